@@ -1,0 +1,59 @@
+"""Bridges to other software: each adapter is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from purify_plugins.hookspecs import hookimpl
+from purify_plugins.types import ToolFormat
+
+TOOL_FORMATS: Mapping[str, ToolFormat] = {
+    "hermes": ToolFormat("<tool_call>\n", "\n</tool_call>", sign=r"(?s)^(?!.*<function=).*<tool_call>"),
+    "mistral": ToolFormat("[TOOL_CALLS]", "", sign=r"\[TOOL_CALLS\]", listed=True),
+    "granite": ToolFormat("<|tool_call|>", "", sign=r"<\|tool_call\|>", listed=True),
+    "llama": ToolFormat("", "", sign=r"<\|python_tag\|>|\"parameters\": dictionary", arguments="parameters"),
+}
+
+
+@hookimpl
+def purify_adapters() -> Mapping[str, Callable[..., Any]]:
+    return {
+        "langchain": lambda purifier, **options: _load("langchain", "ChatPurified")(
+            purifier=purifier, **options
+        ),
+        "llama_index": _llama_index,
+        "transformers": purify,
+    }
+
+
+@hookimpl
+def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:
+    return {name: (lambda kept=kept: kept) for name, kept in TOOL_FORMATS.items()}
+
+
+def _load(module: str, name: str) -> Any:
+    return getattr(import_module(f"purify_adapters.{module}"), name)
+
+
+def _llama_index(purifier: Any, **options: Any) -> Any:
+    """A LlamaIndex language model around a purifier; the options are PurifiedLLM's."""
+    from purify_adapters.llama_index import PurifiedLLM
+
+    return PurifiedLLM(purifier, **options)
+
+
+def purify(obj: Any, slm: Any, policy: Any = "windowed", tokenizer: Any = None, **parameters: Any) -> Any:
+    """A purified drop-in for a transformers model, a pipeline, or a framework's object around one.
+
+    Known are transformers' causal models and text-generation pipelines, LangChain's
+    `HuggingFacePipeline` and `ChatHuggingFace`, and LlamaIndex's `HuggingFaceLLM`. `slm` and `policy`
+    are as in `Purifier.load`, `parameters` the policy's fields; a bare model needs its `tokenizer`.
+    `obj` stays as it is. Raises ConfigError for anything else.
+
+    >>> model = purify(model, slm="small-slm", tokenizer=tokenizer)
+    """
+    from purify_adapters.transformers import drop_in
+
+    return drop_in(obj, slm, policy, tokenizer, **parameters)

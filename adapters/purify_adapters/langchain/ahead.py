@@ -1,0 +1,103 @@
+"""Prompts that were asked for together are decoded together, each still with callbacks and a run of its own.
+
+LangChain calls the model once for every prompt of a batch. The first of these calls decodes them all;
+the others take what is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+
+from purify_plugins.errors import PromptError, RefusedError
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Chat, Completion, Sampling
+
+Answers = list[Completion] | None
+"""The completions in the order of the prompts; None when they cannot be had together."""
+
+_ahead: ContextVar[Ahead | None] = ContextVar("ahead", default=None)
+
+
+class Ahead:
+    """Prompts that will be asked for, one by one, in any order and from any thread."""
+
+    def __init__(self, purifier: Purifier, chats: Sequence[Chat], sampling: Sampling) -> None:
+        self.purifier, self.chats, self.sampling = purifier, list(chats), sampling
+        self._left: list[tuple[int, Chat]] = list(enumerate(chats))
+        self._future: Future[Answers] | None = None
+        self._lock = Lock()
+
+    def answer(self, purifier: Purifier, chat: Chat, sampling: Sampling) -> Completion | None:
+        """This prompt's completion; None when it is not among those expected, or must be asked alone."""
+        row, mine, future = self._claim(purifier, chat, sampling)
+        if row is None:
+            return None
+        if mine:
+            with self._settling(future):
+                future.set_result(self.purifier.generate(self.chats, self.sampling))
+        return _of_row(future.result(), row)
+
+    async def aanswer(self, purifier: Purifier, chat: Chat, sampling: Sampling) -> Completion | None:
+        """`answer` without blocking the event loop."""
+        row, mine, future = self._claim(purifier, chat, sampling)
+        if row is None:
+            return None
+        if mine:
+            with self._settling(future):
+                future.set_result(await self.purifier.agenerate(self.chats, self.sampling))
+        return _of_row(await asyncio.wrap_future(future), row)
+
+    def _claim(
+        self, purifier: Purifier, chat: Chat, sampling: Sampling
+    ) -> tuple[int | None, bool, Future[Answers]]:
+        """Which prompt this is, and whether its asker is the first, who decodes for all."""
+        with self._lock:
+            ours = purifier is self.purifier and sampling == self.sampling
+            found = next((each for each in self._left if ours and each[1] == chat), None)
+            if found is None:
+                return None, False, Future()
+            self._left.remove(found)
+            mine = self._future is None
+            self._future = self._future or Future()
+            return found[0], mine, self._future
+
+    @contextmanager
+    def _settling(self, future: Future[Answers]) -> Iterator[None]:
+        """Let nobody wait for ever; a prompt that cannot be answered must not fail its neighbours."""
+        try:
+            yield
+        except (PromptError, RefusedError):
+            future.set_result(None)  # each asks alone, and hears what is wrong with its own prompt
+        except asyncio.CancelledError:
+            future.set_result(None)  # whoever was cancelled; the others still want an answer
+            raise
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+
+
+def _of_row(answers: Answers, row: int) -> Completion | None:
+    return None if answers is None else answers[row]
+
+
+def expected() -> Ahead | None:
+    """What was announced in this context."""
+    return _ahead.get()
+
+
+@contextmanager
+def announce(ahead: Ahead | None) -> Iterator[None]:
+    """Within this context, `ahead` is what will be asked for; None changes nothing."""
+    if ahead is None:
+        yield
+        return
+    token = _ahead.set(ahead)
+    try:
+        yield
+    finally:
+        _ahead.reset(token)

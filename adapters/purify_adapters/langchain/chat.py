@@ -1,0 +1,233 @@
+"""ChatPurified: a LangChain chat model whose every token is drawn from the fused row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.globals import get_llm_cache
+from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable
+
+from purify_adapters.langchain.ahead import Ahead, announce, expected
+from purify_adapters.langchain.calls import Call, Spoken, Stream, choice_of, tool_of
+from purify_adapters.langchain.messages import rendered
+from purify_adapters.langchain.models import Purified, token_ids
+from purify_adapters.langchain.structured import Method, structured
+from purify_adapters.tools import inner
+from purify_plugins.errors import ConfigError
+
+if TYPE_CHECKING:
+    from langchain_core.language_models.model_profile import ModelProfile
+
+CALL = (
+    *("model", "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "certificate"),
+    "stream",  # LangChain's own switch between _generate and _stream
+)
+"""What a call may say besides how to draw."""
+RUN = ("callbacks", "tags", "metadata", "run_name", "run_id", "return_exceptions", "stop")
+"""What LangChain's own methods take besides."""
+
+
+class ChatPurified(Purified, BaseChatModel):
+    """A chat model of two: every token of an untrusted LLM's answer is drawn with a benign SLM's consent.
+
+    >>> chat = ChatPurified(llm="models/large", slm="models/small", temperature=0.7)
+    >>> chat.invoke("Tell me a story.").response_metadata["purification"]["guarantee"]
+    'window'
+    """
+
+    tool_format: str = "auto"
+    """How the models write tool calls: the name of an offered format, or "auto": their templates say."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "purified-chat"
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        media = {f"{kind}_inputs": False for kind in ("image", "audio", "video", "pdf")}
+        able = dict.fromkeys(("text_inputs", "text_outputs", "tool_calling", "structured_output"), True)
+        return {**media, **able}  # type: ignore[typeddict-item]  # keys written out two lines above
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return self._traced("chat", stop, kwargs)
+
+    # One call
+
+    def _call(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
+    ) -> Call:
+        """What a call asks for; what nobody knows is refused by name."""
+        self._refuse(given, CALL)
+        if given.get("top_logprobs"):
+            raise ConfigError("top_logprobs must be 0: only the drawn token's own figure is kept")
+        purifier = self.load(given.get("model"))
+        spoken = Spoken.of(purifier, [rendered(message) for message in messages], self.tool_format, given)
+        drawn = {**given, "stop": stop, "grammar": spoken.grammar or given.get("grammar")}
+        return Call(
+            purifier,
+            self._named(given),
+            spoken.chat,
+            self._sampling(purifier, drawn),
+            spoken.reader,
+            bool(given.get("logprobs")),
+            bool(given.get("certificate", self.certificate)),
+        )
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        call, ahead = self._call(messages, stop, kwargs), expected()
+        completion = ahead.answer(call.purifier, call.chat, call.sampling) if ahead else None
+        return call.result(completion or call.purifier.generate([call.chat], call.sampling)[0])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        call, ahead = self._call(messages, stop, kwargs), expected()
+        completion = await ahead.aanswer(call.purifier, call.chat, call.sampling) if ahead else None
+        return call.result(completion or (await call.purifier.agenerate([call.chat], call.sampling))[0])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        call = self._call(messages, stop, kwargs)
+        stream = Stream(call)
+        with closing(call.purifier.stream(call.chat, call.sampling)) as chunks:
+            for chunk in chunks:
+                for part in stream.take(chunk):
+                    if run_manager:
+                        run_manager.on_llm_new_token(part.text, chunk=part)
+                    yield part
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        call = self._call(messages, stop, kwargs)
+        stream = Stream(call)
+        async with aclosing(call.purifier.astream(call.chat, call.sampling)) as chunks:
+            async for chunk in chunks:
+                for part in stream.take(chunk):
+                    if run_manager:
+                        await run_manager.on_llm_new_token(part.text, chunk=part)
+                    yield part
+
+    # Many calls at once, and weights that are read off the event loop
+
+    def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """LangChain's `generate`; several conversations are decoded as one batch."""
+        with announce(self._ahead(messages, *args[:1], **kwargs)):
+            return super().generate(messages, *args, **kwargs)
+
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """LangChain's `agenerate`; several conversations are decoded as one batch."""
+        await asyncio.to_thread(self.load, kwargs.get("model"))
+        with announce(self._ahead(messages, *args[:1], **kwargs)):
+            return await super().agenerate(messages, *args, **kwargs)
+
+    def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """LangChain's `batch`; all that are not cached, seeded or streamed are decoded as one batch."""
+        with announce(self._ahead(self._conversations(inputs), **kwargs)):
+            return super().batch(inputs, *args, **kwargs)
+
+    async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        """LangChain's `abatch`; all that are not cached, seeded or streamed are decoded as one batch."""
+        await asyncio.to_thread(self.load, kwargs.get("model"))
+        with announce(self._ahead(self._conversations(inputs), **kwargs)):
+            return await super().abatch(inputs, *args, **kwargs)
+
+    async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[AIMessageChunk]:
+        """LangChain's `astream`."""
+        await asyncio.to_thread(self.load, kwargs.get("model"))
+        async with aclosing(super().astream(*args, **kwargs)) as chunks:  # type: ignore[type-var]  # a generator
+            async for chunk in chunks:
+                yield chunk
+
+    def _conversations(self, inputs: Sequence[Any]) -> list[list[BaseMessage]]:
+        return [self._convert_input(each).to_messages() for each in inputs]
+
+    def _ahead(
+        self, conversations: Sequence[list[BaseMessage]], stop: list[str] | None = None, **given: Any
+    ) -> Ahead | None:
+        """What is about to be asked for, where it may be decoded together.
+
+        A cache may know some of it; a seeded draw depends on its row; streams are written one by one.
+        """
+        cached = self.cache is not False and (self.cache or get_llm_cache()) is not None
+        if len(conversations) < 2 or cached or self.streaming or given.get("stream"):
+            return None
+        kept = {key: value for key, value in given.items() if key not in RUN}
+        try:
+            calls = [self._call(messages, stop, kept) for messages in conversations]
+        except Exception:  # whatever is wrong, the call it is wrong with will say so
+            return None
+        sampling = calls[0].sampling
+        seeded = sampling.seed is not None and not sampling.greedy
+        return None if seeded else Ahead(calls[0].purifier, [call.chat for call in calls], sampling)
+
+    # Tools and structure
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: Any = None, strict: bool | None = None, **kwargs: Any
+    ) -> Runnable[Any, Any]:
+        """The model with tools: LangChain tools, functions, pydantic or TypedDict classes, or schemas.
+
+        `tool_choice` "any" (or "required", True) makes it call one, a name that one, "none" none; a
+        forced call follows the tool's schema to the letter, with or without `strict`.
+        """
+        offered = [tool_of(tool) for tool in tools]
+        choice = choice_of(tool_choice, offered)
+        return self.bind(tools=offered, **({"tool_choice": choice} if choice else {}), **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: Any,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, Any]:
+        """The model with answers that are always valid under a pydantic class, TypedDict or JSON schema.
+
+        The grammar masks both models' rows, so the answer is purified like any other. `method`
+        "function_calling" shows the models the schema as a tool, the others leave the prompt alone.
+        An answer that `max_tokens` cuts short is an error.
+        """
+        return structured(self, schema, method, include_raw, kwargs)
+
+    # Counting, without fetching anybody's tokenizer
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """A text's tokens as the SLM reads them."""
+        return token_ids(self.load(), text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """How many tokens the SLM reads for a conversation, template and tools included."""
+        purifier = self.load()
+        given = {"tools": list(tools or ())}
+        chat = Spoken.of(purifier, [rendered(message) for message in messages], self.tool_format, given).chat
+        return len(inner(purifier.slm).encode(chat))

@@ -1,0 +1,120 @@
+"""PurifiedLLM: a LangChain completion model whose every token is drawn from the fused row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, closing
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseLLM, LangSmithParams
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+
+from purify_adapters.langchain.models import Purified, logprobs, metadata, token_ids, usage
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Chunk, Completion, Sampling
+
+CALL = ("model", "logprobs", "certificate")
+"""What a call may say besides how to draw."""
+
+
+class PurifiedLLM(Purified, BaseLLM):
+    """A completion model of two: it goes on from a text, purified token by token.
+
+    >>> PurifiedLLM(llm="models/large", slm="models/small").invoke("Once upon a time")
+    """
+
+    @property
+    def _llm_type(self) -> str:
+        return "purified-llm"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return self._traced("llm", stop, kwargs)
+
+    def _ask(self, stop: list[str] | None, given: Mapping[str, Any]) -> tuple[Purifier, Sampling]:
+        self._refuse(given, CALL)
+        purifier = self.load(given.get("model"))
+        return purifier, self._sampling(purifier, {**given, "stop": stop})
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        purifier, sampling = self._ask(stop, kwargs)
+        return self._result(purifier, purifier.generate(prompts, sampling), kwargs)
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        purifier, sampling = self._ask(stop, kwargs)
+        return self._result(purifier, await purifier.agenerate(prompts, sampling), kwargs)
+
+    def _result(
+        self, purifier: Purifier, completions: list[Completion], given: Mapping[str, Any]
+    ) -> LLMResult:
+        generations = [
+            [Generation(text=each.text, generation_info=self._about(purifier, each, given))]
+            for each in completions
+        ]
+        counts = [usage(each) for each in completions]
+        spent = {
+            "prompt_tokens": sum(each["input_tokens"] for each in counts),
+            "completion_tokens": sum(each["output_tokens"] for each in counts),
+            "total_tokens": sum(each["total_tokens"] for each in counts),
+        }
+        return LLMResult(
+            generations=list(generations), llm_output={"model_name": self._named(given), "token_usage": spent}
+        )
+
+    def _about(self, purifier: Purifier, completion: Completion, given: Mapping[str, Any]) -> dict[str, Any]:
+        about = metadata(completion, self._named(given), bool(given.get("certificate", self.certificate)))
+        if given.get("logprobs"):
+            about["logprobs"] = {"content": logprobs(completion.steps, purifier.vocabulary)}
+        return {**about, "usage": usage(completion)}
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        purifier, sampling = self._ask(stop, kwargs)
+        with closing(purifier.stream(prompt, sampling)) as chunks:
+            for chunk in chunks:
+                for part in self._parts(purifier, chunk, kwargs):
+                    if run_manager:
+                        run_manager.on_llm_new_token(part.text, chunk=part)
+                    yield part
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        purifier, sampling = self._ask(stop, kwargs)
+        async with aclosing(purifier.astream(prompt, sampling)) as chunks:
+            async for chunk in chunks:
+                for part in self._parts(purifier, chunk, kwargs):
+                    if run_manager:
+                        await run_manager.on_llm_new_token(part.text, chunk=part)
+                    yield part
+
+    def _parts(self, purifier: Purifier, chunk: Chunk, given: Mapping[str, Any]) -> list[GenerationChunk]:
+        if chunk.completion:
+            about = self._about(purifier, chunk.completion, given)
+            return [GenerationChunk(text=chunk.text, generation_info=about)]
+        return [GenerationChunk(text=chunk.text)] if chunk.text else []
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """A text's tokens as the SLM reads them."""
+        return token_ids(self.load(), text)

@@ -1,0 +1,117 @@
+"""LangChain's messages and tools as chat templates read them, and answers as LangChain's messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    InvalidToolCall,
+    ToolCall,
+    ToolMessage,
+)
+from langchain_core.messages.tool import tool_call_chunk
+
+from purify_adapters.tools import CallPiece, Piece, Reasoning
+from purify_plugins.errors import PromptError
+
+ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
+SILENT = ("tool_use", "tool_call", "thinking", "reasoning", "redacted_thinking", "server_tool_call")
+"""Blocks of an assistant's message that are no text: its calls stand in `tool_calls`."""
+
+
+def rendered(message: BaseMessage) -> dict[str, Any]:
+    """A message as chat templates read it. Raises PromptError for anything but text."""
+    found: dict[str, Any] = {"role": _role(message), "content": _text(message)}
+    if isinstance(message, AIMessage) and message.tool_calls:
+        found["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if isinstance(message, ToolMessage):
+        found["tool_call_id"] = message.tool_call_id
+    if message.name:
+        found["name"] = message.name
+    return found
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, ChatMessage):
+        return message.role
+    kind = message.type.removesuffix("MessageChunk").lower()
+    if kind not in ROLES:
+        raise PromptError(f"a {type(message).__name__} has no place in a prompt; leave it out")
+    return ROLES[kind]
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "id": call["id"],
+        "function": {"name": call["name"], "arguments": call["args"]},
+    }
+
+
+def _text(message: BaseMessage) -> str:
+    content = message.content
+    return content if isinstance(content, str) else "".join(_of_block(block) for block in content)
+
+
+def _of_block(block: Any) -> str:
+    if isinstance(block, str):
+        return block
+    kind = block.get("type")
+    if kind in SILENT:
+        return ""
+    if kind == "tool_result":
+        inside = block.get("content", "")
+        return inside if isinstance(inside, str) else "".join(map(_of_block, inside))
+    if "text" in block and kind in ("text", None):
+        return str(block["text"])
+    if kind == "json":
+        return json.dumps(block.get("json"), ensure_ascii=False)
+    raise PromptError(f"these models read text alone, and a message holds a {kind!r}; describe it in words")
+
+
+def chunk_of(piece: Piece) -> AIMessageChunk:
+    """A part of an answer as LangChain streams it."""
+    if isinstance(piece, str):
+        return AIMessageChunk(content=piece)
+    if isinstance(piece, Reasoning):
+        return AIMessageChunk(content="", additional_kwargs={"reasoning_content": piece.text})
+    part = tool_call_chunk(name=piece.name, args=piece.arguments, id=piece.id, index=piece.index)
+    return AIMessageChunk(content="", tool_call_chunks=[part])
+
+
+def message_of(pieces: Sequence[Piece], **rest: Any) -> AIMessage:
+    """A whole answer; calls that cannot be read are kept as invalid ones."""
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    thought = "".join(piece.text for piece in pieces if isinstance(piece, Reasoning))
+    calls: dict[int, list[CallPiece]] = {}
+    for piece in pieces:
+        if isinstance(piece, CallPiece):
+            calls.setdefault(piece.index, []).append(piece)
+    read = [_read(parts) for parts in calls.values()]
+    return AIMessage(
+        content=text,
+        additional_kwargs={"reasoning_content": thought} if thought else {},
+        tool_calls=[call for call in read if call["type"] == "tool_call"],
+        invalid_tool_calls=[call for call in read if call["type"] == "invalid_tool_call"],
+        **rest,
+    )
+
+
+def _read(parts: Sequence[CallPiece]) -> ToolCall | InvalidToolCall:
+    first, text = parts[0], "".join(part.arguments for part in parts)
+    try:
+        arguments = json.loads(text)
+        error = None if isinstance(arguments, dict) else "the arguments are no JSON object"
+    except ValueError as wrong:
+        error = f"the arguments are not valid JSON: {wrong}"
+    if error is None and first.name is not None:
+        return ToolCall(name=first.name, args=arguments, id=first.id, type="tool_call")
+    return InvalidToolCall(
+        name=first.name, args=text, id=first.id, error=error or "no name", type="invalid_tool_call"
+    )

@@ -1,0 +1,292 @@
+"""What ChatPurified and PurifiedLLM share: two models, loaded when first needed, and how to draw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal, Self
+
+from langchain_core.language_models import LangSmithParams
+from langchain_core.messages.ai import UsageMetadata
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from purify_adapters.tools import inner
+from purify_plugins import __version__
+from purify_plugins.certificate import canonical, jsonable, options
+from purify_plugins.config import Config, build, find_config, read_config
+from purify_plugins.config import sampling as sampling_of
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plugins import listing
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Completion, Grammar, Sampling, Token, Vocabulary
+
+DRAWS = [field.name for field in fields(Sampling)]
+IGNORED = ("timeout", "max_retries", "api_key", "base_url", "model_kwargs")
+"""What LangChain's standard constructor may bring, and models in this process have no use for."""
+TRACED = ("ls_structured_output_format", "structured_output_format")
+"""What LangChain puts among a call's arguments for its traces alone."""
+
+
+class Models:
+    """The purifiers of one object, by the name of their LLM; loaded once, in whichever thread comes first."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str | None, Purifier] = {}
+        self.lock = RLock()
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+
+class Purified(BaseModel):
+    """Two models and how to draw from them; weights are read at the first call, or by `load()`.
+
+    Give `llm` and `slm` (directories, hub ids, sources), a `config` file, or a `purifier`. Drawing
+    options that are None are the configuration's. Every one of them may be given per call too;
+    nothing that is given per call can switch purification off.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="ignore")
+
+    llm: Any = None
+    """The untrusted model: a directory, a hub id, a mapping with the source's options, or a source."""
+    slm: Any = None
+    """The benign model, which must be trusted."""
+    policy: Any = "windowed"
+    """The fusion policy: its name, or itself."""
+    policy_options: dict[str, Any] = Field(default_factory=dict)
+    """The policy's fields, when it is given by name."""
+    config: str | Path | None = None
+    """A `purify.toml`; without any models, the one that PURIFY_CONFIG or the working directory has."""
+    purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
+    """A purifier that is already there."""
+    llms: dict[str, Any] = Field(default_factory=dict)
+    """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    ignore_eos: bool | None = None
+    grammar: Any = None
+    """A Grammar, or a JSON schema, that every answer must follow."""
+    streaming: bool = False
+    """Write every answer through the streaming path."""
+    certificate: bool = False
+    """Put the whole certificate into each answer's metadata, not only its digest."""
+
+    _models: Models = PrivateAttr(default_factory=Models)
+    _read: Config | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, given: Any) -> Any:
+        for name in given if isinstance(given, Mapping) else ():
+            if name not in cls.model_fields and name not in IGNORED:
+                raise UnknownNameError(f"{cls.__name__} option", name, cls.model_fields)
+        return given
+
+    @model_validator(mode="after")
+    def _refuse_two_ways(self) -> Self:
+        named = self.llm is not None or self.slm is not None
+        if sum((named, self.config is not None, self.purifier is not None)) > 1:
+            raise ConfigError(
+                "give llm and slm, or config, or purifier: two of them would contradict each other"
+            )
+        if named and (self.llm is None or self.slm is None):
+            raise ConfigError("both llm and slm are needed: the untrusted model and the benign one")
+        if not named and self.purifier is None:
+            self._read = read_config(self.config)
+        sampling_of(self._draws({}))
+        return self
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None, **parameters: Any) -> Self:
+        """The models that a `purify.toml` describes; `parameters` are this class's other options."""
+        return cls(config=find_config(path), **parameters)
+
+    def load(self, model: str | None = None) -> Purifier:
+        """The purifier, its weights read; `model` names one of `llms`. Raises ModelError, ConfigError."""
+        key = None if model in (None, self._own_name) else model
+        with self._models.lock:
+            if key not in self._models.loaded:
+                self._models.loaded[key] = self._load() if key is None else self._another(key)
+            return self._models.loaded[key]
+
+    def _load(self) -> Purifier:
+        if self.purifier is not None:
+            return self.purifier
+        if self._read is not None:
+            return build(self._read, Purifier)
+        return Purifier.load(self.llm, self.slm, self.policy, **self.policy_options)
+
+    def _another(self, name: str) -> Purifier:
+        """The same SLM and policy with another LLM."""
+        if name not in self.llms:
+            raise UnknownNameError("model", name, [*self.llms, self._own_name])
+        own = self.load()
+        slm = inner(own.slm)
+        kept = {
+            key: getattr(own, key) for key in ("on_llm_failure", "batch_size", "walk", "plugins", "sampling")
+        }
+        return Purifier(own.plugins.source(self.llms[name]), slm, own.policy, **kept)
+
+    @property
+    def _own_name(self) -> str:
+        """The LLM's name, without loading it."""
+        if self.purifier is not None:
+            return str(self.purifier.llm.identity()["name"])
+        llm = self.llm if self._read is None else self._read.llm
+        if isinstance(llm, Mapping):
+            llm = str(llm.get("model", llm.get("source", "llm")))
+        return Path(llm).name if isinstance(llm, str | Path) else str(llm.identity()["name"])
+
+    @property
+    def model_name(self) -> str:
+        """The untrusted model's name."""
+        return self._own_name
+
+    # One call
+
+    def _draws(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The drawing options that somebody set, here or in the call."""
+        own = {name: getattr(self, name) for name in DRAWS}
+        asked = {name: given[name] for name in DRAWS if given.get(name) is not None}
+        found = {name: value for name, value in {**own, **asked}.items() if value is not None}
+        if isinstance(found.get("grammar"), Mapping):
+            found["grammar"] = Grammar.of(found["grammar"])
+        if isinstance(found.get("stop"), str):
+            found["stop"] = [found["stop"]]
+        return found
+
+    def _sampling(self, purifier: Purifier, given: Mapping[str, Any]) -> Sampling:
+        drawn = sampling_of(self._draws(given))
+        return replace(purifier.sampling, **{name: getattr(drawn, name) for name in self._draws(given)})
+
+    def _refuse(self, given: Mapping[str, Any], known: Sequence[str]) -> None:
+        for name in given:
+            if name not in DRAWS and name not in known and name not in TRACED:
+                raise UnknownNameError("call option", name, [*DRAWS, *known])
+
+    def _named(self, given: Mapping[str, Any]) -> str:
+        """The LLM a call asks for."""
+        return str(given.get("model") or self._own_name)
+
+    # Caches and traces
+
+    def _traced(
+        self, kind: Literal["chat", "llm"], stop: list[str] | None, given: Mapping[str, Any]
+    ) -> LangSmithParams:
+        """What LangSmith's traces say of a call."""
+        drawn = self._draws({**given, "stop": stop})
+        found = LangSmithParams(ls_provider="purified", ls_model_name=self._named(given), ls_model_type=kind)
+        if "temperature" in drawn:
+            found["ls_temperature"] = drawn["temperature"]
+        if "max_tokens" in drawn:
+            found["ls_max_tokens"] = drawn["max_tokens"]
+        if drawn.get("stop"):
+            found["ls_stop"] = list(drawn["stop"])
+        return found
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """What answers depend on: a cache keyed by this never replays another pair's text."""
+        purifier = self.load()
+        sampling = jsonable(self._sampling(purifier, {}))
+        return {"model_name": self._own_name, **sampling, "purification": fingerprint(purifier)}
+
+
+def fingerprint(purifier: Purifier) -> dict[str, Any]:
+    """Who purifies, with what: names to read, and a digest over all that the answers depend on."""
+    named = {
+        "policy": purifier.plugins.name_of(purifier.policy),
+        "parameters": options(purifier.policy, purifier.plugins),
+        "on_llm_failure": purifier.on_llm_failure,
+        "version": __version__,
+    }
+    models = {"llm": _who(purifier.llm), "slm": _who(purifier.slm)}
+    active = sorted(found.name for found in listing(purifier.plugins) if found.active)
+    whole = {**named, **models, "vocabulary": purifier.vocabulary.fingerprint, "plugins": active}
+    digest = hashlib.sha256(canonical(whole).encode()).hexdigest()
+    return {**named, "llm": models["llm"]["name"], "slm": models["slm"]["name"], "fingerprint": digest}
+
+
+def _who(source: Any) -> dict[str, Any]:
+    """A model's identity; one whose files nobody has hashed is this very object and no other."""
+    identity = {"name": "?", **source.identity()}
+    if identity.get("kind") == "transformers" and not identity.get("files"):
+        return {**identity, "object": f"{_process()}/{id(inner(source).model)}"}
+    return identity
+
+
+@cache
+def _process() -> str:
+    from uuid import uuid4
+
+    return uuid4().hex
+
+
+def logprobs(steps: Sequence[Token], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The tokens' log-probabilities in the fused row, in OpenAI's shape; ends are left out."""
+    return [
+        {
+            "token": vocabulary.tokens[step.id].decode(errors="replace")
+            or vocabulary.control.get(step.id, ""),
+            "bytes": list(vocabulary.tokens[step.id]),
+            "logprob": step.fused,
+            "top_logprobs": [],
+        }
+        for step in steps
+        if step.id not in vocabulary.eos
+    ]
+
+
+REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
+"""How our reasons for an answer's end are called in OpenAI's shape."""
+
+
+def usage(completion: Completion) -> UsageMetadata:
+    """How many tokens were read and written."""
+    read, wrote = len(completion.certificate.body["prompt"]), len(completion.tokens)
+    return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote)
+
+
+def metadata(completion: Completion, model_name: str, certificate: bool) -> dict[str, Any]:
+    """What an answer's metadata says of it; all of ours stands under one key."""
+    method = completion.certificate.body["method"]
+    purification = {
+        "digest": completion.certificate.digest,
+        "policy": method["policy"],
+        "guarantee": completion.certificate.guarantee,
+    }
+    if certificate:
+        purification["certificate"] = completion.certificate.text
+    return {
+        "finish_reason": REASONS[completion.finish_reason],
+        "model_name": model_name,
+        "model_provider": "purified",
+        "purification": purification,
+    }
+
+
+def token_ids(purifier: Purifier, text: str) -> list[int]:
+    """A text's tokens as the SLM reads them; nothing is fetched."""
+    source = inner(purifier.slm)
+    if not text:
+        return []
+    if tokenizer := getattr(source, "tokenizer", None):
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if encode := getattr(source, "encode", None):
+        return list(encode(text))
+    raise ConfigError(
+        f"{source.identity()['name']!r} does not say how it splits text; count with another model"
+    )

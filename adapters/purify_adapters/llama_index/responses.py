@@ -1,0 +1,109 @@
+"""What LlamaIndex is told of an answer: its pieces, its usage, its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    LogProb,
+    MessageRole,
+)
+
+from purify_adapters.llama_index.messages import OPEN, message_of, selections
+from purify_plugins.decode.text import Writer
+from purify_plugins.errors import SourceError
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Chunk, Completion, Prompt, Sampling, Token, Vocabulary
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call: what is asked, how it is drawn, and what its response should hold."""
+
+    prompt: Prompt
+    sampling: Sampling
+    model: str
+    vocabulary: Vocabulary
+    logprobs: bool = False
+    certificate: bool = False
+    tools: bool = False
+    tool_required: bool = False
+
+    def completed(self, completion: Completion, delta: str | None = None) -> CompletionResponse:
+        """The whole answer as a completion."""
+        return CompletionResponse(text=completion.text, delta=delta, **self._facts(completion))
+
+    def answered(self, completion: Completion, delta: str | None = None) -> ChatResponse:
+        """The whole answer as a message; raises SourceError if it lacks a tool call it must have."""
+        message = message_of(completion.text, self.tools)
+        if self.tool_required and not selections(message):
+            raise SourceError("the answer calls no tool, though one was required; ask again")
+        return ChatResponse(message=message, delta=delta, **self._facts(completion))
+
+    def _facts(self, completion: Completion) -> dict[str, Any]:
+        facts: dict[str, Any] = {"raw": self.raw(completion)}
+        if self.logprobs:
+            facts["logprobs"] = [[self._logprob(token)] for token in completion.steps]
+        return facts
+
+    def _logprob(self, token: Token) -> LogProb:
+        """A token's log-probability in the fused row, from which it was drawn."""
+        spelled = self.vocabulary.tokens[token.id]
+        return LogProb(token=spelled.decode(errors="replace"), logprob=token.fused, bytes=list(spelled))
+
+    def raw(self, completion: Completion) -> dict[str, Any]:
+        """Usage where LlamaIndex's token counters look for it, and the certificate's facts."""
+        proof = completion.certificate
+        purification = {"digest": proof.digest, "guarantee": proof.guarantee, "log_ratio": proof.log_ratio}
+        return {
+            "model": self.model,
+            "finish_reason": completion.finish_reason,
+            "usage": usage(len(proof.body["prompt"]), len(completion.tokens)),
+            "purification": {**purification, **({"certificate": proof.text} if self.certificate else {})},
+        }
+
+
+def usage(prompt: int, answer: int) -> Mapping[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+class CompletionPieces:
+    """Turns the chunks of an answer into the responses of `stream_complete`."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.text = ""
+
+    def take(self, chunk: Chunk) -> CompletionResponse | None:
+        """The response for a chunk; None for one without text, unless it is the last."""
+        if chunk.completion is not None:
+            return self.request.completed(chunk.completion, chunk.text)
+        self.text += chunk.text
+        return CompletionResponse(text=self.text, delta=chunk.text) if chunk.text else None
+
+
+class ChatPieces:
+    """Turns the chunks of an answer into the responses of `stream_chat`.
+
+    With tools, what follows an opening tag is kept back: the last response has it as tool calls.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.text = ""
+        self._writer = Writer((OPEN,) if request.tools else ())
+
+    def take(self, chunk: Chunk) -> ChatResponse | None:
+        """The response for a chunk; None for one without text, unless it is the last."""
+        delta = self._writer.write(chunk.text.encode()) if self.request.tools else chunk.text
+        if chunk.completion is not None:
+            return self.request.answered(chunk.completion, delta + self._writer.close())
+        self.text += delta
+        message = ChatMessage(role=MessageRole.ASSISTANT, content=self.text)
+        return ChatResponse(message=message, delta=delta) if delta else None

@@ -1,0 +1,53 @@
+"""Notices what was retrieved, so that a certificate can say which texts a prompt quotes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
+from llama_index_instrumentation import get_dispatcher
+
+REMEMBERED = 100
+"""How many retrieved texts are remembered, unless one retrieval alone brought more."""
+WINDOW = 60
+"""Characters: a prompt that holds this many of a text in a row, at a multiple of it, quotes that text."""
+
+_RETRIEVED: ContextVar[Mapping[str, str] | None] = ContextVar("retrieved", default=None)
+
+
+class Retrievals(BaseEventHandler):
+    """Remembers the nodes that retrievers return, in the thread or task that asked for them."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "purify_retrievals"
+
+    def handle(self, event: Any, **kwargs: Any) -> None:
+        if isinstance(event, RetrievalEndEvent):
+            new = {each.node.node_id: each.node.get_content() for each in event.nodes}
+            both = {key: text for key, text in (_RETRIEVED.get() or {}).items() if key not in new} | new
+            _RETRIEVED.set(dict(list(both.items())[-max(REMEMBERED, len(new)) :]))
+
+
+def listen() -> None:
+    """Hear of every retrieval in this process; listening twice is listening once."""
+    root = get_dispatcher()
+    if not any(isinstance(handler, Retrievals) for handler in root.event_handlers):
+        root.add_event_handler(Retrievals())
+
+
+def quoted(prompt: str) -> dict[str, str]:
+    """The retrieved texts, by node id, of which a piece stands in the prompt.
+
+    Pieces, since LlamaIndex splits what does not fit into one prompt.
+    """
+    remembered = _RETRIEVED.get() or {}
+    return {node: text for node, text in remembered.items() if _quotes(prompt, text.strip())}
+
+
+def _quotes(prompt: str, text: str) -> bool:
+    windows = (text[at : at + WINDOW] for at in range(0, max(len(text) - WINDOW, 0) + 1, WINDOW))
+    return bool(text) and any(window in prompt for window in windows)

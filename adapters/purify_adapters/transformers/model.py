@@ -1,0 +1,211 @@
+"""A transformers model without weights: `generate` asks the purifier, `forward` refuses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from purify_adapters.transformers.settings import Settings, sanitised, settings
+from purify_adapters.transformers.streaming import failing_visibly
+from purify_plugins.certificate import Certificate
+from purify_plugins.errors import ConfigError, PromptError
+from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Completion
+
+
+@dataclass
+class PurifiedOutput(GenerateDecoderOnlyOutput):
+    """What `generate` returns with `return_dict_in_generate`: the sequences and each answer's certificate.
+
+    An answer that a stopping criterion cut short has none.
+    """
+
+    certificates: list[Certificate | None] | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """One answer in the model's own ids."""
+
+    tokens: list[int]
+    certificate: Certificate | None
+
+
+class PurifiedModel(PreTrainedModel):
+    """A drop-in for a causal language model; without weights, so that nothing but `generate` answers."""
+
+    purifier: Purifier
+    generation_config: GenerationConfig
+    _place: Any
+
+    @classmethod
+    def around(cls, model: Any, purifier: Purifier) -> Self:
+        """The drop-in for `model`, whose class's name it takes: pipelines know models by that."""
+        kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+        drop_in: Any = object.__new__(kind)
+        torch.nn.Module.__init__(drop_in)  # PreTrainedModel's own would prepare for weights
+        drop_in.config = copy.deepcopy(model.config)
+        drop_in.name_or_path = model.name_or_path
+        drop_in.generation_config = sanitised(getattr(model, "generation_config", None))
+        drop_in.purifier = purifier
+        drop_in._place = (model.device, model.dtype)
+        drop_in.train(False)
+        return cast("Self", drop_in)
+
+    @property
+    def device(self) -> torch.device:
+        return self._place[0]  # type: ignore[no-any-return]  # of the original
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._place[1]  # type: ignore[no-any-return]  # of the original
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        return True
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]  # whose own is decorated
+        """Itself: there are no weights to move. Move the original before it is purified."""
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("a purified model has no logits to show, only answers; call generate")
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("a purified model has no weights to save; save the original and the SLM")
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        stopping_criteria: Any = None,
+        streamer: Any = None,
+        **options: Any,
+    ) -> Tensor | PurifiedOutput:
+        """The prompts (rows, n) and their answers after them, padded: (rows, n + m), as transformers has it.
+
+        Options are transformers'; those that would choose tokens by other means than the fused row are
+        refused by name. Raises ConfigError, PromptError, SourceError, RefusedError.
+        """
+        with failing_visibly(streamer):
+            ids = _one_of(inputs, input_ids)
+            own, eos = self.generation_config, self._ends()
+            asked = settings(own, generation_config, options, ids.shape[1], eos)
+            prompts = [row for row in self._prompts(ids, attention_mask, asked) for _ in range(asked.copies)]
+            if stopping_criteria or streamer is not None or asked.ends:
+                written = self._one_by_one(prompts, asked, ids, stopping_criteria or (), streamer)
+            else:
+                written = [self._written(each) for each in self.purifier.generate(prompts, asked.sampling)]
+        return _output(ids.repeat_interleave(asked.copies, dim=0), written, asked)
+
+    # Ids: the caller's are the model's own, the purifier's may be fewer
+
+    def _ends(self) -> frozenset[int]:
+        return frozenset(self._own(end) for end in self.purifier.vocabulary.eos)
+
+    def _own(self, token: int) -> int:
+        """The model's own id of a token of the purifier's."""
+        fed = getattr(self.purifier.llm, "fed", None)
+        return token if fed is None else fed[token]
+
+    def _prompts(self, ids: Tensor, mask: Tensor | None, asked: Settings) -> list[tuple[int, ...]]:
+        """Each row's prompt without its padding, in the purifier's ids."""
+        visible = _padding(ids, asked.pad, self._ends()) if mask is None else mask.bool()
+        if visible.shape != ids.shape:
+            raise PromptError(f"the prompts are {tuple(ids.shape)}, their mask is {tuple(visible.shape)}")
+        if (visible[:, :-1] & ~visible[:, 1:]).any():
+            raise PromptError("the prompts are padded on the right; set tokenizer.padding_side = 'left'")
+        rows = zip(ids, visible, strict=True)
+        return [tuple(map(self._shared, row[seen].tolist())) for row, seen in rows]
+
+    def _shared(self, token: int) -> int:
+        """The purifier's id of one of the model's own tokens; raises PromptError."""
+        shared = getattr(self.purifier.llm, "shared", None)
+        if shared is not None and token not in shared:
+            raise PromptError(f"the prompt holds token {token}, which the SLM does not have; leave it out")
+        return token if shared is None else int(shared[token])
+
+    def _written(self, completion: Completion) -> Written:
+        return Written([self._own(token) for token in completion.tokens], completion.certificate)
+
+    # Answers that somebody watches, token by token
+
+    def _one_by_one(
+        self, prompts: Sequence[tuple[int, ...]], asked: Settings, ids: Tensor, criteria: Any, streamer: Any
+    ) -> list[Written]:
+        """Each answer alone; what watches it may end it early. Raises ConfigError to stream several."""
+        if streamer is not None:
+            if len(prompts) != 1:
+                raise ConfigError(f"a streamer takes one answer, not {len(prompts)}; call generate for each")
+            streamer.put(ids.cpu())
+        rows = enumerate(prompts)
+        written = [self._watched(prompt, asked, row, criteria, streamer) for row, prompt in rows]
+        if streamer is not None:
+            streamer.end()
+        return written
+
+    def _watched(
+        self, prompt: tuple[int, ...], asked: Settings, row: int, criteria: Any, streamer: Any
+    ) -> Written:
+        tokens: list[int] = []
+        seed = None if asked.sampling.seed is None else asked.sampling.seed + row
+        before = [self._own(token) for token in prompt]
+        with closing(self.purifier.stream(prompt, replace(asked.sampling, seed=seed))) as chunks:
+            for chunk in chunks:
+                for token in chunk.steps:
+                    tokens.append(self._own(token.id))
+                    if streamer is not None:
+                        streamer.put(torch.tensor(tokens[-1:]))
+                if chunk.completion is not None:
+                    return self._written(chunk.completion)
+                if tokens and (tokens[-1] in asked.ends or _met(criteria, [*before, *tokens])):
+                    break
+        return Written(tokens, None)
+
+
+def _met(criteria: Any, ids: list[int]) -> bool:
+    """Whether any stopping criterion is met; there are no scores to give it."""
+    if not criteria:
+        return False
+    sequence = torch.tensor([ids])
+    return any(bool(torch.as_tensor(each(sequence, None)).any()) for each in criteria)
+
+
+def _one_of(inputs: Tensor | None, input_ids: Tensor | None) -> Tensor:
+    ids = inputs if input_ids is None else input_ids
+    if ids is None or ids.ndim != 2 or ids.shape[1] == 0:
+        raise PromptError("the prompt is empty; give generate input_ids of shape (rows, tokens)")
+    if ids.is_floating_point():
+        raise PromptError("generate reads token ids; give the tokenizer's input_ids")
+    return ids
+
+
+def _padding(ids: Tensor, pad: int, ends: frozenset[int]) -> Tensor:
+    """What of unmasked prompts is visible: as in transformers, padding is padding unless it is an end too."""
+    if pad in ends:
+        return torch.ones_like(ids, dtype=torch.bool)
+    return torch.cumsum(ids != pad, dim=1) > 0
+
+
+def _output(prompts: Tensor, written: Sequence[Written], asked: Settings) -> Tensor | PurifiedOutput:
+    """(rows, n) prompts and answers as transformers returns them."""
+    longest = max(len(each.tokens) for each in written)
+    padded = [each.tokens + [asked.pad] * (longest - len(each.tokens)) for each in written]
+    sequences = torch.cat([prompts, torch.tensor(padded, dtype=prompts.dtype, device=prompts.device)], dim=1)
+    if not asked.as_dict:
+        return sequences
+    certificates = [each.certificate for each in written]
+    return PurifiedOutput(sequences=cast("torch.LongTensor", sequences), certificates=certificates)

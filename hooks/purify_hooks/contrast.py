@@ -1,0 +1,92 @@
+"""Expert minus anti-expert as one source, for the `offset` policy: three models, still two rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from purify_plugins.errors import VocabularyError
+from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Score a token by how much more the expert likes it than the anti-expert does.
+
+    Logits are z_expert - z_anti in float32; a token that either rules out is ruled out. Prompts are
+    not scored: a difference of two models gives them no probability.
+    """
+
+    expert: LogitSource
+    anti: LogitSource
+
+    def __post_init__(self) -> None:
+        ours, theirs = self.expert.vocabulary, self.anti.vocabulary
+        if ours.fingerprint != theirs.fingerprint:
+            raise VocabularyError(
+                f"the expert speaks {ours.name!r} ({len(ours)} tokens) and the anti-expert {theirs.name!r} "
+                f"({len(theirs)}); take two models with one tokenizer"
+            )
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.expert.vocabulary
+
+    @property
+    def context_length(self) -> int | None:
+        known = [n for n in (self.expert.context_length, self.anti.context_length) if n is not None]
+        return min(known, default=None)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
+        expert, liked = self.expert.open(prompts)
+        try:
+            anti, disliked = self.anti.open(prompts)
+        except BaseException:
+            expert.close()
+            raise
+        return _Contrasted(expert, anti), _difference(liked, disliked)
+
+    def identity(self) -> Mapping[str, Any]:
+        both = {"expert": dict(self.expert.identity()), "anti": dict(self.anti.identity())}
+        return {"name": "contrast", "kind": "contrast", **both}
+
+
+class _Contrasted:
+    def __init__(self, expert: Session, anti: Session) -> None:
+        self._expert, self._anti = expert, anti
+
+    @property
+    def prompts(self) -> Sequence[ScoredPrompt]:
+        return [ScoredPrompt(prompt.tokens) for prompt in self._expert.prompts]
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        return _difference(self._expert.extend(tokens), self._anti.extend(tokens))
+
+    def rewind(self, lengths: Tensor) -> None:
+        self._expert.rewind(lengths)
+        self._anti.rewind(lengths)
+
+    def close(self) -> None:
+        try:
+            self._expert.close()
+        finally:
+            self._anti.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _difference(expert: Tensor, anti: Tensor) -> Tensor:
+    """expert - anti, (…, V); -inf wherever either is, NaN or +inf kept for the loop to refuse."""
+    import torch
+
+    expert, anti = expert.float(), anti.to(expert.device).float()
+    out = torch.isneginf(expert) | torch.isneginf(anti)
+    return torch.where(out, -torch.inf, expert - anti)

@@ -1,0 +1,42 @@
+"""The bundled fusion policies, one file per family; names are those of `[policy] name` in purify.toml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from purify_plugins.hookspecs import hookimpl
+
+from .anchored import Anchored
+from .budgets import Capped, Windowed
+from .consistency import Consistency
+from .cp_fuse import CPFuse
+from .mixtures import LearnedMix, Linear
+from .pools import Geometric, Minimum
+from .replacing import CleanGen, TokenSwap
+from .steering import Contrastive, Offset, SafeDecoding
+
+POLICIES: dict[str, type[Any]] = {
+    policy.name: policy
+    for policy in (
+        Geometric,
+        Windowed,
+        Minimum,
+        Anchored,
+        Capped,
+        CPFuse,
+        TokenSwap,
+        CleanGen,
+        SafeDecoding,
+        Linear,
+        LearnedMix,
+        Offset,
+        Contrastive,
+        Consistency,
+    )
+}
+
+
+@hookimpl
+def purify_policies() -> Mapping[str, type[Any]]:
+    return POLICIES

@@ -1,0 +1,70 @@
+"""What the bundled policies share: rows widened, options checked, no memory unless they say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.types import Context, Guarantee, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+TOLERANCE = 1e-5  # nats by which a recorded step may pass its bound: rows are float32
+
+
+class Memoryless:
+    """A policy that forgets each token and promises nothing beyond it."""
+
+    guarantee: ClassVar[Guarantee] = "none"
+    lookback: ClassVar[int] = 0
+    shift_invariant: ClassVar[bool] = False
+    """True: a constant added to a row only shifts the outcome, so the rows may be raw logits."""
+
+    def start(self, context: Context) -> State:
+        return ()
+
+    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
+        return state
+
+
+def wide(row: Tensor) -> Tensor:
+    """The row in float32, or in float64 if it came so."""
+    import torch
+
+    return row if row.dtype in (torch.float32, torch.float64) else row.float()
+
+
+def drawn(row: Tensor, tokens: Tensor) -> Tensor:
+    """What a (rows, V) row says of `tokens`, both (rows,)."""
+    return wide(row.gather(-1, tokens[:, None])[:, 0])
+
+
+def ledger(context: Context, opening: float = 0.0) -> Tensor:
+    """A running total (rows,), in float64 where the device has it."""
+    import torch
+
+    device = context.greedy.device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.full((context.rows,), opening, dtype=dtype, device=device)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def require(policy: _Named, option: str, fine: Callable[[float], bool], expected: str) -> None:
+    """Raise ConfigError unless the option is a number and `fine`; `expected` says what would be."""
+    value = getattr(policy, option)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and fine(value)):
+        raise ConfigError(f"{policy.name}: {option} must be {expected}, not {value!r}")
+
+
+def require_count(policy: _Named, option: str) -> None:
+    """Raise ConfigError unless the option is a whole number, 1 or more."""
+    fine = isinstance(getattr(policy, option), int)
+    require(policy, option, lambda value: fine and value >= 1, "a whole number, 1 or more")

@@ -1,0 +1,119 @@
+"""Ceilings over the SLM that hold on every path: a window's, an answer's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from purify_plugins.types import Context, Guarantee, State, Token
+
+from ._base import TOLERANCE, ledger, require, require_count
+from ._capping import fuse_capped, spend
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """Bound what any `window` tokens in a row may take from the LLM to `budget` nats.
+
+    r = min(λ p_llm, e^c p_slm) with c = clamp(budget - spent, 0, cap), where `spent` is the sum of
+    log r/p_slm, each at least 0, over the last window - 1 tokens; the prompt's tokens count as
+    spent log p_llm/p_slm, at most `cap`. An arg-max token counts the same way.
+
+    Guarantee "window", for draws: Σ log r/p_slm ≤ budget over every window of every answer, so a
+    passage of n tokens is at most e^(budget ⌈n/window⌉) times likelier than under the SLM alone.
+    Source: this project (docs, "the windowed cap").
+    """
+
+    name: ClassVar[str] = "windowed"
+    guarantee: ClassVar[Guarantee] = "window"
+    shift_invariant: ClassVar[bool] = False
+
+    cap: float = 3.0
+    window: int = 4
+    budget: float = 6.0
+
+    def __post_init__(self) -> None:
+        require(self, "cap", lambda cap: 0 <= cap < math.inf, "a number of nats, 0 or more")
+        require_count(self, "window")
+        require(self, "budget", lambda budget: 0 <= budget < math.inf, "a number of nats, 0 or more")
+
+    @property
+    def lookback(self) -> int:
+        return self.window - 1
+
+    def holds(self, steps: Sequence[Token]) -> bool:
+        """Whether an answer's recorded steps keep this budget."""
+        spends = [max(step.ratio, 0.0) for step in steps]
+        windows = (spends[at : at + self.window] for at in range(len(spends)))
+        kept = all(sum(window) <= self.budget + TOLERANCE * self.window for window in windows)
+        return kept and all(step.peak <= self.cap + TOLERANCE for step in steps)
+
+    def start(self, context: Context) -> State:
+        from torch.nn.functional import pad
+
+        ratios = (context.llm - context.slm).nan_to_num(nan=0.0).clamp(0.0, self.cap)
+        missing = self.lookback - ratios.shape[1]
+        return pad(ratios, (missing, 0)), context.greedy  # (rows, window - 1), oldest first
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
+        left = self.budget - state[0].sum(dim=-1)
+        return fuse_capped(llm, slm, left.clamp(0.0, self.cap))
+
+    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
+        import torch
+
+        spends, greedy = state
+        now = spend(tokens, llm, slm, fused, greedy).to(spends.dtype)
+        return torch.cat((spends, now[:, None]), dim=-1)[:, 1:], greedy
+
+
+@dataclass(frozen=True)
+class Capped:
+    """Bound what a token may take from the LLM to `cap` nats, and a whole answer to `total`.
+
+    r = min(λ p_llm, e^c p_slm) with c = min(cap, what is left of total): of all laws under that
+    ceiling the one nearest the LLM (the least KL(r‖p_llm)). A draw spends max(0, log r/p_slm); once
+    `total` is spent the SLM writes alone. An arg-max spends log p_llm/p_slm. Prose spends about half
+    of `cap` per token, and an SLM gives foreign text 3 nats or more, so 50 is the price of about 90
+    tokens and says something of every passage longer than 17.
+
+    Guarantee "path", for draws: Σ log r/p_slm ≤ total on every answer, so any event is at most
+    e^total times likelier than under the SLM. Without an end (`total` infinite): "none".
+    Source: the projection onto the max-divergence ball, 2602.07120 (Anchored-∞), with a ledger.
+    """
+
+    name: ClassVar[str] = "capped"
+    lookback: ClassVar[int] = 0
+    shift_invariant: ClassVar[bool] = False
+
+    cap: float = 1.0
+    total: float = 50.0
+
+    def __post_init__(self) -> None:
+        require(self, "cap", lambda cap: 0 <= cap < math.inf, "a number of nats, 0 or more")
+        require(self, "total", lambda total: total >= 0, "a number of nats, 0 or more (inf: without end)")
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return "path" if self.total < math.inf else "none"
+
+    def holds(self, steps: Sequence[Token]) -> bool:
+        """Whether an answer's recorded steps keep this budget."""
+        spent = sum(max(step.ratio, 0.0) for step in steps)
+        kept = spent <= self.total + TOLERANCE * len(steps)
+        return kept and all(step.peak <= self.cap + TOLERANCE for step in steps)
+
+    def start(self, context: Context) -> State:
+        return ledger(context, self.total), context.greedy
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
+        return fuse_capped(llm, slm, state[0].clamp(max=self.cap))
+
+    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
+        left, greedy = state
+        return (left - spend(tokens, llm, slm, fused, greedy)).clamp(min=0.0), greedy

@@ -1,0 +1,224 @@
+"""Alignment: two models that speak one language in different ids, presented in the SLM's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from purify_plugins.errors import PromptError, VocabularyError
+from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Name = tuple[str | bytes, int]
+"""What a token is called in every vocabulary: its control name or its bytes, and which such token it is."""
+
+
+def align(llm: LogitSource, slm: LogitSource) -> tuple[LogitSource, LogitSource]:
+    """Both models in one vocabulary: the SLM's ids, control tokens and ends, less what the LLM lacks.
+
+    Either model may lack only added and control tokens of the other; the mass given to those is left
+    out of its rows. The LLM's ends are the SLM's, whatever token each ends with. Raises
+    VocabularyError when ordinary tokens differ.
+    """
+    theirs, ours = llm.vocabulary, slm.vocabulary
+    if theirs.fingerprint == ours.fingerprint:
+        return llm, slm
+    found = _counterparts(theirs, ours)
+    _require_one_language(theirs, ours, found)
+    kept = tuple(index for index, own in enumerate(found) if own >= 0 or index in ours.eos)
+    shared = ours if len(kept) == len(ours) else _restrict(ours, kept)
+    columns = tuple(found[index] for index in kept)
+    remapped = Remapped(llm, shared, columns, _merge_ends(theirs, shared, columns))
+    return remapped, slm if shared is ours else Remapped(slm, shared, kept)
+
+
+def _counterparts(theirs: Vocabulary, ours: Vocabulary) -> list[int]:
+    """For each of our ids, theirs of the same name; -1 where there is none."""
+    known = {name: index for index, name in _names(theirs)}
+    found = [-1] * len(ours)
+    for index, name in _names(ours):
+        found[index] = known.get(name, -1)
+    return found
+
+
+def _names(vocabulary: Vocabulary) -> Iterator[tuple[int, Name]]:
+    """Every id and its name; namesakes are counted in id order, those added later last."""
+    seen: dict[str | bytes, int] = {}
+    for index in sorted(range(len(vocabulary)), key=vocabulary.added.__contains__):
+        name = vocabulary.control.get(index, vocabulary.tokens[index])
+        yield index, (name, seen.get(name, 0))
+        seen[name] = seen.get(name, 0) + 1
+
+
+def _require_one_language(theirs: Vocabulary, ours: Vocabulary, found: Sequence[int]) -> None:
+    """Refuse two vocabularies unless each has every ordinary token of the other."""
+    known = set(found) - {-1}
+    missing = {index for index, own in enumerate(found) if own < 0}
+    if _ordinary(ours) & missing or _ordinary(theirs) - known:
+        raise VocabularyError(
+            f"the LLM's vocabulary {theirs.name!r} has {len(theirs)} tokens and the SLM's {ours.name!r} "
+            f"{len(ours)}, of which they share {len(known)}; fusing across tokenizers is not supported yet "
+            "by this version (issue: cross-tokenizer bridge), so choose an SLM with the LLM's own tokenizer"
+        )
+
+
+def _ordinary(vocabulary: Vocabulary) -> set[int]:
+    """The tokens without which it would be another language."""
+    return set(range(len(vocabulary))) - vocabulary.added - vocabulary.control.keys() - vocabulary.eos
+
+
+def _restrict(vocabulary: Vocabulary, kept: Sequence[int]) -> Vocabulary:
+    """The same vocabulary without the tokens that are not `kept`, renumbered."""
+    new = {old: index for index, old in enumerate(kept)}
+    return Vocabulary(
+        tuple(vocabulary.tokens[old] for old in kept),
+        frozenset(new[old] for old in vocabulary.eos),
+        {new[old]: name for old, name in vocabulary.control.items() if old in new},
+        frozenset(new[old] for old in vocabulary.added if old in new),
+        vocabulary.name,
+    )
+
+
+def _merge_ends(theirs: Vocabulary, shared: Vocabulary, columns: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """The first shared end gets the mass of every end of theirs that is no end of ours by name."""
+    leftover = sorted(theirs.eos - {columns[end] for end in shared.eos})
+    if not leftover or not shared.eos:
+        return {}
+    first = min(shared.eos)
+    return {first: tuple(own for own in (columns[first], *leftover) if own >= 0)}
+
+
+class Tables(NamedTuple):
+    """A remapping as tensors.
+
+    `fed` (V,) is read in place of each shared token, `columns` (V,) is where its logit stands,
+    `silent` lists those without mass, `ends` those that gather several columns.
+    """
+
+    fed: Tensor
+    columns: Tensor
+    silent: Tensor
+    ends: tuple[tuple[int, Tensor], ...]
+
+    def to(self, device: torch.device) -> Tables:
+        ends = tuple((index, ids.to(device)) for index, ids in self.ends)
+        return Tables(self.fed.to(device), self.columns.to(device), self.silent.to(device), ends)
+
+
+@dataclass(frozen=True, eq=False)
+class Remapped:
+    """A source in another vocabulary: a source itself.
+
+    `columns[i]` is the source's own id of shared token `i`; -1: it has none and gives it no mass.
+    A shared token in `ends` gets the masses of several own ids together, which are then found
+    nowhere else.
+    """
+
+    source: LogitSource
+    vocabulary: Vocabulary
+    columns: tuple[int, ...]
+    ends: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def context_length(self) -> int | None:
+        return self.source.context_length
+
+    def identity(self) -> Mapping[str, Any]:
+        return self.source.identity()
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers the model has, where the source knows."""
+        return getattr(self.source, "parameters", None)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
+        """Read the prompts, token ids being shared ones; the first token's logits, (rows, V)."""
+        session, logits = self.source.open([self._translate(prompt) for prompt in prompts], scored)
+        wrapped = RemappedSession(session, self)
+        return wrapped, wrapped.gather(logits)
+
+    def _translate(self, prompt: Prompt) -> Prompt:
+        """A prompt of shared ids in the source's own; text and chats as they are."""
+        if not isinstance(prompt, tuple):
+            return prompt
+        if strangers := sorted(set(prompt) - set(range(len(self.columns)))):
+            raise PromptError(
+                f"the prompt holds token {strangers[0]}, which the models do not share; give it as text"
+            )
+        return tuple(self.fed[token] for token in prompt)
+
+    @cached_property
+    def fed(self) -> tuple[int, ...]:
+        """(V,) the own id read for each shared token: the source's own end for an end it lacks."""
+        end = min(self.source.vocabulary.eos, default=0)
+        return tuple(own if own >= 0 else end for own in self.columns)
+
+    @cached_property
+    def shared(self) -> Mapping[int, int]:
+        """Own id -> shared id."""
+        return {own: index for index, own in enumerate(self.columns) if own >= 0}
+
+    @cached_property
+    def tables(self) -> Tables:
+        import torch
+
+        merged = {own for ids in self.ends.values() for own in ids} | {-1}
+        silent = [i for i, own in enumerate(self.columns) if own in merged and i not in self.ends]
+        return Tables(
+            torch.tensor(self.fed),
+            torch.tensor(self.columns).clamp(min=0),
+            torch.tensor(silent, dtype=torch.long),
+            tuple((index, torch.tensor(ids)) for index, ids in self.ends.items()),
+        )
+
+
+class RemappedSession:
+    """An open batch whose ids and rows are translated."""
+
+    def __init__(self, session: Session, source: Remapped) -> None:
+        self._session = session
+        self._source = source
+        self._read = self._gathered = source.tables  # where the tokens are, and where the logits are
+
+    @property
+    def prompts(self) -> Sequence[ScoredPrompt]:
+        """Each row's prompt in shared ids; -1 for a token that the models do not share."""
+        shared = self._source.shared
+        return [
+            prompt._replace(tokens=tuple(shared.get(token, -1) for token in prompt.tokens))
+            for prompt in self._session.prompts
+        ]
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append (rows, n) shared ids; (rows, n, V) logits of the token after each."""
+        if tokens.device != self._read.fed.device:
+            self._read = self._read.to(tokens.device)
+        return self.gather(self._session.extend(self._read.fed[tokens]))
+
+    def gather(self, logits: Tensor) -> Tensor:
+        """(..., own tokens) logits -> (..., V): each mass at its shared token."""
+        if logits.device != self._gathered.fed.device:
+            self._gathered = self._gathered.to(logits.device)
+        _, columns, silent, ends = self._gathered
+        rows = logits.index_select(-1, columns).index_fill_(-1, silent, float("-inf"))
+        for index, ids in ends:
+            rows[..., index] = logits.index_select(-1, ids).float().logsumexp(-1)
+        return rows
+
+    def rewind(self, lengths: Tensor) -> None:
+        self._session.rewind(lengths)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        self._session.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._session.__exit__(*exc)

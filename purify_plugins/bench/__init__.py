@@ -1,0 +1,1 @@
+"""`purify bench`: what purification costs, measured beside what it replaces."""

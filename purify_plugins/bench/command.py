@@ -1,0 +1,76 @@
+"""The command `purify bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from purify_plugins.bench.settings import Tell
+
+LLM = Annotated[str | None, typer.Option(help="The LLM's directory; without it the test bed's, widened.")]
+SLM = Annotated[str | None, typer.Option(help="The SLM's directory; with --llm.")]
+Policy = Annotated[str, typer.Option(help="The fusion policy; see `purify policies`.")]
+Fields = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the policy; repeatable.")
+]
+Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+Tokens = Annotated[int, typer.Option(min=2, help="Tokens of each answer.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; medians and quartiles are over these.")]
+Prompts = Annotated[int, typer.Option(min=1, help="Answers a round by each design, at least.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads for torch; as many as it likes otherwise.")]
+Sweep = Annotated[bool, typer.Option("--sweep", help="Fixed draft lengths too, beside the adaptive one.")]
+Extras = Annotated[bool, typer.Option(help="Memory, and the work that grows with the vocabulary.")]
+Write = Annotated[
+    Path | None, typer.Option(metavar="DOCS", help="Write the tables and the plot into DOCS/performance.md.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
+
+
+def bench(
+    llm: LLM = None,
+    slm: SLM = None,
+    policy: Policy = "geometric",
+    fields: Fields = None,
+    batch: Batch = 1,
+    tokens: Tokens = 48,
+    rounds: Rounds = 5,
+    prompts: Prompts = 4,
+    threads: Threads = None,
+    sweep: Sweep = False,
+    extras: Extras = True,
+    write: Write = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what purification costs, beside the LLM alone and what else one would do."""
+    from purify_plugins.bench import report
+    from purify_plugins.bench.run import run_bench
+    from purify_plugins.bench.settings import Settings
+    from purify_plugins.cli.options import hush, key_value
+
+    hush()
+    parameters = dict(map(key_value, fields or ()))
+    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads)
+    with progress() as tell:
+        found = run_bench(settings, tell, sweeping=sweep, extras=extras)
+    if write:
+        report.write(found, write)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        report.show(found)
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """A line on standard error that says what is being measured."""
+    from rich.console import Console
+
+    status: Any
+    with Console(stderr=True).status("loading") as status:
+        yield status.update

@@ -1,0 +1,103 @@
+"""Every design on every prompt, in turn, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median, quantiles
+from time import perf_counter
+from typing import NamedTuple
+
+from purify_plugins.bench.designs import Design, Task, Watch
+from purify_plugins.bench.models import Ids
+from purify_plugins.bench.settings import Tell
+from purify_plugins.errors import PurifyError
+
+
+class Lap(NamedTuple):
+    """What one design took for one batch, and for its first token, in seconds."""
+
+    round: int
+    seconds: float
+    first: float | None
+
+
+Laps = Mapping[str, Sequence[Lap]]
+"""Every design's laps."""
+
+
+def warm(designs: Mapping[str, Design], task: Task) -> None:
+    """Let every design answer once, uncounted: caches fill, libraries load, paces learn."""
+    for design in designs.values():
+        design(task, Watch())
+
+
+def race(
+    designs: Mapping[str, Design],
+    rounds: Iterable[Sequence[Sequence[Ids]]],
+    tokens: int,
+    temperature: float,
+    tell: Tell,
+) -> Laps:
+    """Run every design on every batch; who begins changes from batch to batch."""
+    laps: dict[str, list[Lap]] = {name: [] for name in designs}
+    turn = 0
+    for at, batches in enumerate(rounds):
+        for batch in batches:
+            for name in rotated(list(designs), turn):
+                tell(f"round {at + 1}: {name}")
+                laps[name].append(lap(designs[name], name, at, Task(batch, tokens, temperature)))
+            turn += 1
+    return laps
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """The names in order, beginning `turn` places later."""
+    start = turn % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def lap(design: Design, name: str, number: int, task: Task) -> Lap:
+    """Time one design on one batch. Raises PurifyError unless it wrote exactly what was asked."""
+    watch = Watch()
+    answers = design(task, watch)
+    seconds = perf_counter() - watch.began
+    lengths = {len(answer) for answer in answers}
+    if lengths != {task.tokens}:
+        written = f"{name} wrote {sorted(lengths)} tokens instead of {task.tokens}"
+        raise PurifyError(f"{written}; designs that write unequal answers cannot be compared")
+    return Lap(number, seconds, watch.first)
+
+
+class Spread(NamedTuple):
+    """A median between its quartiles."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The quartiles of some numbers; of a single one, that number."""
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    return Spread(*quantiles(values, n=4, method="inclusive"))
+
+
+def faster(laps: Laps, design: str, than: str) -> Spread | None:
+    """How many times the speed of `than` a design reaches, over rounds; None unless both ran."""
+    if not (design in laps and than in laps):
+        return None
+    ours, theirs = by_round(laps[design]), by_round(laps[than])
+    return spread([slow / fast for fast, slow in zip(ours, theirs, strict=True)])
+
+
+def by_round(laps: Sequence[Lap]) -> list[float]:
+    """Seconds a round."""
+    rounds = sorted({lap.round for lap in laps})
+    return [sum(lap.seconds for lap in laps if lap.round == number) for number in rounds]
+
+
+def first_token(laps: Sequence[Lap]) -> float | None:
+    """The median time to the first token, in seconds; None if the design does not tell."""
+    known = [lap.first for lap in laps if lap.first is not None]
+    return median(known) if known else None

@@ -1,0 +1,87 @@
+"""Show a measurement in the terminal, or write it into the documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from purify_plugins.bench.tables import Table, tables
+from purify_plugins.errors import ConfigError
+
+REGION = re.compile(r"(<!-- bench:start -->\n).*?(<!-- bench:end -->)", re.DOTALL)
+PAGE = "performance.md"
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print every table to standard output."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    console = Console()
+    console.print(heading(found), markup=False)
+    for table in tables(found):
+        grid = Grid(*table.columns, title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
+        for row in table.rows:
+            grid.add_row(*map(escape, row))
+        console.print(grid)
+    if found["peer"]:
+        console.print(found["peer"], markup=False)
+
+
+def heading(found: Mapping[str, Any]) -> str:
+    """What was measured, in a line."""
+    llm, slm = (found["model_parameters"][side] / 1e6 for side in ("llm", "slm"))
+    return (
+        f"{found['title']}: {found['tokens']} tokens, {found['rounds']} rounds, {found['threads']} threads, "
+        f"{llm:.1f} M and {slm:.1f} M parameters, "
+        f"torch {found['versions']['torch']}, transformers {found['versions']['transformers']}"
+    )
+
+
+def write(found: Mapping[str, Any], docs: Path) -> None:
+    """Put the section and the plot of this setting into `docs`, in place of the ones it had."""
+    from purify_plugins.bench.plot import plot
+
+    page = docs / PAGE
+    if not page.exists() or not REGION.search(page.read_text("utf-8")):
+        raise ConfigError(
+            f"{page} needs the lines <!-- bench:start --> and <!-- bench:end --> to write between"
+        )
+    picture = docs / picture_name(found)
+    plot(found, picture)
+    page.write_text(updated(page.read_text("utf-8"), found, picture.name), "utf-8")
+
+
+def picture_name(found: Mapping[str, Any]) -> str:
+    """`performance.svg` for the default setting; the others have theirs in the name."""
+    words = "-".join(re.findall(r"[\w.]+", found["title"]))
+    return "performance.svg" if words == "geometric-batch-1" else f"performance-{words}.svg"
+
+
+def updated(page: str, found: Mapping[str, Any], picture: str) -> str:
+    """The page with this setting's section in it; the other settings' sections stay."""
+    region = REGION.search(page)
+    assert region is not None
+    sections = re.split(r"(?m)^(?=### )", region[0][len(region[1]) : -len(region[2])])
+    mine = section(found, picture)
+    title = mine.splitlines()[0]
+    kept = [each for each in sections if each.startswith("### ")]
+    old = [at for at, each in enumerate(kept) if each.splitlines()[0] == title]
+    kept[old[0] if old else len(kept) :] = [mine, *kept[old[0] + 1 :]] if old else [mine]
+    return page[: region.start()] + region[1] + "".join(kept) + region[2] + page[region.end() :]
+
+
+def section(found: Mapping[str, Any], picture: str) -> str:
+    """This setting's part of the page."""
+    parts = [f"### {found['title']}", f"{heading(found)}.", f"![speed over the LLM alone]({picture})"]
+    return "\n\n".join([*parts, *map(markdown, tables(found))]) + "\n\n"
+
+
+def markdown(table: Table) -> str:
+    """A table under its title."""
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)

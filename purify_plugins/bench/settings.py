@@ -1,0 +1,42 @@
+"""What is to be measured, on what, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MODES = {"greedy": 0.0, "sampled": 1.0}
+"""How tokens are chosen, and the temperature that says so."""
+
+POLICIES = ("geometric", "windowed")
+"""Whose work on vocabularies of every size is timed."""
+
+Tell = Callable[[str], None]
+"""Where progress is told."""
+
+
+def silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One measurement; without `llm` and `slm` the test bed's pair, its LLM widened."""
+
+    llm: str | None = None
+    slm: str | None = None
+    policy: str = "geometric"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = 1
+    tokens: int = 48
+    rounds: int = 5
+    prompts: int = 4
+    """Answers a round, at least; a batch is never split."""
+    threads: int | None = None
+    """None: as many as torch likes."""
+
+    @property
+    def title(self) -> str:
+        fields = "".join(f" {key}={value}" for key, value in self.parameters.items())
+        return f"{self.policy}{fields}, batch {self.batch}"

@@ -1,0 +1,66 @@
+"""The test bed's LLM, made as expensive as a hundred-million-parameter model without changing what it says.
+
+Each hidden dimension, attention head and feed-forward unit is repeated, each matrix divided by the
+number of copies it reads, and layers that add nothing are put between the trained ones. Speed is then
+that of the large model, and what is drafted and accepted is what the trained one would have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COPIES = 4
+"""Of every hidden dimension and head: 192 -> 768."""
+LAYERS = 2
+"""Layers for each trained one, the others adding nothing: 6 -> 12."""
+
+
+def widen(model: Any, copies: int = COPIES, layers: int = LAYERS) -> Any:
+    """A Llama with the same logits as `model`, `copies` times as wide and `layers` times as deep."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    small = model.config.to_dict()
+    grown = {
+        name: small[name] * copies
+        for name in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    }
+    deep = small["num_hidden_layers"] * layers
+    config = LlamaConfig(**{**small, **grown, "num_hidden_layers": deep, "tie_word_embeddings": False})
+    with torch.device("meta"):
+        wide: Any = LlamaForCausalLM(config)
+    wide = wide.to_empty(device="cpu").to(torch.float32)
+    wide.load_state_dict(dict(_weights(model, wide, copies, layers)))
+    for name, buffer in wide.named_buffers():
+        buffer.copy_(model.get_buffer(name))
+    return wide.eval()
+
+
+def _weights(model: Any, wide: Any, copies: int, layers: int) -> Any:
+    """Every parameter of the wide model, by name."""
+    small = model.state_dict()
+    for name, target in wide.state_dict().items():
+        yield name, _weight(name, target, small, copies, layers)
+
+
+def _weight(name: str, target: Tensor, small: dict[str, Tensor], copies: int, layers: int) -> Tensor:
+    import torch
+
+    if not name.startswith("model.layers."):
+        return _repeat(small[name].float(), target, name, copies)
+    _, _, index, rest = name.split(".", 3)
+    trained = small[f"model.layers.{int(index) // layers}.{rest}"].float()
+    adds = rest in ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+    if int(index) % layers and adds:
+        return torch.zeros_like(target)
+    return _repeat(trained, target, name, copies)
+
+
+def _repeat(weight: Tensor, target: Tensor, name: str, copies: int) -> Tensor:
+    """Tile a trained weight to the target's shape; what reads copies is divided by their number."""
+    tiles = [big // small for big, small in zip(target.shape, weight.shape, strict=True)]
+    reads = weight.dim() == 2 and not name.endswith("embed_tokens.weight")
+    return weight.tile(tiles) / (tiles[1] if reads else 1)

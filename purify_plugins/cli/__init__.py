@@ -1,0 +1,61 @@
+"""The command `purify`; one module per group of commands, heavy imports inside them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from purify_plugins.bench.command import bench
+from purify_plugins.cli import inspecting, showing, writing
+from purify_plugins.errors import ConfigError, PurifyError
+
+COMMANDS = (
+    showing.demo,
+    writing.generate,
+    writing.chat,
+    inspecting.policies,
+    inspecting.plugins,
+    inspecting.check,
+    inspecting.verify,
+    bench,
+)
+
+
+class _Advising(TyperGroup):
+    """Prints what we refuse on purpose as one sentence; a traceback means a defect of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PurifyError as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Advising,
+    help="Decode a language model you cannot vouch for through a small one you can.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.callback()
+def quiet() -> None:
+    """Decode a language model you cannot vouch for through a small one you can."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # the terminal belongs to the answer
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,209 @@
+"""`purify policies`, `plugins`, `check` and `verify`: what there is, what would run, what was spent."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from purify_plugins.cli.options import AsJson, ConfigFile, Draws, Models, hush, in_use, purifier, spread
+from purify_plugins.errors import CertificateError, UnknownNameError
+from purify_plugins.plainly import assignments, summary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from purify_plugins.certificate import Certificate
+    from purify_plugins.plugins import Plugins
+    from purify_plugins.purifier import Purifier
+
+
+def policies(
+    name: Annotated[str | None, typer.Argument(help="Tell all about this one.")] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the fusion policies, or tell all about one."""
+    loaded = in_use(config)
+    offers = loaded.offers("purify_policies")
+    if name is not None and name not in offers:
+        raise UnknownNameError("policy", name, offers)
+    chosen = {name: offers[name]} if name else offers
+    described = {each: _describe(factory, loaded) for each, factory in chosen.items()}
+    if as_json:
+        typer.echo(json.dumps(described[name] if name else described))
+    elif name:
+        _tell(name, described[name])
+    else:
+        _print(_policy_table(described))
+
+
+def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
+    """What a policy says of itself; its guarantee and fields as they are by default."""
+    from purify_plugins.certificate import options
+
+    about = inspect.getdoc(factory) or ""
+    try:
+        policy = factory()
+    except TypeError:  # a field without a default
+        fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
+        return {"about": about, "guarantee": "depends on its fields", "fields": fields}
+    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded)}
+
+
+def _tell(name: str, described: Mapping[str, Any]) -> None:
+    typer.echo(f"{name}\n\n{described['about']}\n\nguarantee: {described['guarantee']}")
+    typer.echo(f"fields: {assignments(described['fields']) or 'none'}")
+
+
+def _policy_table(described: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = [
+        (name, facts["about"].partition("\n")[0], facts["guarantee"], assignments(facts["fields"]))
+        for name, facts in described.items()
+    ]
+    return _table(("policy", "what it does", "guarantee", "fields"), rows)
+
+
+def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """List the plugins that are installed, and which are in use."""
+    from purify_plugins.plugins import listing
+
+    found = listing(in_use(config))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(each) for each in found]))
+        return
+    rows = [
+        (
+            each.name,
+            f"{each.distribution} {each.version}",
+            "yes" if each.active else "no",
+            ", ".join(each.hooks),
+        )
+        for each in found
+    ]
+    _print(_table(("plugin", "from", "in use", "hooks"), rows))
+
+
+def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, header_style="bold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+@spread
+def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
+    """Validate the configuration, load both models and say what would run."""
+    facts = would_run(purifier(models, draws))
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    flat = {key: _flat(value) for key, value in facts.items()}
+    _print(_table(("", "what would run"), list(flat.items())))
+
+
+def would_run(writer: Purifier) -> dict[str, Any]:
+    """Everything a purifier is made of, as JSON."""
+    from purify_plugins.certificate import jsonable, options
+
+    return {
+        "llm": _model(writer.llm.identity()),
+        "slm": _model(writer.slm.identity()),
+        "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer)},
+        "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
+        "guarantee": writer.policy.guarantee,
+        "sampling": jsonable(writer.sampling),
+        "on_llm_failure": writer.on_llm_failure,
+        "plugins": sorted(name for name, _ in writer.plugins.list_name_plugin()),
+    }
+
+
+def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "files"}
+
+
+def matched(writer: Purifier) -> str:
+    """How the two vocabularies came to be one, in words."""
+    from purify_plugins.align import Remapped
+
+    if not isinstance(writer.llm, Remapped):
+        return "identical"
+    theirs = writer.llm.source.vocabulary
+    if isinstance(writer.slm, Remapped):
+        ours = len(writer.slm.source.vocabulary)
+        return f"{len(writer.vocabulary)} tokens shared, of the LLM's {len(theirs)} and the SLM's {ours}"
+    return f"the SLM's ids, found among the LLM's {len(theirs)}"
+
+
+def _flat(value: Any) -> str:
+    return (
+        ", ".join(f"{key} {each}" for key, each in value.items())
+        if isinstance(value, dict)
+        else (", ".join(value) if isinstance(value, list) else str(value))
+    )
+
+
+def verify(
+    certificate: Annotated[
+        str, typer.Argument(metavar="CERT", help="A certificate's file; `-`: standard input.")
+    ],
+    slm: Annotated[str | None, typer.Option(help="The SLM it names: recompute its every figure.")] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a certificate, and say in plain words what it claims."""
+    from purify_plugins.certificate import read
+    from purify_plugins.certificate import verify as follow
+
+    loaded = in_use(config)
+    found = read(_bytes(certificate).removesuffix(b"\n"))
+    follow(found, loaded)
+    off = _recomputed(found, loaded, slm) if slm else None
+    if as_json:
+        typer.echo(json.dumps(_verdict(found, off)))
+    else:
+        typer.echo("\n".join(summary(found, off)))
+
+
+def _bytes(certificate: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if certificate == "-" else Path(certificate).read_bytes()
+    except OSError as error:
+        raise CertificateError(f"cannot read {certificate!r}: {error.strerror}") from error
+
+
+def _recomputed(certificate: Certificate, loaded: Plugins, slm: str) -> float:
+    from purify_plugins.certificate import recompute
+
+    hush()
+    return recompute(certificate, loaded.source(slm))
+
+
+def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
+    body = certificate.body
+    told = {
+        key: body["method"][key] for key in ("policy", "mode", "claimed", "guarantee", "reason", "meaning")
+    }
+    return {
+        "valid": True,
+        **told,
+        "totals": body["totals"],
+        "recomputed_within": off,
+        "digest": body["digest"],
+    }

@@ -1,0 +1,166 @@
+"""Options that several commands share, as dataclasses; `spread` turns them into a command's parameters."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.files import read_text
+
+if TYPE_CHECKING:
+    from purify_plugins.config import Config
+    from purify_plugins.plugins import Plugins
+    from purify_plugins.purifier import Purifier
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which models and which policy; what is not given is the configuration's."""
+
+    llm: Annotated[str | None, typer.Option(help="The untrusted model: a directory or a hub id.")] = None
+    slm: Annotated[str | None, typer.Option(help="The benign model: a directory or a hub id.")] = None
+    policy: Annotated[str | None, typer.Option(help="The fusion policy; see `purify policies`.")] = None
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A field of the policy; repeatable."),
+    ] = None
+    config: ConfigFile = None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Every field of Sampling; what is not given is the configuration's."""
+
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens at most. [256]")] = None
+    temperature: Annotated[float | None, typer.Option(help="0 takes the arg-max. [1]")] = None
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest; 0: off. [0]")] = None
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest with this mass. [1]")] = None
+    min_p: Annotated[
+        float | None, typer.Option(help="Only tokens this likely, as a share of the best. [0]")
+    ] = None
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 avoids what was said. [1]")] = None
+    frequency_penalty: Annotated[float | None, typer.Option(help="Nats off for each earlier use. [0]")] = None
+    seed: Annotated[int | None, typer.Option(help="Draw the same answer again.")] = None
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeatable.")] = None
+    ignore_eos: Annotated[
+        bool | None, typer.Option("--ignore-eos", help="Never end before max_tokens.", show_default=False)
+    ] = None
+    json_schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Answer with JSON that this schema describes.")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """The options somebody typed."""
+        typed = {name: value for name, value in asdict(self).items() if value not in (None, [])}
+        if schema := typed.pop("json_schema", None):
+            typed["grammar"] = {"kind": "json_schema", "text": read_text(schema)}
+        return typed
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose dataclass parameters are taken field by field from the command line."""
+    hints = get_type_hints(command, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+
+    def spreading(**given: Any) -> None:
+        built = {
+            name: group(**{field.name: given.pop(field.name) for field in fields(group)})  # type: ignore[operator]  # dataclass types, seen above
+            for name, group in groups.items()
+        }
+        command(**built, **given)
+
+    parameters = [
+        taken
+        for parameter in inspect.signature(command).parameters.values()
+        for taken in _taken(parameter.replace(annotation=hints[parameter.name]))
+    ]
+    spreading.__name__, spreading.__doc__ = command.__name__, command.__doc__
+    spreading.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    spreading.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect reads
+    return spreading
+
+
+def _taken(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The parameter, or one for each of its fields."""
+    group = parameter.annotation
+    if not is_dataclass(group):
+        return [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(group)
+    ]
+
+
+def configured(models: Models, draws: Draws | None = None) -> Config:
+    """The configuration, with what was typed in place of what it says.
+
+    With both models given and no --config, no file is read.
+    """
+    from purify_plugins.config import Config, read_config
+
+    alone = models.llm and models.slm and not models.config
+    base = Config(llm={}, slm={}) if alone else read_config(models.config)
+    typed: dict[str, Any] = {
+        side: {"model": model} for side, model in (("llm", models.llm), ("slm", models.slm)) if model
+    }
+    typed["policy"] = {**_policy(models.policy, base), **dict(map(key_value, models.set or ()))}
+    typed["sampling"] = {**base.sampling, **(draws.given() if draws else {})}
+    return base.model_copy(update=typed)
+
+
+def _policy(name: str | None, base: Config) -> dict[str, Any]:
+    """The configured policy's fields belong to it alone: another name starts afresh."""
+    return base.policy if name in (None, base.policy.get("name")) else {"name": name}
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as TOML reads it, else as it stands."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes KEY=VALUE, such as --set alpha=0.3, not {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def purifier(models: Models, draws: Draws | None = None) -> Purifier:
+    """The Purifier a command line describes; what is wrong with it is said before a model loads."""
+    from purify_plugins.config import build, sampling
+    from purify_plugins.purifier import Purifier
+
+    config = configured(models, draws)
+    sampling(config.sampling)
+    hush()
+    return build(config, Purifier)
+
+
+def hush() -> None:
+    """Keep transformers' progress bars out of the terminal."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def in_use(config: Path | None) -> Plugins:
+    """The plugins the configuration names; the bundled ones where there is no configuration."""
+    import os
+
+    from purify_plugins.config import read_config
+    from purify_plugins.plugins import load_plugins
+
+    named = config or os.environ.get("PURIFY_CONFIG") or Path("purify.toml").is_file()
+    return load_plugins(read_config(config).plugins or None) if named else load_plugins()

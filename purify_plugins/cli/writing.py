@@ -1,0 +1,162 @@
+"""`purify generate` and `purify chat`: text as it arrives."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from purify_plugins.cli.options import AsJson, Draws, Models, purifier, spread
+from purify_plugins.errors import PurifyError, SourceError
+from purify_plugins.files import require_folder, write_whole
+from purify_plugins.types import Chat, Chunk, Completion, Token
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from purify_plugins.purifier import Purifier
+
+SHADES = ("#b2182b", "#d6604d", "#f4a582", "", "#92c5de", "#4393c3", "#2166ac")
+"""The SLM took 2, 1, ½ nats from the token; it let it be; it added ½, 1, 2 nats."""
+EDGES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+DARK = ("#b2182b", "#d6604d", "#4393c3", "#2166ac")
+
+
+@spread
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from; `-` reads standard input.")],
+    models: Models,
+    draws: Draws,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Colour each token by how far the SLM moved it.")
+    ] = False,
+    as_json: AsJson = False,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Write the answer's certificate to this file.")
+    ] = None,
+) -> None:
+    """Write one answer, as it comes."""
+    if certificate:
+        require_folder(certificate)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    writer = purifier(models, draws)
+    writer.explain = explain
+    completion = writer.generate(text)[0] if as_json else _streamed(writer, text, explain)
+    if certificate:
+        write_whole(certificate, completion.certificate.text)
+    if as_json:
+        typer.echo(json.dumps(_object(completion), ensure_ascii=False))
+
+
+def _object(completion: Completion) -> dict[str, Any]:
+    return {
+        "text": completion.text,
+        "tokens": list(completion.tokens),
+        "finish_reason": completion.finish_reason,
+        "certificate": completion.certificate.body,
+    }
+
+
+def _streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion:
+    """Print the answer as it comes."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    completion = None
+    try:
+        with closing(writer.stream(prompt)) as chunks:
+            for chunk in _coloured(writer, chunks, console) if explain else _plain(chunks):
+                completion = chunk.completion
+    except KeyboardInterrupt:
+        print()  # what is said of it stands on a line of its own
+        raise
+    if completion is None:
+        raise SourceError("the answer ended without a completion; a plugin has cut it short")
+    print()
+    if explain:
+        _legend(console, completion)
+    return completion
+
+
+def _plain(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    for chunk in chunks:
+        print(chunk, end="", flush=True)
+        yield chunk
+
+
+def _coloured(writer: Purifier, chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
+    from purify_plugins.shading import Attribution
+
+    attribution = Attribution(writer.vocabulary)
+    for chunk in chunks:
+        for text, token in attribution.split(chunk):
+            console.print(text, style=style(token), end="", markup=False, emoji=False)
+        yield chunk
+
+
+def style(token: Token | None) -> str:
+    """The terminal style of a token, by log fused/llm."""
+    if token is None or token.llm is None:
+        return ""
+    moved = token.fused - token.llm
+    return _paint(SHADES[sum(moved > edge for edge in EDGES)])
+
+
+def _paint(shade: str) -> str:
+    return f"{'white' if shade in DARK else 'black'} on {shade}" if shade else ""
+
+
+def _legend(console: Console, completion: Completion) -> None:
+    names = ("-2", "-1", "-½", "as the LLM", "+½", "+1", "+2")
+    console.print("\nwhat the SLM did to each token, nats: ", end="")
+    for shade, name in zip(SHADES, names, strict=True):
+        console.print(f" {name} ", style=_paint(shade), end="")
+    certificate = completion.certificate
+    console.print(
+        f"\n{len(completion.tokens)} tokens, {completion.finish_reason}; this answer took "
+        f"{certificate.log_ratio:.2f} nats from the LLM; guarantee: {certificate.guarantee}"
+    )
+
+
+@spread
+def chat(models: Models, draws: Draws) -> None:
+    """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
+    writer = purifier(models, draws)
+    said: list[dict[str, str]] = []
+    for line in _lines():
+        asked = [*said, {"role": "user", "content": line}]
+        answer = _answer(writer, asked)
+        if answer is not None:
+            said = [*asked, {"role": "assistant", "content": answer}]
+
+
+def _lines() -> Iterator[str]:
+    """What the user says, until they leave; Ctrl-C at the prompt drops the line."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except KeyboardInterrupt:
+            print()
+            continue
+        except EOFError:
+            return
+        if line == "/exit":
+            return
+        if line:
+            yield line
+
+
+def _answer(writer: Purifier, asked: list[dict[str, str]]) -> str | None:
+    """Print the answer; None when it failed or was ended early: then the exchange is not kept."""
+    try:
+        return _streamed(writer, Chat(tuple(asked)), False).text
+    except KeyboardInterrupt:
+        typer.echo("interrupted; this exchange is not kept", err=True)
+    except PurifyError as error:
+        typer.echo(f"error: {error}", err=True)
+    return None

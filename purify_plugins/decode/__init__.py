@@ -1,0 +1,1 @@
+"""Three ways to walk through an answer, one law."""

@@ -1,0 +1,189 @@
+"""One column's arithmetic, the same for every walk: shape both rows, fuse, check, record.
+
+Rows stay log-weights and their totals are kept beside them: to normalise a row that is a hundred
+thousand tokens wide, only to look at one of them, costs more than to fuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from purify_plugins.decode.sampling import add_up, argmax, pick
+from purify_plugins.errors import NumericError
+from purify_plugins.types import Token
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.sampling import Cut, Dice, History, Shaper
+    from purify_plugins.types import FusionPolicy, State
+
+
+class Rows(NamedTuple):
+    """One column: log-weights (rows, V) of both models and of their fusion.
+
+    `mass` (rows, V) is proportional to the fused probabilities; `totals` (rows, 3) are the
+    logarithms of what the three rows' weights add up to (NaN for an LLM's row that nobody needed
+    added up). `slm_only` (rows,) marks rows that are the SLM's own because nothing could be
+    fused. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
+    possible.
+    """
+
+    llm: Tensor
+    slm: Tensor
+    fused: Tensor
+    mass: Tensor
+    totals: Tensor
+    slm_only: Tensor
+    columns: Tensor | None = None
+
+    def draw(self, dice: Dice, going: Sequence[bool] | None = None) -> Tensor:
+        """Tokens (rows,) drawn from the fused row; the arg-max when greedy."""
+        if dice.greedy:
+            return self.named(argmax(self.fused))
+        return self.named(pick(self.mass, dice.uniforms(len(self.mass), going)))
+
+    def named(self, places: Tensor) -> Tensor:
+        """The token ids at places (rows,) of the row."""
+        return places if self.columns is None else self.columns[places]
+
+    def places(self, tokens: Tensor) -> Tensor:
+        """Where tokens (rows,) stand in the row."""
+        return tokens if self.columns is None else torch.searchsorted(self.columns, tokens)
+
+    def logprobs(self, tokens: Tensor) -> Tensor:
+        """Log-probabilities (rows, 3) of possible tokens (rows,) under the LLM, the SLM and their fusion."""
+        places = self.places(tokens)[:, None]
+        return torch.cat([row.gather(-1, places) for row in self[:3]], dim=-1) - self.totals
+
+    def excess(self) -> Tensor:
+        """(rows, V) how much likelier each token is in the fused row than in the SLM's, or 0."""
+        slm = torch.exp(self.slm - self.totals[:, 1:2])
+        return (torch.exp(self.fused - self.totals[:, 2:]) - slm).clamp(min=0.0)
+
+
+def fuse(
+    policy: FusionPolicy, shape: Shaper, llm: Tensor | None, slm: Tensor, state: State, history: History
+) -> Rows:
+    """Fuse one column of logits (rows, V).
+
+    A row without an LLM, or on which the models share no token, falls back to the SLM's own: never
+    to the LLM's. Raises NumericError when a model or the policy returns NaN, +inf or a wrong shape.
+    """
+    columns = None
+    slm = shape.weigh(slm, history, "the SLM")
+    if llm is None:
+        return _alone(slm, shape)
+    llm = shape.weigh(llm.to(slm.device), history, "the LLM")
+    if shape.cut:
+        columns, (llm, slm) = narrow(shape.cut, llm, slm)
+    fused = policy.fuse(llm, slm, state).float()
+    if fused.shape != slm.shape:
+        raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
+    slm_total = _total(slm, shape)
+    total, mass = _add_up(policy, shape, llm, fused)
+    empty = torch.isneginf(total)
+    if bool(empty.any()):
+        fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
+        mass = torch.where(empty, torch.exp(slm - slm_total), mass)
+    llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
+    return Rows(llm, slm, fused, mass, torch.cat([llm_total, slm_total, total], dim=-1), empty[:, 0], columns)
+
+
+def _total(slm: Tensor, shape: Shaper) -> Tensor:
+    """(rows, 1) what the SLM's weights add up to: 0 where they are probabilities already."""
+    return add_up(slm, "the SLM")[0] if shape.raw else slm.new_zeros(len(slm), 1)
+
+
+def _add_up(policy: FusionPolicy, shape: Shaper, llm: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
+    """`add_up` of the fused row; a fault that came through the policy is put down to the LLM."""
+    try:
+        return add_up(fused, _name(policy), may_be_empty=True)
+    except NumericError:
+        if shape.raw:
+            add_up(llm, "the LLM")
+        raise
+
+
+def _alone(slm: Tensor, shape: Shaper) -> Rows:
+    """The column of an SLM without an LLM."""
+    columns, (slm,) = narrow(shape.cut, slm) if shape.cut else (None, [slm])
+    total, mass = add_up(slm, "the SLM")
+    alone = torch.ones(len(slm), dtype=torch.bool, device=slm.device)
+    return Rows(slm, slm, slm, mass, total.expand(-1, 3), alone, columns)
+
+
+def narrow(cut: Cut, *both: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The token ids that any row leaves possible, and the rows (rows, V) on these alone, normalised.
+
+    What is possible in no row is possible in no mixture of them, so nothing is lost.
+    """
+    kept = [_kept(cut, rows) for rows in both]
+    columns = torch.cat([ids for rows in kept for ids in rows]).unique()
+    return columns, [_on(columns, rows, ids) for rows, ids in zip(both, kept, strict=True)]
+
+
+def _kept(cut: Cut, rows: Tensor) -> list[Tensor]:
+    totals, _ = add_up(rows, "a model")
+    return [cut.kept(row, total) for row, total in zip(rows, totals[:, 0].tolist(), strict=True)]
+
+
+def _on(columns: Tensor, rows: Tensor, kept: list[Tensor]) -> Tensor:
+    """Log-probabilities (rows, n) on `columns`: each row's kept tokens, normalised; -inf elsewhere."""
+    narrowed = torch.full((len(rows), len(columns)), -torch.inf)
+    for row, ids, target in zip(rows, kept, narrowed, strict=True):
+        target[torch.searchsorted(columns, ids)] = row[ids]
+    return torch.log_softmax(narrowed, dim=-1)
+
+
+def _name(policy: FusionPolicy) -> str:
+    return f"the policy {type(policy).__name__}"
+
+
+def record(rows: Rows, tokens: Tensor, greedy: bool, revealed: Tensor | None = None) -> list[Token]:
+    """What was thought of each drawn token (rows,); one copy from the device."""
+    logprobs = rows.logprobs(tokens)
+    spent = _point_mass(logprobs) if greedy else _divergences(rows)
+    shown = torch.ones_like(spent[:, 0]) if revealed is None else revealed.to(spent)
+    rest = torch.stack([shown, rows.slm_only], dim=-1)
+    table = torch.cat([tokens[:, None], logprobs, spent, rest], dim=-1).tolist()
+    return [_token(*row) for row in table]
+
+
+def _token(token: float, llm: float, *numbers: float) -> Token:
+    slm, fused, kl, peak, revealed, slm_only = numbers
+    return Token(int(token), None if llm != llm else llm, slm, fused, kl, peak, revealed, bool(slm_only))
+
+
+def _point_mass(logprobs: Tensor) -> Tensor:
+    """(rows, 2) KL and largest log-ratio of a row that is sure of one token: the SLM's surprisal."""
+    return -logprobs[:, 1:2].expand(-1, 2)
+
+
+def _divergences(rows: Rows) -> Tensor:
+    """(rows, 2) KL(fused || slm) and the largest log fused/slm of any possible token."""
+    ratio, mass = rows.fused - rows.slm, rows.mass
+    both = torch.stack([torch.linalg.vecdot(mass, ratio), ratio.amax(dim=-1)], dim=-1)
+    if not bool(torch.isfinite(both).all()):
+        peak = torch.where(rows.fused > -torch.inf, ratio, -torch.inf).amax(dim=-1)
+        both = torch.stack([torch.where(mass > 0, mass * ratio, 0.0).sum(dim=-1), peak], dim=-1)
+    both[:, 0] /= mass.sum(dim=-1)
+    return both + (rows.totals[:, 1:2] - rows.totals[:, 2:3])
+
+
+def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> State:
+    """The policy's state after tokens (rows,) were drawn; a policy without memory is not asked."""
+    if not state:
+        return state
+    llm, slm, fused = (row - rows.totals[:, at, None] for at, row in enumerate(rows[:3]))
+    return policy.advance(state, rows.places(tokens), llm, slm, fused)
+
+
+def choose(keep: Tensor, new: State, old: State) -> State:
+    """`new` for the rows where `keep` (rows,) is true, `old` for the others."""
+    return tuple(
+        torch.where(keep.reshape(-1, *[1] * (fresh.dim() - 1)), fresh, stale)
+        for fresh, stale in zip(new, old, strict=True)
+    )

@@ -1,0 +1,161 @@
+"""Constrained decoding: which tokens a grammar lets an answer go on with, in both rows alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from purify_plugins.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+    from purify_plugins.decode.sampling import History
+    from purify_plugins.types import Grammar, Vocabulary
+
+REMEMBERED = 32
+"""Masks kept of one answer: a draft is looked at three times, by the SLM, the LLM and the SLM again."""
+SPACE = r"( |\n {0,24})?"
+"""White space in JSON: enough to indent; without a bound a model in doubt would write nothing else."""
+FREE = '%llguidance {"no_forcing": true}\n'
+"""Every spelling of what must come next, not only the one its tokenizer would choose."""
+
+
+def lark(grammar: Grammar) -> str:
+    """The grammar in the one language llguidance is given."""
+    if grammar.kind == "lark":
+        return FREE + grammar.text
+    if grammar.kind == "regex":
+        from llguidance import regex_to_lark
+
+        one_line = grammar.text.replace("\n", "\\n")
+        return f"{FREE}start: /{regex_to_lark(one_line)}/"
+    return f"{FREE}start: {json_rule(json.loads(grammar.text))}"
+
+
+def json_rule(schema: Any) -> str:
+    """A rule's right-hand side for the JSON values that a schema describes."""
+    schema = {} if schema is True else schema
+    return f"%json {json.dumps({'x-guidance': {'whitespace_pattern': SPACE}, **schema})}"
+
+
+def check(grammar: Grammar) -> None:
+    """Raise ConfigError for a grammar that cannot be followed."""
+    from llguidance import LLMatcher
+
+    try:
+        wrong, messages = LLMatcher.validate_grammar_with_warnings(lark(grammar))
+    except (TypeError, ValueError) as error:  # the text is no JSON, or no JSON object
+        wrong, messages = True, [str(error)]
+    if wrong:
+        advice = " ".join(messages[0].split())
+        raise ConfigError(f"this {grammar.kind} grammar cannot be followed: {advice}; correct or simplify it")
+
+
+class Mask:
+    """Rules out, in each row, every token that the grammar has no place for.
+
+    The end of the answer is allowed exactly where the grammar is complete. Rows that have ended, or
+    that left the grammar (an answer from elsewhere, replayed), may only end.
+    """
+
+    def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
+        if not vocabulary.eos:
+            raise ConfigError(
+                f"{vocabulary.name!r} has no end token, which a grammar needs; leave `grammar` out"
+            )
+        self.grammar, self.vocabulary = grammar, vocabulary
+        self.rows: list[Follower] = []
+
+    def __call__(self, rows: Tensor, history: History) -> Tensor:
+        while len(self.rows) < len(history):
+            self.rows.append(Follower(self.grammar, self.vocabulary))
+        allowed = [row.allowed(answer) for row, (_, answer) in zip(self.rows, history, strict=False)]
+        return rows.masked_fill(~torch.stack(allowed).to(rows.device), -torch.inf)
+
+
+class Follower:
+    """One row's place in the grammar; it goes back when the answer does."""
+
+    def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
+        from llguidance import LLMatcher
+
+        self.matcher: LLMatcher = LLMatcher(tokenizer(vocabulary), lark(grammar), log_level=0)
+        self.eos = vocabulary.eos
+        self.read: list[int] = []
+        self.masks: dict[int, Tensor] = {}
+        self.end = torch.zeros(len(vocabulary), dtype=torch.bool)
+        self.end[sorted(self.eos)] = True
+
+    def allowed(self, answer: Sequence[int]) -> Tensor:
+        """The tokens (V,) bool that may follow `answer`."""
+        if not self.eos.isdisjoint(answer):
+            return self.end
+        if list(answer) == self.read[: len(answer)] and len(answer) in self.masks:
+            return self.masks[len(answer)]
+        return self._mask() if self._go_to(list(answer)) else self.end
+
+    def _go_to(self, answer: list[int]) -> bool:
+        """Stand after `answer`; False if it is no beginning of a text of the grammar."""
+        kept = _shared(self.read, answer)
+        if kept < len(self.read):
+            self.matcher.rollback(len(self.read) - kept)
+            self.masks = {at: mask for at, mask in self.masks.items() if at <= kept}
+        taken = self.matcher.try_consume_tokens(answer[kept:])
+        self.read = answer[: kept + taken]
+        return len(self.read) == len(answer)
+
+    def _mask(self) -> Tensor:
+        bits = numpy.frombuffer(self.matcher.compute_bitmask(), dtype=numpy.uint8)
+        if error := self.matcher.get_error():
+            raise _stuck(error.split()[0])
+        mask = numpy.unpackbits(bits, bitorder="little", count=len(self.end)).astype(bool)
+        self.masks.pop(len(self.read) - REMEMBERED, None)
+        return self.masks.setdefault(len(self.read), torch.from_numpy(mask))
+
+
+def _stuck(reason: str) -> ConfigError | SourceError:
+    if reason == "NoExtensionBias":
+        return ConfigError("no token of the models' vocabulary continues this grammar; use another")
+    return SourceError(f"the grammar could not be followed to its end ({reason}); simplify it")
+
+
+def _shared(one: list[int], other: list[int]) -> int:
+    """How many tokens two answers begin with alike."""
+    short = min(len(one), len(other))
+    if one[:short] == other[:short]:
+        return short
+    return next(at for at in range(short) if one[at] != other[at])
+
+
+class _Spelling:
+    """A vocabulary as llguidance reads one: control tokens by name, which no text can spell."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.eos_token_id = min(vocabulary.eos)
+        self.tokens = [
+            vocabulary.control[index].encode() if index in vocabulary.control else token
+            for index, token in enumerate(vocabulary.tokens)
+        ]
+        self.special_token_ids = sorted(vocabulary.control)
+
+    def __call__(self, text: str) -> list[int]:
+        raise NotImplementedError("nothing is tokenised: no grammar forces a spelling")
+
+
+@lru_cache(maxsize=4)
+def tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
+    """llguidance's index of a vocabulary; once for each, since it takes a while."""
+    from llguidance import LLTokenizer
+
+    spelling: Any = _Spelling(vocabulary)
+    return LLTokenizer(spelling, n_vocab=len(vocabulary), eos_token=sorted(vocabulary.eos))

@@ -1,0 +1,42 @@
+"""The loop: ask both models, fuse, draw, repeat. The other walks must equal this one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from purify_plugins.decode.batch import Batch
+from purify_plugins.decode.fusing import forward, fuse, record
+from purify_plugins.decode.pair import Pair
+
+if TYPE_CHECKING:
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Prompt, Sampling, Step
+
+Steps = Generator["Step", Collection[int] | None, None]
+"""Yields one Step per column of tokens; may be sent the rows whose answers have ended."""
+
+
+def lockstep(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+    """Yield one Step per token of the longest answer; closing it frees both sessions.
+
+    Raises PromptError before the first token, SourceError whenever a model fails.
+    """
+    with Pair(purifier, prompts) as pair:
+        batch = Batch(purifier, pair, sampling)
+        policy, state = purifier.policy, batch.state
+        llm, slm = pair.first
+        while True:
+            with torch.inference_mode():
+                rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+                tokens = rows.draw(batch.dice)
+                thoughts = record(rows, tokens, sampling.greedy)
+            batch.end((yield batch.step(thoughts)))
+            if not batch.live:
+                return
+            with torch.inference_mode():
+                state = forward(policy, state, tokens, rows)
+                llms, slms = pair.extend(tokens[:, None])
+                llm, slm = None if llms is None else llms[:, 0], slms[:, 0]

@@ -1,0 +1,125 @@
+"""Both models' sessions, opened, advanced and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from purify_plugins.errors import NumericError, SourceError
+from purify_plugins.types import Context
+
+if TYPE_CHECKING:
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Prompt, ScoredPrompt, Session
+
+
+class Pair:
+    """The LLM and the SLM reading the same batch.
+
+    `llm` is None once the LLM has failed and the operator allowed the SLM to go on alone; it
+    never comes back within an answer.
+    """
+
+    def __init__(self, purifier: Purifier, prompts: Sequence[Prompt]) -> None:
+        self.purifier = purifier
+        self._open = ExitStack()
+        self.llm: Session | None = None
+        try:
+            self.slm, slm = purifier.slm.open(prompts, purifier.policy.lookback)
+            self._open.enter_context(self.slm)
+            self.first = (self._ask(lambda: self._meet(prompts)), slm)
+        except BaseException:
+            self.close()
+            raise
+
+    def _meet(self, prompts: Sequence[Prompt]) -> Tensor:
+        self.llm, logits = self.purifier.llm.open(prompts, self.purifier.policy.lookback)
+        self._open.enter_context(self.llm)
+        return logits
+
+    def ask_llm(self, tokens: Tensor) -> Tensor | None:
+        """Append tokens (rows, n); the LLM's logits (rows, n, V) after each, None once it has failed."""
+        llm = self.llm
+        return None if llm is None else self._ask(lambda: llm.extend(tokens))
+
+    def ask_slm(self, tokens: Tensor) -> Tensor:
+        """Append tokens (rows, n); the SLM's logits (rows, n, V) after each."""
+        return self.slm.extend(tokens)
+
+    def extend(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Append tokens (rows, n); both models' logits (rows, n, V) after each."""
+        return self.ask_llm(tokens), self.ask_slm(tokens)
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Both models forget what follows the first `lengths` (rows,) tokens of each answer."""
+        self.slm.rewind(lengths)
+        if self.llm is not None:
+            self.llm.rewind(lengths)
+
+    def _ask(self, question: Callable[[], Tensor]) -> Tensor | None:
+        """The LLM's answer; None when it failed and the SLM may go on alone."""
+        try:
+            logits = question()
+            if self.purifier.on_llm_failure == "slm":
+                _require_sound(logits)
+            return logits
+        except SourceError:
+            if self.purifier.on_llm_failure == "refuse":
+                raise
+            failed, self.llm = self.llm, None
+            if failed is not None:
+                failed.close()
+            return None
+
+    @property
+    def prompts(self) -> tuple[tuple[int, ...], ...]:
+        """Each row's prompt in the shared vocabulary, as the trusted side read it."""
+        return tuple(prompt.tokens for prompt in self.slm.prompts)
+
+    def context(self, greedy: bool) -> Context:
+        """What the policy may know of the prompts."""
+        llm = self.slm.prompts if self.llm is None else self.llm.prompts
+        shared = [shared_scores(a, b) for a, b in zip(llm, self.slm.prompts, strict=True)]
+        width = max(map(len, shared))
+        padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
+        device = self.first[1].device
+        scores = torch.tensor(padded, device=device).reshape(len(shared), width, 2)
+        lengths = torch.tensor([len(scores) for scores in shared], device=device)
+        modes = torch.full((len(shared),), greedy, device=device)
+        return Context(scores[..., 0], scores[..., 1], lengths, modes)
+
+    def close(self) -> None:
+        """Close both sessions at once."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _require_sound(logits: Tensor) -> None:
+    """Raise NumericError before a broken row is anybody's business but the LLM's."""
+    if not torch.isfinite(logits.amax(dim=-1)).all():
+        raise NumericError("the LLM returned NaN, +inf or no possible token")
+
+
+def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
+    """(llm, slm) log-probabilities of the scored prompt tokens that both models read alike.
+
+    Templates may differ; what stands in both renderings, in order, is the prompt they share.
+    """
+    llm_tokens = llm.tokens[len(llm.tokens) - len(llm.logprobs) :]
+    slm_tokens = slm.tokens[len(slm.tokens) - len(slm.logprobs) :]
+    if llm_tokens == slm_tokens:
+        return list(zip(llm.logprobs, slm.logprobs, strict=True))
+    blocks = SequenceMatcher(None, llm_tokens, slm_tokens, autojunk=False).get_matching_blocks()
+    return [
+        (llm.logprobs[block.a + i], slm.logprobs[block.b + i]) for block in blocks for i in range(block.size)
+    ]

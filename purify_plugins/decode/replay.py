@@ -1,0 +1,76 @@
+"""Teacher-forced: what the fused model thinks of a given answer, policy state and all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from purify_plugins.decode.fusing import forward, fuse, record
+from purify_plugins.decode.pair import Pair
+from purify_plugins.decode.sampling import Shaper, normalise
+from purify_plugins.types import Sampling
+
+if TYPE_CHECKING:
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import LogitSource, Prompt, Token
+
+BLOCK = 64
+"""Answer tokens read in one pass; bounds the logits in memory to rows x 64 x V."""
+
+
+@torch.inference_mode()
+def replay(
+    purifier: Purifier,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[int]],
+    sampling: Sampling | None = None,
+) -> list[list[Token]]:
+    """The record of each answer (token ids) as if it had been drawn; one list per row.
+
+    Perplexity is `exp(-mean(token.fused))`. Both models read the answer in blocks, so this is much
+    faster than generating. Raises PromptError, SourceError.
+    """
+    sampling = sampling or Sampling()
+    shape = Shaper(sampling, purifier.vocabulary)
+    policy = purifier.policy
+    thoughts: list[list[Token]] = [[] for _ in answers]
+    with Pair(purifier, prompts) as pair:
+        state = policy.start(pair.context(sampling.greedy))
+        for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
+            history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
+            rows = fuse(policy, shape, llm, slm, state, history)
+            for row, thought in enumerate(record(rows, tokens, sampling.greedy)):
+                thoughts[row].append(thought)
+            state = forward(policy, state, tokens, rows)
+    return [thought[: len(answer)] for thought, answer in zip(thoughts, answers, strict=True)]
+
+
+def _columns(pair: Pair, answers: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Each position's tokens (rows,) and both models' rows (rows, V) before it."""
+    width = max(map(len, answers))
+    padded = torch.tensor([[*answer, *[0] * (width - len(answer))] for answer in answers])
+    llm, slm = pair.first
+    for block in padded.split(BLOCK, dim=1):
+        llms, slms = pair.extend(block)
+        for at, tokens in enumerate(block.unbind(dim=1)):
+            yield tokens.to(slm.device), llm, slm
+            llm, slm = None if llms is None else llms[:, at], slms[:, at]
+
+
+@torch.inference_mode()
+def score(source: LogitSource, prompt: Prompt, answer: Sequence[int], sampling: Sampling) -> list[float]:
+    """One model's own log-probabilities (nats) of an answer, under the sampling settings."""
+    shape = Shaper(sampling, source.vocabulary)
+    session, logits = source.open([prompt])
+    with session:
+        rows = [logits]
+        for block in torch.tensor([list(answer)], dtype=torch.long).split(BLOCK, dim=1):
+            rows += session.extend(block).unbind(dim=1)
+        read = session.prompts[0].tokens
+        return [
+            float(shape(normalise(row, "the model"), [(read, answer[:at])])[0, token])
+            for at, (row, token) in enumerate(zip(rows, answer, strict=False))
+        ]

@@ -1,0 +1,176 @@
+"""The SLM drafts, the LLM reads the draft in one pass, and only what the fused row allows is kept.
+
+The law is lockstep's. A drafted token is kept if it is the fused row's arg-max (greedy), or with
+probability min(1, fused/slm) (sampling), a refused one being replaced by a draw from what the fused
+row has over the SLM's; after a draft that is kept whole comes one more token, drawn from the fused
+row too. The policy's state moves over kept tokens only, and no drawn token is ever dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from purify_plugins.decode.batch import Batch
+from purify_plugins.decode.fusing import Rows, choose, forward, fuse, record
+from purify_plugins.decode.pace import Pace
+from purify_plugins.decode.pair import Pair
+from purify_plugins.decode.sampling import Dice, pick
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.lockstep import Steps
+    from purify_plugins.decode.sampling import History
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Prompt, Sampling, Token
+
+Column = list["Token | None"]
+
+
+class Draft(NamedTuple):
+    """What a cycle starts from: the SLM's tokens, and both models' logits around them.
+
+    `tokens` are n columns (rows, 1); `llm` holds n + 1 logits (rows, V): before the first token and
+    after every one, or none once the LLM has failed; `slm` lacks those after the last.
+    """
+
+    tokens: Sequence[Tensor]
+    slm: Sequence[Tensor]
+    llm: Sequence[Tensor]
+
+
+def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+    """Yield one Step per column of tokens, several to a pass of the LLM; closing it frees both sessions.
+
+    Raises PromptError before the first token, SourceError whenever a model fails.
+    """
+    with Pair(purifier, prompts) as pair:
+        batch = Batch(purifier, pair, sampling)
+        walk = Walk(purifier, pair, batch, sampling)
+        while batch.live:
+            for column in walk.cycle():
+                batch.end((yield batch.step(column)))
+                if not batch.live:
+                    return
+            walk.settle()
+
+
+class Walk:
+    """One batch's walk: what both models have read, and the token that neither has yet."""
+
+    def __init__(self, purifier: Purifier, pair: Pair, batch: Batch, sampling: Sampling) -> None:
+        self.policy, self.pair, self.batch = purifier.policy, pair, batch
+        self.greedy, self.state = sampling.greedy, batch.state
+        self.pace: Pace = purifier.pace(sampling, len(batch.answers))
+        self.device = pair.first[1].device
+        self.pending: Tensor | None = None
+
+    @torch.inference_mode()
+    def cycle(self) -> list[Column]:
+        """Draft, read the draft, and keep what the fused rows allow; one column per kept token.
+
+        The first token needs no draft: both models have read the prompts.
+        """
+        if self.pending is None and not self.pace.fixed:
+            return self._verify(self._draft(0))
+        with self.pace.timed(self.pace.length(self.batch.room - 1)) as length:
+            return self._verify(self._draft(length))
+
+    def settle(self) -> None:
+        """Both models forget what was not kept; the last kept token they have not read yet."""
+        answers = self.batch.answers
+        self.pending = torch.tensor([[answer[-1]] for answer in answers], device=self.device)
+        self.pair.rewind(torch.tensor([len(answer) - 1 for answer in answers]))
+
+    def _draft(self, length: int) -> Draft:
+        """Let the SLM write `length` tokens, then the LLM read them.
+
+        The SLM reads its own last token only if somebody asks what comes after it.
+        """
+        unread = [] if self.pending is None else [self.pending]
+        slm = [self.pair.ask_slm(unread[0])[:, 0] if unread else self.pair.first[1]]
+        drafted: list[Tensor] = []
+        while len(drafted) < length:
+            if drafted:
+                slm.append(self.pair.ask_slm(drafted[-1])[:, 0])
+            drafted.append(self._guess(slm[-1], drafted)[:, None])
+        return Draft(drafted, slm, self._read([*unread, *drafted]))
+
+    def _read(self, tokens: list[Tensor]) -> list[Tensor]:
+        """The LLM's logits before the first drafted token and after each; none once it has failed."""
+        known = [self.pair.first[0]] if self.pending is None and self.pair.first[0] is not None else []
+        if not tokens:
+            return known
+        read = self.pair.ask_llm(torch.cat(tokens, dim=1))
+        return [] if read is None else [*known, *read.unbind(dim=1)]
+
+    def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
+        """The SLM's own next token (rows,), by the sampling settings."""
+        rows = fuse(self.policy, self.batch.shape, None, logits, (), self._history(drafted))
+        return rows.draw(self.batch.dice)
+
+    def _history(self, drafted: Sequence[Tensor]) -> History:
+        """Prompts and answers with the draft so far, if anybody looks at them."""
+        if not (drafted and self.batch.shape.looks_back):
+            return self.batch.history
+        new = torch.cat(list(drafted), dim=1).tolist()
+        return [
+            (prompt, [*answer, *more]) for (prompt, answer), more in zip(self.batch.history, new, strict=True)
+        ]
+
+    def _verify(self, draft: Draft) -> list[Column]:
+        """Walk along the draft until every row has refused a token or got one more."""
+        live = [row in self.batch.live for row in range(len(self.batch.answers))]
+        going = torch.tensor(live, device=self.device)
+        columns: list[Column] = []
+        for at, guess in enumerate([*draft.tokens, None]):
+            rows = self._fuse(draft, at)
+            tokens, kept = self._decide(rows, guess, going.tolist())
+            columns.append(_where(going, record(rows, tokens, self.greedy)))
+            if self.state:
+                self.state = choose(going, forward(self.policy, self.state, tokens, rows), self.state)
+            going = going & kept
+            if not going.any():
+                break
+        return columns
+
+    def _fuse(self, draft: Draft, at: int) -> Rows:
+        """The fused column after the draft's first `at` tokens."""
+        slm = draft.slm[at] if at < len(draft.slm) else self.pair.ask_slm(draft.tokens[-1])[:, 0]
+        llm = draft.llm[at] if draft.llm else None
+        return fuse(self.policy, self.batch.shape, llm, slm, self.state, self._history(draft.tokens[:at]))
+
+    def _decide(self, rows: Rows, guess: Tensor | None, going: list[bool]) -> tuple[Tensor, Tensor]:
+        """Each row's token, and whether it is its guess (rows, 1), so that the walk may go on."""
+        if guess is None:
+            tokens = rows.draw(self.batch.dice, going)
+            return tokens, torch.zeros_like(tokens, dtype=torch.bool)
+        if self.greedy:
+            tokens = rows.draw(self.batch.dice)
+            kept = tokens == guess[:, 0]
+        else:
+            tokens, kept = accept(rows, guess[:, 0], self.batch.dice, going)
+        self.pace.saw(sum(going), int(kept[going].sum()))
+        return tokens, kept
+
+
+def accept(rows: Rows, guess: Tensor, dice: Dice, going: list[bool]) -> tuple[Tensor, Tensor]:
+    """Keep each guess (rows,), drawn from the SLM's row, with probability min(1, fused/slm).
+
+    A refused guess becomes a draw from what the fused row has over the SLM's. Together that is a draw
+    from the fused row. Rows that are not `going` keep what they have.
+    """
+    logprobs = rows.logprobs(guess)
+    odds = (logprobs[:, 2] - logprobs[:, 1]).exp().tolist()
+    kept = [not go or dice.uniform(row) < odd for row, (go, odd) in enumerate(zip(going, odds, strict=True))]
+    refused = [row for row, keep in enumerate(kept) if not keep]
+    if refused:
+        other = pick(rows.excess()[refused], [dice.uniform(row) for row in refused])
+        guess = guess.index_copy(0, torch.tensor(refused, device=guess.device), rows.named(other))
+    return guess, torch.tensor(kept, device=guess.device)
+
+
+def _where(going: Tensor, thoughts: Sequence[Token]) -> Column:
+    return [thought if goes else None for thought, goes in zip(thoughts, going.tolist(), strict=True)]

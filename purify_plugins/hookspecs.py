@@ -1,0 +1,97 @@
+"""Every hook, one sentence and one example each.
+
+Hooks choose the objects; objects do the work. No hook runs per token, and none can say "skip
+purification". An implementation may leave out the arguments it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.lockstep import Steps
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
+
+hookspec = pluggy.HookspecMarker("purify")
+hookimpl = pluggy.HookimplMarker("purify")
+
+
+@hookspec
+def purify_policies() -> Mapping[str, Callable[..., FusionPolicy]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer fusion policies: a name and the frozen dataclass it stands for.
+
+    >>> @hookimpl
+    ... def purify_policies():
+    ...     return {"half": Half}
+    """
+
+
+@hookspec
+def purify_sources() -> Mapping[str, Callable[..., LogitSource]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer ways to reach a model: a name and what opens it; its arguments are the configuration keys.
+
+    >>> @hookimpl
+    ... def purify_sources():
+    ...     return {"toy": lambda seed=0: ToySource(byte_vocabulary(), seed)}
+    """
+
+
+@hookspec
+def purify_adapters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer bridges to other frameworks: a name and what builds one around a purifier.
+
+    >>> @hookimpl
+    ... def purify_adapters():
+    ...     return {"callable": lambda purifier: lambda prompt: purifier.generate([prompt])[0].text}
+    """
+
+
+@hookspec
+def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer ways of writing tool calls: a name and what returns the ToolFormat.
+
+    >>> @hookimpl
+    ... def purify_tool_formats():
+    ...     return {"angled": lambda: ToolFormat("<call>", "</call>", sign="<call>")}
+    """
+
+
+@hookspec(firstresult=True)
+def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another.
+
+    >>> def timed(steps, rows):
+    ...     start = perf_counter()
+    ...     yield from steps  # what is sent to the walk, and closing it, pass through
+    ...     print(f"{rows} answers in {perf_counter() - start:.1f} s")
+    >>> @hookimpl(wrapper=True)
+    ... def purify_decode(prompts):
+    ...     steps = yield
+    ...     return timed(steps, len(prompts))
+    """
+
+
+@hookspec
+def purify_request(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+    """See a request before any model does; raise RefusedError to refuse it.
+
+    >>> @hookimpl
+    ... def purify_request(prompts):
+    ...     if any("secret" in str(prompt) for prompt in prompts):
+    ...         raise RefusedError("this prompt names a secret")
+    """
+
+
+@hookspec
+def purify_completed(purifier: Purifier, completion: Completion) -> None:
+    """See a finished answer with its certificate, before its reader does.
+
+    >>> @hookimpl
+    ... def purify_completed(completion):
+    ...     with open("audit.jsonl", "a", encoding="utf-8") as log:
+    ...         print(completion.certificate.text, file=log)
+    """

@@ -1,0 +1,50 @@
+"""A certificate in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from purify_plugins.certificate import Certificate
+
+
+def summary(certificate: Certificate, off: float | None) -> list[str]:
+    """What a verified certificate says, a sentence a line."""
+    method, totals = certificate.body["method"], certificate.body["totals"]
+    models = certificate.body["models"]
+    spent = certificate.log_ratio
+    return [
+        "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
+        _how(off),
+        f"LLM: {models['llm'].get('name')}. SLM: {models['slm'].get('name')}. "
+        f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
+        f"Mode: {method['mode']}.",
+        f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
+        f"because {method['reason']}.",
+        f"That means: {method['meaning']}.",
+        f"{totals['tokens']} tokens took {spent:.3f} nats from the LLM (largest step "
+        f"{float(totals['largest_step']):.3f}; KL {float(totals['kl']):.3f}); "
+        f"the SLM's own surprisal at them is {float(totals['surprisal']):.3f}.",
+        odds(spent),
+        *(f"Limit: {limit}" for limit in certificate.body["limits"]),
+    ]
+
+
+def _how(off: float | None) -> str:
+    if off is None:
+        return "The SLM was not asked; give --slm DIR to recompute its figures."
+    return f"Recomputed with the SLM: its figures are right to within {off:.1e} nats."
+
+
+def odds(spent: float) -> str:
+    """What a total of K nats says of the answer: e^K."""
+    if not math.isfinite(spent):
+        return "The SLM alone could not have written this answer."
+    factor = f"{math.exp(spent):,.3g}" if abs(spent) < 15 else f"10^{spent / math.log(10):.1f}"
+    return f"This very answer is e^{spent:.3f} = {factor} times as likely as from the SLM alone."
+
+
+def assignments(fields: Mapping[str, Any]) -> str:
+    """Fields as one writes them, without a value where none is set."""
+    return ", ".join(key if value is None else f"{key} = {value}" for key, value in fields.items())

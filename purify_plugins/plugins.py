@@ -1,0 +1,224 @@
+"""Find plugins, load the allowed ones, and build what a configuration names.
+
+Bundled plugins come through the same entry point group, `purify`, as everyone's. Third-party ones
+are off until named: code in this process could switch the protection off.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from purify_plugins import hookspecs
+from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
+from purify_plugins.types import FusionPolicy, LogitSource
+
+GROUP = "purify"
+DISTRIBUTION = "purify-plugins"
+OFFERS = {
+    "purify_policies": "policy",
+    "purify_sources": "source",
+    "purify_adapters": "adapter",
+    "purify_tool_formats": "tool format",
+}
+"""Offering hook -> the kind of thing it offers, in words."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin that is installed, and whether it is in use."""
+
+    name: str
+    distribution: str
+    version: str
+    active: bool
+    hooks: tuple[str, ...] = ()
+
+
+class Plugins(pluggy.PluginManager):
+    """The plugins in use and what they offer."""
+
+    def __init__(self) -> None:
+        super().__init__(GROUP)
+        self.add_hookspecs(hookspecs)
+        self.register(_Walk(), name="walk")
+
+    def offers(self, hook: str) -> dict[str, Callable[..., Any]]:
+        """Everything offered through an offering hook, by name.
+
+        Raises PluginError, naming both plugins, when two offer the same name.
+        """
+        found: dict[str, Callable[..., Any]] = {}
+        owner: dict[str, str] = {}
+        for implementation in getattr(self.hook, hook).get_hookimpls():
+            for name, factory in _ask(implementation, hook).items():
+                if name in found:
+                    raise PluginError(
+                        f"{owner[name]!r} and {implementation.plugin_name!r} both offer the "
+                        f"{OFFERS[hook]} {name!r}; name only one of them in `plugins`"
+                    )
+                found[name], owner[name] = factory, implementation.plugin_name
+        return found
+
+    def make(self, hook: str, name: str, parameters: Mapping[str, Any]) -> Any:
+        """Build the `name` that `hook` offers; its parameters are the factory's arguments.
+
+        Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
+        """
+        offers = self.offers(hook)
+        if name not in offers:
+            raise UnknownNameError(OFFERS[hook], name, offers)
+        check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
+        try:
+            return offers[name](**parameters)
+        except TypeError as error:
+            raise ConfigError(f"{OFFERS[hook]} {name!r}: {error}") from error
+
+    def source(self, model: Any) -> Any:
+        """The LogitSource that `model` stands for: itself, a local directory, or a mapping."""
+        if isinstance(model, LogitSource):
+            return model
+        keys = dict(model) if isinstance(model, Mapping) else {"model": model}
+        return self.make("purify_sources", str(keys.pop("source", "local")), keys)
+
+    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> Any:
+        """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.
+
+        A field that holds a policy (as `consistency` has) may be given as a name or mapping too.
+        """
+        given = dict(parameters or {})
+        if isinstance(policy, Mapping):
+            given = {**policy, **given}
+            policy = given.pop("name", None)
+        if isinstance(policy, FusionPolicy) and not isinstance(policy, type):
+            return policy
+        if not isinstance(policy, str):
+            raise ConfigError("[policy] needs a name; see `purify policies`")
+        if "policy" in given:
+            given["policy"] = self.policy(given["policy"])
+        return self.make("purify_policies", policy, given)
+
+    def name_of(self, policy: Any) -> str:
+        """The name a policy is offered under; its class's when nobody offers it."""
+        kinds = {factory: name for name, factory in self.offers("purify_policies").items()}
+        return kinds.get(type(policy), type(policy).__name__)
+
+
+class _Walk:
+    """The built-in walk, asked last."""
+
+    @hookspecs.hookimpl(trylast=True)
+    def purify_decode(self, purifier: Any, prompts: Any, sampling: Any) -> Any:
+        from purify_plugins.decode.lockstep import lockstep
+        from purify_plugins.decode.speculative import speculative
+
+        walk = lockstep if purifier.walk == "lockstep" else speculative
+        return walk(purifier, prompts, sampling)
+
+
+def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
+    try:
+        offered = implementation.function()
+    except PurifyError:
+        raise
+    except Exception as error:  # whatever a stranger's plugin raises, the operator hears whose it was
+        raise PluginError(f"plugin {implementation.plugin_name!r} failed in {hook}: {error!r}") from error
+    if not isinstance(offered, Mapping):
+        raise PluginError(f"plugin {implementation.plugin_name!r} must return a mapping from {hook}")
+    return offered
+
+
+def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[str]) -> None:
+    """Raise UnknownNameError for an argument `factory` does not take."""
+    known = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for argument in arguments:
+        if argument not in known:
+            raise UnknownNameError(what, argument, known)
+
+
+def load_plugins(allowed: Iterable[str] | None = None) -> Plugins:
+    """Load the bundled plugins and the third-party ones named in `allowed`.
+
+    A name is an entry point's or its distribution's. `PURIFY_PLUGINS`, a comma-separated list, stands
+    in for `allowed` when it is set; empty means the bundled ones alone. Raises PluginError when a
+    named plugin is missing, broken, or named by two distributions.
+    """
+    named = set(_from_environment() if allowed is None else allowed)
+    plugins = Plugins()
+    missing = set(named)
+    for entry in installed():
+        if _bundled(entry) or named & _names(entry):
+            missing -= _names(entry)
+            _register(plugins, entry)
+    if missing:
+        known = {name for entry in installed() for name in _names(entry)} - {DISTRIBUTION}
+        raise PluginError(str(UnknownNameError("plugin", min(missing), known)) + " (is it installed?)")
+    plugins.check_pending()
+    return plugins
+
+
+def _from_environment() -> list[str]:
+    names = os.environ.get("PURIFY_PLUGINS", "").split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _register(plugins: Plugins, entry: EntryPoint) -> None:
+    if plugins.has_plugin(entry.name):
+        raise PluginError(f"two distributions install a plugin named {entry.name!r}; uninstall one")
+    try:
+        plugins.register(entry.load(), name=entry.name)
+        plugins.check_pending()
+    except PurifyError:
+        raise
+    except Exception as error:  # an import can raise anything; a named plugin that breaks is fatal
+        raise PluginError(f"plugin {entry.name!r} does not load: {error}") from error
+
+
+@cache
+def installed() -> tuple[EntryPoint, ...]:
+    """Every installed entry point of the group `purify`, bundled ones first; nothing is imported."""
+    found = entry_points(group=GROUP)
+    if not any(map(_bundled, found)):
+        raise PluginError("purify-plugins is not installed; run `pip install -e .` once in its checkout")
+    return tuple(sorted(set(found), key=lambda entry: (not _bundled(entry), entry.name)))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"
+
+
+def _bundled(entry: EntryPoint) -> bool:
+    return _distribution(entry) == DISTRIBUTION
+
+
+def _names(entry: EntryPoint) -> set[str]:
+    return {entry.name, _distribution(entry)}
+
+
+def listing(plugins: Plugins) -> list[Found]:
+    """Every installed plugin and whether it is in use; those that are not are never imported."""
+    return [
+        Found(
+            entry.name,
+            _distribution(entry),
+            entry.dist.version if entry.dist else "",
+            plugins.has_plugin(entry.name),
+            _hooks(plugins, entry.name),
+        )
+        for entry in installed()
+    ]
+
+
+def _hooks(plugins: Plugins, name: str) -> tuple[str, ...]:
+    plugin = plugins.get_plugin(name)
+    callers = plugins.get_hookcallers(plugin) if plugin is not None else None
+    return tuple(sorted(caller.name for caller in callers or ()))

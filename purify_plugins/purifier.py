@@ -1,0 +1,226 @@
+"""Purifier: two models and a policy that together write one answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from purify_plugins.align import align
+from purify_plugins.answer import Answer, Cited
+from purify_plugins.certificate import cited, options
+from purify_plugins.errors import ConfigError, PluginError, PromptError
+from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.types import Chat, Chunk, Completion, Sampling
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.lockstep import Steps
+    from purify_plugins.decode.pace import Pace
+    from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
+
+Model = "LogitSource | str | Path | Mapping[str, Any]"
+Fallback = Literal["refuse", "slm"]
+Pick = Literal["speculative", "lockstep"]
+T = TypeVar("T")
+
+
+class Purifier:
+    """An untrusted LLM and a benign SLM, fused token by token.
+
+    `vocabulary` is the alphabet of the fused model: the SLM's, since that side is trusted.
+    `on_llm_failure` says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM
+    alone and says so in the certificate; no setting goes on with the LLM alone. `batch_size` bounds
+    how many prompts of one call are decoded together. `walk` "lockstep" asks both models for every
+    token; "speculative" writes by the same law, and faster where the SLM is much smaller. `explain`
+    records the LLM's own log-probability of each token under every policy.
+    Raises VocabularyError, ConfigError.
+    """
+
+    def __init__(
+        self,
+        llm: LogitSource,
+        slm: LogitSource,
+        policy: FusionPolicy,
+        *,
+        sampling: Sampling | None = None,
+        on_llm_failure: Fallback = "refuse",
+        batch_size: int = 32,
+        walk: Pick = "speculative",
+        explain: bool = False,
+        plugins: Plugins | None = None,
+    ) -> None:
+        if on_llm_failure not in ("refuse", "slm"):
+            raise ConfigError(f"on_llm_failure must be 'refuse' or 'slm', not {on_llm_failure!r}")
+        if walk not in ("speculative", "lockstep"):
+            raise ConfigError(f"walk must be 'speculative' or 'lockstep', not {walk!r}")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        self.llm, self.slm = align(llm, slm)
+        self.policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
+        self.sampling = sampling or Sampling()
+        self.on_llm_failure = on_llm_failure
+        self.batch_size = batch_size
+        self.walk = walk
+        self.explain = explain
+        self.plugins = plugins or load_plugins()
+        self._paces: dict[tuple[bool, int], Pace] = {}
+        options(self.policy, self.plugins)  # refused now rather than after the first answer
+
+    @classmethod
+    def load(cls, llm: Any, slm: Any, policy: Any = "windowed", **parameters: Any) -> Self:
+        """Load both models and name a policy; `parameters` are the policy's fields.
+
+        A model is a directory, a hub id, a LogitSource, or a mapping such as
+        `{"source": "local", "model": DIR, "dtype": "float32"}`.
+
+        >>> purifier = Purifier.load("big-llm", "small-slm", "geometric", alpha=0.3)
+        """
+        plugins = load_plugins()
+        chosen = plugins.policy(policy, parameters)
+        return cls(plugins.source(llm), plugins.source(slm), chosen, plugins=plugins)
+
+    @classmethod
+    def from_config(cls, path: str | Path | None = None) -> Self:
+        """Build what `purify.toml` describes: `path`, else $PURIFY_CONFIG, else the working directory's."""
+        from purify_plugins.config import build, read_config
+
+        return build(read_config(path), cls)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.slm.vocabulary
+
+    def pace(self, sampling: Sampling, rows: int) -> Pace:
+        """What this pair has learned of how long its drafts should be, for batches of this size."""
+        from purify_plugins.decode.pace import SEEDED, Pace
+
+        if sampling.seed is not None and not sampling.greedy:
+            return Pace(fixed=SEEDED if self._much_smaller() else 0)
+        return self._paces.setdefault((sampling.greedy, rows), Pace())
+
+    def _much_smaller(self) -> bool:
+        """Whether drafting surely pays: known without measuring, so that a seed means one answer."""
+        llm, slm = (getattr(source, "parameters", None) for source in (self.llm, self.slm))
+        return bool(llm and slm and llm >= 8 * slm)
+
+    def generate(
+        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None
+    ) -> list[Completion]:
+        """The answers to `prompts`, in order. Raises PromptError, SourceError, RefusedError."""
+        return [chunk.completion for chunk in self._run(_several(prompts), sampling) if chunk.completion]
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Generator[Chunk, None, None]:
+        """The answer in pieces, each as soon as it is certain; the last one carries the completion.
+
+        Closing the generator frees both models' sessions at once. A failure raises: an answer that
+        ends without a completion is not a whole answer.
+        """
+        return self._run([prompt], sampling)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None) -> Completion:
+        """The answer to a conversation; each model renders it with its own template."""
+        return self.generate([Chat(tuple(messages))], sampling)[0]
+
+    async def agenerate(
+        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None
+    ) -> list[Completion]:
+        """`generate` without blocking the event loop; cancelling stops at the next token."""
+        chunks = _in_thread(self._run(_several(prompts), sampling))
+        return [chunk.completion async for chunk in chunks if chunk.completion]
+
+    def astream(self, prompt: Prompt, sampling: Sampling | None = None) -> AsyncGenerator[Chunk, None]:
+        """`stream` without blocking the event loop."""
+        return _in_thread(self._run([prompt], sampling))
+
+    async def achat(
+        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None
+    ) -> Completion:
+        """`chat` without blocking the event loop."""
+        return (await self.agenerate([Chat(tuple(messages))], sampling))[0]
+
+    def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None) -> Generator[Chunk, None, None]:
+        """Every row's chunks as they come; what `citing` names is noted now, whenever they are read."""
+        return self._answer(prompts, sampling or self.sampling, cited())
+
+    def _answer(
+        self, prompts: Sequence[Prompt], sampling: Sampling, context: Cited
+    ) -> Generator[Chunk, None, None]:
+        """Batch after batch; completions come in the order of the prompts."""
+        _refuse_empty(prompts)
+        self.plugins.hook.purify_request(purifier=self, prompts=prompts, sampling=sampling)
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
+            yield from self._batch(batch, _of_row(sampling, start), context)
+
+    def _batch(
+        self, prompts: Sequence[Prompt], sampling: Sampling, context: Cited
+    ) -> Generator[Chunk, None, None]:
+        answers = [Answer(self, _of_row(sampling, row), row, context) for row in range(len(prompts))]
+        steps = self.plugins.hook.purify_decode(purifier=self, prompts=prompts, sampling=sampling)
+        if not isinstance(steps, Generator):
+            raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
+        waiting = list(answers)
+        try:
+            for step in _walk(steps, answers):
+                for answer in answers:
+                    if chunk := answer.take(step):
+                        yield chunk
+                while waiting and waiting[0].finished:
+                    yield self._complete(waiting.pop(0))
+        finally:
+            steps.close()
+        for answer in waiting:
+            yield self._complete(answer)
+
+    def _complete(self, answer: Answer) -> Chunk:
+        chunk = answer.finish()
+        self.plugins.hook.purify_completed(purifier=self, completion=chunk.completion)
+        return chunk
+
+
+def _walk(steps: Steps, answers: Sequence[Answer]) -> Iterator[Any]:
+    """The steps, telling the walk after each which rows a stop string has ended."""
+    stopped: set[int] | None = None
+    while True:
+        try:
+            step = steps.send(stopped)
+        except StopIteration:
+            return
+        if stopped and len(stopped) == len(answers):
+            return  # a walk that was not told, because a plugin's wrapper keeps such news to itself
+        yield step
+        stopped = {answer.row for answer in answers if answer.finished}
+
+
+def _of_row(sampling: Sampling, row: int) -> Sampling:
+    """What row `row` would be asked alone: it draws from a seed of its own."""
+    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + row)
+
+
+def _several(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
+    """A lone prompt is a batch of one."""
+    ids = isinstance(prompts, tuple) and any(isinstance(each, int) for each in prompts[:1])
+    alone = ids or isinstance(prompts, str | Chat)
+    return [prompts] if alone else list(prompts)  # type: ignore[list-item, arg-type]  # told apart above
+
+
+def _refuse_empty(prompts: Sequence[Prompt]) -> None:
+    for prompt in prompts:
+        if not isinstance(prompt, str | Chat | tuple):
+            kind = type(prompt).__name__
+            raise PromptError(f"a prompt is text, a Chat or a tuple of token ids, not a {kind}")
+        if not prompt or (isinstance(prompt, Chat) and not prompt.messages):
+            raise PromptError("the prompt is empty; give at least one word of text")
+
+
+async def _in_thread(chunks: Generator[T, None, None]) -> AsyncGenerator[T, None]:
+    """Pull a blocking generator on a worker thread; close it, whatever happens, when left."""
+    from anyio import CancelScope, to_thread
+
+    try:
+        while (chunk := await to_thread.run_sync(next, chunks, None)) is not None:
+            yield chunk
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(chunks.close)

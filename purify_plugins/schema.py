@@ -1,0 +1,79 @@
+"""The shape of a certificate, checked before anything in it is believed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from purify_plugins.errors import CertificateError
+
+Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TokenId = Annotated[int, Field(ge=0)]
+Row = tuple[TokenId, Number, Number, Number, Number, Number, bool]
+Level = Literal["none", "mean", "window", "path"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AnswerFacts(_Strict):
+    sha256: Sha256
+    bytes: int
+    finish_reason: Literal["eos", "stop", "length"]
+
+
+class Cited(_Strict):
+    id: str
+    sha256: Sha256
+
+
+class Method(_Strict):
+    policy: str
+    parameters: dict[str, Any]
+    sampling: dict[str, Any]
+    mode: Literal["sampled", "greedy", "slm-only"]
+    walk: str
+    claimed: Level
+    guarantee: Level
+    reason: str
+    meaning: str
+    version: str
+
+
+class Totals(_Strict):
+    tokens: int
+    log_ratio: Number
+    kl: Number
+    largest_step: Number
+    largest_peak: Number
+    surprisal: Number
+    least_revealed: Number
+    slm_only: int
+
+
+class CertificateBody(_Strict):
+    format: Literal["purify-certificate/1"]
+    answer: AnswerFacts
+    prompt: list[int]
+    context: list[Cited]
+    models: dict[Literal["llm", "slm"], dict[str, Any]]
+    vocabulary: Sha256
+    method: Method
+    columns: list[str]
+    steps: list[Annotated[Row, Field(strict=False)]]
+    totals: Totals
+    limits: list[str]
+    digest: Sha256
+
+    @classmethod
+    def check(cls, body: Any) -> Self:
+        """Raises CertificateError, naming the first thing that is wrong."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise CertificateError(f"the certificate is malformed at {where}: {first['msg']}") from error

@@ -1,0 +1,323 @@
+"""Toys and contracts for plugin authors: small sources, and suites to subclass.
+
+>>> class TestHalf(PolicyConformance):
+...     def policy(self):
+...         return Half()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from torch import Tensor
+
+from purify_plugins.certificate import canonical, jsonable
+from purify_plugins.decode.fusing import choose
+from purify_plugins.errors import PromptError
+from purify_plugins.types import Chat, Context, Prompt, ScoredPrompt, Vocabulary
+
+if TYPE_CHECKING:
+    from purify_plugins.types import FusionPolicy, LogitSource, State
+
+
+def byte_vocabulary() -> Vocabulary:
+    """All 256 bytes, and an end token with id 256."""
+    tokens = (*(bytes([byte]) for byte in range(256)), b"")
+    return Vocabulary(tokens, frozenset({256}), {256: "<end>"}, frozenset({256}), "bytes")
+
+
+def letters(alphabet: str) -> Vocabulary:
+    """One token per letter and an end token after them; small enough to enumerate every answer."""
+    end = len(alphabet)
+    tokens = (*(letter.encode() for letter in alphabet), b"")
+    return Vocabulary(tokens, frozenset({end}), {end: "<end>"}, frozenset({end}), alphabet)
+
+
+@dataclass(frozen=True)
+class ToySource:
+    """A deterministic language model: each context's logits are drawn from a seed of their own.
+
+    `order` tokens of context matter; `sharpness` scales the logits.
+    """
+
+    vocabulary: Vocabulary
+    seed: int = 0
+    order: int = 3
+    sharpness: float = 2.0
+    context_length: int | None = None
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        """The logits (V,) of what follows `tokens`."""
+        context = hash((self.seed, *tokens[-self.order :])) & 0x7FFFFFFF
+        generator = torch.Generator().manual_seed(context)
+        return self.sharpness * torch.randn(len(self.vocabulary), generator=generator)
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """One token per byte, or per letter of a small alphabet."""
+        if isinstance(prompt, tuple):
+            return prompt
+        if isinstance(prompt, Chat):
+            prompt = "\n".join(str(message["content"]) for message in prompt.messages)
+        ids = {piece: index for index, piece in enumerate(self.vocabulary.tokens)}
+        tokens = tuple(ids[bytes([byte])] for byte in prompt.encode())
+        if not tokens or (self.context_length and len(tokens) >= self.context_length):
+            raise PromptError(f"the prompt has {len(tokens)} tokens; this toy reads {self.context_length}")
+        return tokens
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[ToySession, Tensor]:
+        session = ToySession(self, [self.encode(prompt) for prompt in prompts], scored)
+        return session, torch.stack([self.logits(row) for row in session.rows])
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "toy", "name": f"toy {self.seed}"}
+
+
+class ToySession:
+    """The rows a ToySource has read; it keeps no cache, so that it cannot be wrong."""
+
+    def __init__(self, source: ToySource, rows: Sequence[tuple[int, ...]], scored: int = 0) -> None:
+        self.source = source
+        self.rows = [list(row) for row in rows]
+        self.prompts = [ScoredPrompt(row, self._scores(row, scored)) for row in rows]
+        self.open = True
+
+    def _scores(self, row: tuple[int, ...], scored: int) -> tuple[float, ...]:
+        first = max(1, len(row) - scored)
+        logprobs = (torch.log_softmax(self.source.logits(row[:at]), -1) for at in range(first, len(row)))
+        return tuple(float(row_[token]) for row_, token in zip(logprobs, row[first:], strict=True))
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        return torch.stack(
+            [self._extend(row, new) for row, new in zip(self.rows, tokens.tolist(), strict=True)]
+        )
+
+    def _extend(self, row: list[int], new: Sequence[int]) -> Tensor:
+        found = []
+        for token in new:
+            row.append(token)
+            found.append(self.source.logits(row))
+        return torch.stack(found)
+
+    def rewind(self, lengths: Tensor) -> None:
+        for row, prompt, length in zip(self.rows, self.prompts, lengths.tolist(), strict=True):
+            del row[len(prompt.tokens) + length :]
+
+    def close(self) -> None:
+        self.open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class ScriptedSource:
+    """A model that is sure of one text: `text` after any prompt, then the end. An attacker's dream."""
+
+    vocabulary: Vocabulary
+    text: bytes
+    doubt: float = 1e-3
+    context_length: int | None = None
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[ScriptedSession, Tensor]:
+        toy = ToySource(self.vocabulary)
+        session = ScriptedSession(self, [toy.encode(prompt) for prompt in prompts])
+        return session, torch.stack([session.logits(row) for row in range(len(prompts))])
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "scripted", "name": "script"}
+
+
+class ScriptedSession(ToySession):
+    """Where each row is in the script."""
+
+    def __init__(self, script: ScriptedSource, rows: Sequence[tuple[int, ...]]) -> None:
+        self.script = script
+        super().__init__(ToySource(script.vocabulary), rows)
+
+    def logits(self, row: int) -> Tensor:
+        """All but `doubt` on the script's next token."""
+        at = len(self.rows[row]) - len(self.prompts[row].tokens)
+        script, size = self.script.text, len(self.script.vocabulary)
+        ids = {piece: index for index, piece in enumerate(self.script.vocabulary.tokens)}
+        following = ids[script[at : at + 1]] if at < len(script) else min(self.script.vocabulary.eos)
+        rest = math.log(self.script.doubt / (size - 1))
+        return torch.full((size,), rest).index_fill(
+            0, torch.tensor(following), math.log1p(-self.script.doubt)
+        )
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        columns = []
+        for column in tokens.T.tolist():
+            for row, token in zip(self.rows, column, strict=True):
+                row.append(token)
+            columns.append(torch.stack([self.logits(row) for row in range(len(self.rows))]))
+        return torch.stack(columns, dim=1)
+
+
+def random_rows(rows: int = 4, size: int = 17, seed: int = 0, holes: bool = False) -> Tensor:
+    """Log-probabilities (rows, size); with `holes`, some are minus infinity."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(rows, size, generator=generator)
+    if holes:
+        missing = torch.rand(rows, size, generator=generator) < 0.3
+        missing[:, 0] = False
+        logits = logits.masked_fill(missing, -torch.inf)
+    return torch.log_softmax(logits, dim=-1)
+
+
+def no_context(rows: int, greedy: bool = False) -> Context:
+    """The context of answers to prompts nobody scored."""
+    empty = torch.zeros(rows, 0)
+    return Context(empty, empty, torch.zeros(rows, dtype=torch.long), torch.full((rows,), greedy))
+
+
+class PolicyConformance:
+    """What every fusion policy must do; subclass it and return yours from `policy`."""
+
+    def policy(self) -> FusionPolicy:
+        """The policy under test."""
+        raise NotImplementedError("return your policy from `policy`")
+
+    def _fused(self, llm: Tensor, slm: Tensor, state: State | None = None) -> Tensor:
+        policy = self.policy()
+        state = policy.start(no_context(len(llm))) if state is None else state
+        return torch.log_softmax(policy.fuse(llm, slm, state).float(), dim=-1)
+
+    def test_it_names_its_guarantee(self) -> None:
+        assert self.policy().guarantee in ("none", "mean", "window", "path")
+        assert self.policy().lookback >= 0
+
+    def test_it_is_a_frozen_dataclass_whose_fields_are_its_options(self) -> None:
+        policy, kind = self.policy(), cast("Any", type(self.policy()))
+        assert is_dataclass(kind)
+        assert cast("Any", kind).__dataclass_params__.frozen
+        assert hash(policy) == hash(self.policy())
+
+    def test_its_options_can_be_written_in_a_certificate(self) -> None:
+        assert canonical(jsonable(self.policy()))
+
+    def test_the_fused_row_is_a_distribution(self) -> None:
+        fused = self._fused(random_rows(seed=1), random_rows(seed=2))
+        torch.testing.assert_close(fused.exp().sum(-1), torch.ones(4))
+
+    def test_minus_infinity_is_an_ordinary_value(self) -> None:
+        fused = self._fused(random_rows(seed=1, holes=True), random_rows(seed=2, holes=True))
+        assert not torch.isnan(fused).any()
+
+    def test_it_leaves_its_inputs_alone(self) -> None:
+        llm, slm = random_rows(seed=1), random_rows(seed=2)
+        before = llm.clone(), slm.clone()
+        self._fused(llm, slm)
+        assert torch.equal(llm, before[0])
+        assert torch.equal(slm, before[1])
+
+    def test_a_batch_is_its_rows(self) -> None:
+        llm, slm = random_rows(seed=1), random_rows(seed=2)
+        alone = [self._fused(llm[row : row + 1], slm[row : row + 1]) for row in range(len(llm))]
+        torch.testing.assert_close(self._fused(llm, slm), torch.cat(alone))
+
+    def test_permuting_the_vocabulary_permutes_the_result(self) -> None:
+        llm, slm = random_rows(seed=1), random_rows(seed=2)
+        order = torch.randperm(llm.shape[1], generator=torch.Generator().manual_seed(3))
+        torch.testing.assert_close(self._fused(llm[:, order], slm[:, order]), self._fused(llm, slm)[:, order])
+
+    def test_half_precision_is_widened(self) -> None:
+        llm, slm = random_rows(seed=1).bfloat16(), random_rows(seed=2).bfloat16()
+        wide = self._fused(llm.float(), slm.float())
+        torch.testing.assert_close(self._fused(llm, slm), wide, atol=1e-5, rtol=1e-5)
+
+    def test_its_state_is_a_row_each_and_can_be_kept_by_row(self) -> None:
+        policy, llm, slm = self.policy(), random_rows(seed=1), random_rows(seed=2)
+        old = policy.start(no_context(4))
+        fused = self._fused(llm, slm, old)
+        new = policy.advance(old, fused.argmax(-1), llm, slm, fused)
+        assert all(len(tensor) == 4 for tensor in new)
+        choose(torch.tensor([True, False, True, False]), new, old)
+
+
+class SourceConformance:
+    """What every logit source must do; subclass it and return yours from `source`."""
+
+    prompts: Sequence[Prompt] = ("a", "abc")
+
+    def source(self) -> LogitSource:
+        """The source under test."""
+        raise NotImplementedError("return your source from `source`")
+
+    def _answer(self, rows: int, length: int) -> Tensor:
+        size = len(self.source().vocabulary)
+        return torch.randint(0, size, (rows, length), generator=torch.Generator().manual_seed(0))
+
+    def _close(self, one: Tensor, other: Tensor) -> None:
+        one, other = torch.log_softmax(one.float(), -1), torch.log_softmax(other.float(), -1)
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+    def test_rows_are_as_wide_as_the_vocabulary(self) -> None:
+        source = self.source()
+        session, first = source.open(self.prompts)
+        with session:
+            assert first.shape == (len(self.prompts), len(source.vocabulary))
+            assert session.extend(self._answer(len(self.prompts), 2)).shape[1:] == (2, first.shape[1])
+
+    def test_a_batch_is_its_rows(self) -> None:
+        tokens = self._answer(len(self.prompts), 3)
+        together = self._read(self.prompts, tokens)
+        for row, prompt in enumerate(self.prompts):
+            self._close(together[row : row + 1], self._read([prompt], tokens[row : row + 1]))
+
+    def _read(self, prompts: Sequence[Prompt], tokens: Tensor) -> Tensor:
+        session, first = self.source().open(prompts)
+        with session:
+            return torch.cat([first[:, None], session.extend(tokens)], dim=1)
+
+    def test_many_tokens_at_once_are_as_one_by_one(self) -> None:
+        tokens = self._answer(1, 4)
+        session, first = self.source().open(self.prompts[:1])
+        with session:
+            steps = [first[:, None], *(session.extend(tokens[:, at : at + 1]) for at in range(4))]
+        self._close(torch.cat(steps, dim=1), self._read(self.prompts[:1], tokens))
+
+    def test_rewinding_forgets(self) -> None:
+        rows = len(self.prompts)
+        good, bad = self._answer(rows, 4), self._answer(rows, 6)
+        expected = self._read(self.prompts, good)
+        session, _ = self.source().open(self.prompts)
+        with session:
+            kept = torch.tensor([row % 3 for row in range(rows)])
+            session.extend(torch.cat([good[:, :2], bad[:, 2:]], dim=1))
+            session.rewind(kept)
+            rest = torch.stack([row[n : n + 2] for row, n in zip(good, kept.tolist(), strict=True)])
+            after = session.extend(rest)
+        for row, n in enumerate(kept.tolist()):
+            self._close(after[row], expected[row, n + 1 : n + 3])
+
+    def test_scored_prompts_are_what_reading_them_says(self) -> None:
+        session, _ = self.source().open(self.prompts, 2)
+        with session:
+            prompts = list(session.prompts)
+        for prompt in prompts:
+            scored = len(prompt.logprobs)
+            assert scored == min(2, len(prompt.tokens) - 1)
+            if scored:
+                start = len(prompt.tokens) - scored
+                read = self._read([prompt.tokens[:start]], torch.tensor([prompt.tokens[start:]]))
+                rows = torch.log_softmax(read[0].float(), -1)
+                expected = [float(rows[at, token]) for at, token in enumerate(prompt.tokens[start:])]
+                torch.testing.assert_close(
+                    torch.tensor(prompt.logprobs), torch.tensor(expected), atol=1e-3, rtol=1e-3
+                )
+
+    def test_closing_twice_is_harmless(self) -> None:
+        session, _ = self.source().open(self.prompts[:1])
+        session.close()
+        session.close()
+
+    def test_it_says_who_it_is(self) -> None:
+        assert "name" in self.source().identity()

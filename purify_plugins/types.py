@@ -1,0 +1,344 @@
+"""The nouns: vocabularies, prompts, models, policies, tokens and answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+
+from purify_plugins.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from purify_plugins.certificate import Certificate
+
+Guarantee = Literal["none", "mean", "window", "path"]
+FinishReason = Literal["eos", "stop", "length"]
+State = tuple["Tensor", ...]
+"""What a policy remembers of each row: tensors whose first dimension is the row."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A conversation; each model renders it with its own chat template.
+
+    `messages` and `tools` are the mappings every chat template reads (`role`, `content`, …).
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+Prompt = str | Chat | tuple[int, ...]
+"""Text, a conversation, or the token ids of a text already tokenised (tests, audits, evaluations)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """What each token id spells.
+
+    `tokens[i]` is the bytes token `i` adds to a text; control tokens add none and have a name in
+    `control` instead. `eos` ids end an answer. `added` ids came after the tokenizer was trained:
+    two models may differ in these and still speak the same language.
+    """
+
+    tokens: tuple[bytes, ...]
+    eos: frozenset[int]
+    control: Mapping[int, str] = field(default_factory=dict)
+    added: frozenset[int] = frozenset()
+    name: str = "vocabulary"
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every token's bytes, the control names and the EOS ids."""
+        digest = hashlib.sha256()
+        for index, token in enumerate(self.tokens):
+            control = self.control.get(index, "").encode()
+            digest.update(b"%d:%d:" % (len(token), len(control)) + token + control)
+        digest.update(repr(sorted(self.eos)).encode())
+        return digest.hexdigest()
+
+    def spell(self, tokens: Sequence[int]) -> bytes:
+        """The bytes a run of token ids adds to a text."""
+        return b"".join(self.tokens[token] for token in tokens)
+
+
+class ScoredPrompt(NamedTuple):
+    """One row's prompt as a model read it.
+
+    `tokens` are all its ids; `logprobs` are the model's log-probabilities (nats) of the *last*
+    `len(logprobs)` of them, given what stands before each.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
+
+
+class Session(Protocol):
+    """One open batch on one model. Owns the KV cache or the connection; a context manager."""
+
+    @property
+    def prompts(self) -> Sequence[ScoredPrompt]:
+        """Each row's prompt as this model read it."""
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append (rows, n) token ids; return (rows, n, V) logits of the token after each.
+
+        Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
+        normalises them once, in float32. Raises SourceError.
+        """
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Forget what follows the first `lengths` (rows,) tokens after each row's prompt."""
+
+    def close(self) -> None:
+        """Free the cache or the connection; calling it twice is harmless."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class LogitSource(Protocol):
+    """A model that says how likely every next token is."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens, prompt and answer together, the model can read; None: no limit."""
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
+        """Read the prompts; return the session and the first token's logits, (rows, V).
+
+        The last `scored` tokens of each prompt are scored for policies that look back.
+        Raises PromptError for a prompt it cannot read, SourceError when the model fails.
+        """
+
+    def identity(self) -> Mapping[str, Any]:
+        """Who this is, for certificates: name, kind, dtype, digests of the files."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a policy may know when an answer begins; `rows` answers begin together.
+
+    `llm` and `slm` are (rows, n) float32 log-probabilities (nats) of the prompt's last n tokens
+    that both models read alike, right-aligned and zero-filled on the left; `lengths` (rows,) counts
+    the real ones. `greedy` (rows,) bool: the answer takes the arg-max instead of a draw.
+    """
+
+    llm: Tensor
+    slm: Tensor
+    lengths: Tensor
+    greedy: Tensor
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+
+@runtime_checkable
+class FusionPolicy(Protocol):
+    """How the two models' opinions become one; a frozen dataclass whose fields are its options."""
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What a certificate may claim of a sampled answer."""
+
+    @property
+    def lookback(self) -> int:
+        """How many of the prompt's last tokens `start` wants scored; 0: none."""
+
+    def start(self, context: Context) -> State:
+        """The state before the first token; tensors (rows, …), or () for a policy without memory."""
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
+        """Combine (rows, V) log-probabilities into (rows, V) log-weights; pure.
+
+        The loop normalises the result. Minus infinity is an ordinary value in and out.
+        """
+
+    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
+        """The state after `tokens` (rows,) were drawn from `fused`; the rows are (rows, V)."""
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What an answer must look like, to its last character; followed by llguidance.
+
+    `kind` "json_schema" takes a JSON schema, "regex" a regular expression, "lark" a grammar in
+    llguidance's dialect of Lark. Raises ConfigError for a grammar that cannot be followed.
+    """
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+    def __post_init__(self) -> None:
+        from purify_plugins.decode.grammar import check
+
+        if self.kind not in ("json_schema", "regex", "lark"):
+            raise ConfigError(f"grammar: kind must be 'json_schema', 'regex' or 'lark', not {self.kind!r}")
+        if not self.text.strip():
+            raise ConfigError("grammar: text must not be empty")
+        check(self)
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any]) -> Self:
+        """JSON that a schema describes; properties come in the schema's order."""
+        return cls("json_schema", json.dumps(schema, ensure_ascii=False))
+
+    @classmethod
+    def of(cls, grammar: Mapping[str, Any]) -> Self:
+        """The grammar whose fields a mapping gives; any other mapping is a JSON schema."""
+        return cls(**grammar) if grammar.keys() == {"kind", "text"} else cls.json_schema(grammar)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn, and when an answer ends.
+
+    Penalties, the grammar, temperature, top_k, top_p and min_p shape *both* models' rows before they
+    are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused row. Row i of a
+    batch draws from `seed` + i, so that a batch equals its rows.
+    """
+
+    max_tokens: int = 256
+    """The most tokens an answer may have; a model's context may leave fewer."""
+    temperature: float = 1.0
+    """Divides both models' logits: below 1 steadier, above 1 bolder, 0 the fused row's arg-max."""
+    top_k: int = 0
+    """Each model keeps its `top_k` likeliest tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Each model keeps its likeliest tokens until they hold this much of the probability."""
+    min_p: float = 0.0
+    """Each model keeps the tokens at least this many times as likely as its likeliest; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Above 1, tokens that the prompt or the answer has used become less likely; 1 is off."""
+    frequency_penalty: float = 0.0
+    """Nats taken from a token for each time the answer has used it; below 0 they are given."""
+    seed: int | None = None
+    """Makes the draws repeatable; None draws anew each time."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer where the first of them would appear; none of it is released."""
+    ignore_eos: bool = False
+    """Rules out every end token, so that only `stop` and `max_tokens` end the answer."""
+    grammar: Grammar | None = None
+    """What the answer must look like: a table with `kind` ("json_schema", "regex", "lark") and `text`."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.grammar, Mapping):
+            object.__setattr__(self, "grammar", Grammar.of(self.grammar))
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        object.__setattr__(self, "stop", tuple(self.stop))
+        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
+        self._require("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more")
+        self._require("top_k", self.top_k >= 0, "0 (off) or more")
+        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
+        self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
+        self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
+        self._require("frequency_penalty", abs(self.frequency_penalty) < math.inf, "finite")
+        self._require("seed", self.seed is None or self.seed >= 0, "0 or more")
+        self._require("stop", all(self.stop), "without empty strings")
+        self._require("stop", not re.search("[\ud800-\udfff]", "".join(self.stop)), "valid Unicode")
+        self._require("grammar", self.grammar is None or isinstance(self.grammar, Grammar), "a Grammar")
+        self._require("ignore_eos", not (self.ignore_eos and self.grammar), "off: a grammar ends its answer")
+
+    def _require(self, name: str, fine: bool, expected: str) -> None:
+        if not fine:
+            raise ConfigError(f"sampling: {name} must be {expected}, not {getattr(self, name)!r}")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How a family of models writes the call of a tool.
+
+    A call is `begin`, a JSON object with `name` and `arguments` (by that key), and `end`; with
+    `listed` the objects stand in a JSON array. Where `begin` is empty, an answer that starts with a
+    brace is a call. `sign` is a regular expression found in the chat templates of that family.
+    """
+
+    begin: str
+    end: str
+    sign: str
+    arguments: str = "arguments"
+    listed: bool = False
+
+
+class Token(NamedTuple):
+    """One token of an answer and what was thought of it when it was drawn (nats).
+
+    `llm`, `slm` and `fused` are its log-probabilities in the three rows (`llm` is None where the policy
+    could do without: to add up a wide row costs as much as to fuse it; see `Purifier.explain`). `kl` is
+    KL(fused || slm) of the whole row and `peak` the largest log fused/slm of any token in it; of a
+    greedy token, whose row is sure of it, both are its surprisal under the SLM. `revealed` is the LLM's
+    mass that was actually shown (below 1 for servers that show their top few). `slm_only` marks a
+    token drawn from the SLM's row because there was no fused one.
+    """
+
+    id: int
+    llm: float | None
+    slm: float
+    fused: float
+    kl: float
+    peak: float
+    revealed: float = 1.0
+    slm_only: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """log fused/slm of the drawn token: what the untrusted model added, in nats."""
+        return self.fused - self.slm if self.fused > -math.inf else 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One column of a batch: each row's token, or None where the row has ended or waits.
+
+    `prompts` are the token ids the SLM read, the same object in every step of a batch.
+    """
+
+    tokens: tuple[Token | None, ...]
+    prompts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished answer: its text, its token ids, why it ended and the proof of how it was made."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    steps: tuple[Token, ...]
+    certificate: Certificate
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a streamed answer; `print(chunk, end="")` prints its text.
+
+    `steps` are the tokens drawn since the last chunk; the final chunk carries the `completion`.
+    """
+
+    text: str
+    steps: tuple[Token, ...] = ()
+    completion: Completion | None = None
+
+    def __str__(self) -> str:
+        return self.text

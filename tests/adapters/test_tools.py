@@ -1,0 +1,331 @@
+"""Tools: how models are told of them, and how calls are read, however the text is cut."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from purify_adapters import TOOL_FORMATS
+from purify_adapters.tools import (
+    CallPiece,
+    Piece,
+    Reasoning,
+    Speech,
+    Tagged,
+    Templated,
+    closed,
+    marked,
+    merged,
+)
+from purify_hooks.local import LocalSource
+from purify_plugins import Chat, ConfigError, Purifier, Sampling, ToolFormat, UnknownNameError, Vocabulary
+from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testing import byte_vocabulary
+from tests.toys import both, pair, toys
+
+HERMES, MISTRAL, GRANITE, LLAMA = (TOOL_FORMATS[name] for name in ("hermes", "mistral", "granite", "llama"))
+ADD: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers.",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}, "b": {"enum": [1, 2]}},
+            "required": ["a", "b"],
+        },
+    },
+}
+NOW: dict[str, Any] = {"type": "function", "function": {"name": "now", "description": "The time."}}
+
+
+def gathered(pieces: list[Piece]) -> tuple[str, list[tuple[str | None, str]]]:
+    """The text, and each call's name and arguments."""
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    calls: dict[int, tuple[str | None, str]] = {}
+    for piece in pieces:
+        if isinstance(piece, CallPiece):
+            name, arguments = calls.get(piece.index, (None, ""))
+            calls[piece.index] = (name or piece.name, arguments + piece.arguments)
+    return text, list(calls.values())
+
+
+def read(
+    format: ToolFormat, text: str, cuts: list[int] | None = None
+) -> tuple[str, list[tuple[str | None, str]]]:
+    reader, pieces = Tagged(format), list[Piece]()
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts or ())})
+    for start, end in pairwise(edges):
+        pieces += reader.feed(text[start:end])
+    return gathered([*pieces, *reader.close()])
+
+
+TRICKY = '{"a": "}</tool_call>{\\"", "b": [{"c": {}}]}'
+ANSWERS = [
+    (HERMES, "Just text.", ("Just text.", [])),
+    (HERMES, "a < b <tool", ("a < b <tool", [])),
+    (HERMES, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>', ("", [("f", "{}")])),
+    (HERMES, f'<tool_call>\n{{"name": "f", "arguments": {TRICKY}}}\n</tool_call>', ("", [("f", TRICKY)])),
+    (
+        HERMES,
+        'Let me see.\n<tool_call>{"name":"f","arguments":{"x":1}}</tool_call>\n'
+        '<tool_call>{"name":"g","arguments":{}}</tool_call>\n',
+        ("Let me see.", [("f", '{"x":1}'), ("g", "{}")]),
+    ),
+    (HERMES, '<tool_call>\n{"arguments": {"x": 1}, "name": "f"}\n</tool_call>', ("", [("f", '{"x": 1}')])),
+    (HERMES, '<tool_call>{"name": "f", "arguments": "{}"}</tool_call>', ("", [("f", "{}")])),
+    (HERMES, "<tool_call>\nnot json\n</tool_call> after", (" after", [(None, "\nnot json\n")])),
+    (HERMES, '<tool_call>\n{"name": "f", "arguments": {"x": [1', ("", [("f", '{"x": [1')])),
+    (HERMES, '<tool_call>\n{"name": "f", "arguments": {}}\n</tool', ("", [("f", "{}")])),
+    (HERMES, '<tool_call>\n{"name": "f"', ("", [(None, '\n{"name": "f"')])),
+    (
+        MISTRAL,
+        '[TOOL_CALLS] [{"name": "f", "arguments": {"x": 1}}, {"name": "g", "arguments": {}}]',
+        ("", [("f", '{"x": 1}'), ("g", "{}")]),
+    ),
+    (GRANITE, '<|tool_call|>[{"name": "f", "arguments": {"x": 1}}]', ("", [("f", '{"x": 1}')])),
+    (LLAMA, '{"name": "f", "parameters": {"x": 1}}', ("", [("f", '{"x": 1}')])),
+    (LLAMA, '<|python_tag|>{"name": "f", "parameters": {}}', ("", [("f", "{}")])),
+    (LLAMA, 'No {"name": "f"} here.', ('No {"name": "f"} here.', [])),
+    (LLAMA, '{"answer": 3}', ('{"answer": 3}', [])),
+]
+
+
+@pytest.mark.parametrize(("format", "text", "expected"), ANSWERS)
+def test_calls_are_read(format: ToolFormat, text: str, expected: Any) -> None:
+    assert read(format, text) == expected
+
+
+@given(st.sampled_from(ANSWERS), st.lists(st.integers(0, 200), max_size=12))
+def test_calls_are_read_however_the_text_is_cut(answer: Any, cuts: list[int]) -> None:
+    format, text, expected = answer
+    first = len("<|python_tag|>") if text.startswith("<|python_tag|>") else 0  # a control token comes whole
+    assert read(format, text, [max(cut, first) for cut in cuts]) == expected
+    assert read(format, text, list(range(first, len(text)))) == expected
+
+
+def test_arguments_are_passed_on_as_they_come() -> None:
+    reader = Tagged(HERMES)
+    reader.feed('<tool_call>\n{"name": "f", "arguments": ')
+    [first, begun] = reader.feed('{"x": "some')
+    assert isinstance(first, CallPiece)
+    assert first.name == "f"
+    assert first.id
+    assert begun == CallPiece(0, '{"x": "some')
+    assert reader.feed(" text") == [CallPiece(0, " text")]
+
+
+# How a pair is spoken to
+
+TEMPLATE = (
+    "{%- if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    'Answer with <tool_call>\n{"name": …, "arguments": …}\n</tool_call>\n{% endif %}'
+    "{%- for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}\n"
+    "{% endfor %}"
+    "<|im_start|>assistant{{ '\n' }}"
+)
+
+
+def templated(llm: str | None, slm: str | None, **attributes: Any) -> Purifier:
+    """The test bed's pair with chat templates."""
+    sources = [LocalSource.load(folder, dtype="float32", device="cpu") for folder in (LLM, SLM)]
+    for source, template in zip(sources, (llm, slm), strict=True):
+        source.tokenizer.chat_template = template
+        for name, value in attributes.items():
+            setattr(source.tokenizer, name, value)
+    return pair(*sources)
+
+
+def test_a_pair_whose_templates_know_tools_is_told_by_them() -> None:
+    speech = Speech.of(templated(TEMPLATE, TEMPLATE))
+    assert speech.native
+    assert speech.format == HERMES
+    chat = speech.chat([{"role": "user", "content": "hi"}], [ADD])
+    assert chat == Chat(({"role": "user", "content": "hi"},), (ADD,))
+
+
+@pytest.mark.parametrize(
+    "templates", [(None, None), (TEMPLATE, None), (None, TEMPLATE), ("{{ messages }}", TEMPLATE)]
+)
+def test_any_other_pair_is_told_in_words(templates: Any) -> None:
+    speech = Speech.of(templated(*templates))
+    assert not speech.native
+    said = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "1 + 2?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "content": "3", "tool_call_id": "x"},
+    ]
+    chat = speech.chat(said, [ADD])
+    assert chat.tools == ()
+    assert [message["role"] for message in chat.messages] == ["system", "user", "assistant", "user"]
+    assert chat.messages[0]["content"].startswith("Be kind.\n\nYou can call these tools:")
+    assert "Add two numbers." in chat.messages[0]["content"]
+    assert chat.messages[2]["content"] == '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    assert chat.messages[3]["content"] == "<tool_response>\n3\n</tool_response>"
+
+
+def test_a_template_with_tools_in_an_unknown_format_is_refused_until_it_is_named() -> None:
+    strange = TEMPLATE.replace("tool_call", "invoke")
+    purifier = templated(strange, strange)
+    with pytest.raises(
+        ConfigError, match="writes tool calls in an unknown way; set tool_format to one of hermes"
+    ):
+        Speech.of(purifier)
+    assert Speech.of(purifier, "hermes").native
+    with pytest.raises(UnknownNameError, match="unknown tool format 'hermse'; did you mean 'hermes'"):
+        Speech.of(purifier, "hermse")
+
+
+def test_a_format_that_a_plugin_offers_is_known() -> None:
+    purifier = templated(TEMPLATE.replace("tool_call", "invoke"), TEMPLATE.replace("tool_call", "invoke"))
+    invoke = ToolFormat("<invoke>", "</invoke>", sign="<invoke>")
+
+    class Plugin:
+        from purify_plugins import hookimpl
+
+        @hookimpl
+        def purify_tool_formats(self) -> Any:
+            return {"invoke": lambda: invoke}
+
+    purifier.plugins.register(Plugin())
+    assert Speech.of(purifier).format == invoke
+
+
+def test_the_bundled_formats_are_told_apart_by_their_templates() -> None:
+    signs = {
+        "hermes": "<tool_call>\n{",
+        "mistral": "[TOOL_CALLS] [",
+        "granite": "<|tool_call|>[",
+        "llama": '{"name": function name, "parameters": dictionary of argument name and its value}',
+    }
+    for name, text in signs.items():
+        text = "{{ tools }}" + text
+        assert Speech.of(templated(text, text)).format == TOOL_FORMATS[name]
+    xml = "{{ tools }}<tool_call>\n<function=f>"
+    with pytest.raises(ConfigError, match="unknown way"):
+        Speech.of(templated(xml, xml))
+
+
+RESPONSES = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": {
+        "reasoning_content": {"open": "<think>", "close": "</think>", "content": "text"},
+        "tool_calls": {
+            "open_pattern": r"\s*<tool_call>",
+            "close": "</tool_call>",
+            "repeats": True,
+            "content": "json",
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"close": "<|endoftext|>", "content": "text"},
+    },
+}
+
+
+def test_a_tokenizer_s_own_response_template_is_used() -> None:
+    pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
+    purifier = templated(TEMPLATE, TEMPLATE, response_template=RESPONSES)
+    speech = Speech.of(purifier)
+    reader = speech.reader(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]))
+    assert isinstance(reader, Templated)
+    text = '<think>hm</think>Well.\n<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+    pieces = [piece for char in text for piece in reader.feed(char)] + reader.close()
+    assert gathered(pieces) == ("Well.", [("add", '{"a": 1}')])
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Reasoning)) == "hm"
+
+
+def test_what_a_response_template_cannot_read_is_kept() -> None:
+    class Broken:
+        def feed(self, text: str) -> Any:
+            raise ValueError("no")
+
+    reader = Templated(Broken())
+    assert reader.feed("abc") == []
+    assert gathered([*reader.feed("def"), *reader.close()]) == ("", [(None, "abcdef")])
+
+
+# Forced calls
+
+
+@pytest.mark.parametrize("format", TOOL_FORMATS.values(), ids=TOOL_FORMATS)
+def test_a_forced_call_is_always_whole(format: ToolFormat) -> None:
+    purifier = toys()
+    grammar = Speech(format, native=False).grammar([ADD, NOW], purifier.vocabulary)
+    for seed in range(4):
+        [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=seed, grammar=grammar))
+        text, [(name, arguments)] = read(format, answer.text)
+        assert text == ""
+        assert name in ("add", "now")
+        assert set(json.loads(arguments)) == ({"a", "b"} if name == "add" else set())
+
+
+def test_a_mark_that_is_a_control_token_is_that_token() -> None:
+    plain = byte_vocabulary()
+    control = {**plain.control, 257: "[TOOL_CALLS]"}
+    vocabulary = Vocabulary((*plain.tokens, b""), plain.eos, control, frozenset({256, 257}), "marked")
+    purifier = toys(vocabulary=vocabulary)
+    grammar = Speech(MISTRAL, native=False).grammar([NOW], vocabulary)
+    [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=0, grammar=grammar))
+    assert answer.tokens[0] == 257
+    assert read(MISTRAL, marked(answer.tokens, answer.text, vocabulary)) == ("", [("now", "{ }")])
+
+
+def test_real_models_can_be_made_to_call() -> None:
+    purifier = pair(*both())
+    grammar = Speech.of(purifier).grammar([ADD], purifier.vocabulary)
+    [answer] = purifier.generate("What is 1 + 2?", Sampling(max_tokens=100, seed=0, grammar=grammar))
+    [(name, arguments)] = read(HERMES, answer.text)[1]
+    assert name == "add"
+    assert json.loads(arguments)["b"] in (1, 2)
+
+
+# Small things
+
+
+def test_runs_of_one_role_are_one_message() -> None:
+    said = [
+        {"role": role, "content": text}
+        for role, text in [("user", "a"), ("user", "b"), ("tool", "1"), ("tool", "2")]
+    ]
+    assert [message["content"] for message in merged(said)] == ["a\n\nb", "1", "2"]
+    calls = [{"role": "assistant", "content": "x", "tool_calls": [n]} for n in (1, 2)]
+    assert merged(calls) == ({"role": "assistant", "content": "x\n\nx", "tool_calls": [1, 2]},)
+
+
+def test_objects_are_closed_unless_they_say_otherwise() -> None:
+    schema = {
+        "properties": {
+            "properties": {"type": "string"},
+            "x": {"properties": {}, "additionalProperties": True},
+        },
+        "anyOf": [{"properties": {}}],
+        "allOf": [{"properties": {}}],
+    }
+    assert closed(schema) == {
+        "properties": {
+            "properties": {"type": "string"},
+            "x": {"properties": {}, "additionalProperties": True},
+        },
+        "anyOf": [{"properties": {}, "additionalProperties": False}],
+        "allOf": [{"properties": {}}],
+        "additionalProperties": False,
+    }
+
+
+def test_the_formats_are_offered() -> None:
+    plugins = load_plugins(())
+    assert set(plugins.offers("purify_tool_formats")) == set(TOOL_FORMATS)
+    assert plugins.make("purify_tool_formats", "hermes", {}) == HERMES

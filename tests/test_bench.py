@@ -1,0 +1,202 @@
+"""The benchmark: its models say what they should, its designs agree, its report is an object and a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from purify_plugins.bench import memory, report
+from purify_plugins.bench.bars import bars
+from purify_plugins.bench.command import bench
+from purify_plugins.bench.counting import Counting
+from purify_plugins.bench.designs import Naive, Task, Walking, Watch, designs
+from purify_plugins.bench.models import Models, batches, load
+from purify_plugins.bench.race import lap, rotated, spread
+from purify_plugins.bench.settings import Settings
+from purify_plugins.bench.vocabulary import vocabulary_work
+from purify_plugins.bench.widen import widen
+from purify_plugins.decode.lockstep import lockstep
+from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import LLM, SLM
+
+PLUGINS = load_plugins(())
+SMALL = Settings(str(LLM), str(SLM), tokens=4, rounds=1, prompts=1, threads=1)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load(SMALL, PLUGINS)
+
+
+def prompts(models: Models, number: int) -> list[tuple[int, ...]]:
+    """Clean prompts of different lengths."""
+    [[batch]] = batches(models, Settings(batch=number, rounds=1, prompts=number))
+    return [prompt[row:] for row, prompt in enumerate(batch)]
+
+
+def purifier(models: Models, policy: str = "geometric") -> Counting:
+    return Counting(*models, PLUGINS.policy(policy), plugins=PLUGINS)
+
+
+def test_a_widened_model_says_what_the_trained_one_does(models: Models) -> None:
+    trained = models.llm.model
+    wide = widen(trained)
+    ids = torch.tensor([prompts(models, 1)[0][:24]])
+    with torch.inference_mode():
+        assert torch.allclose(wide(ids).logits, trained(ids).logits, atol=1e-4)
+    assert wide.num_parameters() > 80e6
+
+
+@pytest.mark.parametrize("policy", ["geometric", "minimum"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_fusion_inside_generate_writes_what_lockstep_writes(models: Models, policy: str, rows: int) -> None:
+    ours = purifier(models, policy)
+    task = Task(prompts(models, rows), 12, 0.0)
+    assert Naive(models, ours.policy)(task, Watch()) == Walking(ours, lockstep)(task, Watch())
+
+
+def test_every_design_writes_as_many_tokens_as_it_is_asked(models: Models) -> None:
+    for name, design in designs(models, purifier(models)).items():
+        for temperature in (0.0, 1.0):
+            timed = lap(design, name, 0, Task(prompts(models, 1), 5, temperature))
+            assert timed.first is not None
+            assert 0 < timed.first <= timed.seconds
+
+
+def test_a_policy_with_a_memory_has_no_naive_design(models: Models) -> None:
+    assert "naive" not in designs(models, purifier(models, "windowed"))
+
+
+def test_a_design_that_writes_too_little_is_not_compared() -> None:
+    with pytest.raises(PurifyError, match=r"lazy wrote \[3\] tokens instead of 5"):
+        lap(lambda task, watch: [[1, 2, 3]], "lazy", 0, Task([(1,)], 5, 0.0))
+
+
+def test_everybody_begins_in_turn() -> None:
+    assert [rotated(["a", "b", "c"], turn) for turn in range(4)] == [
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["a", "b", "c"],
+    ]
+
+
+def test_a_spread_is_a_median_between_its_quartiles() -> None:
+    assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == (2.0, 3.0, 4.0)
+    assert spread([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_one_model_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="both --llm and --slm"):
+        load(Settings(llm=str(LLM)), PLUGINS)
+
+
+def run(*options: str) -> str:
+    """What `purify bench` prints on standard output, on the small pair and in a hurry."""
+    app = typer.Typer()
+    app.command("bench")(bench)
+    pair = ["--llm", str(LLM), "--slm", str(SLM), "--tokens", "4", "--rounds", "1", "--prompts", "1"]
+    result = CliRunner().invoke(app, [*pair, "--threads", "1", *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """A short measurement, as the command prints it."""
+    found: dict[str, Any] = json.loads(run("--json", "--no-extras", "--sweep"))
+    return found
+
+
+RATIOS = ("speculative_vs_llm", "speculative_vs_assisted", "lockstep_vs_llm", "naive_vs_llm")
+
+
+def test_the_command_prints_one_object(measured: dict[str, Any]) -> None:
+    assert measured["cost_ratio"] > 0
+    assert (measured["batch"], measured["policy"]) == (1, {"name": "geometric", "alpha": 0.5})
+    assert measured["memory"] is measured["vocabulary"] is None
+    for mode in ("greedy", "sampled"):
+        assert all(measured[mode][name] > 0 for name in RATIOS)
+        assert 0 <= (measured[mode]["acceptance"] or 0) <= 1
+        assert 1 <= measured[mode]["tokens_per_cycle"] <= 4
+        assert set(measured["sweep"][mode]["vs_none"]) == {"adaptive", *map(str, range(7))}
+
+
+def test_a_batch_has_no_assisted_generation() -> None:
+    found = json.loads(run("--json", "--no-extras", "--batch", "2", "--set", "alpha=0.3"))
+    assert found["policy"]["alpha"] == 0.3
+    assert found["greedy"]["speculative_vs_assisted"] is None
+    assert found["greedy"]["speculative_vs_llm"] > 0
+
+
+def test_the_vocabulary_is_measured_at_every_size() -> None:
+    found = vocabulary_work(PLUGINS, steps=4)
+    assert set(found) == {"32k", "128k", "256k"}
+    for size in found.values():
+        assert size["floor_ms"] > 0
+        assert set(size) == {"floor_ms", "geometric", "windowed"}
+        assert all(ms > 0 for ms in (*size["geometric"].values(), *size["windowed"].values()))
+
+
+@pytest.mark.skipif(not (memory.PROC / "clear_refs").exists(), reason="the kernel does not tell")
+def test_memory_is_measured_in_a_process_of_its_own() -> None:
+    found = memory.memory(SMALL, ["lockstep"], lambda text: None)
+    assert found is not None
+    assert found["lockstep"]["weights"] == pytest.approx(4 * (3_049_920 + 865_152) / 1e6, abs=0.01)
+    assert found["lockstep"]["added"] > found["lockstep"]["beyond"]
+
+
+def test_a_bar_is_kept_or_not(measured: dict[str, Any]) -> None:
+    fast = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.6}}
+    slow = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.4}}
+    assert [bars(found)[0].holds for found in (fast, slow)] == [True, False]
+
+
+PAGE = "# A page\n\n<!-- bench:start -->\n<!-- bench:end -->\n\nThe end.\n"
+
+
+def test_writing_twice_changes_nothing(measured: dict[str, Any]) -> None:
+    once = report.updated(PAGE, measured, "a.svg")
+    assert "| speculative |" in once
+    assert once.endswith("The end.\n")
+    assert report.updated(once, measured, "a.svg") == once
+
+
+def test_another_setting_gets_a_section_of_its_own(measured: dict[str, Any]) -> None:
+    other = {**measured, "title": "geometric, batch 8"}
+    both = report.updated(report.updated(PAGE, measured, "a.svg"), other, "b.svg")
+    assert both.count("\n### ") == 2
+    assert report.updated(both, measured, "a.svg") == both
+
+
+def test_the_page_and_the_plot_are_written(measured: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / report.PAGE).write_text(PAGE)
+    report.write(measured, tmp_path)
+    first = (tmp_path / "performance.svg").read_bytes()
+    report.write(measured, tmp_path)
+    assert (tmp_path / "performance.svg").read_bytes() == first
+    assert "![speed over the LLM alone](performance.svg)" in (tmp_path / report.PAGE).read_text()
+
+
+def test_a_page_without_a_place_is_left_alone(measured: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / report.PAGE).write_text("# A page\n")
+    with pytest.raises(ConfigError, match="needs the lines <!-- bench:start -->"):
+        report.write(measured, tmp_path)
+
+
+def test_the_terminal_shows_every_table() -> None:
+    shown = run("--no-extras")
+    assert all(title in shown for title in ("Speed", "Speculation", "Bars", "speculative"))
+
+
+def test_our_page_has_a_place_for_the_tables() -> None:
+    page = Path(__file__).parent.parent / "docs" / report.PAGE
+    assert report.REGION.search(page.read_text("utf-8"))

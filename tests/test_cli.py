@@ -1,0 +1,393 @@
+"""The command line: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from purify_plugins.cli import app
+from purify_plugins.cli.options import Draws
+from purify_plugins.cli.writing import style
+from purify_plugins.plugins import load_plugins
+from purify_plugins.shading import Attribution, pieces
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+
+PAIR = ("--llm", str(LLM), "--slm", str(SLM))
+SHORT = ("--max-tokens", "8", "--seed", "1")
+KL3M = Path(__file__).parent / "data" / "tokenizers" / "kl3m-char-4k" / "tokenizer.json"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration in sight, and a wide terminal without colours."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PURIFY_CONFIG", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def purify(*arguments: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(app, arguments, input=text)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "purify_plugins", *arguments]
+
+
+def configured(folder: Path, more: str = "") -> None:
+    models = f"[llm]\nmodel = {json.dumps(str(LLM))}\n[slm]\nmodel = {json.dumps(str(SLM))}\n"
+    (folder / "purify.toml").write_text(models + more, "utf-8")
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    """One sentence on standard error, nothing on standard output, no traceback."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    for word in words:
+        assert word in result.stderr
+
+
+# generate
+
+
+def test_an_answer_is_printed_and_nothing_else() -> None:
+    printed = purify("generate", "The king", *PAIR, *SHORT)
+    assert printed.exit_code == 0
+    written = json.loads(purify("generate", "The king", *PAIR, *SHORT, "--json").stdout)
+    assert printed.stdout == written["text"] + "\n"
+    assert set(written) == {"text", "tokens", "finish_reason", "certificate"}
+    assert len(written["tokens"]) == 8
+    assert written["certificate"]["method"]["policy"] == "windowed"
+
+
+def test_a_prompt_can_come_from_standard_input() -> None:
+    piped = purify("generate", "-", *PAIR, *SHORT, text="The king")
+    assert piped.stdout == purify("generate", "The king", *PAIR, *SHORT).stdout
+
+
+def test_every_sampling_field_is_an_option() -> None:
+    fields = [name.replace("grammar", "json_schema") for name in Sampling.__dataclass_fields__]
+    assert list(Draws.__dataclass_fields__) == fields
+    help_ = purify("generate", "--help").stdout
+    assert all(f"--{name.replace('_', '-')}" in help_ for name in fields)
+
+
+def test_an_answer_can_be_json_under_a_schema(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('{"enum": ["yes", "no"]}')
+    result = purify("generate", "Is it?", *PAIR, "--seed", "1", "--json-schema", str(file), "--json")
+    assert json.loads(json.loads(result.stdout)["text"]) in ("yes", "no")
+    file.write_text('{"type": "objec"}')
+    refused(purify("generate", "Is it?", *PAIR, "--json-schema", str(file)), 2, "Invalid type: objec")
+    refused(purify("generate", "Is it?", *PAIR, "--json-schema", "gone.json"), 2, "cannot read 'gone.json'")
+
+
+def test_every_option_reaches_the_answer() -> None:
+    options = ("--temperature", "0.5", "--top-k", "9", "--top-p", "0.9", "--min-p", "0.01", "--ignore-eos")
+    penalties = ("--repetition-penalty", "1.1", "--frequency-penalty", "0.2", "--stop", "Q", "--stop", "Z")
+    result = purify(
+        "generate",
+        "The king",
+        *PAIR,
+        *SHORT,
+        *options,
+        *penalties,
+        "--policy",
+        "capped",
+        "--set",
+        "total=9",
+        "--json",
+    )
+    method = json.loads(result.stdout)["certificate"]["method"]
+    assert method["parameters"] == {"cap": 1.0, "total": 9}
+    assert method["sampling"] == {
+        "max_tokens": 8,
+        "temperature": 0.5,
+        "top_k": 9,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "repetition_penalty": 1.1,
+        "frequency_penalty": 0.2,
+        "seed": 1,
+        "stop": ["Q", "Z"],
+        "ignore_eos": True,
+        "grammar": None,
+    }
+
+
+def test_a_configuration_says_what_is_not_typed(tmp_path: Path) -> None:
+    configured(tmp_path, '[policy]\nname = "geometric"\nalpha = 0.25\n[sampling]\nmax_tokens = 3\n')
+    method = json.loads(purify("generate", "The king", "--json").stdout)["certificate"]["method"]
+    assert (method["parameters"], method["sampling"]["max_tokens"]) == ({"alpha": 0.25}, 3)
+    typed = ("--set", "alpha=0.75", "--max-tokens", "2")
+    method = json.loads(purify("generate", "The king", *typed, "--json").stdout)["certificate"]["method"]
+    assert (method["parameters"], method["sampling"]["max_tokens"]) == ({"alpha": 0.75}, 2)
+
+
+def test_another_policy_does_not_inherit_the_configured_one_s_fields(tmp_path: Path) -> None:
+    configured(tmp_path, '[policy]\nname = "geometric"\nalpha = 0.25\n')
+    assert json.loads(purify("check", "--policy", "minimum", "--json").stdout)["policy"] == {
+        "name": "minimum"
+    }
+
+
+def test_explaining_changes_no_word_and_ends_with_a_legend() -> None:
+    plain = purify("generate", "The king", *PAIR, *SHORT).stdout
+    explained = purify("generate", "The king", *PAIR, *SHORT, "--explain").stdout
+    assert explained.startswith(plain)
+    assert "what the SLM did to each token" in explained
+    assert "guarantee: window" in explained
+
+
+def test_a_token_is_coloured_by_how_far_the_slm_moved_it() -> None:
+    def moved(by: float) -> str:
+        return style(Token(0, llm=-3.0, slm=-3.0, fused=-3.0 + by, kl=0.0, peak=0.0))
+
+    assert moved(0.0) == ""
+    assert len({moved(by) for by in (-3, -1.5, -0.7, 0, 0.7, 1.5, 3)}) == 7
+
+
+def test_each_character_is_laid_to_the_token_that_finished_it() -> None:
+    vocabulary = Vocabulary((b"a", b"\xc3", b"\xa9b", b"c"), frozenset())
+    a, half, rest, c = (Token(index, 0.0, 0.0, 0.0, 0.0, 0.0) for index in range(4))
+    attribution = Attribution(vocabulary)
+    chunks = [Chunk("", (a,)), Chunk("a", (half,)), Chunk("é", (rest,)), Chunk("bc", (c,))]
+    told = [[(text, token and token.id) for text, token in attribution.split(chunk)] for chunk in chunks]
+    assert told == [[], [("a", 0)], [("é", 2)], [("b", 2), ("c", 3)]]
+    assert [text for text, _ in pieces(vocabulary, (a, half, rest, c, half))] == ["a", "", "éb", "c", "�"]
+
+
+def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:
+    stop = "x" * 500
+    result = purify("generate", "The king", *PAIR, *SHORT, "--stop", stop)
+    assert result.exit_code == 0
+    assert result.stdout == purify("generate", "The king", *PAIR, *SHORT).stdout
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--policy", "minimun"), ["unknown policy 'minimun'", "did you mean 'minimum'?"]),
+        (("--policy", "geometric", "--set", "alpha=1.5"), ["alpha must be between 0 and 1, not 1.5"]),
+        (("--policy", "geometric", "--set", "alpha=much"), ["alpha must be between 0 and 1, not 'much'"]),
+        (("--policy", "geometric", "--set", "alpa=1"), ["option 'alpa'", "did you mean 'alpha'?"]),
+        (("--set", "alpha"), ["--set takes KEY=VALUE"]),
+        (("--max-tokens", "0"), ["max_tokens must be at least 1, not 0"]),
+        (("--temperature", "-1"), ["temperature must be 0 (greedy) or more"]),
+        (("--config", "nowhere.toml"), ["cannot read 'nowhere.toml'"]),
+        (("--certificate", "no/such/place.json"), ["there is no directory for 'no/such/place.json'"]),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_of_advice(arguments: tuple[str, ...], words: list[str]) -> None:
+    refused(purify("generate", "The king", *PAIR, *arguments), 2, *words)
+
+
+@pytest.mark.parametrize("prompt", ["", "word " * 600])
+def test_a_prompt_that_cannot_be_read_is_refused(prompt: str) -> None:
+    advice = "the prompt has" if prompt else "the prompt is empty"
+    refused(purify("generate", prompt, *PAIR, "--json"), 2, advice)
+
+
+def test_nothing_to_run_is_advised_about() -> None:
+    refused(purify("generate", "The king"), 2, "there is no purify.toml here", "--config")
+
+
+def test_a_missing_model_is_named() -> None:
+    result = purify("generate", "The king", "--llm", "./nowhere", "--slm", str(SLM))
+    refused(result, 1, "there is no model directory './nowhere'")
+
+
+def test_a_pickle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pickled").mkdir()
+    shutil.copy(SLM / "config.json", tmp_path / "pickled")
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    result = purify("generate", "The king", "--llm", "./pickled", "--slm", str(SLM))
+    refused(result, 1, "pytorch_model.bin", "is a pickle, which can run code")
+
+
+def test_models_of_two_languages_are_refused(tmp_path: Path) -> None:
+    other = shutil.copytree(SLM, tmp_path / "other")
+    shutil.copy(KL3M, other / "tokenizer.json")
+    refused(purify("generate", "The king", "--llm", str(LLM), "--slm", str(other)), 1, "vocabulary", "other")
+
+
+def test_an_error_of_a_stream_leaves_no_certificate(tmp_path: Path) -> None:
+    file = tmp_path / "answer.json"
+    refused(purify("generate", "word " * 600, *PAIR, "--certificate", str(file)), 2, "the prompt has")
+    assert list(tmp_path.iterdir()) == []
+
+
+# A real process
+
+
+def finished(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_process_refuses_without_a_traceback() -> None:
+    result = finished("generate", "The king", "--llm", "./nowhere", "--slm", str(SLM))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: there is no model directory")
+    assert "Traceback" not in result.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    probe = (
+        "import sys; from purify_plugins.cli import app; app(['--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'transformers', 'numpy', 'jinja2'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def answering() -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of an answer that takes long."""
+    options = ("--max-tokens", "450", "--ignore-eos", "--certificate", "answer.json")
+    arguments = command("generate", "The king", *PAIR, *options)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        yield process
+        process.kill()
+
+
+def test_ctrl_c_ends_an_answer_with_nothing_half_written(
+    answering: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    answering.send_signal(signal.SIGINT)
+    _, errors = answering.communicate(timeout=30)
+    assert answering.returncode == 130
+    assert errors == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_pipe_is_quiet(answering: subprocess.Popen[str]) -> None:
+    assert answering.stdout is not None
+    answering.stdout.close()
+    assert answering.wait(timeout=30) != 0
+    assert answering.stderr is not None
+    assert "Traceback" not in answering.stderr.read()
+
+
+# chat
+
+
+def test_a_chat_answers_each_line_and_leaves_on_exit() -> None:
+    result = purify("chat", *PAIR, *SHORT, text="Good day\n\nAnd then?\n/exit\nnever read\n")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert len(result.stdout.strip()) > 0
+
+
+def test_a_chat_outlives_an_error() -> None:
+    result = purify("chat", *PAIR, *SHORT, text=f"{'word ' * 600}\nGood day\n")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("error: the prompt has")
+    assert len(result.stdout.strip()) > 0
+
+
+def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupted exchange is not kept: the next one begins where the last whole one ended."""
+    from purify_plugins.cli import writing
+
+    asked: list[int] = []
+
+    def interrupted_once(writer: Any, prompt: Any, explain: bool) -> Any:
+        asked.append(len(prompt.messages))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return type("Answer", (), {"text": "So be it."})
+
+    monkeypatch.setattr(writing, "_streamed", interrupted_once)
+    monkeypatch.setattr(writing, "purifier", lambda *_: None)
+    result = purify("chat", *PAIR, text="one\ntwo\nthree\n")
+    assert asked == [1, 3, 3]
+    assert result.exit_code == 0
+    assert "interrupted" in result.stderr
+
+
+# policies, plugins, check, verify
+
+
+def test_every_policy_is_listed_with_its_guarantee() -> None:
+    told = json.loads(purify("policies", "--json").stdout)
+    assert set(told) == set(load_plugins([]).offers("purify_policies"))
+    assert told["windowed"]["guarantee"] == "window"
+    assert told["windowed"]["fields"] == {"cap": 3.0, "window": 4, "budget": 6.0}
+    table = purify("policies").stdout
+    assert all(name in table for name in told)
+
+
+def test_one_policy_is_told_whole() -> None:
+    whole = purify("policies", "geometric").stdout
+    assert "2402.14845" in whole
+    assert "alpha = 0.5" in whole
+    refused(purify("policies", "geometrik"), 2, "did you mean 'geometric'?")
+
+
+def test_plugins_are_listed() -> None:
+    found = {each["name"]: each for each in json.loads(purify("plugins", "--json").stdout)}
+    assert found["policies"]["active"] is True
+    assert found["policies"]["hooks"] == ["purify_policies"]
+    assert "purify_policies" in purify("plugins").stdout
+
+
+def test_a_check_says_what_would_run(tmp_path: Path) -> None:
+    configured(tmp_path, '[policy]\nname = "anchored"\n')
+    facts = json.loads(purify("check", "--json").stdout)
+    assert facts["vocabulary"] == {"tokens": 2048, "matched": "identical"}
+    assert facts["policy"]["name"] == "anchored"
+    assert facts["guarantee"] == "mean"
+    assert "anchored" in purify("check").stdout
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    file = tmp_path / "answer.json"
+    assert purify("generate", "The king", *PAIR, *SHORT, "--certificate", str(file)).exit_code == 0
+    return file
+
+
+def test_a_certificate_is_verified_and_explained(certificate: Path) -> None:
+    told = purify("verify", str(certificate), "--slm", str(SLM)).stdout
+    assert "Claimed: window. Holds for this answer: window" in told
+    assert "Recomputed with the SLM" in told
+    assert "times as likely as from the SLM alone" in told
+    assert "Limit: " in told
+
+
+def test_a_certificate_can_come_from_standard_input(certificate: Path) -> None:
+    verdict = json.loads(purify("verify", "-", "--json", text=certificate.read_text("utf-8") + "\n").stdout)
+    assert verdict["valid"] is True
+    assert verdict["recomputed_within"] is None
+
+
+def test_an_altered_certificate_is_refused(certificate: Path) -> None:
+    certificate.write_text(certificate.read_text("utf-8").replace("0.", "1.", 1), "utf-8")
+    refused(purify("verify", str(certificate), "--json"), 1, "certificate")
+    refused(purify("verify", "nowhere.json"), 1, "cannot read 'nowhere.json'")
+
+
+def test_another_slm_is_not_the_one_named(certificate: Path) -> None:
+    refused(purify("verify", str(certificate), "--slm", str(LLM)), 1, "this is not the SLM")

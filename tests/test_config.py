@@ -1,0 +1,358 @@
+"""Configuration: every key has an effect, and every mistake is answered with advice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
+from purify_plugins.config import Config, build, check_config, find_config, read_config, sampling, secrets
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testing import ToySource
+from tests.strangers import Install, install
+from tests.toys import AB, pair
+
+__all__ = ["install"]  # a fixture is used by its name
+
+TOY = """
+    from purify_plugins import hookimpl
+    from tests.toys import AB, Failing
+
+    OPENED = []
+
+    class Toy(Failing):
+        def open(self, prompts, scored=0):
+            OPENED.append(len(prompts))
+            return super().open(prompts, scored)
+
+    @hookimpl
+    def purify_sources():
+        return {"toy": lambda seed=1, at=99: Toy(AB, seed, at=at)}
+"""
+BASE: dict[str, Any] = {
+    "plugins": ["toy-plugin"],
+    "llm": {"source": "toy", "at": 2},
+    "slm": {"source": "toy", "seed": 2},
+    "policy": {"name": "geometric"},
+    "sampling": {"max_tokens": 12, "seed": 1, "ignore_eos": True},
+    "on_llm_failure": "slm",
+    "batch_size": 2,
+    "walk": "speculative",
+}
+OTHER: dict[str, Any] = {
+    "plugins": [],
+    "llm": {"source": "toy", "at": 2, "seed": 7},
+    "slm": {"source": "toy", "seed": 7},
+    "policy": {"name": "minimum"},
+    "sampling": {"max_tokens": 12, "seed": 2, "ignore_eos": True},
+    "on_llm_failure": "refuse",
+    "batch_size": 3,
+    "walk": "lockstep",
+}
+"""For every key of the configuration, another value."""
+
+
+def observed(table: Mapping[str, Any]) -> Any:
+    """What an application would notice of a configuration."""
+    try:
+        purifier = build(check_config(table), Purifier)
+        answers = purifier.generate(["a", "b", "ab"])
+        import toy_plugin  # type: ignore[import-not-found]  # installed by the test
+
+        return (
+            [answer.certificate.text for answer in answers],
+            [*toy_plugin.OPENED],
+            toy_plugin.OPENED.clear(),
+        )
+    except PurifyError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("key", list(Config.model_fields))
+def test_every_key_has_an_effect(install: Install, key: str) -> None:
+    install("toy-plugin", TOY)
+    before = observed(BASE)
+    assert before == observed(BASE)
+    assert observed({**BASE, key: OTHER[key]}) != before
+
+
+CHANGED: dict[str, Any] = {
+    "max_tokens": 3,
+    "temperature": 0.0,
+    "top_k": 1,
+    "top_p": 0.1,
+    "min_p": 0.9,
+    "repetition_penalty": 5.0,
+    "frequency_penalty": 5.0,
+    "seed": 2,
+    "stop": ["b"],
+    "ignore_eos": True,
+    "grammar": {"kind": "regex", "text": "a+"},
+}
+
+
+@pytest.mark.parametrize("option", [field.name for field in fields(Sampling)])
+def test_every_sampling_option_has_an_effect(option: str) -> None:
+    purifier = pair(ToySource(AB, 1), ToySource(AB, 2))
+    base = {"max_tokens": 12, "seed": 1}
+    prompts = ["a", "b", "ab", "ba", "aab"]
+
+    def tokens(**options: Any) -> list[tuple[int, ...]]:
+        answers = purifier.generate(prompts, sampling({**base, **options}))
+        return [answer.tokens for answer in answers]
+
+    assert tokens() == tokens()
+    assert tokens(**{option: CHANGED[option]}) != tokens()
+
+
+# Where it is
+
+
+def write(folder: Path, text: str, name: str = "purify.toml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+TOML = f"""
+batch_size = 5
+[llm]
+model = "{LLM}"
+[slm]
+model = "{SLM}"
+[policy]
+name = "capped"
+total = 7.5
+[sampling]
+max_tokens = 9
+stop = ["x", "y"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PURIFY_CONFIG", raising=False)
+    monkeypatch.delenv("PURIFY_PLUGINS", raising=False)
+
+
+def check(config: Config) -> None:
+    assert config.batch_size == 5
+    assert config.policy == {"name": "capped", "total": 7.5}
+    assert sampling(config.sampling) == Sampling(max_tokens=9, stop=("x", "y"))
+
+
+def test_a_file_is_named_found_here_or_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far").mkdir()
+    far = write(tmp_path / "far", TOML)
+    check(read_config(far))
+    check(read_config(str(far)))
+    monkeypatch.setenv("PURIFY_CONFIG", str(far))
+    check(read_config())
+    monkeypatch.delenv("PURIFY_CONFIG")
+    write(tmp_path, TOML)
+    check(read_config())
+
+
+def test_the_argument_wins_over_the_environment_and_that_over_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, one, two = (write(tmp_path, TOML, name) for name in ("purify.toml", "one.toml", "two.toml"))
+    assert find_config().resolve() == here
+    monkeypatch.setenv("PURIFY_CONFIG", str(one))
+    assert find_config() == one
+    assert find_config(two) == two
+
+
+def test_pyproject_may_hold_the_configuration(tmp_path: Path) -> None:
+    tables = TOML.replace("[", "[tool.purify.").replace('[tool.purify."x"', '["x"')
+    text = "[project]\nname = 'x'\n[tool.purify]\n" + tables
+    file = write(tmp_path, text, "pyproject.toml")
+    check(read_config())
+    check(read_config(file))
+
+
+def test_purify_toml_wins_over_pyproject(tmp_path: Path) -> None:
+    write(tmp_path, "[tool.purify]\nbatch_size = 1\n", "pyproject.toml")
+    write(tmp_path, TOML)
+    check(read_config())
+
+
+def test_model_directories_are_relative_to_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "deep"
+    (folder / "models" / "llm").mkdir(parents=True)
+    file = write(folder, '[llm]\nmodel = "models/llm"\n[slm]\nmodel = "org/name"\n')
+    config = read_config(file)
+    assert config.llm["model"] == str(folder / "models" / "llm")
+    assert config.slm["model"] == "org/name"
+    monkeypatch.chdir(folder)
+    assert Path(read_config().llm["model"]).samefile(folder / "models" / "llm")
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    config = check_config({"llm": {"model": "a"}, "slm": {"model": "b"}})
+    assert (config.policy, config.plugins, config.sampling) == ({"name": "windowed"}, [], {})
+    assert (config.on_llm_failure, config.batch_size) == ("refuse", 32)
+    assert all(field.description for field in Config.model_fields.values())
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[llm]\nmodel = 'a'\n", "{file}: [slm] is missing"),
+        ("", "{file}: [llm] is missing"),
+        ("llm = 3\n[slm]\n", "{file}: llm: Input should be a valid dictionary"),
+        ("polcy = 3\n", "{file}: unknown key 'polcy'; did you mean 'policy'?"),
+        ("[tool.purify]\n", "{file}: unknown key 'tool'; there is 'batch_size', 'llm', 'on_llm_failure', "),
+        ("batch_size = 0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be greater than or equal to 1"),
+        ("batch_size = 2.0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be a valid integer"),
+        (
+            "on_llm_failure = 'llm'\n[llm]\n[slm]\n",
+            "{file}: on_llm_failure: Input should be 'refuse' or 'slm'",
+        ),
+        ("plugins = 'one'\n[llm]\n[slm]\n", "{file}: plugins: Input should be a valid list"),
+        (
+            "[llm]\n[slm]\n[sampling]\ntemprature = 1\n",
+            "unknown sampling option 'temprature'; did you mean 'temperature'?",
+        ),
+        ("[llm]\n[slm]\n[sampling]\nmax_tokens = 0\n", "sampling: max_tokens must be at least 1, not 0"),
+        (
+            "[llm]\n[slm]\n[sampling]\nmax_tokens = 'many'\n",
+            "sampling: max_tokens: Input should be a valid integer, unable to",
+        ),
+        ("[llm\n", "{file}: not valid TOML, "),
+        ("[llm]\n[llm]\n", "{file}: not valid TOML, "),
+    ],
+)
+def test_a_mistake_is_answered_with_advice(tmp_path: Path, text: str, words: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        read_config(file)
+    assert str(error.value).startswith(words.replace("{file}", str(file)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_text_is_not_toml(tmp_path: Path) -> None:
+    file = tmp_path / "purify.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_config(file)
+
+
+def test_no_file_says_where_it_was_looked_for() -> None:
+    with pytest.raises(ConfigError) as error:
+        read_config()
+    assert str(error.value) == (
+        "there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG"
+    )
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read '.*gone.toml': No such file or directory"):
+        read_config(tmp_path / "gone.toml")
+    monkeypatch.setenv("PURIFY_CONFIG", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"cannot read '.*': Is a directory"):
+        read_config()
+
+
+@pytest.mark.parametrize("text", ["", "[project]\nname = 'x'\n", "[tool.ruff]\n"])
+def test_a_pyproject_without_our_table_is_not_a_configuration(tmp_path: Path, text: str) -> None:
+    write(tmp_path, text, "pyproject.toml")
+    with pytest.raises(ConfigError, match=r"there is no purify.toml here"):
+        read_config()
+
+
+def test_our_table_must_be_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path, "[tool]\npurify = 3\n", "pyproject.toml")
+    with pytest.raises(ConfigError) as error:
+        read_config()
+    assert str(error.value) == f"{file.name}: [tool.purify] must be a table"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"llm": {"model": "/no/such/model"}},
+            "there is no model directory '/no/such/model'; give a directory or a hub id",
+        ),
+        ({"llm": {"source": "loocal"}}, "unknown source 'loocal'; did you mean 'local'?"),
+        ({"llm": {}}, "source 'local': "),
+        ({"llm": {"model": 3}}, "source 'local': "),
+        (
+            {"llm": {"model": str(LLM), "dtype": "int4"}},
+            "dtype must be one of auto, float32, bfloat16, float16, not 'int4'",
+        ),
+        (
+            {"llm": {"model": str(LLM), "device": "abacus"}},
+            "there is no device 'abacus' here; use 'auto' or 'cpu'",
+        ),
+        ({"policy": {"alpha": 1}}, "[policy] needs a name; see `purify policies`"),
+        (
+            {"policy": {"name": "geometric", "alpha": 1.5}},
+            "geometric: alpha must be between 0 and 1, not 1.5",
+        ),
+        (
+            {"policy": {"name": "geometric", "aplha": 1}},
+            "unknown policy 'geometric' option 'aplha'; did you mean 'alpha'?",
+        ),
+        ({"plugins": ["mine"]}, "unknown plugin 'mine'; there is "),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_one_sentence(change: dict[str, Any], words: str) -> None:
+    table = {"llm": {"model": str(SLM)}, "slm": {"model": str(SLM)}, **change}
+    with pytest.raises((ConfigError, PluginError, PurifyError)) as error:
+        build(check_config(table), Purifier)
+    assert str(error.value).startswith(words)
+
+
+# Secrets
+
+
+def test_a_secret_is_read_from_the_variable_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TGI_TOKEN", "s3cret")
+    assert secrets({"token_env": "TGI_TOKEN", "url": "x"}) == {"token": "s3cret", "url": "x"}
+
+
+@pytest.mark.parametrize("variable", ["NOT_SET_ANYWHERE", 3, ["TGI_TOKEN"]])
+def test_a_secret_that_is_not_set_is_named(variable: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        secrets({"token_env": variable})
+    assert str(error.value) == f"token_env names the environment variable {variable!r}, which is not set"
+
+
+def test_a_secret_reaches_the_source_and_nothing_else(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("toy-plugin", TOY.replace("at=99:", "at=99, token='':"))
+    monkeypatch.setenv("TGI_TOKEN", "s3cret")
+    table = {**BASE, "llm": {"source": "toy", "token_env": "TGI_TOKEN"}}
+    config = check_config(table)
+    purifier = build(config, Purifier)
+    assert "s3cret" not in repr(config) + repr(purifier.__dict__) + purifier.generate("a")[0].certificate.text
+
+
+# Plugins
+
+
+def test_the_environment_adds_plugins_unless_the_file_lists_its_own(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = install("toy-plugin", TOY)
+    monkeypatch.setenv("PURIFY_PLUGINS", "toy-plugin")
+    install("quiet", "")
+    assert build(check_config({**BASE, "plugins": []}), Purifier).generate("a")
+    assert imported.exists()
+    with pytest.raises(UnknownNameError, match="unknown source 'toy'"):
+        build(check_config({**BASE, "plugins": ["quiet"]}), Purifier)
