@@ -422,7 +422,9 @@ def test_calls_and_results_are_rendered_for_the_next_turn() -> None:
 def test_an_agent_calls_a_tool_and_answers() -> None:
     from llama_index.core.agent.workflow import FunctionAgent
 
-    llm = PurifiedLLM(pair(Dialogue(), Dialogue()), tool_format="tags", chat_model=True, max_tokens=99)
+    llm = PurifiedLLM(
+        pair(Dialogue(), Dialogue()), tool_format="tags", chat_model=True, max_tokens=99, temperature=0
+    )
 
     async def ask() -> str:
         agent = FunctionAgent(tools=[ADD], llm=llm)
