@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from purify_adapters import TOOL_FORMATS
 from purify_adapters.tools import (
-    Asked,
     CallPiece,
     Piece,
     Reasoning,
@@ -281,8 +280,7 @@ def test_a_mark_that_is_a_control_token_is_that_token() -> None:
     grammar = Speech(MISTRAL, native=False).grammar([NOW], vocabulary)
     [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=0, grammar=grammar))
     assert answer.tokens[0] == 257
-    asked = Asked(Chat(()), grammar, lambda: Tagged(MISTRAL))
-    assert gathered(pieces_of(asked, answer, vocabulary)) == ("", [("now", "{ }")])
+    assert gathered(pieces_of(Tagged(MISTRAL), answer, vocabulary)) == ("", [("now", "{ }")])
 
 
 def test_real_models_can_be_made_to_call() -> None:

@@ -31,7 +31,7 @@ class Call:
 
     def result(self, completion: Completion) -> ChatResult:
         """A whole answer."""
-        pieces = pieces_of(self.asked, completion, self.purifier.vocabulary)
+        pieces = pieces_of(self.asked.reader(), completion, self.purifier.vocabulary)
         about = self.about(completion, any(isinstance(piece, CallPiece) for piece in pieces))
         if self.logprobs:
             about["logprobs"] = self.likely(completion.steps)

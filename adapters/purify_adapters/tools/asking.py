@@ -115,7 +115,6 @@ class Reading:
         self._drawn += len(self._decoder.decode(self.vocabulary.tokens[step.id]))
 
 
-def pieces_of(asked: Asked, completion: Completion, vocabulary: Vocabulary) -> list[Piece]:
+def pieces_of(reader: Reader, completion: Completion, vocabulary: Vocabulary) -> list[Piece]:
     """A whole answer's pieces."""
-    whole = Chunk(completion.text, completion.steps, completion)
-    return Reading(asked.reader(), vocabulary).take(whole)
+    return Reading(reader, vocabulary).take(Chunk(completion.text, completion.steps, completion))
