@@ -27,7 +27,8 @@ class Rows(NamedTuple):
     `mass` (rows, V) is proportional to the fused probabilities; `totals` (rows, 3) are the
     logarithms of what the three rows' weights add up to (NaN for an LLM's row that nobody needed
     added up). `slm_only` (rows,) marks rows that are the SLM's own because nothing could be
-    fused. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
+    fused; `stuck` (rows,) those where the SLM rules out all that a grammar allows, which have no next
+    token. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
     possible.
     """
 
@@ -38,6 +39,17 @@ class Rows(NamedTuple):
     totals: Tensor
     slm_only: Tensor
     columns: Tensor | None = None
+    stuck: Tensor | None = None
+
+    def require(self, going: Sequence[bool]) -> None:
+        """Raise NumericError if a row that is `going` on has no next token."""
+        if self.stuck is not None and any(
+            go and no for go, no in zip(going, self.stuck.tolist(), strict=True)
+        ):
+            raise NumericError(
+                "the SLM gives no probability to any token that the grammar allows next; "
+                "use another grammar, or an SLM that can write it"
+            )
 
     def draw(self, dice: Dice, going: Sequence[bool] | None = None) -> Tensor:
         """Tokens (rows,) drawn from the fused row; the arg-max when greedy."""
@@ -69,14 +81,17 @@ def fuse(
 ) -> Rows:
     """Fuse one column of logits (rows, V).
 
-    A row without an LLM, or on which the models share no token, falls back to the SLM's own: never
-    to the LLM's. Raises NumericError when a model or the policy returns NaN, +inf or a wrong shape.
+    A row without an LLM, on which the models share no token, or of which the LLM rules out all that
+    a grammar allows, falls back to the SLM's own: never to the LLM's. Raises NumericError when a
+    model or the policy returns NaN, +inf or a wrong shape.
     """
     columns = None
-    slm = shape.weigh(slm, history, "the SLM")
+    slm, stuck = shape.weigh(slm, history, "the SLM")
     if llm is None:
-        return _alone(slm, shape)
-    llm = shape.weigh(llm.to(slm.device), history, "the LLM")
+        return _alone(slm, shape)._replace(stuck=stuck)
+    llm, barred = shape.weigh(llm.to(slm.device), history, "the LLM")
+    if barred is not None:
+        llm = torch.where(barred[:, None], slm, llm)
     if shape.cut:
         columns, (llm, slm) = narrow(shape.cut, llm, slm)
     fused = policy.fuse(llm, slm, state).float()
@@ -84,12 +99,13 @@ def fuse(
         raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
     slm_total = _total(slm, shape)
     total, mass = _add_up(policy, shape, llm, fused)
-    empty = torch.isneginf(total)
+    empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
     if bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, torch.exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
-    return Rows(llm, slm, fused, mass, torch.cat([llm_total, slm_total, total], dim=-1), empty[:, 0], columns)
+    totals = torch.cat([llm_total, slm_total, total], dim=-1)
+    return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck)
 
 
 def _total(slm: Tensor, shape: Shaper) -> Tensor:

@@ -54,6 +54,9 @@ def normalise(logits: Tensor, who: str) -> Tensor:
     return rows
 
 
+UNDER_SETTINGS = "a model, under these sampling settings,"
+
+
 class Shaper:
     """What `Sampling` does to a row of log-probabilities before fusion; the same for both models.
 
@@ -72,6 +75,7 @@ class Shaper:
         penalties, masks = _penalties(sampling), _masks(sampling, vocabulary)
         bans, warpers = _bans(sampling, vocabulary.eos), _warpers(sampling, bool(self.cut))
         self.steps = [*penalties, *masks, *bans, *warpers]
+        self.masked = bool(masks)
         self.looks_back = bool(penalties or masks)
         self.raw = raw and not (penalties or warpers or cut)
         self.loose = self.raw or bool(self.cut and not penalties and not warpers)
@@ -82,16 +86,23 @@ class Shaper:
             return rows
         for step in self.steps:
             rows = step(rows, history)
-        return normalise(rows, "a model, under these sampling settings,")
+        return normalise(rows, UNDER_SETTINGS)
 
-    def weigh(self, logits: Tensor, history: History, who: str) -> Tensor:
-        """Logits (rows, V) of any dtype -> float32 log-weights (rows, V), normalised unless `loose`."""
-        if not self.loose:
-            return self(normalise(logits, who), history)
-        rows = logits.float()
-        for ban in self.steps:
-            rows = ban(rows, history)
-        return rows
+    def weigh(self, logits: Tensor, history: History, who: str) -> tuple[Tensor, Tensor | None]:
+        """Logits (rows, V) of any dtype -> float32 log-weights (rows, V), normalised unless `loose`.
+
+        Beside them, (rows,) bool: rows in which the model rules out every token that the grammar
+        allows. All their weights are equal and mean nothing. None: there are no such rows.
+        """
+        rows = logits.float() if self.loose else normalise(logits, who)
+        for step in self.steps:
+            rows = step(rows, history)
+        barred = torch.isneginf(rows.amax(dim=-1)) if self.masked else None
+        if barred is not None and bool(barred.any()):
+            rows = torch.where(barred[:, None], 0.0, rows)
+        else:
+            barred = None
+        return rows if self.loose or not self.steps else normalise(rows, UNDER_SETTINGS), barred
 
 
 def _cuts(sampling: Sampling) -> bool:

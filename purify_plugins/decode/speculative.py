@@ -122,12 +122,13 @@ class Walk:
 
     def _verify(self, draft: Draft) -> list[Column]:
         """Walk along the draft until every row has refused a token or got one more."""
-        live = [row in self.batch.live for row in range(len(self.batch.answers))]
-        going = torch.tensor(live, device=self.device)
+        going = torch.tensor(self.batch.going, device=self.device)
         columns: list[Column] = []
         for at, guess in enumerate([*draft.tokens, None]):
             rows = self._fuse(draft, at)
-            tokens, kept = self._decide(rows, guess, going.tolist())
+            wanted = going.tolist()
+            rows.require(wanted)
+            tokens, kept = self._decide(rows, guess, wanted)
             columns.append(_where(going, record(rows, tokens, self.greedy)))
             if self.state:
                 self.state = choose(going, forward(self.policy, self.state, tokens, rows), self.state)
