@@ -237,6 +237,8 @@ class LocalSession:
             return _fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
+        from purify_hooks.thin import thin
+
         offered = {
             "past_key_values": self._cache,
             "use_cache": True,
@@ -245,7 +247,8 @@ class LocalSession:
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
-        logits: Tensor = self.source.model(self._read[:, -columns:], **taken).logits
+        with thin(self.source, len(self._read) * columns):
+            logits: Tensor = self.source.model(self._read[:, -columns:], **taken).logits
         return logits[:, -wanted:]
 
     def _positions(self, columns: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.sampling import add_up, argmax, pick
+from purify_plugins.decode.sampling import add_up, argmax, exp, pick
 from purify_plugins.errors import NumericError
 from purify_plugins.types import Token
 
@@ -72,8 +72,8 @@ class Rows(NamedTuple):
 
     def excess(self) -> Tensor:
         """(rows, V) how much likelier each token is in the fused row than in the SLM's, or 0."""
-        slm = torch.exp(self.slm - self.totals[:, 1:2])
-        return (torch.exp(self.fused - self.totals[:, 2:]) - slm).clamp(min=0.0)
+        slm = exp(self.slm - self.totals[:, 1:2])
+        return (exp(self.fused - self.totals[:, 2:]) - slm).clamp(min=0.0)
 
 
 def fuse(
@@ -102,7 +102,7 @@ def fuse(
     empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
     if bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
-        mass = torch.where(empty, torch.exp(slm - slm_total), mass)
+        mass = torch.where(empty, exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
     return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck)

@@ -108,8 +108,10 @@ class Walk:
 
     def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings."""
-        rows = fuse(self.policy, self.batch.shape, None, logits, (), self._history(drafted))
-        return rows.draw(self.batch.dice)
+        history = self._history(drafted)
+        if self.greedy:
+            return self.batch.shape.likeliest(logits, history)
+        return fuse(self.policy, self.batch.shape, None, logits, (), history).draw(self.batch.dice)
 
     def _history(self, drafted: Sequence[Tensor]) -> History:
         """Prompts and answers with the draft so far, if anybody looks at them."""
