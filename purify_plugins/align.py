@@ -208,7 +208,7 @@ class RemappedSession:
         rows = logits.index_select(-1, columns).index_fill_(-1, silent, float("-inf"))
         for index, ids in ends:
             rows[..., index] = logits.index_select(-1, ids).float().logsumexp(-1)
-        return rows
+        return _with_rest(rows, logits[..., len(self._source.source.vocabulary) :])
 
     def rewind(self, lengths: Tensor) -> None:
         self._session.rewind(lengths)
@@ -222,3 +222,10 @@ class RemappedSession:
 
     def __exit__(self, *exc: object) -> None:
         self._session.__exit__(*exc)
+
+
+def _with_rest(rows: Tensor, rest: Tensor) -> Tensor:
+    """Rows (..., V) and the last column that partial ones have, (..., 0 or 1)."""
+    import torch
+
+    return torch.cat([rows, rest], dim=-1) if rest.shape[-1] else rows
