@@ -110,6 +110,23 @@ class Session(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model behind a server can do; a source that has one offers it as `capabilities`.
+
+    `ids_in` and `ids_out`: it takes, and names, token ids. `max_n`: how many tokens of a row it shows.
+    `raw`: its rows are the model's own (None: not known). `scores_draft`: several tokens in one request.
+    `streams_rows`: it drafts by itself, a row with every token; its sessions then offer `read_ahead`.
+    """
+
+    ids_in: bool
+    ids_out: bool
+    max_n: int
+    raw: bool | None
+    scores_draft: bool
+    streams_rows: bool
+
+
 @runtime_checkable
 class LogitSource(Protocol):
     """A model that says how likely every next token is."""

@@ -75,9 +75,10 @@ def fuse(
     A row without an LLM, or on which the models share no token, falls back to the SLM's own: never
     to the LLM's. Raises NumericError when a model or the policy returns NaN, +inf or a wrong shape.
     """
-    columns = partial = None
+    columns, partial = None, None
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
-        llm, *partial = complete(llm.to(slm.device), slm)
+        llm, *rest = complete(llm.to(slm.device), slm)
+        partial = rest[0], rest[1]
     slm = shape.weigh(slm, history, "the SLM")
     if llm is None:
         return _alone(slm, shape)
