@@ -7,29 +7,37 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from purify_plugins.errors import PromptError, VocabularyError
+from purify_plugins.errors import PromptError
 from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from purify_plugins.bridge.choose import Alignment, Fidelity
+
 Name = tuple[str | bytes, int]
 """What a token is called in every vocabulary: its control name or its bytes, and which such token it is."""
 
 
-def align(llm: LogitSource, slm: LogitSource) -> tuple[LogitSource, LogitSource]:
+def align(
+    llm: LogitSource, slm: LogitSource, alignment: Alignment = "auto", fidelity: Fidelity = "default"
+) -> tuple[LogitSource, LogitSource]:
     """Both models in one vocabulary: the SLM's ids, control tokens and ends, less what the LLM lacks.
 
     Either model may lack only added and control tokens of the other; the mass given to those is left
-    out of its rows. The LLM's ends are the SLM's, whatever token each ends with. Raises
-    VocabularyError when ordinary tokens differ.
+    out of its rows. The LLM's ends are the SLM's, whatever token each ends with. When ordinary tokens
+    differ, or `alignment` is not "auto", both are presented in smaller symbols that they share; see
+    `purify_plugins.bridge`. Raises VocabularyError when they share too few.
     """
     theirs, ours = llm.vocabulary, slm.vocabulary
-    if theirs.fingerprint == ours.fingerprint:
+    if alignment == "auto" and theirs.fingerprint == ours.fingerprint:
         return llm, slm
     found = _counterparts(theirs, ours)
-    _require_one_language(theirs, ours, found)
+    if alignment != "auto" or not _one_language(theirs, ours, found):
+        from purify_plugins.bridge.choose import bridge
+
+        return bridge(llm, slm, alignment, fidelity)
     kept = tuple(index for index, own in enumerate(found) if own >= 0 or index in ours.eos)
     shared = ours if len(kept) == len(ours) else _restrict(ours, kept)
     columns = tuple(found[index] for index in kept)
@@ -55,16 +63,10 @@ def _names(vocabulary: Vocabulary) -> Iterator[tuple[int, Name]]:
         seen[name] = seen.get(name, 0) + 1
 
 
-def _require_one_language(theirs: Vocabulary, ours: Vocabulary, found: Sequence[int]) -> None:
-    """Refuse two vocabularies unless each has every ordinary token of the other."""
-    known = set(found) - {-1}
+def _one_language(theirs: Vocabulary, ours: Vocabulary, found: Sequence[int]) -> bool:
+    """Whether each vocabulary has every ordinary token of the other."""
     missing = {index for index, own in enumerate(found) if own < 0}
-    if _ordinary(ours) & missing or _ordinary(theirs) - known:
-        raise VocabularyError(
-            f"the LLM's vocabulary {theirs.name!r} has {len(theirs)} tokens and the SLM's {ours.name!r} "
-            f"{len(ours)}, of which they share {len(known)}; fusing across tokenizers is not supported yet "
-            "by this version (issue: cross-tokenizer bridge), so choose an SLM with the LLM's own tokenizer"
-        )
+    return not (_ordinary(ours) & missing or _ordinary(theirs) - set(found))
 
 
 def _ordinary(vocabulary: Vocabulary) -> set[int]:

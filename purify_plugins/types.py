@@ -45,7 +45,8 @@ class Vocabulary:
 
     `tokens[i]` is the bytes token `i` adds to a text; control tokens add none and have a name in
     `control` instead. `eos` ids end an answer. `added` ids came after the tokenizer was trained:
-    two models may differ in these and still speak the same language.
+    two models may differ in these and still speak the same language. `per_token` is how many of these
+    a token of the LLM's own comes to: more than 1 where two tokenizers meet in smaller symbols.
     """
 
     tokens: tuple[bytes, ...]
@@ -53,6 +54,7 @@ class Vocabulary:
     control: Mapping[int, str] = field(default_factory=dict)
     added: frozenset[int] = frozenset()
     name: str = "vocabulary"
+    per_token: float = 1.0
 
     def __len__(self) -> int:
         return len(self.tokens)
