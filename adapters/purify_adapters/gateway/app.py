@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from purify_adapters.gateway import routes
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Completion
 
+TOO_LARGE = PlainTextResponse("The request's headers are too large", 431, {"connection": "close"})
+
 
 class Gateway:
     """An ASGI application that answers as a TGI server would, with purified text.
@@ -57,7 +59,8 @@ class Gateway:
         self.app = self._app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+        large = scope["type"] == "http" and _head(scope) > self.settings.max_header
+        await (TOO_LARGE if large else self.app)(scope, receive, send)
 
     def serve(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         """Serve until SIGTERM or SIGINT; running answers have `drain` seconds to end."""
@@ -212,7 +215,9 @@ class Gateway:
         """Remember a certificate, and forget the oldest."""
         if not self.settings.certificates:
             return
-        self.certificates[completion.certificate.digest] = completion.certificate.text
+        digest = completion.certificate.digest
+        self.certificates[digest] = completion.certificate.text
+        self.certificates.move_to_end(digest)
         while len(self.certificates) > self.settings.certificates:
             self.certificates.popitem(last=False)
 
@@ -228,6 +233,12 @@ class Gateway:
         self.metrics.count("purify_slm_only_tokens", sum(map(slm_only, found)))
         for name, number in timing.observations(asks, found).items():
             self.metrics.observe(name, number)
+
+
+def _head(scope: Scope) -> int:
+    """How many bytes the request's path and headers have, with what stands between them."""
+    headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    return headers + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 def _sharing(purifier: Purifier) -> Purifier:

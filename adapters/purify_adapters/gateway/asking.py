@@ -31,7 +31,10 @@ ROOM = 4096
 
 @dataclass(frozen=True)
 class Ask:
-    """One answer, as it is asked of the purifier; `input_length` counts the SLM's tokens."""
+    """One answer, as it is asked of the purifier.
+
+    `input_length` counts the prompt's tokens as the SLM reads them; 0 where it does not tell.
+    """
 
     prompt: Prompt
     sampling: Sampling
@@ -100,7 +103,7 @@ class Asking:
         grammar: Grammar | None = None,
     ) -> Ask:
         _check(asked, self.settings.max_stop_sequences)
-        length = len(self.encode(prompt))
+        length = len(self.encode(prompt)) if self.tokenises else 0
         sampling = Sampling(
             max_tokens=self._room(length, asked.max_new_tokens),
             temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
@@ -126,12 +129,16 @@ class Asking:
             raise invalid(f"`inputs` must have less than {most} tokens. Given: {length}")
         return most - length if wanted is None else wanted
 
+    @property
+    def tokenises(self) -> bool:
+        """Whether the SLM tells how it reads a prompt; a remote one may not."""
+        return hasattr(inner(self.purifier.slm), "encode")
+
     def encode(self, prompt: Prompt) -> Sequence[int]:
         """The prompt's token ids as the SLM reads them. Raises Rejected when it does not say."""
-        encode = getattr(inner(self.purifier.slm), "encode", None)
-        if encode is None:
-            raise unsupported("tokenize", "the SLM is a remote one that does not tokenise")
-        found: Sequence[int] = encode(prompt)
+        if not self.tokenises:
+            raise unsupported("truncate", "the SLM does not tell its tokens")
+        found: Sequence[int] = inner(self.purifier.slm).encode(prompt)
         return found
 
     @property
