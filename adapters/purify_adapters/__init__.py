@@ -25,6 +25,7 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
         ),
         "llama_index": _llama_index,
         "transformers": purify,
+        "gateway": lambda purifier, **settings: _load("gateway", "gateway")(purifier, **settings),
     }
 
 

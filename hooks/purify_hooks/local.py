@@ -88,6 +88,17 @@ class LocalSource:
         opened = session(self, encoded)
         return opened, opened.prefill(scored)
 
+    def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
+        """What every session's `extend` returns for its tokens (rows, n): one pass for all of them."""
+        import torch
+
+        from purify_hooks.joint import extend_all
+
+        if len(sessions) == 1 or not can_cache(self.model):
+            return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
+        with torch.inference_mode(), _failures(self.name):
+            return [_fitted(each, len(self.vocabulary)) for each in extend_all(sessions, tokens)]
+
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
         tokens = Reader(self.tokenizer, self.name, self.vocabulary).tokens(prompt)
@@ -190,31 +201,41 @@ class LocalSession:
         import torch
 
         with torch.inference_mode(), _failures(self.source.name):
-            self._read = torch.cat([self._read, tokens], dim=1)
-            self._seen = torch.cat([self._seen, visible], dim=1)
+            self._note(tokens, visible)
             return _fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
 
+    def _note(self, tokens: Tensor, visible: Tensor) -> None:
+        """Remember new columns, which the model reads next."""
+        import torch
+
+        self._read = torch.cat([self._read, tokens], dim=1)
+        self._seen = torch.cat([self._seen, visible], dim=1)
+
     def _logits(self, columns: int, wanted: int) -> Tensor:
+        return self._ask(self._read[:, -columns:], self._cache, self._seen, wanted)
+
+    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+        """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
         from purify_hooks.thin import thin
 
         offered = {
-            "past_key_values": self._cache,
+            "past_key_values": cache,
             "use_cache": True,
-            "attention_mask": None if bool(self._seen.all()) else self._seen.long(),
-            "position_ids": self._positions(columns),
+            "attention_mask": None if bool(seen.all()) else seen.long(),
+            "position_ids": self._positions(seen, new.shape[1]),
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
-        with thin(self.source, len(self._read) * columns):
-            logits: Tensor = self.source.model(self._read[:, -columns:], **taken).logits
+        with thin(self.source, new.numel()):
+            logits: Tensor = self.source.model(new, **taken).logits
         return logits[:, -wanted:]
 
-    def _positions(self, columns: int) -> Tensor:
+    def _positions(self, seen: Tensor, columns: int) -> Tensor:
         """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
         import torch
 
         length = self.source.context_length
-        places = torch.cumsum(self._seen, dim=1)[:, -columns:] - 1
+        places = torch.cumsum(seen, dim=1)[:, -columns:] - 1
         return places.clamp(min=0, max=None if length is None else length - 1)
 
     def rewind(self, lengths: Tensor) -> None:
