@@ -12,7 +12,7 @@ Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Field(ge=0)]
 Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
-Level = Literal["none", "mean", "window", "path"]
+Level = Literal["none", "mean", "window", "passage", "path"]
 
 
 class _Strict(BaseModel):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from purify_plugins.certificate import Certificate
 
-Guarantee = Literal["none", "mean", "window", "path"]
+Guarantee = Literal["none", "mean", "window", "passage", "path"]
 FinishReason = Literal["eos", "stop", "length"]
 State = tuple["Tensor", ...]
 """What a policy remembers of each row: tensors whose first dimension is the row."""

@@ -37,6 +37,8 @@ PLUGINS = load_plugins([])
 POLICIES: list[dict[str, Any]] = [
     {"name": "windowed"},
     {"name": "windowed", "cap": 0.5, "window": 2, "budget": 0.7},
+    {"name": "balanced"},
+    {"name": "balanced", "budget": 0.7, "doubt": 0.5},
     {"name": "capped"},
     {"name": "capped", "total": math.inf},
     {"name": "capped", "cap": 0.3, "total": 1.0},
@@ -118,7 +120,13 @@ def test_a_real_models_files_are_named_by_their_digests() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "sampled"),
-    [("windowed", "window"), ("capped", "path"), ("anchored", "mean"), ("minimum", "none")],
+    [
+        ("windowed", "window"),
+        ("balanced", "passage"),
+        ("capped", "path"),
+        ("anchored", "mean"),
+        ("minimum", "none"),
+    ],
 )
 def test_a_greedy_answer_claims_nothing(policy: str, sampled: str) -> None:
     greedy = toys(policy).generate("x", few(temperature=0))[0].certificate
@@ -361,6 +369,7 @@ def test_figures_that_do_not_add_up_to_a_number_are_rejected(figures: tuple[str,
     [
         ("windowed", {"budget": 0.01}),
         ("windowed", {"cap": 0.01}),
+        ("balanced", {"budget": 0.01}),
         ("capped", {"total": 0.01}),
         ("anchored", {"budget": 1e-4}),
     ],
