@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from purify_plugins.bench.counting import Counting
 from purify_plugins.bench.designs import Naive, Task, Walking, Watch, designs
 from purify_plugins.bench.models import Models, batches, load
 from purify_plugins.bench.race import lap, rotated, spread
-from purify_plugins.bench.settings import Settings
+from purify_plugins.bench.settings import CLOCKS, Settings
 from purify_plugins.bench.vocabulary import vocabulary_work
 from purify_plugins.bench.widen import widen
 from purify_plugins.decode.lockstep import lockstep
@@ -79,6 +80,15 @@ def test_a_design_that_writes_too_little_is_not_compared() -> None:
         lap(lambda task, watch: [[1, 2, 3]], "lazy", 0, Task([(1,)], 5, 0.0))
 
 
+def test_time_that_is_computed_does_not_pass_while_asleep() -> None:
+    def lazy(task: Task, watch: Watch) -> list[list[int]]:
+        time.sleep(0.2)
+        return [[0] * task.tokens]
+
+    wall, cpu = (lap(lazy, "lazy", 0, Task([(1,)], 5, 0.0), CLOCKS[name]).seconds for name in ("wall", "cpu"))
+    assert cpu < 0.1 < 0.2 <= wall
+
+
 def test_everybody_begins_in_turn() -> None:
     assert [rotated(["a", "b", "c"], turn) for turn in range(4)] == [
         ["a", "b", "c"],
@@ -130,7 +140,8 @@ def test_the_command_prints_one_object(measured: dict[str, Any]) -> None:
 
 
 def test_a_batch_has_no_assisted_generation() -> None:
-    found = json.loads(run("--json", "--no-extras", "--batch", "2", "--set", "alpha=0.3"))
+    found = json.loads(run("--json", "--no-extras", "--batch", "2", "--set", "alpha=0.3", "--clock", "cpu"))
+    assert found["clock"] == "cpu"
     assert found["policy"]["alpha"] == 0.3
     assert found["greedy"]["speculative_vs_assisted"] is None
     assert found["greedy"]["speculative_vs_llm"] > 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ Tokens = Annotated[int, typer.Option(min=2, help="Tokens of each answer.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds; medians and quartiles are over these.")]
 Prompts = Annotated[int, typer.Option(min=1, help="Answers a round by each design, at least.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads for torch; as many as it likes otherwise.")]
+Clock = Annotated[
+    Literal["wall", "cpu"],
+    typer.Option(help="Time that passes, or that is computed: on a busy machine cpu, with --threads 1."),
+]
 Sweep = Annotated[bool, typer.Option("--sweep", help="Fixed draft lengths too, beside the adaptive one.")]
 Extras = Annotated[bool, typer.Option(help="Memory, and the work that grows with the vocabulary.")]
 Write = Annotated[
@@ -42,6 +46,7 @@ def bench(
     rounds: Rounds = 5,
     prompts: Prompts = 4,
     threads: Threads = None,
+    clock: Clock = "wall",
     sweep: Sweep = False,
     extras: Extras = True,
     write: Write = None,
@@ -55,7 +60,7 @@ def bench(
 
     hush()
     parameters = dict(map(key_value, fields or ()))
-    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads)
+    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock)
     with progress() as tell:
         found = run_bench(settings, tell, sweeping=sweep, extras=extras)
     if write:

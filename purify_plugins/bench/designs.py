@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from purify_plugins.bench.counting import Counting
 from purify_plugins.bench.models import Ids, Models, padded
 from purify_plugins.bench.naive import NaiveFusion, is_memoryless
+from purify_plugins.bench.settings import Clock
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.types import Sampling
@@ -26,13 +27,18 @@ class Task(NamedTuple):
 class Watch:
     """Notes when the first token was there; to `generate`, a stopping criterion that never stops."""
 
-    def __init__(self) -> None:
-        self.began = perf_counter()
+    def __init__(self, clock: Clock = perf_counter) -> None:
+        self.clock, self.began = clock, clock()
         self.first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was started."""
+        return self.clock() - self.began
 
     def __call__(self, *_: Any, **__: Any) -> bool:
         if self.first is None:
-            self.first = perf_counter() - self.began
+            self.first = self.seconds
         return False
 
 

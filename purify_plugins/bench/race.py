@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from purify_plugins.bench.designs import Design, Task, Watch
 from purify_plugins.bench.models import Ids
-from purify_plugins.bench.settings import Tell
+from purify_plugins.bench.settings import Clock, Tell
 from purify_plugins.errors import PurifyError
 
 
@@ -37,6 +37,7 @@ def race(
     tokens: int,
     temperature: float,
     tell: Tell,
+    clock: Clock = perf_counter,
 ) -> Laps:
     """Run every design on every batch; who begins changes from batch to batch."""
     laps: dict[str, list[Lap]] = {name: [] for name in designs}
@@ -45,7 +46,8 @@ def race(
         for batch in batches:
             for name in rotated(list(designs), turn):
                 tell(f"round {at + 1}: {name}")
-                laps[name].append(lap(designs[name], name, at, Task(batch, tokens, temperature)))
+                task = Task(batch, tokens, temperature)
+                laps[name].append(lap(designs[name], name, at, task, clock))
             turn += 1
     return laps
 
@@ -56,11 +58,11 @@ def rotated(names: Sequence[str], turn: int) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
-def lap(design: Design, name: str, number: int, task: Task) -> Lap:
+def lap(design: Design, name: str, number: int, task: Task, clock: Clock = perf_counter) -> Lap:
     """Time one design on one batch. Raises PurifyError unless it wrote exactly what was asked."""
-    watch = Watch()
+    watch = Watch(clock)
     answers = design(task, watch)
-    seconds = perf_counter() - watch.began
+    seconds = watch.seconds
     lengths = {len(answer) for answer in answers}
     if lengths != {task.tokens}:
         written = f"{name} wrote {sorted(lengths)} tokens instead of {task.tokens}"

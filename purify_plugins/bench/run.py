@@ -12,7 +12,7 @@ from purify_plugins.bench.designs import Design, Task, Walking, designs
 from purify_plugins.bench.models import Models, batches, load
 from purify_plugins.bench.peer import peer
 from purify_plugins.bench.race import Laps, Spread, by_round, faster, first_token, race, warm
-from purify_plugins.bench.settings import MODES, Settings, Tell, silent
+from purify_plugins.bench.settings import CLOCKS, MODES, Settings, Tell, silent
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugins import Plugins, load_plugins
 
@@ -63,12 +63,12 @@ def run_bench(
         crowd = contenders(settings, models, plugins)
         found = _facts(settings, models, crowd)
         [first, *_] = next(batches(models, settings))
-        found["cost_ratio"] = cost_ratio(models, first)
+        found["cost_ratio"] = cost_ratio(models, first, CLOCKS[settings.clock])
         for mode in MODES:
             found[mode] = _mode(settings, models, crowd, mode, tell)
         found["sweep"] = _sweep(settings, models, plugins, tell) if sweeping else None
     ours = [name for name in crowd.designs if not name.startswith("anchored")]
-    found["vocabulary"] = vocabulary_work(plugins, tell) if extras else None
+    found["vocabulary"] = vocabulary_work(plugins, tell, clock=CLOCKS[settings.clock]) if extras else None
     found["memory"] = memory(settings, ours, tell) if extras else None
     return found
 
@@ -119,8 +119,8 @@ def _run(
     warm(crowd, Task(first, settings.tokens, MODES[mode]))
     for purifier in purifiers:
         purifier.counts[mode == "greedy"].reset()
-    rounds = batches(models, settings)
-    return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"))
+    rounds, clock = batches(models, settings), CLOCKS[settings.clock]
+    return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock)
 
 
 def ratios(laps: Laps) -> dict[str, Any]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter, process_time
 from typing import Any
 
 MODES = {"greedy": 0.0, "sampled": 1.0}
 """How tokens are chosen, and the temperature that says so."""
+
+Clock = Callable[[], float]
+
+CLOCKS: Mapping[str, Clock] = {"wall": perf_counter, "cpu": process_time}
+"""What seconds are: time that passes, or time that this process computes."""
 
 POLICIES = ("geometric", "windowed")
 """Whose work on vocabularies of every size is timed."""
@@ -35,6 +41,8 @@ class Settings:
     """Answers a round, at least; a batch is never split."""
     threads: int | None = None
     """None: as many as torch likes."""
+    clock: str = "wall"
+    """One of CLOCKS; on a machine that others use too, "cpu", and one thread."""
 
     @property
     def title(self) -> str:

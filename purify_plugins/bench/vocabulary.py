@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from purify_plugins.bench.settings import POLICIES, Tell, silent
+from purify_plugins.bench.settings import POLICIES, Clock, Tell, silent
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling, ScoredPrompt, Vocabulary
@@ -30,19 +30,21 @@ STEPS = 40
 PROMPT = tuple(range(1, 9))
 
 
-def vocabulary_work(plugins: Plugins, tell: Tell = silent, steps: int = STEPS) -> dict[str, Any]:
+def vocabulary_work(
+    plugins: Plugins, tell: Tell = silent, steps: int = STEPS, clock: Clock = perf_counter
+) -> dict[str, Any]:
     """Milliseconds a token for every size, policy and way of choosing, on one core."""
     with threads(1):
-        return {name: _size(plugins, name, size, tell, steps) for name, size in SIZES.items()}
+        return {name: _size(plugins, name, size, tell, steps, clock) for name, size in SIZES.items()}
 
 
-def _size(plugins: Plugins, name: str, size: int, tell: Tell, steps: int) -> dict[str, Any]:
+def _size(plugins: Plugins, name: str, size: int, tell: Tell, steps: int, clock: Clock) -> dict[str, Any]:
     tell(f"choosing among {name} tokens")
     llm, slm = (Played(size, zipf(size, seed)) for seed in (1, 2))
-    found: dict[str, Any] = {"floor_ms": 1e3 * floor(llm.rows, slm.rows)}
+    found: dict[str, Any] = {"floor_ms": 1e3 * floor(llm.rows, slm.rows, clock)}
     for policy in POLICIES:
         purifier = Purifier(llm, slm, plugins.policy(policy), plugins=plugins)
-        times = {mode: seconds(purifier, draw, steps) for mode, draw in draws(steps).items()}
+        times = {mode: seconds(purifier, draw, steps, clock) for mode, draw in draws(steps).items()}
         found[policy] = {f"{mode}_ms": 1e3 * time for mode, time in times.items()}
     return found
 
@@ -56,22 +58,22 @@ def draws(steps: int) -> Mapping[str, Sampling]:
     }
 
 
-def seconds(purifier: Purifier, sampling: Sampling, steps: int) -> float:
+def seconds(purifier: Purifier, sampling: Sampling, steps: int, clock: Clock) -> float:
     """The median time from one token to the next."""
     walk = lockstep(purifier, [PROMPT], sampling)
-    moments = [perf_counter() for _ in walk]
+    moments = [clock() for _ in walk]
     times = [after - before for before, after in pairwise(moments)]
     return median(times[steps // 4 :])
 
 
-def floor(llm: Sequence[Tensor], slm: Sequence[Tensor]) -> float:
+def floor(llm: Sequence[Tensor], slm: Sequence[Tensor], clock: Clock) -> float:
     """The median time to read one row of each once."""
     times = []
     for left, right in list(zip(llm, slm, strict=True)) * 5:
-        began = perf_counter()
+        began = clock()
         left.sum()
         right.sum()
-        times.append(perf_counter() - began)
+        times.append(clock() - began)
     return median(times)
 
 

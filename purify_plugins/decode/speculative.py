@@ -124,18 +124,21 @@ class Walk:
 
     def _verify(self, draft: Draft) -> list[Column]:
         """Walk along the draft until every row has refused a token or got one more."""
-        going = torch.tensor(self.batch.going, device=self.device)
+        going = self.batch.going
         columns: list[Column] = []
         for at, guess in enumerate([*draft.tokens, None]):
             rows = self._fuse(draft, at)
-            wanted = going.tolist()
-            rows.require(wanted)
-            tokens, kept = self._decide(rows, guess, wanted)
-            columns.append(_where(going, record(rows, tokens, self.greedy)))
+            rows.require(going)
+            tokens, kept = self._decide(rows, guess, going)
+            thoughts = zip(record(rows, tokens, self.greedy), going, strict=True)
+            columns.append([thought if goes else None for thought, goes in thoughts])
             if self.state:
-                self.state = choose(going, forward(self.policy, self.state, tokens, rows), self.state)
-            going = going & kept
-            if not going.any():
+                moved = forward(self.policy, self.state, tokens, rows)
+                self.state = choose(torch.tensor(going, device=self.device), moved, self.state)
+            before, going = going, [goes and keep for goes, keep in zip(going, kept.tolist(), strict=True)]
+            if guess is not None:
+                self.pace.saw(sum(before), sum(going))
+            if not any(going):
                 break
         return columns
 
@@ -152,11 +155,8 @@ class Walk:
             return tokens, torch.zeros_like(tokens, dtype=torch.bool)
         if self.greedy:
             tokens = rows.draw(self.batch.dice)
-            kept = tokens == guess[:, 0]
-        else:
-            tokens, kept = accept(rows, guess[:, 0], self.batch.dice, going)
-        self.pace.saw(sum(going), int(kept[going].sum()))
-        return tokens, kept
+            return tokens, tokens == guess[:, 0]
+        return accept(rows, guess[:, 0], self.batch.dice, going)
 
 
 def accept(rows: Rows, guess: Tensor, dice: Dice, going: list[bool]) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,3 @@ def accept(rows: Rows, guess: Tensor, dice: Dice, going: list[bool]) -> tuple[Te
         other = pick(rows.excess()[refused], [dice.uniform(row) for row in refused])
         guess = guess.index_copy(0, torch.tensor(refused, device=guess.device), rows.named(other))
     return guess, torch.tensor(kept, device=guess.device)
-
-
-def _where(going: Tensor, thoughts: Sequence[Token]) -> Column:
-    return [thought if goes else None for thought, goes in zip(thoughts, going.tolist(), strict=True)]
