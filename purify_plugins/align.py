@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from purify_plugins.errors import PromptError, VocabularyError
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.errors import PromptError
+from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from purify_plugins.bridge.choose import Alignment, Fidelity
+
 Name = tuple[str | bytes, int]
 """What a token is called in every vocabulary: its control name or its bytes, and which such token it is."""
 
 
-def align(llm: LogitSource, slm: LogitSource) -> tuple[LogitSource, LogitSource]:
+def align(
+    llm: LogitSource, slm: LogitSource, alignment: Alignment = "auto", fidelity: Fidelity = "default"
+) -> tuple[LogitSource, LogitSource]:
     """Both models in one vocabulary: the SLM's ids, control tokens and ends, less what the LLM lacks.
 
     Either model may lack only added and control tokens of the other; the mass given to those is left
-    out of its rows. The LLM's ends are the SLM's, whatever token each ends with. Raises
-    VocabularyError when ordinary tokens differ.
+    out of its rows. The LLM's ends are the SLM's, whatever token each ends with. When ordinary tokens
+    differ, or `alignment` is not "auto", both are presented in smaller symbols that they share; see
+    `purify_plugins.bridge`. Raises VocabularyError when they share too few.
     """
     theirs, ours = llm.vocabulary, slm.vocabulary
-    if theirs.fingerprint == ours.fingerprint:
+    if alignment == "auto" and theirs.fingerprint == ours.fingerprint:
         return llm, slm
     found = _counterparts(theirs, ours)
-    _require_one_language(theirs, ours, found)
+    if alignment != "auto" or not _one_language(theirs, ours, found):
+        from purify_plugins.bridge.choose import bridge
+
+        return bridge(llm, slm, alignment, fidelity)
     kept = tuple(index for index, own in enumerate(found) if own >= 0 or index in ours.eos)
     shared = ours if len(kept) == len(ours) else _restrict(ours, kept)
     columns = tuple(found[index] for index in kept)
@@ -55,16 +63,10 @@ def _names(vocabulary: Vocabulary) -> Iterator[tuple[int, Name]]:
         seen[name] = seen.get(name, 0) + 1
 
 
-def _require_one_language(theirs: Vocabulary, ours: Vocabulary, found: Sequence[int]) -> None:
-    """Refuse two vocabularies unless each has every ordinary token of the other."""
-    known = set(found) - {-1}
+def _one_language(theirs: Vocabulary, ours: Vocabulary, found: Sequence[int]) -> bool:
+    """Whether each vocabulary has every ordinary token of the other."""
     missing = {index for index, own in enumerate(found) if own < 0}
-    if _ordinary(ours) & missing or _ordinary(theirs) - known:
-        raise VocabularyError(
-            f"the LLM's vocabulary {theirs.name!r} has {len(theirs)} tokens and the SLM's {ours.name!r} "
-            f"{len(ours)}, of which they share {len(known)}; fusing across tokenizers is not supported yet "
-            "by this version (issue: cross-tokenizer bridge), so choose an SLM with the LLM's own tokenizer"
-        )
+    return not (_ordinary(ours) & missing or _ordinary(theirs) - set(found))
 
 
 def _ordinary(vocabulary: Vocabulary) -> set[int]:
@@ -135,6 +137,11 @@ class Remapped:
     def parameters(self) -> int | None:
         """How many numbers the model has, where the source knows."""
         return getattr(self.source, "parameters", None)
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the model's server can do, where it has one."""
+        return getattr(self.source, "capabilities", None)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
         """Read the prompts, token ids being shared ones; the first token's logits, (rows, V)."""
@@ -208,7 +215,14 @@ class RemappedSession:
         rows = logits.index_select(-1, columns).index_fill_(-1, silent, float("-inf"))
         for index, ids in ends:
             rows[..., index] = logits.index_select(-1, ids).float().logsumexp(-1)
-        return rows
+        return _with_rest(rows, logits[..., len(self._source.source.vocabulary) :])
+
+    def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
+        """The server's draft in shared ids, up to a token that the models do not share."""
+        drafts: list[list[int]] = self._session.read_ahead(limit, live)  # type: ignore[attr-defined]  # asked for by who knows that it streams
+        shared = [[self._source.shared.get(token, -1) for token in draft] for draft in drafts]
+        length = min(draft.index(-1) if -1 in draft else len(draft) for draft in shared)
+        return [draft[:length] for draft in shared]
 
     def rewind(self, lengths: Tensor) -> None:
         self._session.rewind(lengths)
@@ -222,3 +236,10 @@ class RemappedSession:
 
     def __exit__(self, *exc: object) -> None:
         self._session.__exit__(*exc)
+
+
+def _with_rest(rows: Tensor, rest: Tensor) -> Tensor:
+    """Rows (..., V) and the last column that partial ones have, (..., 0 or 1)."""
+    import torch
+
+    return torch.cat([rows, rest], dim=-1) if rest.shape[-1] else rows

@@ -53,10 +53,21 @@ class Config(BaseModel):
         ),
     ] = "refuse"
     walk: Annotated[
-        Literal["speculative", "lockstep"],
-        Field(description="How answers are written; both draw by the same law, and speculation is faster."),
-    ] = "speculative"
+        Literal["auto", "speculative", "readahead", "lockstep"],
+        Field(
+            description="How answers are written, all by one law: `lockstep` token by token, `speculative` "
+            "from the SLM's drafts, `readahead` from a server's; `auto` takes what the LLM can do."
+        ),
+    ] = "auto"
     batch_size: Annotated[int, Field(ge=1, description="Prompts of one call decoded together.")] = 32
+    alignment: Annotated[
+        Literal["auto", "bytes", "common_tokens"],
+        Field(description="The alphabet two tokenizers meet in; see [tokenizers](tokenizers.md)."),
+    ] = "auto"
+    fidelity: Annotated[
+        Literal["exact", "default", "fast"],
+        Field(description="How closely a model is followed in symbols smaller than its tokens."),
+    ] = "default"
 
 
 def read_config(path: str | Path | None = None) -> Config:
@@ -155,6 +166,8 @@ def build(config: Config, kind: type[P]) -> P:
         on_llm_failure=config.on_llm_failure,
         batch_size=config.batch_size,
         walk=config.walk,
+        alignment=config.alignment,
+        fidelity=config.fidelity,
         plugins=plugins,
     )
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
+from purify_plugins.bridge.choose import EPS
 from purify_plugins.config import Config, build, check_config, find_config, read_config, sampling, secrets
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource
 from tests.strangers import Install, install
 from tests.toys import AB, pair
@@ -52,6 +53,7 @@ OTHER: dict[str, Any] = {
     "on_llm_failure": "refuse",
     "batch_size": 3,
     "walk": "lockstep",
+    "alignment": "bytes",
 }
 """For every key of the configuration, another value."""
 
@@ -72,12 +74,19 @@ def observed(table: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("key", list(Config.model_fields))
+@pytest.mark.parametrize("key", sorted({*Config.model_fields} - {"fidelity"}))
 def test_every_key_has_an_effect(install: Install, key: str) -> None:
     install("toy-plugin", TOY)
     before = observed(BASE)
     assert before == observed(BASE)
     assert observed({**BASE, key: OTHER[key]}) != before
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "default", "fast"])
+def test_fidelity_has_an_effect_between_two_tokenizers(fidelity: str) -> None:
+    models = {"llm": {"model": str(SLM)}, "slm": {"model": str(SLM_1024)}}
+    purifier = build(check_config({**models, "fidelity": fidelity}), Purifier)
+    assert purifier.slm.identity()["alphabet"] == {"kind": "bytes", "eps": EPS[fidelity]}
 
 
 CHANGED: dict[str, Any] = {
@@ -214,7 +223,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("", "{file}: [llm] is missing"),
         ("llm = 3\n[slm]\n", "{file}: llm: Input should be a valid dictionary"),
         ("polcy = 3\n", "{file}: unknown key 'polcy'; did you mean 'policy'?"),
-        ("[tool.purify]\n", "{file}: unknown key 'tool'; there is 'batch_size', 'llm', 'on_llm_failure', "),
+        (
+            "[tool.purify]\n",
+            "{file}: unknown key 'tool'; there is 'alignment', 'batch_size', ",
+        ),
         ("batch_size = 0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be greater than or equal to 1"),
         ("batch_size = 2.0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be a valid integer"),
         (

@@ -50,14 +50,19 @@ class Batch:
         self.live.difference_update(rows or ())
 
     @property
+    def going(self) -> list[bool]:
+        """Which rows want another token."""
+        return [row in self.live for row in range(len(self.answers))]
+
+    @property
     def room(self) -> int:
         """How many more tokens some live row may get."""
         return max(self.limits[row] - len(self.answers[row]) for row in self.live)
 
 
 def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[int]:
-    """How many tokens each row may get: `max_tokens`, or what a model's context leaves."""
-    limits = [sampling.max_tokens] * len(pair.prompts)
+    """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
+    limits = [round(sampling.max_tokens * purifier.vocabulary.per_token)] * len(pair.prompts)
     for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
         if session is not None and source.context_length is not None:
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]

@@ -19,6 +19,8 @@ LLM = HOME / "llm"
 """The contaminated model: 3.0 million parameters."""
 SLM = HOME / "slm"
 """The clean model: 0.9 million parameters."""
+SLM_1024 = HOME / "slm-1024"
+"""The clean model with a tokenizer of its own, of 1024 tokens: 0.7 million parameters."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
@@ -48,6 +48,10 @@ class Anchored:
     @property
     def lookback(self) -> int:
         return sys.maxsize if self.prefix_debt else 0
+
+    def in_symbols(self, per_token: float) -> Self:
+        """The same allowance per token, shared out over its `per_token` symbols."""
+        return replace(self, budget=self.budget / per_token)
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget, after every one of them."""

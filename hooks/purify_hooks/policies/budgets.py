@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
@@ -45,6 +45,10 @@ class Windowed:
     @property
     def lookback(self) -> int:
         return self.window - 1
+
+    def in_symbols(self, per_token: float) -> Self:
+        """The same stretch of text in symbols of which a token has `per_token`."""
+        return replace(self, window=round(self.window * per_token))
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget."""

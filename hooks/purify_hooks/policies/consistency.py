@@ -64,6 +64,10 @@ class Consistency:
         bind: Callable[[Vocabulary], Any] | None = getattr(self.policy, "bind", None)
         return replace(self, policy=bind(vocabulary)) if bind else self
 
+    def in_symbols(self, per_token: float) -> Self:
+        counted: Callable[[float], Any] | None = getattr(self.policy, "in_symbols", None)
+        return replace(self, policy=counted(per_token)) if counted else self
+
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep the inner policy's budget."""
         inner: Callable[[Sequence[Token]], bool] | None = getattr(self.policy, "holds", None)

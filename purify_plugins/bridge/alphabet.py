@@ -1,0 +1,134 @@
+"""The symbols two models have in common: bytes, or whole tokens that both spell alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from purify_plugins.types import Vocabulary
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+
+    Array = ndarray[Any, Any]
+
+Kind = Literal["bytes", "common tokens"]
+
+
+@dataclass(frozen=True, eq=False)
+class Alphabet:
+    """Symbols 0 … n - 1, each a run of bytes, and the end of the text, which is symbol n.
+
+    `per_token` is how many of them one of the LLM's tokens comes to, on average.
+    """
+
+    kind: Kind
+    symbols: tuple[bytes, ...]
+    per_token: float = 1.0
+
+    @property
+    def end(self) -> int:
+        return len(self.symbols)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The alphabet as a vocabulary: what the walks, policies and certificates see."""
+        end = self.end
+        control = {end: "<end>"}
+        return Vocabulary(
+            (*self.symbols, b""), frozenset({end}), control, frozenset({end}), self.kind, self.per_token
+        )
+
+    @cached_property
+    def numbers(self) -> dict[bytes, int]:
+        """Each symbol's number."""
+        return {symbol: index for index, symbol in enumerate(self.symbols)}
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self.symbols))
+
+    def spell(self, text: bytes) -> tuple[int, ...] | None:
+        """The symbols of a text, always the longest that fits; None where none does."""
+        if self._longest == 1 and len(self.symbols) == 256:
+            return tuple(text)
+        found, at = [], 0
+        while at < len(text):
+            sizes = range(min(self._longest, len(text) - at), 0, -1)
+            size = next((size for size in sizes if text[at : at + size] in self.numbers), 0)
+            if not size:
+                return None
+            found.append(self.numbers[text[at : at + size]])
+            at += size
+        return tuple(found)
+
+    @cached_property
+    def characters(self) -> Array:
+        """(states, n) where in a UTF-8 character a symbol leads from each place; -1: nowhere valid."""
+        import numpy
+
+        after = numpy.empty((len(STATES), len(self.symbols)), dtype=numpy.int8)
+        for state in range(len(STATES)):
+            after[state] = [_through(state, symbol) for symbol in self.symbols]
+        return after
+
+    @cached_property
+    def allowed(self) -> Array:
+        """(states, n + 1) bool: what may come next; a text ends only between two characters."""
+        import numpy
+
+        between = numpy.arange(len(STATES)) == 0
+        return numpy.concatenate([self.characters >= 0, between[:, None]], axis=1)
+
+
+def every_byte(per_token: float = 1.0) -> Alphabet:
+    """The alphabet every tokenizer's tokens can be spelled in, if they can be spelled at all."""
+    return Alphabet("bytes", tuple(bytes([byte]) for byte in range(256)), per_token)
+
+
+def shared_tokens(one: Vocabulary, other: Vocabulary, per_token: float = 1.0) -> Alphabet:
+    """Every run of bytes that is an ordinary token of both."""
+    return Alphabet("common tokens", tuple(sorted(texts(one) & texts(other))), per_token)
+
+
+def texts(vocabulary: Vocabulary) -> set[bytes]:
+    """What a vocabulary's ordinary tokens spell."""
+    silent = vocabulary.control.keys() | vocabulary.eos
+    return {token for index, token in enumerate(vocabulary.tokens) if token and index not in silent}
+
+
+def _range(low: int, high: int) -> Iterable[int]:
+    return range(low, high + 1)
+
+
+STATES: tuple[dict[int, int], ...] = (
+    {  # between characters (Unicode 15, table 3-7)
+        **dict.fromkeys(_range(0x00, 0x7F), 0),
+        **dict.fromkeys(_range(0xC2, 0xDF), 1),
+        0xE0: 2,
+        **dict.fromkeys(_range(0xE1, 0xEC), 3),
+        0xED: 4,
+        **dict.fromkeys(_range(0xEE, 0xEF), 3),
+        0xF0: 5,
+        **dict.fromkeys(_range(0xF1, 0xF3), 6),
+        0xF4: 7,
+    },
+    dict.fromkeys(_range(0x80, 0xBF), 0),  # one more byte
+    dict.fromkeys(_range(0xA0, 0xBF), 1),  # after E0
+    dict.fromkeys(_range(0x80, 0xBF), 1),  # two more
+    dict.fromkeys(_range(0x80, 0x9F), 1),  # after ED: no surrogates
+    dict.fromkeys(_range(0x90, 0xBF), 3),  # after F0
+    dict.fromkeys(_range(0x80, 0xBF), 3),  # three more
+    dict.fromkeys(_range(0x80, 0x8F), 3),  # after F4: nothing past U+10FFFF
+)
+"""For each place in a UTF-8 character, the bytes that may come and where they lead."""
+
+
+def _through(state: int, symbol: bytes) -> int:
+    for byte in symbol:
+        state = STATES[state].get(byte, -1)
+        if state < 0:
+            return -1
+    return state

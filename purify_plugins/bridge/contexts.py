@@ -1,0 +1,147 @@
+"""What a model has been asked: a tree of token runs, read through one linear KV cache per row."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from torch import Tensor
+
+    from purify_plugins.bridge.table import Table
+    from purify_plugins.types import Session
+
+REMEMBERED = 256
+"""Distributions kept for each row; older ones are asked for again if anybody comes back to them."""
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What the model says after some tokens.
+
+    `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` the end's; together 1.
+    `first` are the masses of the symbols the next token may begin with, `masked` what the model gave
+    to control tokens.
+    """
+
+    tokens: ndarray[Any, Any]
+    end: float
+    first: ndarray[Any, Any]
+    masked: float
+
+
+class Context:
+    """A run of the model's own tokens after the prompt; the same run is always the same object."""
+
+    __slots__ = ("_children", "length", "opinion", "parent", "token")
+
+    def __init__(self, parent: Context | None = None, token: int = -1) -> None:
+        self.parent, self.token = parent, token
+        self.length: int = 0 if parent is None else parent.length + 1
+        self.opinion: Opinion | None = None
+        self._children: dict[int, Context] = {}
+
+    def then(self, token: int) -> Context:
+        """This run and one more token."""
+        if token not in self._children:
+            self._children[token] = Context(self, token)
+        return self._children[token]
+
+    def back(self, length: int) -> Context:
+        """The first `length` tokens of this run."""
+        at = self
+        while at.length > length and at.parent is not None:
+            at = at.parent
+        return at
+
+    def after(self, other: Context) -> list[Context]:
+        """The contexts from `other`, which begins this one, up to this one."""
+        path: list[Context] = []
+        at: Context | None = self
+        while at is not None and at is not other:
+            path.append(at)
+            at = at.parent
+        return path[::-1]
+
+
+def common(one: Context, other: Context) -> Context:
+    """The longest run both begin with."""
+    length = min(one.length, other.length)
+    one, other = one.back(length), other.back(length)
+    while one is not other and one.parent is not None and other.parent is not None:
+        one, other = one.parent, other.parent
+    return one
+
+
+class Reader:
+    """Asks a session about contexts; rows of a batch that want something are asked together.
+
+    `calls` counts passes of the model. Each row's cache holds one context at a time: to read another
+    it goes back to what the two have in common.
+    """
+
+    def __init__(self, session: Session, table: Table, rows: int) -> None:
+        self.session, self.table = session, table
+        self.roots = [Context() for _ in range(rows)]
+        self.calls = 0
+        self._at = list(self.roots)
+        self._cached = [0] * rows
+        self._remembered: list[deque[Context]] = [deque() for _ in range(rows)]
+
+    def note(self, row: int, context: Context, logits: Tensor) -> None:
+        """Keep what the model said (V,) after a context."""
+        tokens, end, masked = self.table.read(logits)
+        context.opinion = Opinion(tokens, end, self.table.root.mass(tokens), masked)
+        kept = self._remembered[row]
+        kept.append(context)
+        if len(kept) > REMEMBERED:
+            kept.popleft().opinion = None
+
+    def read(self, wanted: Sequence[Sequence[Context]]) -> None:
+        """Ask for the contexts each row wants and does not have; one of every row in each pass."""
+        for turn in _turns(wanted):
+            self._pass(
+                [context if context is not None and context.opinion is None else None for context in turn]
+            )
+
+    def _pass(self, turn: Sequence[Context | None]) -> None:
+        import torch
+
+        if not any(turn):
+            return
+        paths = [self._rewound(row, context) for row, context in enumerate(turn)]
+        kept = [at.length for at in self._at]
+        if kept != self._cached:
+            self.session.rewind(torch.tensor(kept))
+        width = max(map(len, paths))
+        tokens = [[*(each.token for each in path), *[0] * (width - len(path))] for path in paths]
+        logits = self.session.extend(torch.tensor(tokens))
+        self.calls += 1
+        for row, path in enumerate(paths):
+            for place, context in enumerate(path):
+                if context.opinion is None:
+                    self.note(row, context, logits[row, place])
+            self._at[row] = path[-1] if path else self._at[row]
+            self._cached[row] = kept[row] + width
+
+    def _rewound(self, row: int, context: Context | None) -> list[Context]:
+        """Step back to what a row's cache and `context` share; what must be read from there.
+
+        A context that was read once and forgotten is read again with its last token.
+        """
+        if context is None:
+            return []
+        shared = common(self._at[row], context)
+        if shared is context and context.parent is not None:
+            shared = context.parent
+        self._at[row] = shared
+        return context.after(shared)
+
+
+def _turns(wanted: Sequence[Sequence[Context]]) -> Iterator[list[Context | None]]:
+    """The n-th wish of every row, for each n."""
+    for at in range(max(map(len, wanted), default=0)):
+        yield [row[at] if at < len(row) else None for row in wanted]

@@ -1,0 +1,216 @@
+"""A model presented in an alphabet that is not its own: a source itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from purify_plugins.bridge.alphabet import Alphabet
+from purify_plugins.bridge.beam import Beam
+from purify_plugins.bridge.contexts import Context, Reader
+from purify_plugins.bridge.table import Table
+from purify_plugins.errors import PromptError
+from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REOPENED = 8
+"""Symbols at the end of a text prompt that are read in every way: a token there may end in the answer."""
+SCORED = 64
+"""The most symbols of a prompt that are scored, for policies that look back."""
+
+
+class Cut(NamedTuple):
+    """A prompt's own tokens that are read as they are, those that are only text, and their symbols."""
+
+    kept: tuple[int, ...]
+    tail: tuple[int, ...]
+    symbols: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The prompt in the ids that `Bridged` reads."""
+        return (*(-2 - token for token in self.kept), *self.symbols)
+
+
+@dataclass(frozen=True, eq=False)
+class Bridged:
+    """A source in the symbols of an alphabet.
+
+    At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a
+    prompt of ids, id -2 - i is the source's own token i; the symbols may only follow those.
+    """
+
+    source: LogitSource
+    alphabet: Alphabet
+    eps: float = 1e-3
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.alphabet.vocabulary
+
+    @property
+    def context_length(self) -> int | None:
+        return self.source.context_length
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers the model has, where the source knows."""
+        return getattr(self.source, "parameters", None)
+
+    def identity(self) -> Mapping[str, Any]:
+        """The source's own, and how it was presented."""
+        return {**self.source.identity(), "alphabet": {"kind": self.alphabet.kind, "eps": self.eps}}
+
+    @cached_property
+    def table(self) -> Table:
+        return Table(self.source.vocabulary, self.alphabet)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[BridgedSession, Tensor]:
+        """Read the prompts, their last bytes in every way their tokens may spell them."""
+        scored = min(scored, SCORED)
+        cuts = [self.cut(prompt, scored) for prompt in prompts]
+        session, logits = self.source.open([cut.kept for cut in cuts])
+        bridged = BridgedSession(session, logits, self, cuts, scored)
+        return bridged, bridged.rows()
+
+    def cut(self, prompt: Prompt, scored: int = 0) -> Cut:
+        """Where a prompt's tokens end and its text begins. Raises PromptError."""
+        if isinstance(prompt, tuple) and prompt and prompt[0] < -1:
+            return self._reread(prompt)
+        if isinstance(prompt, tuple):
+            prompt = self._text(prompt)
+        tokens, at, length = own_tokens(self.source, prompt), 0, 0
+        at = len(tokens)
+        while not isinstance(prompt, Chat) and at > 1 and length < max(REOPENED, scored):
+            symbols = self._symbols(tokens[at - 1])
+            if not symbols:
+                break
+            at, length = at - 1, length + len(symbols)
+        return self._cut(tokens[:at], tokens[at:])
+
+    def _cut(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> Cut:
+        return Cut(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
+
+    def _symbols(self, token: int) -> tuple[int, ...]:
+        """The symbols of an own token; none for one that is no text."""
+        vocabulary = self.source.vocabulary
+        silent = token in vocabulary.control or token in vocabulary.eos
+        return () if silent else self.alphabet.spell(vocabulary.tokens[token]) or ()
+
+    def _reread(self, prompt: tuple[int, ...]) -> Cut:
+        kept = tuple(-2 - token for token in prompt if token < -1)
+        symbols = prompt[len(kept) :]
+        if min(symbols, default=0) < 0 or max(kept) >= len(self.source.vocabulary):
+            raise PromptError(
+                "the prompt's ids are not those of a prompt these models have read; give it as text"
+            )
+        self._text(symbols)
+        return Cut(kept, (), symbols)
+
+    def _text(self, symbols: tuple[int, ...]) -> str:
+        if strangers := [symbol for symbol in symbols if not 0 <= symbol < self.alphabet.end]:
+            raise PromptError(f"the prompt holds symbol {strangers[0]}, which is none; give it as text")
+        return self.vocabulary.spell(symbols).decode(errors="replace")
+
+
+def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
+    """A prompt's tokens as a source reads them."""
+    if hasattr(source, "encode"):
+        return tuple(source.encode(prompt))
+    session, _ = source.open([prompt])
+    with session:
+        return session.prompts[0].tokens
+
+
+class BridgedSession:
+    """An open batch in symbols; a beam for each row over one session in the model's own tokens.
+
+    `prompts` are, in the ids that `Bridged` reads, what the model was given.
+    """
+
+    def __init__(
+        self, session: Session, logits: Tensor, source: Bridged, cuts: Sequence[Cut], scored: int
+    ) -> None:
+        self._session = session
+        self.reader = Reader(session, source.table, len(cuts))
+        for row, root in enumerate(self.reader.roots):
+            self.reader.note(row, root, logits[row])
+        self.beams = [
+            Beam(source.table, source.alphabet, source.eps, root, self._asking(row))
+            for row, root in enumerate(self.reader.roots)
+        ]
+        self._foresee([cut.tail for cut in cuts])
+        self.prompts: Sequence[ScoredPrompt] = [
+            ScoredPrompt(
+                (*(-2 - token for token in cut.kept), *cut.symbols), _pushed(beam, cut.symbols, scored)
+            )
+            for beam, cut in zip(self.beams, cuts, strict=True)
+        ]
+
+    def _asking(self, row: int) -> Any:
+        def read(contexts: Sequence[Context]) -> None:
+            if contexts:
+                self.reader.read([contexts if at == row else [] for at in range(len(self.reader.roots))])
+
+        return read
+
+    def _foresee(self, tails: Sequence[Sequence[int]]) -> None:
+        """Read each row's tail as the prompt's own tokenizer spelled it, in one pass."""
+        ends = []
+        for root, tail in zip(self.reader.roots, tails, strict=True):
+            for token in tail:
+                root = root.then(token)
+            ends.append([root])
+        self.reader.read(ends)
+
+    def rows(self) -> Tensor:
+        """(rows, n + 1) logarithms of the masses of what may come next."""
+        import torch
+
+        self.reader.read([beam.wanted() for beam in self.beams])
+        masses = [torch.from_numpy(beam.row()) for beam in self.beams]
+        return torch.stack(masses).log()
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append (rows, n) symbols; (rows, n, symbols + 1) logits of what may come after each."""
+        import torch
+
+        symbols = tokens.tolist()
+        if tokens.shape[1] > 1:
+            guesses = [beam.guess(row) for beam, row in zip(self.beams, symbols, strict=True)]
+            self.reader.read([[guess] if guess else [] for guess in guesses])
+        return torch.stack([self._push(column) for column in zip(*symbols, strict=True)], dim=1)
+
+    def _push(self, column: Sequence[int]) -> Tensor:
+        for beam, symbol in zip(self.beams, column, strict=True):
+            beam.push(symbol)
+        return self.rows()
+
+    def rewind(self, lengths: Tensor) -> None:
+        for beam, length in zip(self.beams, lengths.tolist(), strict=True):
+            beam.rewind(length)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _pushed(beam: Beam, symbols: Sequence[int], scored: int) -> tuple[float, ...]:
+    """Push a prompt's symbols; the log-probabilities of the last `scored` of them."""
+    found = []
+    for symbol in symbols:
+        masses = beam.row()
+        found.append(math.log(masses[symbol] / masses.sum()) if masses[symbol] else -math.inf)
+        beam.push(symbol)
+    beam.begin()
+    return tuple(found[len(found) - min(scored, len(found)) :])
