@@ -312,7 +312,7 @@ def test_a_required_tool_is_called(trained: Served) -> None:
         event["choices"][0]["delta"]
         for event in trained.events("/v1/chat/completions", {**body, "stream": True})[:-1]
     ]
-    calls = [call for delta in deltas for call in delta["tool_calls"] or ()]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
     assert calls[0]["function"]["name"] == "weather"
     assert json.loads("".join(call["function"]["arguments"] for call in calls))["days"] in (1, 2)
 

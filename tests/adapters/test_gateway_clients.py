@@ -102,8 +102,8 @@ stopped = client.generate("hello", max_new_tokens=8, stop_sequences=[whole.gener
 assert stopped.details.finish_reason.value in ("stop_sequence", "length")
 assert stopped.generated_text.endswith(whole.generated_text[3])
 chat = client.chat([{"role": "user", "content": "hello"}], max_tokens=8, seed=1)
-chunks = list(client.chat([{"role": "user", "content": "hello"}], max_tokens=8, seed=1, stream=True))
-assert "".join(chunk.choices[0].delta.content for chunk in chunks) == chat.choices[0].message.content
+assert chat.choices[0].finish_reason == "length"
+assert chat.usage.completion_tokens == 8
 for wrong in ({"watermark": True}, {"best_of": 2, "do_sample": True}):
     try:
         client.generate("hello", **wrong)
@@ -117,7 +117,10 @@ print("driven")
 
 @pytest.mark.slow
 def test_the_old_client_drives_it_from_an_environment_of_its_own(served: Served, tmp_path: Path) -> None:
-    """text-generation 0.7.0 wants an older huggingface_hub, and imports requests without saying so."""
+    """text-generation 0.7.0 wants an older huggingface_hub, and imports requests without saying so.
+
+    Its streamed chat reads no TGI of version 3: it wants `tool_calls` in every delta, and JSON in `[DONE]`.
+    """
     venv.create(tmp_path / "old", with_pip=True)
     python = tmp_path / "old" / "bin" / "python"
     install = [python, "-m", "pip", "install", "-q", "text-generation==0.7.0", "requests"]
@@ -144,7 +147,7 @@ def test_a_fuzzer_of_the_openapi_document_finds_no_server_error(tmp_path: Path) 
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         assert served.post("/generate", {"inputs": "hello"}).status_code == 200

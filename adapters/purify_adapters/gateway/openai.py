@@ -148,8 +148,7 @@ def _delta(said: Said) -> Json:
         function = {"name": said.name, "arguments": said.arguments}
         call = {"index": said.index, "id": said.id or "", "type": "function", "function": function}
         return {"role": "assistant", "tool_calls": [call]}
-    text = said if isinstance(said, str) else ""
-    return {"role": "assistant", "content": text, "tool_calls": None}  # text-generation 0.7 misses the last
+    return {"role": "assistant", "content": said if isinstance(said, str) else ""}
 
 
 def failure(why: Rejected) -> Json:
