@@ -22,6 +22,7 @@ from purify_plugins.plugins import load_plugins
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+from tests.toys import real
 
 PAIR = ("--llm", str(LLM), "--slm", str(SLM))
 SHORT = ("--max-tokens", "8", "--seed", "1")
@@ -391,3 +392,68 @@ def test_an_altered_certificate_is_refused(certificate: Path) -> None:
 
 def test_another_slm_is_not_the_one_named(certificate: Path) -> None:
     refused(purify("verify", str(certificate), "--slm", str(LLM)), 1, "this is not the SLM")
+
+
+# purify serve
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `purify serve` would have served: the gateway's arguments and the configuration."""
+    found: list[Any] = []
+    monkeypatch.setattr(
+        "purify_adapters.gateway.app.Gateway.serve", lambda self, *where: found.append((self, where))
+    )
+    return found
+
+
+def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", "k")
+    limits = (
+        "--max-concurrent",
+        "3",
+        "--queue",
+        "2",
+        "--deadline",
+        "9",
+        "--certificates",
+        "5",
+        "--model-id",
+        "m",
+    )
+    where = ("--host", "0.0.0.0", "--port", "9999", "--api-key-env", "GATEWAY_KEY")
+    result = purify("serve", *PAIR, *limits, *where, "--on-upstream-failure", "slm", "--policy", "geometric")
+    assert result.exit_code == 0, result.output
+    [(gateway, address)] = served
+    settings = gateway.settings
+    assert address == ("0.0.0.0", 9999)
+    assert (settings.max_concurrent, settings.queue, settings.deadline) == (3, 2, 9.0)
+    assert (settings.certificates, settings.model_id, settings.api_key) == (5, "m", "k")
+    assert gateway.purifier.on_llm_failure == "slm"
+
+
+def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    monkeypatch.setattr("purify_plugins.config.build", lambda config, kind: built.append(config) or real())
+    monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
+    upstream = ("--upstream", "http://tgi:8080", "--slm", str(SLM), "--upstream-key-env", "TGI_KEY")
+    for more, tokenizer in (((), str(SLM)), (("--tokenizer", "dir"), "dir")):
+        assert purify("serve", *upstream, *more).exit_code == 0
+        url = {"source": "tgi", "url": "http://tgi:8080", "api_key_env": "TGI_KEY"}
+        assert built.pop().llm == {**url, "tokenizer": tokenizer}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*PAIR, "--upstream", "http://a"), "--upstream or --llm, not both"),
+        ((*PAIR, "--api-key-env", "NOT_THERE"), "NOT_THERE"),
+        ((*PAIR, "--max-concurrent", "0"), "max_concurrent must be 1 or more"),
+        ((*PAIR, "--on-upstream-failure", "pray"), "'refuse' or 'slm'"),
+    ],
+)
+def test_serve_refuses_what_it_cannot_serve(
+    arguments: tuple[str, ...], words: str, served: list[Any]
+) -> None:
+    refused(purify("serve", *arguments), 2, words)
+    assert served == []

@@ -25,7 +25,7 @@ class Upstream:
     tokenizer: Annotated[
         str | None, typer.Option(help="That model's tokenizer: a directory or hub id. [the SLM's]")
     ] = None
-    token_env: Annotated[
+    upstream_key_env: Annotated[
         str | None, typer.Option(help="The environment variable with the upstream server's own key.")
     ] = None
     on_upstream_failure: Annotated[
@@ -96,4 +96,4 @@ def _configured(models: Models, upstream: Upstream) -> Config:
 def _server(upstream: Upstream, slm: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a model on a TGI server."""
     table = {"source": "tgi", "url": upstream.upstream, "tokenizer": upstream.tokenizer or slm.get("model")}
-    return {**table, **({"token_env": upstream.token_env} if upstream.token_env else {})}
+    return {**table, **({"api_key_env": upstream.upstream_key_env} if upstream.upstream_key_env else {})}

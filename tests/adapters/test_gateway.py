@@ -317,6 +317,23 @@ def test_a_required_tool_is_called(trained: Served) -> None:
     assert json.loads("".join(call["function"]["arguments"] for call in calls))["days"] in (1, 2)
 
 
+def test_calls_and_results_of_before_are_read(trained: Served) -> None:
+    """A fuzzer found it: a call without arguments was a server error."""
+    for arguments in ('{"days": 1}', {"days": 1}, None):
+        call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
+        said = [
+            {"role": "user", "content": "Sun?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "rain"},
+        ]
+        told = trained.post("/chat_tokenize", {"messages": said}).json()["templated_text"]
+        assert "weather" in told
+        assert "rain" in told
+    call["function"]["arguments"] = "{"
+    refused = trained.post("/v1/chat/completions", {"messages": said})
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+
+
 # Refusals
 
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,13 +22,14 @@ from purify_adapters.gateway.asking import Ask, Asking
 from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.openai import Face
 from purify_adapters.gateway.openapi import document
-from purify_adapters.gateway.rejections import Rejected, because
+from purify_adapters.gateway.rejections import Rejected, because, cut_short
 from purify_adapters.gateway.settings import Settings
-from purify_adapters.gateway.sse import Emit, EventStream, event, leaving
+from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
 from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
 from purify_plugins import __version__
+from purify_plugins.errors import PurifyError
 from purify_plugins.shared import share
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Completion
 
+T = TypeVar("T")
 TOO_LARGE = PlainTextResponse("The request's headers are too large", 431, {"connection": "close"})
 
 
@@ -92,7 +94,12 @@ class Gateway:
         app = Starlette(
             routes=found,
             middleware=[Middleware(Watch, metrics=self.metrics), cross],
-            exception_handlers={Rejected: self._refuse, HTTPException: _empty},
+            exception_handlers={
+                Rejected: self._refuse,
+                PurifyError: self._refuse,
+                TimeoutError: self._refuse,
+                HTTPException: _empty,
+            },
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False
@@ -108,9 +115,9 @@ class Gateway:
         return JSONResponse(document(self.settings))
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, Rejected)
-        note_failure(request.scope, self.metrics, error)
-        return error.response()
+        why = because(error)
+        note_failure(request.scope, self.metrics, why)
+        return why.response()
 
     def info(self) -> dict[str, Any]:
         """What TGI's `/info` says, of this gateway."""
@@ -150,6 +157,14 @@ class Gateway:
         ) as error:  # an answer can fail in any plugin's way; `because` says what a client hears
             raise because(error) from None
 
+    async def compute(self, function: Callable[[], T]) -> T:
+        """What a function returns that reads with the models' tokenizers. Raises Rejected."""
+        async with self.work.turn() as place:
+            try:
+                return await place.run(function)
+            except Exception as error:  # a chat template can raise anything
+                raise because(error) from None
+
     async def _whole(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         task = asyncio.create_task(self._complete(request, plan, timing))
         gone = asyncio.create_task(leaving(request.receive))
@@ -165,14 +180,21 @@ class Gateway:
     async def _complete(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         async with self.work.turn() as place:
             timing.queued()
-            planned = await place.run(plan)
-            timing.validated()
-            found = [await _collected(place, ask) for ask in planned.asks]
+            body, headers = await place.run(lambda: self._written(request, place, plan, timing))
+        return Response(body, headers=headers, media_type="application/json")
+
+    def _written(
+        self, request: Request, place: Place, plan: Callable[[], Plan], timing: Timing
+    ) -> tuple[bytes, dict[str, str]]:
+        """The whole answer and its headers; one visit to one thread."""
+        planned = plan()
+        timing.validated()
+        found = [place.whole(ask.prompt, ask.sampling) for ask in planned.asks]
         body = planned.whole(found)
         self._finish(request, planned.asks, found, timing)
         proof = {"x-purify-certificate": ",".join(each.certificate.digest for each in found)}
         alone = {"x-purify-slm-only": str(sum(map(slm_only, found)))}
-        return JSONResponse(body, headers={**timing.headers(planned.asks, found), **proof, **alone})
+        return encoded(body), {**timing.headers(planned.asks, found), **proof, **alone}
 
     async def _streamed(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         shapes: list[Shape] = []
@@ -206,7 +228,7 @@ class Gateway:
                     for each in shape.take(chunk):
                         await emit(event(each))
             if len(found) <= planned.shapes.index(shape):
-                raise _cut_short()
+                raise cut_short()
         if done := planned.shapes[0].done:
             await emit(event(done))
         self._finish(request, planned.asks, found, timing)
@@ -246,19 +268,6 @@ def _sharing(purifier: Purifier) -> Purifier:
     found = copy(purifier)
     found.llm, found.slm = share(purifier.llm), share(purifier.slm)
     return found
-
-
-async def _collected(place: Place, ask: Ask) -> Completion:
-    """The whole answer."""
-    async with aclosing(place.stream(ask.prompt, ask.sampling)) as chunks:
-        async for chunk in chunks:
-            if chunk.completion:
-                return chunk.completion
-    raise _cut_short()
-
-
-def _cut_short() -> Rejected:
-    return Rejected(500, "Incomplete generation", "incomplete_generation")
 
 
 async def _empty(_: Request, error: Exception) -> Response:

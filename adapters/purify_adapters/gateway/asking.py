@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
 from purify_adapters.gateway.schemas import (
+    Call,
     ChatRequest,
     CompletionRequest,
     Format,
@@ -231,8 +232,27 @@ def message(said: Message) -> Mapping[str, Any]:
         content = "".join(part.text or "" for part in said.content)
     else:
         content = said.content or ""
-    rest = said.model_dump(exclude={"content"}, exclude_none=True)
-    return {**rest, "content": content}
+    found: dict[str, Any] = {
+        "role": said.role,
+        "content": content,
+        "name": said.name,
+        "tool_call_id": said.tool_call_id,
+    }
+    calls = [_call(call) for call in said.tool_calls or ()]
+    found |= {"tool_calls": calls or None}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _call(call: Call) -> Mapping[str, Any]:
+    """A call that was made before; its arguments as an object, which OpenAI puts into a string."""
+    arguments = call.function.arguments
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:
+            raise invalid(f"the arguments of the call {call.function.name!r} are no JSON") from None
+    function = {"name": call.function.name, "arguments": {} if arguments is None else arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _characters(chat: Chat) -> int:

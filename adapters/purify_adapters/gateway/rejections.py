@@ -50,6 +50,10 @@ def failed(why: str) -> Rejected:
     return Rejected(424, f"Request failed during generation: {why}", "generation")
 
 
+def cut_short() -> Rejected:
+    return Rejected(500, "Incomplete generation", "incomplete_generation")
+
+
 def because(error: BaseException) -> Rejected:
     """What a client is told of an error.
 

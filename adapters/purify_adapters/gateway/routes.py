@@ -159,8 +159,7 @@ async def _completions(request: Request, asked: CompletionRequest) -> Response:
 
 async def tokenize(request: Request) -> Response:
     gateway, asked = of(request), parse(await _body(request), GenerateRequest)
-    async with gateway.work.turn() as place:
-        tokens = await place.run(lambda: gateway.asking.encode(asked.inputs) if asked.inputs else ())
+    tokens = await gateway.compute(lambda: gateway.asking.encode(asked.inputs) if asked.inputs else ())
     return JSONResponse(listed(tokens, gateway.asking.vocabulary, asked.inputs))
 
 
@@ -168,8 +167,7 @@ async def chat_tokenize(request: Request) -> Response:
     """Open, as TGI's is: it tells nothing but how the SLM's template looks."""
     gateway = of(request)
     asked = parse(await read_body(request, gateway.settings), ChatRequest)
-    async with gateway.work.turn() as place:
-        tokens = await place.run(lambda: gateway.asking.encode(talk(gateway.purifier, asked).chat))
+    tokens = await gateway.compute(lambda: gateway.asking.encode(talk(gateway.purifier, asked).chat))
     vocabulary = gateway.asking.vocabulary
     text = templated(tokens, vocabulary)
     return JSONResponse({"tokenize_response": listed(tokens, vocabulary), "templated_text": text})

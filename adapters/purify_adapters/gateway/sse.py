@@ -17,10 +17,14 @@ AHEAD = 16
 Emit = Callable[[bytes], Awaitable[None]]
 
 
+def encoded(data: Any) -> bytes:
+    """JSON on one line."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
 def event(data: Mapping[str, Any] | str) -> bytes:
     """An event on the wire. Nothing in `data` can end its line."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+    return b"data: %b\n\n" % (data.encode() if isinstance(data, str) else encoded(data))
 
 
 async def leaving(receive: Receive) -> None:

@@ -7,14 +7,14 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from purify_adapters.gateway.rejections import overloaded, stopping
+from purify_adapters.gateway.rejections import cut_short, overloaded, stopping
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Chunk, Prompt, Sampling
+    from purify_plugins.types import Chunk, Completion, Prompt, Sampling
 
 T = TypeVar("T")
 log = logging.getLogger("purify.gateway")
@@ -108,6 +108,7 @@ class Place:
     def __init__(self, work: Work) -> None:
         self.work = work
         self._loop = asyncio.get_running_loop()
+        self._left = False
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
@@ -120,6 +121,16 @@ class Place:
         finally:
             self._afterwards(chunks.close)
 
+    def whole(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """The answer, on the calling thread, until its reader leaves. Raises Rejected if cut short."""
+        with closing(self.work.purifier.stream(prompt, sampling)) as chunks:
+            for chunk in chunks:
+                if chunk.completion:
+                    return chunk.completion
+                if self._left:
+                    break
+        raise cut_short()
+
     async def _next(self, chunks: Any) -> Chunk | None:
         return await self.run(lambda: next(chunks, None))
 
@@ -130,6 +141,7 @@ class Place:
 
     def leave(self) -> None:
         """Free the place as soon as nothing runs in it."""
+        self._left = True
         self._afterwards(lambda: self._loop.call_soon_threadsafe(self.work.leave))
 
     def _afterwards(self, function: Callable[[], object]) -> None:
