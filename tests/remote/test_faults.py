@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -23,8 +24,6 @@ READ = 0.4
 """Seconds in which each token must come."""
 DEADLINE = 2 * READ + 0.3
 """Two tries of the first token and the wait between them; healthy tokens take milliseconds."""
-SHARED = 8
-"""How many times longer a computation may take on a machine that others use too."""
 KINDS = [*EVENTS, *ANSWERS, *WIRES]
 SEEDS = 20
 
@@ -56,7 +55,8 @@ def outcome(url: str, seed: int) -> str:
         assert last is not None
         found = judged(last.completion)
     worked = time.process_time() - used
-    assert time.monotonic() - start < DEADLINE + 1 + SHARED * worked
+    crowd = 8 + 4 * os.getloadavg()[0]  # how much longer that may take where others work too
+    assert time.monotonic() - start < DEADLINE + 1 + crowd * worked
     assert not set(CANARY) & set(said)
     assert CANARY not in fault
     return found
