@@ -31,9 +31,11 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
 
 @hookimpl
 def purify_sources() -> Mapping[str, Callable[..., Any]]:
+    from purify_adapters.llama_cpp import LlamaCppSource
+    from purify_adapters.openai_compatible import VLLMSource
     from purify_adapters.tgi.source import TGISource
 
-    return {"tgi": TGISource.load}
+    return {"tgi": TGISource.load, "vllm": VLLMSource.load, "llama_cpp": LlamaCppSource.load}
 
 
 @hookimpl

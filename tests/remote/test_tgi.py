@@ -329,7 +329,7 @@ def test_a_fault_before_the_first_token_is_tried_again_and_after_it_is_not(
 
 
 def test_the_slm_goes_on_alone_where_that_is_allowed(source: TGISource, server: FakeTGI) -> None:
-    server.tamper = lambda path, event: None if event["index"] == 5 else event
+    server.tamper = lambda path, event: None if event["index"] == 3 else event
     purifier = pair(source, both()[1], "geometric", on_llm_failure="slm")
     answer = purifier.generate(prompts()[0], GREEDY)[0]
     flags = [step.slm_only for step in answer.steps]
@@ -365,3 +365,13 @@ def test_replies_are_lockstep_s_when_walked_in_lockstep(source: TGISource) -> No
         step.tokens[0].id for step in lockstep(purifier, [prompts()[0]], GREEDY) if step.tokens[0] is not None
     ]
     assert tuple(rows) == tokens(purifier, prompts()[0], GREEDY)[0]
+
+
+def test_a_draft_that_ends_leaves_the_rows_before_its_end_alone(source: TGISource) -> None:
+    """Read together with an end token, the tokens before it once lost their rows, and became the SLM's."""
+    words = source.reader.tokenised(" the old king")[1:]
+    session, _ = source.open(["Once upon a time"])
+    with session:
+        rows = session.extend(torch.tensor([[*words, min(source.vocabulary.eos), 5]]))[0]
+    revealed = [bool(torch.isfinite(row[:-1]).any()) for row in rows]
+    assert revealed == [True] * len(words) + [False, False]

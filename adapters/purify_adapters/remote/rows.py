@@ -87,7 +87,7 @@ def row(pairs: Iterable[tuple[Any, Any]], size: int, tolerance: float = TOLERANC
         )
     filled = torch.full((size + 1,), -torch.inf)
     filled[list(found)] = torch.tensor(list(found.values()))
-    filled[-1] = math.log1p(-shown) if shown < 1 else -math.inf
+    filled[-1] = math.log1p(-shown) if shown < 1 and len(found) < size else -math.inf
     return filled
 
 

@@ -71,16 +71,20 @@ class Line:
         self.ended = False
 
     async def read(self, tokens: Sequence[int]) -> list[Tensor]:
-        """Append tokens; the rows (V + 1,) after each."""
-        start = len(self.answer)
+        """Append tokens; the rows (V + 1,) after each. After an end token nobody is asked."""
+        vocabulary, start = self.source.vocabulary, len(self.answer)
         self.answer += tokens
-        if self.ended or not self.source.vocabulary.eos.isdisjoint(self.answer):
-            return [nothing(len(self.source.vocabulary))] * len(tokens)
-        self.source.wire.counts.tokens += len(tokens)
+        end = next((at for at, token in enumerate(self.answer) if token in vocabulary.eos), len(self.answer))
+        rows = await self._rows(range(start + 1, (0 if self.ended else end) + 1))
+        return rows + [nothing(len(vocabulary))] * (len(tokens) - len(rows))
+
+    async def _rows(self, lengths: range) -> list[Tensor]:
+        """The rows after so many tokens each: from the stream while it goes that way."""
+        self.source.wire.counts.tokens += len(lengths)
         rows: list[Tensor] = []
-        for length in range(start + 1, len(self.answer) + 1):
+        for length in lengths:
             if (row := await self.streamed(length)) is None:
-                return rows + await self._asked(range(length, len(self.answer) + 1))
+                return rows + await self._asked(range(length, lengths.stop))
             rows.append(row)
         return rows
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from purify_adapters.remote.loop import wait
 from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
-from purify_plugins.errors import ConfigError, ModelError, PromptError
+from purify_plugins.errors import ConfigError, ModelError, PromptError, VocabularyError
 from purify_plugins.reading import Reader
 from purify_plugins.types import Capabilities, Prompt
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 AHEAD = 32
 """How many tokens a stream drafts before it is opened anew."""
+
+
+SAMPLE = "Été, 北京 und 1,234.5 naïve  cafés:\n\tdef f(x): return x"
+"""Text on which tokenizers that differ would differ."""
 
 
 class Place(NamedTuple):
@@ -106,6 +111,25 @@ class RemoteSource:
         found = [float(each.row[token]) for each, token in zip(drafts, place.prompt[first:], strict=True)]
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
         return tuple(found[unseen[-1] + 1 if unseen else 0 :])
+
+    def room(self, read: int, length: int) -> int:
+        """How much of `length` the server has room for after `read` tokens."""
+        return length if self.context_length is None else max(1, min(length, self.context_length - read))
+
+    def probed(self, top_n: int | None) -> Self:
+        """This source, once it knows its server. Raises as `load`."""
+        wait(self.probe(top_n))
+        return self
+
+    async def probe(self, top_n: int | None) -> None:
+        """Ask once what cannot be known otherwise. Raises PurifyError."""
+        raise NotImplementedError
+
+    def another(self) -> VocabularyError:
+        """What to say when the server reads other tokens than we do."""
+        return VocabularyError(
+            f"the LLM's server cuts text into other tokens than {self.name!r} does; name its own tokenizer"
+        )
 
     def identity(self) -> Mapping[str, Any]:
         shown = {"top_n": self.top_n, "raw": self.capabilities.raw}

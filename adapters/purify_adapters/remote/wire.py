@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
-ENTRY = 256
-"""The bytes a server may spend on one token of a row; long rows raise the caps."""
+ENTRY, ANSWER = 256, 64 * 1024 * 1024
+"""The most bytes of one token of a row, by which long rows raise the caps of lines, and of an answer."""
 LATE = "the LLM's server did not answer in time; see its log, or raise read"
 BUSY = (429, 502, 503, 504)
 ADVICE: Mapping[int, str] = {
@@ -177,7 +177,7 @@ class Wire:
 
     async def _whole(self, response: httpx.Response) -> bytes:
         """The body, in time and no longer than a row needs."""
-        return bytes(await self._in_time(_collect(response, max(EVENT, ENTRY * self.entries))))
+        return bytes(await self._in_time(_collect(response, ANSWER)))
 
     async def _fault(self, response: httpx.Response) -> SourceError:
         status = response.status_code

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from purify_adapters.remote.rows import field
+from purify_adapters.remote.source import SAMPLE
 from purify_adapters.remote.wire import Refused, Unavailable, Wire
-from purify_adapters.tgi.source import SAMPLE, TGISource
+from purify_adapters.tgi.source import TGISource
 from purify_plugins.errors import SourceError
 
 

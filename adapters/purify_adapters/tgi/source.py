@@ -6,13 +6,12 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from purify_adapters.remote.loop import wait
 from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, strict_json, token_id
-from purify_adapters.remote.source import AHEAD, Place, RemoteSource, reader
+from purify_adapters.remote.source import AHEAD, SAMPLE, Place, RemoteSource, reader
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
-from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
+from purify_plugins.errors import ConfigError, PromptError, SourceError
 from purify_plugins.types import Capabilities, Prompt
 
 log = logging.getLogger(__name__)
@@ -20,8 +19,6 @@ log = logging.getLogger(__name__)
 IMAGE = re.compile(r"!\[[^\]]*\]\(\s*(https?:|data:)", re.IGNORECASE)
 """What makes a router of a vision model fetch an address that stands in a prompt (CVE-2026-0599)."""
 LIMIT = re.compile(rb"top_n_tokens` must be >= 0 and <= (\d{1,9})")
-SAMPLE = "Été, 北京 und 1,234.5 naïve  cafés:\n\tdef f(x): return x"
-"""Text on which tokenizers that differ would differ."""
 UNSEEN = "the LLM's server shows no likeliest tokens; TGI's own backend can, with --max-top-n-tokens 100"
 MOST = 4_000_000_000
 """More tokens than any server shows; the refusal says how many this one does."""
@@ -125,9 +122,8 @@ class TGISource(RemoteSource):
 
     async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
         text, found = self._inputs(place)
-        room = length if self.context_length is None else min(length, self.context_length - found)
         index = 0
-        async for data in self.wire.events("/generate_stream", self._body(text, max(room, 1))):
+        async for data in self.wire.events("/generate_stream", self._body(text, self.room(found, length))):
             event, index = strict_json(data), index + 1
             if not isinstance(event, dict) or "error" in event:
                 raise SourceError("the LLM's server failed while it answered; see its log")
@@ -154,12 +150,6 @@ class TGISource(RemoteSource):
         size = len(self.vocabulary)
         return tuple(float(row([(each["id"], field(each, "logprob"))], size)[each["id"]]) for each in wanted)
 
-    def another(self) -> VocabularyError:
-        """What to say when the server reads other tokens than we do."""
-        return VocabularyError(
-            f"the LLM's server cuts text into other tokens than {self.name!r} does; name its own tokenizer"
-        )
-
     def _drafted(self, token: Any, top: Any) -> Drafted:
         size = len(self.vocabulary)
         pairs = [(field(each, "id"), field(each, "logprob")) for each in top]
@@ -171,11 +161,6 @@ class TGISource(RemoteSource):
             raise SourceError(str(self.another()))
 
     # What it can do
-
-    def probed(self, top_n: int | None) -> Self:
-        """This source, once it knows its server. Raises as `load`."""
-        wait(self.probe(top_n))
-        return self
 
     async def probe(self, top_n: int | None) -> None:
         """Ask once what cannot be known otherwise: limits, tokens, and whether rows are the model's own."""

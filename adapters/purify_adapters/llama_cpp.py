@@ -1,0 +1,105 @@
+"""A model behind llama.cpp's `llama-server`: token ids in and out, a draft scored by an array of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_adapters.remote.rows import TOLERANCE, Drafted, field, nothing, row, token_id
+from purify_adapters.remote.source import SAMPLE, Place, RemoteSource, reader
+from purify_adapters.remote.wire import Timeouts, Wire
+from purify_plugins.errors import SourceError
+from purify_plugins.types import Capabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ABSENT = -1e30
+"""Below this, llama.cpp means a probability of zero: it writes the most negative float."""
+
+
+class LlamaCppSource(RemoteSource):
+    """A model behind `llama-server`'s own `/completion`.
+
+    Its streams hold tokens back inside a character, rows and all, so that positions would be lost;
+    they are not read. The prefix cache makes many short questions cheap.
+    """
+
+    kind = "llama_cpp"
+
+    @classmethod
+    def load(
+        cls,
+        url: str,
+        *,
+        tokenizer: str | Path,
+        top_n: int = 100,
+        api_key: str | None = None,
+        connect: float = 5.0,
+        read: float = 30.0,
+        write: float = 10.0,
+        pool: float = 10.0,
+        retries: int = 2,
+        connections: int = 100,
+        tolerance: float = TOLERANCE,
+    ) -> LlamaCppSource:
+        """Reach a model behind llama.cpp's `llama-server` at `url`.
+
+        `top_n` likeliest tokens are asked for, up to the whole vocabulary. `tokenizer`, `api_key`, `connect`,
+        `read`, `write`, `pool`, `retries`, `connections` and `tolerance` are those of `tgi`. Raises
+        ConfigError, ModelError, VocabularyError, SourceError.
+        """
+        wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
+        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance).probed(top_n)
+
+    async def probe(self, top_n: int | None) -> None:
+        props = await self.wire.patiently(lambda: self.wire.get("/props"))
+        context = field(props, "default_generation_settings", "n_ctx")
+        self.context_length = context if type(context) is int else None
+        tokens, _ = await self.wire.post("/tokenize", {"content": SAMPLE, "add_special": True})
+        if tuple(field(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
+            raise self.another()
+        self.capabilities = Capabilities(True, True, self.top_n, True, True, streams_rows=False)
+
+    async def row(self, place: Place) -> Drafted:
+        return (await self._ask([place.ids]))[0]
+
+    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+        """One request: every prefix of the draft is a prompt of its own, and the cache knows most of it."""
+        prefixes = [place.prompt + place.answer[:length] for length in lengths]
+        return [drafted.row for drafted in await self._ask(prefixes)]
+
+    async def _ask(self, prompts: Sequence[Sequence[int]]) -> list[Drafted]:
+        body = {
+            "prompt": [list(prompt) for prompt in prompts],
+            "n_predict": 1,
+            "n_probs": self.top_n,
+            "temperature": 0,
+            "cache_prompt": True,
+        }
+        answers, _ = await self.wire.post("/completion", body)
+        answers = answers if isinstance(answers, list) else [answers]
+        if len(answers) != len(prompts):
+            raise SourceError("the LLM's server answered another number of prompts; see its version")
+        ordered = sorted(enumerate(answers), key=lambda each: _index(each[1], each[0]))
+        return [self._drafted(answer) for _, answer in ordered]
+
+    def _drafted(self, answer: Any) -> Drafted:
+        """Where its own next token is half a character, the server shows no row; nor do we."""
+        size = len(self.vocabulary)
+        if not (shown := field(answer, "completion_probabilities")):
+            return Drafted(nothing(size), -1)
+        top = field(shown, 0, "top_logprobs")
+        pairs = [(field(each, "id"), field(each, "logprob")) for each in top]
+        seen = [(token, logprob) for token, logprob in pairs if not _absent(logprob)]
+        return Drafted(row(seen, size, self.tolerance), token_id(field(shown, 0, "id"), size))
+
+
+def _absent(logprob: Any) -> bool:
+    return isinstance(logprob, float) and -float("inf") < logprob < ABSENT
+
+
+def _index(answer: Any, otherwise: int) -> int:
+    index = answer.get("index") if isinstance(answer, dict) else None
+    return index if type(index) is int else otherwise

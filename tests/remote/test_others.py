@@ -1,0 +1,120 @@
+"""vLLM and llama.cpp: token ids in and out, and the SLM's drafts scored in one request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from purify_adapters.llama_cpp import LlamaCppSource
+from purify_adapters.openai_compatible import VLLMSource
+from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
+from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import LLM
+from purify_plugins.testing import SourceConformance
+from tests.fake_tgi import fake_tgi, serving
+from tests.remote.fake_servers import FakeLlama, FakeVLLM
+from tests.toys import both, pair
+
+KINDS = {"vllm": (FakeVLLM, VLLMSource), "llama_cpp": (FakeLlama, LlamaCppSource)}
+WHOLE = 2048
+GREEDY = Sampling(max_tokens=8, temperature=0, ignore_eos=True)
+PROMPT = testbed.attacks().clean[0]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
+    fake = KINDS[request.param][0](both()[0])
+    with serving(fake.app()) as url:
+        yield fake, url
+
+
+@pytest.fixture(scope="module")
+def source(server: tuple[Any, str]) -> Any:
+    fake, url = server
+    kind = next(kind for made, kind in KINDS.values() if isinstance(fake, made))
+    return kind.load(url, tokenizer=LLM, top_n=WHOLE)
+
+
+class TestConformance(SourceConformance):
+    prompts = ("Once upon", "The king said to")
+
+    @pytest.fixture(autouse=True)
+    def _source(self, source: Any) -> None:
+        self._made = source
+
+    def source(self) -> Any:
+        return self._made
+
+    def _answer(self, rows: int, length: int) -> torch.Tensor:
+        return 1 + super()._answer(rows, length) % (WHOLE - 1)  # after its end nothing is asked
+
+    def test_rows_are_as_wide_as_the_vocabulary(self) -> None:
+        """And one column wider: the mass of what was not shown."""
+        session, first = self._made.open(self.prompts)
+        with session:
+            assert first.shape == (2, WHOLE + 1)
+
+
+def test_a_row_is_the_model_s_own(source: Any) -> None:
+    session, first = source.open([PROMPT])
+    session.close()
+    opened, expected = both()[0].open([PROMPT])
+    opened.close()
+    torch.testing.assert_close(first[:, :-1], torch.log_softmax(expected, -1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("walk", ["auto", "speculative", "lockstep"])
+def test_greedy_answers_are_the_local_purifier_s(source: Any, walk: Any) -> None:
+    llm, slm = both()
+    remote, local = pair(source, slm, "geometric", walk=walk), pair(llm, slm, "geometric")
+    assert remote.generate(PROMPT, GREEDY)[0].tokens == local.generate(PROMPT, GREEDY)[0].tokens
+
+
+def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None:
+    session, _ = source.open([PROMPT])
+    with session:
+        before = source.wire.counts.requests
+        session.extend(torch.tensor([[5, 6, 7, 8]]))
+        assert source.wire.counts.requests == before + 1
+        assert source.capabilities.scores_draft
+
+
+def test_each_says_what_it_can(source: Any) -> None:
+    can = source.capabilities
+    assert (can.ids_in, can.ids_out, can.max_n) == (True, True, WHOLE)
+    assert pair(source, both()[1]).walk == ("readahead" if can.streams_rows else "speculative")
+
+
+def test_each_is_offered_by_name(server: tuple[Any, str], source: Any) -> None:
+    made = load_plugins().source({"source": source.kind, "url": server[1], "tokenizer": str(LLM), "top_n": 5})
+    assert (made.kind, made.top_n, made.context_length) == (source.kind, 5, 512)
+
+
+def test_vllm_s_operator_is_told_what_to_set() -> None:
+    with (
+        serving(FakeVLLM(both()[0], most=20).app()) as url,
+        pytest.raises(ConfigError, match="--max-logprobs 50"),
+    ):
+        VLLMSource.load(url, tokenizer=LLM, top_n=50)
+
+
+def test_another_tokenizer_is_refused(server: tuple[Any, str], source: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(server[0].model, "encode", lambda text: (1, 2, 3))
+    with pytest.raises(VocabularyError, match="name its own tokenizer"):
+        type(source).load(server[1], tokenizer=LLM)
+
+
+def test_a_walk_that_needs_a_stream_is_refused_without_one(source: Any) -> None:
+    if source.capabilities.streams_rows:
+        pytest.skip("this server streams")
+    with pytest.raises(ConfigError, match="streams rows"):
+        pair(source, both()[1], walk="readahead")
+
+
+def test_a_source_is_no_other_s(source: Any) -> None:
+    """Asked as TGI, neither answers; the error is a sentence."""
+    with fake_tgi(both()[0]) as tgi, pytest.raises(SourceError):
+        type(source).load(str(tgi), tokenizer=LLM)
