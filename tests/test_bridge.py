@@ -241,7 +241,7 @@ def test_the_fused_law_is_the_enumerated_one(policy: str, walk: Any) -> None:
     ]
     assert sum(law) == pytest.approx(1.0, abs=1e-4)
     purifier = pair(Bridged(LLM, BYTES, 0), Bridged(SLM, BYTES, 0), policy, walk=walk, batch_size=200)
-    drawn = [completion.tokens for completion in purifier.generate([(-2,)] * 1000, SHORT)]
+    drawn = [completion.tokens for completion in purifier.generate([(-2,)] * 500, SHORT)]
     counts = [drawn.count(answer) for answer in answers]
     assert sum(counts) == len(drawn)
     assert chisquare(counts, numpy.array(law) / sum(law) * len(drawn)).pvalue > 1e-3

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLD = 3
 """How many times `eps` of the text's mass the ways may hold for which a likelier one speaks."""
-NEGLIGIBLE = 1e-3
+NEGLIGIBLE = 1e-6
 """The share of `eps` below which a way is put aside, for when no other can go on."""
 MOST = 64
 """Ways kept aside."""
@@ -83,6 +83,7 @@ class Beam:
         read: Callable[[Sequence[Context]], None],
     ) -> None:
         self.table, self.alphabet, self.eps, self.read = table, alphabet, eps, read
+        self.least = NEGLIGIBLE * eps
         self.symbols: list[int] = []
         self.base = 0
         self.states = [State((Head(root, 1.0, table.root, 0, root),))]
@@ -90,6 +91,11 @@ class Beam:
     @property
     def state(self) -> State:
         return self.states[-1]
+
+    @property
+    def longest(self) -> int:
+        """The most tokens in any way that is followed."""
+        return max((head.context.length for head in self.state.heads), default=0)
 
     def wanted(self) -> list[Context]:
         """What the model must be asked before the state is settled, likeliest last."""
@@ -105,9 +111,8 @@ class Beam:
         found = self._folded(sorted(self._ending(), key=lambda head: head.weight))
         going = [head._replace(node=head.node.rest) for head in state.heads]
         heads = [*(head for head in going if len(head.node.symbols)), *found]
-        least = NEGLIGIBLE * self.eps
-        aside = [head for head in heads if self._share(head) < least]
-        heads = [head for head in heads if self._share(head) >= least]
+        aside = [head for head in heads if self._share(head) < self.least]
+        heads = [head for head in heads if self._share(head) >= self.least]
         self.states[-1] = state._replace(heads=tuple(heads), aside=(*state.aside, *aside)[-MOST:])
 
     def _ending(self) -> Iterator[Head]:
@@ -243,21 +248,24 @@ class Beam:
         return next((state._replace(character=self._place(symbol)) for state in found if state), None)
 
     def _aside(self) -> list[Head]:
-        """What was put aside, likeliest first."""
-        return sorted(self.state.aside, key=lambda head: -head.weight)
+        """What was put aside, the last first."""
+        return sorted(self.state.aside, key=lambda head: -head.start)
 
     def _from(self, head: Head, more: list[int]) -> State | None:
-        """The state of a beam that had only this head, after the text and `more`; None if it cannot."""
+        """The state of a beam that had only this head, after the text and `more`; None if it cannot.
+
+        That beam puts nothing aside.
+        """
         beam = type(self)(self.table, self.alphabet, self.eps, head.context, self.read)
-        beam.symbols = self.symbols[: head.start]
+        beam.least, beam.symbols = 0.0, self.symbols[: head.start]
         beam.states = [State((Head(head.context, 1.0, self.table.root, head.start, head.context),))]
-        rest = tuple(other for other in self.state.aside if other is not head)
-        try:
-            for symbol in [*self.symbols[head.start :], *more]:
-                beam.push(symbol)
-        except SourceError:
-            return None
-        return beam.state._replace(aside=(*rest, *beam.state.aside)[-MOST:])
+        for symbol in [*self.symbols[head.start :], *more]:
+            beam.settle()
+            if (state := beam._onto(symbol)) is None:
+                return None
+            beam.states[-1] = state
+            beam.symbols.append(symbol)
+        return beam.state._replace(aside=tuple(other for other in self.state.aside if other is not head))
 
     def begin(self) -> Self:
         """Call what was pushed so far the prompt: `rewind` never goes back behind it."""
