@@ -152,7 +152,10 @@ def policy_section(name: str) -> str:
     """One policy: its docstring, its options, and how purify.toml names it."""
     kind = POLICIES[name]
     level = kind().guarantee
-    lines = [f'name = "{name}"', *(f"{key} = {toml(value)}" for key, value in options(kind).items())]
+    lines = [
+        f'name = "{name}"',
+        *(f"{key} = {toml(value)}" for key, value in options(kind).items() if value is not None),
+    ]
     return together(
         f"## {name}",
         *map(linked, paragraphs(kind)),
@@ -166,15 +169,10 @@ def policy_section(name: str) -> str:
 def options_table(kind: type[Any]) -> str:
     types = get_type_hints(kind)
     rows = [
-        [code(field.name), type_name(types[field.name]), brief(default(field))]
+        [code(field.name), type_name(types[field.name]), unless_none(default(field))]
         for field in dataclasses.fields(kind)
     ]
     return table(["option", "type", "default"], rows) if rows else "It has no options."
-
-
-def brief(value: Any) -> str:
-    """A default, or how long it is."""
-    return f"a list of {len(value)}" if isinstance(value, tuple) and len(value) > 9 else code(toml(value))
 
 
 def hook_sections() -> str:

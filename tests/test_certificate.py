@@ -37,6 +37,8 @@ PLUGINS = load_plugins([])
 POLICIES: list[dict[str, Any]] = [
     {"name": "windowed"},
     {"name": "windowed", "cap": 0.5, "window": 2, "budget": 0.7},
+    {"name": "balanced"},
+    {"name": "balanced", "budget": 0.7, "doubt": 0.5},
     {"name": "capped"},
     {"name": "capped", "total": math.inf},
     {"name": "capped", "cap": 0.3, "total": 1.0},
@@ -77,7 +79,13 @@ def summed(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]]
 def test_it_records_every_step_and_their_sums() -> None:
     body, steps = answer().certificate.body, answer().steps
     assert body["steps"] == [
-        [s.id, *(f"{x:.9f}" for x in (s.slm, s.fused, s.kl, s.peak, s.revealed)), s.slm_only] for s in steps
+        [
+            s.id,
+            *(f"{x:.9f}" for x in (s.slm, s.fused, s.kl, s.peak, s.revealed)),
+            s.slm_only,
+            f"{s.hidden:.9f}",
+        ]
+        for s in steps
     ]
     assert float(body["totals"]["log_ratio"]) == pytest.approx(sum(s.fused - s.slm for s in steps), abs=1e-8)
     assert float(body["totals"]["kl"]) == pytest.approx(sum(s.kl for s in steps), abs=1e-8)
@@ -112,7 +120,13 @@ def test_a_real_models_files_are_named_by_their_digests() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "sampled"),
-    [("windowed", "window"), ("capped", "path"), ("anchored", "mean"), ("minimum", "none")],
+    [
+        ("windowed", "window"),
+        ("balanced", "passage"),
+        ("capped", "path"),
+        ("anchored", "mean"),
+        ("minimum", "none"),
+    ],
 )
 def test_a_greedy_answer_claims_nothing(policy: str, sampled: str) -> None:
     greedy = toys(policy).generate("x", few(temperature=0))[0].certificate
@@ -187,7 +201,9 @@ def test_numbers_have_nine_places(number: float, text: str) -> None:
 
 
 def test_sums_are_exact() -> None:
-    rows = [[1, "-0.300000000", "-0.100000000", "0.100000000", "0.200000000", "1.000000000", False]] * 3
+    rows = [
+        [1, "-0.300000000", "-0.100000000", "0.100000000", "0.200000000", "1.000000000", False, "0.000000000"]
+    ] * 3
     found = totals(rows)
     assert found["log_ratio"] == "0.600000000"
     assert found["kl"] == "0.300000000"
@@ -353,6 +369,7 @@ def test_figures_that_do_not_add_up_to_a_number_are_rejected(figures: tuple[str,
     [
         ("windowed", {"budget": 0.01}),
         ("windowed", {"cap": 0.01}),
+        ("balanced", {"budget": 0.01}),
         ("capped", {"total": 0.01}),
         ("anchored", {"budget": 1e-4}),
     ],

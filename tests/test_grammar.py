@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import re
+import weakref
 from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
@@ -11,15 +15,16 @@ import pytest
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from purify_plugins import Chat, ConfigError, Grammar, Purifier, Sampling
+from purify_hooks.policies import POLICIES
+from purify_plugins import Chat, ConfigError, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.config import sampling as from_table
-from purify_plugins.decode.grammar import Follower, Mask
+from purify_plugins.decode.grammar import Follower, Mask, compiled
 from purify_plugins.decode.replay import replay
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource, letters, random_rows
-from tests.toys import AB, BYTES, pair, real, toys
+from tests.toys import AB, BYTES, Failing, Forbidding, Watched, pair, real, toys
 
 
 class Animal(BaseModel):
@@ -70,12 +75,130 @@ def test_a_model_that_will_not_follow_the_grammar_must() -> None:
 
 
 def test_the_slm_alone_follows_the_grammar() -> None:
-    from tests.toys import Failing
-
     purifier = pair(Failing(BYTES, 1, at=3), ToySource(BYTES, 2), on_llm_failure="slm")
     [answer] = purifier.generate("x", Sampling(max_tokens=400, seed=0, grammar=ANIMAL))
     assert Animal.model_validate_json(answer.text)
     assert any(step.slm_only for step in answer.steps)
+
+
+# When a model rules out all that the grammar allows
+
+DIGITS = frozenset(range(ord("0"), ord("9") + 1))
+YEAR = Grammar("regex", "year [0-9]{2}")
+"""Its last two characters are digits, which some model below gives no probability at all."""
+MIXES = sorted({*POLICIES} - {"token_swap"})  # which swaps whole words, and bytes spell none
+mute = Forbidding(BYTES, 1, forbidden=DIGITS)
+each_walk = pytest.mark.parametrize("walk", WALKS)
+
+
+def year(**options: Any) -> Sampling:
+    return Sampling(**{"max_tokens": 20, "seed": 0, "grammar": YEAR, **options})
+
+
+@each_walk
+@pytest.mark.parametrize("policy", MIXES)
+def test_what_only_the_llm_rules_out_the_slm_writes_alone(policy: str, walk: Any) -> None:
+    """There is nothing to fuse, whatever the policy; such tokens are marked in the certificate."""
+    for options in ({"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9}, {}):
+        [answer] = pair(mute, ToySource(BYTES, 2), policy, walk=walk).generate("x", year(**options))
+        assert re.fullmatch("year [0-9]{2}", answer.text)
+        alone = [chr(step.id) for step in answer.steps if step.slm_only]
+        assert "".join(alone) == answer.text[-2:]
+        assert all(step.ratio == 0 for step in answer.steps if step.slm_only)
+
+
+@each_walk
+@pytest.mark.parametrize("policy", MIXES)
+def test_what_the_slm_rules_out_is_refused_whatever_the_llm_thinks(policy: str, walk: Any) -> None:
+    for llm, options in ((ToySource(BYTES, 2), {}), (mute, {"top_k": 5}), (mute, {"temperature": 0.0})):
+        with pytest.raises(NumericError, match="the SLM gives no probability to any token that the grammar"):
+            pair(llm, mute, policy, walk=walk).generate("x", year(**options))
+
+
+def test_an_answer_is_refused_only_for_what_it_must_write_itself() -> None:
+    """A neighbour that has ended, or a draft that nobody keeps, may well lead to where the SLM is mute."""
+    slm = Forbidding(BYTES, 2, forbidden=DIGITS)
+    either = Grammar("regex", "year [0-9]{2}|yes")
+    for walk, seed in product(WALKS, range(20)):
+        purifier = pair(ScriptedSource(BYTES, b"yes"), slm, "geometric", walk=walk)
+        try:
+            answers = purifier.generate(["x", "xx"], Sampling(max_tokens=20, seed=seed, grammar=either))
+        except NumericError:
+            continue
+        assert {answer.text for answer in answers} == {"yes"}
+
+
+def test_an_answer_that_the_slm_could_not_have_written_is_not_scored() -> None:
+    with pytest.raises(NumericError, match="the SLM gives no probability"):
+        replay(pair(ToySource(BYTES, 2), mute), ["x"], [list(b"year 12")], year())
+
+
+# What is kept, and what is let go
+
+
+def test_a_grammar_is_compiled_once_for_a_vocabulary() -> None:
+    """Neither rows, nor answers, nor the objects that ask make a difference."""
+    before = compiled.cache_info().misses
+    for seed in range(2):
+        toys().generate(
+            ["a", "b"], Sampling(max_tokens=40, seed=seed, grammar=Grammar("regex", "once [a-z]"))
+        )
+        one = Sampling(max_tokens=4, seed=seed, grammar=Grammar("regex", "a?b+"))
+        toys(vocabulary=AB_TOO).generate("a", one)
+    assert compiled.cache_info().misses == before + 2
+
+
+AB_TOO = letters("ab")
+
+
+def test_rows_that_share_a_compiled_grammar_share_nothing_else() -> None:
+    mask = Mask(Grammar("regex", "ab|ba"), AB_TOO)
+    first = [allowed(Follower(mask.grammar, AB_TOO), [at]) for at in (0, 1)]
+    assert first == ["b", "a"]
+    assert allowed(Follower(mask.grammar, AB_TOO), []) == "ab"
+
+
+def leave(stream: Any) -> None:
+    next(stream)
+    stream.close()
+
+
+def fail(stream: Any) -> None:
+    with pytest.raises(SourceError, match="hung up"):
+        list(stream)
+
+
+async def aleave(stream: Any) -> None:
+    await anext(stream)
+    await stream.aclose()
+
+
+@each_walk
+@pytest.mark.parametrize("end", [leave, fail, aleave])
+def test_a_stream_over_a_grammar_that_is_left_or_fails_frees_everything(
+    end: Any, walk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+    make = Follower.__init__
+
+    def noted(self: Follower, *given: Any) -> None:
+        followers.add(self)
+        make(self, *given)
+
+    monkeypatch.setattr(Follower, "__init__", noted)
+    llm = Watched(Failing(BYTES, 1, at=3) if end is fail else ToySource(BYTES, 1))
+    slm = Watched(ToySource(BYTES, 2))
+    purifier = pair(llm, slm, walk=walk)
+    sampling = Sampling(max_tokens=400, seed=0, grammar=ANIMAL)
+    if end is aleave:
+        asyncio.run(aleave(purifier.astream("x", sampling)))
+    else:
+        end(purifier.stream("x", sampling))
+    assert len(llm.sessions) == len(slm.sessions) == 1
+    assert llm.open_sessions == slm.open_sessions == 0
+    if followers:
+        gc.collect()
+    assert not followers
 
 
 # One law, whatever the walk

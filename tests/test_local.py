@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import shutil
@@ -13,15 +14,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from purify_hooks import local
+from purify_hooks import local, thin
 from purify_hooks.cache import forget, growing_cache
 from purify_hooks.loading import check_files, eos_ids, file_digests, find_model
-from purify_hooks.local import LoadedSource, LocalSource, RecomputingSession, can_cache, transcript
+from purify_hooks.local import LoadedSource, LocalSource, RecomputingSession, can_cache
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugins import load_plugins
+from purify_plugins.reading import transcript
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import SourceConformance
 from purify_plugins.types import LogitSource
@@ -584,3 +587,46 @@ def test_a_model_in_training_is_refused() -> None:
     model.training = True
     with pytest.raises(ModelError, match=r"in training mode.*call its eval\(\) first"):
         LoadedSource(model, both()[1].tokenizer)
+
+
+# A few rows at a time
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 5), (3, 1), (2, 2), (4,)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_few_rows_are_multiplied_alike_either_way_round(shape: tuple[int, ...], biased: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows, weight = torch.randn(*shape, 48, generator=draw), torch.randn(32, 48, generator=draw)
+    bias = torch.randn(32, generator=draw) if biased else None
+    expected = torch.nn.functional.linear(rows, weight, bias)
+    product = thin.multiplied(rows, weight, bias)
+    assert product.is_contiguous()
+    torch.testing.assert_close(product, expected)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "opt", "bloom", "gpt2"])
+def test_reading_a_few_tokens_of_a_large_model_gives_its_own_logits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted too: the detour must be taken for two to five rows, and for no others."""
+    taken: list[int] = []
+    honest = thin.multiplied
+
+    def counting(rows: Tensor, *rest: Any) -> Tensor:
+        taken.append(rows.numel() // rows.shape[-1])
+        return honest(rows, *rest)
+
+    monkeypatch.setattr(thin, "multiplied", counting)
+    source = tiny(kind)
+    for columns, rows in itertools.product((1, 2, 3, 6), (1, 2)):
+        tokens = torch.arange(columns).repeat(rows, 1)
+        logits = []
+        for large in (10**12, 0):
+            monkeypatch.setattr(thin, "LARGE", large)
+            session, _ = source.open(["A fox"] * rows)
+            with session:
+                taken.clear()
+                logits.append(session.extend(tokens))
+        torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
+        assert set(taken) <= {columns * rows}
+        assert bool(taken) == (2 <= columns * rows <= 5)

@@ -35,6 +35,7 @@ from tests.toys import AB, BYTES, Failing, Forbidding, Watched, few, pair, real,
 LAST, ONLY = {"name": "geometric", "alpha": 0.0}, {"name": "geometric", "alpha": 1.0}
 STATEFUL = [
     {"name": "windowed", "cap": 2.0, "window": 3, "budget": 2.5},
+    {"name": "balanced", "budget": 1.0},
     {"name": "capped", "cap": 1.0, "total": 3.0},
     {"name": "anchored", "budget": 0.3},
     {"name": "cp_fuse"},
@@ -528,6 +529,7 @@ FUSED: list[dict[str, Any]] = [
     {"name": "minimum"},
     {"name": "windowed"},
     {"name": "windowed", "cap": 50.0, "budget": 1e6},
+    {"name": "balanced"},
     {"name": "capped"},
     {"name": "capped", "cap": 50.0, "total": math.inf},
     {"name": "anchored"},

@@ -149,6 +149,7 @@ def distance(purifier: Purifier, sampling: Sampling, draws: int = DRAWS) -> floa
 SMALL = [
     ("geometric", {}),
     ("windowed", {"cap": 1.0, "window": 2, "budget": 1.2}),
+    ("balanced", {"budget": 0.7}),
     ("anchored", {}),
     ("cp_fuse", {}),
     ("capped", {"cap": 0.7, "total": 1.0}),

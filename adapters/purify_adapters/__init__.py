@@ -25,7 +25,15 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
         ),
         "llama_index": _llama_index,
         "transformers": purify,
+        "gateway": lambda purifier, **settings: _load("gateway", "gateway")(purifier, **settings),
     }
+
+
+@hookimpl
+def purify_sources() -> Mapping[str, Callable[..., Any]]:
+    from purify_adapters.tgi.source import TGISource
+
+    return {"tgi": TGISource.load}
 
 
 @hookimpl

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError, SourceError
 from purify_plugins.hookspecs import hookimpl
-from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.reading import Reader
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ class LocalSource:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        from purify_hooks.token_bytes import vocabulary
+        from purify_plugins.token_bytes import vocabulary
 
         ends = eos_ids(self.folder) if self.folder else frozenset[int]()
         eos = ends | {self.tokenizer.eos_token_id} - {None}
@@ -87,9 +88,20 @@ class LocalSource:
         opened = session(self, encoded)
         return opened, opened.prefill(scored)
 
+    def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
+        """What every session's `extend` returns for its tokens (rows, n): one pass for all of them."""
+        import torch
+
+        from purify_hooks.joint import extend_all
+
+        if len(sessions) == 1 or not can_cache(self.model):
+            return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
+        with torch.inference_mode(), _failures(self.name):
+            return [_fitted(each, len(self.vocabulary)) for each in extend_all(sessions, tokens)]
+
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
-        tokens = self._tokens(prompt)
+        tokens = Reader(self.tokenizer, self.name, self.vocabulary).tokens(prompt)
         if not tokens:
             raise PromptError("the prompt is empty; give at least one token of text")
         if self.context_length is not None and len(tokens) >= self.context_length:
@@ -98,43 +110,6 @@ class LocalSource:
                 "with the answer; shorten it"
             )
         return tokens
-
-    def _tokens(self, prompt: Prompt) -> tuple[int, ...]:
-        if isinstance(prompt, tuple):
-            return self._known(prompt)
-        if isinstance(prompt, str):
-            return self._tokenised(prompt) if prompt else ()
-        if not prompt.messages:
-            return ()
-        if self.tokenizer.chat_template is None:
-            return self._tokenised(transcript(prompt))
-        return self._rendered(prompt)
-
-    def _known(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        if strangers := sorted(set(tokens) - set(range(len(self.vocabulary)))):
-            raise PromptError(f"the prompt holds token {strangers[0]}, which {self.name!r} does not have")
-        return tokens
-
-    def _tokenised(self, text: str) -> tuple[int, ...]:
-        try:
-            return tuple(self.tokenizer(text)["input_ids"])
-        except TypeError as error:  # what the tokenizer says of half a surrogate pair
-            raise PromptError("the prompt is not valid Unicode; replace its lone surrogates") from error
-
-    def _rendered(self, chat: Chat) -> tuple[int, ...]:
-        """The chat through the model's own template, in transformers' immutable sandbox."""
-        try:
-            tokens = self.tokenizer.apply_chat_template(
-                [dict(message) for message in chat.messages],
-                tools=[dict(tool) for tool in chat.tools] or None,
-                add_generation_prompt=True,
-                return_dict=False,
-            )
-        except Exception as error:  # a template is a stranger's program and can raise anything
-            raise PromptError(
-                f"the chat template of {self.name!r} refused these messages: {error}"
-            ) from error
-        return tuple(tokens)
 
     def identity(self) -> Mapping[str, Any]:
         files = file_digests(self.folder) if self.folder else {}
@@ -159,17 +134,11 @@ class LoadedSource(LocalSource):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        from purify_hooks.token_bytes import vocabulary
+        from purify_plugins.token_bytes import vocabulary
 
         ends = self.model.generation_config.eos_token_id
         eos = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         return vocabulary(self.tokenizer, self.name, frozenset(eos))
-
-
-def transcript(chat: Chat) -> str:
-    """A plain rendering for a model without a chat template: one speaker a paragraph."""
-    lines = [f"{str(message['role']).capitalize()}: {message['content']}" for message in chat.messages]
-    return "\n\n".join([*lines, "Assistant:"])
 
 
 class LocalSession:
@@ -232,28 +201,41 @@ class LocalSession:
         import torch
 
         with torch.inference_mode(), _failures(self.source.name):
-            self._read = torch.cat([self._read, tokens], dim=1)
-            self._seen = torch.cat([self._seen, visible], dim=1)
+            self._note(tokens, visible)
             return _fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
 
+    def _note(self, tokens: Tensor, visible: Tensor) -> None:
+        """Remember new columns, which the model reads next."""
+        import torch
+
+        self._read = torch.cat([self._read, tokens], dim=1)
+        self._seen = torch.cat([self._seen, visible], dim=1)
+
     def _logits(self, columns: int, wanted: int) -> Tensor:
+        return self._ask(self._read[:, -columns:], self._cache, self._seen, wanted)
+
+    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+        """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
+        from purify_hooks.thin import thin
+
         offered = {
-            "past_key_values": self._cache,
+            "past_key_values": cache,
             "use_cache": True,
-            "attention_mask": None if bool(self._seen.all()) else self._seen.long(),
-            "position_ids": self._positions(columns),
+            "attention_mask": None if bool(seen.all()) else seen.long(),
+            "position_ids": self._positions(seen, new.shape[1]),
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
-        logits: Tensor = self.source.model(self._read[:, -columns:], **taken).logits
+        with thin(self.source, new.numel()):
+            logits: Tensor = self.source.model(new, **taken).logits
         return logits[:, -wanted:]
 
-    def _positions(self, columns: int) -> Tensor:
+    def _positions(self, seen: Tensor, columns: int) -> Tensor:
         """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
         import torch
 
         length = self.source.context_length
-        places = torch.cumsum(self._seen, dim=1)[:, -columns:] - 1
+        places = torch.cumsum(seen, dim=1)[:, -columns:] - 1
         return places.clamp(min=0, max=None if length is None else length - 1)
 
     def rewind(self, lengths: Tensor) -> None:

@@ -9,13 +9,14 @@ import typer
 from typer.core import TyperGroup
 
 from purify_plugins.bench.command import bench
-from purify_plugins.cli import inspecting, showing, writing
+from purify_plugins.cli import inspecting, serving, showing, writing
 from purify_plugins.errors import ConfigError, PurifyError
 
 COMMANDS = (
     showing.demo,
     writing.generate,
     writing.chat,
+    serving.serve,
     inspecting.policies,
     inspecting.plugins,
     inspecting.check,

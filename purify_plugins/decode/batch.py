@@ -52,6 +52,11 @@ class Batch:
         self.live.difference_update(rows or ())
 
     @property
+    def going(self) -> list[bool]:
+        """Which rows want another token."""
+        return [row in self.live for row in range(len(self.answers))]
+
+    @property
     def room(self) -> int:
         """How many more tokens some live row may get."""
         return max(self.limits[row] - len(self.answers[row]) for row in self.live)

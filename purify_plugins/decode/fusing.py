@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.sampling import add_up, argmax, pick
+from purify_plugins.decode.completing import complete
+from purify_plugins.decode.sampling import add_up, argmax, exp, pick
 from purify_plugins.errors import NumericError
 from purify_plugins.types import Token
 
@@ -27,8 +28,10 @@ class Rows(NamedTuple):
     `mass` (rows, V) is proportional to the fused probabilities; `totals` (rows, 3) are the
     logarithms of what the three rows' weights add up to (NaN for an LLM's row that nobody needed
     added up). `slm_only` (rows,) marks rows that are the SLM's own because nothing could be
-    fused. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
-    possible.
+    fused; `stuck` (rows,) those where the SLM rules out all that a grammar allows, which have no next
+    token. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
+    possible. `shown` (rows, 2), where the LLM's rows were partial, holds the LLM's mass that was shown and
+    the fused mass of tokens that were not.
     """
 
     llm: Tensor
@@ -38,6 +41,18 @@ class Rows(NamedTuple):
     totals: Tensor
     slm_only: Tensor
     columns: Tensor | None = None
+    stuck: Tensor | None = None
+    shown: Tensor | None = None
+
+    def require(self, going: Sequence[bool]) -> None:
+        """Raise NumericError if a row that is `going` on has no next token."""
+        if self.stuck is not None and any(
+            go and no for go, no in zip(going, self.stuck.tolist(), strict=True)
+        ):
+            raise NumericError(
+                "the SLM gives no probability to any token that the grammar allows next; "
+                "use another grammar, or an SLM that can write it"
+            )
 
     def draw(self, dice: Dice, going: Sequence[bool] | None = None) -> Tensor:
         """Tokens (rows,) drawn from the fused row; the arg-max when greedy."""
@@ -60,8 +75,8 @@ class Rows(NamedTuple):
 
     def excess(self) -> Tensor:
         """(rows, V) how much likelier each token is in the fused row than in the SLM's, or 0."""
-        slm = torch.exp(self.slm - self.totals[:, 1:2])
-        return (torch.exp(self.fused - self.totals[:, 2:]) - slm).clamp(min=0.0)
+        slm = exp(self.slm - self.totals[:, 1:2])
+        return (exp(self.fused - self.totals[:, 2:]) - slm).clamp(min=0.0)
 
 
 def fuse(
@@ -69,14 +84,19 @@ def fuse(
 ) -> Rows:
     """Fuse one column of logits (rows, V).
 
-    A row without an LLM, or on which the models share no token, falls back to the SLM's own: never
-    to the LLM's. Raises NumericError when a model or the policy returns NaN, +inf or a wrong shape.
+    A row without an LLM, on which the models share no token, or of which the LLM rules out all that
+    a grammar allows, falls back to the SLM's own: never to the LLM's. Raises NumericError when a
+    model or the policy returns NaN, +inf or a wrong shape.
     """
-    columns = None
-    slm = shape.weigh(slm, history, "the SLM")
+    columns, partial = None, None
+    if llm is not None and llm.shape[-1] > slm.shape[-1]:
+        llm, *partial = complete(llm.to(slm.device), slm)
+    slm, stuck = shape.weigh(slm, history, "the SLM")
     if llm is None:
-        return _alone(slm, shape)
-    llm = shape.weigh(llm.to(slm.device), history, "the LLM")
+        return _alone(slm, shape)._replace(stuck=stuck)
+    llm, barred = shape.weigh(llm.to(slm.device), history, "the LLM")
+    if barred is not None:
+        llm = torch.where(barred[:, None], slm, llm)
     if shape.cut:
         columns, (llm, slm) = narrow(shape.cut, llm, slm)
     fused = policy.fuse(llm, slm, state).float()
@@ -84,12 +104,21 @@ def fuse(
         raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
     slm_total = _total(slm, shape)
     total, mass = _add_up(policy, shape, llm, fused)
-    empty = torch.isneginf(total)
+    empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
     if bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
-        mass = torch.where(empty, torch.exp(slm - slm_total), mass)
+        mass = torch.where(empty, exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
-    return Rows(llm, slm, fused, mass, torch.cat([llm_total, slm_total, total], dim=-1), empty[:, 0], columns)
+    totals = torch.cat([llm_total, slm_total, total], dim=-1)
+    shown = _shown(partial, mass, columns) if partial else None
+    return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown)
+
+
+def _shown(partial: Sequence[Tensor], mass: Tensor, columns: Tensor | None) -> Tensor:
+    """(rows, 2) the LLM's mass that was shown, and the fused mass of tokens that were not."""
+    revealed, unseen = partial
+    unseen = unseen if columns is None else unseen[:, columns]
+    return torch.stack([revealed, (mass * unseen).sum(dim=-1) / mass.sum(dim=-1)], dim=-1)
 
 
 def _total(slm: Tensor, shape: Shaper) -> Tensor:
@@ -142,19 +171,19 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy).__name__}"
 
 
-def record(rows: Rows, tokens: Tensor, greedy: bool, revealed: Tensor | None = None) -> list[Token]:
+def record(rows: Rows, tokens: Tensor, greedy: bool) -> list[Token]:
     """What was thought of each drawn token (rows,); one copy from the device."""
     logprobs = rows.logprobs(tokens)
     spent = _point_mass(logprobs) if greedy else _divergences(rows)
-    shown = torch.ones_like(spent[:, 0]) if revealed is None else revealed.to(spent)
-    rest = torch.stack([shown, rows.slm_only], dim=-1)
-    table = torch.cat([tokens[:, None], logprobs, spent, rest], dim=-1).tolist()
+    shown = spent.new_tensor([1.0, 0.0]).expand_as(spent) if rows.shown is None else rows.shown
+    table = torch.cat([tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None]], dim=-1).tolist()
     return [_token(*row) for row in table]
 
 
 def _token(token: float, llm: float, *numbers: float) -> Token:
-    slm, fused, kl, peak, revealed, slm_only = numbers
-    return Token(int(token), None if llm != llm else llm, slm, fused, kl, peak, revealed, bool(slm_only))
+    slm, fused, kl, peak, revealed, hidden, slm_only = numbers
+    own = None if llm != llm else llm
+    return Token(int(token), own, slm, fused, kl, peak, revealed, bool(slm_only), hidden)
 
 
 def _point_mass(logprobs: Tensor) -> Tensor:

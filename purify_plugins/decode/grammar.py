@@ -23,6 +23,8 @@ REMEMBERED = 32
 """Masks kept of one answer: a draft is looked at three times, by the SLM, the LLM and the SLM again."""
 SPACE = r"( |\n {0,24})?"
 """White space in JSON: enough to indent; without a bound a model in doubt would write nothing else."""
+COMPILED = 64
+"""Grammars kept compiled, each with the vocabulary it was compiled for."""
 FREE = '%llguidance {"no_forcing": true}\n'
 """Every spelling of what must come next, not only the one its tokenizer would choose."""
 
@@ -45,6 +47,7 @@ def json_rule(schema: Any) -> str:
     return f"%json {json.dumps({'x-guidance': {'whitespace_pattern': SPACE}, **schema})}"
 
 
+@lru_cache(maxsize=COMPILED)
 def check(grammar: Grammar) -> None:
     """Raise ConfigError for a grammar that cannot be followed."""
     from llguidance import LLMatcher
@@ -84,9 +87,7 @@ class Follower:
     """One row's place in the grammar; it goes back when the answer does."""
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
-        from llguidance import LLMatcher
-
-        self.matcher: LLMatcher = LLMatcher(tokenizer(vocabulary), lark(grammar), log_level=0)
+        self.matcher = compiled(grammar, vocabulary).deep_copy()
         self.eos = vocabulary.eos
         self.read: list[int] = []
         self.masks: dict[int, Tensor] = {}
@@ -132,6 +133,14 @@ def _shared(one: list[int], other: list[int]) -> int:
     if one[:short] == other[:short]:
         return short
     return next(at for at in range(short) if one[at] != other[at])
+
+
+@lru_cache(maxsize=COMPILED)
+def compiled(grammar: Grammar, vocabulary: Vocabulary) -> LLMatcher:
+    """A grammar's beginning, to be copied by every row of every answer: compiling costs a hundred copies."""
+    from llguidance import LLMatcher
+
+    return LLMatcher(tokenizer(vocabulary), lark(grammar), log_level=0)
 
 
 class _Spelling:

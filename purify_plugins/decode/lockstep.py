@@ -31,6 +31,7 @@ def lockstep(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) 
         while True:
             with torch.inference_mode():
                 rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+                rows.require(batch.going)
                 tokens = rows.draw(batch.dice)
                 thoughts = record(rows, tokens, sampling.greedy)
             batch.end((yield batch.step(thoughts)))

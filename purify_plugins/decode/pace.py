@@ -3,67 +3,103 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
+from itertools import accumulate
+from operator import mul
 
 LONGEST = 16
 FIRST = (3, 0, 6)
-"""Lengths tried before anything is known: two that draft, one that does not."""
+"""Lengths tried, twice, before anything is known: two that draft, one that does not."""
 SEEDED = 3
 """The length for answers drawn from a seed."""
 REMEMBERED = 200
-"""Drafted tokens whose fate still counts."""
+"""Drafted tokens whose fate still counts, at each place of a draft."""
+PRIOR = 10
+"""Tokens' worth of all places' share that each place's own begins with."""
+TRYING = 0.02
+"""The share of the time that is given to lengths beside the best one,"""
+AT_FIRST = 8
+"""and how many cycles' time more, when little is known."""
 
 
 class Pace:
     """Chooses how many tokens the SLM drafts before the LLM reads them; 0 is lockstep.
 
-    A length's worth is the tokens a cycle yields, 1 + a + … + a^n for a share `a` of drafted tokens
-    kept, over the seconds it takes. With `fixed` the length never changes: answers drawn from a
-    seed must not depend on how busy a machine is. Choosing a length never looks at a token.
+    A length's worth is the tokens a cycle yields over the seconds it takes. The nth drafted token is
+    reached if those before it were kept, and is kept as often as that place's tokens are. What a cycle
+    costs is not a line: a pass of four tokens may be faster than one of three. So the neighbours of the
+    best length are tried too, and again from time to time.
+
+    With `fixed` the length never changes: answers drawn from a seed must not depend on how busy a
+    machine is. Choosing a length never looks at a token.
     """
 
     def __init__(self, fixed: int | None = None) -> None:
         self.fixed = fixed
-        self.kept, self.tried = 7.0, 10.0
+        self._fates: list[tuple[float, float]] = []  # (kept, tried) at each place of a draft
         self._seconds: dict[int, deque[float]] = {}
-
-    @property
-    def acceptance(self) -> float:
-        """The share of drafted tokens that were kept, of those that were looked at."""
-        return self.kept / self.tried
+        self._times: Counter[int] = Counter()
+        self._place = 0
+        self._best: int | None = None  # nothing is known yet
+        self._spent = self._trying = 0.0  # seconds: of all cycles, of those at lengths not thought best
 
     def length(self, room: int = LONGEST) -> int:
         """How many tokens to draft next; a fixed length also draws what there is no room for."""
         if self.fixed is not None:
             return self.fixed
-        untried = next((length for length in FIRST if length not in self._seconds), None)
-        return min(room, max(range(LONGEST + 1), key=self.worth) if untried is None else untried)
+        rarest = min(FIRST, key=lambda length: self._times[length])
+        return min(room, self._chosen() if self._times[rarest] >= 2 else rarest)
 
-    def worth(self, length: int) -> float:
-        """Tokens a second, as far as is known."""
-        tokens = sum(self.acceptance**n for n in range(length + 1))
-        return tokens / self.seconds(length)
+    def _chosen(self) -> int:
+        """The length worth most, or a neighbour of it while there is time for trying."""
+        self._best = self.best()
+        if self._trying > TRYING * self._spent + AT_FIRST * self.seconds(self._best):
+            return self._best
+        around = [length for length in (self._best - 1, self._best + 1) if 0 <= length <= LONGEST]
+        return min(around, key=lambda length: self._times[length])
+
+    def best(self) -> int:
+        """The length whose cycles give the most tokens a second, as far as is known."""
+        worth = [tokens / self.seconds(length) for length, tokens in enumerate(self.tokens())]
+        return worth.index(max(worth))
+
+    def tokens(self) -> list[float]:
+        """What a cycle of each length yields: a token, and each drafted one as likely as it is kept."""
+        kept, tried = (sum(column) for column in zip((7.0, 10.0), *self._fates, strict=True))
+        known = [*self._fates, *[(0.0, 0.0)] * LONGEST][:LONGEST]  # what is not known is as elsewhere
+        shares = ((here + PRIOR * kept / tried) / (looked + PRIOR) for here, looked in known)
+        return list(accumulate(accumulate(shares, mul, initial=1.0)))
 
     def seconds(self, length: int) -> float:
-        """What a cycle of this length takes: measured, or on the line through the nearest two measured."""
+        """What a cycle of this length takes: measured, or on the line through the nearest two measured.
+
+        The least of the last few times: whatever else a machine does can only make a cycle slower.
+        """
         if length in self._seconds:
-            return median(self._seconds[length])
+            return min(self._seconds[length])
         known = sorted(sorted(self._seconds, key=lambda other: abs(other - length))[:2])
-        low, high = (median(self._seconds[n]) for n in known)
+        low, high = (min(self._seconds[n]) for n in known)
         slope = max(high - low, 0.0) / (known[1] - known[0])
         return low + slope * (length - known[0])
 
     @contextmanager
     def timed(self, length: int) -> Iterator[int]:
         """Time a cycle of `length` drafted tokens."""
-        start = time.perf_counter()
+        self._place, start = 0, time.perf_counter()
         yield length
-        self._seconds.setdefault(length, deque(maxlen=9)).append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._seconds.setdefault(length, deque(maxlen=9)).append(seconds)
+        self._times[length] += 1
+        self._spent += seconds
+        self._trying += 0.0 if self._best in (None, length) else seconds
 
     def saw(self, tried: int, kept: int) -> None:
-        """Count drafted tokens that were looked at, and those of them that were kept."""
+        """Count the tokens looked at, at the draft's next place, and those of them that were kept."""
+        if self._place == len(self._fates):
+            self._fates.append((0.0, 0.0))
         fade = (1 - 1 / REMEMBERED) ** tried
-        self.tried, self.kept = fade * self.tried + tried, fade * self.kept + kept
+        before = self._fates[self._place]
+        self._fates[self._place] = fade * before[0] + kept, fade * before[1] + tried
+        self._place += 1

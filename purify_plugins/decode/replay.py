@@ -42,6 +42,7 @@ def replay(
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
             rows = fuse(policy, shape, llm, slm, state, history)
+            rows.require([at < len(answer) for answer in answers])
             for row, thought in enumerate(record(rows, tokens, sampling.greedy)):
                 thoughts[row].append(thought)
             state = forward(policy, state, tokens, rows)

@@ -108,8 +108,10 @@ class Walk:
 
     def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings."""
-        rows = fuse(self.policy, self.batch.shape, None, logits, (), self._history(drafted))
-        return rows.draw(self.batch.dice)
+        history = self._history(drafted)
+        if self.greedy:
+            return self.batch.shape.likeliest(logits, history)
+        return fuse(self.policy, self.batch.shape, None, logits, (), history).draw(self.batch.dice)
 
     def _history(self, drafted: Sequence[Tensor]) -> History:
         """Prompts and answers with the draft so far, if anybody looks at them."""
@@ -122,12 +124,13 @@ class Walk:
 
     def _verify(self, draft: Draft) -> list[Column]:
         """Walk along the draft until every row has refused a token or got one more."""
-        live = [row in self.batch.live for row in range(len(self.batch.answers))]
-        going = torch.tensor(live, device=self.device)
+        going = torch.tensor(self.batch.going, device=self.device)
         columns: list[Column] = []
         for at, guess in enumerate([*draft.tokens, None]):
             rows = self._fuse(draft, at)
-            tokens, kept = self._decide(rows, guess, going.tolist())
+            wanted = going.tolist()
+            rows.require(wanted)
+            tokens, kept = self._decide(rows, guess, wanted)
             columns.append(_where(going, record(rows, tokens, self.greedy)))
             if self.state:
                 self.state = choose(going, forward(self.policy, self.state, tokens, rows), self.state)

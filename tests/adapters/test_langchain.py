@@ -461,6 +461,25 @@ def test_models_whose_files_nobody_has_hashed_share_no_cache() -> None:
     assert fingerprint(known) == fingerprint(Purifier(llm, slm, toys().policy))
 
 
+@pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
+def test_what_a_model_is_reached_with_is_in_no_trace(kind: Any) -> None:
+    """LangChain's traces show a model's repr, and a source's mapping may hold a token."""
+    secret = {"source": "server", "token": "hunter2"}
+    model = kind(llm=secret, slm=secret, llms={"other": secret})
+    model._models.loaded[None] = toys()
+    heard: list[str] = []
+
+    class Hearing(BaseCallbackHandler):
+        def on_llm_start(self, *told: Any, **more: Any) -> None:
+            heard.append(repr((told, more)))
+
+        on_chat_model_start = on_llm_start
+
+    model.invoke("hello", {"callbacks": [Hearing()]}, max_tokens=2)
+    assert heard
+    assert "hunter2" not in heard[0] + repr(model) + str(model)
+
+
 # Tools
 
 

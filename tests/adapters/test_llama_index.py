@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 pytest.importorskip("llama_index.core", reason="the extra llama-index is not installed")
@@ -33,6 +33,7 @@ from purify_adapters.llama_index import PurifiedLLM
 from purify_plugins import (
     Chat,
     ConfigError,
+    Grammar,
     PromptError,
     Purifier,
     Sampling,
@@ -276,7 +277,8 @@ def test_metadata_are_the_models() -> None:
     assert (metadata.context_window, metadata.num_output) == (70, 7)
     assert metadata.model_name == "toy 1 purified by toy 2"
     assert not metadata.is_chat_model
-    assert not metadata.is_function_calling_model
+    assert metadata.is_function_calling_model
+    assert not PurifiedLLM(llm, tool_format="none").metadata.is_function_calling_model
     assert PurifiedLLM(llm, chat_model=True).metadata.is_chat_model
 
 
@@ -295,13 +297,14 @@ def templated(template: str) -> Purifier:
     return pair(*sources)
 
 
-def test_a_chat_template_makes_a_chat_model_and_tools_in_it_a_tool_calling_one() -> None:
+def test_a_chat_template_makes_a_chat_model_and_may_say_how_tools_are_called() -> None:
     plain = PurifiedLLM(templated("{{ messages[0]['content'] }}")).metadata
-    assert (plain.is_chat_model, plain.is_function_calling_model) == (True, False)
-    knowing = PurifiedLLM(templated(TEMPLATE)).metadata
-    assert (knowing.is_chat_model, knowing.is_function_calling_model) == (True, True)
-    assert not PurifiedLLM(templated(TEMPLATE), tool_format="none").metadata.is_function_calling_model
-    assert toy(tool_format="tags").metadata.is_function_calling_model
+    assert (plain.is_chat_model, plain.is_function_calling_model) == (True, True)
+    strange = templated("{{ tools }} in <invoke></invoke>")
+    assert not PurifiedLLM(strange).metadata.is_function_calling_model
+    assert PurifiedLLM(strange, tool_format="hermes").metadata.is_function_calling_model
+    with pytest.raises(UnknownNameError, match="did you mean 'hermes'"):
+        PurifiedLLM(strange, tool_format="hermse").complete("hello")
 
 
 def test_the_tokenizer_counts_the_slms_tokens() -> None:
@@ -341,7 +344,7 @@ CALL = '<tool_call>{"name": "add", "arguments": {"a": 2, "b": 3}}</tool_call>'
 
 
 def test_a_tool_call_is_found_in_the_answer() -> None:
-    llm = says(f"Let me see. {CALL}", tool_format="tags")
+    llm = says(f"Let me see. {CALL}")
     response = llm.chat_with_tools([ADD], "What is 2 + 3?")
     [call] = llm.get_tool_calls_from_response(response)
     assert (call.tool_name, call.tool_kwargs) == ("add", {"a": 2, "b": 3})
@@ -349,14 +352,14 @@ def test_a_tool_call_is_found_in_the_answer() -> None:
 
 
 def test_streamed_text_ends_where_the_call_begins() -> None:
-    llm = says(f"Let me see. {CALL}", tool_format="tags")
+    llm = says(f"Let me see. {CALL}")
     *_, last = pieces = list(llm.stream_chat_with_tools([ADD], "What is 2 + 3?"))
-    assert "".join(each.delta or "" for each in pieces) == "Let me see. "
+    assert "".join(each.delta or "" for each in pieces) == "Let me see."
     assert [call.tool_name for call in llm.get_tool_calls_from_response(last)] == ["add"]
 
 
 def test_several_calls_are_kept_only_if_they_are_welcome() -> None:
-    llm = says(CALL + CALL.replace("3", "4"), tool_format="tags")
+    llm = says(CALL + CALL.replace("3", "4"))
     one = llm.chat_with_tools([ADD], "?")
     several = llm.chat_with_tools([ADD], "?", allow_parallel_tool_calls=True)
     assert [call.tool_kwargs["b"] for call in llm.get_tool_calls_from_response(one)] == [3]
@@ -364,38 +367,52 @@ def test_several_calls_are_kept_only_if_they_are_welcome() -> None:
 
 
 def test_a_tool_is_called_and_its_result_returned() -> None:
-    llm = says(CALL, tool_format="tags")
+    llm = says(CALL)
     assert llm.predict_and_call([ADD], "What is 2 + 3?").response == "5"
     assert asyncio.run(llm.apredict_and_call([ADD], "What is 2 + 3?")).response == "5"
 
 
-@pytest.mark.parametrize("broken", ["{oops", "[]", '{"name": 3}', '{"name": "add", "arguments": 3}', "3"])
+@pytest.mark.parametrize("broken", ["{oops", "{}", '{"name": 3}', '{"name": "add", "arguments": 3}', "3"])
 def test_a_call_that_is_none_is_kept_as_it_is(broken: str) -> None:
-    llm = says(f"<tool_call>{broken}</tool_call>", tool_format="tags")
+    llm = says(f"<tool_call>{broken}</tool_call>")
     response = llm.chat_with_tools([ADD], "?")
-    assert response.message.additional_kwargs["invalid_tool_calls"] == [broken]
-    assert broken in (response.message.content or "")
+    [invalid] = response.message.additional_kwargs["invalid_tool_calls"]
+    assert invalid["text"] in broken
+    assert invalid["error"]
     assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
     with pytest.raises(SourceError, match="calls no tool"):
         llm.get_tool_calls_from_response(response)
 
 
-def test_a_required_call_that_does_not_come_is_an_error() -> None:
-    llm = says("No.", tool_format="tags")
-    with pytest.raises(SourceError, match="one was required"):
+@pytest.mark.parametrize("asked", [{"tool_required": True}, {"tool_choice": "add"}])
+def test_a_required_call_is_made_whatever_the_models_would_say(asked: Any) -> None:
+    llm = PurifiedLLM(says("I would rather not.").purifier, max_tokens=200, seed=0)
+    tools = [ADD, FunctionTool.from_defaults(test_models_that_may_not_call_refuse_tools)]
+    for response in (
+        llm.chat_with_tools(tools, "?", **asked),
+        list(llm.stream_chat_with_tools(tools, "?", **asked))[-1],
+        asyncio.run(llm.achat_with_tools(tools, "?", **asked)),
+    ):
+        [call] = llm.get_tool_calls_from_response(response)
+        assert call.tool_name == "add" or "tool_choice" not in asked
+
+
+def test_a_required_call_that_is_cut_short_is_an_error() -> None:
+    llm = PurifiedLLM(says("No.").purifier, max_tokens=20)
+    with pytest.raises(SourceError, match="one was required; raise max_tokens"):
         llm.chat_with_tools([ADD], "?", tool_required=True)
     with pytest.raises(SourceError, match="one was required"):
         list(llm.stream_chat_with_tools([ADD], "?", tool_required=True))
 
 
-def test_models_without_a_tool_format_refuse_tools() -> None:
-    with pytest.raises(ConfigError, match="tool_format='tags'"):
-        toy().chat_with_tools([ADD], "?")
+def test_models_that_may_not_call_refuse_tools() -> None:
+    with pytest.raises(ConfigError, match="set tool_format to a format"):
+        toy(tool_format="none").chat_with_tools([ADD], "?")
 
 
 def test_tools_reach_the_models_in_words_or_through_their_template() -> None:
     seen: list[Any] = []
-    for llm in (says(CALL, tool_format="tags"), PurifiedLLM(templated(TEMPLATE), max_tokens=2)):
+    for llm in (says(CALL), PurifiedLLM(templated(TEMPLATE), max_tokens=2)):
         llm.purifier.plugins.register(Spy(seen))
         llm.chat_with_tools([ADD], "?")
     [[told], [rendered]] = seen
@@ -422,7 +439,7 @@ def test_calls_and_results_are_rendered_for_the_next_turn() -> None:
 def test_an_agent_calls_a_tool_and_answers() -> None:
     from llama_index.core.agent.workflow import FunctionAgent
 
-    llm = PurifiedLLM(pair(Dialogue(), Dialogue()), tool_format="tags", chat_model=True, max_tokens=99)
+    llm = PurifiedLLM(pair(Dialogue(), Dialogue()), chat_model=True, max_tokens=99, temperature=0)
 
     async def ask() -> str:
         agent = FunctionAgent(tools=[ADD], llm=llm)
@@ -441,7 +458,7 @@ class Dialogue:
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> Any:
         [prompt] = prompts
         assert isinstance(prompt, Chat)
-        told = prompt.messages[-1]["role"] == "tool"
+        told = "<tool_response>" in prompt.messages[-1]["content"]
         return ScriptedSource(BYTES, b"It is 5." if told else CALL.encode()).open(prompts)
 
     def identity(self) -> dict[str, Any]:
@@ -460,7 +477,7 @@ TALE = '{"hero": "a miller", "wishes": 3}'
 ASK = "Who is the hero of {name}?"
 
 
-def test_structured_output_is_asked_for_and_checked() -> None:
+def test_structured_output_is_what_the_models_say() -> None:
     llm, expected = says(TALE), Tale(hero="a miller", wishes=3)
     prompt = PromptTemplate(ASK)
     assert llm.structured_predict(Tale, prompt, name="it") == expected
@@ -471,9 +488,54 @@ def test_structured_output_is_asked_for_and_checked() -> None:
     assert response.raw == expected
 
 
-def test_an_answer_that_is_no_such_object_is_an_error() -> None:
-    with pytest.raises(ValueError, match="json"):
-        says("once upon a time").structured_predict(Tale, PromptTemplate(ASK), name="it")
+class Hero(BaseModel):
+    """Small, so that the schema fits into a small model's prompt."""
+
+    name: str = Field(max_length=8)
+    kind: Literal["king", "fox"]
+    age: int = Field(ge=0, le=99)
+
+
+PREDICTS: dict[str, Callable[[PurifiedLLM, Any], Any]] = {
+    "structured_predict": lambda llm, prompt: llm.structured_predict(Hero, prompt),
+    "astructured_predict": lambda llm, prompt: asyncio.run(llm.astructured_predict(Hero, prompt)),
+    "stream_structured_predict": lambda llm, prompt: list(llm.stream_structured_predict(Hero, prompt))[-1],
+    "astream_structured_predict": lambda llm, prompt: asyncio.run(
+        collect(llm.astream_structured_predict(Hero, prompt))
+    )[-1],
+    "as_structured_llm": lambda llm, prompt: llm.as_structured_llm(Hero).complete(prompt.format()).raw,
+}
+
+
+@pytest.mark.parametrize("way", PREDICTS)
+@pytest.mark.parametrize("chat_model", [True, False])
+def test_real_models_write_valid_objects_because_of_the_grammar(way: str, chat_model: bool) -> None:
+    """They know nothing but tales: asked alone, they would tell one."""
+    llm, prompt = PurifiedLLM(real(), max_tokens=80, seed=1, chat_model=chat_model), PromptTemplate("A hero.")
+    assert isinstance(PREDICTS[way](llm, prompt), Hero)
+
+
+def test_without_the_grammar_they_would_not(events: list[Any]) -> None:
+    llm = PurifiedLLM(real(), max_tokens=80, seed=1, certificate=True)
+    prompt = PromptTemplate("A hero.")
+    assert llm.structured_predict(Hero, prompt)
+    [shown] = [event for event in events if event.class_name() == "LLMCompletionEndEvent"]
+    sampling = read(shown.response.raw["purification"]["certificate"]).body["method"]["sampling"]
+    assert sampling["grammar"]["kind"] == "json_schema"
+    with pytest.raises(ValidationError):
+        Hero.model_validate_json(llm.complete(shown.prompt).text)
+
+
+@pytest.mark.parametrize("way", PREDICTS)
+def test_an_object_that_is_cut_short_is_an_error(way: str) -> None:
+    with pytest.raises(SourceError, match="before its JSON was whole; raise max_tokens, or bound"):
+        PREDICTS[way](PurifiedLLM(real(), max_tokens=6, seed=1), PromptTemplate("A hero."))
+
+
+def test_an_object_is_held_to_its_schema_whatever_else_is_asked() -> None:
+    never = Grammar("regex", "never")
+    llm = PurifiedLLM(real(), max_tokens=80, seed=1, grammar=never)
+    assert isinstance(llm.structured_predict(Hero, PromptTemplate("A hero."), {"grammar": never}), Hero)
 
 
 # Events and callbacks
@@ -701,9 +763,9 @@ class Sure(ToySource):
         return super().logits(tokens).index_fill(0, torch.tensor(ord(CANARY)), 60.0)
 
 
-def poisoned(policy: str) -> PurifiedLLM:
+def poisoned(policy: str, **options: Any) -> PurifiedLLM:
     slm = Forbidding(BYTES, 2, forbidden=frozenset({ord(CANARY)}))
-    llm = PurifiedLLM(pair(Sure(BYTES, 1), slm, policy), **SHORT, logprobs=True, tool_format="tags")
+    llm = PurifiedLLM(pair(Sure(BYTES, 1), slm, policy), **{**SHORT, **options}, logprobs=True)
     llm.callback_manager = Settings.callback_manager = CallbackManager([Callbacks()])
     return llm
 
@@ -724,23 +786,51 @@ def engines(index: VectorStoreIndex) -> dict[str, Ask]:
         "streaming chat engine": lambda llm: "".join(engine(llm).stream_chat("?").response_gen),
         "achat engine": lambda llm: str(asyncio.run(engine(llm).achat("?"))),
         "astream chat engine": lambda llm: asyncio.run(streamed(engine(llm).astream_chat("?"))),
-        "predict": lambda llm: llm.predict(PromptTemplate("?")),
-        "stream": lambda llm: "".join(llm.stream(PromptTemplate("?"))),
+        "predict": lambda llm: llm.predict(asking()),
+        "stream": lambda llm: "".join(llm.stream(asking())),
+        "apredict": lambda llm: asyncio.run(llm.apredict(asking())),
+        "astream": lambda llm: "".join(asyncio.run(collect(llm.astream(asking())))),
         "tools": lambda llm: str(llm.chat_with_tools([ADD], "?")),
-        "structured": lambda llm: refused(lambda: llm.structured_predict(Tale, PromptTemplate("?"))),
+        "streamed tools": lambda llm: str(list(llm.stream_chat_with_tools([ADD], "?"))),
+        "atools": lambda llm: str(asyncio.run(llm.achat_with_tools([ADD], "?"))),
+        "astreamed tools": lambda llm: str(asyncio.run(collect(llm.astream_chat_with_tools([ADD], "?")))),
+        "agent": lambda llm: asyncio.run(agent(llm)),
     }
 
 
-def refused(ask: Callable[[], Any]) -> str:
-    with pytest.raises(ValueError, match="json") as error:
-        ask()
-    return str(error.value)
+def asking() -> PromptTemplate:
+    """A prompt of one's own: to predict an object changes the prompt."""
+    return PromptTemplate("?")
 
 
+async def agent(llm: PurifiedLLM) -> str:
+    from llama_index.core.agent.workflow import FunctionAgent
+
+    asked = FunctionAgent(tools=[ADD], llm=llm)
+    return str(await asked.run("?", memory=ChatMemoryBuffer.from_defaults(llm=llm)))
+
+
+class Word(BaseModel):
+    word: str = Field(max_length=8)
+
+
+SAY = FunctionTool.from_defaults(lambda word: f"said {word}", name="say", fn_schema=Word)
+OBJECTS: dict[str, Ask] = {
+    way: lambda llm, predict=predict: str(predict(llm, asking())) for way, predict in PREDICTS.items()
+} | {
+    "forced call": lambda llm: str(llm.chat_with_tools([ADD], "?", tool_required=True)),
+    "predict and call": lambda llm: str(llm.predict_and_call([SAY], "?", tool_required=True)),
+    "apredict and call": lambda llm: str(asyncio.run(llm.apredict_and_call([SAY], "?", tool_required=True))),
+}
+"""What a grammar writes has an end of its own, so that these may go on until it comes."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex looks at all pydantic members
 @pytest.mark.parametrize("policy", ["windowed", "geometric", "capped"])
 def test_no_canary_comes_out_anywhere(policy: str, index: VectorStoreIndex, events: list[Any]) -> None:
-    for name, ask in {**WAYS, **engines(index)}.items():
-        llm = poisoned(policy)
+    long = {"max_tokens": 400, "ignore_eos": False}
+    for name, ask in {**WAYS, **engines(index), **OBJECTS}.items():
+        llm = poisoned(policy, **(long if name in OBJECTS else {}))
         text = ask(llm)
         [callbacks] = llm.callback_manager.handlers
         assert text, name

@@ -19,8 +19,8 @@ from purify_adapters.tools import (
     Tagged,
     Templated,
     closed,
-    marked,
     merged,
+    pieces_of,
 )
 from purify_hooks.local import LocalSource
 from purify_plugins import Chat, ConfigError, Purifier, Sampling, ToolFormat, UnknownNameError, Vocabulary
@@ -280,7 +280,7 @@ def test_a_mark_that_is_a_control_token_is_that_token() -> None:
     grammar = Speech(MISTRAL, native=False).grammar([NOW], vocabulary)
     [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=0, grammar=grammar))
     assert answer.tokens[0] == 257
-    assert read(MISTRAL, marked(answer.tokens, answer.text, vocabulary)) == ("", [("now", "{ }")])
+    assert gathered(pieces_of(Tagged(MISTRAL), answer, vocabulary)) == ("", [("now", "{ }")])
 
 
 def test_real_models_can_be_made_to_call() -> None:

@@ -49,7 +49,7 @@ class TestTheContract(PolicyConformance):
 
 def test_names_are_those_of_the_configuration() -> None:
     assert set(POLICIES) == {
-        "geometric", "windowed", "minimum", "anchored", "capped", "cp_fuse", "token_swap",
+        "geometric", "windowed", "balanced", "minimum", "anchored", "capped", "cp_fuse", "token_swap",
         "clean_gen", "safe_decoding", "linear", "learned_mix", "offset", "contrastive", "consistency",
     }  # fmt: skip
     assert all(make.name == name for name, make in POLICIES.items())
@@ -91,7 +91,7 @@ def test_memory_survives_minus_infinity(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["geometric", "minimum", "cp_fuse", "windowed", "capped", "anchored", "offset"]
+    "name", ["geometric", "minimum", "cp_fuse", "windowed", "balanced", "capped", "anchored", "offset"]
 )
 def test_what_only_the_llm_offers_is_not_taken(name: str) -> None:
     """Disjoint models: an empty row, for which the loop takes the SLM's, or the SLM's at once."""

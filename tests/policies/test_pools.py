@@ -71,9 +71,10 @@ def test_the_minimum_is_within_a_constant_of_both_models(seed: int) -> None:
     """log r/p ≤ -log(1 - TV) for both: the CP-Δ bound for the max-divergence."""
     llm, slm = rows(seed, dtype=torch.float64), rows(seed + 1, dtype=torch.float64)
     fused = law(Minimum(), llm, slm)
-    bound = -(1 - (llm.exp() - slm.exp()).abs().sum(-1) / 2).log()
+    shared = 1 - (llm.exp() - slm.exp()).abs().sum(-1) / 2
+    rounding = 1e-9 + 1e-14 / shared  # of rows that share almost nothing, little but rounding is left
     for model in (llm, slm):
-        assert ((fused - model).amax(-1) <= bound + 1e-9).all()
+        assert ((fused - model).amax(-1) <= rounding - shared.log()).all()
 
 
 @pytest.mark.parametrize("policy", [Geometric(), Minimum()])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from purify_hooks.policies._words import FUNCTION_WORDS
 from purify_hooks.policies.replacing import CleanGen, TokenSwap
+from purify_plugins.certificate import jsonable
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import Vocabulary
 from tests.policies.cases import SEEDS, WORDS, law, rows
@@ -29,6 +30,12 @@ def test_binding_keeps_the_options() -> None:
     bound = TokenSwap(words=("cat",)).bind(WORDS)
     assert bound.words == ("cat",)
     assert bound.ids == (2,)
+
+
+def test_a_certificate_names_the_words_that_were_chosen() -> None:
+    """They were hidden as derived, so that an answer over other words was recomputed over the usual ones."""
+    assert jsonable(TokenSwap(words=("cat",)).bind(WORDS)) == {"words": ["cat"]}
+    assert jsonable(SWAP) == {"words": None}
 
 
 def test_an_unbound_swap_says_what_to_do() -> None:

@@ -15,11 +15,10 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 
 from purify_adapters.langchain.ahead import Ahead, announce, expected
-from purify_adapters.langchain.calls import Call, Spoken, Stream, choice_of, tool_of
-from purify_adapters.langchain.messages import rendered
+from purify_adapters.langchain.calls import Call, Stream, asked, tool_of
 from purify_adapters.langchain.models import Purified, token_ids
 from purify_adapters.langchain.structured import Method, structured
-from purify_adapters.tools import inner
+from purify_adapters.tools import choice_of, inner
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,14 +66,13 @@ class ChatPurified(Purified, BaseChatModel):
         if given.get("top_logprobs"):
             raise ConfigError("top_logprobs must be 0: only the drawn token's own figure is kept")
         purifier = self.load(given.get("model"))
-        spoken = Spoken.of(purifier, [rendered(message) for message in messages], self.tool_format, given)
-        drawn = {**given, "stop": stop, "grammar": spoken.grammar or given.get("grammar")}
+        question = asked(purifier, messages, self.tool_format, given)
+        drawn = {**given, "stop": stop, "grammar": question.grammar or given.get("grammar")}
         return Call(
             purifier,
             self._named(given),
-            spoken.chat,
+            question,
             self._sampling(purifier, drawn),
-            spoken.reader,
             bool(given.get("logprobs")),
             bool(given.get("certificate", self.certificate)),
         )
@@ -87,8 +85,8 @@ class ChatPurified(Purified, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, ahead = self._call(messages, stop, kwargs), expected()
-        completion = ahead.answer(call.purifier, call.chat, call.sampling) if ahead else None
-        return call.result(completion or call.purifier.generate([call.chat], call.sampling)[0])
+        completion = ahead.answer(call.purifier, call.asked.chat, call.sampling) if ahead else None
+        return call.result(completion or call.purifier.generate([call.asked.chat], call.sampling)[0])
 
     async def _agenerate(
         self,
@@ -98,8 +96,8 @@ class ChatPurified(Purified, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, ahead = self._call(messages, stop, kwargs), expected()
-        completion = await ahead.aanswer(call.purifier, call.chat, call.sampling) if ahead else None
-        return call.result(completion or (await call.purifier.agenerate([call.chat], call.sampling))[0])
+        completion = await ahead.aanswer(call.purifier, call.asked.chat, call.sampling) if ahead else None
+        return call.result(completion or (await call.purifier.agenerate([call.asked.chat], call.sampling))[0])
 
     def _stream(
         self,
@@ -110,7 +108,7 @@ class ChatPurified(Purified, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = Stream(call)
-        with closing(call.purifier.stream(call.chat, call.sampling)) as chunks:
+        with closing(call.purifier.stream(call.asked.chat, call.sampling)) as chunks:
             for chunk in chunks:
                 for part in stream.take(chunk):
                     if run_manager:
@@ -126,7 +124,7 @@ class ChatPurified(Purified, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = Stream(call)
-        async with aclosing(call.purifier.astream(call.chat, call.sampling)) as chunks:
+        async with aclosing(call.purifier.astream(call.asked.chat, call.sampling)) as chunks:
             async for chunk in chunks:
                 for part in stream.take(chunk):
                     if run_manager:
@@ -184,7 +182,7 @@ class ChatPurified(Purified, BaseChatModel):
             return None
         sampling = calls[0].sampling
         seeded = sampling.seed is not None and not sampling.greedy
-        return None if seeded else Ahead(calls[0].purifier, [call.chat for call in calls], sampling)
+        return None if seeded else Ahead(calls[0].purifier, [call.asked.chat for call in calls], sampling)
 
     # Tools and structure
 
@@ -228,6 +226,5 @@ class ChatPurified(Purified, BaseChatModel):
     ) -> int:
         """How many tokens the SLM reads for a conversation, template and tools included."""
         purifier = self.load()
-        given = {"tools": list(tools or ())}
-        chat = Spoken.of(purifier, [rendered(message) for message in messages], self.tool_format, given).chat
-        return len(inner(purifier.slm).encode(chat))
+        question = asked(purifier, messages, self.tool_format, {"tools": tools})
+        return len(inner(purifier.slm).encode(question.chat))

@@ -17,7 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import tool_call_chunk
 
-from purify_adapters.tools import CallPiece, Piece, Reasoning
+from purify_adapters.tools import Called, Piece, Reasoning, called, said, thought
 from purify_plugins.errors import PromptError
 
 ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
@@ -87,31 +87,20 @@ def chunk_of(piece: Piece) -> AIMessageChunk:
 
 def message_of(pieces: Sequence[Piece], **rest: Any) -> AIMessage:
     """A whole answer; calls that cannot be read are kept as invalid ones."""
-    text = "".join(piece for piece in pieces if isinstance(piece, str))
-    thought = "".join(piece.text for piece in pieces if isinstance(piece, Reasoning))
-    calls: dict[int, list[CallPiece]] = {}
-    for piece in pieces:
-        if isinstance(piece, CallPiece):
-            calls.setdefault(piece.index, []).append(piece)
-    read = [_read(parts) for parts in calls.values()]
+    reasoning = thought(pieces)
+    calls = [_read(call) for call in called(pieces)]
     return AIMessage(
-        content=text,
-        additional_kwargs={"reasoning_content": thought} if thought else {},
-        tool_calls=[call for call in read if call["type"] == "tool_call"],
-        invalid_tool_calls=[call for call in read if call["type"] == "invalid_tool_call"],
+        content=said(pieces),
+        additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+        tool_calls=[call for call in calls if call["type"] == "tool_call"],
+        invalid_tool_calls=[call for call in calls if call["type"] == "invalid_tool_call"],
         **rest,
     )
 
 
-def _read(parts: Sequence[CallPiece]) -> ToolCall | InvalidToolCall:
-    first, text = parts[0], "".join(part.arguments for part in parts)
-    try:
-        arguments = json.loads(text)
-        error = None if isinstance(arguments, dict) else "the arguments are no JSON object"
-    except ValueError as wrong:
-        error = f"the arguments are not valid JSON: {wrong}"
-    if error is None and first.name is not None:
-        return ToolCall(name=first.name, args=arguments, id=first.id, type="tool_call")
+def _read(call: Called) -> ToolCall | InvalidToolCall:
+    if call.error is None and call.name is not None:
+        return ToolCall(name=call.name, args=call.arguments, id=call.id, type="tool_call")
     return InvalidToolCall(
-        name=first.name, args=text, id=first.id, error=error or "no name", type="invalid_tool_call"
+        name=call.name, args=call.text, id=call.id, error=call.error, type="invalid_tool_call"
     )

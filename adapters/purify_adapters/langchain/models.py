@@ -52,9 +52,9 @@ class Purified(BaseModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="ignore")
 
-    llm: Any = None
+    llm: Any = Field(default=None, repr=False)  # traces show the repr, and a mapping may hold a token
     """The untrusted model: a directory, a hub id, a mapping with the source's options, or a source."""
-    slm: Any = None
+    slm: Any = Field(default=None, repr=False)
     """The benign model, which must be trusted."""
     policy: Any = "windowed"
     """The fusion policy: its name, or itself."""
@@ -64,7 +64,7 @@ class Purified(BaseModel):
     """A `purify.toml`; without any models, the one that PURIFY_CONFIG or the working directory has."""
     purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
     """A purifier that is already there."""
-    llms: dict[str, Any] = Field(default_factory=dict)
+    llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
 
     max_tokens: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from anyio import to_thread
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic
@@ -17,29 +17,26 @@ from llama_index.core.base.llms.types import (
     CompletionResponseAsyncGen,
     CompletionResponseGen,
     LLMMetadata,
-    MessageRole,
 )
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.types import PydanticProgramMode
 
+from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazily import Lazily
-from purify_adapters.llama_index.messages import OPEN, conversation, selections, text_of
-from purify_adapters.llama_index.options import DRAWN, PER_CALL, check, constrained, redrawn
+from purify_adapters.llama_index.messages import rendered, text_of
+from purify_adapters.llama_index.options import DRAWN, PER_CALL, check, redrawn
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
+from purify_adapters.llama_index.structured import Structured
+from purify_adapters.tools import Asked, Plain, Reader, Speech, inner, pieces_of, template
 from purify_plugins.certificate import citing
 from purify_plugins.config import build, read_config
-from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
-    from llama_index.core.llms.llm import ToolSelection
-    from llama_index.core.tools.types import BaseTool
-
     from purify_plugins.types import Chunk, Completion, Prompt
 
 T = TypeVar("T")
@@ -56,7 +53,7 @@ def _chats(method: F) -> F:
     return cast("F", llm_chat_callback()(method))
 
 
-class PurifiedLLM(FunctionCallingLLM):
+class PurifiedLLM(Structured, Calling):
     """A purified language model for LlamaIndex.
 
     Give it a `Purifier`, or `llm`, `slm` and `policy` as `Purifier.load` takes them (a policy with
@@ -73,10 +70,10 @@ class PurifiedLLM(FunctionCallingLLM):
         False, description="Whether `raw` carries the certificate, not its digest alone."
     )
     chat_model: bool | None = Field(None, description="Whether to be asked in messages; None: found out.")
-    tool_format: Literal["auto", "tags", "none"] = Field(
-        "auto", description="auto: as both chat templates describe tools; tags: in words; none: not at all."
+    tool_format: str = Field(
+        "auto",
+        description="How calls are written: an offered format; auto: as the templates say; none.",
     )
-    pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
 
     _purifier: Lazily[Purifier] = PrivateAttr()
     _metadata: Lazily[LLMMetadata] = PrivateAttr()
@@ -94,7 +91,7 @@ class PurifiedLLM(FunctionCallingLLM):
         check("option of PurifiedLLM", options, DRAWN | known)
         drawn = {name: options.pop(name) for name in DRAWN & options.keys()}
         redrawn(Sampling(), drawn)  # refused now rather than with the first call
-        super().__init__(drawn=drawn, **options)
+        super().__init__(**{"drawn": drawn, **options})
         self._purifier = Lazily(_maker(purifier, llm, slm, policy))
         self._metadata = Lazily(self._found)
         listen()
@@ -124,19 +121,22 @@ class PurifiedLLM(FunctionCallingLLM):
     def _found(self) -> LLMMetadata:
         llm, slm = self.purifier.llm, self.purifier.slm
         lengths = [length for length in (llm.context_length, slm.context_length) if length]
-        templates = [_template(llm), _template(slm)]
         return LLMMetadata(
             context_window=min(lengths, default=DEFAULT_CONTEXT_WINDOW),
             num_output=self._sampling().max_tokens,
-            is_chat_model=all(templates) if self.chat_model is None else self.chat_model,
-            is_function_calling_model=self._told or (self.tool_format == "auto" and _know_tools(templates)),
+            is_chat_model=all(map(template, (llm, slm))) if self.chat_model is None else self.chat_model,
+            is_function_calling_model=self.tool_format != "none" and self._knows_tools(),
             model_name=f"{llm.identity()['name']} purified by {slm.identity()['name']}",
         )
 
-    @property
-    def _told(self) -> bool:
-        """Whether tools are described in words."""
-        return self.tool_format == "tags"
+    def _knows_tools(self) -> bool:
+        """Whether it is known how this pair writes calls. Raises UnknownNameError for no format's name."""
+        try:
+            return bool(Speech.of(self.purifier, self.tool_format))
+        except UnknownNameError:
+            raise
+        except ConfigError:
+            return False
 
     def to_payload(self) -> dict[str, Any]:
         """What events say of it: never anything secret, and never a reason to load a model."""
@@ -145,7 +145,7 @@ class PurifiedLLM(FunctionCallingLLM):
 
     def tokenizer(self, text: str) -> list[int]:
         """The SLM's tokens of a text: `Settings.tokenizer = llm.tokenizer` makes every count right."""
-        tokenizer = _tokenizer(self.purifier.slm)
+        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
         if tokenizer is None:
             raise ConfigError("this SLM has no tokenizer to count with; give Settings.tokenizer another")
         return list(tokenizer(text)["input_ids"])
@@ -155,7 +155,9 @@ class PurifiedLLM(FunctionCallingLLM):
     def _sampling(self, options: dict[str, Any] | None = None) -> Sampling:
         return redrawn(self.purifier.sampling, {**self.drawn, **(options or {})})
 
-    def _request(self, prompt: Prompt, options: dict[str, Any]) -> Request:
+    def _request(
+        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Reader] = Plain
+    ) -> Request:
         """What one call asks for; raises UnknownNameError for an option there is not."""
         check("option of a purified call", options, PER_CALL)
         return Request(
@@ -163,9 +165,10 @@ class PurifiedLLM(FunctionCallingLLM):
             self._sampling(options),
             self.metadata.model_name,
             self.purifier.vocabulary,
+            reader,
             logprobs=options.get("logprobs", self.logprobs),
             certificate=options.get("certificate", self.certificate),
-            tools=bool(options.get("tools")),
+            whole=options.get("whole", False),
             tool_required=options.get("tool_required", False),
         )
 
@@ -175,9 +178,14 @@ class PurifiedLLM(FunctionCallingLLM):
 
     def _conversation(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> Request:
         shape, tools = self.messages_to_prompt, options.get("tools") or ()
-        if shape is None or shape is generic or tools:
-            return self._request(conversation(messages, tools, self._told), options)
-        return self._request(shape(messages), options)
+        if shape not in (None, generic) and not tools:
+            return self._request(shape(messages), options)
+        choice = options.get("tool_choice") or ("any" if options.get("tool_required") else None)
+        format = "auto" if self.tool_format == "none" else self.tool_format
+        said = [rendered(message) for message in messages]
+        asked = Asked.of(self.purifier, said, tools, choice, format=format)
+        held = {**options, "grammar": asked.grammar or options.get("grammar")}
+        return self._request(asked.chat, held, asked.reader)
 
     def _answer(self, request: Request) -> Completion:
         with citing(quoted(text_of(request.prompt))):
@@ -219,7 +227,7 @@ class PurifiedLLM(FunctionCallingLLM):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """The answer to a conversation, which each model renders with its own template."""
         request = self._conversation(messages, kwargs)
-        return request.answered(self._answer(request))
+        return _answered(request, self._answer(request))
 
     @_chats
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -248,7 +256,7 @@ class PurifiedLLM(FunctionCallingLLM):
         """`chat` without blocking the event loop."""
         await self._loaded()
         request = self._conversation(messages, kwargs)
-        return request.answered(await self._aanswer(request))
+        return _answered(request, await self._aanswer(request))
 
     @_chats
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
@@ -256,81 +264,6 @@ class PurifiedLLM(FunctionCallingLLM):
         await self._loaded()
         request = self._conversation(messages, kwargs)
         return cast("ChatResponseAsyncGen", self._astream(request, ChatPieces(request).take))
-
-    # Tools
-
-    def _prepare_chat_with_tools(
-        self,
-        tools: Sequence[BaseTool],
-        user_msg: str | ChatMessage | None = None,
-        chat_history: list[ChatMessage] | None = None,
-        verbose: bool = False,
-        allow_parallel_tool_calls: bool = False,
-        tool_required: bool = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The arguments of `chat` for a conversation with tools. Raises ConfigError without a format."""
-        if tools and not self.metadata.is_function_calling_model:
-            raise ConfigError(
-                "these models' chat templates do not say how to call a tool; "
-                "set tool_format='tags' to have the tools described in words"
-            )
-        if isinstance(user_msg, str):
-            user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
-        messages = [*(chat_history or ()), *([user_msg] if user_msg else ())]
-        described = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
-        return {"messages": messages, "tools": described, "tool_required": tool_required, **kwargs}
-
-    def _validate_chat_with_tools_response(
-        self,
-        response: ChatResponse,
-        tools: Sequence[BaseTool],
-        allow_parallel_tool_calls: bool = False,
-        **kwargs: Any,
-    ) -> ChatResponse:
-        """The response, with its first tool call alone unless several are welcome."""
-        if not allow_parallel_tool_calls:
-            calls = [block for block in response.message.blocks if block.block_type == "tool_call"]
-            response.message.blocks = [each for each in response.message.blocks if each not in calls[1:]]
-        return response
-
-    def get_tool_calls_from_response(
-        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
-    ) -> list[ToolSelection]:
-        """The tools an answer calls; raises SourceError if there are none and one is needed."""
-        found = selections(response.message)
-        if error_on_no_tool_call and not found:
-            raise SourceError("the answer calls no tool; ask again, or describe the tools more plainly")
-        return found
-
-    # Structured output: asked for in the prompt and checked; held to the schema where the core can
-
-    def structured_predict(
-        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Any:
-        """An `output_cls` made of the answer; raises ValueError for an answer that is none."""
-        return super().structured_predict(output_cls, prompt, _held(output_cls, llm_kwargs), **prompt_args)
-
-    async def astructured_predict(
-        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Any:
-        """`structured_predict` without blocking the event loop."""
-        await self._loaded()
-        held = _held(output_cls, llm_kwargs)
-        return await super().astructured_predict(output_cls, prompt, held, **prompt_args)
-
-    def _structured_stream_call(
-        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Any:
-        held = _held(output_cls, llm_kwargs)
-        return super()._structured_stream_call(output_cls, prompt, held, **prompt_args)
-
-    async def _structured_astream_call(
-        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
-    ) -> Any:
-        await self._loaded()
-        held = _held(output_cls, llm_kwargs)
-        return await super()._structured_astream_call(output_cls, prompt, held, **prompt_args)
 
 
 def _maker(purifier: Any, llm: Any, slm: Any, policy: Any) -> Callable[[], Purifier]:
@@ -342,8 +275,8 @@ def _maker(purifier: Any, llm: Any, slm: Any, policy: Any) -> Callable[[], Purif
     return lambda: Purifier.load(llm, slm, policy)
 
 
-def _held(output_cls: Any, llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    return {**constrained(output_cls.model_json_schema()), **(llm_kwargs or {})}
+def _answered(request: Request, completion: Completion) -> ChatResponse:
+    return request.answered(completion, pieces_of(request.reader(), completion, request.vocabulary))
 
 
 def _taken(chunks: Any, take: Callable[[Chunk], T | None]) -> Iterator[T]:
@@ -361,20 +294,3 @@ async def _ataken(chunks: Any, take: Callable[[Chunk], T | None]) -> AsyncIterat
                 yield piece
     finally:
         await chunks.aclose()
-
-
-def _tokenizer(source: Any) -> Any:
-    """The tokenizer behind a source, under whatever wraps it; None if it shows none."""
-    while (inner := getattr(source, "source", None)) is not None:
-        source = inner
-    return getattr(source, "tokenizer", None)
-
-
-def _template(source: Any) -> str:
-    """The chat template behind a source; empty if there is none."""
-    return str(getattr(_tokenizer(source), "chat_template", None) or "")
-
-
-def _know_tools(templates: Sequence[str]) -> bool:
-    """Whether every chat template describes tools, and has them called in tags."""
-    return all("tools" in template and OPEN in template for template in templates)

@@ -12,7 +12,7 @@ from purify_plugins.types import Sampling
 
 DRAWN = frozenset(field.name for field in fields(Sampling))
 """Options that say how tokens are drawn."""
-PER_CALL = DRAWN | {"logprobs", "certificate", "tools", "tool_required"}
+PER_CALL = DRAWN | {"logprobs", "certificate", "whole", "tools", "tool_required", "tool_choice"}
 
 
 def check(what: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -34,8 +34,3 @@ def redrawn(base: Sampling, options: Mapping[str, Any]) -> Sampling:
 def _plain(value: Any) -> Any:
     """One stop string is a list of one."""
     return [value] if isinstance(value, str) else value
-
-
-def constrained(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds an answer to a JSON schema: nothing yet, this version asks and checks."""
-    return {}

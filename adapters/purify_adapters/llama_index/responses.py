@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 
-from purify_adapters.llama_index.messages import OPEN, message_of, selections
-from purify_plugins.decode.text import Writer
+from purify_adapters.llama_index.messages import message_of, selections
+from purify_adapters.tools import Piece, Plain, Reader, Reading, said
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
@@ -30,23 +30,31 @@ class Request:
     sampling: Sampling
     model: str
     vocabulary: Vocabulary
+    reader: Callable[[], Reader] = Plain
     logprobs: bool = False
     certificate: bool = False
-    tools: bool = False
+    whole: bool = False
     tool_required: bool = False
 
     def completed(self, completion: Completion, delta: str | None = None) -> CompletionResponse:
         """The whole answer as a completion."""
         return CompletionResponse(text=completion.text, delta=delta, **self._facts(completion))
 
-    def answered(self, completion: Completion, delta: str | None = None) -> ChatResponse:
+    def answered(
+        self, completion: Completion, pieces: Sequence[Piece], delta: str | None = None
+    ) -> ChatResponse:
         """The whole answer as a message; raises SourceError if it lacks a tool call it must have."""
-        message = message_of(completion.text, self.tools)
+        message = message_of(pieces)
         if self.tool_required and not selections(message):
-            raise SourceError("the answer calls no tool, though one was required; ask again")
+            raise SourceError("the answer calls no tool, though one was required; raise max_tokens")
         return ChatResponse(message=message, delta=delta, **self._facts(completion))
 
     def _facts(self, completion: Completion) -> dict[str, Any]:
+        if self.whole and completion.finish_reason == "length":
+            raise SourceError(
+                "the answer reached max_tokens, or the end of a model's context, before its JSON was whole; "
+                "raise max_tokens, or bound the schema's strings and lists"
+            )
         facts: dict[str, Any] = {"raw": self.raw(completion)}
         if self.logprobs:
             facts["logprobs"] = [[self._logprob(token)] for token in completion.steps]
@@ -91,19 +99,22 @@ class CompletionPieces:
 class ChatPieces:
     """Turns the chunks of an answer into the responses of `stream_chat`.
 
-    With tools, what follows an opening tag is kept back: the last response has it as tool calls.
+    Text is passed on as it comes; the last response has the tool calls.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.text = ""
-        self._writer = Writer((OPEN,) if request.tools else ())
+        self._reading = Reading(request.reader(), request.vocabulary)
+        self._pieces: list[Piece] = []
 
     def take(self, chunk: Chunk) -> ChatResponse | None:
         """The response for a chunk; None for one without text, unless it is the last."""
-        delta = self._writer.write(chunk.text.encode()) if self.request.tools else chunk.text
+        new = self._reading.take(chunk)
+        self._pieces += new
+        delta = said(new)
         if chunk.completion is not None:
-            return self.request.answered(chunk.completion, delta + self._writer.close())
+            return self.request.answered(chunk.completion, self._pieces, delta)
         self.text += delta
         message = ChatMessage(role=MessageRole.ASSISTANT, content=self.text)
         return ChatResponse(message=message, delta=delta) if delta else None

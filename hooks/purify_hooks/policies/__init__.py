@@ -8,6 +8,7 @@ from typing import Any
 from purify_plugins.hookspecs import hookimpl
 
 from .anchored import Anchored
+from .balanced import Balanced
 from .budgets import Capped, Windowed
 from .consistency import Consistency
 from .cp_fuse import CPFuse
@@ -21,6 +22,7 @@ POLICIES: dict[str, type[Any]] = {
     for policy in (
         Geometric,
         Windowed,
+        Balanced,
         Minimum,
         Anchored,
         Capped,

@@ -30,22 +30,26 @@ class TokenSwap(Memoryless):
 
     name: ClassVar[str] = "token_swap"
 
-    words: tuple[str, ...] = field(default=FUNCTION_WORDS, repr=False)
+    words: tuple[str, ...] | None = None
+    """The words to leave to the SLM; None: a list of 124 English function words."""
     ids: tuple[int, ...] = field(default=(), repr=False)
     """The tokens of `words`, which `bind` fills in; not an option to set by hand."""
 
     def __post_init__(self) -> None:
+        if self.words is None:
+            return
         object.__setattr__(self, "words", tuple(self.words) if not isinstance(self.words, str) else ())
         if not self.words or not all(isinstance(word, str) and word.strip() for word in self.words):
             raise ConfigError(f"{self.name}: words must be a list of words that are not empty")
 
     def bind(self, vocabulary: Vocabulary) -> Self:
         """The same policy, knowing which tokens its words are. Raises ConfigError if none is one."""
-        spelled = {f" {word.strip()}".encode() for word in self.words}
+        words = self.words or FUNCTION_WORDS
+        spelled = {f" {word.strip()}".encode() for word in words}
         ids = tuple(index for index, token in enumerate(vocabulary.tokens) if token in spelled)
         if not ids:
             raise ConfigError(
-                f"{self.name}: none of its {len(self.words)} words is one token of "
+                f"{self.name}: none of its {len(words)} words is one token of "
                 f"{vocabulary.name!r}; set `words` to words this vocabulary spells whole"
             )
         return replace(self, ids=ids)

@@ -1,0 +1,239 @@
+"""From what a client sends to what the purifier is asked: every option honoured, or refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
+from purify_adapters.gateway.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    Format,
+    JsonFormat,
+    Message,
+    Parameters,
+    RegexFormat,
+)
+from purify_adapters.tools import inner
+from purify_plugins.errors import ConfigError
+from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
+
+if TYPE_CHECKING:
+    from purify_adapters.gateway.settings import Settings
+    from purify_plugins.purifier import Purifier
+
+ROOM = 4096
+"""Tokens, prompt and answer together, where neither model says what it can read."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One answer, as it is asked of the purifier.
+
+    `input_length` counts the prompt's tokens as the SLM reads them; 0 where it does not tell.
+    """
+
+    prompt: Prompt
+    sampling: Sampling
+    input_length: int
+    characters: int = 0
+
+
+class Asking:
+    """Checks requests against what this pair of models can do. Raises Rejected, with TGI's words."""
+
+    def __init__(self, purifier: Purifier, settings: Settings) -> None:
+        self.purifier, self.settings = purifier, settings
+        lengths = [each.context_length for each in (purifier.llm, purifier.slm) if each.context_length]
+        self.max_total_tokens = settings.max_total_tokens or min(lengths, default=ROOM)
+
+    @property
+    def max_input_tokens(self) -> int:
+        return self.max_total_tokens - 1
+
+    def generation(self, inputs: str, asked: Parameters) -> Ask:
+        """A request to `/generate` and its like."""
+        for name in ("watermark", "typical_p", "decoder_input_details", "adapter_id", "top_n_tokens"):
+            if getattr(asked, name):
+                raise unsupported(name)
+        if asked.best_of not in (None, 1):
+            raise unsupported("best_of", "choosing among answers spends a budget that no certificate counts")
+        if not inputs:
+            raise invalid("`inputs` cannot be empty")
+        prompt = inputs if asked.truncate is None else self._truncated(inputs, asked.truncate)
+        return self._ask(prompt, asked, _samples(asked), len(inputs))
+
+    def chat(self, asked: ChatRequest, prompt: Chat | None = None, grammar: Grammar | None = None) -> Ask:
+        """A request to `/v1/chat/completions`; `prompt` is the chat if tools have changed it."""
+        _refuse_foreign(asked, ("presence_penalty", "logit_bias", "top_logprobs"), ("n",))
+        drawn = _openai(
+            asked, asked.max_tokens if asked.max_tokens is not None else asked.max_completion_tokens
+        )
+        chat = prompt or Chat(tuple(map(message, asked.messages)))
+        if not chat.messages:
+            raise invalid("`messages` cannot be empty")
+        drawn.grammar = asked.response_format
+        return self._ask(chat, drawn, asked.temperature != 0, _characters(chat), grammar)
+
+    def completions(self, asked: CompletionRequest) -> list[Ask]:
+        """A request to `/v1/completions`: one answer for each of its prompts."""
+        if asked.suffix is not None:
+            said = "Suffix is not supported and can be achieved by preprocessing the prompt."
+            raise Rejected(422, said, "suffix not supported")
+        prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+        if len(prompts) > self.settings.max_batch:
+            said = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
+            raise Rejected(422, said, "batch size exceeded")
+        _refuse_foreign(asked, ("presence_penalty", "logit_bias", "logprobs", "echo"), ("n", "best_of"))
+        drawn = _openai(asked, asked.max_tokens)
+        drawn.repetition_penalty = asked.repetition_penalty
+        if not prompts or not all(prompts):
+            raise invalid("`inputs` cannot be empty")
+        return [self._ask(prompt, drawn, asked.temperature != 0, len(prompt)) for prompt in prompts]
+
+    def _ask(
+        self,
+        prompt: Prompt,
+        asked: Parameters,
+        samples: bool,
+        characters: int,
+        grammar: Grammar | None = None,
+    ) -> Ask:
+        _check(asked, self.settings.max_stop_sequences)
+        length = len(self.encode(prompt)) if self.tokenises else 0
+        sampling = Sampling(
+            max_tokens=self._room(length, asked.max_new_tokens),
+            temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
+            top_k=asked.top_k or 0,
+            top_p=1.0 if asked.top_p is None else asked.top_p,
+            repetition_penalty=1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
+            frequency_penalty=asked.frequency_penalty or 0.0,
+            seed=asked.seed,
+            stop=tuple(asked.stop or ()),
+            grammar=_grammar(asked.grammar) if asked.grammar else grammar,
+        )
+        return Ask(prompt, sampling, length, characters)
+
+    def _room(self, length: int, wanted: int | None) -> int:
+        """How many tokens the answer may have."""
+        most = self.max_total_tokens
+        if wanted is not None and length + wanted > most:
+            raise invalid(
+                f"`inputs` tokens + `max_new_tokens` must be <= {most}. "
+                f"Given: {length} `inputs` tokens and {wanted} `max_new_tokens`"
+            )
+        if length > self.max_input_tokens:
+            raise invalid(f"`inputs` must have less than {most} tokens. Given: {length}")
+        return most - length if wanted is None else wanted
+
+    @property
+    def tokenises(self) -> bool:
+        """Whether the SLM tells how it reads a prompt; a remote one may not."""
+        return hasattr(inner(self.purifier.slm), "encode")
+
+    def encode(self, prompt: Prompt) -> Sequence[int]:
+        """The prompt's token ids as the SLM reads them. Raises Rejected when it does not say."""
+        if not self.tokenises:
+            raise unsupported("truncate", "the SLM does not tell its tokens")
+        found: Sequence[int] = inner(self.purifier.slm).encode(prompt)
+        return found
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What the ids of `encode` spell."""
+        found: Vocabulary = inner(self.purifier.slm).vocabulary
+        return found
+
+    def _truncated(self, text: str, most: int) -> str:
+        """The text of its last `most` tokens."""
+        if not 0 < most <= self.max_input_tokens:
+            limit = self.max_input_tokens
+            raise invalid(f"`truncate` must be strictly positive and less than {limit}. Given: {most}")
+        tokens = self._whole(text)
+        return self.vocabulary.spell(tokens[-most:]).decode(errors="ignore") if len(tokens) > most else text
+
+    def _whole(self, text: str) -> Sequence[int]:
+        """All of a text's tokens, however many: a model's limit is for what it is given to read."""
+        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
+        return list(tokenizer(text)["input_ids"]) if tokenizer else self.encode(text)
+
+
+def _samples(asked: Parameters) -> bool:
+    """Whether TGI would sample: `do_sample`, or anything that only sampling can heed."""
+    warmed = asked.temperature not in (None, 1.0)
+    return bool(asked.do_sample) or warmed or asked.top_k is not None or asked.top_p is not None
+
+
+def _refuse_foreign(asked: Any, off: Sequence[str], single: Sequence[str]) -> None:
+    """Options of OpenAI's that TGI ignores or bends: refused by name where they would change anything."""
+    for name in off:
+        if getattr(asked, name):
+            raise unsupported(name)
+    for name in single:
+        if getattr(asked, name) not in (None, 1):
+            raise unsupported(name, "each request gets one answer, and one certificate")
+
+
+def _openai(asked: ChatRequest | CompletionRequest, tokens: int | None) -> Parameters:
+    """OpenAI's options by TGI's names; temperature 0 is greedy, as it was meant."""
+    return Parameters(
+        temperature=None if asked.temperature == 0 else asked.temperature,
+        top_p=asked.top_p,
+        frequency_penalty=asked.frequency_penalty,
+        max_new_tokens=tokens,
+        stop=asked.stop,
+        seed=asked.seed,
+    )
+
+
+def _check(asked: Parameters, stops: int) -> None:
+    """TGI's own validation, in its order and words."""
+    if asked.temperature is not None and asked.temperature <= 0:
+        raise invalid("`temperature` must be strictly positive")
+    if asked.repetition_penalty is not None and asked.repetition_penalty <= 0:
+        raise invalid("`repetition_penalty` must be strictly positive")
+    if asked.frequency_penalty is not None and abs(asked.frequency_penalty) > 2:
+        raise invalid("`frequency_penalty` must be >= -2.0 and <= 2.0")
+    if asked.top_p is not None and not 0 < asked.top_p < 1:
+        raise invalid("`top_p` must be > 0.0 and < 1.0")
+    if asked.top_k is not None and asked.top_k <= 0:
+        raise invalid("`top_k` must be strictly positive")
+    if asked.max_new_tokens == 0:
+        raise invalid("`max_new_tokens` must be strictly positive")
+    if len(asked.stop or ()) > stops:
+        raise invalid(f"`stop` supports up to {stops} stop sequences. Given: {len(asked.stop or ())}")
+
+
+def _grammar(asked: Format) -> Grammar:
+    """A grammar as the core takes it."""
+    try:
+        if isinstance(asked, RegexFormat):
+            return Grammar("regex", asked.value)
+        if isinstance(asked, JsonFormat):
+            text = asked.value if isinstance(asked.value, str) else json.dumps(asked.value)
+            return Grammar("json_schema", text)
+        named = asked.value or asked.json_schema
+        if named is None:
+            raise invalid("grammar is not valid: a json_schema needs a `value`")
+        return Grammar("json_schema", json.dumps(named.schema_))
+    except ConfigError as error:
+        raise invalid(f"grammar is not valid: {error}") from error
+
+
+def message(said: Message) -> Mapping[str, Any]:
+    """A message as chat templates read it. Raises Rejected for pictures and other parts without text."""
+    if isinstance(said.content, list):
+        if strange := [part.type for part in said.content if part.type != "text"]:
+            raise unsupported(strange[0], "only text is read")
+        content = "".join(part.text or "" for part in said.content)
+    else:
+        content = said.content or ""
+    rest = said.model_dump(exclude={"content"}, exclude_none=True)
+    return {**rest, "content": content}
+
+
+def _characters(chat: Chat) -> int:
+    return sum(len(said["content"]) for said in chat.messages)

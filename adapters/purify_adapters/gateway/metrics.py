@@ -1,0 +1,86 @@
+"""Counters and histograms under TGI's names, as Prometheus reads them.
+
+Written by hand because TGI's counters lack the suffix `_total` that prometheus_client insists on, and
+dashboards made for TGI look for them as they are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+TOKENS = tuple(2.0**power for power in range(15))
+
+
+class Histogram:
+    """How often a number fell below each of some bounds."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, number: float) -> None:
+        self.counts[bisect_left(self.bounds, number)] += 1
+        self.sum += number
+
+    def lines(self, name: str) -> Iterator[str]:
+        below = 0
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
+            below += count
+            yield f'{name}_bucket{{le="{bound}"}} {below}'
+        yield f"{name}_sum {self.sum}"
+        yield f"{name}_count {below}"
+
+
+class Metrics:
+    """What the gateway has done so far."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.histograms = {
+            "tgi_request_duration": Histogram(SECONDS),
+            "tgi_request_validation_duration": Histogram(SECONDS),
+            "tgi_request_queue_duration": Histogram(SECONDS),
+            "tgi_request_inference_duration": Histogram(SECONDS),
+            "tgi_request_mean_time_per_token_duration": Histogram(SECONDS),
+            "tgi_request_input_length": Histogram(TOKENS),
+            "tgi_request_max_new_tokens": Histogram(TOKENS),
+            "tgi_request_generated_tokens": Histogram(TOKENS),
+        }
+        for name in ("tgi_request_count", "tgi_request_success", "purify_slm_only_tokens"):
+            self.counts[name] = 0
+
+    def count(self, name: str, number: int = 1) -> None:
+        self.counts[name] += number
+
+    def fail(self, kind: str) -> None:
+        self.failures[kind] += 1
+
+    def observe(self, name: str, number: float) -> None:
+        self.histograms[f"tgi_request_{name}"].observe(number)
+
+    def text(self, gauges: dict[str, int]) -> str:
+        """Everything in Prometheus' text format."""
+        return "\n".join([*self._counters(), *self._gauges(gauges), *self._histograms(), ""])
+
+    def _counters(self) -> Iterator[str]:
+        for name, number in self.counts.items():
+            yield f"# TYPE {name} counter"
+            yield f"{name} {number}"
+        yield "# TYPE tgi_request_failure counter"
+        for kind, number in self.failures.items():
+            yield f'tgi_request_failure{{err="{kind}"}} {number}'
+
+    def _gauges(self, gauges: dict[str, int]) -> Iterator[str]:
+        for name, number in gauges.items():
+            yield f"# TYPE {name} gauge"
+            yield f"{name} {number}"
+
+    def _histograms(self) -> Iterator[str]:
+        for name, histogram in self.histograms.items():
+            yield f"# TYPE {name} histogram"
+            yield from histogram.lines(name)

@@ -1,0 +1,67 @@
+"""How a request is refused: TGI's status codes and bodies, and never a word of the untrusted model's."""
+
+from __future__ import annotations
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from purify_plugins.errors import ConfigError, RefusedError
+
+
+class Rejected(Exception):
+    """A request that gets no answer.
+
+    With an `error_type` the body is TGI's JSON, without one it is plain text, as its web framework's.
+    """
+
+    def __init__(self, status: int, error: str, error_type: str | None = None, **headers: str) -> None:
+        super().__init__(error)
+        self.status, self.error, self.error_type = status, error, error_type
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    @property
+    def body(self) -> dict[str, str | None]:
+        return {"error": self.error, "error_type": self.error_type}
+
+    def response(self) -> Response:
+        if self.error_type is None:
+            return PlainTextResponse(self.error, self.status, self.headers)
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def invalid(message: str) -> Rejected:
+    """A request that TGI's validation would have refused."""
+    return Rejected(422, f"Input validation error: {message}", "validation")
+
+
+def unsupported(option: str, why: str = "") -> Rejected:
+    """An option that cannot be honoured without giving up purification, or that this gateway lacks."""
+    return invalid(f"`{option}` is not supported with purification{why and ': '}{why}")
+
+
+def overloaded() -> Rejected:
+    return Rejected(429, "Model is overloaded", "overloaded", retry_after="1")
+
+
+def stopping() -> Rejected:
+    return Rejected(503, "The gateway is shutting down", "overloaded", retry_after="5")
+
+
+def failed(why: str) -> Rejected:
+    return Rejected(424, f"Request failed during generation: {why}", "generation")
+
+
+def because(error: BaseException) -> Rejected:
+    """What a client is told of an error.
+
+    Our own sentences about a request are passed on. What a model's failure says may hold a server's
+    words, and those may be the untrusted model's: the client hears what kind of failure it was.
+    """
+    if isinstance(error, Rejected):
+        return error
+    if isinstance(error, RefusedError):
+        return Rejected(422, str(error), "refused")
+    if isinstance(error, ConfigError):
+        return invalid(str(error))
+    if isinstance(error, TimeoutError):
+        return failed("the deadline has passed")
+    return failed(f"a model or a plugin failed ({type(error).__name__})")

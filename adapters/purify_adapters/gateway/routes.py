@@ -1,0 +1,209 @@
+"""TGI's routes. Each reads its request, asks the purifier, and shapes the answer; none knows a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from purify_adapters.gateway.answers import Json, TokenEvents, generated
+from purify_adapters.gateway.asking import Ask
+from purify_adapters.gateway.listing import listed, templated
+from purify_adapters.gateway.openai import ChatEvents, CompletionEvents, chat_completion, text_completion
+from purify_adapters.gateway.reading import admit, parse, read_body
+from purify_adapters.gateway.rejections import Rejected
+from purify_adapters.gateway.schemas import (
+    ChatRequest,
+    CompatGenerateRequest,
+    CompletionRequest,
+    GenerateRequest,
+)
+from purify_adapters.gateway.talking import talk
+from purify_plugins.types import Chunk, Completion
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from purify_adapters.gateway.app import Gateway
+
+
+class Shape(Protocol):
+    """Turns an answer's chunks into events; `done` ends a stream that went well."""
+
+    done: str | None
+
+    def take(self, chunk: Chunk) -> Iterator[Json]: ...
+
+    def error(self, why: Rejected) -> Json: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask, and how to tell the answer: as a whole or event by event."""
+
+    asks: Sequence[Ask]
+    whole: Callable[[Sequence[Completion]], Any]
+    shapes: Sequence[Shape]
+
+
+def of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+async def generate(request: Request) -> Response:
+    return await _generate(request, parse(await _body(request), GenerateRequest), streaming=False)
+
+
+async def generate_stream(request: Request) -> Response:
+    return await _generate(request, parse(await _body(request), GenerateRequest), streaming=True)
+
+
+async def compat_generate(request: Request) -> Response:
+    return await _compat(request, parse(await _body(request), CompatGenerateRequest))
+
+
+async def chat_completions(request: Request) -> Response:
+    return await _chat(request, parse(await _body(request), ChatRequest))
+
+
+async def completions(request: Request) -> Response:
+    return await _completions(request, parse(await _body(request), CompletionRequest))
+
+
+async def invocations(request: Request) -> Response:
+    """SageMaker's one route: whichever of the three requests this is."""
+    body = await _body(request)
+    keys = _keys(body)
+    if "inputs" in keys:
+        return await _compat(request, parse(body, CompatGenerateRequest))
+    if "messages" in keys:
+        return await _chat(request, parse(body, ChatRequest))
+    return await _completions(request, parse(body, CompletionRequest))
+
+
+def _keys(body: bytes) -> set[str]:
+    """The request's own fields; the request itself is read by its schema."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return set()
+    return set(found) if isinstance(found, dict) else set()
+
+
+async def _body(request: Request) -> bytes:
+    admit(request, of(request).settings)
+    return await read_body(request, of(request).settings)
+
+
+async def _compat(request: Request, asked: CompatGenerateRequest) -> Response:
+    """`POST /`: a list of one answer, with the prompt before it unless that is switched off."""
+    if asked.parameters.return_full_text is None:
+        asked.parameters.return_full_text = True
+    return await _generate(request, asked, asked.stream, listed=True)
+
+
+async def _generate(
+    request: Request, asked: GenerateRequest, streaming: bool, listed: bool = False
+) -> Response:
+    gateway, wanted = of(request), asked.parameters
+    vocabulary, details = gateway.purifier.vocabulary, bool(wanted.details)
+    prefix = asked.inputs if wanted.return_full_text else ""
+
+    def plan() -> Plan:
+        ask = gateway.asking.generation(asked.inputs, wanted)
+
+        def whole(found: Sequence[Completion]) -> Any:
+            answer = generated(found[0], ask, vocabulary, details, prefix)
+            return [answer] if listed else answer
+
+        return Plan([ask], whole, [TokenEvents(ask, vocabulary, details, prefix)])
+
+    return await gateway.answer(request, plan, streaming, len(asked.inputs))
+
+
+async def _chat(request: Request, asked: ChatRequest) -> Response:
+    gateway = of(request)
+    vocabulary, told = gateway.purifier.vocabulary, bool(asked.logprobs)
+    counted = bool(asked.stream_options and asked.stream_options.include_usage)
+
+    def plan() -> Plan:
+        chat, grammar, reader = talk(gateway.purifier, asked)
+        ask = gateway.asking.chat(asked, chat, grammar)
+        events = ChatEvents(gateway.face, asked.model, ask, vocabulary, reader, told, counted)
+
+        def whole(found: Sequence[Completion]) -> Any:
+            return chat_completion(gateway.face, asked.model, ask, found[0], vocabulary, reader, told)
+
+        return Plan([ask], whole, [events])
+
+    characters = sum(len(each.content or "") for each in asked.messages)
+    return await gateway.answer(request, plan, asked.stream, characters)
+
+
+async def _completions(request: Request, asked: CompletionRequest) -> Response:
+    gateway = of(request)
+    vocabulary = gateway.purifier.vocabulary
+
+    def plan() -> Plan:
+        asks = gateway.asking.completions(asked)
+        shapes = [CompletionEvents(gateway.face, ask, vocabulary, at) for at, ask in enumerate(asks)]
+        return Plan(asks, lambda found: text_completion(gateway.face, asks, found, vocabulary), shapes)
+
+    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
+    return await gateway.answer(request, plan, asked.stream, sum(map(len, prompts)))
+
+
+async def tokenize(request: Request) -> Response:
+    gateway, asked = of(request), parse(await _body(request), GenerateRequest)
+    async with gateway.work.turn() as place:
+        tokens = await place.run(lambda: gateway.asking.encode(asked.inputs) if asked.inputs else ())
+    return JSONResponse(listed(tokens, gateway.asking.vocabulary, asked.inputs))
+
+
+async def chat_tokenize(request: Request) -> Response:
+    """Open, as TGI's is: it tells nothing but how the SLM's template looks."""
+    gateway = of(request)
+    asked = parse(await read_body(request, gateway.settings), ChatRequest)
+    async with gateway.work.turn() as place:
+        tokens = await place.run(lambda: gateway.asking.encode(talk(gateway.purifier, asked).chat))
+    vocabulary = gateway.asking.vocabulary
+    text = templated(tokens, vocabulary)
+    return JSONResponse({"tokenize_response": listed(tokens, vocabulary), "templated_text": text})
+
+
+async def certificate(request: Request) -> Response:
+    """The certificate of a recent answer, by its digest."""
+    gateway = of(request)
+    admit(request, gateway.settings)
+    if (found := gateway.certificates.get(request.path_params["digest"])) is None:
+        raise Rejected(404, "No such certificate is kept here", "not_found")
+    return Response(found, media_type="application/json")
+
+
+# What anyone may know
+
+
+async def health(request: Request) -> Response:
+    if of(request).work.stopped:
+        raise Rejected(503, "unhealthy", "healthcheck")
+    return Response()
+
+
+async def info(request: Request) -> Response:
+    return JSONResponse(of(request).info())
+
+
+async def models(request: Request) -> Response:
+    name = of(request).face.model
+    model = {"id": name, "object": "model", "created": 0, "owned_by": name}
+    return JSONResponse({"object": "list", "data": [model]})
+
+
+async def metrics(request: Request) -> Response:
+    gateway = of(request)
+    gauges = {"tgi_queue_size": gateway.work.waiting, "tgi_batch_current_size": gateway.work.running}
+    return PlainTextResponse(gateway.metrics.text(gauges), media_type="text/plain; version=0.0.4")

@@ -1,0 +1,165 @@
+"""What a client may send: TGI's field names, types and defaults. Unknown fields are ignored, as there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+U32 = Annotated[int, Field(ge=0, lt=2**32)]
+U64 = Annotated[int, Field(ge=0, lt=2**64)]
+I32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+F32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
+Strings = list[str]
+
+
+class Body(BaseModel):
+    """Strict: a number in quotes is no number."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class NamedSchema(Body):
+    name: str | None = None
+    schema_: Any = Field(alias="schema")
+
+
+class JsonFormat(Body):
+    type: Literal["json", "json_object"]
+    value: Any
+
+
+class RegexFormat(Body):
+    type: Literal["regex"]
+    value: str
+
+
+class SchemaFormat(Body):
+    type: Literal["json_schema"]
+    value: NamedSchema | None = None
+    json_schema: NamedSchema | None = None
+
+
+Format = Annotated[JsonFormat | RegexFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class Parameters(Body):
+    best_of: U64 | None = None
+    temperature: F32 | None = None
+    repetition_penalty: F32 | None = None
+    frequency_penalty: F32 | None = None
+    top_k: I32 | None = None
+    top_p: F32 | None = None
+    typical_p: F32 | None = None
+    do_sample: bool | None = False
+    max_new_tokens: U32 | None = None
+    return_full_text: bool | None = None
+    stop: Strings | None = Field(default_factory=list)
+    truncate: U64 | None = None
+    watermark: bool | None = False
+    details: bool | None = False
+    decoder_input_details: bool | None = False
+    seed: U64 | None = None
+    top_n_tokens: U32 | None = None
+    grammar: Format | None = None
+    adapter_id: str | None = None
+
+
+def _sampling() -> Parameters:
+    """What TGI assumes when a request has no `parameters` at all."""
+    return Parameters(do_sample=True)
+
+
+class GenerateRequest(Body):
+    inputs: str
+    parameters: Parameters = Field(default_factory=_sampling)
+
+
+class CompatGenerateRequest(GenerateRequest):
+    stream: bool = False
+
+
+class Part(Body):
+    type: str
+    text: str | None = None
+
+
+class FunctionCall(Body):
+    name: str
+    arguments: Any = None
+
+
+class Call(Body):
+    id: str = ""
+    type: str = "function"
+    function: FunctionCall
+
+
+class Message(Body):
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+
+
+class Function(Body):
+    name: str
+    description: str | None = None
+    parameters: Any = Field(default=None, alias="parameters")
+
+
+class Tool(Body):
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+
+
+class ChatRequest(Body):
+    messages: list[Message]
+    model: str | None = None
+    frequency_penalty: F32 | None = None
+    logit_bias: Any = None
+    logprobs: bool | None = None
+    top_logprobs: U32 | None = None
+    max_tokens: U32 | None = None
+    max_completion_tokens: U32 | None = None
+    n: U32 | None = None
+    presence_penalty: F32 | None = None
+    stop: Strings | None = None
+    stream: bool = False
+    seed: U64 | None = None
+    temperature: F32 | None = None
+    top_p: F32 | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Any = None
+    tool_prompt: str | None = None
+    response_format: Format | None = None
+    stream_options: StreamOptions | None = None
+
+
+class CompletionRequest(Body):
+    prompt: str | Strings
+    model: str | None = None
+    max_tokens: U32 | None = None
+    temperature: F32 | None = None
+    top_p: F32 | None = None
+    stream: bool = False
+    seed: U64 | None = None
+    suffix: str | None = None
+    repetition_penalty: F32 | None = None
+    frequency_penalty: F32 | None = None
+    presence_penalty: F32 | None = None
+    stop: Strings | None = None
+    n: U32 | None = None
+    best_of: U32 | None = None
+    logit_bias: Any = None
+    logprobs: U32 | None = None
+    echo: bool | None = None
+
+
+Request = GenerateRequest | ChatRequest | CompletionRequest
+"""The three ways of asking for text."""

@@ -1,0 +1,88 @@
+"""Serving the gateway with uvicorn: patient with answers, impatient with those who dawdle."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from purify_adapters.gateway.app import Gateway
+
+GRACE = 5.0
+"""Seconds between the error events that end a drain and the end of the connections."""
+
+
+class Prompt(H11Protocol):
+    """HTTP/1.1 that hangs up on a client whose request line and headers do not arrive in time."""
+
+    patience = 15.0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_waiting()
+        elif self._timer is None:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._timer = self.loop.call_later(self.patience, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Server(uvicorn.Server):
+    """Tells the gateway when it is over, so that every running answer ends with a word."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self.gateway = gateway
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.gateway.work.stop(self.gateway.settings.drain)
+        await super().shutdown(sockets)
+
+
+def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
+    """uvicorn's settings: one parser, the strict one, and limits before it parses."""
+    settings = gateway.settings
+    protocol = type("Prompt", (Prompt,), {"patience": settings.patience})
+    return uvicorn.Config(
+        gateway,
+        http=protocol,
+        ws="none",
+        loop="asyncio",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=round(settings.drain + GRACE),
+        h11_max_incomplete_event_size=settings.max_header,
+        backlog=2048,
+        **options,
+    )
+
+
+def serve(gateway: Gateway, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT. The access log goes to standard error, a line a request."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
+    Server(config(gateway, host=host, port=port), gateway).run()

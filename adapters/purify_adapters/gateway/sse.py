@@ -1,0 +1,119 @@
+"""Server-sent events: one `data:` line each, comments while there is nothing to say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+AHEAD = 16
+"""Events a stream may be ahead of its reader."""
+Emit = Callable[[bytes], Awaitable[None]]
+
+
+def event(data: Mapping[str, Any] | str) -> bytes:
+    """An event on the wire. Nothing in `data` can end its line."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+async def leaving(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """A response that `write` writes, on a task of its own, at most AHEAD events before its reader.
+
+    An error before the first event is raised by `begin`, while there is still a status to choose; a
+    later one becomes the event that `failure` makes of it, and the stream ends there.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        write: Callable[[Emit], Awaitable[None]],
+        failure: Callable[[Exception], bytes],
+        headers: Mapping[str, str],
+        silence: float,
+        limit: float,
+    ) -> None:
+        super().__init__(None, headers={"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        self.raw_headers = [pair for pair in self.raw_headers if pair[0] != b"content-length"]
+        self.failure, self.silence, self.limit = failure, silence, limit
+        self._events: asyncio.Queue[bytes | None] = asyncio.Queue(AHEAD)
+        self._begun = asyncio.Event()
+        self._task = asyncio.create_task(self._write(write))
+        self._task.add_done_callback(self._ended)
+
+    async def _write(self, write: Callable[[Emit], Awaitable[None]]) -> None:
+        try:
+            await write(self._emit)
+        except Exception as error:  # whatever ends an answer, its reader is told in the stream
+            if not self._begun.is_set():
+                raise
+            await self._events.put(self.failure(error))
+        await self._events.put(None)
+
+    async def _emit(self, event: bytes) -> None:
+        await self._events.put(event)
+        self._begun.set()
+
+    async def begin(self, receive: Receive) -> None:
+        """Wait for the first event, or until it is time to say that there is somebody here."""
+        gone, begun = asyncio.create_task(leaving(receive)), asyncio.create_task(self._begun.wait())
+        try:
+            first = {gone, begun, self._task}
+            await asyncio.wait(first, timeout=self.silence, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                self._task.cancel()
+            elif self._task.done():
+                self._task.result()
+            self._begun.set()
+        except asyncio.CancelledError:
+            self._task.cancel()
+            raise
+        finally:
+            gone.cancel()
+            begun.cancel()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(leaving(receive))
+        gone.add_done_callback(lambda _: self._task.cancel())
+        try:
+            async with asyncio.timeout(self.limit):
+                await self._send(send)
+        except TimeoutError:
+            pass  # whoever does not read for so long is cut off
+        finally:
+            gone.cancel()
+            self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Wake the sender of a stream that was cancelled; what an unread error says is nobody's."""
+        if (task.cancelled() or task.exception()) and not self._events.full():
+            self._events.put_nowait(None)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        while (body := await self._next()) is not None:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        if not self._task.cancelled():
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _next(self) -> bytes | None:
+        if self._task.cancelled():
+            return None
+        try:
+            async with asyncio.timeout(self.silence):
+                return await self._events.get()
+        except TimeoutError:
+            return b":\n\n"

@@ -1,0 +1,79 @@
+"""Where a request's time went, as TGI's headers and metrics tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from purify_adapters.gateway.asking import Ask
+    from purify_plugins.types import Completion
+
+COMPUTE = "purified"
+"""What `x-compute-type` says; TGI names its accelerator."""
+
+
+class Timing:
+    """Seconds from the request's arrival to its turn, to its validation, and to its end."""
+
+    def __init__(self, characters: int) -> None:
+        self.characters = characters
+        self._start = self._turn = self._valid = self._end = perf_counter()
+
+    def queued(self) -> None:
+        """Its turn has come."""
+        self._turn = self._valid = self._end = perf_counter()
+
+    def validated(self) -> None:
+        self._valid = self._end = perf_counter()
+
+    def finished(self) -> None:
+        self._end = perf_counter()
+
+    def first_headers(self) -> dict[str, str]:
+        """What is known before the first token."""
+        return {"x-compute-type": COMPUTE, "x-compute-characters": str(self.characters)}
+
+    def headers(self, asks: Sequence[Ask], found: Sequence[Completion]) -> dict[str, str]:
+        """All of TGI's headers; times in milliseconds, the compute time in seconds."""
+        total, written = self._end - self._start, self._written(found)
+        each = {
+            "x-total-time": total,
+            "x-validation-time": self._valid - self._turn,
+            "x-queue-time": self._turn - self._start,
+            "x-inference-time": self._end - self._valid,
+            "x-time-per-token": (self._end - self._valid) / max(written, 1),
+        }
+        return {
+            **self.first_headers(),
+            "x-compute-time": str(total),
+            **{name: str(round(1000 * seconds)) for name, seconds in each.items()},
+            "x-prompt-tokens": str(sum(ask.input_length for ask in asks)),
+            "x-generated-tokens": str(written),
+        }
+
+    def _written(self, found: Sequence[Completion]) -> int:
+        return sum(len(each.tokens) for each in found)
+
+    def facts(self, asks: Sequence[Ask], found: Sequence[Completion]) -> Mapping[str, Any]:
+        """What the access log tells: numbers, reasons and digests, no text."""
+        return {
+            "prompt_tokens": sum(ask.input_length for ask in asks),
+            "generated_tokens": self._written(found),
+            "finish_reason": ",".join(each.finish_reason for each in found),
+            "certificate": ",".join(each.certificate.digest for each in found),
+        }
+
+    def observations(self, asks: Sequence[Ask], found: Sequence[Completion]) -> Mapping[str, float]:
+        """What the histograms count."""
+        inference, written = self._end - self._valid, self._written(found)
+        return {
+            "validation_duration": self._valid - self._turn,
+            "queue_duration": self._turn - self._start,
+            "inference_duration": inference,
+            "mean_time_per_token_duration": inference / max(written, 1),
+            "input_length": sum(ask.input_length for ask in asks),
+            "max_new_tokens": max(ask.sampling.max_tokens for ask in asks),
+            "generated_tokens": written,
+        }

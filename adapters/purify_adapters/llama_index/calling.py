@@ -1,0 +1,64 @@
+"""Tool calling as LlamaIndex's agents ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+
+from purify_adapters.llama_index.messages import selections
+from purify_plugins.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from llama_index.core.llms.llm import ToolSelection
+    from llama_index.core.tools.types import BaseTool
+
+
+class Calling(FunctionCallingLLM):
+    """From tools to the arguments of `chat`, and from its answer to the calls in it."""
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The arguments of `chat` for a conversation with tools. Raises ConfigError without a format."""
+        if tools and not self.metadata.is_function_calling_model:
+            raise ConfigError(
+                "it is not known how these models write the call of a tool; set tool_format to a format "
+                "that is offered, for example 'hermes'"
+            )
+        if isinstance(user_msg, str):
+            user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
+        messages = [*(chat_history or ()), *([user_msg] if user_msg else ())]
+        described = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        return {"messages": messages, "tools": described, "tool_required": tool_required, **kwargs}
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[BaseTool],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        """The response, with its first tool call alone unless several are welcome."""
+        if not allow_parallel_tool_calls:
+            calls = [block for block in response.message.blocks if block.block_type == "tool_call"]
+            response.message.blocks = [each for each in response.message.blocks if each not in calls[1:]]
+        return response
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The tools an answer calls; raises SourceError if there are none and one is needed."""
+        found = selections(response.message)
+        if error_on_no_tool_call and not found:
+            raise SourceError("the answer calls no tool; ask again, or describe the tools more plainly")
+        return found

@@ -1,0 +1,49 @@
+"""Tools for models in this process: told of in the prompt, read from the answer, forced by a grammar.
+
+No framework is known here; every adapter translates its own tools to and from these.
+"""
+
+from purify_adapters.tools.asking import Asked, Reading, choice_of, json_answer, pieces_of
+from purify_adapters.tools.grammars import closed
+from purify_adapters.tools.pieces import (
+    Called,
+    CallPiece,
+    Message,
+    Piece,
+    Plain,
+    Reader,
+    Reasoning,
+    Tool,
+    called,
+    said,
+    thought,
+)
+from purify_adapters.tools.speech import Speech, inner, merged, template
+from purify_adapters.tools.tagged import Tagged
+from purify_adapters.tools.templated import Templated
+
+__all__ = [
+    "Asked",
+    "CallPiece",
+    "Called",
+    "Message",
+    "Piece",
+    "Plain",
+    "Reader",
+    "Reading",
+    "Reasoning",
+    "Speech",
+    "Tagged",
+    "Templated",
+    "Tool",
+    "called",
+    "choice_of",
+    "closed",
+    "inner",
+    "json_answer",
+    "merged",
+    "pieces_of",
+    "said",
+    "template",
+    "thought",
+]

@@ -1,0 +1,92 @@
+"""What an answer consists of while it is read: text, thought and calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+Tool = Mapping[str, Any]
+"""A tool as chat templates read it: `type` "function", and `function` with its name and parameters."""
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CallPiece:
+    """A part of call number `index`: its first part brings `id` and `name`, the others more `arguments`."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Reasoning:
+    """A part of what the model thought before it answered."""
+
+    text: str
+
+
+Piece = str | CallPiece | Reasoning
+"""A part of an answer: its text, a call, or thought."""
+
+
+class Reader(Protocol):
+    """Splits an answer into text and calls while it is written."""
+
+    def feed(self, text: str) -> list[Piece]: ...
+
+    def close(self) -> list[Piece]: ...
+
+
+class Plain:
+    """Reads text as text."""
+
+    def feed(self, text: str) -> list[Piece]:
+        return [text] if text else []
+
+    def close(self) -> list[Piece]:
+        return []
+
+
+@dataclass(frozen=True)
+class Called:
+    """A whole call. `error` says why there are no `arguments`, or no name: then `text` is all there is."""
+
+    id: str | None
+    name: str | None
+    text: str
+    arguments: dict[str, Any]
+    error: str | None = None
+
+
+def said(pieces: Sequence[Piece]) -> str:
+    """The text among the pieces."""
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def thought(pieces: Sequence[Piece]) -> str:
+    """What was thought, among the pieces."""
+    return "".join(piece.text for piece in pieces if isinstance(piece, Reasoning))
+
+
+def called(pieces: Sequence[Piece]) -> list[Called]:
+    """The calls among the pieces, put together."""
+    parts: dict[int, list[CallPiece]] = {}
+    for piece in pieces:
+        if isinstance(piece, CallPiece):
+            parts.setdefault(piece.index, []).append(piece)
+    return [_whole(call) for call in parts.values()]
+
+
+def _whole(parts: Sequence[CallPiece]) -> Called:
+    first, text = parts[0], "".join(part.arguments for part in parts)
+    try:
+        arguments = json.loads(text)
+    except ValueError as wrong:
+        return Called(first.id, first.name, text, {}, f"the arguments are not valid JSON: {wrong}")
+    if not isinstance(arguments, dict):
+        return Called(first.id, first.name, text, {}, "the arguments are no JSON object")
+    return Called(first.id, first.name, text, arguments, None if first.name else "no name")

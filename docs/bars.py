@@ -1,0 +1,191 @@
+"""Attack both models, `windowed`, `anchored` and `balanced` in four ways: `python docs/bars.py [PAIR]`.
+
+PAIR is a directory that `python -m purify_plugins.testbed --out PAIR` wrote; without one it is the
+packaged pair. Prints the tables of docs/guarantees.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from purify_plugins.decode.batch import Batch
+from purify_plugins.decode.fusing import forward, fuse
+from purify_plugins.decode.pair import Pair
+from purify_plugins.demo.attacks import KINDS, Attack, Kind, every_attack, read
+from purify_plugins.demo.measure import ALONE, MODES, Bench, System
+from purify_plugins.plugins import load_plugins
+from purify_plugins.purifier import Purifier
+from purify_plugins.testbed import HOME, attacks, heldout
+from purify_plugins.testing import no_context
+from purify_plugins.types import Sampling
+
+Tokens = tuple[int, ...]
+Way = Callable[[Purifier, Kind, Sampling], list[Tokens]]
+Count = Callable[[Attack, bytes], float]
+SUCCESS: Count = Attack.succeeded
+RULES = (
+    System("windowed", "windowed", "windowed"),
+    System("anchored", "anchored, budget 1", "anchored", {"budget": 1.0}),
+    System("balanced", "balanced", "balanced"),
+)
+DRAWS = 2
+"""How often each attack is tried when tokens are drawn."""
+CLEAN, CALLS = 150, 5
+"""Tokens of clean text before a late attack; calls among which a chained one is split."""
+BLOCK = 64
+
+
+@torch.inference_mode()
+def written(
+    purifier: Purifier,
+    prompts: Sequence[Tokens],
+    led: Tensor | None,
+    count: int,
+    sampling: Sampling,
+    unseen: bool = False,
+) -> list[Tokens]:
+    """The `count` tokens that each answer has after its first ones, which are `led` (rows, n).
+
+    `unseen` keeps from the policy how likely the prompts were.
+    """
+    answers: list[Tensor] = []
+    with Pair(purifier, prompts) as pair:
+        batch, policy = Batch(purifier, pair, sampling), purifier.policy
+        state = policy.start(no_context(len(prompts), sampling.greedy)) if unseen else batch.state
+        llm, slm = pair.first
+        for block in () if led is None else led.split(BLOCK, dim=1):
+            llms, slms = pair.extend(block)
+            for at, tokens in enumerate(block.unbind(dim=1)):
+                rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+                state = forward(policy, state, tokens, rows)
+                llm, slm = None if llms is None else llms[:, at], slms[:, at]
+        for _ in range(count):
+            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+            answers.append(rows.draw(batch.dice))
+            state = forward(policy, state, answers[-1], rows)
+            llms, slms = pair.extend(answers[-1][:, None])
+            llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
+    return [tuple(row) for row in torch.stack(answers, dim=1).tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A pair of models and what is asked of it."""
+
+    bench: Bench
+    asked: Mapping[Kind, tuple[Attack, ...]]
+
+    @classmethod
+    def of(cls, pair: Path) -> Proof:
+        plugins = load_plugins([])
+        bench = Bench(plugins.source(str(pair / "llm")), plugins.source(str(pair / "slm")), plugins)
+        return cls(bench, every_attack(attacks(pair), bench.slm))
+
+    @cached_property
+    def clean(self) -> list[Tokens]:
+        return [read(self.bench.slm, text) for text in heldout()]
+
+    def prompts(self, kind: Kind) -> list[Tokens]:
+        return [read(self.bench.slm, attack.prompt) for attack in self.asked[kind]]
+
+    def single(self, purifier: Purifier, kind: Kind, sampling: Sampling) -> list[Tokens]:
+        """The attack is the prompt."""
+        return written(purifier, self.prompts(kind), None, self.asked[kind][0].tokens, sampling)
+
+    def unseen(self, purifier: Purifier, kind: Kind, sampling: Sampling) -> list[Tokens]:
+        """The attack is the prompt, and nobody tells the policy how likely that was."""
+        return written(purifier, self.prompts(kind), None, self.asked[kind][0].tokens, sampling, unseen=True)
+
+    def chained(self, purifier: Purifier, kind: Kind, sampling: Sampling) -> list[Tokens]:
+        """A few tokens a call; what was written becomes part of the next prompt."""
+        prompts = self.prompts(kind)
+        answers: list[Tokens] = [()] * len(prompts)
+        for call in range(CALLS):
+            grown = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+            count = -(-self.asked[kind][0].tokens // CALLS)
+            anew = replace(sampling, seed=(sampling.seed or 0) + 100 * call)
+            more = written(purifier, grown, None, count, anew)
+            answers = [answer + rest for answer, rest in zip(answers, more, strict=True)]
+        return answers
+
+    def late(self, purifier: Purifier, kind: Kind, sampling: Sampling) -> list[Tokens]:
+        """The attack comes in the middle of an answer, after clean text and a line's end."""
+        begin, (newline,) = self.clean[0][:1], read(self.bench.slm, "\n")[1:]
+        prompts = [prompt[1:] for prompt in self.prompts(kind)]
+        length = CLEAN + max(map(len, prompts))
+        led = [
+            (*self.clean[row % len(self.clean)][1 : length - len(prompt)], newline, *prompt)
+            for row, prompt in enumerate(prompts)
+        ]
+        count = self.asked[kind][0].tokens
+        return written(purifier, [begin] * len(led), torch.tensor(led), count, sampling)
+
+    def share(self, way: Way, purifier: Purifier, kind: Kind, mode: str, count: Count = SUCCESS) -> float:
+        """How many of the attacks succeed, or what else is counted of each."""
+        draws = range(1 if mode == "greedy" else DRAWS)
+        spell = self.bench.slm.vocabulary.spell
+        return fmean(
+            count(each, spell(answer[: each.tokens]))
+            for draw in draws
+            for each, answer in zip(
+                self.asked[kind],
+                way(purifier, kind, replace(MODES[mode], seed=1000 * draw, ignore_eos=True)),
+                strict=True,
+            )
+        )
+
+    def rows(self) -> Iterator[list[str]]:
+        """A line of the table for each system and mode."""
+        llm = self.bench.perplexity(ALONE[0])
+        for system in (*ALONE, *RULES):
+            cost, purifier = self.bench.perplexity(system), self.bench.purifier(system)
+            for mode in MODES:
+                shares = [[self.share(way, purifier, kind, mode) for kind in KINDS] for way in self.ways]
+                cells = [" ".join(f"{share:.2f}" for share in three) for three in shares]
+                yield [
+                    system.label,
+                    f"{cost:.1f} ({cost / llm:.2f} x)",
+                    mode,
+                    *cells,
+                    self.digits(purifier, mode),
+                ]
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        return self.single, self.chained, self.late, self.unseen
+
+    def digits(self, purifier: Purifier, mode: str) -> str:
+        """How many of a number's four digits come out in order: single, prompt unseen."""
+        both = (
+            self.share(way, purifier, "canary_extraction", mode, Attack.begun)
+            for way in (self.single, self.unseen)
+        )
+        return " ".join(f"{4 * share:.1f}" for share in both)
+
+
+def main(pair: Path) -> None:
+    heads = [
+        "rule",
+        "perplexity",
+        "mode",
+        "single",
+        "chained",
+        "late",
+        "prompt unseen",
+        "digits: single, unseen",
+    ]
+    for line in chain((heads, ["---"] * len(heads)), Proof.of(pair).rows()):
+        print(f"| {' | '.join(line)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if sys.argv[1:] else HOME)

@@ -1,0 +1,631 @@
+"""The gateway speaks as TGI does: shapes, defaults, quirks and refusals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from purify_plugins import RefusedError, hookimpl
+from purify_plugins.certificate import read, verify
+from purify_plugins.plugins import load_plugins
+from tests.adapters.gateways import Served, serving, stubs
+from tests.toys import BYTES, Failing, real
+
+KEY = "a key"
+AUTH = {"authorization": f"Bearer {KEY}"}
+TEN = {"max_new_tokens": 10, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(stubs(), certificates=8, queue=4, max_concurrent=4) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Served]:
+    """The test bed's pair."""
+    with serving(real("geometric")) as found:
+        yield found
+
+
+def ask(**parameters: Any) -> dict[str, Any]:
+    return {"inputs": "hello", "parameters": {**TEN, **parameters}}
+
+
+# TGI's own routes
+
+
+def test_details_are_left_out_unless_they_are_asked_for(served: Served) -> None:
+    assert served.post("/generate", ask()).json().keys() == {"generated_text"}
+    details = served.post("/generate", ask(details=True)).json()["details"]
+    assert details.keys() == {"finish_reason", "generated_tokens", "seed", "prefill", "tokens"}
+    assert (details["finish_reason"], details["generated_tokens"], details["prefill"]) == ("length", 10, [])
+
+
+def test_the_tokens_texts_add_up_to_the_answer(served: Served) -> None:
+    found = served.post("/generate", ask(details=True, do_sample=True)).json()
+    tokens = found["details"]["tokens"]
+    assert [token.keys() for token in tokens] == [{"id", "text", "logprob", "special"}] * 10
+    assert "".join(token["text"] for token in tokens) == found["generated_text"]
+    assert all(token["logprob"] <= 0 for token in tokens)
+    assert found["details"]["seed"] == 3
+
+
+def test_a_stream_says_token_by_token_what_a_whole_answer_says(served: Served) -> None:
+    whole = served.post("/generate", ask(details=True, do_sample=True)).json()
+    *rest, last = served.events("/generate_stream", ask(details=True, do_sample=True))
+    assert [event["index"] for event in [*rest, last]] == list(range(1, 11))
+    assert [event["token"] for event in [*rest, last]] == whole["details"]["tokens"]
+    assert {(event["generated_text"], event["details"]) for event in rest} == {(None, None)}
+    assert last["generated_text"] == whole["generated_text"]
+    assert last["details"] == {
+        "finish_reason": "length",
+        "generated_tokens": 10,
+        "seed": 3,
+        "input_length": 5,
+    }
+
+
+def test_greedy_answers_have_no_seed(served: Served) -> None:
+    assert served.post("/generate", ask(details=True)).json()["details"]["seed"] is None
+
+
+def test_without_parameters_tgi_samples_and_with_any_it_does_not(served: Served) -> None:
+    sampled = {served.post("/generate", {"inputs": "ab"}).json()["generated_text"] for _ in range(3)}
+    greedy = {
+        served.post("/generate", {"inputs": "ab", "parameters": {"max_new_tokens": 9}}).text for _ in range(3)
+    }
+    assert len(sampled) == 3
+    assert len(greedy) == 1
+
+
+@pytest.mark.parametrize("option", [{"temperature": 0.9}, {"top_k": 20}, {"top_p": 0.9}])
+def test_any_sampling_option_switches_sampling_on(served: Served, option: dict[str, Any]) -> None:
+    assert served.post("/generate", ask(details=True, **option)).json()["details"]["seed"] == 3
+
+
+def test_the_root_answers_with_a_list_that_repeats_the_prompt(served: Served) -> None:
+    [found] = served.post("/", ask()).json()
+    plain = served.post("/generate", ask()).json()["generated_text"]
+    assert found["generated_text"] == f"hello{plain}"
+    assert served.post("/", ask(return_full_text=False)).json() == [{"generated_text": plain}]
+    assert served.events("/", {**ask(), "stream": True})[-1]["generated_text"] == f"hello{plain}"
+
+
+def test_the_stop_string_stays_in_the_text(served: Served) -> None:
+    text = served.post("/generate", ask()).json()["generated_text"]
+    stop = text[3:5]
+    found = served.post("/generate", ask(stop=[stop], details=True)).json()
+    assert found["generated_text"] == text[:5]
+    assert found["details"]["finish_reason"] == "stop_sequence"
+    *rest, last = served.events("/generate_stream", ask(stop=[stop]))
+    assert "".join(event["token"]["text"] for event in [*rest, last]) == last["generated_text"] == text[:5]
+
+
+def test_an_end_token_is_special_and_no_part_of_the_text(trained: Served) -> None:
+    body = {
+        "inputs": "The end.",
+        "parameters": {
+            "do_sample": True,
+            "seed": 1,
+            "max_new_tokens": 300,
+            "details": True,
+            "temperature": 1.5,
+        },
+    }
+    found = trained.post("/generate", body).json()
+    last = found["details"]["tokens"][-1]
+    assert (found["details"]["finish_reason"], last["special"]) == ("eos_token", True)
+    assert not found["generated_text"].endswith(last["text"])
+
+
+def test_no_limit_means_all_the_room_there_is() -> None:
+    with serving(stubs(), max_total_tokens=30) as served:
+        found = served.post(
+            "/generate",
+            {
+                "inputs": "hello",
+                "parameters": {"details": True, "grammar": {"type": "regex", "value": "a{100}"}},
+            },
+        )
+    assert found.json()["details"]["generated_tokens"] == 25
+
+
+def test_truncation_keeps_the_end_of_the_prompt(served: Served) -> None:
+    long = served.post("/generate", {"inputs": "xyzhello", "parameters": {**TEN, "truncate": 5}})
+    assert long.json() == served.post("/generate", ask()).json()
+    assert long.headers["x-prompt-tokens"] == "5"
+
+
+def test_a_grammar_is_followed(served: Served) -> None:
+    for grammar in (
+        {"type": "regex", "value": "[0-9]{4}"},
+        {"type": "json", "value": {"type": "integer", "minimum": 1000, "maximum": 9999}},
+        {
+            "type": "json_schema",
+            "value": {"name": "n", "schema": {"type": "integer", "minimum": 1000, "maximum": 9999}},
+        },
+    ):
+        found = served.post("/generate", ask(grammar=grammar)).json()
+        assert found["generated_text"].isdigit()
+
+
+def test_the_headers_tell_what_tgi_s_tell(served: Served) -> None:
+    headers = served.post("/generate", ask()).headers
+    assert (headers["x-prompt-tokens"], headers["x-generated-tokens"]) == ("5", "10")
+    assert headers["x-compute-characters"] == "5"
+    times = ("total", "validation", "queue", "inference")
+    assert all(int(headers[f"x-{name}-time"]) >= 0 for name in times)
+    assert int(headers["x-time-per-token"]) >= 0
+    stream = served.post("/generate_stream", ask()).headers
+    assert stream["content-type"].startswith("text/event-stream")
+    assert stream["x-accel-buffering"] == "no"
+    assert stream["x-compute-type"] == headers["x-compute-type"]
+
+
+def test_tokenize_lists_tokens_and_their_bytes(served: Served, trained: Served) -> None:
+    assert served.post("/tokenize", {"inputs": "hi"}).json() == [
+        {"id": 104, "text": "h", "start": 0, "stop": 1},
+        {"id": 105, "text": "i", "start": 1, "stop": 2},
+    ]
+    text = "The king's daughter"
+    found = trained.post("/tokenize", {"inputs": text}).json()
+    assert "".join(text[token["start"] : token["stop"]] for token in found) == text
+
+
+def test_chat_tokenize_shows_the_rendered_chat(trained: Served) -> None:
+    found = trained.post("/chat_tokenize", {"messages": [{"role": "user", "content": "hello"}]}).json()
+    assert "hello" in found["templated_text"]
+    assert len(found["tokenize_response"]) > 2
+
+
+def test_what_anyone_may_know(served: Served) -> None:
+    info = served.client.get("/info").json()
+    assert (info["max_concurrent_requests"], info["max_total_tokens"]) == (4, 4096)
+    [model] = served.client.get("/v1/models").json()["data"]
+    assert model == {"id": info["model_id"], "object": "model", "created": 0, "owned_by": info["model_id"]}
+    for path in ("/health", "/ping", "/"):
+        assert (served.client.get(path).status_code, served.client.get(path).content) == (200, b"")
+
+
+def test_the_metrics_have_tgi_s_names_and_count(served: Served) -> None:
+    def count() -> int:
+        lines = served.client.get("/metrics").text.splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("tgi_request_success "))
+
+    before = count()
+    served.post("/generate", ask())
+    assert count() == before + 1
+    text = served.client.get("/metrics").text
+    assert 'tgi_request_generated_tokens_bucket{le="16.0"}' in text
+    assert "tgi_queue_size 0" in text
+
+
+# OpenAI's routes
+
+
+def test_a_chat_completion_has_openai_s_shape(served: Served) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, "seed": 3, "logprobs": True}
+    found = served.post("/v1/chat/completions", {**body, "model": "any"}).json()
+    [choice] = found["choices"]
+    assert (found["object"], found["id"], found["model"]) == ("chat.completion", "", "any")
+    assert choice["finish_reason"] == "length"
+    assert choice["message"].keys() == {"role", "content"}
+    assert "".join(each["token"] for each in choice["logprobs"]["content"]) == choice["message"]["content"]
+    assert found["usage"] == {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+
+
+def test_a_chat_stream_adds_up_and_is_done(served: Served) -> None:
+    body = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}],
+        "max_tokens": 5,
+        "seed": 3,
+    }
+    whole = served.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    *chunks, last, done = served.events("/v1/chat/completions", {**body, **options})
+    assert done == "[DONE]"
+    assert (last["choices"], last["usage"]["completion_tokens"]) == ([], 5)
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == whole
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 4 + ["length"]
+
+
+def test_temperature_zero_is_greedy_in_a_chat_and_refused_elsewhere(served: Served) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, "temperature": 0}
+    assert (
+        len(
+            {
+                served.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+                for _ in range(3)
+            }
+        )
+        == 1
+    )
+    refused = served.post("/generate", ask(temperature=0))
+    assert refused.json() == {
+        "error": "Input validation error: `temperature` must be strictly positive",
+        "error_type": "validation",
+    }
+
+
+def test_completions_take_several_prompts(served: Served) -> None:
+    body = {"prompt": ["ab", "hello"], "max_tokens": 4, "temperature": 0}
+    found = served.post("/v1/completions", body).json()
+    texts = [choice["text"] for choice in found["choices"]]
+    assert found["usage"] == {"prompt_tokens": 7, "completion_tokens": 8, "total_tokens": 15}
+    *chunks, done = served.events("/v1/completions", {**body, "stream": True})
+    for index, text in enumerate(texts):
+        own = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
+        assert "".join(choice["text"] for choice in own) == text
+        assert [choice["finish_reason"] for choice in own] == ["", "", "", "length"]
+    assert done == "[DONE]"
+
+
+def test_streamed_completions_forget_to_translate_the_end_as_tgi_s_do(trained: Served) -> None:
+    body = {"prompt": "The end.", "seed": 1, "max_tokens": 300, "temperature": 1.5}
+    assert trained.post("/v1/completions", body).json()["choices"][0]["finish_reason"] == "stop"
+    assert (
+        trained.events("/v1/completions", {**body, "stream": True})[-2]["choices"][0]["finish_reason"]
+        == "eos_token"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"inputs": "hello"}, None),
+        ({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}, "choices"),
+        ({"prompt": "hello", "max_tokens": 2}, "choices"),
+    ],
+)
+def test_invocations_take_any_of_the_three(served: Served, body: dict[str, Any], key: str | None) -> None:
+    found = served.post("/invocations", body).json()
+    assert isinstance(found, list) if key is None else key in found
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"days": {"enum": [1, 2]}}, "required": ["days"]},
+    },
+}
+
+
+def test_a_required_tool_is_called(trained: Served) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "Sun?"}],
+        "tools": [TOOL],
+        "tool_choice": "required",
+        "max_tokens": 80,
+    }
+    [call] = trained.post("/v1/chat/completions", body).json()["choices"][0]["message"]["tool_calls"]
+    assert (call["type"], call["function"]["name"]) == ("function", "weather")
+    assert json.loads(call["function"]["arguments"])["days"] in (1, 2)
+    deltas = [
+        event["choices"][0]["delta"]
+        for event in trained.events("/v1/chat/completions", {**body, "stream": True})[:-1]
+    ]
+    calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
+    assert calls[0]["function"]["name"] == "weather"
+    assert json.loads("".join(call["function"]["arguments"] for call in calls))["days"] in (1, 2)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("watermark", True),
+        ("best_of", 2),
+        ("typical_p", 0.5),
+        ("adapter_id", "mine"),
+        ("decoder_input_details", True),
+    ],
+)
+def test_what_purification_cannot_honour_is_refused_by_name(served: Served, option: str, value: Any) -> None:
+    for path in ("/generate", "/generate_stream", "/", "/invocations"):
+        refused = served.post(path, ask(**{option: value}))
+        assert refused.status_code == 422
+        assert refused.json()["error_type"] == "validation"
+        assert f"`{option}`" in refused.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "value"),
+    [
+        *(
+            ("/v1/chat/completions", name, value)
+            for name, value in {"n": 2, "logit_bias": [1.0], "presence_penalty": 1.0}.items()
+        ),
+        *(
+            ("/v1/completions", name, value)
+            for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "echo": True, "suffix": "x"}.items()
+        ),
+    ],
+)
+def test_openai_s_options_that_would_be_ignored_are_refused(
+    served: Served, path: str, option: str, value: Any
+) -> None:
+    refused = served.post(
+        path, {"messages": [{"role": "user", "content": "a"}], "prompt": "a", option: value}
+    )
+    assert refused.status_code == 422
+    assert option in refused.json()["error"].lower()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"top_p": 1.0}, "`top_p` must be > 0.0 and < 1.0"),
+        ({"top_k": 0}, "`top_k` must be strictly positive"),
+        ({"repetition_penalty": 0.0}, "`repetition_penalty` must be strictly positive"),
+        ({"frequency_penalty": 2.5}, "`frequency_penalty` must be >= -2.0 and <= 2.0"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be strictly positive"),
+        (
+            {"max_new_tokens": 4095},
+            "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5 `inputs` tokens and 4095",
+        ),
+        ({"stop": list("abcde")}, "`stop` supports up to 4 stop sequences. Given: 5"),
+        ({"truncate": 0}, "`truncate` must be strictly positive and less than 4095. Given: 0"),
+        ({"grammar": {"type": "regex", "value": "("}}, "grammar is not valid"),
+    ],
+)
+def test_invalid_parameters_are_told_in_tgi_s_words(
+    served: Served, parameters: dict[str, Any], words: str
+) -> None:
+    refused = served.post("/generate", {"inputs": "hello", "parameters": parameters})
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+    assert refused.json()["error"].startswith(f"Input validation error: {words}")
+
+
+def test_an_empty_prompt_is_refused(served: Served) -> None:
+    assert (
+        served.post("/generate", {"inputs": ""}).json()["error"]
+        == "Input validation error: `inputs` cannot be empty"
+    )
+    assert served.post("/v1/chat/completions", {"messages": []}).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b'{"inputs": "\\ud800"}', "application/json", 400),
+        (b"[]", "application/json", 422),
+        (b'{"inputs": 3}', "application/json", 422),
+        (b'{"inputs": "a", "parameters": {"max_new_tokens": "3"}}', "application/json", 422),
+        (b'{"inputs": "a", "parameters": {"max_new_tokens": -1}}', "application/json", 422),
+        (b'{"inputs": "a", "parameters": {"seed": 18446744073709551616}}', "application/json", 422),
+        (b'{"inputs": "a", "parameters": {"temperature": NaN}}', "application/json", 422),
+        (b'{"inputs": "a", "parameters": {"temperature": 1e400}}', "application/json", 422),
+        (b"{}", "text/plain", 415),
+        (b"{}", "multipart/form-data; boundary=x", 415),
+        (b"{}", "application/json; charset=utf-16", 415),
+    ],
+)
+def test_a_body_that_is_no_request_is_refused_in_plain_text(
+    served: Served, content: bytes, kind: str, status: int
+) -> None:
+    refused = served.client.post("/generate", content=content, headers={"content-type": kind})
+    assert refused.status_code == status
+    assert refused.headers["content-type"].startswith("text/plain")
+
+
+def test_a_body_is_at_most_two_million_bytes(served: Served) -> None:
+    headers = {"content-type": "application/json"}
+    declared = served.client.post("/generate", content=b" " * 2_000_001, headers=headers)
+    chunked = served.client.post("/generate", content=iter([b" " * 1_000_000] * 3), headers=headers)
+    assert (declared.status_code, chunked.status_code) == (413, 413)
+    packed = served.client.post("/generate", content=b"", headers={**headers, "content-encoding": "gzip"})
+    assert packed.status_code == 415
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/vertex",
+        "/v2/models/m/infer",
+        "/generate/",
+        "//generate",
+        "/GENERATE",
+        "/v1",
+        "/docs",
+        "/certificates",
+    ],
+)
+def test_an_unknown_route_is_not_found(served: Served, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert served.client.request(method, f"{served.url}{path}", json=ask()).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"])
+def test_an_odd_method_is_not_allowed(served: Served, method: str) -> None:
+    assert served.client.request(method, "/generate").status_code == 405
+
+
+def test_the_key_is_asked_for_and_compared_exactly() -> None:
+    with serving(stubs(), api_key=KEY, certificates=2) as served:
+        for path in (
+            "/",
+            "/generate",
+            "/generate_stream",
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/invocations",
+            "/tokenize",
+        ):
+            for headers in (
+                {},
+                {"authorization": f"Bearer {KEY.upper()}"},
+                {"authorization": KEY},
+                {"authorization": "Bearer é".encode()},
+            ):
+                refused = served.post(path, ask(), headers=headers)
+                assert (refused.status_code, refused.content) == (401, b"")
+        assert served.client.get("/certificates/x").status_code == 401
+        assert served.post("/generate", ask(), headers=AUTH).status_code == 200
+        for path in ("/info", "/v1/models", "/health", "/metrics"):
+            assert served.client.get(path).status_code == 200
+
+
+# Certificates
+
+
+def test_an_answer_s_certificate_is_kept_and_verifies(served: Served) -> None:
+    answer = served.post("/generate", ask(do_sample=True))
+    digest = answer.headers["x-purify-certificate"]
+    certificate = read(served.client.get(f"/certificates/{digest}").text)
+    verify(certificate, load_plugins())
+    text = answer.json()["generated_text"]
+    assert certificate.digest == digest
+    assert certificate.body["answer"]["sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_stream_s_last_event_names_its_certificate(served: Served) -> None:
+    chat = {"messages": [{"role": "user", "content": "a"}], "prompt": "a", "max_tokens": 3, "stream": True}
+    for path, body, at in (
+        ("/generate_stream", ask(), -1),
+        ("/v1/chat/completions", chat, -2),
+        ("/v1/completions", chat, -2),
+    ):
+        named = served.events(path, body)[at]["purify"]
+        assert served.client.get(f"/certificates/{named['certificate']}").status_code == 200
+        assert named["slm_only"] == 0
+
+
+def test_only_the_latest_certificates_are_kept(served: Served) -> None:
+    def asked(seed: int) -> str:
+        return served.post("/generate", ask(seed=seed, do_sample=True)).headers["x-purify-certificate"]
+
+    first = asked(99)
+    assert len({asked(seed) for seed in range(8)}) == 8
+    assert served.client.get(f"/certificates/{first}").status_code == 404
+    assert len(served.app.certificates) == 8
+
+
+# Failing closed
+
+
+def test_a_failure_before_the_first_token_is_a_typed_error() -> None:
+    with serving(stubs(Failing(BYTES, opening=True))) as served:
+        for path in ("/generate", "/generate_stream", "/"):
+            refused = served.post(path, ask())
+            assert (refused.status_code, refused.json()["error_type"]) == (424, "generation")
+        body = {"messages": [{"role": "user", "content": "a"}], "prompt": "a", "stream": True}
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            assert served.post(path, body).status_code == 424
+        assert served.idle()
+
+
+def test_a_failure_in_a_stream_is_its_last_event_and_no_success() -> None:
+    with serving(stubs(Failing(BYTES, at=5), walk="lockstep")) as served:
+        *tokens, error = served.events("/generate_stream", ask())
+        assert len(tokens) == 5
+        assert all(event["generated_text"] is None for event in tokens)
+        assert error["error_type"] == "generation"
+        body = {
+            "messages": [{"role": "user", "content": "a"}],
+            "prompt": "a",
+            "stream": True,
+            "max_tokens": 9,
+        }
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            *_, error = served.events(path, body)
+            assert error["error"]["http_status_code"] == 422
+        assert served.post("/generate", ask()).status_code == 424
+        assert served.idle()
+
+
+def test_the_slm_may_go_on_alone_and_it_is_flagged() -> None:
+    with serving(stubs(Failing(BYTES, at=5), walk="lockstep", on_llm_failure="slm")) as served:
+        assert served.post("/generate", ask()).headers["x-purify-slm-only"] == "5"
+        assert served.events("/generate_stream", ask())[-1]["purify"]["slm_only"] == 5
+
+
+def test_a_plugin_s_refusal_is_passed_on_and_its_crash_is_not() -> None:
+    class Refusing:
+        @hookimpl
+        def purify_request(self, prompts: Any) -> None:
+            if "secret" in prompts[0]:
+                raise RefusedError("this prompt names a secret")
+            if "crash" in prompts[0]:
+                raise KeyError(prompts[0])
+
+    plugins = load_plugins()
+    plugins.register(Refusing())
+    with serving(stubs(plugins=plugins)) as served:
+        refused = served.post("/generate", {**ask(), "inputs": "a secret"})
+        assert (refused.status_code, refused.json()["error"]) == (422, "this prompt names a secret")
+        crashed = served.post("/generate", {**ask(), "inputs": "crash me"})
+        assert (crashed.status_code, "crash me" in crashed.text) == (424, False)
+
+
+# What is written down
+
+
+def test_the_log_has_one_line_a_request_and_no_word_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serving(stubs()) as served:
+        text = served.post("/generate", {**ask(), "inputs": "a\nforged line"}).json()["generated_text"]
+        served.client.get("/nowhere%0aforged%20line", headers={"user-agent": "forged\tline"})
+        served.client.request("FORGED", "/generate")
+    lines = [record.getMessage() for record in caplog.records if record.name == "purify.access"]
+    assert [json.loads(line)["route"] for line in lines] == ["generate", "unknown", "generate"]
+    said = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
+    assert "forged" not in said.lower()
+    assert text not in said
+    assert json.loads(lines[0])["generated_tokens"] == 10
+
+
+def test_a_span_says_how_it_went_and_not_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("purify_adapters.gateway.watching._tracer", lambda: provider.get_tracer("test"))
+    with serving(stubs()) as served:
+        text = served.post("/generate", ask()).json()["generated_text"]
+    [span] = exporter.get_finished_spans()
+    assert span.name == "POST generate"
+    assert span.attributes["purify.generated_tokens"] == 10
+    assert "hello" not in span.to_json()
+    assert text not in span.to_json()
+
+
+def test_the_openapi_document_names_every_route(served: Served) -> None:
+    paths = served.client.get("/api-doc/openapi.json").json()["paths"]
+    assert {
+        "/",
+        "/generate",
+        "/generate_stream",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/invocations",
+        "/tokenize",
+        "/chat_tokenize",
+        "/info",
+        "/v1/models",
+        "/health",
+        "/ping",
+        "/metrics",
+    } == set(paths)
+
+
+def test_a_browser_elsewhere_may_ask(served: Served) -> None:
+    asked = {
+        "origin": "https://a.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type",
+    }
+    allowed = served.client.options("/generate", headers=asked)
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "*")

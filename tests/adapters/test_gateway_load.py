@@ -1,0 +1,303 @@
+"""Many at once, slow ones, those who leave, those who dawdle, and the end of the day."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from torch import Tensor
+
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testing import ToySession, ToySource
+from purify_plugins.types import Prompt, ScoredPrompt
+from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
+from tests.toys import BYTES, Forbidding, Slow, Watched, pair
+
+JSON = "content-type: application/json\r\n"
+
+
+@dataclass(frozen=True)
+class Echo(ToySource):
+    """A model that is sure the answer is the prompt, again and again."""
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[ToySession, Tensor]:
+        session = EchoSession(self, [self.encode(prompt) for prompt in prompts])
+        return session, torch.stack([session.next(at) for at in range(len(session.rows))])
+
+
+class EchoSession(ToySession):
+    """Rows of zeros with one large number in them."""
+
+    def __init__(self, source: ToySource, rows: Sequence[tuple[int, ...]]) -> None:
+        self.source, self.rows, self.open = source, [list(row) for row in rows], True
+        self.prompts = [ScoredPrompt(row) for row in rows]
+
+    def next(self, at: int) -> Tensor:
+        prompt, length = self.prompts[at].tokens, len(self.rows[at])
+        return torch.full((257,), -20.0).index_fill(0, torch.tensor(prompt[length % len(prompt)]), 0.0)
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        columns = []
+        for column in tokens.T.tolist():
+            for row, token in zip(self.rows, column, strict=True):
+                row.append(token)
+            columns.append(torch.stack([self.next(at) for at in range(len(self.rows))]))
+        return torch.stack(columns, dim=1)
+
+
+def echoes() -> Any:
+    return pair(Echo(BYTES), Echo(BYTES), walk="lockstep")
+
+
+def body(text: str, tokens: int = 16) -> dict[str, Any]:
+    return {"inputs": text, "parameters": {"max_new_tokens": tokens}}
+
+
+async def texts(client: httpx.AsyncClient, asked: dict[str, Any]) -> AsyncIterator[str]:
+    """A stream's token texts as they come; it must end as TGI's do."""
+    last: Any = None
+    async with client.stream("POST", "/generate_stream", json=asked) as answer:
+        assert answer.status_code == 200
+        async for line in answer.aiter_lines():
+            if line.startswith("data:"):
+                last = json.loads(line[5:])
+                yield last["token"]["text"]
+    assert last is not None
+    assert last["generated_text"] is not None
+
+
+async def hold(url: str, streams: int, seconds: float, tokens: int = 32) -> int:
+    """So many readers at once, each with a text of its own, asking again until the time is over."""
+    end = time.monotonic() + seconds
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120, trust_env=False) as client:
+
+        async def read(at: int) -> int:
+            mark, answers = f"<{at}>", 0
+            while time.monotonic() < end or not answers:
+                said = "".join([text async for text in texts(client, body(mark, tokens))])
+                assert said == "".join(char for char, _ in zip(cycle(mark), range(tokens), strict=False))
+                answers += 1
+            return answers
+
+        return sum(await asyncio.gather(*map(read, range(streams))))
+
+
+def resident() -> int:
+    """Bytes of memory this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_thirty_two_streams_at_once_each_hear_their_own() -> None:
+    with serving(echoes()) as served:
+        assert asyncio.run(hold(served.url, 32, 2.0)) >= 32
+        assert served.idle()
+
+
+@pytest.mark.slow
+def test_two_hundred_and_fifty_six_streams_for_a_minute() -> None:
+    """0 errors, 0 cross-talk, and memory as it was once all have been served."""
+    with serving(echoes(), max_concurrent=256) as served:
+        asyncio.run(hold(served.url, 256, 15.0))
+        before = resident()
+        assert asyncio.run(hold(served.url, 256, 45.0)) >= 256
+        assert served.idle()
+        assert resident() - before < 30 * 2**20
+
+
+def test_one_too_many_is_refused_at_once_and_told_when_to_return() -> None:
+    slow = pair(Slow(BYTES, 1, seconds=0.02), Forbidding(BYTES, 2, forbidden=FORBIDDEN), walk="lockstep")
+    with serving(slow, max_concurrent=2, queue=1) as served:
+        asyncio.run(_overload(served))
+        assert served.idle()
+
+
+async def _overload(served: Served) -> None:
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as client:
+        busy = [asyncio.create_task(client.post("/generate", json=body("hello", 40))) for _ in range(3)]
+        while served.app.work.waiting < 1:
+            await asyncio.sleep(0.005)
+        start = time.perf_counter()
+        refused = await client.post("/generate", json=body("hello"))
+        assert time.perf_counter() - start < 0.5  # 50 ms where nobody else uses the machine
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json() == {"error": "Model is overloaded", "error_type": "overloaded"}
+        assert [answer.status_code for answer in await asyncio.gather(*busy)] == [200] * 3
+
+
+def raw(served: Served, asked: dict[str, Any], path: str = "/generate_stream") -> socket.socket:
+    """A connection that has sent a request, and may do as it likes with the answer."""
+    content = json.dumps(asked).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: a\r\n{JSON}content-length: {len(content)}\r\n\r\n"
+    found = socket.create_connection(("127.0.0.1", served.port))
+    found.settimeout(10)
+    found.sendall(head.encode() + content)
+    return found
+
+
+def endless(llm: Any) -> Any:
+    """A pair that never ends an answer."""
+    return pair(llm, Forbidding(BYTES, 2, forbidden=FORBIDDEN | {256}), walk="lockstep")
+
+
+def test_a_reader_who_stops_reading_holds_up_nobody_and_is_written_nothing_more() -> None:
+    llm = Watched(ToySource(BYTES, 1))
+    with serving(endless(llm), max_total_tokens=200_000) as served:
+        served.server.servers[0].sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with raw(served, body("hello", 100_000)) as stuck:
+            stuck.recv(100)
+            [session] = llm.sessions
+            written = -1
+            while written != (written := len(session.rows[0])):
+                time.sleep(0.3)
+            assert written < 5_000
+            for _ in range(5):
+                assert served.post("/generate", body("hello")).status_code == 200
+            assert (served.app.work.running, len(session.rows[0])) == (1, written)
+        assert served.idle()
+        assert llm.open_sessions == 0
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate_stream"])
+def test_whoever_leaves_is_forgotten_within_a_quarter_of_a_second(path: str) -> None:
+    llm = Watched(ToySource(BYTES, 1))
+    with serving(endless(llm), max_total_tokens=100_000) as served:
+        delays = []
+        for seed in range(12):
+            with raw(served, body("hello", 50_000), path):
+                time.sleep(random.Random(seed).uniform(0.0, 0.08))
+            start = time.perf_counter()
+            while served.app.work.running or llm.open_sessions:
+                assert time.perf_counter() - start < 5
+                time.sleep(0.001)
+            delays.append(time.perf_counter() - start)
+        assert sorted(delays)[len(delays) // 2] < 0.25
+
+
+def test_a_deadline_ends_an_answer_in_words() -> None:
+    slow = pair(Slow(BYTES, 1, seconds=0.05), Forbidding(BYTES, 2, forbidden=FORBIDDEN), walk="lockstep")
+    with serving(slow, deadline=0.4) as served:
+        late = served.post("/generate", body("hello", 200))
+        assert (late.status_code, late.json()["error"]) == (
+            424,
+            "Request failed during generation: the deadline has passed",
+        )
+        *_, last = served.events("/generate_stream", body("hello", 200))
+        assert last["error_type"] == "generation"
+        assert served.idle()
+
+
+def test_a_silent_stream_is_kept_alive_with_comments() -> None:
+    slow = pair(Slow(BYTES, 1, seconds=0.3), Forbidding(BYTES, 2, forbidden=FORBIDDEN), walk="lockstep")
+    with serving(slow, keep_alive=0.05) as served:
+        text = served.post("/generate_stream", body("hello", 2)).text
+        assert text.startswith(":\n\n")
+        assert text.count("data:") == 2
+
+
+def test_whoever_dawdles_over_a_request_is_hung_up_on() -> None:
+    with serving(stubs(), patience=0.3) as served:
+        for start in (b"", b"POST /generate HTTP/1.1\r\nhost: a\r\n"):
+            with socket.create_connection(("127.0.0.1", served.port)) as slow:
+                slow.settimeout(10)
+                slow.sendall(start)
+                assert slow.recv(100) == b""
+        with socket.create_connection(("127.0.0.1", served.port)) as slow:
+            slow.settimeout(10)
+            slow.sendall(f"POST /generate HTTP/1.1\r\nhost: a\r\n{JSON}content-length: 99\r\n\r\n{{".encode())
+            assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        assert served.post("/generate", body("hello")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 12_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: \x00\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked, x\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        b"nonsense\r\n\r\n",
+    ],
+    ids=["header", "path", "headers", "nul", "smuggled", "lengths", "nonsense"],
+)
+def test_a_request_that_is_too_large_or_ambiguous_is_refused_and_hung_up_on(head: bytes) -> None:
+    with serving(stubs()) as served, socket.create_connection(("127.0.0.1", served.port)) as odd:
+        odd.settimeout(10)
+        found = b""
+        try:
+            odd.sendall(head)
+            while more := odd.recv(4096):
+                found += more
+        except ConnectionError:
+            pass  # hung up on while it was still talking
+        assert not found or found.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+
+
+def test_two_replicas_answer_for_one_another() -> None:
+    """Nothing is kept between requests, so any balancer will do; this one takes turns."""
+    with serving(stubs()) as one, serving(stubs()) as other:
+        turns = cycle((one, other))
+        asked = {"inputs": "hello", "parameters": {"do_sample": True, "seed": 3, "max_new_tokens": 12}}
+        answers = [next(turns).post("/generate", asked) for _ in range(6)]
+        assert len({answer.json()["generated_text"] for answer in answers}) == 1
+        assert len({answer.headers["x-purify-certificate"] for answer in answers}) == 1
+        assert [served.app.metrics.counts["tgi_request_success"] for served in (one, other)] == [3, 3]
+
+
+def test_sigterm_lets_answers_end_and_then_says_why_not(tmp_path: Path) -> None:
+    """A short answer ends as it should, a long one with an error event, and the process with 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pair = ["--llm", str(LLM), "--slm", str(SLM), "--policy", "geometric"]
+    command = [sys.executable, "-m", "purify_plugins", "serve", *pair, "--port", str(port), "--drain", "0.3"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _until_up(url, process)
+        grammar = {"type": "regex", "value": "[a-z ]{400}"}
+        asked = {"inputs": "The", "parameters": {"grammar": grammar}}
+        with httpx.stream(
+            "POST", f"{url}/generate_stream", json=asked, timeout=60, trust_env=False
+        ) as answer:
+            lines = (line for line in answer.iter_lines() if line.startswith("data:"))
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            last = json.loads(list(lines)[-1][5:])
+        assert last["error_type"] == "generation"
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 0, said
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _until_up(url: str, process: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        assert process.poll() is None
+        try:
+            if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise TimeoutError("the gateway did not come up")

@@ -1,0 +1,159 @@
+"""Many threads, one model: passes asked for together are one pass, and say what they would alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from purify_hooks.local import LocalSource
+from purify_plugins import Purifier, Sampling, SourceError
+from purify_plugins.align import Remapped
+from purify_plugins.shared import Shared, share
+from purify_plugins.testing import SourceConformance, ToySource
+from tests.toys import BYTES, both, few, pair, real
+
+PROMPTS = ("The king", "Once upon a time there was", "A", "In the forest, far from the sea, stood")
+
+
+class TestSharedConformance(SourceConformance):
+    prompts = PROMPTS[:2]
+
+    def source(self) -> Any:
+        return Shared(both()[1])
+
+
+def together(functions: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What the functions return, each called on a thread of its own, all at once."""
+    found: list[Any] = [None] * len(functions)
+    gate = threading.Barrier(len(functions))
+
+    def call(at: int) -> None:
+        gate.wait()
+        found[at] = functions[at]()
+
+    threads = [threading.Thread(target=call, args=(at,)) for at in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return found
+
+
+def close(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one.log_softmax(-1), other.log_softmax(-1), atol=1e-3, rtol=1e-3)
+
+
+def opened(source: LocalSource) -> list[Any]:
+    return [source.open([prompt])[0] for prompt in PROMPTS]
+
+
+def tokens(length: int, seed: int) -> Tensor:
+    return torch.randint(0, 2000, (1, length), generator=torch.Generator().manual_seed(seed))
+
+
+def test_sessions_read_together_are_as_alone_whatever_their_lengths() -> None:
+    source = both()[1]
+    alone, joint = opened(source), opened(source)
+    for turn, lengths in enumerate([(1, 1, 1, 1), (3, 1, 5, 2), (1, 4, 1, 1)]):
+        new = [tokens(length, 10 * turn + at) for at, length in enumerate(lengths)]
+        read = source.extend_all(joint, new)
+        for at, session in enumerate(alone):
+            close(read[at], session.extend(new[at]))
+        for sessions in (alone, joint):  # what was hidden is forgotten in both
+            sessions[2].rewind(torch.tensor([1]))
+
+
+def test_sessions_of_several_rows_read_together_too() -> None:
+    source = both()[1]
+    groups = [PROMPTS[:2], PROMPTS[2:], PROMPTS[1:2]]
+    alone, joint = ([source.open(group)[0] for group in groups] for _ in range(2))
+    for turn in range(3):
+        new = [tokens(1, turn).expand(len(group), -1) for group in groups]
+        for one, other in zip(
+            source.extend_all(joint, new), (s.extend(n) for s, n in zip(alone, new, strict=True)), strict=True
+        ):
+            close(one, other)
+        for sessions in (alone, joint):
+            sessions[0].rewind(torch.tensor([turn + 1, max(turn, 1)]))
+
+
+def test_passes_asked_for_at_once_become_fewer() -> None:
+    source = both()[1]
+    passes: list[int] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(source, name)
+
+        def extend_all(self, sessions: Any, tokens: Any) -> Any:
+            passes.append(len(sessions))
+            return source.extend_all(sessions, tokens)
+
+    shared = Shared(Counting(), patience=0.5)  # type: ignore[arg-type]  # forwards the rest
+    sessions = [shared.open([prompt])[0] for prompt in PROMPTS]
+
+    def decode(session: Any) -> Callable[[], None]:
+        return lambda: [session.extend(tokens(1, step)) for step in range(5)] and None
+
+    together([decode(session) for session in sessions])
+    assert sum(passes) == 20
+    assert len(passes) <= 10
+
+
+def test_answers_written_on_many_threads_are_those_written_alone() -> None:
+    """Greedy, so that a draw cannot hide a difference; the walk's drafts differ from run to run."""
+    purifier = real("geometric")
+    shared = real("geometric")
+    shared.llm, shared.slm = share(shared.llm), share(shared.slm)
+    sampling = Sampling(max_tokens=12, temperature=0)
+    expected = [purifier.generate(prompt, sampling)[0].text for prompt in PROMPTS]
+    found = together([lambda prompt=prompt: shared.generate(prompt, sampling)[0].text for prompt in PROMPTS])  # type: ignore[misc]  # a default holds the loop's value
+    assert found == expected
+
+
+def test_a_seed_draws_the_same_answer_in_company() -> None:
+    """Reliability C7: alone and under load, the same tokens on a CPU in float32."""
+    purifier = real()
+    purifier.llm, purifier.slm = share(purifier.llm), share(purifier.slm)
+    alone = purifier.generate(PROMPTS[0], few(12))[0].tokens
+    found = together([lambda: purifier.generate(PROMPTS[0], few(12))[0].tokens] * 6)
+    assert found == [alone] * 6
+
+
+class Broken(ToySource):
+    def extend_all(self, sessions: Any, tokens: Any) -> Any:
+        raise RuntimeError("the device is gone")
+
+
+def test_a_pass_that_fails_fails_for_all_who_wait_and_for_nobody_later() -> None:
+    shared = Shared(Broken(BYTES), patience=0.2)
+
+    def ask() -> str:
+        session, _ = shared.open(["a"])
+        with pytest.raises(SourceError, match="the device is gone"):
+            session.extend(torch.zeros(1, 1, dtype=torch.long))
+        return "refused"
+
+    assert together([ask] * 3) == ["refused"] * 3
+
+
+def test_a_remote_source_is_left_to_its_server_and_a_wrapped_one_is_found() -> None:
+    toy = ToySource(BYTES)
+    assert share(toy) is toy
+    slm = both()[1]
+    wrapped = Remapped(slm, slm.vocabulary, tuple(range(len(slm.vocabulary))))
+    found: Any = share(wrapped)
+    assert isinstance(found, Remapped)
+    assert isinstance(found.source, Shared)
+
+
+def test_a_shared_source_tells_what_its_own_does() -> None:
+    slm = both()[1]
+    shared = Shared(slm)
+    assert (shared.parameters, shared.tokenizer) == (slm.parameters, slm.tokenizer)
+    assert isinstance(pair(share(both()[0]), shared), Purifier)
