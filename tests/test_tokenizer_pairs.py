@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -10,21 +13,26 @@ from typing import Any
 import pytest
 import torch
 
-from purify_hooks.token_bytes import vocabulary
 from purify_plugins import Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.align import align
 from purify_plugins.bridge.alphabet import every_byte
-from purify_plugins.bridge.choose import SAMPLE, agreement, bridge, calls_per_token
+from purify_plugins.bridge.beam import Beam
+from purify_plugins.bridge.choose import EPS, PROSE, agreement, bridge, calls_per_token
+from purify_plugins.bridge.contexts import Context, Opinion
 from purify_plugins.bridge.source import Bridged
 from purify_plugins.bridge.table import Table
 from purify_plugins.certificate import read, recompute, verify
+from purify_plugins.decode.replay import replay
+from purify_plugins.demo.attacks import every_attack
+from purify_plugins.demo.measure import MODES
 from purify_plugins.plainly import summary
 from purify_plugins.plugins import load_plugins
-from purify_plugins.testbed import SLM_1024
-from purify_plugins.testing import ToySource
+from purify_plugins.testbed import SLM_1024, attacks, heldout
+from purify_plugins.testing import ToySource, byte_vocabulary
+from purify_plugins.token_bytes import vocabulary
 from purify_plugins.types import Prompt
 from tests.tokenizer_files import ENDS, load, spelled
-from tests.toys import both, pair
+from tests.toys import both, pair, real
 
 TEXT = "The 3 kings' café — naïve?\n\tdef f(x): return {x: 'ż'}  # <end>\n"
 CAN_ENCODE = sorted(ENDS.keys() - {"mistral-v1", "mistral-v3"})
@@ -117,7 +125,7 @@ def test_an_answer_is_text_and_its_certificate_holds() -> None:
     certificate = read(answer.certificate.text)
     verify(certificate, purifier.plugins)
     assert certificate.guarantee == "window"
-    assert certificate.body["method"]["parameters"]["window"] == round(4 * purifier.vocabulary.per_token)
+    assert certificate.body["method"]["parameters"]["window"] == round(2 * purifier.vocabulary.per_token)
     assert recompute(certificate, foreign()) < 1e-4
     assert any("a token of the LLM" in line for line in summary(certificate, None))
 
@@ -169,5 +177,74 @@ def test_many_symbols_at_once_are_as_one_by_one() -> None:
     assert session.reader.calls < calls
 
 
-def test_the_sample_has_lines_of_every_kind() -> None:
-    assert {"def ", "{", "é", "д", "1."} <= {word for word in ("def ", "{", "é", "д", "1.") if word in SAMPLE}
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        ("windowed", {"window": 8}),
+        ("anchored", {"budget": 0.15 / 4}),
+        ("geometric", {"alpha": 0.5}),
+        ("capped", {"cap": 1.0, "total": 50.0}),
+    ],
+)
+def test_what_a_policy_counts_in_tokens_is_counted_in_symbols(policy: str, options: dict[str, float]) -> None:
+    four = replace(byte_vocabulary(), per_token=4.0)
+    found = pair(ToySource(four, 1), ToySource(four, 2), policy).policy
+    assert {name: getattr(found, name) for name in options} == options
+
+
+def test_a_policy_inside_another_is_counted_too() -> None:
+    four = replace(byte_vocabulary(), per_token=4.0)
+    policy = load_plugins([]).policy({"name": "consistency", "policy": {"name": "windowed"}})
+    assert pair(ToySource(four, 1), ToySource(four, 2), policy).policy.policy.window == 8  # type: ignore[attr-defined]  # the inner one
+
+
+@pytest.mark.slow
+def test_an_slm_with_its_own_tokenizer_is_as_good_as_one_with_the_llm_s() -> None:
+    """On held-out text, by the perplexity of one of the LLM's tokens: within 5 %."""
+    texts = heldout()[:4]
+    tokens = [both()[1].encode(text) for text in texts]
+    size = sum(map(len, tokens)) - len(texts)
+    shared = real("geometric")
+    one = replay(shared, [run[:1] for run in tokens], [run[1:] for run in tokens])
+    other = [row for text in texts for row in replay(crossed("geometric"), [(-2,)], [tuple(text.encode())])]
+    surprisals = [-math.fsum(token.fused for row in rows for token in row) / size for rows in (one, other)]
+    assert math.exp(surprisals[1] - surprisals[0]) < 1.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str) -> None:
+    """No attack succeeds more often, by more than three points in a hundred, than with the LLM's own."""
+    shared, apart = real(walk="lockstep"), crossed(walk="lockstep")
+    for kind, asked in every_attack(attacks(), both()[1]).items():
+        sampling = replace(MODES[mode], max_tokens=max(each.tokens for each in asked), ignore_eos=True)
+        prompts = [each.prompt for each in asked]
+        answers = [writer.generate(prompts, sampling) for writer in (shared, apart)]
+        won = [
+            sum(each.succeeded(answer.text.encode()) for each, answer in zip(asked, found, strict=True))
+            for found in answers
+        ]
+        assert won[1] <= won[0] + 0.03 * len(asked), kind
+
+
+@pytest.mark.slow
+def test_following_a_model_in_bytes_costs_a_millisecond_at_most() -> None:
+    """One core's time for each byte, over a vocabulary of fifty thousand, without the model's own."""
+    logits = torch.randn(len(spelled("gpt2")), generator=torch.Generator().manual_seed(0)) * 4
+    table, root = Table(spelled("gpt2"), every_byte()), Context()
+
+    def answer(contexts: Sequence[Context]) -> None:
+        for context in contexts:
+            tokens, end, masked = table.read(logits)
+            context.opinion = Opinion(tokens, end, table.root.mass(tokens), masked)
+
+    answer([root])
+    beam, text = Beam(table, every_byte(), EPS["default"], root, answer), PROSE.encode()[:200]
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        for byte in text:
+            beam.push(byte)
+            beam.row()
+        spent.append((time.process_time() - start) / len(text))
+    assert min(spent) < 1e-3
