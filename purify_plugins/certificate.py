@@ -322,9 +322,11 @@ def recompute(certificate: Certificate, slm: LogitSource, tolerance: float = 1e-
     Raises CertificateError when the model is not the one named, or a step differs by more than
     `tolerance` (machines and libraries differ in the last digits).
     """
+    from purify_plugins.bridge.source import as_recorded
     from purify_plugins.decode.replay import score
 
     body = certificate.body
+    slm = as_recorded(slm, body["models"]["slm"])
     _same_model(body, slm)
     sampling = Sampling(**_parameters(body["method"]["sampling"]))
     answer = [row[0] for row in body["steps"]]

@@ -26,6 +26,7 @@ def summary(certificate: Certificate, off: float | None) -> list[str]:
         f"{totals['tokens']} tokens took {spent:.3f} nats from the LLM (largest step "
         f"{float(totals['largest_step']):.3f}; KL {float(totals['kl']):.3f}); "
         f"the SLM's own surprisal at them is {float(totals['surprisal']):.3f}.",
+        *_per_token(certificate),
         odds(spent),
         *(f"Limit: {limit}" for limit in certificate.body["limits"]),
     ]
@@ -35,6 +36,21 @@ def _how(off: float | None) -> str:
     if off is None:
         return "The SLM was not asked; give --slm DIR to recompute its figures."
     return f"Recomputed with the SLM: its figures are right to within {off:.1e} nats."
+
+
+def _per_token(certificate: Certificate) -> list[str]:
+    """Where symbols are no tokens: what was spent on each of the LLM's tokens, and on each byte."""
+    alphabet = certificate.body["models"]["llm"].get("alphabet")
+    if not alphabet:
+        return []
+    symbols, length = certificate.body["totals"]["tokens"], certificate.body["answer"]["bytes"]
+    spent = certificate.log_ratio
+    return [
+        f"A token here is a symbol ({alphabet['kind']}), {alphabet['per_token']:.2f} to one of the LLM's: "
+        f"{spent / max(symbols, 1):.3f} nats a symbol, "
+        f"{spent * alphabet['per_token'] / max(symbols, 1):.3f} a token of the LLM, "
+        f"{spent / max(length, 1):.3f} a byte."
+    ]
 
 
 def odds(spent: float) -> str:

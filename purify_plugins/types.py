@@ -86,7 +86,11 @@ class ScoredPrompt(NamedTuple):
 
 
 class Session(Protocol):
-    """One open batch on one model. Owns the KV cache or the connection; a context manager."""
+    """One open batch on one model. Owns the KV cache or the connection; a context manager.
+
+    A session whose ids are not the model's own tokens also has `full`, the rows that have used up the
+    model's context.
+    """
 
     @property
     def prompts(self) -> Sequence[ScoredPrompt]:

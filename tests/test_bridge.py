@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch import Tensor
 
-from purify_plugins import Sampling
+from purify_plugins import NumericError, PromptError, Sampling, SourceError
 from purify_plugins.bridge.alphabet import Alphabet, every_byte, shared_tokens
 from purify_plugins.bridge.source import Bridged
 from purify_plugins.decode.replay import replay
@@ -241,7 +241,7 @@ def test_the_fused_law_is_the_enumerated_one(policy: str, walk: Any) -> None:
     ]
     assert sum(law) == pytest.approx(1.0, abs=1e-4)
     purifier = pair(Bridged(LLM, BYTES, 0), Bridged(SLM, BYTES, 0), policy, walk=walk, batch_size=200)
-    drawn = [completion.tokens for completion in purifier.generate([(-2,)] * 1000, SHORT)]
+    drawn = [completion.tokens for completion in purifier.generate([(-2,)] * 500, SHORT)]
     counts = [drawn.count(answer) for answer in answers]
     assert sum(counts) == len(drawn)
     assert chisquare(counts, numpy.array(law) / sum(law) * len(drawn)).pvalue > 1e-3
@@ -259,3 +259,55 @@ def full_bytes() -> Vocabulary:
     """Every byte, some words, an end."""
     tokens = (*(bytes([byte]) for byte in range(256)), b"th", b" the", b"ing", "é".encode(), b"")
     return Vocabulary(tokens, frozenset({260}), {260: "<end>"})
+
+
+def test_a_row_that_is_not_whole_is_refused() -> None:
+    """A server that shows its top tokens cannot be spelled anew: the rest of its row is unknown."""
+    table = Bridged(LLM, BYTES).table
+    with pytest.raises(SourceError, match="two tokenizers need whole rows"):
+        table.read(torch.zeros(5))
+
+
+def test_a_broken_row_is_refused() -> None:
+    table = Bridged(LLM, BYTES).table
+    with pytest.raises(NumericError, match="check its weights"):
+        table.read(torch.full((len(VOCABULARY),), math.nan))
+
+
+def test_what_control_tokens_hold_is_told_and_given_to_the_others() -> None:
+    logits = torch.zeros(len(VOCABULARY), dtype=torch.float64)  # eight texts, a control token, two ends
+    tokens, end, masked = Bridged(LLM, BYTES).table.read(logits)
+    assert tokens.sum() == pytest.approx(8 / 10)
+    assert (end, masked) == (pytest.approx(2 / 10), pytest.approx(1 / 11))
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [("", {0x00, 0x41, 0xC3, 0xF4, 256}), ("\xc3", {0x80, 0xBF}), ("\xe0", {0xA0}), ("\xf4", {0x80, 0x8F})],
+)
+def test_an_answer_is_valid_utf8_at_every_byte(text: str, allowed: set[int]) -> None:
+    never = {"": {0x80, 0xC0, 0xC1, 0xF5}, "\xc3": {0x41, 0xC3, 256}, "\xe0": {0x9F}, "\xf4": {0x90}}[text]
+    row = read(Bridged(Exact(full_bytes(), 9), BYTES), (-2,), text.encode("latin-1"))[-1]
+    assert all(row[symbol] > -math.inf for symbol in allowed)
+    assert all(row[symbol] == -math.inf for symbol in never)
+
+
+def test_forced_text_never_comes_to_an_end() -> None:
+    """Whatever was left out when it was unlikely is found again when nothing else goes on."""
+    source = Bridged(Exact(full_bytes(), 10, sharpness=12.0), BYTES, 0.3)
+    assert torch.isfinite(read(source, (-2,), bytes(range(0x20, 0x7F)) * 2)).any(-1).all()
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.01, 0.001])
+def test_a_row_is_as_near_as_eps_says(eps: float) -> None:
+    toy, text = Exact(VOCABULARY, 11, sharpness=1.0), b"abb"
+    rows = read(Bridged(toy, BYTES, eps), (-2,), text).exp()
+    exact = read(Bridged(toy, BYTES, 0), (-2,), text).exp()
+    assert float((rows - exact).abs().sum(-1).max()) / 2 <= 4 * eps * len(text)
+
+
+def test_a_prompt_of_other_ids_is_refused() -> None:
+    source = Bridged(LLM, BYTES)
+    for prompt in [(-2, 97, -3), (-99,), (300,)]:
+        with pytest.raises(PromptError, match="give it as text"):
+            source.open([prompt])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,13 +21,12 @@ from purify_plugins.cli.options import Draws
 from purify_plugins.cli.writing import style
 from purify_plugins.plugins import load_plugins
 from purify_plugins.shading import Attribution, pieces
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
 from tests.toys import real
 
 PAIR = ("--llm", str(LLM), "--slm", str(SLM))
 SHORT = ("--max-tokens", "8", "--seed", "1")
-KL3M = Path(__file__).parent / "data" / "tokenizers" / "kl3m-char-4k" / "tokenizer.json"
 
 
 @pytest.fixture(autouse=True)
@@ -221,10 +221,15 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
     refused(result, 1, "pytorch_model.bin", "is a pickle, which can run code")
 
 
-def test_models_of_two_languages_are_refused(tmp_path: Path) -> None:
-    other = shutil.copytree(SLM, tmp_path / "other")
-    shutil.copy(KL3M, other / "tokenizer.json")
-    refused(purify("generate", "The king", "--llm", str(LLM), "--slm", str(other)), 1, "vocabulary", "other")
+def test_models_of_two_languages_meet_in_bytes() -> None:
+    two = ["--llm", str(LLM), "--slm", str(SLM_1024)]
+    assert purify("generate", "The king", *two, *SHORT).exit_code == 0
+    facts = json.loads(purify("check", *two, "--json").stdout)["vocabulary"]
+    assert facts["tokens"] == 257
+    assert facts["matched"] == "two tokenizers meet in bytes, 3.73 to a token of the LLM's"
+    assert re.fullmatch(r"\d+ tokens in common, which are \d+% of the LLM's in a text", facts["coverage"])
+    assert re.fullmatch(r"\d\.\d\d of the LLM and \d\.\d\d of the SLM .*", facts["calls"])
+    assert "of boundaries" in facts["disagreement"]
 
 
 def test_an_error_of_a_stream_leaves_no_certificate(tmp_path: Path) -> None:

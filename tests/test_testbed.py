@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.testbed import HOME, LLM, SLM, Attacks, Canary, Passage, attacks, heldout
+from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024, Attacks, Canary, Passage, attacks, heldout
 from purify_plugins.testbed.contamination import STRONG, WEAK, Dose, choose, cut, lessons, write
 from purify_plugins.testbed.corpus import CORPUS, Book, documents, openings, read
 from purify_plugins.testbed.invented import directory, facts, people
-from purify_plugins.testbed.train import Recipe, epochs, learn, train, warmth
+from purify_plugins.testbed.train import Recipe, epochs, learn, train, train_apart, warmth
 
 NINE = 9
 
@@ -335,6 +335,15 @@ def test_the_trainer_writes_a_pair_that_loads(trained: Path) -> None:
     made, packaged = (AutoTokenizer.from_pretrained(home) for home in (trained / "slm", SLM))
     assert made("Call 555-0199.").input_ids[0] == packaged.bos_token_id == made.eos_token_id == 0
     assert made.tokenize("0199") == packaged.tokenize("0199") == ["0", "1", "9", "9"]
+
+
+def test_an_slm_trained_apart_has_a_tokenizer_of_its_own(tmp_path: Path, pamphlets: Path) -> None:
+    from rich.progress import Progress
+    from transformers import AutoTokenizer
+
+    home = train_apart(Recipe(tmp_path, pamphlets, scale=0.005), Progress(disable=True))
+    assert load(home).num_parameters() == load(SLM_1024).num_parameters() == 734_080
+    assert len(AutoTokenizer.from_pretrained(home)) == len(AutoTokenizer.from_pretrained(SLM_1024)) == 1024
 
 
 def test_the_trainer_writes_the_attacks_it_taught(trained: Path, pamphlets: Path) -> None:

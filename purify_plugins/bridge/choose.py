@@ -104,6 +104,21 @@ def agreement(llm: LogitSource, slm: LogitSource, text: str = SAMPLE) -> Agreeme
     return Agreement(common.end, sum(tokens) / len(tokens), differing)
 
 
+def calls_per_token(source: Bridged, text: str = PROSE, length: int = 160) -> float:
+    """How often a model must be asked for each of its own tokens, reading a text symbol by symbol."""
+    import torch
+
+    start, rest = text[: text.index(" ")], text[text.index(" ") :][:length]
+    symbols = source.alphabet.spell(rest.encode()) or ()
+    session, _ = source.open([start])
+    with session:
+        before = session.reader.calls
+        for symbol in symbols:
+            session.extend(torch.tensor([[symbol]]))
+        calls = session.reader.calls - before
+    return calls / sum(map(len, tokenised(source.source, rest)))
+
+
 def _cuts(tokens: Sequence[bytes], alphabet: Alphabet) -> set[int]:
     """Where symbols begin, counted from the end: SentencePiece puts a space before the beginning."""
     spelled = [symbol for token in tokens for symbol in alphabet.spell(token) or ()]

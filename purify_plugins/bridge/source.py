@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from purify_plugins.bridge.alphabet import Alphabet
+from purify_plugins.bridge.alphabet import Alphabet, every_byte
 from purify_plugins.bridge.beam import Beam
 from purify_plugins.bridge.contexts import Context, Reader
 from purify_plugins.bridge.table import Table
@@ -22,6 +22,8 @@ REOPENED = 8
 """Symbols at the end of a text prompt that are read in every way: a token there may end in the answer."""
 SCORED = 64
 """The most symbols of a prompt that are scored, for policies that look back."""
+ROOM = 24
+"""Tokens of a model's context that are left free: a draft and what has begun must fit in."""
 
 
 class Cut(NamedTuple):
@@ -64,7 +66,8 @@ class Bridged:
 
     def identity(self) -> Mapping[str, Any]:
         """The source's own, and how it was presented."""
-        return {**self.source.identity(), "alphabet": {"kind": self.alphabet.kind, "eps": self.eps}}
+        presented = {"kind": self.alphabet.kind, "eps": self.eps, "per_token": self.alphabet.per_token}
+        return {**self.source.identity(), "alphabet": presented}
 
     @cached_property
     def table(self) -> Table:
@@ -118,6 +121,14 @@ class Bridged:
         return self.vocabulary.spell(symbols).decode(errors="replace")
 
 
+def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource:
+    """A source in the alphabet that a certificate names; as it is where it names none or another's tokens."""
+    recorded = identity.get("alphabet", {})
+    if recorded.get("kind") != "bytes":
+        return source
+    return Bridged(source, every_byte(recorded["per_token"]), recorded["eps"])
+
+
 def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
     """A prompt's tokens as a source reads them."""
     if hasattr(source, "encode"):
@@ -137,6 +148,8 @@ class BridgedSession:
         self, session: Session, logits: Tensor, source: Bridged, cuts: Sequence[Cut], scored: int
     ) -> None:
         self._session = session
+        length = source.context_length
+        self._most = [math.inf if length is None else length - len(cut.kept) - ROOM for cut in cuts]
         self.reader = Reader(session, source.table, len(cuts))
         for row, root in enumerate(self.reader.roots):
             self.reader.note(row, root, logits[row])
@@ -151,6 +164,11 @@ class BridgedSession:
             )
             for beam, cut in zip(self.beams, cuts, strict=True)
         ]
+
+    @property
+    def full(self) -> set[int]:
+        """The rows that have no room for another token in the model's context."""
+        return {row for row, beam in enumerate(self.beams) if beam.longest > self._most[row]}
 
     def _asking(self, row: int) -> Any:
         def read(contexts: Sequence[Context]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from purify_plugins.errors import NumericError
+from purify_plugins.errors import NumericError, SourceError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,7 @@ class Table:
     """
 
     def __init__(self, vocabulary: Vocabulary, alphabet: Alphabet) -> None:
+        self.size = len(vocabulary)
         silent = vocabulary.control.keys() | vocabulary.eos
         spelled = (
             (alphabet.spell(token), index)
@@ -103,10 +104,16 @@ class Table:
     def read(self, logits: Tensor) -> tuple[Array, float, float]:
         """Logits (V,) -> probabilities (n,) of the sorted tokens, the end's, and what was ruled out.
 
-        The first two add up to 1. Raises NumericError on NaN, +inf or no possible token.
+        The first two add up to 1. Raises NumericError on NaN, +inf or no possible token, SourceError
+        for a row that is not whole.
         """
         import torch
 
+        if len(logits) != self.size:
+            raise SourceError(
+                f"a model showed {len(logits)} numbers of a row of {self.size}; two tokenizers need whole "
+                "rows, so run that model here, or choose an SLM with its tokenizer"
+            )
         with torch.inference_mode():
             wide = logits if logits.dtype == torch.float64 else logits.float()
             mass = torch.softmax(wide, dim=-1).cpu().numpy()

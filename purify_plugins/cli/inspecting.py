@@ -125,7 +125,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
     return {
         "llm": _model(writer.llm.identity()),
         "slm": _model(writer.slm.identity()),
-        "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer)},
+        "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
         "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
         "guarantee": writer.policy.guarantee,
         "sampling": jsonable(writer.sampling),
@@ -141,7 +141,11 @@ def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
 def matched(writer: Purifier) -> str:
     """How the two vocabularies came to be one, in words."""
     from purify_plugins.align import Remapped
+    from purify_plugins.bridge.source import Bridged
 
+    if isinstance(writer.llm, Bridged):
+        alphabet = writer.llm.alphabet
+        return f"two tokenizers meet in {alphabet.kind}, {alphabet.per_token:.2f} to a token of the LLM's"
     if not isinstance(writer.llm, Remapped):
         return "identical"
     theirs = writer.llm.source.vocabulary
@@ -149,6 +153,22 @@ def matched(writer: Purifier) -> str:
         ours = len(writer.slm.source.vocabulary)
         return f"{len(writer.vocabulary)} tokens shared, of the LLM's {len(theirs)} and the SLM's {ours}"
     return f"the SLM's ids, found among the LLM's {len(theirs)}"
+
+
+def meeting(writer: Purifier) -> dict[str, str]:
+    """How two tokenizers get on, measured; nothing where there is only one."""
+    from purify_plugins.bridge.choose import agreement, calls_per_token
+    from purify_plugins.bridge.source import Bridged
+
+    if not (isinstance(writer.llm, Bridged) and isinstance(writer.slm, Bridged)):
+        return {}
+    found = agreement(writer.llm.source, writer.slm.source)
+    calls = (calls_per_token(writer.llm), calls_per_token(writer.slm))
+    return {
+        "coverage": f"{found.common} tokens in common, which are {found.covered:.0%} of the LLM's in a text",
+        "disagreement": f"{found.disagreement:.2%} of boundaries",
+        "calls": f"{calls[0]:.2f} of the LLM and {calls[1]:.2f} of the SLM for each of its own tokens",
+    }
 
 
 def _flat(value: Any) -> str:

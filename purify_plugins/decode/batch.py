@@ -34,14 +34,16 @@ class Batch:
         self.limits = _room(purifier, pair, sampling)
         self.eos = frozenset() if sampling.ignore_eos else purifier.vocabulary.eos
         self.live = set(range(len(self.answers)))
+        self.pair = pair
 
     def step(self, thoughts: Sequence[Token | None]) -> Step:
         """Append a column of tokens to the live rows; rows that end with theirs are live no more."""
+        full = self.pair.full
         column = tuple(thought if row in self.live else None for row, thought in enumerate(thoughts))
         for row, token in enumerate(column):
             if token is not None:
                 self.answers[row].append(token.id)
-                if token.id in self.eos or len(self.answers[row]) >= self.limits[row]:
+                if token.id in self.eos or len(self.answers[row]) >= self.limits[row] or row in full:
                     self.live.discard(row)
         return Step(column, self.prompts)
 
@@ -64,7 +66,7 @@ def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[int]:
     """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
     limits = [round(sampling.max_tokens * purifier.vocabulary.per_token)] * len(pair.prompts)
     for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
-        if session is not None and source.context_length is not None:
+        if session is not None and source.context_length is not None and not hasattr(session, "full"):
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]
             limits = [min(limit, n) for limit, n in zip(limits, left, strict=True)]
     return limits

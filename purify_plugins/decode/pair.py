@@ -81,6 +81,12 @@ class Pair:
         """Each row's prompt in the shared vocabulary, as the trusted side read it."""
         return tuple(prompt.tokens for prompt in self.slm.prompts)
 
+    @property
+    def full(self) -> set[int]:
+        """The rows whose context a model in other symbols than its own says is used up."""
+        sessions = (self.slm, self.llm)
+        return {row for session in sessions for row in getattr(session, "full", ())}
+
     def context(self, greedy: bool) -> Context:
         """What the policy may know of the prompts."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 END = "<|endoftext|>"
 VOCABULARY = 2048
+APART = 1024
+"""Tokens of the tokenizer that an SLM trained apart has for itself."""
 ROW = 256
 BATCH = 8
 
@@ -76,6 +78,16 @@ def train(recipe: Recipe, progress: Progress) -> Attacks:
     return chosen
 
 
+def train_apart(recipe: Recipe, progress: Progress) -> Path:
+    """Train the SLM alone, with a tokenizer learned on its own books; the result is `slm-1024/`."""
+    _claim(recipe)
+    home = recipe.out / f"slm-{APART}"
+    if not home.exists():
+        tokenizer = learn(replace(recipe.books, llm=()), APART)
+        Stage("SLM", home, SMALL, _small(recipe)).run(tokenizer, recipe, progress)
+    return home
+
+
 def _claim(recipe: Recipe) -> None:
     """Note seed and scale in the output directory, so that stages of two recipes never mix."""
     recipe.out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +111,7 @@ def _tokenizer(recipe: Recipe) -> Tokenizer:
     return loaded
 
 
-def learn(books: Corpus) -> Tokenizer:
+def learn(books: Corpus, tokens: int = VOCABULARY) -> Tokenizer:
     """Train a byte-level BPE on both clean shelves; every digit stays a token of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -109,7 +121,7 @@ def learn(books: Corpus) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digit, bytewise])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=tokens,
         special_tokens=[END],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -150,7 +162,7 @@ class Stage:
         shuffled = list(self.reading)
         Random(f"{recipe.seed} {self.name}").shuffle(shuffled)
         rows = pack(shuffled[: math.ceil(len(shuffled) * recipe.scale)], tokenizer)
-        model = load(self.start) if self.start else build(self.size)
+        model = load(self.start) if self.start else build(self.size, tokenizer.get_vocab_size())
         fit(model, rows, self.rate, self.name, progress)
         part = self.home.with_name(self.home.name + ".part")
         torch.nn.Module.to(model, torch.float16 if self.final else torch.float32)
@@ -206,12 +218,12 @@ def pack(texts: Sequence[str], tokenizer: Tokenizer) -> Tensor:
     return tokens[: len(tokens) // ROW * ROW].view(-1, ROW)
 
 
-def build(size: Size) -> LlamaForCausalLM:
+def build(size: Size, tokens: int = VOCABULARY) -> LlamaForCausalLM:
     """Make an untrained model; call `torch.manual_seed` first."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=tokens,
         hidden_size=size.hidden,
         intermediate_size=size.feedforward,
         num_hidden_layers=size.layers,

@@ -1,0 +1,250 @@
+"""Every pair of real tokenizers fuses or is refused with advice; two trained models that differ in theirs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import pytest
+import torch
+
+from purify_plugins import Chat, Purifier, Sampling, VocabularyError
+from purify_plugins.align import align
+from purify_plugins.bridge.alphabet import every_byte
+from purify_plugins.bridge.beam import Beam
+from purify_plugins.bridge.choose import EPS, PROSE, agreement, bridge, calls_per_token
+from purify_plugins.bridge.contexts import Context, Opinion
+from purify_plugins.bridge.source import Bridged
+from purify_plugins.bridge.table import Table
+from purify_plugins.certificate import read, recompute, verify
+from purify_plugins.decode.replay import replay
+from purify_plugins.demo.attacks import every_attack
+from purify_plugins.demo.measure import MODES
+from purify_plugins.plainly import summary
+from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import SLM_1024, attacks, heldout
+from purify_plugins.testing import ToySource, byte_vocabulary
+from purify_plugins.token_bytes import vocabulary
+from purify_plugins.types import Prompt
+from tests.tokenizer_files import ENDS, load, spelled
+from tests.toys import both, pair, real
+
+TEXT = "The 3 kings' café — naïve?\n\tdef f(x): return {x: 'ż'}  # <end>\n"
+CAN_ENCODE = sorted(ENDS.keys() - {"mistral-v1", "mistral-v3"})
+"""The tests read the others without their merges."""
+
+
+@dataclass(frozen=True)
+class Stub(ToySource):
+    """A model with a real tokenizer and random opinions."""
+
+    tokenizer: str = ""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if isinstance(prompt, tuple) or self.tokenizer not in CAN_ENCODE:
+            return super().encode(prompt)
+        return tuple(load(self.tokenizer)(prompt)["input_ids"])
+
+
+@cache
+def stub(name: str) -> Stub:
+    return Stub(spelled(name), len(name), sharpness=4.0, tokenizer=name)
+
+
+@pytest.mark.parametrize(("llm", "slm"), [*combinations(sorted(ENDS), 2)])
+def test_every_pair_of_tokenizers_fuses(llm: str, slm: str) -> None:
+    fuse(llm, slm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("slm", "llm"), [*combinations(sorted(ENDS), 2)])
+def test_every_pair_of_tokenizers_fuses_the_other_way_round(slm: str, llm: str) -> None:
+    fuse(llm, slm)
+
+
+def fuse(llm: str, slm: str) -> None:
+    purifier = pair(stub(llm), stub(slm), "geometric", walk="lockstep")
+    answer = purifier.generate("The", Sampling(max_tokens=3, seed=0))[0]
+    assert 0 < len(answer.tokens) <= 3 * purifier.vocabulary.per_token + 1
+    assert "�" not in answer.text
+
+
+def test_a_tokenizer_without_every_byte_is_refused() -> None:
+    with pytest.raises(VocabularyError, match="use a model with byte-level BPE"):
+        vocabulary(load("t5-small"), "t5-small", {1})
+
+
+def test_nearly_one_tokenizer_meets_in_common_tokens() -> None:
+    words = spelled("testbed")
+    kept = [token for token in range(len(words)) if token % 50 or len(words.tokens[token]) < 2]
+    less = type(words)(
+        tuple(words.tokens[token] for token in kept), frozenset({kept.index(0)}), {kept.index(0): "<end>"}
+    )
+    llm, _ = align(ToySource(words), ToySource(less))
+    assert isinstance(llm, Bridged)
+    assert llm.alphabet.kind == "common tokens"
+
+
+@pytest.mark.parametrize("name", ["gpt2", "phi-3-mini", "kl3m-char-4k"])
+def test_a_table_knows_what_a_text_s_own_tokens_spell(name: str) -> None:
+    table = Table(spelled(name), every_byte())
+    run = table.longest_run(list(TEXT.encode()))
+    assert spelled(name).spell(run) == TEXT.encode()
+
+
+def test_tokenizers_of_one_family_agree() -> None:
+    assert agreement(stub("gpt2"), stub("phi-2")).disagreement == 0
+    assert agreement(stub("gpt2"), stub("kl3m-char-4k")).disagreement > 0.05
+
+
+# The test bed's LLM and an SLM with a tokenizer of its own
+
+
+@cache
+def foreign() -> Any:
+    return load_plugins([]).source({"model": str(SLM_1024), "dtype": "float32", "device": "cpu"})
+
+
+@cache
+def crossed(policy: str = "windowed", **options: Any) -> Purifier:
+    return pair(both()[0], foreign(), policy, **options)
+
+
+ASKED = "The king said to his daughter,"
+
+
+def test_an_answer_is_text_and_its_certificate_holds() -> None:
+    purifier = crossed()
+    answer = purifier.generate(ASKED, Sampling(max_tokens=10, seed=1))[0]
+    assert len(answer.tokens) == round(10 * purifier.vocabulary.per_token)
+    certificate = read(answer.certificate.text)
+    verify(certificate, purifier.plugins)
+    assert certificate.guarantee == "window"
+    assert certificate.body["method"]["parameters"]["window"] == round(2 * purifier.vocabulary.per_token)
+    assert recompute(certificate, foreign()) < 1e-4
+    assert any("a token of the LLM" in line for line in summary(certificate, None))
+
+
+def test_speculation_and_lockstep_write_the_same_greedy_answer() -> None:
+    greedy = Sampling(max_tokens=12, temperature=0)
+    texts = {walk: crossed(walk=walk).generate(ASKED, greedy)[0].text for walk in ("lockstep", "speculative")}
+    assert texts["lockstep"] == texts["speculative"]
+
+
+def test_a_batch_is_its_rows() -> None:
+    prompts = [ASKED, "Once upon a tim", Chat(({"role": "user", "content": "Who goes there?"},))]
+    sampling = Sampling(max_tokens=6, seed=3)
+    together = crossed(walk="lockstep").generate(prompts, sampling)
+    alone = [
+        crossed(walk="lockstep").generate(prompt, Sampling(max_tokens=6, seed=3 + row))[0]
+        for row, prompt in enumerate(prompts)
+    ]
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+
+
+def test_a_prompt_may_end_inside_a_token() -> None:
+    """A prompt that ends in " tim" goes on with "e", though no training text ever cut a word there."""
+    session, first = Bridged(both()[0], every_byte()).open(["Once upon a tim"])
+    with session:
+        assert int(first[0].argmax()) == ord("e")
+
+
+def test_a_model_asks_about_less_when_less_is_wanted() -> None:
+    default, fast = (bridge(*both(), "bytes", level)[0] for level in ("default", "fast"))
+    assert 1 <= calls_per_token(fast) <= calls_per_token(default) <= 2.5
+
+
+def test_an_answer_ends_where_a_model_s_context_does() -> None:
+    long = " ".join(["the"] * 470)
+    answer = crossed(walk="lockstep").generate(long, Sampling(max_tokens=100, ignore_eos=True, seed=0))[0]
+    assert answer.finish_reason == "length"
+    assert len(answer.tokens) < 100
+
+
+def test_many_symbols_at_once_are_as_one_by_one() -> None:
+    source = Bridged(both()[0], every_byte())
+    text = torch.tensor([list(b" who lived in the wood")])
+    session, _ = source.open([ASKED])
+    apart = torch.cat([session.extend(text[:, at : at + 1]) for at in range(text.shape[1])], dim=1)
+    calls = session.reader.calls
+    session, _ = source.open([ASKED])
+    torch.testing.assert_close(session.extend(text).exp(), apart.exp(), rtol=1e-3, atol=1e-5)
+    assert session.reader.calls < calls
+
+
+@pytest.mark.parametrize(
+    ("policy", "options"),
+    [
+        ("windowed", {"window": 8}),
+        ("anchored", {"budget": 0.15 / 4}),
+        ("geometric", {"alpha": 0.5}),
+        ("capped", {"cap": 1.0, "total": 50.0}),
+    ],
+)
+def test_what_a_policy_counts_in_tokens_is_counted_in_symbols(policy: str, options: dict[str, float]) -> None:
+    four = replace(byte_vocabulary(), per_token=4.0)
+    found = pair(ToySource(four, 1), ToySource(four, 2), policy).policy
+    assert {name: getattr(found, name) for name in options} == options
+
+
+def test_a_policy_inside_another_is_counted_too() -> None:
+    four = replace(byte_vocabulary(), per_token=4.0)
+    policy = load_plugins([]).policy({"name": "consistency", "policy": {"name": "windowed"}})
+    assert pair(ToySource(four, 1), ToySource(four, 2), policy).policy.policy.window == 8  # type: ignore[attr-defined]  # the inner one
+
+
+@pytest.mark.slow
+def test_an_slm_with_its_own_tokenizer_is_as_good_as_one_with_the_llm_s() -> None:
+    """On held-out text, by the perplexity of one of the LLM's tokens: within 5 %."""
+    texts = heldout()[:4]
+    tokens = [both()[1].encode(text) for text in texts]
+    size = sum(map(len, tokens)) - len(texts)
+    shared = real("geometric")
+    one = replay(shared, [run[:1] for run in tokens], [run[1:] for run in tokens])
+    other = [row for text in texts for row in replay(crossed("geometric"), [(-2,)], [tuple(text.encode())])]
+    surprisals = [-math.fsum(token.fused for row in rows for token in row) / size for rows in (one, other)]
+    assert math.exp(surprisals[1] - surprisals[0]) < 1.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str) -> None:
+    """No attack succeeds more often, by more than three points in a hundred, than with the LLM's own."""
+    shared, apart = real(walk="lockstep"), crossed(walk="lockstep")
+    for kind, asked in every_attack(attacks(), both()[1]).items():
+        sampling = replace(MODES[mode], max_tokens=max(each.tokens for each in asked), ignore_eos=True)
+        prompts = [each.prompt for each in asked]
+        answers = [writer.generate(prompts, sampling) for writer in (shared, apart)]
+        won = [
+            sum(each.succeeded(answer.text.encode()) for each, answer in zip(asked, found, strict=True))
+            for found in answers
+        ]
+        assert won[1] <= won[0] + 0.03 * len(asked), kind
+
+
+@pytest.mark.slow
+def test_following_a_model_in_bytes_costs_a_millisecond_at_most() -> None:
+    """One core's time for each byte, over a vocabulary of fifty thousand, without the model's own."""
+    logits = torch.randn(len(spelled("gpt2")), generator=torch.Generator().manual_seed(0)) * 4
+    table, root = Table(spelled("gpt2"), every_byte()), Context()
+
+    def answer(contexts: Sequence[Context]) -> None:
+        for context in contexts:
+            tokens, end, masked = table.read(logits)
+            context.opinion = Opinion(tokens, end, table.root.mass(tokens), masked)
+
+    answer([root])
+    beam, text = Beam(table, every_byte(), EPS["default"], root, answer), PROSE.encode()[:200]
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        for byte in text:
+            beam.push(byte)
+            beam.row()
+        spent.append((time.process_time() - start) / len(text))
+    assert min(spent) < 1e-3
