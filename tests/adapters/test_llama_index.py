@@ -46,6 +46,7 @@ from purify_plugins.testbed import LLM as LARGE
 from purify_plugins.testbed import SLM as SMALL
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Prompt
+from tests.adapters.costs import MOST, overhead, replaying
 from tests.toys import BYTES, Failing, Forbidding, Slow, both, pair, real, toys
 
 TALES = Path(__file__).parent.parent.parent / "corpus" / "heldout"
@@ -848,23 +849,19 @@ def test_the_canary_would_have_come_out() -> None:
 # What it costs
 
 
-@pytest.mark.parametrize("way", ["stream_complete", "stream_chat"])
 def test_the_adapter_costs_less_than_a_tenth_of_a_millisecond_a_token(
-    way: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Events and callbacks included; processor time, of an answer that was written before."""
-    llm = toy(max_tokens=200)
-    chunks = list(llm.purifier.stream("hello", Sampling(**{**SHORT, "max_tokens": 200})))
-
-    def replayed(*_: Any) -> Any:
-        yield from chunks
-
-    monkeypatch.setattr(llm.purifier, "stream", replayed)
-    asked = "hello" if way == "stream_complete" else HELLO
-    assert min(_seconds(lambda: list(getattr(llm, way)(asked))) for _ in range(5)) < 200 * 1e-4
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    """Events and callbacks included."""
+    llm, length = toy(max_tokens=200), 200
+    chunks = list(llm.purifier.stream("hello", Sampling(**{**SHORT, "max_tokens": length})))
+    replaying(llm.purifier, chunks, monkeypatch)
+    uses: list[Callable[[], Any]] = [
+        lambda: list(llm.stream_complete("hello")),
+        lambda: list(llm.stream_chat(HELLO)),
+        lambda: list(llm.stream_chat_with_tools([ADD], "hello")),
+        lambda: llm.complete("hello", logprobs=True),
+        lambda: llm.chat(HELLO),
+        lambda: asyncio.run(llm.achat(HELLO)),
+    ]
+    assert [overhead(llm.purifier, use, length) < MOST for use in uses] == [True] * 6
