@@ -7,6 +7,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -205,24 +206,39 @@ async def ticking(work: Coroutine[Any, Any, Any]) -> Ticks:
     return ticks
 
 
-@pytest.mark.parametrize("way", ["acomplete", "astream_complete", "achat", "astream_chat"])
+SLOWLY: dict[str, Callable[[PurifiedLLM], Any]] = {
+    "acomplete": lambda llm: llm.acomplete("hello"),
+    "astream_complete": lambda llm: llm.astream_complete("hello"),
+    "achat": lambda llm: llm.achat(HELLO),
+    "astream_chat": lambda llm: llm.astream_chat(HELLO),
+    "apredict": lambda llm: llm.apredict(PromptTemplate("?")),
+    "astream": lambda llm: llm.astream(PromptTemplate("?")),
+    "achat_with_tools": lambda llm: llm.achat_with_tools([ADD], "?"),
+    "astream_chat_with_tools": lambda llm: llm.astream_chat_with_tools([ADD], "?"),
+    "astructured_predict": lambda llm: llm.astructured_predict(Tale, PromptTemplate("?")),
+    "astream_structured_predict": lambda llm: llm.astream_structured_predict(Tale, PromptTemplate("?")),
+}
+
+
+@pytest.mark.parametrize("way", SLOWLY)
 def test_asking_slow_models_does_not_block_the_event_loop(way: str) -> None:
-    """Opening the models takes half a second in all; so does loading them."""
+    """Nor does loading them."""
 
     def load() -> Purifier:
-        time.sleep(0.5)
-        return pair(Slow(BYTES, 1, seconds=0.1), Slow(BYTES, 2, seconds=0.1))
+        time.sleep(0.3)
+        return pair(Slow(BYTES, 1, seconds=0.05), Slow(BYTES, 2, seconds=0.05))
 
     llm = PurifiedLLM(load, max_tokens=2, seed=0)
 
     async def work() -> None:
-        response = await getattr(llm, way)("hello" if "complete" in way else HELLO)
-        if "stream" in way:
-            assert [piece async for piece in response]
+        with suppress(SourceError):  # an object of two tokens is none
+            response = await SLOWLY[way](llm)
+            if "stream" in way:
+                assert [piece async for piece in response]
 
     ticks = asyncio.run(ticking(work()))
     assert ticks.ticks > 20
-    assert ticks.longest < 0.25
+    assert ticks.longest < 0.2
 
 
 def test_leaving_a_stream_early_frees_the_models() -> None:
