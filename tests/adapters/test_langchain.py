@@ -20,7 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM
-from purify_adapters.langchain.models import fingerprint
+from purify_adapters.langchain.facts import fingerprint
 from purify_plugins import Chat, ConfigError, Grammar, PromptError, Purifier, Sampling, UnknownNameError
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
@@ -159,6 +159,31 @@ def test_stop_strings_end_every_answer() -> None:
     assert chat().invoke("hello", stop=[letter]).response_metadata["finish_reason"] == "stop"
 
 
+STOPPED: dict[str, Callable[[Any, list[str]], Any]] = {
+    "invoke": lambda model, stop: model.invoke("hello", stop=stop),
+    "ainvoke": lambda model, stop: asyncio.run(model.ainvoke("hello", stop=stop)),
+    "stream": lambda model, stop: _sum(model.stream("hello", stop=stop)),
+    "astream": lambda model, stop: asyncio.run(_asum(model.astream("hello", stop=stop))),
+    "batch": lambda model, stop: model.batch(["hello", "hello"], stop=stop)[1],
+    "abatch": lambda model, stop: asyncio.run(model.abatch(["hello", "hello"], stop=stop))[1],
+    "bind": lambda model, stop: model.bind(stop=stop).invoke("hello"),
+}
+
+
+@pytest.mark.parametrize("way", STOPPED)
+@pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
+def test_a_stop_string_of_several_tokens_ends_every_way_to_ask(kind: Any, way: str) -> None:
+    """It is found in the text, wherever the tokens' borders are, and no part of it is released."""
+    model = kind(purifier=toys(), **GREEDY)
+    whole = str(getattr(model.invoke("hello"), "content", model.invoke("hello")))
+    ended = STOPPED[way](model, [whole[3:6]])
+    assert getattr(ended, "content", ended) == whole[:3]
+
+
+async def _asum(chunks: Any) -> Any:
+    return _sum([chunk async for chunk in chunks])
+
+
 @pytest.mark.parametrize("name", ["policy", "slm", "weight", "purify", "tempratur", "n"])
 def test_what_a_call_cannot_say_is_refused_by_name(name: str) -> None:
     for model in (chat(), PurifiedLLM(purifier=toys())):
@@ -211,6 +236,18 @@ def test_logprobs_are_in_openai_s_shape() -> None:
     assert whole["content"][0].keys() == {"token", "bytes", "logprob", "top_logprobs"}
     with pytest.raises(ConfigError, match="top_logprobs must be 0"):
         chat(purifier).invoke("hello", logprobs=True, top_logprobs=3)
+
+
+def test_a_completion_model_s_generations_say_the_same() -> None:
+    purifier = toys()
+    [completion] = purifier.generate("hello", Sampling(**GREEDY))
+    [[generation]] = PurifiedLLM(purifier=purifier, **GREEDY).generate(["hello"], logprobs=True).generations
+    about = generation.generation_info or {}
+    assert generation.text == completion.text
+    assert [each["logprob"] for each in about["logprobs"]["content"]] == [s.fused for s in completion.steps]
+    assert about["purification"]["digest"] == completion.certificate.digest
+    assert (about["finish_reason"], about["model_name"]) == ("length", "toy 1")
+    assert about["usage"]["total_tokens"] == 17
 
 
 def test_messages_of_every_kind_are_rendered() -> None:

@@ -18,6 +18,7 @@ from purify_adapters.llama_index import PurifiedLLM
 from purify_hooks.local import LocalSource
 from purify_plugins import Purifier
 from purify_plugins.testbed import SLM
+from tests.adapters.test_tools import RESPONSES
 from tests.toys import pair
 
 HERMES = """\
@@ -63,6 +64,11 @@ def hermes(tmp_path_factory: pytest.TempPathFactory) -> Purifier:
 def weather(city: str) -> str:
     """Tell the weather in a city."""
     return f"It rains in {city}."
+
+
+def flip(heads: bool) -> str:
+    """Toss a coin."""
+    return f"heads: {heads}"
 
 
 CALLED = (
@@ -148,10 +154,6 @@ def test_an_agent_s_second_turn_reads_its_first_call_and_the_result(
     read = prompts(hermes, monkeypatch)
     chat = ChatPurified(purifier=hermes, max_tokens=80, seed=0)
 
-    def flip(heads: bool) -> str:
-        """Toss a coin."""
-        return f"heads: {heads}"
-
     state = create_agent(chat, [flip], middleware=[Force()]).invoke({"messages": [HumanMessage("Toss!")]})
     [made] = state["messages"][1].tool_calls
     assert made["name"] == "flip"
@@ -164,3 +166,20 @@ def test_llama_index_asks_without_blocking_too(hermes: Purifier, monkeypatch: py
     read = prompts(hermes, monkeypatch)
     asyncio.run(PurifiedLLM(hermes, max_tokens=2, seed=0).achat(LLAMA_INDEX))
     assert read == [CALLED] * 2
+
+
+def test_a_response_template_reads_what_these_models_write(
+    hermes: Purifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers' own parser, where the tokenizer has a template for it, in both frameworks."""
+    pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
+    for source in (hermes.llm, hermes.slm):
+        local: Any = source
+        monkeypatch.setattr(local.tokenizer, "response_template", RESPONSES, raising=False)
+    answer = ChatPurified(purifier=hermes, max_tokens=80, seed=0).bind_tools([flip], tool_choice="any")
+    [made] = answer.invoke("Toss!").tool_calls
+    assert made["name"] == "flip"
+    assert isinstance(made["args"]["heads"], bool)
+    llm = PurifiedLLM(hermes, max_tokens=80, seed=0)
+    response = llm.chat_with_tools([FunctionTool.from_defaults(flip)], "Toss!", tool_required=True)
+    assert [call.tool_name for call in llm.get_tool_calls_from_response(response)] == ["flip"]
