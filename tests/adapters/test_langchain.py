@@ -21,7 +21,16 @@ from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM
 from purify_adapters.langchain.facts import fingerprint
-from purify_plugins import Chat, ConfigError, Grammar, PromptError, Purifier, Sampling, UnknownNameError
+from purify_plugins import (
+    Chat,
+    ConfigError,
+    Grammar,
+    PromptError,
+    Purifier,
+    Sampling,
+    SourceError,
+    UnknownNameError,
+)
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM
@@ -29,7 +38,7 @@ from purify_plugins.testing import ToySource
 from purify_plugins.types import Prompt
 from tests.adapters.actors import Actor, agreeing, call, last
 from tests.adapters.costs import MOST, overhead, replaying
-from tests.toys import BYTES, real, toys
+from tests.toys import BYTES, Failing, Slow, Watched, pair, real, toys
 
 GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": 12}
 HELLO = [HumanMessage("hello")]
@@ -314,7 +323,6 @@ async def test_async_answers_are_the_sync_ones() -> None:
 
 async def test_the_event_loop_is_never_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither by weights being read nor by tokens being written."""
-    from tests.toys import Slow, pair
 
     def load(*_: Any, **__: Any) -> Purifier:
         time.sleep(0.3)
@@ -384,6 +392,33 @@ def test_usage_is_counted_by_langchain() -> None:
     model.invoke("hello", {"callbacks": [counting]})
     list(model.stream("hello", {"callbacks": [counting]}))
     assert counting.usage_metadata["toy 1"]["total_tokens"] == 34
+
+
+@pytest.mark.parametrize("way", STOPPED)
+@pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
+def test_a_failure_reaches_the_caller_and_frees_the_models(kind: Any, way: str) -> None:
+    llm, slm = Watched(Failing(BYTES, 1, at=4)), Watched(ToySource(BYTES, 2))
+    model = kind(purifier=pair(llm, slm, walk="lockstep"), **GREEDY)
+    with pytest.raises(SourceError, match="hung up"):
+        STOPPED[way](model, [])
+    assert slm.sessions
+    assert llm.open_sessions == slm.open_sessions == 0
+
+
+@pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
+async def test_leaving_a_stream_early_frees_the_models(kind: Any) -> None:
+    llm, slm = Watched(ToySource(BYTES, 1)), Watched(ToySource(BYTES, 2))
+    model = kind(purifier=pair(llm, slm), **GREEDY)
+    chunks = model.stream("hello")
+    next(chunks)
+    assert slm.open_sessions == 1
+    chunks.close()
+    assert llm.open_sessions == slm.open_sessions == 0
+    pieces = model.astream("hello")
+    await anext(pieces)
+    await pieces.aclose()
+    await asyncio.sleep(0.05)  # LangChain leaves it to the loop to close the generator inside its own
+    assert llm.open_sessions == slm.open_sessions == 0
 
 
 # Many at once
