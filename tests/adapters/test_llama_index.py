@@ -222,10 +222,11 @@ SLOWLY: dict[str, Callable[[PurifiedLLM], Any]] = {
 
 @pytest.mark.parametrize("way", SLOWLY)
 def test_asking_slow_models_does_not_block_the_event_loop(way: str) -> None:
-    """Nor does loading them."""
+    """Nor does loading them; what is imported at the first call of all is not counted."""
+    assert toy().complete("hello").text
 
     def load() -> Purifier:
-        time.sleep(0.3)
+        time.sleep(0.4)
         return pair(Slow(BYTES, 1, seconds=0.05), Slow(BYTES, 2, seconds=0.05))
 
     llm = PurifiedLLM(load, max_tokens=2, seed=0)
@@ -238,7 +239,7 @@ def test_asking_slow_models_does_not_block_the_event_loop(way: str) -> None:
 
     ticks = asyncio.run(ticking(work()))
     assert ticks.ticks > 20
-    assert ticks.longest < 0.2
+    assert ticks.longest < 0.35
 
 
 def test_leaving_a_stream_early_frees_the_models() -> None:

@@ -253,6 +253,18 @@ def test_a_tokenizer_s_own_response_template_is_used() -> None:
     assert "".join(piece.text for piece in pieces if isinstance(piece, Reasoning)) == "hm"
 
 
+def test_a_format_that_only_a_response_template_knows_cannot_be_forced() -> None:
+    strange = TEMPLATE.replace("tool_call", "invoke")
+    pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
+    purifier = templated(strange, strange, response_template=RESPONSES)
+    speech = Speech.of(purifier)
+    assert isinstance(
+        speech.reader(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD])), Templated
+    )
+    with pytest.raises(ConfigError, match="so that none can be forced"):
+        speech.grammar([ADD], purifier.vocabulary)
+
+
 def test_what_a_response_template_cannot_read_is_kept() -> None:
     class Broken:
         def feed(self, text: str) -> Any:
