@@ -251,7 +251,8 @@ def test_a_page_opens_with_something_that_runs(page: Path) -> None:
     assert languages[0] in RUNNABLE
 
 
-@pytest.mark.filterwarnings("ignore:The `__fields")  # LlamaIndex's agents look at all pydantic members
+@pytest.mark.filterwarnings("ignore:The `__fields")  # LlamaIndex's agents look at all of pydantic's members
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_")  # and at these
 @every_page
 def test_the_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

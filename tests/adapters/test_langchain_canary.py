@@ -12,6 +12,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage
 from langchain_core.tracers.base import BaseTracer
+from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM, PurifyMiddleware
 from purify_plugins import Purifier
@@ -72,23 +73,34 @@ def test_the_llm_alone_would_say_nothing_else() -> None:
 
 async def everything(model: Any, config: Any) -> list[Any]:
     """What every entry point returns."""
-    events = [event async for event in model.astream_events("one", config, version="v2")]
-    return [
+    found = [
         model.invoke("two", config),
         await model.ainvoke("three", config),
         list(model.stream("four", config)),
         [chunk async for chunk in model.astream("five", config)],
-        events,
+        [event async for event in model.astream_events("one", config, version="v2")],
         model.batch(["six", "seven"], config),
         await model.abatch(["eight", "nine"], config),
+        list(model.batch_as_completed(["ten", "eleven"], config)),
+        [each async for each in model.abatch_as_completed(["twelve", "thirteen"], config)],
+        list(model.transform(iter(["fourteen"]), config)),
+        (model | str).invoke("fifteen", config),
         model.invoke("two", config),  # from the cache
+        list(model.stream("three", config)),
     ]
+    asked = [[HumanMessage("sixteen")]] if isinstance(model, ChatPurified) else ["sixteen"]
+    found += [model.generate(asked, **config), await model.agenerate(asked, **config)]
+    if isinstance(model, ChatPurified):
+        found += [list(model.stream_events("seventeen", config, version="v3"))]
+        stream = await model.astream_events("eighteen", config, version="v3")
+        found += [[event async for event in stream], await stream.output]
+    return found
 
 
-@pytest.mark.parametrize("doubt", [1e-3, 1e-30])
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")  # v3 events
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("doubt", "temperature"), [(1e-3, 0.0), (1e-30, 1.0)])
 async def test_no_canary_gets_out(
     kind: Any, policy: str, doubt: float, temperature: float, cache: InMemoryCache
 ) -> None:
@@ -108,6 +120,27 @@ async def test_no_canary_gets_out_of_logprobs_or_certificates() -> None:
     answer = model.invoke("hello", logprobs=True, certificate=True)
     assert CANARY not in repr(answer)
     assert len(answer.response_metadata["logprobs"]["content"]) > 1
+
+
+class Hero(BaseModel):
+    """A hero."""
+
+    name: str = Field(max_length=8)
+    age: int = Field(ge=0, le=99)
+
+
+async def test_no_canary_gets_out_of_structures_or_forced_calls(cache: InMemoryCache) -> None:
+    heard, model = Everything(), ChatPurified(purifier=poisoned("windowed", 1e-3), max_tokens=200)
+    config: Any = {"callbacks": [heard]}
+    found: list[Any] = []
+    for method in ("json_schema", "function_calling"):
+        chain = model.with_structured_output(Hero, method=method, include_raw=True)
+        found += [chain.invoke("a", config), await chain.ainvoke("b", config), *chain.stream("c", config)]
+        found += chain.batch(["d", "e"], config)
+    calling = model.bind_tools([Hero], tool_choice="any")
+    found += [calling.invoke("f", config), *calling.stream("g", config)]
+    assert isinstance(found[0]["parsed"], Hero)
+    assert CANARY not in repr((found, heard.heard, cache._cache))
 
 
 async def test_no_canary_gets_out_of_an_agent() -> None:

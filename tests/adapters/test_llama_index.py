@@ -7,6 +7,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,7 @@ from purify_plugins.testbed import LLM as LARGE
 from purify_plugins.testbed import SLM as SMALL
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Prompt
+from tests.adapters.costs import MOST, overhead, replaying
 from tests.toys import BYTES, Failing, Forbidding, Slow, both, pair, real, toys
 
 TALES = Path(__file__).parent.parent.parent / "corpus" / "heldout"
@@ -204,24 +206,40 @@ async def ticking(work: Coroutine[Any, Any, Any]) -> Ticks:
     return ticks
 
 
-@pytest.mark.parametrize("way", ["acomplete", "astream_complete", "achat", "astream_chat"])
+SLOWLY: dict[str, Callable[[PurifiedLLM], Any]] = {
+    "acomplete": lambda llm: llm.acomplete("hello"),
+    "astream_complete": lambda llm: llm.astream_complete("hello"),
+    "achat": lambda llm: llm.achat(HELLO),
+    "astream_chat": lambda llm: llm.astream_chat(HELLO),
+    "apredict": lambda llm: llm.apredict(PromptTemplate("?")),
+    "astream": lambda llm: llm.astream(PromptTemplate("?")),
+    "achat_with_tools": lambda llm: llm.achat_with_tools([ADD], "?"),
+    "astream_chat_with_tools": lambda llm: llm.astream_chat_with_tools([ADD], "?"),
+    "astructured_predict": lambda llm: llm.astructured_predict(Tale, PromptTemplate("?")),
+    "astream_structured_predict": lambda llm: llm.astream_structured_predict(Tale, PromptTemplate("?")),
+}
+
+
+@pytest.mark.parametrize("way", SLOWLY)
 def test_asking_slow_models_does_not_block_the_event_loop(way: str) -> None:
-    """Opening the models takes half a second in all; so does loading them."""
+    """Nor does loading them; what is imported at the first call of all is not counted."""
+    assert toy().complete("hello").text
 
     def load() -> Purifier:
-        time.sleep(0.5)
-        return pair(Slow(BYTES, 1, seconds=0.1), Slow(BYTES, 2, seconds=0.1))
+        time.sleep(0.4)
+        return pair(Slow(BYTES, 1, seconds=0.05), Slow(BYTES, 2, seconds=0.05))
 
     llm = PurifiedLLM(load, max_tokens=2, seed=0)
 
     async def work() -> None:
-        response = await getattr(llm, way)("hello" if "complete" in way else HELLO)
-        if "stream" in way:
-            assert [piece async for piece in response]
+        with suppress(SourceError):  # an object of two tokens is none
+            response = await SLOWLY[way](llm)
+            if "stream" in way:
+                assert [piece async for piece in response]
 
     ticks = asyncio.run(ticking(work()))
     assert ticks.ticks > 20
-    assert ticks.longest < 0.25
+    assert ticks.longest < 0.35
 
 
 def test_leaving_a_stream_early_frees_the_models() -> None:
@@ -848,23 +866,19 @@ def test_the_canary_would_have_come_out() -> None:
 # What it costs
 
 
-@pytest.mark.parametrize("way", ["stream_complete", "stream_chat"])
 def test_the_adapter_costs_less_than_a_tenth_of_a_millisecond_a_token(
-    way: str, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Events and callbacks included; processor time, of an answer that was written before."""
-    llm = toy(max_tokens=200)
-    chunks = list(llm.purifier.stream("hello", Sampling(**{**SHORT, "max_tokens": 200})))
-
-    def replayed(*_: Any) -> Any:
-        yield from chunks
-
-    monkeypatch.setattr(llm.purifier, "stream", replayed)
-    asked = "hello" if way == "stream_complete" else HELLO
-    assert min(_seconds(lambda: list(getattr(llm, way)(asked))) for _ in range(5)) < 200 * 1e-4
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    """Events and callbacks included."""
+    llm, length = toy(max_tokens=200), 200
+    chunks = list(llm.purifier.stream("hello", Sampling(**{**SHORT, "max_tokens": length})))
+    replaying(llm.purifier, chunks, monkeypatch)
+    uses: list[Callable[[], Any]] = [
+        lambda: list(llm.stream_complete("hello")),
+        lambda: list(llm.stream_chat(HELLO)),
+        lambda: list(llm.stream_chat_with_tools([ADD], "hello")),
+        lambda: llm.complete("hello", logprobs=True),
+        lambda: llm.chat(HELLO),
+        lambda: asyncio.run(llm.achat(HELLO)),
+    ]
+    assert [overhead(llm.purifier, use, length) < MOST for use in uses] == [True] * 6

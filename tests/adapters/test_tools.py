@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from purify_adapters import TOOL_FORMATS
 from purify_adapters.tools import (
     CallPiece,
     Piece,
+    Plain,
+    Reading,
     Reasoning,
     Speech,
     Tagged,
@@ -26,7 +32,7 @@ from purify_hooks.local import LocalSource
 from purify_plugins import Chat, ConfigError, Purifier, Sampling, ToolFormat, UnknownNameError, Vocabulary
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM
-from purify_plugins.testing import byte_vocabulary
+from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.toys import both, pair, toys
 
 HERMES, MISTRAL, GRANITE, LLAMA = (TOOL_FORMATS[name] for name in ("hermes", "mistral", "granite", "llama"))
@@ -247,6 +253,18 @@ def test_a_tokenizer_s_own_response_template_is_used() -> None:
     assert "".join(piece.text for piece in pieces if isinstance(piece, Reasoning)) == "hm"
 
 
+def test_a_format_that_only_a_response_template_knows_cannot_be_forced() -> None:
+    strange = TEMPLATE.replace("tool_call", "invoke")
+    pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
+    purifier = templated(strange, strange, response_template=RESPONSES)
+    speech = Speech.of(purifier)
+    assert isinstance(
+        speech.reader(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD])), Templated
+    )
+    with pytest.raises(ConfigError, match="so that none can be forced"):
+        speech.grammar([ADD], purifier.vocabulary)
+
+
 def test_what_a_response_template_cannot_read_is_kept() -> None:
     class Broken:
         def feed(self, text: str) -> Any:
@@ -281,6 +299,39 @@ def test_a_mark_that_is_a_control_token_is_that_token() -> None:
     [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=0, grammar=grammar))
     assert answer.tokens[0] == 257
     assert gathered(pieces_of(Tagged(MISTRAL), answer, vocabulary)) == ("", [("now", "{ }")])
+
+
+def test_readers_of_calls_see_a_control_token_where_it_was_drawn() -> None:
+    """In the middle of an answer, whole or in chunks, after half a character; plain text never shows it."""
+    plain = byte_vocabulary()
+    control = {**plain.control, 257: "[TOOL_CALLS]"}
+    vocabulary = Vocabulary((*plain.tokens, b""), plain.eos, control, frozenset({256, 257}), "marked")
+    tokens = [*"Sì! ".encode(), 257, *b' [{"name": "now", "arguments": {}}]', 256]
+    source = Drawing(vocabulary, answer=tuple(tokens))
+    purifier = pair(source, source, "geometric")
+    sampling = Sampling(max_tokens=99, temperature=0)
+    [answer] = purifier.generate("x", sampling)
+    assert answer.tokens == tuple(tokens)
+    assert gathered(pieces_of(Tagged(MISTRAL), answer, vocabulary)) == ("Sì!", [("now", "{}")])
+    reading = Reading(Tagged(MISTRAL), vocabulary)
+    pieces = [piece for chunk in purifier.stream("x", sampling) for piece in reading.take(chunk)]
+    assert gathered(pieces) == ("Sì!", [("now", "{}")])
+    assert gathered(pieces_of(Plain(), answer, vocabulary)) == (answer.text, [])
+
+
+@dataclass(frozen=True)
+class Drawing(ToySource):
+    """A model that is sure of some tokens, one after another."""
+
+    answer: tuple[int, ...] = ()
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        following = self.answer[min(len(tokens) - 1, len(self.answer) - 1)]
+        return super().logits(tokens).index_fill(0, torch.tensor(following), 60.0)
+
+
+def test_a_name_that_is_no_name_makes_no_call() -> None:
+    assert read(HERMES, '<tool_call>{"name": 3}</tool_call>') == ("", [(None, '{"name": 3}')])
 
 
 def test_real_models_can_be_made_to_call() -> None:

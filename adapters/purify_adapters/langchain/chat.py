@@ -16,7 +16,8 @@ from langchain_core.runnables import Runnable
 
 from purify_adapters.langchain.ahead import Ahead, announce, expected
 from purify_adapters.langchain.calls import Call, Stream, asked, tool_of
-from purify_adapters.langchain.models import Purified, token_ids
+from purify_adapters.langchain.facts import token_ids
+from purify_adapters.langchain.models import Purified
 from purify_adapters.langchain.structured import Method, structured
 from purify_adapters.tools import choice_of, inner
 from purify_plugins.errors import ConfigError

@@ -10,7 +10,8 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from purify_adapters.langchain.models import Purified, logprobs, metadata, token_ids, usage
+from purify_adapters.langchain.facts import logprobs, metadata, token_ids, usage
+from purify_adapters.langchain.models import Purified
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Chunk, Completion, Sampling
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.llama_index.messages import selections
+from purify_adapters.llama_index.models import Models
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 
-class Calling(FunctionCallingLLM):
+class Calling(Models):
     """From tools to the arguments of `chat`, and from its answer to the calls in it."""
 
     def _prepare_chat_with_tools(
@@ -62,3 +62,18 @@ class Calling(FunctionCallingLLM):
         if error_on_no_tool_call and not found:
             raise SourceError("the answer calls no tool; ask again, or describe the tools more plainly")
         return found
+
+    async def achat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponse:
+        """`chat_with_tools` without blocking the event loop."""
+        await self._loaded()
+        return await super().achat_with_tools(*args, **kwargs)
+
+    async def astream_chat_with_tools(self, *args: Any, **kwargs: Any) -> Any:
+        """`stream_chat_with_tools` without blocking the event loop."""
+        await self._loaded()
+        return await super().astream_chat_with_tools(*args, **kwargs)
+
+    async def apredict_and_call(self, *args: Any, **kwargs: Any) -> Any:
+        """`predict_and_call` without blocking the event loop."""
+        await self._loaded()
+        return await super().apredict_and_call(*args, **kwargs)

@@ -6,37 +6,34 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from anyio import to_thread
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic
-from llama_index.core.base.llms.types import (
-    ChatMessage,
-    ChatResponse,
-    ChatResponseAsyncGen,
-    ChatResponseGen,
-    CompletionResponse,
-    CompletionResponseAsyncGen,
-    CompletionResponseGen,
-    LLMMetadata,
-)
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
-from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
 from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazily import Lazily
 from purify_adapters.llama_index.messages import rendered, text_of
+from purify_adapters.llama_index.models import maker
 from purify_adapters.llama_index.options import DRAWN, PER_CALL, check, redrawn
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tools import Asked, Plain, Reader, Speech, inner, pieces_of, template
+from purify_adapters.tools import Asked, Plain, Reader, pieces_of
 from purify_plugins.certificate import citing
 from purify_plugins.config import build, read_config
-from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
+    from llama_index.core.base.llms.types import (
+        ChatMessage,
+        ChatResponse,
+        ChatResponseAsyncGen,
+        ChatResponseGen,
+        CompletionResponse,
+        CompletionResponseAsyncGen,
+        CompletionResponseGen,
+    )
+
     from purify_plugins.types import Chunk, Completion, Prompt
 
 T = TypeVar("T")
@@ -64,20 +61,6 @@ class PurifiedLLM(Structured, Calling):
     >>> Settings.llm = PurifiedLLM(llm="big-llm", slm="small-slm", max_tokens=200)
     """
 
-    drawn: dict[str, Any] = Field({}, description="Sampling options that differ from the purifier's own.")
-    logprobs: bool = Field(False, description="Whether responses carry each token's log-probability.")
-    certificate: bool = Field(
-        False, description="Whether `raw` carries the certificate, not its digest alone."
-    )
-    chat_model: bool | None = Field(None, description="Whether to be asked in messages; None: found out.")
-    tool_format: str = Field(
-        "auto",
-        description="How calls are written: an offered format; auto: as the templates say; none.",
-    )
-
-    _purifier: Lazily[Purifier] = PrivateAttr()
-    _metadata: Lazily[LLMMetadata] = PrivateAttr()
-
     def __init__(
         self,
         purifier: Purifier | Callable[[], Purifier] | None = None,
@@ -92,7 +75,7 @@ class PurifiedLLM(Structured, Calling):
         drawn = {name: options.pop(name) for name in DRAWN & options.keys()}
         redrawn(Sampling(), drawn)  # refused now rather than with the first call
         super().__init__(**{"drawn": drawn, **options})
-        self._purifier = Lazily(_maker(purifier, llm, slm, policy))
+        self._purifier = Lazily(maker(purifier, llm, slm, policy))
         self._metadata = Lazily(self._found)
         listen()
 
@@ -106,54 +89,7 @@ class PurifiedLLM(Structured, Calling):
     def class_name(cls) -> str:
         return "PurifiedLLM"
 
-    @property
-    def purifier(self) -> Purifier:
-        """The purifier; its models are loaded if they are not yet."""
-        return self._purifier()
-
-    # What LlamaIndex asks about it
-
-    @property
-    def metadata(self) -> LLMMetadata:
-        """What the two models can do together; loads them when first asked."""
-        return self._metadata()
-
-    def _found(self) -> LLMMetadata:
-        llm, slm = self.purifier.llm, self.purifier.slm
-        lengths = [length for length in (llm.context_length, slm.context_length) if length]
-        return LLMMetadata(
-            context_window=min(lengths, default=DEFAULT_CONTEXT_WINDOW),
-            num_output=self._sampling().max_tokens,
-            is_chat_model=all(map(template, (llm, slm))) if self.chat_model is None else self.chat_model,
-            is_function_calling_model=self.tool_format != "none" and self._knows_tools(),
-            model_name=f"{llm.identity()['name']} purified by {slm.identity()['name']}",
-        )
-
-    def _knows_tools(self) -> bool:
-        """Whether it is known how this pair writes calls. Raises UnknownNameError for no format's name."""
-        try:
-            return bool(Speech.of(self.purifier, self.tool_format))
-        except UnknownNameError:
-            raise
-        except ConfigError:
-            return False
-
-    def to_payload(self) -> dict[str, Any]:
-        """What events say of it: never anything secret, and never a reason to load a model."""
-        known = self._metadata().model_dump() if self._metadata.made else {}
-        return {"class_name": self.class_name(), **known}
-
-    def tokenizer(self, text: str) -> list[int]:
-        """The SLM's tokens of a text: `Settings.tokenizer = llm.tokenizer` makes every count right."""
-        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
-        if tokenizer is None:
-            raise ConfigError("this SLM has no tokenizer to count with; give Settings.tokenizer another")
-        return list(tokenizer(text)["input_ids"])
-
     # From a call to a request, from a request to chunks
-
-    def _sampling(self, options: dict[str, Any] | None = None) -> Sampling:
-        return redrawn(self.purifier.sampling, {**self.drawn, **(options or {})})
 
     def _request(
         self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Reader] = Plain
@@ -203,11 +139,6 @@ class PurifiedLLM(Structured, Calling):
     def _astream(self, request: Request, take: Callable[[Chunk], T | None]) -> AsyncIterator[T]:
         with citing(quoted(text_of(request.prompt))):
             return _ataken(self.purifier.astream(request.prompt, request.sampling), take)
-
-    async def _loaded(self) -> None:
-        """Have the models loaded on another thread."""
-        if not self._metadata.made:
-            await to_thread.run_sync(self._metadata)
 
     # The four ways to ask, and the same without blocking the event loop
 
@@ -264,15 +195,6 @@ class PurifiedLLM(Structured, Calling):
         await self._loaded()
         request = self._conversation(messages, kwargs)
         return cast("ChatResponseAsyncGen", self._astream(request, ChatPieces(request).take))
-
-
-def _maker(purifier: Any, llm: Any, slm: Any, policy: Any) -> Callable[[], Purifier]:
-    """What makes the purifier; raises ConfigError unless it is given either way."""
-    if purifier is not None and llm is None and slm is None:
-        return purifier if callable(purifier) else lambda: cast("Purifier", purifier)
-    if purifier is not None or llm is None or slm is None:
-        raise ConfigError("PurifiedLLM takes either a purifier, or an llm and an slm")
-    return lambda: Purifier.load(llm, slm, policy)
 
 
 def _answered(request: Request, completion: Completion) -> ChatResponse:

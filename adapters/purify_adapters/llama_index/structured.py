@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.types import PydanticProgramMode
 
+from purify_adapters.llama_index.models import Models
 from purify_adapters.tools import json_answer
 
 
-class Structured(FunctionCallingLLM):
+class Structured(Models):
     """LlamaIndex's structured prediction for a model that can follow a grammar.
 
     The grammar masks both models' rows before they are fused: the answer is always valid under the schema,
@@ -18,10 +18,6 @@ class Structured(FunctionCallingLLM):
     """
 
     pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
-
-    async def _loaded(self) -> None:
-        """Have the models loaded on another thread."""
-        raise NotImplementedError
 
     def structured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any

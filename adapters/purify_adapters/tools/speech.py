@@ -36,12 +36,14 @@ class Speech:
     """How a pair of models is told of tools, and how it calls them.
 
     `native`: both chat templates render tools themselves, in this format; otherwise tools, calls and
-    results are put into the text of the messages.
+    results are put into the text of the messages. `known`: the format is the one these models write,
+    and not only their tokenizer's secret, so that a grammar can force a call.
     """
 
     format: ToolFormat
     native: bool
     tokenizer: Any = None
+    known: bool = True
 
     @classmethod
     def of(cls, purifier: Purifier, name: str = "auto") -> Speech:
@@ -61,7 +63,7 @@ class Speech:
         ):
             raise _unknown(purifier, offers)
         chosen = both[0] if native and both else known.get("hermes", next(iter(known.values())))
-        return cls(chosen, native, tokenizer if native else None)
+        return cls(chosen, native, tokenizer if native else None, bool(both) or name != "auto" or not native)
 
     def chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Chat:
         """The conversation as this pair reads it."""
@@ -109,7 +111,12 @@ class Speech:
     def grammar(
         self, tools: Sequence[Tool], vocabulary: Vocabulary, answer: Mapping[str, Any] | None = None
     ) -> Grammar:
-        """One call of one of the tools, or an answer in JSON under the schema `answer`."""
+        """One call of one of the tools, or an answer in JSON under `answer`, a schema. Raises ConfigError."""
+        if not self.known:
+            raise ConfigError(
+                "no format that is known describes the calls of these models, so that none can be forced; "
+                "set tool_format, or let the model choose"
+            )
         choices = [*(f"call{at}" for at in range(len(tools))), *(["answer"] if answer is not None else [])]
         rules = [f"start: {' | '.join(choices)}"]
         for at, tool in enumerate(tools):

@@ -1,0 +1,105 @@
+"""What LangChain is told of an answer and of who wrote it: usage, log-probabilities, proof, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from langchain_core.messages.ai import UsageMetadata
+
+from purify_adapters.tools import inner
+from purify_plugins import __version__
+from purify_plugins.certificate import canonical, options
+from purify_plugins.errors import ConfigError
+from purify_plugins.plugins import listing
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Completion, Token, Vocabulary
+
+
+def fingerprint(purifier: Purifier) -> dict[str, Any]:
+    """Who purifies, with what: names to read, and a digest over all that the answers depend on."""
+    named = {
+        "policy": purifier.plugins.name_of(purifier.policy),
+        "parameters": options(purifier.policy, purifier.plugins),
+        "on_llm_failure": purifier.on_llm_failure,
+        "version": __version__,
+    }
+    models = {"llm": _who(purifier.llm), "slm": _who(purifier.slm)}
+    active = sorted(found.name for found in listing(purifier.plugins) if found.active)
+    whole = {**named, **models, "vocabulary": purifier.vocabulary.fingerprint, "plugins": active}
+    digest = hashlib.sha256(canonical(whole).encode()).hexdigest()
+    return {**named, "llm": models["llm"]["name"], "slm": models["slm"]["name"], "fingerprint": digest}
+
+
+def _who(source: Any) -> dict[str, Any]:
+    """A model's identity; one whose files nobody has hashed is this very object and no other."""
+    identity = {"name": "?", **source.identity()}
+    if identity.get("kind") == "transformers" and not identity.get("files"):
+        return {**identity, "object": f"{_process()}/{id(inner(source).model)}"}
+    return identity
+
+
+@cache
+def _process() -> str:
+    from uuid import uuid4
+
+    return uuid4().hex
+
+
+def logprobs(steps: Sequence[Token], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The tokens' log-probabilities in the fused row, in OpenAI's shape; ends are left out."""
+    return [
+        {
+            "token": vocabulary.tokens[step.id].decode(errors="replace")
+            or vocabulary.control.get(step.id, ""),
+            "bytes": list(vocabulary.tokens[step.id]),
+            "logprob": step.fused,
+            "top_logprobs": [],
+        }
+        for step in steps
+        if step.id not in vocabulary.eos
+    ]
+
+
+REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
+"""How our reasons for an answer's end are called in OpenAI's shape."""
+
+
+def usage(completion: Completion) -> UsageMetadata:
+    """How many tokens were read and written."""
+    read, wrote = len(completion.certificate.body["prompt"]), len(completion.tokens)
+    return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote)
+
+
+def metadata(completion: Completion, model_name: str, certificate: bool) -> dict[str, Any]:
+    """What an answer's metadata says of it; all of ours stands under one key."""
+    method = completion.certificate.body["method"]
+    purification = {
+        "digest": completion.certificate.digest,
+        "policy": method["policy"],
+        "guarantee": completion.certificate.guarantee,
+    }
+    if certificate:
+        purification["certificate"] = completion.certificate.text
+    return {
+        "finish_reason": REASONS[completion.finish_reason],
+        "model_name": model_name,
+        "model_provider": "purified",
+        "purification": purification,
+    }
+
+
+def token_ids(purifier: Purifier, text: str) -> list[int]:
+    """A text's tokens as the SLM reads them; nothing is fetched."""
+    source = inner(purifier.slm)
+    if not text:
+        return []
+    if tokenizer := getattr(source, "tokenizer", None):
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if encode := getattr(source, "encode", None):
+        return list(encode(text))
+    raise ConfigError(
+        f"{source.identity()['name']!r} does not say how it splits text; count with another model"
+    )

@@ -1,0 +1,108 @@
+"""Two models as LlamaIndex knows one: made from options, loaded when first needed, described on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from anyio import to_thread
+from llama_index.core.base.llms.types import LLMMetadata
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+
+from purify_adapters.llama_index.lazily import Lazily
+from purify_adapters.llama_index.options import redrawn
+from purify_adapters.tools import Speech, inner, template
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Sampling
+
+
+class Models(FunctionCallingLLM):
+    """A language model's options and metadata, and what of LlamaIndex's own would load on the event loop."""
+
+    drawn: dict[str, Any] = Field({}, description="Sampling options that differ from the purifier's own.")
+    logprobs: bool = Field(False, description="Whether responses carry each token's log-probability.")
+    certificate: bool = Field(
+        False, description="Whether `raw` carries the certificate, not its digest alone."
+    )
+    chat_model: bool | None = Field(None, description="Whether to be asked in messages; None: found out.")
+    tool_format: str = Field(
+        "auto",
+        description="How calls are written: an offered format; auto: as the templates say; none.",
+    )
+
+    _purifier: Lazily[Purifier] = PrivateAttr()
+    _metadata: Lazily[LLMMetadata] = PrivateAttr()
+
+    @property
+    def purifier(self) -> Purifier:
+        """The purifier; its models are loaded if they are not yet."""
+        return self._purifier()
+
+    # What LlamaIndex asks about it
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What the two models can do together; loads them when first asked."""
+        return self._metadata()
+
+    def _found(self) -> LLMMetadata:
+        llm, slm = self.purifier.llm, self.purifier.slm
+        lengths = [length for length in (llm.context_length, slm.context_length) if length]
+        return LLMMetadata(
+            context_window=min(lengths, default=DEFAULT_CONTEXT_WINDOW),
+            num_output=self._sampling().max_tokens,
+            is_chat_model=all(map(template, (llm, slm))) if self.chat_model is None else self.chat_model,
+            is_function_calling_model=self.tool_format != "none" and self._knows_tools(),
+            model_name=f"{llm.identity()['name']} purified by {slm.identity()['name']}",
+        )
+
+    def _knows_tools(self) -> bool:
+        """Whether it is known how this pair writes calls. Raises UnknownNameError for no format's name."""
+        try:
+            return bool(Speech.of(self.purifier, self.tool_format))
+        except UnknownNameError:
+            raise
+        except ConfigError:
+            return False
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events say of it: never anything secret, and never a reason to load a model."""
+        known = self._metadata().model_dump() if self._metadata.made else {}
+        return {"class_name": self.class_name(), **known}
+
+    def tokenizer(self, text: str) -> list[int]:
+        """The SLM's tokens of a text: `Settings.tokenizer = llm.tokenizer` makes every count right."""
+        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
+        if tokenizer is None:
+            raise ConfigError("this SLM has no tokenizer to count with; give Settings.tokenizer another")
+        return list(tokenizer(text)["input_ids"])
+
+    def _sampling(self, options: dict[str, Any] | None = None) -> Sampling:
+        return redrawn(self.purifier.sampling, {**self.drawn, **(options or {})})
+
+    async def _loaded(self) -> None:
+        """Have the models loaded on another thread."""
+        if not self._metadata.made:
+            await to_thread.run_sync(self._metadata)
+
+    async def apredict(self, prompt: Any, **prompt_args: Any) -> str:
+        """LlamaIndex's `apredict`."""
+        await self._loaded()
+        return await super().apredict(prompt, **prompt_args)
+
+    async def astream(self, prompt: Any, **prompt_args: Any) -> Any:
+        """LlamaIndex's `astream`."""
+        await self._loaded()
+        return await super().astream(prompt, **prompt_args)
+
+
+def maker(purifier: Any, llm: Any, slm: Any, policy: Any) -> Callable[[], Purifier]:
+    """What makes the purifier; raises ConfigError unless it is given either way."""
+    if purifier is not None and llm is None and slm is None:
+        return purifier if callable(purifier) else lambda: cast("Purifier", purifier)
+    if purifier is not None or llm is None or slm is None:
+        raise ConfigError("PurifiedLLM takes either a purifier, or an llm and an slm")
+    return lambda: Purifier.load(llm, slm, policy)
