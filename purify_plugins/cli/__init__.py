@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from purify_plugins.bench.command import bench
 from purify_plugins.cli import inspecting, showing, writing
 from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.eval.command import evaluation, tune
 
 COMMANDS = (
     showing.demo,
@@ -21,6 +22,7 @@ COMMANDS = (
     inspecting.check,
     inspecting.verify,
     bench,
+    tune,
 )
 
 
@@ -47,6 +49,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(evaluation, name="eval")
 
 
 @app.callback()

@@ -12,9 +12,13 @@ from purify_plugins.decode.fusing import forward, fuse, record
 from purify_plugins.decode.pair import Pair
 
 if TYPE_CHECKING:
-    from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling, Step
+    from torch import Tensor
 
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import FusionPolicy, Prompt, Sampling, State, Step
+
+BLOCK = 64
+"""Given tokens read in one pass; bounds the logits in memory to rows x 64 x V."""
 Steps = Generator["Step", Collection[int] | None, None]
 """Yields one Step per column of tokens; may be sent the rows whose answers have ended."""
 
@@ -26,17 +30,58 @@ def lockstep(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) 
     """
     with Pair(purifier, prompts) as pair:
         batch = Batch(purifier, pair, sampling)
-        policy, state = purifier.policy, batch.state
-        llm, slm = pair.first
-        while True:
-            with torch.inference_mode():
-                rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
-                tokens = rows.draw(batch.dice)
-                thoughts = record(rows, tokens, sampling.greedy)
-            batch.end((yield batch.step(thoughts)))
-            if not batch.live:
-                return
-            with torch.inference_mode():
-                state = forward(policy, state, tokens, rows)
-                llms, slms = pair.extend(tokens[:, None])
-                llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
+        yield from write(purifier.policy, pair, batch, sampling, batch.state, *pair.first)
+
+
+def continuing(
+    purifier: Purifier, prompts: Sequence[Prompt], given: Sequence[Sequence[int]], sampling: Sampling
+) -> Steps:
+    """`lockstep` for answers that begin with given tokens (rows, n), as if these had been drawn.
+
+    The policy's memory goes over them; steps are yielded for what follows. They count towards
+    `max_tokens`. What an answer turns into late is found this way.
+    """
+    with Pair(purifier, prompts) as pair:
+        batch = Batch(purifier, pair, sampling)
+        for answer, tokens in zip(batch.answers, given, strict=True):
+            answer += tokens
+        yield from write(purifier.policy, pair, batch, sampling, *follow(purifier.policy, pair, batch, given))
+
+
+@torch.inference_mode()
+def follow(
+    policy: FusionPolicy, pair: Pair, batch: Batch, given: Sequence[Sequence[int]]
+) -> tuple[State, Tensor | None, Tensor]:
+    """The policy's state and both models' logits (rows, V) after the given tokens (rows, n)."""
+    state, (llm, slm) = batch.state, pair.first
+    for block in torch.tensor(given, device=slm.device).split(BLOCK, dim=1):
+        llms, slms = pair.extend(block)
+        for at, tokens in enumerate(block.unbind(dim=1)):
+            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+            state = forward(policy, state, tokens, rows)
+            llm, slm = None if llms is None else llms[:, at], slms[:, at]
+    return state, llm, slm
+
+
+def write(
+    policy: FusionPolicy,
+    pair: Pair,
+    batch: Batch,
+    sampling: Sampling,
+    state: State,
+    llm: Tensor | None,
+    slm: Tensor,
+) -> Steps:
+    """Fuse both models' logits (rows, V), draw, yield, read what was drawn; until no row is live."""
+    while True:
+        with torch.inference_mode():
+            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+            tokens = rows.draw(batch.dice)
+            thoughts = record(rows, tokens, sampling.greedy)
+        batch.end((yield batch.step(thoughts)))
+        if not batch.live:
+            return
+        with torch.inference_mode():
+            state = forward(policy, state, tokens, rows)
+            llms, slms = pair.extend(tokens[:, None])
+            llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
