@@ -82,13 +82,23 @@ def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[in
     """The prompt's tokens and the continuation's, as they stand in the whole text.
 
     Where the two run together in one token, that token counts as the continuation's; a prompt always
-    keeps at least one.
+    keeps at least one. Before nothing stands what the model's texts begin with: its own first control
+    token, or else an end token.
     """
+    if not prompt:
+        return _opened(source, read(source, continuation))
     whole, alone = read(source, prompt + continuation), read(source, prompt)
     pairs = enumerate(zip(alone, whole, strict=False))
     shared = next((at for at, (one, other) in pairs if one != other), min(len(alone), len(whole)))
     at = max(1, min(shared, len(whole) - 1))
     return whole[:at], whole[at:]
+
+
+def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A text's tokens after the one that texts begin with."""
+    if tokens[0] in source.vocabulary.control:
+        return tokens[:1], tokens[1:]
+    return (min(source.vocabulary.eos, default=tokens[0]),), tokens
 
 
 def read(source: LogitSource, text: str) -> tuple[int, ...]:
