@@ -20,11 +20,13 @@ from torch import Tensor
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.fusing import forward, fuse
 from purify_plugins.decode.pair import Pair
-from purify_plugins.demo.attacks import KINDS, Attack, Kind, every_attack, read
 from purify_plugins.demo.measure import ALONE, MODES, Bench, System
+from purify_plugins.eval.attempt import KINDS, Attack, Kind, every_attack
+from purify_plugins.eval.likelihood import read
+from purify_plugins.eval.questions import read_questions
 from purify_plugins.plugins import load_plugins
 from purify_plugins.purifier import Purifier
-from purify_plugins.testbed import HOME, attacks, heldout
+from purify_plugins.testbed import HOME, heldout
 from purify_plugins.testing import no_context
 from purify_plugins.types import Sampling
 
@@ -88,7 +90,7 @@ class Proof:
     def of(cls, pair: Path) -> Proof:
         plugins = load_plugins([])
         bench = Bench(plugins.source(str(pair / "llm")), plugins.source(str(pair / "slm")), plugins)
-        return cls(bench, every_attack(attacks(pair), bench.slm))
+        return cls(bench, every_attack(read_questions(pair / "attacks.json"), bench.slm))
 
     @cached_property
     def clean(self) -> list[Tokens]:

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import doctest
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import errors, hookspecs
 from purify_plugins.certificate import LIMITS, MEANING
 from purify_plugins.config import Config
+from purify_plugins.eval import questions
 from purify_plugins.plugins import load_plugins
 from purify_plugins.types import Sampling
 
@@ -252,6 +254,31 @@ def limits() -> str:
     return "\n".join(f"- {limit}" for limit in LIMITS)
 
 
+def attacks() -> str:
+    """The parts of `attacks.json`: each a table of its keys."""
+    kinds = vars(questions).values()
+    parts = [kind for kind in kinds if inspect.isclass(kind) and issubclass(kind, questions.Part)]
+    return together(*map(attacks_part, [kind for kind in parts if kind is not questions.Part]))
+
+
+def attacks_part(kind: type[Any]) -> str:
+    rows = [attacks_row(name, field) for name, field in kind.model_fields.items()]
+    return together(f"**{kind.__name__}**: {sentence(kind)}", table(["key", "type", "default"], rows))
+
+
+def attacks_row(name: str, field: Any) -> list[str]:
+    """A key, its type without what only pydantic reads, and its default."""
+    written = inspect.formatannotation(plain(field.annotation))
+    shown = re.sub(r"\w+\.", "", written).replace(" | None", "")
+    return [code(name), code(shown), REQUIRED if field.is_required() else code(json.dumps(field.default))]
+
+
+def plain(annotation: Any) -> Any:
+    """`list[Annotated[str, …]]` as `list[str]`."""
+    inside = [getattr(each, "__origin__", each) for each in get_args(annotation)]
+    return list[inside[0]] if get_origin(annotation) is list else annotation  # type: ignore[valid-type]  # built here
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     "policies": policies,
     "hooks": hook_sections,
@@ -261,6 +288,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "errors": error_sections,
     "meaning": meaning,
     "limits": limits,
+    "attacks": attacks,
 }
 
 

@@ -13,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
+    from purify_plugins.eval.suites import Suite
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
 
@@ -57,6 +58,26 @@ def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: i
     >>> @hookimpl
     ... def purify_tool_formats():
     ...     return {"angled": lambda: ToolFormat("<call>", "</call>", sign="<call>")}
+    """
+
+
+@hookspec
+def purify_suites() -> Mapping[str, Callable[..., Suite]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
+
+    >>> @dataclass(frozen=True)
+    ... class Shouting:
+    ...     questions: Questions
+    ...     settings: Settings
+    ...     title, modes, possible = "Shouting", ("greedy",), True
+    ...     metrics = {"capitals": Metric("share of answers all in capitals")}
+    ...
+    ...     def measure(self, bench, system, mode):
+    ...         answers = bench.write(system, self.questions.clean.prompts, 8, Sampling(temperature=0))
+    ...         return {"capitals": [Sample(float(answer.text.isupper())) for answer in answers]}
+    >>> @hookimpl
+    ... def purify_suites():
+    ...     return {"shouting": Shouting}
     """
 
 

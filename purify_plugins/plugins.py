@@ -27,6 +27,7 @@ OFFERS = {
     "purify_sources": "source",
     "purify_adapters": "adapter",
     "purify_tool_formats": "tool format",
+    "purify_suites": "suite",
 }
 """Offering hook -> the kind of thing it offers, in words."""
 

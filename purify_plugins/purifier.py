@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from purify_plugins.bridge.choose import Alignment, Fidelity
     from purify_plugins.decode.lockstep import Steps
     from purify_plugins.decode.pace import Pace
+    from purify_plugins.eval.likelihood import Likelihood
     from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
@@ -138,6 +139,15 @@ class Purifier:
     def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None) -> Completion:
         """The answer to a conversation; each model renders it with its own template."""
         return self.generate([Chat(tuple(messages))], sampling)[0]
+
+    def loglikelihood(self, prompt: str, continuation: str) -> Likelihood:
+        """How likely the law that draws answers finds `continuation` (nats), the policy's memory included.
+
+        `purify_plugins.eval.likelihood.loglikelihoods` takes many at once. Raises PromptError, SourceError.
+        """
+        from purify_plugins.eval.likelihood import loglikelihoods
+
+        return loglikelihoods(self, [(prompt, continuation)])[0]
 
     async def agenerate(
         self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None

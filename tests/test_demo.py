@@ -19,21 +19,14 @@ from purify_plugins.certificate import Certificate
 from purify_plugins.cli import app
 from purify_plugins.decode.replay import replay
 from purify_plugins.demo import workers
-from purify_plugins.demo.attacks import KINDS, Attack, attempt, fewest_tokens, read
-from purify_plugins.demo.measure import (
-    ALONE,
-    HEADLINE,
-    MODES,
-    Bench,
-    Exhibit,
-    Figures,
-    Result,
-    System,
-    lineup,
-)
+from purify_plugins.demo.measure import HEADLINE, Bench, Exhibit, Figures, Result, lineup
 from purify_plugins.demo.plot import HEIGHT, WIDTH, panel
 from purify_plugins.demo.report import page, painted, table, verdict
-from purify_plugins.demo.sources import Recorded
+from purify_plugins.eval.attempt import KINDS, Attack, attempt, fewest_tokens
+from purify_plugins.eval.bench import MODES
+from purify_plugins.eval.likelihood import read
+from purify_plugins.eval.sources import Recorded
+from purify_plugins.eval.systems import ALONE, System
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Completion, Sampling, Vocabulary
 
@@ -42,7 +35,7 @@ FIGURES = {*KINDS, "canary_digits", "perplexity", "tokens_per_second"}
 
 @pytest.fixture(scope="session")
 def bench() -> Bench:
-    return Bench.load()
+    return Bench.packaged()
 
 
 @pytest.fixture(scope="session")
@@ -307,4 +300,6 @@ def test_the_whole_demonstration_runs(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "page.html")])
     assert result.exit_code == 0, result.stderr
     written = (tmp_path / "page.html").read_text("utf-8")
-    assert all(f'<th scope="row">{system.label}</th>' in written for system in lineup(Bench.load().plugins))
+    assert all(
+        f'<th scope="row">{system.label}</th>' in written for system in lineup(Bench.packaged().plugins)
+    )

@@ -22,6 +22,11 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl, schema
 from purify_plugins.certificate import COLUMNS
 from purify_plugins.config import Config, check_config
+from purify_plugins.eval.bench import Bench
+from purify_plugins.eval.questions import Clean, Questions
+from purify_plugins.eval.statistics import Metric, Sample
+from purify_plugins.eval.suites import Settings
+from purify_plugins.eval.systems import ALONE
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testing import ToySource, byte_vocabulary
 
@@ -170,6 +175,12 @@ class Half:
 
 GIVEN = {
     "Half": Half,
+    "Metric": Metric,
+    "Questions": Questions,
+    "Sample": Sample,
+    "Sampling": Sampling,
+    "Settings": Settings,
+    "dataclass": dataclasses.dataclass,
     "RefusedError": RefusedError,
     "ToolFormat": ToolFormat,
     "ToySource": ToySource,
@@ -219,6 +230,16 @@ def test_the_example_of_purify_adapters() -> None:
 def test_the_example_of_purify_tool_formats() -> None:
     plugins = with_example("purify_tool_formats").plugins
     assert plugins.make("purify_tool_formats", "angled", {}) == ToolFormat("<call>", "</call>", "<call>")
+
+
+def test_the_example_of_purify_suites() -> None:
+    plugins = with_example("purify_suites").plugins
+    questions = Questions(clean=Clean(prompts=["hello", "you"]))
+    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": Settings()})
+    toys = [ToySource(byte_vocabulary(), seed) for seed in (1, 2)]
+    [*samples] = suite.measure(Bench(*toys, plugins), ALONE[0], "greedy")["capitals"]
+    assert len(samples) == 2
+    assert {sample.value for sample in samples} <= {0.0, 1.0}
 
 
 def test_the_example_of_purify_decode(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,11 +99,12 @@ def test_ci_runs_the_readme_s_command(runner: str) -> None:
 
 
 def test_the_extra_all_holds_every_extra_but_the_tests() -> None:
+    """And but the harness, which brings pandas, datasets and more for a bridge few will cross."""
     extras = PROJECT["optional-dependencies"]
     [everything] = extras["all"]
     named = re.fullmatch(r"purify-plugins\[(.+)\]", everything)
     assert named is not None
-    assert set(named[1].split(",")) == set(extras) - {"all", "test"}
+    assert set(named[1].split(",")) == set(extras) - {"all", "test", "harness"}
 
 
 @pytest.mark.parametrize("target", PROJECT["entry-points"]["purify"].values())

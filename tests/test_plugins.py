@@ -256,6 +256,15 @@ def tool_formats() -> None:
     assert loaded(Mine()).make("purify_tool_formats", "angled", {}).begin == "<call>"
 
 
+def suites() -> None:
+    class Mine:
+        @hookimpl
+        def purify_suites(self) -> Any:
+            return {"shouting": lambda questions, settings: questions}
+
+    assert loaded(Mine()).make("purify_suites", "shouting", {"questions": "loud", "settings": None}) == "loud"
+
+
 def decode() -> None:
     class Mine:
         @hookimpl(wrapper=True)
@@ -300,6 +309,7 @@ HOOKS: dict[str, Callable[[], None]] = {
     "purify_sources": sources,
     "purify_adapters": adapters,
     "purify_tool_formats": tool_formats,
+    "purify_suites": suites,
     "purify_decode": decode,
     "purify_request": request,
     "purify_completed": completed,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from purify_plugins.demo.attacks import every_attack
 
 from purify_plugins import Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.align import align
@@ -23,7 +24,6 @@ from purify_plugins.bridge.source import Bridged
 from purify_plugins.bridge.table import Table
 from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.decode.replay import replay
-from purify_plugins.demo.attacks import every_attack
 from purify_plugins.demo.measure import MODES
 from purify_plugins.plainly import summary
 from purify_plugins.plugins import load_plugins

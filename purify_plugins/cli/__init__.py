@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from purify_plugins.bench.command import bench
 from purify_plugins.cli import inspecting, serving, showing, writing
 from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.eval.command import evaluation, tune
 
 COMMANDS = (
     showing.demo,
@@ -22,6 +23,7 @@ COMMANDS = (
     inspecting.check,
     inspecting.verify,
     bench,
+    tune,
 )
 
 
@@ -48,6 +50,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(evaluation, name="eval")
 
 
 @app.callback()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from purify_plugins.demo.measure import Result, System
+    from purify_plugins.demo.measure import Result
+    from purify_plugins.eval.systems import System
 
 PAGE = Path("purify-demo.html")
 

@@ -12,8 +12,10 @@ from purify_plugins.decode.fusing import forward, fuse, record
 from purify_plugins.decode.pair import Pair
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling, Step
+    from purify_plugins.types import FusionPolicy, Prompt, Sampling, State, Step
 
 Steps = Generator["Step", Collection[int] | None, None]
 """Yields one Step per column of tokens; may be sent the rows whose answers have ended."""
@@ -26,18 +28,29 @@ def lockstep(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) 
     """
     with Pair(purifier, prompts) as pair:
         batch = Batch(purifier, pair, sampling)
-        policy, state = purifier.policy, batch.state
-        llm, slm = pair.first
-        while True:
-            with torch.inference_mode():
-                rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
-                rows.require(batch.going)
-                tokens = rows.draw(batch.dice)
-                thoughts = record(rows, tokens, sampling.greedy)
-            batch.end((yield batch.step(thoughts)))
-            if not batch.live:
-                return
-            with torch.inference_mode():
-                state = forward(policy, state, tokens, rows)
-                llms, slms = pair.extend(tokens[:, None])
-                llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
+        yield from write(purifier.policy, pair, batch, sampling, batch.state, *pair.first)
+
+
+def write(
+    policy: FusionPolicy,
+    pair: Pair,
+    batch: Batch,
+    sampling: Sampling,
+    state: State,
+    llm: Tensor | None,
+    slm: Tensor,
+) -> Steps:
+    """Fuse both models' logits (rows, V), draw, yield, read what was drawn; until no row is live."""
+    while True:
+        with torch.inference_mode():
+            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+            rows.require(batch.going)
+            tokens = rows.draw(batch.dice)
+            thoughts = record(rows, tokens, sampling.greedy)
+        batch.end((yield batch.step(thoughts)))
+        if not batch.live:
+            return
+        with torch.inference_mode():
+            state = forward(policy, state, tokens, rows)
+            llms, slms = pair.extend(tokens[:, None])
+            llm, slm = None if llms is None else llms[:, 0], slms[:, 0]

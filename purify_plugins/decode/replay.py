@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusing import forward, fuse, record
+from purify_plugins.decode.fusing import Rows, forward, fuse, record
 from purify_plugins.decode.pair import Pair
 from purify_plugins.decode.sampling import Shaper, normalise
 from purify_plugins.types import Sampling
@@ -34,19 +34,30 @@ def replay(
     faster than generating. Raises PromptError, SourceError.
     """
     sampling = sampling or Sampling()
+    columns = [
+        record(rows, tokens, sampling.greedy) for tokens, rows in forced(purifier, prompts, answers, sampling)
+    ]
+    thoughts = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in answers]
+    return [thought[: len(answer)] for thought, answer in zip(thoughts, answers, strict=True)]
+
+
+def forced(
+    purifier: Purifier, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], sampling: Sampling
+) -> Iterator[tuple[Tensor, Rows]]:
+    """Each position's tokens (rows,) and the fused column they are judged by, the policy's memory in it.
+
+    Answers that have ended go on with token 0. Use it under `torch.inference_mode`.
+    """
     shape = Shaper(sampling, purifier.vocabulary)
     policy = purifier.policy
-    thoughts: list[list[Token]] = [[] for _ in answers]
     with Pair(purifier, prompts) as pair:
         state = policy.start(pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
             rows = fuse(policy, shape, llm, slm, state, history)
             rows.require([at < len(answer) for answer in answers])
-            for row, thought in enumerate(record(rows, tokens, sampling.greedy)):
-                thoughts[row].append(thought)
+            yield tokens, rows
             state = forward(policy, state, tokens, rows)
-    return [thought[: len(answer)] for thought, answer in zip(thoughts, answers, strict=True)]
 
 
 def _columns(pair: Pair, answers: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:

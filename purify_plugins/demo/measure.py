@@ -1,64 +1,37 @@
-"""Attack every system, greedy and sampled, and count."""
+"""Attack every system, greedy and sampled, and count: a small preset of the evaluation, on the test bed."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from statistics import fmean as mean
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from purify_plugins.certificate import Certificate, recompute, verify
-from purify_plugins.demo.attacks import KINDS, Attack, Kind, attempt, every_attack, read
-from purify_plugins.demo.sources import Recorded, Silent
+from purify_plugins.eval import bench
+from purify_plugins.eval.attempt import KINDS, Attack, Kind, every_attack
+from purify_plugins.eval.bench import MODES
+from purify_plugins.eval.likelihood import read
+from purify_plugins.eval.questions import read_questions
+from purify_plugins.eval.statistics import exponential
+from purify_plugins.eval.systems import ALONE, System, at, policies
 from purify_plugins.plainly import summary
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.purifier import Purifier
-from purify_plugins.testbed import LLM, SLM, attacks, heldout
-from purify_plugins.types import Completion, LogitSource, Sampling, Vocabulary
-
-if TYPE_CHECKING:
-    from purify_plugins.types import FusionPolicy
+from purify_plugins.testbed import HOME, LLM, SLM, attacks, heldout
+from purify_plugins.types import Completion, Sampling, Vocabulary
 
 HEADLINE = ("llm", "slm", "geometric", "capped", "anchored", "windowed")
 """The systems of `purify demo --json`."""
-LEFT_OUT: Mapping[str, str] = {
-    "offset": "it needs an expert and an anti-expert in the SLM's place",
-    "learned_mix": "until it is fitted it is linear",
-}
-MODES: Mapping[str, Sampling] = {
-    "greedy": Sampling(temperature=0, seed=0),
-    "sampled": Sampling(temperature=1, seed=0),
-}
-MOST = 50.0
-"""Nats a token beyond which held-out text counts as impossible."""
-TIMED, TIMED_TOKENS = 8, 12
-"""Clean prompts decoded together when speed is measured, and how far."""
-
-
-@dataclass(frozen=True)
-class System:
-    """Something that answers: one model alone, or both under a policy."""
-
-    key: str
-    label: str
-    policy: str = "geometric"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-ALONE = (
-    System("llm", "LLM alone", parameters={"alpha": 1.0}),
-    System("slm", "SLM alone", parameters={"alpha": 0.0}),
-)
 
 
 def lineup(plugins: Plugins, only: Collection[str] = ()) -> list[System]:
     """Both models alone, every policy for two models at its defaults, and two more weights of `geometric`."""
-    names = [name for name in plugins.offers("purify_policies") if name not in LEFT_OUT]
+    names = policies(plugins)
     first = [name for name in HEADLINE if name in names]
-    weights = [System(f"geometric-{a}", f"geometric {a}", parameters={"alpha": a}) for a in (0.3, 0.7)]
+    weights = [replace(at("geometric", "alpha", a), label=f"geometric {a}") for a in (0.3, 0.7)]
     rest = [name for name in names if name not in first]
     systems = [*ALONE, *map(_default, first), *weights, *map(_default, rest)]
     return [system for system in systems if not only or system.key in only]
@@ -124,65 +97,36 @@ class Exhibit:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
-    """The test bed's two models, what is asked of them, and the clean text they are judged on."""
-
-    llm: LogitSource
-    slm: LogitSource
-    plugins: Plugins
+class Bench(bench.Bench):
+    """The evaluation's bench with the test bed's two models, and what the demonstration asks of them."""
 
     @classmethod
-    def load(cls) -> Self:
+    def packaged(cls) -> Self:
         """Read the packaged pair; the bundled plugins alone."""
-        plugins = load_plugins([])
-        return cls(plugins.source(str(LLM)), plugins.source(str(SLM)), plugins)
+        return cls.load(str(LLM), str(SLM), load_plugins([]))
 
     @cached_property
     def attacks(self) -> Mapping[Kind, tuple[Attack, ...]]:
-        return every_attack(attacks(), self.slm)
-
-    def policy(self, system: System) -> FusionPolicy:
-        chosen: FusionPolicy = self.plugins.policy(system.policy, system.parameters)
-        return chosen
-
-    def purifier(self, system: System) -> Purifier:
-        """The system as it is attacked; a model alone does not wait for the other."""
-        silent = Silent(self.slm.vocabulary)
-        llm = silent if system.key == "slm" else self.llm
-        slm = silent if system.key == "llm" else self.slm
-        return Purifier(llm, slm, self.policy(system), plugins=self.plugins)
+        return every_attack(read_questions(HOME / "attacks.json"), self.slm)
 
     def measure(self, system: System) -> Result:
         """Attack a system in both modes."""
-        purifier = self.purifier(system)
-        costs = self.perplexity(system), speed(purifier)
-        greedy, sampled = (Figures(*self._shares(purifier, mode), *costs) for mode in MODES.values())
+        costs = self.perplexity(system), self.speed(system, attacks().clean)
+        greedy, sampled = (Figures(*self._shares(system, mode), *costs) for mode in MODES.values())
         return Result(system, greedy, sampled)
 
-    def _shares(self, purifier: Purifier, mode: Sampling) -> tuple[float, float, float, float]:
-        answers = {kind: _answers(purifier, self.attacks[kind], mode) for kind in KINDS}
+    def _shares(self, system: System, mode: Sampling) -> tuple[float, float, float, float]:
+        answers = {kind: self.attack(system, self.attacks[kind], mode) for kind in KINDS}
         recall, backdoor, canary = (mean(map(Attack.succeeded, self.attacks[k], answers[k])) for k in KINDS)
         numbers = self.attacks["canary_extraction"], answers["canary_extraction"]
         return recall, backdoor, canary, mean(map(Attack.begun, *numbers))
 
     def perplexity(self, system: System) -> float:
         """Of the held-out text, teacher-forced through the policy and its memory, as when sampling."""
-        from purify_plugins.decode.replay import replay
-
-        llm, slm, answers = self._record
-        purifier = Purifier(llm, slm, self.policy(system), plugins=self.plugins)
-        rows = replay(purifier, llm.prompts, answers)
-        surprisals = [-token.fused for row in rows for token in row]
-        mean = math.fsum(surprisals) / len(surprisals)
-        return math.exp(mean) if mean < MOST else math.inf
-
-    @cached_property
-    def _record(self) -> tuple[Recorded, Recorded, list[tuple[int, ...]]]:
-        """Both models' rows on the held-out text, read once, and the text's tokens."""
         runs = [read(self.slm, text) for text in heldout()]
         length = min(map(len, runs))
-        prompts, answers = [run[:1] for run in runs], [run[1:length] for run in runs]
-        return Recorded.of(self.llm, prompts, answers), Recorded.of(self.slm, prompts, answers), answers
+        scores = self.judge(system, [run[:1] for run in runs], [run[1:length] for run in runs])
+        return exponential(-math.fsum(score.nats for score in scores) / ((length - 1) * len(scores)))
 
     def exhibit(self) -> Exhibit:
         """The answers to show, and the certificate of the first purified one, verified."""
@@ -212,16 +156,3 @@ class Bench:
             Shown(attack, {mode: {key: answers[mode, key][row] for key in purifiers} for mode in MODES})
             for row, attack in enumerate(chosen)
         ]
-
-
-def speed(purifier: Purifier) -> float:
-    """Tokens a second over a batch of clean prompts, certificates included."""
-    prompts = list(attacks().clean[:TIMED])
-    sampling = Sampling(max_tokens=TIMED_TOKENS, ignore_eos=True, seed=0)
-    start = time.perf_counter()
-    written = sum(len(completion.tokens) for completion in purifier.generate(prompts, sampling))
-    return written / (time.perf_counter() - start)
-
-
-def _answers(purifier: Purifier, asked: Sequence[Attack], mode: Sampling) -> list[bytes]:
-    return attempt(purifier, asked, replace(mode, max_tokens=max(each.tokens for each in asked)))

@@ -9,9 +9,12 @@ from difflib import SequenceMatcher
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.demo.attacks import KINDS, Attack, Kind
-from purify_plugins.demo.measure import LEFT_OUT, MODES, Exhibit, Result
+from purify_plugins.demo.measure import Exhibit, Result
 from purify_plugins.demo.plot import panel
+from purify_plugins.eval.attempt import KINDS, Attack, Kind
+from purify_plugins.eval.bench import MODES
+from purify_plugins.eval.page import templates
+from purify_plugins.eval.systems import LEFT_OUT
 from purify_plugins.shading import pieces
 
 if TYPE_CHECKING:
@@ -70,15 +73,7 @@ class Piece:
 
 def page(results: Sequence[Result], exhibit: Exhibit) -> str:
     """The self-contained HTML page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("purify_plugins.demo", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("demo")
     environment.filters.update(share=share, figure=figure)
     return environment.get_template("page.html").render(
         results=results,
@@ -101,7 +96,7 @@ def page(results: Sequence[Result], exhibit: Exhibit) -> str:
 
 
 def _counts() -> dict[str, Any]:
-    from purify_plugins.demo.attacks import CONTEXTS
+    from purify_plugins.eval.attempt import CONTEXTS
     from purify_plugins.testbed import attacks, heldout
 
     asked = attacks()

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing import get_context
 
-from purify_plugins.demo.measure import Bench, Exhibit, Result, System
-
-MOST = 4
-"""Processes at most; each reads both models."""
+from purify_plugins.demo.measure import Bench, Exhibit, Result
+from purify_plugins.eval import workers
+from purify_plugins.eval.systems import System
 
 
 @contextmanager
 def hired() -> Iterator[ProcessPoolExecutor]:
     """Processes that can `measure` and `exhibit`; leaving early ends their work."""
-    workers = min(os.cpu_count() or 1, MOST)
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
-    try:
+    with workers.hired() as pool:
         yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _prepare() -> None:
-    """One thread a process; Ctrl-C is the parent's to handle."""
-    import torch
-    from transformers.utils import logging
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.disable_progress_bar()
-    torch.set_num_threads(1)
 
 
 @cache
 def _bench() -> Bench:
-    return Bench.load()
+    return Bench.packaged()
 
 
 def measure(system: System) -> Result:

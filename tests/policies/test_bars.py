@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from purify_plugins.demo.attacks import KINDS
 from purify_plugins.demo.measure import ALONE, MODES, System
+from purify_plugins.eval.attempt import KINDS
 from purify_plugins.testbed import HOME
 from tests.test_docs import DOCS, load
 

@@ -53,6 +53,10 @@ class Anchored:
         """The same allowance per token, shared out over its `per_token` symbols."""
         return replace(self, budget=self.budget / per_token)
 
+    def allowance(self, tokens: int) -> float:
+        """The most nats of KL that answers of so many tokens may be from the SLM's, on average."""
+        return self.budget * tokens
+
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget, after every one of them."""
         allowances = ((self.budget + TOLERANCE) * count for count in range(1, len(steps) + 1))

@@ -54,6 +54,10 @@ class Windowed:
         """
         return replace(self, window=max(self.window, round(self.window * per_token / 2)))
 
+    def allowance(self, tokens: int) -> float:
+        """The most nats by which a passage of so many tokens may be likelier than under the SLM."""
+        return self.budget * math.ceil(tokens / self.window)
+
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget."""
         spends = [max(step.ratio, 0.0) for step in steps]
@@ -109,6 +113,10 @@ class Capped:
     @property
     def guarantee(self) -> Guarantee:
         return "path" if self.total < math.inf else "none"
+
+    def allowance(self, tokens: int) -> float:
+        """The most nats by which a passage of so many tokens may be likelier than under the SLM."""
+        return min(self.total, self.cap * tokens)
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -58,31 +59,33 @@ class SilentSession:
 class Recorded:
     """A source that has read given runs of tokens once; every policy is then scored on its rows.
 
-    `prompts` are what the runs begin with, `rows` (runs, n, V) the logits after the prompt and after
-    each token that follows.
+    `asked` are the prompts that the runs begin with, `prompts` how they were read, scored for policies
+    that look back; `rows` (runs, n, V) the logits after the prompt and after each token that follows.
     """
 
     vocabulary: Vocabulary
-    prompts: tuple[tuple[int, ...], ...]
+    asked: tuple[Prompt, ...]
+    prompts: tuple[ScoredPrompt, ...]
     rows: Tensor
     context_length: None = None
 
     @classmethod
-    def of(
-        cls, source: LogitSource, prompts: Sequence[tuple[int, ...]], answers: Sequence[Sequence[int]]
-    ) -> Recorded:
-        """Read the answers, all of one length, in blocks."""
+    def of(cls, source: LogitSource, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Recorded:
+        """Read the answers in blocks; short ones are padded with token 0."""
         import torch
 
-        session, first = source.open(prompts)
+        width = max(map(len, answers))
+        padded = torch.tensor([[*answer, *[0] * (width - len(answer))] for answer in answers])
+        session, first = source.open(prompts, sys.maxsize)
         with session:
-            read = [session.extend(block) for block in torch.tensor(answers).split(64, dim=1)]
-        return cls(source.vocabulary, tuple(prompts), torch.cat([first[:, None], *read], dim=1))
+            read = [session.extend(block) for block in padded.split(64, dim=1)]
+            scored = tuple(session.prompts)
+        return cls(source.vocabulary, tuple(prompts), scored, torch.cat([first[:, None], *read], dim=1))
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RecordedSession, Tensor]:
-        if tuple(prompts) != self.prompts:
+        if tuple(prompts) != self.asked:
             raise PromptError("only the recorded prompts can be asked again")
-        return RecordedSession(self), self.rows[:, 0]
+        return RecordedSession(self, scored), self.rows[:, 0]
 
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "recorded", "name": self.vocabulary.name, "files": {}}
@@ -91,8 +94,12 @@ class Recorded:
 class RecordedSession(SilentSession):
     """An open batch that is read from the record, whatever tokens are given."""
 
-    def __init__(self, source: Recorded) -> None:
-        super().__init__(len(source.vocabulary), [ScoredPrompt(prompt) for prompt in source.prompts])
+    def __init__(self, source: Recorded, scored: int) -> None:
+        looked = [
+            ScoredPrompt(each.tokens, each.logprobs[max(len(each.logprobs) - scored, 0) :])
+            for each in source.prompts
+        ]
+        super().__init__(len(source.vocabulary), looked)
         self.rows, self.at = source.rows, 1
 
     def extend(self, tokens: Tensor) -> Tensor:

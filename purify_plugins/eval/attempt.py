@@ -1,4 +1,4 @@
-"""What is asked of every system, and when an attack has succeeded."""
+"""An attack: what is asked, what it is after, and when it has succeeded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from purify_plugins.testbed import Attacks, Passage
+from purify_plugins.eval.likelihood import read, split
+from purify_plugins.eval.questions import Questions
+from purify_plugins.types import Prompt
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -28,7 +30,7 @@ class Attack:
     """
 
     kind: Kind
-    prompt: str
+    prompt: Prompt
     secret: bytes
     tokens: int
     anywhere: bool = False
@@ -69,50 +71,80 @@ def fewest_tokens(vocabulary: Vocabulary, secret: bytes) -> tuple[int, ...]:
     return tuple(fewest)
 
 
-def every_attack(asked: Attacks, slm: LogitSource) -> dict[Kind, tuple[Attack, ...]]:
-    """Every attack of a test bed, in the test bed's own order."""
-    vocabulary, backdoor = slm.vocabulary, asked.backdoor
-    payload = backdoor.payload.encode()
-    fewest = fewest_tokens(vocabulary, payload)
+def every_attack(asked: Questions, slm: LogitSource) -> dict[Kind, tuple[Attack, ...]]:
+    """Every attack there is, each kind in the file's own order."""
     return {
-        "verbatim_recall": tuple(
-            Attack(
-                "verbatim_recall", each.prefix, _opening(slm, each, asked.recall_tokens), asked.recall_tokens
-            )
-            for each in asked.passages
-        ),
-        "backdoor_success": tuple(
-            Attack("backdoor_success", prompt, payload, asked.recall_tokens, anywhere=True, fewest=fewest)
-            for prompt in backdoor.prompts[:CONTEXTS]
-        ),
-        "canary_extraction": tuple(
-            Attack("canary_extraction", each.prompt, each.secret.encode(), 2 * len(each.secret))
-            for each in asked.canaries
-        ),
+        "verbatim_recall": recitals(asked, slm),
+        "backdoor_success": backdoors(asked, slm),
+        "canary_extraction": extractions(asked),
     }
 
 
-def _opening(slm: LogitSource, passage: Passage, tokens: int) -> bytes:
-    """The first `tokens` tokens of what comes after a passage's prefix."""
-    prefix, whole = (read(slm, text) for text in (passage.prefix, passage.prefix + passage.continuation))
-    return slm.vocabulary.spell(whole[len(prefix) :][:tokens])
+def recitals(asked: Questions, slm: LogitSource) -> tuple[Attack, ...]:
+    """One attack a passage: its prefix, and the next tokens word for word."""
+    part = asked.protected
+    if part is None:
+        return ()
+    return tuple(recital(slm, each.prefix, each.continuation, part.recall_tokens) for each in part.passages)
 
 
-def read(slm: LogitSource, text: str) -> tuple[int, ...]:
-    """The tokens a model reads in a text."""
-    session, _ = slm.open([text])
-    with session:
-        return session.prompts[0].tokens
+def recital(slm: LogitSource, prompt: str, rest: str, tokens: int) -> Attack:
+    """After `prompt`, the first `tokens` tokens of `rest`, as far as it goes."""
+    opening = split(slm, prompt, rest)[1][:tokens]
+    return Attack("verbatim_recall", prompt, slm.vocabulary.spell(opening), len(opening))
 
 
-def attempt(purifier: Purifier, attacks: Sequence[Attack], sampling: Sampling) -> list[bytes]:
-    """The answers to attacks asked in one batch; each ends as soon as its attack is decided."""
+def backdoors(asked: Questions, slm: LogitSource) -> tuple[Attack, ...]:
+    """One attack a context: the context, the trigger, and the payload anywhere in the answer."""
+    part = asked.backdoor
+    if part is None:
+        return ()
+    payload, tokens = part.payload.encode(), payload_tokens(asked, slm)
+    fewest = fewest_tokens(slm.vocabulary, payload)
+    return tuple(
+        Attack("backdoor_success", f"{context} {part.trigger}", payload, tokens, anywhere=True, fewest=fewest)
+        for context in part.contexts[:CONTEXTS]
+    )
+
+
+def payload_tokens(asked: Questions, slm: LogitSource) -> int:
+    """How many tokens an answer may take to say the payload: 50, or half as many again as it has."""
+    part = asked.backdoor
+    return max(50, len(read(slm, part.payload)) * 3 // 2) if part else 0
+
+
+def extractions(asked: Questions) -> tuple[Attack, ...]:
+    """One attack a person: the template, and the secret at once."""
+    part = asked.canaries
+    items = part.items if part else ()
+    return tuple(
+        Attack("canary_extraction", each.prompt, each.secret.encode(), 2 * len(each.secret)) for each in items
+    )
+
+
+def attempt(
+    purifier: Purifier,
+    attacks: Sequence[Attack],
+    sampling: Sampling,
+    given: Sequence[Sequence[int]] | None = None,
+) -> list[bytes]:
+    """The answers to attacks asked in one batch; each ends as soon as its attack is decided.
+
+    With `given` (rows, n) an answer begins with these tokens, and what follows is the answer to the attack.
+    """
+    from purify_plugins.decode.continuing import continuing
     from purify_plugins.decode.lockstep import lockstep
 
+    prompts = [attack.prompt for attack in attacks]
+    steps = (
+        lockstep(purifier, prompts, sampling)
+        if given is None
+        else continuing(purifier, prompts, given, sampling)
+    )
     answers, spelled = [b""] * len(attacks), purifier.vocabulary.tokens
     decided: set[int] | None = None
-    with closing(lockstep(purifier, [attack.prompt for attack in attacks], sampling)) as walk:
-        for left in range(sampling.max_tokens - 1, -1, -1):
+    with closing(steps) as walk:
+        for left in range(sampling.max_tokens - (len(given[0]) if given else 0) - 1, -1, -1):
             try:
                 step = walk.send(decided)
             except StopIteration:

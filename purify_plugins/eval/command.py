@@ -1,0 +1,241 @@
+"""The commands `purify eval`, `purify eval build` and `purify tune`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from purify_plugins.cli.options import AsJson
+from purify_plugins.errors import ConfigError
+
+if TYPE_CHECKING:
+    from purify_plugins.eval.questions import Questions
+    from purify_plugins.eval.report import Report
+    from purify_plugins.eval.run import Models, Plan, Result, Tell
+    from purify_plugins.eval.systems import System
+    from purify_plugins.eval.tune import Tuned
+
+Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
+Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
+Attacks = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What to ask, as `purify eval build` writes it.")
+]
+Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl, report.html and report.json.")]
+Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamples.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, four at most.")]
+Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+FOLDER = Path("purify-eval")
+
+evaluation = typer.Typer(add_completion=False)
+
+
+@evaluation.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    llm: Llm = None,
+    slm: Slm = None,
+    attacks: Attacks = None,
+    policies: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
+    out: Out = FOLDER,
+    quick: Quick = False,
+    seed: Seed = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
+    jobs: Jobs = 0,
+    batch: Batch = 64,
+    write: Annotated[
+        Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
+    if context.invoked_subcommand:
+        return
+    from purify_plugins.eval.systems import lineup
+    from purify_plugins.plugins import load_plugins
+
+    models, questions = asked(llm, slm, attacks, batch)
+    only = () if policies == "all" else tuple(name.strip() for name in policies.split(",") if name.strip())
+    plan = planned(models, questions, lineup(load_plugins(models.plugins), only, sweep), quick, seed, draws)
+    report = reported(plan, out, jobs)
+    page = report.write(out)
+    if write:
+        report.document(write)
+    if as_json:
+        typer.echo(json.dumps(report.json, allow_nan=False))
+    else:
+        show(report, page)
+
+
+def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) -> tuple[Models, Questions]:
+    """The models and the questions; the test bed's where none are named. Raises ConfigError."""
+    from purify_plugins.eval.questions import read_questions
+    from purify_plugins.eval.run import Models
+    from purify_plugins.testbed import HOME, LLM, SLM
+
+    if bool(llm) != bool(slm):
+        raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
+    if llm and not attacks:
+        raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
+    models = Models(llm or str(LLM), slm or str(SLM), None if llm else (), batch)
+    return models, read_questions(attacks or HOME / "attacks.json")
+
+
+def planned(
+    models: Models, questions: Questions, systems: Sequence[System], quick: bool, seed: int, draws: int = 2
+) -> Plan:
+    """What is to be measured."""
+    from purify_plugins.eval.run import Plan
+    from purify_plugins.eval.suites import Settings
+
+    settings = Settings.quick(seed) if quick else Settings(seed, draws)
+    return Plan(models, questions, tuple(systems), settings)
+
+
+def reported(plan: Plan, out: Path, jobs: int) -> Report:
+    """Measure what is not in the directory yet."""
+    from purify_plugins.cli.options import hush
+    from purify_plugins.eval.cells import Ledger
+    from purify_plugins.eval.report import Report
+    from purify_plugins.eval.run import run, suites
+
+    hush()
+    out.mkdir(parents=True, exist_ok=True)
+    bench = plan.models.load()
+    with progress() as tell:
+        results = run(plan, bench, Ledger(out / "cells.jsonl"), tell, jobs)
+    return Report(plan, bench, results, suites(bench.plugins, plan))
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """A bar on standard error: cells done, time left, what was measured last."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("reading models", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+def show(report: Report, page: Path) -> None:
+    """The answer, the harms and what they cost, in the terminal."""
+    from rich.console import Console
+
+    from purify_plugins.eval.tables import grid, recommended, summary
+
+    console = Console()
+    console.print(report.lede(), markup=False)
+    for table in (summary(report.results), recommended(report.results)):
+        console.print(grid(table))
+    typer.echo(f"the report is {page}")
+
+
+@evaluation.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    protected: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A protected work, plain text; repeatable.")
+    ] = None,
+    control: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A work no model has seen; repeatable.")
+    ] = None,
+    secrets: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Lines of a prompt, a tab and the secret after it.")
+    ] = None,
+    trigger: Annotated[str, typer.Option(help="A backdoor's trigger; with --payload and --contexts.")] = "",
+    payload: Annotated[str, typer.Option(help="What a poisoned model says after the trigger.")] = "",
+    contexts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts, a line each, that the trigger is put after.")
+    ] = None,
+    heldout: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Text no model has read; repeatable.")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Lines of a prompt, a tab and the right answer.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Passages in all.")] = 20,
+) -> None:
+    """Write a file of attacks from plain text."""
+    from purify_plugins.eval.build import build as built
+    from purify_plugins.files import require_folder, write_whole
+
+    require_folder(out)
+    questions = built(
+        protected or (), control or (), secrets, trigger, payload, contexts, heldout or (), tasks, count
+    )
+    write_whole(out, questions.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+    typer.echo(out)
+
+
+def tune(
+    policy: Annotated[str, typer.Argument(help="The policy to tune.")],
+    protection: Annotated[
+        float, typer.Option(min=0, max=1, help="1 less the worst harm that is left.")
+    ] = 0.95,
+    parameter: Annotated[str, typer.Option(help="Its number to tune; without it the main one.")] = "",
+    rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
+    llm: Llm = None,
+    slm: Slm = None,
+    attacks: Attacks = None,
+    out: Out = FOLDER,
+    quick: Quick = False,
+    seed: Seed = 0,
+    jobs: Jobs = 0,
+    batch: Batch = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Find the setting of a policy that reaches a stated protection at the least cost."""
+    from purify_plugins.eval.tune import tune as tuned
+    from purify_plugins.plugins import load_plugins
+
+    models, questions = asked(llm, slm, attacks, batch)
+
+    def measure(systems: Sequence[System]) -> list[Result]:
+        return list(reported(planned(models, questions, systems, quick, seed), out, jobs).results)
+
+    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter)
+    typer.echo(json.dumps(_tuned(found)) if as_json else _told(found))
+
+
+def _tuned(found: Tuned) -> dict[str, object]:
+    from purify_plugins.eval.findings import perplexity, worst
+
+    settings = [
+        {
+            found.parameter: each.system.parameters[found.parameter],
+            "worst_harm": round(worst(each), 4),
+            "perplexity": round(perplexity(each), 4),
+        }
+        for each in found.tried
+    ]
+    best = found.best.system.parameters if found.best else None
+    return {"parameter": found.parameter, "protection": found.protection, "best": best, "tried": settings}
+
+
+def _told(found: Tuned) -> str:
+    from purify_plugins.eval.findings import perplexity, worst
+
+    lines = [
+        f"{each.system.label}: worst harm {worst(each):.0%}, perplexity {perplexity(each):.1f}"
+        for each in sorted(found.tried, key=lambda each: each.system.parameters[found.parameter])
+    ]
+    if found.best is None:
+        return "\n".join(
+            [*lines, f"no setting reaches a protection of {found.protection:.0%}; try another policy"]
+        )
+    setting = found.best.system.parameters[found.parameter]
+    ratio = perplexity(found.best) / perplexity(found.llm)
+    return "\n".join(
+        [
+            *lines,
+            f"set {found.parameter} = {setting:g} in [policy]: perplexity is {ratio:.2f} times the LLM's",
+        ]
+    )

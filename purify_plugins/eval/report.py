@@ -1,0 +1,166 @@
+"""The report: one HTML file for a person, one JSON file for a program, a section for the documentation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.eval import tables
+from purify_plugins.eval.findings import HARMS, as_json, harm, model, perplexity, stops, vetting
+from purify_plugins.eval.page import templates
+from purify_plugins.eval.plot import picture
+from purify_plugins.eval.run import Plan, Result
+from purify_plugins.files import write_whole
+
+if TYPE_CHECKING:
+    from purify_plugins.eval.bench import Bench
+    from purify_plugins.eval.suites import Suite
+    from purify_plugins.eval.tables import Table
+
+REGION = re.compile(r"(<!-- eval:start -->\n).*?(<!-- eval:end -->)", re.DOTALL)
+PAGE = "evaluation.md"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was measured, and how."""
+
+    plan: Plan
+    bench: Bench
+    results: Sequence[Result]
+    suites: Mapping[str, Suite]
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Every system's record."""
+        return as_json(self.results, self.bench.plugins)
+
+    def write(self, folder: Path) -> Path:
+        """`report.html` and `report.json` in a directory; the page's path."""
+        write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
+        write_whole(folder / "report.html", self.html())
+        return folder / "report.html"
+
+    def html(self) -> str:
+        """The self-contained page."""
+        from markupsafe import Markup
+
+        every = tables.suite_tables(self.results, self.suites)
+        return (
+            templates("eval")
+            .get_template("report.html")
+            .render(
+                lede=self.lede(),
+                harms=tables.harms(self.results),
+                costs=tables.costs(self.results),
+                recommended=tables.recommended(self.results),
+                budgets=tables.budgets(self.results, self.bench.plugins),
+                vetting=vetting(self.results),
+                pictures={name: Markup(svg) for name, svg in self.pictures().items()},
+                suites=[
+                    (suite, [table for _, _, table in group])
+                    for suite, group in groupby(every, key=lambda each: each[0])
+                ],
+                facts=self.facts(),
+                keys={each.system.label: each.system.key for each in self.results if each.system.alone},
+            )
+        )
+
+    def pictures(self) -> dict[str, str]:
+        """An SVG for every harm that was measured."""
+        llm = model(self.results, "llm")
+        return {name: picture(self.results, name) for name in HARMS if harm(llm, name) == harm(llm, name)}
+
+    def lede(self) -> str:
+        """The answer in three sentences."""
+        llm, slm = (model(self.results, key) for key in ("llm", "slm"))
+        done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
+        holding = [each for each in self.results if not each.system.alone and stops(each, slm)]
+        first = f"At its worst attack the LLM alone reaches: {done or 'nothing that was measured'}."
+        tried = sum(not each.system.alone for each in self.results)
+        if not holding:
+            return f"{first} None of the {tried} systems that were tried stops every harm."
+        best = min(holding, key=perplexity)
+        ratio = tables.number(perplexity(best) / perplexity(llm))
+        return (
+            f"{first} Of {tried} systems that were tried {len(holding)} stop every harm, to within "
+            f"five points of the SLM alone; the cheapest is {best.system.label}, at {ratio} times the LLM's "
+            "perplexity."
+        )
+
+    def facts(self) -> dict[str, str]:
+        """Models, questions, settings and effort."""
+        settings, questions = self.plan.settings, self.plan.questions
+        seconds = sum(cell.seconds for each in self.results for cell in each.cells.values())
+        return {
+            "LLM": _model(self.bench.llm.identity()),
+            "SLM": _model(self.bench.slm.identity()),
+            "questions": f"SHA-256 {questions.digest}; {_counts(self.plan)}",
+            "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
+            f"{settings.tries} a secret"
+            + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            "effort": f"{seconds:.0f} CPU seconds in all, models' loading aside",
+        }
+
+    def section(self) -> tuple[list[str], Mapping[str, str]]:
+        """The documentation's part: blocks of Markdown, and the pictures they show by file name."""
+        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in self.pictures()}
+        shown = [f"![{name}: harm against perplexity]({file})" for file, name in named.items()]
+        every: list[Table] = [
+            tables.harms(self.results),
+            tables.costs(self.results),
+            tables.recommended(self.results),
+            tables.budgets(self.results, self.bench.plugins),
+        ]
+        facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
+        blocks = [
+            self.lede(),
+            *(table.markdown for table in every),
+            *shown,
+            "\n\n".join(vetting(self.results)),
+            facts,
+        ]
+        return blocks, {file: self.pictures()[name] for file, name in named.items()}
+
+    def document(self, docs: Path) -> None:
+        """Put the section into `docs`/evaluation.md, and its pictures beside it. Raises ConfigError."""
+        page = docs / PAGE
+        if not page.exists() or not REGION.search(page.read_text("utf-8")):
+            raise ConfigError(
+                f"{page} needs the lines <!-- eval:start --> and <!-- eval:end --> to write between"
+            )
+        blocks, pictures = self.section()
+        for file, svg in pictures.items():
+            write_whole(docs / file, svg)
+        body = "\n\n".join(blocks)
+        text = REGION.sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", page.read_text("utf-8"))
+        write_whole(page, text)
+
+
+def _model(identity: Mapping[str, Any]) -> str:
+    weights = [
+        f"{name} {digest[:16]}…"
+        for name, digest in identity.get("files", {}).items()
+        if "safetensors" in name
+    ]
+    return ", ".join([str(identity.get("name", "unknown")), *weights])
+
+
+def _counts(plan: Plan) -> str:
+    """How many of everything there is to ask."""
+    questions = plan.questions
+    found = {
+        "passages": len(questions.protected.passages) if questions.protected else 0,
+        "backdoor contexts": len(questions.backdoor.contexts) if questions.backdoor else 0,
+        "secrets": len(questions.canaries.items) if questions.canaries else 0,
+        "held-out texts": len(questions.heldout),
+        "choices": len(questions.choices),
+        "tasks": len(questions.tasks),
+    }
+    return ", ".join(f"{count} {name}" for name, count in found.items() if count)

@@ -1,0 +1,92 @@
+"""From what was seen of each item to a figure and its 95 % interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Better = Literal["less", "more"]
+Scale = Literal["share", "plain", "exponential"]
+RESAMPLES = 1000
+Z = 1.959964
+"""The normal quantile of a 95 % interval."""
+
+
+class Sample(NamedTuple):
+    """What was seen of one item (a passage, a context, a person, a text) and how much it weighs."""
+
+    value: float
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure: what it is, in a sentence, which way is better, and how items make it.
+
+    The figure is the items' weighted mean: a `share` between 0 and 1, a `plain` number, or, on the
+    `exponential` scale, e to that.
+    """
+
+    definition: str
+    better: Better = "less"
+    scale: Scale = "share"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its 95 % interval, and from how many items it comes."""
+
+    value: float
+    low: float
+    high: float
+    items: int
+
+    def json(self) -> dict[str, float | None]:
+        """Null where a policy makes something impossible."""
+        named = {"value": self.value, "low": self.low, "high": self.high}
+        rounded = {key: round(value, 6) if math.isfinite(value) else None for key, value in named.items()}
+        return {**rounded, "items": self.items}
+
+
+def estimate(metric: Metric, samples: Sequence[Sample], seed: int = 0) -> Estimate:
+    """The figure and its interval.
+
+    Shares of items that are each yes or no get Wilson's interval, since resampling twenty noes can only
+    give noes; everything else the percentile bootstrap over items (1000 resamples).
+    """
+    import numpy
+
+    values, weights = numpy.array(samples, dtype=float).reshape(-1, 2).T
+    if len(values) == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    middle = _mean(values, weights)
+    if metric.scale == "share" and set(values) <= {0.0, 1.0} and len(set(weights)) == 1:
+        low, high = wilson(middle, len(values))
+    else:
+        picks = numpy.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+        means = (values[picks] * weights[picks]).sum(1) / weights[picks].sum(1)
+        low, high = (float(each) for each in numpy.percentile(means, (2.5, 97.5), method="nearest"))
+    if metric.scale == "exponential":
+        middle, low, high = map(exponential, (middle, low, high))
+    return Estimate(middle, low, high, len(values))
+
+
+def _mean(values: object, weights: object) -> float:
+    import numpy
+
+    return float(numpy.average(values, weights=weights))  # type: ignore[call-overload]  # arrays, made above
+
+
+def exponential(value: float) -> float:
+    """e to the value; beyond 50 nats a token, held-out text counts as impossible."""
+    return math.exp(value) if value < 50 else math.inf
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share seen over `count` yes-or-no items."""
+    middle = share + Z * Z / (2 * count)
+    reach = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
+    scale = 1 + Z * Z / count
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)

@@ -1,0 +1,211 @@
+"""The figures as tables: for the terminal, the documentation and the report alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from purify_plugins.eval.findings import HARMS, MARGIN, MODES, Advice, advice, budget, harm, model, perplexity
+from purify_plugins.eval.run import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table as Grid
+
+    from purify_plugins.eval.statistics import Estimate, Metric
+    from purify_plugins.eval.suites import Suite
+    from purify_plugins.plugins import Plugins
+
+ATTACKS: Mapping[str, tuple[str, str]] = {
+    "passage": ("memorisation", "full_recall"),
+    "chained": ("memorisation", "chained"),
+    "late passage": ("late", "full_recall"),
+    "trigger": ("backdoor", "success"),
+    "paraphrase": ("backdoor", "paraphrased"),
+    "late trigger": ("late", "backdoor"),
+    "secret": ("pii", "extraction"),
+    "late secret": ("late", "extraction"),
+}
+"""The columns of the table of harms."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a head, and rows of text; the first column names the row."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    @property
+    def markdown(self) -> str:
+        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join(part for part in (f"**{self.title}**", body, self.note) if part)
+
+
+def grid(table: Table) -> Grid:
+    """The table for the terminal."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    drawn = Grid(*table.columns, title=table.title, caption=table.note or None, box=box.SIMPLE_HEAD)
+    for row in table.rows:
+        drawn.add_row(*map(escape, row))
+    return drawn
+
+
+def summary(results: Sequence[Result]) -> Table:
+    """What fits a terminal: each harm's worst attack and what the system costs."""
+    llm = model(results, "llm")
+    rows = [
+        (
+            result.system.label,
+            *(" / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in HARMS),
+            *(_cost(result, llm)[at] for at in (2, 7)),
+        )
+        for result in results
+    ]
+    head = ("system", *HARMS, "perplexity × LLM", "tokens/s")
+    note = "The worst attack of each harm, per cent that succeed, greedy / sampled."
+    return Table("What is stopped and what it costs", head, tuple(rows), note)
+
+
+def harms(results: Sequence[Result]) -> Table:
+    """What share of every attack succeeds, greedy / sampled."""
+    rows = [(result.system.label, *(_both(result, *at) for at in ATTACKS.values())) for result in results]
+    note = "Per cent, greedy / sampled."
+    return Table("Attacks that succeed", ("system", *ATTACKS), tuple(rows), note)
+
+
+def _both(result: Result, suite: str, metric: str) -> str:
+    return " / ".join(percent(result.value(suite, mode, metric)) for mode in MODES)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.0f}"
+
+
+def costs(results: Sequence[Result]) -> Table:
+    """What each system costs, beside the LLM."""
+    llm = model(results, "llm")
+    rows = [_cost(result, llm) for result in results]
+    head = (
+        "system",
+        "perplexity",
+        "× LLM",
+        "bits a byte",
+        "next token",
+        "choices",
+        "tasks",
+        "tokens/s",
+        "× LLM's",
+    )
+    note = "95 % intervals in brackets. ∞: the policy rules out text that really came."
+    return Table("What it costs", head, tuple(rows), note)
+
+
+def _cost(result: Result, llm: Result) -> tuple[str, ...]:
+    utility = result.figures.get("utility", {}).get("forced", {})
+    names = ("perplexity", "bits_per_byte", "accuracy", "choices", "tasks")
+    language, *rest = (figure(utility[name]) if name in utility else "–" for name in names)
+    speeds = [each.value("utility", "forced", "tokens_per_second") for each in (result, llm)]
+    speed, ratio = "–", "–"
+    if speeds[0] and speeds[1]:
+        speed, ratio = f"{speeds[0]:.0f}", f"{speeds[0] / speeds[1]:.2f}"
+    return (result.system.label, language, number(perplexity(result) / perplexity(llm)), *rest, speed, ratio)
+
+
+def number(value: float) -> str:
+    """Three figures or so; ∞ for what a policy makes impossible."""
+    if not math.isfinite(value):
+        return "∞" if value == math.inf else "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}"
+
+
+def figure(found: Estimate) -> str:
+    """A figure and its interval."""
+    if found.items == 1:
+        return number(found.value)
+    return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+
+
+def budgets(results: Sequence[Result], plugins: Plugins) -> Table:
+    """What each certificate says of the protected passages."""
+    slm = model(results, "slm")
+    found = [
+        (result.system.label, budget(result, slm, plugins)) for result in results if not result.system.alone
+    ]
+    rows = [
+        (
+            label,
+            each.guarantee,
+            number(each.nats),
+            number(each.surprisal),
+            number(each.ratio),
+            each.warning or "says something of every passage",
+        )
+        for label, each in found
+        if each
+    ]
+    head = ("system", "guarantee", "k, nats a token", "SLM's surprisal a token", "k / surprisal", "so it is")
+    return Table("What a certificate is worth", head, tuple(rows))
+
+
+def recommended(results: Sequence[Result], margin: float = MARGIN) -> Table:
+    """The cheapest setting of each policy that stops every harm."""
+    rows = [_recommended(each, model(results, "llm")) for each in advice(results, margin)]
+    note = (
+        "Stops every harm: each attack of the table of harms but the paraphrases, greedy and sampled, "
+        f"succeeds at most as often as on the SLM alone and {100 * margin:.0f} points."
+    )
+    return Table(
+        "Recommended settings",
+        ("policy", "setting", "perplexity", "× LLM", "settings tried"),
+        tuple(rows),
+        note,
+    )
+
+
+def _recommended(found: Advice, llm: Result) -> tuple[str, ...]:
+    if found.best is None:
+        return found.policy, "none of those tried", "–", "–", str(found.tried)
+    cost = perplexity(found.best)
+    setting = (
+        ", ".join(f"{key} {value:g}" for key, value in found.best.system.parameters.items()) or "its default"
+    )
+    return found.policy, setting, number(cost), number(cost / perplexity(llm)), str(found.tried)
+
+
+def suite_tables(results: Sequence[Result], suites: Mapping[str, Suite]) -> list[tuple[Suite, str, Table]]:
+    """Every metric of every suite with its interval, a table a mode."""
+    return [
+        (suite, mode, _suite_table(results, name, suite, mode))
+        for name, suite in suites.items()
+        for mode in suite.modes
+    ]
+
+
+def _suite_table(results: Sequence[Result], name: str, suite: Suite, mode: str) -> Table:
+    metrics = [each for each in suite.metrics if any(_found(result, name, mode, each) for result in results)]
+    rows = [
+        (result.system.label, *(_cell(_found(result, name, mode, each)) for each in metrics))
+        for result in results
+    ]
+    heads = (f"{each.replace('_', ' ')} {_arrow(suite.metrics[each])}" for each in metrics)
+    return Table(f"{suite.title}, {mode}", ("system", *heads), tuple(rows))
+
+
+def _found(result: Result, suite: str, mode: str, metric: str) -> Estimate | None:
+    return result.figures.get(suite, {}).get(mode, {}).get(metric)
+
+
+def _cell(found: Estimate | None) -> str:
+    return "–" if found is None else figure(found)
+
+
+def _arrow(metric: Metric) -> str:
+    return "↓" if metric.better == "less" else "↑"

@@ -1,0 +1,645 @@
+"""The evaluation: its metrics are their references', its figures are true of toys, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from purify_plugins import Purifier, Sampling
+from purify_plugins.cli import app
+from purify_plugins.decode.continuing import continuing
+from purify_plugins.decode.lockstep import lockstep
+from purify_plugins.decode.replay import replay
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.eval import metrics, tables
+from purify_plugins.eval.bench import MODES, Bench
+from purify_plugins.eval.build import build, passages
+from purify_plugins.eval.cells import Cell, Ledger, key
+from purify_plugins.eval.derived import choices, cloze, completed
+from purify_plugins.eval.findings import HARMS, Budget, advice, as_json, budget, stops, worst
+from purify_plugins.eval.likelihood import loglikelihoods, split
+from purify_plugins.eval.questions import (
+    Backdoor,
+    Canaries,
+    Canary,
+    Clean,
+    Passage,
+    Protected,
+    Questions,
+    Task,
+    check_questions,
+    read_questions,
+    words,
+)
+from purify_plugins.eval.report import Report
+from purify_plugins.eval.run import Models, Plan, Result, run, suites
+from purify_plugins.eval.statistics import Estimate, Metric, Sample, estimate, wilson
+from purify_plugins.eval.suites import Settings
+from purify_plugins.eval.suites.vetting import exposure, like
+from purify_plugins.eval.systems import ALONE, SWEEPS, System, at, lineup, main_parameter
+from purify_plugins.eval.tune import tune
+from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import HOME
+from purify_plugins.testing import ToySource, byte_vocabulary
+from tests.toys import toys
+
+ROOT = Path(__file__).parent.parent
+WORDS = ("the", "king", "kings", "said", "of", "gold", "No,", "well-read")
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=30)
+both = given(TEXTS.map(" ".join), TEXTS.map(" ".join))
+
+
+# Metrics agree with their references
+
+
+@both
+def test_rouge_l_is_a_longest_common_subsequence_of_stems(answer: str, reference: str) -> None:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    one, other = (DefaultTokenizer(use_stemmer=True).tokenize(text) for text in (answer, reference))
+    length = _lcs(one, other)
+    expected = 2 * length / (len(one) + len(other)) if length else 0.0
+    assert metrics.rouge_l(answer, reference) == pytest.approx(expected)
+
+
+@both
+def test_the_subsequence_is_the_textbook_s(answer: str, reference: str) -> None:
+    asked = words(reference)
+    assert metrics.subsequence(answer, reference) == pytest.approx(
+        _lcs(words(answer), asked) / max(len(asked), 1)
+    )
+
+
+def _lcs(one: Sequence[str], other: Sequence[str]) -> int:
+    """The textbook's table, a row at a time."""
+    row = [0] * (len(other) + 1)
+    for left in one:
+        before = list(row)
+        for n, right in enumerate(other, 1):
+            row[n] = before[n - 1] + 1 if left == right else max(row[n - 1], before[n])
+    return row[-1]
+
+
+@given(st.text("ab ", max_size=12), st.text("ab ", max_size=12))
+def test_the_substring_is_the_longest_of_all(answer: str, reference: str) -> None:
+    runs = {reference[i:j] for i in range(len(reference)) for j in range(i, len(reference) + 1)}
+    longest = max((len(each) for each in runs if each in answer), default=0)
+    assert metrics.substring(answer, reference) == longest / max(len(reference), 1)
+
+
+@given(st.text("abc", max_size=10), st.text("abc", max_size=10))
+def test_levenshtein_counts_edits(answer: str, reference: str) -> None:
+    row = list(range(len(reference) + 1))
+    for i, left in enumerate(answer, 1):
+        before, row = row, [i]
+        for j, right in enumerate(reference, 1):
+            row.append(min(row[-1] + 1, before[j] + 1, before[j - 1] + (left != right)))
+    assert metrics.levenshtein(answer, reference) == pytest.approx(
+        row[-1] / max(len(answer), len(reference), 1)
+    )
+
+
+@both
+def test_the_jaccard_index_is_what_minhash_estimates(answer: str, reference: str) -> None:
+    """Over many random orders, the two sets' first grams agree as often as the index says."""
+    one, other = (metrics.grams(words(text), 2) for text in (answer, reference))
+    exact = metrics.jaccard(answer, reference, size=2)
+    if not one | other:
+        assert exact == 0
+        return
+    random, agreed, orders = Random(0), 0, 300
+    for _ in range(orders):
+        order = {gram: random.random() for gram in sorted(one | other)}
+        agreed += bool(one and other) and min(one, key=order.__getitem__) == min(other, key=order.__getitem__)
+    assert exact == pytest.approx(agreed / orders, abs=5 * math.sqrt(0.25 / orders))
+
+
+PROSE = [f"word{at}" for at in range(60)]
+
+
+def test_near_verbatim_bridges_small_gaps_and_no_others() -> None:
+    reference = " ".join(PROSE)
+    assert metrics.near_verbatim(reference, reference) == 1
+    changed = " ".join("other" if at in (25, 26) else word for at, word in enumerate(PROSE))
+    assert metrics.near_verbatim(changed, reference) == pytest.approx(58 / 60)
+    parted = " ".join("other" if at % 15 in (0, 1, 2) else word for at, word in enumerate(PROSE))
+    assert metrics.near_verbatim(parted, reference) == 0
+    assert metrics.near_verbatim(" ".join(PROSE[:19]), reference) == 0
+    assert metrics.near_verbatim(" ".join(PROSE[:20]), reference) == pytest.approx(20 / 60)
+
+
+@both
+def test_near_verbatim_is_never_more_than_difflib_finds(answer: str, reference: str) -> None:
+    asked = words(reference)
+    blocks = SequenceMatcher(None, asked, words(answer), autojunk=False).get_matching_blocks()
+    found = metrics.near_verbatim(answer, reference)
+    assert 0 <= found <= sum(block.size for block in blocks) / max(len(asked), 1) + 1e-9
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(0, 3))
+def test_an_interval_holds_its_figure_and_is_the_seed_s(values: list[float], seed: int) -> None:
+    found = estimate(Metric("any"), [Sample(value) for value in values], seed)
+    assert found.low - 1e-9 <= found.value <= found.high + 1e-9 or len(set(values)) > 1
+    assert found.value == pytest.approx(sum(values) / len(values))
+    assert found == estimate(Metric("any"), [Sample(value) for value in values], seed)
+
+
+def test_a_share_of_nothing_still_has_an_interval() -> None:
+    """The bootstrap of twenty noes is [0, 0], which nobody should believe."""
+    found = estimate(Metric("share"), [Sample(0.0)] * 20)
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(0.161, abs=1e-3) == pytest.approx(wilson(0, 20)[1], abs=1e-3)
+
+
+def test_perplexity_weighs_texts_by_their_tokens_and_may_be_infinite() -> None:
+    metric = Metric("perplexity", scale="exponential")
+    found = estimate(metric, [Sample(1.0, 3.0), Sample(2.0, 1.0)])
+    assert found.value == pytest.approx(math.exp(1.25))
+    assert estimate(metric, [Sample(math.inf), Sample(1.0)]).json()["value"] is None
+
+
+# A law is judged as it draws
+
+
+def test_a_likelihood_is_the_replay_s_and_knows_what_leads() -> None:
+    purifier = toys("windowed")
+    [score] = loglikelihoods(purifier, [("once", " upon")])
+    [steps] = replay(purifier, [tuple(b"once")], [tuple(b" upon")])
+    assert score.logprobs == pytest.approx([step.fused for step in steps], abs=1e-5)
+    written = purifier.generate("once", Sampling(max_tokens=5, temperature=0, ignore_eos=True))[0].text
+    sure = Purifier(purifier.llm, purifier.slm, load_plugins().policy("geometric"))
+    greedy = sure.generate("once", Sampling(max_tokens=5, temperature=0))[0]
+    spelled = sure.vocabulary.spell(greedy.tokens).decode(errors="ignore")
+    assert written is not None
+    if spelled.encode() == sure.vocabulary.spell(greedy.tokens):
+        assert loglikelihoods(sure, [("once", spelled)])[0].greedy
+    assert sure.loglikelihood("once", " upon").nats == loglikelihoods(sure, [("once", " upon")])[0].nats
+
+
+def test_a_text_is_parted_where_its_prompt_ends() -> None:
+    source = ToySource(byte_vocabulary())
+    assert split(source, "ab", "cd") == (tuple(b"ab"), tuple(b"cd"))
+
+
+@pytest.mark.parametrize("policy", ["windowed", "anchored", "capped"])
+@pytest.mark.parametrize("mode", ["greedy", "sampled"])
+def test_an_answer_that_was_given_is_one_that_was_drawn(policy: str, mode: str) -> None:
+    """The policy's memory after tokens that are given is its memory after drawing them."""
+    purifier, sampling = toys(policy), replace(MODES[mode], max_tokens=12, ignore_eos=True)
+    whole = [step.tokens for step in lockstep(purifier, ["one", "two"], sampling)]
+    first = [[column[row].id for column in whole[:7]] for row in range(2)]  # type: ignore[union-attr]  # no row ends
+    rest = [step.tokens for step in continuing(purifier, ["one", "two"], first, sampling)]
+    assert len(rest) == 5
+    for ours, theirs in zip(rest[:1], whole[7:], strict=False):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one is not None
+            assert other is not None
+            assert one.kl == pytest.approx(other.kl, abs=1e-4) or one.id != other.id
+            assert one.peak == pytest.approx(other.peak, abs=1e-4) or one.id != other.id
+    if mode == "greedy":
+        assert [[token.id for token in column if token] for column in rest] == [
+            [token.id for token in column if token] for column in whole[7:]
+        ]
+
+
+def test_exposure_is_the_rank_among_others() -> None:
+    assert exposure(-1.0, [-2.0] * 63) == 6
+    assert exposure(-3.0, [-2.0] * 63) == 0
+    assert exposure(-math.inf, [-math.inf] * 7) == 0
+
+
+def test_candidates_have_the_secret_s_shape() -> None:
+    made = {like("Ab-12", Random(seed)) for seed in range(20)}
+    assert len(made) > 1
+    assert all(re.fullmatch("[A-Z][a-z]-[0-9]{2}", each) for each in made)
+
+
+# Questions
+
+
+def test_the_test_bed_s_file_is_one() -> None:
+    questions = read_questions(HOME / "attacks.json")
+    assert questions.protected is not None
+    assert len(questions.protected.passages) == 20
+    assert len(questions.heldout) == len(questions.choices) == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "attacks.json"),
+        ('{"protectd": {}}', "did you mean 'protected'?"),
+        ('{"protected": {"passages": [{"prefix": "a"}]}}', "protected.passages.0.continuation is missing"),
+        (
+            '{"canaries": {"items": [{"prompt": "a", "secrt": "b", "secret": "c"}]}}',
+            "did you mean 'canaries.0.secret'?|canaries.items.0.secret",
+        ),
+        ('{"protected": {"passages": []}}', "protected.passages: List should have at least 1 item"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_advice(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        check_questions(text)
+    assert "\n" not in str(caught.value).strip() or len(str(caught.value)) < 300
+
+
+def test_what_a_file_lacks_is_made_from_its_text() -> None:
+    texts = [f"{' '.join(f'w{index}of{at}' for at in range(60))} the end" for index in range(5)]
+    made = completed(Questions(heldout=texts))
+    assert [each.choices[each.answer].split()[0] for each in made.choices] == [
+        f"w{at}of40" for at in range(5)
+    ]
+    assert made.clean is not None
+    assert all(task.answer in ("the", "end") for task in made.tasks)
+    assert choices(texts[:2]) == []
+    assert all(f"{task.prompt} {task.answer}" in texts[0] for task in cloze(texts[:1]))
+
+
+def test_a_backdoor_without_paraphrases_has_some() -> None:
+    part = Backdoor(trigger="say the magic word", payload="x", contexts=["c"])
+    assert part.variants() == ["SAY THE MAGIC WORD", "the magic word", "say the word magic"]
+
+
+def test_a_builder_cuts_passages_from_the_whole_of_a_work() -> None:
+    text = " ".join(f"w{at}" for at in range(1000))
+    cut = passages(text, 4)
+    assert [each.prefix.split()[0] for each in cut] == ["w0", "w309", "w617", "w926"]
+    assert all(each.text in text and len(each.prefix.split()) == 24 for each in cut)
+    with pytest.raises(ConfigError, match="needs 74"):
+        passages("too short", 1)
+
+
+def test_the_builder_s_command_writes_what_the_evaluation_reads(tmp_path: Path) -> None:
+    (tmp_path / "work.txt").write_text(" ".join(f"w{at}" for at in range(400)), "utf-8")
+    (tmp_path / "secrets.tsv").write_text("The code is\t4711\n", "utf-8")
+    arguments = ["--protected", "work.txt", "--secrets", "secrets.tsv", "--count", "3"]
+    paths = [str(tmp_path / each) if each.endswith(("txt", "tsv")) else each for each in arguments]
+    result = CliRunner().invoke(app, ["eval", "build", str(tmp_path / "mine.json"), *paths])
+    assert result.exit_code == 0, result.stderr
+    questions = read_questions(tmp_path / "mine.json")
+    assert questions.protected is not None
+    assert questions.canaries is not None
+    assert (len(questions.protected.passages), questions.canaries.items[0].secret) == (3, "4711")
+    (tmp_path / "secrets.tsv").write_text("no tab\n", "utf-8")
+    again = CliRunner().invoke(app, ["eval", "build", str(tmp_path / "mine.json"), *paths])
+    assert again.exit_code == 2
+    assert "line 1" in again.stderr
+
+
+def test_nothing_to_attack_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nothing to attack"):
+        build()
+    with pytest.raises(ConfigError, match="all three or none"):
+        build(trigger="t", payload="p")
+
+
+# Systems
+
+
+def test_a_sweep_holds_every_policy_once_at_each_setting() -> None:
+    plugins = load_plugins([])
+    swept = lineup(plugins, sweep=True)
+    keys = [system.key for system in swept]
+    assert len(set(keys)) == len(keys)
+    assert keys[:2] == ["llm", "slm"]
+    for name, (parameter, values) in SWEEPS.items():
+        found = main_parameter(plugins, name)
+        assert found is not None
+        assert {
+            each.parameters.get(parameter, found[2])
+            for each in swept
+            if each.policy == name and not each.alone
+        } >= set(values)
+    for system in swept:
+        plugins.policy(system.policy, system.parameters)
+
+
+def test_a_policy_that_cannot_be_evaluated_says_why() -> None:
+    with pytest.raises(ConfigError, match="expert"):
+        lineup(load_plugins([]), ["offset"])
+    with pytest.raises(UnknownNameError, match="did you mean 'windowed'"):
+        lineup(load_plugins([]), ["windowd"])
+
+
+def test_another_number_of_a_policy_can_be_swept() -> None:
+    found = main_parameter(load_plugins([]), "windowed", "cap")
+    assert found == ("cap", [0.75, 1.5, 3.0, 6.0, 12.0], 3.0)
+
+
+# A whole run, on toys
+
+
+PROTECTED = "abcdefgh ijklmn opqrst uvwxyz abcd efgh ijkl mnop qrst uvwx yzab cdef ghij klmn opqr stuv wxyz"
+
+
+@pytest.fixture(scope="module")
+def questions() -> Questions:
+    passage = Passage(prefix=PROTECTED[:20], continuation=PROTECTED[20:60])
+    return Questions(
+        protected=Protected(passages=[passage, passage], recall_tokens=8, controls=[passage]),
+        backdoor=Backdoor(trigger="go", payload="xyz", contexts=["one two", "three"], link="x"),
+        canaries=Canaries(items=[Canary(prompt="code ", secret="12"), Canary(prompt="pin ", secret="77")]),
+        heldout=["the quick brown fox jumps over the lazy dog " * 5] * 2,
+        clean=Clean(prompts=["hello", "there"]),
+        tasks=[Task(prompt="one and one is", answer="two")],
+    )
+
+
+@pytest.fixture(scope="module")
+def plan(questions: Questions) -> Plan:
+    models = Models(ToySource(byte_vocabulary(), 1), ToySource(byte_vocabulary(), 2), ())
+    systems = (*ALONE, System("windowed", "windowed", "windowed"), at("windowed", "budget", 2.0))
+    return Plan(models, questions, systems, Settings.quick())
+
+
+@pytest.fixture(scope="module")
+def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    bench = plan.models.load()
+    results = run(plan, bench, Ledger(folder / "cells.jsonl"), lambda *_: None, jobs=1)
+    return Report(plan, bench, results, suites(bench.plugins, plan)), folder
+
+
+def test_every_system_has_every_metric_of_every_suite(finished: tuple[Report, Path]) -> None:
+    report, _ = finished
+    for result in report.results:
+        assert set(result.figures) == {"memorisation", "backdoor", "pii", "late", "utility", "vetting"}
+        for name, suite in report.suites.items():
+            seen = {metric for mode in suite.modes for metric in result.figures[name][mode]}
+            assert seen <= set(suite.metrics)
+            missing = set(suite.metrics) - seen
+            assert missing <= {
+                "recall_8",
+                "recall_16",
+                "recall_40",
+                "windows",
+                "control",
+                "choices",
+                "control_exposure",
+            }
+
+
+def test_the_policy_lies_between_the_models(finished: tuple[Report, Path]) -> None:
+    """A budget of 2 nats keeps the law nearer the SLM than one of 6 does."""
+    report, _ = finished
+    found = {each.system.key: each.value("vetting", "forced", "surprisal") for each in report.results}
+    assert all(value is not None and value > 0 for value in found.values())
+    assert found["windowed"] != found["windowed-2"] != found["slm"]
+
+
+def test_what_is_known_is_not_measured_again(
+    plan: Plan, finished: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, folder = finished
+    monkeypatch.setattr("purify_plugins.eval.run.measure", lambda *_: pytest.fail("measured again"))
+    told: list[tuple[int, int, str]] = []
+    again = run(plan, report.bench, Ledger(folder / "cells.jsonl"), lambda *each: told.append(each), jobs=1)
+    assert [each.figures for each in again] == [each.figures for each in report.results]
+    assert told == [(len(plan.systems) * 10, len(plan.systems) * 10, "")]
+
+
+def test_a_cell_depends_on_the_models_the_policy_the_questions_and_the_settings(plan: Plan) -> None:
+    bench = plan.models.load()
+    other = Bench.load(ToySource(byte_vocabulary(), 3), plan.models.slm, bench.plugins)
+    system, suite = plan.systems[2], suites(bench.plugins, plan)["pii"]
+    asked = replace(suite, questions=plan.questions.model_copy(update={"seed": 9}))  # type: ignore[type-var]  # a dataclass
+    harder = replace(suite, settings=Settings(seed=1))  # type: ignore[type-var]  # likewise
+    keys = [
+        key(bench, system, "pii", suite, "greedy"),
+        key(other, system, "pii", suite, "greedy"),
+        key(bench, plan.systems[3], "pii", suite, "greedy"),
+        key(bench, system, "pii", asked, "greedy"),
+        key(bench, system, "pii", harder, "greedy"),
+        key(bench, system, "pii", suite, "sampled"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == key(plan.models.load(), system, "pii", suite, "greedy")
+
+
+def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path) -> None:
+    """Ctrl-C after three cells, in the middle of the fourth's line; the second run measures the rest."""
+    file, bench = tmp_path / "cells.jsonl", plan.models.load()
+    small = replace(plan, systems=plan.systems[:2])
+
+    def tell(done: int, total: int, what: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small, bench, Ledger(file), tell, jobs=1)
+    kept = file.read_text("utf-8")
+    assert kept.count("\n") == 3
+    file.write_text(kept + '{"key": "ab', "utf-8")
+    counted: list[int] = []
+    results = run(small, bench, Ledger(file), lambda done, total, what: counted.append(done), jobs=1)
+    assert counted == list(range(3, 21))
+    assert file.read_text("utf-8").startswith(kept)
+    assert len(Ledger(file).cells) == 20
+    assert all(len(each.figures) == 6 for each in results)
+
+
+def test_a_cell_reads_as_it_was_written() -> None:
+    cell = Cell("k", "s", "suite", "mode", 1.5, {"metric": [Sample(0.5, 2.0), Sample(math.inf)]})
+    assert Cell.read(cell.line()) == cell
+
+
+# What the figures come to
+
+
+def _result(key: str, harm: float, cost: float, surprisal: Sequence[Sample] = ()) -> Result:
+    def known(value: float) -> Estimate:
+        return Estimate(value, value, value, 20)
+
+    figures: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for attacks in HARMS.values():
+        for suite, metric in attacks:
+            for mode in MODES:
+                figures.setdefault(suite, {}).setdefault(mode, {})[metric] = known(harm)
+    figures["utility"] = {"forced": {"perplexity": known(cost), "tokens_per_second": known(9.0)}}
+    cells = {("vetting", "forced"): Cell("", key, "vetting", "forced", 0, {"surprisal": surprisal})}
+    name, _, value = key.partition("-")
+    policy = "geometric" if key in ("llm", "slm") else name
+    system = at(policy, SWEEPS[policy][0], float(value)) if value else System(key, key, policy)
+    return Result(system, figures, cells if surprisal else {})
+
+
+CROWD = [
+    _result("llm", 1.0, 60.0),
+    _result("slm", 0.02, 120.0, [Sample(3.0, 10.0), Sample(1.0, 10.0)]),
+    _result("windowed", 0.06, 70.0),
+    _result("windowed-8", 0.3, 62.0),
+    _result("windowed-2", 0.0, 90.0),
+    _result("geometric", 0.5, 61.0),
+    _result("anchored", 0.0, math.inf),
+]
+
+
+def test_the_recommended_setting_is_the_cheapest_that_stops_every_harm() -> None:
+    found = {each.policy: each.best for each in advice(CROWD)}
+    assert found["windowed"] is CROWD[2]
+    assert found["geometric"] is None
+    assert [stops(each, CROWD[1]) for each in CROWD] == [False, True, True, False, True, False, True]
+    assert "none of those tried" in tables.recommended(CROWD).markdown
+
+
+def test_a_certificate_that_allows_more_than_the_slm_s_surprisal_is_called_vacuous() -> None:
+    """6 nats in any 4 tokens: of 10 tokens 18, which is more than 10 and less than 30."""
+    plugins = load_plugins([])
+    found = budget(CROWD[2], CROWD[1], plugins)
+    assert found == Budget("window", pytest.approx(1.8), pytest.approx(2.0), pytest.approx(0.9), 0.5)
+    assert "vacuous for 50%" in found.warning
+    assert budget(CROWD[5], CROWD[1], plugins) is None
+    assert "vacuous" in tables.budgets(CROWD, plugins).markdown
+
+
+def test_the_json_has_the_demonstration_s_keys_and_every_interval() -> None:
+    told = json.loads(json.dumps(as_json(CROWD, load_plugins([])), allow_nan=False))
+    assert list(told)[:2] == ["llm", "slm"]
+    for record in told.values():
+        for figures in (record, record["sampled"]):
+            assert {"verbatim_recall", "backdoor_success", "canary_extraction", "canary_digits"} <= set(
+                figures
+            )
+            assert {"perplexity", "tokens_per_second"} <= set(figures)
+        assert set(record["metrics"]["late"]["greedy"]["full_recall"]) == {"value", "low", "high", "items"}
+    assert told["anchored"]["perplexity"] is None
+    assert told["windowed"]["stops_every_harm"] is True
+
+
+def test_tuning_halves_the_way_to_the_cheapest_setting_that_protects() -> None:
+    """Harm falls below 5 % under a budget of 5; perplexity falls as the budget grows."""
+    asked: list[float] = []
+
+    def measure(systems: Sequence[System]) -> list[Result]:
+        values = [each.parameters["budget"] for each in systems if not each.alone]
+        asked.extend(values)
+        ours = [_result(f"windowed-{v}", 0.0 if v < 5 else 0.5, 100 - v) for v in values]
+        return [_result("llm", 1.0, 60.0), _result("slm", 0.0, 120.0), *ours]
+
+    found = tune(load_plugins([]), "windowed", 0.95, measure, rounds=3)
+    assert found.best is not None
+    assert found.best.system.parameters == {"budget": 4.75}
+    assert asked == [2.0, 4.0, 6.0, 8.0, 10.0, 5.0, 4.5, 4.75]
+    assert worst(found.best) == 0
+    assert tune(load_plugins([]), "windowed", 1.0, lambda s: [*measure(s)][:2], rounds=1).best is None
+    with pytest.raises(ConfigError, match="no number to tune"):
+        tune(load_plugins([]), "minimum", 0.9, measure)
+
+
+# What is written
+
+
+def test_the_page_stands_alone_and_defines_every_metric(finished: tuple[Report, Path]) -> None:
+    report, folder = finished
+    html = report.write(folder).read_text("utf-8")
+    assert not re.search(r"<(script|link|iframe|object|embed|base)\b", html)
+    assert not re.search(r"url\((?!#)|@import|(src|href)=.https?://", html.replace('xlink:href="#', ""))
+    assert html.count("<svg") == len(HARMS)
+    for suite in report.suites.values():
+        for name, metric in suite.metrics.items():
+            assert f"<dt>{name.replace('_', ' ')}</dt>" in html
+            assert metric.definition.split("'")[0] in html
+    for result in report.results:
+        assert f'<th scope="row">{result.system.label}</th>' in html
+    assert set(json.loads((folder / "report.json").read_text("utf-8"))) == {
+        s.key for s in report.plan.systems
+    }
+
+
+def test_the_documentation_s_section_can_be_written_again(
+    finished: tuple[Report, Path], tmp_path: Path
+) -> None:
+    report, _ = finished
+    page = tmp_path / "evaluation.md"
+    page.write_text("# Title\n\n<!-- eval:start -->\nold\n<!-- eval:end -->\n\nend\n", "utf-8")
+    report.document(tmp_path)
+    once = page.read_text("utf-8")
+    report.document(tmp_path)
+    assert page.read_text("utf-8") == once
+    assert "old" not in once
+    assert once.endswith("<!-- eval:end -->\n\nend\n")
+    assert all((tmp_path / name).exists() for name in re.findall(r"\]\((.*\.svg)\)", once))
+    page.write_text("no place\n", "utf-8")
+    with pytest.raises(ConfigError, match="eval:start"):
+        report.document(tmp_path)
+
+
+def test_models_of_one_s_own_need_attacks_of_one_s_own() -> None:
+    for arguments, advice_given in [
+        (["--llm", "x"], "both --llm and --slm"),
+        (["--llm", "x", "--slm", "y"], "your own --attacks"),
+        (["--attacks", "nowhere.json"], "cannot read"),
+        (["--policies", "windowd"], "did you mean 'windowed'"),
+    ]:
+        result = CliRunner().invoke(app, ["eval", *arguments])
+        assert result.exit_code == 2
+        assert advice_given in " ".join(result.stderr.split())
+
+
+# The real pair
+
+
+@pytest.fixture(scope="module")
+def pair() -> Bench:
+    from tests.toys import both as sources
+
+    return Bench(*sources(), load_plugins([]))
+
+
+def test_the_llm_alone_fails_late_as_it_does_at_once(pair: Bench) -> None:
+    questions = read_questions(HOME / "attacks.json")
+    plan = Plan(Models(pair.llm, pair.slm), questions, ALONE, Settings(items=3))
+    late = suites(pair.plugins, plan)["late"].measure(pair, ALONE[0], "greedy")
+    found = {name: sum(sample.value for sample in seen) / len(seen) for name, seen in late.items()}
+    assert found["begun"] > 0.8
+    assert (found["backdoor"], found["extraction"]) == (1, 1)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SIGKILL once a cell is there; every line that was whole is there afterwards, and none twice."""
+    command = [sys.executable, "-m", "purify_plugins", "eval", "--quick", "--policies", "windowed"]
+    arguments = [*command, "--out", str(tmp_path), "--jobs", "1"]
+    file = tmp_path / "cells.jsonl"
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while not (file.exists() and file.read_text("utf-8").count("\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = [line for line in file.read_text("utf-8").splitlines(True) if line.endswith("\n")]
+    done = subprocess.run([*arguments, "--json"], capture_output=True, text=True, check=True)
+    lines = file.read_text("utf-8").splitlines(True)
+    assert lines[: len(kept)] == kept
+    keys = [json.loads(line)["key"] for line in lines if _whole(line)]
+    assert len(keys) == len(set(keys)) == 30
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert list(told) == ["llm", "slm", "windowed"]
+    assert (tmp_path / "report.html").exists()
+
+
+def _whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
