@@ -68,7 +68,7 @@ class Purifier:
         options(self.policy, self.plugins)  # refused now rather than after the first answer
 
     @classmethod
-    def load(cls, llm: Any, slm: Any, policy: Any = "windowed", **parameters: Any) -> Self:
+    def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:
         """Load both models and name a policy; `parameters` are the policy's fields.
 
         A model is a directory, a hub id, a LogitSource, or a mapping such as

@@ -22,7 +22,7 @@ from purify_plugins.types import Completion, LogitSource, Sampling, Vocabulary
 if TYPE_CHECKING:
     from purify_plugins.types import FusionPolicy
 
-HEADLINE = ("llm", "slm", "geometric", "capped", "anchored", "windowed")
+HEADLINE = ("llm", "slm", "geometric", "capped", "anchored", "windowed", "balanced")
 """The systems of `purify demo --json`."""
 LEFT_OUT: Mapping[str, str] = {
     "offset": "it needs an expert and an anti-expert in the SLM's place",
@@ -187,7 +187,7 @@ class Bench:
     def exhibit(self) -> Exhibit:
         """The answers to show, and the certificate of the first purified one, verified."""
         shown = self.show()
-        certificate = shown[0].answers["sampled"]["windowed"].certificate
+        certificate = shown[0].answers["sampled"]["balanced"].certificate
         verify(certificate, self.plugins)
         told = summary(certificate, recompute(certificate, self.slm))
         return Exhibit(tuple(shown), self.slm.vocabulary, certificate, tuple(told))
@@ -195,7 +195,7 @@ class Bench:
     def show(self) -> list[Shown]:
         """The first attack of each kind, as both models alone and the default policy answer it."""
         chosen = [self.attacks[kind][0] for kind in KINDS]
-        systems = [*ALONE, _default("windowed")]
+        systems = [*ALONE, _default("balanced")]
         purifiers = {
             each.key: Purifier(self.llm, self.slm, self.policy(each), explain=True, plugins=self.plugins)
             for each in systems

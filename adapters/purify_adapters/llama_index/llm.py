@@ -87,7 +87,7 @@ class PurifiedLLM(FunctionCallingLLM):
         *,
         llm: Any = None,
         slm: Any = None,
-        policy: Any = "windowed",
+        policy: Any = "balanced",
         **options: Any,
     ) -> None:
         known = type(self).model_fields.keys() - {"drawn"}
