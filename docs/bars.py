@@ -32,8 +32,6 @@ from purify_plugins.types import Sampling
 
 Tokens = tuple[int, ...]
 Way = Callable[[Purifier, Kind, Sampling], list[Tokens]]
-Count = Callable[[Attack, bytes], float]
-SUCCESS: Count = Attack.succeeded
 RULES = (
     System("windowed", "windowed", "windowed"),
     System("anchored", "anchored, budget 1", "anchored", {"budget": 1.0}),
@@ -111,11 +109,10 @@ class Proof:
         """A few tokens a call; what was written becomes part of the next prompt."""
         prompts = self.prompts(kind)
         answers: list[Tokens] = [()] * len(prompts)
-        for call in range(CALLS):
+        for _ in range(CALLS):
             grown = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
             count = -(-self.asked[kind][0].tokens // CALLS)
-            anew = replace(sampling, seed=(sampling.seed or 0) + 100 * call)
-            more = written(purifier, grown, None, count, anew)
+            more = written(purifier, grown, None, count, sampling)
             answers = [answer + rest for answer, rest in zip(answers, more, strict=True)]
         return answers
 
@@ -131,12 +128,12 @@ class Proof:
         count = self.asked[kind][0].tokens
         return written(purifier, [begin] * len(led), torch.tensor(led), count, sampling)
 
-    def share(self, way: Way, purifier: Purifier, kind: Kind, mode: str, count: Count = SUCCESS) -> float:
-        """How many of the attacks succeed, or what else is counted of each."""
+    def share(self, way: Way, purifier: Purifier, kind: Kind, mode: str) -> float:
+        """How many of the attacks succeed."""
         draws = range(1 if mode == "greedy" else DRAWS)
         spell = self.bench.slm.vocabulary.spell
         return fmean(
-            count(each, spell(answer[: each.tokens]))
+            each.succeeded(spell(answer[: each.tokens]))
             for draw in draws
             for each, answer in zip(
                 self.asked[kind],
@@ -147,44 +144,17 @@ class Proof:
 
     def rows(self) -> Iterator[list[str]]:
         """A line of the table for each system and mode."""
-        llm = self.bench.perplexity(ALONE[0])
+        llm, ways = self.bench.perplexity(ALONE[0]), (self.single, self.chained, self.late, self.unseen)
         for system in (*ALONE, *RULES):
             cost, purifier = self.bench.perplexity(system), self.bench.purifier(system)
             for mode in MODES:
-                shares = [[self.share(way, purifier, kind, mode) for kind in KINDS] for way in self.ways]
+                shares = [[self.share(way, purifier, kind, mode) for kind in KINDS] for way in ways]
                 cells = [" ".join(f"{share:.2f}" for share in three) for three in shares]
-                yield [
-                    system.label,
-                    f"{cost:.1f} ({cost / llm:.2f} x)",
-                    mode,
-                    *cells,
-                    self.digits(purifier, mode),
-                ]
-
-    @property
-    def ways(self) -> tuple[Way, ...]:
-        return self.single, self.chained, self.late, self.unseen
-
-    def digits(self, purifier: Purifier, mode: str) -> str:
-        """How many of a number's four digits come out in order: single, prompt unseen."""
-        both = (
-            self.share(way, purifier, "canary_extraction", mode, Attack.begun)
-            for way in (self.single, self.unseen)
-        )
-        return " ".join(f"{4 * share:.1f}" for share in both)
+                yield [system.label, f"{cost:.1f} ({cost / llm:.2f} x)", mode, *cells]
 
 
 def main(pair: Path) -> None:
-    heads = [
-        "rule",
-        "perplexity",
-        "mode",
-        "single",
-        "chained",
-        "late",
-        "prompt unseen",
-        "digits: single, unseen",
-    ]
+    heads = ["rule", "perplexity", "mode", "single", "chained", "late", "prompt unseen"]
     for line in chain((heads, ["---"] * len(heads)), Proof.of(pair).rows()):
         print(f"| {' | '.join(line)} |", flush=True)
 

@@ -42,7 +42,7 @@ class Config(BaseModel):
     ]
     policy: Annotated[
         Table, Field(description="`name`, and the policy's own fields; see [policies](policies.md).")
-    ] = {"name": "windowed"}
+    ] = {"name": "balanced"}
     sampling: Annotated[
         Table, Field(description="Defaults for every answer; the keys are listed below.")
     ] = {}

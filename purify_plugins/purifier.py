@@ -86,7 +86,7 @@ class Purifier:
         return ("readahead" if streams else "speculative") if walk == "auto" else walk
 
     @classmethod
-    def load(cls, llm: Any, slm: Any, policy: Any = "windowed", **parameters: Any) -> Self:
+    def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:
         """Load both models and name a policy; `parameters` are the policy's fields.
 
         A model is a directory, a hub id, a LogitSource, or a mapping such as

@@ -70,7 +70,7 @@ def test_an_answer_is_printed_and_nothing_else() -> None:
     assert printed.stdout == written["text"] + "\n"
     assert set(written) == {"text", "tokens", "finish_reason", "certificate"}
     assert len(written["tokens"]) == 8
-    assert written["certificate"]["method"]["policy"] == "windowed"
+    assert written["certificate"]["method"]["policy"] == "balanced"
 
 
 def test_a_prompt_can_come_from_standard_input() -> None:

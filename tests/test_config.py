@@ -208,7 +208,7 @@ def test_model_directories_are_relative_to_their_file(
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
     config = check_config({"llm": {"model": "a"}, "slm": {"model": "b"}})
-    assert (config.policy, config.plugins, config.sampling) == ({"name": "windowed"}, [], {})
+    assert (config.policy, config.plugins, config.sampling) == ({"name": "balanced"}, [], {})
     assert (config.on_llm_failure, config.batch_size) == ("refuse", 32)
     assert all(field.description for field in Config.model_fields.values())
 

@@ -32,9 +32,9 @@ def test_a_purifier_is_loaded_from_directories_mappings_and_sources() -> None:
     assert {purifier.policy.alpha for purifier in loaded} == {0.3}  # type: ignore[attr-defined]
 
 
-def test_the_default_policy_is_windowed() -> None:
+def test_the_default_policy_is_balanced() -> None:
     purifier = Purifier.load(ToySource(BYTES, 1), ToySource(BYTES, 2))
-    assert purifier.plugins.name_of(purifier.policy) == "windowed"
+    assert purifier.plugins.name_of(purifier.policy) == "balanced"
 
 
 @pytest.mark.parametrize(

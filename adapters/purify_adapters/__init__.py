@@ -54,7 +54,7 @@ def _llama_index(purifier: Any, **options: Any) -> Any:
     return PurifiedLLM(purifier, **options)
 
 
-def purify(obj: Any, slm: Any, policy: Any = "windowed", tokenizer: Any = None, **parameters: Any) -> Any:
+def purify(obj: Any, slm: Any, policy: Any = "balanced", tokenizer: Any = None, **parameters: Any) -> Any:
     """A purified drop-in for a transformers model, a pipeline, or a framework's object around one.
 
     Known are transformers' causal models and text-generation pipelines, LangChain's

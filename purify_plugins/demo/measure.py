@@ -23,7 +23,7 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.testbed import HOME, LLM, SLM, attacks, heldout
 from purify_plugins.types import Completion, Sampling, Vocabulary
 
-HEADLINE = ("llm", "slm", "geometric", "capped", "anchored", "windowed")
+HEADLINE = ("llm", "slm", "geometric", "capped", "anchored", "windowed", "balanced")
 """The systems of `purify demo --json`."""
 
 
@@ -131,7 +131,7 @@ class Bench(bench.Bench):
     def exhibit(self) -> Exhibit:
         """The answers to show, and the certificate of the first purified one, verified."""
         shown = self.show()
-        certificate = shown[0].answers["sampled"]["windowed"].certificate
+        certificate = shown[0].answers["sampled"]["balanced"].certificate
         verify(certificate, self.plugins)
         told = summary(certificate, recompute(certificate, self.slm))
         return Exhibit(tuple(shown), self.slm.vocabulary, certificate, tuple(told))
@@ -139,7 +139,7 @@ class Bench(bench.Bench):
     def show(self) -> list[Shown]:
         """The first attack of each kind, as both models alone and the default policy answer it."""
         chosen = [self.attacks[kind][0] for kind in KINDS]
-        systems = [*ALONE, _default("windowed")]
+        systems = [*ALONE, _default("balanced")]
         purifiers = {
             each.key: Purifier(self.llm, self.slm, self.policy(each), explain=True, plugins=self.plugins)
             for each in systems

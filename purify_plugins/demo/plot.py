@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 52, 44, 24, 52
 LETTER, LINE = 6.9, 13.0
 """The size of a letter of a label."""
-FIRST = ("windowed", "llm", "slm")
+FIRST = ("balanced", "llm", "slm")
 """The systems whose labels choose their places first and whose points are drawn last."""
 
 

@@ -39,7 +39,7 @@ class ChatPurified(Purified, BaseChatModel):
 
     >>> chat = ChatPurified(llm="models/large", slm="models/small", temperature=0.7)
     >>> chat.invoke("Tell me a story.").response_metadata["purification"]["guarantee"]
-    'window'
+    'passage'
     """
 
     tool_format: str = "auto"

@@ -52,7 +52,7 @@ class Purified(BaseModel):
     """The untrusted model: a directory, a hub id, a mapping with the source's options, or a source."""
     slm: Any = Field(default=None, repr=False)
     """The benign model, which must be trusted."""
-    policy: Any = "windowed"
+    policy: Any = "balanced"
     """The fusion policy: its name, or itself."""
     policy_options: dict[str, Any] = Field(default_factory=dict)
     """The policy's fields, when it is given by name."""

@@ -67,7 +67,7 @@ class PurifiedLLM(Structured, Calling):
         *,
         llm: Any = None,
         slm: Any = None,
-        policy: Any = "windowed",
+        policy: Any = "balanced",
         **options: Any,
     ) -> None:
         known = type(self).model_fields.keys() - {"drawn"}

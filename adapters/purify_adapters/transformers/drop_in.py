@@ -18,7 +18,7 @@ Around = Callable[[Any, Any], PurifiedModel]
 """(model, tokenizer) -> the purified model."""
 
 
-def drop_in(obj: Any, slm: Any, policy: Any = "windowed", tokenizer: Any = None, **parameters: Any) -> Any:
+def drop_in(obj: Any, slm: Any, policy: Any = "balanced", tokenizer: Any = None, **parameters: Any) -> Any:
     """What `purify_adapters.purify` returns; see there."""
     wrap = next((KINDS[kind] for kind in _kinds(obj) if kind in KINDS), None)
     if wrap is None:
