@@ -72,12 +72,17 @@ def observed(table: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("key", list(Config.model_fields))
+@pytest.mark.parametrize("key", BASE)
 def test_every_key_has_an_effect(install: Install, key: str) -> None:
     install("toy-plugin", TOY)
     before = observed(BASE)
     assert before == observed(BASE)
     assert observed({**BASE, key: OTHER[key]}) != before
+
+
+def test_every_key_is_tried() -> None:
+    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them."""
+    assert {*BASE, "activation"} == set(Config.model_fields)
 
 
 CHANGED: dict[str, Any] = {
@@ -214,7 +219,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("", "{file}: [llm] is missing"),
         ("llm = 3\n[slm]\n", "{file}: llm: Input should be a valid dictionary"),
         ("polcy = 3\n", "{file}: unknown key 'polcy'; did you mean 'policy'?"),
-        ("[tool.purify]\n", "{file}: unknown key 'tool'; there is 'batch_size', 'llm', 'on_llm_failure', "),
+        ("[tool.purify]\n", "{file}: unknown key 'tool'; there is 'activation', 'batch_size', 'llm', "),
         ("batch_size = 0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be greater than or equal to 1"),
         ("batch_size = 2.0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be a valid integer"),
         (
@@ -231,6 +236,15 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
             "[llm]\n[slm]\n[sampling]\nmax_tokens = 'many'\n",
             "sampling: max_tokens: Input should be a valid integer, unable to",
         ),
+        (
+            "[llm]\n[slm]\n[activation]\ntrustd = []\n",
+            "{file}: unknown activation option 'trustd'; did you mean 'trusted'?",
+        ),
+        (
+            "[llm]\n[slm]\n[activation]\ntrusted = 'all'\n",
+            "{file}: activation.trusted: Input should be a valid list",
+        ),
+        ("activation = 3\n[llm]\n[slm]\n", "{file}: activation: Input should be a valid dictionary"),
         ("[llm\n", "{file}: not valid TOML, "),
         ("[llm]\n[llm]\n", "{file}: not valid TOML, "),
     ],

@@ -25,6 +25,7 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
         ),
         "llama_index": _llama_index,
         "transformers": purify,
+        "activation": lambda: import_module("purify_adapters.activation"),
     }
 
 

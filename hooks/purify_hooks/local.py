@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError, SourceError
+from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
 from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
 
@@ -231,7 +232,7 @@ class LocalSession:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
         import torch
 
-        with torch.inference_mode(), _failures(self.source.name):
+        with torch.inference_mode(), _failures(self.source.name), for_fusion():
             self._read = torch.cat([self._read, tokens], dim=1)
             self._seen = torch.cat([self._seen, visible], dim=1)
             return _fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))

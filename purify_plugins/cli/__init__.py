@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from purify_plugins.bench.command import bench
-from purify_plugins.cli import inspecting, showing, writing
+from purify_plugins.cli import inspecting, running, showing, writing
 from purify_plugins.errors import ConfigError, PurifyError
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     inspecting.check,
     inspecting.verify,
     bench,
+    running.status,
 )
 
 
@@ -47,6 +48,8 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+
+app.command(context_settings=running.THE_PROGRAM_S, add_help_option=False)(running.run)
 
 
 @app.callback()
