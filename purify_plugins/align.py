@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_plugins.errors import PromptError, VocabularyError
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +136,11 @@ class Remapped:
         """How many numbers the model has, where the source knows."""
         return getattr(self.source, "parameters", None)
 
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the model's server can do, where it has one."""
+        return getattr(self.source, "capabilities", None)
+
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
         """Read the prompts, token ids being shared ones; the first token's logits, (rows, V)."""
         session, logits = self.source.open([self._translate(prompt) for prompt in prompts], scored)
@@ -208,7 +213,14 @@ class RemappedSession:
         rows = logits.index_select(-1, columns).index_fill_(-1, silent, float("-inf"))
         for index, ids in ends:
             rows[..., index] = logits.index_select(-1, ids).float().logsumexp(-1)
-        return rows
+        return _with_rest(rows, logits[..., len(self._source.source.vocabulary) :])
+
+    def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
+        """The server's draft in shared ids, up to a token that the models do not share."""
+        drafts: list[list[int]] = self._session.read_ahead(limit, live)  # type: ignore[attr-defined]  # asked for by who knows that it streams
+        shared = [[self._source.shared.get(token, -1) for token in draft] for draft in drafts]
+        length = min(draft.index(-1) if -1 in draft else len(draft) for draft in shared)
+        return [draft[:length] for draft in shared]
 
     def rewind(self, lengths: Tensor) -> None:
         self._session.rewind(lengths)
@@ -222,3 +234,10 @@ class RemappedSession:
 
     def __exit__(self, *exc: object) -> None:
         self._session.__exit__(*exc)
+
+
+def _with_rest(rows: Tensor, rest: Tensor) -> Tensor:
+    """Rows (..., V) and the last column that partial ones have, (..., 0 or 1)."""
+    import torch
+
+    return torch.cat([rows, rest], dim=-1) if rest.shape[-1] else rows

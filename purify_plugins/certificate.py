@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = "purify-certificate/1"
 PLACES = Decimal("1e-9")
-COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only")
+COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only", "hidden")
 MEANING: Mapping[Guarantee, str] = {
     "none": "no bound is claimed; the figures are what this answer spent",
     "mean": "the average of log fused/slm over all answers to this prompt is within the policy's budget; "
@@ -195,7 +195,7 @@ def valid_guarantee(policy: FusionPolicy, mode: str) -> tuple[Guarantee, str]:
 
 def _row(token: Token) -> list[Any]:
     numbers = (token.slm, token.fused, token.kl, token.peak, token.revealed)
-    return [token.id, *map(fixed, numbers), token.slm_only]
+    return [token.id, *map(fixed, numbers), token.slm_only, fixed(token.hidden)]
 
 
 def fixed(number: float) -> str:
@@ -216,6 +216,7 @@ def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
         "surprisal": _decimal(sum((-row[0] for row in table), Decimal(0))),
         "least_revealed": _decimal(min((row[4] for row in table), default=Decimal(1))),
         "slm_only": sum(bool(row[6]) for row in rows),
+        "most_hidden": _decimal(max((Decimal(row[7]) for row in rows), default=Decimal(0))),
     }
 
 
@@ -299,9 +300,8 @@ def _check_method(method: Mapping[str, Any], steps: Sequence[Token], plugins: Pl
 
 
 def _tokens(body: Mapping[str, Any]) -> list[Token]:
-    return [
-        Token._make((row[0], math.nan, *map(float, row[1:6]), row[6]))  # the LLM's own figure is not kept
-        for row in body["steps"]
+    return [  # the LLM's own figure is not kept
+        Token._make((row[0], math.nan, *map(float, row[1:6]), row[6], float(row[7]))) for row in body["steps"]
     ]
 
 

@@ -70,9 +70,12 @@ class Config(BaseModel):
         ),
     ] = "refuse"
     walk: Annotated[
-        Literal["speculative", "lockstep"],
-        Field(description="How answers are written; both draw by the same law, and speculation is faster."),
-    ] = "speculative"
+        Literal["auto", "speculative", "readahead", "lockstep"],
+        Field(
+            description="How answers are written, all by one law: `lockstep` token by token, `speculative` "
+            "from the SLM's drafts, `readahead` from a server's; `auto` takes what the LLM can do."
+        ),
+    ] = "auto"
     batch_size: Annotated[int, Field(ge=1, description="Prompts of one call decoded together.")] = 32
     activation: Annotated[
         Activation, Field(description="What `purify run` and `activate` go by; the keys are listed below.")

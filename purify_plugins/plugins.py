@@ -125,10 +125,11 @@ class _Walk:
     @hookspecs.hookimpl(trylast=True)
     def purify_decode(self, purifier: Any, prompts: Any, sampling: Any) -> Any:
         from purify_plugins.decode.lockstep import lockstep
+        from purify_plugins.decode.readahead import readahead
         from purify_plugins.decode.speculative import speculative
 
-        walk = lockstep if purifier.walk == "lockstep" else speculative
-        return walk(purifier, prompts, sampling)
+        walks = {"lockstep": lockstep, "readahead": readahead, "speculative": speculative}
+        return walks[purifier.walk](purifier, prompts, sampling)
 
 
 def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:

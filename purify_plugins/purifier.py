@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 from purify_plugins.align import align
 from purify_plugins.answer import Answer, Cited
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
 Fallback = Literal["refuse", "slm"]
-Pick = Literal["speculative", "lockstep"]
+Pick = Literal["auto", "speculative", "readahead", "lockstep"]
 T = TypeVar("T")
 
 
@@ -32,9 +32,9 @@ class Purifier:
     `on_llm_failure` says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM
     alone and says so in the certificate; no setting goes on with the LLM alone. `batch_size` bounds
     how many prompts of one call are decoded together. `walk` "lockstep" asks both models for every
-    token; "speculative" writes by the same law, and faster where the SLM is much smaller. `explain`
-    records the LLM's own log-probability of each token under every policy.
-    Raises VocabularyError, ConfigError.
+    token; "speculative" (the SLM drafts) and "readahead" (a server drafts) write by the same law, and
+    faster; "auto" takes what the LLM can do. `explain` records the LLM's own log-probability of each
+    token under every policy. Raises VocabularyError, ConfigError.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Purifier:
         sampling: Sampling | None = None,
         on_llm_failure: Fallback = "refuse",
         batch_size: int = 32,
-        walk: Pick = "speculative",
+        walk: Pick = "auto",
         explain: bool = False,
         plugins: Plugins | None = None,
     ) -> None:
         if on_llm_failure not in ("refuse", "slm"):
             raise ConfigError(f"on_llm_failure must be 'refuse' or 'slm', not {on_llm_failure!r}")
-        if walk not in ("speculative", "lockstep"):
-            raise ConfigError(f"walk must be 'speculative' or 'lockstep', not {walk!r}")
+        if walk not in get_args(Pick):
+            raise ConfigError(f"walk must be one of {', '.join(map(repr, get_args(Pick)))}, not {walk!r}")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         self.llm, self.slm = align(llm, slm)
@@ -61,11 +61,18 @@ class Purifier:
         self.sampling = sampling or Sampling()
         self.on_llm_failure = on_llm_failure
         self.batch_size = batch_size
-        self.walk = walk
+        self.walk = self._pick(walk)
         self.explain = explain
         self.plugins = plugins or load_plugins()
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
+
+    def _pick(self, walk: Pick) -> Pick:
+        """The walk that was asked for, else what the LLM can do best. Raises ConfigError."""
+        streams = bool(getattr(getattr(self.llm, "capabilities", None), "streams_rows", False))
+        if walk == "readahead" and not streams:
+            raise ConfigError("walk 'readahead' needs an LLM whose server streams rows; leave it at 'auto'")
+        return ("readahead" if streams else "speculative") if walk == "auto" else walk
 
     @classmethod
     def load(cls, llm: Any, slm: Any, policy: Any = "windowed", **parameters: Any) -> Self:

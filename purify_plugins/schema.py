@@ -11,7 +11,7 @@ from purify_plugins.errors import CertificateError
 Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Field(ge=0)]
-Row = tuple[TokenId, Number, Number, Number, Number, Number, bool]
+Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
 Level = Literal["none", "mean", "window", "path"]
 
 
@@ -52,6 +52,7 @@ class Totals(_Strict):
     surprisal: Number
     least_revealed: Number
     slm_only: int
+    most_hidden: Number
 
 
 class CertificateBody(_Strict):

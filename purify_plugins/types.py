@@ -94,7 +94,9 @@ class Session(Protocol):
         """Append (rows, n) token ids; return (rows, n, V) logits of the token after each.
 
         Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
-        normalises them once, in float32. Raises SourceError.
+        normalises them once, in float32. A model of which only the top of a row is seen returns V + 1
+        columns: minus infinity for tokens not shown, and last the log of their mass together; see
+        `decode/completing.py`. Raises SourceError.
         """
 
     def rewind(self, lengths: Tensor) -> None:
@@ -106,6 +108,23 @@ class Session(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a model behind a server can do; a source that has one offers it as `capabilities`.
+
+    `ids_in` and `ids_out`: it takes, and names, token ids. `max_n`: how many tokens of a row it shows.
+    `raw`: its rows are the model's own (None: not known). `scores_draft`: several tokens in one request.
+    `streams_rows`: it drafts by itself, a row with every token; its sessions then offer `read_ahead`.
+    """
+
+    ids_in: bool
+    ids_out: bool
+    max_n: int
+    raw: bool | None
+    scores_draft: bool
+    streams_rows: bool
 
 
 @runtime_checkable
@@ -289,7 +308,9 @@ class Token(NamedTuple):
     KL(fused || slm) of the whole row and `peak` the largest log fused/slm of any token in it; of a
     greedy token, whose row is sure of it, both are its surprisal under the SLM. `revealed` is the LLM's
     mass that was actually shown (below 1 for servers that show their top few). `slm_only` marks a
-    token drawn from the SLM's row because there was no fused one.
+    token drawn from the SLM's row because there was no fused one. `hidden` is the fused mass of tokens that
+    such a server did not show: the whole row could have moved a pool's (geometric, minimum, linear) by no
+    more than that, in total variation.
     """
 
     id: int
@@ -300,6 +321,7 @@ class Token(NamedTuple):
     peak: float
     revealed: float = 1.0
     slm_only: bool = False
+    hidden: float = 0.0
 
     @property
     def ratio(self) -> float:

@@ -77,7 +77,13 @@ def summed(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]]
 def test_it_records_every_step_and_their_sums() -> None:
     body, steps = answer().certificate.body, answer().steps
     assert body["steps"] == [
-        [s.id, *(f"{x:.9f}" for x in (s.slm, s.fused, s.kl, s.peak, s.revealed)), s.slm_only] for s in steps
+        [
+            s.id,
+            *(f"{x:.9f}" for x in (s.slm, s.fused, s.kl, s.peak, s.revealed)),
+            s.slm_only,
+            f"{s.hidden:.9f}",
+        ]
+        for s in steps
     ]
     assert float(body["totals"]["log_ratio"]) == pytest.approx(sum(s.fused - s.slm for s in steps), abs=1e-8)
     assert float(body["totals"]["kl"]) == pytest.approx(sum(s.kl for s in steps), abs=1e-8)
@@ -187,7 +193,9 @@ def test_numbers_have_nine_places(number: float, text: str) -> None:
 
 
 def test_sums_are_exact() -> None:
-    rows = [[1, "-0.300000000", "-0.100000000", "0.100000000", "0.200000000", "1.000000000", False]] * 3
+    rows = [
+        [1, "-0.300000000", "-0.100000000", "0.100000000", "0.200000000", "1.000000000", False, "0.000000000"]
+    ] * 3
     found = totals(rows)
     assert found["log_ratio"] == "0.600000000"
     assert found["kl"] == "0.300000000"

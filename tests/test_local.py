@@ -18,10 +18,11 @@ from transformers.cache_utils import DynamicCache
 from purify_hooks import local
 from purify_hooks.cache import forget, growing_cache
 from purify_hooks.loading import check_files, eos_ids, file_digests, find_model
-from purify_hooks.local import LoadedSource, LocalSource, RecomputingSession, can_cache, transcript
+from purify_hooks.local import LoadedSource, LocalSource, RecomputingSession, can_cache
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugins import load_plugins
+from purify_plugins.reading import transcript
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import SourceConformance
 from purify_plugins.types import LogitSource

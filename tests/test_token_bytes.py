@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from purify_hooks.token_bytes import vocabulary
 from purify_plugins.errors import VocabularyError
+from purify_plugins.token_bytes import vocabulary
 from tests.tokenizer_files import ENDS, load, spelled
 
 PARROT = "🦜".encode()

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from purify_hooks.token_bytes import vocabulary
+from purify_plugins.token_bytes import vocabulary
 from purify_plugins.types import Vocabulary
 
 HERE = Path(__file__).parent / "data" / "tokenizers"

@@ -30,6 +30,13 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookimpl
+def purify_sources() -> Mapping[str, Callable[..., Any]]:
+    from purify_adapters.tgi.source import TGISource
+
+    return {"tgi": TGISource.load}
+
+
+@hookimpl
 def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:
     return {name: (lambda kept=kept: kept) for name, kept in TOOL_FORMATS.items()}
 

@@ -13,7 +13,8 @@ from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError, SourceError
 from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
-from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.reading import Reader
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ class LocalSource:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        from purify_hooks.token_bytes import vocabulary
+        from purify_plugins.token_bytes import vocabulary
 
         ends = eos_ids(self.folder) if self.folder else frozenset[int]()
         eos = ends | {self.tokenizer.eos_token_id} - {None}
@@ -90,7 +91,7 @@ class LocalSource:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
-        tokens = self._tokens(prompt)
+        tokens = Reader(self.tokenizer, self.name, self.vocabulary).tokens(prompt)
         if not tokens:
             raise PromptError("the prompt is empty; give at least one token of text")
         if self.context_length is not None and len(tokens) >= self.context_length:
@@ -99,43 +100,6 @@ class LocalSource:
                 "with the answer; shorten it"
             )
         return tokens
-
-    def _tokens(self, prompt: Prompt) -> tuple[int, ...]:
-        if isinstance(prompt, tuple):
-            return self._known(prompt)
-        if isinstance(prompt, str):
-            return self._tokenised(prompt) if prompt else ()
-        if not prompt.messages:
-            return ()
-        if self.tokenizer.chat_template is None:
-            return self._tokenised(transcript(prompt))
-        return self._rendered(prompt)
-
-    def _known(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        if strangers := sorted(set(tokens) - set(range(len(self.vocabulary)))):
-            raise PromptError(f"the prompt holds token {strangers[0]}, which {self.name!r} does not have")
-        return tokens
-
-    def _tokenised(self, text: str) -> tuple[int, ...]:
-        try:
-            return tuple(self.tokenizer(text)["input_ids"])
-        except TypeError as error:  # what the tokenizer says of half a surrogate pair
-            raise PromptError("the prompt is not valid Unicode; replace its lone surrogates") from error
-
-    def _rendered(self, chat: Chat) -> tuple[int, ...]:
-        """The chat through the model's own template, in transformers' immutable sandbox."""
-        try:
-            tokens = self.tokenizer.apply_chat_template(
-                [dict(message) for message in chat.messages],
-                tools=[dict(tool) for tool in chat.tools] or None,
-                add_generation_prompt=True,
-                return_dict=False,
-            )
-        except Exception as error:  # a template is a stranger's program and can raise anything
-            raise PromptError(
-                f"the chat template of {self.name!r} refused these messages: {error}"
-            ) from error
-        return tuple(tokens)
 
     def identity(self) -> Mapping[str, Any]:
         files = file_digests(self.folder) if self.folder else {}
@@ -160,17 +124,11 @@ class LoadedSource(LocalSource):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        from purify_hooks.token_bytes import vocabulary
+        from purify_plugins.token_bytes import vocabulary
 
         ends = self.model.generation_config.eos_token_id
         eos = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         return vocabulary(self.tokenizer, self.name, frozenset(eos))
-
-
-def transcript(chat: Chat) -> str:
-    """A plain rendering for a model without a chat template: one speaker a paragraph."""
-    lines = [f"{str(message['role']).capitalize()}: {message['content']}" for message in chat.messages]
-    return "\n\n".join([*lines, "Assistant:"])
 
 
 class LocalSession:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.completing import complete
 from purify_plugins.decode.sampling import add_up, argmax, pick
 from purify_plugins.errors import NumericError
 from purify_plugins.types import Token
@@ -28,7 +29,8 @@ class Rows(NamedTuple):
     logarithms of what the three rows' weights add up to (NaN for an LLM's row that nobody needed
     added up). `slm_only` (rows,) marks rows that are the SLM's own because nothing could be
     fused. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
-    possible.
+    possible. `shown` (rows, 2), where the LLM's rows were partial, holds the LLM's mass that was shown and
+    the fused mass of tokens that were not.
     """
 
     llm: Tensor
@@ -38,6 +40,7 @@ class Rows(NamedTuple):
     totals: Tensor
     slm_only: Tensor
     columns: Tensor | None = None
+    shown: Tensor | None = None
 
     def draw(self, dice: Dice, going: Sequence[bool] | None = None) -> Tensor:
         """Tokens (rows,) drawn from the fused row; the arg-max when greedy."""
@@ -72,7 +75,10 @@ def fuse(
     A row without an LLM, or on which the models share no token, falls back to the SLM's own: never
     to the LLM's. Raises NumericError when a model or the policy returns NaN, +inf or a wrong shape.
     """
-    columns = None
+    columns, partial = None, None
+    if llm is not None and llm.shape[-1] > slm.shape[-1]:
+        llm, *rest = complete(llm.to(slm.device), slm)
+        partial = rest[0], rest[1]
     slm = shape.weigh(slm, history, "the SLM")
     if llm is None:
         return _alone(slm, shape)
@@ -89,7 +95,15 @@ def fuse(
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, torch.exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
-    return Rows(llm, slm, fused, mass, torch.cat([llm_total, slm_total, total], dim=-1), empty[:, 0], columns)
+    totals = torch.cat([llm_total, slm_total, total], dim=-1)
+    shown = _shown(*partial, mass, columns) if partial else None
+    return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, shown)
+
+
+def _shown(revealed: Tensor, unseen: Tensor, mass: Tensor, columns: Tensor | None) -> Tensor:
+    """(rows, 2) the LLM's mass that was shown, and the fused mass of tokens that were not."""
+    unseen = unseen if columns is None else unseen[:, columns]
+    return torch.stack([revealed, (mass * unseen).sum(dim=-1) / mass.sum(dim=-1)], dim=-1)
 
 
 def _total(slm: Tensor, shape: Shaper) -> Tensor:
@@ -142,19 +156,19 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy).__name__}"
 
 
-def record(rows: Rows, tokens: Tensor, greedy: bool, revealed: Tensor | None = None) -> list[Token]:
+def record(rows: Rows, tokens: Tensor, greedy: bool) -> list[Token]:
     """What was thought of each drawn token (rows,); one copy from the device."""
     logprobs = rows.logprobs(tokens)
     spent = _point_mass(logprobs) if greedy else _divergences(rows)
-    shown = torch.ones_like(spent[:, 0]) if revealed is None else revealed.to(spent)
-    rest = torch.stack([shown, rows.slm_only], dim=-1)
-    table = torch.cat([tokens[:, None], logprobs, spent, rest], dim=-1).tolist()
+    shown = spent.new_tensor([1.0, 0.0]).expand_as(spent) if rows.shown is None else rows.shown
+    table = torch.cat([tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None]], dim=-1).tolist()
     return [_token(*row) for row in table]
 
 
 def _token(token: float, llm: float, *numbers: float) -> Token:
-    slm, fused, kl, peak, revealed, slm_only = numbers
-    return Token(int(token), None if llm != llm else llm, slm, fused, kl, peak, revealed, bool(slm_only))
+    slm, fused, kl, peak, revealed, hidden, slm_only = numbers
+    own = None if llm != llm else llm
+    return Token(int(token), own, slm, fused, kl, peak, revealed, bool(slm_only), hidden)
 
 
 def _point_mass(logprobs: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What every source that asks a server shares: the wire, the checks, the open streams."""

@@ -1,0 +1,146 @@
+"""A model behind a server as a LogitSource; what a kind of server is asked, its subclass knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
+from purify_adapters.remote.session import RemoteSession
+from purify_adapters.remote.wire import Wire
+from purify_plugins.errors import ConfigError, ModelError, PromptError
+from purify_plugins.reading import Reader
+from purify_plugins.types import Capabilities, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AHEAD = 32
+"""How many tokens a stream drafts before it is opened anew."""
+
+
+class Place(NamedTuple):
+    """Where in a text the server is asked: after the prompt, as text and as ids, and the answer's tokens."""
+
+    text: str
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return self.prompt + self.answer
+
+
+class RemoteSource:
+    """What all kinds share: the tokenizer that reads prompts here, and the lines to the server.
+
+    A subclass says in `kind` and `capabilities` what it is, and how to ask for `row`, `stream` and,
+    where the server can, `rows` and `scores`.
+    """
+
+    kind = "remote"
+    capabilities: Capabilities
+    context_length: int | None = None
+
+    def __init__(
+        self, wire: Wire, reader: Reader, top_n: int, *, ahead: int = AHEAD, tolerance: float = TOLERANCE
+    ) -> None:
+        if ahead < 0 or top_n < 1:
+            raise ConfigError("top_n must be at least 1, and ahead 0 (one request for each token) or more")
+        self.wire, self.reader, self.top_n = wire, reader, top_n
+        self.ahead, self.tolerance = ahead, tolerance
+        self.vocabulary = reader.vocabulary
+
+    @property
+    def name(self) -> str:
+        return self.reader.name
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RemoteSession, Tensor]:
+        """Ask for the first token of each prompt. Raises PromptError, SourceError."""
+        session = RemoteSession(self, [self.place(prompt) for prompt in prompts])
+        return session, session.begin(scored)
+
+    def place(self, prompt: Prompt) -> Place:
+        """The beginning of an answer to a prompt, a chat rendered here. Raises PromptError."""
+        text, ids = self.read(prompt)
+        if not ids:
+            raise PromptError("the prompt is empty; give at least one token of text")
+        if self.context_length is not None and len(ids) >= self.context_length:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens, but the LLM's server reads "
+                f"{self.context_length} with the answer; shorten it"
+            )
+        return Place(text, ids)
+
+    def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
+        """The prompt as it is sent; servers that take ids need no text."""
+        return "", self.reader.tokens(prompt)
+
+    def blind(self, place: Place) -> bool:
+        """Whether the server cannot be asked here."""
+        return False
+
+    async def row(self, place: Place) -> Drafted:
+        """The row after a place. Raises SourceError."""
+        raise NotImplementedError
+
+    def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
+        """The server's own draft after a place, greedy, with a row for each token. Raises SourceError."""
+        raise NotImplementedError
+
+    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+        """The rows after the first so many tokens of the answer: as many questions at once."""
+        return list(await asyncio.gather(*(self._asked(place, length) for length in lengths)))
+
+    async def _asked(self, place: Place, length: int) -> Tensor:
+        place = place._replace(answer=place.answer[:length])
+        return nothing(len(self.vocabulary)) if self.blind(place) else (await self.row(place)).row
+
+    async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
+        """Log-probabilities (nats) of the prompt's last `scored` tokens; fewer where the server has none."""
+        first = max(1, len(place.prompt) - scored)
+        prefixes = [place._replace(prompt=place.prompt[:at]) for at in range(first, len(place.prompt))]
+        drafts = await asyncio.gather(*map(self.row, prefixes))
+        found = [float(each.row[token]) for each, token in zip(drafts, place.prompt[first:], strict=True)]
+        unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
+        return tuple(found[unseen[-1] + 1 if unseen else 0 :])
+
+    def identity(self) -> Mapping[str, Any]:
+        shown = {"top_n": self.top_n, "raw": self.capabilities.raw}
+        return {"kind": self.kind, "name": Path(self.name).name, **shown}
+
+
+def reader(tokenizer: str | Path) -> Reader:
+    """The tokenizer in a directory or of a hub id, and the ids that end its model's answers.
+
+    Never anyone's code. Raises ModelError, VocabularyError.
+    """
+    from transformers import AutoTokenizer
+
+    from purify_plugins.token_bytes import vocabulary
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    except Exception as error:  # transformers and the hub raise many kinds for one cause
+        raise ModelError(
+            f"the tokenizer {str(tokenizer)!r} does not load ({type(error).__name__}); "
+            "give a directory or a hub id"
+        ) from error
+    name = str(tokenizer)
+    return Reader(loaded, name, vocabulary(loaded, name, _ends(name) | {loaded.eos_token_id} - {None}))
+
+
+def _ends(name: str) -> frozenset[int]:
+    """The EOS ids that the model's configuration names, if it lies beside the tokenizer."""
+    from transformers import PretrainedConfig
+
+    found: set[int] = set()
+    for file in ("generation_config.json", "config.json"):
+        try:
+            ids = PretrainedConfig.get_config_dict(name, _configuration_file=file)[0].get("eos_token_id")
+        except (OSError, ValueError):
+            continue  # a tokenizer alone; its own end is known
+        found |= {each for each in (ids if isinstance(ids, list) else [ids]) if isinstance(each, int)}
+    return frozenset(found)

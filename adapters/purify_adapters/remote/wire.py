@@ -1,0 +1,217 @@
+"""HTTP to one server: strict, bounded, and closed the moment nobody reads on."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from purify_adapters.remote.rows import strict_json
+from purify_adapters.remote.sse import EVENT, LINE, Events
+from purify_plugins.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+ENTRY = 256
+"""The bytes a server may spend on one token of a row; long rows raise the caps."""
+LATE = "the LLM's server did not answer in time; see its log, or raise read"
+BUSY = (429, 502, 503, 504)
+ADVICE: Mapping[int, str] = {
+    401: "refused the API key; name the variable that holds it in api_key_env",
+    403: "refused the API key; name the variable that holds it in api_key_env",
+    404: "has no such route; its url or its kind is wrong",
+    429: "is overloaded; try again later",
+    503: "is not ready; try again later",
+}
+
+
+class Unavailable(SourceError):
+    """A fault that may pass; `after` is how many seconds the server asks to be left alone."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Refused(SourceError):
+    """The server calls the request invalid; `content` is what it said, which nobody is shown."""
+
+    def __init__(self, message: str, content: bytes) -> None:
+        super().__init__(message)
+        self.content = content
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to connect, for the next token, to send a request, for a free connection."""
+
+    connect: float = 5.0
+    read: float = 30.0
+    write: float = 10.0
+    pool: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in vars(self).items():
+            if not 0 < seconds < float("inf"):
+                raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
+
+
+@dataclass
+class Counts:
+    """What a source has done so far; `tokens` are rows that were asked for, one for every token read."""
+
+    requests: int = 0
+    retries: int = 0
+    tokens: int = 0
+    drifted: int = 0
+    """Texts that the tokenizer cuts into other tokens than were drawn."""
+    blind: int = 0
+    """Rows in the middle of a character, which no text can ask for; the SLM finished it."""
+
+
+@dataclass(eq=False)
+class Wire:
+    """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
+
+    url: str
+    api_key: str | None = None
+    timeouts: Timeouts = Timeouts()
+    retries: int = 2
+    connections: int = 100
+    entries: int = 0
+    counts: Counts = field(default_factory=Counts)
+    _purse: float = 10.0
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        import httpx
+
+        client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"accept-encoding": "identity", **self._key()},
+            timeout=httpx.Timeout(**vars(self.timeouts)),
+            limits=httpx.Limits(max_connections=self.connections),
+            follow_redirects=False,
+            trust_env=False,
+        )
+        weakref.finalize(self, _close, client).atexit = False
+        return client
+
+    def _key(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+    async def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        async with self._answer("GET", path, None) as response:
+            return strict_json(await self._whole(response))
+
+    async def post(self, path: str, body: Any) -> tuple[Any, Mapping[str, str]]:
+        """The JSON that answers `body`, and the response's headers. Raises SourceError."""
+        async with self._answer("POST", path, body) as response:
+            return strict_json(await self._whole(response)), response.headers
+
+    async def events(self, path: str, body: Any) -> AsyncIterator[bytes]:
+        """The data of every event that answers `body`; leaving it closes the connection.
+
+        Comments and half events do not count as news: each whole event must come in time.
+        """
+        caps = max(LINE, ENTRY * self.entries), max(EVENT, ENTRY * self.entries)
+        async with self._answer("POST", path, body) as response:
+            if "text/event-stream" not in response.headers.get("content-type", ""):
+                raise SourceError("the LLM's server answers a stream with something else; its url is wrong")
+            parser, chunks = Events(*caps), response.aiter_raw()
+            while (found := await self._in_time(_until(parser, chunks))) is not None:
+                for data in found:
+                    yield data
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """`ask`, again while the fault may pass: a few times, and in all one request in ten."""
+        for attempt in range(self.retries + 1):
+            try:
+                return await ask()
+            except Unavailable as error:
+                if attempt == self.retries or self._purse < 1:
+                    raise
+                self._purse -= 1
+                self.counts.retries += 1
+                await asyncio.sleep(min(max(error.after, 0.1 * 2**attempt), 2.0))
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        import httpx
+
+        self.counts.requests += 1
+        self._purse = min(self._purse + 0.1, 10.0)
+        try:
+            request = self._client.build_request(method, path, json=body)
+            response = await self._in_time(self._client.send(request, stream=True))
+            try:
+                if response.status_code != 200:
+                    raise await self._fault(response)
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise SourceError("the LLM's server compresses its answers; forbid it to")
+                yield response
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException as error:
+            raise Unavailable(LATE) from error
+        except httpx.RequestError as error:
+            kind = type(error).__name__
+            raise Unavailable(
+                f"the connection to the LLM's server failed ({kind}); is it running?"
+            ) from error
+
+    async def _in_time(self, coroutine: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.timeouts.read):
+                return await coroutine
+        except TimeoutError as error:
+            raise Unavailable(LATE) from error
+
+    async def _whole(self, response: httpx.Response) -> bytes:
+        """The body, in time and no longer than a row needs."""
+        return bytes(await self._in_time(_collect(response, max(EVENT, ENTRY * self.entries))))
+
+    async def _fault(self, response: httpx.Response) -> SourceError:
+        status = response.status_code
+        advice = ADVICE.get(status, "refused the request" if status < 500 else "failed; see its log")
+        if 300 <= status < 400:
+            advice = "redirects elsewhere, which is never followed; give its final url"
+        message = f"the LLM's server answered {status}: it {advice}"
+        if status in BUSY:
+            return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
+        return Refused(message, await self._whole(response)) if status in (400, 422) else SourceError(message)
+
+
+def _seconds(header: str) -> float:
+    return float(header) if header.isdigit() and len(header) < 6 else 0.0
+
+
+async def _collect(response: httpx.Response, most: int) -> bytearray:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > most:
+            raise SourceError("the LLM's server sends an answer without end; see what answers at its url")
+    return body
+
+
+async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
+    """The next events, however many chunks that takes; None at the end."""
+    async for chunk in chunks:
+        if found := parser.feed(chunk):
+            return found
+    return None
+
+
+def _close(client: httpx.AsyncClient) -> None:
+    from purify_adapters.remote.loop import loop
+
+    asyncio.run_coroutine_threadsafe(client.aclose(), loop())

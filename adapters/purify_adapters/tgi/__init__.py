@@ -1,0 +1,1 @@
+"""Text Generation Inference: a source that asks one."""

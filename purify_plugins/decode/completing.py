@@ -1,0 +1,26 @@
+"""Rows of which only the top was shown, completed before any policy sees them.
+
+A partial row is V + 1 logits wide: minus infinity at the tokens that were not shown, and in the last
+column the logarithm of what these weigh together. That mass is spread over them in proportion to the
+SLM: whatever the server left out, or lied about, the tail is the benign model's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def complete(llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (rows, V + 1) and (rows, V) -> log-weights (rows, V), shown mass (rows,), unseen (rows, V).
+
+    Tokens that the SLM rules out get nothing; if it rules out all that were not shown, their mass is
+    left out. NaN stays NaN, for the loop to refuse.
+    """
+    shown = torch.log_softmax(llm.float(), dim=-1)
+    shown, rest = shown[:, :-1], shown[:, -1:]
+    unseen = torch.isneginf(shown)
+    tail = torch.where(unseen, torch.log_softmax(slm.float(), dim=-1), -torch.inf)
+    total = torch.logsumexp(tail, dim=-1, keepdim=True)
+    spread = torch.where(torch.isneginf(tail), tail, tail - total + rest)
+    return torch.where(unseen, spread, shown), -torch.expm1(rest[:, 0]), unseen

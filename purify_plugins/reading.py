@@ -1,0 +1,86 @@
+"""Prompts -> token ids: a tokenizer, whether the model behind it is here or on a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from purify_plugins.errors import PromptError
+from purify_plugins.types import Chat, Prompt, Vocabulary
+
+
+class Reader:
+    """A transformers tokenizer that reads every kind of prompt; `name` is its model's, for errors."""
+
+    def __init__(self, tokenizer: Any, name: str, vocabulary: Vocabulary) -> None:
+        self.tokenizer, self.name, self.vocabulary = tokenizer, name, vocabulary
+
+    def tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's token ids, a chat rendered with the model's own template. Raises PromptError."""
+        if isinstance(prompt, tuple):
+            return self._known(prompt)
+        if isinstance(prompt, str):
+            return self.tokenised(prompt) if prompt else ()
+        if not prompt.messages:
+            return ()
+        if self.tokenizer.chat_template is None:
+            return self.tokenised(transcript(prompt))
+        return tuple(self._rendered(prompt, tokenize=True))
+
+    def text(self, prompt: Prompt) -> str:
+        """The text that `tokenised` reads as this prompt, for a server that adds the special tokens itself.
+
+        A chat is rendered here; what its template puts first, where the tokenizer would put it again,
+        is left out. Raises PromptError.
+        """
+        if isinstance(prompt, str):
+            return prompt
+        if isinstance(prompt, Chat):
+            if self.tokenizer.chat_template is None:
+                return transcript(prompt) if prompt.messages else ""
+            return self._unopened(str(self._rendered(prompt, tokenize=False)))
+        return self._unopened(self.spelled(self._known(prompt)))
+
+    def spelled(self, tokens: tuple[int, ...]) -> str:
+        """Token ids as text, control tokens by their names."""
+        text: str = self.tokenizer.decode(
+            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def tokenised(self, text: str) -> tuple[int, ...]:
+        """The ids of a text, with the special tokens that the tokenizer adds."""
+        try:
+            return tuple(self.tokenizer(text)["input_ids"])
+        except TypeError as error:  # what the tokenizer says of half a surrogate pair
+            raise PromptError("the prompt is not valid Unicode; replace its lone surrogates") from error
+
+    def _unopened(self, text: str) -> str:
+        first = self.tokenizer.bos_token
+        adds = bool(first) and self.tokenised("a")[:1] == (self.tokenizer.bos_token_id,)
+        return text.removeprefix(first) if adds else text
+
+    def _known(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        if strangers := sorted(set(tokens) - set(range(len(self.vocabulary)))):
+            raise PromptError(f"the prompt holds token {strangers[0]}, which {self.name!r} does not have")
+        return tokens
+
+    def _rendered(self, chat: Chat, tokenize: bool) -> Any:
+        """The chat through the model's own template, in transformers' immutable sandbox."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                [dict(message) for message in chat.messages],
+                tools=[dict(tool) for tool in chat.tools] or None,
+                add_generation_prompt=True,
+                tokenize=tokenize,
+                return_dict=False,
+            )
+        except Exception as error:  # a template is a stranger's program and can raise anything
+            raise PromptError(
+                f"the chat template of {self.name!r} refused these messages: {error}"
+            ) from error
+
+
+def transcript(chat: Chat) -> str:
+    """A plain rendering for a model without a chat template: one speaker a paragraph."""
+    lines = [f"{str(message['role']).capitalize()}: {message['content']}" for message in chat.messages]
+    return "\n\n".join([*lines, "Assistant:"])
