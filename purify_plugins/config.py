@@ -129,10 +129,10 @@ def _rooted(table: Table, folder: Path) -> Table:
 
 
 def _model(value: Any, folder: Path) -> Any:
-    if not isinstance(value, dict) or not isinstance(value.get("model"), str):
+    if not isinstance(value, dict):
         return value
-    beside = folder / value["model"]
-    return {**value, "model": str(beside)} if beside.is_dir() else value
+    named = {key: folder / value[key] for key in ("model", "tokenizer") if isinstance(value.get(key), str)}
+    return {**value, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
 
 
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:

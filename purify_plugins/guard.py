@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 reading: ContextVar[bool] = ContextVar("reading", default=False)
-"""True while a source asks its model for logits; activation refuses untrusted models otherwise."""
+"""True while a source asks its model, or activation has let a trusted one be asked; it refuses all others."""
 
 
 @contextmanager
 def for_fusion() -> Iterator[None]:
-    """Mark what happens inside as a source's own reading."""
+    """Mark what happens inside as expected: a source's own reading, above all."""
     before = reading.set(True)
     try:
         yield

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import httpx
 import pytest
 
 from purify_adapters.activation.children import BOOT
 from purify_plugins.errors import RefusedError
 from purify_plugins.launch import run as launch
 from purify_plugins.pythons import refuse_blind, shebang
-from purify_plugins.testbed import SLM
+from purify_plugins.testbed import LLM, SLM, attacks
 from tests.adapters.canary import CONFIG, PLUGIN
+from tests.fake_tgi import fake_tgi
+from tests.toys import both
 
 ROOT = Path(__file__).parent.parent.parent
 SAID = f"[slm]\nmodel = {json.dumps(str(SLM))}\n"
@@ -397,3 +402,72 @@ def test_a_spawned_child_generates_through_the_purifier(
     )
     assert json.loads(python("app.py").stdout) == [[True, False], [True, False]]
     assert printed(purify_run("app.py")) == [[False, 1], [False, 1]]
+
+
+# The example programs
+
+EXAMPLES = ROOT / "docs" / "examples" / "activation"
+RECITED = attacks().passages[3]
+
+
+def configured(folder: Path) -> None:
+    """The examples' own configuration, with the test bed's models in their places."""
+    text = (EXAMPLES / "purify.toml").read_text("utf-8")
+    text = text.replace("models/small", str(SLM)).replace("models/large", str(LLM))
+    (folder / "purify.toml").write_text(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["chain.py", "rag.py"])
+def test_an_example_recites_and_purified_it_does_not(program: str, tmp_path: Path) -> None:
+    configured(tmp_path)
+    words = (str(EXAMPLES / program), str(LLM), RECITED.prefix)
+    plain, ours = python(*words), purify_run("--config", "purify.toml", *words)
+    assert (plain.returncode, ours.returncode) == (0, 0), plain.stderr + ours.stderr
+    assert RECITED.continuation[:100] in plain.stdout
+    assert ours.stdout.strip()
+    assert RECITED.continuation[:24] not in ours.stdout
+
+
+@pytest.mark.slow
+def test_the_example_service_recites_and_purified_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`purify run uvicorn service:app`, in front of a server with the test bed's LLM."""
+    configured(tmp_path)
+    uvicorn = write("uvicorn", f"#!{sys.executable}\nfrom uvicorn.main import main\nmain()\n")
+    uvicorn.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with fake_tgi(both()[0], top_n=2048) as server:
+        monkeypatch.setenv("TGI", str(server))
+        plain = told_by_service([sys.executable, "uvicorn"])
+        ours = told_by_service(
+            [sys.executable, "-m", "purify_plugins", "run", "--config", "purify.toml", "uvicorn"]
+        )
+    assert RECITED.continuation[:100] in plain
+    assert ours.strip()
+    assert RECITED.continuation[:24] not in ours
+
+
+def told_by_service(uvicorn: Sequence[str]) -> str:
+    """What the service answers, started by a command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*uvicorn, "service:app", "--app-dir", str(EXAMPLES), "--port", str(port), "--log-level", "error"]
+    with subprocess.Popen(words) as service:
+        try:
+            return str(answered(f"http://127.0.0.1:{port}/story")["story"])
+        finally:
+            service.terminate()
+
+
+def answered(url: str) -> Any:
+    """The JSON at a URL, as soon as its server is up."""
+    for _ in range(600):
+        try:
+            return httpx.get(url, params={"beginning": RECITED.prefix}, timeout=100).json()
+        except httpx.ConnectError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} does not answer")

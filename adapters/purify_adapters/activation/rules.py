@@ -45,14 +45,14 @@ class Rules:
 
     def _known(self, entry: str) -> str:
         """An entry of a list, its directory found."""
-        if _is_url(entry):
+        if is_url(entry):
             return _plain(entry)
         beside = self.folder / Path(entry).expanduser()
         return str(beside.resolve()) if beside.is_dir() else entry
 
     def _listed(self, name: str, entries: set[str]) -> bool:
-        if _is_url(name):
-            return any(_below(_plain(name), entry) for entry in entries if _is_url(entry))
+        if is_url(name):
+            return any(_below(_plain(name), entry) for entry in entries if is_url(entry))
         return _canonical(name) in entries
 
 
@@ -62,7 +62,8 @@ def _canonical(name: str) -> str:
     return str(folder.resolve()) if name and folder.is_dir() else name
 
 
-def _is_url(name: str) -> bool:
+def is_url(name: str) -> bool:
+    """Whether a name is a server's."""
     return name.lower().startswith(("http://", "https://"))
 
 

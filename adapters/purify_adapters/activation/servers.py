@@ -9,7 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation.inference import ASKED, Asked
-from purify_plugins.errors import RefusedError
+from purify_adapters.activation.rules import is_url
+from purify_plugins.errors import ConfigError, RefusedError
+from purify_plugins.guard import for_fusion, reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.active import Activation
@@ -21,6 +23,8 @@ SOURCE = "tgi"
 """The source that reads a Text Generation Inference server."""
 ROUTES = re.compile(r"/(v1(/chat/completions|/completions)?|generate(_stream)?)?/?$")
 """What of a URL is not the server's root."""
+WRITING = frozenset(("text-generation", "conversational", "summarization", "translation", "image-to-text"))
+"""huggingface_hub's tasks that are answered with text of a model's own."""
 SILENT = re.compile(r"/(embeddings|models|moderations|files|uploads|audio|images|vector_stores)\b")
 """What one may ask an OpenAI-compatible server without being written to."""
 
@@ -48,19 +52,24 @@ class Servers:
     def client(self, points: Points, module: ModuleType) -> None:
         for name in ASKED:
             points.replace(module.InferenceClient, name, self._blocking)
+        points.replace(module.InferenceClient, "_inner_post", self._refusing(_went_past))
 
     def async_client(self, points: Points, module: ModuleType) -> None:
         for name in ASKED:
             points.replace(module.AsyncInferenceClient, name, self._awaited)
+        points.replace(module.AsyncInferenceClient, "_inner_post", self._refusing(_went_past))
 
     def _blocking(self, original: Any) -> Any:
         @wraps(original)
         def call(client: Any, content: Any, **options: Any) -> Any:
             server = asked_server(client, options)
+            if reading.get():
+                return original(client, content, **options)
             with self.activation.refusals(server):
                 if self.activation.rules.trusts(server):
                     self.activation.count(server, "trusted")
-                    return original(client, content, **options)
+                    with for_fusion():
+                        return original(client, content, **options)
                 asked, purifier = self._asked(original.__name__, server, content, options)
                 if not asked.stream:
                     [completion] = purifier.generate([asked.prompt], asked.sampling(purifier.sampling))
@@ -79,7 +88,8 @@ class Servers:
             with self.activation.refusals(server):
                 if self.activation.rules.trusts(server):
                     self.activation.count(server, "trusted")
-                    return await original(client, content, **options)
+                    with for_fusion():
+                        return await original(client, content, **options)
                 asked, purifier = await to_thread.run_sync(
                     self._asked, original.__name__, server, content, options
                 )
@@ -120,7 +130,7 @@ class Servers:
 
     def _purifier(self, server: str) -> Purifier:
         plugins, llm = self.activation.plugins, self.activation.config.llm
-        if not server.startswith(("http://", "https://")):
+        if not is_url(server):
             raise RefusedError(
                 f"{server!r} is asked through a provider, which shows no probabilities; give the client its "
                 "server's URL, or name it in `trusted`"
@@ -130,7 +140,12 @@ class Servers:
                 f"no plugin offers the source {SOURCE!r}, without which {server!r} cannot be purified; "
                 "install one, or name it in `trusted`"
             )
-        keys = self.activation.keys_of(llm) if llm.get("source") == SOURCE else {}
+        if llm.get("source") != SOURCE:
+            raise ConfigError(
+                f"{server!r} does not tell its tokenizer, without which it cannot be purified; say in [llm]: "
+                f'source = "{SOURCE}", tokenizer = "DIR"'
+            )
+        keys = self.activation.keys_of(llm)
         source = plugins.source({**keys, "source": SOURCE, "url": ROUTES.sub("", server)})
         return self.activation.purifier(source)
 
@@ -169,6 +184,12 @@ class Servers:
                     "purifying gateway in its place, or name it in `trusted`"
                 )
         self.activation.count(server, "trusted")
+
+
+def _went_past(client: Any, request: Any, *_: Any) -> str:
+    """The server of a request that did not come by us; "" for one that did, or that asks for no text."""
+    expected = reading.get() or request.task not in WRITING
+    return "" if expected else asked_server(client, {"model": request.model})
 
 
 def asked_server(client: Any, options: dict[str, Any]) -> str:
