@@ -478,7 +478,9 @@ def test_deactivate_restores_every_attribute(on: Activate) -> None:
     assert purify_plugins.status().active
     model = tampered()
     model.generate(ids(), max_new_tokens=2)
+    assert "_purified_by" in vars(model)
     purify_plugins.deactivate()
+    assert "_purified_by" not in vars(model)
     assert replaced() == before
     assert (sys.meta_path, dict(os.environ)) == (path, environment)
     assert not purify_plugins.status().active

@@ -14,6 +14,7 @@ from inspect import signature
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from purify_adapters.activation import caches, models, servers
 from purify_adapters.activation.children import Children
@@ -76,6 +77,7 @@ class Activation:
         _check_source(self.plugins, self.config.slm)
         self.counts: dict[str, Counts] = {}
         self.lock = RLock()
+        self.keepers: WeakSet[Any] = WeakSet()
         self.points = Points()
         self.children = Children(self.file)
         patches = {**models.patches(self), **servers.patches(self), **caches.patches(self)}
@@ -94,6 +96,8 @@ class Activation:
         self.imports.stop()
         self.points.undo()
         self.children.restore()
+        for model in list(self.keepers):
+            models.forget(model)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -133,6 +133,7 @@ class Models:
                 or kept.activation() is not self.activation
             ):
                 kept = vars(model)[KEPT] = Kept(model, self.activation, self._purifier(model, options))
+                self.activation.keepers.add(model)
         return PurifiedModel.around(model, kept.purifier)
 
     def _purifier(self, model: Any, options: Mapping[str, Any]) -> Purifier:
@@ -152,6 +153,11 @@ class Kept:
 
     def __reduce__(self) -> Any:
         return dict, ()
+
+
+def forget(model: Any) -> None:
+    """Take its purifier from a model."""
+    vars(model).pop(KEPT, None)
 
 
 def name_of(model: Any) -> str:
