@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from purify_hooks.policies import POLICIES
 from purify_plugins import errors, hookspecs
 from purify_plugins.certificate import LIMITS, MEANING
-from purify_plugins.config import Config
+from purify_plugins.config import Activation, Config
 from purify_plugins.eval import questions
 from purify_plugins.plugins import load_plugins
 from purify_plugins.types import Sampling
@@ -105,6 +105,8 @@ def together(*parts: str) -> str:
 
 def toml(value: Any) -> str:
     """A default as purify.toml spells it."""
+    if isinstance(value, Activation):
+        value = value.model_dump(exclude_none=True)
     if dataclasses.is_dataclass(value):
         value = {"name": value.name, **options(type(value))}  # type: ignore[union-attr]  # a policy
     if isinstance(value, Mapping):
@@ -131,7 +133,7 @@ def type_name(annotation: Any) -> str:
     """A type as one would write it; of a choice, the choices."""
     if get_origin(annotation) is Literal:
         return " or ".join(code(toml(choice)) for choice in get_args(annotation))
-    if annotation == dict[str, Any]:
+    if annotation in (dict[str, Any], Activation):
         return "table"
     written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return code(re.sub(r"\b\w+\.", "", written))  # the name, not the module it comes from
@@ -193,12 +195,16 @@ def hook_section(name: str) -> str:
 
 
 def configuration() -> str:
-    return table(["key", "type", "default", "what it says"], map(config_row, Config.model_fields))
+    return table(["key", "type", "default", "what it says"], map(config_row, Config.model_fields.items()))
 
 
-def config_row(name: str) -> list[str]:
-    field = Config.model_fields[name]
-    shown = REQUIRED if field.is_required() else code(toml(field.default))
+def activation() -> str:
+    return table(["key", "type", "default", "what it says"], map(config_row, Activation.model_fields.items()))
+
+
+def config_row(named: tuple[str, Any]) -> list[str]:
+    name, field = named
+    shown = REQUIRED if field.is_required() else unless_none(field.default)
     return [code(name), type_name(field.annotation), shown, field.description or ""]
 
 
@@ -283,6 +289,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "policies": policies,
     "hooks": hook_sections,
     "configuration": configuration,
+    "activation": activation,
     "sources": source_sections,
     "sampling": sampling,
     "errors": error_sections,

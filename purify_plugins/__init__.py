@@ -1,6 +1,8 @@
 """Purify an untrusted language model, token by token, with a small benign one."""
 
-from purify_plugins.certificate import Certificate
+import importlib
+import typing
+
 from purify_plugins.errors import (
     CertificateError,
     ConfigError,
@@ -15,7 +17,6 @@ from purify_plugins.errors import (
     VocabularyError,
 )
 from purify_plugins.hookspecs import hookimpl
-from purify_plugins.purifier import Purifier
 from purify_plugins.types import (
     Chat,
     Chunk,
@@ -32,6 +33,11 @@ from purify_plugins.types import (
     ToolFormat,
     Vocabulary,
 )
+
+if typing.TYPE_CHECKING:
+    from purify_plugins.certificate import Certificate
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.switch import activate, assert_active, deactivate, status
 
 __all__ = [
     "Certificate",
@@ -61,6 +67,25 @@ __all__ = [
     "UnknownNameError",
     "Vocabulary",
     "VocabularyError",
+    "activate",
+    "assert_active",
+    "deactivate",
     "hookimpl",
+    "status",
 ]
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Certificate": "certificate",
+    "Purifier": "purifier",
+    **dict.fromkeys(("activate", "assert_active", "deactivate", "status"), "switch"),
+}
+"""Public name -> its module: `purify run` starts before the application, and has no time for these."""
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     P = TypeVar("P", bound=Purifier)
 
 Table = dict[str, Any]
+
+
+class Activation(BaseModel):
+    """What `purify run` and `activate` go by; names are a model's directory or hub id, or a server's URL."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    untrusted: Annotated[
+        list[str], Field(description='What is purified; `"*"`, the default, is everything not trusted.')
+    ] = ["*"]
+    trusted: Annotated[list[str], Field(description="What writes as it likes, without purification.")] = []
+    tokenizer: Annotated[
+        str | None, Field(description="The tokenizer's directory, for models in memory that name none.")
+    ] = None
+    status: Annotated[
+        str | None, Field(description="A directory in which every process says what it has purified.")
+    ] = None
 
 
 class Config(BaseModel):
@@ -68,6 +85,9 @@ class Config(BaseModel):
         Literal["exact", "default", "fast"],
         Field(description="How closely a model is followed in symbols smaller than its tokens."),
     ] = "default"
+    activation: Annotated[
+        Activation, Field(description="What `purify run` and `activate` go by; the keys are listed below.")
+    ] = Activation()
 
 
 def read_config(path: str | Path | None = None) -> Config:
@@ -76,12 +96,17 @@ def read_config(path: str | Path | None = None) -> Config:
     Raises ConfigError with one sentence of advice.
     """
     file = find_config(path)
+    return check_config(read_table(file), file)
+
+
+def read_table(file: Path) -> Table:
+    """What a configuration file says, its models' directories found. Raises ConfigError."""
     table = _parse(file)
     if file.name == "pyproject.toml":
         table = table.get("tool", {}).get("purify", {})
     if not isinstance(table, dict):
         raise ConfigError(f"{file}: [tool.purify] must be a table")
-    return check_config(_rooted(table, file.parent), file)
+    return _rooted(table, file.parent)
 
 
 def find_config(path: str | Path | None = None) -> Path:
@@ -112,23 +137,28 @@ def _rooted(table: Table, folder: Path) -> Table:
 
 
 def _model(value: Any, folder: Path) -> Any:
-    if not isinstance(value, dict) or not isinstance(value.get("model"), str):
+    if not isinstance(value, dict):
         return value
-    beside = folder / value["model"]
-    return {**value, "model": str(beside)} if beside.is_dir() else value
+    named = {key: folder / value[key] for key in ("model", "tokenizer") if isinstance(value.get(key), str)}
+    return {**value, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
 
 
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
     """The configuration a table describes; raises ConfigError."""
-    for key in table:
-        if key not in Config.model_fields:
-            raise ConfigError(f"{file}: {UnknownNameError('key', key, Config.model_fields)}")
+    _check_keys("key", table, Config, file)
+    _check_keys("activation option", table.get("activation"), Activation, file)
     try:
         config = Config.model_validate(dict(table))
     except ValidationError as error:
         raise ConfigError(f"{file}: {_advice(error)}") from error
     sampling(config.sampling)
     return config
+
+
+def _check_keys(what: str, table: Any, kind: type[BaseModel], file: Path | str) -> None:
+    for key in table if isinstance(table, Mapping) else ():
+        if key not in kind.model_fields:
+            raise ConfigError(f"{file}: {UnknownNameError(what, key, kind.model_fields)}")
 
 
 def _advice(error: ValidationError) -> str:
@@ -139,6 +169,8 @@ def _advice(error: ValidationError) -> str:
 
 def sampling(table: Mapping[str, Any]) -> Sampling:
     """The Sampling a table describes; raises ConfigError for an unknown key or a wrong type."""
+    if not table:
+        return Sampling()  # the adapter below takes longer to build than all else `purify run` does
     known = [field.name for field in fields(Sampling)]
     for key in table:
         if key not in known:
@@ -157,7 +189,7 @@ def _adapter() -> TypeAdapter[Sampling]:
 
 def build(config: Config, kind: type[P]) -> P:
     """The Purifier a configuration describes: its plugins loaded, its models read."""
-    plugins = load_plugins([*config.plugins, *_environment(config)])
+    plugins = plugins_of(config)
     return kind(
         plugins.source(secrets(config.llm)),
         plugins.source(secrets(config.slm)),
@@ -170,6 +202,11 @@ def build(config: Config, kind: type[P]) -> P:
         fidelity=config.fidelity,
         plugins=plugins,
     )
+
+
+def plugins_of(config: Config) -> Plugins:
+    """The plugins a configuration asks for, loaded. Raises PluginError."""
+    return load_plugins([*config.plugins, *_environment(config)])
 
 
 def _environment(config: Config) -> list[str]:

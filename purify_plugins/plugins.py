@@ -73,14 +73,22 @@ class Plugins(pluggy.PluginManager):
 
         Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
         """
+        factory = self.check(hook, name, parameters)
+        try:
+            return factory(**parameters)
+        except TypeError as error:
+            raise ConfigError(f"{OFFERS[hook]} {name!r}: {error}") from error
+
+    def check(self, hook: str, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
+        """The factory `hook` offers as `name`, which takes such parameters; nothing is built.
+
+        Raises UnknownNameError.
+        """
         offers = self.offers(hook)
         if name not in offers:
             raise UnknownNameError(OFFERS[hook], name, offers)
         check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
-        try:
-            return offers[name](**parameters)
-        except TypeError as error:
-            raise ConfigError(f"{OFFERS[hook]} {name!r}: {error}") from error
+        return offers[name]
 
     def source(self, model: Any) -> Any:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping."""

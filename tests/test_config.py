@@ -74,7 +74,7 @@ def observed(table: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("key", sorted({*Config.model_fields} - {"fidelity"}))
+@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity"}))
 def test_every_key_has_an_effect(install: Install, key: str) -> None:
     install("toy-plugin", TOY)
     before = observed(BASE)
@@ -87,6 +87,11 @@ def test_fidelity_has_an_effect_between_two_tokenizers(fidelity: str) -> None:
     models = {"llm": {"model": str(SLM)}, "slm": {"model": str(SLM_1024)}}
     purifier = build(check_config({**models, "fidelity": fidelity}), Purifier)
     assert purifier.slm.identity()["alphabet"] == {"kind": "bytes", "eps": EPS[fidelity]}
+
+
+def test_every_key_is_tried() -> None:
+    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them."""
+    assert {*BASE, "activation"} == set(Config.model_fields)
 
 
 CHANGED: dict[str, Any] = {
@@ -225,7 +230,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("polcy = 3\n", "{file}: unknown key 'polcy'; did you mean 'policy'?"),
         (
             "[tool.purify]\n",
-            "{file}: unknown key 'tool'; there is 'alignment', 'batch_size', ",
+            "{file}: unknown key 'tool'; there is 'activation', 'alignment', ",
         ),
         ("batch_size = 0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be greater than or equal to 1"),
         ("batch_size = 2.0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be a valid integer"),
@@ -243,6 +248,15 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
             "[llm]\n[slm]\n[sampling]\nmax_tokens = 'many'\n",
             "sampling: max_tokens: Input should be a valid integer, unable to",
         ),
+        (
+            "[llm]\n[slm]\n[activation]\ntrustd = []\n",
+            "{file}: unknown activation option 'trustd'; did you mean 'trusted'?",
+        ),
+        (
+            "[llm]\n[slm]\n[activation]\ntrusted = 'all'\n",
+            "{file}: activation.trusted: Input should be a valid list",
+        ),
+        ("activation = 3\n[llm]\n[slm]\n", "{file}: activation: Input should be a valid dictionary"),
         ("[llm\n", "{file}: not valid TOML, "),
         ("[llm]\n[llm]\n", "{file}: not valid TOML, "),
     ],

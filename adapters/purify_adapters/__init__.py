@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib import import_module
+from inspect import Signature, signature
 from typing import Any
 
 from purify_plugins.hookspecs import hookimpl
@@ -26,16 +28,38 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
         "llama_index": _llama_index,
         "transformers": purify,
         "gateway": lambda purifier, **settings: _load("gateway", "gateway")(purifier, **settings),
+        "activation": lambda: import_module("purify_adapters.activation"),
     }
+
+
+class Later:
+    """A factory that is imported when it is called or asked for its arguments: `purify run` is in a hurry."""
+
+    def __init__(self, module: str, kind: str, name: str) -> None:
+        self.module, self.kind, self.name = module, kind, name
+
+    @cached_property
+    def factory(self) -> Callable[..., Any]:
+        return getattr(_load(self.module, self.kind), self.name)  # type: ignore[no-any-return]  # what is named is one
+
+    @property
+    def __signature__(self) -> Signature:
+        return signature(self.factory)
+
+    def __getattribute__(self, name: str) -> Any:
+        return self.factory.__doc__ if name == "__doc__" else super().__getattribute__(name)
+
+    def __call__(self, *args: Any, **keys: Any) -> Any:
+        return self.factory(*args, **keys)
 
 
 @hookimpl
 def purify_sources() -> Mapping[str, Callable[..., Any]]:
-    from purify_adapters.llama_cpp import LlamaCppSource
-    from purify_adapters.openai_compatible import VLLMSource
-    from purify_adapters.tgi.source import TGISource
-
-    return {"tgi": TGISource.load, "vllm": VLLMSource.load, "llama_cpp": LlamaCppSource.load}
+    return {
+        "tgi": Later("tgi.source", "TGISource", "load"),
+        "vllm": Later("openai_compatible", "VLLMSource", "load"),
+        "llama_cpp": Later("llama_cpp", "LlamaCppSource", "load"),
+    }
 
 
 @hookimpl

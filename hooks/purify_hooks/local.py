@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError, SourceError
+from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
 from purify_plugins.reading import Reader
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
@@ -96,7 +97,7 @@ class LocalSource:
 
         if len(sessions) == 1 or not can_cache(self.model):
             return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
-        with torch.inference_mode(), _failures(self.name):
+        with torch.inference_mode(), _failures(self.name), for_fusion():
             return [_fitted(each, len(self.vocabulary)) for each in extend_all(sessions, tokens)]
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
@@ -200,7 +201,7 @@ class LocalSession:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
         import torch
 
-        with torch.inference_mode(), _failures(self.source.name):
+        with torch.inference_mode(), _failures(self.source.name), for_fusion():
             self._note(tokens, visible)
             return _fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from purify_plugins.bench.command import bench
-from purify_plugins.cli import inspecting, serving, showing, writing
+from purify_plugins.cli import inspecting, running, serving, showing, writing
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.eval.command import evaluation, tune
 
@@ -24,6 +24,7 @@ COMMANDS = (
     inspecting.verify,
     bench,
     tune,
+    running.status,
 )
 
 
@@ -51,6 +52,8 @@ app = typer.Typer(
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(evaluation, name="eval")
+
+app.command(context_settings=running.THE_PROGRAM_S, add_help_option=False)(running.run)
 
 
 @app.callback()

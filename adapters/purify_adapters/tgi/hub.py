@@ -11,6 +11,7 @@ from purify_adapters.remote.source import SAMPLE
 from purify_adapters.remote.wire import Refused, Unavailable, Wire
 from purify_adapters.tgi.source import TGISource
 from purify_plugins.errors import SourceError
+from purify_plugins.guard import for_fusion
 
 
 class HubWire(Wire):
@@ -24,9 +25,10 @@ class HubWire(Wire):
         """What `/generate` answers; the client shows no headers."""
         self.counts.requests += 1
         try:
-            answer = await asyncio.to_thread(
-                self.client.text_generation, body["inputs"], **body["parameters"]
-            )
+            with for_fusion():  # activation would purify what this client is asked
+                answer = await asyncio.to_thread(
+                    self.client.text_generation, body["inputs"], **body["parameters"]
+                )
         except Exception as error:  # the client raises httpx's, its own and requests', by its version
             raise _fault(error) from error
         return _plain(answer), {}

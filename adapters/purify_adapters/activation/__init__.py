@@ -1,0 +1,63 @@
+"""Switch purification on and off for a whole program: this process, and the Pythons it starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from purify_adapters.activation.active import Activation, Counts, Status
+from purify_plugins.config import find_config
+from purify_plugins.errors import ConfigError, RefusedError
+
+__all__ = ["Counts", "Status", "activate", "assert_active", "deactivate", "published", "status"]
+
+_active: Activation | None = None
+
+
+def activate(config: str | Path | None = None) -> Status:
+    """Purify every generation of this process and its children from now on.
+
+    Doing so twice is harmless. Raises ConfigError, PluginError; then nothing has changed.
+    """
+    global _active
+    file = find_config(config).absolute()
+    if _active is None:
+        _refuse_blind()
+        starting = Activation(file)
+        starting.start()
+        _active = starting
+    elif _active.file != file:
+        raise ConfigError(f"{_active.file} is active already; deactivate before you activate {file}")
+    return _active.status()
+
+
+def deactivate() -> None:
+    """Put back every attribute that was replaced; the environment too."""
+    global _active
+    if _active is not None:
+        _active.stop()
+        _active = None
+
+
+def status() -> Status:
+    """What is active in this process."""
+    return Status() if _active is None else _active.status()
+
+
+def published(config: str | Path | None = None) -> tuple[Status, list[dict[str, Any]]]:
+    """What `activate(config)` would make of this process, and what running ones say of themselves."""
+    would_be = Activation(find_config(config).absolute())
+    return would_be.status(), would_be.published()
+
+
+def assert_active() -> None:
+    """Raise RefusedError unless purification is switched on."""
+    if _active is None:
+        raise RefusedError("purification is not active; start the program with `purify run`")
+
+
+def _refuse_blind() -> None:
+    """A Python that ignores its environment hands that on to children, which would write unpurified."""
+    if sys.flags.ignore_environment or sys.flags.no_site:
+        raise ConfigError("this Python ignores PYTHONPATH (-I, -E or -S); start it without")

@@ -1,0 +1,214 @@
+"""What is active in this process: the configuration, the points, the purifiers and the counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from purify_adapters.activation import caches, models, servers
+from purify_adapters.activation.children import Children
+from purify_adapters.activation.points import AfterImport, Points
+from purify_adapters.activation.rules import Rules
+from purify_plugins.config import check_config, plugins_of, read_table, sampling, secrets
+from purify_plugins.errors import ConfigError, PurifyError
+
+if TYPE_CHECKING:
+    from purify_plugins.config import Config
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import LogitSource
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many calls were answered, and how."""
+
+    purified: int = 0
+    refused: int = 0
+    trusted: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is switched on in one process.
+
+    `patched` are the attributes replaced, `waiting` the modules that will be patched when they are
+    imported, `models` the calls of each model or server, by name. `fingerprint` tells one configuration
+    from another.
+    """
+
+    active: bool = False
+    config: str = ""
+    policy: str = ""
+    fingerprint: str = ""
+    patched: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    models: Mapping[str, Counts] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Counts:
+        """All models together."""
+        counts = self.models.values()
+        return Counts(
+            *(sum(getattr(each, name) for each in counts) for name in ("purified", "refused", "trusted"))
+        )
+
+
+class Activation:
+    """Purification, switched on by `start` and off by `stop`. Raises ConfigError, PluginError."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file.absolute()
+        self.config = _read(self.file)
+        rules = self.config.activation
+        self.rules = Rules(rules.trusted, rules.untrusted, self.file.parent)
+        self.plugins = plugins_of(self.config)
+        self.policy = self.plugins.policy(self.config.policy)
+        _check_source(self.plugins, self.config.slm)
+        self.counts: dict[str, Counts] = {}
+        self.lock = RLock()
+        self.keepers: WeakSet[Any] = WeakSet()
+        self.points = Points()
+        self.children = Children(self.file)
+        patches = {**models.patches(self), **servers.patches(self), **caches.patches(self)}
+        self.imports = AfterImport(self.points, {**patches, **self.children.patches})
+
+    def start(self) -> None:
+        """Raises PluginError, with nothing changed, when a library here is one we do not know."""
+        try:
+            self.children.cover()
+            self.imports.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        self.imports.stop()
+        self.points.undo()
+        self.children.restore()
+        for model in list(self.keepers):
+            models.forget(model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration and our version: what tells one purification from another."""
+        from purify_plugins import __version__
+
+        said = self.config.model_dump(mode="json", exclude={"activation"})
+        text = json.dumps([__version__, said], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def slm(self) -> LogitSource:
+        """The benign model, loaded once, when the first answer wants it."""
+        return self.plugins.source(self.keys_of(self.config.slm))  # type: ignore[no-any-return]  # as its factory's contract says
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The configured tokenizer's directory, found from the file."""
+        named = self.config.activation.tokenizer
+        return str(self.file.parent / Path(named).expanduser()) if named else None
+
+    def keys_of(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """A model's table with its secrets read."""
+        return secrets(dict(table))
+
+    def purifier(self, llm: LogitSource) -> Purifier:
+        """The file's SLM, policy and options around an LLM. Raises VocabularyError, ModelError."""
+        from purify_plugins.purifier import Purifier
+
+        with self.lock:
+            return Purifier(
+                llm,
+                self.slm,
+                self.policy,
+                sampling=sampling(self.config.sampling),
+                on_llm_failure=self.config.on_llm_failure,
+                batch_size=self.config.batch_size,
+                walk=self.config.walk,
+                plugins=self.plugins,
+            )
+
+    def count(self, name: str, how: str) -> None:
+        """Note one call of `name` that was "purified", "refused" or "trusted"."""
+        with self.lock:
+            so_far = asdict(self.counts.get(name, Counts()))
+            self.counts[name] = Counts(**{**so_far, how: so_far[how] + 1})
+            self.publish()
+
+    @contextmanager
+    def refusals(self, name: str) -> Iterator[None]:
+        """Note a call of `name` that ends with an error of ours as refused."""
+        try:
+            yield
+        except PurifyError:
+            self.count(name, "refused")
+            raise
+
+    def publish(self) -> None:
+        """Write this process's status where `[activation] status` wants it."""
+        from purify_plugins.files import write_whole
+
+        if not self.config.activation.status:
+            return
+        folder = self.file.parent / self.config.activation.status
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"pid": os.getpid(), "argv": sys.argv, **asdict(self.status())}
+        write_whole(folder / f"{os.getpid()}.json", json.dumps(told))
+
+    def published(self) -> list[dict[str, Any]]:
+        """What every process with this configuration has written of itself."""
+        folder = self.file.parent / (self.config.activation.status or "")
+        if not self.config.activation.status or not folder.is_dir():
+            return []
+        told = (json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("[0-9]*.json")))
+        return [{**each, "running": _runs(each["pid"])} for each in told]
+
+    def status(self) -> Status:
+        return Status(
+            True,
+            str(self.file),
+            self.plugins.name_of(self.policy),
+            self.fingerprint,
+            tuple(self.points.names),
+            tuple(self.imports.waiting),
+            dict(self.counts),
+        )
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _read(file: Path) -> Config:
+    """The configuration, which may leave `[llm]` out: the LLM is the one the program has."""
+    return check_config({"llm": {}, **read_table(file)}, file)
+
+
+def _check_source(plugins: Any, table: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an SLM that cannot be, as far as one sees without loading it."""
+    keys = secrets(dict(table))
+    factory = plugins.check("purify_sources", str(keys.pop("source", "local")), keys)
+    try:
+        signature(factory).bind(**keys)
+    except TypeError as error:
+        raise ConfigError(f"[slm]: {error}; name the benign model") from error
+    model = str(keys.get("model", ""))
+    if (Path(model).is_absolute() or model.startswith((".", "~"))) and not Path(model).expanduser().is_dir():
+        raise ConfigError(f"[slm]: there is no model directory {model!r}; correct `model`")

@@ -1,0 +1,44 @@
+"""Read by every Python child of a purified program before the program itself: activate, or end the process.
+
+Only the standard library is imported before we know that the rest is there. An exception here would
+be printed and the program run all the same, so the process ends instead.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+
+def _switch_on() -> None:
+    try:
+        from purify_adapters.activation import activate
+
+        activate()
+    except BaseException as error:  # whatever it is, the program must not run without purification
+        sys.stderr.write(f"error: {_sentence(error)}\n")
+        sys.stderr.flush()
+        os._exit(78)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, ImportError):
+        return f"{sys.executable} cannot be purified: {error}; install purify-plugins for it"
+    return " ".join(str(error).split()) or repr(error)
+
+
+def _next() -> None:
+    """The `sitecustomize` that this one stands before, if there is one."""
+    here = os.path.realpath(os.path.dirname(__file__))
+    sys.path[:] = [folder for folder in sys.path if os.path.realpath(folder) != here]
+    this = sys.modules.pop("sitecustomize")
+    try:
+        import_module("sitecustomize")
+    except ImportError as error:
+        if error.name != "sitecustomize":
+            raise
+    finally:
+        sys.modules.setdefault("sitecustomize", this)
+
+
+_switch_on()
+_next()

@@ -1,0 +1,212 @@
+"""huggingface_hub's requests in our terms, and our answers in its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.types import Chat, Grammar, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Chunk, Completion, Token
+
+DRAWN = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty", "seed")
+REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
+
+
+class Asked:
+    """One request: `prompt`, what it wants of the draws, and whether it wants a stream.
+
+    What a request leaves open is the configuration's. Raises ConfigError for what purification has not.
+    """
+
+    method: str
+    taken: Sequence[str]
+    prompt: Prompt
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = {name: value for name, value in options.items() if value not in (None, False, [])}
+        for name, value in self.options.items():
+            if name not in (*DRAWN, *self.taken):
+                raise ConfigError(
+                    f"a purified {self.method} does not do {name}={value!r}; it does "
+                    f"{', '.join(sorted((*DRAWN, *self.taken)))}"
+                )
+        self.stream = bool(self.options.get("stream"))
+
+    def sampling(self, base: Sampling) -> Sampling:
+        """The configuration's sampling, with what the request says in its place."""
+        said = {name: self.options[name] for name in DRAWN if name in self.options}
+        return replace(base, **{**said, **self._own()})
+
+    def _own(self) -> dict[str, Any]:
+        """Fields of Sampling that this request has other names for."""
+        raise NotImplementedError
+
+    def answer(self, completion: Completion) -> Any:
+        """What a call returns."""
+        raise NotImplementedError
+
+    def pieces(self, chunk: Chunk) -> Iterator[Any]:
+        """What a stream yields of one chunk."""
+        raise NotImplementedError
+
+
+class Text(Asked):
+    """`text_generation`."""
+
+    method = "text_generation"
+    taken = (
+        *("stream", "details", "do_sample", "max_new_tokens", "stop", "stop_sequences", "return_full_text"),
+        "grammar",
+    )
+
+    def __init__(self, prompt: str, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self.prompt: str = prompt
+        self.greedy = options.get("do_sample") is False
+        self.so_far = ""
+
+    def _own(self) -> dict[str, Any]:
+        asked = self.options
+        own: dict[str, Any] = {"temperature": 0.0} if self.greedy else {}
+        if "max_new_tokens" in asked:
+            own["max_tokens"] = asked["max_new_tokens"]
+        if stop := asked.get("stop") or asked.get("stop_sequences"):
+            own["stop"] = tuple(stop)
+        if "grammar" in asked:
+            own["grammar"] = _grammar(_plain(asked["grammar"]))
+        return own
+
+    def answer(self, completion: Completion) -> Any:
+        from huggingface_hub import TextGenerationOutput
+
+        before = self.prompt if "return_full_text" in self.options else ""
+        if "details" not in self.options:
+            return before + completion.text
+        tokens = [_token(token, "") for token in completion.steps]
+        details = {**_details(completion), "prefill": [], "tokens": tokens}
+        return TextGenerationOutput.parse_obj_as_instance(
+            {"generated_text": before + completion.text, "details": details}
+        )
+
+    def pieces(self, chunk: Chunk) -> Iterator[Any]:
+        self.so_far += chunk.text
+        if "details" in self.options:
+            yield self._detailed(chunk)
+        elif chunk.text:
+            yield chunk.text
+
+    def _detailed(self, chunk: Chunk) -> Any:
+        from huggingface_hub import TextGenerationStreamOutput
+
+        token = _token(chunk.steps[-1], chunk.text) if chunk.steps else _no_token(chunk.text)
+        ending = chunk.completion and {
+            "generated_text": self.so_far,
+            "details": {**_details(chunk.completion), "input_length": 0},
+        }
+        return TextGenerationStreamOutput.parse_obj_as_instance(
+            {"index": 0, "token": token, **(ending or {})}
+        )
+
+
+class Talk(Asked):
+    """`chat_completion`."""
+
+    method = "chat_completion"
+    taken = ("stream", "stream_options", "max_tokens", "stop", "response_format")
+
+    def __init__(self, messages: Sequence[Any], options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self.prompt = Chat(tuple(_plain(message) for message in messages))
+
+    def _own(self) -> dict[str, Any]:
+        asked = self.options
+        own: dict[str, Any] = {"max_tokens": asked["max_tokens"]} if "max_tokens" in asked else {}
+        if "stop" in asked:
+            own["stop"] = tuple(asked["stop"])
+        if "response_format" in asked:
+            own["grammar"] = _grammar(_plain(asked["response_format"]))
+        return own
+
+    def answer(self, completion: Completion) -> Any:
+        from huggingface_hub import ChatCompletionOutput
+
+        message = {"role": "assistant", "content": completion.text}
+        choice = {"index": 0, "message": message, "finish_reason": _chat_reason(completion)}
+        return ChatCompletionOutput.parse_obj_as_instance(
+            {**_head(), "choices": [choice], "usage": _usage(completion)}
+        )
+
+    def pieces(self, chunk: Chunk) -> Iterator[Any]:
+        from huggingface_hub import ChatCompletionStreamOutput
+
+        ended = chunk.completion and _chat_reason(chunk.completion)
+        choice = {"index": 0, "delta": {"role": "assistant", "content": chunk.text}, "finish_reason": ended}
+        usage = _usage(chunk.completion) if chunk.completion and "stream_options" in self.options else None
+        yield ChatCompletionStreamOutput.parse_obj_as_instance(
+            {**_head(), "choices": [choice], "usage": usage}
+        )
+
+
+ASKED: Mapping[str, Callable[[Any, Mapping[str, Any]], Asked]] = {
+    "text_generation": Text,
+    "chat_completion": Talk,
+}
+"""A client's method -> what it asks for."""
+
+
+def _plain(thing: Any) -> dict[str, Any]:
+    """A mapping, or one of huggingface_hub's dataclasses, as a dictionary."""
+    return {key: value for key, value in dict(thing).items() if value is not None}
+
+
+def _grammar(asked: Mapping[str, Any]) -> Grammar:
+    """The grammar that TGI's `grammar` or `response_format` describes; raises ConfigError."""
+    match asked:
+        case {"type": "regex", "value": str(text)}:
+            return Grammar("regex", text)
+        case {
+            "type": "json" | "json_object" | "json_schema",
+            "value": {"schema": dict(schema)} | dict(schema),
+        }:
+            return Grammar.json_schema(schema)
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return Grammar.json_schema(schema)
+        case {"type": "json_object"}:
+            return Grammar.json_schema({"type": "object"})
+    raise ConfigError(f"a grammar of type {asked.get('type')!r} is not known; use 'json' or 'regex'")
+
+
+def _token(token: Token, text: str) -> dict[str, Any]:
+    return {"id": token.id, "logprob": token.fused, "special": False, "text": text}
+
+
+def _no_token(text: str) -> dict[str, Any]:
+    """The text that was held back, in case a stop string began with it."""
+    return {"id": 0, "logprob": 0.0, "special": not text, "text": text}
+
+
+def _details(completion: Completion) -> dict[str, Any]:
+    return {"finish_reason": REASONS[completion.finish_reason], "generated_tokens": len(completion.tokens)}
+
+
+def _chat_reason(completion: Completion) -> str:
+    return "length" if completion.finish_reason == "length" else "stop"
+
+
+def _head() -> dict[str, Any]:
+    return {
+        "id": "",
+        "created": int(time.time()),
+        "model": "purified",
+        "system_fingerprint": "purify-plugins",
+    }
+
+
+def _usage(completion: Completion) -> dict[str, int]:
+    written = len(completion.tokens)
+    return {"prompt_tokens": 0, "completion_tokens": written, "total_tokens": written}

@@ -1,0 +1,207 @@
+"""transformers: every untrusted model's `generate` is the purifier's; what goes past it is refused."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from functools import wraps
+from inspect import BoundArguments, signature
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import ConfigError, RefusedError
+from purify_plugins.guard import reading
+
+if TYPE_CHECKING:
+    from purify_adapters.activation.active import Activation
+    from purify_adapters.activation.points import Patch, Points
+    from purify_plugins.purifier import Purifier
+
+CONTINUOUS = ("generate_batch", "init_continuous_batching")
+OWN = "custom_generate/generate.py"
+"""Where a repository keeps a `generate` of its own."""
+
+
+def patches(activation: Activation) -> dict[str, Patch]:
+    """Module -> what is replaced in it."""
+    models = Models(activation)
+    return {"transformers.generation.utils": models.generation, "transformers.modeling_utils": models.calls}
+
+
+class Models:
+    """The points inside transformers. Class attributes: objects built before are covered too."""
+
+    def __init__(self, activation: Activation) -> None:
+        self.activation = activation
+
+    def generation(self, points: Points, module: ModuleType) -> None:
+        mixin: Any = module.GenerationMixin
+        points.replace(mixin, "generate", self._generate)
+        points.replace(mixin, "load_custom_generate", lambda original: self._load_custom(original, module))
+        for kind in mixin.__mro__:
+            for name in CONTINUOUS:
+                if name in vars(kind):
+                    points.replace(kind, name, self._refused)
+
+    def calls(self, points: Points, module: ModuleType) -> None:
+        from torch.nn import Module
+
+        points.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
+
+    def _generate(self, original: Any) -> Any:
+        from purify_adapters.transformers.streaming import failing_visibly
+
+        taken = signature(original)
+
+        @wraps(original)
+        def generate(model: Any, *args: Any, **kwargs: Any) -> Any:
+            name = name_of(model)
+            options = _by_name(taken.bind(model, *args, **kwargs))
+            with self.activation.refusals(name):
+                with failing_visibly(options.get("streamer")):
+                    trusted = self.activation.rules.trusts(name)
+                    purified = None if trusted else self._purified(model, options)
+                if purified is None:
+                    self.activation.count(name, "trusted")
+                    return original(model, *args, **kwargs)
+                answer = purified.generate(**options)
+            self.activation.count(name, "purified")
+            return answer
+
+        return generate
+
+    def _load_custom(self, original: Any, module: ModuleType) -> Any:
+        @wraps(original)
+        def load_custom_generate(model: Any, repository: Any = None, *args: Any, **kwargs: Any) -> Any:
+            name = str(repository)
+            with self.activation.refusals(name):
+                has_own = module.has_file(repository, OWN, **kwargs)
+                if has_own and not self.activation.rules.trusts(name):
+                    raise RefusedError(
+                        f"{name!r} brings a generate of its own ({OWN}); refused, load it without"
+                    )
+            return original(model, repository, *args, **kwargs)
+
+        return load_custom_generate
+
+    def _refused(self, original: Any) -> Any:
+        """A way of generating that never comes by `generate`."""
+
+        @wraps(original)
+        def refused(model: Any, *args: Any, **kwargs: Any) -> Any:
+            name = name_of(model)
+            with self.activation.refusals(name):
+                if not self.activation.rules.trusts(name):
+                    raise RefusedError(f"{original.__name__} of {name!r} cannot be purified; call generate")
+            self.activation.count(name, "trusted")
+            return original(model, *args, **kwargs)
+
+        return refused
+
+    def _call(self, original: Any) -> Any:
+        """The model itself, called for its logits: by a source of ours, or by a loop that goes past us."""
+        from transformers.generation.utils import GenerationMixin
+
+        @wraps(original)
+        def __call__(model: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(model, GenerationMixin) and not reading.get():
+                self._check_call(model)
+            return original(model, *args, **kwargs)
+
+        return __call__
+
+    def _check_call(self, model: Any) -> None:
+        name = name_of(model)
+        if self.activation.rules.trusts(name):
+            return
+        with self.activation.refusals(name):
+            _refuse_overrides(model)
+            raise RefusedError(
+                f"{name!r} was called for its logits, which are not purified; call its generate, or trust it"
+            )
+
+    def _purified(self, model: Any, options: Mapping[str, Any]) -> Any:
+        """The drop-in for a live model; its purifier is kept on the model, to be freed with it."""
+        from purify_adapters.transformers.model import PurifiedModel
+
+        _refuse_overrides(model)
+        with self.activation.lock:
+            kept = vars(model).get(KEPT)
+            if (
+                not isinstance(kept, Kept)
+                or kept.model() is not model
+                or kept.activation() is not self.activation
+            ):
+                kept = vars(model)[KEPT] = Kept(model, self.activation, self._purifier(model, options))
+                self.activation.keepers.add(model)
+        return PurifiedModel.around(model, kept.purifier)
+
+    def _purifier(self, model: Any, options: Mapping[str, Any]) -> Purifier:
+        tokenizer = _tokenizer(name_of(model), options, self.activation.tokenizer)
+        keys = {"model": model, "tokenizer": tokenizer, "name": name_of(model)}
+        return self.activation.purifier(self.activation.plugins.make("purify_sources", "loaded", keys))
+
+
+KEPT = "_purified_by"
+
+
+class Kept:
+    """A live model's purifier. Copies and pickles of the model do without it."""
+
+    def __init__(self, model: Any, activation: Activation, purifier: Purifier) -> None:
+        self.model, self.activation, self.purifier = weakref.ref(model), weakref.ref(activation), purifier
+
+    def __reduce__(self) -> Any:
+        return dict, ()
+
+
+def forget(model: Any) -> None:
+    """Take its purifier from a model."""
+    vars(model).pop(KEPT, None)
+
+
+def name_of(model: Any) -> str:
+    """The directory or hub id a model was loaded from; of one built otherwise, its class."""
+    return str(getattr(model, "name_or_path", "") or type(model).__name__)
+
+
+def _refuse_overrides(model: Any) -> None:
+    """Raise RefusedError for a model whose `generate` is not transformers' own."""
+    from transformers.generation.utils import GenerationMixin
+
+    if "generate" in vars(model):
+        raise RefusedError(
+            f"{name_of(model)!r} has a generate of its own (custom_generate), which cannot be purified; "
+            "load it without"
+        )
+    if getattr(type(model), "generate", None) is not GenerationMixin.generate:
+        raise RefusedError(
+            f"{type(model).__name__} overrides generate, which cannot be purified; trust it, or use a plain "
+            "causal language model"
+        )
+
+
+def _by_name(given: BoundArguments) -> dict[str, Any]:
+    """A call's arguments, without the model itself."""
+    named = dict(list(given.arguments.items())[1:])
+    return {**named.pop("kwargs", {}), **named}
+
+
+def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) -> Any:
+    """The tokenizer beside the model, else one the call brings, else the configured one."""
+    from transformers import AutoTokenizer
+
+    def read(folder: str) -> Any:
+        try:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        except Exception:  # whatever transformers raises: there is no tokenizer there
+            return None
+
+    beside = read(name) or options.get("tokenizer") or getattr(options.get("streamer"), "tokenizer", None)
+    found = beside or (read(configured) if configured else None)
+    if found is None:
+        raise ConfigError(
+            f"{name!r} has no tokenizer that purify can find; name its directory in [activation]: "
+            'tokenizer = "DIR"'
+        )
+    return found

@@ -1,0 +1,108 @@
+"""Interception points: attributes replaced, put back exactly, and modules that are patched when they come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from purify_plugins.errors import PluginError
+
+MISSING: Any = object()
+"""Stands for an attribute that was not there before."""
+Patch = Callable[["Points", ModuleType], None]
+
+
+class Points:
+    """What has been replaced, in order; `undo` puts it back."""
+
+    def __init__(self) -> None:
+        self.replaced: list[tuple[Any, str, Any, Any]] = []
+
+    def replace(self, owner: Any, name: str, around: Callable[[Any], Any], inherited: Any = MISSING) -> None:
+        """Put `around(original)` in the place of `owner.name`.
+
+        `inherited` is the original where `owner` itself has none. Raises PluginError when there is no
+        such attribute: then this version of the library is one we do not know.
+        """
+        before = vars(owner).get(name, MISSING)
+        original = inherited if before is MISSING else before
+        if original is MISSING:
+            where = f"{getattr(owner, '__module__', '')}.{owner.__name__}.{name}".lstrip(".")
+            raise PluginError(
+                f"this version has no {where}, so it cannot be purified; use a version that has"
+            )
+        after = around(original)
+        setattr(owner, name, after)
+        self.replaced.append((owner, name, before, after))
+
+    def undo(self) -> None:
+        """Put back what was there, the last first; what somebody else has replaced since is theirs."""
+        while self.replaced:
+            owner, name, before, after = self.replaced.pop()
+            if vars(owner).get(name, MISSING) is not after:
+                continue
+            if before is MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{_where(owner)}.{name}" for owner, name, _, _ in self.replaced]
+
+
+def _where(owner: Any) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else str(owner.__name__)
+
+
+class AfterImport(MetaPathFinder):
+    """Patches modules: those that are here at once, the others as soon as they are imported."""
+
+    def __init__(self, points: Points, patches: dict[str, Patch]) -> None:
+        self.points, self.waiting = points, dict(patches)
+
+    def start(self) -> None:
+        sys.meta_path.insert(0, self)
+        for name in [name for name in self.waiting if name in sys.modules]:
+            self.patch(sys.modules[name])
+
+    def stop(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def patch(self, module: ModuleType) -> None:
+        if patch := self.waiting.pop(module.__name__, None):
+            patch(self.points, module)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name not in self.waiting:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Patching(spec.loader, self)
+        return spec
+
+
+class _Patching(Loader):
+    """A module's own loader, and then the patch; the module never learns of it."""
+
+    def __init__(self, loader: Any, finder: AfterImport) -> None:
+        self.loader, self.finder = loader, finder
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)  # type: ignore[no-any-return]  # a loader's own
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        self.finder.patch(module)

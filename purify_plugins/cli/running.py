@@ -1,0 +1,47 @@
+"""`purify run` and `purify status`: an application with purification on, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from purify_plugins.cli.options import AsJson, ConfigFile
+
+THE_PROGRAM_S = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+"""Every word after `run` is read by `purify_plugins.launch`, or by the program itself."""
+
+
+def run(context: typer.Context) -> None:
+    """Run a program with purification on: [--config FILE] (SCRIPT | -m MODULE | COMMAND) [ARGUMENT]..."""
+    from purify_plugins.launch import run as launch
+
+    raise typer.Exit(launch(context.args))
+
+
+def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Say what `purify run` would switch on here, and what running processes have purified."""
+    from purify_plugins.switch import adapter
+
+    would_be, processes = adapter().published(config)
+    if as_json:
+        typer.echo(json.dumps({"here": asdict(would_be), "processes": processes}))
+        return
+    typer.echo(f"configuration  {would_be.config}")
+    typer.echo(f"policy         {would_be.policy}")
+    typer.echo(f"fingerprint    {would_be.fingerprint}")
+    typer.echo(f"watches        {', '.join(would_be.waiting)}")
+    for process in processes:
+        typer.echo("\n" + "\n".join(_told(process)))
+
+
+def _told(process: Mapping[str, Any]) -> list[str]:
+    """What one process says of itself, a line each."""
+    how = "running" if process["running"] else "ended"
+    lines = [f"process {process['pid']} ({how}): {' '.join(process['argv'])}"]
+    for name, counts in process["models"].items():
+        lines.append(f"  {name}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    return lines
