@@ -43,6 +43,8 @@ BASE: dict[str, Any] = {
     "on_llm_failure": "slm",
     "batch_size": 2,
     "walk": "speculative",
+    "alignment": "auto",
+    "fidelity": "default",
 }
 OTHER: dict[str, Any] = {
     "plugins": [],
