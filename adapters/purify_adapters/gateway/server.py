@@ -19,7 +19,7 @@ GRACE = 5.0
 """Seconds between the error events that end a drain and the end of the connections."""
 
 
-class Prompt(H11Protocol):
+class Impatient(H11Protocol):
     """HTTP/1.1 that hangs up on a client whose request line and headers do not arrive in time."""
 
     patience = 15.0
@@ -64,7 +64,7 @@ class Server(uvicorn.Server):
 def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
     """uvicorn's settings: one parser, the strict one, and limits before it parses."""
     settings = gateway.settings
-    protocol = type("Prompt", (Prompt,), {"patience": settings.patience})
+    protocol = type("Impatient", (Impatient,), {"patience": settings.patience})
     return uvicorn.Config(
         gateway,
         http=protocol,

@@ -95,7 +95,8 @@ class Work:
 
     def _end(self) -> None:
         for turn in self._turns:
-            turn.reschedule(0)
+            if not turn.expired():
+                turn.reschedule(0)
 
     def close(self) -> None:
         """Free the threads; what runs in them ends with its step."""
