@@ -85,10 +85,10 @@ def test_every_key_has_an_effect(install: Install, key: str) -> None:
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "default", "fast"])
-def test_fidelity_has_an_effect_between_two_tokenizers(fidelity: str) -> None:
+def test_fidelity_has_an_effect_between_two_tokenizers(fidelity: Any) -> None:
     models = {"llm": {"model": str(SLM)}, "slm": {"model": str(SLM_1024)}}
     purifier = build(check_config({**models, "fidelity": fidelity}), Purifier)
-    assert purifier.slm.identity()["alphabet"] == {"kind": "bytes", "eps": EPS[fidelity]}
+    assert purifier.slm.identity()["alphabet"]["eps"] == EPS[fidelity]
 
 
 def test_every_key_is_tried() -> None:
