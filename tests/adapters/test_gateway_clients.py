@@ -103,7 +103,7 @@ assert stopped.details.finish_reason.value in ("stop_sequence", "length")
 assert stopped.generated_text.endswith(whole.generated_text[3])
 chat = client.chat([{"role": "user", "content": "hello"}], max_tokens=8, seed=1)
 assert chat.choices[0].finish_reason == "length"
-assert chat.usage.completion_tokens == 8
+assert chat.usage["completion_tokens"] == 8
 for wrong in ({"watermark": True}, {"best_of": 2, "do_sample": True}):
     try:
         client.generate("hello", **wrong)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -73,7 +74,7 @@ def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         log_config=None,
-        timeout_keep_alive=5,
+        timeout_keep_alive=ceil(settings.patience),  # longer than clients keep one: who closes first, errs
         timeout_graceful_shutdown=round(settings.drain + GRACE),
         h11_max_incomplete_event_size=settings.max_header,
         backlog=2048,
