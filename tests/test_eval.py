@@ -48,7 +48,7 @@ from purify_plugins.eval.questions import (
     read_questions,
     words,
 )
-from purify_plugins.eval.report import Report
+from purify_plugins.eval.report import REGION, Report
 from purify_plugins.eval.run import Models, Plan, Result, run, suites
 from purify_plugins.eval.statistics import Estimate, Metric, Sample, estimate, wilson
 from purify_plugins.eval.suites import Settings
@@ -581,6 +581,23 @@ def test_the_documentation_s_section_can_be_written_again(
         report.document(tmp_path)
 
 
+def test_the_documentation_is_not_stale_in_shape(finished: tuple[Report, Path]) -> None:
+    """Its tables have the columns we would write, and a row for every policy there is."""
+    report, _ = finished
+    region = REGION.search((ROOT / "docs" / "evaluation.md").read_text("utf-8"))
+    assert region is not None
+    blocks, _ = report.section()
+    heads = [
+        line for block in blocks for line in block.splitlines() if re.match(r"\| (system|policy) \|", line)
+    ]
+    assert len(heads) == 4
+    for head in heads:
+        assert head in region[0], "write the tables again: purify eval --write docs"
+    for system in lineup(load_plugins([])):
+        assert re.search(rf"^\| {system.label} \|", region[0], re.MULTILINE), f"{system.label} has no row"
+    assert all(f"evaluation-{name}.svg" in region[0] for name in ("recitation", "backdoor", "personal-data"))
+
+
 def test_models_of_one_s_own_need_attacks_of_one_s_own() -> None:
     for arguments, advice_given in [
         (["--llm", "x"], "both --llm and --slm"),
@@ -635,6 +652,42 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     told: dict[str, Any] = json.loads(done.stdout)
     assert list(told) == ["llm", "slm", "windowed"]
     assert (tmp_path / "report.html").exists()
+
+
+ORPHAN = """
+import os, time
+from purify_plugins.eval.workers import hired
+if __name__ == "__main__":
+    with hired(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """Workers of a killed run once stayed, each with both models in memory."""
+    (tmp_path / "parent.py").write_text(ORPHAN, "utf-8")
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while _runs(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _whole(line: str) -> bool:

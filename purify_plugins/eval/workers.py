@@ -7,7 +7,8 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 MOST = 4
 """Processes at most; each reads both models."""
@@ -25,10 +26,18 @@ def hired(count: int = 0) -> Iterator[ProcessPoolExecutor]:
 
 
 def _prepare() -> None:
-    """One thread a process; Ctrl-C is the parent's to handle."""
+    """One thread a process; Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed."""
     import torch
     from transformers.utils import logging
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_leave_with_parent, daemon=True).start()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
