@@ -337,7 +337,7 @@ def test_a_configuration_file_describes_it(tmp_path: Path) -> None:
     models = f"[llm]\nmodel = {str(LARGE)!r}\n[slm]\nmodel = {str(SMALL)!r}\n"
     file.write_text(f"{models}[sampling]\nmax_tokens = 4\nseed = 0\n")
     llm = PurifiedLLM.from_config(file)
-    [expected] = real().generate("The king", Sampling(max_tokens=4, seed=0))
+    [expected] = real("balanced").generate("The king", Sampling(max_tokens=4, seed=0))
     assert llm.complete("The king").text == expected.text
     with pytest.raises(ConfigError):
         PurifiedLLM.from_config(tmp_path / "none.toml")
