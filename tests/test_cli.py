@@ -149,7 +149,7 @@ def test_explaining_changes_no_word_and_ends_with_a_legend() -> None:
     explained = purify("generate", "The king", *PAIR, *SHORT, "--explain").stdout
     assert explained.startswith(plain)
     assert "what the SLM did to each token" in explained
-    assert "guarantee: window" in explained
+    assert "guarantee: passage" in explained
 
 
 def test_a_token_is_coloured_by_how_far_the_slm_moved_it() -> None:
@@ -377,7 +377,7 @@ def certificate(tmp_path: Path) -> Path:
 
 def test_a_certificate_is_verified_and_explained(certificate: Path) -> None:
     told = purify("verify", str(certificate), "--slm", str(SLM)).stdout
-    assert "Claimed: window. Holds for this answer: window" in told
+    assert "Claimed: passage. Holds for this answer: passage" in told
     assert "Recomputed with the SLM" in told
     assert "times as likely as from the SLM alone" in told
     assert "Limit: " in told
