@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from purify_plugins.demo.attacks import every_attack
 
 from purify_plugins import Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.align import align
@@ -25,9 +24,11 @@ from purify_plugins.bridge.table import Table
 from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.decode.replay import replay
 from purify_plugins.demo.measure import MODES
+from purify_plugins.eval.attempt import every_attack
+from purify_plugins.eval.questions import read_questions
 from purify_plugins.plainly import summary
 from purify_plugins.plugins import load_plugins
-from purify_plugins.testbed import SLM_1024, attacks, heldout
+from purify_plugins.testbed import HOME, SLM_1024, heldout
 from purify_plugins.testing import ToySource, byte_vocabulary
 from purify_plugins.token_bytes import vocabulary
 from purify_plugins.types import Prompt
@@ -216,7 +217,7 @@ def test_an_slm_with_its_own_tokenizer_is_as_good_as_one_with_the_llm_s() -> Non
 def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str) -> None:
     """No attack succeeds more often, by more than three points in a hundred, than with the LLM's own."""
     shared, apart = real(walk="lockstep"), crossed(walk="lockstep")
-    for kind, asked in every_attack(attacks(), both()[1]).items():
+    for kind, asked in every_attack(read_questions(HOME / "attacks.json"), both()[1]).items():
         sampling = replace(MODES[mode], max_tokens=max(each.tokens for each in asked), ignore_eos=True)
         prompts = [each.prompt for each in asked]
         answers = [writer.generate(prompts, sampling) for writer in (shared, apart)]
