@@ -87,8 +87,11 @@ def on(tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> Ite
         (tmp_path / "purify.toml").write_text(base + more)
         return purify_plugins.activate(tmp_path / "purify.toml")
 
+    before = {*threading.enumerate()}
     yield activate
     purify_plugins.deactivate()
+    for thread in {*threading.enumerate()} - before:
+        thread.join(1)  # a framework's, which fails after its reader does: within this test
 
 
 def ids() -> Any:
@@ -557,7 +560,7 @@ def test_the_status_says_what_was_done(on: Activate) -> None:
     told = purify_plugins.status()
     assert told.models == {str(LLM): Counts(purified=2, refused=1), str(SLM): Counts(trusted=1)}
     assert told.total == Counts(2, 1, 1)
-    assert told.policy == "windowed"
+    assert told.policy == "balanced"
     assert "transformers.generation.utils.GenerationMixin.generate" in told.patched
 
 
@@ -582,7 +585,7 @@ def test_processes_say_what_they_have_done(on: Activate, tmp_path: Path) -> None
     printed = CliRunner().invoke(app, ["status", "--config", str(tmp_path / "purify.toml")])
     assert f"{LLM}: 1 purified, 0 refused, 0 trusted" in printed.stdout
     told = CliRunner().invoke(app, ["status", "--config", str(tmp_path / "purify.toml"), "--json"])
-    assert json.loads(told.stdout)["here"]["policy"] == "windowed"
+    assert json.loads(told.stdout)["here"]["policy"] == "balanced"
 
 
 # LangChain's cache

@@ -15,8 +15,9 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
+from purify_plugins.bridge.source import Bridged
 from purify_plugins.certificate import Certificate
-from purify_plugins.errors import ConfigError, PromptError
+from purify_plugins.errors import ConfigError, PromptError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
 
 if TYPE_CHECKING:
@@ -50,7 +51,17 @@ class PurifiedModel(PreTrainedModel):
 
     @classmethod
     def around(cls, model: Any, purifier: Purifier) -> Self:
-        """The drop-in for `model`, whose class's name it takes: pipelines know models by that."""
+        """The drop-in for `model`, whose class's name it takes: pipelines know models by that.
+
+        Raises VocabularyError where two tokenizers meet in smaller symbols: what `generate` takes and
+        returns are the model's own token ids.
+        """
+        if isinstance(purifier.llm, Bridged):
+            raise VocabularyError(
+                f"{purifier.llm.identity()['name']!r} and the SLM have different tokenizers, and `generate` "
+                "speaks in token ids; choose an SLM with the model's own tokenizer, or ask in text "
+                "through Purifier.load, LangChain, LlamaIndex or the gateway"
+            )
         kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
         drop_in: Any = object.__new__(kind)
         torch.nn.Module.__init__(drop_in)  # PreTrainedModel's own would prepare for weights
