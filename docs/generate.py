@@ -106,7 +106,7 @@ def together(*parts: str) -> str:
 def toml(value: Any) -> str:
     """A default as purify.toml spells it."""
     if isinstance(value, Activation):
-        value = value.model_dump(exclude_none=True)
+        value = {key: said for key, said in options(Activation).items() if said is not None}
     if dataclasses.is_dataclass(value):
         value = {"name": value.name, **options(type(value))}  # type: ignore[union-attr]  # a policy
     if isinstance(value, Mapping):
@@ -195,17 +195,21 @@ def hook_section(name: str) -> str:
 
 
 def configuration() -> str:
-    return table(["key", "type", "default", "what it says"], map(config_row, Config.model_fields.items()))
+    return keys_table(Config)
 
 
 def activation() -> str:
-    return table(["key", "type", "default", "what it says"], map(config_row, Activation.model_fields.items()))
+    return keys_table(Activation)
 
 
-def config_row(named: tuple[str, Any]) -> list[str]:
-    name, field = named
-    shown = REQUIRED if field.is_required() else unless_none(field.default)
-    return [code(name), type_name(field.annotation), shown, field.description or ""]
+def keys_table(kind: type[Any]) -> str:
+    """The keys of a table of `purify.toml`."""
+    docs, types = field_docs(kind), get_type_hints(kind)
+    rows = [
+        [code(name), type_name(types[name]), unless_none(value), docs.get(name, "")]
+        for name, value in options(kind).items()
+    ]
+    return table(["key", "type", "default", "what it says"], rows)
 
 
 def source_sections() -> str:
@@ -229,16 +233,13 @@ def argument(parameter: inspect.Parameter) -> str:
 
 def unless_none(value: Any) -> str:
     """A default, where None is what TOML cannot say."""
+    if value is dataclasses.MISSING:
+        return REQUIRED
     return "unset" if value is None else code(toml(value))
 
 
 def sampling() -> str:
-    docs, types = field_docs(Sampling), get_type_hints(Sampling)
-    rows = [
-        [code(name), type_name(types[name]), unless_none(value), docs.get(name, "")]
-        for name, value in options(Sampling).items()
-    ]
-    return together(*paragraphs(Sampling), table(["key", "type", "default", "what it does"], rows))
+    return together(*paragraphs(Sampling), keys_table(Sampling))
 
 
 def error_sections() -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
     from purify_plugins.purifier import Purifier
 
     P = TypeVar("P", bound=Purifier)
@@ -24,70 +25,47 @@ if TYPE_CHECKING:
 Table = dict[str, Any]
 
 
-class Activation(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Activation:
     """What `purify run` and `activate` go by; names are a model's directory or hub id, or a server's URL."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    untrusted: Annotated[
-        list[str], Field(description='What is purified; `"*"`, the default, is everything not trusted.')
-    ] = ["*"]
-    trusted: Annotated[list[str], Field(description="What writes as it likes, without purification.")] = []
-    tokenizer: Annotated[
-        str | None, Field(description="The tokenizer's directory, for models in memory that name none.")
-    ] = None
-    status: Annotated[
-        str | None, Field(description="A directory in which every process says what it has purified.")
-    ] = None
+    untrusted: list[str] = field(default_factory=lambda: ["*"])
+    """What is purified; `"*"`, the default, is everything not trusted."""
+    trusted: list[str] = field(default_factory=list)
+    """What writes as it likes, without purification."""
+    tokenizer: str | None = None
+    """The tokenizer's directory, for models in memory that name none."""
+    status: str | None = None
+    """A directory in which every process says what it has purified."""
 
 
-class Config(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """Everything `purify.toml` may say. `[llm]`, `[slm]` and `[policy]` keys belong to what they name."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    plugins: Annotated[
-        list[str],
-        Field(description="Third-party plugins to load, by entry point or distribution; default none."),
-    ] = []
-    llm: Annotated[
-        Table,
-        Field(description="The untrusted model: `source` (default `local`) and that source's own keys."),
-    ]
-    slm: Annotated[
-        Table, Field(description="The benign model, which must be trusted; the same keys as `[llm]`.")
-    ]
-    policy: Annotated[
-        Table, Field(description="`name`, and the policy's own fields; see [policies](policies.md).")
-    ] = {"name": "balanced"}
-    sampling: Annotated[
-        Table, Field(description="Defaults for every answer; the keys are listed below.")
-    ] = {}
-    on_llm_failure: Annotated[
-        Literal["refuse", "slm"],
-        Field(
-            description='When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone.'
-        ),
-    ] = "refuse"
-    walk: Annotated[
-        Literal["auto", "speculative", "readahead", "lockstep"],
-        Field(
-            description="How answers are written, all by one law: `lockstep` token by token, `speculative` "
-            "from the SLM's drafts, `readahead` from a server's; `auto` takes what the LLM can do."
-        ),
-    ] = "auto"
-    batch_size: Annotated[int, Field(ge=1, description="Prompts of one call decoded together.")] = 32
-    alignment: Annotated[
-        Literal["auto", "bytes", "common_tokens"],
-        Field(description="The alphabet two tokenizers meet in; see [tokenizers](tokenizers.md)."),
-    ] = "auto"
-    fidelity: Annotated[
-        Literal["exact", "default", "fast"],
-        Field(description="How closely a model is followed in symbols smaller than its tokens."),
-    ] = "default"
-    activation: Annotated[
-        Activation, Field(description="What `purify run` and `activate` go by; the keys are listed below.")
-    ] = Activation()
+    plugins: list[str] = field(default_factory=list)
+    """Third-party plugins to load, by entry point or distribution; default none."""
+    llm: Table
+    """The untrusted model: `source` (default `local`) and that source's own keys."""
+    slm: Table
+    """The benign model, which must be trusted; the same keys as `[llm]`."""
+    policy: Table = field(default_factory=lambda: {"name": "balanced"})
+    """`name`, and the policy's own fields; see [policies](policies.md)."""
+    sampling: Table = field(default_factory=dict)
+    """Defaults for every answer; the keys are listed below."""
+    on_llm_failure: Literal["refuse", "slm"] = "refuse"
+    """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone."""
+    walk: Literal["auto", "speculative", "readahead", "lockstep"] = "auto"
+    """How answers are written, all by one law: `lockstep` token by token, `speculative` from the SLM's
+    drafts, `readahead` from a server's; `auto` takes what the LLM can do."""
+    batch_size: int = 32
+    """Prompts of one call decoded together."""
+    alignment: Literal["auto", "bytes", "common_tokens"] = "auto"
+    """The alphabet two tokenizers meet in; see [tokenizers](tokenizers.md)."""
+    fidelity: Literal["exact", "default", "fast"] = "default"
+    """How closely a model is followed in symbols smaller than its tokens."""
+    activation: Activation = field(default_factory=Activation)
+    """What `purify run` and `activate` go by; the keys are listed below."""
 
 
 def read_config(path: str | Path | None = None) -> Config:
@@ -145,36 +123,83 @@ def _model(value: Any, folder: Path) -> Any:
 
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
     """The configuration a table describes; raises ConfigError."""
-    _check_keys("key", table, Config, file)
-    _check_keys("activation option", table.get("activation"), Activation, file)
     try:
-        config = Config.model_validate(dict(table))
-    except ValidationError as error:
-        raise ConfigError(f"{file}: {_advice(error)}") from error
+        config: Config = _made(Config, "key", table)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    if config.batch_size < 1:
+        raise ConfigError(f"{file}: batch_size must be at least 1, not {config.batch_size}")
     sampling(config.sampling)
     return config
 
 
-def _check_keys(what: str, table: Any, kind: type[BaseModel], file: Path | str) -> None:
-    for key in table if isinstance(table, Mapping) else ():
-        if key not in kind.model_fields:
-            raise ConfigError(f"{file}: {UnknownNameError(what, key, kind.model_fields)}")
+def _made(kind: Any, what: str, table: Mapping[str, Any], *inside: str) -> Any:
+    """The dataclass that a table describes: `what` its keys are, and the keys it is `inside`."""
+    hints = _hints(kind)
+    _check_keys(what, table, hints)
+    for each in fields(kind):
+        if each.name not in table and each.default is each.default_factory is MISSING:
+            raise ConfigError(f"[{each.name}] is missing")
+    return kind(**{key: _value(hints[key], value, *inside, key) for key, value in table.items()})
 
 
-def _advice(error: ValidationError) -> str:
+def _check_keys(what: str, table: Iterable[str], known: Iterable[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise UnknownNameError(what, key, known)
+
+
+def _value(hint: Any, value: Any, *where: str) -> Any:
+    """A key's value, of the type it must have. Raises ConfigError."""
+    if is_dataclass(hint):
+        return _made(hint, f"{where[-1]} option", _value(Table, value, *where), *where)
+    if plainly(value, hint):
+        return value
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(_advice(error, *where)) from error
+
+
+def plainly(value: Any, hint: Any) -> bool:
+    """Whether a value has a type beyond doubt; in doubt, pydantic judges.
+
+    pydantic takes longer to import than all else `purify run` does.
+    """
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if kind is Literal:
+        return type(value) is str and value in inner
+    if kind is UnionType:
+        return any(plainly(value, each) for each in inner)
+    if kind is list:
+        return type(value) is list and all(plainly(each, inner[0]) for each in value)
+    if kind is dict:
+        return type(value) is dict and all(type(key) is str for key in value)
+    return not inner and type(value) is kind
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """A dataclass's fields and their types."""
+    return get_type_hints(kind)
+
+
+def _advice(error: ValidationError, *where: str) -> str:
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"[{where}] is missing" if first["type"] == "missing" else f"{where}: {first['msg']}"
+    key = ".".join(map(str, (*where, *first["loc"])))
+    return f"[{key}] is missing" if first["type"] == "missing" else f"{key}: {first['msg']}"
 
 
 def sampling(table: Mapping[str, Any]) -> Sampling:
     """The Sampling a table describes; raises ConfigError for an unknown key or a wrong type."""
-    if not table:
-        return Sampling()  # the adapter below takes longer to build than all else `purify run` does
-    known = [field.name for field in fields(Sampling)]
-    for key in table:
-        if key not in known:
-            raise UnknownNameError("sampling option", key, known)
+    hints = _hints(Sampling)
+    _check_keys("sampling option", table, hints)
+    if all(plainly(value, hints[key]) for key, value in table.items()):
+        return Sampling(**table)
+    from pydantic import ValidationError
+
     try:
         return _adapter().validate_python(dict(table))
     except ValidationError as error:
@@ -184,6 +209,8 @@ def sampling(table: Mapping[str, Any]) -> Sampling:
 @cache
 def _adapter() -> TypeAdapter[Sampling]:
     """Built once: pydantic takes longer over it than over any answer's options."""
+    from pydantic import TypeAdapter
+
     return TypeAdapter(Sampling)
 
 

@@ -101,9 +101,9 @@ def test_a_sampling_option_has_a_line_under_it(field: str) -> None:
     assert f"| `{field}` |" in text(DOCS / "configuration.md")
 
 
-@pytest.mark.parametrize("key", Config.model_fields)
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(Config)])
 def test_a_configuration_key_says_what_it_is_for(key: str) -> None:
-    assert Config.model_fields[key].description
+    assert generate.field_docs(Config)[key].endswith(".")
     assert f"| `{key}` |" in text(DOCS / "configuration.md")
 
 

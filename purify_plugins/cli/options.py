@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -118,7 +118,7 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
     }
     typed["policy"] = {**_policy(models.policy, base), **dict(map(key_value, models.set or ()))}
     typed["sampling"] = {**base.sampling, **(draws.given() if draws else {})}
-    return base.model_copy(update=typed)
+    return replace(base, **typed)
 
 
 def _policy(name: str | None, base: Config) -> dict[str, Any]:

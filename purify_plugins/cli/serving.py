@@ -90,7 +90,7 @@ def _configured(models: Models, upstream: Upstream) -> Config:
         typed["llm"] = _server(upstream, config.slm)
     if upstream.on_upstream_failure:
         typed["on_llm_failure"] = upstream.on_upstream_failure
-    return config.model_copy(update=typed)
+    return replace(config, **typed)
 
 
 def _server(upstream: Upstream, slm: dict[str, Any]) -> dict[str, Any]:

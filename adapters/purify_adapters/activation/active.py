@@ -104,7 +104,7 @@ class Activation:
         """SHA-256 of the configuration and our version: what tells one purification from another."""
         from purify_plugins import __version__
 
-        said = self.config.model_dump(mode="json", exclude={"activation"})
+        said = {name: value for name, value in asdict(self.config).items() if name != "activation"}
         text = json.dumps([__version__, said], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
