@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import pytest
@@ -35,7 +36,7 @@ from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource
-from purify_plugins.types import Prompt
+from purify_plugins.types import Capabilities, Prompt
 from tests.adapters.actors import Actor, agreeing, call, last
 from tests.adapters.costs import MOST, overhead, replaying
 from tests.toys import BYTES, Failing, Slow, Watched, both, pair, real, toys
@@ -222,6 +223,20 @@ def test_another_llm_is_purified_in_the_same_way() -> None:
     assert other.policy == purifier.policy
     assert (other.llm.identity(), other.slm.identity()) == (purifier.llm.identity(), purifier.slm.identity())
     assert other.explain
+
+
+@dataclass(frozen=True)
+class Streaming(ToySource):
+    """A toy that says it is behind a server which drafts."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(True, True, 5, None, scores_draft=False, streams_rows=True)
+
+
+def test_another_llm_is_asked_in_the_way_that_suits_it() -> None:
+    model = chat(pair(Streaming(BYTES, 1), ToySource(BYTES, 2)), llms={"other": ToySource(BYTES, 3)})
+    assert (model.load().walk, model.load("other").walk) == ("readahead", "speculative")
 
 
 def test_an_answer_says_what_it_cost_and_who_wrote_it() -> None:

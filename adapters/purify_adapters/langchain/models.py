@@ -26,7 +26,7 @@ IGNORED = ("timeout", "max_retries", "api_key", "base_url", "model_kwargs")
 TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
 
-KEPT = ("sampling", "on_llm_failure", "batch_size", "walk", "explain", "alignment", "fidelity", "plugins")
+KEPT = ("sampling", "on_llm_failure", "batch_size", "explain", "alignment", "fidelity", "plugins")
 """What a purifier with another LLM has of the first one's."""
 
 
@@ -134,7 +134,8 @@ class Purified(BaseModel):
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
         kept = {key: getattr(own, key) for key in KEPT}
-        return Purifier(own.plugins.source(self.llms[name]), inner(own.slm), own.given_policy, **kept)
+        llm, slm = own.plugins.source(self.llms[name]), inner(own.slm)
+        return Purifier(llm, slm, own.given_policy, walk=own.given_walk, **kept)
 
     @property
     def _own_name(self) -> str:
