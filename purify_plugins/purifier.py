@@ -66,6 +66,7 @@ class Purifier:
             raise ConfigError(f"alignment must be 'auto', 'bytes' or 'common_tokens', not {alignment!r}")
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
+        _require_whole(slm)
         self.llm, self.slm = align(llm, slm, alignment, fidelity)
         policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
         self.policy = _in_symbols(policy, self.vocabulary.per_token)
@@ -210,6 +211,16 @@ def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
     """The policy with what it counts in tokens counted in symbols, of which a token has several."""
     counted: Callable[[float], FusionPolicy] | None = getattr(policy, "in_symbols", None)
     return counted(per_token) if counted and per_token > 1 else policy
+
+
+def _require_whole(slm: LogitSource) -> None:
+    """Refuse an SLM whose server shows the top of its rows only: there is nobody to complete them."""
+    capabilities = getattr(slm, "capabilities", None)
+    if capabilities is not None and capabilities.max_n < len(slm.vocabulary):
+        raise ConfigError(
+            f"the SLM's server shows the likeliest {capabilities.max_n} of {len(slm.vocabulary)} tokens; "
+            "let it show all (vLLM: --max-logprobs -1, TGI: --max-top-n-tokens), or run the SLM here"
+        )
 
 
 def _walk(steps: Steps, answers: Sequence[Answer]) -> Iterator[Any]:

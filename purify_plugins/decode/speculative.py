@@ -137,7 +137,7 @@ class Walk:
                 self.state = choose(torch.tensor(going, device=self.device), moved, self.state)
             before, going = going, [goes and keep for goes, keep in zip(going, kept.tolist(), strict=True)]
             if guess is not None:
-                self.pace.saw(sum(before), sum(going))
+                self.pace.saw(at, sum(before), sum(going))
             if not any(going):
                 break
         return columns
