@@ -15,8 +15,9 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
+from purify_plugins.bridge.source import Bridged
 from purify_plugins.certificate import Certificate
-from purify_plugins.errors import ConfigError, PromptError
+from purify_plugins.errors import ConfigError, PromptError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
 
 if TYPE_CHECKING:
@@ -50,7 +51,15 @@ class PurifiedModel(PreTrainedModel):
 
     @classmethod
     def around(cls, model: Any, purifier: Purifier) -> Self:
-        """The drop-in for `model`, whose class's name it takes: pipelines know models by that."""
+        """The drop-in for `model`, whose class's name it takes: pipelines know models by that.
+
+        Raises VocabularyError where the two models meet in symbols that are not the model's tokens.
+        """
+        if isinstance(purifier.llm, Bridged):
+            raise VocabularyError(
+                "generate speaks in token ids, and the LLM's are not the SLM's; take an SLM with the LLM's "
+                'tokenizer (and alignment = "auto"), or a Purifier, which speaks in text'
+            )
         kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
         drop_in: Any = object.__new__(kind)
         torch.nn.Module.__init__(drop_in)  # PreTrainedModel's own would prepare for weights
