@@ -275,6 +275,8 @@ REFUSED = {
     "batching manager",
 }
 """Each of these names itself when it is refused; all others are purified."""
+QUICK = ("greedy", "forward loop", "pipeline", "langchain chat", "llama_index stream")
+"""One way through each framework, for what need not be tried with all of them every time."""
 
 
 class Forcing(LogitsProcessor):
@@ -282,19 +284,21 @@ class Forcing(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).index_fill(-1, torch.tensor(canary()), 0.0)
 
 
-@pytest.mark.parametrize(
-    "way", ["greedy", "forward loop", "pipeline", "langchain chat", "llama_index stream"]
-)
+@pytest.mark.parametrize("way", QUICK)
 def test_without_activation_the_canary_sings(way: str) -> None:
     assert word() in WAYS[way](tampered())
 
 
-@pytest.mark.parametrize("built", ["before", "after"])
-@pytest.mark.parametrize("way", WAYS)
+BUILT = [("before", way) for way in WAYS] + [
+    pytest.param("after", way, marks=[] if way in QUICK else pytest.mark.slow) for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("built", "way"), BUILT)
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )  # refusals in the framework's
-def test_every_way_is_purified_or_refused(on: Activate, way: str, built: str) -> None:
+def test_every_way_is_purified_or_refused(on: Activate, built: str, way: str) -> None:
     if built == "before":
         model = tampered()
     on()
