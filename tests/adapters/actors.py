@@ -93,7 +93,7 @@ class ActorSession(ToySession):
         return torch.stack(columns, dim=1)
 
 
-def agreeing(reply: Callable[[Prompt], str], policy: str = "windowed", **options: Any) -> Purifier:
+def agreeing(reply: Callable[[Prompt], str], policy: str = "balanced", **options: Any) -> Purifier:
     """Two actors with one script."""
     plugins = load_plugins(())
     models = Actor(reply, "large"), Actor(reply, "small")

@@ -81,7 +81,7 @@ def unasked(certificate: str) -> str:
     return json.dumps(body)
 
 
-@pytest.fixture(scope="module", params=["geometric", "windowed"])
+@pytest.fixture(scope="module", params=["geometric", "balanced"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     with serving(poisoned(policy=request.param), certificates=100_000) as found:
         yield found

@@ -21,7 +21,7 @@ from tests.adapters.actors import WORDS, Actor
 
 CANARY = "XYZZY"
 IDS = frozenset({WORDS.tokens.index(CANARY.encode())})
-POLICIES = ("windowed", "geometric", "capped")
+POLICIES = ("balanced", "geometric", "capped")
 
 
 class Everything(BaseCallbackHandler):
@@ -116,7 +116,7 @@ async def test_no_canary_gets_out(
 
 
 async def test_no_canary_gets_out_of_logprobs_or_certificates() -> None:
-    model = ChatPurified(purifier=poisoned("windowed", 1e-3), max_tokens=8)
+    model = ChatPurified(purifier=poisoned("balanced", 1e-3), max_tokens=8)
     answer = model.invoke("hello", logprobs=True, certificate=True)
     assert CANARY not in repr(answer)
     assert len(answer.response_metadata["logprobs"]["content"]) > 1
@@ -130,7 +130,7 @@ class Hero(BaseModel):
 
 
 async def test_no_canary_gets_out_of_structures_or_forced_calls(cache: InMemoryCache) -> None:
-    heard, model = Everything(), ChatPurified(purifier=poisoned("windowed", 1e-3), max_tokens=200)
+    heard, model = Everything(), ChatPurified(purifier=poisoned("balanced", 1e-3), max_tokens=200)
     config: Any = {"callbacks": [heard]}
     found: list[Any] = []
     for method in ("json_schema", "function_calling"):
@@ -145,7 +145,7 @@ async def test_no_canary_gets_out_of_structures_or_forced_calls(cache: InMemoryC
 
 async def test_no_canary_gets_out_of_an_agent() -> None:
     heard = Everything()
-    purified = ChatPurified(purifier=poisoned("windowed", 1e-3), max_tokens=8)
+    purified = ChatPurified(purifier=poisoned("balanced", 1e-3), max_tokens=8)
     config: Any = {"callbacks": [heard]}
     asked: Any = {"messages": [HumanMessage("hello")]}
     for agent in (create_agent(purified), create_agent(purified, middleware=[PurifyMiddleware(purified)])):

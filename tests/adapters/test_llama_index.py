@@ -844,7 +844,7 @@ OBJECTS: dict[str, Ask] = {
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex looks at all pydantic members
-@pytest.mark.parametrize("policy", ["windowed", "geometric", "capped"])
+@pytest.mark.parametrize("policy", ["balanced", "geometric", "capped"])
 def test_no_canary_comes_out_anywhere(policy: str, index: VectorStoreIndex, events: list[Any]) -> None:
     long = {"max_tokens": 400, "ignore_eos": False}
     for name, ask in {**WAYS, **engines(index), **OBJECTS}.items():

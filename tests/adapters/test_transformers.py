@@ -52,7 +52,7 @@ def tokenizer() -> Any:
 
 
 def purified(
-    policy: str = "windowed", slm: Any = None, model: Any = None, **parameters: Any
+    policy: str = "balanced", slm: Any = None, model: Any = None, **parameters: Any
 ) -> PurifiedModel:
     drop_in = purify(model or original(), slm or both()[1], policy, tokenizer(), **parameters)
     assert isinstance(drop_in, PurifiedModel)
@@ -516,7 +516,7 @@ def test_the_canary_would_have_come_out() -> None:
     assert CANARY in sure().generate(**read(TEXT), max_new_tokens=4)[0].tolist()
 
 
-@pytest.mark.parametrize("policy", ["windowed", "geometric", "capped"])
+@pytest.mark.parametrize("policy", ["balanced", "geometric", "capped"])
 @pytest.mark.parametrize("sampled", [False, True])
 def test_no_canary_comes_out_anywhere(policy: str, sampled: bool) -> None:
     model = purified(policy, Wrapped(never), sure())

@@ -53,12 +53,14 @@ class PurifiedModel(PreTrainedModel):
     def around(cls, model: Any, purifier: Purifier) -> Self:
         """The drop-in for `model`, whose class's name it takes: pipelines know models by that.
 
-        Raises VocabularyError where the two models meet in symbols that are not the model's tokens.
+        Raises VocabularyError where two tokenizers meet in smaller symbols: what `generate` takes and
+        returns are the model's own token ids.
         """
         if isinstance(purifier.llm, Bridged):
             raise VocabularyError(
-                "generate speaks in token ids, and the LLM's are not the SLM's; take an SLM with the LLM's "
-                'tokenizer (and alignment = "auto"), or a Purifier, which speaks in text'
+                f"{purifier.llm.identity()['name']!r} and the SLM do not meet in the model's tokens, and "
+                "`generate` speaks in token ids; choose an SLM with the model's own tokenizer and "
+                'alignment = "auto", or ask in text: Purifier.load, LangChain, LlamaIndex or the gateway'
             )
         kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
         drop_in: Any = object.__new__(kind)
