@@ -136,6 +136,8 @@ class Activation:
                 on_llm_failure=self.config.on_llm_failure,
                 batch_size=self.config.batch_size,
                 walk=self.config.walk,
+                alignment=self.config.alignment,
+                fidelity=self.config.fidelity,
                 plugins=self.plugins,
             )
 
