@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
@@ -75,6 +76,7 @@ class Purifier:
         self.batch_size = batch_size
         self.walk = self._pick(walk)
         self.explain = explain
+        self.top = 0
         self.plugins = plugins or load_plugins()
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
@@ -105,6 +107,12 @@ class Purifier:
         from purify_plugins.config import build, read_config
 
         return build(read_config(path), cls)
+
+    def showing(self, top: int) -> Self:
+        """The same purifier, whose answers record the `top` likeliest tokens of each fused row."""
+        shown = copy(self)
+        shown.top = top
+        return shown
 
     @property
     def vocabulary(self) -> Vocabulary:

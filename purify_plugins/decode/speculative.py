@@ -130,7 +130,7 @@ class Walk:
             rows = self._fuse(draft, at)
             rows.require(going)
             tokens, kept = self._decide(rows, guess, going)
-            thoughts = zip(record(rows, tokens, self.greedy), going, strict=True)
+            thoughts = zip(record(rows, tokens, self.greedy, self.batch.top), going, strict=True)
             columns.append([thought if goes else None for thought, goes in thoughts])
             if self.state:
                 moved = forward(self.policy, self.state, tokens, rows)

@@ -189,7 +189,7 @@ class Gateway:
         """The whole answer and its headers; one visit to one thread."""
         planned = plan()
         timing.validated()
-        found = [place.whole(ask.prompt, ask.sampling) for ask in planned.asks]
+        found = [place.whole(ask.prompt, ask.sampling, ask.top) for ask in planned.asks]
         body = planned.whole(found)
         self._finish(request, planned.asks, found, timing)
         proof = {"x-purify-certificate": ",".join(each.certificate.digest for each in found)}
@@ -220,7 +220,7 @@ class Gateway:
     async def _write(self, request: Request, place: Place, planned: Plan, emit: Emit, timing: Timing) -> None:
         found: list[Completion] = []
         for ask, shape in zip(planned.asks, planned.shapes, strict=True):
-            async with aclosing(place.stream(ask.prompt, ask.sampling)) as chunks:
+            async with aclosing(place.stream(ask.prompt, ask.sampling, ask.top)) as chunks:
                 async for chunk in chunks:
                     if chunk.completion:
                         found.append(chunk.completion)

@@ -113,18 +113,18 @@ class Place:
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
-    async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each when it is asked for; ended by whoever stops asking."""
-        chunks = self.work.purifier.stream(prompt, sampling)
+        chunks = self.work.purifier.showing(top).stream(prompt, sampling)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
         finally:
             self._afterwards(chunks.close)
 
-    def whole(self, prompt: Prompt, sampling: Sampling) -> Completion:
+    def whole(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> Completion:
         """The answer, on the calling thread, until its reader leaves. Raises Rejected if cut short."""
-        with closing(self.work.purifier.stream(prompt, sampling)) as chunks:
+        with closing(self.work.purifier.showing(top).stream(prompt, sampling)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion

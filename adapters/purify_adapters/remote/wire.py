@@ -7,7 +7,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.remote.rows import strict_json
@@ -15,6 +15,8 @@ from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 T = TypeVar("T")
@@ -99,6 +101,7 @@ class Wire:
             limits=httpx.Limits(max_connections=self.connections),
             follow_redirects=False,
             trust_env=False,
+            verify=_tls(),
         )
         weakref.finalize(self, _close, client).atexit = False
         return client
@@ -209,6 +212,14 @@ async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | 
         if found := parser.feed(chunk):
             return found
     return None
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Who is trusted to name servers; read once, which takes as long as many an answer's token."""
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _close(client: httpx.AsyncClient) -> None:
