@@ -247,6 +247,7 @@ def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_following_a_model_in_bytes_costs_a_millisecond_at_most() -> None:
     """One core's time for each byte, over a vocabulary of fifty thousand, without the model's own."""
     logits = torch.randn(len(spelled("gpt2")), generator=torch.Generator().manual_seed(0)) * 4
