@@ -7,6 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from purify_plugins import RefusedError, Sampling, hookimpl
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
+from tests.fake_tgi import fake_tgi
+from tests.remote.toy_server import Script, toy_source
 from tests.toys import BYTES, Failing, real
 
 KEY = "a key"
@@ -109,6 +112,19 @@ def test_a_chat_shows_its_likeliest_tokens_too(served: Served) -> None:
         assert each["top_logprobs"][0]["logprob"] == each["logprob"]
     refused = served.post("/v1/chat/completions", {**body, "top_logprobs": 6})
     assert (refused.status_code, "Given: 6" in refused.json()["error"]) == (422, True)
+
+
+def test_an_answer_says_how_often_its_model_s_server_was_asked() -> None:
+    """Its own requests alone, though others are answered at the same time."""
+    with fake_tgi(Script(BYTES, b"abc" * 30), top_n=8, prefill=False) as upstream:
+        llm = toy_source(upstream.url, BYTES, 8, ahead=0)
+        with serving(stubs(llm, walk="lockstep")) as found, ThreadPoolExecutor(3) as pool:
+            lengths = [2, 5, 9]
+            bodies = [ask(max_new_tokens=length) for length in lengths]
+            answers = list(pool.map(lambda body: found.post("/generate", body), bodies))
+        counts = [int(answer.headers["x-purify-upstream-requests"]) for answer in answers]
+    assert counts == lengths
+    assert sum(counts) == llm.wire.counts.requests
 
 
 def test_greedy_answers_have_no_seed(served: Served) -> None:

@@ -28,6 +28,7 @@ from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leavi
 from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
+from purify_adapters.remote.wire import counting
 from purify_plugins import __version__
 from purify_plugins.errors import PurifyError
 from purify_plugins.shared import share
@@ -180,7 +181,9 @@ class Gateway:
     async def _complete(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         async with self.work.turn() as place:
             timing.queued()
-            body, headers = await place.run(lambda: self._written(request, place, plan, timing))
+            with counting() as asked:
+                body, headers = await place.run(lambda: self._written(request, place, plan, timing))
+        headers["x-purify-upstream-requests"] = str(asked.requests)
         return Response(body, headers=headers, media_type="application/json")
 
     def _written(

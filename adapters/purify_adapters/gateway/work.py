@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, overloaded, stopping
@@ -136,8 +137,8 @@ class Place:
         return await self.run(lambda: next(chunks, None))
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call a function that computes, off the event loop; one at a time."""
-        job = self._job = self.work.pool.submit(function)
+        """Call a function that computes, off the event loop but in its context; one at a time."""
+        job = self._job = self.work.pool.submit(copy_context().run, function)
         return await asyncio.wrap_future(job)
 
     def leave(self) -> None:

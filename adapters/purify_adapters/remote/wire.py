@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -151,6 +152,8 @@ class Wire:
         import httpx
 
         self.counts.requests += 1
+        if (asked := _ASKED.get()) is not None:
+            asked.requests += 1
         self._purse = min(self._purse + 0.1, 10.0)
         try:
             request = self._client.build_request(method, path, json=body)
@@ -212,6 +215,20 @@ async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | 
         if found := parser.feed(chunk):
             return found
     return None
+
+
+_ASKED: ContextVar[Counts | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """How many requests are sent to servers by what is started in this block, whichever source sends them."""
+    counts = Counts()
+    token = _ASKED.set(counts)
+    try:
+        yield counts
+    finally:
+        _ASKED.reset(token)
 
 
 @cache
