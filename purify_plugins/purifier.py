@@ -38,7 +38,8 @@ class Purifier:
     token; "speculative" (the SLM drafts) and "readahead" (a server drafts) write by the same law, and
     faster; "auto" takes what the LLM can do. `explain` records the LLM's own log-probability of each
     token under every policy. `alignment` says which alphabet two tokenizers meet in ("auto" chooses),
-    `fidelity` how closely a model in smaller symbols than its own is followed.
+    `fidelity` how closely a model in smaller symbols than its own is followed. `given_policy` is the
+    policy as it was given; `policy` speaks of this pair's symbols, and would mislead another pair.
     Raises VocabularyError, ConfigError.
     """
 
@@ -69,6 +70,8 @@ class Purifier:
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
         _require_whole(slm)
         self.llm, self.slm = align(llm, slm, alignment, fidelity)
+        self.alignment, self.fidelity = alignment, fidelity
+        self.given_policy = policy
         policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
         self.policy = _in_symbols(policy, self.vocabulary.per_token)
         self.sampling = sampling or Sampling()

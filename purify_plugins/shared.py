@@ -22,7 +22,10 @@ class Joinable(LogitSource, Protocol):
     """A source that can read for several of its sessions in one pass."""
 
     def extend_all(self, sessions: Sequence[Any], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """What each session's `extend` would return for its (rows, n) tokens; n may differ."""
+        """What each session's `extend` would return for its (rows, n) tokens; n may differ.
+
+        Where it raises, every session is as it was before.
+        """
 
 
 def share(source: LogitSource) -> LogitSource:
@@ -130,19 +133,28 @@ class Shared:
         return found
 
     def _read(self, calls: list[Call]) -> None:
+        """One pass for all; where it fails, one for each, so that only what is broken fails."""
         try:
             with self._reading:
                 read = self.source.extend_all([c.session for c in calls], [c.tokens for c in calls])
-        except SourceError as error:
-            for call in calls:
-                call.error = error
         except Exception as error:  # nobody may wait for ever, whatever a stranger's source raises
+            if len(calls) == 1:
+                calls[0].error = _told(error)
+                return
             for call in calls:
-                call.error = SourceError(f"a shared pass failed: {error}")
-                call.error.__cause__ = error
+                self._read([call])
         else:
             for call, logits in zip(calls, read, strict=True):
                 call.logits = logits
+
+
+def _told(error: Exception) -> SourceError:
+    """A source's failure as one of ours."""
+    if isinstance(error, SourceError):
+        return error
+    told = SourceError(f"a shared pass failed: {error}")
+    told.__cause__ = error
+    return told
 
 
 class SharedSession:

@@ -55,6 +55,8 @@ class FakeTGI:
     respond: Callable[[str, Json], Response | None] | None = None
     url: str = ""
     requests: list[tuple[str, Json]] = field(default_factory=list)
+    authorized: list[str] = field(default_factory=list)
+    """What each of the requests said in its `Authorization`."""
     streams: int = 0
 
     def __str__(self) -> str:
@@ -234,6 +236,7 @@ class FakeTGI:
         """The request's body, or what is answered in its place."""
         body = await request.json()
         self.requests.append((request.url.path, body))
+        self.authorized.append(request.headers.get("authorization", ""))
         if self.respond and (response := self.respond(request.url.path, body)):
             return response
         if self.api_key and request.headers.get("authorization") != f"Bearer {self.api_key}":

@@ -13,7 +13,7 @@ from torch import Tensor
 from purify_hooks.local import LocalSource
 from purify_plugins import Purifier, Sampling, SourceError
 from purify_plugins.align import Remapped
-from purify_plugins.shared import Shared, share
+from purify_plugins.shared import Call, Shared, share
 from purify_plugins.testing import SourceConformance, ToySource
 from tests.toys import BYTES, both, few, pair, real
 
@@ -130,7 +130,61 @@ class Broken(ToySource):
         raise RuntimeError("the device is gone")
 
 
-def test_a_pass_that_fails_fails_for_all_who_wait_and_for_nobody_later() -> None:
+class Picky(ToySource):
+    """Fails a pass in which anybody reads token 1."""
+
+    def extend_all(self, sessions: Any, tokens: Any) -> Any:
+        if any(bool((each == 1).any()) for each in tokens):
+            raise RuntimeError("what is this")
+        return [session.extend(each) for session, each in zip(sessions, tokens, strict=True)]
+
+
+def test_a_pass_that_fails_fails_only_who_broke_it() -> None:
+    shared = Shared(Picky(BYTES), patience=0.5)
+    sessions = [shared.open(["a"])[0] for _ in range(4)]
+    warm = torch.tensor([[2]])
+    together([lambda session=session: session.extend(warm) for session in sessions])  # type: ignore[misc]  # a default holds the loop's value
+
+    def ask(at: int) -> str:
+        try:
+            logits = sessions[at].extend(torch.tensor([[1 if at == 2 else 3]]))
+        except SourceError as error:
+            return str(error)
+        torch.testing.assert_close(logits[0, 0], ToySource(BYTES).logits([*b"a", 2, 3]))
+        return "read"
+
+    said = together([lambda at=at: ask(at) for at in range(4)])  # type: ignore[misc]  # as above
+    assert said == ["read", "read", "a shared pass failed: what is this", "read"]
+
+
+def test_a_shared_pass_that_ends_half_way_leaves_no_trace() -> None:
+    """The first layers have read, the last one fails; one by one, everybody hears what they would alone."""
+    source = both()[1]
+    alone, joint = opened(source), opened(source)
+    passes: list[int] = []
+
+    def fail(_: Any, given: Any) -> None:
+        passes.append(len(given[0]))
+        if len(given[0]) > 1:
+            raise RuntimeError("out of memory")
+
+    new = [tokens(length, 7 + length) for length in (1, 3, 1, 2)]
+    shared = Shared(source)
+    calls = [Call(session, each) for session, each in zip(joint, new, strict=True)]
+    hook = source.model.lm_head.register_forward_pre_hook(fail)
+    try:
+        shared._read(calls)
+    finally:
+        hook.remove()
+    assert passes == [4, 1, 1, 1, 1]
+    for turn in range(2):
+        for call, session, each in zip(calls, alone, new, strict=True):
+            read = call.logits if turn == 0 else call.session.extend(each)
+            assert read is not None
+            close(read, session.extend(each))
+
+
+def test_a_pass_that_nobody_can_have_fails_for_all_who_wait() -> None:
     shared = Shared(Broken(BYTES), patience=0.2)
 
     def ask() -> str:

@@ -79,6 +79,12 @@ def forget(cache: Cache, columns: int) -> None:
         layer.forget(columns)
 
 
+def shorten(cache: Cache, columns: int) -> None:
+    """Keep the first `columns` of every layer."""
+    for layer in _filled(cache):
+        layer.forget(max(layer.columns - columns, 0))
+
+
 def take(cache: Cache, columns: Tensor) -> None:
     """Keep these columns (rows, n) of every layer's rows, in this order."""
     for layer in _filled(cache):

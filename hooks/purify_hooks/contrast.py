@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from purify_plugins.errors import VocabularyError
+from purify_plugins.errors import ConfigError, VocabularyError
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
@@ -18,13 +18,20 @@ class Contrast:
     """Score a token by how much more the expert likes it than the anti-expert does.
 
     Logits are z_expert - z_anti in float32; a token that either rules out is ruled out. Prompts are
-    not scored: a difference of two models gives them no probability.
+    not scored: a difference of two models gives them no probability. Raises VocabularyError for two
+    vocabularies, ConfigError for a model behind a server.
     """
 
     expert: LogitSource
     anti: LogitSource
 
     def __post_init__(self) -> None:
+        for side, source in (("expert", self.expert), ("anti-expert", self.anti)):
+            if getattr(source, "capabilities", None) is not None:
+                raise ConfigError(
+                    f"the {side} is behind a server, which shows parts of rows, and those cannot be "
+                    "subtracted; run both models here"
+                )
         ours, theirs = self.expert.vocabulary, self.anti.vocabulary
         if ours.fingerprint != theirs.fingerprint:
             raise VocabularyError(

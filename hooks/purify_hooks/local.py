@@ -90,7 +90,19 @@ class LocalSource:
         return opened, opened.prefill(scored)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """What every session's `extend` returns for its tokens (rows, n): one pass for all of them."""
+        """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
+
+        A failure leaves every session as it was.
+        """
+        marks = [session.mark() for session in sessions]
+        try:
+            return self._extend_all(sessions, tokens)
+        except BaseException:
+            for session, mark in zip(sessions, marks, strict=True):
+                session.undo(mark)
+            raise
+
+    def _extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         import torch
 
         from purify_hooks.joint import extend_all
@@ -250,6 +262,17 @@ class LocalSession:
         used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
         self._drop(self._seen.shape[1] - used)
         self._seen, self._read = self._seen[:, :used], self._read[:, :used]
+
+    def mark(self) -> tuple[Tensor, Tensor]:
+        """What `undo` needs: the columns read so far, and which are seen."""
+        return self._read, self._seen
+
+    def undo(self, mark: tuple[Tensor, Tensor]) -> None:
+        """Forget what was read after the mark, even by a pass that ended half way through the layers."""
+        from purify_hooks.cache import shorten
+
+        self._read, self._seen = mark
+        shorten(self._cache, self._read.shape[1])
 
     def _close_ranks(self) -> None:
         """Move what each row sees to the right: a sliding window counts columns, the hidden ones too."""

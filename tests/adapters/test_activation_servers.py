@@ -14,8 +14,10 @@ import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 import purify_plugins
-from purify_adapters.activation.active import Counts
+from purify_adapters.activation.active import Activation, Counts
 from purify_plugins import ConfigError, PurifyError, RefusedError
+from purify_plugins.bridge.choose import EPS, Fidelity
+from purify_plugins.bridge.source import Bridged
 from purify_plugins.testbed import LLM, SLM, attacks
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.toys import both
@@ -176,6 +178,38 @@ def test_what_purification_has_not_is_refused_by_name(
     with pytest.raises(ConfigError, match=words):
         ask(InferenceClient(str(server)))
     assert purify_plugins.status().total.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("{server}", "Bearer mine"),
+        ("{server}/v1/", "Bearer mine"),
+        ("http://127.0.0.1:9", ""),
+        ("{server}0", ""),
+        ("{server}/tenant", ""),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("key", ["api_key = 'mine'", "api_key_env = 'A'"])
+def test_an_api_key_is_sent_to_its_own_server_alone(
+    server: FakeTGI, on: Callable[..., None], monkeypatch: pytest.MonkeyPatch, url: str, sent: str, key: str
+) -> None:
+    monkeypatch.setenv("A", "mine")
+    before = len(server.authorized)
+    named = f"url = '{url.format(server=server)}'\n" if url else ""
+    on(base=FILE + SERVER + named + key)
+    assert InferenceClient(str(server)).text_generation("A", max_new_tokens=1)
+    assert set(server.authorized[before:]) == {sent}
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "fast"])
+def test_the_file_says_in_what_two_tokenizers_meet(tmp_path: Path, fidelity: Fidelity) -> None:
+    (tmp_path / "purify.toml").write_text(f"alignment = 'bytes'\nfidelity = '{fidelity}'\n" + FILE)
+    purifier = Activation(tmp_path / "purify.toml").purifier(both()[0])
+    for source in (purifier.llm, purifier.slm):
+        assert isinstance(source, Bridged)
+        assert (source.alphabet.kind, source.eps) == ("bytes", EPS[fidelity])
 
 
 def test_a_trusted_server_answers_for_itself(server: FakeTGI, on: Callable[..., None]) -> None:

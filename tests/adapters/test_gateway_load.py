@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,37 @@ def test_thirty_two_streams_at_once_each_hear_their_own() -> None:
     with serving(echoes()) as served:
         assert asyncio.run(hold(served.url, 32, 2.0)) >= 32
         assert served.idle()
+
+
+@dataclass(frozen=True)
+class Joining(ToySource):
+    """A toy that reads for several, taking its time over a pass; it counts for how many."""
+
+    passes: list[int] = field(default_factory=list)
+
+    def extend_all(self, sessions: Sequence[ToySession], tokens: Sequence[Tensor]) -> list[Tensor]:
+        self.passes.append(len(sessions))
+        time.sleep(0.01)
+        return [session.extend(each) for session, each in zip(sessions, tokens, strict=True)]
+
+
+def test_streams_at_once_share_the_model_s_passes() -> None:
+    """Eight streams of twelve tokens: every token is read in a pass, and a pass reads for several."""
+    llm = Joining(BYTES, 1)
+    with serving(endless(llm)) as served:
+        asyncio.run(_streams(served.url, 8, 12))
+    assert sum(llm.passes) >= 8 * 11
+    assert len(llm.passes) <= sum(llm.passes) / 2
+
+
+async def _streams(url: str, streams: int, tokens: int) -> None:
+    """So many readers at once, of one answer each."""
+    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+
+        async def read(at: int) -> int:
+            return len([text async for text in texts(client, body(f"<{at}>", tokens))])
+
+        assert await asyncio.gather(*map(read, range(streams))) == [tokens] * streams
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ from purify_plugins.testing import ToySource
 from purify_plugins.types import Prompt
 from tests.adapters.actors import Actor, agreeing, call, last
 from tests.adapters.costs import MOST, overhead, replaying
-from tests.toys import BYTES, Failing, Slow, Watched, pair, real, toys
+from tests.toys import BYTES, Failing, Slow, Watched, both, pair, real, toys
 
 GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": 12}
 HELLO = [HumanMessage("hello")]
@@ -211,6 +211,17 @@ def test_another_llm_is_purified_by_the_same_slm() -> None:
     assert answer.response_metadata["model_name"] == "other"
     with pytest.raises(UnknownNameError, match="unknown model 'stranger'"):
         model.invoke("hello", model="stranger")
+
+
+def test_another_llm_is_purified_in_the_same_way() -> None:
+    """The policy counts the new pair's symbols, of the tokens that it was given in."""
+    options: Any = {"alignment": "bytes", "fidelity": "fast", "explain": True, "walk": "lockstep"}
+    purifier = real("windowed", **options)
+    other = chat(purifier, llms={"other": both()[0]}).load("other")
+    assert purifier.policy != purifier.given_policy
+    assert other.policy == purifier.policy
+    assert (other.llm.identity(), other.slm.identity()) == (purifier.llm.identity(), purifier.slm.identity())
+    assert other.explain
 
 
 def test_an_answer_says_what_it_cost_and_who_wrote_it() -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from purify_hooks.contrast import Contrast, _difference
-from purify_plugins.errors import SourceError, VocabularyError
+from purify_plugins.errors import ConfigError, SourceError, VocabularyError
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, letters
-from purify_plugins.types import Prompt
+from purify_plugins.types import Capabilities, Prompt
 
 EXPERT, ANTI = ToySource(letters("abc"), seed=1), ToySource(letters("abc"), seed=2)
 CONTRAST = Contrast(EXPERT, ANTI)
@@ -53,6 +53,20 @@ def test_half_precision_is_widened_before_the_difference() -> None:
 def test_two_languages_are_refused() -> None:
     with pytest.raises(VocabularyError, match="take two models with one tokenizer"):
         Contrast(EXPERT, ToySource(letters("abcd")))
+
+
+@dataclass(frozen=True)
+class Remote(ToySource):
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(True, True, 5, None, False, False)
+
+
+@pytest.mark.parametrize("side", ["expert", "anti"])
+def test_a_model_behind_a_server_is_refused(side: str) -> None:
+    """Its rows are partial, with a column for the rest: their difference would be no logit."""
+    with pytest.raises(ConfigError, match=f"the {side}.* is behind a server"):
+        replace(CONTRAST, **{side: Remote(letters("abc"))})
 
 
 def test_the_shorter_context_counts() -> None:

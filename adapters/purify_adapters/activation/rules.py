@@ -46,13 +46,13 @@ class Rules:
     def _known(self, entry: str) -> str:
         """An entry of a list, its directory found."""
         if is_url(entry):
-            return _plain(entry)
+            return plain(entry)
         beside = self.folder / Path(entry).expanduser()
         return str(beside.resolve()) if beside.is_dir() else entry
 
     def _listed(self, name: str, entries: set[str]) -> bool:
         if is_url(name):
-            return any(_below(_plain(name), entry) for entry in entries if is_url(entry))
+            return any(_below(plain(name), entry) for entry in entries if is_url(entry))
         return _canonical(name) in entries
 
 
@@ -67,7 +67,7 @@ def is_url(name: str) -> bool:
     return name.lower().startswith(("http://", "https://"))
 
 
-def _plain(url: str) -> str:
+def plain(url: str) -> str:
     """`scheme://host:port/path`, the one way to write it; "" for what is no URL after all."""
     try:
         parts = urlsplit(url)

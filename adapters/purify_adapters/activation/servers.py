@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation.inference import ASKED, Asked
-from purify_adapters.activation.rules import is_url
+from purify_adapters.activation.rules import is_url, plain
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.guard import for_fusion, reading
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SOURCE = "tgi"
 """The source that reads a Text Generation Inference server."""
+SECRET = frozenset(("api_key", "api_key_env"))
+"""The keys of `[llm]` that only its own `url` may see."""
 ROUTES = re.compile(r"/(v1(/chat/completions|/completions)?|generate(_stream)?)?/?$")
 """What of a URL is not the server's root."""
 WRITING = frozenset(("text-generation", "conversational", "summarization", "translation", "image-to-text"))
@@ -145,9 +147,14 @@ class Servers:
                 f"{server!r} does not tell its tokenizer, without which it cannot be purified; say in [llm]: "
                 f'source = "{SOURCE}", tokenizer = "DIR"'
             )
-        keys = self.activation.keys_of(llm)
-        source = plugins.source({**keys, "source": SOURCE, "url": ROUTES.sub("", server)})
-        return self.activation.purifier(source)
+        return self.activation.purifier(plugins.source(self._table(llm, server)))
+
+    def _table(self, llm: Mapping[str, Any], server: str) -> dict[str, Any]:
+        """The source's keys for a server: `[llm]`'s, its API key for the server that `[llm]` names alone."""
+        named = self.activation.keys_of({key: llm[key] for key in ("url", "url_env") if key in llm})
+        if not _same(str(named.get("url", "")), server):
+            llm = {key: value for key, value in llm.items() if key not in SECRET}
+        return {**self.activation.keys_of(llm), "url": ROUTES.sub("", server)}
 
     # Clients of others: refused
 
@@ -190,6 +197,12 @@ def _went_past(client: Any, request: Any, *_: Any) -> str:
     """The server of a request that did not come by us; "" for one that did, or that asks for no text."""
     expected = reading.get() or request.task not in WRITING
     return "" if expected else asked_server(client, {"model": request.model})
+
+
+def _same(url: str, server: str) -> bool:
+    """Whether two URLs have one root."""
+    root = plain(ROUTES.sub("", url)) if is_url(url) else ""
+    return bool(root) and root == plain(ROUTES.sub("", server))
 
 
 def asked_server(client: Any, options: dict[str, Any]) -> str:

@@ -54,7 +54,9 @@ class Gateway:
     def __init__(self, purifier: Purifier, settings: Settings | None = None) -> None:
         self.purifier, self.settings = purifier, settings or Settings()
         self.asking = Asking(purifier, self.settings)
-        self.work = Work(purifier, self.settings.max_concurrent, self.settings.queue, self.settings.deadline)
+        self.work = Work(
+            _sharing(purifier), self.settings.max_concurrent, self.settings.queue, self.settings.deadline
+        )
         self.metrics = Metrics()
         self.certificates: OrderedDict[str, str] = OrderedDict()
         name = self.settings.model_id or str(purifier.llm.identity().get("name", "purified"))

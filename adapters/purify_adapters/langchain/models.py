@@ -26,6 +26,9 @@ IGNORED = ("timeout", "max_retries", "api_key", "base_url", "model_kwargs")
 TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
 
+KEPT = ("sampling", "on_llm_failure", "batch_size", "walk", "explain", "alignment", "fidelity", "plugins")
+"""What a purifier with another LLM has of the first one's."""
+
 
 class Models:
     """The purifiers of one object, by the name of their LLM; loaded once, in whichever thread comes first."""
@@ -130,11 +133,8 @@ class Purified(BaseModel):
         if name not in self.llms:
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
-        slm = inner(own.slm)
-        kept = {
-            key: getattr(own, key) for key in ("on_llm_failure", "batch_size", "walk", "plugins", "sampling")
-        }
-        return Purifier(own.plugins.source(self.llms[name]), slm, own.policy, **kept)
+        kept = {key: getattr(own, key) for key in KEPT}
+        return Purifier(own.plugins.source(self.llms[name]), inner(own.slm), own.given_policy, **kept)
 
     @property
     def _own_name(self) -> str:
