@@ -41,7 +41,7 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         self,
         llm: str = "",
         slm: str = "",
-        policy: str = "windowed",
+        policy: str = "balanced",
         purifier: Purifier | None = None,
         batch_size: int | str | None = None,
         device: str | None = None,

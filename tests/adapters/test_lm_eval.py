@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from purify_plugins import Sampling
+from purify_plugins import Purifier, Sampling
 from purify_plugins.errors import ConfigError
 from purify_plugins.eval.likelihood import loglikelihoods
+from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM, attacks
 from tests.toys import real, toys
 
@@ -43,6 +44,15 @@ def test_the_harness_s_numbers_are_the_purifier_s() -> None:
     assert texts == [each.text for each in purifier.generate(["a", "b"], sampling(options))]
     with pytest.raises(ConfigError, match="llm=DIR,slm=DIR"):
         PurifyLM()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the harness's own imports
+def test_the_policy_that_nobody_names_is_the_product_s() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    policy = PurifyLM(llm=str(LLM), slm=str(SLM)).purifier.policy
+    assert policy == Purifier.load(LLM, SLM).policy == load_plugins().policy("balanced")
 
 
 @pytest.mark.slow
