@@ -303,7 +303,8 @@ def _check_method(method: Mapping[str, Any], steps: Sequence[Token], plugins: Pl
 
 def _tokens(body: Mapping[str, Any]) -> list[Token]:
     return [  # the LLM's own figure is not kept
-        Token._make((row[0], math.nan, *map(float, row[1:6]), row[6], float(row[7]))) for row in body["steps"]
+        Token._make((row[0], math.nan, *map(float, row[1:6]), row[6], float(row[7]), ()))
+        for row in body["steps"]
     ]
 
 

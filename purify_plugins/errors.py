@@ -6,7 +6,7 @@ PurifyError
 │   └── PromptError        the prompt is empty, or longer than a model can read
 ├── PluginError            a plugin is missing, broken, duplicated or offers a taken name
 ├── ModelError             a model directory is missing, unsafe or not a causal LM
-│   └── VocabularyError    the two models do not share a vocabulary
+│   └── VocabularyError    the two models cannot be brought into one alphabet
 ├── SourceError            a model failed while an answer was being written
 │   └── NumericError       a model or a policy returned NaN, +inf or nothing at all
 ├── RefusedError           a plugin, or the operator's policy, refused this request
@@ -53,7 +53,7 @@ class ModelError(PurifyError):
 
 
 class VocabularyError(ModelError):
-    """The two models do not share a vocabulary."""
+    """The two models cannot be brought into one alphabet, or what is asked of them needs one tokenizer."""
 
 
 class SourceError(PurifyError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
@@ -67,6 +68,7 @@ class Purifier:
             raise ConfigError(f"alignment must be 'auto', 'bytes' or 'common_tokens', not {alignment!r}")
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
+        _require_whole(slm)
         self.llm, self.slm = align(llm, slm, alignment, fidelity)
         self.alignment, self.fidelity = alignment, fidelity
         self.given_policy, self.given_walk = policy, walk
@@ -77,6 +79,7 @@ class Purifier:
         self.batch_size = batch_size
         self.walk = self._pick(walk)
         self.explain = explain
+        self.top = 0
         self.plugins = plugins or load_plugins()
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
@@ -107,6 +110,12 @@ class Purifier:
         from purify_plugins.config import build, read_config
 
         return build(read_config(path), cls)
+
+    def showing(self, top: int) -> Self:
+        """The same purifier, whose answers record the `top` likeliest tokens of each fused row."""
+        shown = copy(self)
+        shown.top = top
+        return shown
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -213,6 +222,16 @@ def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
     """The policy with what it counts in tokens counted in symbols, of which a token has several."""
     counted: Callable[[float], FusionPolicy] | None = getattr(policy, "in_symbols", None)
     return counted(per_token) if counted and per_token > 1 else policy
+
+
+def _require_whole(slm: LogitSource) -> None:
+    """Refuse an SLM whose server shows the top of its rows only: there is nobody to complete them."""
+    capabilities = getattr(slm, "capabilities", None)
+    if capabilities is not None and capabilities.max_n < len(slm.vocabulary):
+        raise ConfigError(
+            f"the SLM's server shows the likeliest {capabilities.max_n} of {len(slm.vocabulary)} tokens; "
+            "let it show all (vLLM: --max-logprobs -1, TGI: --max-top-n-tokens), or run the SLM here"
+        )
 
 
 def _walk(steps: Steps, answers: Sequence[Answer]) -> Iterator[Any]:

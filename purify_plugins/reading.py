@@ -74,9 +74,10 @@ class Reader:
                 tokenize=tokenize,
                 return_dict=False,
             )
-        except Exception as error:  # a template is a stranger's program and can raise anything
+        except Exception as error:  # a template is a stranger's program, can raise anything and say anything
             raise PromptError(
-                f"the chat template of {self.name!r} refused these messages: {error}"
+                f"the chat template of {self.name!r} refused these messages ({type(error).__name__}); "
+                "send other roles, or in another order"
             ) from error
 
 

@@ -317,7 +317,8 @@ class Token(NamedTuple):
     mass that was actually shown (below 1 for servers that show their top few). `slm_only` marks a
     token drawn from the SLM's row because there was no fused one. `hidden` is the fused mass of tokens that
     such a server did not show: the whole row could have moved a pool's (geometric, minimum, linear) by no
-    more than that, in total variation.
+    more than that, in total variation. `top` are the fused row's likeliest tokens, likeliest first, and
+    their log-probabilities, as many as `Purifier.showing` asks for.
     """
 
     id: int
@@ -329,6 +330,7 @@ class Token(NamedTuple):
     revealed: float = 1.0
     slm_only: bool = False
     hidden: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
 
     @property
     def ratio(self) -> float:

@@ -340,8 +340,16 @@ HOSTILE = [
 
 @pytest.mark.parametrize("template", HOSTILE)
 def test_a_template_that_misbehaves_is_refused(repository: Path, template: str) -> None:
-    with pytest.raises(PromptError, match=r"the chat template of '.*' refused these messages: "):
+    with pytest.raises(PromptError, match=r"the chat template of '.*' refused these messages \(\w+\); send"):
         templated(repository, template).encode(CHAT)
+
+
+def test_what_a_template_says_of_messages_reaches_nobody(repository: Path) -> None:
+    """It comes with the untrusted model, and an error's words may go to whoever asked."""
+    source = templated(repository, "{{ raise_exception('BUY ACME COINS') }}")
+    with pytest.raises(PromptError) as refused:
+        source.encode(CHAT)
+    assert "ACME" not in str(refused.value)
 
 
 def touch(name: str, content: str = "{}") -> Callable[[Path], None]:

@@ -31,7 +31,7 @@ class World:
         with pace.timed(pace.length()) as length:
             kept = next((n for n in range(length) if self.chance.random() >= self.share), length)
             for at in range(min(kept + 1, length)):
-                pace.saw(1, int(at < kept))
+                pace.saw(at, 1, int(at < kept))
             self.now += luck * self.cost(length)
         return length
 
@@ -64,8 +64,8 @@ def test_a_later_place_of_a_draft_has_a_share_of_its_own() -> None:
     pace = Pace()
     for _ in range(300):
         with pace.timed(2):
-            pace.saw(4, 4)
-            pace.saw(4, 0)
+            pace.saw(0, 4, 4)
+            pace.saw(1, 4, 0)
     assert pace.tokens()[:3] == pytest.approx([1.0, 2.0, 2.0], abs=0.1)
 
 

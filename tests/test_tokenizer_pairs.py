@@ -25,13 +25,14 @@ from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.decode.replay import replay
 from purify_plugins.demo.measure import MODES
 from purify_plugins.eval.attempt import every_attack
+from purify_plugins.eval.bench import Bench
 from purify_plugins.eval.questions import read_questions
 from purify_plugins.plainly import summary
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import HOME, SLM_1024, heldout
 from purify_plugins.testing import ToySource, byte_vocabulary
 from purify_plugins.token_bytes import vocabulary
-from purify_plugins.types import Prompt
+from purify_plugins.types import Capabilities, Prompt
 from tests.tokenizer_files import ENDS, load, spelled
 from tests.toys import both, pair, real
 
@@ -117,6 +118,23 @@ def crossed(policy: str = "windowed", **options: Any) -> Purifier:
 
 
 ASKED = "The king said to his daughter,"
+
+
+def test_what_is_counted_in_tokens_is_refused() -> None:
+    with pytest.raises(VocabularyError, match="counted in the tokens"):
+        crossed().loglikelihood(ASKED, " come")
+    with pytest.raises(VocabularyError, match="counted in the tokens"):
+        Bench.load(both()[0], foreign())
+
+
+def test_a_server_that_shows_the_top_of_its_rows_is_refused() -> None:
+    served = Served(spelled("testbed"))
+    with pytest.raises(VocabularyError, match="shows the likeliest 5 of"):
+        pair(served, foreign(), "geometric", on_llm_failure="slm")
+
+
+class Served(ToySource):
+    capabilities = Capabilities(True, True, 5, True, False, False)
 
 
 def test_an_answer_is_text_and_its_certificate_holds() -> None:
@@ -229,6 +247,7 @@ def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_following_a_model_in_bytes_costs_a_millisecond_at_most() -> None:
     """One core's time for each byte, over a vocabulary of fifty thousand, without the model's own."""
     logits = torch.randn(len(spelled("gpt2")), generator=torch.Generator().manual_seed(0)) * 4

@@ -29,10 +29,10 @@ class Counts(Pace):
     def length(self, room: int = LONGEST) -> int:
         return min(room, super().length(room))  # a fixed length, too, drafts only what there is room for
 
-    def saw(self, tried: int, kept: int) -> None:
+    def saw(self, place: int, tried: int, kept: int) -> None:
         self.looked += tried
         self.accepted += kept
-        super().saw(tried, kept)
+        super().saw(place, tried, kept)
 
     @property
     def share(self) -> float | None:

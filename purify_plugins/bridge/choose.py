@@ -73,6 +73,7 @@ def bridge(
     """
     for source in (llm, slm):
         _require_spelling(source.vocabulary)
+        _require_whole_rows(source)
     alphabet = every_byte()
     if alignment == "common_tokens" or (alignment == "auto" and agreement(llm, slm).disagreement < AGREEMENT):
         alphabet = shared_tokens(llm.vocabulary, slm.vocabulary)
@@ -86,6 +87,16 @@ def _require_spelling(vocabulary: Vocabulary) -> None:
             f"the tokens of {vocabulary.name!r} cannot spell {chr(lacking[0])!r} ({len(lacking)} of the "
             f"{len(NEEDED)} plain characters are missing), so no text can be shared with another tokenizer; "
             "choose a model with byte-level BPE, or SentencePiece with byte fallback"
+        )
+
+
+def _require_whole_rows(source: LogitSource) -> None:
+    capabilities = getattr(source, "capabilities", None)
+    if capabilities is not None and capabilities.max_n < len(source.vocabulary):
+        raise VocabularyError(
+            f"the server of {source.vocabulary.name!r} shows the likeliest {capabilities.max_n} of "
+            f"{len(source.vocabulary)} tokens, and another tokenizer needs them all; raise its limit, "
+            "or choose an SLM with the LLM's own tokenizer"
         )
 
 

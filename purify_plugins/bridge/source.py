@@ -12,7 +12,7 @@ from purify_plugins.bridge.alphabet import Alphabet, every_byte
 from purify_plugins.bridge.beam import Beam
 from purify_plugins.bridge.contexts import Context, Reader
 from purify_plugins.bridge.table import Table
-from purify_plugins.errors import PromptError
+from purify_plugins.errors import CertificateError, PromptError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
@@ -78,8 +78,12 @@ class Bridged:
         scored = min(scored, SCORED)
         cuts = [self.cut(prompt, scored) for prompt in prompts]
         session, logits = self.source.open([cut.kept for cut in cuts])
-        bridged = BridgedSession(session, logits, self, cuts, scored)
-        return bridged, bridged.rows()
+        try:
+            bridged = BridgedSession(session, logits, self, cuts, scored)
+            return bridged, bridged.rows()
+        except BaseException:
+            session.close()
+            raise
 
     def cut(self, prompt: Prompt, scored: int = 0) -> Cut:
         """Where a prompt's tokens end and its text begins. Raises PromptError."""
@@ -123,10 +127,13 @@ class Bridged:
 
 def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource:
     """A source in the alphabet that a certificate names; as it is where it names none or another's tokens."""
-    recorded = identity.get("alphabet", {})
-    if recorded.get("kind") != "bytes":
+    recorded = identity.get("alphabet")
+    if not isinstance(recorded, Mapping) or recorded.get("kind") != "bytes":
         return source
-    return Bridged(source, every_byte(recorded["per_token"]), recorded["eps"])
+    per_token, eps = recorded.get("per_token"), recorded.get("eps")
+    if not (isinstance(per_token, int | float) and isinstance(eps, int | float)):
+        raise CertificateError("the certificate does not say how its models were read in bytes")
+    return Bridged(source, every_byte(per_token), eps)
 
 
 def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class Batch:
         self.limits = _room(purifier, pair, sampling)
         self.eos = frozenset() if sampling.ignore_eos else purifier.vocabulary.eos
         self.live = set(range(len(self.answers)))
-        self.pair = pair
+        self.pair, self.top = pair, purifier.top
 
     def step(self, thoughts: Sequence[Token | None]) -> Step:
         """Append a column of tokens to the live rows; rows that end with theirs are live no more."""

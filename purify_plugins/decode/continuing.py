@@ -48,6 +48,7 @@ def follow(
         llms, slms = pair.extend(block)
         for at, tokens in enumerate(block.unbind(dim=1)):
             rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+            rows.require(batch.going)
             state = forward(policy, state, tokens, rows)
             llm, slm = None if llms is None else llms[:, at], slms[:, at]
     return state, llm, slm

@@ -6,6 +6,7 @@ thousand tokens wide, only to look at one of them, costs more than to fuse it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -171,13 +172,26 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy).__name__}"
 
 
-def record(rows: Rows, tokens: Tensor, greedy: bool) -> list[Token]:
-    """What was thought of each drawn token (rows,); one copy from the device."""
+def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
+    """What was thought of each drawn token (rows,), in one copy, and of the row's `top` likeliest."""
     logprobs = rows.logprobs(tokens)
     spent = _point_mass(logprobs) if greedy else _divergences(rows)
     shown = spent.new_tensor([1.0, 0.0]).expand_as(spent) if rows.shown is None else rows.shown
     table = torch.cat([tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None]], dim=-1).tolist()
-    return [_token(*row) for row in table]
+    thoughts = [_token(*row) for row in table]
+    if not top:
+        return thoughts
+    return [thought._replace(top=best) for thought, best in zip(thoughts, _best(rows, top), strict=True)]
+
+
+def _best(rows: Rows, top: int) -> list[tuple[tuple[int, float], ...]]:
+    """Each fused row's likeliest possible tokens and their log-probabilities, likeliest first."""
+    weights, places = rows.fused.topk(min(top, rows.fused.shape[-1]), dim=-1)
+    found = zip(rows.named(places).tolist(), (weights - rows.totals[:, 2:3]).tolist(), strict=True)
+    return [
+        tuple((token, logprob) for token, logprob in zip(*row, strict=True) if logprob > -math.inf)
+        for row in found
+    ]
 
 
 def _token(token: float, llm: float, *numbers: float) -> Token:

@@ -46,7 +46,7 @@ def write(
             rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
             rows.require(batch.going)
             tokens = rows.draw(batch.dice)
-            thoughts = record(rows, tokens, sampling.greedy)
+            thoughts = record(rows, tokens, sampling.greedy, batch.top)
         batch.end((yield batch.step(thoughts)))
         if not batch.live:
             return

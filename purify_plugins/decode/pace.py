@@ -38,10 +38,9 @@ class Pace:
 
     def __init__(self, fixed: int | None = None) -> None:
         self.fixed = fixed
-        self._fates: list[tuple[float, float]] = []  # (kept, tried) at each place of a draft
+        self._fates = [(0.0, 0.0)] * LONGEST  # (kept, tried) at each place of a draft
         self._seconds: dict[int, deque[float]] = {}
         self._times: Counter[int] = Counter()
-        self._place = 0
         self._best: int | None = None  # nothing is known yet
         self._spent = self._trying = 0.0  # seconds: of all cycles, of those at lengths not thought best
 
@@ -68,8 +67,7 @@ class Pace:
     def tokens(self) -> list[float]:
         """What a cycle of each length yields: a token, and each drafted one as likely as it is kept."""
         kept, tried = (sum(column) for column in zip((7.0, 10.0), *self._fates, strict=True))
-        known = [*self._fates, *[(0.0, 0.0)] * LONGEST][:LONGEST]  # what is not known is as elsewhere
-        shares = ((here + PRIOR * kept / tried) / (looked + PRIOR) for here, looked in known)
+        shares = ((here + PRIOR * kept / tried) / (looked + PRIOR) for here, looked in self._fates)
         return list(accumulate(accumulate(shares, mul, initial=1.0)))
 
     def seconds(self, length: int) -> float:
@@ -87,7 +85,7 @@ class Pace:
     @contextmanager
     def timed(self, length: int) -> Iterator[int]:
         """Time a cycle of `length` drafted tokens."""
-        self._place, start = 0, time.perf_counter()
+        start = time.perf_counter()
         yield length
         seconds = time.perf_counter() - start
         self._seconds.setdefault(length, deque(maxlen=9)).append(seconds)
@@ -95,11 +93,8 @@ class Pace:
         self._spent += seconds
         self._trying += 0.0 if self._best in (None, length) else seconds
 
-    def saw(self, tried: int, kept: int) -> None:
-        """Count the tokens looked at, at the draft's next place, and those of them that were kept."""
-        if self._place == len(self._fates):
-            self._fates.append((0.0, 0.0))
+    def saw(self, place: int, tried: int, kept: int) -> None:
+        """Count the tokens looked at, at this place of the draft, and those of them that were kept."""
         fade = (1 - 1 / REMEMBERED) ** tried
-        before = self._fates[self._place]
-        self._fates[self._place] = fade * before[0] + kept, fade * before[1] + tried
-        self._place += 1
+        before = self._fates[place]
+        self._fates[place] = fade * before[0] + kept, fade * before[1] + tried

@@ -32,7 +32,7 @@ class Pair:
         try:
             self.slm, slm = purifier.slm.open(prompts, purifier.policy.lookback)
             self._open.enter_context(self.slm)
-            self.first = (self._ask(lambda: self._meet(prompts)), slm)
+            self.first = (self._ask(lambda: self._meet(prompts)), self._whole(slm))
         except BaseException:
             self.close()
             raise
@@ -49,7 +49,11 @@ class Pair:
 
     def ask_slm(self, tokens: Tensor) -> Tensor:
         """Append tokens (rows, n); the SLM's logits (rows, n, V) after each."""
-        return self.slm.extend(tokens)
+        return self._whole(self.slm.extend(tokens))
+
+    def _whole(self, logits: Tensor) -> Tensor:
+        """The SLM's logits (…, V): a server's have one more column, for what it did not show."""
+        return logits[..., : len(self.purifier.vocabulary)]
 
     def extend(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
         """Append tokens (rows, n); both models' logits (rows, n, V) after each."""

@@ -130,14 +130,14 @@ class Walk:
             rows = self._fuse(draft, at)
             rows.require(going)
             tokens, kept = self._decide(rows, guess, going)
-            thoughts = zip(record(rows, tokens, self.greedy), going, strict=True)
+            thoughts = zip(record(rows, tokens, self.greedy, self.batch.top), going, strict=True)
             columns.append([thought if goes else None for thought, goes in thoughts])
             if self.state:
                 moved = forward(self.policy, self.state, tokens, rows)
                 self.state = choose(torch.tensor(going, device=self.device), moved, self.state)
             before, going = going, [goes and keep for goes, keep in zip(going, kept.tolist(), strict=True)]
             if guess is not None:
-                self.pace.saw(sum(before), sum(going))
+                self.pace.saw(at, sum(before), sum(going))
             if not any(going):
                 break
         return columns

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_plugins.eval.attempt import Attack, attempt
-from purify_plugins.eval.likelihood import Likelihood, judged
+from purify_plugins.eval.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.eval.sources import Recorded, Silent
 from purify_plugins.eval.systems import System
 from purify_plugins.plugins import Plugins, load_plugins
@@ -52,7 +52,9 @@ class Bench:
         from purify_plugins.align import align
 
         plugins = plugins or load_plugins()
-        return cls(*align(plugins.source(llm), plugins.source(slm)), plugins, batch)
+        pair = align(plugins.source(llm), plugins.source(slm))
+        require_tokens(*pair)
+        return cls(*pair, plugins, batch)
 
     def policy(self, system: System) -> FusionPolicy:
         chosen: FusionPolicy = self.plugins.policy(system.policy, system.parameters)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from purify_plugins.bridge.source import Bridged
+from purify_plugins.errors import VocabularyError
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
@@ -101,8 +103,18 @@ def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ..
     return (min(source.vocabulary.eos, default=tokens[0]),), tokens
 
 
+def require_tokens(*sources: LogitSource) -> None:
+    """Raise VocabularyError for models that meet in smaller symbols: tokens are what is counted here."""
+    if any(isinstance(source, Bridged) for source in sources):
+        raise VocabularyError(
+            "the two models have different tokenizers, and what is measured here is counted in the tokens "
+            "of one; choose an SLM with the LLM's own tokenizer"
+        )
+
+
 def read(source: LogitSource, text: str) -> tuple[int, ...]:
-    """The tokens a model reads in a text."""
+    """The tokens a model reads in a text. Raises VocabularyError."""
+    require_tokens(source)
     encode = getattr(source, "encode", None)  # not every source says without reading
     if encode is not None:
         return tuple(encode(text))

@@ -32,6 +32,7 @@ from transformers import (
     GPT2LMHeadModel,
     LogitsProcessor,
     LogitsProcessorList,
+    Pipeline,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     StoppingCriteriaList,
@@ -44,16 +45,18 @@ from typer.testing import CliRunner
 
 import purify_plugins
 from purify_adapters import purify
+from purify_adapters.activation.active import Activation as Active
 from purify_adapters.activation.active import Counts
 from purify_adapters.activation.rules import Rules
 from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError, VocabularyError
+from purify_plugins.bridge.choose import EPS
 from purify_plugins.cli import app
 from purify_plugins.config import Activation
 from purify_plugins.switch import adapter
 from purify_plugins.testbed import LLM, SLM
 from tests.adapters.canary import CONFIG, PLUGIN, canary, tampered, tokenizer, word
 from tests.strangers import Install, install
-from tests.toys import few, real
+from tests.toys import both, few, real
 
 __all__ = ["install"]  # a fixture is used by its name
 
@@ -66,6 +69,7 @@ POINTS: list[tuple[Any, str]] = [
     *((GenerationMixin, name) for name in ("generate", "load_custom_generate")),
     *((ContinuousMixin, name) for name in ("generate_batch", "init_continuous_batching")),
     (PreTrainedModel, "__call__"),
+    (Pipeline, "forward"),
     *((InferenceClient, name) for name in ("text_generation", "chat_completion", "_inner_post")),
     *((AsyncInferenceClient, name) for name in ("text_generation", "chat_completion", "_inner_post")),
     *((kind, "request") for kind in (openai.SyncAPIClient, openai.AsyncAPIClient)),
@@ -274,6 +278,8 @@ REFUSED = {
     "batching manager",
 }
 """Each of these names itself when it is refused; all others are purified."""
+QUICK = ("greedy", "forward loop", "pipeline", "langchain chat", "llama_index stream")
+"""One way through each framework, for what need not be tried with all of them every time."""
 
 
 class Forcing(LogitsProcessor):
@@ -281,19 +287,21 @@ class Forcing(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).index_fill(-1, torch.tensor(canary()), 0.0)
 
 
-@pytest.mark.parametrize(
-    "way", ["greedy", "forward loop", "pipeline", "langchain chat", "llama_index stream"]
-)
+@pytest.mark.parametrize("way", QUICK)
 def test_without_activation_the_canary_sings(way: str) -> None:
     assert word() in WAYS[way](tampered())
 
 
-@pytest.mark.parametrize("built", ["before", "after"])
-@pytest.mark.parametrize("way", WAYS)
+BUILT = [("before", way) for way in WAYS] + [
+    pytest.param("after", way, marks=[] if way in QUICK else pytest.mark.slow) for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("built", "way"), BUILT)
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"
 )  # refusals in the framework's
-def test_every_way_is_purified_or_refused(on: Activate, way: str, built: str) -> None:
+def test_every_way_is_purified_or_refused(on: Activate, built: str, way: str) -> None:
     if built == "before":
         model = tampered()
     on()
@@ -335,6 +343,33 @@ def test_a_refusal_reaches_whoever_reads_the_stream(on: Activate) -> None:
     thread.join()
 
 
+def held_by_name(model: Any, streamer: Any) -> Any:
+    model.generate = lambda inputs, streamer: own_loop(model)
+    return model.generate(ids(), streamer)
+
+
+def held_in_options(model: Any, streamer: Any) -> Any:
+    model.generate = lambda inputs, **options: own_loop(model)
+    return model.generate(ids(), streamer=streamer)
+
+
+def held_by_transformers(model: Any, streamer: Any) -> Any:
+    return CAPTURED(model, ids(), None, None, None, None, None, None, streamer, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("way", [held_by_name, held_in_options, held_by_transformers])
+def test_a_refusal_in_a_loop_of_somebody_s_own_reaches_the_reader(
+    on: Activate, way: Callable[..., Any]
+) -> None:
+    on()
+    streamer = TextIteratorStreamer(tokenizer(), timeout=10)
+    thread = threading.Thread(target=swallowing(way), args=(tampered(), streamer))
+    thread.start()
+    with pytest.raises(RefusedError):
+        "".join(streamer)
+    thread.join()
+
+
 def swallowing(call: Callable[..., Any]) -> Callable[..., None]:
     """A thread's target that says nothing of its failure, as frameworks have it."""
 
@@ -366,8 +401,27 @@ def test_a_model_of_another_language_is_refused(on: Activate, tmp_path: Path) ->
         tiny.generate(ids())
     purify_plugins.deactivate()
     on('[activation]\ntokenizer = "other"\n')
-    with pytest.raises(VocabularyError):
+    with pytest.raises(VocabularyError, match="choose an SLM with the model's own tokenizer"):
         tiny.generate(ids())
+
+
+def test_the_alphabet_two_models_meet_in_is_the_file_s(on: Activate, tmp_path: Path) -> None:
+    on(base=f'alignment = "bytes"\nfidelity = "fast"\n{CONFIG}')
+    with pytest.raises(VocabularyError, match='alignment = "auto"'):
+        tampered().generate(ids())
+    met = Active(tmp_path / "purify.toml").purifier(both()[0])
+    assert met.slm.identity()["alphabet"]["eps"] == EPS["fast"]
+
+
+def test_a_pipeline_s_tokenizer_is_its_model_s(on: Activate, tmp_path: Path) -> None:
+    """A fine-tuned model is often saved without one; elsewhere it names none."""
+    AutoModelForCausalLM.from_pretrained(SLM).save_pretrained(tmp_path / "bare")
+    bare = AutoModelForCausalLM.from_pretrained(tmp_path / "bare")
+    on()
+    assert pipe(bare)(TEXT, max_new_tokens=2)[0]["generated_text"] != TEXT
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "bare")
+    with pytest.raises(ConfigError, match="has no tokenizer that purify can find"):
+        other.generate(ids())
 
 
 def test_a_checkpoint_with_a_generate_of_its_own_is_refused(on: Activate, tmp_path: Path) -> None:

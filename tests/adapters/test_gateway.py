@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from purify_plugins import RefusedError, hookimpl
+from purify_plugins import RefusedError, Sampling, hookimpl
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
-from tests.adapters.gateways import Served, serving, stubs
+from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
+from tests.fake_tgi import fake_tgi
+from tests.remote.toy_server import Script, toy_source
 from tests.toys import BYTES, Failing, real
 
 KEY = "a key"
@@ -70,6 +74,57 @@ def test_a_stream_says_token_by_token_what_a_whole_answer_says(served: Served) -
         "seed": 3,
         "input_length": 5,
     }
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_likeliest_tokens_shown_are_the_fused_row_s(served: Served, sampled: bool) -> None:
+    asked = ask(details=True, top_n_tokens=4, do_sample=sampled)
+    details = served.post("/generate", asked).json()["details"]
+    assert [event["top_tokens"] for event in served.events("/generate_stream", asked)] == details[
+        "top_tokens"
+    ]
+    for token, shown in zip(details["tokens"], details["top_tokens"], strict=True):
+        logprobs = [other["logprob"] for other in shown]
+        assert len(shown) == 4
+        assert logprobs == sorted(logprobs, reverse=True)
+        assert token in shown or token["logprob"] <= logprobs[-1]
+        assert sampled or token["id"] == shown[0]["id"]
+
+
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_the_likeliest_tokens_are_probabilities_of_what_is_possible(walk: str) -> None:
+    """All of them together make a whole, and nothing that the SLM rules out is among them."""
+    purifier = stubs(walk=walk)
+    for token in purifier.showing(10**6).generate("hello", Sampling(max_tokens=5, seed=1, top_k=7))[0].steps:
+        found = dict(token.top)
+        assert sum(map(math.exp, found.values())) == pytest.approx(1, abs=1e-5)
+        assert found[token.id] == pytest.approx(token.fused)
+        assert not found.keys() & FORBIDDEN
+    assert purifier.generate("hello", Sampling(max_tokens=1))[0].steps[0].top == ()
+
+
+def test_a_chat_shows_its_likeliest_tokens_too(served: Served) -> None:
+    said = [{"role": "user", "content": "a"}]
+    body = {"messages": said, "max_tokens": 4, "temperature": 0, "logprobs": True}
+    answer = served.post("/v1/chat/completions", {**body, "top_logprobs": 3}).json()
+    for each in answer["choices"][0]["logprobs"]["content"]:
+        assert len(each["top_logprobs"]) == 3
+        assert each["top_logprobs"][0]["logprob"] == each["logprob"]
+    refused = served.post("/v1/chat/completions", {**body, "top_logprobs": 6})
+    assert (refused.status_code, "Given: 6" in refused.json()["error"]) == (422, True)
+
+
+def test_an_answer_says_how_often_its_model_s_server_was_asked() -> None:
+    """Its own requests alone, though others are answered at the same time."""
+    with fake_tgi(Script(BYTES, b"abc" * 30), top_n=8, prefill=False) as upstream:
+        llm = toy_source(upstream.url, BYTES, 8, ahead=0)
+        with serving(stubs(llm, walk="lockstep")) as found, ThreadPoolExecutor(3) as pool:
+            lengths = [2, 5, 9]
+            bodies = [ask(max_new_tokens=length) for length in lengths]
+            answers = list(pool.map(lambda body: found.post("/generate", body), bodies))
+        counts = [int(answer.headers["x-purify-upstream-requests"]) for answer in answers]
+    assert counts == lengths
+    assert sum(counts) == llm.wire.counts.requests
 
 
 def test_greedy_answers_have_no_seed(served: Served) -> None:

@@ -141,6 +141,7 @@ async def _streams(url: str, streams: int, tokens: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_hundred_and_fifty_six_streams_for_a_minute() -> None:
     """0 errors, 0 cross-talk, and memory as it was once all have been served."""
     with serving(echoes(), max_concurrent=256) as served:

@@ -73,6 +73,17 @@ def test_greedy_answers_are_the_local_purifier_s(source: Any, walk: Any) -> None
     assert remote.generate(PROMPT, GREEDY)[0].tokens == local.generate(PROMPT, GREEDY)[0].tokens
 
 
+def test_a_server_s_model_may_be_the_trusted_one(source: Any) -> None:
+    """The SLM served: its rows must be whole, for nobody else could complete them."""
+    answers = [
+        pair(both()[1], slm, "geometric").generate(PROMPT, GREEDY)[0].tokens for slm in (source, both()[0])
+    ]
+    assert answers[0] == answers[1]
+    few = type(source).load(source.wire.url, tokenizer=LLM, top_n=5)
+    with pytest.raises(ConfigError, match="shows the likeliest 5 of 2048 tokens"):
+        pair(both()[1], few, "geometric")
+
+
 def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None:
     session, _ = source.open([PROMPT])
     with session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import wraps
 from inspect import BoundArguments, signature
 from types import ModuleType
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 CONTINUOUS = ("generate_batch", "init_continuous_batching")
 OWN = "custom_generate/generate.py"
 """Where a repository keeps a `generate` of its own."""
+pipeline_s: ContextVar[Any] = ContextVar("pipeline_s", default=None)
+"""The tokenizer of the pipeline that asks, if one does."""
 
 
 def patches(activation: Activation) -> dict[str, Patch]:
     """Module -> what is replaced in it."""
     models = Models(activation)
-    return {"transformers.generation.utils": models.generation, "transformers.modeling_utils": models.calls}
+    return {
+        "transformers.generation.utils": models.generation,
+        "transformers.modeling_utils": models.calls,
+        "transformers.pipelines.base": models.pipelines,
+    }
 
 
 class Models:
@@ -47,6 +54,22 @@ class Models:
         from torch.nn import Module
 
         points.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
+
+    def pipelines(self, points: Points, module: ModuleType) -> None:
+        """A pipeline's model is asked under the pipeline's tokenizer."""
+
+        def around(original: Any) -> Any:
+            @wraps(original)
+            def forward(pipeline: Any, *args: Any, **options: Any) -> Any:
+                before = pipeline_s.set(pipeline.tokenizer)
+                try:
+                    return original(pipeline, *args, **options)
+                finally:
+                    pipeline_s.reset(before)
+
+            return forward
+
+        points.replace(module.Pipeline, "forward", around)
 
     def _generate(self, original: Any) -> Any:
         from purify_adapters.transformers.streaming import failing_visibly
@@ -111,10 +134,12 @@ class Models:
         return __call__
 
     def _check_call(self, model: Any) -> None:
+        from purify_adapters.transformers.streaming import failing_visibly, handed_streamer
+
         name = name_of(model)
         if self.activation.rules.trusts(name):
             return
-        with self.activation.refusals(name):
+        with self.activation.refusals(name), failing_visibly(handed_streamer()):
             _refuse_overrides(model)
             raise RefusedError(
                 f"{name!r} was called for its logits, which are not purified; call its generate, or trust it"
@@ -188,7 +213,7 @@ def _by_name(given: BoundArguments) -> dict[str, Any]:
 
 
 def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) -> Any:
-    """The tokenizer beside the model, else one the call brings, else the configured one."""
+    """The tokenizer beside the model, else one the call or its pipeline brings, else the configured one."""
     from transformers import AutoTokenizer
 
     def read(folder: str) -> Any:
@@ -197,8 +222,8 @@ def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) ->
         except Exception:  # whatever transformers raises: there is no tokenizer there
             return None
 
-    beside = read(name) or options.get("tokenizer") or getattr(options.get("streamer"), "tokenizer", None)
-    found = beside or (read(configured) if configured else None)
+    brought = options.get("tokenizer") or getattr(options.get("streamer"), "tokenizer", None)
+    found = read(name) or brought or pipeline_s.get() or (read(configured) if configured else None)
     if found is None:
         raise ConfigError(
             f"{name!r} has no tokenizer that purify can find; name its directory in [activation]: "

@@ -8,7 +8,7 @@ from typing import Any
 
 from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.spelling import Piece, Speller, full_text, pieces
+from purify_adapters.gateway.spelling import Piece, Speller, full_text, others, pieces
 from purify_plugins.types import Chunk, Completion, Vocabulary
 
 REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
@@ -31,6 +31,11 @@ def token(piece: Piece) -> Json:
     }
 
 
+def tops(piece: Piece, vocabulary: Vocabulary) -> list[Json]:
+    """The likeliest tokens of the row that a piece was drawn from."""
+    return [token(other) for other in others(piece.token, vocabulary)]
+
+
 def seed(ask: Ask) -> int | None:
     return None if ask.sampling.greedy else ask.sampling.seed
 
@@ -51,13 +56,16 @@ def generated(
     text = prefix + full_text(completion, ask.sampling.stop, vocabulary)
     if not details:
         return {"generated_text": text}
+    spelled = pieces(completion, ask, vocabulary)
     found = {
         "finish_reason": REASONS[completion.finish_reason],
         "generated_tokens": len(completion.tokens),
         "seed": seed(ask),
         "prefill": [],
-        "tokens": [token(piece) for piece in pieces(completion, ask, vocabulary)],
+        "tokens": [token(piece) for piece in spelled],
     }
+    if ask.top:
+        found["top_tokens"] = [tops(piece, vocabulary) for piece in spelled]
     return {"generated_text": text, "details": found}
 
 
@@ -79,7 +87,8 @@ class TokenEvents:
 
     def _event(self, piece: Piece) -> Json:
         self.index += 1
-        return {"index": self.index, "token": token(piece), "generated_text": None, "details": None}
+        shown = {"top_tokens": tops(piece, self.speller.vocabulary)} if self.ask.top else {}
+        return {"index": self.index, "token": token(piece), **shown, "generated_text": None, "details": None}
 
     def _last(self, completion: Completion) -> Json:
         text = full_text(completion, self.ask.sampling.stop, self.speller.vocabulary)

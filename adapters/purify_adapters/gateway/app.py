@@ -28,6 +28,7 @@ from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leavi
 from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
+from purify_adapters.remote.wire import counting
 from purify_plugins import __version__
 from purify_plugins.errors import PurifyError
 from purify_plugins.shared import share
@@ -182,7 +183,9 @@ class Gateway:
     async def _complete(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         async with self.work.turn() as place:
             timing.queued()
-            body, headers = await place.run(lambda: self._written(request, place, plan, timing))
+            with counting() as asked:
+                body, headers = await place.run(lambda: self._written(request, place, plan, timing))
+        headers["x-purify-upstream-requests"] = str(asked.requests)
         return Response(body, headers=headers, media_type="application/json")
 
     def _written(
@@ -191,7 +194,7 @@ class Gateway:
         """The whole answer and its headers; one visit to one thread."""
         planned = plan()
         timing.validated()
-        found = [place.whole(ask.prompt, ask.sampling) for ask in planned.asks]
+        found = [place.whole(ask.prompt, ask.sampling, ask.top) for ask in planned.asks]
         body = planned.whole(found)
         self._finish(request, planned.asks, found, timing)
         proof = {"x-purify-certificate": ",".join(each.certificate.digest for each in found)}
@@ -222,7 +225,7 @@ class Gateway:
     async def _write(self, request: Request, place: Place, planned: Plan, emit: Emit, timing: Timing) -> None:
         found: list[Completion] = []
         for ask, shape in zip(planned.asks, planned.shapes, strict=True):
-            async with aclosing(place.stream(ask.prompt, ask.sampling)) as chunks:
+            async with aclosing(place.stream(ask.prompt, ask.sampling, ask.top)) as chunks:
                 async for chunk in chunks:
                     if chunk.completion:
                         found.append(chunk.completion)

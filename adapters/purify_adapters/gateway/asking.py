@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings
     from purify_plugins.purifier import Purifier
 
+TOP = 5
+"""The most tokens of a row that TGI shows unless it is told otherwise."""
 ROOM = 4096
 """Tokens, prompt and answer together, where neither model says what it can read."""
 
@@ -34,13 +36,15 @@ ROOM = 4096
 class Ask:
     """One answer, as it is asked of the purifier.
 
-    `input_length` counts the prompt's tokens as the SLM reads them; 0 where it does not tell.
+    `input_length` counts the prompt's tokens as the SLM reads them; 0 where it does not tell. `top` is how
+    many of each fused row's likeliest tokens are shown.
     """
 
     prompt: Prompt
     sampling: Sampling
     input_length: int
     characters: int = 0
+    top: int = 0
 
 
 class Asking:
@@ -57,7 +61,7 @@ class Asking:
 
     def generation(self, inputs: str, asked: Parameters) -> Ask:
         """A request to `/generate` and its like."""
-        for name in ("watermark", "typical_p", "decoder_input_details", "adapter_id", "top_n_tokens"):
+        for name in ("watermark", "typical_p", "decoder_input_details", "adapter_id"):
             if getattr(asked, name):
                 raise unsupported(name)
         if asked.best_of not in (None, 1):
@@ -69,7 +73,7 @@ class Asking:
 
     def chat(self, asked: ChatRequest, prompt: Chat | None = None, grammar: Grammar | None = None) -> Ask:
         """A request to `/v1/chat/completions`; `prompt` is the chat if tools have changed it."""
-        _refuse_foreign(asked, ("presence_penalty", "logit_bias", "top_logprobs"), ("n",))
+        _refuse_foreign(asked, ("presence_penalty", "logit_bias"), ("n",))
         drawn = _openai(
             asked, asked.max_tokens if asked.max_tokens is not None else asked.max_completion_tokens
         )
@@ -77,6 +81,7 @@ class Asking:
         if not chat.messages:
             raise invalid("`messages` cannot be empty")
         drawn.grammar = asked.response_format
+        drawn.top_n_tokens = asked.top_logprobs if asked.logprobs else None
         return self._ask(chat, drawn, asked.temperature != 0, _characters(chat), grammar)
 
     def completions(self, asked: CompletionRequest) -> list[Ask]:
@@ -116,7 +121,7 @@ class Asking:
             stop=tuple(asked.stop or ()),
             grammar=_grammar(asked.grammar) if asked.grammar else grammar,
         )
-        return Ask(prompt, sampling, length, characters)
+        return Ask(prompt, sampling, length, characters, asked.top_n_tokens or 0)
 
     def _room(self, length: int, wanted: int | None) -> int:
         """How many tokens the answer may have."""
@@ -204,6 +209,8 @@ def _check(asked: Parameters, stops: int) -> None:
         raise invalid("`top_k` must be strictly positive")
     if asked.max_new_tokens == 0:
         raise invalid("`max_new_tokens` must be strictly positive")
+    if (asked.top_n_tokens or 0) > TOP:
+        raise invalid(f"`top_n_tokens` must be >= 0 and <= {TOP}. Given: {asked.top_n_tokens}")
     if len(asked.stop or ()) > stops:
         raise invalid(f"`stop` supports up to {stops} stop sequences. Given: {len(asked.stop or ())}")
 

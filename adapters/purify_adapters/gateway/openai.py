@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from purify_adapters.gateway.answers import Json, number, purified
 from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.spelling import Piece, Speller, full_text, pieces
+from purify_adapters.gateway.spelling import Piece, Speller, full_text, others, pieces
 from purify_adapters.tools import CallPiece, Plain, Reader
 from purify_adapters.tools import Piece as Said
 from purify_plugins.types import Chunk, Completion, Vocabulary
@@ -43,11 +43,16 @@ def usage(asks: Sequence[Ask], completions: Sequence[Completion]) -> Json:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def logprobs(found: Iterable[Piece]) -> Json:
-    content: list[Json] = [
-        {"token": p.text, "logprob": number(p.token.fused), "top_logprobs": []} for p in found
-    ]
-    return {"content": content}
+def logprobs(found: Iterable[Piece], vocabulary: Vocabulary) -> Json:
+    return {"content": [{**_logprob(p), "top_logprobs": _others(p, vocabulary)} for p in found]}
+
+
+def _logprob(piece: Piece) -> Json:
+    return {"token": piece.text, "logprob": number(piece.token.fused)}
+
+
+def _others(piece: Piece, vocabulary: Vocabulary) -> list[Json]:
+    return [_logprob(other) for other in others(piece.token, vocabulary)]
 
 
 def spoken(said: Sequence[Said]) -> Json:
@@ -82,7 +87,7 @@ def chat_completion(
     choice = {
         "index": 0,
         "message": spoken([*reader.feed(text), *reader.close()]),
-        "logprobs": logprobs(pieces(completion, ask, vocabulary)) if told else None,
+        "logprobs": logprobs(pieces(completion, ask, vocabulary), vocabulary) if told else None,
         "finish_reason": REASONS[completion.finish_reason],
     }
     head = face.head("chat.completion", model)
@@ -134,7 +139,7 @@ class ChatEvents:
             yield {**head, "choices": [], "usage": usage([self.ask], [completion])}
 
     def _event(self, delta: Json, piece: Piece | None = None, reason: str | None = None) -> Json:
-        told = logprobs([piece]) if self.told and piece else None
+        told = logprobs([piece], self.speller.vocabulary) if self.told and piece else None
         choice = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": reason}
         return {**self.face.head("chat.completion.chunk", self.model), "choices": [choice], "usage": None}
 

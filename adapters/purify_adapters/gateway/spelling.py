@@ -20,6 +20,18 @@ class Piece:
     special: bool
 
 
+def others(token: Token, vocabulary: Vocabulary) -> list[Piece]:
+    """The likeliest tokens of the row that one was drawn from, each as if it stood alone."""
+    return [
+        Piece(
+            token._replace(id=other, fused=logprob),
+            vocabulary.control.get(other) or vocabulary.tokens[other].decode(errors="replace"),
+            other in vocabulary.control,
+        )
+        for other, logprob in token.top
+    ]
+
+
 def full_text(completion: Completion, stop: Sequence[str], vocabulary: Vocabulary) -> str:
     """The answer as TGI gives it: the stop string that ended it stays."""
     if completion.finish_reason != "stop":

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, overloaded, stopping
@@ -113,18 +114,18 @@ class Place:
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
-    async def stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each when it is asked for; ended by whoever stops asking."""
-        chunks = self.work.purifier.stream(prompt, sampling)
+        chunks = self.work.purifier.showing(top).stream(prompt, sampling)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
         finally:
             self._afterwards(chunks.close)
 
-    def whole(self, prompt: Prompt, sampling: Sampling) -> Completion:
+    def whole(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> Completion:
         """The answer, on the calling thread, until its reader leaves. Raises Rejected if cut short."""
-        with closing(self.work.purifier.stream(prompt, sampling)) as chunks:
+        with closing(self.work.purifier.showing(top).stream(prompt, sampling)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion
@@ -136,8 +137,8 @@ class Place:
         return await self.run(lambda: next(chunks, None))
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Call a function that computes, off the event loop; one at a time."""
-        job = self._job = self.work.pool.submit(function)
+        """Call a function that computes, off the event loop but in its context; one at a time."""
+        job = self._job = self.work.pool.submit(copy_context().run, function)
         return await asyncio.wrap_future(job)
 
     def leave(self) -> None:

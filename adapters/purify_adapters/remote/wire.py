@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.remote.rows import strict_json
@@ -15,6 +16,8 @@ from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 T = TypeVar("T")
@@ -99,6 +102,7 @@ class Wire:
             limits=httpx.Limits(max_connections=self.connections),
             follow_redirects=False,
             trust_env=False,
+            verify=_tls(),
         )
         weakref.finalize(self, _close, client).atexit = False
         return client
@@ -148,6 +152,8 @@ class Wire:
         import httpx
 
         self.counts.requests += 1
+        if (asked := _ASKED.get()) is not None:
+            asked.requests += 1
         self._purse = min(self._purse + 0.1, 10.0)
         try:
             request = self._client.build_request(method, path, json=body)
@@ -209,6 +215,28 @@ async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | 
         if found := parser.feed(chunk):
             return found
     return None
+
+
+_ASKED: ContextVar[Counts | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """How many requests are sent to servers by what is started in this block, whichever source sends them."""
+    counts = Counts()
+    token = _ASKED.set(counts)
+    try:
+        yield counts
+    finally:
+        _ASKED.reset(token)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Who is trusted to name servers; read once, which takes as long as many an answer's token."""
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _close(client: httpx.AsyncClient) -> None:

@@ -58,9 +58,9 @@ class PurifiedModel(PreTrainedModel):
         """
         if isinstance(purifier.llm, Bridged):
             raise VocabularyError(
-                f"{purifier.llm.identity()['name']!r} and the SLM have different tokenizers, and `generate` "
-                "speaks in token ids; choose an SLM with the model's own tokenizer, or ask in text "
-                "through Purifier.load, LangChain, LlamaIndex or the gateway"
+                f"{purifier.llm.identity()['name']!r} and the SLM do not meet in the model's tokens, and "
+                "`generate` speaks in token ids; choose an SLM with the model's own tokenizer and "
+                'alignment = "auto", or ask in text: Purifier.load, LangChain, LlamaIndex or the gateway'
             )
         kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
         drop_in: Any = object.__new__(kind)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 
@@ -33,3 +35,28 @@ def failing_visibly(streamer: Any) -> Iterator[None]:
             for item in (Failure(error), streamer.stop_signal):  # whoever goes on reading comes to an end
                 queue.put(item) if loop is None else loop.call_soon_threadsafe(queue.put_nowait, item)
         raise
+
+
+def handed_streamer() -> Any:
+    """The streamer that the nearest caller holds: its local, or in one of its local tuples and dicts.
+
+    Somebody else's loop tells nobody of its streamer; this is for a call that fails anyway.
+    """
+    from transformers.generation.streamers import BaseStreamer
+
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_locals is not frame.f_globals:  # a module's streamers belong to any of its calls
+            for value in _one_deep(frame.f_locals.values()):
+                if isinstance(value, BaseStreamer):
+                    return value
+        frame = frame.f_back
+    return None
+
+
+def _one_deep(values: Iterable[Any]) -> Iterator[Any]:
+    """The values, and those in tuples and dicts among them, as `*args` and `**kwargs` are."""
+    for value in list(values):
+        yield value
+        if type(value) in (tuple, dict):
+            yield from list(value.values() if type(value) is dict else value)

@@ -1,0 +1,203 @@
+"""The processor inside vLLM, driven as vLLM's documentation says it is, on the test bed's pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError
+from purify_plugins.decode.replay import replay
+from purify_plugins.testbed import LLM, SLM, SLM_1024
+from tests.adapters.engine import Engine, LogitsProcessor, Request, SamplingParams, config, loaded
+from tests.toys import both, pair
+
+POLICIES: list[Any] = ["geometric", {"name": "capped", "total": 6.0}, "balanced"]
+"""The last two remember what was spent."""
+TEXTS = ["The old house stood", "She said that", "In the morning the captain", "Nobody had", "It was"]
+GREEDY = Sampling(temperature=0, max_tokens=14)
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """The LLM as a processor knows it: what it thinks of a prompt is not shown."""
+
+    source: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def open(self, prompts: Any, scored: int = 0) -> Any:
+        return self.source.open(prompts)
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return loaded(monkeypatch)
+
+
+@pytest.fixture
+def make(module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes a configuration and returns the processor that vLLM would have."""
+
+    def made(policy: Any, slm: Path = SLM, more: str = "", **told: Any) -> Any:
+        table = {"name": policy} if isinstance(policy, str) else policy
+        options = "\n".join(f"{name} = {value!r}" for name, value in table.items())
+        file = tmp_path / "purify.toml"
+        file.write_text(f'{more}\n[llm]\nmodel = "x"\n[slm]\nmodel = "{slm}"\n[policy]\n{options}\n')
+        monkeypatch.setenv("PURIFY_CONFIG", str(file))
+        return module.PurifyLogitsProcessor(config(LLM, **told), torch.device("cpu"), False)
+
+    return made
+
+
+def requests(number: int = len(TEXTS), **options: Any) -> list[Request]:
+    llm, _ = both()
+    params = {"temperature": 0.0, "max_tokens": GREEDY.max_tokens, **options}
+    return [Request(llm.encode(text), SamplingParams(**params)) for text in TEXTS[:number]]
+
+
+def local(policy: Any) -> list[tuple[int, ...]]:
+    """What the purifier here answers, token by token."""
+    llm, slm = both()
+    purifier = pair(Unscored(llm), slm, policy, walk="lockstep")  # type: ignore[arg-type]  # one by its attributes
+    return [purifier.generate(llm.encode(text), GREEDY)[0].tokens for text in TEXTS]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_greedy_answers_are_lockstep_s_whoever_joins_leaves_or_moves(make: Any, policy: Any) -> None:
+    engine = Engine(both()[0], make(policy))
+    asked = requests()
+    for request in asked[:3]:
+        engine.add(request)
+    engine.step(keep=False)
+    for _ in range(3):
+        engine.step()
+    engine.swap(0, 2)
+    engine.add(asked[3])
+    engine.step()
+    engine.take_out(asked[1])
+    engine.step()
+    engine.add(asked[4])
+    engine.step()
+    engine.add(asked[1], resumed=True)
+    engine.run()
+    assert [tuple(request.answer) for request in asked] == local(policy)
+    assert not engine.processor.rows
+
+
+def test_the_answers_are_neither_model_s_own(make: Any) -> None:
+    """Else the test above could not fail."""
+    engine = Engine(both()[0], make("geometric"))
+    llm, slm = both()
+    fused, alone = local("geometric"), [pair(x, x).generate(llm.encode(TEXTS[0]), GREEDY) for x in (llm, slm)]
+    assert all(fused[0] != each[0].tokens for each in alone)
+    assert local(POLICIES[1]) != fused
+    assert engine.processor.is_argmax_invariant() is False
+
+
+@pytest.mark.parametrize("heat", [0.5, 1.0, 1.7])
+def test_a_draw_is_from_the_fused_row_at_its_temperature(make: Any, heat: float) -> None:
+    """vLLM divides by the temperature after us: what it then draws from is the purifier's row."""
+    llm, slm = both()
+    processor = make("geometric", more="sampling.top_p = 0.9")
+    (request,) = requests(1, temperature=heat)
+    engine = Engine(llm, processor)
+    engine.add(request)
+    engine._tell()
+    drawn = torch.log_softmax(processor.apply(engine._row(request)) / heat, dim=-1)[0]
+    sampling, possible = (
+        Sampling(temperature=heat, top_p=0.9),
+        torch.isfinite(drawn).nonzero()[:9, 0].tolist(),
+    )
+    purifier = pair(llm, slm, "geometric")
+    thoughts = [replay(purifier, [request.prompt], [(token,)], sampling)[0][0] for token in possible]
+    assert drawn.exp().sum() == pytest.approx(1)
+    assert [float(drawn[token]) for token in possible] == pytest.approx([t.fused for t in thoughts], abs=1e-3)
+    assert len(torch.isfinite(drawn).nonzero()) < len(llm.vocabulary)
+
+
+def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(make: Any) -> None:
+    """A policy with memory cannot know what was spent; the SLM's row needs no budget."""
+    processor = make("capped")
+    (request,) = requests(1)
+    engine = Engine(both()[0], processor)
+    engine.add(request)
+    engine.step()
+    engine.take_out(request)
+    processor.left.clear()
+    engine.add(request, resumed=True)
+    engine._tell()
+    after = processor.apply(engine._row(request))[0, :-3]
+    slm = both()[1].open([(*request.prompt, *request.answer)])[1][0]
+    assert torch.allclose(torch.log_softmax(after, -1), torch.log_softmax(slm, -1), atol=1e-4)
+
+
+@pytest.mark.parametrize("failure", ["refuse", "slm"])
+def test_a_broken_row_is_never_passed_on(make: Any, failure: str) -> None:
+    processor = make("geometric", more=f'on_llm_failure = "{failure}"')
+    engine = Engine(both()[0], processor)
+    for request in requests(2):
+        engine.add(request)
+    engine._tell()
+    logits = torch.cat([engine._row(request) for request in engine.batch])
+    logits[1] = torch.nan
+    if failure == "refuse":
+        with pytest.raises(SourceError, match="NaN"):
+            processor.apply(logits)
+    else:
+        assert torch.isfinite(processor.apply(logits)[:, :-3]).all()
+        assert [processor.rows[at].alone for at in (0, 1)] == [False, True]
+
+
+def test_a_row_of_nobody_s_is_refused(make: Any) -> None:
+    with pytest.raises(SourceError, match="has not added"):
+        make("geometric").apply(torch.zeros(1, 600))
+
+
+def test_a_place_held_for_a_token_is_not_a_token(make: Any) -> None:
+    engine = Engine(both()[0], make("geometric"))
+    (request,) = requests(1)
+    engine.add(request)
+    engine.step()
+    row = engine._row(request)
+    request.answer.append(-1)
+    with pytest.raises(SourceError, match="async"):
+        engine.processor.apply(row)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("top_p", 0.9), ("top_k", 5), ("logprobs", 0), ("logit_bias", {3: 9.0})]
+)
+def test_an_option_that_would_undo_it_is_refused_by_name(module: ModuleType, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        module.PurifyLogitsProcessor.validate_params(SamplingParams(**{name: value}))
+    module.PurifyLogitsProcessor.validate_params(SamplingParams(temperature=0.3, top_k=-1))
+
+
+def test_it_is_what_vllm_wants(module: ModuleType) -> None:
+    assert issubclass(module.PurifyLogitsProcessor, LogitsProcessor)
+    assert not module.PurifyLogitsProcessor.__abstractmethods__
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"logits_processors": ["purify_adapters.vllm:PurifyLogitsProcessor", "other:One"]}, "last"),
+        ({"speculative_config": {"method": "ngram"}}, "speculation"),
+        ({"length": 100_000}, "--max-model-len"),
+        ({"more": "sampling.grammar = {kind = 'regex', text = 'a'}"}, "grammar"),
+    ],
+)
+def test_an_engine_that_could_not_be_purified_does_not_start(make: Any, told: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make("geometric", **told)
+
+
+def test_another_tokenizer_is_refused(make: Any) -> None:
+    with pytest.raises(VocabularyError, match="same tokenizer"):
+        make("geometric", slm=SLM_1024)
