@@ -291,13 +291,23 @@ class FakeTGI:
             self.streams -= 1
 
 
+class Server(uvicorn.Server):
+    """Leaves no connection half closed: a later test would be warned of it."""
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0.01)
+
+
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """The base URL of an ASGI app, served by uvicorn in a thread."""
     config = uvicorn.Config(
         app, port=0, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=0
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
