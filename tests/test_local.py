@@ -597,12 +597,12 @@ def test_a_model_in_training_is_refused() -> None:
         LoadedSource(model, both()[1].tokenizer)
 
 
-# A few rows at a time
+# Several rows at a time
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (1, 5), (3, 1), (2, 2), (4,)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_a_few_rows_are_multiplied_alike_either_way_round(shape: tuple[int, ...], biased: bool) -> None:
+def test_several_rows_are_multiplied_alike_either_way(shape: tuple[int, ...], biased: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     rows, weight = torch.randn(*shape, 48, generator=draw), torch.randn(32, 48, generator=draw)
     bias = torch.randn(32, generator=draw) if biased else None
@@ -616,7 +616,7 @@ def test_a_few_rows_are_multiplied_alike_either_way_round(shape: tuple[int, ...]
 def test_reading_a_few_tokens_of_a_large_model_gives_its_own_logits(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted too: the detour must be taken for two to five rows, and for no others."""
+    """Counted too: the detour must be taken from two rows on, and for one it must not."""
     taken: list[int] = []
     honest = thin.multiplied
 
@@ -637,4 +637,4 @@ def test_reading_a_few_tokens_of_a_large_model_gives_its_own_logits(
                 logits.append(session.extend(tokens))
         torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
         assert set(taken) <= {columns * rows}
-        assert bool(taken) == (2 <= columns * rows <= 5)
+        assert bool(taken) == (columns * rows >= 2)

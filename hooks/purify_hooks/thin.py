@@ -1,4 +1,4 @@
-"""Matrix products of a few rows: what reading a short draft is made of."""
+"""Matrix products of several rows: what reading prompts and drafts is made of."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from purify_hooks.local import LocalSource
 
-FEW = range(2, 6)
-"""Rows for which it pays: a single one is a matrix-vector product already."""
+FEW = 2
+"""Rows from which it pays: a single one is a matrix-vector product, as fast as weights can be fetched."""
 LARGE = 10_000_000
 """Parameters that no cache holds; a smaller model is read faster than the detour takes."""
 
@@ -24,16 +24,23 @@ LARGE = 10_000_000
 def thin(source: LocalSource, rows: int) -> AbstractContextManager[object]:
     """What to run a pass of `rows` tokens in, those of all answers together."""
     model = source.model
-    plain = model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkl.is_available()
-    return Thin() if rows in FEW and plain and source.parameters >= LARGE else nullcontext()
+    plain = model.device.type == "cpu" and model.dtype == torch.float32
+    pays = plain and rows >= FEW and source.parameters >= LARGE
+    return Thin() if pays and _offered() else nullcontext()
+
+
+def _offered() -> bool:
+    """Whether this torch multiplies by MKL, and oneDNN could instead."""
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Thin(TorchFunctionMode):
-    """Multiplies a few rows (n, in) by a weight (out, in) as `(W xᵀ)ᵀ`, not `x Wᵀ`; the same up to rounding.
+    """Multiplies rows (n, in) by a weight (out, in) with oneDNN, not MKL; the same up to rounding.
 
-    MKL packs the right-hand matrix before it multiplies. From two rows on `x Wᵀ` so writes every weight
-    anew only to read it once, and three tokens cost nearly twice what one does. The other way round it
-    is the rows that are packed. The model itself is left alone, and so are other threads.
+    MKL packs the weight before it multiplies: it writes every number anew only to read it once, which
+    for a few rows takes longer than the product. oneDNN reads the weight where it lies, and two to
+    twelve rows take little longer than one. The model itself is left alone, and so are other threads.
     """
 
     def __torch_function__(
@@ -46,10 +53,10 @@ class Thin(TorchFunctionMode):
 
 def _pays(rows: Tensor, weight: Tensor) -> bool:
     ordinary = type(weight) is Parameter and weight.dtype == rows.dtype == torch.float32
-    return ordinary and rows.numel() // rows.shape[-1] in FEW
+    return ordinary and rows.numel() // rows.shape[-1] >= FEW
 
 
 def multiplied(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear(rows, weight, bias)`: (…, in) -> (…, out)."""
-    product = torch.mm(weight, rows.reshape(-1, rows.shape[-1]).t()).t().contiguous()
-    return (product if bias is None else product.add_(bias)).view(*rows.shape[:-1], -1)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return product
