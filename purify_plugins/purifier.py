@@ -130,9 +130,10 @@ class Purifier:
         """What this pair has learned of how long its drafts should be, for batches of this size."""
         from purify_plugins.decode.pace import SEEDED, Pace
 
+        unit = max(round(self.vocabulary.per_token), 1)
         if sampling.seed is not None and not sampling.greedy:
-            return Pace(fixed=SEEDED if self._much_smaller() else 0)
-        return self._paces.setdefault((sampling.greedy, rows), Pace())
+            return Pace(SEEDED if self._much_smaller() else 0, unit)
+        return self._paces.setdefault((sampling.greedy, rows), Pace(unit=unit))
 
     def _much_smaller(self) -> bool:
         """Whether drafting surely pays: known without measuring, so that a seed means one answer."""

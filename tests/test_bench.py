@@ -16,10 +16,12 @@ from purify_plugins.bench import memory, report
 from purify_plugins.bench.bars import bars
 from purify_plugins.bench.command import bench
 from purify_plugins.bench.counting import Counting
+from purify_plugins.bench.crossing import crossing
 from purify_plugins.bench.designs import Naive, Task, Walking, Watch, designs
 from purify_plugins.bench.models import Models, batches, load
 from purify_plugins.bench.race import lap, rotated, spread
 from purify_plugins.bench.settings import CLOCKS, Settings
+from purify_plugins.bench.tables import tables
 from purify_plugins.bench.vocabulary import vocabulary_work
 from purify_plugins.bench.widen import widen
 from purify_plugins.decode.lockstep import lockstep
@@ -168,6 +170,19 @@ def test_a_bar_is_kept_or_not(measured: dict[str, Any]) -> None:
     fast = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.6}}
     slow = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.4}}
     assert [bars(found)[0].holds for found in (fast, slow)] == [True, False]
+
+
+def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[str, Any]) -> None:
+    found = crossing(SMALL, models, PLUGINS, lambda text: None)
+    assert (found["slm"], found["alphabet"]) == ("slm-1024", "bytes")
+    for mode in ("greedy", "sampled"):
+        assert found[mode]["vs_llm"] > 0
+        assert all(speed > 0 for speed in found[mode]["bytes_per_second"].values())
+        assert 0 < found[mode]["calls_per_token"] < 6
+    kept = {**measured, "another_tokenizer": {**found, "greedy": {**found["greedy"], "vs_llm": 0.7}}}
+    assert measured["another_tokenizer"] is None
+    assert [bar.holds for bar in bars(kept) if bar.what == "another tokenizer ÷ LLM alone, greedy"] == [True]
+    assert any("fused in bytes" in table.title for table in tables(kept))
 
 
 PAGE = "# A page\n\n<!-- bench:start -->\n<!-- bench:end -->\n\nThe end.\n"

@@ -89,6 +89,13 @@ class LocalSource:
         opened = session(self, encoded)
         return opened, opened.prefill(scored)
 
+    @cached_property
+    def branches(self) -> bool:
+        """Whether one pass may read several continuations of a text."""
+        from purify_hooks.branching import can_branch
+
+        return can_cache(self.model) and can_branch(self)
+
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
 
@@ -229,13 +236,17 @@ class LocalSession:
 
     def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
         """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
+        mask = None if bool(seen.all()) else seen.long()
+        return self._pass(new, cache, mask, self._positions(seen, new.shape[1]), wanted)
+
+    def _pass(self, new: Tensor, cache: Any, mask: Tensor | None, places: Tensor, wanted: int) -> Tensor:
         from purify_hooks.thin import thin
 
         offered = {
             "past_key_values": cache,
             "use_cache": True,
-            "attention_mask": None if bool(seen.all()) else seen.long(),
-            "position_ids": self._positions(seen, new.shape[1]),
+            "attention_mask": mask,
+            "position_ids": places,
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
@@ -250,6 +261,34 @@ class LocalSession:
         length = self.source.context_length
         places = torch.cumsum(seen, dim=1)[:, -columns:] - 1
         return places.clamp(min=0, max=None if length is None else length - 1)
+
+    @property
+    def branches(self) -> bool:
+        """Whether `branch` may be asked, in place of `extend` and `rewind`."""
+        return self.source.branches
+
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Append (rows, n) tokens, not all of one text; (rows, n, V) logits of the token after each.
+
+        `seen` (rows, n, m + n) bool says what each follows: which of the m columns read since the
+        prompt, and of the new ones, itself among them.
+        """
+        import torch
+
+        from purify_hooks.branching import mask, places
+
+        device = self._read.device
+        tokens, seen = tokens.to(device), seen.to(device)
+        with torch.inference_mode(), _failures(self.source.name), for_fusion():
+            self._note(tokens, torch.zeros_like(tokens, dtype=torch.bool))
+            logits = self._pass(tokens, self._cache, mask(self, seen), places(self, seen), tokens.shape[1])
+            return _fitted(logits, len(self.source.vocabulary))
+
+    def keep(self, columns: Tensor) -> None:
+        """Keep only these columns (rows, n) of those that `branch` read, in this order."""
+        from purify_hooks.branching import keep
+
+        keep(self, columns.to(self._read.device))
 
     def rewind(self, lengths: Tensor) -> None:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""

@@ -37,7 +37,7 @@ VS_LLM = {
 
 def bars(found: Mapping[str, Any]) -> list[Bar]:
     """Every bar that this measurement says something about."""
-    return [*_races(found), *_sweeps(found), *_work(found), *_memory(found)]
+    return [*_races(found), *_sweeps(found), *_work(found), *_memory(found), *_crossed(found)]
 
 
 def _races(found: Mapping[str, Any]) -> Iterator[Bar]:
@@ -68,3 +68,11 @@ def _memory(found: Mapping[str, Any]) -> Iterator[Bar]:
         if found["memory"]:
             beyond = found["memory"][name]["beyond"]
             yield Bar(f"{name}: memory beyond weights and caches, MB", beyond, 64, at_least=False)
+
+
+def _crossed(found: Mapping[str, Any]) -> Iterator[Bar]:
+    facts = found["another_tokenizer"]
+    for mode in MODES if facts else ():
+        yield Bar(f"another tokenizer ÷ LLM alone, {mode}", facts[mode]["vs_llm"], 0.6)
+        calls = facts[mode]["calls_per_token"]
+        yield Bar(f"another tokenizer: passes of the LLM per token, {mode}", calls, 2.0, at_least=False)

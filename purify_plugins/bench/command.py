@@ -29,7 +29,9 @@ Clock = Annotated[
     typer.Option(help="Time that passes, or that is computed: on a busy machine cpu, with --threads 1."),
 ]
 Sweep = Annotated[bool, typer.Option("--sweep", help="Fixed draft lengths too, beside the adaptive one.")]
-Extras = Annotated[bool, typer.Option(help="Memory, and the work that grows with the vocabulary.")]
+Extras = Annotated[
+    bool, typer.Option(help="Memory, the vocabulary's share of the work, and an SLM with another tokenizer.")
+]
 Write = Annotated[
     Path | None, typer.Option(metavar="DOCS", help="Write the tables and the plot into DOCS/performance.md.")
 ]

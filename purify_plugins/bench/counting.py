@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.decode.pace import LONGEST, Pace
+from purify_plugins.decode.pace import Pace
 from purify_plugins.purifier import Purifier
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 class Counts(Pace):
     """A pace that also knows how often the LLM was asked and what became of the drafts."""
 
-    def __init__(self, fixed: int | None = None) -> None:
-        super().__init__(fixed)
+    def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
+        super().__init__(fixed, unit)
         self.reset()
 
     def reset(self) -> None:
@@ -26,7 +27,7 @@ class Counts(Pace):
         self.cycles += 1
         return super().timed(length)
 
-    def length(self, room: int = LONGEST) -> int:
+    def length(self, room: int = sys.maxsize) -> int:
         return min(room, super().length(room))  # a fixed length, too, drafts only what there is room for
 
     def saw(self, place: int, tried: int, kept: int) -> None:
@@ -45,7 +46,8 @@ class Counting(Purifier):
 
     def __init__(self, *args: Any, fixed: int | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.counts = {greedy: Counts(fixed) for greedy in (True, False)}
+        unit = max(round(self.vocabulary.per_token), 1)
+        self.counts = {greedy: Counts(fixed, unit) for greedy in (True, False)}
 
     def pace(self, sampling: Sampling, rows: int) -> Pace:
         return self.counts[sampling.greedy]

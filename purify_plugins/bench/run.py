@@ -53,7 +53,8 @@ def contenders(settings: Settings, models: Models, plugins: Plugins) -> Contende
 def run_bench(
     settings: Settings, tell: Tell = silent, *, sweeping: bool = False, extras: bool = True
 ) -> dict[str, Any]:
-    """Measure everything; `sweeping` adds fixed draft lengths, `extras` vocabulary and memory."""
+    """Measure everything; `sweeping` adds fixed draft lengths, `extras` the rest."""
+    from purify_plugins.bench.crossing import crossing
     from purify_plugins.bench.memory import memory
     from purify_plugins.bench.vocabulary import threads, vocabulary_work
 
@@ -70,6 +71,9 @@ def run_bench(
     ours = [name for name in crowd.designs if not name.startswith("anchored")]
     found["vocabulary"] = vocabulary_work(plugins, tell, clock=CLOCKS[settings.clock]) if extras else None
     found["memory"] = memory(settings, ours, tell) if extras else None
+    with threads(settings.threads):
+        crossed = extras and not settings.llm
+        found["another_tokenizer"] = crossing(settings, models, plugins, tell) if crossed else None
     return found
 
 

@@ -35,6 +35,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     shown += [_swept(found)] if found["sweep"] else []
     shown += [_work(found, policy) for policy in POLICIES] if found["vocabulary"] else []
     shown += [_memory(found)] if found["memory"] else []
+    shown += [_crossed(found["another_tokenizer"])] if found["another_tokenizer"] else []
     return [*shown, _bars(found)]
 
 
@@ -102,6 +103,23 @@ def _memory(found: Mapping[str, Any]) -> Table:
     ]
     columns = ["design", "both models' weights", "its caches", "added by an answer", "beyond caches"]
     return Table("Memory, MB", columns, rows)
+
+
+def _crossed(facts: Mapping[str, Any]) -> Table:
+    """Purified text beside the LLM's own, in bytes a second: their tokens differ."""
+    rows = [
+        [
+            mode,
+            ratio(
+                {"vs_llm": facts[mode]["vs_llm"], "quartiles": {"vs_llm": facts[mode]["quartiles"]}}, "vs_llm"
+            ),
+            *(f"{facts[mode]['bytes_per_second'][name]:.1f}" for name in ("purified", "llm")),
+            f"{facts[mode]['calls_per_token']:.2f}",
+        ]
+        for mode in MODES
+    ]
+    columns = ["", "vs LLM alone", "bytes/s", "LLM alone, bytes/s", "passes of the LLM per token of its own"]
+    return Table(f"Another tokenizer: {facts['slm']}, fused in {facts['alphabet']}", columns, rows)
 
 
 def _bars(found: Mapping[str, Any]) -> Table:

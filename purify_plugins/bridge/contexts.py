@@ -1,10 +1,10 @@
-"""What a model has been asked: a tree of token runs, read through one linear KV cache per row."""
+"""What a model has been asked: a tree of token runs, read through one KV cache per row."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,34 +14,56 @@ if TYPE_CHECKING:
     from purify_plugins.bridge.table import Table
     from purify_plugins.types import Session
 
+    Array = ndarray[Any, Any]
+
 REMEMBERED = 256
 """Distributions kept for each row; older ones are asked for again if anybody comes back to them."""
 
 
-@dataclass(frozen=True)
 class Opinion:
-    """What the model says after some tokens.
+    """What the model says after some tokens; worked out of its logits (V,) when somebody looks.
 
     `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` the end's; together 1.
     `first` are the masses of the symbols the next token may begin with, `masked` what the model gave
     to control tokens.
     """
 
-    tokens: ndarray[Any, Any]
-    end: float
-    first: ndarray[Any, Any]
-    masked: float
+    def __init__(self, table: Table, logits: Tensor) -> None:
+        self._table, self._logits = table, logits
+
+    @cached_property
+    def _read(self) -> tuple[Array, float, float]:
+        found = self._table.read(self._logits)
+        del self._logits
+        return found
+
+    @property
+    def tokens(self) -> Array:
+        return self._read[0]
+
+    @property
+    def end(self) -> float:
+        return self._read[1]
+
+    @property
+    def masked(self) -> float:
+        return self._read[2]
+
+    @cached_property
+    def first(self) -> Array:
+        return self._table.root.mass(self.tokens)
 
 
 class Context:
     """A run of the model's own tokens after the prompt; the same run is always the same object."""
 
-    __slots__ = ("_children", "length", "opinion", "parent", "token")
+    __slots__ = ("_children", "column", "length", "opinion", "parent", "token")
 
     def __init__(self, parent: Context | None = None, token: int = -1) -> None:
         self.parent, self.token = parent, token
         self.length: int = 0 if parent is None else parent.length + 1
         self.opinion: Opinion | None = None
+        self.column = -1  # where a cache that holds several runs has its last token, if it does
         self._children: dict[int, Context] = {}
 
     def then(self, token: int) -> Context:
@@ -80,8 +102,11 @@ class Reader:
     """Asks a session about contexts; rows of a batch that want something are asked together.
 
     `calls` counts passes of the model. Each row's cache holds one context at a time: to read another
-    it goes back to what the two have in common.
+    it goes back to what the two have in common. `spare` is how many contexts more than it must a pass
+    reads, in case they are asked about next.
     """
+
+    spare = 0
 
     def __init__(self, session: Session, table: Table, rows: int) -> None:
         self.session, self.table = session, table
@@ -93,8 +118,7 @@ class Reader:
 
     def note(self, row: int, context: Context, logits: Tensor) -> None:
         """Keep what the model said (V,) after a context."""
-        tokens, end, masked = self.table.read(logits)
-        context.opinion = Opinion(tokens, end, self.table.root.mass(tokens), masked)
+        context.opinion = Opinion(self.table, logits)
         kept = self._remembered[row]
         kept.append(context)
         if len(kept) > REMEMBERED:
@@ -145,3 +169,87 @@ def _turns(wanted: Sequence[Sequence[Context]]) -> Iterator[list[Context | None]
     """The n-th wish of every row, for each n."""
     for at in range(max(map(len, wanted), default=0)):
         yield [row[at] if at < len(row) else None for row in wanted]
+
+
+WASTE = 64
+"""Columns of a cache that nobody may need again, beside four times as many as the longest run has."""
+
+
+class Branching(Reader):
+    """Asks about several contexts of every row in one pass: each sees the columns of its own run alone.
+
+    The session's cache holds every run there is; where most of it is past use, all but the run that was
+    asked about last is dropped.
+    """
+
+    spare = 4
+
+    def __init__(self, session: Session, table: Table, rows: int) -> None:
+        super().__init__(session, table, rows)
+        self._columns = 0
+        self._held: list[list[Context]] = [[] for _ in range(rows)]
+
+    def read(self, wanted: Sequence[Sequence[Context]]) -> None:
+        """Ask for all contexts the rows want and do not have, in one pass."""
+        new = [_unread(contexts) for contexts in wanted]
+        if not any(new):
+            return
+        self._tidy()
+        new = [_unread(contexts) for contexts in wanted]
+        logits = self._asked(new, max(map(len, new)))
+        self.calls += 1
+        for row, contexts in enumerate(new):
+            for place, context in enumerate(contexts):
+                context.column = self._columns + place
+                self.note(row, context, logits[row, place])
+            self._held[row] += contexts
+        self._columns += logits.shape[1]
+
+    def _asked(self, new: Sequence[Sequence[Context]], width: int) -> Tensor:
+        """The logits (rows, width, V) after each row's contexts, short rows filled up with nothing."""
+        import numpy
+        import torch
+
+        tokens = numpy.zeros((len(new), width), dtype=int)
+        seen = numpy.zeros((len(new), width, self._columns + width), dtype=bool)
+        seen[:, range(width), range(self._columns, self._columns + width)] = True
+        for row, contexts in enumerate(new):
+            places = {context: self._columns + place for place, context in enumerate(contexts)}
+            for place, context in enumerate(contexts):
+                tokens[row, place] = context.token
+                run = context.after(self.roots[row])
+                seen[row, place, [places.get(each, each.column) for each in run]] = True
+        answer: Tensor = self.session.branch(torch.from_numpy(tokens), torch.from_numpy(seen))  # type: ignore[attr-defined]  # a session that branches
+        return answer
+
+    def _tidy(self) -> None:
+        import torch
+
+        runs = [
+            held[-1].after(root) if held else [] for held, root in zip(self._held, self.roots, strict=True)
+        ]
+        width = max(map(len, runs))
+        if self._columns <= 4 * width + WASTE:
+            return
+        columns = [[each.column for each in run] + [0] * (width - len(run)) for run in runs]
+        self.session.keep(torch.tensor(columns))  # type: ignore[attr-defined]  # a session that branches
+        for held, run in zip(self._held, runs, strict=True):
+            for context in held:
+                context.column = -1
+            for at, context in enumerate(run):
+                context.column = at
+            held[:] = run
+        self._columns = width
+
+
+def _unread(wanted: Sequence[Context]) -> list[Context]:
+    """The contexts without an opinion and what their runs lack in the cache, shortest first."""
+    found: dict[Context, None] = {}
+    for context in wanted:
+        at: Context | None = context
+        while (
+            at is not None and at.parent is not None and (at.column < 0 or (at is context and not at.opinion))
+        ):
+            found[at] = None
+            at = at.parent
+    return sorted(found, key=lambda context: context.length)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte
 from purify_plugins.bridge.beam import Beam
-from purify_plugins.bridge.contexts import Context, Reader
+from purify_plugins.bridge.contexts import Branching, Context, Reader
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import CertificateError, PromptError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
@@ -157,7 +157,8 @@ class BridgedSession:
         self._session = session
         length = source.context_length
         self._most = [math.inf if length is None else length - len(cut.kept) - ROOM for cut in cuts]
-        self.reader = Reader(session, source.table, len(cuts))
+        branches = getattr(session, "branches", False)
+        self.reader = (Branching if branches else Reader)(session, source.table, len(cuts))
         for row, root in enumerate(self.reader.roots):
             self.reader.note(row, root, logits[row])
         self.beams = [
@@ -193,28 +194,41 @@ class BridgedSession:
             ends.append([root])
         self.reader.read(ends)
 
-    def rows(self) -> Tensor:
-        """(rows, n + 1) logarithms of the masses of what may come next."""
+    def rows(self, coming: Sequence[Sequence[int]] = ()) -> Tensor:
+        """(rows, n + 1) logarithms of the masses of what may come next; `coming` symbols are guesses."""
         import torch
 
-        self.reader.read([beam.wanted() for beam in self.beams])
+        wanted = [beam.wanted() for beam in self.beams]
+        if any(context.opinion is None for contexts in wanted for context in contexts):
+            self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
         masses = [torch.from_numpy(beam.row()) for beam in self.beams]
         return torch.stack(masses).log()
+
+    def _with_hopes(
+        self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]
+    ) -> list[Sequence[Context]]:
+        """What must be asked, what likely spells what is coming, and what may be asked after that."""
+        found: list[Sequence[Context]] = []
+        for beam, contexts, symbols in zip(self.beams, wanted, coming, strict=True):
+            guess = beam.guess(symbols) if symbols else None
+            hopes = beam.ahead(symbols) if self.reader.spare else []
+            more = [context for context in hopes if context not in contexts][: self.reader.spare]
+            found.append([*contexts, *([guess] if guess else []), *more])
+        return found
 
     def extend(self, tokens: Tensor) -> Tensor:
         """Append (rows, n) symbols; (rows, n, symbols + 1) logits of what may come after each."""
         import torch
 
-        symbols = tokens.tolist()
-        if tokens.shape[1] > 1:
-            guesses = [beam.guess(row) for beam, row in zip(self.beams, symbols, strict=True)]
-            self.reader.read([[guess] if guess else [] for guess in guesses])
-        return torch.stack([self._push(column) for column in zip(*symbols, strict=True)], dim=1)
+        return torch.stack(list(self.each(tokens)), dim=1)
 
-    def _push(self, column: Sequence[int]) -> Tensor:
-        for beam, symbol in zip(self.beams, column, strict=True):
-            beam.push(symbol)
-        return self.rows()
+    def each(self, tokens: Tensor) -> Iterator[Tensor]:
+        """What `extend` returns, column by column; a column is read when it is looked at."""
+        symbols = tokens.tolist()
+        for at in range(tokens.shape[1]):
+            for beam, row in zip(self.beams, symbols, strict=True):
+                beam.push(row[at])
+            yield self.rows([row[at + 1 :] for row in symbols])
 
     def rewind(self, lengths: Tensor) -> None:
         for beam, length in zip(self.beams, lengths.tolist(), strict=True):

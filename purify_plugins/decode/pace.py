@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from operator import mul
+from statistics import mean
 
 LONGEST = 16
 FIRST = (3, 0, 6)
@@ -34,21 +36,28 @@ class Pace:
 
     With `fixed` the length never changes: answers drawn from a seed must not depend on how busy a
     machine is. Choosing a length never looks at a token.
+
+    Where tokens are smaller than the LLM's own, `unit` of them to one of its, lengths are whole units,
+    one at least: such a draft is read only as far as it is kept. Many a cycle then needs no pass, so what
+    one costs is their mean.
     """
 
-    def __init__(self, fixed: int | None = None) -> None:
-        self.fixed = fixed
-        self._fates = [(0.0, 0.0)] * LONGEST  # (kept, tried) at each place of a draft
+    def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
+        self.fixed = None if fixed is None else fixed * unit
+        self.unit, self._least = unit, unit if unit > 1 else 0
+        self.first = tuple(max(unit * length, self._least) for length in FIRST)
+        self._typical: Callable[[Collection[float]], float] = mean if unit > 1 else min
+        self._fates = [(0.0, 0.0)] * LONGEST * unit  # (kept, tried) at each place of a draft
         self._seconds: dict[int, deque[float]] = {}
         self._times: Counter[int] = Counter()
         self._best: int | None = None  # nothing is known yet
         self._spent = self._trying = 0.0  # seconds: of all cycles, of those at lengths not thought best
 
-    def length(self, room: int = LONGEST) -> int:
+    def length(self, room: int = sys.maxsize) -> int:
         """How many tokens to draft next; a fixed length also draws what there is no room for."""
         if self.fixed is not None:
             return self.fixed
-        rarest = min(FIRST, key=lambda length: self._times[length])
+        rarest = min(self.first, key=lambda length: self._times[length])
         return min(room, self._chosen() if self._times[rarest] >= 2 else rarest)
 
     def _chosen(self) -> int:
@@ -56,13 +65,15 @@ class Pace:
         self._best = self.best()
         if self._trying > TRYING * self._spent + AT_FIRST * self.seconds(self._best):
             return self._best
-        around = [length for length in (self._best - 1, self._best + 1) if 0 <= length <= LONGEST]
+        around = [self._best + step for step in (-self.unit, self.unit)]
+        around = [length for length in around if self._least <= length <= LONGEST * self.unit]
         return min(around, key=lambda length: self._times[length])
 
     def best(self) -> int:
         """The length whose cycles give the most tokens a second, as far as is known."""
-        worth = [tokens / self.seconds(length) for length, tokens in enumerate(self.tokens())]
-        return worth.index(max(worth))
+        tokens = self.tokens()
+        lengths = range(self._least, len(tokens), self.unit)
+        return max(lengths, key=lambda length: tokens[length] / self.seconds(length))
 
     def tokens(self) -> list[float]:
         """What a cycle of each length yields: a token, and each drafted one as likely as it is kept."""
@@ -76,9 +87,9 @@ class Pace:
         The least of the last few times: whatever else a machine does can only make a cycle slower.
         """
         if length in self._seconds:
-            return min(self._seconds[length])
+            return self._typical(self._seconds[length])
         known = sorted(sorted(self._seconds, key=lambda other: abs(other - length))[:2])
-        low, high = (min(self._seconds[n]) for n in known)
+        low, high = (self._typical(self._seconds[n]) for n in known)
         slope = max(high - low, 0.0) / (known[1] - known[0])
         return low + slope * (length - known[0])
 
@@ -88,7 +99,7 @@ class Pace:
         start = time.perf_counter()
         yield length
         seconds = time.perf_counter() - start
-        self._seconds.setdefault(length, deque(maxlen=9)).append(seconds)
+        self._seconds.setdefault(length, deque(maxlen=9 * self.unit)).append(seconds)
         self._times[length] += 1
         self._spent += seconds
         self._trying += 0.0 if self._best in (None, length) else seconds

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
+from itertools import repeat
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -46,6 +47,22 @@ class Pair:
         """Append tokens (rows, n); the LLM's logits (rows, n, V) after each, None once it has failed."""
         llm = self.llm
         return None if llm is None else self._ask(lambda: llm.extend(tokens))
+
+    def each_llm(self, tokens: Tensor) -> Iterator[Tensor | None]:
+        """Append tokens (rows, n); the LLM's logits (rows, V) after each, None once it has failed.
+
+        An LLM in smaller symbols than its own reads on only as far as somebody looks.
+        """
+        each: Callable[[Tensor], Iterator[Tensor]] | None = getattr(self.llm, "each", None)
+        if each:
+            return self._unfold(each(tokens))
+        read = self.ask_llm(tokens)
+        return iter([None] * tokens.shape[1] if read is None else read.unbind(dim=1))
+
+    def _unfold(self, rows: Iterator[Tensor]) -> Iterator[Tensor | None]:
+        while self.llm is not None:
+            yield self._ask(lambda: next(rows))
+        yield from repeat(None)
 
     def ask_slm(self, tokens: Tensor) -> Tensor:
         """Append tokens (rows, n); the SLM's logits (rows, n, V) after each."""

@@ -51,13 +51,13 @@ class ReadAhead(Walk):
     def cycle(self) -> list[Column]:
         """Take what the server has drafted so far, and draw along it; one column per token."""
         unread = [] if self.pending is None else [self.pending]
-        known = self._read(unread)
-        drafted = self._drafted() if known else []
+        known = self._read(unread)[0]
+        drafted = self._drafted() if known is not None else []
         first = [] if unread else [self.pair.first[1]]
         new = [*unread, *drafted]
         read = self.pair.ask_slm(torch.cat(new, dim=1)).unbind(dim=1) if new else ()
         more = self.pair.ask_llm(torch.cat(drafted, dim=1)) if drafted else None
-        llm = [*known, *more.unbind(dim=1)] if more is not None else known
+        llm = [known, *(more.unbind(dim=1) if more is not None else ())]
         return self._verify(Draft(drafted if more is not None else [], [*first, *read], llm))
 
     def _drafted(self) -> list[Tensor]:

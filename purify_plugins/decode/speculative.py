@@ -8,7 +8,7 @@ row too. The policy's state moves over kept tokens only, and no drawn token is e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,12 +35,24 @@ class Draft(NamedTuple):
     """What a cycle starts from: the SLM's tokens, and both models' logits around them.
 
     `tokens` are n columns (rows, 1); `llm` holds n + 1 logits (rows, V): before the first token and
-    after every one, or none once the LLM has failed; `slm` lacks those after the last.
+    after every one, or None once the LLM has failed; `slm` lacks those after the last.
     """
 
     tokens: Sequence[Tensor]
     slm: Sequence[Tensor]
-    llm: Sequence[Tensor]
+    llm: Sequence[Tensor | None] | Unfolding
+
+
+class Unfolding:
+    """A sequence whose items are made when they are looked at."""
+
+    def __init__(self, known: Sequence[Tensor | None], more: Iterator[Tensor | None]) -> None:
+        self._known, self._more = list(known), more
+
+    def __getitem__(self, at: int) -> Tensor | None:
+        while len(self._known) <= at:
+            self._known.append(next(self._more))
+        return self._known[at]
 
 
 def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
@@ -100,13 +112,10 @@ class Walk:
             drafted.append(self._guess(slm[-1], drafted)[:, None])
         return Draft(drafted, slm, self._read([*unread, *drafted]))
 
-    def _read(self, tokens: list[Tensor]) -> list[Tensor]:
-        """The LLM's logits before the first drafted token and after each; none once it has failed."""
-        known = [self.pair.first[0]] if self.pending is None and self.pair.first[0] is not None else []
-        if not tokens:
-            return known
-        read = self.pair.ask_llm(torch.cat(tokens, dim=1))
-        return [] if read is None else [*known, *read.unbind(dim=1)]
+    def _read(self, tokens: list[Tensor]) -> Unfolding:
+        """The LLM's logits before the first drafted token and after each."""
+        known = [self.pair.first[0]] if self.pending is None else []
+        return Unfolding(known, self.pair.each_llm(torch.cat(tokens, dim=1)) if tokens else iter(()))
 
     def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings."""
@@ -168,8 +177,9 @@ class Walk:
     def _fuse(self, draft: Draft, at: int) -> Rows:
         """The fused column after the draft's first `at` tokens."""
         slm = draft.slm[at] if at < len(draft.slm) else self.pair.ask_slm(draft.tokens[-1])[:, 0]
-        llm = draft.llm[at] if draft.llm else None
-        return fuse(self.policy, self.batch.shape, llm, slm, self.state, self._history(draft.tokens[:at]))
+        return fuse(
+            self.policy, self.batch.shape, draft.llm[at], slm, self.state, self._history(draft.tokens[:at])
+        )
 
     def _decide(
         self, rows: Rows, guess: Tensor | None, going: Tensor, luck: Tensor | None

@@ -1,0 +1,75 @@
+"""Several continuations of one text in one pass: each new token sees the columns of its own run alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from purify_hooks.cache import take
+from purify_plugins.errors import SourceError
+
+if TYPE_CHECKING:
+    from purify_hooks.local import LocalSession, LocalSource
+
+NEAR = 0.05
+"""How far two logits of one token may differ, for rounding, when a model is tried."""
+
+
+def can_branch(source: LocalSource) -> bool:
+    """Whether the model reads two continuations side by side as it reads each alone; tried once.
+
+    Some models ignore such a mask without a word (their positions are counted from columns), some
+    cannot take one, and a sliding window counts columns.
+    """
+    config = source.model.config.get_text_config()
+    if getattr(config, "sliding_window", None):
+        return False
+    try:
+        return _alike(source)
+    except (SourceError, TypeError, AttributeError, NotImplementedError):  # a mask it cannot take
+        return False
+
+
+def _alike(source: LocalSource) -> bool:
+    first, *others = list(range(min(4, len(source.vocabulary))))
+    one, _ = source.open([(first,)])
+    seen = torch.tensor([[[True, False, False], [False, True, False], [True, False, True]]])
+    both = one.branch(torch.tensor([[others[0], others[1], others[2]]]), seen)[0]
+    for place, run in enumerate([[others[0]], [others[1]], [others[0], others[2]]]):
+        alone, _ = source.open([(first,)])
+        apart = alone.extend(torch.tensor([run]))[0, -1]
+        if not torch.allclose(torch.log_softmax(both[place], -1), torch.log_softmax(apart, -1), atol=NEAR):
+            return False
+    return True
+
+
+def mask(session: LocalSession, seen: Tensor) -> Tensor:
+    """(rows, 1, n, columns) what is added to attention, for `seen` (rows, n, columns after the prompt)."""
+    dtype = session.source.model.dtype
+    whole = torch.cat([_prompts(session, seen.shape[1]), seen], dim=-1)
+    least = torch.finfo(dtype).min
+    return torch.where(whole, 0.0, least).to(dtype)[:, None]
+
+
+def places(session: LocalSession, seen: Tensor) -> Tensor:
+    """(rows, n) the new tokens' places in their texts."""
+    found: Tensor = seen.sum(dim=-1) - 1 + session._lengths[:, None]
+    length = session.source.context_length
+    return found.clamp(max=None if length is None else length - 1)
+
+
+def _prompts(session: LocalSession, columns: int) -> Tensor:
+    """(rows, columns, width) which columns of the prompts are no padding."""
+    return session._seen[:, None, : session._width].expand(-1, columns, -1)
+
+
+def keep(session: LocalSession, columns: Tensor) -> None:
+    """Keep only these columns (rows, n) after the prompt, in this order."""
+    rows, width = len(columns), session._width
+    prompt = torch.arange(width, device=columns.device).expand(rows, -1)
+    order = torch.cat([prompt, columns + width], dim=1)
+    session._read, session._seen = session._read.gather(1, order), session._seen.gather(1, order)
+    with torch.inference_mode():
+        take(session._cache, order)
