@@ -158,6 +158,7 @@ class LocalSession:
     """An open batch: a KV cache, and a mask of which of its columns each row can see.
 
     Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
+    The mask stays on the host, which has to know it, wherever the model is.
     """
 
     def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
@@ -170,8 +171,8 @@ class LocalSession:
         self._width = max(map(len, prompts))
         device = source.model.device
         self._read = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
-        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool, device=device)
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
+        self._lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._cache: Any = growing_cache()
         self._takes = set(inspect.signature(source.model.forward).parameters)
 
@@ -179,10 +180,10 @@ class LocalSession:
         """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
         import torch
 
-        width, device = self._width, self._read.device
+        width = self._width
         padded = [[0] * (width - len(prompt.tokens)) + list(prompt.tokens) for prompt in self.prompts]
-        ids = torch.tensor(padded, device=device)
-        visible = torch.arange(width, device=device) >= width - self._lengths[:, None]
+        ids = torch.tensor(padded, device=self._read.device)
+        visible = torch.arange(width) >= width - self._lengths[:, None]
         first, scores = max(width - 1 - scored, 0), []
         for start in range(0, width, BLOCK):
             end = min(start + BLOCK, width)
@@ -207,7 +208,7 @@ class LocalSession:
         import torch
 
         tokens = tokens.to(self._read.device)
-        return self._append(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens.shape[1])
+        return self._append(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
 
     def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
@@ -234,8 +235,8 @@ class LocalSession:
         offered = {
             "past_key_values": cache,
             "use_cache": True,
-            "attention_mask": None if bool(seen.all()) else seen.long(),
-            "position_ids": self._positions(seen, new.shape[1]),
+            "attention_mask": None if bool(seen.all()) else seen.long().to(new.device),
+            "position_ids": self._positions(seen, new.shape[1]).to(new.device),
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
@@ -255,7 +256,7 @@ class LocalSession:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
         import torch
 
-        kept = lengths.to(self._lengths.device) + self._lengths
+        kept = lengths.cpu() + self._lengths
         self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
         if getattr(self.source.model.config.get_text_config(), "sliding_window", None):
             self._close_ranks()
@@ -282,7 +283,8 @@ class LocalSession:
 
         width = int(self._seen.sum(dim=1).max())
         order = torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:]
-        self._seen, self._read = self._seen.gather(1, order), self._read.gather(1, order)
+        self._seen = self._seen.gather(1, order)
+        self._read = self._read.gather(1, order.to(self._read.device))
         with torch.inference_mode():
             take(self._cache, order)
 
