@@ -19,6 +19,7 @@ from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import Linear
 
 BLOCK = 256
 """Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
@@ -81,6 +82,13 @@ class LocalSource:
     def parameters(self) -> int:
         """How many numbers the model has."""
         return int(self.model.num_parameters())
+
+    @cached_property
+    def products(self) -> Sequence[Linear]:
+        """The model's layers that only multiply."""
+        from purify_hooks.thin import products
+
+        return products(self.model)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
@@ -240,7 +248,7 @@ class LocalSession:
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
-        with thin(self.source, new.numel()):
+        with thin(self.source):
             logits: Tensor = self.source.model(new, **taken).logits
         return logits[:, -wanted:]
 
