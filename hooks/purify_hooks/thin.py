@@ -1,32 +1,34 @@
-"""Matrix products of several rows: what reading prompts and drafts is made of."""
+"""Matrix products on a CPU: what reading prompts, drafts and batches is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Linear, Module
 from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
     from purify_hooks.local import LocalSource
 
-FEW = 2
-"""Rows from which it pays: a single one is a matrix-vector product, as fast as weights can be fetched."""
 LARGE = 10_000_000
-"""Parameters that no cache holds; a smaller model is read faster than the detour takes."""
+"""Parameters that no cache holds; smaller products are over before it matters who makes them."""
 
 
-def thin(source: LocalSource, rows: int) -> AbstractContextManager[object]:
-    """What to run a pass of `rows` tokens in, those of all answers together."""
+def thin(source: LocalSource) -> AbstractContextManager[object]:
+    """What to run a pass of the model in.
+
+    PyTorch asks MKL, which packs the weight before it multiplies: it writes every number anew only to
+    read it once, which for a few rows takes longer than the product. oneDNN, which PyTorch brings along
+    too, reads the weight where it lies: up to twelve rows take little longer than one.
+    """
     model = source.model
     plain = model.device.type == "cpu" and model.dtype == torch.float32
-    pays = plain and rows >= FEW and source.parameters >= LARGE
-    return Thin() if pays and _offered() else nullcontext()
+    return lent(source.products) if plain and source.parameters >= LARGE and _offered() else nullcontext()
 
 
 def _offered() -> bool:
@@ -35,25 +37,30 @@ def _offered() -> bool:
     return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-class Thin(TorchFunctionMode):
-    """Multiplies rows (n, in) by a weight (out, in) with oneDNN, not MKL; the same up to rounding.
+def products(model: Module) -> list[Linear]:
+    """The layers that only multiply, and do so in their own way."""
+    return [layer for layer in model.modules() if type(layer) is Linear and "forward" not in layer.__dict__]
 
-    MKL packs the weight before it multiplies: it writes every number anew only to read it once, which
-    for a few rows takes longer than the product. oneDNN reads the weight where it lies, and two to
-    twelve rows take little longer than one. The model itself is left alone, and so are other threads.
+
+@contextmanager
+def lent(layers: Sequence[Linear]) -> Iterator[None]:
+    """Let these layers multiply by oneDNN, up to rounding the same, and be as they were afterwards.
+
+    Another thread that runs the model meanwhile meets either way, but gradients only the layers' own.
     """
+    for layer in layers:
+        layer.__dict__["forward"] = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        if func is linear and not kwargs and _pays(*args[:2]):
-            return multiplied(*args)
-        return func(*args, **(kwargs or {}))
 
-
-def _pays(rows: Tensor, weight: Tensor) -> bool:
-    ordinary = type(weight) is Parameter and weight.dtype == rows.dtype == torch.float32
-    return ordinary and rows.numel() // rows.shape[-1] >= FEW
+def _forward(layer: Linear, rows: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or rows.dtype != torch.float32 or layer.weight.dtype != torch.float32:
+        return linear(rows, layer.weight, layer.bias)
+    return multiplied(rows, layer.weight, layer.bias)
 
 
 def multiplied(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
