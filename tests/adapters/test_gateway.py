@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
 import math
@@ -531,7 +532,12 @@ def test_an_odd_method_is_not_allowed(served: Served, method: str) -> None:
     assert served.client.request(method, "/generate").status_code == 405
 
 
-def test_the_key_is_asked_for_and_compared_exactly() -> None:
+def test_the_key_is_asked_for_and_compared_exactly_and_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[Any] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair) or real(*pair))
     with serving(stubs(), api_key=KEY, certificates=2) as served:
         for path in (
             "/",
@@ -554,6 +560,7 @@ def test_the_key_is_asked_for_and_compared_exactly() -> None:
         assert served.post("/generate", ask(), headers=AUTH).status_code == 200
         for path in ("/info", "/v1/models", "/health", "/metrics"):
             assert served.client.get(path).status_code == 200
+    assert len(compared) == 7 * 4 + 2
 
 
 # Certificates

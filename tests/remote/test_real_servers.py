@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +16,13 @@ from purify_adapters.llama_cpp import LlamaCppSource
 from purify_adapters.llama_cpp_python import LlamaPythonSource
 from purify_adapters.openai_compatible import VLLMSource
 from purify_plugins import Sampling, SourceError, testbed
-from purify_plugins.testbed import LLM
+from purify_plugins.testbed import LLM, SLM
 from tests.remote.real_servers import llama_command, llama_python_command, started, vllm_command, write_gguf
 from tests.toys import both, pair
 
 pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parents[2]
 
 GREEDY = Sampling(max_tokens=24, temperature=0, ignore_eos=True)
 KINDS: dict[str, Any] = {
@@ -160,3 +163,26 @@ def test_a_server_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
             list(chunks)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, trust_env=False)
+
+
+def test_vllm_s_own_engine_draws_from_the_fused_row(tmp_path: Path) -> None:
+    """Inside a real engine greedy answers are lockstep's, and what would undo that is refused."""
+    processor = "purify_adapters.vllm:PurifyLogitsProcessor"
+    command = vllm_command(LLM, "--logits-processors", processor, "--no-async-scheduling")
+    file = tmp_path / "purify.toml"
+    file.write_text(f'[llm]\nmodel = "vllm"\n[slm]\nmodel = "{SLM}"\n[policy]\nname = "geometric"\n')
+    paths = os.pathsep.join(str(HERE / folder) for folder in (".", "adapters", "hooks"))
+    told = {"PURIFY_CONFIG": str(file), "PYTHONPATH": paths}
+    llm, slm = both()
+    ids = [llm.encode(text) for text in prompts()]
+    local = [pair(llm, slm, "geometric", walk="lockstep").generate(each, GREEDY)[0].tokens for each in ids]
+    asked = {"model": "testbed", "prompt": ids, "max_tokens": GREEDY.max_tokens, "temperature": 0}
+    asked |= {"ignore_eos": True, "return_token_ids": True}
+    with (
+        started(command, tmp_path / "log", "/health", 300.0, **told) as url,
+        httpx.Client(base_url=url, timeout=120, trust_env=False) as client,
+    ):
+        choices = client.post("/v1/completions", json=asked).json()["choices"]
+        refused = client.post("/v1/completions", json={**asked, "top_p": 0.5})
+    assert [tuple(each["token_ids"]) for each in choices] == local
+    assert (refused.status_code, "top_p" in refused.text) == (400, True)

@@ -109,6 +109,16 @@ def test_reading_ahead_asks_for_a_third_of_the_tokens_at_most(source: TGISource,
     assert (server.asked() - before) / written <= 0.35
 
 
+def test_a_server_s_model_may_be_the_trusted_one(source: TGISource, server: FakeTGI) -> None:
+    """The SLM served: its rows must be whole, for nobody else could complete them."""
+    llm, slm = both()
+    served, local = pair(slm, source, "geometric"), pair(slm, llm, "geometric")
+    assert tokens(served, prompts()[0], GREEDY) == tokens(local, prompts()[0], GREEDY)
+    few = TGISource.load(str(server), tokenizer=LLM, top_n=5)
+    with pytest.raises(ConfigError, match="shows the likeliest 5 of 2048 tokens"):
+        pair(slm, few, "geometric")
+
+
 class TestConformance(SourceConformance):
     prompts = ("Once upon", "The king said to")
 
