@@ -133,7 +133,7 @@ def show(report: Report, page: Path) -> None:
 
     console = Console()
     console.print(report.lede(), markup=False)
-    for table in (summary(report.results), recommended(report.results)):
+    for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
         console.print(grid(table))
     typer.echo(f"the report is {page}")
 
