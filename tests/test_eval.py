@@ -51,6 +51,7 @@ from purify_plugins.eval.questions import (
 )
 from purify_plugins.eval.report import REGION, Report
 from purify_plugins.eval.run import Models, Plan, Result, run, suites
+from purify_plugins.eval.run import finished as so_far
 from purify_plugins.eval.statistics import Estimate, Metric, Sample, estimate, wilson
 from purify_plugins.eval.suites import Settings
 from purify_plugins.eval.suites.vetting import exposure, like
@@ -454,12 +455,15 @@ def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path
         run(small, bench, Ledger(file), tell, jobs=1)
     kept = file.read_text("utf-8")
     assert kept.count("\n") == 3
+    with pytest.raises(ConfigError, match="before both models alone are measured"):
+        so_far(small, bench, Ledger(file))
     file.write_text(kept + '{"key": "ab', "utf-8")
     counted: list[int] = []
     results = run(small, bench, Ledger(file), lambda done, total, what: counted.append(done), jobs=1)
     assert counted == list(range(3, 21))
     assert file.read_text("utf-8").startswith(kept)
     assert len(Ledger(file).cells) == 20
+    assert so_far(plan, bench, Ledger(file)).systems == small.systems
     assert all(len(each.figures) == 6 for each in results)
 
 
