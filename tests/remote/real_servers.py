@@ -1,8 +1,8 @@
 """llama.cpp's two servers and vLLM's, started for real where they are installed, on the test bed's LLM.
 
 `PURIFY_LLAMA_PYTHON` names a Python that has `llama-cpp-python[server]`, `PURIFY_LLAMA_SERVER` the program
-`llama-server`, `PURIFY_VLLM_PYTHON` a Python that has vLLM (and, for the test inside the engine, what this
-package needs); without them this Python and the PATH are searched.
+`llama-server`, `PURIFY_VLLM_PYTHON` a Python that has vLLM (and, for the test inside the engine, this
+package); without them this Python and the PATH are searched.
 """
 
 from __future__ import annotations
@@ -169,5 +169,5 @@ def vllm_command(folder: Path, *more: str) -> list[str]:
     return [
         *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--dtype", "float32"),
         *("--enforce-eager", "--max-logprobs", "-1", "--max-model-len", "512", "--generation-config", "vllm"),
-        *("--served-model-name", "testbed", "--host", "127.0.0.1", *more),
+        *("--served-model-name", "testbed", "--gpu-memory-utilization", "0.1", "--host", "127.0.0.1", *more),
     ]

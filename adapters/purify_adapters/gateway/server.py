@@ -60,9 +60,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.gateway.work.stop(self.gateway.settings.drain)
         await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):  # of clients that do not read their end
-            connection.transport.abort()
-        await asyncio.sleep(0)
+        while self.server_state.connections:  # of clients that do not read their end
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
