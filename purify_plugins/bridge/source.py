@@ -93,7 +93,8 @@ class Bridged:
             prompt = self._text(prompt)
         tokens, at, length = own_tokens(self.source, prompt), 0, 0
         at = len(tokens)
-        while not isinstance(prompt, Chat) and at > 1 and length < max(REOPENED, scored):
+        least = 1 if hasattr(self.source, "encode") else self._spelling(tokens)
+        while not isinstance(prompt, Chat) and at > least and length < max(REOPENED, scored):
             symbols = self._symbols(tokens[at - 1])
             if not symbols:
                 break
@@ -102,6 +103,10 @@ class Bridged:
 
     def _cut(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> Cut:
         return Cut(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
+
+    def _spelling(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's first tokens a server must be sent, for there to be any text."""
+        return next((at for at, token in enumerate(tokens, 1) if self._symbols(token)), len(tokens))
 
     def _symbols(self, token: int) -> tuple[int, ...]:
         """The symbols of an own token; none for one that is no text."""
