@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from purify_hooks.local import LocalSource
-from purify_plugins import Chat, Purifier, Sampling, VocabularyError
+from purify_plugins import CertificateError, Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.align import align
 from purify_plugins.bridge import contexts
 from purify_plugins.bridge.alphabet import every_byte
 from purify_plugins.bridge.beam import Beam
 from purify_plugins.bridge.choose import EPS, PROSE, agreement, bridge, calls_per_token
 from purify_plugins.bridge.contexts import Context, Opinion
+from purify_plugins.bridge.respelled import Respelled
 from purify_plugins.bridge.source import Bridged
 from purify_plugins.bridge.table import Table
 from purify_plugins.certificate import read, recompute, verify
@@ -149,6 +150,52 @@ def test_an_answer_is_text_and_its_certificate_holds() -> None:
     assert certificate.body["method"]["parameters"]["window"] == round(2 * purifier.vocabulary.per_token)
     assert recompute(certificate, foreign()) < 1e-4
     assert any("a token of the LLM" in line for line in summary(certificate, None))
+    assert any("off by 0.12 at most" in line for line in summary(certificate, None))
+
+
+@cache
+def union(policy: str = "geometric", **options: Any) -> Purifier:
+    return pair(both()[0], foreign(), policy, alignment="top_k_union", **options)
+
+
+def test_the_union_of_the_likeliest_writes_the_llm_s_tokens_and_claims_nothing() -> None:
+    """Windowed, which would bound every window, says nothing of rows that are no law over text."""
+    purifier = union("windowed")
+    assert purifier.vocabulary is both()[0].vocabulary
+    answer = purifier.generate(ASKED, Sampling(max_tokens=10, seed=1))[0]
+    assert len(answer.tokens) == 10
+    certificate = read(answer.certificate.text)
+    verify(certificate, purifier.plugins)
+    assert certificate.guarantee == certificate.body["method"]["claimed"] == "none"
+    assert any("nothing is claimed" in line for line in summary(certificate, None))
+    with pytest.raises(CertificateError, match="not the SLM's own"):
+        recompute(certificate, foreign())
+
+
+def test_the_union_s_walks_write_the_same_greedy_answers() -> None:
+    prompts, greedy = [ASKED, "Once upon a time there was"], Sampling(max_tokens=10, temperature=0)
+    walks = ("lockstep", "speculative")
+    one, other = ([each.text for each in union(walk=walk).generate(prompts, greedy)] for walk in walks)
+    assert one == other
+
+
+def test_a_token_is_rated_by_the_first_of_its_own_that_spells_it() -> None:
+    source = union().slm
+    session, rows = source.open([ASKED])
+    _, own = foreign().open([ASKED])
+    alone = torch.softmax(own[0], -1)
+    assert isinstance(source, Respelled)
+    token = next(i for i, text in enumerate(source.vocabulary.tokens) if text == b" daughter")
+    begun, length = source.table.longest([*b" daughter"], 0)
+    assert 0 < length <= len(b" daughter")
+    assert float(rows[0, token].exp()) == pytest.approx(float(alone[begun]), rel=1e-3)
+    session.close()
+
+
+def test_only_what_either_model_finds_likely_is_drawn() -> None:
+    policy = load_plugins([]).policy("top_k_union", {"policy": "geometric", "top_k": 2})
+    llm, slm = (torch.tensor([row]).log_softmax(-1) for row in ([4.0, 3, 0, 1, 0], [0.0, 4, 3, 1, 0]))
+    assert torch.isfinite(policy.fuse(llm, slm, ())).tolist() == [[True, True, True, False, False]]
 
 
 def test_speculation_and_lockstep_write_the_same_greedy_answer() -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte
-from purify_plugins.bridge.beam import Beam
+from purify_plugins.bridge.beam import FOLD, Beam
 from purify_plugins.bridge.contexts import Branching, Context, Reader
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import CertificateError, PromptError
@@ -65,8 +65,13 @@ class Bridged:
         return getattr(self.source, "parameters", None)
 
     def identity(self) -> Mapping[str, Any]:
-        """The source's own, and how it was presented."""
-        presented = {"kind": self.alphabet.kind, "eps": self.eps, "per_token": self.alphabet.per_token}
+        """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""
+        presented = {
+            "kind": self.alphabet.kind,
+            "eps": self.eps,
+            "off_by": (1 + FOLD) * self.eps,
+            "per_token": self.alphabet.per_token,
+        }
         return {**self.source.identity(), "alphabet": presented}
 
     @cached_property
