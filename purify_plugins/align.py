@@ -28,11 +28,16 @@ def align(
     Either model may lack only added and control tokens of the other; the mass given to those is left
     out of its rows. The LLM's ends are the SLM's, whatever token each ends with. When ordinary tokens
     differ, or `alignment` is not "auto", both are presented in smaller symbols that they share; see
-    `purify_plugins.bridge`. Raises VocabularyError when they share too few.
+    `purify_plugins.bridge`. With "top_k_union" the SLM rates the LLM's tokens, roughly. Raises
+    VocabularyError when they share too few.
     """
     theirs, ours = llm.vocabulary, slm.vocabulary
-    if alignment == "auto" and theirs.fingerprint == ours.fingerprint:
+    if alignment in ("auto", "top_k_union") and theirs.fingerprint == ours.fingerprint:
         return llm, slm
+    if alignment == "top_k_union":
+        from purify_plugins.bridge.choose import respell
+
+        return llm, respell(llm, slm)
     found = _counterparts(theirs, ours)
     if alignment != "auto" or not _one_language(theirs, ours, found):
         from purify_plugins.bridge.choose import bridge

@@ -60,7 +60,7 @@ class Config:
     drafts, `readahead` from a server's; `auto` takes what the LLM can do."""
     batch_size: int = 32
     """Prompts of one call decoded together."""
-    alignment: Literal["auto", "bytes", "common_tokens"] = "auto"
+    alignment: Literal["auto", "bytes", "common_tokens", "top_k_union"] = "auto"
     """The alphabet two tokenizers meet in; see [tokenizers](tokenizers.md)."""
     fidelity: Literal["exact", "default", "fast"] = "default"
     """How closely a model is followed in symbols smaller than its tokens."""

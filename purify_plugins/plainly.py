@@ -42,15 +42,26 @@ def _per_token(certificate: Certificate) -> list[str]:
     """Where symbols are no tokens: what was spent on each of the LLM's tokens, and on each byte."""
     alphabet = certificate.body["models"]["llm"].get("alphabet")
     if not alphabet:
-        return []
+        return _rough(certificate)
     symbols, length = certificate.body["totals"]["tokens"], certificate.body["answer"]["bytes"]
     spent = certificate.log_ratio
     return [
         f"A token here is a symbol ({alphabet['kind']}), {alphabet['per_token']:.2f} to one of the LLM's: "
         f"{spent / max(symbols, 1):.3f} nats a symbol, "
         f"{spent * alphabet['per_token'] / max(symbols, 1):.3f} a token of the LLM, "
-        f"{spent / max(length, 1):.3f} a byte."
+        f"{spent / max(length, 1):.3f} a byte. Each model's rows are off by {alphabet['off_by']:.3g} at most "
+        "in total variation, for the spellings that were not asked about."
     ]
+
+
+def _rough(certificate: Certificate) -> list[str]:
+    """Where the SLM rated tokens that are not its own."""
+    alphabet = certificate.body["models"]["slm"].get("alphabet")
+    return (
+        ["The SLM has another tokenizer and rated the LLM's tokens roughly: nothing is claimed."]
+        if alphabet
+        else []
+    )
 
 
 def odds(spent: float) -> str:

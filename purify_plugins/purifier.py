@@ -64,14 +64,18 @@ class Purifier:
             raise ConfigError(f"walk must be one of {', '.join(map(repr, get_args(Pick)))}, not {walk!r}")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-        if alignment not in ("auto", "bytes", "common_tokens"):
-            raise ConfigError(f"alignment must be 'auto', 'bytes' or 'common_tokens', not {alignment!r}")
+        if alignment not in ("auto", "bytes", "common_tokens", "top_k_union"):
+            known = "'auto', 'bytes', 'common_tokens' or 'top_k_union'"
+            raise ConfigError(f"alignment must be {known}, not {alignment!r}")
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
         _require_whole(slm)
         self.llm, self.slm = align(llm, slm, alignment, fidelity)
         self.alignment, self.fidelity = alignment, fidelity
         self.given_policy, self.given_walk = policy, walk
+        self.plugins = plugins or load_plugins()
+        if alignment == "top_k_union":
+            policy = self._of_the_union(policy)
         policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
         self.policy = _in_symbols(policy, self.vocabulary.per_token)
         self.sampling = sampling or Sampling()
@@ -80,9 +84,13 @@ class Purifier:
         self.walk = self._pick(walk)
         self.explain = explain
         self.top = 0
-        self.plugins = plugins or load_plugins()
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
+
+    def _of_the_union(self, policy: FusionPolicy) -> FusionPolicy:
+        """The policy on what either model finds likely: it then guarantees nothing."""
+        chosen: FusionPolicy = self.plugins.policy("top_k_union", {"policy": policy})
+        return policy if type(policy) is type(chosen) else chosen
 
     def _pick(self, walk: Pick) -> Pick:
         """The walk that was asked for, else what the LLM can do best. Raises ConfigError."""

@@ -104,6 +104,15 @@ def test_fidelity_has_an_effect_between_two_tokenizers(fidelity: Any) -> None:
     assert purifier.slm.identity()["alphabet"]["eps"] == EPS[fidelity]
 
 
+def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
+    models = {"llm": {"model": str(SLM)}, "slm": {"model": str(SLM_1024)}}
+    found = {
+        kind: build(check_config({**models, "alignment": kind}), Purifier) for kind in ("auto", "top_k_union")
+    }
+    assert [each.policy.guarantee for each in found.values()] == ["passage", "none"]
+    assert [len(each.vocabulary) for each in found.values()] == [257, 2048]
+
+
 def test_every_key_is_tried() -> None:
     """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them."""
     assert {*BASE, "activation"} == {field.name for field in fields(Config)}

@@ -148,6 +148,28 @@ def test_which_models_are_read_anew() -> None:
     assert isinstance(tiny("mamba").open(["A"])[0], RecomputingSession)
 
 
+def test_which_models_read_continuations_side_by_side() -> None:
+    """Bloom counts positions from columns, Mistral's window counts columns, Mamba has none."""
+    assert [kind for kind in KINDS if tiny(kind).branches] == ["gpt2", "opt"]
+    assert both()[0].branches
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_continuations_side_by_side_are_read_as_each_alone(kind: str) -> None:
+    """Tokens 5 and 6 follow the prompt, 7 follows 5, 8 follows 6; then 9 follows 6 and 8."""
+    source = tiny(kind)
+    session, _ = source.open(PROMPTS)
+    rows = len(PROMPTS)
+    seen = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]).bool().expand(rows, -1, -1)
+    read = session.branch(torch.tensor([[5, 6, 7, 8]] * rows), seen)
+    session.keep(torch.tensor([[1, 3]] * rows))
+    last = session.branch(torch.tensor([[9]] * rows), torch.ones(rows, 1, 3, dtype=torch.bool))
+    for run, found in {(5,): read[:, 0], (6,): read[:, 1], (5, 7): read[:, 2], (6, 8, 9): last[:, 0]}.items():
+        alone, _ = source.open(PROMPTS)
+        expected = alone.extend(torch.tensor([run] * rows))[:, -1]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("block", [1, 2, 3, 5])
 def test_prompts_are_read_and_scored_alike_in_blocks_of_any_size(

@@ -299,13 +299,13 @@ class Beam:
 
 
 class Scout(Beam):
-    """A beam that goes ahead and asks nothing: `found` is what it would have asked about, and its share.
+    """A beam that goes ahead and asks nothing new: `found` is what it would have asked about, and its share.
 
     Only what follows a context the model has been asked about can be told; beyond, nothing is.
     """
 
     def __init__(self, beam: Beam) -> None:
-        super().__init__(beam.table, beam.alphabet, beam.eps, beam.state.heads[0].context, lambda _: None)
+        super().__init__(beam.table, beam.alphabet, beam.eps, beam.state.heads[0].context, beam.read)
         self.symbols, self.states, self.least = list(beam.symbols), [beam.state], beam.least
         self.found: dict[Context, float] = {}
 

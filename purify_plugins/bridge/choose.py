@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte, shared_tokens, texts
+from purify_plugins.bridge.respelled import Respelled
 from purify_plugins.bridge.source import Bridged, own_tokens
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import VocabularyError
@@ -15,7 +16,7 @@ from purify_plugins.errors import VocabularyError
 if TYPE_CHECKING:
     from purify_plugins.types import LogitSource, Vocabulary
 
-Alignment = Literal["auto", "bytes", "common_tokens"]
+Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
 Fidelity = Literal["exact", "default", "fast"]
 EPS: Mapping[Fidelity, float] = {"exact": 1e-5, "default": 0.03, "fast": 0.1}
 """How much of a text's mass a way to spell it must hold before a model is asked about it."""
@@ -79,6 +80,13 @@ def bridge(
         alphabet = shared_tokens(llm.vocabulary, slm.vocabulary)
     alphabet = Alphabet(alphabet.kind, alphabet.symbols, per_token(llm, alphabet))
     return Bridged(llm, alphabet, EPS[fidelity]), Bridged(slm, alphabet, EPS[fidelity])
+
+
+def respell(llm: LogitSource, slm: LogitSource) -> Respelled:
+    """The SLM in the LLM's tokens, roughly. Raises VocabularyError when it cannot spell plain text."""
+    _require_spelling(slm.vocabulary)
+    _require_whole_rows(slm)
+    return Respelled(slm, llm.vocabulary)
 
 
 def _require_spelling(vocabulary: Vocabulary) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -114,15 +113,21 @@ class Reader:
         self.calls = 0
         self._at = list(self.roots)
         self._cached = [0] * rows
-        self._remembered: list[deque[Context]] = [deque() for _ in range(rows)]
+        self._remembered: list[dict[Context, None]] = [{} for _ in range(rows)]
 
     def note(self, row: int, context: Context, logits: Tensor) -> None:
         """Keep what the model said (V,) after a context."""
         context.opinion = Opinion(self.table, logits)
         kept = self._remembered[row]
-        kept.append(context)
-        if len(kept) > REMEMBERED:
-            kept.popleft().opinion = None
+        kept.pop(context, None)
+        kept[context] = None
+
+    def _forget(self) -> None:
+        """Keep what was said last; before a pass, so that all that comes of it is there."""
+        for kept in self._remembered:
+            for context in [*kept][: max(len(kept) - REMEMBERED, 0)]:
+                context.opinion = None
+                del kept[context]
 
     def read(self, wanted: Sequence[Sequence[Context]]) -> None:
         """Ask for the contexts each row wants and does not have; one of every row in each pass."""
@@ -136,6 +141,7 @@ class Reader:
 
         if not any(turn):
             return
+        self._forget()
         paths = [self._rewound(row, context) for row, context in enumerate(turn)]
         kept = [at.length for at in self._at]
         if kept != self._cached:
@@ -172,7 +178,7 @@ def _turns(wanted: Sequence[Sequence[Context]]) -> Iterator[list[Context | None]
 
 
 WASTE = 64
-"""Columns of a cache that nobody may need again, beside four times as many as the longest run has."""
+"""Columns of a cache that nobody may need again, beside twice as many as the longest run has."""
 
 
 class Branching(Reader):
@@ -194,6 +200,7 @@ class Branching(Reader):
         new = [_unread(contexts) for contexts in wanted]
         if not any(new):
             return
+        self._forget()
         self._tidy()
         new = [_unread(contexts) for contexts in wanted]
         logits = self._asked(new, max(map(len, new)))
@@ -201,7 +208,8 @@ class Branching(Reader):
         for row, contexts in enumerate(new):
             for place, context in enumerate(contexts):
                 context.column = self._columns + place
-                self.note(row, context, logits[row, place])
+                if context.opinion is None:
+                    self.note(row, context, logits[row, place])
             self._held[row] += contexts
         self._columns += logits.shape[1]
 
@@ -229,7 +237,7 @@ class Branching(Reader):
             held[-1].after(root) if held else [] for held, root in zip(self._held, self.roots, strict=True)
         ]
         width = max(map(len, runs))
-        if self._columns <= 4 * width + WASTE:
+        if self._columns <= 2 * width + WASTE:
             return
         columns = [[each.column for each in run] + [0] * (width - len(run)) for run in runs]
         self.session.keep(torch.tensor(columns))  # type: ignore[attr-defined]  # a session that branches

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte
-from purify_plugins.bridge.beam import Beam
+from purify_plugins.bridge.beam import FOLD, Beam
 from purify_plugins.bridge.contexts import Branching, Context, Reader
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import CertificateError, PromptError
@@ -65,8 +65,13 @@ class Bridged:
         return getattr(self.source, "parameters", None)
 
     def identity(self) -> Mapping[str, Any]:
-        """The source's own, and how it was presented."""
-        presented = {"kind": self.alphabet.kind, "eps": self.eps, "per_token": self.alphabet.per_token}
+        """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""
+        presented = {
+            "kind": self.alphabet.kind,
+            "eps": self.eps,
+            "off_by": (1 + FOLD) * self.eps,
+            "per_token": self.alphabet.per_token,
+        }
         return {**self.source.identity(), "alphabet": presented}
 
     @cached_property
@@ -93,7 +98,8 @@ class Bridged:
             prompt = self._text(prompt)
         tokens, at, length = own_tokens(self.source, prompt), 0, 0
         at = len(tokens)
-        while not isinstance(prompt, Chat) and at > 1 and length < max(REOPENED, scored):
+        least = 1 if hasattr(self.source, "encode") else self._spelling(tokens)
+        while not isinstance(prompt, Chat) and at > least and length < max(REOPENED, scored):
             symbols = self._symbols(tokens[at - 1])
             if not symbols:
                 break
@@ -102,6 +108,10 @@ class Bridged:
 
     def _cut(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> Cut:
         return Cut(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
+
+    def _spelling(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's first tokens a server must be sent, for there to be any text."""
+        return next((at for at, token in enumerate(tokens, 1) if self._symbols(token)), len(tokens))
 
     def _symbols(self, token: int) -> tuple[int, ...]:
         """The symbols of an own token; none for one that is no text."""

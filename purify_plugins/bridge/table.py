@@ -109,6 +109,8 @@ class Table:
         """
         import torch
 
+        if len(logits) == self.size + 1 and torch.isneginf(logits[-1]):
+            logits = logits[:-1]  # a server's row, nothing of it left out
         if len(logits) != self.size:
             raise SourceError(
                 f"a model showed {len(logits)} numbers of a row of {self.size}; two tokenizers need whole "

@@ -47,7 +47,7 @@ import purify_plugins
 from purify_adapters import purify
 from purify_adapters.activation.active import Activation as Active
 from purify_adapters.activation.active import Counts
-from purify_adapters.activation.rules import Rules
+from purify_adapters.activation.rules import Rules, plain
 from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError, VocabularyError
 from purify_plugins.bridge.choose import EPS
 from purify_plugins.cli import app
@@ -502,6 +502,11 @@ def test_a_model_in_neither_list_is_refused(on: Activate) -> None:
 def test_a_url_stands_for_what_is_below_it_and_a_name_for_itself(name: str, trusted: bool) -> None:
     rules = Rules(["http://gpu:8080", "https://safe.example/models/a", "org/model"], ["*"], Path.cwd())
     assert rules.trusts(name) is trusted
+
+
+@pytest.mark.parametrize("name", ["", "org/model", "ftp://gpu", "http://gpu:80800"])
+def test_what_is_no_url_is_written_as_nothing(name: str) -> None:
+    assert plain(name) == ""
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_names_are_those_of_the_configuration() -> None:
     assert set(POLICIES) == {
         "geometric", "windowed", "balanced", "minimum", "anchored", "capped", "cp_fuse", "token_swap",
         "clean_gen", "safe_decoding", "linear", "learned_mix", "offset", "contrastive", "consistency",
+        "top_k_union",
     }  # fmt: skip
     assert all(make.name == name for name, make in POLICIES.items())
 

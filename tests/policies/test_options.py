@@ -40,6 +40,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("contrastive", {"beta": -1}, "contrastive: beta must be a finite number, 0 or more, not -1"),
     ("consistency", {"beta": -2.0}, "consistency: beta must be a finite number, 0 or more, not -2.0"),
     ("consistency", {"policy": "linear"}, "consistency: policy must be a fusion policy, not 'linear'"),
+    ("top_k_union", {"beta": -2.0}, "top_k_union: beta must be a finite number, 0 or more, not -2.0"),
+    ("top_k_union", {"policy": "linear"}, "top_k_union: policy must be a fusion policy, not 'linear'"),
+    ("top_k_union", {"top_k": 0}, "top_k_union: top_k must be a whole number, 1 or more, not 0"),
 ]
 
 
@@ -52,7 +55,8 @@ def test_a_bad_option_is_advice(name: str, options: dict[str, Any], advice: str)
 
 def test_every_option_of_every_policy_is_checked() -> None:
     checked = {(name, option) for name, options, _ in BAD for option in options}
-    untried = {("token_swap", "ids"), ("consistency", "kernel"), ("anchored", "prefix_debt")}
+    untried = {("token_swap", "ids"), ("anchored", "prefix_debt")}
+    untried |= {("consistency", "kernel"), ("top_k_union", "kernel")}
     untried |= {("learned_mix", "llm_entropy"), ("learned_mix", "slm_entropy")}
     every = {(name, option) for name, make in POLICIES.items() for option in make.__dataclass_fields__}
     assert {(name, option) for name, option in every if option != "name"} - {

@@ -24,7 +24,7 @@ from purify_plugins import (
 )
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.plugins import load_plugins
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import SourceConformance
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.toys import both, pair
@@ -81,6 +81,17 @@ def test_drawn_answers_are_lockstep_s_from_the_same_seed(source: TGISource) -> N
     remote, local = pair(source, slm, "windowed"), pair(llm, slm, "windowed", walk="lockstep")
     sampling = Sampling(max_tokens=8, seed=1, temperature=0.7, top_p=0.95)
     assert tokens(remote, prompts()[:2], sampling) == tokens(local, prompts()[:2], sampling)
+
+
+@pytest.mark.parametrize("alignment", ["bytes", "common_tokens"])
+def test_a_server_that_shows_whole_rows_meets_another_tokenizer(source: TGISource, alignment: Any) -> None:
+    """A short prompt was cut before its first word, and the server told that it was empty."""
+    slm = load_plugins([]).source({"model": str(SLM_1024), "device": "cpu", "dtype": "float32"})
+    remote, local = (pair(llm, slm, "geometric", alignment=alignment) for llm in (source, both()[0]))
+    asked = 'The king said to his youngest daughter, "Come here and tell me'
+    sampling = Sampling(max_tokens=3, temperature=0)
+    assert remote.generate(asked, sampling)[0].text == local.generate(asked, sampling)[0].text
+    assert remote.generate("The", sampling)[0].text
 
 
 def test_one_request_for_each_token_gives_the_same(source: TGISource, server: FakeTGI) -> None:

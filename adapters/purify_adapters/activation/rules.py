@@ -72,7 +72,7 @@ def plain(url: str) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port or PORTS[parts.scheme]
-    except ValueError:  # a port that is none
+    except (ValueError, KeyError):  # a port that is none, no scheme or another
         return ""
     return f"{parts.scheme}://{parts.hostname}:{port}{parts.path.rstrip('/')}"
 

@@ -16,6 +16,7 @@ from .mixtures import LearnedMix, Linear
 from .pools import Geometric, Minimum
 from .replacing import CleanGen, TokenSwap
 from .steering import Contrastive, Offset, SafeDecoding
+from .union import TopKUnion
 
 POLICIES: dict[str, type[Any]] = {
     policy.name: policy
@@ -35,6 +36,7 @@ POLICIES: dict[str, type[Any]] = {
         Offset,
         Contrastive,
         Consistency,
+        TopKUnion,
     )
 }
 

@@ -1,0 +1,56 @@
+"""The tokens that either model finds likely, and no others: what `top_k_union` leaves of two rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from purify_plugins.types import Guarantee, State, Token
+
+from ._base import require_count
+from .consistency import Consistency
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TopKUnion(Consistency):
+    """Fuse only the tokens among either model's `top_k` likeliest, the LLM's damped as `consistency` does.
+
+    r = policy(p_llm', p_slm) on the union of both models' `top_k`, and r = 0 beside it; p_llm' is the LLM's
+    row as `consistency` damps it.
+
+    Guarantee "none", whatever `policy` promises: it is for an SLM with another tokenizer, whose rows
+    are then no law over text. Source: UniTE (2410.03777), CoRE (2510.13855).
+    """
+
+    name: ClassVar[str] = "top_k_union"
+
+    top_k: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count(self, "top_k")
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return "none"
+
+    def holds(self, steps: Sequence[Token]) -> bool:
+        """Nothing is promised."""
+        return True
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
+        return super().fuse(*self._likeliest(llm, slm), state)
+
+    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
+        return super().advance(state, tokens, *self._likeliest(llm, slm), fused)
+
+    def _likeliest(self, llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor]:
+        """Both rows (rows, V), minus infinity beside the union."""
+        few = min(self.top_k, llm.shape[-1])
+        least = [row.topk(few, dim=-1).values[..., -1:] for row in (llm, slm)]
+        kept = (llm >= least[0]) | (slm >= least[1])
+        return llm.where(kept, float("-inf")), slm.where(kept, float("-inf"))
