@@ -272,6 +272,19 @@ class LocalSession:
         self._drop(self._seen.shape[1] - used)
         self._seen, self._read = self._seen[:, :used], self._read[:, :used]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        import torch
+
+        from purify_hooks.cache import keep
+
+        index = torch.tensor(rows)
+        self.prompts = [self.prompts[row] for row in rows]
+        self._seen, self._lengths = self._seen[index], self._lengths[index]
+        self._read = self._read[index.to(self._read.device)]
+        with torch.inference_mode():
+            keep(self._cache, index)
+
     def mark(self) -> tuple[Tensor, Tensor]:
         """What `undo` needs: the columns read so far, and which are seen."""
         return self._read, self._seen
