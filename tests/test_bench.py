@@ -152,8 +152,8 @@ def test_the_vocabulary_is_measured_at_every_size() -> None:
     assert set(found) == {"32k", "128k", "256k"}
     for size in found.values():
         assert size["floor_ms"] > 0
-        assert set(size) == {"floor_ms", "geometric", "windowed"}
-        assert all(ms > 0 for ms in (*size["geometric"].values(), *size["windowed"].values()))
+        assert set(size) == {"floor_ms", *POLICIES}
+        assert all(ms > 0 for policy in POLICIES for ms in size[policy].values())
 
 
 @pytest.mark.skipif(not (memory.PROC / "clear_refs").exists(), reason="the kernel does not tell")
