@@ -229,6 +229,11 @@ class RemappedSession:
         length = min(draft.index(-1) if -1 in draft else len(draft) for draft in shared)
         return [draft[:length] for draft in shared]
 
+    @property
+    def keep(self) -> Any:
+        """The session's own, if it has one."""
+        return self._session.keep  # type: ignore[attr-defined]  # then this has none either
+
     def rewind(self, lengths: Tensor) -> None:
         self._session.rewind(lengths)
 

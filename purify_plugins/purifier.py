@@ -135,13 +135,13 @@ class Purifier:
         return self.slm.vocabulary
 
     def pace(self, sampling: Sampling, rows: int) -> Pace:
-        """What this pair has learned of how long its drafts should be, for batches of this size."""
+        """What this pair has learned of how long its drafts should be, for batches of about this size."""
         from purify_plugins.decode.pace import SEEDED, Pace
 
         unit = max(round(self.vocabulary.per_token), 1)
         if sampling.seed is not None and not sampling.greedy:
             return Pace(SEEDED if self._much_smaller() else 0, unit)
-        return self._paces.setdefault((sampling.greedy, rows), Pace(unit=unit))
+        return self._paces.setdefault((sampling.greedy, rows.bit_length()), Pace(unit=unit))
 
     def _much_smaller(self) -> bool:
         """Whether drafting surely pays: known without measuring, so that a seed means one answer."""

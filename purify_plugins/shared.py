@@ -170,6 +170,11 @@ class SharedSession:
     def extend(self, tokens: Tensor) -> Tensor:
         return self.shared.extend(self.session, tokens)
 
+    @property
+    def keep(self) -> Any:
+        """The session's own, if it has one."""
+        return self.session.keep  # type: ignore[attr-defined]  # then this has none either
+
     def rewind(self, lengths: Tensor) -> None:
         self.session.rewind(lengths)
 

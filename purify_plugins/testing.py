@@ -102,6 +102,9 @@ class ToySession:
             found.append(self.source.logits(row))
         return torch.stack(found)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        self.rows, self.prompts = [self.rows[row] for row in rows], [self.prompts[row] for row in rows]
+
     def rewind(self, lengths: Tensor) -> None:
         for row, prompt, length in zip(self.rows, self.prompts, lengths.tolist(), strict=True):
             del row[len(prompt.tokens) + length :]
@@ -297,6 +300,20 @@ class SourceConformance:
             after = session.extend(rest)
         for row, n in enumerate(kept.tolist()):
             self._close(after[row], expected[row, n + 1 : n + 3])
+
+    def test_rows_that_are_let_go_are_not_missed(self) -> None:
+        """Where sessions offer `keep`: the others go on in their places, whatever was read before."""
+        rows = len(self.prompts)
+        tokens = self._answer(rows, 4)
+        expected = self._read(self.prompts, tokens)
+        session: Any
+        session, _ = self.source().open(self.prompts)
+        with session:
+            if rows > 1 and hasattr(session, "keep"):
+                session.extend(tokens[:, :3])
+                session.keep([*range(1, rows)])
+                session.rewind(torch.full((rows - 1,), 2))
+                self._close(session.extend(tokens[1:, 2:]), expected[1:, 3:])
 
     def test_scored_prompts_are_what_reading_them_says(self) -> None:
         session, _ = self.source().open(self.prompts, 2)

@@ -89,7 +89,8 @@ class Session(Protocol):
     """One open batch on one model. Owns the KV cache or the connection; a context manager.
 
     A session whose ids are not the model's own tokens also has `full`, the rows that have used up the
-    model's context.
+    model's context. One that can go on without some of its rows offers `keep(rows)`: from then on only
+    these rows (a list of places) are read and answered, in this order.
     """
 
     @property

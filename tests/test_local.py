@@ -162,7 +162,7 @@ def test_continuations_side_by_side_are_read_as_each_alone(kind: str) -> None:
     rows = len(PROMPTS)
     seen = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]).bool().expand(rows, -1, -1)
     read = session.branch(torch.tensor([[5, 6, 7, 8]] * rows), seen)
-    session.keep(torch.tensor([[1, 3]] * rows))
+    session.select(torch.tensor([[1, 3]] * rows))
     last = session.branch(torch.tensor([[9]] * rows), torch.ones(rows, 1, 3, dtype=torch.bool))
     for run, found in {(5,): read[:, 0], (6,): read[:, 1], (5, 7): read[:, 2], (6, 8, 9): last[:, 0]}.items():
         alone, _ = source.open(PROMPTS)

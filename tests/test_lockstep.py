@@ -550,6 +550,7 @@ PASSING = {
     "learned_mix",
     "contrastive",
     "consistency",
+    "top_k_union",
 }
 """Policies that by design let a token through on the LLM's word alone; none of them claims a guarantee."""
 

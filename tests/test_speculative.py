@@ -19,7 +19,7 @@ from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.decode.pace import Pace
 from purify_plugins.decode.replay import replay
 from purify_plugins.decode.speculative import speculative
-from purify_plugins.testing import ToySource, letters
+from purify_plugins.testing import ToySession, ToySource, letters
 from tests.toys import BYTES, Failing
 
 PAIRED = sorted(set(POLICIES) - {"offset", "consistency"})
@@ -93,6 +93,27 @@ def test_a_batch_is_its_rows_when_drawn_from_a_seed(pair: Purifier) -> None:
         for row, prompt in enumerate(prompts)
     ]
     assert together == alone
+
+
+@pytest.mark.parametrize("walk", [lockstep, speculative])
+def test_nobody_is_asked_about_rows_that_have_ended(walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    purifier = toys("capped", cap=0.7, total=1.0)
+    monkeypatch.setattr(purifier, "pace", lambda *_: Pace(fixed=2))
+    live, asked, extend = set(range(40)), [], ToySession.extend
+
+    def asking(self: ToySession, tokens: Tensor) -> Tensor:
+        asked.append((len(tokens), len(live)))
+        return extend(self, tokens)
+
+    monkeypatch.setattr(ToySession, "extend", asking)
+    end = max(purifier.vocabulary.eos)
+    for step in walk(purifier, ["ab"] * 40, Sampling(max_tokens=30, seed=1)):
+        live -= {row for row, token in enumerate(step.tokens) if token and token.id == end}
+    rows = [rows for rows, _ in asked]
+    assert rows == sorted(rows, reverse=True)
+    assert rows[0] > 20 > rows[-1]
+    if walk is lockstep:  # elsewhere rows end in the middle of a cycle
+        assert all(rows == live for rows, live in asked)
 
 
 @cache

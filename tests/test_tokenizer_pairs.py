@@ -265,9 +265,9 @@ def test_a_cache_of_many_runs_is_cleared_of_those_past_use(monkeypatch: pytest.M
     monkeypatch.setattr(contexts, "WASTE", 1)
     session, _ = Bridged(both()[0], every_byte()).open([ASKED])
     kept: list[int] = []
-    keep = session._session.keep
+    select = session._session.select
     monkeypatch.setattr(
-        session._session, "keep", lambda columns: (kept.append(columns.shape[1]), keep(columns))
+        session._session, "select", lambda columns: (kept.append(columns.shape[1]), select(columns))
     )
     torch.testing.assert_close(session.extend(text).exp(), expected.exp(), rtol=1e-3, atol=1e-5)
     assert kept

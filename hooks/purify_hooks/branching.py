@@ -65,7 +65,7 @@ def _prompts(session: LocalSession, columns: int) -> Tensor:
     return session._seen[:, None, : session._width].expand(-1, columns, -1)
 
 
-def keep(session: LocalSession, columns: Tensor) -> None:
+def select(session: LocalSession, columns: Tensor) -> None:
     """Keep only these columns (rows, n) after the prompt, in this order."""
     rows, width = len(columns), session._width
     prompt = torch.arange(width).expand(rows, -1)

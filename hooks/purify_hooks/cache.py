@@ -58,6 +58,12 @@ class GrowingLayer(DynamicLayer):
             buffer[:, :, : columns.shape[1]] = buffer.gather(2, index.to(buffer.device))
         self._use(columns.shape[1])
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (n,) only."""
+        index = rows.to(self._keys.device)
+        self._keys, self._values = self._keys.index_select(0, index), self._values.index_select(0, index)
+        self._use(self.columns)
+
     def forget(self, columns: int) -> None:
         """Drop the last `columns`; nothing is copied."""
         self._use(self.columns - columns)
@@ -83,6 +89,12 @@ def shorten(cache: Cache, columns: int) -> None:
     """Keep the first `columns` of every layer."""
     for layer in _filled(cache):
         layer.forget(max(layer.columns - columns, 0))
+
+
+def keep(cache: Cache, rows: Tensor) -> None:
+    """Keep these rows (n,) of every layer."""
+    for layer in _filled(cache):
+        layer.keep(rows)
 
 
 def take(cache: Cache, columns: Tensor) -> None:

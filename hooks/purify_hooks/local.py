@@ -292,11 +292,11 @@ class LocalSession:
             logits = self._pass(tokens, self._cache, mask(self, seen), places(self, seen), tokens.shape[1])
             return _fitted(logits, len(self.source.vocabulary))
 
-    def keep(self, columns: Tensor) -> None:
+    def select(self, columns: Tensor) -> None:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
-        from purify_hooks.branching import keep
+        from purify_hooks.branching import select
 
-        keep(self, columns.cpu())
+        select(self, columns.cpu())
 
     def rewind(self, lengths: Tensor) -> None:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
@@ -309,6 +309,19 @@ class LocalSession:
         used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
         self._drop(self._seen.shape[1] - used)
         self._seen, self._read = self._seen[:, :used], self._read[:, :used]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        import torch
+
+        from purify_hooks.cache import keep
+
+        index = torch.tensor(rows)
+        self.prompts = [self.prompts[row] for row in rows]
+        self._seen, self._lengths = self._seen[index], self._lengths[index]
+        self._read = self._read[index.to(self._read.device)]
+        with torch.inference_mode():
+            keep(self._cache, index)
 
     def mark(self) -> tuple[Tensor, Tensor]:
         """What `undo` needs: the columns read so far, and which are seen."""

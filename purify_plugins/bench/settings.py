@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 CLOCKS: Mapping[str, Clock] = {"wall": perf_counter, "cpu": process_time}
 """What seconds are: time that passes, or time that this process computes."""
 
-POLICIES = ("geometric", "windowed")
+POLICIES = ("geometric", "windowed", "balanced")
 """Whose work on vocabularies of every size is timed."""
 
 Tell = Callable[[str], None]

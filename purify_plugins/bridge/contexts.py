@@ -240,7 +240,7 @@ class Branching(Reader):
         if self._columns <= 2 * width + WASTE:
             return
         columns = [[each.column for each in run] + [0] * (width - len(run)) for run in runs]
-        self.session.keep(torch.tensor(columns))  # type: ignore[attr-defined]  # a session that branches
+        self.session.select(torch.tensor(columns))  # type: ignore[attr-defined]  # a session that branches
         for held, run in zip(self._held, runs, strict=True):
             for context in held:
                 context.column = -1

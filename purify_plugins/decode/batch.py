@@ -12,6 +12,7 @@ from purify_plugins.types import Step
 
 if TYPE_CHECKING:
     from purify_plugins.decode.pair import Pair
+    from purify_plugins.decode.sampling import History
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Sampling, Token
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 class Batch:
     """The book-keeping that every walk shares.
 
-    `state` is the policy's before the first token; `live` are the rows that want another token;
-    `history` is each row's prompt and answer, as penalties read it.
+    `rows` are those that the models read, by their number in the batch; their order is that of all tensors,
+    of `going` and of `history`, each row's prompt and answer as penalties read it. `live` are the rows that
+    want another token, `state` is the policy's before the first.
     """
 
     def __init__(self, purifier: Purifier, pair: Pair, sampling: Sampling) -> None:
@@ -32,7 +34,7 @@ class Batch:
         self.state = policy.start(pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
-        self.history = list(zip(self.prompts, self.answers, strict=True))
+        self.rows = list(range(len(self.answers)))
         self.limits = _room(purifier, pair, sampling)
         self.eos = frozenset() if sampling.ignore_eos else purifier.vocabulary.eos
         self.live = set(range(len(self.answers)))
@@ -40,23 +42,40 @@ class Batch:
 
     def step(self, thoughts: Sequence[Token | None]) -> Step:
         """Append a column of tokens to the live rows; rows that end with theirs are live no more."""
-        full = self.pair.full
-        column = tuple(thought if row in self.live else None for row, thought in enumerate(thoughts))
-        for row, token in enumerate(column):
-            if token is not None:
+        full = {self.rows[place] for place in self.pair.full}
+        column: list[Token | None] = [None] * len(self.answers)
+        for row, token in zip(self.rows, thoughts, strict=True):
+            if token is not None and row in self.live:
+                column[row] = token
                 self.answers[row].append(token.id)
                 if token.id in self.eos or len(self.answers[row]) >= self.limits[row] or row in full:
                     self.live.discard(row)
-        return Step(column, self.prompts)
+        return Step(tuple(column), self.prompts)
 
     def end(self, rows: Collection[int] | None) -> None:
         """Rows whose reader has had enough: a stop string was found."""
         self.live.difference_update(rows or ())
 
+    def drop(self) -> list[int] | None:
+        """Let the models go on without the rows that have ended; the places of those that stay.
+
+        None: all stay, or a model cannot go on without one.
+        """
+        places = [place for place, goes in enumerate(self.going) if goes]
+        if len(places) == len(self.rows) or not self.pair.keep(places):
+            return None
+        self.rows = [self.rows[place] for place in places]
+        self.dice.keep(places)
+        return places
+
+    @property
+    def history(self) -> History:
+        return [(self.prompts[row], self.answers[row]) for row in self.rows]
+
     @property
     def going(self) -> list[bool]:
         """Which rows want another token."""
-        return [row in self.live for row in range(len(self.answers))]
+        return [row in self.live for row in self.rows]
 
     @property
     def room(self) -> int:

@@ -251,6 +251,11 @@ def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> S
     return policy.advance(state, rows.places(tokens), llm, slm, fused)
 
 
+def only(places: Sequence[int], state: State) -> State:
+    """The state of the rows at these places."""
+    return tuple(each[places] for each in state)
+
+
 def choose(keep: Tensor, new: State, old: State) -> State:
     """`new` for the rows where `keep` (rows,) is true, `old` for the others."""
     return tuple(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusing import forward, fuse, record
+from purify_plugins.decode.fusing import forward, fuse, only, record
 from purify_plugins.decode.pair import Pair
 
 if TYPE_CHECKING:
@@ -52,5 +52,7 @@ def write(
             return
         with torch.inference_mode():
             state = forward(policy, state, tokens, rows)
+            if places := batch.drop():
+                state, tokens = only(places, state), tokens[places]
             llms, slms = pair.extend(tokens[:, None])
             llm, slm = None if llms is None else llms[:, 0], slms[:, 0]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
 from itertools import repeat
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -81,6 +81,14 @@ class Pair:
         self.slm.rewind(lengths)
         if self.llm is not None:
             self.llm.rewind(lengths)
+
+    def keep(self, rows: Sequence[int]) -> bool:
+        """Both models go on with these rows only, if both can; whether they do."""
+        sessions: list[Any] = [self.slm, *([] if self.llm is None else [self.llm])]
+        can = all(hasattr(session, "keep") for session in sessions)
+        for session in sessions if can else ():
+            session.keep(rows)
+        return can
 
     def _ask(self, question: Callable[[], Tensor]) -> Tensor | None:
         """The LLM's answer; None when it failed and the SLM may go on alone."""

@@ -65,7 +65,8 @@ class ReadAhead(Walk):
         session: Any = self.pair.llm
         if session is None:
             return []
-        tokens = session.read_ahead(min(LONGEST, self.batch.room - 1), self.batch.live)
+        live = {place for place, goes in enumerate(self.batch.going) if goes}
+        tokens = session.read_ahead(min(LONGEST, self.batch.room - 1), live)
         return list(torch.tensor(tokens, device=self.device).long().split(1, dim=1)) if tokens[0] else []
 
     def _decide(

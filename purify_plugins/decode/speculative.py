@@ -8,7 +8,8 @@ row too. The policy's state moves over kept tokens only, and no drawn token is e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.dice import pick
-from purify_plugins.decode.fusing import Rows, choose, forward, fuse, table, thought
+from purify_plugins.decode.fusing import Rows, choose, forward, fuse, only, table, thought
 from purify_plugins.decode.pace import Pace
 from purify_plugins.decode.pair import Pair
 from purify_plugins.decode.weights import near
@@ -77,7 +78,8 @@ class Walk:
     def __init__(self, purifier: Purifier, pair: Pair, batch: Batch, sampling: Sampling) -> None:
         self.policy, self.pair, self.batch = purifier.policy, pair, batch
         self.greedy, self.state = sampling.greedy, batch.state
-        self.pace: Pace = purifier.pace(sampling, len(batch.answers))
+        self._pace: Callable[[int], Pace] = partial(purifier.pace, sampling)
+        self.pace = self._pace(len(batch.rows))
         self.device = pair.first[1].device
         self.pending: Tensor | None = None
 
@@ -93,8 +95,11 @@ class Walk:
             return self._verify(self._draft(length))
 
     def settle(self) -> None:
-        """Both models forget what was not kept; the last kept token they have not read yet."""
-        answers = self.batch.answers
+        """Both models forget rows that ended, and what was not kept; the last kept token is still unread."""
+        if places := self.batch.drop():
+            self.state = only(places, self.state)
+            self.pace = self._pace(len(places))
+        answers = [self.batch.answers[row] for row in self.batch.rows]
         self.pending = torch.tensor([[answer[-1]] for answer in answers], device=self.device)
         self.pair.rewind(torch.tensor([len(answer) - 1 for answer in answers]))
 

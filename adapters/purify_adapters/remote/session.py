@@ -205,6 +205,12 @@ class RemoteSession:
             self.lines[row].ended = True
             await self.lines[row].close()
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only; the others' streams are closed."""
+        wait(self._end(set(range(len(self.lines))) - set(rows)))
+        self.lines = [self.lines[row] for row in rows]
+        self.prompts = [self.prompts[row] for row in rows]
+
     def rewind(self, lengths: Tensor) -> None:
         for line, length in zip(self.lines, lengths.tolist(), strict=True):
             del line.answer[length:]
