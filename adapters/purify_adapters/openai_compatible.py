@@ -81,8 +81,9 @@ class VLLMSource(RemoteSource):
         return self._first(field(answer, "choices", 0))
 
     async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
+        """An event has the tokens of several steps where we were slower than the server."""
         body = self._body(place.ids, self.room(len(place.ids), length), stream=True)
-        async for data in self.wire.events("/v1/completions", body):
+        async for data in self.wire.events("/v1/completions", body, rows=length):
             if data == b"[DONE]":
                 return
             choice = field(strict_json(data), "choices", 0)

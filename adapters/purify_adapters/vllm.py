@@ -1,6 +1,6 @@
 """Inside vLLM, for a server that is trusted where its model is not: fusion before vLLM draws.
 
-    vllm serve models/large --generation-config vllm \\
+    vllm serve models/large --generation-config vllm --no-async-scheduling \\
         --logits-processors purify_adapters.vllm:PurifyLogitsProcessor
 
 reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. vLLM draws the token, so

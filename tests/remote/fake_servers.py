@@ -98,14 +98,22 @@ class FakeVLLM(Fake):
         return found
 
     async def _stream(self, body: Json) -> AsyncIterator[str]:
-        ids = list(body["prompt"])
+        """First a token by itself, then the rest in one event, as vLLM does when its reader is slow."""
+        ids, choices = list(body["prompt"]), list[Json]()
         for _ in range(body["max_tokens"]):
             chosen, choice = self._choice(self.rows(ids)[-1], body["logprobs"])
             ids.append(chosen)
-            yield f"data: {json.dumps({'choices': [choice]})}\n\n"
-            await asyncio.sleep(0)
+            choices.append(choice)
             if chosen in self.model.vocabulary.eos:
                 break
+        for part in (choices[:1], choices[1:]):
+            if part:
+                together = {
+                    name: [each for choice in part for each in choice["logprobs"][name]]
+                    for name in part[0]["logprobs"]
+                }
+                yield f"data: {json.dumps({'choices': [{**part[0], 'logprobs': together}]})}\n\n"
+                await asyncio.sleep(0)
         yield "data: [DONE]\n\n"
 
 

@@ -114,12 +114,13 @@ class Wire:
         async with self._answer("POST", path, body) as response:
             return strict_json(await self._whole(response)), response.headers
 
-    async def events(self, path: str, body: Any) -> AsyncIterator[bytes]:
-        """The data of every event that answers `body`; leaving it closes the connection.
+    async def events(self, path: str, body: Any, rows: int = 1) -> AsyncIterator[bytes]:
+        """The data of every event that answers `body`, of so many rows at most; leaving it hangs up.
 
         Comments and half events do not count as news: each whole event must come in time.
         """
-        caps = max(LINE, ENTRY * self.entries), max(EVENT, ENTRY * self.entries)
+        longest = min(ENTRY * self.entries * rows, ANSWER)
+        caps = max(LINE, longest), max(EVENT, longest)
         async with self._answer("POST", path, body) as response:
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise SourceError("the LLM's server answers a stream with something else; its url is wrong")
