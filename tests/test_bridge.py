@@ -23,7 +23,7 @@ from purify_plugins.bridge.source import Bridged
 from purify_plugins.decode.replay import replay
 from purify_plugins.testing import SourceConformance, ToySession, ToySource
 from purify_plugins.types import Prompt, Vocabulary
-from tests.toys import pair
+from tests.toys import Failing, pair
 
 BYTES = every_byte()
 
@@ -304,6 +304,17 @@ def test_a_row_is_as_near_as_eps_says(eps: float) -> None:
     rows = read(Bridged(toy, BYTES, eps), (-2,), text).exp()
     exact = read(Bridged(toy, BYTES, 0), (-2,), text).exp()
     assert float((rows - exact).abs().sum(-1).max()) / 2 <= 4 * eps * len(text)
+
+
+def test_an_llm_that_fails_inside_a_draft_leaves_the_rest_to_the_slm() -> None:
+    """A draft is read as far as it is looked at; what was read before the failure stays fused."""
+    vocabulary = full_bytes()
+    llm, slm = Bridged(Failing(vocabulary, at=6), BYTES, 0.03), Bridged(Exact(vocabulary, 7), BYTES, 0.03)
+    purifier = pair(llm, slm, "geometric", walk="speculative", on_llm_failure="slm")
+    sampling = Sampling(max_tokens=12, seed=1, ignore_eos=True)
+    alone = [token.slm_only for token in purifier.generate("the", sampling)[0].steps]
+    assert alone == sorted(alone)
+    assert set(alone) == {False, True}
 
 
 def test_a_prompt_of_other_ids_is_refused() -> None:

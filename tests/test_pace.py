@@ -76,6 +76,17 @@ def test_a_fixed_length_stays() -> None:
         assert world.cycle(pace, 1.0) == 4
 
 
+def test_drafts_in_symbols_are_whole_units_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four symbols to a token: never a shorter draft, and near the best where each costs a little."""
+    world, pace = World(lambda n: 1.0 + 0.02 * n, 0.9), Pace(unit=4)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: world.now)
+    lengths = [world.cycle(pace, 1.0) for _ in range(300)]
+    assert all(length and length % 4 == 0 for length in lengths)
+    best = max(range(4, 65, 4), key=lambda length: world.tokens(length) / world.cost(length))
+    assert abs(pace.best() - best) <= 8
+    assert Pace(3, unit=4).length() == 12
+
+
 def test_answers_too_short_for_a_draft_teach_nothing_and_break_nothing() -> None:
     pace = Pace()
     for _ in range(20):

@@ -217,13 +217,13 @@ class BridgedSession:
     def _with_hopes(
         self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]
     ) -> list[Sequence[Context]]:
-        """What must be asked, what likely spells what is coming, and what may be asked after that."""
+        """What likely spells what is coming, what must be asked, and what may be asked after that."""
         found: list[Sequence[Context]] = []
         for beam, contexts, symbols in zip(self.beams, wanted, coming, strict=True):
             guess = beam.guess(symbols) if symbols else None
             hopes = beam.ahead(symbols) if self.reader.spare else []
             more = [context for context in hopes if context not in contexts][: self.reader.spare]
-            found.append([*contexts, *([guess] if guess else []), *more])
+            found.append([*([guess] if guess else []), *contexts, *more])
         return found
 
     def extend(self, tokens: Tensor) -> Tensor:

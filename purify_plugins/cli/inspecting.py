@@ -141,11 +141,14 @@ def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
 def matched(writer: Purifier) -> str:
     """How the two vocabularies came to be one, in words."""
     from purify_plugins.align import Remapped
+    from purify_plugins.bridge.respelled import Respelled
     from purify_plugins.bridge.source import Bridged
 
     if isinstance(writer.llm, Bridged):
         alphabet = writer.llm.alphabet
         return f"two tokenizers meet in {alphabet.kind}, {alphabet.per_token:.2f} to a token of the LLM's"
+    if isinstance(writer.slm, Respelled):
+        return "the LLM's tokens, rated roughly by an SLM with another tokenizer: nothing is guaranteed"
     if not isinstance(writer.llm, Remapped):
         return "identical"
     theirs = writer.llm.source.vocabulary

@@ -20,7 +20,7 @@ class TopKUnion(Consistency):
     """Fuse only the tokens among either model's `top_k` likeliest, the LLM's damped as `consistency` does.
 
     r = policy(p_llm', p_slm) on the union of both models' `top_k`, and r = 0 beside it; p_llm' is the LLM's
-    row as `consistency` damps it.
+    row as `consistency` damps it, with its `kernel` and `beta`.
 
     Guarantee "none", whatever `policy` promises: it is for an SLM with another tokenizer, whose rows
     are then no law over text. Source: UniTE (2410.03777), CoRE (2510.13855).
