@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.local import LocalSession
+from purify_hooks.session import LocalSession
 from purify_plugins import NumericError, Purifier, Sampling, testbed
 from purify_plugins.decode import weights
 from purify_plugins.decode.lockstep import lockstep

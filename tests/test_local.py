@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from purify_hooks import local, thin
+from purify_hooks import session, thin
 from purify_hooks.cache import forget, growing_cache
 from purify_hooks.loading import check_files, eos_ids, file_digests, find_model
-from purify_hooks.local import LoadedSource, LocalSource, RecomputingSession, can_cache
+from purify_hooks.local import LoadedSource, LocalSource
+from purify_hooks.session import RecomputingSession, can_cache
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugins import load_plugins
@@ -179,7 +180,7 @@ def test_prompts_are_read_and_scored_alike_in_blocks_of_any_size(
     source = tiny(kind)
     for scored in (0, 2, 99):
         whole = source.open(PROMPTS, scored)
-        monkeypatch.setattr(local, "BLOCK", block)
+        monkeypatch.setattr(session, "BLOCK", block)
         blocks = source.open(PROMPTS, scored)
         monkeypatch.undo()
         torch.testing.assert_close(blocks[1], whole[1], atol=1e-4, rtol=1e-4)

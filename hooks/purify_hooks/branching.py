@@ -11,7 +11,8 @@ from purify_hooks.cache import take
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
-    from purify_hooks.local import LocalSession, LocalSource
+    from purify_hooks.local import LocalSource
+    from purify_hooks.session import LocalSession
 
 NEAR = 0.05
 """How far two logits of one token may differ, for rounding, when a model is tried."""

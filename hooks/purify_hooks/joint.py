@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from purify_hooks.cache import GrowingLayer
 
 if TYPE_CHECKING:
-    from purify_hooks.local import LocalSession
+    from purify_hooks.session import LocalSession
 
 
 def extend_all(sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
