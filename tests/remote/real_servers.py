@@ -20,12 +20,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import gguf
 import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+gguf = pytest.importorskip("gguf")
 TENSORS = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
