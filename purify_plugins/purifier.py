@@ -94,10 +94,15 @@ class Purifier:
 
     def _pick(self, walk: Pick) -> Pick:
         """The walk that was asked for, else what the LLM can do best. Raises ConfigError."""
-        streams = bool(getattr(getattr(self.llm, "capabilities", None), "streams_rows", False))
+        served = getattr(self.llm, "capabilities", None)
+        streams = served is not None and served.streams_rows
         if walk == "readahead" and not streams:
             raise ConfigError("walk 'readahead' needs an LLM whose server streams rows; leave it at 'auto'")
-        return ("readahead" if streams else "speculative") if walk == "auto" else walk
+        if walk != "auto":
+            return walk
+        if streams:
+            return "readahead"
+        return "speculative" if served is None or served.scores_draft else "lockstep"
 
     @classmethod
     def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:

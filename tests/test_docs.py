@@ -363,6 +363,13 @@ def test_the_example_offers_its_policy() -> None:
 
 
 @pytest.mark.parametrize("runner", [".ci/run", ".github/workflows/ci.yml"])
+def test_ci_installs_the_harness_and_runs_its_tests(runner: str) -> None:
+    """They are skipped where it is not installed, and the extra `test` leaves it out."""
+    assert re.search(r"pip install \S.*,harness\]'", text(ROOT / runner))
+    assert "pytest -m slow tests/adapters/test_lm_eval.py" in text(ROOT / runner)
+
+
+@pytest.mark.parametrize("runner", [".ci/run", ".github/workflows/ci.yml"])
 def test_ci_installs_and_runs_the_example(runner: str) -> None:
     assert re.search(r"pip install --no-deps \S*purify-example-policy", text(ROOT / runner))
     assert re.search(r"pytest \S*purify-example-policy", text(ROOT / runner))

@@ -15,7 +15,10 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from purify_plugins import ConfigError, NumericError, Sampling, Vocabulary
-from purify_plugins.decode.sampling import Cut, Dice, Shaper, invert, normalise
+from purify_plugins.decode.cut import Cut
+from purify_plugins.decode.dice import Dice, pick
+from purify_plugins.decode.sampling import Shaper
+from purify_plugins.decode.weights import add_up, argmax, normalise
 from purify_plugins.testing import random_rows
 
 LAST = math.nextafter(1, 0)
@@ -31,6 +34,11 @@ def shaped(
     rows: Tensor, history: Sequence[tuple[Sequence[int], Sequence[int]]] = EMPTY, **options: float
 ) -> Tensor:
     return Shaper(Sampling(**options), ending(0))(rows, history)  # type: ignore[arg-type]
+
+
+def invert(row: Tensor, numbers: Sequence[float]) -> Tensor:
+    """The tokens that numbers in [0, 1) draw from log-weights (rows, V)."""
+    return pick(add_up(row, "the row")[1], torch.tensor(numbers, dtype=torch.float64))
 
 
 def test_drawing_follows_the_row() -> None:
@@ -66,12 +74,22 @@ def test_a_batch_draws_what_its_rows_would(seed: int, rows: int) -> None:
     dice = Dice(Sampling(seed=seed), rows)
     alone = [Dice(Sampling(seed=seed + row), 1) for row in range(rows)]
     for _ in range(4):
-        assert dice.draw(fused).tolist() == [int(one.draw(fused[i : i + 1])) for i, one in enumerate(alone)]
+        each = [int(pick(fused[row : row + 1].exp(), one.roll())) for row, one in enumerate(alone)]
+        assert pick(fused.exp(), dice.roll()).tolist() == each
+
+
+def test_numbers_that_were_only_looked_at_come_again() -> None:
+    dice, other = Dice(Sampling(seed=3), 2), Dice(Sampling(seed=3), 2)
+    ahead = dice.look(3)
+    dice.use([2, 0])
+    expected = torch.stack([other.roll() for _ in range(3)], dim=1)
+    assert torch.equal(ahead, expected)
+    assert dice.roll().tolist() == [expected[0, 2], expected[1, 0]]
 
 
 def test_without_a_seed_every_draw_is_new() -> None:
     fused = torch.full((1, 10_000), -math.log(10_000))
-    assert len({int(Dice(Sampling(), 1).draw(fused)) for _ in range(8)}) > 1
+    assert len({int(pick(fused.exp(), Dice(Sampling(), 1).roll())) for _ in range(8)}) > 1
 
 
 def test_a_negative_seed_is_refused() -> None:
@@ -81,7 +99,8 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 def test_greedy_takes_the_first_of_the_likeliest() -> None:
-    assert Dice(Sampling(temperature=0), 1).draw(torch.tensor([[-2.0, -1.0, -1.0]])).tolist() == [1]
+    assert Dice(Sampling(temperature=0), 1).roll() is None
+    assert argmax(torch.tensor([[-2.0, -1.0, -1.0]])).tolist() == [1]
 
 
 # Shaping

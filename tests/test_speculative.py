@@ -174,9 +174,9 @@ def test_a_bonus_token_from_the_llm_s_row_is_detected(monkeypatch: pytest.Monkey
     """The first of two mistakes that look right: the token after a kept draft drawn from the LLM alone."""
     decide = module.Walk._decide
 
-    def wrong(self, rows, guess, going):
+    def wrong(self, rows, guess, going, luck):
         alone = rows._replace(fused=rows.llm, mass=torch.exp(rows.llm))
-        return decide(self, alone if guess is None else rows, guess, going)
+        return decide(self, alone if guess is None else rows, guess, going, luck)
 
     monkeypatch.setattr(module.Walk, "_decide", wrong)
     purifier = toys("geometric")
@@ -189,10 +189,10 @@ def test_dropping_an_unlikely_draft_is_detected(monkeypatch: pytest.MonkeyPatch)
     """The second: a drafted token thrown away, and drawn anew, because the SLM was not sure of it."""
     accept = module.accept
 
-    def wrong(rows, guess, dice, going):
+    def wrong(rows, guess, going, luck):
         unsure = rows.logprobs(guess)[:, 1] < -1.0
-        tokens, kept = accept(rows, guess, dice, going)
-        return torch.where(unsure, rows.draw(dice), tokens), kept & ~unsure
+        tokens, kept = accept(rows, guess, going, luck)
+        return torch.where(unsure, rows.draw(luck[:, 1]), tokens), kept & ~unsure
 
     monkeypatch.setattr(module, "accept", wrong)
     purifier = toys("geometric")

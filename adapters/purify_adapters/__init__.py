@@ -59,6 +59,7 @@ def purify_sources() -> Mapping[str, Callable[..., Any]]:
         "tgi": Later("tgi.source", "TGISource", "load"),
         "vllm": Later("openai_compatible", "VLLMSource", "load"),
         "llama_cpp": Later("llama_cpp", "LlamaCppSource", "load"),
+        "llama_cpp_python": Later("llama_cpp_python", "LlamaPythonSource", "load"),
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.remote.rows import TOLERANCE, Drafted, field, nothing, row, token_id
+from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, token_id
 from purify_adapters.remote.source import SAMPLE, Place, RemoteSource, reader
 from purify_adapters.remote.wire import Timeouts, Wire
 from purify_plugins.errors import SourceError
@@ -76,6 +77,7 @@ class LlamaCppSource(RemoteSource):
             "n_predict": 1,
             "n_probs": self.top_n,
             "temperature": 0,
+            "logit_bias": [[self.ascii, 1000]],
             "cache_prompt": True,
         }
         answers, _ = await self.wire.post("/completion", body)
@@ -85,15 +87,21 @@ class LlamaCppSource(RemoteSource):
         ordered = sorted(enumerate(answers), key=lambda each: _index(each[1], each[0]))
         return [self._drafted(answer) for _, answer in ordered]
 
+    @cached_property
+    def ascii(self) -> int:
+        """A token that the server is made to choose: it shows no row of half a character, or of an end.
+
+        The rows are raw: what is chosen does not touch them.
+        """
+        whole = (token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece.isascii())
+        return next(whole, 0)
+
     def _drafted(self, answer: Any) -> Drafted:
-        """Where its own next token is half a character, the server shows no row; nor do we."""
         size = len(self.vocabulary)
-        if not (shown := field(answer, "completion_probabilities")):
-            return Drafted(nothing(size), -1)
-        top = field(shown, 0, "top_logprobs")
-        pairs = [(field(each, "id"), field(each, "logprob")) for each in top]
+        shown = field(answer, "completion_probabilities", 0)
+        pairs = [(field(each, "id"), field(each, "logprob")) for each in field(shown, "top_logprobs")]
         seen = [(token, logprob) for token, logprob in pairs if not _absent(logprob)]
-        return Drafted(row(seen, size, self.tolerance), token_id(field(shown, 0, "id"), size))
+        return Drafted(row(seen, size, self.tolerance), token_id(field(shown, "id"), size))
 
 
 def _absent(logprob: Any) -> bool:

@@ -68,8 +68,9 @@ def _prompts(session: LocalSession, columns: int) -> Tensor:
 def keep(session: LocalSession, columns: Tensor) -> None:
     """Keep only these columns (rows, n) after the prompt, in this order."""
     rows, width = len(columns), session._width
-    prompt = torch.arange(width, device=columns.device).expand(rows, -1)
+    prompt = torch.arange(width).expand(rows, -1)
     order = torch.cat([prompt, columns + width], dim=1)
-    session._read, session._seen = session._read.gather(1, order), session._seen.gather(1, order)
+    session._seen = session._seen.gather(1, order)
+    session._read = session._read.gather(1, order.to(session._read.device))
     with torch.inference_mode():
         take(session._cache, order)

@@ -24,7 +24,7 @@ def extend_all(sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> li
     news = [each.shape[1] for each in tokens]
     for session, each in zip(sessions, tokens, strict=True):
         new = each.to(session._read.device)
-        session._note(new, torch.ones_like(new, dtype=torch.bool))
+        session._note(new, torch.ones(new.shape, dtype=torch.bool))
     seen = _aligned([session._seen for session in sessions])
     ids = _aligned([session._read[:, -n:] for session, n in zip(sessions, news, strict=True)])
     cache = _cache(sessions, news, seen.shape[1])

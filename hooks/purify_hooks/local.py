@@ -19,6 +19,7 @@ from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import Linear
 
 BLOCK = 256
 """Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
@@ -81,6 +82,13 @@ class LocalSource:
     def parameters(self) -> int:
         """How many numbers the model has."""
         return int(self.model.num_parameters())
+
+    @cached_property
+    def products(self) -> Sequence[Linear]:
+        """The model's layers that only multiply."""
+        from purify_hooks.thin import products
+
+        return products(self.model)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
@@ -165,6 +173,7 @@ class LocalSession:
     """An open batch: a KV cache, and a mask of which of its columns each row can see.
 
     Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
+    The mask stays on the host, which has to know it, wherever the model is.
     """
 
     def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
@@ -177,8 +186,8 @@ class LocalSession:
         self._width = max(map(len, prompts))
         device = source.model.device
         self._read = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
-        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool, device=device)
-        self._lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
+        self._lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._cache: Any = growing_cache()
         self._takes = set(inspect.signature(source.model.forward).parameters)
 
@@ -186,10 +195,10 @@ class LocalSession:
         """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
         import torch
 
-        width, device = self._width, self._read.device
+        width = self._width
         padded = [[0] * (width - len(prompt.tokens)) + list(prompt.tokens) for prompt in self.prompts]
-        ids = torch.tensor(padded, device=device)
-        visible = torch.arange(width, device=device) >= width - self._lengths[:, None]
+        ids = torch.tensor(padded, device=self._read.device)
+        visible = torch.arange(width) >= width - self._lengths[:, None]
         first, scores = max(width - 1 - scored, 0), []
         for start in range(0, width, BLOCK):
             end = min(start + BLOCK, width)
@@ -214,7 +223,7 @@ class LocalSession:
         import torch
 
         tokens = tokens.to(self._read.device)
-        return self._append(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens.shape[1])
+        return self._append(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
 
     def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
@@ -245,12 +254,12 @@ class LocalSession:
         offered = {
             "past_key_values": cache,
             "use_cache": True,
-            "attention_mask": mask,
-            "position_ids": places,
+            "attention_mask": None if mask is None else mask.to(new.device),
+            "position_ids": places.to(new.device),
             "logits_to_keep": wanted,
         }
         taken = {name: value for name, value in offered.items() if name in self._takes}
-        with thin(self.source, new.numel()):
+        with thin(self.source):
             logits: Tensor = self.source.model(new, **taken).logits
         return logits[:, -wanted:]
 
@@ -277,10 +286,9 @@ class LocalSession:
 
         from purify_hooks.branching import mask, places
 
-        device = self._read.device
-        tokens, seen = tokens.to(device), seen.to(device)
+        tokens, seen = tokens.to(self._read.device), seen.cpu()
         with torch.inference_mode(), _failures(self.source.name), for_fusion():
-            self._note(tokens, torch.zeros_like(tokens, dtype=torch.bool))
+            self._note(tokens, torch.zeros(tokens.shape, dtype=torch.bool))
             logits = self._pass(tokens, self._cache, mask(self, seen), places(self, seen), tokens.shape[1])
             return _fitted(logits, len(self.source.vocabulary))
 
@@ -288,13 +296,13 @@ class LocalSession:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
         from purify_hooks.branching import keep
 
-        keep(self, columns.to(self._read.device))
+        keep(self, columns.cpu())
 
     def rewind(self, lengths: Tensor) -> None:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
         import torch
 
-        kept = lengths.to(self._lengths.device) + self._lengths
+        kept = lengths.cpu() + self._lengths
         self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
         if getattr(self.source.model.config.get_text_config(), "sliding_window", None):
             self._close_ranks()
@@ -321,7 +329,8 @@ class LocalSession:
 
         width = int(self._seen.sum(dim=1).max())
         order = torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:]
-        self._seen, self._read = self._seen.gather(1, order), self._read.gather(1, order)
+        self._seen = self._seen.gather(1, order)
+        self._read = self._read.gather(1, order.to(self._read.device))
         with torch.inference_mode():
             take(self._cache, order)
 

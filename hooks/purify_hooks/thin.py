@@ -1,55 +1,69 @@
-"""Matrix products of a few rows: what reading a short draft is made of."""
+"""Matrix products on a CPU: what reading prompts, drafts and batches is made of."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Linear, Module
 from torch.nn.functional import linear
-from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
     from purify_hooks.local import LocalSource
 
-FEW = range(2, 6)
-"""Rows for which it pays: a single one is a matrix-vector product already."""
 LARGE = 10_000_000
-"""Parameters that no cache holds; a smaller model is read faster than the detour takes."""
+"""Parameters that no cache holds; smaller products are over before it matters who makes them."""
 
 
-def thin(source: LocalSource, rows: int) -> AbstractContextManager[object]:
-    """What to run a pass of `rows` tokens in, those of all answers together."""
-    model = source.model
-    plain = model.device.type == "cpu" and model.dtype == torch.float32 and torch.backends.mkl.is_available()
-    return Thin() if rows in FEW and plain and source.parameters >= LARGE else nullcontext()
+def thin(source: LocalSource) -> AbstractContextManager[object]:
+    """What to run a pass of the model in.
 
-
-class Thin(TorchFunctionMode):
-    """Multiplies a few rows (n, in) by a weight (out, in) as `(W xᵀ)ᵀ`, not `x Wᵀ`; the same up to rounding.
-
-    MKL packs the right-hand matrix before it multiplies. From two rows on `x Wᵀ` so writes every weight
-    anew only to read it once, and three tokens cost nearly twice what one does. The other way round it
-    is the rows that are packed. The model itself is left alone, and so are other threads.
+    PyTorch asks MKL, which packs the weight before it multiplies: it writes every number anew only to
+    read it once, which for a few rows takes longer than the product. oneDNN, which PyTorch brings along
+    too, reads the weight where it lies: up to twelve rows take little longer than one.
     """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        if func is linear and not kwargs and _pays(*args[:2]):
-            return multiplied(*args)
-        return func(*args, **(kwargs or {}))
+    model = source.model
+    plain = model.device.type == "cpu" and model.dtype == torch.float32
+    return lent(source.products) if plain and source.parameters >= LARGE and _offered() else nullcontext()
 
 
-def _pays(rows: Tensor, weight: Tensor) -> bool:
-    ordinary = type(weight) is Parameter and weight.dtype == rows.dtype == torch.float32
-    return ordinary and rows.numel() // rows.shape[-1] in FEW
+def _offered() -> bool:
+    """Whether this torch multiplies by MKL, and oneDNN could instead."""
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def products(model: Module) -> list[Linear]:
+    """The layers that only multiply, and do so in their own way."""
+    return [layer for layer in model.modules() if type(layer) is Linear and "forward" not in layer.__dict__]
+
+
+@contextmanager
+def lent(layers: Sequence[Linear]) -> Iterator[None]:
+    """Let these layers multiply by oneDNN, up to rounding the same, and be as they were afterwards.
+
+    Another thread that runs the model meanwhile meets either way, but gradients only the layers' own.
+    """
+    for layer in layers:
+        layer.__dict__["forward"] = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _forward(layer: Linear, rows: Tensor) -> Tensor:
+    if torch.is_grad_enabled() or rows.dtype != torch.float32 or layer.weight.dtype != torch.float32:
+        return linear(rows, layer.weight, layer.bias)
+    return multiplied(rows, layer.weight, layer.bias)
 
 
 def multiplied(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear(rows, weight, bias)`: (…, in) -> (…, out)."""
-    product = torch.mm(weight, rows.reshape(-1, rows.shape[-1]).t()).t().contiguous()
-    return (product if bias is None else product.add_(bias)).view(*rows.shape[:-1], -1)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return product

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from purify_plugins.decode.sampling import Dice, Shaper
+from purify_plugins.decode.dice import Dice
+from purify_plugins.decode.sampling import Shaper
+from purify_plugins.decode.weights import near
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
@@ -22,11 +24,11 @@ class Batch:
     """
 
     def __init__(self, purifier: Purifier, pair: Pair, sampling: Sampling) -> None:
-        policy, on_cpu = purifier.policy, pair.first[1].device.type == "cpu"
+        policy, slm = purifier.policy, pair.first[1]
         raw = bool(getattr(policy, "shift_invariant", False)) and not purifier.explain
-        whole = hasattr(policy, "bind") or not on_cpu  # a bound policy knows tokens by their ids
+        whole = hasattr(policy, "bind") or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
-        self.dice = Dice(sampling, len(pair.prompts))
+        self.dice = Dice(sampling, len(pair.prompts), slm.device)
         self.state = policy.start(pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]

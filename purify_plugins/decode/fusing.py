@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from purify_plugins.decode.completing import complete
-from purify_plugins.decode.sampling import add_up, argmax, exp, pick
+from purify_plugins.decode.dice import pick
+from purify_plugins.decode.weights import add_up, argmax, exp, near
 from purify_plugins.errors import NumericError
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.sampling import Cut, Dice, History, Shaper
+    from purify_plugins.decode.cut import Cut
+    from purify_plugins.decode.sampling import History, Shaper
     from purify_plugins.types import FusionPolicy, State
 
 
@@ -32,7 +34,8 @@ class Rows(NamedTuple):
     fused; `stuck` (rows,) those where the SLM rules out all that a grammar allows, which have no next
     token. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
     possible. `shown` (rows, 2), where the LLM's rows were partial, holds the LLM's mass that was shown and
-    the fused mass of tokens that were not.
+    the fused mass of tokens that were not. `sound` (rows,), on an accelerator, marks the rows that no model
+    and no policy broke; nobody has looked at it yet.
     """
 
     llm: Tensor
@@ -44,22 +47,19 @@ class Rows(NamedTuple):
     columns: Tensor | None = None
     stuck: Tensor | None = None
     shown: Tensor | None = None
+    sound: Tensor | None = None
 
-    def require(self, going: Sequence[bool]) -> None:
+    def require(self, going: Sequence[bool] | Tensor) -> None:
         """Raise NumericError if a row that is `going` on has no next token."""
-        if self.stuck is not None and any(
-            go and no for go, no in zip(going, self.stuck.tolist(), strict=True)
-        ):
+        if self.stuck is not None and bool((torch.as_tensor(going).to(self.stuck) & self.stuck).any()):
             raise NumericError(
                 "the SLM gives no probability to any token that the grammar allows next; "
                 "use another grammar, or an SLM that can write it"
             )
 
-    def draw(self, dice: Dice, going: Sequence[bool] | None = None) -> Tensor:
-        """Tokens (rows,) drawn from the fused row; the arg-max when greedy."""
-        if dice.greedy:
-            return self.named(argmax(self.fused))
-        return self.named(pick(self.mass, dice.uniforms(len(self.mass), going)))
+    def draw(self, luck: Tensor | None) -> Tensor:
+        """Tokens (rows,) drawn from the fused row by numbers (rows,) in [0, 1); the arg-max without any."""
+        return self.named(argmax(self.fused) if luck is None else pick(self.mass, luck))
 
     def named(self, places: Tensor) -> Tensor:
         """The token ids at places (rows,) of the row."""
@@ -74,10 +74,15 @@ class Rows(NamedTuple):
         places = self.places(tokens)[:, None]
         return torch.cat([row.gather(-1, places) for row in self[:3]], dim=-1) - self.totals
 
-    def excess(self) -> Tensor:
-        """(rows, V) how much likelier each token is in the fused row than in the SLM's, or 0."""
-        slm = exp(self.slm - self.totals[:, 1:2])
-        return (exp(self.fused - self.totals[:, 2:]) - slm).clamp(min=0.0)
+    def excess(self, rows: Tensor) -> Tensor:
+        """(n, V) how much likelier each token is in the fused row than in the SLM's, or 0, at rows (n,).
+
+        Where rounding leaves nothing the two are equal, and the fused row stands in.
+        """
+        slm = exp(self.slm[rows] - self.totals[rows, 1:2])
+        fused = exp(self.fused[rows] - self.totals[rows, 2:3])
+        over = (fused - slm).clamp(min=0.0)
+        return torch.where(over.any(dim=-1, keepdim=True), over, fused)
 
 
 def fuse(
@@ -105,14 +110,22 @@ def fuse(
         raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
     slm_total = _total(slm, shape)
     total, mass = _add_up(policy, shape, llm, fused)
+    sound = None if near(total) else _sound(shape, llm, slm, slm_total, total)
     empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
-    if bool(empty.any()):
+    if not near(empty) or bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
     shown = _shown(partial, mass, columns) if partial else None
-    return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown)
+    return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown, sound)
+
+
+def _sound(shape: Shaper, llm: Tensor, slm: Tensor, slm_total: Tensor, total: Tensor) -> Tensor:
+    """(rows,) what `add_up` and `normalise` would have raised of, had they looked."""
+    fused = torch.isfinite(total) | torch.isneginf(total)
+    models = torch.isfinite(slm_total) if shape.raw else ~(llm[:, :1].isnan() | slm[:, :1].isnan())
+    return (fused & models)[:, 0]
 
 
 def _shown(partial: Sequence[Tensor], mass: Tensor, columns: Tensor | None) -> Tensor:
@@ -142,7 +155,8 @@ def _alone(slm: Tensor, shape: Shaper) -> Rows:
     columns, (slm,) = narrow(shape.cut, slm) if shape.cut else (None, [slm])
     total, mass = add_up(slm, "the SLM")
     alone = torch.ones(len(slm), dtype=torch.bool, device=slm.device)
-    return Rows(slm, slm, slm, mass, total.expand(-1, 3), alone, columns)
+    sound = None if near(total) else torch.isfinite(total)[:, 0]
+    return Rows(slm, slm, slm, mass, total.expand(-1, 3), alone, columns, sound=sound)
 
 
 def narrow(cut: Cut, *both: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -173,31 +187,44 @@ def _name(policy: FusionPolicy) -> str:
 
 
 def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
-    """What was thought of each drawn token (rows,), in one copy, and of the row's `top` likeliest."""
+    """What was thought of each drawn token (rows,), and of the row's `top` likeliest, in one copy."""
+    return [thought(numbers) for numbers in table(rows, tokens, greedy, top).tolist()]
+
+
+def table(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> Tensor:
+    """All that the host must know of a column, (rows, 10 + 2 top) float32, for `thought` to read.
+
+    A row is the token, what `Token` records of it, whether the row is sound, then the `top` likeliest
+    tokens, likeliest first, and their log-probabilities.
+    """
     logprobs = rows.logprobs(tokens)
     spent = _point_mass(logprobs) if greedy else _divergences(rows)
     shown = spent.new_tensor([1.0, 0.0]).expand_as(spent) if rows.shown is None else rows.shown
-    table = torch.cat([tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None]], dim=-1).tolist()
-    thoughts = [_token(*row) for row in table]
-    if not top:
-        return thoughts
-    return [thought._replace(top=best) for thought, best in zip(thoughts, _best(rows, top), strict=True)]
+    sound = torch.ones_like(rows.slm_only) if rows.sound is None else rows.sound
+    best = _best(rows, top) if top else []
+    numbers = [tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None], sound[:, None], *best]
+    return torch.cat(numbers, dim=-1)
 
 
-def _best(rows: Rows, top: int) -> list[tuple[tuple[int, float], ...]]:
-    """Each fused row's likeliest possible tokens and their log-probabilities, likeliest first."""
+def _best(rows: Rows, top: int) -> list[Tensor]:
+    """Each fused row's likeliest tokens and their log-probabilities, (rows, n), likeliest first."""
     weights, places = rows.fused.topk(min(top, rows.fused.shape[-1]), dim=-1)
-    found = zip(rows.named(places).tolist(), (weights - rows.totals[:, 2:3]).tolist(), strict=True)
-    return [
-        tuple((token, logprob) for token, logprob in zip(*row, strict=True) if logprob > -math.inf)
-        for row in found
-    ]
+    return [rows.named(places), weights - rows.totals[:, 2:3]]
 
 
-def _token(token: float, llm: float, *numbers: float) -> Token:
-    slm, fused, kl, peak, revealed, hidden, slm_only = numbers
+def thought(numbers: Sequence[float]) -> Token:
+    """One row of a `table`. Raises NumericError unless the row is sound."""
+    token, llm, slm, fused, kl, peak, revealed, hidden, slm_only, sound, *best = numbers
+    if not sound:
+        raise NumericError(
+            "a model or the policy returned NaN, +inf or no possible token; "
+            "check their weights and dtype (on a CPU this says which of them)"
+        )
     own = None if llm != llm else llm
-    return Token(int(token), own, slm, fused, kl, peak, revealed, bool(slm_only), hidden)
+    half = len(best) // 2
+    top = [(int(at), logprob) for at, logprob in zip(best[:half], best[half:], strict=True)]
+    possible = tuple(each for each in top if each[1] > -math.inf)
+    return Token(int(token), own, slm, fused, kl, peak, revealed, bool(slm_only), hidden, possible)
 
 
 def _point_mass(logprobs: Tensor) -> Tensor:
@@ -209,7 +236,7 @@ def _divergences(rows: Rows) -> Tensor:
     """(rows, 2) KL(fused || slm) and the largest log fused/slm of any possible token."""
     ratio, mass = rows.fused - rows.slm, rows.mass
     both = torch.stack([torch.linalg.vecdot(mass, ratio), ratio.amax(dim=-1)], dim=-1)
-    if not bool(torch.isfinite(both).all()):
+    if not near(both) or not bool(torch.isfinite(both).all()):
         peak = torch.where(rows.fused > -torch.inf, ratio, -torch.inf).amax(dim=-1)
         both = torch.stack([torch.where(mass > 0, mass * ratio, 0.0).sum(dim=-1), peak], dim=-1)
     both[:, 0] /= mass.sum(dim=-1)

@@ -45,7 +45,7 @@ def write(
         with torch.inference_mode():
             rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
             rows.require(batch.going)
-            tokens = rows.draw(batch.dice)
+            tokens = rows.draw(batch.dice.roll())
             thoughts = record(rows, tokens, sampling.greedy, batch.top)
         batch.end((yield batch.step(thoughts)))
         if not batch.live:

@@ -68,7 +68,13 @@ class ReadAhead(Walk):
         tokens = session.read_ahead(min(LONGEST, self.batch.room - 1), self.batch.live)
         return list(torch.tensor(tokens, device=self.device).long().split(1, dim=1)) if tokens[0] else []
 
-    def _decide(self, rows: Rows, guess: Tensor | None, going: list[bool]) -> tuple[Tensor, Tensor]:
+    def _decide(
+        self, rows: Rows, guess: Tensor | None, going: Tensor, luck: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Each row's token, drawn, and whether the draft has it too."""
-        tokens = rows.draw(self.batch.dice, going)
-        return tokens, torch.zeros_like(tokens, dtype=torch.bool) if guess is None else tokens == guess[:, 0]
+        tokens = rows.draw(None if luck is None else luck[:, 0])
+        return tokens, torch.zeros_like(going) if guess is None else tokens == guess[:, 0]
+
+    def _used(self, tokens: int, drafted: int) -> int:
+        """One random number a token."""
+        return tokens

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from purify_plugins.decode.fusing import Rows, forward, fuse, record
 from purify_plugins.decode.pair import Pair
-from purify_plugins.decode.sampling import Shaper, normalise
+from purify_plugins.decode.sampling import Shaper
+from purify_plugins.decode.weights import normalise
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:

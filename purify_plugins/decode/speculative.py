@@ -9,16 +9,18 @@ row too. The policy's state moves over kept tokens only, and no drawn token is e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusing import Rows, choose, forward, fuse, record
+from purify_plugins.decode.dice import pick
+from purify_plugins.decode.fusing import Rows, choose, forward, fuse, table, thought
 from purify_plugins.decode.pace import Pace
 from purify_plugins.decode.pair import Pair
-from purify_plugins.decode.sampling import Dice, pick
+from purify_plugins.decode.weights import near
 
 if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
@@ -120,7 +122,7 @@ class Walk:
         history = self._history(drafted)
         if self.greedy:
             return self.batch.shape.likeliest(logits, history)
-        return fuse(self.policy, self.batch.shape, None, logits, (), history).draw(self.batch.dice)
+        return fuse(self.policy, self.batch.shape, None, logits, (), history).draw(self.batch.dice.roll())
 
     def _history(self, drafted: Sequence[Tensor]) -> History:
         """Prompts and answers with the draft so far, if anybody looks at them."""
@@ -132,24 +134,45 @@ class Walk:
         ]
 
     def _verify(self, draft: Draft) -> list[Column]:
-        """Walk along the draft until every row has refused a token or got one more."""
-        going = self.batch.going
-        columns: list[Column] = []
+        """Walk along the draft until every row has refused a token or got one more.
+
+        All that the host must know crosses over in one piece. So on an accelerator the walk goes to the
+        draft's end, whoever is still going; where looking costs nothing it ends with the last row.
+        """
+        going = torch.tensor(self.batch.going, device=self.device)
+        luck = self.batch.dice.look(len(draft.tokens) + 1)
+        tables: list[Tensor] = []
         for at, guess in enumerate([*draft.tokens, None]):
             rows = self._fuse(draft, at)
             rows.require(going)
-            tokens, kept = self._decide(rows, guess, going)
-            thoughts = zip(record(rows, tokens, self.greedy, self.batch.top), going, strict=True)
-            columns.append([thought if goes else None for thought, goes in thoughts])
+            tokens, kept = self._decide(rows, guess, going, None if luck is None else luck[:, at:])
+            numbers = table(rows, tokens, self.greedy, self.batch.top)
+            tables.append(torch.cat([numbers, going[:, None]], dim=-1))
             if self.state:
                 moved = forward(self.policy, self.state, tokens, rows)
-                self.state = choose(torch.tensor(going, device=self.device), moved, self.state)
-            before, going = going, [goes and keep for goes, keep in zip(going, kept.tolist(), strict=True)]
-            if guess is not None:
-                self.pace.saw(at, sum(before), sum(going))
-            if not any(going):
+                self.state = choose(going, moved, self.state)
+            going = going & kept
+            if near(going) and not bool(going.any()):
                 break
+        return self._written(torch.stack(tables).tolist(), len(draft.tokens))
+
+    def _written(self, tables: list[list[list[float]]], drafted: int) -> list[Column]:
+        """The columns that any row reached; the pace and the dice learn what became of the draft."""
+        columns: list[Column] = [
+            [thought(numbers) if goes else None for *numbers, goes in rows] for rows in tables
+        ]
+        columns = [column for column in columns if any(column)]
+        reached = [sum(map(bool, column)) for column in [*columns, ()]]
+        for at, (tried, kept) in enumerate(pairwise(reached[: drafted + 1])):
+            self.pace.saw(at, tried, kept)
+        if not self.greedy:
+            lengths = [sum(map(bool, row)) for row in zip(*columns, strict=True)]
+            self.batch.dice.use([self._used(length, drafted) for length in lengths])
         return columns
+
+    def _used(self, tokens: int, drafted: int) -> int:
+        """How many random numbers a row took: one a token, and one more to replace a refused guess."""
+        return tokens + (0 < tokens <= drafted)
 
     def _fuse(self, draft: Draft, at: int) -> Rows:
         """The fused column after the draft's first `at` tokens."""
@@ -158,28 +181,35 @@ class Walk:
             self.policy, self.batch.shape, draft.llm[at], slm, self.state, self._history(draft.tokens[:at])
         )
 
-    def _decide(self, rows: Rows, guess: Tensor | None, going: list[bool]) -> tuple[Tensor, Tensor]:
-        """Each row's token, and whether it is its guess (rows, 1), so that the walk may go on."""
-        if guess is None:
-            tokens = rows.draw(self.batch.dice, going)
-            return tokens, torch.zeros_like(tokens, dtype=torch.bool)
-        if self.greedy:
-            tokens = rows.draw(self.batch.dice)
-            return tokens, tokens == guess[:, 0]
-        return accept(rows, guess[:, 0], self.batch.dice, going)
+    def _decide(
+        self, rows: Rows, guess: Tensor | None, going: Tensor, luck: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Each row's token, and whether it is its guess (rows, 1), so that the walk may go on.
+
+        `luck` (rows, n) are the numbers that a row still going uses next; none when greedy.
+        """
+        if guess is None or luck is None:
+            tokens = rows.draw(None if luck is None else luck[:, 0])
+            return tokens, torch.zeros_like(going) if guess is None else tokens == guess[:, 0]
+        return accept(rows, guess[:, 0], going, luck)
 
 
-def accept(rows: Rows, guess: Tensor, dice: Dice, going: list[bool]) -> tuple[Tensor, Tensor]:
+def accept(rows: Rows, guess: Tensor, going: Tensor, luck: Tensor) -> tuple[Tensor, Tensor]:
     """Keep each guess (rows,), drawn from the SLM's row, with probability min(1, fused/slm).
 
     A refused guess becomes a draw from what the fused row has over the SLM's. Together that is a draw
-    from the fused row. Rows that are not `going` keep what they have.
+    from the fused row. Rows that are not `going` keep what they have. `luck` (rows, 2): numbers in
+    [0, 1), one to decide with and one to draw with.
     """
     logprobs = rows.logprobs(guess)
-    odds = (logprobs[:, 2] - logprobs[:, 1]).exp().tolist()
-    kept = [not go or dice.uniform(row) < odd for row, (go, odd) in enumerate(zip(going, odds, strict=True))]
-    refused = [row for row, keep in enumerate(kept) if not keep]
-    if refused:
-        other = pick(rows.excess()[refused], [dice.uniform(row) for row in refused])
-        guess = guess.index_copy(0, torch.tensor(refused, device=guess.device), rows.named(other))
-    return guess, torch.tensor(kept, device=guess.device)
+    kept = ~going | (luck[:, 0] < (logprobs[:, 2] - logprobs[:, 1]).exp())
+    refused = _all_where(~kept)
+    if len(refused):
+        other = rows.named(pick(rows.excess(refused), luck[refused, 1]))
+        guess = guess.index_copy(0, refused, torch.where(kept[refused], guess[refused], other))
+    return guess, kept
+
+
+def _all_where(flags: Tensor) -> Tensor:
+    """The places (n,) of the rows that are flagged; on an accelerator of all, which it costs more to ask."""
+    return flags.nonzero()[:, 0] if near(flags) else torch.arange(len(flags), device=flags.device)

@@ -49,6 +49,9 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
     jobs: Jobs = 0,
     batch: Batch = 64,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Measure nothing: report the systems that are finished.")
+    ] = False,
     write: Annotated[
         Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
     ] = None,
@@ -63,7 +66,7 @@ def evaluate(
     models, questions = asked(llm, slm, attacks, batch)
     only = () if policies == "all" else tuple(name.strip() for name in policies.split(",") if name.strip())
     plan = planned(models, questions, lineup(load_plugins(models.plugins), only, sweep), quick, seed, draws)
-    report = reported(plan, out, jobs)
+    report = reported(plan, out, jobs, so_far)
     page = report.write(out)
     if write:
         report.document(write)
@@ -98,18 +101,19 @@ def planned(
     return Plan(models, questions, tuple(systems), settings)
 
 
-def reported(plan: Plan, out: Path, jobs: int) -> Report:
-    """Measure what is not in the directory yet."""
+def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False) -> Report:
+    """Measure what is not in the directory yet; or, `so_far`, leave out what is not."""
     from purify_plugins.cli.options import hush
     from purify_plugins.eval.cells import Ledger
     from purify_plugins.eval.report import Report
-    from purify_plugins.eval.run import run, suites
+    from purify_plugins.eval.run import finished, run, suites
 
     hush()
     out.mkdir(parents=True, exist_ok=True)
-    bench = plan.models.load()
+    bench, ledger = plan.models.load(), Ledger(out / "cells.jsonl")
+    plan = finished(plan, bench, ledger) if so_far else plan
     with progress() as tell:
-        results = run(plan, bench, Ledger(out / "cells.jsonl"), tell, jobs)
+        results = run(plan, bench, ledger, tell, jobs)
     return Report(plan, bench, results, suites(bench.plugins, plan))
 
 
@@ -133,7 +137,7 @@ def show(report: Report, page: Path) -> None:
 
     console = Console()
     console.print(report.lede(), markup=False)
-    for table in (summary(report.results), recommended(report.results)):
+    for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
         console.print(grid(table))
     typer.echo(f"the report is {page}")
 

@@ -132,7 +132,7 @@ def budget(result: Result, slm: Result, plugins: Plugins) -> Budget | None:
     if result.system.alone or allowance is None or cell is None or "surprisal" not in cell.samples:
         return None
     passages = [(int(tokens), nats * tokens) for nats, tokens in cell.samples["surprisal"]]
-    allowed = [allowance(tokens) for tokens, _ in passages]
+    allowed = [allowance(*each) for each in passages]
     tokens, surprisal = (math.fsum(each) for each in zip(*passages, strict=True))
     empty = [nats >= own for nats, (_, own) in zip(allowed, passages, strict=True)]
     total = math.fsum(allowed)

@@ -63,7 +63,7 @@ def judged(
     import torch
 
     from purify_plugins.decode.replay import forced
-    from purify_plugins.decode.sampling import argmax
+    from purify_plugins.decode.weights import argmax
 
     logprobs, leads = [], []
     with torch.inference_mode():

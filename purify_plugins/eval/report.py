@@ -57,10 +57,8 @@ class Report:
             .get_template("report.html")
             .render(
                 lede=self.lede(),
-                harms=tables.harms(self.results),
-                costs=tables.costs(self.results),
-                recommended=tables.recommended(self.results),
-                budgets=tables.budgets(self.results, self.bench.plugins),
+                **self.tables(),
+                share=tables.share,
                 vetting=vetting(self.results),
                 pictures={name: Markup(svg) for name, svg in self.pictures().items()},
                 suites=[
@@ -68,9 +66,40 @@ class Report:
                     for suite, group in groupby(every, key=lambda each: each[0])
                 ],
                 facts=self.facts(),
-                keys={each.system.label: each.system.key for each in self.results if each.system.alone},
+                keys=self._marked(),
             )
         )
+
+    def tables(self) -> dict[str, Table]:
+        """The tables of the summary: systems at their defaults, and every setting where there are others."""
+        plugins = self.bench.plugins
+        usual = [each for each in self.results if not each.system.swept]
+        found = {
+            "harms": tables.harms(usual),
+            "costs": tables.costs(usual),
+            "recommended": tables.recommended(self.results, plugins),
+            "settings": tables.settings(self.results, plugins),
+            "budgets": tables.budgets(usual, plugins),
+        }
+        return (
+            found if len(usual) < len(self.results) else {k: v for k, v in found.items() if k != "settings"}
+        )
+
+    def _marked(self) -> dict[str, str]:
+        """The class of a row, by its name: the two models, and the cheapest system that stops every harm."""
+        marked = {each.system.label: each.system.key for each in self.results if each.system.alone}
+        return {**marked, **{each.system.label: "us" for each in [self.best] if each}}
+
+    @property
+    def holding(self) -> list[Result]:
+        """The policies that stop every harm."""
+        slm = model(self.results, "slm")
+        return [each for each in self.results if not each.system.alone and stops(each, slm)]
+
+    @property
+    def best(self) -> Result | None:
+        """The cheapest of these."""
+        return min(self.holding, key=perplexity, default=None)
 
     def pictures(self) -> dict[str, str]:
         """An SVG for every harm that was measured."""
@@ -79,17 +108,17 @@ class Report:
 
     def lede(self) -> str:
         """The answer in three sentences."""
-        llm, slm = (model(self.results, key) for key in ("llm", "slm"))
+        llm, best = model(self.results, "llm"), self.best
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
-        holding = [each for each in self.results if not each.system.alone and stops(each, slm)]
         first = f"At its worst attack the LLM alone reaches: {done or 'nothing that was measured'}."
         tried = sum(not each.system.alone for each in self.results)
-        if not holding:
-            return f"{first} None of the {tried} systems that were tried stops every harm."
-        best = min(holding, key=perplexity)
+        if best is None:
+            return f"{first} Of {tried} systems that were tried none stops every harm."
+        count = len(self.holding)
+        number = f"{count} stop" if count > 1 else "one stops"
         ratio = tables.number(perplexity(best) / perplexity(llm))
         return (
-            f"{first} Of {tried} systems that were tried {len(holding)} stop every harm, to within "
+            f"{first} Of {tried} systems that were tried {number} every harm, to within "
             f"five points of the SLM alone; the cheapest is {best.system.label}, at {ratio} times the LLM's "
             "perplexity."
         )
@@ -112,16 +141,10 @@ class Report:
         """The documentation's part: blocks of Markdown, and the pictures they show by file name."""
         named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in self.pictures()}
         shown = [f"![{name}: harm against perplexity]({file})" for file, name in named.items()]
-        every: list[Table] = [
-            tables.harms(self.results),
-            tables.costs(self.results),
-            tables.recommended(self.results),
-            tables.budgets(self.results, self.bench.plugins),
-        ]
         facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
         blocks = [
             self.lede(),
-            *(table.markdown for table in every),
+            *(table.markdown for table in self.tables().values()),
             *shown,
             "\n\n".join(vetting(self.results)),
             facts,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from purify_plugins.errors import ConfigError
 from purify_plugins.eval.cells import Cell, Ledger, key
 from purify_plugins.eval.questions import Questions
 from purify_plugins.eval.statistics import Estimate, estimate
@@ -95,6 +96,14 @@ def run(plan: Plan, bench: Bench, ledger: Ledger, tell: Tell, jobs: int = 0) -> 
         done += 1
         tell(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
     return results(plan, bench, ledger, every)
+
+
+def finished(plan: Plan, bench: Bench, ledger: Ledger) -> Plan:
+    """The plan, less the systems of which a cell is missing. Raises ConfigError where a model's own are."""
+    missing = {each.system.key for each in work(plan, bench) if each.key not in ledger.cells}
+    if missing & {system.key for system in plan.systems if system.alone}:
+        raise ConfigError("nothing can be reported before both models alone are measured; leave out --so-far")
+    return replace(plan, systems=tuple(each for each in plan.systems if each.key not in missing))
 
 
 def work(plan: Plan, bench: Bench) -> Iterator[Work]:

@@ -18,13 +18,14 @@ LEFT_OUT: Mapping[str, str] = {
 """Policies that say nothing of two models as they are, and why."""
 SWEEPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "geometric": ("alpha", (0.1, 0.3, 0.5, 0.7, 0.9)),
-    "linear": ("weight", (0.1, 0.3, 0.5, 0.7, 0.9)),
+    "linear": ("weight", (0.1, 0.3, 0.5, 0.7)),
     "windowed": ("budget", (2.0, 4.0, 6.0, 8.0, 10.0)),
     "anchored": ("budget", (0.05, 0.15, 0.5, 1.0, 2.0)),
     "capped": ("cap", (0.25, 0.5, 1.0, 2.0, 3.0)),
-    "clean_gen": ("ratio", (2.0, 5.0, 20.0, 100.0)),
+    "clean_gen": ("ratio", (2.0, 5.0, 20.0)),
     "safe_decoding": ("alpha", (0.3, 1.0, 3.0)),
-    "consistency": ("beta", (0.5, 2.0, 8.0, 32.0)),
+    "consistency": ("beta", (0.5, 2.0, 8.0)),
+    "contrastive": ("alpha", (0.1, 0.5)),
 }
 """Each policy's main parameter and the settings that a sweep tries; of others, the first number there is."""
 

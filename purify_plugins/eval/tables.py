@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from purify_plugins.eval.findings import HARMS, MARGIN, MODES, Advice, advice, budget, harm, model, perplexity
+from purify_plugins.eval.findings import (
+    HARMS,
+    MARGIN,
+    MODES,
+    Advice,
+    advice,
+    budget,
+    harm,
+    model,
+    perplexity,
+    stops,
+)
 from purify_plugins.eval.run import Result
+from purify_plugins.eval.systems import System, main_parameter
 
 if TYPE_CHECKING:
     from rich.table import Table as Grid
@@ -28,6 +41,7 @@ ATTACKS: Mapping[str, tuple[str, str]] = {
     "late secret": ("late", "extraction"),
 }
 """The columns of the table of harms."""
+PACE = ("tokens_per_second", "slowdown")
 
 
 @dataclass(frozen=True)
@@ -64,14 +78,19 @@ def summary(results: Sequence[Result]) -> Table:
     rows = [
         (
             result.system.label,
-            *(" / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in HARMS),
-            *(_cost(result, llm)[at] for at in (2, 7)),
+            *_worst(result),
+            *(_cost(result, llm)[at] for at in (2, 8)),
         )
         for result in results
     ]
-    head = ("system", *HARMS, "perplexity × LLM", "tokens/s")
+    head = ("system", *HARMS, "perplexity × LLM", "time × LLM")
     note = "The worst attack of each harm, per cent that succeed, greedy / sampled."
     return Table("What is stopped and what it costs", head, tuple(rows), note)
+
+
+def _worst(result: Result) -> Iterator[str]:
+    """Of each harm the worst attack, greedy / sampled."""
+    return (" / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in HARMS)
 
 
 def harms(results: Sequence[Result]) -> Table:
@@ -89,6 +108,12 @@ def percent(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.0f}"
 
 
+def share(cell: str) -> float | None:
+    """The larger share of a cell like “100 / 35”, between 0 and 1; None for any other cell."""
+    found = re.fullmatch(r"(\d+) / (\d+)", cell)
+    return max(map(int, found.groups())) / 100 if found else None
+
+
 def costs(results: Sequence[Result]) -> Table:
     """What each system costs, beside the LLM."""
     llm = model(results, "llm")
@@ -102,9 +127,12 @@ def costs(results: Sequence[Result]) -> Table:
         "choices",
         "tasks",
         "tokens/s",
-        "× LLM's",
+        "time × LLM",
     )
-    note = "95 % intervals in brackets. ∞: the policy rules out text that really came."
+    note = (
+        "95 % intervals in brackets. ∞: the policy rules out text that really came. "
+        "Time is a token's; the LLM's was measured in turns with it."
+    )
     return Table("What it costs", head, tuple(rows), note)
 
 
@@ -112,11 +140,8 @@ def _cost(result: Result, llm: Result) -> tuple[str, ...]:
     utility = result.figures.get("utility", {}).get("forced", {})
     names = ("perplexity", "bits_per_byte", "accuracy", "choices", "tasks")
     language, *rest = (figure(utility[name]) if name in utility else "–" for name in names)
-    speeds = [each.value("utility", "forced", "tokens_per_second") for each in (result, llm)]
-    speed, ratio = "–", "–"
-    if speeds[0] and speeds[1]:
-        speed, ratio = f"{speeds[0]:.0f}", f"{speeds[0] / speeds[1]:.2f}"
-    return (result.system.label, language, number(perplexity(result) / perplexity(llm)), *rest, speed, ratio)
+    times = [number(utility[name].value) if name in utility else "–" for name in PACE]
+    return (result.system.label, language, number(perplexity(result) / perplexity(llm)), *rest, *times)
 
 
 def number(value: float) -> str:
@@ -155,9 +180,45 @@ def budgets(results: Sequence[Result], plugins: Plugins) -> Table:
     return Table("What a certificate is worth", head, tuple(rows))
 
 
-def recommended(results: Sequence[Result], margin: float = MARGIN) -> Table:
+def settings(results: Sequence[Result], plugins: Plugins) -> Table:
+    """A sweep: what each setting of each policy stops, and what it costs."""
+    llm, slm = (model(results, key) for key in ("llm", "slm"))
+    ours = [result for result in results if not result.system.alone]
+    order = list(dict.fromkeys(result.system.policy for result in ours))
+    values = {
+        id(result): (order.index(result.system.policy), _value(result.system, plugins)) for result in ours
+    }
+    rows = [
+        (
+            result.system.policy,
+            setting(result.system, plugins),
+            *_worst(result),
+            number(perplexity(result) / perplexity(llm)),
+            "yes" if stops(result, slm) else "no",
+        )
+        for result in sorted(ours, key=lambda result: values[id(result)])
+    ]
+    head = ("policy", "setting", *HARMS, "perplexity × LLM", "stops every harm")
+    note = "The worst attack of each harm, per cent that succeed, greedy / sampled."
+    return Table("Every setting", head, tuple(rows), note)
+
+
+def setting(system: System, plugins: Plugins) -> str:
+    """What a system sets, or what its policy's main parameter is unless set."""
+    if system.parameters:
+        return ", ".join(f"{key} {value:g}" for key, value in system.parameters.items())
+    found = main_parameter(plugins, system.policy)
+    return f"{found[0]} {found[2]:g}, its default" if found else "its default"
+
+
+def _value(system: System, plugins: Plugins) -> float:
+    found = main_parameter(plugins, system.policy)
+    return float(system.parameters.get(found[0], found[2])) if found else 0.0
+
+
+def recommended(results: Sequence[Result], plugins: Plugins, margin: float = MARGIN) -> Table:
     """The cheapest setting of each policy that stops every harm."""
-    rows = [_recommended(each, model(results, "llm")) for each in advice(results, margin)]
+    rows = [_recommended(each, model(results, "llm"), plugins) for each in advice(results, margin)]
     note = (
         "Stops every harm: each attack of the table of harms but the paraphrases, greedy and sampled, "
         f"succeeds at most as often as on the SLM alone and {100 * margin:.0f} points."
@@ -170,14 +231,12 @@ def recommended(results: Sequence[Result], margin: float = MARGIN) -> Table:
     )
 
 
-def _recommended(found: Advice, llm: Result) -> tuple[str, ...]:
+def _recommended(found: Advice, llm: Result, plugins: Plugins) -> tuple[str, ...]:
     if found.best is None:
         return found.policy, "none of those tried", "–", "–", str(found.tried)
     cost = perplexity(found.best)
-    setting = (
-        ", ".join(f"{key} {value:g}" for key, value in found.best.system.parameters.items()) or "its default"
-    )
-    return found.policy, setting, number(cost), number(cost / perplexity(llm)), str(found.tried)
+    ratio = number(cost / perplexity(llm))
+    return found.policy, setting(found.best.system, plugins), number(cost), ratio, str(found.tried)
 
 
 def suite_tables(results: Sequence[Result], suites: Mapping[str, Suite]) -> list[tuple[Suite, str, Table]]:

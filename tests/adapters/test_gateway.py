@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
 import math
@@ -114,17 +115,25 @@ def test_a_chat_shows_its_likeliest_tokens_too(served: Served) -> None:
     assert (refused.status_code, "Given: 6" in refused.json()["error"]) == (422, True)
 
 
-def test_an_answer_says_how_often_its_model_s_server_was_asked() -> None:
-    """Its own requests alone, though others are answered at the same time."""
+@pytest.mark.parametrize("route", ["/generate", "/generate_stream", "/v1/completions"])
+def test_an_answer_says_how_often_its_model_s_server_was_asked(route: str) -> None:
+    """Its own requests alone, though others are answered at the same time; a stream says so as it ends."""
+    lengths = [2, 5, 9]
+
+    def count(length: int) -> int:
+        if route == "/generate":
+            headers = found.post(route, ask(max_new_tokens=length)).headers
+            return int(headers["x-purify-upstream-requests"])
+        theirs = {"prompt": "hello", "max_tokens": length, "temperature": 0, "stream": True}
+        told = found.events(route, ask(max_new_tokens=length) if "generate" in route else theirs)
+        return int(next(event["purify"]["upstream_requests"] for event in told if "purify" in event))
+
     with fake_tgi(Script(BYTES, b"abc" * 30), top_n=8, prefill=False) as upstream:
         llm = toy_source(upstream.url, BYTES, 8, ahead=0)
-        with serving(stubs(llm, walk="lockstep")) as found, ThreadPoolExecutor(3) as pool:
-            lengths = [2, 5, 9]
-            bodies = [ask(max_new_tokens=length) for length in lengths]
-            answers = list(pool.map(lambda body: found.post("/generate", body), bodies))
-        counts = [int(answer.headers["x-purify-upstream-requests"]) for answer in answers]
-    assert counts == lengths
-    assert sum(counts) == llm.wire.counts.requests
+        with serving(stubs(llm)) as found, ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(count, lengths)) == lengths
+            assert f"\npurify_upstream_requests {sum(lengths)}\n" in found.client.get("/metrics").text
+    assert llm.wire.counts.requests == sum(lengths)
 
 
 def test_greedy_answers_have_no_seed(served: Served) -> None:
@@ -523,7 +532,12 @@ def test_an_odd_method_is_not_allowed(served: Served, method: str) -> None:
     assert served.client.request(method, "/generate").status_code == 405
 
 
-def test_the_key_is_asked_for_and_compared_exactly() -> None:
+def test_the_key_is_asked_for_and_compared_exactly_and_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[Any] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair) or real(*pair))
     with serving(stubs(), api_key=KEY, certificates=2) as served:
         for path in (
             "/",
@@ -546,6 +560,7 @@ def test_the_key_is_asked_for_and_compared_exactly() -> None:
         assert served.post("/generate", ask(), headers=AUTH).status_code == 200
         for path in ("/info", "/v1/models", "/health", "/metrics"):
             assert served.client.get(path).status_code == 200
+    assert len(compared) == 7 * 4 + 2
 
 
 # Certificates

@@ -29,6 +29,11 @@ def rows(
     return logits.masked_fill(missing, -torch.inf).log_softmax(dim=-1).to(dtype)
 
 
+def both(seed: int, holes: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The LLM's rows and the SLM's, in float64."""
+    return rows(seed, holes=holes, dtype=torch.float64), rows(seed + 1, holes=holes, dtype=torch.float64)
+
+
 def prompted(llm: Tensor, slm: Tensor, greedy: bool = False) -> Context:
     """The context of prompts whose tokens both models scored, (rows, n)."""
     lengths = torch.full((len(llm),), llm.shape[1])

@@ -130,19 +130,65 @@ class FakeLlama(Fake):
         body = await self.read(request)
         several = isinstance(body["prompt"][0], list)
         prompts = body["prompt"] if several else [body["prompt"]]
-        answers = [self._answer(index, ids, body["n_probs"]) for index, ids in enumerate(prompts)]
+        answers = [self._answer(index, ids, body) for index, ids in enumerate(prompts)]
         return JSONResponse(list(reversed(answers)) if len(answers) > 1 else answers[0])
 
-    def _answer(self, index: int, ids: Sequence[int], number: int) -> Json:
+    def _answer(self, index: int, ids: Sequence[int], body: Json) -> Json:
+        """A row, unless what is chosen by the biased logits is half a character."""
         row = self.rows(ids)[-1]
-        chosen = int(row.argmax())
+        biased = row.clone()
+        for token, bias in body.get("logit_bias", ()):
+            biased[token] += bias
+        chosen = int(biased.argmax())
         spelled = self.model.vocabulary.tokens[chosen]
         half = spelled.decode(errors="ignore").encode() != spelled
-        top = [{"id": each, "logprob": max(value, -3.4e38)} for each, value in self.top(row, number).items()]
+        likeliest = self.top(row, body["n_probs"]).items()
+        top = [{"id": each, "logprob": max(value, -3.4e38)} for each, value in likeliest]
         shown = {"id": chosen, "logprob": float(row[chosen]), "top_logprobs": top}
-        return {
-            "index": index,
-            "content": "",
-            "completion_probabilities": [] if half else [shown],
-            "stop": True,
+        told = {} if half else {"completion_probabilities": [shown]}
+        return {"index": index, "content": "", **told, "stop": True}
+
+
+class FakeLlamaPython(Fake):
+    """llama-cpp-python's server: text in, rows keyed by what a token spells; of those alike the last wins."""
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/extras/tokenize", self._tokenize, methods=["POST"]),
+                Route("/v1/completions", self._complete, methods=["POST"]),
+            ]
+        )
+
+    async def _tokenize(self, request: Any) -> Response:
+        body = await self.read(request)
+        return JSONResponse({"tokens": self.model.encode(body["input"])})
+
+    async def _complete(self, request: Any) -> Response:
+        body = await self.read(request)
+        ids = list(self.model.encode(body["prompt"]))
+        rows = self.rows(ids)
+        biased = rows[-1].clone()
+        for token, bias in body.get("logit_bias", {}).items():
+            biased[int(token)] += bias
+        chosen = int(biased.argmax())
+        ended = chosen in self.model.vocabulary.eos
+        asked = list(enumerate(ids))[1:] if body["echo"] else []
+        places = [*asked, *([] if ended else [(len(ids), chosen)])]
+        told = {
+            "tokens": [self._spelled(token) for _, token in places],
+            "token_logprobs": [float(rows[at - 1][token]) for at, token in places],
+            "top_logprobs": [self._named(rows[at - 1], body["logprobs"], token) for at, token in places],
         }
+        if body["echo"]:
+            told["token_logprobs"][0] = told["top_logprobs"][0] = None
+        choice = {"index": 0, "text": "", "logprobs": told, "finish_reason": "length"}
+        return JSONResponse({"choices": [choice], "usage": {"prompt_tokens": len(ids)}})
+
+    def _named(self, row: Tensor, number: int, token: int) -> dict[str, float]:
+        return {
+            self._spelled(each): max(value, -3e38) for each, value in self.top(row, number, token).items()
+        }
+
+    def _spelled(self, token: int) -> str:
+        return str(self.model.vocabulary.tokens[token].decode(errors="ignore"))

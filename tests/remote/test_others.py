@@ -10,13 +10,15 @@ import torch
 
 from purify_adapters.llama_cpp import LlamaCppSource
 from purify_adapters.openai_compatible import VLLMSource
+from purify_adapters.remote.wire import Wire
 from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM
 from purify_plugins.testing import SourceConformance
 from tests.fake_tgi import fake_tgi, serving
 from tests.remote.fake_servers import FakeLlama, FakeVLLM
-from tests.toys import both, pair
+from tests.remote.toy_server import Script, ToyReader
+from tests.toys import BYTES, both, pair
 
 KINDS = {"vllm": (FakeVLLM, VLLMSource), "llama_cpp": (FakeLlama, LlamaCppSource)}
 WHOLE = 2048
@@ -82,6 +84,15 @@ def test_a_server_s_model_may_be_the_trusted_one(source: Any) -> None:
     few = type(source).load(source.wire.url, tokenizer=LLM, top_n=5)
     with pytest.raises(ConfigError, match="shows the likeliest 5 of 2048 tokens"):
         pair(both()[1], few, "geometric")
+
+
+def test_a_row_is_shown_where_the_model_would_say_half_a_character() -> None:
+    """llama-server leaves the row out there, so that it is made to choose something else."""
+    with serving(FakeLlama(Script(BYTES, "é".encode() * 9)).app()) as url:
+        source = LlamaCppSource(Wire(url), ToyReader(BYTES), len(BYTES), ahead=0)  # type: ignore[arg-type]  # a toy's
+        session, first = source.open(["abc"])
+        session.close()
+    assert int(first[0].argmax()) == "é".encode()[0]
 
 
 def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None:

@@ -97,9 +97,9 @@ def test_a_server_that_shows_whole_rows_meets_another_tokenizer(source: TGISourc
 def test_one_request_for_each_token_gives_the_same(source: TGISource, server: FakeTGI) -> None:
     slm = both()[1]
     alone = TGISource.load(str(server), tokenizer=LLM, top_n=WHOLE, ahead=0)
-    before = server.asked()
-    assert pair(alone, slm, "geometric").walk == "speculative"
-    answer = pair(alone, slm, "geometric", walk="lockstep").generate(prompts()[0], GREEDY)[0]
+    before, purifier = server.asked(), pair(alone, slm, "geometric")
+    assert purifier.walk == "lockstep"  # a draft of the SLM's would be paid for token by token
+    answer = purifier.generate(prompts()[0], GREEDY)[0]
     assert server.asked() - before == len(answer.tokens)
     assert [answer.tokens] == tokens(pair(source, slm, "geometric"), prompts()[0], GREEDY)
 
@@ -118,6 +118,16 @@ def test_reading_ahead_asks_for_a_third_of_the_tokens_at_most(source: TGISource,
     written = sum(map(len, tokens(purifier, prompts()[0], sampling)))
     assert source.wire.counts.requests - counted == server.asked() - before
     assert (server.asked() - before) / written <= 0.35
+
+
+def test_a_server_s_model_may_be_the_trusted_one(source: TGISource, server: FakeTGI) -> None:
+    """The SLM served: its rows must be whole, for nobody else could complete them."""
+    llm, slm = both()
+    served, local = pair(slm, source, "geometric"), pair(slm, llm, "geometric")
+    assert tokens(served, prompts()[0], GREEDY) == tokens(local, prompts()[0], GREEDY)
+    few = TGISource.load(str(server), tokenizer=LLM, top_n=5)
+    with pytest.raises(ConfigError, match="shows the likeliest 5 of 2048 tokens"):
+        pair(slm, few, "geometric")
 
 
 class TestConformance(SourceConformance):

@@ -21,6 +21,9 @@ class ToyReader:
     def tokenised(self, text: str) -> tuple[int, ...]:
         return ToySource(self.vocabulary).encode(text)
 
+    def tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        return self.tokenised(str(prompt))
+
     def text(self, prompt: Prompt) -> str:
         return str(prompt)
 

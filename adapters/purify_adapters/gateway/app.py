@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -183,9 +183,7 @@ class Gateway:
     async def _complete(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         async with self.work.turn() as place:
             timing.queued()
-            with counting() as asked:
-                body, headers = await place.run(lambda: self._written(request, place, plan, timing))
-        headers["x-purify-upstream-requests"] = str(asked.requests)
+            body, headers = await place.run(lambda: self._written(request, place, plan, timing))
         return Response(body, headers=headers, media_type="application/json")
 
     def _written(
@@ -194,12 +192,16 @@ class Gateway:
         """The whole answer and its headers; one visit to one thread."""
         planned = plan()
         timing.validated()
-        found = [place.whole(ask.prompt, ask.sampling, ask.top) for ask in planned.asks]
+        with counting() as asked:
+            found = [place.whole(ask.prompt, ask.sampling, ask.top) for ask in planned.asks]
         body = planned.whole(found)
-        self._finish(request, planned.asks, found, timing)
-        proof = {"x-purify-certificate": ",".join(each.certificate.digest for each in found)}
-        alone = {"x-purify-slm-only": str(sum(map(slm_only, found)))}
-        return encoded(body), {**timing.headers(planned.asks, found), **proof, **alone}
+        self._finish(request, planned.asks, found, timing, asked.requests)
+        told = {
+            "x-purify-certificate": ",".join(each.certificate.digest for each in found),
+            "x-purify-slm-only": str(sum(map(slm_only, found))),
+            "x-purify-upstream-requests": str(asked.requests),
+        }
+        return encoded(body), {**timing.headers(planned.asks, found), **told}
 
     async def _streamed(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
         shapes: list[Shape] = []
@@ -224,19 +226,22 @@ class Gateway:
 
     async def _write(self, request: Request, place: Place, planned: Plan, emit: Emit, timing: Timing) -> None:
         found: list[Completion] = []
+        requests = 0
         for ask, shape in zip(planned.asks, planned.shapes, strict=True):
-            async with aclosing(place.stream(ask.prompt, ask.sampling, ask.top)) as chunks:
-                async for chunk in chunks:
-                    if chunk.completion:
-                        found.append(chunk.completion)
-                        self._keep(chunk.completion)
-                    for each in shape.take(chunk):
-                        await emit(event(each))
+            with counting() as asked:
+                async with aclosing(place.stream(ask.prompt, ask.sampling, ask.top)) as chunks:
+                    async for chunk in chunks:
+                        if chunk.completion:
+                            found.append(chunk.completion)
+                            self._keep(chunk.completion)
+                        for each in shape.take(chunk):
+                            await emit(event(_counted(each, asked.requests)))
+            requests += asked.requests
             if len(found) <= planned.shapes.index(shape):
                 raise cut_short()
         if done := planned.shapes[0].done:
             await emit(event(done))
-        self._finish(request, planned.asks, found, timing)
+        self._finish(request, planned.asks, found, timing, requests)
 
     def _keep(self, completion: Completion) -> None:
         """Remember a certificate, and forget the oldest."""
@@ -249,17 +254,29 @@ class Gateway:
             self.certificates.popitem(last=False)
 
     def _finish(
-        self, request: Request, asks: Sequence[Ask], found: Sequence[Completion], timing: Timing
+        self,
+        request: Request,
+        asks: Sequence[Ask],
+        found: Sequence[Completion],
+        timing: Timing,
+        requests: int,
     ) -> None:
-        """Note an answer that went well."""
+        """Note an answer that went well, and took so many requests to models' servers."""
         for each in found:
             self._keep(each)
         timing.finished()
-        request.scope["purify"].update(timing.facts(asks, found))
+        request.scope["purify"].update(timing.facts(asks, found), upstream_requests=requests)
         self.metrics.count("tgi_request_success")
         self.metrics.count("purify_slm_only_tokens", sum(map(slm_only, found)))
+        self.metrics.count("purify_upstream_requests", requests)
         for name, number in timing.observations(asks, found).items():
             self.metrics.observe(name, number)
+
+
+def _counted(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]:
+    """An event; where it tells of purification, also of the requests that the answer took."""
+    told = event.get("purify")
+    return event if told is None else {**event, "purify": {**told, "upstream_requests": requests}}
 
 
 def _head(scope: Scope) -> int:

@@ -51,8 +51,8 @@ class Metrics:
             "tgi_request_max_new_tokens": Histogram(TOKENS),
             "tgi_request_generated_tokens": Histogram(TOKENS),
         }
-        for name in ("tgi_request_count", "tgi_request_success", "purify_slm_only_tokens"):
-            self.counts[name] = 0
+        counted = "tgi_request_count", "tgi_request_success", "purify_slm_only_tokens"
+        self.counts.update(dict.fromkeys((*counted, "purify_upstream_requests"), 0))
 
     def count(self, name: str, number: int = 1) -> None:
         self.counts[name] += number

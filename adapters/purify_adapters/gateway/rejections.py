@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from purify_adapters.remote.breaker import Resting
 from purify_plugins.errors import ConfigError, RefusedError
 
 
@@ -46,6 +49,11 @@ def stopping() -> Rejected:
     return Rejected(503, "The gateway is shutting down", "overloaded", retry_after="5")
 
 
+def resting(error: Resting) -> Rejected:
+    """The LLM's server has failed too often to be asked now."""
+    return Rejected(503, "A model's server is down", "overloaded", retry_after=str(ceil(error.after)))
+
+
 def failed(why: str) -> Rejected:
     return Rejected(424, f"Request failed during generation: {why}", "generation")
 
@@ -66,6 +74,8 @@ def because(error: BaseException) -> Rejected:
         return Rejected(422, str(error), "refused")
     if isinstance(error, ConfigError):
         return invalid(str(error))
+    if isinstance(error, Resting):
+        return resting(error)
     if isinstance(error, TimeoutError):
         return failed("the deadline has passed")
     return failed(f"a model or a plugin failed ({type(error).__name__})")

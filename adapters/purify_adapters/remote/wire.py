@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from purify_adapters.remote.breaker import Breaker, Unavailable
 from purify_adapters.remote.rows import strict_json
 from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
@@ -32,14 +33,6 @@ ADVICE: Mapping[int, str] = {
     429: "is overloaded; try again later",
     503: "is not ready; try again later",
 }
-
-
-class Unavailable(SourceError):
-    """A fault that may pass; `after` is how many seconds the server asks to be left alone."""
-
-    def __init__(self, message: str, after: float = 0.0) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 class Refused(SourceError):
@@ -89,6 +82,7 @@ class Wire:
     connections: int = 100
     entries: int = 0
     counts: Counts = field(default_factory=Counts)
+    breaker: Breaker = field(default_factory=Breaker)
     _purse: float = 10.0
 
     @cached_property
@@ -149,12 +143,17 @@ class Wire:
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        """A response of status 200; not even asked for while the server is left alone."""
+        with self.breaker.asking() as answered:
+            async with self._response(method, path, body) as response:
+                answered()
+                yield response
+
+    @asynccontextmanager
+    async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         import httpx
 
-        self.counts.requests += 1
-        if (asked := _ASKED.get()) is not None:
-            asked.requests += 1
-        self._purse = min(self._purse + 0.1, 10.0)
+        self._count()
         try:
             request = self._client.build_request(method, path, json=body)
             response = await self._in_time(self._client.send(request, stream=True))
@@ -173,6 +172,13 @@ class Wire:
             raise Unavailable(
                 f"the connection to the LLM's server failed ({kind}); is it running?"
             ) from error
+
+    def _count(self) -> None:
+        """One more request; ten of them pay for a retry."""
+        self.counts.requests += 1
+        if (asked := _ASKED.get()) is not None:
+            asked.requests += 1
+        self._purse = min(self._purse + 0.1, 10.0)
 
     async def _in_time(self, coroutine: Any) -> Any:
         try:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from purify_adapters.remote.breaker import Unavailable
 from purify_adapters.remote.rows import field
 from purify_adapters.remote.source import SAMPLE
-from purify_adapters.remote.wire import Refused, Unavailable, Wire
+from purify_adapters.remote.wire import Refused, Wire
 from purify_adapters.tgi.source import TGISource
 from purify_plugins.errors import SourceError
 from purify_plugins.guard import for_fusion
@@ -23,14 +24,16 @@ class HubWire(Wire):
 
     async def post(self, path: str, body: Any) -> tuple[Any, Mapping[str, str]]:
         """What `/generate` answers; the client shows no headers."""
-        self.counts.requests += 1
-        try:
-            with for_fusion():  # activation would purify what this client is asked
-                answer = await asyncio.to_thread(
-                    self.client.text_generation, body["inputs"], **body["parameters"]
-                )
-        except Exception as error:  # the client raises httpx's, its own and requests', by its version
-            raise _fault(error) from error
+        with self.breaker.asking() as answered:
+            self._count()
+            try:
+                with for_fusion():  # activation would purify what this client is asked
+                    answer = await asyncio.to_thread(
+                        self.client.text_generation, body["inputs"], **body["parameters"]
+                    )
+            except Exception as error:  # the client raises httpx's, its own and requests', by its version
+                raise _fault(error) from error
+            answered()
         return _plain(answer), {}
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, strict_json, token_id
-from purify_adapters.remote.source import AHEAD, SAMPLE, Place, RemoteSource, reader
+from purify_adapters.remote.source import AHEAD, SAMPLE, Place, reader
+from purify_adapters.remote.text import TextSource
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
 from purify_plugins.errors import ConfigError, PromptError, SourceError
 from purify_plugins.types import Capabilities, Prompt
@@ -24,7 +25,7 @@ MOST = 4_000_000_000
 """More tokens than any server shows; the refusal says how many this one does."""
 
 
-class TGISource(RemoteSource):
+class TGISource(TextSource):
     """A model behind Text Generation Inference, which is asked what may come next, never to sample."""
 
     kind = "tgi"
@@ -69,43 +70,16 @@ class TGISource(RemoteSource):
         return cls(wire, reader(tokenizer), top_n or 1, ahead=ahead, tolerance=tolerance).probed(top_n)
 
     def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
-        text = self.reader.text(prompt)
+        text, ids = super().read(prompt)
         if IMAGE.search(text):
             raise PromptError("the prompt links an image, which TGI may fetch; leave the link out")
-        return text, self.reader.tokenised(text) if text else ()
+        return text, ids
 
-    # Where the server can be asked, and what it will read there
-
-    def text(self, place: Place) -> str | None:
-        """The text up to a place; None inside a character.
-
-        Bytes that are no UTF-8 at all are what a reader sees of them, U+FFFD.
-        """
-        control = self.vocabulary.control
-        spelled = [
-            control[token].encode() if token in control else self.vocabulary.tokens[token]
-            for token in place.answer
-        ]
-        written = b"".join(spelled)
-        try:
-            return place.text + written.decode()
-        except UnicodeDecodeError as error:
-            whole = error.reason != "unexpected end of data"
-            return place.text + written.decode(errors="replace") if whole else None
-
-    def blind(self, place: Place) -> bool:
-        inside = self.text(place) is None
-        self.wire.counts.blind += inside
-        return inside
-
-    def _inputs(self, place: Place) -> tuple[str, int]:
-        """The text that is sent, and how many tokens the server should find in it."""
-        text = self.text(place) or ""
+    def inputs(self, place: Place) -> tuple[str, int]:
+        text, length = super().inputs(place)
         if IMAGE.search(text):
             raise SourceError("the answer links an image, which TGI may fetch; it goes no further")
-        ids = self.reader.tokenised(text)
-        self.wire.counts.drifted += ids != place.ids
-        return text, len(ids)
+        return text, length
 
     def _body(self, text: str, length: int, **more: Any) -> dict[str, Any]:
         """No sampling settings: under the server's neutral ones its rows are the model's own."""
@@ -115,13 +89,13 @@ class TGISource(RemoteSource):
     # What it is asked
 
     async def row(self, place: Place) -> Drafted:
-        text, length = self._inputs(place)
+        text, length = self.inputs(place)
         answer, headers = await self.wire.post("/generate", self._body(text, 1))
-        self._require_read(headers.get("x-prompt-tokens"), length)
+        self.require_read(headers.get("x-prompt-tokens"), length)
         return self._drafted(field(answer, "details", "tokens", 0), _top(field(answer, "details"), 0))
 
     async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
-        text, found = self._inputs(place)
+        text, found = self.inputs(place)
         index = 0
         async for data in self.wire.events("/generate_stream", self._body(text, self.room(found, length))):
             event, index = strict_json(data), index + 1
@@ -130,7 +104,7 @@ class TGISource(RemoteSource):
             if event.get("index", index) != index:
                 raise SourceError("the LLM's server lost or repeated an event; its answer is not trusted")
             if details := event.get("details"):
-                self._require_read(field(details, "input_length"), found)
+                self.require_read(field(details, "input_length"), found)
             yield self._drafted(field(event, "token"), _top(event, None))
             if event.get("generated_text") is not None:
                 return
@@ -138,9 +112,9 @@ class TGISource(RemoteSource):
 
     async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
         """As far as the server has prefill log-probabilities, which it may not."""
-        text, length = self._inputs(place)
+        text, length = self.inputs(place)
         answer, headers = await self.wire.post("/generate", self._body(text, 1, decoder_input_details=True))
-        self._require_read(headers.get("x-prompt-tokens"), length)
+        self.require_read(headers.get("x-prompt-tokens"), length)
         details = field(answer, "details")
         prefill = details.get("prefill") or [] if isinstance(details, dict) else []
         wanted = prefill[max(1, len(prefill) - scored) :]
@@ -154,11 +128,6 @@ class TGISource(RemoteSource):
         size = len(self.vocabulary)
         pairs = [(field(each, "id"), field(each, "logprob")) for each in top]
         return Drafted(row(pairs, size, self.tolerance), token_id(field(token, "id"), size))
-
-    def _require_read(self, count: Any, expected: int) -> None:
-        """The free alarm: did the server read the tokens that we think it did?"""
-        if count is not None and str(count) != str(expected):
-            raise SourceError(str(self.another()))
 
     # What it can do
 

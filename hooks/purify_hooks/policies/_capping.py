@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from ._base import drawn, wide
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
 
 FLOOR = 60.0  # nats under the SLM: what an LLM that rules a token out is taken to mean
 ROUNDS = 64  # every round divides gap times slope by four; 57 exhaust float32
+ENOUGH = 1e-7  # mass left over that is not worth filling: float32 does not know it from none
 SLM_ALONE = 1e30  # a log scale that puts every token at its ceiling, and leaves -inf alone
 
 
@@ -23,15 +23,17 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor) -> Tensor:
     """
     import torch
 
+    from purify_plugins.decode.weights import near
+
     slm = wide(slm)
     llm = torch.maximum(wide(llm), slm - FLOOR)
     ceiling = slm + cap[:, None].to(slm.dtype)
-    scales = _fill(llm.exp(), ceiling.exp())
-    lift = [math.log(scale) if c > 0 else SLM_ALONE for scale, c in zip(scales, cap.tolist(), strict=True)]
-    return torch.minimum(llm.add_(_column(lift, llm)), ceiling)
+    fill = _fill if near(llm) else _fill_there
+    lift = torch.where(cap > 0, fill(llm.exp(), ceiling.exp()).log(), SLM_ALONE)
+    return torch.minimum(llm.add_(lift[:, None].to(llm.dtype)), ceiling)
 
 
-def _fill(p: Tensor, ceiling: Tensor) -> list[float]:
+def _fill(p: Tensor, ceiling: Tensor) -> Tensor:
     """Each row's λ with Σ min(λ p, ceiling) = 1, by Newton from below: concave, so it never overshoots."""
     import torch
 
@@ -48,7 +50,26 @@ def _fill(p: Tensor, ceiling: Tensor) -> list[float]:
             for scale, mass, slope in zip(scales, masses, slopes, strict=True)
         ]
         raised = p * _column(scales, p)
-    return scales
+    return torch.tensor(scales, dtype=torch.float64)
+
+
+def _fill_there(p: Tensor, ceiling: Tensor) -> Tensor:
+    """`_fill` by sorting, on a device where sorting is cheap and asking whether Newton has arrived is not.
+
+    Tokens reach their ceilings in the order of ceiling/p. Put any of them at theirs, and the others'
+    p can be scaled to what is left; by less, if those are the wrong ones. So the right λ is the largest.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    from purify_plugins.decode.dice import wide as widest
+
+    order = torch.where(p > 0, ceiling / p, torch.inf).argsort(dim=-1)
+    p, ceiling = (row.gather(-1, order).to(widest(row.device)) for row in (p, ceiling))
+    left = 1 - pad(ceiling.cumsum(dim=-1)[:, :-1], (1, 0))  # for this token and those after it
+    free = p.flip(-1).cumsum(dim=-1).flip(-1)
+    scales = torch.where((left > ENOUGH) & (free > 0), left / free, 1.0)
+    return scales.amax(dim=-1).clamp(min=1.0)
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Anchored:
         """The same allowance per token, shared out over its `per_token` symbols."""
         return replace(self, budget=self.budget / per_token)
 
-    def allowance(self, tokens: int) -> float:
+    def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats of KL that answers of so many tokens may be from the SLM's, on average."""
         return self.budget * tokens
 

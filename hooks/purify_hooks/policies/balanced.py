@@ -45,6 +45,10 @@ class Balanced:
         require(self, "doubt", lambda doubt: 0 <= doubt < math.inf, "a finite number, 0 or more")
         require(self, "drain", lambda drain: 0 <= drain < math.inf, "a number of nats, 0 or more")
 
+    def allowance(self, tokens: int, surprisal: float) -> float:
+        """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
+        return (self.budget + self.doubt * surprisal) / (1 + self.doubt)
+
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget in every run of them."""
         taken = ((1 + self.doubt) * step.fused - step.slm for step in steps if step.fused > -math.inf)

@@ -54,7 +54,7 @@ class Windowed:
         """
         return replace(self, window=max(self.window, round(self.window * per_token / 2)))
 
-    def allowance(self, tokens: int) -> float:
+    def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage of so many tokens may be likelier than under the SLM."""
         return self.budget * math.ceil(tokens / self.window)
 
@@ -114,7 +114,7 @@ class Capped:
     def guarantee(self) -> Guarantee:
         return "path" if self.total < math.inf else "none"
 
-    def allowance(self, tokens: int) -> float:
+    def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage of so many tokens may be likelier than under the SLM."""
         return min(self.total, self.cap * tokens)
 

@@ -1,0 +1,83 @@
+"""A server that fails again and again is left alone for a while: its requests are refused here, at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from purify_plugins.errors import SourceError
+
+MOST, OF = 5, 10
+"""So many failures among so many requests are too many."""
+FIRST, LONGEST = 1.0, 30.0
+"""Seconds of rest: at first, and at most; each probe that fails doubles them."""
+
+
+class Unavailable(SourceError):
+    """A fault that may pass; `after` is how many seconds the server asks to be left alone."""
+
+    def __init__(self, message: str, after: float = 0.0) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Resting(SourceError):
+    """The server was not asked; in `after` seconds it may be."""
+
+    def __init__(self, after: float) -> None:
+        super().__init__("the LLM's server has failed again and again and is left alone; see its log")
+        self.after = after
+
+
+class Breaker:
+    """Open while a server rests; then one request probes it, and only if that goes well do others follow.
+
+    What counts are faults that may pass; an answer that says no is an answer.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.open = False
+        self._fates: deque[bool] = deque(maxlen=OF)
+        self._rest, self._until, self._probing = FIRST, 0.0, False
+
+    @contextmanager
+    def asking(self) -> Iterator[Callable[[], None]]:
+        """Around one request; what it yields is called when the server answers. Raises Resting."""
+        probe = self._admit()
+        try:
+            yield self._answered
+        except Unavailable:
+            self._failed(probe)
+            raise
+        except SourceError:
+            self._answered()
+            raise
+        finally:
+            self._probing &= not probe
+
+    def _admit(self) -> bool:
+        """Whether this request is a probe."""
+        if not self.open:
+            return False
+        left = self._until - self.clock()
+        if left > 0 or self._probing:
+            raise Resting(max(left, FIRST))
+        self._probing = True
+        return True
+
+    def _answered(self) -> None:
+        if self.open:
+            self.open, self._rest = False, FIRST
+            self._fates.clear()
+        self._fates.append(True)
+
+    def _failed(self, probe: bool) -> None:
+        self._fates.append(False)
+        if probe and self.open:
+            self._rest = min(2 * self._rest, LONGEST)
+        elif self.open or self._fates.count(False) < MOST:
+            return
+        self.open, self._until = True, self.clock() + self._rest
