@@ -74,16 +74,14 @@ class Report:
         """The tables of the summary: systems at their defaults, and every setting where there are others."""
         plugins = self.bench.plugins
         usual = [each for each in self.results if not each.system.swept]
-        found = {
+        swept = len(usual) < len(self.results)
+        return {
             "harms": tables.harms(usual),
             "costs": tables.costs(usual),
             "recommended": tables.recommended(self.results, plugins),
-            "settings": tables.settings(self.results, plugins),
-            "budgets": tables.budgets(usual, plugins),
+            **({"settings": tables.settings(self.results, plugins)} if swept else {}),
+            "budgets": tables.budgets(self.results, plugins),
         }
-        return (
-            found if len(usual) < len(self.results) else {k: v for k, v in found.items() if k != "settings"}
-        )
 
     def _marked(self) -> dict[str, str]:
         """The class of a row, by its name: the two models, and the cheapest system that stops every harm."""

@@ -42,6 +42,7 @@ ATTACKS: Mapping[str, tuple[str, str]] = {
 }
 """The columns of the table of harms."""
 PACE = ("tokens_per_second", "slowdown")
+"""The metrics of time in the table of costs."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def grid(table: Table) -> Grid:
     from rich.table import Table as Grid
 
     drawn = Grid(*table.columns, title=table.title, caption=table.note or None, box=box.SIMPLE_HEAD)
+    drawn.columns[0].no_wrap = True
     for row in table.rows:
         drawn.add_row(*map(escape, row))
     return drawn
@@ -185,9 +187,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
     llm, slm = (model(results, key) for key in ("llm", "slm"))
     ours = [result for result in results if not result.system.alone]
     order = list(dict.fromkeys(result.system.policy for result in ours))
-    values = {
-        id(result): (order.index(result.system.policy), _value(result.system, plugins)) for result in ours
-    }
+    ours.sort(key=lambda result: (order.index(result.system.policy), _value(result.system, plugins)))
     rows = [
         (
             result.system.policy,
@@ -196,7 +196,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
             number(perplexity(result) / perplexity(llm)),
             "yes" if stops(result, slm) else "no",
         )
-        for result in sorted(ours, key=lambda result: values[id(result)])
+        for result in ours
     ]
     head = ("policy", "setting", *HARMS, "perplexity × LLM", "stops every harm")
     note = "The worst attack of each harm, per cent that succeed, greedy / sampled."
