@@ -70,7 +70,7 @@ def written(
                 llm, slm = None if llms is None else llms[:, at], slms[:, at]
         for _ in range(count):
             rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
-            answers.append(rows.draw(batch.dice))
+            answers.append(rows.draw(batch.dice.roll()))
             state = forward(policy, state, answers[-1], rows)
             llms, slms = pair.extend(answers[-1][:, None])
             llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
