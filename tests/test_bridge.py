@@ -281,6 +281,13 @@ def test_what_control_tokens_hold_is_told_and_given_to_the_others() -> None:
     assert (end, masked) == (pytest.approx(2 / 10), pytest.approx(1 / 11))
 
 
+def test_a_reader_tells_what_control_tokens_held_at_most() -> None:
+    session, _ = Bridged(LLM, BYTES).open([(-2,)])
+    [control] = VOCABULARY.control.keys() - VOCABULARY.eos
+    held = torch.softmax(LLM.logits([0]), -1)[control]
+    assert session.reader.masked == pytest.approx(float(held))
+
+
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [("", {0x00, 0x41, 0xC3, 0xF4, 256}), ("\xc3", {0x80, 0xBF}), ("\xe0", {0xA0}), ("\xf4", {0x80, 0x8F})],

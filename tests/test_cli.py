@@ -230,6 +230,7 @@ def test_models_of_two_languages_meet_in_bytes() -> None:
     assert re.fullmatch(r"\d+ tokens in common, which are \d+% of the LLM's in a text", facts["coverage"])
     assert re.fullmatch(r"\d\.\d\d of the LLM and \d\.\d\d of the SLM .*", facts["calls"])
     assert "of boundaries" in facts["disagreement"]
+    assert re.match(r"up to \d+\.\d% of a row of the LLM, \d+\.\d% of the SLM", facts["control tokens"])
 
 
 def test_an_error_of_a_stream_leaves_no_certificate(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from purify_plugins.align import align
 from purify_plugins.bridge import contexts
 from purify_plugins.bridge.alphabet import every_byte
 from purify_plugins.bridge.beam import Beam
-from purify_plugins.bridge.choose import EPS, PROSE, agreement, bridge, calls_per_token
+from purify_plugins.bridge.choose import EPS, PROSE, agreement, bridge, trial
 from purify_plugins.bridge.contexts import Context, Opinion
 from purify_plugins.bridge.respelled import Respelled
 from purify_plugins.bridge.source import Bridged
@@ -224,7 +224,7 @@ def test_a_prompt_may_end_inside_a_token() -> None:
 
 def test_a_model_asks_about_less_when_less_is_wanted() -> None:
     default, fast = (bridge(*both(), "bytes", level)[0] for level in ("default", "fast"))
-    assert 0.5 <= calls_per_token(fast) <= calls_per_token(default) <= 2.0
+    assert 0.5 <= trial(fast).calls <= trial(default).calls <= 2.0
 
 
 @pytest.mark.parametrize("walk", ["lockstep", "speculative"])
@@ -271,6 +271,15 @@ def test_a_cache_of_many_runs_is_cleared_of_those_past_use(monkeypatch: pytest.M
     )
     torch.testing.assert_close(session.extend(text).exp(), expected.exp(), rtol=1e-3, atol=1e-5)
     assert kept
+
+
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_a_stop_string_ends_an_answer_wherever_the_tokens_end(walk: Any) -> None:
+    sampling = Sampling(max_tokens=40, temperature=0)
+    whole = crossed(walk=walk).generate(ASKED, sampling)[0].text
+    stop = whole[5:8]
+    answer = crossed(walk=walk).generate(ASKED, replace(sampling, stop=(stop,)))[0]
+    assert (answer.text, answer.finish_reason) == (whole[: whole.index(stop)], "stop")
 
 
 def test_an_answer_ends_where_a_model_s_context_does() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte, shared_tokens, texts
 from purify_plugins.bridge.respelled import Respelled
@@ -123,8 +123,15 @@ def agreement(llm: LogitSource, slm: LogitSource, text: str = SAMPLE) -> Agreeme
     return Agreement(common.end, sum(tokens) / len(tokens), differing)
 
 
-def calls_per_token(source: Bridged, text: str = PROSE, length: int = 160) -> float:
-    """How often a model must be asked for each of its own tokens, reading a text symbol by symbol."""
+class Trial(NamedTuple):
+    """`calls` of a model for each of its own tokens, and the most mass its control tokens had in a row."""
+
+    calls: float
+    masked: float
+
+
+def trial(source: Bridged, text: str = PROSE, length: int = 160) -> Trial:
+    """Let a model read a text symbol by symbol."""
     import torch
 
     start, rest = text[: text.index(" ")], text[text.index(" ") :][:length]
@@ -135,7 +142,8 @@ def calls_per_token(source: Bridged, text: str = PROSE, length: int = 160) -> fl
         for symbol in symbols:
             session.extend(torch.tensor([[symbol]]))
         calls = session.reader.calls - before
-    return calls / sum(map(len, tokenised(source.source, rest)))
+        masked = session.reader.masked
+    return Trial(calls / sum(map(len, tokenised(source.source, rest))), masked)
 
 
 def _cuts(tokens: Sequence[bytes], alphabet: Alphabet) -> set[int]:

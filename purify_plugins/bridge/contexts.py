@@ -122,6 +122,12 @@ class Reader:
         kept.pop(context, None)
         kept[context] = None
 
+    @property
+    def masked(self) -> float:
+        """The most mass that control tokens had in any row that is remembered."""
+        known = [context.opinion for kept in self._remembered for context in kept]
+        return max((opinion.masked for opinion in known if opinion is not None), default=0.0)
+
     def _forget(self) -> None:
         """Keep what was said last; before a pass, so that all that comes of it is there."""
         for kept in self._remembered:

@@ -160,17 +160,18 @@ def matched(writer: Purifier) -> str:
 
 def meeting(writer: Purifier) -> dict[str, str]:
     """How two tokenizers get on, measured; nothing where there is only one."""
-    from purify_plugins.bridge.choose import agreement, calls_per_token
+    from purify_plugins.bridge.choose import agreement, trial
     from purify_plugins.bridge.source import Bridged
 
     if not (isinstance(writer.llm, Bridged) and isinstance(writer.slm, Bridged)):
         return {}
     found = agreement(writer.llm.source, writer.slm.source)
-    calls = (calls_per_token(writer.llm), calls_per_token(writer.slm))
+    theirs, ours = trial(writer.llm), trial(writer.slm)
     return {
         "coverage": f"{found.common} tokens in common, which are {found.covered:.0%} of the LLM's in a text",
         "disagreement": f"{found.disagreement:.2%} of boundaries",
-        "calls": f"{calls[0]:.2f} of the LLM and {calls[1]:.2f} of the SLM for each of its own tokens",
+        "calls": f"{theirs.calls:.2f} of the LLM and {ours.calls:.2f} of the SLM for each of its own tokens",
+        "control tokens": f"up to {theirs.masked:.1%} of a row of the LLM, {ours.masked:.1%} of the SLM",
     }
 
 
