@@ -304,6 +304,7 @@ def test_many_symbols_at_once_are_as_one_by_one() -> None:
     ("policy", "options"),
     [
         ("windowed", {"window": 8}),
+        ("balanced", {"budget": 8.0}),
         ("anchored", {"budget": 0.15 / 4}),
         ("geometric", {"alpha": 0.5}),
         ("capped", {"cap": 1.0, "total": 50.0}),
@@ -322,23 +323,25 @@ def test_a_policy_inside_another_is_counted_too() -> None:
 
 
 @pytest.mark.slow
-def test_an_slm_with_its_own_tokenizer_is_as_good_as_one_with_the_llm_s() -> None:
+@pytest.mark.parametrize("policy", ["windowed", "balanced"])
+def test_an_slm_with_its_own_tokenizer_is_as_good_as_one_with_the_llm_s(policy: str) -> None:
     """On held-out text, by the perplexity of one of the LLM's tokens: within 5 %."""
-    texts = heldout()[:2]
+    texts = heldout()
     tokens = [both()[1].encode(text) for text in texts]
     size = sum(map(len, tokens)) - len(texts)
-    shared = real("geometric")
+    shared = real(policy)
     one = replay(shared, [run[:1] for run in tokens], [run[1:] for run in tokens])
-    other = [row for text in texts for row in replay(crossed("geometric"), [(-2,)], [tuple(text.encode())])]
+    other = [row for text in texts for row in replay(crossed(policy), [(-2,)], [tuple(text.encode())])]
     surprisals = [-math.fsum(token.fused for row in rows for token in row) / size for rows in (one, other)]
     assert math.exp(surprisals[1] - surprisals[0]) < 1.05
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("policy", ["windowed", "balanced"])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str) -> None:
+def test_an_slm_with_its_own_tokenizer_protects_as_well(mode: str, policy: str) -> None:
     """No attack succeeds more often, by more than three points in a hundred, than with the LLM's own."""
-    shared, apart = real(walk="lockstep"), crossed(walk="lockstep")
+    shared, apart = real(policy, walk="lockstep"), crossed(policy, walk="lockstep")
     for kind, asked in every_attack(read_questions(HOME / "attacks.json"), both()[1]).items():
         sampling = replace(MODES[mode], max_tokens=max(each.tokens for each in asked), ignore_eos=True)
         prompts = [each.prompt for each in asked]

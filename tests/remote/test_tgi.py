@@ -275,7 +275,7 @@ def test_tokens_that_text_cannot_keep_apart_are_counted(source: TGISource, serve
     with session:
         session.extend(torch.tensor([[ids[b"t"], ids[b"h"], ids[b"e"]]]))
     assert source.wire.counts.drifted > before
-    assert server.requests[-1][1]["inputs"] == "Once upon athe"
+    assert "Once upon athe" in [body["inputs"] for _, body in server.requests]  # three at once, in any order
 
 
 def test_a_server_that_counts_other_tokens_is_refused(source: TGISource, server: FakeTGI) -> None:

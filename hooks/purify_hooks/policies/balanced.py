@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
@@ -48,6 +48,13 @@ class Balanced:
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
         return (self.budget + self.doubt * surprisal) / (1 + self.doubt)
+
+    def in_symbols(self, per_token: float) -> Self:
+        """The same strictness in symbols of which a token has `per_token`: `drain` more for a run of them.
+
+        What a token's first symbols take off, `drain` at most, a run that begins inside it has not got.
+        """
+        return replace(self, budget=self.budget + self.drain)
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget in every run of them."""
