@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_hooks.cache import take
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
     from purify_hooks.local import LocalSource
-    from purify_hooks.session import LocalSession
 
 NEAR = 0.05
 """How far two logits of one token may differ, for rounding, when a model is tried."""
@@ -46,32 +44,6 @@ def _alike(source: LocalSource) -> bool:
     return True
 
 
-def mask(session: LocalSession, seen: Tensor) -> Tensor:
-    """(rows, 1, n, columns) what is added to attention, for `seen` (rows, n, columns after the prompt)."""
-    dtype = session.source.model.dtype
-    whole = torch.cat([_prompts(session, seen.shape[1]), seen], dim=-1)
-    least = torch.finfo(dtype).min
-    return torch.where(whole, 0.0, least).to(dtype)[:, None]
-
-
-def places(session: LocalSession, seen: Tensor) -> Tensor:
-    """(rows, n) the new tokens' places in their texts."""
-    found: Tensor = seen.sum(dim=-1) - 1 + session._lengths[:, None]
-    length = session.source.context_length
-    return found.clamp(max=None if length is None else length - 1)
-
-
-def _prompts(session: LocalSession, columns: int) -> Tensor:
-    """(rows, columns, width) which columns of the prompts are no padding."""
-    return session._seen[:, None, : session._width].expand(-1, columns, -1)
-
-
-def select(session: LocalSession, columns: Tensor) -> None:
-    """Keep only these columns (rows, n) after the prompt, in this order."""
-    rows, width = len(columns), session._width
-    prompt = torch.arange(width).expand(rows, -1)
-    order = torch.cat([prompt, columns + width], dim=1)
-    session._seen = session._seen.gather(1, order)
-    session._read = session._read.gather(1, order.to(session._read.device))
-    with torch.inference_mode():
-        take(session._cache, order)
+def mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, n, columns) what is added to attention, for `seen` (rows, n, columns) bool."""
+    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_hooks.branching import mask, places, select
+from purify_hooks.branching import mask
 from purify_hooks.cache import forget, growing_cache, keep, shorten, take
 from purify_hooks.thin import thin
 from purify_plugins.errors import SourceError
@@ -107,8 +107,10 @@ class LocalSession:
 
     def _positions(self, seen: Tensor, columns: int) -> Tensor:
         """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
+        return self._within(torch.cumsum(seen, dim=1)[:, -columns:] - 1)
+
+    def _within(self, places: Tensor) -> Tensor:
         length = self.source.context_length
-        places = torch.cumsum(seen, dim=1)[:, -columns:] - 1
         return places.clamp(min=0, max=None if length is None else length - 1)
 
     @property
@@ -125,12 +127,16 @@ class LocalSession:
         tokens, seen = tokens.to(self._read.device), seen.cpu()
         with torch.inference_mode(), failures(self.source.name), for_fusion():
             self._note(tokens, torch.zeros(tokens.shape, dtype=torch.bool))
-            logits = self._pass(tokens, self._cache, mask(self, seen), places(self, seen), tokens.shape[1])
+            prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
+            whole = torch.cat([prompts, seen], dim=-1)
+            added, at = mask(whole, self.source.model.dtype), self._within(whole.sum(dim=-1) - 1)
+            logits = self._pass(tokens, self._cache, added, at, tokens.shape[1])
             return fitted(logits, len(self.source.vocabulary))
 
     def select(self, columns: Tensor) -> None:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
-        select(self, columns.cpu())
+        columns = columns.cpu() + self._width
+        self._arrange(torch.cat([torch.arange(self._width).expand(len(columns), -1), columns], dim=1))
 
     def rewind(self, lengths: Tensor) -> None:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
@@ -163,7 +169,10 @@ class LocalSession:
     def _close_ranks(self) -> None:
         """Move what each row sees to the right: a sliding window counts columns, the hidden ones too."""
         width = int(self._seen.sum(dim=1).max())
-        order = torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:]
+        self._arrange(torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:])
+
+    def _arrange(self, order: Tensor) -> None:
+        """Keep these columns (rows, n) of all there are, in this order."""
         self._seen = self._seen.gather(1, order)
         self._read = self._read.gather(1, order.to(self._read.device))
         with torch.inference_mode():
