@@ -31,6 +31,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from torch import Tensor
 
+from purify_adapters.gateway.server import hang_up
+
 Json = dict[str, Any]
 
 
@@ -296,10 +298,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         await super().shutdown(sockets)
-        while self.server_state.connections:
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        await hang_up(self)
 
 
 @contextmanager

@@ -60,10 +60,15 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.gateway.work.stop(self.gateway.settings.drain)
         await super().shutdown(sockets)
-        while self.server_state.connections:  # of clients that do not read their end
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        await hang_up(self)
+
+
+async def hang_up(server: uvicorn.Server) -> None:
+    """Drop what is still open: connections of clients that do not read their end."""
+    while server.server_state.connections:
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
 
 def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
