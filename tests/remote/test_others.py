@@ -14,8 +14,8 @@ from purify_adapters.remote.wire import Wire
 from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM
-from purify_plugins.testing import SourceConformance
 from tests.fake_tgi import fake_tgi, serving
+from tests.remote.conformance import ServedConformance
 from tests.remote.fake_servers import FakeLlama, FakeVLLM
 from tests.remote.toy_server import Script, ToyReader
 from tests.toys import BYTES, both, pair
@@ -40,24 +40,9 @@ def source(server: tuple[Any, str]) -> Any:
     return kind.load(url, tokenizer=LLM, top_n=WHOLE)
 
 
-class TestConformance(SourceConformance):
-    prompts = ("Once upon", "The king said to")
-
-    @pytest.fixture(autouse=True)
-    def _source(self, source: Any) -> None:
-        self._made = source
-
-    def source(self) -> Any:
-        return self._made
-
+class TestConformance(ServedConformance):
     def _answer(self, rows: int, length: int) -> torch.Tensor:
         return 1 + super()._answer(rows, length) % (WHOLE - 1)  # after its end nothing is asked
-
-    def test_rows_are_as_wide_as_the_vocabulary(self) -> None:
-        """And one column wider: the mass of what was not shown."""
-        session, first = self._made.open(self.prompts)
-        with session:
-            assert first.shape == (2, WHOLE + 1)
 
 
 def test_a_row_is_the_model_s_own(source: Any) -> None:

@@ -12,8 +12,8 @@ from purify_adapters.llama_cpp_python import LlamaPythonSource
 from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM
-from purify_plugins.testing import SourceConformance
 from tests.fake_tgi import serving
+from tests.remote.conformance import TextConformance
 from tests.remote.fake_servers import FakeLlamaPython
 from tests.toys import both, pair
 
@@ -34,26 +34,8 @@ def source(server: tuple[FakeLlamaPython, str]) -> LlamaPythonSource:
     return LlamaPythonSource.load(server[1], tokenizer=LLM, top_n=WHOLE)
 
 
-class TestConformance(SourceConformance):
-    prompts = ("Once upon", "The king said to")
-
-    @pytest.fixture(autouse=True)
-    def _source(self, source: LlamaPythonSource) -> None:
-        self._made = source
-
-    def source(self) -> LlamaPythonSource:
-        return self._made
-
-    def _answer(self, rows: int, length: int) -> torch.Tensor:
-        """Tokens whose text is cut into the same tokens again."""
-        words = self._made.reader.tokenised(" the old king went to the house and said")[1:]
-        return torch.tensor([words[row : row + length] for row in range(rows)])
-
-    def test_rows_are_as_wide_as_the_vocabulary(self) -> None:
-        """And one column wider: the mass of what was not shown."""
-        session, first = self._made.open(self.prompts)
-        with session:
-            assert first.shape == (2, WHOLE + 1)
+class TestConformance(TextConformance):
+    """Text in, and tokens named by what they spell."""
 
 
 @pytest.mark.parametrize("walk", ["auto", "lockstep"])

@@ -25,8 +25,8 @@ from purify_plugins import (
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
-from purify_plugins.testing import SourceConformance
 from tests.fake_tgi import FakeTGI, fake_tgi
+from tests.remote.conformance import TextConformance
 from tests.toys import both, pair
 
 PAIRED = sorted(set(POLICIES) - {"offset", "consistency"})
@@ -130,27 +130,7 @@ def test_a_server_s_model_may_be_the_trusted_one(source: TGISource, server: Fake
         pair(slm, few, "geometric")
 
 
-class TestConformance(SourceConformance):
-    prompts = ("Once upon", "The king said to")
-
-    @pytest.fixture(autouse=True)
-    def _source(self, source: TGISource) -> None:
-        self._made = source
-
-    def source(self) -> TGISource:
-        return self._made
-
-    def _answer(self, rows: int, length: int) -> torch.Tensor:
-        """Tokens whose text is cut into the same tokens again: TGI takes no ids."""
-        words = self._made.reader.tokenised(" the old king went to the house and said")[1:]
-        return torch.tensor([words[row : row + length] for row in range(rows)])
-
-    def test_rows_are_as_wide_as_the_vocabulary(self) -> None:
-        """And one column wider: the mass of what was not shown."""
-        session, first = self._made.open(self.prompts)
-        with session:
-            assert first.shape == (2, WHOLE + 1)
-
+class TestConformance(TextConformance):
     def test_scored_prompts_are_what_reading_them_says(self) -> None:
         local, _ = both()[0].open(self.prompts, 2)
         session, _ = self._made.open(self.prompts, 2)
