@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_plugins.errors import PromptError
 from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.wrapping import Wrapping
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +119,7 @@ class Tables(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Remapped:
+class Remapped(Wrapping):
     """A source in another vocabulary: a source itself.
 
     `columns[i]` is the source's own id of shared token `i`; -1: it has none and gives it no mass.
@@ -131,17 +132,8 @@ class Remapped:
     columns: tuple[int, ...]
     ends: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
-    @property
-    def context_length(self) -> int | None:
-        return self.source.context_length
-
     def identity(self) -> Mapping[str, Any]:
         return self.source.identity()
-
-    @property
-    def parameters(self) -> int | None:
-        """How many numbers the model has, where the source knows."""
-        return getattr(self.source, "parameters", None)
 
     @property
     def capabilities(self) -> Capabilities | None:

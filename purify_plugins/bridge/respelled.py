@@ -12,13 +12,14 @@ from purify_plugins.bridge.contexts import Context, Reader
 from purify_plugins.bridge.source import ROOM
 from purify_plugins.bridge.table import Table
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.wrapping import Wrapping
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Respelled:
+class Respelled(Wrapping):
     """A source that rates another vocabulary's tokens: each by the first own token that its text begins with.
 
     Tokens that begin alike are rated alike, so the rows are those of no model of text and nothing can be
@@ -28,15 +29,6 @@ class Respelled:
 
     source: LogitSource
     vocabulary: Vocabulary
-
-    @property
-    def context_length(self) -> int | None:
-        return self.source.context_length
-
-    @property
-    def parameters(self) -> int | None:
-        """How many numbers the model has, where the source knows."""
-        return getattr(self.source, "parameters", None)
 
     def identity(self) -> Mapping[str, Any]:
         return {**self.source.identity(), "alphabet": {"kind": "top_k_union"}}

@@ -14,6 +14,7 @@ from purify_plugins.bridge.contexts import Branching, Context, Reader
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import CertificateError, PromptError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.wrapping import Wrapping
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bridged:
+class Bridged(Wrapping):
     """A source in the symbols of an alphabet.
 
     At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a
@@ -54,15 +55,6 @@ class Bridged:
     @property
     def vocabulary(self) -> Vocabulary:
         return self.alphabet.vocabulary
-
-    @property
-    def context_length(self) -> int | None:
-        return self.source.context_length
-
-    @property
-    def parameters(self) -> int | None:
-        """How many numbers the model has, where the source knows."""
-        return getattr(self.source, "parameters", None)
 
     def identity(self) -> Mapping[str, Any]:
         """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""

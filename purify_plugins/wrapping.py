@@ -1,0 +1,23 @@
+"""What a source around another says of it unchanged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from purify_plugins.types import LogitSource
+
+
+class Wrapping:
+    """A source around another."""
+
+    source: LogitSource
+
+    @property
+    def context_length(self) -> int | None:
+        return self.source.context_length
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers the model has, where the source knows."""
+        return getattr(self.source, "parameters", None)
