@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from purify_hooks.branching import mask
 from purify_hooks.cache import forget, growing_cache, keep, shorten, take
 from purify_hooks.thin import thin
-from purify_plugins.errors import SourceError
+from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.guard import for_fusion
 from purify_plugins.types import ScoredPrompt
 
@@ -42,6 +42,7 @@ class LocalSession:
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._cache: Any = growing_cache()
         self._takes = set(inspect.signature(source.model.forward).parameters)
+        self._cache_name = cache_argument(source.model)
 
     def prefill(self, scored: int) -> Tensor:
         """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
@@ -94,7 +95,7 @@ class LocalSession:
 
     def _pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
         offered = {
-            "past_key_values": cache,
+            self._cache_name: cache,
             "use_cache": True,
             "attention_mask": None if seen is None else seen.to(new.device),
             "position_ids": at.to(new.device),
@@ -211,8 +212,20 @@ class RecomputingSession(LocalSession):
 
 def can_cache(model: Any) -> bool:
     """Whether the model keeps keys and values that can be rewound."""
-    stateful = getattr(model, "_is_stateful", False)
-    return not stateful and "past_key_values" in inspect.signature(model.forward).parameters
+    return cache_argument(model) is not None
+
+
+def cache_argument(model: Any) -> str | None:
+    """The name of the argument of `forward` that takes a KV cache; None for a stateful model.
+
+    transformers 5.24 renamed `past_key_values` to `cache`. Raises ModelError for a model with neither.
+    """
+    if getattr(model, "_is_stateful", False):
+        return None
+    taken = inspect.signature(model.forward).parameters
+    if name := next((name for name in ("cache", "past_key_values") if name in taken), None):
+        return name
+    raise ModelError(f"{type(model).__name__}.forward takes no KV cache; use a model that does")
 
 
 def fitted(logits: Tensor, size: int) -> Tensor:
