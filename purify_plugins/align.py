@@ -191,10 +191,10 @@ class RemappedSession:
 
     @property
     def prompts(self) -> Sequence[ScoredPrompt]:
-        """Each row's prompt in shared ids; -1 for a token that the models do not share."""
+        """Each row's prompt in shared ids; -2 - i for an own token i that the models do not share."""
         shared = self._source.shared
         return [
-            prompt._replace(tokens=tuple(shared.get(token, -1) for token in prompt.tokens))
+            prompt._replace(tokens=tuple(shared.get(token, -2 - token) for token in prompt.tokens))
             for prompt in self._session.prompts
         ]
 

@@ -16,9 +16,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from purify_plugins.errors import CertificateError, ConfigError
+from purify_plugins.threat import Engine, Facts, claim, draws, engine
 from purify_plugins.types import FusionPolicy, Guarantee, Sampling, Token
 
 if TYPE_CHECKING:
@@ -137,24 +138,27 @@ def certify(
 
 
 def _model(source: LogitSource, trusted: bool) -> dict[str, Any]:
-    return {**source.identity(), "trusted": trusted}
+    return {**source.identity(), "engine": engine(source), "trusted": trusted}
 
 
 def _method(purifier: Purifier, sampling: Sampling, steps: Sequence[Token]) -> dict[str, Any]:
     from purify_plugins import __version__
 
-    mode = mode_of(sampling, steps)
-    guarantee, reason = valid_guarantee(purifier.policy, mode)
+    mode, source = mode_of(sampling, steps), draws(sampling)
+    engines = engine(purifier.llm), engine(purifier.slm)
+    claimed = claim(Facts(purifier.policy.guarantee, mode, purifier.walk, source, *engines))
     return {
         "policy": purifier.plugins.name_of(purifier.policy),
         "parameters": options(purifier.policy, purifier.plugins),
         "sampling": jsonable(sampling),
         "mode": mode,
         "walk": purifier.walk,
+        "draws": source,
         "claimed": purifier.policy.guarantee,
-        "guarantee": guarantee,
-        "reason": reason,
-        "meaning": MEANING[guarantee],
+        "guarantee": claimed.guarantee,
+        "adversary": claimed.adversary,
+        "reason": claimed.reason,
+        "meaning": MEANING[claimed.guarantee],
         "version": __version__,
     }
 
@@ -182,17 +186,6 @@ def mode_of(sampling: Sampling, steps: Sequence[Token]) -> str:
     if all(token.slm_only for token in steps):
         return "slm-only"
     return "greedy" if sampling.greedy else "sampled"
-
-
-def valid_guarantee(policy: FusionPolicy, mode: str) -> tuple[Guarantee, str]:
-    """What holds of an answer drawn in this mode, and why."""
-    if mode == "greedy":
-        return "none", "greedy decoding takes the arg-max, which no budget bounds; see totals.surprisal"
-    if mode == "slm-only":
-        return "none", "every token is the benign model's own; the untrusted one had no part in it"
-    if policy.guarantee == "none":
-        return "none", "this policy bounds nothing in advance"
-    return policy.guarantee, "every token was drawn from the fused row, and nothing was applied after it"
 
 
 def _row(token: Token) -> list[Any]:
@@ -277,7 +270,7 @@ def verify(certificate: Certificate, plugins: Plugins) -> None:
     body = certificate.body
     try:
         _check_totals(body)
-        _check_method(body["method"], _tokens(body), plugins)
+        _check_method(body["method"], _engines(body), _tokens(body), plugins)
     except (ConfigError, TypeError, ValueError, ArithmeticError) as error:
         raise CertificateError(f"the certificate describes nothing that can run: {error}") from error
 
@@ -289,16 +282,28 @@ def _check_totals(body: Mapping[str, Any]) -> None:
         raise CertificateError("the totals are not the sums of the steps")
 
 
-def _check_method(method: Mapping[str, Any], steps: Sequence[Token], plugins: Plugins) -> None:
+def _check_method(
+    method: Mapping[str, Any], engines: tuple[Engine, Engine], steps: Sequence[Token], plugins: Plugins
+) -> None:
     policy = plugins.policy(method["policy"], _parameters(method["parameters"]))
-    mode = mode_of(Sampling(**_parameters(method["sampling"])), steps)
-    guarantee, reason = valid_guarantee(policy, mode)
-    claim = (mode, policy.guarantee, guarantee, reason, MEANING[guarantee])
-    if claim != tuple(method[key] for key in ("mode", "claimed", "guarantee", "reason", "meaning")):
+    sampling = Sampling(**_parameters(method["sampling"]))
+    mode, source = mode_of(sampling, steps), draws(sampling)
+    found = claim(Facts(policy.guarantee, mode, method["walk"], source, *engines))
+    follows = (mode, source, policy.guarantee, *found, MEANING[found.guarantee])
+    said = ("mode", "draws", "claimed", "guarantee", "adversary", "reason", "meaning")
+    if follows != tuple(method[key] for key in said):
         raise CertificateError(f"a {mode} answer under {method['policy']!r} has no such guarantee")
     holds = getattr(policy, "holds", None)
-    if guarantee != "none" and holds and not holds(steps):
+    if found.guarantee != "none" and holds and not holds(steps):
         raise CertificateError(f"the steps exceed the budget of {method['policy']!r}")
+
+
+def _engines(body: Mapping[str, Any]) -> tuple[Engine, Engine]:
+    """What ran the LLM and the SLM. Raises ValueError."""
+    llm, slm = (body["models"][side].get("engine") for side in ("llm", "slm"))
+    if not {llm, slm} <= set(get_args(Engine)):
+        raise ValueError(f"a model's engine is one of {', '.join(get_args(Engine))}")
+    return llm, slm
 
 
 def _tokens(body: Mapping[str, Any]) -> list[Token]:

@@ -36,8 +36,10 @@ class Method(_Strict):
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
     walk: str
+    draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level
+    adversary: Literal["none", "weights", "engine"]
     reason: str
     meaning: str
     version: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from purify_plugins.errors import SourceError
+from purify_plugins.threat import Engine, engine
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ class Shared:
         if name == "source":
             raise AttributeError(name)
         return getattr(self.source, name)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model."""
+        return engine(self.source)
 
     @property
     def vocabulary(self) -> Vocabulary:

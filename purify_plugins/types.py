@@ -103,7 +103,7 @@ class Session(Protocol):
         Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
         normalises them once, in float32. A model of which only the top of a row is seen returns V + 1
         columns: minus infinity for tokens not shown, and last the log of their mass together; see
-        `decode/completing.py`. Raises SourceError.
+        `decode/completing.py`. Raises SourceError; `rewind` then brings back what was before.
         """
 
     def rewind(self, lengths: Tensor) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from purify_plugins.threat import Engine, engine
+
 if TYPE_CHECKING:
     from purify_plugins.types import LogitSource
 
@@ -16,6 +18,11 @@ class Wrapping:
     @property
     def context_length(self) -> int | None:
         return self.source.context_length
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model."""
+        return engine(self.source)
 
     @property
     def parameters(self) -> int | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch.nn import Linear
 
     from purify_hooks.session import LocalSession
+    from purify_plugins.threat import Engine
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -30,10 +31,12 @@ def purify_sources() -> Mapping[str, Any]:
 
 
 class LocalSource:
-    """A causal language model on this machine and the tokenizer that belongs to it.
+    """A causal language model in this process and the tokenizer that belongs to it.
 
     `model` and `tokenizer` are transformers objects; `folder` is where they came from, if anywhere.
     """
+
+    engine: Engine = "in-process"
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "", folder: Path | None = None) -> None:
         self.model = model.eval()

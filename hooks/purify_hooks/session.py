@@ -76,9 +76,19 @@ class LocalSession:
 
     def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
-        with torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
             self._note(tokens, visible)
             return fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A pass that fails leaves the session as it was."""
+        mark = self.mark()
+        try:
+            yield
+        except BaseException:
+            self.undo(mark)
+            raise
 
     def _note(self, tokens: Tensor, visible: Tensor) -> None:
         """Remember new columns, which the model reads next."""
@@ -126,7 +136,7 @@ class LocalSession:
         prompt, and of the new ones, itself among them.
         """
         tokens, seen = tokens.to(self._read.device), seen.cpu()
-        with torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
             self._note(tokens, torch.zeros(tokens.shape, dtype=torch.bool))
             prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
             whole = torch.cat([prompts, seen], dim=-1)

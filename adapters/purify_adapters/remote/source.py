@@ -18,6 +18,8 @@ from purify_plugins.types import Capabilities, Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.threat import Engine
+
 AHEAD = 32
 """How many tokens a stream drafts before it is opened anew."""
 
@@ -50,12 +52,23 @@ class RemoteSource:
     context_length: int | None = None
 
     def __init__(
-        self, wire: Wire, reader: Reader, top_n: int, *, ahead: int = AHEAD, tolerance: float = TOLERANCE
+        self,
+        wire: Wire,
+        reader: Reader,
+        top_n: int,
+        *,
+        ahead: int = AHEAD,
+        tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> None:
         if ahead < 0 or top_n < 1:
             raise ConfigError("top_n must be at least 1, and ahead 0 (one request for each token) or more")
+        if engine not in ("untrusted", "trusted"):
+            raise ConfigError(
+                f"engine must be 'untrusted', or 'trusted' for a server you vouch for, not {engine!r}"
+            )
         self.wire, self.reader, self.top_n = wire, reader, top_n
-        self.ahead, self.tolerance = ahead, tolerance
+        self.ahead, self.tolerance, self.engine = ahead, tolerance, engine
         self.vocabulary = reader.vocabulary
 
     @property

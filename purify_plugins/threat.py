@@ -1,0 +1,99 @@
+"""Whom a guarantee holds against, and what voids it: the one place that says what an answer may claim.
+
+The reasons are in docs/threat-model.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Guarantee, Sampling
+
+Engine = Literal["in-process", "trusted", "untrusted"]
+"""What runs a model: this process, a server the operator vouches for, or a server that may do anything."""
+Adversary = Literal["none", "weights", "engine"]
+"""What a guarantee holds against; each of the ladder's rungs can do all that those before it can.
+
+"weights": a model that is out to break the bound, in an engine that shows it tokens in their order. "engine":
+a server that says whatever it likes, and sees prompts, timing and all tokens drawn before.
+"""
+Draws = Literal["system", "keyed"]
+"""Where an answer's random numbers came from: the operating system, or a secret and a seed."""
+DRAFTED = "speculative"
+"""The walk in which the LLM is shown tokens before it has said how likely they are."""
+
+
+class Facts(NamedTuple):
+    """What happened, as far as a claim follows from it.
+
+    `claimed` is the policy's guarantee, `mode` how tokens were taken from the fused rows ("sampled",
+    "greedy", "slm-only"), `llm` and `slm` what ran the two models.
+    """
+
+    claimed: Guarantee
+    mode: str
+    walk: str
+    draws: Draws
+    llm: Engine
+    slm: Engine
+
+
+class Claim(NamedTuple):
+    """What an answer may claim, against whom, and why."""
+
+    guarantee: Guarantee
+    adversary: Adversary
+    reason: str
+
+
+def claim(facts: Facts) -> Claim:
+    """What follows from the facts; nothing else decides what a certificate claims."""
+    if reason := voided(facts):
+        return Claim("none", "none", reason)
+    reason = "every token was drawn from the fused row, and nothing was applied after it"
+    blind = facts.walk != DRAFTED and facts.draws == "system"
+    return Claim(facts.claimed, "engine" if blind else "weights", reason)
+
+
+def voided(facts: Facts) -> str:
+    """What leaves this answer without any guarantee; empty: nothing does."""
+    if facts.mode == "greedy":
+        return "greedy decoding takes the arg-max, which no budget bounds; see totals.surprisal"
+    if facts.mode == "slm-only":
+        return "every token is the benign model's own; the untrusted one had no part in it"
+    if facts.claimed == "none":
+        return "this policy bounds nothing in advance"
+    if facts.slm == "untrusted":
+        return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
+    if facts.llm != "untrusted":
+        return ""
+    if facts.walk == DRAFTED:
+        return "an untrusted engine was shown the draft before it said how likely the tokens were"
+    if facts.draws == "keyed":
+        return "an untrusted engine that is asked a seed twice knows its draws the second time"
+    return ""
+
+
+def draws(sampling: Sampling) -> Draws:
+    """Where an answer with these settings gets its random numbers."""
+    return "system" if sampling.seed is None else "keyed"
+
+
+def engine(source: Any) -> Engine:
+    """What runs a source's model.
+
+    A stranger's source need not have the member: this process, unless there is a server, of which
+    nothing is known.
+    """
+    served = getattr(source, "capabilities", None) is not None
+    found: Engine = getattr(source, "engine", "untrusted" if served else "in-process")
+    return found
+
+
+def weakest(*engines: Engine) -> Engine:
+    """What must be supposed of a source that several engines have a part in."""
+    for each in ("untrusted", "trusted"):
+        if each in engines:
+            return each
+    return "in-process"
