@@ -28,7 +28,8 @@ class Facts(NamedTuple):
     """What happened, as far as a claim follows from it.
 
     `claimed` is the policy's guarantee, `mode` how tokens were taken from the fused rows ("sampled",
-    "greedy", "slm-only"), `llm` and `slm` what ran the two models.
+    "greedy", "slm-only"), `llm` and `slm` what ran the two models. `edits` are what plugins did to the
+    steps on their way, `kept` says whether the steps keep the policy's budget (None: it cannot tell).
     """
 
     claimed: Guarantee
@@ -37,6 +38,8 @@ class Facts(NamedTuple):
     draws: Draws
     llm: Engine
     slm: Engine
+    edits: tuple[str, ...] = ()
+    kept: bool | None = True
 
 
 class Claim(NamedTuple):
@@ -64,6 +67,17 @@ def voided(facts: Facts) -> str:
         return "every token is the benign model's own; the untrusted one had no part in it"
     if facts.claimed == "none":
         return "this policy bounds nothing in advance"
+    if facts.edits:
+        return f"a plugin {' and '.join(facts.edits)}, so these are not the steps that were drawn"
+    if facts.kept is None:
+        return "the policy has no `holds`, so nothing shows that the steps keep its budget"
+    if not facts.kept:
+        return "the recorded steps exceed the policy's budget"
+    return _distrusted(facts)
+
+
+def _distrusted(facts: Facts) -> str:
+    """What an engine that nobody vouches for could have done; empty: nothing."""
     if facts.slm == "untrusted":
         return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
     if facts.llm != "untrusted":
