@@ -297,8 +297,9 @@ class ToolFormat:
     """How a family of models writes the call of a tool.
 
     A call is `begin`, a JSON object with `name` and `arguments` (by that key), and `end`; with
-    `listed` the objects stand in a JSON array. Where `begin` is empty, an answer that starts with a
-    brace is a call. `sign` is a regular expression found in the chat templates of that family.
+    `listed` the objects stand in a JSON array. With `named` a call is no object but its name, this
+    mark and the arguments. Where `begin` is empty, an answer that starts with a brace is a call if it
+    names a tool and its arguments. `sign` is a regular expression found in the chat templates of that family.
     """
 
     begin: str
@@ -306,6 +307,7 @@ class ToolFormat:
     sign: str
     arguments: str = "arguments"
     listed: bool = False
+    named: str | None = None
 
 
 class Token(NamedTuple):
