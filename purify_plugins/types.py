@@ -235,9 +235,9 @@ class Grammar:
 class Sampling:
     """How tokens are drawn, and when an answer ends.
 
-    Penalties, the grammar, temperature, top_k, top_p and min_p shape *both* models' rows before they
-    are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused row. Row i of a
-    batch draws from `seed` + i, so that a batch equals its rows.
+    Penalties, the grammar, temperature, top_k, top_p, min_p and typical_p shape *both* models' rows
+    before they are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused
+    row. Row i of a batch draws from `seed` + i, so that a batch equals its rows.
     """
 
     max_tokens: int = 256
@@ -250,6 +250,9 @@ class Sampling:
     """Each model keeps its likeliest tokens until they hold this much of the probability."""
     min_p: float = 0.0
     """Each model keeps the tokens at least this many times as likely as its likeliest; 0 keeps all."""
+    typical_p: float = 1.0
+    """Each model keeps the tokens whose surprisal is nearest to its average, until they hold this much of
+    the probability (locally typical sampling, arXiv 2202.00666); 1 keeps all."""
     repetition_penalty: float = 1.0
     """Above 1, tokens that the prompt or the answer has used become less likely; 1 is off."""
     frequency_penalty: float = 0.0
@@ -275,6 +278,7 @@ class Sampling:
         self._require("top_k", self.top_k >= 0, "0 (off) or more")
         self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
         self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
+        self._require("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
         self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
         self._require("frequency_penalty", abs(self.frequency_penalty) < math.inf, "finite")
         self._require("seed", self.seed is None or self.seed >= 0, "0 or more")
