@@ -87,7 +87,7 @@ def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[int]:
     """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
     limits = [round(sampling.max_tokens * purifier.vocabulary.per_token)] * len(pair.prompts)
     for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
-        if session is not None and source.context_length is not None and not hasattr(session, "full"):
+        if session is not None and source.context_length is not None and session.full is None:
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]
             limits = [min(limit, n) for limit, n in zip(limits, left, strict=True)]
     return limits

@@ -22,7 +22,7 @@ from purify_adapters.gateway.schemas import (
     GenerateRequest,
 )
 from purify_adapters.gateway.talking import talk
-from purify_adapters.tools import inner
+from purify_adapters.remote.source import RemoteSource
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
@@ -205,6 +205,6 @@ async def models(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     gateway = of(request)
     gauges = {"tgi_queue_size": gateway.work.waiting, "tgi_batch_current_size": gateway.work.running}
-    if wire := getattr(inner(gateway.purifier.llm), "wire", None):
-        gauges["purify_upstream_resting"] = int(wire.breaker.open)
+    if isinstance(llm := gateway.purifier.llm.inner, RemoteSource):
+        gauges["purify_upstream_resting"] = int(llm.wire.breaker.open)
     return PlainTextResponse(gateway.metrics.text(gauges), media_type="text/plain; version=0.0.4")
