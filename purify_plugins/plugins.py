@@ -24,6 +24,7 @@ from purify_plugins.types import FusionPolicy, LogitSource
 
 GROUP = "purify"
 DISTRIBUTION = "purify-plugins"
+WALK = "walk"
 OFFERS = {
     "purify_policies": "policy",
     "purify_sources": "source",
@@ -45,13 +46,23 @@ class Found:
     hooks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Actor:
+    """A plugin that is not ours and had a part in an answer; no distribution: somebody's own object."""
+
+    name: str
+    distribution: str
+    version: str
+
+
 class Plugins(pluggy.PluginManager):
     """The plugins in use and what they offer."""
 
     def __init__(self) -> None:
         super().__init__(GROUP)
         self.add_hookspecs(hookspecs)
-        self.register(_Walk(), name="walk")
+        self.register(_Walk(), name=WALK)
+        self.entries: dict[str, EntryPoint] = {}
 
     def offers(self, hook: str) -> dict[str, Callable[..., Any]]:
         """Everything offered through an offering hook, by name.
@@ -115,6 +126,29 @@ class Plugins(pluggy.PluginManager):
         if "policy" in given:
             given["policy"] = self.policy(given["policy"])
         return self.make("purify_policies", policy, given)
+
+    def actors(self, policy: Any) -> tuple[Actor, ...]:
+        """The plugins that see a request, its decode or its completion, or that offer the policy."""
+        hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
+        acting = [each for hook in hooks for each in hook.get_hookimpls()]
+        offering = [
+            each
+            for each in self.hook.purify_policies.get_hookimpls()
+            if type(policy) in _ask(each, "purify_policies").values()
+        ]
+        found = {each.plugin_name: each.plugin for each in (*acting, *offering)}
+        theirs = (self._actor(name, plugin) for name, plugin in found.items() if not self._ours(name))
+        return tuple(sorted(theirs, key=lambda actor: actor.name))
+
+    def _ours(self, name: str) -> bool:
+        return name == WALK or (name in self.entries and _bundled(self.entries[name]))
+
+    def _actor(self, name: str, plugin: object) -> Actor:
+        if (entry := self.entries.get(name)) is not None:
+            return Actor(name, _distribution(entry), entry.dist.version if entry.dist else "")
+        if name == str(id(plugin)):  # pluggy's name for an object without one
+            name = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
+        return Actor(name, "", "")
 
     def name_of(self, policy: Any) -> str:
         """The name a policy is offered under; its class's when nobody offers it."""
@@ -188,6 +222,7 @@ def _register(plugins: Plugins, entry: EntryPoint) -> None:
         raise PluginError(f"two distributions install a plugin named {entry.name!r}; uninstall one")
     try:
         plugins.register(entry.load(), name=entry.name)
+        plugins.entries[entry.name] = entry
         plugins.check_pending()
     except PurifyError:
         raise

@@ -19,6 +19,7 @@ from purify_plugins.certificate import canonical, jsonable
 from purify_plugins.decode.fusing import choose
 from purify_plugins.errors import PromptError
 from purify_plugins.types import (
+    Bounded,
     Chat,
     Context,
     Guarantee,
@@ -207,6 +208,10 @@ class PolicyConformance:
         assert is_dataclass(kind)
         assert cast("Any", kind).__dataclass_params__.frozen
         assert hash(policy) == hash(self.policy())
+
+    def test_what_it_guarantees_it_can_tell_from_the_steps(self) -> None:
+        policy = self.policy()
+        assert policy.guarantee == "none" or (isinstance(policy, Bounded) and policy.holds([]))
 
     def test_its_options_can_be_written_in_a_certificate(self) -> None:
         assert canonical(jsonable(self.policy()))

@@ -132,6 +132,14 @@ class FusionPolicy(Protocol):
         """The state after `tokens` (rows,) were drawn from `fused`; the rows are (rows, V)."""
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A policy that can tell whether an answer kept its budget; no other's guarantee is ever issued."""
+
+    def holds(self, steps: Sequence[Token]) -> bool:
+        """Whether an answer's recorded steps keep what `guarantee` says; `Token.llm` is not recorded."""
+
+
 @dataclass(frozen=True)
 class Grammar:
     """What an answer must look like, to its last character; followed by llguidance.
@@ -275,11 +283,13 @@ class Token(NamedTuple):
 class Step:
     """One column of a batch: each row's token, or None where the row has ended or waits.
 
-    `prompts` are the token ids the SLM read, the same object in every step of a batch.
+    `prompts` are the token ids the SLM read, the same object in every step of a batch. `origin` is the
+    decoder's mark, without which no reader accepts it: see `decode/provenance.py`.
     """
 
     tokens: tuple[Token | None, ...]
     prompts: tuple[tuple[int, ...], ...]
+    origin: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

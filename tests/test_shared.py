@@ -110,8 +110,7 @@ def test_passes_asked_for_at_once_become_fewer() -> None:
 def test_answers_written_on_many_threads_are_those_written_alone() -> None:
     """Greedy, so that a draw cannot hide a difference; the walk's drafts differ from run to run."""
     purifier = real("geometric")
-    shared = real("geometric")
-    shared.llm, shared.slm = share(shared.llm), share(shared.slm)
+    shared = purifier.through(share(purifier.llm), share(purifier.slm))
     sampling = Sampling(max_tokens=12, temperature=0)
     expected = [purifier.generate(prompt, sampling)[0].text for prompt in PROMPTS]
     found = together([lambda prompt=prompt: shared.generate(prompt, sampling)[0].text for prompt in PROMPTS])  # type: ignore[misc]  # a default holds the loop's value
@@ -121,7 +120,7 @@ def test_answers_written_on_many_threads_are_those_written_alone() -> None:
 def test_a_seed_draws_the_same_answer_in_company() -> None:
     """Reliability C7: alone and under load, the same tokens on a CPU in float32."""
     purifier = real()
-    purifier.llm, purifier.slm = share(purifier.llm), share(purifier.slm)
+    purifier = purifier.through(share(purifier.llm), share(purifier.slm))
     alone = purifier.generate(PROMPTS[0], few(12))[0].tokens
     found = together([lambda: purifier.generate(PROMPTS[0], few(12))[0].tokens] * 6)
     assert found == [alone] * 6

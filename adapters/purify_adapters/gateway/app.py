@@ -6,7 +6,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
@@ -287,9 +286,7 @@ def _head(scope: Scope) -> int:
 
 def _sharing(purifier: Purifier) -> Purifier:
     """The same purifier, its local models shared by all the threads that decode."""
-    found = copy(purifier)
-    found.llm, found.slm = share(purifier.llm), share(purifier.slm)
-    return found
+    return purifier.through(share(purifier.llm), share(purifier.slm))
 
 
 async def _empty(_: Request, error: Exception) -> Response:
