@@ -297,9 +297,9 @@ def passes(purifier: Purifier, sampling: Sampling) -> tuple[int, tuple[int, ...]
 def test_behind_the_gateway_a_model_is_read_as_often_as_alone(sampling: Sampling) -> None:
     """The gateway lost tree attention across tokenizers: 13 passes of the LLM where 9 are enough."""
     slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
-    alone, shared = (pair(both()[0], slm, "balanced") for _ in range(2))
+    alone = pair(both()[0], slm, "balanced")
+    shared = alone.through(share(alone.llm), share(alone.slm))
     assert both()[0].branches  # tried once, which reads too
-    shared.llm, shared.slm = share(shared.llm), share(shared.slm)
     found = passes(shared, sampling)
     assert found == passes(alone, sampling)
     assert 0 < found[0] < len(found[1])
