@@ -175,9 +175,9 @@ class Grammar:
 class Sampling:
     """How tokens are drawn, and when an answer ends.
 
-    Penalties, the grammar, temperature, top_k, top_p and min_p shape *both* models' rows before they
-    are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused row. Row i of a
-    batch draws from `seed` + i, so that a batch equals its rows.
+    Penalties, the grammar, temperature, top_k, top_p, min_p and typical_p shape *both* models' rows
+    before they are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused
+    row. Row i of a batch draws from `seed` + i, so that a batch equals its rows.
     """
 
     max_tokens: int = 256
@@ -190,6 +190,9 @@ class Sampling:
     """Each model keeps its likeliest tokens until they hold this much of the probability."""
     min_p: float = 0.0
     """Each model keeps the tokens at least this many times as likely as its likeliest; 0 keeps all."""
+    typical_p: float = 1.0
+    """Each model keeps the tokens whose surprisal is nearest to its average, until they hold this much of
+    the probability (locally typical sampling, arXiv 2202.00666); 1 keeps all."""
     repetition_penalty: float = 1.0
     """Above 1, tokens that the prompt or the answer has used become less likely; 1 is off."""
     frequency_penalty: float = 0.0
@@ -215,6 +218,7 @@ class Sampling:
         self._require("top_k", self.top_k >= 0, "0 (off) or more")
         self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
         self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
+        self._require("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
         self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
         self._require("frequency_penalty", abs(self.frequency_penalty) < math.inf, "finite")
         self._require("seed", self.seed is None or self.seed >= 0, "0 or more")
@@ -237,8 +241,9 @@ class ToolFormat:
     """How a family of models writes the call of a tool.
 
     A call is `begin`, a JSON object with `name` and `arguments` (by that key), and `end`; with
-    `listed` the objects stand in a JSON array. Where `begin` is empty, an answer that starts with a
-    brace is a call. `sign` is a regular expression found in the chat templates of that family.
+    `listed` the objects stand in a JSON array. With `named` a call is no object but its name, this
+    mark and the arguments. Where `begin` is empty, an answer that starts with a brace is a call if it
+    names a tool and its arguments. `sign` is a regular expression found in the chat templates of that family.
     """
 
     begin: str
@@ -246,6 +251,7 @@ class ToolFormat:
     sign: str
     arguments: str = "arguments"
     listed: bool = False
+    named: str | None = None
 
 
 class Token(NamedTuple):

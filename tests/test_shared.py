@@ -291,15 +291,17 @@ def passes(purifier: Purifier, sampling: Sampling) -> tuple[int, tuple[int, ...]
         hook.remove()
 
 
-@pytest.mark.parametrize(
-    "sampling", [Sampling(max_tokens=10, temperature=0), Sampling(max_tokens=10, seed=0)]
-)
-def test_behind_the_gateway_a_model_is_read_as_often_as_alone(sampling: Sampling) -> None:
-    """The gateway lost tree attention across tokenizers: 13 passes of the LLM where 9 are enough."""
+@pytest.mark.parametrize("seed", [0, 1])
+def test_behind_the_gateway_a_model_is_read_as_often_as_alone(seed: int) -> None:
+    """The gateway lost tree attention across tokenizers: 13 passes of the LLM where 9 are enough.
+
+    Seeded: the length of drafts that are not is learned from the clock, and the passes with it.
+    """
     slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
-    alone = pair(both()[0], slm, "balanced")
-    shared = alone.through(share(alone.llm), share(alone.slm))
+    alone, other = (pair(both()[0], slm, "balanced") for _ in range(2))
+    shared = other.through(share(other.llm), share(other.slm))
     assert both()[0].branches  # tried once, which reads too
+    sampling = Sampling(max_tokens=10, seed=seed)
     found = passes(shared, sampling)
     assert found == passes(alone, sampling)
     assert 0 < found[0] < len(found[1])

@@ -21,6 +21,7 @@ from purify_adapters.tools.pieces import (
 from purify_adapters.tools.speech import Speech, merged, template
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
+from purify_adapters.tools.thinking import Thinking
 
 __all__ = [
     "Asked",
@@ -35,6 +36,7 @@ __all__ = [
     "Speech",
     "Tagged",
     "Templated",
+    "Thinking",
     "Tool",
     "called",
     "choice_of",
