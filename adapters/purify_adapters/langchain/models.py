@@ -13,7 +13,6 @@ from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from purify_adapters.langchain.facts import fingerprint
-from purify_adapters.tools import inner
 from purify_plugins.certificate import jsonable
 from purify_plugins.config import Config, build, find_config, read_config
 from purify_plugins.config import sampling as sampling_of
@@ -169,7 +168,7 @@ class Purified(BaseModel):
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
         kept = {key: getattr(own, key) for key in KEPT}
-        llm, slm = own.plugins.source(self.llms[name]), inner(own.slm)
+        llm, slm = own.plugins.source(self.llms[name]), own.slm.inner
         return Purifier(llm, slm, own.given_policy, walk=own.given_walk, **kept)
 
     @property
