@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
+from purify_plugins.adapting import adapted
 from purify_plugins.align import align
 from purify_plugins.answer import Answer, Asked
 from purify_plugins.certificate import Certificate, cited, options
@@ -15,7 +16,7 @@ from purify_plugins.decode.keyed import secret
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import ConfigError, PluginError, PromptError
 from purify_plugins.plugins import Plugins, load_plugins
-from purify_plugins.threat import engine
+from purify_plugins.threat import require_draftable
 from purify_plugins.types import Chat, Chunk, Completion, Sampling
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
     from purify_plugins.decode.pace import Pace
     from purify_plugins.eval.likelihood import Likelihood
+    from purify_plugins.protocols import BareSource
     from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
@@ -50,8 +52,8 @@ class Purifier:
 
     def __init__(
         self,
-        llm: LogitSource,
-        slm: LogitSource,
+        llm: LogitSource | BareSource,
+        slm: LogitSource | BareSource,
         policy: FusionPolicy,
         *,
         sampling: Sampling | None = None,
@@ -74,6 +76,7 @@ class Purifier:
             raise ConfigError(f"alignment must be {known}, not {alignment!r}")
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
+        llm, slm = adapted(llm), adapted(slm)
         _require_whole(slm)
         self._llm, self._slm = align(llm, slm, alignment, fidelity)
         self.alignment, self.fidelity = alignment, fidelity
@@ -100,21 +103,18 @@ class Purifier:
 
     def _pick(self, walk: Pick) -> Pick:
         """The walk that was asked for, else what the LLM can do best. Raises ConfigError."""
-        served = getattr(self.llm, "capabilities", None)
+        served = self.llm.capabilities
         streams = served is not None and served.streams_rows
         if walk == "readahead" and not streams:
             raise ConfigError("walk 'readahead' needs an LLM whose server streams rows; leave it at 'auto'")
-        drafts = engine(self.llm) != "untrusted"
-        if walk == "speculative" and not drafts:
-            raise ConfigError(
-                "walk 'speculative' shows the LLM's engine what may come next before it says how likely that "
-                "is; leave it at 'auto', or vouch for the server with engine = \"trusted\" under [llm]"
-            )
+        if walk == "speculative":
+            require_draftable(self.llm.engine)
         if walk != "auto":
             return walk
         if streams:
             return "readahead"
-        return "speculative" if drafts and (served is None or served.scores_draft) else "lockstep"
+        drafts = self.llm.engine != "untrusted" and (served is None or served.scores_draft)
+        return "speculative" if drafts else "lockstep"
 
     @classmethod
     def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:
@@ -175,7 +175,7 @@ class Purifier:
 
     def _much_smaller(self) -> bool:
         """Whether drafting surely pays: known without measuring, so that a seed means one answer."""
-        llm, slm = (getattr(source, "parameters", None) for source in (self.llm, self.slm))
+        llm, slm = self.llm.parameters, self.slm.parameters
         return bool(llm and slm and llm >= 8 * slm)
 
     def generate(
@@ -273,7 +273,7 @@ def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
 
 def _require_whole(slm: LogitSource) -> None:
     """Refuse an SLM whose server shows the top of its rows only: there is nobody to complete them."""
-    capabilities = getattr(slm, "capabilities", None)
+    capabilities = slm.capabilities
     if capabilities is not None and capabilities.max_n < len(slm.vocabulary):
         raise ConfigError(
             f"the SLM's server shows the likeliest {capabilities.max_n} of {len(slm.vocabulary)} tokens; "

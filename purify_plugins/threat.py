@@ -5,7 +5,9 @@ The reasons are in docs/threat-model.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
     from purify_plugins.types import Guarantee, Sampling
@@ -94,15 +96,13 @@ def draws(sampling: Sampling) -> Draws:
     return "system" if sampling.seed is None else "keyed"
 
 
-def engine(source: Any) -> Engine:
-    """What runs a source's model.
-
-    A stranger's source need not have the member: this process, unless there is a server, of which
-    nothing is known.
-    """
-    served = getattr(source, "capabilities", None) is not None
-    found: Engine = getattr(source, "engine", "untrusted" if served else "in-process")
-    return found
+def require_draftable(engine: Engine) -> None:
+    """Raise ConfigError for an engine that must not see what may come next before it has said its row."""
+    if engine == "untrusted":
+        raise ConfigError(
+            "walk 'speculative' shows the LLM's engine what may come next before it says how likely that is; "
+            "leave it at 'auto', or vouch for the server with engine = \"trusted\" under [llm]"
+        )
 
 
 def weakest(*engines: Engine) -> Engine:

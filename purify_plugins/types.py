@@ -12,6 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from purify_plugins.errors import ConfigError
+from purify_plugins.protocols import Capabilities as Capabilities
+from purify_plugins.protocols import LogitSource as LogitSource
+from purify_plugins.protocols import Session as Session
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,77 +86,6 @@ class ScoredPrompt(NamedTuple):
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
-
-
-class Session(Protocol):
-    """One open batch on one model. Owns the KV cache or the connection; a context manager.
-
-    A session whose ids are not the model's own tokens also has `full`, the rows that have used up the
-    model's context. One that can go on without some of its rows offers `keep(rows)`: from then on only
-    these rows (a list of places) are read and answered, in this order.
-    """
-
-    @property
-    def prompts(self) -> Sequence[ScoredPrompt]:
-        """Each row's prompt as this model read it."""
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        """Append (rows, n) token ids; return (rows, n, V) logits of the token after each.
-
-        Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
-        normalises them once, in float32. A model of which only the top of a row is seen returns V + 1
-        columns: minus infinity for tokens not shown, and last the log of their mass together; see
-        `decode/completing.py`. Raises SourceError; `rewind` then brings back what was before.
-        """
-
-    def rewind(self, lengths: Tensor) -> None:
-        """Forget what follows the first `lengths` (rows,) tokens after each row's prompt."""
-
-    def close(self) -> None:
-        """Free the cache or the connection; calling it twice is harmless."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a model behind a server can do; a source that has one offers it as `capabilities`.
-
-    `ids_in` and `ids_out`: it takes, and names, token ids. `max_n`: how many tokens of a row it shows.
-    `raw`: its rows are the model's own (None: not known). `scores_draft`: several tokens in one request.
-    `streams_rows`: it drafts by itself, a row with every token; its sessions then offer `read_ahead`.
-    """
-
-    ids_in: bool
-    ids_out: bool
-    max_n: int
-    raw: bool | None
-    scores_draft: bool
-    streams_rows: bool
-
-
-@runtime_checkable
-class LogitSource(Protocol):
-    """A model that says how likely every next token is."""
-
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-
-    @property
-    def context_length(self) -> int | None:
-        """How many tokens, prompt and answer together, the model can read; None: no limit."""
-
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
-        """Read the prompts; return the session and the first token's logits, (rows, V).
-
-        The last `scored` tokens of each prompt are scored for policies that look back.
-        Raises PromptError for a prompt it cannot read, SourceError when the model fails.
-        """
-
-    def identity(self) -> Mapping[str, Any]:
-        """Who this is, for certificates: name, kind, dtype, digests of the files."""
 
 
 @dataclass(frozen=True)
@@ -268,7 +200,8 @@ class Sampling:
     seed: int | None = None
     """Makes the draws repeatable; None draws anew each time."""
     stop: tuple[str, ...] = ()
-    """Texts that end the answer where the first of them would appear; none of it is released."""
+    """Texts that end the answer where the first of them would appear; none of it is released. The name of a
+    control token ends it where that token is drawn."""
     ignore_eos: bool = False
     """Rules out every end token, so that only `stop` and `max_tokens` end the answer."""
     grammar: Grammar | None = None

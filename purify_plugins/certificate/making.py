@@ -18,7 +18,7 @@ from purify_plugins.certificate.spelling import (
     jsonable,
     totals,
 )
-from purify_plugins.threat import draws, engine
+from purify_plugins.threat import draws
 
 if TYPE_CHECKING:
     from purify_plugins.certificate.citing import Cited
@@ -64,13 +64,13 @@ def certify(
 
 
 def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
-    return {**source.identity(), "engine": engine(source), "trusted": trusted}
+    return {**source.identity(), "engine": source.engine, "trusted": trusted}
 
 
 def _method(drawn: Drawn, plugins: Plugins, steps: Sequence[Token]) -> dict[str, Any]:
     from purify_plugins import __version__
 
-    engines = engine(drawn.llm), engine(drawn.slm)
+    engines = drawn.llm.engine, drawn.slm.engine
     claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits)
     return {
         "policy": plugins.name_of(drawn.policy),

@@ -117,7 +117,7 @@ def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[Limit]:
     asked = Limit(round(sampling.max_tokens * purifier.vocabulary.per_token), "max_tokens")
     limits = [asked] * len(pair.prompts)
     for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
-        if session is not None and source.context_length is not None and not hasattr(session, "full"):
+        if session is not None and source.context_length is not None and session.full is None:
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]
             limits = [
                 limit if limit.tokens <= n else Limit(max(n, 1), "context")

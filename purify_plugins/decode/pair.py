@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -56,8 +56,8 @@ class Pair:
         before a token is decided without that token: a model that may choose when to fail, after it has
         seen what comes next, chooses what is written.
         """
-        each: Callable[[Tensor], Iterator[Tensor]] | None = getattr(self.llm, "each", None)
-        return self._unfold(each(tokens) if each else self._drafted(tokens))
+        each = None if self.llm is None else self.llm.each(tokens)
+        return self._unfold(self._drafted(tokens) if each is None else each)
 
     def _unfold(self, rows: Iterator[Tensor]) -> Iterator[Tensor | None]:
         while self.llm is not None:
@@ -102,8 +102,8 @@ class Pair:
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Both models go on with these rows only, if both can; whether they do."""
-        sessions: list[Any] = [self.slm, *([] if self.llm is None else [self.llm])]
-        can = all(hasattr(session, "keep") for session in sessions)
+        sessions = [self.slm, *([] if self.llm is None else [self.llm])]
+        can = all(session.keeps for session in sessions)
         for session in sessions if can else ():
             session.keep(rows)
         return can
@@ -137,8 +137,8 @@ class Pair:
     @property
     def full(self) -> set[int]:
         """The rows whose context a model in other symbols than its own says is used up."""
-        sessions = (self.slm, self.llm)
-        return {row for session in sessions for row in getattr(session, "full", ())}
+        sessions = (self.slm, *([] if self.llm is None else [self.llm]))
+        return {row for session in sessions for row in session.full or ()}
 
     def context(self, greedy: bool) -> Context:
         """What the policy may know of the prompts."""

@@ -20,7 +20,6 @@ from purify_adapters.gateway.schemas import (
     RegexFormat,
     TextFormat,
 )
-from purify_adapters.tools import inner
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
 
@@ -161,20 +160,18 @@ class Asking:
     @property
     def tokenises(self) -> bool:
         """Whether the SLM tells how it reads a prompt; a remote one may not."""
-        return hasattr(inner(self.purifier.slm), "encode")
+        return self.purifier.slm.inner.encodes
 
     def encode(self, prompt: Prompt) -> Sequence[int]:
         """The prompt's token ids as the SLM reads them. Raises Rejected when it does not say."""
         if not self.tokenises:
             raise unsupported("truncate", "the SLM does not tell its tokens")
-        found: Sequence[int] = inner(self.purifier.slm).encode(prompt)
-        return found
+        return self.purifier.slm.inner.encode(prompt)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """What the ids of `encode` spell."""
-        found: Vocabulary = inner(self.purifier.slm).vocabulary
-        return found
+        return self.purifier.slm.inner.vocabulary
 
     def _truncated(self, text: str, most: int) -> str:
         """The text of its last `most` tokens."""
@@ -186,7 +183,7 @@ class Asking:
 
     def _whole(self, text: str) -> Sequence[int]:
         """All of a text's tokens, however many: a model's limit is for what it is given to read."""
-        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
+        tokenizer = self.purifier.slm.inner.tokenizer
         return list(tokenizer(text)["input_ids"]) if tokenizer else self.encode(text)
 
 

@@ -22,7 +22,7 @@ from purify_adapters.gateway.schemas import (
     GenerateRequest,
 )
 from purify_adapters.gateway.talking import talk
-from purify_adapters.tools import inner
+from purify_adapters.remote.source import RemoteSource
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
@@ -202,8 +202,8 @@ async def health(request: Request) -> Response:
 
 
 def _resting(gateway: Gateway) -> bool:
-    wire = getattr(inner(gateway.purifier.llm), "wire", None)
-    return wire is not None and bool(wire.breaker.open)
+    llm = gateway.purifier.llm.inner
+    return isinstance(llm, RemoteSource) and llm.wire.breaker.open
 
 
 async def info(request: Request) -> Response:
@@ -230,6 +230,6 @@ def _model(gateway: Gateway) -> Json:
 async def metrics(request: Request) -> Response:
     gateway = of(request)
     gauges = {"tgi_queue_size": gateway.work.waiting, "tgi_batch_current_size": gateway.work.running}
-    if hasattr(inner(gateway.purifier.llm), "wire"):
+    if isinstance(gateway.purifier.llm.inner, RemoteSource):
         gauges["purify_upstream_resting"] = int(_resting(gateway))
     return PlainTextResponse(gateway.metrics.text(gauges), media_type="text/plain; version=0.0.4")

@@ -18,7 +18,7 @@ from purify_adapters.tools.pieces import (
     said,
     thought,
 )
-from purify_adapters.tools.speech import Speech, inner, merged, template
+from purify_adapters.tools.speech import Speech, merged, template
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
 from purify_adapters.tools.thinking import Thinking
@@ -41,7 +41,6 @@ __all__ = [
     "called",
     "choice_of",
     "closed",
-    "inner",
     "json_answer",
     "merged",
     "pieces_of",

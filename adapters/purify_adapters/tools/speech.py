@@ -13,22 +13,15 @@ from purify_adapters.tools.pieces import Message, Reader, Tool
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
 from purify_adapters.tools.thinking import MARKS, Thinking
-from purify_plugins.decode.grammar import json_rule
+from purify_plugins.decode.json_schema import json_rule
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Grammar, ToolFormat, Vocabulary
+from purify_plugins.types import Chat, Grammar, LogitSource, ToolFormat, Vocabulary
 
 
-def inner(source: Any) -> Any:
-    """The source behind any that only translate."""
-    while hasattr(source, "source"):
-        source = source.source
-    return source
-
-
-def template(source: Any) -> str:
+def template(source: LogitSource) -> str:
     """A source's chat template, all its variants; empty if it has none that we can see."""
-    found = getattr(getattr(inner(source), "tokenizer", None), "chat_template", None) or ""
+    found = getattr(source.inner.tokenizer, "chat_template", None) or ""
     return "\n".join(found.values()) if isinstance(found, dict) else str(found)
 
 
@@ -55,7 +48,7 @@ class Speech:
         known = offers if name == "auto" else {name: offers[name]}
         ours, theirs = template(purifier.slm), template(purifier.llm)
         both = [each for each in known.values() if all(re.search(each.sign, t) for t in (ours, theirs) if t)]
-        tokenizer = getattr(inner(purifier.slm), "tokenizer", None)
+        tokenizer = purifier.slm.inner.tokenizer
         native = _renders_tools(purifier) and bool(both or name != "auto" or _own_parser(tokenizer))
         if (
             _renders_tools(purifier)
@@ -114,7 +107,7 @@ class Speech:
         return Thinking(Tagged(self.format, names), self._thinking(purifier, chat))
 
     def _prompt(self, purifier: Purifier, chat: Chat) -> str:
-        return str(self.tokenizer.decode(inner(purifier.slm).encode(chat)))
+        return str(self.tokenizer.decode(purifier.slm.inner.encode(chat)))
 
     def _thinking(self, purifier: Purifier, chat: Chat) -> str:
         """The mark by which the prompt leaves the model in the middle of a thought; else nothing."""
@@ -156,7 +149,7 @@ class Speech:
 
 def _renders_tools(purifier: Purifier) -> bool:
     """Whether both chat templates render tools; a remote model without one in sight surely does."""
-    remote = not hasattr(inner(purifier.llm), "tokenizer")
+    remote = purifier.llm.inner.tokenizer is None
     return "tools" in template(purifier.slm) and (remote or "tools" in template(purifier.llm))
 
 
