@@ -15,7 +15,7 @@ from purify_plugins.errors import ConfigError, ModelError, PromptError, Vocabula
 from purify_plugins.model_files import eos_ids
 from purify_plugins.reading import Reader
 from purify_plugins.tokenizing import find_tokenizer, load_tokenizer
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.types import Capabilities, LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class Place(NamedTuple):
         return self.prompt + self.answer
 
 
-class RemoteSource:
+class RemoteSource(LogitSource):
     """What all kinds share: the tokenizer that reads prompts here, and the lines to the server.
 
     A subclass says in `kind` and `capabilities` what it is, and how to ask for `row`, `stream` and,
@@ -49,6 +49,7 @@ class RemoteSource:
 
     kind = "remote"
     capabilities: Capabilities
+    vocabulary: Vocabulary
     context_length: int | None = None
 
     def __init__(
