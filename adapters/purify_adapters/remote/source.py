@@ -12,7 +12,9 @@ from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
 from purify_plugins.errors import ConfigError, ModelError, PromptError, VocabularyError
+from purify_plugins.model_files import eos_ids
 from purify_plugins.reading import Reader
+from purify_plugins.tokenizing import find_tokenizer, load_tokenizer
 from purify_plugins.types import Capabilities, LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -156,30 +158,14 @@ def reader(tokenizer: str | Path) -> Reader:
 
     Never anyone's code. Raises ModelError, VocabularyError.
     """
-    from transformers import AutoTokenizer
-
     from purify_plugins.token_bytes import vocabulary
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    except Exception as error:  # transformers and the hub raise many kinds for one cause
+        folder = find_tokenizer(tokenizer)
+        loaded = load_tokenizer(folder)
+    except ModelError as error:
         raise ModelError(
-            f"the tokenizer {str(tokenizer)!r} does not load ({type(error).__name__}); "
-            "give a directory or a hub id"
+            f"the tokenizer {str(tokenizer)!r} does not load ({error}); give a directory or a hub id"
         ) from error
     name = str(tokenizer)
-    return Reader(loaded, name, vocabulary(loaded, name, _ends(name) | {loaded.eos_token_id} - {None}))
-
-
-def _ends(name: str) -> frozenset[int]:
-    """The EOS ids that the model's configuration names, if it lies beside the tokenizer."""
-    from transformers import PretrainedConfig
-
-    found: set[int] = set()
-    for file in ("generation_config.json", "config.json"):
-        try:
-            ids = PretrainedConfig.get_config_dict(name, _configuration_file=file)[0].get("eos_token_id")
-        except (OSError, ValueError):
-            continue  # a tokenizer alone; its own end is known
-        found |= {each for each in (ids if isinstance(ids, list) else [ids]) if isinstance(each, int)}
-    return frozenset(found)
+    return Reader(loaded, name, vocabulary(loaded, name, eos_ids(folder) | {loaded.eos_token_id} - {None}))
