@@ -41,6 +41,7 @@ class LocalSource(LogitSource):
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or model.config.model_type
         self.folder = folder
+        self._causal = False  # not tried yet
 
     @classmethod
     def load(
@@ -68,7 +69,9 @@ class LocalSource(LogitSource):
         loaded = load_model(folder, wanted, device_map)
         tokenizer = load_tokenizer(folder, loaded.config)
         refuse_another_vocabulary(loaded, tokenizer, folder)
-        return cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        source.require_causal()
+        return source
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -102,12 +105,23 @@ class LocalSource(LogitSource):
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
+        self.require_causal()
+        return self._opened([self.encode(prompt) for prompt in prompts], scored)
+
+    def _opened(self, prompts: Sequence[tuple[int, ...]], scored: int = 0) -> tuple[LocalSession, Tensor]:
         from purify_hooks.session import LocalSession, RecomputingSession, can_cache
 
-        encoded = [self.encode(prompt) for prompt in prompts]
         session = LocalSession if can_cache(self.model) else RecomputingSession
-        opened = session(self, encoded)
+        opened = session(self, prompts)
         return opened, opened.prefill(scored)
+
+    def require_causal(self) -> None:
+        """Raise ModelError for a model whose rows depend on what follows them; tried once."""
+        from purify_hooks.causality import require_causal
+
+        if not self._causal:
+            require_causal(self, lambda prompts: self._opened(prompts)[0])
+            self._causal = True
 
     @cached_property
     def branches(self) -> bool:
