@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear
 
+    from purify_hooks.forward import Forward
     from purify_hooks.session import LocalSession
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -73,7 +74,7 @@ class LocalSource:
 
     @property
     def context_length(self) -> int | None:
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(length) if length else None
 
     @cached_property
@@ -90,20 +91,36 @@ class LocalSource:
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
-        from purify_hooks.session import LocalSession, RecomputingSession, can_cache
-
-        encoded = [self.encode(prompt) for prompt in prompts]
-        session = LocalSession if can_cache(self.model) else RecomputingSession
-        opened = session(self, encoded)
+        opened = self.session(self, [self.encode(prompt) for prompt in prompts])
         return opened, opened.prefill(scored)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's `forward`, by meaning. Raises ModelError for a model that cannot be read here."""
+        from purify_hooks.forward import Forward
+
+        return Forward(self.model)
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether a layer may see the last columns only, hidden ones counted."""
+        from purify_hooks.forward import windowed
+
+        return windowed(self.model.config.get_text_config())
+
+    @cached_property
+    def session(self) -> type[LocalSession]:
+        """The kind of session that reads this model rightly; tried once. Raises ModelError."""
+        from purify_hooks.trial import fitting
+
+        return fitting(self)
 
     @cached_property
     def branches(self) -> bool:
         """Whether one pass may read several continuations of a text."""
         from purify_hooks.branching import can_branch
-        from purify_hooks.session import can_cache
 
-        return can_cache(self.model) and can_branch(self)
+        return self.session.joint and can_branch(self)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
@@ -122,9 +139,9 @@ class LocalSource:
         import torch
 
         from purify_hooks.joint import extend_all
-        from purify_hooks.session import can_cache, failures, fitted
+        from purify_hooks.session import failures, fitted
 
-        if len(sessions) == 1 or not can_cache(self.model):
+        if len(sessions) == 1 or not self.session.joint:
             return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
         with torch.inference_mode(), failures(self.name), for_fusion():
             return [fitted(each, len(self.vocabulary)) for each in extend_all(sessions, tokens)]
