@@ -273,7 +273,7 @@ def test_a_wrapped_model_is_still_itself() -> None:
 def test_closing_the_wrapper_closes_the_model() -> None:
     llm, _ = align(Speaker(CHAT), Speaker(BASE))
     with llm.open(["a"])[0] as session:
-        inner: Speech = session._session  # type: ignore[attr-defined]  # the toy's own record of being closed
+        inner: Speech = session.session  # type: ignore[attr-defined]  # the toy's own record of being closed
         assert not inner.closed
     assert inner.closed
 

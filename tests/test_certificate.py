@@ -101,6 +101,8 @@ def test_it_names_the_answer_the_models_and_the_method() -> None:
         "sha256": hashlib.sha256(text).hexdigest(),
         "bytes": len(text),
         "finish_reason": "length",
+        "limit": 5,
+        "limited_by": "max_tokens",
     }
     assert body["prompt"] == list("né".encode())
     assert body["models"]["slm"] == {"kind": "toy", "name": "toy 2", "trusted": True}

@@ -111,6 +111,17 @@ def test_a_cache_by_an_older_name_is_used() -> None:
     torch.testing.assert_close(both_ways[0], both_ways[1])
 
 
+class Passing(Older):
+    """A subclass that passes on whatever it is given."""
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return super().forward(*given, **named)
+
+
+def test_a_subclass_that_passes_everything_on_takes_what_its_parent_takes() -> None:
+    assert Forward(Passing()).named == Forward(Older()).named
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -185,6 +185,13 @@ def test_prompts_are_read_and_scored_alike_in_blocks_of_any_size(
             torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=1e-4)
 
 
+def test_a_prompt_that_brings_its_own_beginning_is_not_given_another() -> None:
+    source = both()[0]
+    first = source.tokenizer.bos_token
+    assert source.encode(f"{first}hi") == source.encode("hi")
+    assert source.encode(f"{first}{first}hi")[:2] == source.encode(f"{first}")[:1] * 2
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "mistral"])
 def test_a_row_whose_context_is_full_does_not_stop_the_others(kind: str) -> None:
     """GPT-2 has no 65th place to give: a full row used to fail the whole batch while it waited."""

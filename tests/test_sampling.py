@@ -118,9 +118,12 @@ def test_greedy_takes_the_first_of_the_likeliest() -> None:
         {"top_p": 1e-9},
         {"min_p": 0.2},
         {"min_p": 1.0},
+        {"typical_p": 0.7},
+        {"typical_p": 1e-9},
         {"repetition_penalty": 1.7},
         {"repetition_penalty": 0.5},
         {"repetition_penalty": 1.3, "temperature": 0.8, "top_k": 9, "top_p": 0.9, "min_p": 0.05},
+        {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "min_p": 0.05, "typical_p": 0.8},
     ],
     ids=str,
 )
@@ -133,6 +136,7 @@ def test_shaping_is_transformers_own(options: dict[str, float], holes: bool) -> 
         TemperatureLogitsWarper,
         TopKLogitsWarper,
         TopPLogitsWarper,
+        TypicalLogitsWarper,
     )
 
     makers = {
@@ -141,6 +145,7 @@ def test_shaping_is_transformers_own(options: dict[str, float], holes: bool) -> 
         "top_k": TopKLogitsWarper,
         "top_p": TopPLogitsWarper,
         "min_p": MinPLogitsWarper,
+        "typical_p": lambda mass: TypicalLogitsWarper(mass=mass),
     }
     theirs = LogitsProcessorList([make(options[name]) for name, make in makers.items() if name in options])
     rows = random_rows(seed=5, holes=holes)

@@ -41,10 +41,10 @@ class Forward:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        taken = inspect.signature(model.forward).parameters
+        taken = _taken(model)
         found = {meaning: [name for name in names if name in taken] for meaning, names in NAMES.items()}
         self.named = {meaning: names[0] for meaning, names in found.items() if names}
-        _require_known(type(model).__name__, list(taken.values()))
+        _require_known(type(model).__name__, taken)
         self.stateful = bool(getattr(model, "_is_stateful", False))  # transformers' own word, in 4 and 5
         if "cache" not in self.named and not self.stateful:
             raise ModelError(
@@ -118,14 +118,32 @@ class Forward:
         return {meaning: prepared.get(self.named[meaning]) for meaning in ("cache", "columns")}
 
 
-def _require_known(model: str, taken: list[inspect.Parameter]) -> None:
+def _taken(model: Any) -> dict[str, inspect.Parameter]:
+    """The arguments of a model's `forward` after the tokens, by name.
+
+    One that passes on whatever it is given takes what the class that it overrides takes.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    overridden = [each.__dict__["forward"] for each in type(model).__mro__ if "forward" in each.__dict__]
+    for forward in (model.forward, *overridden):
+        given = list(inspect.signature(forward).parameters.values())
+        plain = [each for each in given if each.kind in PLAIN and each.name != "self"]
+        found = {**{each.name: each for each in plain[1:]}, **found}
+        if all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in given):
+            break
+    return found
+
+
+PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _require_known(model: str, taken: Mapping[str, inspect.Parameter]) -> None:
     """Raise ModelError for an argument that must be given and means nothing here."""
-    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = {name for names in NAMES.values() for name in names}
-    for each in taken[1:]:  # the first is the tokens
-        if each.kind in plain and each.default is each.empty and each.name not in known:
+    for name, each in taken.items():
+        if each.default is each.empty and name not in known:
             raise ModelError(
-                f"{model}.forward must be given {each.name!r}, which is not known here; "
+                f"{model}.forward must be given {name!r}, which is not known here; "
                 "use a model that reads text alone"
             )
 

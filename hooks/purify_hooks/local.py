@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +12,7 @@ from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
 from purify_plugins.reading import Reader
-from purify_plugins.types import Prompt, Vocabulary
+from purify_plugins.types import LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,13 @@ def purify_sources() -> Mapping[str, Any]:
     return {"local": LocalSource.load, "loaded": LoadedSource}
 
 
-class LocalSource:
+class LocalSource(LogitSource):
     """A causal language model on this machine and the tokenizer that belongs to it.
 
     `model` and `tokenizer` are transformers objects; `folder` is where they came from, if anywhere.
     """
+
+    tokenizer: Any
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "", folder: Path | None = None) -> None:
         self.model = model.eval()
@@ -127,24 +129,35 @@ class LocalSource:
 
         A failure leaves every session as it was.
         """
+        from purify_hooks.joint import extend_all
+
+        if len(sessions) == 1 or not self.session.joint:
+            return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
+        return self._together(sessions, lambda: extend_all(sessions, tokens))
+
+    def branch_all(
+        self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor], seen: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What every session's `branch` returns: one pass for all; a failure leaves all as they were."""
+        from purify_hooks.joint import branch_all
+
+        if len(sessions) == 1:
+            return self._together(sessions, lambda: LogitSource.branch_all(self, sessions, tokens, seen))
+        return self._together(sessions, lambda: branch_all(sessions, tokens, seen))
+
+    def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
+        import torch
+
+        from purify_hooks.session import failures, fitted
+
         marks = [session.mark() for session in sessions]
         try:
-            return self._extend_all(sessions, tokens)
+            with torch.inference_mode(), failures(self.name), for_fusion():
+                return [fitted(each, len(self.vocabulary)) for each in read()]
         except BaseException:
             for session, mark in zip(sessions, marks, strict=True):
                 session.undo(mark)
             raise
-
-    def _extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
-        import torch
-
-        from purify_hooks.joint import extend_all
-        from purify_hooks.session import failures, fitted
-
-        if len(sessions) == 1 or not self.session.joint:
-            return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
-        with torch.inference_mode(), failures(self.name), for_fusion():
-            return [fitted(each, len(self.vocabulary)) for each in extend_all(sessions, tokens)]
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""

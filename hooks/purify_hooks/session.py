@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from purify_hooks.cache import forget, growing_cache, keep, shorten, take
 from purify_hooks.thin import thin
 from purify_plugins.errors import SourceError
 from purify_plugins.guard import for_fusion
-from purify_plugins.types import ScoredPrompt
+from purify_plugins.types import ScoredPrompt, Session
 
 if TYPE_CHECKING:
     from purify_hooks.local import LocalSource
@@ -24,7 +24,7 @@ BLOCK = 256
 """Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
 
 
-class LocalSession:
+class LocalSession(Session):
     """An open batch: a KV cache, and a mask of which of its columns each row can see.
 
     Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
@@ -119,19 +119,21 @@ class LocalSession:
         return self.source.branches
 
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Append (rows, n) tokens, not all of one text; (rows, n, V) logits of the token after each.
-
-        `seen` (rows, n, m + n) bool says what each follows: which of the m columns read since the
-        prompt, and of the new ones, itself among them.
-        """
-        tokens, seen = tokens.to(self._read.device), seen.cpu()
         with torch.inference_mode(), failures(self.source.name), for_fusion():
-            self._note(tokens, torch.zeros(tokens.shape, dtype=torch.bool))
-            prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
-            whole = torch.cat([prompts, seen], dim=-1)
-            added, at = mask(whole, self.source.model.dtype), self._within(whole.sum(dim=-1) - 1)
-            logits = self._pass(tokens, self._cache, added, at, tokens.shape[1])
+            whole = self.noted(tokens, seen)
+            logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
             return fitted(logits, len(self.source.vocabulary))
+
+    def noted(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
+        self._note(tokens.to(self._read.device), torch.zeros(tokens.shape, dtype=torch.bool))
+        prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
+        return torch.cat([prompts, seen.cpu()], dim=-1)
+
+    def see(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
+        """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
+        added, at = mask(seen, self.source.model.dtype), self._within(seen.sum(dim=-1) - 1)
+        return self._pass(new, cache, added, at, new.shape[1])
 
     def select(self, columns: Tensor) -> None:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
@@ -183,12 +185,6 @@ class LocalSession:
 
     def close(self) -> None:
         self._cache = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class RecomputingSession(LocalSession):

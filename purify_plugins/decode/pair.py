@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -53,9 +53,9 @@ class Pair:
 
         An LLM in smaller symbols than its own reads on only as far as somebody looks.
         """
-        each: Callable[[Tensor], Iterator[Tensor]] | None = getattr(self.llm, "each", None)
-        if each:
-            return self._unfold(each(tokens))
+        each = None if self.llm is None else self.llm.each(tokens)
+        if each is not None:
+            return self._unfold(each)
         read = self.ask_llm(tokens)
         return iter([None] * tokens.shape[1] if read is None else read.unbind(dim=1))
 
@@ -84,8 +84,8 @@ class Pair:
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Both models go on with these rows only, if both can; whether they do."""
-        sessions: list[Any] = [self.slm, *([] if self.llm is None else [self.llm])]
-        can = all(hasattr(session, "keep") for session in sessions)
+        sessions = [self.slm, *([] if self.llm is None else [self.llm])]
+        can = all(session.keeps for session in sessions)
         for session in sessions if can else ():
             session.keep(rows)
         return can
@@ -113,8 +113,8 @@ class Pair:
     @property
     def full(self) -> set[int]:
         """The rows whose context a model in other symbols than its own says is used up."""
-        sessions = (self.slm, self.llm)
-        return {row for session in sessions for row in getattr(session, "full", ())}
+        sessions = (self.slm, *([] if self.llm is None else [self.llm]))
+        return {row for session in sessions for row in session.full or ()}
 
     def context(self, greedy: bool) -> Context:
         """What the policy may know of the prompts."""

@@ -62,8 +62,8 @@ def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Samplin
     Raises PromptError before the first token, SourceError whenever a model fails.
     """
     with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling)
-        walk = Walk(purifier, pair, batch, sampling)
+        batch = Batch(purifier, pair, sampling, "speculative")
+        walk = Walk(purifier, pair, batch, batch.sampling)
         while batch.live:
             for column in walk.cycle():
                 batch.end((yield batch.step(column)))

@@ -175,7 +175,6 @@ REFUSED: list[dict[str, Any]] = [
     {"watermarking_config": {"bias": 2.0}},
     {"custom_generate": "somebody/something"},
     {"dola_layers": "high"},
-    {"typical_p": 0.9},
     {"epsilon_cutoff": 0.1},
     {"no_repeat_ngram_size": 2},
     {"min_new_tokens": 3},

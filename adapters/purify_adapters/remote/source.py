@@ -13,7 +13,7 @@ from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
 from purify_plugins.errors import ConfigError, ModelError, PromptError, VocabularyError
 from purify_plugins.reading import Reader
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.types import Capabilities, LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class Place(NamedTuple):
         return self.prompt + self.answer
 
 
-class RemoteSource:
+class RemoteSource(LogitSource):
     """What all kinds share: the tokenizer that reads prompts here, and the lines to the server.
 
     A subclass says in `kind` and `capabilities` what it is, and how to ask for `row`, `stream` and,
@@ -47,6 +47,7 @@ class RemoteSource:
 
     kind = "remote"
     capabilities: Capabilities
+    vocabulary: Vocabulary
     context_length: int | None = None
 
     def __init__(

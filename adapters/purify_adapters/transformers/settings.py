@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.types import Sampling
 
-DRAWN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 """Options that `Sampling` has too."""
 SUPPORTED = frozenset(
     (
@@ -112,7 +112,7 @@ REFUSED = frozenset(
 )
 OFF: Mapping[str, Any] = {
     **dict.fromkeys(("num_beams", "num_beam_groups"), 1),
-    **dict.fromkeys(("typical_p", "length_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
+    **dict.fromkeys(("length_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
     **dict.fromkeys(
         ("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), 0
     ),
