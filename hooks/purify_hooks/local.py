@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from purify_hooks.forward import Forward
     from purify_hooks.session import LocalSession
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -61,16 +60,27 @@ class LocalSource(LogitSource):
         "cpu", "cuda", "cuda:N" or "mps"; `device_map` "auto" spreads a model with accelerate instead.
         Raises ModelError, ConfigError.
         """
-        folder = find_model(model, revision)
+        from purify_hooks.weights import load_model, refuse_another_vocabulary
+        from purify_plugins.tokenizing import load_tokenizer
+
         place = _device(device)
-        loaded = _load_model(folder, _dtype(dtype, place), device_map)
-        return cls(loaded if device_map else loaded.to(place), _load_tokenizer(folder), str(model), folder)
+        wanted = _dtype(dtype, place)
+        folder = find_model(model, revision)
+        loaded = load_model(folder, wanted, device_map)
+        tokenizer = load_tokenizer(folder, loaded.config)
+        refuse_another_vocabulary(loaded, tokenizer, folder)
+        return cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         from purify_plugins.token_bytes import vocabulary
 
         ends = eos_ids(self.folder) if self.folder else frozenset[int]()
+        if beyond := [end for end in ends if end >= len(self.tokenizer)]:
+            raise ModelError(
+                f"{self.name!r} ends with the token {beyond[0]}, which its tokenizer does not have; correct "
+                "eos_token_id"
+            )
         eos = ends | {self.tokenizer.eos_token_id} - {None}
         return vocabulary(self.tokenizer, self.name, eos)
 
@@ -221,30 +231,3 @@ def _dtype(dtype: str, device: torch.device) -> Any:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     return getattr(torch, dtype)
-
-
-def _load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=device_map,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except Exception as error:  # transformers raises many kinds for one cause: not a model it can load
-        raise ModelError(f"{folder} does not load as a causal language model: {error}") from error
-    model.generation_config = GenerationConfig()  # the repository's settings are not ours
-    return model
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # as above
-        raise ModelError(f"the tokenizer in {folder} does not load: {error}") from error

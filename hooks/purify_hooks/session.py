@@ -82,9 +82,19 @@ class LocalSession(Session):
 
     def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
-        with torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
             self._note(tokens, visible)
             return fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A pass that fails leaves the session as it was."""
+        mark = self.mark()
+        try:
+            yield
+        except BaseException:
+            self.undo(mark)
+            raise
 
     def _note(self, tokens: Tensor, visible: Tensor) -> None:
         """Remember new columns, which the model reads next."""
@@ -119,7 +129,7 @@ class LocalSession(Session):
         return self.source.branches
 
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        with torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
             whole = self.noted(tokens, seen)
             logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
             return fitted(logits, len(self.source.vocabulary))
