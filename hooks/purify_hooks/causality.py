@@ -6,7 +6,7 @@ model read both ways are refused by name where files are read; here what was loa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,15 +26,13 @@ ROUGH = 0.2
 """The same for shorter numbers. What a token of context says to a model moves some by whole nats."""
 
 
-def require_causal(source: LocalSource, open_: Callable[[Sequence[tuple[int, ...]]], LocalSession]) -> None:
-    """Raise ModelError for a model whose rows move with later tokens, or with another row's.
-
-    `open_` reads prompts into a session of the kind that answers are written with.
-    """
+def require_causal(source: LocalSource, kind: type[LocalSession]) -> None:
+    """Raise ModelError for a model whose rows, in such a session, move with later tokens or another row's."""
     if part := _both_ways(source.model):
         raise _refused(source, f"its {part} is not causal")
     size = len(source.vocabulary)
-    with open_([(1 % size, 2 % size, 0), (2 % size,)]) as session:
+    with kind(source, [(1 % size, 2 % size, 0), (2 % size,)]) as session:
+        session.prefill(0)
         _try(source, session)
 
 

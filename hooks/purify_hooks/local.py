@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear
 
+    from purify_hooks.forward import Forward
     from purify_hooks.session import LocalSession
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -41,7 +42,6 @@ class LocalSource(LogitSource):
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or model.config.model_type
         self.folder = folder
-        self._causal = False  # not tried yet
 
     @classmethod
     def load(
@@ -70,7 +70,7 @@ class LocalSource(LogitSource):
         tokenizer = load_tokenizer(folder, loaded.config)
         refuse_another_vocabulary(loaded, tokenizer, folder)
         source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
-        source.require_causal()
+        _ = source.session  # what cannot be read is refused now
         return source
 
     @cached_property
@@ -88,7 +88,7 @@ class LocalSource(LogitSource):
 
     @property
     def context_length(self) -> int | None:
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(length) if length else None
 
     @cached_property
@@ -105,31 +105,42 @@ class LocalSource(LogitSource):
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
-        self.require_causal()
-        return self._opened([self.encode(prompt) for prompt in prompts], scored)
-
-    def _opened(self, prompts: Sequence[tuple[int, ...]], scored: int = 0) -> tuple[LocalSession, Tensor]:
-        from purify_hooks.session import LocalSession, RecomputingSession, can_cache
-
-        session = LocalSession if can_cache(self.model) else RecomputingSession
-        opened = session(self, prompts)
+        opened = self.session(self, [self.encode(prompt) for prompt in prompts])
         return opened, opened.prefill(scored)
 
-    def require_causal(self) -> None:
-        """Raise ModelError for a model whose rows depend on what follows them; tried once."""
-        from purify_hooks.causality import require_causal
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's `forward`, by meaning. Raises ModelError for a model that cannot be read here."""
+        from purify_hooks.forward import Forward
 
-        if not self._causal:
-            require_causal(self, lambda prompts: self._opened(prompts)[0])
-            self._causal = True
+        return Forward(self.model)
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether a layer may see the last columns only, hidden ones counted."""
+        from purify_hooks.forward import windowed
+
+        return windowed(self.model.config.get_text_config())
+
+    @cached_property
+    def session(self) -> type[LocalSession]:
+        """The kind of session that reads this model rightly; tried once.
+
+        Raises ModelError for a model that none does, or whose rows depend on what follows them.
+        """
+        from purify_hooks.causality import require_causal
+        from purify_hooks.trial import fitting
+
+        kind = fitting(self)
+        require_causal(self, kind)
+        return kind
 
     @cached_property
     def branches(self) -> bool:
         """Whether one pass may read several continuations of a text."""
         from purify_hooks.branching import can_branch
-        from purify_hooks.session import can_cache
 
-        return can_cache(self.model) and can_branch(self)
+        return self.session.joint and can_branch(self)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
@@ -137,9 +148,8 @@ class LocalSource(LogitSource):
         A failure leaves every session as it was.
         """
         from purify_hooks.joint import extend_all
-        from purify_hooks.session import can_cache
 
-        if len(sessions) == 1 or not can_cache(self.model):
+        if len(sessions) == 1 or not self.session.joint:
             return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
         return self._together(sessions, lambda: extend_all(sessions, tokens))
 
