@@ -200,7 +200,8 @@ class Sampling:
     seed: int | None = None
     """Makes the draws repeatable; None draws anew each time."""
     stop: tuple[str, ...] = ()
-    """Texts that end the answer where the first of them would appear; none of it is released."""
+    """Texts that end the answer where the first of them would appear; none of it is released. The name of a
+    control token ends it where that token is drawn."""
     ignore_eos: bool = False
     """Rules out every end token, so that only `stop` and `max_tokens` end the answer."""
     grammar: Grammar | None = None

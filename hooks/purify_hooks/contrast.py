@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.threat import Engine, weakest
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Contrast(LogitSource):
     def context_length(self) -> int | None:
         known = [n for n in (self.expert.context_length, self.anti.context_length) if n is not None]
         return min(known, default=None)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the models: the less trusted of the two."""
+        return weakest(self.expert.engine, self.anti.engine)
 
     @property
     def parameters(self) -> int | None:

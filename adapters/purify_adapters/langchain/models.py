@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, Self
+from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -30,14 +31,43 @@ KEPT = ("sampling", "on_llm_failure", "batch_size", "explain", "alignment", "fid
 
 
 class Models:
-    """The purifiers of one object, by the name of their LLM; loaded once, in whichever thread comes first."""
+    """The purifiers of one pair, by the name of their LLM; loaded once, in whichever thread comes first.
 
-    def __init__(self) -> None:
+    Every object that names the same pair in the same way has the same one for as long as any of them
+    lives: LangChain makes a new object for each call with `configurable_fields`. `named` is what names
+    the pair; it is held, so that no other object can take its identity.
+    """
+
+    def __init__(self, named: Any = None) -> None:
+        self.named = named
         self.loaded: dict[str | None, Purifier] = {}
         self.lock = RLock()
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self
+
+    @classmethod
+    def of(cls, *named: Any) -> Models:
+        """Those of the pair that these values name."""
+        key = repr([_key(value) for value in named])
+        with _LOCK:
+            found = _SHARED.get(key)
+            if found is None:
+                found = _SHARED[key] = cls(named)
+        return found
+
+
+_SHARED: WeakValueDictionary[str, Models] = WeakValueDictionary()
+_LOCK = RLock()
+
+
+def _key(value: Any) -> Any:
+    """What tells a value from another: plain data by what it says, an object by its identity."""
+    if value is None or isinstance(value, str | int | float | Path):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return sorted((str(key), _key(inner)) for key, inner in value.items())
+    return [_key(each) for each in value] if isinstance(value, list | tuple) else id(value)
 
 
 class Purified(BaseModel):
@@ -106,6 +136,10 @@ class Purified(BaseModel):
         if not named and self.purifier is None:
             self._read = read_config(self.config)
         sampling_of(self._draws({}))
+        read = asdict(self._read) if self._read else None
+        self._models = Models.of(
+            self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
+        )
         return self
 
     @classmethod

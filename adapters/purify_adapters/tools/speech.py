@@ -13,7 +13,7 @@ from purify_adapters.tools.pieces import Message, Reader, Tool
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
 from purify_adapters.tools.thinking import MARKS, Thinking
-from purify_plugins.decode.grammar import json_rule
+from purify_plugins.decode.json_schema import json_rule
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Chat, Grammar, LogitSource, ToolFormat, Vocabulary
