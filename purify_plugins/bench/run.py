@@ -15,6 +15,7 @@ from purify_plugins.bench.peer import peer
 from purify_plugins.bench.race import Laps, by_round, faster, first_token, per_second, race, warm
 from purify_plugins.bench.settings import CLOCKS, MODES, Settings, Tell, silent
 from purify_plugins.decode.speculative import speculative
+from purify_plugins.eval.statistics import Spread
 from purify_plugins.plugins import Plugins, load_plugins
 
 RATIOS = {
