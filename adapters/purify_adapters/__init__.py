@@ -47,6 +47,11 @@ class Later:
         return getattr(_load(self.module, self.kind), self.name)  # type: ignore[no-any-return]  # what is named is one
 
     @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What type hints are read from."""
+        return self.factory
+
+    @property
     def __signature__(self) -> Signature:
         return signature(self.factory)
 

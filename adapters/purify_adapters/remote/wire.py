@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from purify_adapters.remote.breaker import Breaker, Unavailable
 from purify_adapters.remote.rows import strict_json
@@ -33,6 +35,25 @@ ADVICE: Mapping[int, str] = {
     429: "is overloaded; try again later",
     503: "is not ready; try again later",
 }
+
+
+SENDABLE = re.compile(r"[\x21-\x7e]*")
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigError unless `url` is a server's, with no password in it; the URL may be shown."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        plain = False
+    if not plain or not SENDABLE.fullmatch(url):
+        raise ConfigError("url must be a server's, such as http://127.0.0.1:8080, without spaces")
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"the url of {parts.hostname} holds a name or a password, which would be shown; take them out "
+            "and name the variable that holds the key in api_key_env"
+        )
 
 
 class Refused(SourceError):
@@ -76,7 +97,7 @@ class Wire:
     """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
 
     url: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     connections: int = 100
@@ -100,6 +121,13 @@ class Wire:
         )
         weakref.finalize(self, _close, client).atexit = False
         return client
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        if self.api_key is not None and not SENDABLE.fullmatch(self.api_key):
+            raise ConfigError(
+                "api_key holds what no header may (spaces, line ends, other alphabets); correct it"
+            )
 
     def _key(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
