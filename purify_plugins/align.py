@@ -139,12 +139,12 @@ class Remapped(Translated):
         return wrapped, wrapped.gather(logits)
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """The prompt in shared ids; -1 for a token that the models do not share."""
+        """The prompt in shared ids; -2 - i for an own token i that the models do not share."""
         return self.told(self.source.encode(self._translate(prompt)))
 
     def told(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        """Own ids in shared ones; -1 for those that the models do not share."""
-        return tuple(self.shared.get(token, -1) for token in tokens)
+        """Own ids in shared ones; -2 - i for an own id i that the models do not share."""
+        return tuple(self.shared.get(token, -2 - token) for token in tokens)
 
     def _translate(self, prompt: Prompt) -> Prompt:
         """A prompt of shared ids in the source's own; text and chats as they are."""
@@ -191,7 +191,7 @@ class RemappedSession(SessionWrapper):
 
     @property
     def prompts(self) -> Sequence[ScoredPrompt]:
-        """Each row's prompt in shared ids; -1 for a token that the models do not share."""
+        """Each row's prompt in shared ids; -2 - i for an own token i that the models do not share."""
         told = self._source.told
         return [prompt._replace(tokens=told(prompt.tokens)) for prompt in self.session.prompts]
 
@@ -225,7 +225,7 @@ class RemappedSession(SessionWrapper):
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
         """The server's draft in shared ids, up to a token that the models do not share."""
         shared = [[*self._source.told(draft)] for draft in self.session.read_ahead(limit, live)]
-        length = min(draft.index(-1) if -1 in draft else len(draft) for draft in shared)
+        length = min(next((at for at, token in enumerate(each) if token < 0), len(each)) for each in shared)
         return [draft[:length] for draft in shared]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -12,8 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from purify_plugins.consent import allow, require_allowed, wishes
 from purify_plugins.errors import ConfigError, PurifyError, UnknownNameError
+from purify_plugins.finding import find_config, read_table
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.secret import hints_of, secret_keys, secrets
 from purify_plugins.types import Sampling
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     P = TypeVar("P", bound=Purifier)
 
-__all__ = ["Activation", "Config", "Named", "Table", "build", "check_config", "find_config", "secrets"]
+__all__ = ["Config", "build", "check_config", "find_config", "read_config", "read_table", "secrets"]
 
 Table = dict[str, Any]
 
@@ -93,86 +92,6 @@ def read_config(path: str | Path | None = None) -> Config:
     """
     file = find_config(path)
     return check_config(read_table(file), file)
-
-
-def read_table(file: Path) -> Table:
-    """What a configuration file says, its models' directories found. Raises ConfigError."""
-    return _rooted(_table(file), file.parent)
-
-
-def _table(file: Path) -> Table:
-    table = _parse(file)
-    if file.name == "pyproject.toml":
-        tools = table.get("tool", {})
-        table = tools.get("purify", {}) if isinstance(tools, dict) else {}
-    if not isinstance(table, dict):
-        raise ConfigError(f"{file}: [tool.purify] must be a table")
-    return table
-
-
-def find_config(path: str | Path | None = None) -> Path:
-    """Where the configuration is. Raises ConfigError when there is none.
-
-    A file that is found and not named may give no secret away and write nowhere else until its user has
-    allowed it; see `purify allow`.
-    """
-    named = path or os.environ.get("PURIFY_CONFIG")
-    return Path(named) if named else permitted(here())
-
-
-def here() -> Path:
-    """The configuration in the working directory. Raises ConfigError when there is none."""
-    if Path("purify.toml").is_file():
-        return Path("purify.toml")
-    project = Path("pyproject.toml")
-    tools = _parse(project).get("tool") if project.is_file() else None
-    if isinstance(tools, dict) and "purify" in tools:
-        return project
-    raise ConfigError("there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG")
-
-
-def permitted(file: Path) -> Path:
-    """A file that was found, if it may be read; raises ConfigError where its user must allow it first."""
-    require_allowed(file, _content(file), _table(file))
-    return file
-
-
-def allowed(file: Path | None = None) -> tuple[Path, list[str]]:
-    """Remember that a configuration may do what it asks for; by default the one here. Returns it and what.
-
-    Raises ConfigError for a file that is no configuration.
-    """
-    file = file or here()
-    wanted = list(wishes(_table(file), file.parent))
-    allow(file, _content(file))
-    return file, wanted
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {str(file)!r}: {error.strerror}") from error
-
-
-def _parse(file: Path) -> Table:
-    try:
-        return tomllib.loads(_content(file).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: not valid TOML, {error}") from error
-
-
-def _rooted(table: Table, folder: Path) -> Table:
-    """Model directories are relative to the file that names them."""
-    return {key: _model(value, folder) if key in ("llm", "slm") else value for key, value in table.items()}
-
-
-def _model(value: Any, folder: Path) -> Any:
-    if not isinstance(value, dict):
-        return value
-    said = {key: value[key] for key in ("model", "tokenizer") if isinstance(value.get(key), str)}
-    named = {key: folder / name for key, name in said.items() if name.strip()}
-    return {**value, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
 
 
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
@@ -322,12 +241,16 @@ def source(plugins: Plugins, table: Table) -> LogitSource:
 
 
 def keys_of(plugins: Plugins, table: Table) -> Table:
-    """A model's table, of the types its source declares and with its secrets read. Raises ConfigError."""
+    """A model's table, and those inside it, of the types that sources declare, with their secrets read.
+
+    Raises ConfigError.
+    """
+    table = {key: keys_of(plugins, each) if isinstance(each, dict) else each for key, each in table.items()}
     name = table.get("source", "local")
     if not isinstance(name, str):
         raise ConfigError(f"source must be a name, not {name!r}; see `purify plugins`")
     factory = plugins.offers("purify_sources").get(name)
-    return dict(table) if factory is None else secrets(_typed(factory, table), secret_keys(factory))
+    return table if factory is None else secrets(_typed(factory, table), secret_keys(factory))
 
 
 def _typed(factory: Any, table: Table) -> Table:

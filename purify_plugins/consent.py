@@ -7,6 +7,7 @@ read when the user has allowed that file, as it is: `purify allow`. direnv asks 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,25 @@ def require_allowed(file: Path, content: bytes, table: Mapping[str, Any]) -> Non
 
 def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """What a configuration does that a stranger's must not, in words that hold no secret."""
-    for name, inner in table.items():
-        if isinstance(inner, dict):
-            for key, variable in named(inner).items():
-                yield f"[{name}] gives ${variable} ({key}) to {inner.get('url') or 'its source'}"
+    yield from _gifts(table)
     activation = table.get("activation")
     status = activation.get("status") if isinstance(activation, dict) else None
     if isinstance(status, str) and not (folder / status).resolve().is_relative_to(folder.resolve()):
         yield f"[activation] writes into {status!r}, which is outside its own directory"
+
+
+def _gifts(table: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    """The variables that tables give away, those inside others too."""
+    for key, variable in named(table).items():
+        yield f"[{where}] gives ${variable} ({key}) to {_shown(table.get('url'))}"
+    for name, inner in table.items():
+        if isinstance(inner, dict):
+            yield from _gifts(inner, f"{where}.{name}".lstrip("."))
+
+
+def _shown(url: Any) -> str:
+    """A URL without the name and password that may stand in it."""
+    return re.sub(r"//[^/\s]*@", "//", str(url)) if url else "its source"
 
 
 def allow(file: Path, content: bytes) -> None:

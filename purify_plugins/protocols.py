@@ -16,6 +16,7 @@ from purify_plugins.errors import SourceError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.threat import Engine
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
     member = property
@@ -72,7 +73,7 @@ class Session(ABC):
         Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
         normalises them once, in float32. A model of which only the top of a row is seen returns V + 1
         columns: minus infinity for tokens not shown, and last the log of their mass together; see
-        `decode/completing.py`. Raises SourceError.
+        `decode/completing.py`. Raises SourceError; `rewind` then brings back what was before.
         """
 
     @abstractmethod
@@ -178,6 +179,11 @@ class LogitSource(ABC):
     def capabilities(self) -> Capabilities | None:
         """What the model's server can do; None: the model runs in this process."""
         return None
+
+    @member
+    def engine(self) -> Engine:
+        """What runs the model: this process, or a server, which nobody vouches for unless it is said."""
+        return "in-process" if self.capabilities is None else "untrusted"
 
     @member
     def parameters(self) -> int | None:

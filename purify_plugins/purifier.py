@@ -12,9 +12,11 @@ from purify_plugins.adapting import adapted
 from purify_plugins.align import align
 from purify_plugins.answer import Answer, Asked
 from purify_plugins.certificate import Certificate, cited, options
+from purify_plugins.decode.keyed import secret
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import ConfigError, PluginError, PromptError
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.threat import require_draftable
 from purify_plugins.types import Chat, Chunk, Completion, Sampling
 
 if TYPE_CHECKING:
@@ -38,12 +40,13 @@ class Purifier:
     `on_llm_failure` says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM
     alone and says so in the certificate; no setting goes on with the LLM alone. `batch_size` bounds
     how many prompts of one call are decoded together. `walk` "lockstep" asks both models for every
-    token; "speculative" (the SLM drafts) and "readahead" (a server drafts) write by the same law, and
-    faster; "auto" takes what the LLM can do. `explain` records the LLM's own log-probability of each
-    token under every policy. `alignment` says which alphabet two tokenizers meet in ("auto" chooses),
-    `fidelity` how closely a model in smaller symbols than its own is followed. `given_policy` and
-    `given_walk` are as they were given; `policy` and `walk` suit this pair, and need not suit another.
-    `llm`, `slm` and `policy` cannot be set: what an answer claims is about these three.
+    token; "speculative" (the SLM drafts, and the LLM sees the draft: not for an untrusted engine) and
+    "readahead" (a server drafts) write by the same law, and faster; "auto" takes what the LLM can do.
+    `explain` records the LLM's own log-probability of each token under every policy. `alignment` says
+    which alphabet two tokenizers meet in ("auto" chooses), `fidelity` how closely a model in smaller
+    symbols than its own is followed. `given_policy` and `given_walk` are as they were given; `policy` and
+    `walk` suit this pair, and need not suit another. `llm`, `slm` and `policy` cannot be set: what an
+    answer claims is about these three.
     Raises VocabularyError, ConfigError.
     """
 
@@ -91,6 +94,7 @@ class Purifier:
         self.top = 0
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
+        secret()  # likewise
 
     def _of_the_union(self, policy: FusionPolicy) -> FusionPolicy:
         """The policy on what either model finds likely: it then guarantees nothing."""
@@ -103,11 +107,14 @@ class Purifier:
         streams = served is not None and served.streams_rows
         if walk == "readahead" and not streams:
             raise ConfigError("walk 'readahead' needs an LLM whose server streams rows; leave it at 'auto'")
+        if walk == "speculative":
+            require_draftable(self.llm.engine)
         if walk != "auto":
             return walk
         if streams:
             return "readahead"
-        return "speculative" if served is None or served.scores_draft else "lockstep"
+        drafts = self.llm.engine != "untrusted" and (served is None or served.scores_draft)
+        return "speculative" if drafts else "lockstep"
 
     @classmethod
     def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:

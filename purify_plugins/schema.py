@@ -46,8 +46,10 @@ class Method(_Strict):
     walk: Literal["lockstep", "speculative", "readahead"]
     plugins: list[Actor]
     edits: list[str]
+    draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level
+    adversary: Literal["none", "weights", "engine"]
     reason: str
     meaning: str
     version: str

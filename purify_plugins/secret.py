@@ -34,11 +34,17 @@ def hints_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
     """The types of a factory's parameters, as far as it tells them; a factory may be anything callable."""
     plain = inspect.unwrap(factory)
     if isinstance(plain, type):
-        plain = plain.__init__
-    try:
-        return get_type_hints(plain)
-    except (NameError, TypeError):  # a type that only type checkers import; an object with `__call__`
-        return {}
+        plain = plain.__init__  # type: ignore[misc]  # the constructor of just this class is meant
+    unseen: dict[str, Any] = {}
+    while True:
+        try:
+            return get_type_hints(plain, localns=unseen)
+        except NameError as error:  # a type that only type checkers import
+            if error.name in unseen:
+                return {}
+            unseen[error.name] = Any
+        except TypeError:  # an object with `__call__`
+            return {}
 
 
 def secrets(table: Mapping[str, Any], keys: Iterable[str] = USUAL) -> dict[str, Any]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.protocols import Capabilities
+    from purify_plugins.threat import Engine
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 
@@ -38,6 +39,10 @@ class SourceWrapper(LogitSource):
     @member
     def capabilities(self) -> Capabilities | None:
         return self.source.capabilities
+
+    @member
+    def engine(self) -> Engine:
+        return self.source.engine
 
     @member
     def parameters(self) -> int | None:

@@ -170,7 +170,7 @@ def test_an_added_token_of_the_slm_is_left_out_of_both() -> None:
 def test_a_prompt_token_that_is_not_shared_is_marked() -> None:
     _, slm = align(Speaker(BASE), Speaker(words("d", "a", "b", "c", "<pad>", END, added=["d"])))
     session, _ = slm.open(["add"], scored=2)
-    assert session.prompts == [ScoredPrompt((0, -1, -1), (-1.0, -1.0))]
+    assert session.prompts == [ScoredPrompt((0, -2, -2), (-1.0, -1.0))]
 
 
 def test_a_prompt_of_ids_is_in_shared_ids() -> None:

@@ -18,8 +18,9 @@ from typer.testing import CliRunner, Result
 
 from purify_plugins import ConfigError, ModelError, Purifier, PurifyError
 from purify_plugins.cli import app
-from purify_plugins.config import build, check_config, find_config, permitted, read_config
+from purify_plugins.config import build, check_config, find_config, read_config
 from purify_plugins.consent import store
+from purify_plugins.finding import permitted
 from purify_plugins.secret import Secret, secret_keys, secrets
 from purify_plugins.testbed import LLM, SLM
 
@@ -279,10 +280,8 @@ def test_a_secret_by_any_name_is_declared_by_its_type() -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://user:hunter2@127.0.0.1:9", "the url of 127.0.0.1 holds a name or a password"),
-        ("http://hunter2@127.0.0.1:9", "holds a name or a password"),
         ("ftp://127.0.0.1", "url must be a server's"),
-        ("127.0.0.1:8080", "url must be a server's"),
+        ("127.0.0.1:8081", "url must be a server's"),
         ("http://a\r\nX-Evil: 1", "url must be a server's"),
         ("http:// a", "url must be a server's"),
         ("http://[", "url must be a server's"),
@@ -291,11 +290,11 @@ def test_a_secret_by_any_name_is_declared_by_its_type() -> None:
     ],
 )
 @pytest.mark.parametrize("source", SENDING)
-def test_a_url_is_a_server_s_and_holds_no_password(source: str, url: str, words: str) -> None:
+def test_a_url_is_a_server_s(source: str, url: str, words: str) -> None:
     table = {"source": source, "url": url, "tokenizer": str(LLM)}
     with pytest.raises(ConfigError, match=words) as refused:
         build(check_config({"llm": table, "slm": {"model": str(SLM)}}), Purifier)
-    assert "hunter2" not in str(refused.value)
+    assert url not in str(refused.value)
 
 
 @pytest.mark.parametrize("key", ["a\r\nX-Evil: 1", "two words", "schlüssel", "a\x00"])
@@ -364,6 +363,24 @@ def test_a_program_that_starts_names_them_too() -> None:
     Path("purify.toml").write_text("[slm]\nmodel = 3\n")
     with pytest.raises(ConfigError, match=r"purify.toml: \[slm\] model must be text in quotes, not 3"):
         by_activation()
+
+
+def test_a_password_in_a_url_is_shown_to_nobody() -> None:
+    hostile("http://user:hunter2@127.0.0.1:9")
+    told = [purify("check"), purify("allow"), purify("check")]
+    assert told[1].exit_code == 0
+    assert "http://127.0.0.1:9" in told[1].output
+    assert all("hunter2" not in each.output + each.stderr for each in told)
+
+
+def test_a_model_inside_another_s_table_is_looked_at_too() -> None:
+    inner = "anti = { source = 'tgi', url = 'http://127.0.0.1:9', api_key_env = 'AWS_SECRET_ACCESS_KEY' }"
+    Path("purify.toml").write_text(f"[llm]\nsource = 'contrast'\n{inner}\n[slm]\nmodel = '{SLM}'\n")
+    with pytest.raises(ConfigError, match=r"\[llm.anti\] gives \$AWS_SECRET_ACCESS_KEY"):
+        find_config()
+    config = check_config({"llm": {"source": "contrast", "expert": {"model_env": "HOME"}}, "slm": {}})
+    with pytest.raises(ConfigError, match="model_env: model is no secret"):
+        build(config, Purifier)
 
 
 def test_what_is_allowed_is_written_as_json(stranger: Listener) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.threat import Engine, weakest
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 class Contrast(LogitSource):
     """Score a token by how much more the expert likes it than the anti-expert does.
 
-    Logits are z_expert - z_anti in float32; a token that either rules out is ruled out. Prompts are
-    not scored: a difference of two models gives them no probability. Raises VocabularyError for two
-    vocabularies, ConfigError for a model behind a server.
+    `expert` and `anti` are models: a directory or hub id each, or a table with a `source` and its keys.
+    Both run here and have one tokenizer. Logits are z_expert - z_anti in float32; a token that either
+    rules out is ruled out. Prompts are not scored: a difference of two models gives them no probability.
+    Raises VocabularyError for two vocabularies, ConfigError for a model behind a server.
     """
 
     expert: LogitSource
@@ -47,6 +49,11 @@ class Contrast(LogitSource):
     def context_length(self) -> int | None:
         known = [n for n in (self.expert.context_length, self.anti.context_length) if n is not None]
         return min(known, default=None)
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the models: the less trusted of the two."""
+        return weakest(self.expert.engine, self.anti.engine)
 
     @property
     def parameters(self) -> int | None:

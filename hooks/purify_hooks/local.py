@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from purify_hooks.contrast import Contrast
 from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.guard import for_fusion
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Linear
 
+    from purify_hooks.forward import Forward
     from purify_hooks.session import LocalSession
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @hookimpl
 def purify_sources() -> Mapping[str, Any]:
-    return {"local": LocalSource.load, "loaded": LoadedSource}
+    return {"local": LocalSource.load, "loaded": LoadedSource, "contrast": Contrast}
 
 
 class LocalSource(LogitSource):
@@ -69,7 +70,9 @@ class LocalSource(LogitSource):
         loaded = load_model(folder, wanted, device_map)
         tokenizer = load_tokenizer(folder, loaded.config)
         refuse_another_vocabulary(loaded, tokenizer, folder)
-        return cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        _ = source.session  # what cannot be read is refused now
+        return source
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -86,7 +89,7 @@ class LocalSource(LogitSource):
 
     @property
     def context_length(self) -> int | None:
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(length) if length else None
 
     @cached_property
@@ -103,20 +106,42 @@ class LocalSource(LogitSource):
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
-        from purify_hooks.session import LocalSession, RecomputingSession, can_cache
-
-        encoded = [self.encode(prompt) for prompt in prompts]
-        session = LocalSession if can_cache(self.model) else RecomputingSession
-        opened = session(self, encoded)
+        opened = self.session(self, [self.encode(prompt) for prompt in prompts])
         return opened, opened.prefill(scored)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's `forward`, by meaning. Raises ModelError for a model that cannot be read here."""
+        from purify_hooks.forward import Forward
+
+        return Forward(self.model)
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether a layer may see the last columns only, hidden ones counted."""
+        from purify_hooks.forward import windowed
+
+        return windowed(self.model.config.get_text_config())
+
+    @cached_property
+    def session(self) -> type[LocalSession]:
+        """The kind of session that reads this model rightly; tried once.
+
+        Raises ModelError for a model that none does, or whose rows depend on what follows them.
+        """
+        from purify_hooks.causality import require_causal
+        from purify_hooks.trial import fitting
+
+        kind = fitting(self)
+        require_causal(self, kind)
+        return kind
 
     @cached_property
     def branches(self) -> bool:
         """Whether one pass may read several continuations of a text."""
         from purify_hooks.branching import can_branch
-        from purify_hooks.session import can_cache
 
-        return can_cache(self.model) and can_branch(self)
+        return self.session.joint and can_branch(self)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
@@ -124,9 +149,8 @@ class LocalSource(LogitSource):
         A failure leaves every session as it was.
         """
         from purify_hooks.joint import extend_all
-        from purify_hooks.session import can_cache
 
-        if len(sessions) == 1 or not can_cache(self.model):
+        if len(sessions) == 1 or not self.session.joint:
             return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
         return self._together(sessions, lambda: extend_all(sessions, tokens))
 
@@ -181,6 +205,11 @@ class LoadedSource(LocalSource):
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "") -> None:
+        if isinstance(model, str | Path) or isinstance(tokenizer, str | Path):
+            raise ConfigError(
+                "source 'loaded' is for a model and a tokenizer that Python has loaded, and a file can only "
+                "name them; write source = 'local'"
+            )
         if model.training:
             raise ModelError("the model is in training mode, where dropout draws too; call its eval() first")
         if model.config.is_encoder_decoder:

@@ -154,6 +154,7 @@ class Reader:
             self.session.rewind(torch.tensor(kept))
         width = max(map(len, paths))
         tokens = [[*(each.token for each in path), *[0] * (width - len(path))] for path in paths]
+        self._cached = [-1] * len(paths)  # not known, should the pass fail half way
         logits = self.session.extend(torch.tensor(tokens))
         self.calls += 1
         for row, path in enumerate(paths):

@@ -12,7 +12,7 @@ from purify_plugins.bridge.alphabet import Alphabet, every_byte
 from purify_plugins.bridge.beam import FOLD, Beam
 from purify_plugins.bridge.contexts import Branching, Context, Reader
 from purify_plugins.bridge.table import Table
-from purify_plugins.errors import CertificateError, PromptError
+from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 from purify_plugins.wrapping import Translated
 
@@ -209,9 +209,20 @@ class BridgedSession(Session):
 
         wanted = [beam.wanted() for beam in self.beams]
         if any(context.opinion is None for contexts in wanted for context in contexts):
-            self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
+            self._read(wanted, coming)
         masses = [torch.from_numpy(beam.row()) for beam in self.beams]
         return torch.stack(masses).log()
+
+    def _read(self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]) -> None:
+        """Ask for what is wanted. A pass with guesses that fails is tried without: whether the model
+        fails here must not hang on what may come next.
+        """
+        try:
+            self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
+        except SourceError:
+            if not any(coming):
+                raise
+            self.reader.read(wanted)
 
     def _with_hopes(
         self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]

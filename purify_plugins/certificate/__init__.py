@@ -6,7 +6,7 @@ and the SHA-256 of all that under `digest`. Its totals are exact sums of its ste
 
 from purify_plugins.certificate.checking import read, verify
 from purify_plugins.certificate.citing import cited, citing
-from purify_plugins.certificate.claims import LIMITS, MEANING, mode_of, valid_guarantee
+from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.making import certify
 from purify_plugins.certificate.recomputing import recompute
 from purify_plugins.certificate.spelling import (
@@ -33,6 +33,7 @@ __all__ = [
     "certify",
     "cited",
     "citing",
+    "claimed",
     "digest",
     "fixed",
     "jsonable",
@@ -41,6 +42,5 @@ __all__ = [
     "read",
     "recompute",
     "totals",
-    "valid_guarantee",
     "verify",
 ]

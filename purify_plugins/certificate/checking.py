@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from purify_plugins.certificate.claims import MEANING, mode_of, valid_guarantee
+from purify_plugins.certificate.claims import MEANING, claimed, mode_of
 from purify_plugins.certificate.spelling import COLUMNS, Certificate, canonical, digest, totals
 from purify_plugins.errors import CertificateError, ConfigError
+from purify_plugins.threat import Engine, draws
 from purify_plugins.types import Bounded, Sampling, Token
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def verify(certificate: Certificate, plugins: Plugins) -> None:
     body = certificate.body
     try:
         _check_totals(body)
-        _check_method(body["method"], tokens_of(body), plugins)
+        _check_method(body["method"], _engines(body), tokens_of(body), plugins)
     except (ConfigError, TypeError, ValueError, ArithmeticError) as error:
         raise CertificateError(f"the certificate describes nothing that can run: {error}") from error
 
@@ -57,14 +58,26 @@ def _check_totals(body: Mapping[str, Any]) -> None:
         raise CertificateError("the totals are not the sums of the steps")
 
 
-def _check_method(method: Mapping[str, Any], steps: Sequence[Token], plugins: Plugins) -> None:
+def _engines(body: Mapping[str, Any]) -> tuple[Engine, Engine]:
+    """What ran the LLM and the SLM. Raises ValueError."""
+    llm, slm = (body["models"][side].get("engine") for side in ("llm", "slm"))
+    if not {llm, slm} <= set(get_args(Engine)):
+        raise ValueError(f"a model's engine is one of {', '.join(get_args(Engine))}")
+    return llm, slm
+
+
+def _check_method(
+    method: Mapping[str, Any], engines: tuple[Engine, Engine], steps: Sequence[Token], plugins: Plugins
+) -> None:
     policy = plugins.policy(method["policy"], parameters(method["parameters"]))
-    mode = mode_of(Sampling(**parameters(method["sampling"])), steps)
-    guarantee, reason = valid_guarantee(policy, mode, steps, method["edits"])
-    if method["guarantee"] != guarantee and isinstance(policy, Bounded) and not policy.holds(steps):
+    sampling = Sampling(**parameters(method["sampling"]))
+    claim = claimed(policy, sampling, method["walk"], engines, steps, method["edits"])
+    if method["guarantee"] != claim.guarantee and isinstance(policy, Bounded) and not policy.holds(steps):
         raise CertificateError(f"the steps exceed the budget of {method['policy']!r}")
-    claim = (mode, policy.guarantee, guarantee, reason, MEANING[guarantee])
-    if claim != tuple(method[key] for key in ("mode", "claimed", "guarantee", "reason", "meaning")):
+    mode = mode_of(sampling, steps)
+    follows = (mode, draws(sampling), policy.guarantee, *claim, MEANING[claim.guarantee])
+    said = ("mode", "draws", "claimed", "guarantee", "adversary", "reason", "meaning")
+    if follows != tuple(method[key] for key in said):
         raise CertificateError(f"a {mode} answer under {method['policy']!r} has no such guarantee")
 
 

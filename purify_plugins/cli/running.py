@@ -27,7 +27,7 @@ def allow(
     file: Annotated[Path | None, typer.Argument(help="The configuration; default the one here.")] = None,
 ) -> None:
     """Let a purify.toml that is only found here use your secrets, as long as it stays as it is."""
-    from purify_plugins.config import allowed
+    from purify_plugins.finding import allowed
 
     found, wanted = allowed(file)
     for each in wanted:

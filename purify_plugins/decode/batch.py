@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from purify_plugins.certificate import jsonable, options
 from purify_plugins.decode.dice import Dice
 from purify_plugins.decode.drawn import Limit
+from purify_plugins.decode.keyed import request
 from purify_plugins.decode.provenance import Provenance
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.decode.weights import near
@@ -35,7 +37,7 @@ class Batch:
         raw = bool(getattr(policy, "shift_invariant", False)) and not purifier.explain
         whole = hasattr(policy, "bind") or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
-        self.dice = Dice(sampling, len(pair.prompts), slm.device)
+        self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
         self.state = policy.start(pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
@@ -94,6 +96,20 @@ class Batch:
     def room(self) -> int:
         """How many more tokens some live row may get."""
         return max(self.limits[row].tokens - len(self.answers[row]) for row in self.live)
+
+
+def _requests(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[bytes]:
+    """A digest of what each row asks for: what both models read, and all that shapes or fuses rows.
+
+    Where an answer ends is no part of it: a shorter answer is the beginning of the longer.
+    """
+    settings = {
+        "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
+        "policy": purifier.plugins.name_of(purifier.policy),
+        "options": options(purifier.policy, purifier.plugins),
+    }
+    # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
+    return [request(read, settings) for read in zip(*pair.readings, strict=True)]
 
 
 def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[Limit]:

@@ -146,7 +146,7 @@ def _discourage(rows: Tensor, history: History, penalty: float) -> Tensor:
     """Multiply the log-probability of every token in the prompt or the answer, whatever its count."""
     rows = rows.clone()
     for row, (prompt, answer) in zip(rows, history, strict=True):
-        seen = {token for token in (*prompt, *answer) if token >= 0}  # -1: the models do not share it
+        seen = {token for token in (*prompt, *answer) if token >= 0}  # below: the models do not share it
         row[torch.tensor(sorted(seen), dtype=torch.long, device=row.device)] *= penalty
     return rows
 

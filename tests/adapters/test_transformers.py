@@ -186,6 +186,7 @@ REFUSED: list[dict[str, Any]] = [
     {"output_hidden_states": True},
     {"inputs_embeds": torch.zeros(1, 2, 3)},
     {"past_key_values": object()},
+    {"cache": object()},
     {"token_type_ids": torch.ones(1, 4, dtype=torch.long)},
 ]
 

@@ -105,7 +105,8 @@ REFUSED = frozenset(
     (
         *("logits_processor", "prefix_allowed_tokens_fn", "assistant_model", "assistant_tokenizer"),
         *("negative_prompt_ids", "negative_prompt_attention_mask", "custom_generate", "trust_remote_code"),
-        *("inputs_embeds", "past_key_values", "position_ids", "token_type_ids", "num_beam_groups"),
+        *("inputs_embeds", "past_key_values", "cache", "cache_params", "position_ids"),
+        *("token_type_ids", "num_beam_groups"),
         *("constraints", "force_words_ids", "penalty_alpha", "dola_layers", "diversity_penalty"),
     )
 )
