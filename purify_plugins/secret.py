@@ -40,7 +40,7 @@ def hints_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
         try:
             return get_type_hints(plain, localns=unseen)
         except NameError as error:  # a type that only type checkers import
-            if error.name in unseen:
+            if error.name is None or error.name in unseen:
                 return {}
             unseen[error.name] = Any
         except TypeError:  # an object with `__call__`
