@@ -368,7 +368,8 @@ def test_a_check_says_what_would_run(tmp_path: Path) -> None:
     facts = json.loads(purify("check", "--json").stdout)
     assert facts["vocabulary"] == {"tokens": 2048, "matched": "identical"}
     assert facts["policy"]["name"] == "anchored"
-    assert facts["guarantee"] == "mean"
+    assert (facts["guarantee"], facts["adversary"]) == ("mean", "weights")
+    assert facts["engines"] == {"llm": "in-process", "slm": "in-process"}
     assert "anchored" in purify("check").stdout
 
 

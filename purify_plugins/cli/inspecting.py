@@ -120,14 +120,17 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificate import jsonable, options
+    from purify_plugins.certificate import claimed, jsonable, options
 
+    engines = writer.llm.engine, writer.slm.engine
     return {
         "llm": _model(writer.llm.identity()),
         "slm": _model(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
         "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
         "guarantee": writer.policy.guarantee,
+        "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
+        "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
         "plugins": sorted(name for name, _ in writer.plugins.list_name_plugin()),
