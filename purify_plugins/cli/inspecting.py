@@ -14,7 +14,7 @@ import typer
 
 from purify_plugins.cli.options import AsJson, ConfigFile, Draws, Models, hush, in_use, purifier, spread
 from purify_plugins.errors import CertificateError, UnknownNameError
-from purify_plugins.plainly import assignments, summary
+from purify_plugins.plainly import assignments, said, summary
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -178,10 +178,15 @@ def meeting(writer: Purifier) -> dict[str, str]:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = {key: f"({_flat(each)})" if isinstance(each, dict) else each for key, each in value.items()}
-        return ", ".join(f"{key} {each}" for key, each in inside.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    """A fact in words: what is not set is left out, and what is inside stands in brackets."""
+    if not isinstance(value, dict):
+        return said(value)
+    inside = {key: each for key, each in value.items() if each not in (None, [], {})}
+    return ", ".join(f"{key} {_inner(each)}" for key, each in inside.items()) or "none"
+
+
+def _inner(value: Any) -> str:
+    return f"({_flat(value)})" if isinstance(value, dict) else said(value)
 
 
 def verify(
