@@ -27,6 +27,7 @@ COMMANDS = (
     bench,
     tune,
     running.status,
+    running.allow,
 )
 
 
