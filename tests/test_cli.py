@@ -281,6 +281,8 @@ def answering() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.alone  # the signal has to come before the answer has ended
 def test_ctrl_c_ends_an_answer_with_nothing_half_written(
     answering: subprocess.Popen[str], tmp_path: Path
 ) -> None:
