@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from statistics import median
 
 import pytest
@@ -49,4 +50,4 @@ def costs(source: LocalSource, tokens: int) -> list[float]:
         ]
     finally:
         torch.set_num_threads(threads)
-    return [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    return [end - start for start, end in pairwise(ends)]
