@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from purify_hooks.apart import ApartSession, SteppingSession
-from purify_hooks.session import LocalSession, RecomputingSession, failures
+from purify_hooks.session import LocalSession, MaskedSession, RecomputingSession, failures
 from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.guard import for_fusion
 
@@ -50,7 +50,8 @@ def kinds(source: LocalSource) -> Sequence[type[LocalSession]]:
     if "cache" not in source.forward.named:
         return ()
     if not source.forward.stateful:
-        return (LocalSession, ApartSession, SteppingSession)
+        together = (LocalSession,) if source.windowed else (MaskedSession, LocalSession)
+        return (*together, ApartSession, SteppingSession)
     # What Jamba loses of a state when it reads several tokens is less than bfloat16's rounding.
     return (ApartSession, SteppingSession) if source.model.dtype in NEAR else (SteppingSession,)
 

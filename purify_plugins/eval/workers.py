@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from threading import Thread
 
+from purify_plugins.decode.keyed import adopt, secret
 from purify_plugins.errors import PurifyError
 
 MOST = 4
@@ -22,7 +23,7 @@ def hired(count: int = 0) -> Iterator[ProcessPoolExecutor]:
     """`count` processes, 0: one a core. Left early, by an error or Ctrl-C, it ends them in mid-work."""
     workers = count or min(os.cpu_count() or 1, MOST)
     others = set(active_children())
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (secret(),))
     try:
         with _unheard(signal.SIGINT):
             for _ in range(workers):
@@ -55,12 +56,16 @@ def _unheard(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _prepare() -> None:
-    """One thread a process; Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed."""
+def _prepare(known: bytes) -> None:
+    """One thread a process, and its parent's secret.
+
+    Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed.
+    """
     import torch
 
     from purify_plugins.cli.options import hush
 
+    adopt(known)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_leave_with_parent, daemon=True).start()
     hush()
