@@ -245,7 +245,7 @@ def test_other_packages_print_nothing(arguments: list[str]) -> None:
 
 
 def test_loading_and_answering_in_python_deprecates_nothing() -> None:
-    """transformers 5.24 told every program that `past_key_values` is deprecated: we asked an output for it."""
+    """transformers 5.24 told every program that `past_key_values` is deprecated: we asked outputs for it."""
     script = (
         "from purify_plugins import Purifier, Sampling\n"
         "from purify_plugins.testbed import LLM, SLM\n"
