@@ -121,7 +121,7 @@ def _constant(node: nodes.Expr) -> nodes.Expr:
     return nodes.Const(node.data, lineno=node.lineno) if isinstance(node, nodes.TemplateData) else node
 
 
-def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
+def _filtered(node: Any, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
@@ -142,7 +142,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         check_operator(operator, left, right)
         return spent(super().call_binop(context, operator, left, right))
 
-    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # Jinja names the first two
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         spend()
         check_call(obj, args, kwargs)
         return spent(super().call(context, obj, *args, **kwargs))
