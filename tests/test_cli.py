@@ -189,7 +189,7 @@ def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:
         (("--policy", "geometric", "--set", "alpa=1"), ["option 'alpa'", "did you mean 'alpha'?"]),
         (("--set", "alpha"), ["--set takes KEY=VALUE"]),
         (("--max-tokens", "0"), ["max_tokens must be at least 1, not 0"]),
-        (("--temperature", "-1"), ["temperature must be 0 (greedy) or more"]),
+        (("--temperature", "-1"), ["temperature must be 0 (greedy), or finite and at least 1e-06"]),
         (("--config", "nowhere.toml"), ["cannot read 'nowhere.toml'"]),
         (("--certificate", "no/such/place.json"), ["there is no directory for 'no/such/place.json'"]),
     ],

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate.claims import MEANING, mode_of, valid_guarantee
-from purify_plugins.certificate.spelling import COLUMNS, Certificate, canonical, digest, totals
+from purify_plugins.certificate.spelling import COLUMNS, Certificate, canonical, digest, tokens_of, totals
 from purify_plugins.errors import CertificateError, ConfigError
 from purify_plugins.types import Bounded, Sampling, Token
 
@@ -45,7 +44,7 @@ def verify(certificate: Certificate, plugins: Plugins) -> None:
     body = certificate.body
     try:
         _check_totals(body)
-        _check_method(body["method"], tokens_of(body), plugins)
+        _check_method(body["method"], tokens_of(body["steps"]), plugins)
     except (ConfigError, TypeError, ValueError, ArithmeticError) as error:
         raise CertificateError(f"the certificate describes nothing that can run: {error}") from error
 
@@ -66,13 +65,6 @@ def _check_method(method: Mapping[str, Any], steps: Sequence[Token], plugins: Pl
     claim = (mode, policy.guarantee, guarantee, reason, MEANING[guarantee])
     if claim != tuple(method[key] for key in ("mode", "claimed", "guarantee", "reason", "meaning")):
         raise CertificateError(f"a {mode} answer under {method['policy']!r} has no such guarantee")
-
-
-def tokens_of(body: Mapping[str, Any]) -> list[Token]:
-    return [  # the LLM's own figure is not kept
-        Token._make((row[0], math.nan, *map(float, row[1:6]), row[6], float(row[7]), ()))
-        for row in body["steps"]
-    ]
 
 
 def parameters(value: Any) -> Any:
