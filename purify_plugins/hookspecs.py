@@ -35,6 +35,9 @@ def purify_policies() -> Mapping[str, Callable[..., FusionPolicy]]:  # type: ign
 def purify_sources() -> Mapping[str, Callable[..., LogitSource]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer ways to reach a model: a name and what opens it; its arguments are the configuration keys.
 
+    What it opens is a `LogitSource`: a base class whose optional members have defaults. An object of another
+    class that has its four required members works too.
+
     >>> @hookimpl
     ... def purify_sources():
     ...     return {"toy": lambda seed=0: ToySource(byte_vocabulary(), seed)}

@@ -17,7 +17,9 @@ from typing import Any
 import pluggy
 
 from purify_plugins import hookspecs
+from purify_plugins.adapting import adapted
 from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
+from purify_plugins.protocols import BareSource
 from purify_plugins.types import FusionPolicy, LogitSource
 
 GROUP = "purify"
@@ -101,12 +103,12 @@ class Plugins(pluggy.PluginManager):
         check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
         return offers[name]
 
-    def source(self, model: Any) -> Any:
+    def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping."""
-        if isinstance(model, LogitSource):
-            return model
+        if isinstance(model, LogitSource | BareSource):
+            return adapted(model)
         keys = dict(model) if isinstance(model, Mapping) else {"model": model}
-        return self.make("purify_sources", str(keys.pop("source", "local")), keys)
+        return adapted(self.make("purify_sources", str(keys.pop("source", "local")), keys))
 
     def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> Any:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
+from purify_plugins.adapting import adapted
 from purify_plugins.align import align
 from purify_plugins.answer import Answer, Asked
 from purify_plugins.certificate import Certificate, cited, options
+from purify_plugins.decode.keyed import secret
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import ConfigError, PluginError, PromptError
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.threat import require_draftable
 from purify_plugins.types import Chat, Chunk, Completion, Sampling
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
     from purify_plugins.decode.pace import Pace
     from purify_plugins.eval.likelihood import Likelihood
+    from purify_plugins.protocols import BareSource
     from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
@@ -36,19 +40,20 @@ class Purifier:
     `on_llm_failure` says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM
     alone and says so in the certificate; no setting goes on with the LLM alone. `batch_size` bounds
     how many prompts of one call are decoded together. `walk` "lockstep" asks both models for every
-    token; "speculative" (the SLM drafts) and "readahead" (a server drafts) write by the same law, and
-    faster; "auto" takes what the LLM can do. `explain` records the LLM's own log-probability of each
-    token under every policy. `alignment` says which alphabet two tokenizers meet in ("auto" chooses),
-    `fidelity` how closely a model in smaller symbols than its own is followed. `given_policy` and
-    `given_walk` are as they were given; `policy` and `walk` suit this pair, and need not suit another.
-    `llm`, `slm` and `policy` cannot be set: what an answer claims is about these three.
+    token; "speculative" (the SLM drafts, and the LLM sees the draft: not for an untrusted engine) and
+    "readahead" (a server drafts) write by the same law, and faster; "auto" takes what the LLM can do.
+    `explain` records the LLM's own log-probability of each token under every policy. `alignment` says
+    which alphabet two tokenizers meet in ("auto" chooses), `fidelity` how closely a model in smaller
+    symbols than its own is followed. `given_policy` and `given_walk` are as they were given; `policy` and
+    `walk` suit this pair, and need not suit another. `llm`, `slm` and `policy` cannot be set: what an
+    answer claims is about these three.
     Raises VocabularyError, ConfigError.
     """
 
     def __init__(
         self,
-        llm: LogitSource,
-        slm: LogitSource,
+        llm: LogitSource | BareSource,
+        slm: LogitSource | BareSource,
         policy: FusionPolicy,
         *,
         sampling: Sampling | None = None,
@@ -71,6 +76,7 @@ class Purifier:
             raise ConfigError(f"alignment must be {known}, not {alignment!r}")
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
+        llm, slm = adapted(llm), adapted(slm)
         _require_whole(slm)
         self._llm, self._slm = align(llm, slm, alignment, fidelity)
         self.alignment, self.fidelity = alignment, fidelity
@@ -79,7 +85,7 @@ class Purifier:
         if alignment == "top_k_union":
             policy = self._of_the_union(policy)
         policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
-        self._policy = _in_symbols(policy, self.vocabulary.per_token)
+        self._policy = in_symbols(policy, self.vocabulary.per_token)
         self.sampling = sampling or Sampling()
         self.on_llm_failure = on_llm_failure
         self.batch_size = batch_size
@@ -88,6 +94,7 @@ class Purifier:
         self.top = 0
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
+        secret()  # likewise
 
     def _of_the_union(self, policy: FusionPolicy) -> FusionPolicy:
         """The policy on what either model finds likely: it then guarantees nothing."""
@@ -96,15 +103,18 @@ class Purifier:
 
     def _pick(self, walk: Pick) -> Pick:
         """The walk that was asked for, else what the LLM can do best. Raises ConfigError."""
-        served = getattr(self.llm, "capabilities", None)
+        served = self.llm.capabilities
         streams = served is not None and served.streams_rows
         if walk == "readahead" and not streams:
             raise ConfigError("walk 'readahead' needs an LLM whose server streams rows; leave it at 'auto'")
+        if walk == "speculative":
+            require_draftable(self.llm.engine)
         if walk != "auto":
             return walk
         if streams:
             return "readahead"
-        return "speculative" if served is None or served.scores_draft else "lockstep"
+        drafts = self.llm.engine != "untrusted" and (served is None or served.scores_draft)
+        return "speculative" if drafts else "lockstep"
 
     @classmethod
     def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:
@@ -165,7 +175,7 @@ class Purifier:
 
     def _much_smaller(self) -> bool:
         """Whether drafting surely pays: known without measuring, so that a seed means one answer."""
-        llm, slm = (getattr(source, "parameters", None) for source in (self.llm, self.slm))
+        llm, slm = self.llm.parameters, self.slm.parameters
         return bool(llm and slm and llm >= 8 * slm)
 
     def generate(
@@ -255,7 +265,7 @@ class Purifier:
         return chunks
 
 
-def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
+def in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
     """The policy with what it counts in tokens counted in symbols, of which a token has several."""
     counted: Callable[[float], FusionPolicy] | None = getattr(policy, "in_symbols", None)
     return counted(per_token) if counted and per_token > 1 else policy
@@ -263,7 +273,7 @@ def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
 
 def _require_whole(slm: LogitSource) -> None:
     """Refuse an SLM whose server shows the top of its rows only: there is nobody to complete them."""
-    capabilities = getattr(slm, "capabilities", None)
+    capabilities = slm.capabilities
     if capabilities is not None and capabilities.max_n < len(slm.vocabulary):
         raise ConfigError(
             f"the SLM's server shows the likeliest {capabilities.max_n} of {len(slm.vocabulary)} tokens; "

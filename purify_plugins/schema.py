@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from purify_plugins.errors import CertificateError
+from purify_plugins.errors import NoCertificateError
 
 Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -46,8 +46,10 @@ class Method(_Strict):
     walk: Literal["lockstep", "speculative", "readahead"]
     plugins: list[Actor]
     edits: list[str]
+    draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level
+    adversary: Literal["none", "weights", "engine"]
     reason: str
     meaning: str
     version: str
@@ -81,10 +83,10 @@ class CertificateBody(_Strict):
 
     @classmethod
     def check(cls, body: Any) -> Self:
-        """Raises CertificateError, naming the first thing that is wrong."""
+        """Raises NoCertificateError, naming the first thing that is wrong."""
         try:
             return cls.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CertificateError(f"the certificate is malformed at {where}: {first['msg']}") from error
+            raise NoCertificateError(f"the certificate is malformed at {where}: {first['msg']}") from error

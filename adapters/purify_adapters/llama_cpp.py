@@ -16,6 +16,8 @@ from purify_plugins.types import Capabilities
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.threat import Engine
+
 ABSENT = -1e30
 """Below this, llama.cpp means a probability of zero: it writes the most negative float."""
 
@@ -44,15 +46,16 @@ class LlamaCppSource(RemoteSource):
         retries: int = 2,
         connections: int = 100,
         tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> LlamaCppSource:
         """Reach a model behind llama.cpp's `llama-server` at `url`.
 
         `top_n` likeliest tokens are asked for, up to the whole vocabulary. `tokenizer`, `api_key`, `connect`,
-        `read`, `write`, `pool`, `retries`, `connections` and `tolerance` are those of `tgi`. Raises
+        `read`, `write`, `pool`, `retries`, `connections`, `tolerance` and `engine` are those of `tgi`. Raises
         ConfigError, ModelError, VocabularyError, SourceError.
         """
         wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance).probed(top_n)
+        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance, engine=engine).probed(top_n)
 
     async def probe(self, top_n: int | None) -> None:
         props = await self.wire.patiently(lambda: self.wire.get("/props"))

@@ -6,9 +6,10 @@ and the SHA-256 of all that under `digest`. Its totals are exact sums of its ste
 
 from purify_plugins.certificate.checking import read, verify
 from purify_plugins.certificate.citing import cited, citing
-from purify_plugins.certificate.claims import LIMITS, MEANING, mode_of, valid_guarantee
+from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.making import certify
-from purify_plugins.certificate.recomputing import recompute
+from purify_plugins.certificate.pinning import Pins, model_digest
+from purify_plugins.certificate.recomputing import recompute, recompute_both
 from purify_plugins.certificate.spelling import (
     COLUMNS,
     FORMAT,
@@ -29,18 +30,21 @@ __all__ = [
     "MEANING",
     "PLACES",
     "Certificate",
+    "Pins",
     "canonical",
     "certify",
     "cited",
     "citing",
+    "claimed",
     "digest",
     "fixed",
     "jsonable",
     "mode_of",
+    "model_digest",
     "options",
     "read",
     "recompute",
+    "recompute_both",
     "totals",
-    "valid_guarantee",
     "verify",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from purify_plugins.threat import Claim, Engine, Facts, claim, draws
 from purify_plugins.types import Bounded, FusionPolicy, Guarantee, Sampling, Token
 
 MEANING: Mapping[Guarantee, str] = {
@@ -35,24 +36,19 @@ def mode_of(sampling: Sampling, steps: Sequence[Token]) -> str:
     return "greedy" if sampling.greedy else "sampled"
 
 
-def valid_guarantee(
-    policy: FusionPolicy, mode: str, steps: Sequence[Token], edits: Sequence[str] = ()
-) -> tuple[Guarantee, str]:
-    """What holds of an answer of these steps, drawn in this mode, and why.
+def claimed(
+    policy: FusionPolicy,
+    sampling: Sampling,
+    walk: str,
+    engines: tuple[Engine, Engine],
+    steps: Sequence[Token],
+    edits: Sequence[str] = (),
+) -> Claim:
+    """What holds of an answer of these steps, against whom, and why.
 
-    `edits` are what plugins did to the steps on their way. Nothing is claimed that the steps do not show:
-    a policy must say of them that they keep its budget.
+    `engines` ran the LLM and the SLM, `edits` are what plugins did to the steps on their way. Nothing is
+    claimed that the steps do not show: a policy must say of them that they keep its budget.
     """
-    if mode == "greedy":
-        return "none", "greedy decoding takes the arg-max, which no budget bounds; see totals.surprisal"
-    if mode == "slm-only":
-        return "none", "every token is the benign model's own; the untrusted one had no part in it"
-    if policy.guarantee == "none":
-        return "none", "this policy bounds nothing in advance"
-    if edits:
-        return "none", f"a plugin {' and '.join(edits)}, so these are not the steps that were drawn"
-    if not isinstance(policy, Bounded):
-        return "none", "the policy has no `holds`, so nothing shows that the steps keep its budget"
-    if not policy.holds(steps):
-        return "none", "the recorded steps exceed the policy's budget"
-    return policy.guarantee, "every token was drawn from the fused row, and nothing was applied after it"
+    kept = policy.holds(steps) if isinstance(policy, Bounded) else None
+    mode, source = mode_of(sampling, steps), draws(sampling)
+    return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), kept))

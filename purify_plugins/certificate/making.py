@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificate.claims import LIMITS, MEANING, mode_of, valid_guarantee
+from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.spelling import (
     COLUMNS,
     FORMAT,
@@ -19,6 +19,7 @@ from purify_plugins.certificate.spelling import (
     tokens_of,
     totals,
 )
+from purify_plugins.threat import draws
 
 if TYPE_CHECKING:
     from purify_plugins.certificate.citing import Cited
@@ -54,7 +55,10 @@ def certify(
         "context": [{"id": name, "sha256": sha256} for name, sha256 in context],
         "models": {"llm": _model(drawn.llm, False), "slm": _model(drawn.slm, True)},
         "vocabulary": drawn.slm.vocabulary.fingerprint,
-        "method": {**_method(drawn, plugins, tokens_of(rows)), "plugins": [asdict(actor) for actor in actors]},
+        "method": {
+            **_method(drawn, plugins, tokens_of(rows)),
+            "plugins": [asdict(actor) for actor in actors],
+        },
         "columns": list(COLUMNS),
         "steps": rows,
         "totals": totals(rows),
@@ -64,25 +68,27 @@ def certify(
 
 
 def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
-    return {**source.identity(), "trusted": trusted}
+    return {**source.identity(), "engine": source.engine, "trusted": trusted}
 
 
 def _method(drawn: Drawn, plugins: Plugins, steps: Sequence[Token]) -> dict[str, Any]:
     from purify_plugins import __version__
 
-    mode = mode_of(drawn.sampling, steps)
-    guarantee, reason = valid_guarantee(drawn.policy, mode, steps, drawn.edits)
+    engines = drawn.llm.engine, drawn.slm.engine
+    claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits)
     return {
         "policy": plugins.name_of(drawn.policy),
         "parameters": drawn.parameters,
         "sampling": jsonable(drawn.sampling),
-        "mode": mode,
+        "mode": mode_of(drawn.sampling, steps),
         "walk": drawn.walk,
         "edits": list(drawn.edits),
+        "draws": draws(drawn.sampling),
         "claimed": drawn.policy.guarantee,
-        "guarantee": guarantee,
-        "reason": reason,
-        "meaning": MEANING[guarantee],
+        "guarantee": claim.guarantee,
+        "adversary": claim.adversary,
+        "reason": claim.reason,
+        "meaning": MEANING[claim.guarantee],
         "version": __version__,
     }
 

@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from purify_plugins.certificate import jsonable, options
 from purify_plugins.decode.dice import Dice
 from purify_plugins.decode.drawn import Limit
+from purify_plugins.decode.keyed import request
 from purify_plugins.decode.provenance import Provenance
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.decode.weights import near
@@ -35,7 +37,7 @@ class Batch:
         raw = bool(getattr(policy, "shift_invariant", False)) and not purifier.explain
         whole = hasattr(policy, "bind") or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
-        self.dice = Dice(sampling, len(pair.prompts), slm.device)
+        self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
         self.state = policy.start(pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
@@ -96,12 +98,26 @@ class Batch:
         return max(self.limits[row].tokens - len(self.answers[row]) for row in self.live)
 
 
+def _requests(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[bytes]:
+    """A digest of what each row asks for: what both models read, and all that shapes or fuses rows.
+
+    Where an answer ends is no part of it: a shorter answer is the beginning of the longer.
+    """
+    settings = {
+        "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
+        "policy": purifier.plugins.name_of(purifier.policy),
+        "options": options(purifier.policy, purifier.plugins),
+    }
+    # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
+    return [request(read, settings) for read in zip(*pair.readings, strict=True)]
+
+
 def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[Limit]:
     """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
     asked = Limit(round(sampling.max_tokens * purifier.vocabulary.per_token), "max_tokens")
     limits = [asked] * len(pair.prompts)
     for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
-        if session is not None and source.context_length is not None and not hasattr(session, "full"):
+        if session is not None and source.context_length is not None and session.full is None:
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]
             limits = [
                 limit if limit.tokens <= n else Limit(max(n, 1), "context")

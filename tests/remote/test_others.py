@@ -40,6 +40,12 @@ def source(server: tuple[Any, str]) -> Any:
     return kind.load(url, tokenizer=LLM, top_n=WHOLE)
 
 
+@pytest.fixture(scope="module")
+def trusted(source: Any) -> Any:
+    """The same server, vouched for: it may see drafts."""
+    return type(source).load(source.wire.url, tokenizer=LLM, top_n=WHOLE, engine="trusted")
+
+
 class TestConformance(ServedConformance):
     def _answer(self, rows: int, length: int) -> torch.Tensor:
         return 1 + super()._answer(rows, length) % (WHOLE - 1)  # after its end nothing is asked
@@ -54,9 +60,9 @@ def test_a_row_is_the_model_s_own(source: Any) -> None:
 
 
 @pytest.mark.parametrize("walk", ["auto", "speculative", "lockstep"])
-def test_greedy_answers_are_the_local_purifier_s(source: Any, walk: Any) -> None:
+def test_greedy_answers_are_the_local_purifier_s(trusted: Any, walk: Any) -> None:
     llm, slm = both()
-    remote, local = pair(source, slm, "geometric", walk=walk), pair(llm, slm, "geometric")
+    remote, local = pair(trusted, slm, "geometric", walk=walk), pair(llm, slm, "geometric")
     assert remote.generate(PROMPT, GREEDY)[0].tokens == local.generate(PROMPT, GREEDY)[0].tokens
 
 
@@ -89,10 +95,11 @@ def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None
         assert source.capabilities.scores_draft
 
 
-def test_each_says_what_it_can(source: Any) -> None:
+def test_each_says_what_it_can(source: Any, trusted: Any) -> None:
     can = source.capabilities
     assert (can.ids_in, can.ids_out, can.max_n) == (True, True, WHOLE)
-    assert pair(source, both()[1]).walk == ("readahead" if can.streams_rows else "speculative")
+    walks = [pair(each, both()[1]).walk for each in (source, trusted)]
+    assert walks == (["readahead"] * 2 if can.streams_rows else ["lockstep", "speculative"])
 
 
 def test_each_is_offered_by_name(server: tuple[Any, str], source: Any) -> None:
