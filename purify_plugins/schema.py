@@ -55,6 +55,24 @@ class Method(_Strict):
     version: str
 
 
+class Model(BaseModel):
+    """What a source says of itself, and what every certificate says of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    kind: str
+    engine: Literal["in-process", "trusted", "untrusted"]
+    trusted: bool
+    files: dict[str, Sha256] = {}
+    alphabet: dict[str, Any] = {}
+
+
+class Models(_Strict):
+    llm: Model
+    slm: Model
+
+
 class Totals(_Strict):
     tokens: int
     log_ratio: Number
@@ -72,7 +90,7 @@ class CertificateBody(_Strict):
     answer: AnswerFacts
     prompt: list[int]
     context: list[Cited]
-    models: dict[Literal["llm", "slm"], dict[str, Any]]
+    models: Models
     vocabulary: Sha256
     method: Method
     columns: list[str]

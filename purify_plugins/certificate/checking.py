@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.pinning import NOTHING, Pins
@@ -23,11 +23,12 @@ from purify_plugins.certificate.spelling import (
 )
 from purify_plugins.decode.drawn import DROPPED, RETUNED
 from purify_plugins.errors import AlteredError, BudgetError, ConfigError, ForgedError, NoCertificateError
-from purify_plugins.threat import Engine, draws
+from purify_plugins.threat import draws
 from purify_plugins.types import Bounded, Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
+    from purify_plugins.threat import Engine
     from purify_plugins.types import FusionPolicy
 
 FAMILY = FORMAT.partition("/")[0]
@@ -79,7 +80,7 @@ def verify(certificate: Certificate, plugins: Plugins, pins: Pins = NOTHING) -> 
         _check_words(body)
         _check_method(body, plugins)
         _check_end(body)
-        check_steps(body["steps"], _sampling(body))
+        check_steps(body["steps"], sampling_of(body))
     except (ConfigError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise ForgedError(f"the certificate describes nothing that can run: {error}") from error
     pins.check(certificate, plugins)
@@ -98,10 +99,10 @@ def _check_totals(body: Mapping[str, Any]) -> None:
 def _check_words(body: Mapping[str, Any]) -> None:
     """What stands in every certificate word for word, and what is there once."""
     _require(body["limits"] == list(LIMITS), "the limits are not those of every certificate")
-    models = body["models"]
-    sides = {side: models.get(side, {}).get("trusted") for side in ("llm", "slm")}
-    _require(sides == {"llm": False, "slm": True}, "of its models the SLM is trusted and the LLM is not")
-    ways = [models[side].get("alphabet", {}) for side in ("llm", "slm")]
+    models = [body["models"][side] for side in ("llm", "slm")]
+    trusted = [each["trusted"] for each in models]
+    _require(trusted == [False, True], "of its models the SLM is trusted and the LLM is not")
+    ways = [each.get("alphabet", {}) for each in models]
     shared = [(way.get("kind"), way.get("per_token")) for way in ways if way]
     _require(len(set(shared)) < 2, "the two models are said to be read in two alphabets")
     texts = [(each["id"], each["sha256"]) for each in body["context"]]
@@ -111,15 +112,17 @@ def _check_words(body: Mapping[str, Any]) -> None:
 
 
 def _engines(body: Mapping[str, Any]) -> tuple[Engine, Engine]:
-    """What ran the LLM and the SLM. Raises ValueError."""
-    llm, slm = (body["models"][side].get("engine") for side in ("llm", "slm"))
-    if not {llm, slm} <= set(get_args(Engine)):
-        raise ValueError(f"a model's engine is one of {', '.join(get_args(Engine))}")
+    """What ran the LLM and the SLM."""
+    llm, slm = (body["models"][side]["engine"] for side in ("llm", "slm"))
     return llm, slm
 
 
-def _sampling(body: Mapping[str, Any]) -> Sampling:
-    return Sampling(**parameters(body["method"]["sampling"]))
+def sampling_of(body: Mapping[str, Any]) -> Sampling:
+    """The settings that a certificate names. Raises ForgedError for any that nothing could run with."""
+    try:
+        return Sampling(**parameters(body["method"]["sampling"]))
+    except (ConfigError, TypeError) as error:
+        raise ForgedError(f"the certificate describes nothing that can run: {error}") from error
 
 
 def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
@@ -131,7 +134,7 @@ def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
 
 def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     method, steps = body["method"], tokens_of(body["steps"])
-    policy, sampling = policy_of(body, plugins), _sampling(body)
+    policy, sampling = policy_of(body, plugins), sampling_of(body)
     _require(options(policy, plugins) == method["parameters"], "the policy's options are not all there")
     _require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
@@ -158,7 +161,7 @@ def _check_edits(method: Mapping[str, Any]) -> None:
 
 def _check_end(body: Mapping[str, Any]) -> None:
     """Whether the answer can have ended where it did, for the reason it gives."""
-    answer, sampling, count = body["answer"], _sampling(body), len(body["steps"])
+    answer, sampling, count = body["answer"], sampling_of(body), len(body["steps"])
     reason, limit, by = answer["finish_reason"], answer["limit"], answer["limited_by"]
     most = round(sampling.max_tokens * body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0))
     _require((answer["bytes"] == 0) == (answer["sha256"] == NO_TEXT), "its digest is not of so many bytes")
@@ -166,7 +169,7 @@ def _check_end(body: Mapping[str, Any]) -> None:
     _require(
         limit == most if by == "max_tokens" else limit <= most, f"{by} does not limit it to {limit} tokens"
     )
-    _require(by != "context" or limit < most, "a model's context limits it no more than max_tokens")
+    _require(by == "max_tokens" or limit < most, f"{by} limits it no more than max_tokens")
     _require(1 <= count <= limit, f"it has {count} steps, and its limit is {limit}")
     _require(by != "plugin" or (reason == "length" and count == limit), "a plugin did not end it there")
     _require(reason != "length" or count == limit, f"it ended at {count} tokens, short of its limit {limit}")

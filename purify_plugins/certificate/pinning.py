@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate.spelling import canonical, options
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
     from purify_plugins.types import FusionPolicy
 
-Digests = str | Mapping[str, str]
-"""The SHA-256 of a model (`model_digest`, or of its one file of weights), or of each of its files by name."""
+Digests = str | Path | Mapping[str, str]
+"""A model's SHA-256 (`model_digest`, or its one file of weights'), its directory, or each file's by name."""
 
 
 def model_digest(files: Mapping[str, str]) -> str:
@@ -88,9 +89,20 @@ def _check_model(side: str, told: Mapping[str, Any], known: Digests) -> None:
         weights = [digest for name, digest in files.items() if name.endswith(".safetensors")]
         fine = known in (model_digest(files), *(weights if len(weights) == 1 else ()))
     else:
-        fine = dict(known) == dict(files)
+        fine = dict(_hashed(known, files) if isinstance(known, Path) else known) == dict(files)
     if not fine:
         raise MismatchError(f"{who}, has the digest {model_digest(files)}, which is not the one given")
+
+
+def _hashed(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of a directory's weights, and of its other files that are named; a path names none."""
+    weights = {file.name for file in folder.glob("*.safetensors")}
+    found = {}
+    for name in sorted(weights | {name for name in names if Path(name).name == name}):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as content:
+                found[name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return found
 
 
 def _check_field(body: Any, path: str, value: Any) -> None:

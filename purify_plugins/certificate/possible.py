@@ -73,7 +73,7 @@ def _spread(step: Token, near: float) -> str:
 
 
 def _divergent(step: Token, near: float) -> str:
-    """`kl` is the row's mean of log fused/slm: this token's share of it, and the others' at most `peak` each."""
+    """`kl` is the mean of log fused/slm: this token's share, and for the others at most `peak` each."""
     drawn, ratio = math.exp(min(step.fused, 0.0)), step.fused - step.slm
     others = max(1.0 - drawn, 0.0)
     if step.kl > drawn * ratio + (others + MASS) * max(step.peak, 0.0) + near:

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificate.checking import parameters, policy_of
+from purify_plugins.certificate.checking import policy_of, sampling_of
 from purify_plugins.certificate.spelling import Certificate, tokens_of
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
-from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
-    from purify_plugins.types import LogitSource, Vocabulary
+    from purify_plugins.types import LogitSource, Sampling, Vocabulary
 
 NOTES = ("name", "engine", "trusted")
 """What a certificate says of a model that its files do not: what the operator called and took it for."""
@@ -36,7 +35,7 @@ def recompute(
     body = certificate.body
     slm = as_recorded(slm, body["models"]["slm"])
     _same_model(body, "slm", slm)
-    sampling = Sampling(**parameters(body["method"]["sampling"]))
+    sampling = sampling_of(body)
     answer = [row[0] for row in body["steps"]]
     _check_ids(body, answer, slm.vocabulary)
     _check_text(body["answer"], answer, sampling, slm.vocabulary)
@@ -66,7 +65,7 @@ def recompute_both(
     if any("alphabet" in body["models"][side] for side in ("llm", "slm")):
         raise CertificateError("two tokenizers met in this answer; its LLM's figures are not recomputed")
     _same_model(body, "llm", llm)
-    sampling = Sampling(**parameters(body["method"]["sampling"]))
+    sampling = sampling_of(body)
     purifier = Purifier(llm, slm, policy_of(body, plugins), walk="lockstep", plugins=plugins)
     answer = [row[0] for row in body["steps"]]
     [steps] = replay(purifier, [tuple(body["prompt"])], [answer], sampling)
@@ -127,7 +126,8 @@ def _check_ids(body: Mapping[str, Any], answer: Sequence[int], vocabulary: Vocab
 def _check_prompt(body: Mapping[str, Any], prompt: str, slm: LogitSource) -> None:
     from purify_plugins.bridge.source import own_tokens
 
-    if tuple(body["prompt"]) != own_tokens(slm, prompt):
+    ways = {prompt, prompt.removesuffix("\n")} - {""}  # a file's last line break is its editor's
+    if tuple(body["prompt"]) not in {own_tokens(slm, each) for each in ways}:
         raise MismatchError("the certificate is not for this prompt, as the SLM reads it")
 
 
