@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from starlette.applications import Starlette
 
 from purify_adapters.llama_cpp import LlamaCppSource
 from purify_adapters.openai_compatible import VLLMSource
 from purify_adapters.remote.wire import Wire
-from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
+from purify_plugins import ConfigError, Sampling, SourceError, UnknownNameError, VocabularyError, testbed
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM
 from tests.fake_tgi import fake_tgi, serving
 from tests.remote.conformance import ServedConformance
 from tests.remote.fake_servers import FakeLlama, FakeVLLM
 from tests.remote.toy_server import Script, ToyReader
-from tests.toys import BYTES, both, pair
+from tests.toys import BYTES, both, few, pair
 
 KINDS = {"vllm": (FakeVLLM, VLLMSource), "llama_cpp": (FakeLlama, LlamaCppSource)}
 WHOLE = 2048
@@ -95,6 +97,52 @@ def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None
         assert source.capabilities.scores_draft
 
 
+def test_a_prompt_s_scores_cost_one_request_more(source: Any) -> None:
+    """The default policy looks back over 32 tokens, which were as many requests before the first token."""
+    before = source.wire.counts.requests
+    session, _ = source.open([PROMPT], 32)
+    session.close()
+    assert len(session.prompts[0].logprobs) == 32
+    assert source.wire.counts.requests <= before + 2
+
+
+def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> None:
+    """They waited in the server, timed out there, and the server was thought to be down."""
+    fake = FakeLlama(both()[0])
+    fake.seconds = 0.3
+    with serving(fake.app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=8, read=1.0)
+        purifier = pair(source, both()[1], "geometric")
+        with ThreadPoolExecutor(24) as pool:
+            found = list(pool.map(lambda _: purifier.generate(PROMPT, few(2)), range(24)))
+    assert len(found) == 24
+    assert fake.most_at_once <= 4
+    assert not source.wire.breaker.open
+
+
+def test_rows_too_long_for_one_answer_are_asked_for_in_several(monkeypatch: Any) -> None:
+    """Rows of a whole real vocabulary are megabytes each: all at once went over the cap of an answer."""
+    monkeypatch.setattr("purify_adapters.remote.wire.ANSWER", 4 * 256 * WHOLE)
+    fake = FakeLlama(both()[0])
+    with serving(fake.app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=WHOLE)
+        session, _ = source.open([PROMPT], 9)
+        session.close()
+    assert len(session.prompts[0].logprobs) == 9
+    prompts = [body["prompt"] for path, body in fake.requests if path == "/completion"]
+    assert [len(each) for each in prompts] == [1, 4, 4, 1]
+
+
+def test_a_failure_is_a_line_in_the_log(caplog: Any) -> None:
+    with serving(FakeLlama(both()[0]).app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=8, retries=0)
+    with pytest.raises(SourceError):
+        source.open([PROMPT])
+    [line] = [record.getMessage() for record in caplog.records if record.name == "purify.remote"]
+    assert line.startswith("POST /completion failed after ")
+    assert "Unavailable" in line
+
+
 def test_each_says_what_it_can(source: Any, trusted: Any) -> None:
     can = source.capabilities
     assert (can.ids_in, can.ids_out, can.max_n) == (True, True, WHOLE)
@@ -105,6 +153,21 @@ def test_each_says_what_it_can(source: Any, trusted: Any) -> None:
 def test_each_is_offered_by_name(server: tuple[Any, str], source: Any) -> None:
     made = load_plugins().source({"source": source.kind, "url": server[1], "tokenizer": str(LLM), "top_n": 5})
     assert (made.kind, made.top_n, made.context_length) == (source.kind, 5, 512)
+
+
+def test_a_server_says_itself_what_kind_it_is(server: tuple[Any, str], source: Any) -> None:
+    """`--upstream` was TGI's alone; a url that ends in /v1 is OpenAI's way of writing the same."""
+    asked = {"source": "server", "url": f"{server[1]}/v1", "tokenizer": str(LLM), "top_n": 5}
+    made = load_plugins().source(asked)
+    assert (type(made), made.top_n) == (type(source), 5)
+    with fake_tgi(both()[0]) as tgi:
+        assert load_plugins().source({**asked, "url": tgi.url}).kind == "tgi"
+    with pytest.raises(UnknownNameError, match="unknown source 'vllm' option 'aheads'"):
+        load_plugins().source({**asked, "kind": "vllm", "aheads": 3})
+    with pytest.raises(UnknownNameError, match="did you mean 'vllm'"):
+        load_plugins().source({**asked, "kind": "vlm"})
+    with serving(Starlette()) as url, pytest.raises(ConfigError, match="is none of llama_cpp, tgi, vllm"):
+        load_plugins().source({**asked, "url": url})
 
 
 def test_vllm_s_operator_is_told_what_to_set() -> None:

@@ -112,19 +112,22 @@ class RemoteSource(LogitSource):
         """The server's own draft after a place, greedy, with a row for each token. Raises SourceError."""
         raise NotImplementedError
 
-    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
-        """The rows after the first so many tokens of the answer: as many questions at once."""
-        return list(await asyncio.gather(*(self._asked(place, length) for length in lengths)))
+    async def several(self, places: Sequence[Place]) -> list[Drafted]:
+        """The row after each place: as many questions at once, where one request cannot hold them all."""
+        return list(await asyncio.gather(*map(self.row, places)))
 
-    async def _asked(self, place: Place, length: int) -> Tensor:
-        place = place._replace(answer=place.answer[:length])
-        return nothing(len(self.vocabulary)) if self.blind(place) else (await self.row(place)).row
+    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+        """The rows after the first so many tokens of the answer."""
+        places = [place._replace(answer=place.answer[:length]) for length in lengths]
+        found = iter(await self.several([each for each in places if not self.blind(each)]))
+        size = len(self.vocabulary)
+        return [nothing(size) if self.blind(each) else next(found).row for each in places]
 
     async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
         """Log-probabilities (nats) of the prompt's last `scored` tokens; fewer where the server has none."""
         first = max(1, len(place.prompt) - scored)
         prefixes = [place._replace(prompt=place.prompt[:at]) for at in range(first, len(place.prompt))]
-        drafts = await asyncio.gather(*map(self.row, prefixes))
+        drafts = await self.several(prefixes)
         found = [float(each.row[token]) for each, token in zip(drafts, place.prompt[first:], strict=True)]
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
         return tuple(found[unseen[-1] + 1 if unseen else 0 :])
