@@ -75,11 +75,15 @@ def _spread(step: Token, near: float) -> str:
 def _divergent(step: Token, near: float) -> str:
     """`kl` is the mean of log fused/slm: this token's share, and for the others at most `peak` each."""
     drawn, ratio = math.exp(min(step.fused, 0.0)), step.fused - step.slm
-    others = max(1.0 - drawn, 0.0)
-    if step.kl > drawn * ratio + (others + MASS) * max(step.peak, 0.0) + near:
+    others, peak = max(1.0 - drawn, 0.0), max(step.peak, 0.0)
+    mass = min(MASS + SHARE * peak, 1.0)  # large log-weights are known to few places, and so is e to them
+    near += mass * peak
+    if step.kl > drawn * ratio + others * peak + near:
         return "`kl` is more than this token and `peak` allow"
-    theirs = math.log(max(others - MASS, 1e-300) / (max(1.0 - math.exp(min(step.slm, 0.0)), 0.0) + MASS))
-    if others > MASS and step.peak < theirs - near:
+    if others <= mass:
+        return "`kl` is less than this token alone makes it" if step.kl < drawn * ratio - near else ""
+    gained = math.log((others - mass) / (max(1.0 - math.exp(min(step.slm, 0.0)), 0.0) + mass))
+    if step.peak < gained - near:
         return "`peak` is less than the other tokens must have gained"
-    least = drawn * ratio + (others * theirs if others > MASS else 0.0)
+    least = drawn * ratio + others * gained
     return "`kl` is less than this token alone makes it" if step.kl < least - near else ""
