@@ -282,6 +282,8 @@ def answering() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.alone  # the signal has to come before the answer has ended
 def test_ctrl_c_ends_an_answer_with_nothing_half_written(
     answering: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -369,7 +371,12 @@ def test_a_check_says_what_would_run(tmp_path: Path) -> None:
     assert facts["vocabulary"] == {"tokens": 2048, "matched": "identical"}
     assert facts["policy"]["name"] == "anchored"
     assert facts["guarantee"] == "mean"
-    assert "anchored" in purify("check").stdout
+    assert facts["KV cache"] == {"llm": "on", "slm": "on"}
+    assert facts["drafts"].startswith("on: the SLM drafts")
+    assert facts["attention"] == {"llm": "sdpa", "slm": "sdpa"}
+    told = purify("check").stdout
+    assert "anchored" in told
+    assert "KV cache" in told
 
 
 @pytest.fixture

@@ -48,6 +48,11 @@ class Later:
         return getattr(getattr(module, self.kind) if self.kind else module, self.name)  # type: ignore[no-any-return]  # what is named is one
 
     @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What type hints are read from."""
+        return self.factory
+
+    @property
     def __signature__(self) -> Signature:
         return signature(self.factory)
 

@@ -121,6 +121,7 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
     from purify_plugins.certificate import jsonable, options
+    from purify_plugins.cli.states import states
 
     return {
         "llm": _model(writer.llm.identity()),
@@ -130,6 +131,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
         "guarantee": writer.policy.guarantee,
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
+        **states(writer),
         "plugins": sorted(name for name, _ in writer.plugins.list_name_plugin()),
     }
 

@@ -57,7 +57,10 @@ def _unheard(number: signal.Signals) -> Iterator[None]:
 
 
 def _prepare(known: bytes) -> None:
-    """One thread a process, and the parent's secret; Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed."""
+    """One thread a process, and its parent's secret.
+
+    Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed.
+    """
     import torch
 
     from purify_plugins.cli.options import hush
