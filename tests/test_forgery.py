@@ -44,7 +44,7 @@ def issued(policy: str = "balanced", **options: Any) -> Completion:
     from purify_plugins.certificate import citing
 
     with citing({"page 7": "Once upon a time"}):
-        [answer] = real(policy, plugins=PLUGINS).generate("Once upon a time", few(**{"length": 6, **options}))
+        [answer] = real(policy, plugins=PLUGINS).generate("Once upon a time", few(**{"length": 8, **options}))
     return answer
 
 
