@@ -74,7 +74,7 @@ def verify(certificate: Certificate, plugins: Plugins, pins: Pins = NOTHING) -> 
     they are said to keep, MismatchError where it is not about what is pinned. docs/certificates.md says of
     every field what covers it.
     """
-    body = certificate.body
+    body = read(certificate.text).body
     try:
         _check_totals(body)
         _check_words(body)

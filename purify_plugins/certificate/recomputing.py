@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificate.checking import policy_of, sampling_of
+from purify_plugins.certificate.checking import policy_of, read, sampling_of
 from purify_plugins.certificate.spelling import Certificate, tokens_of
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
 
@@ -32,7 +32,7 @@ def recompute(
     from purify_plugins.bridge.source import as_recorded
     from purify_plugins.decode.replay import score
 
-    body = certificate.body
+    body = read(certificate.text).body
     slm = as_recorded(slm, body["models"]["slm"])
     _same_model(body, "slm", slm)
     sampling = sampling_of(body)
@@ -60,7 +60,7 @@ def recompute_both(
     from purify_plugins.decode.replay import replay
     from purify_plugins.purifier import Purifier
 
-    body = certificate.body
+    body = read(certificate.text).body
     recompute(certificate, slm, tolerance)
     if any("alphabet" in body["models"][side] for side in ("llm", "slm")):
         raise CertificateError("two tokenizers met in this answer; its LLM's figures are not recomputed")
