@@ -185,12 +185,13 @@ def hook_sections() -> str:
 
 
 def hook_section(name: str) -> str:
-    """One hook: its signature, its sentence and its example."""
+    """One hook: its signature, what its docstring says and its example."""
     hook = hooks()[name]
     signature = f"{name}{inspect.signature(hook)}".replace("'", "")
     first = " The first answer counts." if hook.purify_spec["firstresult"] else ""  # type: ignore[attr-defined]  # pluggy's mark
+    said, *more = [" ".join(each.split()) for each in paragraphs(hook)]
     return together(
-        f"## {name}", fence("text", signature), sentence(hook) + first, fence("python", example(hook))
+        f"## {name}", fence("text", signature), said + first, *more, fence("python", example(hook))
     )
 
 

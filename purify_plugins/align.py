@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from purify_plugins.errors import PromptError
-from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
-from purify_plugins.wrapping import Wrapping
+from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.wrapping import SessionWrapper, Translated
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +119,7 @@ class Tables(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Remapped(Wrapping):
+class Remapped(Translated):
     """A source in another vocabulary: a source itself.
 
     `columns[i]` is the source's own id of shared token `i`; -1: it has none and gives it no mass.
@@ -132,19 +132,19 @@ class Remapped(Wrapping):
     columns: tuple[int, ...]
     ends: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
-    def identity(self) -> Mapping[str, Any]:
-        return self.source.identity()
-
-    @property
-    def capabilities(self) -> Capabilities | None:
-        """What the model's server can do, where it has one."""
-        return getattr(self.source, "capabilities", None)
-
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
         """Read the prompts, token ids being shared ones; the first token's logits, (rows, V)."""
         session, logits = self.source.open([self._translate(prompt) for prompt in prompts], scored)
         wrapped = RemappedSession(session, self)
         return wrapped, wrapped.gather(logits)
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt in shared ids; -2 - i for an own token i that the models do not share."""
+        return self.told(self.source.encode(self._translate(prompt)))
+
+    def told(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Own ids in shared ones; -2 - i for an own id i that the models do not share."""
+        return tuple(self.shared.get(token, -2 - token) for token in tokens)
 
     def _translate(self, prompt: Prompt) -> Prompt:
         """A prompt of shared ids in the source's own; text and chats as they are."""
@@ -181,28 +181,36 @@ class Remapped(Wrapping):
         )
 
 
-class RemappedSession:
+class RemappedSession(SessionWrapper):
     """An open batch whose ids and rows are translated."""
 
     def __init__(self, session: Session, source: Remapped) -> None:
-        self._session = session
+        self.session = session
         self._source = source
         self._read = self._gathered = source.tables  # where the tokens are, and where the logits are
 
     @property
     def prompts(self) -> Sequence[ScoredPrompt]:
-        """Each row's prompt in shared ids; -1 for a token that the models do not share."""
-        shared = self._source.shared
-        return [
-            prompt._replace(tokens=tuple(shared.get(token, -1) for token in prompt.tokens))
-            for prompt in self._session.prompts
-        ]
+        """Each row's prompt in shared ids; -2 - i for an own token i that the models do not share."""
+        told = self._source.told
+        return [prompt._replace(tokens=told(prompt.tokens)) for prompt in self.session.prompts]
 
     def extend(self, tokens: Tensor) -> Tensor:
         """Append (rows, n) shared ids; (rows, n, V) logits of the token after each."""
+        return self.gather(self.session.extend(self._own(tokens)))
+
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        return self.gather(self.session.branch(self._own(tokens), seen))
+
+    def each(self, tokens: Tensor) -> Iterator[Tensor] | None:
+        rows = self.session.each(self._own(tokens))
+        return None if rows is None else map(self.gather, rows)
+
+    def _own(self, tokens: Tensor) -> Tensor:
+        """The source's own id of each shared one."""
         if tokens.device != self._read.fed.device:
             self._read = self._read.to(tokens.device)
-        return self.gather(self._session.extend(self._read.fed[tokens]))
+        return self._read.fed[tokens]
 
     def gather(self, logits: Tensor) -> Tensor:
         """(..., own tokens) logits -> (..., V): each mass at its shared token."""
@@ -216,28 +224,9 @@ class RemappedSession:
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
         """The server's draft in shared ids, up to a token that the models do not share."""
-        drafts: list[list[int]] = self._session.read_ahead(limit, live)  # type: ignore[attr-defined]  # asked for by who knows that it streams
-        shared = [[self._source.shared.get(token, -1) for token in draft] for draft in drafts]
-        length = min(draft.index(-1) if -1 in draft else len(draft) for draft in shared)
+        shared = [[*self._source.told(draft)] for draft in self.session.read_ahead(limit, live)]
+        length = min(next((at for at, token in enumerate(each) if token < 0), len(each)) for each in shared)
         return [draft[:length] for draft in shared]
-
-    @property
-    def keep(self) -> Any:
-        """The session's own, if it has one."""
-        return self._session.keep  # type: ignore[attr-defined]  # then this has none either
-
-    def rewind(self, lengths: Tensor) -> None:
-        self._session.rewind(lengths)
-
-    def close(self) -> None:
-        self._session.close()
-
-    def __enter__(self) -> Self:
-        self._session.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._session.__exit__(*exc)
 
 
 def _with_rest(rows: Tensor, rest: Tensor) -> Tensor:

@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from purify_plugins.certificate import certify
+from purify_plugins.certificate.citing import Cited
 from purify_plugins.decode.text import Writer
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.provenance import Reader
+    from purify_plugins.plugins import Actor
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import FinishReason, Sampling, Step, Token
 
-Cited = tuple[tuple[str, str], ...]
-"""The id and SHA-256 of every text that was put into a prompt."""
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: how its answers are drawn, what its prompts quote, and which plugins have a part in it.
+
+    With `held` the last text of each answer is kept back until it is complete: somebody is to see it first.
+    """
+
+    sampling: Sampling
+    context: Cited = ()
+    actors: tuple[Actor, ...] = ()
+    held: bool = False
 
 
 class Answer:
     """Collects one row's tokens; what it has released is exactly what it has recorded."""
 
-    def __init__(self, purifier: Purifier, sampling: Sampling, row: int, context: Cited = ()) -> None:
-        self.purifier, self.sampling, self.row, self.context = purifier, sampling, row, context
+    def __init__(self, purifier: Purifier, asked: Asked, row: int, reader: Reader) -> None:
+        self.purifier, self.asked, self.row, self.reader = purifier, asked, row, reader
         self.steps: list[Token] = []
         self.reason: FinishReason = "length"
         self.finished = False
-        self._writer = Writer(sampling.stop)
+        self._writer = Writer(asked.sampling.stop)
         self._text: list[str] = []
-        self._prompt: tuple[int, ...] = ()
+        self._held: list[Chunk] = []
 
-    def take(self, step: Step) -> Chunk | None:
-        """This row's part of a step, as far as its text is certain; None when it has none."""
+    def take(self, step: Step) -> list[Chunk]:
+        """This row's part of a step, as far as its text is certain and may go out."""
         token = step.tokens[self.row]
         if self.finished or token is None:
-            return None
-        self._prompt = step.prompts[self.row]
+            return []
         self.steps.append(token)
         text = self._write(self._writer.write(self.purifier.vocabulary.tokens[token.id]))
-        if self._writer.stopped:
+        if self._writer.stopped or self._names_an_end(token):
             self._end("stop")
         elif token.id in self.purifier.vocabulary.eos:
             self._end("eos")
-        return Chunk(text, (token,))
+        return self._release(Chunk(text, (token,)))
+
+    def _names_an_end(self, token: Token) -> bool:
+        """Whether a control token was drawn whose name is a stop string: in the text it is not spelled."""
+        name = self.purifier.vocabulary.control.get(token.id)
+        stops = self.asked.sampling.stop
+        return name is not None and any(name == stop.strip() for stop in stops)
+
+    def _release(self, chunk: Chunk) -> list[Chunk]:
+        """The chunk; where the last text is held back, those before the last one that has any."""
+        if not self.asked.held:
+            return [chunk]
+        if not chunk.text:
+            self._held.append(chunk)
+            return []
+        free, self._held = self._held, [chunk]
+        return free
 
     def _end(self, reason: FinishReason) -> None:
         self.finished, self.reason = True, reason
@@ -49,14 +78,14 @@ class Answer:
         self._text.append(text)
         return text
 
-    def finish(self) -> Chunk:
-        """The held-back rest of the text, and the completion."""
-        self.finished = True
+    def finish(self) -> list[Chunk]:
+        """What was held back; the last chunk has the held-back rest of the text, and the completion."""
         rest = self._write(self._writer.close())
         if self._writer.stopped:
-            self.reason = "stop"
+            self._end("stop")
+        drawn = self.reader.drawn(self.row, len(self.steps), self.finished, self.asked.sampling.stop)
         text, tokens = "".join(self._text), tuple(token.id for token in self.steps)
-        certificate = certify(
-            self.purifier, self.sampling, self._prompt, self.steps, text, self.reason, self.context
-        )
-        return Chunk(rest, (), Completion(text, tokens, self.reason, tuple(self.steps), certificate))
+        asked, plugins = self.asked, self.purifier.plugins
+        certificate = certify(drawn, plugins, self.steps, text, self.reason, asked.context, asked.actors)
+        whole = Completion(text, tokens, self.reason, tuple(self.steps), certificate)
+        return [*self._held, Chunk(rest, (), whole)]

@@ -35,6 +35,9 @@ def purify_policies() -> Mapping[str, Callable[..., FusionPolicy]]:  # type: ign
 def purify_sources() -> Mapping[str, Callable[..., LogitSource]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer ways to reach a model: a name and what opens it; its arguments are the configuration keys.
 
+    What it opens is a `LogitSource`: a base class whose optional members have defaults. An object of another
+    class that has its four required members works too.
+
     >>> @hookimpl
     ... def purify_sources():
     ...     return {"toy": lambda seed=0: ToySource(byte_vocabulary(), seed)}
@@ -83,7 +86,11 @@ def purify_suites() -> Mapping[str, Callable[..., Suite]]:  # type: ignore[empty
 
 @hookspec(firstresult=True)
 def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:  # type: ignore[empty-body]  # pluggy never calls a specification
-    """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another.
+    """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
+
+    Only steps that a decoder of `purify_plugins.decode` drew for this very purifier make an answer, as they
+    were drawn and in their order; any other ends the request with a PluginError, before its text is released.
+    Steps may be left out: the certificate then says so, and claims nothing.
 
     >>> def timed(steps, rows):
     ...     start = perf_counter()
@@ -109,7 +116,11 @@ def purify_request(purifier: Purifier, prompts: Sequence[Prompt], sampling: Samp
 
 @hookspec
 def purify_completed(purifier: Purifier, completion: Completion) -> None:
-    """See a finished answer with its certificate, before its reader does.
+    """See a finished answer with its certificate, before its reader has all of it.
+
+    Raise RefusedError to withhold it. `generate` then returns nothing; the reader of a stream has the text up
+    to the last piece by then, and gets neither that piece nor the completion. What is written on the
+    completion changes nothing: it is a copy.
 
     >>> @hookimpl
     ... def purify_completed(completion):

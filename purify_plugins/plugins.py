@@ -17,11 +17,14 @@ from typing import Any
 import pluggy
 
 from purify_plugins import hookspecs
+from purify_plugins.adapting import adapted
 from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
+from purify_plugins.protocols import BareSource
 from purify_plugins.types import FusionPolicy, LogitSource
 
 GROUP = "purify"
 DISTRIBUTION = "purify-plugins"
+WALK = "walk"
 OFFERS = {
     "purify_policies": "policy",
     "purify_sources": "source",
@@ -43,13 +46,23 @@ class Found:
     hooks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Actor:
+    """A plugin that is not ours and had a part in an answer; no distribution: somebody's own object."""
+
+    name: str
+    distribution: str
+    version: str
+
+
 class Plugins(pluggy.PluginManager):
     """The plugins in use and what they offer."""
 
     def __init__(self) -> None:
         super().__init__(GROUP)
         self.add_hookspecs(hookspecs)
-        self.register(_Walk(), name="walk")
+        self.register(_Walk(), name=WALK)
+        self.entries: dict[str, EntryPoint] = {}
 
     def offers(self, hook: str) -> dict[str, Callable[..., Any]]:
         """Everything offered through an offering hook, by name.
@@ -90,12 +103,12 @@ class Plugins(pluggy.PluginManager):
         check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
         return offers[name]
 
-    def source(self, model: Any) -> Any:
+    def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping."""
-        if isinstance(model, LogitSource):
-            return model
+        if isinstance(model, LogitSource | BareSource):
+            return adapted(model)
         keys = dict(model) if isinstance(model, Mapping) else {"model": model}
-        return self.make("purify_sources", str(keys.pop("source", "local")), keys)
+        return adapted(self.make("purify_sources", str(keys.pop("source", "local")), keys))
 
     def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> Any:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.
@@ -113,6 +126,29 @@ class Plugins(pluggy.PluginManager):
         if "policy" in given:
             given["policy"] = self.policy(given["policy"])
         return self.make("purify_policies", policy, given)
+
+    def actors(self, policy: Any) -> tuple[Actor, ...]:
+        """The plugins that see a request, its decode or its completion, or that offer the policy."""
+        hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
+        acting = [each for hook in hooks for each in hook.get_hookimpls()]
+        offering = [
+            each
+            for each in self.hook.purify_policies.get_hookimpls()
+            if type(policy) in _ask(each, "purify_policies").values()
+        ]
+        found = {each.plugin_name: each.plugin for each in (*acting, *offering)}
+        theirs = (self._actor(name, plugin) for name, plugin in found.items() if not self._ours(name))
+        return tuple(sorted(theirs, key=lambda actor: actor.name))
+
+    def _ours(self, name: str) -> bool:
+        return name == WALK or (name in self.entries and _bundled(self.entries[name]))
+
+    def _actor(self, name: str, plugin: object) -> Actor:
+        if (entry := self.entries.get(name)) is not None:
+            return Actor(name, _distribution(entry), entry.dist.version if entry.dist else "")
+        if name == str(id(plugin)):  # pluggy's name for an object without one
+            name = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
+        return Actor(name, "", "")
 
     def name_of(self, policy: Any) -> str:
         """The name a policy is offered under; its class's when nobody offers it."""
@@ -186,6 +222,7 @@ def _register(plugins: Plugins, entry: EntryPoint) -> None:
         raise PluginError(f"two distributions install a plugin named {entry.name!r}; uninstall one")
     try:
         plugins.register(entry.load(), name=entry.name)
+        plugins.entries[entry.name] = entry
         plugins.check_pending()
     except PurifyError:
         raise

@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
+from purify_plugins.adapting import adapted
 from purify_plugins.align import align
-from purify_plugins.answer import Answer, Cited
-from purify_plugins.certificate import cited, options
+from purify_plugins.answer import Answer, Asked
+from purify_plugins.certificate import Certificate, cited, options
+from purify_plugins.decode.keyed import secret
+from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import ConfigError, PluginError, PromptError
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.threat import require_draftable
 from purify_plugins.types import Chat, Chunk, Completion, Sampling
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
     from purify_plugins.decode.pace import Pace
     from purify_plugins.eval.likelihood import Likelihood
+    from purify_plugins.protocols import BareSource
     from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
@@ -35,18 +40,20 @@ class Purifier:
     `on_llm_failure` says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM
     alone and says so in the certificate; no setting goes on with the LLM alone. `batch_size` bounds
     how many prompts of one call are decoded together. `walk` "lockstep" asks both models for every
-    token; "speculative" (the SLM drafts) and "readahead" (a server drafts) write by the same law, and
-    faster; "auto" takes what the LLM can do. `explain` records the LLM's own log-probability of each
-    token under every policy. `alignment` says which alphabet two tokenizers meet in ("auto" chooses),
-    `fidelity` how closely a model in smaller symbols than its own is followed. `given_policy` and
-    `given_walk` are as they were given; `policy` and `walk` suit this pair, and need not suit another.
+    token; "speculative" (the SLM drafts, and the LLM sees the draft: not for an untrusted engine) and
+    "readahead" (a server drafts) write by the same law, and faster; "auto" takes what the LLM can do.
+    `explain` records the LLM's own log-probability of each token under every policy. `alignment` says
+    which alphabet two tokenizers meet in ("auto" chooses), `fidelity` how closely a model in smaller
+    symbols than its own is followed. `given_policy` and `given_walk` are as they were given; `policy` and
+    `walk` suit this pair, and need not suit another. `llm`, `slm` and `policy` cannot be set: what an
+    answer claims is about these three.
     Raises VocabularyError, ConfigError.
     """
 
     def __init__(
         self,
-        llm: LogitSource,
-        slm: LogitSource,
+        llm: LogitSource | BareSource,
+        slm: LogitSource | BareSource,
         policy: FusionPolicy,
         *,
         sampling: Sampling | None = None,
@@ -69,15 +76,16 @@ class Purifier:
             raise ConfigError(f"alignment must be {known}, not {alignment!r}")
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
+        llm, slm = adapted(llm), adapted(slm)
         _require_whole(slm)
-        self.llm, self.slm = align(llm, slm, alignment, fidelity)
+        self._llm, self._slm = align(llm, slm, alignment, fidelity)
         self.alignment, self.fidelity = alignment, fidelity
         self.given_policy, self.given_walk = policy, walk
         self.plugins = plugins or load_plugins()
         if alignment == "top_k_union":
             policy = self._of_the_union(policy)
         policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
-        self.policy = _in_symbols(policy, self.vocabulary.per_token)
+        self._policy = _in_symbols(policy, self.vocabulary.per_token)
         self.sampling = sampling or Sampling()
         self.on_llm_failure = on_llm_failure
         self.batch_size = batch_size
@@ -86,6 +94,7 @@ class Purifier:
         self.top = 0
         self._paces: dict[tuple[bool, int], Pace] = {}
         options(self.policy, self.plugins)  # refused now rather than after the first answer
+        secret()  # likewise
 
     def _of_the_union(self, policy: FusionPolicy) -> FusionPolicy:
         """The policy on what either model finds likely: it then guarantees nothing."""
@@ -94,15 +103,18 @@ class Purifier:
 
     def _pick(self, walk: Pick) -> Pick:
         """The walk that was asked for, else what the LLM can do best. Raises ConfigError."""
-        served = getattr(self.llm, "capabilities", None)
+        served = self.llm.capabilities
         streams = served is not None and served.streams_rows
         if walk == "readahead" and not streams:
             raise ConfigError("walk 'readahead' needs an LLM whose server streams rows; leave it at 'auto'")
+        if walk == "speculative":
+            require_draftable(self.llm.engine)
         if walk != "auto":
             return walk
         if streams:
             return "readahead"
-        return "speculative" if served is None or served.scores_draft else "lockstep"
+        drafts = self.llm.engine != "untrusted" and (served is None or served.scores_draft)
+        return "speculative" if drafts else "lockstep"
 
     @classmethod
     def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:
@@ -130,6 +142,24 @@ class Purifier:
         shown.top = top
         return shown
 
+    def through(self, llm: LogitSource, slm: LogitSource) -> Self:
+        """The same purifier, which reaches its two models through these sources."""
+        found = copy(self)
+        found._llm, found._slm = llm, slm
+        return found
+
+    @property
+    def llm(self) -> LogitSource:
+        return self._llm
+
+    @property
+    def slm(self) -> LogitSource:
+        return self._slm
+
+    @property
+    def policy(self) -> FusionPolicy:
+        return self._policy
+
     @property
     def vocabulary(self) -> Vocabulary:
         return self.slm.vocabulary
@@ -145,7 +175,7 @@ class Purifier:
 
     def _much_smaller(self) -> bool:
         """Whether drafting surely pays: known without measuring, so that a seed means one answer."""
-        llm, slm = (getattr(source, "parameters", None) for source in (self.llm, self.slm))
+        llm, slm = self.llm.parameters, self.slm.parameters
         return bool(llm and slm and llm >= 8 * slm)
 
     def generate(
@@ -157,6 +187,7 @@ class Purifier:
     def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Generator[Chunk, None, None]:
         """The answer in pieces, each as soon as it is certain; the last one carries the completion.
 
+        Where a plugin has `purify_completed`, the last text comes when that has run, with the completion.
         Closing the generator frees both models' sessions at once. A failure raises: an answer that
         ends without a completion is not a whole answer.
         """
@@ -194,42 +225,44 @@ class Purifier:
 
     def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None) -> Generator[Chunk, None, None]:
         """Every row's chunks as they come; what `citing` names is noted now, whenever they are read."""
-        return self._answer(prompts, sampling or self.sampling, cited())
+        held = bool(self.plugins.hook.purify_completed.get_hookimpls())
+        asked = replace(sampling or self.sampling)  # a copy: a hook can write even to a frozen dataclass
+        return self._answer(prompts, Asked(asked, cited(), self.plugins.actors(self.policy), held))
 
-    def _answer(
-        self, prompts: Sequence[Prompt], sampling: Sampling, context: Cited
-    ) -> Generator[Chunk, None, None]:
+    def _answer(self, prompts: Sequence[Prompt], asked: Asked) -> Generator[Chunk, None, None]:
         """Batch after batch; completions come in the order of the prompts."""
         _refuse_empty(prompts)
-        self.plugins.hook.purify_request(purifier=self, prompts=prompts, sampling=sampling)
+        self.plugins.hook.purify_request(purifier=self, prompts=prompts, sampling=asked.sampling)
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]
-            yield from self._batch(batch, _of_row(sampling, start), context)
+            yield from self._batch(batch, replace(asked, sampling=_of_row(asked.sampling, start)))
 
-    def _batch(
-        self, prompts: Sequence[Prompt], sampling: Sampling, context: Cited
-    ) -> Generator[Chunk, None, None]:
-        answers = [Answer(self, _of_row(sampling, row), row, context) for row in range(len(prompts))]
-        steps = self.plugins.hook.purify_decode(purifier=self, prompts=prompts, sampling=sampling)
+    def _batch(self, prompts: Sequence[Prompt], asked: Asked) -> Generator[Chunk, None, None]:
+        reader = Reader(self, len(prompts))
+        answers = [Answer(self, asked, row, reader) for row in range(len(prompts))]
+        steps = self.plugins.hook.purify_decode(purifier=self, prompts=prompts, sampling=asked.sampling)
         if not isinstance(steps, Generator):
             raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
         waiting = list(answers)
         try:
-            for step in _walk(steps, answers):
+            for step in map(reader.take, _walk(steps, answers)):
                 for answer in answers:
-                    if chunk := answer.take(step):
-                        yield chunk
+                    yield from answer.take(step)
                 while waiting and waiting[0].finished:
-                    yield self._complete(waiting.pop(0))
+                    yield from self._complete(waiting.pop(0))
         finally:
             steps.close()
         for answer in waiting:
-            yield self._complete(answer)
+            yield from self._complete(answer)
 
-    def _complete(self, answer: Answer) -> Chunk:
-        chunk = answer.finish()
-        self.plugins.hook.purify_completed(purifier=self, completion=chunk.completion)
-        return chunk
+    def _complete(self, answer: Answer) -> list[Chunk]:
+        """The last of an answer's chunks, once the plugins have seen the whole; what they get is a copy."""
+        chunks = answer.finish()
+        completion = chunks[-1].completion
+        assert completion is not None
+        seen = replace(completion, certificate=Certificate(completion.certificate.text))
+        self.plugins.hook.purify_completed(purifier=self, completion=seen)
+        return chunks
 
 
 def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
@@ -240,7 +273,7 @@ def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
 
 def _require_whole(slm: LogitSource) -> None:
     """Refuse an SLM whose server shows the top of its rows only: there is nobody to complete them."""
-    capabilities = getattr(slm, "capabilities", None)
+    capabilities = slm.capabilities
     if capabilities is not None and capabilities.max_n < len(slm.vocabulary):
         raise ConfigError(
             f"the SLM's server shows the likeliest {capabilities.max_n} of {len(slm.vocabulary)} tokens; "

@@ -33,7 +33,7 @@ class Reader:
         is left out. Raises PromptError.
         """
         if isinstance(prompt, str):
-            return prompt
+            return self._unopened(prompt)
         if isinstance(prompt, Chat):
             if self.tokenizer.chat_template is None:
                 return transcript(prompt) if prompt.messages else ""
@@ -48,9 +48,11 @@ class Reader:
         return text
 
     def tokenised(self, text: str) -> tuple[int, ...]:
-        """The ids of a text, with the special tokens that the tokenizer adds."""
+        """The ids of a text, with the special tokens that the tokenizer adds; a BOS it has is not doubled."""
         try:
-            return tuple(self.tokenizer(text)["input_ids"])
+            tokens = tuple(self.tokenizer(text)["input_ids"])
+            first = self.tokenizer.bos_token_id
+            return tokens[1:] if first is not None and tokens[:2] == (first, first) else tokens
         except TypeError as error:  # what the tokenizer says of half a surrogate pair
             raise PromptError("the prompt is not valid Unicode; replace its lone surrogates") from error
 

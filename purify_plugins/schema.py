@@ -23,6 +23,8 @@ class AnswerFacts(_Strict):
     sha256: Sha256
     bytes: int
     finish_reason: Literal["eos", "stop", "length"]
+    limit: Annotated[int, Field(ge=1)]
+    limited_by: Literal["max_tokens", "context", "plugin"]
 
 
 class Cited(_Strict):
@@ -30,14 +32,24 @@ class Cited(_Strict):
     sha256: Sha256
 
 
+class Actor(_Strict):
+    name: str
+    distribution: str
+    version: str
+
+
 class Method(_Strict):
     policy: str
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
-    walk: str
+    walk: Literal["lockstep", "speculative", "readahead"]
+    plugins: list[Actor]
+    edits: list[str]
+    draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level
+    adversary: Literal["none", "weights", "engine"]
     reason: str
     meaning: str
     version: str
@@ -56,7 +68,7 @@ class Totals(_Strict):
 
 
 class CertificateBody(_Strict):
-    format: Literal["purify-certificate/1"]
+    format: Literal["purify-certificate/2"]
     answer: AnswerFacts
     prompt: list[int]
     context: list[Cited]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from purify_plugins.errors import SourceError
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.types import LogitSource, Prompt, Session
+from purify_plugins.wrapping import SessionWrapper, Translated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,35 +19,21 @@ PATIENCE = 0.002
 """Seconds to wait for those who were here last time."""
 
 
-class Joinable(LogitSource, Protocol):
-    """A source that can read for several of its sessions in one pass."""
-
-    def extend_all(self, sessions: Sequence[Any], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """What each session's `extend` would return for its (rows, n) tokens; n may differ.
-
-        Where it raises, every session is as it was before.
-        """
-
-
 def share(source: LogitSource) -> LogitSource:
-    """The source, fit for many threads: what offers `extend_all` is shared, also behind a wrapper.
+    """The source, fit for many threads: what `joins` is shared, also behind a wrapper.
 
     Other sources are returned as they are; a remote one has its server to batch for it.
     """
-    if hasattr(source, "extend_all"):
-        return Shared(cast("Joinable", source))
-    inner: Any = getattr(source, "source", None)
-    if inner is None or not is_dataclass(source) or isinstance(source, type):
-        return source
-    return cast("LogitSource", replace(cast("Any", source), source=share(inner)))
+    return Shared(source) if source.joins else source.over(share)
 
 
 @dataclass(eq=False)
 class Call:
-    """A pass somebody waits for, and what came of it."""
+    """A pass somebody waits for, and what came of it; with `seen` it is a session's `branch`."""
 
     session: Session
     tokens: Tensor
+    seen: Tensor | None = None
     logits: Tensor | None = None
     error: Exception | None = None
 
@@ -55,14 +42,14 @@ class Call:
         return self.logits is not None or self.error is not None
 
 
-class Shared:
+class Shared(Translated):
     """A source whose sessions, each used from a thread of its own, are read together.
 
     Who comes while a pass runs waits for it; the first to go on then reads for all who wait. Prompts are
     read one request at a time.
     """
 
-    def __init__(self, source: Joinable, patience: float = PATIENCE) -> None:
+    def __init__(self, source: LogitSource, patience: float = PATIENCE) -> None:
         self.source, self.patience = source, patience
         self._reading = threading.Lock()
         lock = threading.Lock()
@@ -71,31 +58,20 @@ class Shared:
         self._leader = False
         self._company: deque[set[int]] = deque(maxlen=2)
 
-    def __getattr__(self, name: str) -> Any:
-        """What else the source knows of itself: its size, its tokenizer."""
-        if name == "source":
-            raise AttributeError(name)
-        return getattr(self.source, name)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self.source.vocabulary
-
-    @property
-    def context_length(self) -> int | None:
-        return self.source.context_length
+    def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
+        return Shared(change(self.source), self.patience)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SharedSession, Tensor]:
         with self._reading:
             session, logits = self.source.open(prompts, scored)
         return SharedSession(self, session), logits
 
-    def identity(self) -> Mapping[str, Any]:
-        return self.source.identity()
+    def read(self, session: Session, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The session's logits (rows, n, V) after its tokens (rows, n), read with whoever else asks.
 
-    def extend(self, session: Session, tokens: Tensor) -> Tensor:
-        """The session's logits (rows, n, V) after its tokens (rows, n), read with whoever else asks."""
-        call = Call(session, tokens)
+        With `seen` the tokens are read by `branch`.
+        """
+        call = Call(session, tokens, seen)
         if self._must_lead(call):
             self._lead()
         if call.error is not None:
@@ -133,19 +109,32 @@ class Shared:
         return found
 
     def _read(self, calls: list[Call]) -> None:
+        """One pass for all who extend, one for all who branch."""
+        for some in ([c for c in calls if c.seen is None], [c for c in calls if c.seen is not None]):
+            if some:
+                self._pass(some)
+
+    def _pass(self, calls: list[Call]) -> None:
         """One pass for all; where it fails, one for each, so that only what is broken fails."""
         try:
             with self._reading:
-                read = self.source.extend_all([c.session for c in calls], [c.tokens for c in calls])
+                read = self._asked(calls)
         except Exception as error:  # nobody may wait for ever, whatever a stranger's source raises
             if len(calls) == 1:
                 calls[0].error = _told(error)
                 return
             for call in calls:
-                self._read([call])
+                self._pass([call])
         else:
             for call, logits in zip(calls, read, strict=True):
                 call.logits = logits
+
+    def _asked(self, calls: list[Call]) -> list[Tensor]:
+        sessions, tokens = [call.session for call in calls], [call.tokens for call in calls]
+        seen = [call.seen for call in calls if call.seen is not None]
+        if seen:
+            return self.source.branch_all(sessions, tokens, seen)
+        return self.source.extend_all(sessions, tokens)
 
 
 def _told(error: Exception) -> SourceError:
@@ -157,32 +146,17 @@ def _told(error: Exception) -> SourceError:
     return told
 
 
-class SharedSession:
+class SharedSession(SessionWrapper):
     """A session that reads when the others do."""
 
     def __init__(self, shared: Shared, session: Session) -> None:
         self.shared, self.session = shared, session
 
-    @property
-    def prompts(self) -> Sequence[ScoredPrompt]:
-        return self.session.prompts
-
     def extend(self, tokens: Tensor) -> Tensor:
-        return self.shared.extend(self.session, tokens)
+        return self.shared.read(self.session, tokens)
 
-    @property
-    def keep(self) -> Any:
-        """The session's own, if it has one."""
-        return self.session.keep  # type: ignore[attr-defined]  # then this has none either
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        return self.shared.read(self.session, tokens, seen)
 
-    def rewind(self, lengths: Tensor) -> None:
-        self.session.rewind(lengths)
-
-    def close(self) -> None:
-        self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def each(self, tokens: Tensor) -> None:
+        """None: a pass that is read with others' is read as a whole."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -18,10 +18,20 @@ from torch import Tensor
 from purify_plugins.certificate import canonical, jsonable
 from purify_plugins.decode.fusing import choose
 from purify_plugins.errors import PromptError
-from purify_plugins.types import Chat, Context, Guarantee, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import (
+    Bounded,
+    Chat,
+    Context,
+    Guarantee,
+    LogitSource,
+    Prompt,
+    ScoredPrompt,
+    Session,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
-    from purify_plugins.types import FusionPolicy, LogitSource, State
+    from purify_plugins.types import FusionPolicy, State
 
 
 def byte_vocabulary() -> Vocabulary:
@@ -38,7 +48,7 @@ def letters(alphabet: str) -> Vocabulary:
 
 
 @dataclass(frozen=True)
-class ToySource:
+class ToySource(LogitSource):
     """A deterministic language model: each context's logits are drawn from a seed of their own.
 
     `order` tokens of context matter; `sharpness` scales the logits.
@@ -76,8 +86,10 @@ class ToySource:
         return {"kind": "toy", "name": f"toy {self.seed}"}
 
 
-class ToySession:
+class ToySession(Session):
     """The rows a ToySource has read; it keeps no cache, so that it cannot be wrong."""
+
+    prompts: Sequence[ScoredPrompt]
 
     def __init__(self, source: ToySource, rows: Sequence[tuple[int, ...]], scored: int = 0) -> None:
         self.source = source
@@ -112,15 +124,9 @@ class ToySession:
     def close(self) -> None:
         self.open = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 @dataclass(frozen=True)
-class ScriptedSource:
+class ScriptedSource(LogitSource):
     """A model that is sure of one text: `text` after any prompt, then the end. An attacker's dream."""
 
     vocabulary: Vocabulary
@@ -202,6 +208,10 @@ class PolicyConformance:
         assert is_dataclass(kind)
         assert cast("Any", kind).__dataclass_params__.frozen
         assert hash(policy) == hash(self.policy())
+
+    def test_what_it_guarantees_it_can_tell_from_the_steps(self) -> None:
+        policy = self.policy()
+        assert policy.guarantee == "none" or (isinstance(policy, Bounded) and policy.holds([]))
 
     def test_its_options_can_be_written_in_a_certificate(self) -> None:
         assert canonical(jsonable(self.policy()))
@@ -309,7 +319,7 @@ class SourceConformance:
         session: Any
         session, _ = self.source().open(self.prompts)
         with session:
-            if rows > 1 and hasattr(session, "keep"):
+            if rows > 1 and session.keeps:
                 session.extend(tokens[:, :3])
                 session.keep([*range(1, rows)])
                 session.rewind(torch.full((rows - 1,), 2))

@@ -12,6 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from purify_plugins.errors import ConfigError
+from purify_plugins.protocols import Capabilities as Capabilities
+from purify_plugins.protocols import LogitSource as LogitSource
+from purify_plugins.protocols import Session as Session
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,77 +88,6 @@ class ScoredPrompt(NamedTuple):
     logprobs: tuple[float, ...] = ()
 
 
-class Session(Protocol):
-    """One open batch on one model. Owns the KV cache or the connection; a context manager.
-
-    A session whose ids are not the model's own tokens also has `full`, the rows that have used up the
-    model's context. One that can go on without some of its rows offers `keep(rows)`: from then on only
-    these rows (a list of places) are read and answered, in this order.
-    """
-
-    @property
-    def prompts(self) -> Sequence[ScoredPrompt]:
-        """Each row's prompt as this model read it."""
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        """Append (rows, n) token ids; return (rows, n, V) logits of the token after each.
-
-        Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
-        normalises them once, in float32. A model of which only the top of a row is seen returns V + 1
-        columns: minus infinity for tokens not shown, and last the log of their mass together; see
-        `decode/completing.py`. Raises SourceError.
-        """
-
-    def rewind(self, lengths: Tensor) -> None:
-        """Forget what follows the first `lengths` (rows,) tokens after each row's prompt."""
-
-    def close(self) -> None:
-        """Free the cache or the connection; calling it twice is harmless."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a model behind a server can do; a source that has one offers it as `capabilities`.
-
-    `ids_in` and `ids_out`: it takes, and names, token ids. `max_n`: how many tokens of a row it shows.
-    `raw`: its rows are the model's own (None: not known). `scores_draft`: several tokens in one request.
-    `streams_rows`: it drafts by itself, a row with every token; its sessions then offer `read_ahead`.
-    """
-
-    ids_in: bool
-    ids_out: bool
-    max_n: int
-    raw: bool | None
-    scores_draft: bool
-    streams_rows: bool
-
-
-@runtime_checkable
-class LogitSource(Protocol):
-    """A model that says how likely every next token is."""
-
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-
-    @property
-    def context_length(self) -> int | None:
-        """How many tokens, prompt and answer together, the model can read; None: no limit."""
-
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
-        """Read the prompts; return the session and the first token's logits, (rows, V).
-
-        The last `scored` tokens of each prompt are scored for policies that look back.
-        Raises PromptError for a prompt it cannot read, SourceError when the model fails.
-        """
-
-    def identity(self) -> Mapping[str, Any]:
-        """Who this is, for certificates: name, kind, dtype, digests of the files."""
-
-
 @dataclass(frozen=True)
 class Context:
     """What a policy may know when an answer begins; `rows` answers begin together.
@@ -200,6 +132,14 @@ class FusionPolicy(Protocol):
         """The state after `tokens` (rows,) were drawn from `fused`; the rows are (rows, V)."""
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A policy that can tell whether an answer kept its budget; no other's guarantee is ever issued."""
+
+    def holds(self, steps: Sequence[Token]) -> bool:
+        """Whether an answer's recorded steps keep what `guarantee` says; `Token.llm` is not recorded."""
+
+
 @dataclass(frozen=True)
 class Grammar:
     """What an answer must look like, to its last character; followed by llguidance.
@@ -235,9 +175,9 @@ class Grammar:
 class Sampling:
     """How tokens are drawn, and when an answer ends.
 
-    Penalties, the grammar, temperature, top_k, top_p and min_p shape *both* models' rows before they
-    are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused row. Row i of a
-    batch draws from `seed` + i, so that a batch equals its rows.
+    Penalties, the grammar, temperature, top_k, top_p, min_p and typical_p shape *both* models' rows
+    before they are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused
+    row. Row i of a batch draws from `seed` + i, so that a batch equals its rows.
     """
 
     max_tokens: int = 256
@@ -250,6 +190,9 @@ class Sampling:
     """Each model keeps its likeliest tokens until they hold this much of the probability."""
     min_p: float = 0.0
     """Each model keeps the tokens at least this many times as likely as its likeliest; 0 keeps all."""
+    typical_p: float = 1.0
+    """Each model keeps the tokens whose surprisal is nearest to its average, until they hold this much of
+    the probability (locally typical sampling, arXiv 2202.00666); 1 keeps all."""
     repetition_penalty: float = 1.0
     """Above 1, tokens that the prompt or the answer has used become less likely; 1 is off."""
     frequency_penalty: float = 0.0
@@ -257,7 +200,8 @@ class Sampling:
     seed: int | None = None
     """Makes the draws repeatable; None draws anew each time."""
     stop: tuple[str, ...] = ()
-    """Texts that end the answer where the first of them would appear; none of it is released."""
+    """Texts that end the answer where the first of them would appear; none of it is released. The name of a
+    control token ends it where that token is drawn."""
     ignore_eos: bool = False
     """Rules out every end token, so that only `stop` and `max_tokens` end the answer."""
     grammar: Grammar | None = None
@@ -275,6 +219,7 @@ class Sampling:
         self._require("top_k", self.top_k >= 0, "0 (off) or more")
         self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
         self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
+        self._require("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
         self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
         self._require("frequency_penalty", abs(self.frequency_penalty) < math.inf, "finite")
         self._require("seed", self.seed is None or self.seed >= 0, "0 or more")
@@ -297,8 +242,9 @@ class ToolFormat:
     """How a family of models writes the call of a tool.
 
     A call is `begin`, a JSON object with `name` and `arguments` (by that key), and `end`; with
-    `listed` the objects stand in a JSON array. Where `begin` is empty, an answer that starts with a
-    brace is a call. `sign` is a regular expression found in the chat templates of that family.
+    `listed` the objects stand in a JSON array. With `named` a call is no object but its name, this
+    mark and the arguments. Where `begin` is empty, an answer that starts with a brace is a call if it
+    names a tool and its arguments. `sign` is a regular expression found in the chat templates of that family.
     """
 
     begin: str
@@ -306,6 +252,7 @@ class ToolFormat:
     sign: str
     arguments: str = "arguments"
     listed: bool = False
+    named: str | None = None
 
 
 class Token(NamedTuple):
@@ -343,11 +290,13 @@ class Token(NamedTuple):
 class Step:
     """One column of a batch: each row's token, or None where the row has ended or waits.
 
-    `prompts` are the token ids the SLM read, the same object in every step of a batch.
+    `prompts` are the token ids the SLM read, the same object in every step of a batch. `origin` is the
+    decoder's mark, without which no reader accepts it: see `decode/provenance.py`.
     """
 
     tokens: tuple[Token | None, ...]
     prompts: tuple[tuple[int, ...], ...]
+    origin: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["PURIFY_SECRET"] = "the secret of tests, which anybody may know"  # a seed means one answer
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toys are too small to share; sums keep one order
 
 # Derandomised: the same commit gets the same verdict, however often it is judged.

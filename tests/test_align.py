@@ -170,7 +170,7 @@ def test_an_added_token_of_the_slm_is_left_out_of_both() -> None:
 def test_a_prompt_token_that_is_not_shared_is_marked() -> None:
     _, slm = align(Speaker(BASE), Speaker(words("d", "a", "b", "c", "<pad>", END, added=["d"])))
     session, _ = slm.open(["add"], scored=2)
-    assert session.prompts == [ScoredPrompt((0, -1, -1), (-1.0, -1.0))]
+    assert session.prompts == [ScoredPrompt((0, -2, -2), (-1.0, -1.0))]
 
 
 def test_a_prompt_of_ids_is_in_shared_ids() -> None:
@@ -273,7 +273,7 @@ def test_a_wrapped_model_is_still_itself() -> None:
 def test_closing_the_wrapper_closes_the_model() -> None:
     llm, _ = align(Speaker(CHAT), Speaker(BASE))
     with llm.open(["a"])[0] as session:
-        inner: Speech = session._session  # type: ignore[attr-defined]  # the toy's own record of being closed
+        inner: Speech = session.session  # type: ignore[attr-defined]  # the toy's own record of being closed
         assert not inner.closed
     assert inner.closed
 

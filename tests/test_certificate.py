@@ -101,9 +101,16 @@ def test_it_names_the_answer_the_models_and_the_method() -> None:
         "sha256": hashlib.sha256(text).hexdigest(),
         "bytes": len(text),
         "finish_reason": "length",
+        "limit": 5,
+        "limited_by": "max_tokens",
     }
     assert body["prompt"] == list("né".encode())
-    assert body["models"]["slm"] == {"kind": "toy", "name": "toy 2", "trusted": True}
+    assert body["models"]["slm"] == {
+        "kind": "toy",
+        "name": "toy 2",
+        "engine": "in-process",
+        "trusted": True,
+    }
     assert body["models"]["llm"]["trusted"] is False
     assert body["vocabulary"] == BYTES.fingerprint
     assert body["method"]["parameters"] == {"cap": 3.0, "window": 4, "budget": 6.0}

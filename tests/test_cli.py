@@ -97,6 +97,7 @@ def test_an_answer_can_be_json_under_a_schema(tmp_path: Path) -> None:
 
 def test_every_option_reaches_the_answer() -> None:
     options = ("--temperature", "0.5", "--top-k", "9", "--top-p", "0.9", "--min-p", "0.01", "--ignore-eos")
+    options = (*options, "--typical-p", "0.95")
     penalties = ("--repetition-penalty", "1.1", "--frequency-penalty", "0.2", "--stop", "Q", "--stop", "Z")
     result = purify(
         "generate",
@@ -119,6 +120,7 @@ def test_every_option_reaches_the_answer() -> None:
         "top_k": 9,
         "top_p": 0.9,
         "min_p": 0.01,
+        "typical_p": 0.95,
         "repetition_penalty": 1.1,
         "frequency_penalty": 0.2,
         "seed": 1,

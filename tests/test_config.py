@@ -124,6 +124,7 @@ CHANGED: dict[str, Any] = {
     "top_k": 1,
     "top_p": 0.1,
     "min_p": 0.9,
+    "typical_p": 0.1,
     "repetition_penalty": 5.0,
     "frequency_penalty": 5.0,
     "seed": 2,

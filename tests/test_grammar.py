@@ -8,18 +8,20 @@ import json
 import re
 import weakref
 from dataclasses import replace
+from datetime import datetime
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from purify_hooks.policies import POLICIES
 from purify_plugins import Chat, ConfigError, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.config import sampling as from_table
-from purify_plugins.decode.grammar import Follower, Mask, compiled
+from purify_plugins.decode.grammar import Follower, Mask, compiled, lark
 from purify_plugins.decode.replay import replay
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.plugins import load_plugins
@@ -339,7 +341,12 @@ def test_a_grammar_is_given_as_itself_a_schema_or_a_table() -> None:
         ("json_schema", '{"type": "objec"}', "Invalid type: objec"),
         ("json_schema", "{", "json_schema grammar cannot be followed"),
         ("json_schema", "[1]", "json_schema grammar cannot be followed"),
-        ("json_schema", '{"type": "string", "format": "foo"}', "Unknown format"),
+        (
+            "json_schema",
+            '{"properties": {"a": {"properties": {"b": {"pattern": "(?=x)y", "type": "string"}}}}}',
+            "a.b: regex parse error",
+        ),
+        ("json_schema", '{"properties": {"a": {"items": {"not": {}}}}}', "a.items: Unimplemented keys"),
         ("regex", "(a", "unclosed group"),
         ("regex", "(?=a)b", "look-around"),
         ("regex", "", "must not be empty"),
@@ -350,6 +357,31 @@ def test_a_grammar_is_given_as_itself_a_schema_or_a_table() -> None:
 def test_a_grammar_that_cannot_be_followed_is_refused(kind: Any, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Grammar(kind, text)
+
+
+class Annotated(BaseModel):
+    """What pydantic says of these is annotation; "Unknown format" refused them all, and named no field."""
+
+    format: Path
+    secret: SecretStr
+    data: bytes
+    several: set[int]
+    frozen: frozenset[str]
+    when: datetime
+
+
+def test_annotations_of_a_schema_are_no_constraints() -> None:
+    schema = Annotated.model_json_schema()
+    rule = lark(Grammar.json_schema(schema))
+    assert "uniqueItems" not in rule
+    assert '"path"' not in rule
+    assert '"date-time"' in rule  # a format that can be followed is followed
+    assert set(schema["properties"]) == set(json.loads(rule.split("%json ")[1])["properties"])
+
+
+def test_what_an_enum_says_is_no_annotation() -> None:
+    schema = {"enum": [{"format": "path", "uniqueItems": True}]}
+    assert json.loads(lark(Grammar.json_schema(schema)).split("%json ")[1])["enum"] == schema["enum"]
 
 
 def test_a_grammar_that_may_not_end_is_refused() -> None:

@@ -21,7 +21,6 @@ from purify_hooks import session, thin
 from purify_hooks.cache import forget, growing_cache
 from purify_hooks.loading import check_files, eos_ids, file_digests, find_model
 from purify_hooks.local import LoadedSource, LocalSource
-from purify_hooks.session import RecomputingSession, can_cache
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugins import load_plugins
@@ -141,12 +140,8 @@ def test_rows_are_the_models_own(kind: str) -> None:
         ids = torch.tensor([[*source.encode(prompt), *answer[row].tolist()]])
         with torch.inference_mode():
             expected = source.model(ids, use_cache=False).logits[0, -7:]
-        torch.testing.assert_close(read[row], expected, atol=1e-4, rtol=1e-4)
-
-
-def test_which_models_are_read_anew() -> None:
-    assert [can_cache(tiny(kind).model) for kind in KINDS] == [True, True, True, True, False]
-    assert isinstance(tiny("mamba").open(["A"])[0], RecomputingSession)
+        near = 1e-3 if kind == "mamba" else 1e-4  # a state adds up in another order, token by token
+        torch.testing.assert_close(read[row], expected, atol=near, rtol=near)
 
 
 def test_which_models_read_continuations_side_by_side() -> None:
@@ -188,6 +183,13 @@ def test_prompts_are_read_and_scored_alike_in_blocks_of_any_size(
             assert one.tokens == other.tokens
             assert len(one.logprobs) == min(scored, len(one.tokens) - 1)
             torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_prompt_that_brings_its_own_beginning_is_not_given_another() -> None:
+    source = both()[0]
+    first = source.tokenizer.bos_token
+    assert source.encode(f"{first}hi") == source.encode("hi")
+    assert source.encode(f"{first}{first}hi")[:2] == source.encode(f"{first}")[:1] * 2
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt", "mistral"])

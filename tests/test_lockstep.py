@@ -195,6 +195,23 @@ def test_a_prompt_that_fills_a_context_is_refused() -> None:
         pair(ToySource(BYTES, 1, context_length=8), ToySource(BYTES, 2)).generate("a" * 8)
 
 
+@pytest.mark.parametrize("stop", ["<|im_end|>", "<|im_end|>\n"])
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_a_stop_string_may_name_a_control_token(walk: str, stop: str) -> None:
+    """A control token spells nothing, so its name never stood in the text and answers ran to their limit."""
+    control = {**BYTES.control, 257: "<|im_end|>"}
+    vocabulary = Vocabulary((*BYTES.tokens, b""), BYTES.eos, control, frozenset({256, 257}), "marked")
+    tokens = [*b"hi", 257, *b"never"]
+
+    class Sure(ToySource):
+        def logits(self, read: Sequence[int]) -> Tensor:
+            return super().logits(read).index_fill(0, torch.tensor(tokens[min(len(read) - 1, 7)]), 60.0)
+
+    purifier = pair(Sure(vocabulary, 1), Sure(vocabulary, 2), walk=walk)
+    [answer] = purifier.generate("x", Sampling(max_tokens=8, temperature=0, stop=(stop,)))
+    assert (answer.text, answer.tokens, answer.finish_reason) == ("hi", tuple(tokens[:3]), "stop")
+
+
 def test_a_stop_string_ends_the_walk_at_once() -> None:
     llm = Watched(ScriptedSource(BYTES, b"stop here and never go on"))
     purifier = pair(llm, ToySource(BYTES, 2), ONLY, walk="lockstep")

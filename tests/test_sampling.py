@@ -71,15 +71,16 @@ def test_a_row_without_mass_in_float32_is_still_drawn_from_what_is_possible() ->
 @given(st.integers(0, 2**40), st.integers(1, 5))
 def test_a_batch_draws_what_its_rows_would(seed: int, rows: int) -> None:
     fused = random_rows(rows, 9, seed=rows)
-    dice = Dice(Sampling(seed=seed), rows)
-    alone = [Dice(Sampling(seed=seed + row), 1) for row in range(rows)]
+    asked = [b"%d" % row for row in range(rows)]
+    dice = Dice(Sampling(seed=seed), asked)
+    alone = [Dice(Sampling(seed=seed + row), asked[row : row + 1]) for row in range(rows)]
     for _ in range(4):
         each = [int(pick(fused[row : row + 1].exp(), one.roll())) for row, one in enumerate(alone)]
         assert pick(fused.exp(), dice.roll()).tolist() == each
 
 
 def test_numbers_that_were_only_looked_at_come_again() -> None:
-    dice, other = Dice(Sampling(seed=3), 2), Dice(Sampling(seed=3), 2)
+    dice, other = Dice(Sampling(seed=3), [b"", b""]), Dice(Sampling(seed=3), [b"", b""])
     ahead = dice.look(3)
     dice.use([2, 0])
     expected = torch.stack([other.roll() for _ in range(3)], dim=1)
@@ -89,7 +90,7 @@ def test_numbers_that_were_only_looked_at_come_again() -> None:
 
 def test_without_a_seed_every_draw_is_new() -> None:
     fused = torch.full((1, 10_000), -math.log(10_000))
-    assert len({int(pick(fused.exp(), Dice(Sampling(), 1).roll())) for _ in range(8)}) > 1
+    assert len({int(pick(fused.exp(), Dice(Sampling(), [b""]).roll())) for _ in range(8)}) > 1
 
 
 def test_a_negative_seed_is_refused() -> None:
@@ -99,7 +100,7 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 def test_greedy_takes_the_first_of_the_likeliest() -> None:
-    assert Dice(Sampling(temperature=0), 1).roll() is None
+    assert Dice(Sampling(temperature=0), [b""]).roll() is None
     assert argmax(torch.tensor([[-2.0, -1.0, -1.0]])).tolist() == [1]
 
 
@@ -118,9 +119,12 @@ def test_greedy_takes_the_first_of_the_likeliest() -> None:
         {"top_p": 1e-9},
         {"min_p": 0.2},
         {"min_p": 1.0},
+        {"typical_p": 0.7},
+        {"typical_p": 1e-9},
         {"repetition_penalty": 1.7},
         {"repetition_penalty": 0.5},
         {"repetition_penalty": 1.3, "temperature": 0.8, "top_k": 9, "top_p": 0.9, "min_p": 0.05},
+        {"temperature": 0.8, "top_k": 9, "top_p": 0.9, "min_p": 0.05, "typical_p": 0.8},
     ],
     ids=str,
 )
@@ -133,6 +137,7 @@ def test_shaping_is_transformers_own(options: dict[str, float], holes: bool) -> 
         TemperatureLogitsWarper,
         TopKLogitsWarper,
         TopPLogitsWarper,
+        TypicalLogitsWarper,
     )
 
     makers = {
@@ -141,6 +146,7 @@ def test_shaping_is_transformers_own(options: dict[str, float], holes: bool) -> 
         "top_k": TopKLogitsWarper,
         "top_p": TopPLogitsWarper,
         "min_p": MinPLogitsWarper,
+        "typical_p": lambda mass: TypicalLogitsWarper(mass=mass),
     }
     theirs = LogitsProcessorList([make(options[name]) for name, make in makers.items() if name in options])
     rows = random_rows(seed=5, holes=holes)

@@ -13,7 +13,11 @@ from purify_plugins.types import ToolFormat
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "hermes": ToolFormat("<tool_call>\n", "\n</tool_call>", sign=r"(?s)^(?!.*<function=).*<tool_call>"),
-    "mistral": ToolFormat("[TOOL_CALLS]", "", sign=r"\[TOOL_CALLS\]", listed=True),
+    "mistral": ToolFormat("[TOOL_CALLS]", "", sign=r"\[TOOL_CALLS\]\s*\[", listed=True),
+    "mistral_args": ToolFormat("[TOOL_CALLS]", "", sign=r"\[ARGS\]", named="[ARGS]"),
+    "mistral_named": ToolFormat(
+        "[TOOL_CALLS]", "", sign=r"(?s)^(?!.*\[ARGS\])(?!.*\[TOOL_CALLS\]\s*\[).*\[TOOL_CALLS\]", named=""
+    ),
     "granite": ToolFormat("<|tool_call|>", "", sign=r"<\|tool_call\|>", listed=True),
     "llama": ToolFormat("", "", sign=r"<\|python_tag\|>|\"parameters\": dictionary", arguments="parameters"),
 }

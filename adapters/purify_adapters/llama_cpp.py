@@ -14,7 +14,7 @@ from purify_plugins.errors import SourceError
 from purify_plugins.types import Capabilities
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from purify_plugins.threat import Engine
 
 ABSENT = -1e30
 """Below this, llama.cpp means a probability of zero: it writes the most negative float."""
@@ -44,20 +44,24 @@ class LlamaCppSource(RemoteSource):
         retries: int = 2,
         connections: int = 100,
         tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> LlamaCppSource:
         """Reach a model behind llama.cpp's `llama-server` at `url`.
 
         `top_n` likeliest tokens are asked for, up to the whole vocabulary. `tokenizer`, `api_key`, `connect`,
-        `read`, `write`, `pool`, `retries`, `connections` and `tolerance` are those of `tgi`. Raises
+        `read`, `write`, `pool`, `retries`, `connections`, `tolerance` and `engine` are those of `tgi`. Raises
         ConfigError, ModelError, VocabularyError, SourceError.
         """
         wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance).probed(top_n)
+        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance, engine=engine).probed(top_n)
 
     async def probe(self, top_n: int | None) -> None:
         props = await self.wire.patiently(lambda: self.wire.get("/props"))
         context = field(props, "default_generation_settings", "n_ctx")
         self.context_length = context if type(context) is int else None
+        slots = props.get("total_slots")
+        if type(slots) is int and slots > 0:
+            self.wire.limit(slots)
         tokens, _ = await self.wire.post("/tokenize", {"content": SAMPLE, "add_special": True})
         if tuple(field(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
             raise self.another()
@@ -66,10 +70,11 @@ class LlamaCppSource(RemoteSource):
     async def row(self, place: Place) -> Drafted:
         return (await self._ask([place.ids]))[0]
 
-    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
-        """One request: every prefix of the draft is a prompt of its own, and the cache knows most of it."""
-        prefixes = [place.prompt + place.answer[:length] for length in lengths]
-        return [drafted.row for drafted in await self._ask(prefixes)]
+    async def several(self, places: Sequence[Place]) -> list[Drafted]:
+        """One request, or as few as hold so many rows; the server's cache knows most of each prompt."""
+        size = self.wire.rows_at_once
+        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        return [drafted for part in parts for drafted in await self._ask([place.ids for place in part])]
 
     async def _ask(self, prompts: Sequence[Sequence[int]]) -> list[Drafted]:
         body = {
@@ -80,7 +85,7 @@ class LlamaCppSource(RemoteSource):
             "logit_bias": [[self.ascii, 1000]],
             "cache_prompt": True,
         }
-        answers, _ = await self.wire.post("/completion", body)
+        answers, _ = await self.wire.post("/completion", body, rows=len(prompts))
         answers = answers if isinstance(answers, list) else [answers]
         if len(answers) != len(prompts):
             raise SourceError("the LLM's server answered another number of prompts; see its version")
@@ -99,9 +104,18 @@ class LlamaCppSource(RemoteSource):
     def _drafted(self, answer: Any) -> Drafted:
         size = len(self.vocabulary)
         shown = field(answer, "completion_probabilities", 0)
-        pairs = [(field(each, "id"), field(each, "logprob")) for each in field(shown, "top_logprobs")]
-        seen = [(token, logprob) for token, logprob in pairs if not _absent(logprob)]
+        seen = [pair for pair in _pairs(field(shown, "top_logprobs")) if not _absent(pair[1])]
         return Drafted(row(seen, size, self.tolerance), token_id(field(shown, "id"), size))
+
+
+def _pairs(entries: Any) -> list[tuple[Any, Any]]:
+    """Each shown token's id and log-probability. Raises SourceError."""
+    try:
+        return [(each["id"], each["logprob"]) for each in entries]
+    except (KeyError, TypeError) as error:
+        raise SourceError(
+            "the LLM's server left out 'id' or 'logprob'; see what answers at its url"
+        ) from error
 
 
 def _absent(logprob: Any) -> bool:

@@ -18,6 +18,8 @@ from purify_plugins.types import Capabilities
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.threat import Engine
+
 
 class LlamaPythonSource(TextSource):
     """A model behind `python -m llama_cpp.server --logits_all True`.
@@ -43,15 +45,17 @@ class LlamaPythonSource(TextSource):
         retries: int = 2,
         connections: int = 100,
         tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> LlamaPythonSource:
         """Reach a model behind llama-cpp-python's server at `url`, without the `/v1`.
 
         Start it with `--logits_all True`. `top_n` likeliest tokens are asked for. `tokenizer`, `api_key`,
-        `connect`, `read`, `write`, `pool`, `retries`, `connections` and `tolerance` are those of `tgi`.
+        `connect`, `read`, `write`, `pool`, `retries`, `connections`, `tolerance` and `engine` are those of
+        `tgi`.
         Raises ConfigError, ModelError, VocabularyError, SourceError.
         """
         wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance).probed(top_n)
+        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance, engine=engine).probed(top_n)
 
     async def probe(self, top_n: int | None) -> None:
         """Whether it cuts a text into the same tokens, and spells them as we do."""

@@ -16,6 +16,8 @@ from purify_plugins.types import Capabilities
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.threat import Engine
+
 LIMIT = re.compile(rb"max allowed: (\d{1,9})")
 ABSENT = -9999.0
 """How vLLM writes a probability of zero."""
@@ -44,15 +46,21 @@ class VLLMSource(RemoteSource):
         retries: int = 2,
         connections: int = 100,
         tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> VLLMSource:
-        """Reach a model behind vLLM at `url`, without the `/v1`; with `ahead` 0 only SLM drafts are scored.
+        """Reach a model behind vLLM at `url`, without the `/v1`.
+
+        With `ahead` 0 it drafts nothing itself; a trusted one then scores the SLM's drafts.
 
         `top_n` likeliest tokens are asked for; the server allows 20 unless started with `--max-logprobs`.
-        `tokenizer`, `ahead`, `api_key`, `connect`, `read`, `write`, `pool`, `retries`, `connections` and
-        `tolerance` are those of `tgi`. Raises ConfigError, ModelError, VocabularyError, SourceError.
+        `tokenizer`, `ahead`, `api_key`, `connect`, `read`, `write`, `pool`, `retries`, `connections`,
+        `tolerance` and `engine` are those of `tgi`.
+        Raises ConfigError, ModelError, VocabularyError, SourceError.
         """
         wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=ahead, tolerance=tolerance).probed(top_n)
+        return cls(wire, reader(tokenizer), top_n, ahead=ahead, tolerance=tolerance, engine=engine).probed(
+            top_n
+        )
 
     async def probe(self, top_n: int | None) -> None:
         model = field(await self.wire.patiently(lambda: self.wire.get("/v1/models")), "data", 0)

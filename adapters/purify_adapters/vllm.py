@@ -25,7 +25,7 @@ from purify_plugins.decode.fusing import Rows, forward, fuse
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Context, Sampling, Vocabulary
+from purify_plugins.types import Context, LogitSource, Sampling, Vocabulary
 
 try:
     from vllm.v1.sample.logits_processor import LogitsProcessor
@@ -64,7 +64,7 @@ OFF: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Engine:
+class Engine(LogitSource):
     """The LLM as far as a purifier must know it: vLLM runs it."""
 
     vocabulary: Vocabulary
@@ -242,12 +242,10 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     def _read(self, behind: Sequence[tuple[Row, list[int]]]) -> None:
         """One pass of the SLM for all rows, where it can."""
+        if not behind:
+            return
         sessions: list[Any] = [row.session for row, _ in behind]
-        tokens = [torch.tensor([each]) for _, each in behind]
-        if behind and hasattr(self.slm, "extend_all"):
-            read = self.slm.extend_all(sessions, tokens)
-        else:
-            read = [session.extend(each) for session, each in zip(sessions, tokens, strict=True)]
+        read = self.slm.extend_all(sessions, [torch.tensor([each]) for _, each in behind])
         for (row, _), logits in zip(behind, read, strict=True):
             row.slm = logits[:, -1]
 

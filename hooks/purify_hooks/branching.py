@@ -22,8 +22,7 @@ def can_branch(source: LocalSource) -> bool:
     Some models ignore such a mask without a word (their positions are counted from columns), some
     cannot take one, and a sliding window counts columns.
     """
-    config = source.model.config.get_text_config()
-    if getattr(config, "sliding_window", None) or len(source.vocabulary) < 4:
+    if source.windowed or len(source.vocabulary) < 4:
         return False
     try:
         return _alike(source)

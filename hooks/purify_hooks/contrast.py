@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.threat import Engine, weakest
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(LogitSource):
     """Score a token by how much more the expert likes it than the anti-expert does.
 
     Logits are z_expert - z_anti in float32; a token that either rules out is ruled out. Prompts are
@@ -27,7 +28,7 @@ class Contrast:
 
     def __post_init__(self) -> None:
         for side, source in (("expert", self.expert), ("anti-expert", self.anti)):
-            if getattr(source, "capabilities", None) is not None:
+            if source.capabilities is not None:
                 raise ConfigError(
                     f"the {side} is behind a server, which shows parts of rows, and those cannot be "
                     "subtracted; run both models here"
@@ -48,6 +49,31 @@ class Contrast:
         known = [n for n in (self.expert.context_length, self.anti.context_length) if n is not None]
         return min(known, default=None)
 
+    @property
+    def engine(self) -> Engine:
+        """What runs the models: the less trusted of the two."""
+        return weakest(self.expert.engine, self.anti.engine)
+
+    @property
+    def parameters(self) -> int | None:
+        expert, anti = self.expert.parameters, self.anti.parameters
+        return None if expert is None or anti is None else expert + anti
+
+    @property
+    def tokenizer(self) -> Any:
+        """The expert's, which renders and reads prompts."""
+        return self.expert.tokenizer
+
+    @property
+    def encodes(self) -> bool:
+        return self.expert.encodes
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return self.expert.encode(prompt)
+
+    def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
+        return Contrast(change(self.expert), change(self.anti))
+
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
         expert, liked = self.expert.open(prompts)
         try:
@@ -62,7 +88,9 @@ class Contrast:
         return {"name": "contrast", "kind": "contrast", **both}
 
 
-class _Contrasted:
+class _Contrasted(Session):
+    """Two open batches read as one; it can do what both can."""
+
     def __init__(self, expert: Session, anti: Session) -> None:
         self._expert, self._anti = expert, anti
 
@@ -77,17 +105,43 @@ class _Contrasted:
         self._expert.rewind(lengths)
         self._anti.rewind(lengths)
 
+    @property
+    def full(self) -> Collection[int] | None:
+        found = [each.full for each in (self._expert, self._anti)]
+        rows = [row for full in found if full is not None for row in full]
+        return None if found == [None, None] else rows
+
+    @property
+    def keeps(self) -> bool:
+        return self._expert.keeps and self._anti.keeps
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._expert.keep(rows)
+        self._anti.keep(rows)
+
+    @property
+    def branches(self) -> bool:
+        return self._expert.branches and self._anti.branches
+
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        return _difference(self._expert.branch(tokens, seen), self._anti.branch(tokens, seen))
+
+    def select(self, columns: Tensor) -> None:
+        self._expert.select(columns)
+        self._anti.select(columns)
+
+    def mark(self) -> Any:
+        return self._expert.mark(), self._anti.mark()
+
+    def undo(self, mark: Any) -> None:
+        self._expert.undo(mark[0])
+        self._anti.undo(mark[1])
+
     def close(self) -> None:
         try:
             self._expert.close()
         finally:
             self._anti.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _difference(expert: Tensor, anti: Tensor) -> Tensor:

@@ -33,6 +33,26 @@ def extend_all(sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> li
     return [row[:, -n:] for row, n in zip(rows, news, strict=True)]
 
 
+def branch_all(
+    sessions: Sequence[LocalSession], tokens: Sequence[Tensor], seen: Sequence[Tensor]
+) -> list[Tensor]:
+    """Each session's logits (rows, n, V) after its tokens (rows, n), which follow what `seen` says."""
+    news = [each.shape[1] for each in tokens]
+    whole = _widened([session.noted(*each) for session, *each in zip(sessions, tokens, seen, strict=True)])
+    ids = _aligned([session._read[:, -n:] for session, n in zip(sessions, news, strict=True)])
+    cache = _cache(sessions, news, whole.shape[2])
+    logits = sessions[0].see(ids, cache, whole)
+    rows = logits.split([len(session._read) for session in sessions])
+    return [row[:, -n:] for row, n in zip(rows, news, strict=True)]
+
+
+def _widened(parts: Sequence[Tensor]) -> Tensor:
+    """Masks (rows, n, m) of different n and m below each other, aligned at the end of both."""
+    tall, wide = (max(part.shape[at] for part in parts) for at in (1, 2))
+    pads = [(wide - part.shape[2], 0, tall - part.shape[1], 0) for part in parts]
+    return torch.cat([torch.nn.functional.pad(part, each) for part, each in zip(parts, pads, strict=True)])
+
+
 def _aligned(parts: Sequence[Tensor]) -> Tensor:
     """Tensors (rows, n) of different n below each other, zeros to the left of the short ones."""
     width = max(part.shape[1] for part in parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,15 +12,15 @@ from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
 from purify_plugins.reading import Reader
-from purify_plugins.types import Prompt, Vocabulary
+from purify_plugins.types import LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torch.nn import Linear
 
+    from purify_hooks.forward import Forward
     from purify_hooks.session import LocalSession
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -29,11 +29,13 @@ def purify_sources() -> Mapping[str, Any]:
     return {"local": LocalSource.load, "loaded": LoadedSource}
 
 
-class LocalSource:
+class LocalSource(LogitSource):
     """A causal language model on this machine and the tokenizer that belongs to it.
 
     `model` and `tokenizer` are transformers objects; `folder` is where they came from, if anywhere.
     """
+
+    tokenizer: Any
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "", folder: Path | None = None) -> None:
         self.model = model.eval()
@@ -58,22 +60,33 @@ class LocalSource:
         "cpu", "cuda", "cuda:N" or "mps"; `device_map` "auto" spreads a model with accelerate instead.
         Raises ModelError, ConfigError.
         """
-        folder = find_model(model, revision)
+        from purify_hooks.weights import load_model, refuse_another_vocabulary
+        from purify_plugins.tokenizing import load_tokenizer
+
         place = _device(device)
-        loaded = _load_model(folder, _dtype(dtype, place), device_map)
-        return cls(loaded if device_map else loaded.to(place), _load_tokenizer(folder), str(model), folder)
+        wanted = _dtype(dtype, place)
+        folder = find_model(model, revision)
+        loaded = load_model(folder, wanted, device_map)
+        tokenizer = load_tokenizer(folder, loaded.config)
+        refuse_another_vocabulary(loaded, tokenizer, folder)
+        return cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         from purify_plugins.token_bytes import vocabulary
 
         ends = eos_ids(self.folder) if self.folder else frozenset[int]()
+        if beyond := [end for end in ends if end >= len(self.tokenizer)]:
+            raise ModelError(
+                f"{self.name!r} ends with the token {beyond[0]}, which its tokenizer does not have; correct "
+                "eos_token_id"
+            )
         eos = ends | {self.tokenizer.eos_token_id} - {None}
         return vocabulary(self.tokenizer, self.name, eos)
 
     @property
     def context_length(self) -> int | None:
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(length) if length else None
 
     @cached_property
@@ -90,44 +103,71 @@ class LocalSource:
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
-        from purify_hooks.session import LocalSession, RecomputingSession, can_cache
-
-        encoded = [self.encode(prompt) for prompt in prompts]
-        session = LocalSession if can_cache(self.model) else RecomputingSession
-        opened = session(self, encoded)
+        opened = self.session(self, [self.encode(prompt) for prompt in prompts])
         return opened, opened.prefill(scored)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's `forward`, by meaning. Raises ModelError for a model that cannot be read here."""
+        from purify_hooks.forward import Forward
+
+        return Forward(self.model)
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether a layer may see the last columns only, hidden ones counted."""
+        from purify_hooks.forward import windowed
+
+        return windowed(self.model.config.get_text_config())
+
+    @cached_property
+    def session(self) -> type[LocalSession]:
+        """The kind of session that reads this model rightly; tried once. Raises ModelError."""
+        from purify_hooks.trial import fitting
+
+        return fitting(self)
 
     @cached_property
     def branches(self) -> bool:
         """Whether one pass may read several continuations of a text."""
         from purify_hooks.branching import can_branch
-        from purify_hooks.session import can_cache
 
-        return can_cache(self.model) and can_branch(self)
+        return self.session.joint and can_branch(self)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
 
         A failure leaves every session as it was.
         """
+        from purify_hooks.joint import extend_all
+
+        if len(sessions) == 1 or not self.session.joint:
+            return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
+        return self._together(sessions, lambda: extend_all(sessions, tokens))
+
+    def branch_all(
+        self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor], seen: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What every session's `branch` returns: one pass for all; a failure leaves all as they were."""
+        from purify_hooks.joint import branch_all
+
+        if len(sessions) == 1:
+            return self._together(sessions, lambda: LogitSource.branch_all(self, sessions, tokens, seen))
+        return self._together(sessions, lambda: branch_all(sessions, tokens, seen))
+
+    def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
+        import torch
+
+        from purify_hooks.session import failures, fitted
+
         marks = [session.mark() for session in sessions]
         try:
-            return self._extend_all(sessions, tokens)
+            with torch.inference_mode(), failures(self.name), for_fusion():
+                return [fitted(each, len(self.vocabulary)) for each in read()]
         except BaseException:
             for session, mark in zip(sessions, marks, strict=True):
                 session.undo(mark)
             raise
-
-    def _extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
-        import torch
-
-        from purify_hooks.joint import extend_all
-        from purify_hooks.session import can_cache, failures, fitted
-
-        if len(sessions) == 1 or not can_cache(self.model):
-            return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
-        with torch.inference_mode(), failures(self.name), for_fusion():
-            return [fitted(each, len(self.vocabulary)) for each in extend_all(sessions, tokens)]
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
@@ -191,30 +231,3 @@ def _dtype(dtype: str, device: torch.device) -> Any:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     return getattr(torch, dtype)
-
-
-def _load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            device_map=device_map,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except Exception as error:  # transformers raises many kinds for one cause: not a model it can load
-        raise ModelError(f"{folder} does not load as a causal language model: {error}") from error
-    model.generation_config = GenerationConfig()  # the repository's settings are not ours
-    return model
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # as above
-        raise ModelError(f"the tokenizer in {folder} does not load: {error}") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from torch.nn.functional import pad
 from purify_hooks.branching import mask
 from purify_hooks.cache import forget, growing_cache, keep, shorten, take
 from purify_hooks.thin import thin
-from purify_plugins.errors import ModelError, SourceError
+from purify_plugins.errors import SourceError
 from purify_plugins.guard import for_fusion
-from purify_plugins.types import ScoredPrompt
+from purify_plugins.types import ScoredPrompt, Session
 
 if TYPE_CHECKING:
     from purify_hooks.local import LocalSource
@@ -25,12 +24,15 @@ BLOCK = 256
 """Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
 
 
-class LocalSession:
+class LocalSession(Session):
     """An open batch: a KV cache, and a mask of which of its columns each row can see.
 
     Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
     The mask stays on the host, which has to know it, wherever the model is.
     """
+
+    joint = True
+    """Whether several such sessions can be read in one pass, and several continuations side by side."""
 
     def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
         self.source = source
@@ -41,8 +43,12 @@ class LocalSession:
         self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._cache: Any = growing_cache()
-        self._takes = set(inspect.signature(source.model.forward).parameters)
-        self._cache_name = cache_argument(source.model)
+        self._forward = source.forward
+
+    @property
+    def block(self) -> int:
+        """How many columns of the prompts one pass reads."""
+        return BLOCK
 
     def prefill(self, scored: int) -> Tensor:
         """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
@@ -51,8 +57,8 @@ class LocalSession:
         ids = torch.tensor(padded, device=self._read.device)
         visible = torch.arange(width) >= width - self._lengths[:, None]
         first, scores = max(width - 1 - scored, 0), []
-        for start in range(0, width, BLOCK):
-            end = min(start + BLOCK, width)
+        for start in range(0, width, self.block):
+            end = min(start + self.block, width)
             logits = self._append(
                 ids[:, start:end], visible[:, start:end], min(end - start, max(end - first, 1))
             )
@@ -76,9 +82,19 @@ class LocalSession:
 
     def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
-        with torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
             self._note(tokens, visible)
             return fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A pass that fails leaves the session as it was."""
+        mark = self.mark()
+        try:
+            yield
+        except BaseException:
+            self.undo(mark)
+            raise
 
     def _note(self, tokens: Tensor, visible: Tensor) -> None:
         """Remember new columns, which the model reads next."""
@@ -94,17 +110,10 @@ class LocalSession:
         return self._pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
 
     def _pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
-        offered = {
-            self._cache_name: cache,
-            "use_cache": True,
-            "attention_mask": None if seen is None else seen.to(new.device),
-            "position_ids": at.to(new.device),
-            "logits_to_keep": wanted,
-        }
-        taken = {name: value for name, value in offered.items() if name in self._takes}
+        # A model without positions counts them from the mask or the columns; `trial` tells whether rightly.
+        at_ = at if "positions" in self._forward.named else None
         with thin(self.source):
-            logits: Tensor = self.source.model(new, **taken).logits
-        return logits[:, -wanted:]
+            return self._forward(new, cache, mask=seen, positions=at_, last=wanted).logits
 
     def _positions(self, seen: Tensor, columns: int) -> Tensor:
         """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
@@ -120,19 +129,21 @@ class LocalSession:
         return self.source.branches
 
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Append (rows, n) tokens, not all of one text; (rows, n, V) logits of the token after each.
-
-        `seen` (rows, n, m + n) bool says what each follows: which of the m columns read since the
-        prompt, and of the new ones, itself among them.
-        """
-        tokens, seen = tokens.to(self._read.device), seen.cpu()
-        with torch.inference_mode(), failures(self.source.name), for_fusion():
-            self._note(tokens, torch.zeros(tokens.shape, dtype=torch.bool))
-            prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
-            whole = torch.cat([prompts, seen], dim=-1)
-            added, at = mask(whole, self.source.model.dtype), self._within(whole.sum(dim=-1) - 1)
-            logits = self._pass(tokens, self._cache, added, at, tokens.shape[1])
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
+            whole = self.noted(tokens, seen)
+            logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
             return fitted(logits, len(self.source.vocabulary))
+
+    def noted(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
+        self._note(tokens.to(self._read.device), torch.zeros(tokens.shape, dtype=torch.bool))
+        prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
+        return torch.cat([prompts, seen.cpu()], dim=-1)
+
+    def see(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
+        """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
+        added, at = mask(seen, self.source.model.dtype), self._within(seen.sum(dim=-1) - 1)
+        return self._pass(new, cache, added, at, new.shape[1])
 
     def select(self, columns: Tensor) -> None:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
@@ -143,7 +154,7 @@ class LocalSession:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
         kept = lengths.cpu() + self._lengths
         self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
-        if getattr(self.source.model.config.get_text_config(), "sliding_window", None):
+        if self.source.windowed:
             self._close_ranks()
         used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
         self._drop(self._seen.shape[1] - used)
@@ -185,47 +196,30 @@ class LocalSession:
     def close(self) -> None:
         self._cache = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 class RecomputingSession(LocalSession):
-    """For models without a rewindable cache (state-space, recurrent): every row is read anew."""
+    """For models whose cache does not do what one is for: every row is read anew for every token."""
+
+    joint = False
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
         rows = [self._row(row[seen], wanted) for row, seen in zip(self._read, self._seen, strict=True)]
         return torch.stack(rows)
 
     def _row(self, tokens: Tensor, wanted: int) -> Tensor:
-        """One row's logits after its last `wanted` tokens; a short row repeats its first."""
+        """One row's logits (wanted, V) after its last tokens; a short row repeats its first."""
         tokens = tokens if len(tokens) else tokens.new_zeros(1)  # nothing yet but padding
-        logits: Tensor = self.source.model(tokens[None], use_cache=False).logits[0]
-        missing = max(wanted - len(logits), 0)
-        return torch.cat([logits[:1].expand(missing, -1), logits[-wanted:]])
+        logits = self._forward(tokens[None], last=wanted, keeping=False).logits[0]
+        return stretched(logits, wanted)
 
     def _drop(self, columns: int) -> None:
         """There is no cache to drop from."""
 
 
-def can_cache(model: Any) -> bool:
-    """Whether the model keeps keys and values that can be rewound."""
-    return cache_argument(model) is not None
-
-
-def cache_argument(model: Any) -> str | None:
-    """The name of the argument of `forward` that takes a KV cache; None for a stateful model.
-
-    transformers 5.24 renamed `past_key_values` to `cache`. Raises ModelError for a model with neither.
-    """
-    if getattr(model, "_is_stateful", False):
-        return None
-    taken = inspect.signature(model.forward).parameters
-    if name := next((name for name in ("cache", "past_key_values") if name in taken), None):
-        return name
-    raise ModelError(f"{type(model).__name__}.forward takes no KV cache; use a model that does")
+def stretched(logits: Tensor, wanted: int) -> Tensor:
+    """Logits (n, V) as (wanted, V), the first repeated before the others: what comes after padding."""
+    missing = max(wanted - len(logits), 0)
+    return torch.cat([logits[:1].expand(missing, -1), logits[-wanted:]])
 
 
 def fitted(logits: Tensor, size: int) -> Tensor:

@@ -50,7 +50,7 @@ def _own(plugins: Plugins) -> Models:
     from purify_plugins.bench.widen import widen
     from purify_plugins.testbed import LLM, SLM
 
-    trained = plugins.source({"model": LLM, "device": "cpu"})
+    trained: Any = plugins.source({"model": LLM, "device": "cpu"})
     wide = widen(trained.model)
     wide.generation_config = GenerationConfig()  # as a loaded model's: the settings are the design's
     llm = type(trained)(wide, trained.tokenizer, "llm, widened", trained.folder)

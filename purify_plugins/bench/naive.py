@@ -46,14 +46,13 @@ class NaiveFusion:
 
         new, columns = (input_ids if self.cache is None else input_ids[:, -1:]), input_ids.shape[1]
         self.mask = torch.nn.functional.pad(self.mask, (0, columns - self.mask.shape[1]), value=1)
-        out = self.slm.model(
+        read = self.slm.forward(
             new,
-            attention_mask=self.mask,
-            position_ids=(self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new.shape[1] :],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
+            self.cache,
+            mask=self.mask,
+            positions=(self.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -new.shape[1] :],
+            last=1,
         )
-        self.cache = out.past_key_values
-        logits: Tensor = out.logits[:, -1, : len(self.slm.vocabulary)]
+        self.cache = read.cache
+        logits: Tensor = read.logits[:, -1, : len(self.slm.vocabulary)]
         return logits.to(torch.float32, copy=True)

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from purify_plugins.bench.settings import POLICIES, Clock, Tell, silent
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Sampling, ScoredPrompt, Vocabulary
+from purify_plugins.types import LogitSource, Sampling, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
@@ -87,7 +87,7 @@ def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
     return [(-1.5 * (rank + 1.0).log() + 0.5 * torch.randn(size, generator=own))[None] for rank in ranks]
 
 
-class Played:
+class Played(LogitSource):
     """A source whose model costs nothing: it plays back prepared rows (1, V) in turn."""
 
     context_length = None
@@ -107,8 +107,10 @@ class Played:
         return {"kind": "played", "name": "played"}
 
 
-class Playing:
+class Playing(Session):
     """One answer's worth of prepared rows."""
+
+    prompts: Sequence[ScoredPrompt]
 
     def __init__(self, rows: Sequence[Tensor], scored: int) -> None:
         self.rows, self.at = rows, 0
@@ -120,15 +122,6 @@ class Playing:
 
     def rewind(self, lengths: Tensor) -> None:
         """The rows come in turn, whatever was written."""
-
-    def close(self) -> None:
-        """There is nothing to free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 @contextmanager

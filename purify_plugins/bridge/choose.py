@@ -99,7 +99,7 @@ def _require_spelling(vocabulary: Vocabulary) -> None:
 
 
 def _require_whole_rows(source: LogitSource) -> None:
-    capabilities = getattr(source, "capabilities", None)
+    capabilities = source.capabilities
     if capabilities is not None and capabilities.max_n < len(source.vocabulary):
         raise VocabularyError(
             f"the server of {source.vocabulary.name!r} shows the likeliest {capabilities.max_n} of "
@@ -161,7 +161,7 @@ def per_token(source: LogitSource, alphabet: Alphabet, text: str = PROSE) -> flo
 def tokenised(source: LogitSource, text: str) -> list[list[bytes]]:
     """What a model's tokens of each line spell; the longest that fit where no tokenizer is at hand."""
     vocabulary, lines = source.vocabulary, text.splitlines(keepends=True)
-    if hasattr(source, "encode"):
+    if source.encodes:
         spelled = ([vocabulary.tokens[token] for token in own_tokens(source, line)] for line in lines)
         return [[token for token in line if token] for line in spelled]
     table = Table(vocabulary, every_byte())

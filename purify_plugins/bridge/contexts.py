@@ -154,6 +154,7 @@ class Reader:
             self.session.rewind(torch.tensor(kept))
         width = max(map(len, paths))
         tokens = [[*(each.token for each in path), *[0] * (width - len(path))] for path in paths]
+        self._cached = [-1] * len(paths)  # not known, should the pass fail half way
         logits = self.session.extend(torch.tensor(tokens))
         self.calls += 1
         for row, path in enumerate(paths):
@@ -233,8 +234,7 @@ class Branching(Reader):
                 tokens[row, place] = context.token
                 run = context.after(self.roots[row])
                 seen[row, place, [places.get(each, each.column) for each in run]] = True
-        answer: Tensor = self.session.branch(torch.from_numpy(tokens), torch.from_numpy(seen))  # type: ignore[attr-defined]  # a session that branches
-        return answer
+        return self.session.branch(torch.from_numpy(tokens), torch.from_numpy(seen))
 
     def _tidy(self) -> None:
         import torch
@@ -246,7 +246,7 @@ class Branching(Reader):
         if self._columns <= 2 * width + WASTE:
             return
         columns = [[each.column for each in run] + [0] * (width - len(run)) for run in runs]
-        self.session.select(torch.tensor(columns))  # type: ignore[attr-defined]  # a session that branches
+        self.session.select(torch.tensor(columns))
         for held, run in zip(self._held, runs, strict=True):
             for context in held:
                 context.column = -1

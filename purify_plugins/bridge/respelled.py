@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.bridge.alphabet import every_byte
 from purify_plugins.bridge.contexts import Context, Reader
 from purify_plugins.bridge.source import ROOM
 from purify_plugins.bridge.table import Table
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
-from purify_plugins.wrapping import Wrapping
+from purify_plugins.wrapping import Translated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Respelled(Wrapping):
+class Respelled(Translated):
     """A source that rates another vocabulary's tokens: each by the first own token that its text begins with.
 
     Tokens that begin alike are rated alike, so the rows are those of no model of text and nothing can be
@@ -29,6 +29,14 @@ class Respelled(Wrapping):
 
     source: LogitSource
     vocabulary: Vocabulary
+
+    @property
+    def capabilities(self) -> None:
+        """None: a server drafts its own tokens, and not the other vocabulary's."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids that a session's `prompts` have: its own token i as id -2 - i."""
+        return tuple(-2 - token for token in self.source.encode(self._text(prompt)))
 
     def identity(self) -> Mapping[str, Any]:
         return {**self.source.identity(), "alphabet": {"kind": "top_k_union"}}
@@ -58,7 +66,7 @@ class Respelled(Wrapping):
         return self.vocabulary.spell(prompt).decode(errors="replace") if isinstance(prompt, tuple) else prompt
 
 
-class RespelledSession:
+class RespelledSession(Session):
     """An open batch; `prompts` are what the model was given, its own token i as id -2 - i."""
 
     def __init__(self, session: Session, logits: Tensor, source: Respelled) -> None:
@@ -120,9 +128,3 @@ class RespelledSession:
 
     def close(self) -> None:
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte
 from purify_plugins.bridge.beam import FOLD, Beam
 from purify_plugins.bridge.contexts import Branching, Context, Reader
 from purify_plugins.bridge.table import Table
-from purify_plugins.errors import CertificateError, PromptError
+from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
-from purify_plugins.wrapping import Wrapping
+from purify_plugins.wrapping import Translated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bridged(Wrapping):
+class Bridged(Translated):
     """A source in the symbols of an alphabet.
 
     At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a
@@ -55,6 +55,14 @@ class Bridged(Wrapping):
     @property
     def vocabulary(self) -> Vocabulary:
         return self.alphabet.vocabulary
+
+    @property
+    def capabilities(self) -> None:
+        """None: what a server drafts and scores in one request are its own tokens, and not symbols."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids that a session's `prompts` have."""
+        return self.cut(prompt).ids
 
     def identity(self) -> Mapping[str, Any]:
         """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""
@@ -90,7 +98,7 @@ class Bridged(Wrapping):
             prompt = self._text(prompt)
         tokens, at, length = own_tokens(self.source, prompt), 0, 0
         at = len(tokens)
-        least = 1 if hasattr(self.source, "encode") else self._spelling(tokens)
+        least = 1 if self.source.encodes else self._spelling(tokens)
         while not isinstance(prompt, Chat) and at > least and length < max(REOPENED, scored):
             symbols = self._symbols(tokens[at - 1])
             if not symbols:
@@ -140,14 +148,14 @@ def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource
 
 def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
     """A prompt's tokens as a source reads them."""
-    if hasattr(source, "encode"):
-        return tuple(source.encode(prompt))
+    if source.encodes:
+        return source.encode(prompt)
     session, _ = source.open([prompt])
     with session:
         return session.prompts[0].tokens
 
 
-class BridgedSession:
+class BridgedSession(Session):
     """An open batch in symbols; a beam for each row over one session in the model's own tokens.
 
     `prompts` are, in the ids that `Bridged` reads, what the model was given.
@@ -159,8 +167,7 @@ class BridgedSession:
         self._session = session
         length = source.context_length
         self._most = [math.inf if length is None else length - len(cut.kept) - ROOM for cut in cuts]
-        branches = getattr(session, "branches", False)
-        self.reader = (Branching if branches else Reader)(session, source.table, len(cuts))
+        self.reader = (Branching if session.branches else Reader)(session, source.table, len(cuts))
         for row, root in enumerate(self.reader.roots):
             self.reader.note(row, root, logits[row])
         self.beams = [
@@ -202,9 +209,20 @@ class BridgedSession:
 
         wanted = [beam.wanted() for beam in self.beams]
         if any(context.opinion is None for contexts in wanted for context in contexts):
-            self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
+            self._read(wanted, coming)
         masses = [torch.from_numpy(beam.row()) for beam in self.beams]
         return torch.stack(masses).log()
+
+    def _read(self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]) -> None:
+        """Ask for what is wanted. A pass with guesses that fails is tried without: whether the model
+        fails here must not hang on what may come next.
+        """
+        try:
+            self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
+        except SourceError:
+            if not any(coming):
+                raise
+            self.reader.read(wanted)
 
     def _with_hopes(
         self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]
@@ -238,12 +256,6 @@ class BridgedSession:
 
     def close(self) -> None:
         self._session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _pushed(beam: Beam, symbols: Sequence[int], scored: int) -> tuple[float, ...]:

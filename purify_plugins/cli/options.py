@@ -48,6 +48,9 @@ class Draws:
     min_p: Annotated[
         float | None, typer.Option(help="Only tokens this likely, as a share of the best. [0]")
     ] = None
+    typical_p: Annotated[
+        float | None, typer.Option(help="Only the most typical tokens with this mass. [1]")
+    ] = None
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 avoids what was said. [1]")] = None
     frequency_penalty: Annotated[float | None, typer.Option(help="Nats off for each earlier use. [0]")] = None
     seed: Annotated[int | None, typer.Option(help="Draw the same answer again.")] = None

@@ -43,7 +43,7 @@ class Limits:
     ] = None
     model_id: Annotated[str | None, typer.Option(help="What clients see as the model's name.")] = None
     max_concurrent: Annotated[int | None, typer.Option(help="Answers written at once. [128]")] = None
-    queue: Annotated[int | None, typer.Option(help="Requests that may wait; one more gets 429. [0]")] = None
+    queue: Annotated[int | None, typer.Option(help="Requests that may wait; one more gets 429. [256]")] = None
     deadline: Annotated[float | None, typer.Option(help="Seconds an answer may take. [300]")] = None
     drain: Annotated[float | None, typer.Option(help="Seconds answers have left after SIGTERM. [20]")] = None
     certificates: Annotated[

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from purify_plugins.certificate import jsonable, options
 from purify_plugins.decode.dice import Dice
+from purify_plugins.decode.drawn import Limit
+from purify_plugins.decode.keyed import request
+from purify_plugins.decode.provenance import Provenance
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.decode.weights import near
 from purify_plugins.types import Step
@@ -22,23 +27,26 @@ class Batch:
 
     `rows` are those that the models read, by their number in the batch; their order is that of all tensors,
     of `going` and of `history`, each row's prompt and answer as penalties read it. `live` are the rows that
-    want another token, `state` is the policy's before the first.
+    want another token, `state` is the policy's before the first. `walk` is the decoder that draws; steps of
+    a batch without one bear no mark, and make no answer.
     """
 
-    def __init__(self, purifier: Purifier, pair: Pair, sampling: Sampling) -> None:
+    def __init__(self, purifier: Purifier, pair: Pair, sampling: Sampling, walk: str = "") -> None:
+        sampling = replace(sampling)  # a frozen dataclass can be written to; what is recorded is what is used
         policy, slm = purifier.policy, pair.first[1]
         raw = bool(getattr(policy, "shift_invariant", False)) and not purifier.explain
         whole = hasattr(policy, "bind") or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
-        self.dice = Dice(sampling, len(pair.prompts), slm.device)
+        self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
         self.state = policy.start(pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))
-        self.limits = _room(purifier, pair, sampling)
+        self.sampling, self.limits = sampling, _room(purifier, pair, sampling)
         self.eos = frozenset() if sampling.ignore_eos else purifier.vocabulary.eos
         self.live = set(range(len(self.answers)))
         self.pair, self.top = pair, purifier.top
+        self._origin = Provenance(walk, purifier, sampling, self.prompts, self.limits) if walk else None
 
     def step(self, thoughts: Sequence[Token | None]) -> Step:
         """Append a column of tokens to the live rows; rows that end with theirs are live no more."""
@@ -48,9 +56,16 @@ class Batch:
             if token is not None and row in self.live:
                 column[row] = token
                 self.answers[row].append(token.id)
-                if token.id in self.eos or len(self.answers[row]) >= self.limits[row] or row in full:
-                    self.live.discard(row)
-        return Step(tuple(column), self.prompts)
+                self._end(row, token.id, row in full)
+        return self._origin.mark(tuple(column)) if self._origin else Step(tuple(column), self.prompts)
+
+    def _end(self, row: int, token: int, full: bool) -> None:
+        """The row is live no more if this token ends it, or leaves it no room."""
+        length, limit = len(self.answers[row]), self.limits[row]
+        if full and length < limit.tokens:
+            self.limits[row] = Limit(length, "context")
+        if token in self.eos or full or length >= limit.tokens:
+            self.live.discard(row)
 
     def end(self, rows: Collection[int] | None) -> None:
         """Rows whose reader has had enough: a stop string was found."""
@@ -80,14 +95,32 @@ class Batch:
     @property
     def room(self) -> int:
         """How many more tokens some live row may get."""
-        return max(self.limits[row] - len(self.answers[row]) for row in self.live)
+        return max(self.limits[row].tokens - len(self.answers[row]) for row in self.live)
 
 
-def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[int]:
+def _requests(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[bytes]:
+    """A digest of what each row asks for: what both models read, and all that shapes or fuses rows.
+
+    Where an answer ends is no part of it: a shorter answer is the beginning of the longer.
+    """
+    settings = {
+        "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
+        "policy": purifier.plugins.name_of(purifier.policy),
+        "options": options(purifier.policy, purifier.plugins),
+    }
+    # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
+    return [request(read, settings) for read in zip(*pair.readings, strict=True)]
+
+
+def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[Limit]:
     """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
-    limits = [round(sampling.max_tokens * purifier.vocabulary.per_token)] * len(pair.prompts)
+    asked = Limit(round(sampling.max_tokens * purifier.vocabulary.per_token), "max_tokens")
+    limits = [asked] * len(pair.prompts)
     for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
-        if session is not None and source.context_length is not None and not hasattr(session, "full"):
+        if session is not None and source.context_length is not None and session.full is None:
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]
-            limits = [min(limit, n) for limit, n in zip(limits, left, strict=True)]
+            limits = [
+                limit if limit.tokens <= n else Limit(max(n, 1), "context")
+                for limit, n in zip(limits, left, strict=True)
+            ]
     return limits

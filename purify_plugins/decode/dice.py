@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.keyed import keyed, system
 from purify_plugins.decode.weights import near
 
 if TYPE_CHECKING:
@@ -24,24 +25,28 @@ PART = 512
 class Dice:
     """One stream of random numbers per row, so that a batch draws what its rows would.
 
-    Numbers (rows, n) are in [0, 1), on `device`, float64 where there is such a thing. They may be looked
-    at before it is known which of them will be used. When greedy there are none.
+    `requests` are digests of what each row asks (see `keyed.request`); row i of a seed draws from the
+    numbers of seed + i and its own request, without a seed from the operating system's. Numbers (rows, n)
+    are in [0, 1), on `device`, float64 where there is such a thing. They may be looked at before it is
+    known which of them will be used. When greedy there are none.
     """
 
-    def __init__(self, sampling: Sampling, rows: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, sampling: Sampling, requests: Sequence[bytes], device: torch.device | str = "cpu"
+    ) -> None:
         self.greedy, self.device = sampling.greedy, torch.device(device)
         seed = sampling.seed
         self._streams = [
-            random.Random() if seed is None else random.Random(seed + row) for row in range(rows)
+            system() if seed is None else keyed(seed + row, asked) for row, asked in enumerate(requests)
         ]
-        self._ahead: list[deque[float]] = [deque() for _ in range(rows)]
+        self._ahead: list[deque[float]] = [deque() for _ in requests]
 
     def look(self, number: int) -> Tensor | None:
         """Each row's next numbers (rows, number); they stay to be used."""
         if self.greedy:
             return None
         for stream, ahead in zip(self._streams, self._ahead, strict=True):
-            ahead.extend(stream.random() for _ in range(number - len(ahead)))
+            ahead.extend(islice(stream, max(number - len(ahead), 0)))
         numbers = [[ahead[at] for at in range(number)] for ahead in self._ahead]
         return torch.tensor(numbers, dtype=wide(self.device), device=self.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.json_schema import json_rule, refuse
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 32
 """Masks kept of one answer: a draft is looked at three times, by the SLM, the LLM and the SLM again."""
-SPACE = r"( |\n {0,24})?"
-"""White space in JSON: enough to indent; without a bound a model in doubt would write nothing else."""
 COMPILED = 64
 """Grammars kept compiled, each with the vocabulary it was compiled for."""
 FREE = '%llguidance {"no_forcing": true}\n'
@@ -41,12 +41,6 @@ def lark(grammar: Grammar) -> str:
     return f"{FREE}start: {json_rule(json.loads(grammar.text))}"
 
 
-def json_rule(schema: Any) -> str:
-    """A rule's right-hand side for the JSON values that a schema describes."""
-    schema = {} if schema is True else schema
-    return f"%json {json.dumps({'x-guidance': {'whitespace_pattern': SPACE}, **schema})}"
-
-
 @lru_cache(maxsize=COMPILED)
 def check(grammar: Grammar) -> None:
     """Raise ConfigError for a grammar that cannot be followed."""
@@ -57,8 +51,16 @@ def check(grammar: Grammar) -> None:
     except (TypeError, ValueError) as error:  # the text is no JSON, or no JSON object
         wrong, messages = True, [str(error)]
     if wrong:
-        advice = " ".join(messages[0].split())
+        advice = _advice(messages[0])
+        if grammar.kind == "json_schema":
+            raise refuse(grammar.text, advice)
         raise ConfigError(f"this {grammar.kind} grammar cannot be followed: {advice}; correct or simplify it")
+
+
+def _advice(message: str) -> str:
+    """llguidance's reason on one line, without the listing of what it was given."""
+    reason = re.split(r"\n\s*1 \| ", message)[0]
+    return " ".join(re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason).split())
 
 
 class Mask:

@@ -27,8 +27,8 @@ def lockstep(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) 
     Raises PromptError before the first token, SourceError whenever a model fails.
     """
     with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling)
-        yield from write(purifier.policy, pair, batch, sampling, batch.state, *pair.first)
+        batch = Batch(purifier, pair, sampling, "lockstep")
+        yield from write(purifier.policy, pair, batch, batch.sampling, batch.state, *pair.first)
 
 
 def write(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class Pair:
         self.purifier = purifier
         self._open = ExitStack()
         self.llm: Session | None = None
+        self._kept: Tensor | None = None  # what both models have read of each answer since the last rewind
         try:
             self.slm, slm = purifier.slm.open(prompts, purifier.policy.lookback)
             self._open.enter_context(self.slm)
@@ -49,20 +50,36 @@ class Pair:
         return None if llm is None else self._ask(lambda: llm.extend(tokens))
 
     def each_llm(self, tokens: Tensor) -> Iterator[Tensor | None]:
-        """Append tokens (rows, n); the LLM's logits (rows, V) after each, None once it has failed.
+        """Append a draft (rows, n); the LLM's logits (rows, V) after each token, None once it has failed.
 
-        An LLM in smaller symbols than its own reads on only as far as somebody looks.
+        An LLM in smaller symbols than its own reads on only as far as somebody looks. Whether it has failed
+        before a token is decided without that token: a model that may choose when to fail, after it has
+        seen what comes next, chooses what is written.
         """
-        each: Callable[[Tensor], Iterator[Tensor]] | None = getattr(self.llm, "each", None)
-        if each:
-            return self._unfold(each(tokens))
-        read = self.ask_llm(tokens)
-        return iter([None] * tokens.shape[1] if read is None else read.unbind(dim=1))
+        each = None if self.llm is None else self.llm.each(tokens)
+        return self._unfold(self._drafted(tokens) if each is None else each)
 
     def _unfold(self, rows: Iterator[Tensor]) -> Iterator[Tensor | None]:
         while self.llm is not None:
             yield self._ask(lambda: next(rows))
         yield from repeat(None)
+
+    def _drafted(self, tokens: Tensor) -> Iterator[Tensor]:
+        """The LLM's logits (rows, V) after each token: one pass for all, and a pass each where that fails.
+
+        A column is looked at only once some row has kept all that the pass before it reads.
+        """
+        llm = self.llm
+        if llm is None:
+            return
+        try:
+            columns = iter(llm.extend(tokens).unbind(dim=1))
+        except SourceError:
+            if tokens.shape[1] == 1:
+                raise
+            llm.rewind(torch.zeros(len(tokens), dtype=torch.long) if self._kept is None else self._kept)
+            columns = (llm.extend(column)[:, 0] for column in tokens.split(1, dim=1))
+        yield from columns
 
     def ask_slm(self, tokens: Tensor) -> Tensor:
         """Append tokens (rows, n); the SLM's logits (rows, n, V) after each."""
@@ -78,14 +95,15 @@ class Pair:
 
     def rewind(self, lengths: Tensor) -> None:
         """Both models forget what follows the first `lengths` (rows,) tokens of each answer."""
+        self._kept = lengths
         self.slm.rewind(lengths)
         if self.llm is not None:
             self.llm.rewind(lengths)
 
     def keep(self, rows: Sequence[int]) -> bool:
         """Both models go on with these rows only, if both can; whether they do."""
-        sessions: list[Any] = [self.slm, *([] if self.llm is None else [self.llm])]
-        can = all(hasattr(session, "keep") for session in sessions)
+        sessions = [self.slm, *([] if self.llm is None else [self.llm])]
+        can = all(session.keeps for session in sessions)
         for session in sessions if can else ():
             session.keep(rows)
         return can
@@ -111,10 +129,16 @@ class Pair:
         return tuple(prompt.tokens for prompt in self.slm.prompts)
 
     @property
+    def readings(self) -> list[list[tuple[int, ...]]]:
+        """What each model has read of each row's prompt."""
+        sessions = [self.slm] if self.llm is None else [self.slm, self.llm]
+        return [[prompt.tokens for prompt in session.prompts] for session in sessions]
+
+    @property
     def full(self) -> set[int]:
         """The rows whose context a model in other symbols than its own says is used up."""
-        sessions = (self.slm, self.llm)
-        return {row for session in sessions for row in getattr(session, "full", ())}
+        sessions = (self.slm, *([] if self.llm is None else [self.llm]))
+        return {row for session in sessions for row in session.full or ()}
 
     def context(self, greedy: bool) -> Context:
         """What the policy may know of the prompts."""

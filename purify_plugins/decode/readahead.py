@@ -34,8 +34,8 @@ def readahead(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling)
     Raises PromptError before the first token, SourceError whenever a model fails.
     """
     with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling)
-        walk = ReadAhead(purifier, pair, batch, sampling)
+        batch = Batch(purifier, pair, sampling, "readahead")
+        walk = ReadAhead(purifier, pair, batch, batch.sampling)
         while batch.live:
             for column in walk.cycle():
                 batch.end((yield batch.step(column)))

@@ -34,7 +34,8 @@ class Shaper:
         self, sampling: Sampling, vocabulary: Vocabulary, raw: bool = False, whole: bool = True
     ) -> None:
         cut = _cuts(sampling)
-        self.cut = None if whole or not cut else Cut(sampling)
+        # what is typical is not always what is likeliest, which is all that Cut looks at
+        self.cut = None if whole or not cut or sampling.typical_p < 1 else Cut(sampling)
         penalties, masks = _penalties(sampling), _masks(sampling, vocabulary)
         bans, warpers = _bans(sampling, vocabulary.eos), _warpers(sampling, bool(self.cut))
         self.steps = [*penalties, *masks, *bans, *warpers]
@@ -73,7 +74,8 @@ class Shaper:
 
 
 def _cuts(sampling: Sampling) -> bool:
-    return not sampling.greedy and (sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0)
+    used = sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
+    return not sampling.greedy and used
 
 
 Shaping = Callable[[Tensor, History], Tensor]
@@ -104,9 +106,9 @@ def _bans(sampling: Sampling, eos: Collection[int]) -> list[Shaping]:
 
 
 def _warpers(sampling: Sampling, cut: bool) -> list[Shaping]:
-    """Temperature, top-k, top-p and min-p, in transformers' order; none when greedy.
+    """Temperature, top-k, top-p, min-p and typical-p, in transformers' order; none when greedy.
 
-    With `cut` the last three are left to Cut.
+    With `cut` top-k, top-p and min-p are left to Cut.
     """
     if sampling.greedy:
         return []
@@ -116,6 +118,7 @@ def _warpers(sampling: Sampling, cut: bool) -> list[Shaping]:
         TemperatureLogitsWarper,
         TopKLogitsWarper,
         TopPLogitsWarper,
+        TypicalLogitsWarper,
     )
 
     chosen: list[LogitsProcessor] = []
@@ -129,6 +132,8 @@ def _warpers(sampling: Sampling, cut: bool) -> list[Shaping]:
         chosen.append(TopPLogitsWarper(top_p=float(sampling.top_p)))
     if sampling.min_p:
         chosen.append(MinPLogitsWarper(min_p=float(sampling.min_p)))
+    if sampling.typical_p < 1.0:
+        chosen.append(TypicalLogitsWarper(mass=float(sampling.typical_p)))
     return [_warping(warper) for warper in chosen]
 
 
@@ -141,7 +146,7 @@ def _discourage(rows: Tensor, history: History, penalty: float) -> Tensor:
     """Multiply the log-probability of every token in the prompt or the answer, whatever its count."""
     rows = rows.clone()
     for row, (prompt, answer) in zip(rows, history, strict=True):
-        seen = {token for token in (*prompt, *answer) if token >= 0}  # -1: the models do not share it
+        seen = {token for token in (*prompt, *answer) if token >= 0}  # below: the models do not share it
         row[torch.tensor(sorted(seen), dtype=torch.long, device=row.device)] *= penalty
     return rows
 

@@ -22,6 +22,7 @@ from purify_plugins.decode.fusing import Rows, choose, forward, fuse, only, tabl
 from purify_plugins.decode.pace import Pace
 from purify_plugins.decode.pair import Pair
 from purify_plugins.decode.weights import near
+from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
@@ -59,11 +60,13 @@ class Unfolding:
 def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
     """Yield one Step per column of tokens, several to a pass of the LLM; closing it frees both sessions.
 
-    Raises PromptError before the first token, SourceError whenever a model fails.
+    Raises PromptError before the first token, SourceError whenever a model fails, ConfigError for an LLM
+    whose engine must see no draft.
     """
+    require_draftable(purifier.llm.engine)
     with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling)
-        walk = Walk(purifier, pair, batch, sampling)
+        batch = Batch(purifier, pair, sampling, "speculative")
+        walk = Walk(purifier, pair, batch, batch.sampling)
         while batch.live:
             for column in walk.cycle():
                 batch.end((yield batch.step(column)))

@@ -115,9 +115,8 @@ def require_tokens(*sources: LogitSource) -> None:
 def read(source: LogitSource, text: str) -> tuple[int, ...]:
     """The tokens a model reads in a text. Raises VocabularyError."""
     require_tokens(source)
-    encode = getattr(source, "encode", None)  # not every source says without reading
-    if encode is not None:
-        return tuple(encode(text))
+    if source.encodes:
+        return source.encode(text)
     session, _ = source.open([text])
     with session:
         return session.prompts[0].tokens

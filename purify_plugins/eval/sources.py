@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import PromptError
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Silent:
+class Silent(LogitSource):
     """A source that finds every token equally likely, at no cost: the other model is measured alone."""
 
     vocabulary: Vocabulary
@@ -31,8 +31,10 @@ class Silent:
         return {"kind": "silent", "name": "nobody", "files": {}}
 
 
-class SilentSession:
+class SilentSession(Session):
     """An open batch without a model."""
+
+    prompts: Sequence[ScoredPrompt]
 
     def __init__(self, size: int, prompts: Sequence[ScoredPrompt]) -> None:
         self.size, self.prompts = size, prompts
@@ -45,18 +47,9 @@ class SilentSession:
     def rewind(self, lengths: Tensor) -> None:
         """There is nothing to forget."""
 
-    def close(self) -> None:
-        """There is nothing to free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class Recorded(LogitSource):
     """A source that has read given runs of tokens once; every policy is then scored on its rows.
 
     `asked` are the prompts that the runs begin with, `prompts` how they were read, scored for policies

@@ -7,12 +7,14 @@ import hmac
 import json
 import logging
 import math
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from purify_adapters.gateway.sse import event
 from purify_plugins import RefusedError, Sampling, hookimpl
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
@@ -111,8 +113,10 @@ def test_a_chat_shows_its_likeliest_tokens_too(served: Served) -> None:
     for each in answer["choices"][0]["logprobs"]["content"]:
         assert len(each["top_logprobs"]) == 3
         assert each["top_logprobs"][0]["logprob"] == each["logprob"]
-    refused = served.post("/v1/chat/completions", {**body, "top_logprobs": 6})
-    assert (refused.status_code, "Given: 6" in refused.json()["error"]) == (422, True)
+        assert bytes(each["bytes"]).decode(errors="replace") == each["token"]
+    assert served.post("/v1/chat/completions", {**body, "top_logprobs": 20}).status_code == 200
+    refused = served.post("/v1/chat/completions", {**body, "top_logprobs": 21})
+    assert (refused.status_code, "Given: 21" in refused.json()["error"]["message"]) == (422, True)
 
 
 @pytest.mark.parametrize("route", ["/generate", "/generate_stream", "/v1/completions"])
@@ -278,7 +282,7 @@ def test_a_chat_completion_has_openai_s_shape(served: Served) -> None:
     body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, "seed": 3, "logprobs": True}
     found = served.post("/v1/chat/completions", {**body, "model": "any"}).json()
     [choice] = found["choices"]
-    assert (found["object"], found["id"], found["model"]) == ("chat.completion", "", "any")
+    assert (found["object"], found["id"][:9], found["model"]) == ("chat.completion", "chatcmpl-", "any")
     assert choice["finish_reason"] == "length"
     assert choice["message"].keys() == {"role", "content"}
     assert "".join(each["token"] for each in choice["logprobs"]["content"]) == choice["message"]["content"]
@@ -297,7 +301,9 @@ def test_a_chat_stream_adds_up_and_is_done(served: Served) -> None:
     assert done == "[DONE]"
     assert (last["choices"], last["usage"]["completion_tokens"]) == ([], 5)
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == whole
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 4 + ["length"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 5 + ["length"]
+    assert ["role" in chunk["choices"][0]["delta"] for chunk in chunks] == [True] + [False] * 5
+    assert len({chunk["id"] for chunk in chunks}) == 1
 
 
 def test_temperature_zero_is_greedy_in_a_chat_and_refused_elsewhere(served: Served) -> None:
@@ -327,17 +333,127 @@ def test_completions_take_several_prompts(served: Served) -> None:
     for index, text in enumerate(texts):
         own = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
         assert "".join(choice["text"] for choice in own) == text
-        assert [choice["finish_reason"] for choice in own] == ["", "", "", "length"]
+        assert [choice["finish_reason"] for choice in own] == [None] * 4 + ["length"]
     assert done == "[DONE]"
 
 
-def test_streamed_completions_forget_to_translate_the_end_as_tgi_s_do(trained: Served) -> None:
-    body = {"prompt": "The end.", "seed": 1, "max_tokens": 300, "temperature": 1.5}
-    assert trained.post("/v1/completions", body).json()["choices"][0]["finish_reason"] == "stop"
-    assert (
-        trained.events("/v1/completions", {**body, "stream": True})[-2]["choices"][0]["finish_reason"]
-        == "eos_token"
-    )
+def test_completions_end_with_openai_s_words(trained: Served, served: Served) -> None:
+    """The model's own end and a stop string are both "stop", whole and streamed."""
+    ended = {"prompt": "The end.", "seed": 1, "max_tokens": 300, "temperature": 1.5}
+    text = served.post("/v1/completions", {"prompt": "hello", "max_tokens": 9, "temperature": 0}).json()
+    stop = text["choices"][0]["text"][3:5]
+    stopped = {"prompt": "hello", "max_tokens": 9, "temperature": 0, "stop": stop}
+    for gateway, body in ((trained, ended), (served, stopped)):
+        whole = gateway.post("/v1/completions", body).json()["choices"][0]
+        *chunks, _ = gateway.events("/v1/completions", {**body, "stream": True})
+        assert (whole["finish_reason"], chunks[-1]["choices"][0]["finish_reason"]) == ("stop", "stop")
+        assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole["text"]
+    assert whole["text"] == text["choices"][0]["text"][:3]
+
+
+def test_completions_tell_log_probabilities(served: Served) -> None:
+    body = {"prompt": "hello", "max_tokens": 4, "temperature": 0, "logprobs": 2}
+    [choice] = served.post("/v1/completions", body).json()["choices"]
+    told = choice["logprobs"]
+    assert "".join(told["tokens"]) == choice["text"]
+    assert told["text_offset"] == [0, 1, 2, 3]
+    for logprob, tops in zip(told["token_logprobs"], told["top_logprobs"], strict=True):
+        assert max(tops.values()) == logprob
+    *chunks, _ = served.events("/v1/completions", {**body, "stream": True})
+    streamed = [token for chunk in chunks[:-1] for token in chunk["choices"][0]["logprobs"]["tokens"]]
+    assert streamed == told["tokens"]
+
+
+UNCHANGING: list[tuple[str, dict[str, Any]]] = [
+    *(("/generate", {"parameters": {"max_new_tokens": 4, **each}}) for each in (
+        {"top_p": 1.0}, {"top_k": 0}, {"top_k": -1}, {"typical_p": 1.0}, {"min_p": 0.0},
+    )),
+    *(("/v1/chat/completions", each) for each in (
+        {"top_p": 1}, {"response_format": {"type": "text"}}, {"seed": -1}, {"n": 1}, {"logit_bias": {}},
+        {"presence_penalty": 0}, {"top_k": -1}, {"stop": None}, {"stop": []}, {"stream_options": None},
+        {"max_tokens": -1}, {"max_completion_tokens": -1}, {"parallel_tool_calls": True}, {"user": "me"},
+    )),
+    *(("/v1/completions", each) for each in (
+        {"top_p": 1}, {"seed": -1}, {"echo": False}, {"best_of": 1}, {"stop": None}, {"logit_bias": None},
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "option"), UNCHANGING, ids=str)
+def test_a_value_that_changes_nothing_is_accepted(path: str, option: dict[str, Any]) -> None:
+    """Clients send their defaults; "change one URL" failed on each of these with 422."""
+    greedy = {"messages": [{"role": "user", "content": "hello"}], "prompt": "hello", "inputs": "hello"}
+    greedy |= {"max_tokens": 4, "temperature": 0} if path.startswith("/v1") else {}
+    with serving(stubs(), max_total_tokens=16) as served:
+        assert served.post(path, {**greedy, **option}).status_code == 200
+
+
+def test_one_stop_string_may_stand_alone(served: Served) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 9, "temperature": 0}
+    text = served.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+    [choice] = served.post("/v1/chat/completions", {**body, "stop": text[4]}).json()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (text[: text.index(text[4])], "stop")
+
+
+def test_a_json_object_is_any_object(trained: Served) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 60, "seed": 3}
+    body["response_format"] = {"type": "json_object"}
+    text = trained.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
+    assert text.startswith("{")
+
+
+def test_a_prompt_may_be_token_ids(served: Served) -> None:
+    body = {"max_tokens": 4, "temperature": 0}
+    text = served.post("/v1/completions", {**body, "prompt": "hello"}).json()["choices"][0]["text"]
+    for prompt in (list(b"hello"), [list(b"hello")]):
+        assert served.post("/v1/completions", {**body, "prompt": prompt}).json()["choices"][0]["text"] == text
+    refused = served.post("/v1/completions", {**body, "prompt": [999]})
+    assert (refused.status_code, "token 999" in refused.json()["error"]["message"]) == (422, True)
+
+
+@pytest.mark.parametrize("end", ["\u0085", "\u2028", "\u2029"])
+def test_what_python_takes_for_a_line_s_end_is_escaped(end: str) -> None:
+    """huggingface_hub splits a stream into lines as Python does, and broke on such answers."""
+    sent = event({"text": f"a{end}b"})
+    assert len(sent.decode().rstrip("\n").splitlines()) == 1
+    assert json.loads(sent.removeprefix(b"data: ")) == {"text": f"a{end}b"}
+
+
+def test_a_model_is_found_by_its_name_and_no_other(served: Served) -> None:
+    name = served.client.get("/v1/models").json()["data"][0]["id"]
+    assert served.client.get(f"/v1/models/{name}").json()["id"] == name
+    other = served.client.get("/v1/models/gpt-9")
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_openai_s_routes_have_openai_s_errors(served: Served) -> None:
+    for body in ({"messages": 3}, {"messages": []}, {"messages": [{"role": "user", "content": "a"}], "n": 2}):
+        refused = served.post("/v1/chat/completions", body)
+        assert refused.status_code == 422
+        assert refused.json()["error"].keys() >= {"message", "type", "param", "code"}
+        assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_request_of_two_lengths_is_refused(served: Served) -> None:
+    """A proxy may believe the one and a server the other: what follows would be a request of its own."""
+    with socket.create_connection(("127.0.0.1", served.port)) as wire:
+        wire.sendall(
+            b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+        )
+        assert wire.recv(99).startswith(b"HTTP/1.1 400")
+
+
+def test_the_gateway_is_unhealthy_while_its_upstream_is_down() -> None:
+    """It used to say 200 while every request failed; `/ping` says whether the process lives."""
+    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
+        llm = toy_source(upstream.url, BYTES, 8, ahead=0)
+    with serving(stubs(llm)) as served:
+        assert served.client.get("/health").status_code == 200
+        for _ in range(20):
+            served.post("/generate", ask())
+        assert llm.wire.breaker.open
+        assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [503, 200]
 
 
 @pytest.mark.parametrize(
@@ -406,7 +522,6 @@ def test_calls_and_results_of_before_are_read(trained: Served) -> None:
     [
         ("watermark", True),
         ("best_of", 2),
-        ("typical_p", 0.5),
         ("adapter_id", "mine"),
         ("decoder_input_details", True),
     ],
@@ -424,11 +539,16 @@ def test_what_purification_cannot_honour_is_refused_by_name(served: Served, opti
     [
         *(
             ("/v1/chat/completions", name, value)
-            for name, value in {"n": 2, "logit_bias": [1.0], "presence_penalty": 1.0}.items()
+            for name, value in {
+                "n": 2,
+                "logit_bias": {"5": 1.0},
+                "presence_penalty": 1.0,
+                "functions": [{}],
+            }.items()
         ),
         *(
             ("/v1/completions", name, value)
-            for name, value in {"n": 2, "best_of": 2, "logprobs": 1, "echo": True, "suffix": "x"}.items()
+            for name, value in {"n": 2, "best_of": 2, "echo": True, "suffix": "x"}.items()
         ),
     ],
 )
@@ -439,14 +559,15 @@ def test_openai_s_options_that_would_be_ignored_are_refused(
         path, {"messages": [{"role": "user", "content": "a"}], "prompt": "a", option: value}
     )
     assert refused.status_code == 422
-    assert option in refused.json()["error"].lower()
+    assert option in refused.json()["error"]["message"].lower()
 
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"top_p": 1.0}, "`top_p` must be > 0.0 and < 1.0"),
-        ({"top_k": 0}, "`top_k` must be strictly positive"),
+        ({"top_p": 1.1}, "`top_p` must be > 0.0 and <= 1.0"),
+        ({"typical_p": 0.0}, "`typical_p` must be > 0.0 and <= 1.0"),
+        ({"top_k": -2}, "`top_k` must be strictly positive"),
         ({"repetition_penalty": 0.0}, "`repetition_penalty` must be strictly positive"),
         ({"frequency_penalty": 2.5}, "`frequency_penalty` must be >= -2.0 and <= 2.0"),
         ({"max_new_tokens": 0}, "`max_new_tokens` must be strictly positive"),
@@ -492,12 +613,10 @@ def test_an_empty_prompt_is_refused(served: Served) -> None:
         (b"{}", "application/json; charset=utf-16", 415),
     ],
 )
-def test_a_body_that_is_no_request_is_refused_in_plain_text(
-    served: Served, content: bytes, kind: str, status: int
-) -> None:
+def test_a_body_that_is_no_request_is_refused(served: Served, content: bytes, kind: str, status: int) -> None:
     refused = served.client.post("/generate", content=content, headers={"content-type": kind})
     assert refused.status_code == status
-    assert refused.headers["content-type"].startswith("text/plain")
+    assert refused.json().keys() == {"error"}
 
 
 def test_a_body_is_at_most_two_million_bytes(served: Served) -> None:
@@ -555,7 +674,7 @@ def test_the_key_is_asked_for_and_compared_exactly_and_in_constant_time(
                 {"authorization": "Bearer é".encode()},
             ):
                 refused = served.post(path, ask(), headers=headers)
-                assert (refused.status_code, refused.content) == (401, b"")
+                assert (refused.status_code, "the key is missing or wrong" in refused.text) == (401, True)
         assert served.client.get("/certificates/x").status_code == 401
         assert served.post("/generate", ask(), headers=AUTH).status_code == 200
         for path in ("/info", "/v1/models", "/health", "/metrics"):
@@ -626,7 +745,7 @@ def test_a_failure_in_a_stream_is_its_last_event_and_no_success() -> None:
         }
         for path in ("/v1/chat/completions", "/v1/completions"):
             *_, error = served.events(path, body)
-            assert error["error"]["http_status_code"] == 422
+            assert (error["error"]["http_status_code"], error["error"]["type"]) == (424, "server_error")
         assert served.post("/generate", ask()).status_code == 424
         assert served.idle()
 

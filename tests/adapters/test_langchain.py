@@ -18,6 +18,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField
 from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM
@@ -752,3 +753,24 @@ def test_actors_answer_what_they_are_asked() -> None:
     purifier = agreeing(lambda prompt: f"You said {last(prompt)}.")
     assert ChatPurified(purifier=purifier, temperature=0).invoke("hello").content == "You said hello."
     assert Actor(lambda _: "x").identity()["name"] == "actor"
+
+
+def test_configurable_fields_load_a_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three calls with another temperature used to load both models three times: each makes a new object."""
+    loaded: list[Any] = []
+    real = Purifier.load
+
+    def load(*args: Any, **options: Any) -> Purifier:
+        loaded.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(Purifier, "load", load)
+    model = ChatPurified(llm=LLM, slm=SLM, max_tokens=2).configurable_fields(
+        temperature=ConfigurableField(id="temperature")
+    )
+    for temperature in (0.0, 0.5, 1.0):
+        model.with_config(configurable={"temperature": temperature}).invoke("hello")
+    assert len(loaded) == 1
+    other = ChatPurified(llm=LLM, slm=SLM, policy="geometric", max_tokens=2)
+    other.invoke("hello")
+    assert len(loaded) == 2

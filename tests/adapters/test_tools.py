@@ -24,6 +24,7 @@ from purify_adapters.tools import (
     Speech,
     Tagged,
     Templated,
+    Thinking,
     closed,
     merged,
     pieces_of,
@@ -36,6 +37,7 @@ from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.toys import both, pair, toys
 
 HERMES, MISTRAL, GRANITE, LLAMA = (TOOL_FORMATS[name] for name in ("hermes", "mistral", "granite", "llama"))
+ARGS, NAMED = TOOL_FORMATS["mistral_args"], TOOL_FORMATS["mistral_named"]
 ADD: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -65,7 +67,7 @@ def gathered(pieces: list[Piece]) -> tuple[str, list[tuple[str | None, str]]]:
 def read(
     format: ToolFormat, text: str, cuts: list[int] | None = None
 ) -> tuple[str, list[tuple[str | None, str]]]:
-    reader, pieces = Tagged(format), list[Piece]()
+    reader, pieces = Thinking(Tagged(format)), list[Piece]()
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts or ())})
     for start, end in pairwise(edges):
         pieces += reader.feed(text[start:end])
@@ -100,6 +102,43 @@ ANSWERS = [
     (LLAMA, '<|python_tag|>{"name": "f", "parameters": {}}', ("", [("f", "{}")])),
     (LLAMA, 'No {"name": "f"} here.', ('No {"name": "f"} here.', [])),
     (LLAMA, '{"answer": 3}', ('{"answer": 3}', [])),
+    (LLAMA, '{"name": "Ada", "age": 7}', ('{"name": "Ada", "age": 7}', [])),
+    (
+        LLAMA,
+        '{"name": "f", "parameters": {"x": 1}}; {"name": "g", "parameters": {}}',
+        ("", [("f", '{"x": 1}'), ("g", "{}")]),
+    ),
+    (LLAMA, '{"parameters": {"x": 1}, "name": "f"}', ("", [("f", '{"x": 1}')])),
+    (
+        MISTRAL,
+        '[TOOL_CALLS] [{"name":"w","arguments":{"x":1},"id":"abcdefghi"}, {"name":"v","arguments":{}}]',
+        ("", [("w", '{"x":1}'), ("v", "{}")]),
+    ),
+    (
+        MISTRAL,
+        '[TOOL_CALLS] [{"id":"abcdefghi","name":"w","arguments":{"x":1}},{"arguments":{},"name":"v"}]',
+        ("", [("w", '{"x": 1}'), ("v", "{}")]),
+    ),
+    (ARGS, '[TOOL_CALLS]w[ARGS]{"x": 1}[TOOL_CALLS]v[ARGS]{}', ("", [("w", '{"x": 1}'), ("v", "{}")])),
+    (ARGS, '[TOOL_CALLS]w[CALL_ID]abc[ARGS]{"x": 1}', ("", [("w", '{"x": 1}')])),
+    (NAMED, '[TOOL_CALLS]w{"x": 1}', ("", [("w", '{"x": 1}')])),
+    (MISTRAL, '[TOOL_CALLS]w{"x": 1}', ("", [("w", '{"x": 1}')])),
+    (
+        HERMES,
+        '<tool_call>\n{"name": "f", "arguments": {"x": 1}, "id": "a}\\"b"}\n</tool_call>',
+        ("", [("f", '{"x": 1}')]),
+    ),
+    (
+        HERMES,
+        '<tool_call>[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]</tool_call>',
+        ("", [("f", "{}"), ("g", "{}")]),
+    ),
+    (HERMES, '<tool_call>{"name": "f"}</tool_call>', ("", [("f", "{}")])),
+    (
+        HERMES,
+        '<tool_call>{"name": "f", "arguments": {"a": "<think>"}}</tool_call>',
+        ("", [("f", '{"a": "<think>"}')]),
+    ),
 ]
 
 
@@ -111,9 +150,46 @@ def test_calls_are_read(format: ToolFormat, text: str, expected: Any) -> None:
 @given(st.sampled_from(ANSWERS), st.lists(st.integers(0, 200), max_size=12))
 def test_calls_are_read_however_the_text_is_cut(answer: Any, cuts: list[int]) -> None:
     format, text, expected = answer
-    first = len("<|python_tag|>") if text.startswith("<|python_tag|>") else 0  # a control token comes whole
-    assert read(format, text, [max(cut, first) for cut in cuts]) == expected
-    assert read(format, text, list(range(first, len(text)))) == expected
+    assert read(format, text, cuts) == expected
+    assert read(format, text, list(range(len(text)))) == expected
+
+
+THOUGHTS = [
+    (
+        '<think>I could write <tool_call>{"name": "f", "arguments": {}}</tool_call> but no</think>\nHello',
+        "Hello",
+    ),
+    ("Well. <think>hm", "Well. "),
+    ("[THINK]hm[/THINK]Hello", "Hello"),
+]
+
+
+@given(st.sampled_from(THOUGHTS), st.lists(st.integers(0, 120), max_size=12))
+def test_what_a_model_thinks_is_no_text_and_no_call(answer: tuple[str, str], cuts: list[int]) -> None:
+    """A call that a model only thought of used to be returned, and an agent executed it."""
+    reader, pieces = Thinking(Tagged(HERMES)), list[Piece]()
+    for start, end in pairwise(sorted({0, len(answer[0]), *(min(cut, len(answer[0])) for cut in cuts)})):
+        pieces += reader.feed(answer[0][start:end])
+    pieces += reader.close()
+    assert gathered(pieces) == (answer[1], [])
+    assert any(isinstance(piece, Reasoning) and piece.text for piece in pieces)
+
+
+def test_an_answer_may_begin_in_the_middle_of_a_thought() -> None:
+    """Templates of models that think end their prompt with the mark."""
+    thinking = TEMPLATE.replace("assistant{{ '\n' }}", "assistant\n<think>\n")
+    assert thinking != TEMPLATE
+    purifier = templated(thinking, thinking)
+    speech = Speech.of(purifier)
+    reader = speech.reader(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
+    pieces = [*reader.feed("hm</think>Hello"), *reader.close()]
+    assert pieces == [Reasoning("hm"), "Hello"]
+
+
+def test_an_object_is_a_call_only_of_a_tool_that_was_offered() -> None:
+    reader = Tagged(LLAMA, ["add"])
+    text = '{"name": "Ada", "parameters": {"age": 7}}'
+    assert [*reader.feed(text), *reader.close()] == [text]
 
 
 def test_arguments_are_passed_on_as_they_come() -> None:
@@ -245,7 +321,7 @@ def test_a_tokenizer_s_own_response_template_is_used() -> None:
     pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
     purifier = templated(TEMPLATE, TEMPLATE, response_template=RESPONSES)
     speech = Speech.of(purifier)
-    reader = speech.reader(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]))
+    reader = speech.reader(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
     assert isinstance(reader, Templated)
     text = '<think>hm</think>Well.\n<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
     pieces = [piece for char in text for piece in reader.feed(char)] + reader.close()
@@ -259,7 +335,7 @@ def test_a_format_that_only_a_response_template_knows_cannot_be_forced() -> None
     purifier = templated(strange, strange, response_template=RESPONSES)
     speech = Speech.of(purifier)
     assert isinstance(
-        speech.reader(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD])), Templated
+        speech.reader(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD]), [ADD]), Templated
     )
     with pytest.raises(ConfigError, match="so that none can be forced"):
         speech.grammar([ADD], purifier.vocabulary)

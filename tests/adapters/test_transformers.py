@@ -175,7 +175,6 @@ REFUSED: list[dict[str, Any]] = [
     {"watermarking_config": {"bias": 2.0}},
     {"custom_generate": "somebody/something"},
     {"dola_layers": "high"},
-    {"typical_p": 0.9},
     {"epsilon_cutoff": 0.1},
     {"no_repeat_ngram_size": 2},
     {"min_new_tokens": 3},
@@ -187,6 +186,7 @@ REFUSED: list[dict[str, Any]] = [
     {"output_hidden_states": True},
     {"inputs_embeds": torch.zeros(1, 2, 3)},
     {"past_key_values": object()},
+    {"cache": object()},
     {"token_type_ids": torch.ones(1, 4, dtype=torch.long)},
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +25,23 @@ class Fake:
     model: Any
     most: int = 10_000
     requests: list[tuple[str, Json]] = field(default_factory=list)
+    seconds: float = 0.0
+    at_once: int = 0
+    most_at_once: int = 0
 
     async def read(self, request: Any) -> Json:
         body: Json = await request.json()
         self.requests.append((request.url.path, body))
         return body
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """An answer takes its time, and it is noted how many do at once."""
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(self.seconds)
+        yield
+        self.at_once -= 1
 
     def asked(self, path: str) -> int:
         return sum(asked == path for asked, _ in self.requests)
@@ -138,7 +151,8 @@ class FakeLlama(Fake):
         body = await self.read(request)
         several = isinstance(body["prompt"][0], list)
         prompts = body["prompt"] if several else [body["prompt"]]
-        answers = [self._answer(index, ids, body) for index, ids in enumerate(prompts)]
+        async with self.working():
+            answers = [self._answer(index, ids, body) for index, ids in enumerate(prompts)]
         return JSONResponse(list(reversed(answers)) if len(answers) > 1 else answers[0])
 
     def _answer(self, index: int, ids: Sequence[int], body: Json) -> Json:

@@ -99,6 +99,19 @@ def test_a_probe_that_nobody_waits_for_leaves_its_place_to_the_next(broken: Brea
     assert not broken.open
 
 
+def test_requests_that_fail_together_are_one_fault(clock: Clock) -> None:
+    """One chat asks for thirty rows at once: alone, on a busy machine, it opened the breaker."""
+    breaker = Breaker(clock)
+    for burst in range(MOST):
+        assert not breaker.open
+        under_way = [breaker.asking() for _ in range(30)]
+        for request in under_way:
+            request.__enter__()
+        for request in under_way:
+            assert not request.__exit__(Unavailable, Unavailable("late"), None)
+        assert breaker.open == (burst == MOST - 1)
+
+
 # On the wire
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.fake_tgi import fake_tgi, serving
 from tests.remote.conformance import ServedConformance
 from tests.remote.fake_servers import FakeLlama, FakeVLLM
 from tests.remote.toy_server import Script, ToyReader
-from tests.toys import BYTES, both, pair
+from tests.toys import BYTES, both, few, pair
 
 KINDS = {"vllm": (FakeVLLM, VLLMSource), "llama_cpp": (FakeLlama, LlamaCppSource)}
 WHOLE = 2048
@@ -40,6 +41,12 @@ def source(server: tuple[Any, str]) -> Any:
     return kind.load(url, tokenizer=LLM, top_n=WHOLE)
 
 
+@pytest.fixture(scope="module")
+def trusted(source: Any) -> Any:
+    """The same server, vouched for: it may see drafts."""
+    return type(source).load(source.wire.url, tokenizer=LLM, top_n=WHOLE, engine="trusted")
+
+
 class TestConformance(ServedConformance):
     def _answer(self, rows: int, length: int) -> torch.Tensor:
         return 1 + super()._answer(rows, length) % (WHOLE - 1)  # after its end nothing is asked
@@ -54,9 +61,9 @@ def test_a_row_is_the_model_s_own(source: Any) -> None:
 
 
 @pytest.mark.parametrize("walk", ["auto", "speculative", "lockstep"])
-def test_greedy_answers_are_the_local_purifier_s(source: Any, walk: Any) -> None:
+def test_greedy_answers_are_the_local_purifier_s(trusted: Any, walk: Any) -> None:
     llm, slm = both()
-    remote, local = pair(source, slm, "geometric", walk=walk), pair(llm, slm, "geometric")
+    remote, local = pair(trusted, slm, "geometric", walk=walk), pair(llm, slm, "geometric")
     assert remote.generate(PROMPT, GREEDY)[0].tokens == local.generate(PROMPT, GREEDY)[0].tokens
 
 
@@ -89,10 +96,57 @@ def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None
         assert source.capabilities.scores_draft
 
 
-def test_each_says_what_it_can(source: Any) -> None:
+def test_a_prompt_s_scores_cost_one_request_more(source: Any) -> None:
+    """The default policy looks back over 32 tokens, which were as many requests before the first token."""
+    before = source.wire.counts.requests
+    session, _ = source.open([PROMPT], 32)
+    session.close()
+    assert len(session.prompts[0].logprobs) == 32
+    assert source.wire.counts.requests <= before + 2
+
+
+def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> None:
+    """They waited in the server, timed out there, and the server was thought to be down."""
+    fake = FakeLlama(both()[0])
+    fake.seconds = 0.3
+    with serving(fake.app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=8, read=1.0)
+        purifier = pair(source, both()[1], "geometric")
+        with ThreadPoolExecutor(24) as pool:
+            found = list(pool.map(lambda _: purifier.generate(PROMPT, few(2)), range(24)))
+    assert len(found) == 24
+    assert fake.most_at_once <= 4
+    assert not source.wire.breaker.open
+
+
+def test_rows_too_long_for_one_answer_are_asked_for_in_several(monkeypatch: Any) -> None:
+    """Rows of a whole real vocabulary are megabytes each: all at once went over the cap of an answer."""
+    monkeypatch.setattr("purify_adapters.remote.wire.ANSWER", 4 * 256 * WHOLE)
+    fake = FakeLlama(both()[0])
+    with serving(fake.app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=WHOLE)
+        session, _ = source.open([PROMPT], 9)
+        session.close()
+    assert len(session.prompts[0].logprobs) == 9
+    prompts = [body["prompt"] for path, body in fake.requests if path == "/completion"]
+    assert [len(each) for each in prompts] == [1, 4, 4, 1]
+
+
+def test_a_failure_is_a_line_in_the_log(caplog: Any) -> None:
+    with serving(FakeLlama(both()[0]).app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=8, retries=0)
+    with pytest.raises(SourceError):
+        source.open([PROMPT])
+    [line] = [record.getMessage() for record in caplog.records if record.name == "purify.remote"]
+    assert line.startswith("POST /completion failed after ")
+    assert "Unavailable" in line
+
+
+def test_each_says_what_it_can(source: Any, trusted: Any) -> None:
     can = source.capabilities
     assert (can.ids_in, can.ids_out, can.max_n) == (True, True, WHOLE)
-    assert pair(source, both()[1]).walk == ("readahead" if can.streams_rows else "speculative")
+    walks = [pair(each, both()[1]).walk for each in (source, trusted)]
+    assert walks == (["readahead"] * 2 if can.streams_rows else ["lockstep", "speculative"])
 
 
 def test_each_is_offered_by_name(server: tuple[Any, str], source: Any) -> None:

@@ -95,7 +95,7 @@ def test_llama_server_shows_no_row_of_half_a_character(server: Any, source: Any)
 def test_greedy_answers_are_the_local_purifier_s(source: Any, walk: Any, policy: str) -> None:
     llm, slm = both()
     remote, local = pair(source, slm, policy, walk=walk), pair(llm, slm, policy)
-    auto = "readahead" if source.capabilities.streams_rows else "speculative"
+    auto = "readahead" if source.capabilities.streams_rows else "lockstep"
     assert remote.walk == (auto if walk == "auto" else walk)
     ours, theirs = local.generate(prompts(), GREEDY), remote.generate(prompts(), GREEDY)
     assert [answer.tokens for answer in ours] == [answer.tokens for answer in theirs]

@@ -69,7 +69,7 @@ def test_of_a_row_that_shows_nothing_all_mass_is_hidden() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"{", b"NaN", b'{"a": Infinity}', b'{"a": 1, "a": 2}', b"[" * 20_000, b"9" * 20_000, b"\xff",
+        b"", b"{", b"NaN", b'{"a": Infinity}', b"[" * 20_000, b"9" * 20_000, b"\xff",
         b"<html>", b'{"a":' * 10_000,
     ],
 )  # fmt: skip

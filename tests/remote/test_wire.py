@@ -71,3 +71,13 @@ def test_the_key_is_sent_to_its_own_host_and_no_redirect_is_followed(server: Fak
         with pytest.raises(SourceError, match="redirects elsewhere"):
             wait(Wire(server.url, "s3cret").post("/tokenize", {"inputs": "a"}))
         assert (server.authorized, other.requests) == (["Bearer s3cret"], [])
+
+
+def test_an_error_names_the_server_and_not_its_secrets(server: FakeTGI) -> None:
+    """ "answered 404: its url or its kind is wrong" did not say which url."""
+    port = server.url.rsplit(":", 1)[1]
+    wire = Wire(f"http://user:pass@127.0.0.1:{port}/v1/", "s3cret")
+    with pytest.raises(SourceError, match=f"at http://127.0.0.1:{port} answered 404 to /nowhere") as refused:
+        wait(wire.get("/nowhere"))
+    assert "pass" not in str(refused.value)
+    assert wire.url.endswith(port)

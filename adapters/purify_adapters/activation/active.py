@@ -111,7 +111,7 @@ class Activation:
     @cached_property
     def slm(self) -> LogitSource:
         """The benign model, loaded once, when the first answer wants it."""
-        return self.plugins.source(self.keys_of(self.config.slm))  # type: ignore[no-any-return]  # as its factory's contract says
+        return self.plugins.source(self.keys_of(self.config.slm))
 
     @property
     def tokenizer(self) -> str | None:

@@ -10,7 +10,7 @@ from inspect import BoundArguments, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.errors import ConfigError, RefusedError
+from purify_plugins.errors import ConfigError, PurifyError, RefusedError
 from purify_plugins.guard import reading
 
 if TYPE_CHECKING:
@@ -214,12 +214,12 @@ def _by_name(given: BoundArguments) -> dict[str, Any]:
 
 def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) -> Any:
     """The tokenizer beside the model, else one the call or its pipeline brings, else the configured one."""
-    from transformers import AutoTokenizer
+    from purify_plugins.tokenizing import find_tokenizer, load_tokenizer
 
     def read(folder: str) -> Any:
         try:
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except Exception:  # whatever transformers raises: there is no tokenizer there
+            return load_tokenizer(find_tokenizer(folder, offline=True))
+        except PurifyError:  # there is no tokenizer there, or none that can be read
             return None
 
     brought = options.get("tokenizer") or getattr(options.get("streamer"), "tokenizer", None)

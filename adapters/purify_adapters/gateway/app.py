@@ -6,14 +6,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from purify_adapters.gateway import routes
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from purify_plugins.types import Completion
 
 T = TypeVar("T")
-TOO_LARGE = PlainTextResponse("The request's headers are too large", 431, {"connection": "close"})
 
 
 class Gateway:
@@ -64,8 +62,8 @@ class Gateway:
         self.app = self._app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        large = scope["type"] == "http" and _head(scope) > self.settings.max_header
-        await (TOO_LARGE if large else self.app)(scope, receive, send)
+        wrong = _malformed(scope, self.settings.max_header) if scope["type"] == "http" else None
+        await (wrong or self.app)(scope, receive, send)
 
     def serve(self, host: str = "127.0.0.1", port: int = 8080) -> None:
         """Serve until SIGTERM or SIGINT; running answers have `drain` seconds to end."""
@@ -75,7 +73,8 @@ class Gateway:
 
     def _app(self) -> Starlette:
         open_to_all = {"/info": routes.info, "/v1/models": routes.models, "/metrics": routes.metrics}
-        open_to_all |= dict.fromkeys(("/", "/health", "/ping"), routes.health)
+        open_to_all |= {"/": routes.health, "/health": routes.health, "/ping": routes.ping}
+        open_to_all["/v1/models/{name:path}"] = routes.model
         generative = {
             "/": routes.compat_generate,
             "/generate": routes.generate,
@@ -101,7 +100,7 @@ class Gateway:
                 Rejected: self._refuse,
                 PurifyError: self._refuse,
                 TimeoutError: self._refuse,
-                HTTPException: _empty,
+                HTTPException: _no_route,
             },
             lifespan=self._lifespan,
         )
@@ -120,7 +119,7 @@ class Gateway:
     async def _refuse(self, request: Request, error: Exception) -> Response:
         why = because(error)
         note_failure(request.scope, self.metrics, why)
-        return why.response()
+        return why.response(request.url.path)
 
     def info(self) -> dict[str, Any]:
         """What TGI's `/info` says, of this gateway."""
@@ -279,6 +278,17 @@ def _counted(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]:
     return event if told is None else {**event, "purify": {**told, "upstream_requests": requests}}
 
 
+def _malformed(scope: Scope, most: int) -> Response | None:
+    """The refusal of a request whose head no proxy and server may read differently, or is too large."""
+    if _head(scope) > most:
+        return JSONResponse({"error": "The request's headers are too large"}, 431, {"connection": "close"})
+    names = {name for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= names:
+        said = "a request has Content-Length or Transfer-Encoding, not both"
+        return JSONResponse({"error": said}, 400, {"connection": "close"})
+    return None
+
+
 def _head(scope: Scope) -> int:
     """How many bytes the request's path and headers have, with what stands between them."""
     headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
@@ -287,12 +297,15 @@ def _head(scope: Scope) -> int:
 
 def _sharing(purifier: Purifier) -> Purifier:
     """The same purifier, its local models shared by all the threads that decode."""
-    found = copy(purifier)
-    found.llm, found.slm = share(purifier.llm), share(purifier.slm)
-    return found
+    return purifier.through(share(purifier.llm), share(purifier.slm))
 
 
-async def _empty(_: Request, error: Exception) -> Response:
-    """404 and 405 as TGI's web framework gives them: without a word."""
+async def _no_route(request: Request, error: Exception) -> Response:
+    """404 and 405."""
     assert isinstance(error, HTTPException)
-    return Response(status_code=error.status_code, headers=error.headers)
+    why = Rejected(
+        error.status_code, f"{error.detail}: see /api-doc/openapi.json for what is here", "not_found"
+    )
+    response = why.response(request.url.path)
+    response.headers.update(error.headers or {})
+    return response

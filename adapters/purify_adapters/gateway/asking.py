@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
@@ -15,10 +15,11 @@ from purify_adapters.gateway.schemas import (
     Format,
     JsonFormat,
     Message,
+    ObjectFormat,
     Parameters,
     RegexFormat,
+    TextFormat,
 )
-from purify_adapters.tools import inner
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
 
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings
     from purify_plugins.purifier import Purifier
 
-TOP = 5
-"""The most tokens of a row that TGI shows unless it is told otherwise."""
+TOP, OPENAI_TOP = 5, 20
+"""The most tokens of a row that TGI shows unless it is told otherwise, and that OpenAI does."""
 ROOM = 4096
 """Tokens, prompt and answer together, where neither model says what it can read."""
+FOREIGN = ("presence_penalty", "logit_bias", "functions", "function_call", "audio")
+"""Options of OpenAI's chats that would change an answer, and that fusion does not have."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Ask:
     """One answer, as it is asked of the purifier.
 
     `input_length` counts the prompt's tokens as the SLM reads them; 0 where it does not tell. `top` is how
-    many of each fused row's likeliest tokens are shown.
+    many of each fused row's likeliest tokens are shown; `told` whether log-probabilities are, on
+    `/v1/completions`.
     """
 
     prompt: Prompt
@@ -45,6 +49,7 @@ class Ask:
     input_length: int
     characters: int = 0
     top: int = 0
+    told: bool = False
 
 
 class Asking:
@@ -61,7 +66,7 @@ class Asking:
 
     def generation(self, inputs: str, asked: Parameters) -> Ask:
         """A request to `/generate` and its like."""
-        for name in ("watermark", "typical_p", "decoder_input_details", "adapter_id"):
+        for name in ("watermark", "decoder_input_details", "adapter_id"):
             if getattr(asked, name):
                 raise unsupported(name)
         if asked.best_of not in (None, 1):
@@ -73,32 +78,46 @@ class Asking:
 
     def chat(self, asked: ChatRequest, prompt: Chat | None = None, grammar: Grammar | None = None) -> Ask:
         """A request to `/v1/chat/completions`; `prompt` is the chat if tools have changed it."""
-        _refuse_foreign(asked, ("presence_penalty", "logit_bias"), ("n",))
-        drawn = _openai(
-            asked, asked.max_tokens if asked.max_tokens is not None else asked.max_completion_tokens
-        )
+        _refuse_foreign(asked, FOREIGN, ("n",))
+        limit = asked.max_tokens if asked.max_tokens is not None else asked.max_completion_tokens
+        drawn = _openai(asked, limit)
         chat = prompt or Chat(tuple(map(message, asked.messages)))
         if not chat.messages:
             raise invalid("`messages` cannot be empty")
-        drawn.grammar = asked.response_format
         drawn.top_n_tokens = asked.top_logprobs if asked.logprobs else None
-        return self._ask(chat, drawn, asked.temperature != 0, _characters(chat), grammar)
+        grammar = _format(asked.response_format) or grammar
+        return self._ask(chat, drawn, asked.temperature != 0, _characters(chat), grammar, OPENAI_TOP)
 
     def completions(self, asked: CompletionRequest) -> list[Ask]:
         """A request to `/v1/completions`: one answer for each of its prompts."""
         if asked.suffix is not None:
             said = "Suffix is not supported and can be achieved by preprocessing the prompt."
             raise Rejected(422, said, "suffix not supported")
-        prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-        if len(prompts) > self.settings.max_batch:
+        given = several(asked.prompt)
+        if len(given) > self.settings.max_batch:
             said = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
             raise Rejected(422, said, "batch size exceeded")
-        _refuse_foreign(asked, ("presence_penalty", "logit_bias", "logprobs", "echo"), ("n", "best_of"))
+        _refuse_foreign(asked, ("presence_penalty", "logit_bias", "echo"), ("n", "best_of"))
         drawn = _openai(asked, asked.max_tokens)
-        drawn.repetition_penalty = asked.repetition_penalty
-        if not prompts or not all(prompts):
-            raise invalid("`inputs` cannot be empty")
-        return [self._ask(prompt, drawn, asked.temperature != 0, len(prompt)) for prompt in prompts]
+        drawn.top_n_tokens = asked.logprobs
+        if not given or not all(given):
+            raise invalid("`prompt` cannot be empty")
+        samples, told = asked.temperature != 0, asked.logprobs is not None
+        asks = [
+            self._ask(self._prompt(each), drawn, samples, len(each), most_shown=OPENAI_TOP) for each in given
+        ]
+        return [replace(ask, told=told) for ask in asks]
+
+    def _prompt(self, prompt: str | Sequence[int]) -> Prompt:
+        """A prompt as the pair reads it; token ids are the SLM's, as `/tokenize` gives them."""
+        if isinstance(prompt, str):
+            return prompt
+        if strange := [token for token in prompt if token >= len(self.vocabulary)]:
+            raise invalid(f"`prompt` holds token {strange[0]}; there are {len(self.vocabulary)}")
+        if self.vocabulary.fingerprint == self.purifier.vocabulary.fingerprint:
+            return tuple(prompt)
+        # The models meet in another alphabet, to which these ids mean nothing; their text does.
+        return self.vocabulary.spell(prompt).decode(errors="replace")
 
     def _ask(
         self,
@@ -107,14 +126,17 @@ class Asking:
         samples: bool,
         characters: int,
         grammar: Grammar | None = None,
+        most_shown: int = TOP,
     ) -> Ask:
-        _check(asked, self.settings.max_stop_sequences)
+        _check(asked, self.settings.max_stop_sequences, most_shown)
         length = len(self.encode(prompt)) if self.tokenises else 0
         sampling = Sampling(
             max_tokens=self._room(length, asked.max_new_tokens),
             temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
-            top_k=asked.top_k or 0,
+            top_k=max(asked.top_k or 0, 0),
             top_p=1.0 if asked.top_p is None else asked.top_p,
+            min_p=asked.min_p or 0.0,
+            typical_p=1.0 if asked.typical_p is None else asked.typical_p,
             repetition_penalty=1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
             frequency_penalty=asked.frequency_penalty or 0.0,
             seed=asked.seed,
@@ -138,20 +160,18 @@ class Asking:
     @property
     def tokenises(self) -> bool:
         """Whether the SLM tells how it reads a prompt; a remote one may not."""
-        return hasattr(inner(self.purifier.slm), "encode")
+        return self.purifier.slm.inner.encodes
 
     def encode(self, prompt: Prompt) -> Sequence[int]:
         """The prompt's token ids as the SLM reads them. Raises Rejected when it does not say."""
         if not self.tokenises:
             raise unsupported("truncate", "the SLM does not tell its tokens")
-        found: Sequence[int] = inner(self.purifier.slm).encode(prompt)
-        return found
+        return self.purifier.slm.inner.encode(prompt)
 
     @property
     def vocabulary(self) -> Vocabulary:
         """What the ids of `encode` spell."""
-        found: Vocabulary = inner(self.purifier.slm).vocabulary
-        return found
+        return self.purifier.slm.inner.vocabulary
 
     def _truncated(self, text: str, most: int) -> str:
         """The text of its last `most` tokens."""
@@ -163,14 +183,15 @@ class Asking:
 
     def _whole(self, text: str) -> Sequence[int]:
         """All of a text's tokens, however many: a model's limit is for what it is given to read."""
-        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
+        tokenizer = self.purifier.slm.inner.tokenizer
         return list(tokenizer(text)["input_ids"]) if tokenizer else self.encode(text)
 
 
 def _samples(asked: Parameters) -> bool:
     """Whether TGI would sample: `do_sample`, or anything that only sampling can heed."""
-    warmed = asked.temperature not in (None, 1.0)
-    return bool(asked.do_sample) or warmed or asked.top_k is not None or asked.top_p is not None
+    shaping = (asked.temperature, asked.top_p, asked.typical_p)
+    warmed = any(value not in (None, 1.0) for value in shaping) or bool(asked.min_p)
+    return bool(asked.do_sample) or warmed or (asked.top_k or 0) > 0
 
 
 def _refuse_foreign(asked: Any, off: Sequence[str], single: Sequence[str]) -> None:
@@ -184,35 +205,60 @@ def _refuse_foreign(asked: Any, off: Sequence[str], single: Sequence[str]) -> No
 
 
 def _openai(asked: ChatRequest | CompletionRequest, tokens: int | None) -> Parameters:
-    """OpenAI's options by TGI's names; temperature 0 is greedy, as it was meant."""
+    """OpenAI's options, and what vLLM adds to them, by TGI's names.
+
+    Temperature 0 is greedy, as it was meant; a limit of -1 is none, and so is a seed below 0.
+    """
     return Parameters(
         temperature=None if asked.temperature == 0 else asked.temperature,
         top_p=asked.top_p,
+        top_k=asked.top_k,
+        min_p=asked.min_p,
+        repetition_penalty=asked.repetition_penalty,
         frequency_penalty=asked.frequency_penalty,
-        max_new_tokens=tokens,
-        stop=asked.stop,
-        seed=asked.seed,
+        max_new_tokens=None if tokens == -1 else tokens,
+        stop=[asked.stop] if isinstance(asked.stop, str) else asked.stop,
+        seed=None if asked.seed is None or asked.seed < 0 else asked.seed,
     )
 
 
-def _check(asked: Parameters, stops: int) -> None:
-    """TGI's own validation, in its order and words."""
+def several(prompt: Any) -> Sequence[str | Sequence[int]]:
+    """A lone prompt is a batch of one."""
+    alone = isinstance(prompt, str) or any(isinstance(each, int) for each in prompt[:1])
+    return [prompt] if alone else prompt
+
+
+def _check(asked: Parameters, stops: int, most_shown: int) -> None:
+    """TGI's own validation, in its order and words; a value that changes nothing is fine, though."""
     if asked.temperature is not None and asked.temperature <= 0:
         raise invalid("`temperature` must be strictly positive")
     if asked.repetition_penalty is not None and asked.repetition_penalty <= 0:
         raise invalid("`repetition_penalty` must be strictly positive")
     if asked.frequency_penalty is not None and abs(asked.frequency_penalty) > 2:
         raise invalid("`frequency_penalty` must be >= -2.0 and <= 2.0")
-    if asked.top_p is not None and not 0 < asked.top_p < 1:
-        raise invalid("`top_p` must be > 0.0 and < 1.0")
-    if asked.top_k is not None and asked.top_k <= 0:
-        raise invalid("`top_k` must be strictly positive")
+    for name in ("top_p", "typical_p"):
+        if (value := getattr(asked, name)) is not None and not 0 < value <= 1:
+            raise invalid(f"`{name}` must be > 0.0 and <= 1.0")
+    if asked.top_k is not None and asked.top_k < -1:
+        raise invalid("`top_k` must be strictly positive, or 0 or -1 for all")
+    if asked.min_p is not None and not 0 <= asked.min_p <= 1:
+        raise invalid("`min_p` must be >= 0.0 and <= 1.0")
     if asked.max_new_tokens == 0:
         raise invalid("`max_new_tokens` must be strictly positive")
-    if (asked.top_n_tokens or 0) > TOP:
-        raise invalid(f"`top_n_tokens` must be >= 0 and <= {TOP}. Given: {asked.top_n_tokens}")
+    if (asked.top_n_tokens or 0) > most_shown:
+        name = "top_n_tokens" if most_shown == TOP else "top_logprobs"
+        raise invalid(f"`{name}` must be >= 0 and <= {most_shown}. Given: {asked.top_n_tokens}")
     if len(asked.stop or ()) > stops:
         raise invalid(f"`stop` supports up to {stops} stop sequences. Given: {len(asked.stop or ())}")
+
+
+def _format(asked: TextFormat | ObjectFormat | Format | None) -> Grammar | None:
+    """What `response_format` makes of an answer: nothing, any object, or a grammar of TGI's."""
+    if asked is None or isinstance(asked, TextFormat):
+        return None
+    if isinstance(asked, ObjectFormat):
+        return _grammar(JsonFormat(type="json", value=asked.value or {"type": "object"}))
+    return _grammar(asked)
 
 
 def _grammar(asked: Format) -> Grammar:
@@ -240,7 +286,7 @@ def message(said: Message) -> Mapping[str, Any]:
     else:
         content = said.content or ""
     found: dict[str, Any] = {
-        "role": said.role,
+        "role": "system" if said.role == "developer" else said.role,  # OpenAI's newer word for it
         "content": content,
         "name": said.name,
         "tool_call_id": said.tool_call_id,
@@ -254,6 +300,7 @@ def _call(call: Call) -> Mapping[str, Any]:
     """A call that was made before; its arguments as an object, which OpenAI puts into a string."""
     arguments = call.function.arguments
     if isinstance(arguments, str):
+        arguments = arguments or "{}"
         try:
             arguments = json.loads(arguments)
         except ValueError:

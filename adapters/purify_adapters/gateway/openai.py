@@ -1,23 +1,23 @@
-"""OpenAI's shapes as TGI fills them: chat completions and completions, whole and in pieces."""
+"""OpenAI's shapes: chat completions and completions, whole and in pieces."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from purify_adapters.gateway.answers import Json, number, purified
 from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.spelling import Piece, Speller, full_text, others, pieces
-from purify_adapters.tools import CallPiece, Plain, Reader
+from purify_adapters.gateway.spelling import Piece, others, spelled
+from purify_adapters.tools import CallPiece, Reader, Reading, Reasoning, pieces_of, thought
 from purify_adapters.tools import Piece as Said
-from purify_plugins.types import Chunk, Completion, Vocabulary
+from purify_plugins.types import Chunk, Completion, Token, Vocabulary
 
-REASONS = {"eos": "stop", "stop": "stop_sequence", "length": "length"}
-"""Why an answer ended: our word and TGI's on these routes, which is not always OpenAI's."""
-STREAMED = {**REASONS, "eos": "eos_token"}
-"""What TGI's streaming `/v1/completions` says, which forgets to translate."""
+REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
+"""Why an answer ended: our word and OpenAI's."""
+PREFIXES = {"chat.completion": "chatcmpl", "chat.completion.chunk": "chatcmpl", "text_completion": "cmpl"}
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Face:
     fingerprint: str
 
     def head(self, kind: str, model: str | None = None) -> Json:
-        named = model if model and model != "tgi" else self.model
+        """The fields that all the chunks of one answer share."""
         return {
             "object": kind,
-            "id": "",
+            "id": f"{PREFIXES[kind]}-{uuid4().hex}",
             "created": int(time.time()),
-            "model": named,
+            "model": model if model and model != "tgi" else self.model,
             "system_fingerprint": self.fingerprint,
         }
 
@@ -43,137 +43,155 @@ def usage(asks: Sequence[Ask], completions: Sequence[Completion]) -> Json:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def logprobs(found: Iterable[Piece], vocabulary: Vocabulary) -> Json:
-    return {"content": [{**_logprob(p), "top_logprobs": _others(p, vocabulary)} for p in found]}
+# Chats
 
 
-def _logprob(piece: Piece) -> Json:
-    return {"token": piece.text, "logprob": number(piece.token.fused)}
+def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
+    """Each token's log-probability in the fused row, beside its likeliest neighbours'."""
+    content = [
+        {
+            **_logprob(spelled(token, vocabulary), vocabulary),
+            "top_logprobs": [_logprob(other, vocabulary) for other in others(token, vocabulary)],
+        }
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
 
 
-def _others(piece: Piece, vocabulary: Vocabulary) -> list[Json]:
-    return [_logprob(other) for other in others(piece.token, vocabulary)]
+def _logprob(piece: Piece, vocabulary: Vocabulary) -> Json:
+    raw = piece.text.encode() if piece.special else vocabulary.tokens[piece.token.id]
+    return {"token": piece.text, "logprob": number(piece.token.fused), "bytes": list(raw)}
 
 
 def spoken(said: Sequence[Said]) -> Json:
-    """The message that pieces of an answer make together: calls if there are any, else text."""
+    """The message that pieces of an answer make together."""
     calls: dict[int, Json] = {}
     for piece in said:
         if isinstance(piece, CallPiece):
             call = calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
             call["id"], call["name"] = piece.id or call["id"], piece.name or call["name"]
             call["arguments"] += piece.arguments
+    text, reasoning = "".join(each for each in said if isinstance(each, str)), thought(said)
+    found: Json = {"role": "assistant", "content": text if text or not calls else None}
+    if reasoning:
+        found["reasoning_content"] = reasoning
     if calls:
-        return {"role": "assistant", "tool_calls": [_call(call) for call in calls.values()]}
-    return {"role": "assistant", "content": "".join(each for each in said if isinstance(each, str))}
+        found["tool_calls"] = [_call(call) for call in calls.values()]
+    return found
 
 
-def _call(call: Mapping[str, str]) -> Json:
-    function = {"description": None, "name": call["name"], "arguments": call["arguments"]}
+def _call(call: Json) -> Json:
+    function = {"name": call["name"], "arguments": call["arguments"]}
     return {"id": call["id"], "type": "function", "function": function}
 
 
 def chat_completion(
-    face: Face,
-    model: str | None,
-    ask: Ask,
-    completion: Completion,
-    vocabulary: Vocabulary,
-    reader: Reader,
-    told: bool,
+    head: Json, ask: Ask, completion: Completion, vocabulary: Vocabulary, reader: Reader, told: bool
 ) -> Json:
     """The answer to a conversation; `told` adds each token's log-probability."""
-    text = full_text(completion, ask.sampling.stop, vocabulary)
+    message = spoken(pieces_of(reader, completion, vocabulary))
     choice = {
         "index": 0,
-        "message": spoken([*reader.feed(text), *reader.close()]),
-        "logprobs": logprobs(pieces(completion, ask, vocabulary), vocabulary) if told else None,
-        "finish_reason": REASONS[completion.finish_reason],
+        "message": message,
+        "logprobs": logprobs(completion.steps, vocabulary) if told else None,
+        "finish_reason": "tool_calls" if "tool_calls" in message else REASONS[completion.finish_reason],
     }
-    head = face.head("chat.completion", model)
     return {**head, "choices": [choice], "usage": usage([ask], [completion])}
 
 
 class ChatEvents:
-    """A chat completion in pieces."""
+    """A chat completion in pieces; the first names the role, the last says why the answer ended."""
 
     done: str | None = "[DONE]"
 
     def __init__(
         self,
-        face: Face,
-        model: str | None,
+        head: Json,
         ask: Ask,
         vocabulary: Vocabulary,
         reader: Reader,
         told: bool = False,
         counted: bool = False,
     ) -> None:
-        self.face, self.model, self.ask, self.reader = face, model, ask, reader
+        self.head, self.ask, self.vocabulary = head, ask, vocabulary
         self.told, self.counted = told, counted
-        self.speller = Speller(ask, vocabulary)
+        self.reading = Reading(reader, vocabulary)
+        self._begun = False
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
-        for piece in self.speller.take(chunk.steps):
-            yield from self._events(piece)
+        deltas = [_delta(piece) for piece in self.reading.take(chunk)]
+        if not deltas and (self.told and chunk.steps):
+            deltas = [{"content": ""}]
+        for at, delta in enumerate(deltas):
+            yield self._event(delta, () if at else chunk.steps)
         if chunk.completion:
             yield from self._last(chunk.completion)
 
-    def _events(self, piece: Piece) -> Iterator[Json]:
-        if isinstance(self.reader, Plain):
-            yield self._event(_delta("" if piece.special else piece.text), piece)
-        elif not piece.special:
-            for said in self.reader.feed(piece.text):
-                yield self._event(_delta(said))
-
     def _last(self, completion: Completion) -> Iterator[Json]:
-        piece = self.speller.last(completion)
-        found = [] if piece.special else self.reader.feed(piece.text)
-        *before, last = [*found, *self.reader.close()] or [""]
-        for said in before:
-            yield self._event(_delta(said))
-        reason = REASONS[completion.finish_reason]
-        yield {**self._event(_delta(last), piece, reason), "purify": purified(completion)}
+        reason = "tool_calls" if self.reading.called else REASONS[completion.finish_reason]
+        end = {} if self.reading.called else {"content": ""}  # clients of TGI's add the contents up
+        yield {**self._event(end, (), reason), "purify": purified(completion)}
         if self.counted:
-            head = self.face.head("chat.completion.chunk", self.model)
-            yield {**head, "choices": [], "usage": usage([self.ask], [completion])}
+            yield {**self.head, "choices": [], "usage": usage([self.ask], [completion])}
 
-    def _event(self, delta: Json, piece: Piece | None = None, reason: str | None = None) -> Json:
-        told = logprobs([piece], self.speller.vocabulary) if self.told and piece else None
-        choice = {"index": 0, "delta": delta, "logprobs": told, "finish_reason": reason}
-        return {**self.face.head("chat.completion.chunk", self.model), "choices": [choice], "usage": None}
+    def _event(self, delta: Json, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+        role = {} if self._begun else {"role": "assistant"}
+        self._begun = True
+        told = logprobs(tokens, self.vocabulary) if self.told and tokens else None
+        choice = {"index": 0, "delta": {**role, **delta}, "logprobs": told, "finish_reason": reason}
+        return {**self.head, "choices": [choice], **({"usage": None} if self.counted else {})}
 
     def error(self, why: Rejected) -> Json:
-        return failure(why)
+        return why.openai
 
 
 def _delta(said: Said) -> Json:
-    """A piece of a message."""
-    if isinstance(said, CallPiece):
-        function = {"name": said.name, "arguments": said.arguments}
-        call = {"index": said.index, "id": said.id or "", "type": "function", "function": function}
-        return {"role": "assistant", "tool_calls": [call]}
-    return {"role": "assistant", "content": said if isinstance(said, str) else ""}
+    """A piece of a message; a call's first piece names it."""
+    if isinstance(said, Reasoning):
+        return {"reasoning_content": said.text}
+    if isinstance(said, str):
+        return {"content": said}
+    function: Json = {"arguments": said.arguments}
+    call: Json = {"index": said.index, "function": function}
+    if said.id is not None:
+        call |= {"id": said.id, "type": "function"}
+        function["name"] = said.name or ""
+    return {"tool_calls": [call]}
 
 
-def failure(why: Rejected) -> Json:
-    """An error inside a stream; TGI says 422 of all of them."""
-    return {"error": {"message": why.error, "http_status_code": 422}}
+# Completions
 
 
 def text_completion(
-    face: Face, asks: Sequence[Ask], completions: Sequence[Completion], vocabulary: Vocabulary
+    head: Json, asks: Sequence[Ask], completions: Sequence[Completion], vocabulary: Vocabulary
 ) -> Json:
     """The answers to a batch of prompts."""
     choices = [
-        _choice(index, full_text(each, ask.sampling.stop, vocabulary), REASONS[each.finish_reason])
+        _choice(index, each.text, _listed(each.steps, vocabulary, 0, ask.told), REASONS[each.finish_reason])
         for index, (ask, each) in enumerate(zip(asks, completions, strict=True))
     ]
-    return {**face.head("text_completion"), "choices": choices, "usage": usage(asks, completions)}
+    return {**head, "choices": choices, "usage": usage(asks, completions)}
 
 
-def _choice(index: int, text: str, reason: str = "") -> Json:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": reason}
+def _choice(index: int, text: str, logprobs: Json | None, reason: str | None) -> Json:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _listed(tokens: Sequence[Token], vocabulary: Vocabulary, start: int, told: bool) -> Json | None:
+    """Log-probabilities as completions have them: one list each; `start` is the first token's place."""
+    if not told:
+        return None
+    found, offsets = [spelled(token, vocabulary) for token in tokens], []
+    for piece in found:
+        offsets.append(start)
+        start += 0 if piece.special else len(piece.text)
+    tops = [{other.text: number(other.token.fused) for other in others(t, vocabulary)} for t in tokens]
+    return {
+        "tokens": [piece.text for piece in found],
+        "token_logprobs": [number(token.fused) for token in tokens],
+        "top_logprobs": tops if any(tops) else None,
+        "text_offset": offsets,
+    }
 
 
 class CompletionEvents:
@@ -181,21 +199,23 @@ class CompletionEvents:
 
     done: str | None = "[DONE]"
 
-    def __init__(self, face: Face, ask: Ask, vocabulary: Vocabulary, index: int = 0) -> None:
-        self.face, self.ask, self.index = face, ask, index
-        self.speller = Speller(ask, vocabulary)
+    def __init__(
+        self, head: Json, ask: Ask, vocabulary: Vocabulary, index: int = 0, counted: bool = False
+    ) -> None:
+        self.head, self.ask, self.vocabulary, self.index, self.counted = head, ask, vocabulary, index, counted
+        self._written = 0
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
-        for piece in self.speller.take(chunk.steps):
-            yield self._event(piece)
+        if chunk.text or (self.ask.told and chunk.steps):
+            yield self._event(chunk.text, chunk.steps)
         if completion := chunk.completion:
-            piece = self.speller.last(completion)
-            counted = {"usage": usage([self.ask], [completion]), "purify": purified(completion)}
-            yield {**self._event(piece, STREAMED[completion.finish_reason]), **counted}
+            last = self._event("", (), REASONS[completion.finish_reason])
+            yield {**last, "usage": usage([self.ask], [completion]), "purify": purified(completion)}
 
-    def _event(self, piece: Piece, reason: str = "") -> Json:
-        text = "" if piece.special else piece.text
-        return {**self.face.head("text_completion"), "choices": [_choice(self.index, text, reason)]}
+    def _event(self, text: str, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+        told = _listed(tokens, self.vocabulary, self._written, self.ask.told and bool(tokens))
+        self._written += len(text)
+        return {**self.head, "choices": [_choice(self.index, text, told, reason)]}
 
     def error(self, why: Rejected) -> Json:
-        return failure(why)
+        return why.openai

@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings
 
 B = TypeVar("B", bound=Body)
+NO_KEY = "the key is missing or wrong; send the header `Authorization: Bearer KEY`"
 TOO_LARGE = "Failed to buffer the request body: length limit exceeded"
 
 
 def admit(request: Request, settings: Settings) -> None:
-    """Raise Rejected (401, nothing said) unless the client has the key; compared in constant time."""
+    """Raise Rejected (401) unless the client has the key; compared in constant time."""
     if settings.api_key is None:
         return
     given = request.headers.get("authorization", "").encode("latin-1")
     if not hmac.compare_digest(given, f"Bearer {settings.api_key}".encode()):
-        raise Rejected(401, "", www_authenticate="Bearer")
+        raise Rejected(401, NO_KEY, www_authenticate="Bearer")
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
@@ -69,7 +70,7 @@ def _require_json(request: Request) -> None:
 
 
 def parse(body: bytes, kind: type[B]) -> B:
-    """The body as what it should be. Raises Rejected with plain text, as TGI's web framework: 400, 422."""
+    """The body as what it should be. Raises Rejected: 400, 422."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

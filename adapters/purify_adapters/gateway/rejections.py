@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from purify_adapters.remote.breaker import Resting
 from purify_plugins.errors import ConfigError, RefusedError
 
+TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+"""OpenAI's names of errors that are not simply the request's or the server's."""
+
 
 class Rejected(Exception):
-    """A request that gets no answer.
+    """A request that gets no answer; `error_type` is TGI's word for why, where it has one.
 
-    With an `error_type` the body is TGI's JSON, without one it is plain text, as its web framework's.
+    Clients of TGI's take an error with such a word for one of the model's, not of the web's.
     """
 
     def __init__(self, status: int, error: str, error_type: str | None = None, **headers: str) -> None:
@@ -22,13 +26,22 @@ class Rejected(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
     @property
-    def body(self) -> dict[str, str | None]:
-        return {"error": self.error, "error_type": self.error_type}
+    def body(self) -> dict[str, Any]:
+        """TGI's shape."""
+        return {"error": self.error, **({"error_type": self.error_type} if self.error_type else {})}
 
-    def response(self) -> Response:
-        if self.error_type is None:
-            return PlainTextResponse(self.error, self.status, self.headers)
-        return JSONResponse(self.body, self.status, self.headers)
+    @property
+    def openai(self) -> dict[str, Any]:
+        """OpenAI's shape; TGI's own word stays beside it for clients of TGI that chat."""
+        ours = "server_error" if self.status == 424 or self.status >= 500 else "invalid_request_error"
+        kind = TYPES.get(self.status, ours)
+        told = {"message": self.error, "type": kind, "param": None, "code": self.error_type}
+        return {**self.body, "error": {**told, "http_status_code": self.status}}
+
+    def response(self, path: str = "") -> Response:
+        """The refusal in the dialect of the route at `path`."""
+        body = self.openai if path.startswith("/v1/") else self.body
+        return JSONResponse(body, self.status, self.headers)
 
 
 def invalid(message: str) -> Rejected:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from purify_adapters.gateway.answers import Json, TokenEvents, generated
-from purify_adapters.gateway.asking import Ask
+from purify_adapters.gateway.asking import Ask, several
 from purify_adapters.gateway.listing import listed, templated
 from purify_adapters.gateway.openai import ChatEvents, CompletionEvents, chat_completion, text_completion
 from purify_adapters.gateway.reading import admit, parse, read_body
@@ -22,7 +22,7 @@ from purify_adapters.gateway.schemas import (
     GenerateRequest,
 )
 from purify_adapters.gateway.talking import talk
-from purify_adapters.tools import inner
+from purify_adapters.remote.source import RemoteSource
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
@@ -134,15 +134,16 @@ async def _chat(request: Request, asked: ChatRequest) -> Response:
     def plan() -> Plan:
         chat, grammar, reader = talk(gateway.purifier, asked)
         ask = gateway.asking.chat(asked, chat, grammar)
-        events = ChatEvents(gateway.face, asked.model, ask, vocabulary, reader, told, counted)
+        head = gateway.face.head("chat.completion", asked.model)
+        chunk = {**head, "object": "chat.completion.chunk"}
 
         def whole(found: Sequence[Completion]) -> Any:
-            return chat_completion(gateway.face, asked.model, ask, found[0], vocabulary, reader, told)
+            return chat_completion(head, ask, found[0], vocabulary, reader, told)
 
-        return Plan([ask], whole, [events])
+        return Plan([ask], whole, [ChatEvents(chunk, ask, vocabulary, reader, told, counted)])
 
     characters = sum(len(each.content or "") for each in asked.messages)
-    return await gateway.answer(request, plan, asked.stream, characters)
+    return await gateway.answer(request, plan, bool(asked.stream), characters)
 
 
 async def _completions(request: Request, asked: CompletionRequest) -> Response:
@@ -151,11 +152,11 @@ async def _completions(request: Request, asked: CompletionRequest) -> Response:
 
     def plan() -> Plan:
         asks = gateway.asking.completions(asked)
-        shapes = [CompletionEvents(gateway.face, ask, vocabulary, at) for at, ask in enumerate(asks)]
-        return Plan(asks, lambda found: text_completion(gateway.face, asks, found, vocabulary), shapes)
+        head = gateway.face.head("text_completion", asked.model)
+        shapes = [CompletionEvents(head, ask, vocabulary, at) for at, ask in enumerate(asks)]
+        return Plan(asks, lambda found: text_completion(head, asks, found, vocabulary), shapes)
 
-    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-    return await gateway.answer(request, plan, asked.stream, sum(map(len, prompts)))
+    return await gateway.answer(request, plan, bool(asked.stream), sum(map(len, several(asked.prompt))))
 
 
 async def tokenize(request: Request) -> Response:
@@ -186,10 +187,23 @@ async def certificate(request: Request) -> Response:
 # What anyone may know
 
 
-async def health(request: Request) -> Response:
+async def ping(request: Request) -> Response:
+    """Whether this process still takes requests."""
     if of(request).work.stopped:
-        raise Rejected(503, "unhealthy", "healthcheck")
+        raise Rejected(503, "the gateway is shutting down", "healthcheck")
     return Response()
+
+
+async def health(request: Request) -> Response:
+    """Whether a request would be answered: also the LLM's server must not have failed too often."""
+    if _resting(of(request)):
+        raise Rejected(503, "the LLM's server is down", "healthcheck")
+    return await ping(request)
+
+
+def _resting(gateway: Gateway) -> bool:
+    llm = gateway.purifier.llm.inner
+    return isinstance(llm, RemoteSource) and llm.wire.breaker.open
 
 
 async def info(request: Request) -> Response:
@@ -197,14 +211,25 @@ async def info(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    name = of(request).face.model
-    model = {"id": name, "object": "model", "created": 0, "owned_by": name}
-    return JSONResponse({"object": "list", "data": [model]})
+    return JSONResponse({"object": "list", "data": [_model(of(request))]})
+
+
+async def model(request: Request) -> Response:
+    """The one model there is, by its name."""
+    gateway, name = of(request), request.path_params["name"]
+    if name != gateway.face.model:
+        raise Rejected(404, f"there is no model {name!r}; this is {gateway.face.model!r}", "model_not_found")
+    return JSONResponse(_model(gateway))
+
+
+def _model(gateway: Gateway) -> Json:
+    name = gateway.face.model
+    return {"id": name, "object": "model", "created": 0, "owned_by": name}
 
 
 async def metrics(request: Request) -> Response:
     gateway = of(request)
     gauges = {"tgi_queue_size": gateway.work.waiting, "tgi_batch_current_size": gateway.work.running}
-    if wire := getattr(inner(gateway.purifier.llm), "wire", None):
-        gauges["purify_upstream_resting"] = int(wire.breaker.open)
+    if isinstance(gateway.purifier.llm.inner, RemoteSource):
+        gauges["purify_upstream_resting"] = int(_resting(gateway))
     return PlainTextResponse(gateway.metrics.text(gauges), media_type="text/plain; version=0.0.4")

@@ -8,9 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 U32 = Annotated[int, Field(ge=0, lt=2**32)]
 U64 = Annotated[int, Field(ge=0, lt=2**64)]
+OrNone = Annotated[int, Field(ge=-1, lt=2**63)]
+"""A number, or -1 for none."""
+I64 = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+"""A seed; below 0 there is none."""
+Ids = list[U32]
+"""A prompt as token ids."""
 I32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 F32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 Strings = list[str]
+Stops = str | Strings
+"""One stop string may stand alone."""
 
 
 class Body(BaseModel):
@@ -25,8 +33,19 @@ class NamedSchema(Body):
 
 
 class JsonFormat(Body):
-    type: Literal["json", "json_object"]
+    type: Literal["json"]
     value: Any
+
+
+class ObjectFormat(Body):
+    """OpenAI's: any JSON object. TGI's: the schema in `value`."""
+
+    type: Literal["json_object"]
+    value: Any = None
+
+
+class TextFormat(Body):
+    type: Literal["text"]
 
 
 class RegexFormat(Body):
@@ -41,6 +60,9 @@ class SchemaFormat(Body):
 
 
 Format = Annotated[JsonFormat | RegexFormat | SchemaFormat, Field(discriminator="type")]
+ChatFormat = Annotated[
+    TextFormat | ObjectFormat | JsonFormat | RegexFormat | SchemaFormat, Field(discriminator="type")
+]
 
 
 class Parameters(Body):
@@ -51,6 +73,7 @@ class Parameters(Body):
     top_k: I32 | None = None
     top_p: F32 | None = None
     typical_p: F32 | None = None
+    min_p: F32 | None = None
     do_sample: bool | None = False
     max_new_tokens: U32 | None = None
     return_full_text: bool | None = None
@@ -115,7 +138,7 @@ class Tool(Body):
 
 
 class StreamOptions(Body):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class ChatRequest(Body):
@@ -125,35 +148,44 @@ class ChatRequest(Body):
     logit_bias: Any = None
     logprobs: bool | None = None
     top_logprobs: U32 | None = None
-    max_tokens: U32 | None = None
-    max_completion_tokens: U32 | None = None
+    max_tokens: OrNone | None = None
+    max_completion_tokens: OrNone | None = None
     n: U32 | None = None
     presence_penalty: F32 | None = None
-    stop: Strings | None = None
-    stream: bool = False
-    seed: U64 | None = None
+    stop: Stops | None = None
+    stream: bool | None = False
+    seed: I64 | None = None
     temperature: F32 | None = None
     top_p: F32 | None = None
+    top_k: I32 | None = None
+    min_p: F32 | None = None
+    repetition_penalty: F32 | None = None
+    functions: Any = None
+    function_call: Any = None
+    audio: Any = None
     tools: list[Tool] | None = None
     tool_choice: Any = None
     tool_prompt: str | None = None
-    response_format: Format | None = None
+    response_format: ChatFormat | None = None
     stream_options: StreamOptions | None = None
 
 
 class CompletionRequest(Body):
-    prompt: str | Strings
+    prompt: str | Strings | Ids | list[Ids]
     model: str | None = None
-    max_tokens: U32 | None = None
+    max_tokens: OrNone | None = None
     temperature: F32 | None = None
     top_p: F32 | None = None
-    stream: bool = False
-    seed: U64 | None = None
+    top_k: I32 | None = None
+    min_p: F32 | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    seed: I64 | None = None
     suffix: str | None = None
     repetition_penalty: F32 | None = None
     frequency_penalty: F32 | None = None
     presence_penalty: F32 | None = None
-    stop: Strings | None = None
+    stop: Stops | None = None
     n: U32 | None = None
     best_of: U32 | None = None
     logit_bias: Any = None

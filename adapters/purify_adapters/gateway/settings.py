@@ -20,7 +20,7 @@ class Settings:
     """What `/info` and `/v1/models` call the model; None: the untrusted model's own name."""
     max_concurrent: int = 128
     """Answers written at once; one more is refused, or waits in the queue."""
-    queue: int = 0
+    queue: int = 256
     """Requests that may wait for their turn; one more gets 429 at once."""
     deadline: float = 300.0
     """Seconds an answer may take, waiting included."""

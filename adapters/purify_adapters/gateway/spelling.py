@@ -20,16 +20,16 @@ class Piece:
     special: bool
 
 
+def spelled(token: Token, vocabulary: Vocabulary) -> Piece:
+    """A token as if it stood alone."""
+    name = vocabulary.control.get(token.id)
+    text = name or vocabulary.tokens[token.id].decode(errors="replace")
+    return Piece(token, text, name is not None)
+
+
 def others(token: Token, vocabulary: Vocabulary) -> list[Piece]:
     """The likeliest tokens of the row that one was drawn from, each as if it stood alone."""
-    return [
-        Piece(
-            token._replace(id=other, fused=logprob),
-            vocabulary.control.get(other) or vocabulary.tokens[other].decode(errors="replace"),
-            other in vocabulary.control,
-        )
-        for other, logprob in token.top
-    ]
+    return [spelled(token._replace(id=other, fused=logprob), vocabulary) for other, logprob in token.top]
 
 
 def full_text(completion: Completion, stop: Sequence[str], vocabulary: Vocabulary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,14 @@ AHEAD = 16
 Emit = Callable[[bytes], Awaitable[None]]
 
 
+LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
+"""What ends a line for clients that split text as Python does, and stands raw in JSON."""
+
+
 def encoded(data: Any) -> bytes:
-    """JSON on one line."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """JSON on one line, whoever splits it into lines."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return LINE_ENDS.sub(lambda end: f"\\u{ord(end[0]):04x}", text).encode()
 
 
 def event(data: Mapping[str, Any] | str) -> bytes:

@@ -36,7 +36,7 @@ def talk(purifier: Purifier, asked: ChatRequest) -> Talk:
     chat = speech.chat(said, chosen)
     forced = asked.tool_choice not in (None, "auto")
     grammar = speech.grammar(chosen, purifier.vocabulary) if chosen and forced else None
-    return Talk(chat, grammar, speech.reader(purifier, chat) if chosen else Plain())
+    return Talk(chat, grammar, speech.reader(purifier, chat, chosen) if chosen else Plain())
 
 
 def _chosen(tools: Sequence[Mapping[str, Any]], choice: Any) -> Sequence[Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from purify_adapters.langchain.calls import Call, Stream, asked, tool_of
 from purify_adapters.langchain.facts import token_ids
 from purify_adapters.langchain.models import Purified
 from purify_adapters.langchain.structured import Method, structured
-from purify_adapters.tools import choice_of, inner
+from purify_adapters.tools import choice_of
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -228,4 +228,4 @@ class ChatPurified(Purified, BaseChatModel):
         """How many tokens the SLM reads for a conversation, template and tools included."""
         purifier = self.load()
         question = asked(purifier, messages, self.tool_format, {"tools": tools})
-        return len(inner(purifier.slm).encode(question.chat))
+        return len(purifier.slm.inner.encode(question.chat))

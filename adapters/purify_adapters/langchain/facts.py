@@ -9,7 +9,6 @@ from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
-from purify_adapters.tools import inner
 from purify_plugins import __version__
 from purify_plugins.certificate import canonical, options
 from purify_plugins.errors import ConfigError
@@ -37,7 +36,7 @@ def _who(source: Any) -> dict[str, Any]:
     """A model's identity; one whose files nobody has hashed is this very object and no other."""
     identity = {"name": "?", **source.identity()}
     if identity.get("kind") == "transformers" and not identity.get("files"):
-        return {**identity, "object": f"{_process()}/{id(inner(source).model)}"}
+        return {**identity, "object": f"{_process()}/{id(source.inner.model)}"}
     return identity
 
 
@@ -93,13 +92,13 @@ def metadata(completion: Completion, model_name: str, certificate: bool) -> dict
 
 def token_ids(purifier: Purifier, text: str) -> list[int]:
     """A text's tokens as the SLM reads them; nothing is fetched."""
-    source = inner(purifier.slm)
+    source = purifier.slm.inner
     if not text:
         return []
-    if tokenizer := getattr(source, "tokenizer", None):
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if encode := getattr(source, "encode", None):
-        return list(encode(text))
+    if source.tokenizer is not None:
+        return list(source.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if source.encodes:
+        return list(source.encode(text))
     raise ConfigError(
         f"{source.identity()['name']!r} does not say how it splits text; count with another model"
     )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, Self
+from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from purify_adapters.langchain.facts import fingerprint
-from purify_adapters.tools import inner
 from purify_plugins.certificate import jsonable
 from purify_plugins.config import Config, build, find_config, read_config
 from purify_plugins.config import sampling as sampling_of
@@ -31,14 +31,43 @@ KEPT = ("sampling", "on_llm_failure", "batch_size", "explain", "alignment", "fid
 
 
 class Models:
-    """The purifiers of one object, by the name of their LLM; loaded once, in whichever thread comes first."""
+    """The purifiers of one pair, by the name of their LLM; loaded once, in whichever thread comes first.
 
-    def __init__(self) -> None:
+    Every object that names the same pair in the same way has the same one for as long as any of them
+    lives: LangChain makes a new object for each call with `configurable_fields`. `named` is what names
+    the pair; it is held, so that no other object can take its identity.
+    """
+
+    def __init__(self, named: Any = None) -> None:
+        self.named = named
         self.loaded: dict[str | None, Purifier] = {}
         self.lock = RLock()
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self
+
+    @classmethod
+    def of(cls, *named: Any) -> Models:
+        """Those of the pair that these values name."""
+        key = repr([_key(value) for value in named])
+        with _LOCK:
+            found = _SHARED.get(key)
+            if found is None:
+                found = _SHARED[key] = cls(named)
+        return found
+
+
+_SHARED: WeakValueDictionary[str, Models] = WeakValueDictionary()
+_LOCK = RLock()
+
+
+def _key(value: Any) -> Any:
+    """What tells a value from another: plain data by what it says, an object by its identity."""
+    if value is None or isinstance(value, str | int | float | Path):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return sorted((str(key), _key(inner)) for key, inner in value.items())
+    return [_key(each) for each in value] if isinstance(value, list | tuple) else id(value)
 
 
 class Purified(BaseModel):
@@ -71,6 +100,7 @@ class Purified(BaseModel):
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    typical_p: float | None = None
     repetition_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
@@ -106,6 +136,10 @@ class Purified(BaseModel):
         if not named and self.purifier is None:
             self._read = read_config(self.config)
         sampling_of(self._draws({}))
+        read = asdict(self._read) if self._read else None
+        self._models = Models.of(
+            self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
+        )
         return self
 
     @classmethod
@@ -134,7 +168,7 @@ class Purified(BaseModel):
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
         kept = {key: getattr(own, key) for key in KEPT}
-        llm, slm = own.plugins.source(self.llms[name]), inner(own.slm)
+        llm, slm = own.plugins.source(self.llms[name]), own.slm.inner
         return Purifier(llm, slm, own.given_policy, walk=own.given_walk, **kept)
 
     @property

@@ -13,7 +13,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.llama_index.lazily import Lazily
 from purify_adapters.llama_index.options import redrawn
-from purify_adapters.tools import Speech, inner, template
+from purify_adapters.tools import Speech, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling
@@ -75,7 +75,7 @@ class Models(FunctionCallingLLM):
 
     def tokenizer(self, text: str) -> list[int]:
         """The SLM's tokens of a text: `Settings.tokenizer = llm.tokenizer` makes every count right."""
-        tokenizer = getattr(inner(self.purifier.slm), "tokenizer", None)
+        tokenizer = self.purifier.slm.inner.tokenizer
         if tokenizer is None:
             raise ConfigError("this SLM has no tokenizer to count with; give Settings.tokenizer another")
         return list(tokenizer(text)["input_ids"])

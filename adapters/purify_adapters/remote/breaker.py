@@ -34,7 +34,8 @@ class Resting(SourceError):
 class Breaker:
     """Open while a server rests; then one request probes it, and only if that goes well do others follow.
 
-    What counts are faults that may pass; an answer that says no is an answer.
+    What counts are faults that may pass; an answer that says no is an answer. Requests that were under
+    way together and failed are one fault: a single answer asks for many rows at once.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,15 +43,17 @@ class Breaker:
         self.open = False
         self._fates: deque[bool] = deque(maxlen=OF)
         self._rest, self._until, self._probing = FIRST, 0.0, False
+        self._faults = 0
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[], None]]:
         """Around one request; what it yields is called when the server answers. Raises Resting."""
-        probe = self._admit()
+        probe, begun = self._admit(), self._faults
         try:
             yield self._answered
         except Unavailable:
-            self._failed(probe)
+            if probe or begun == self._faults:
+                self._failed(probe)
             raise
         except SourceError:
             self._answered()
@@ -75,6 +78,7 @@ class Breaker:
         self._fates.append(True)
 
     def _failed(self, probe: bool) -> None:
+        self._faults += 1
         self._fates.append(False)
         if probe and self.open:
             self._rest = min(2 * self._rest, LONGEST)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from purify_adapters.remote.loop import wait
 from purify_adapters.remote.rows import Drafted, nothing
 from purify_plugins.errors import SourceError
-from purify_plugins.types import ScoredPrompt
+from purify_plugins.types import ScoredPrompt, Session
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +136,7 @@ class Line:
             await stream.close()
 
 
-class RemoteSession:
+class RemoteSession(Session):
     """The rows of a batch, each its own line to the server."""
 
     def __init__(self, source: RemoteSource, places: Sequence[Place]) -> None:
@@ -221,12 +221,6 @@ class RemoteSession:
 
     async def _close(self) -> None:
         await self._end(range(len(self.lines)))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _first_of(errors: BaseExceptionGroup[SourceError]) -> BaseException:

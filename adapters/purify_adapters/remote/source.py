@@ -12,11 +12,15 @@ from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
 from purify_plugins.errors import ConfigError, ModelError, PromptError, VocabularyError
+from purify_plugins.model_files import eos_ids
 from purify_plugins.reading import Reader
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.tokenizing import find_tokenizer, load_tokenizer
+from purify_plugins.types import Capabilities, LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from purify_plugins.threat import Engine
 
 AHEAD = 32
 """How many tokens a stream drafts before it is opened anew."""
@@ -38,7 +42,7 @@ class Place(NamedTuple):
         return self.prompt + self.answer
 
 
-class RemoteSource:
+class RemoteSource(LogitSource):
     """What all kinds share: the tokenizer that reads prompts here, and the lines to the server.
 
     A subclass says in `kind` and `capabilities` what it is, and how to ask for `row`, `stream` and,
@@ -47,15 +51,28 @@ class RemoteSource:
 
     kind = "remote"
     capabilities: Capabilities
+    engine: Engine
+    vocabulary: Vocabulary
     context_length: int | None = None
 
     def __init__(
-        self, wire: Wire, reader: Reader, top_n: int, *, ahead: int = AHEAD, tolerance: float = TOLERANCE
+        self,
+        wire: Wire,
+        reader: Reader,
+        top_n: int,
+        *,
+        ahead: int = AHEAD,
+        tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> None:
         if ahead < 0 or top_n < 1:
             raise ConfigError("top_n must be at least 1, and ahead 0 (one request for each token) or more")
+        if engine not in ("untrusted", "trusted"):
+            raise ConfigError(
+                f"engine must be 'untrusted', or 'trusted' for a server you vouch for, not {engine!r}"
+            )
         self.wire, self.reader, self.top_n = wire, reader, top_n
-        self.ahead, self.tolerance = ahead, tolerance
+        self.ahead, self.tolerance, self.engine = ahead, tolerance, engine
         self.vocabulary = reader.vocabulary
 
     @property
@@ -95,19 +112,22 @@ class RemoteSource:
         """The server's own draft after a place, greedy, with a row for each token. Raises SourceError."""
         raise NotImplementedError
 
-    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
-        """The rows after the first so many tokens of the answer: as many questions at once."""
-        return list(await asyncio.gather(*(self._asked(place, length) for length in lengths)))
+    async def several(self, places: Sequence[Place]) -> list[Drafted]:
+        """The row after each place: as many questions at once, where one request cannot hold them all."""
+        return list(await asyncio.gather(*map(self.row, places)))
 
-    async def _asked(self, place: Place, length: int) -> Tensor:
-        place = place._replace(answer=place.answer[:length])
-        return nothing(len(self.vocabulary)) if self.blind(place) else (await self.row(place)).row
+    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+        """The rows after the first so many tokens of the answer."""
+        places = [place._replace(answer=place.answer[:length]) for length in lengths]
+        found = iter(await self.several([each for each in places if not self.blind(each)]))
+        size = len(self.vocabulary)
+        return [nothing(size) if self.blind(each) else next(found).row for each in places]
 
     async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
         """Log-probabilities (nats) of the prompt's last `scored` tokens; fewer where the server has none."""
         first = max(1, len(place.prompt) - scored)
         prefixes = [place._replace(prompt=place.prompt[:at]) for at in range(first, len(place.prompt))]
-        drafts = await asyncio.gather(*map(self.row, prefixes))
+        drafts = await self.several(prefixes)
         found = [float(each.row[token]) for each, token in zip(drafts, place.prompt[first:], strict=True)]
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
         return tuple(found[unseen[-1] + 1 if unseen else 0 :])
@@ -141,30 +161,14 @@ def reader(tokenizer: str | Path) -> Reader:
 
     Never anyone's code. Raises ModelError, VocabularyError.
     """
-    from transformers import AutoTokenizer
-
     from purify_plugins.token_bytes import vocabulary
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
-    except Exception as error:  # transformers and the hub raise many kinds for one cause
+        folder = find_tokenizer(tokenizer)
+        loaded = load_tokenizer(folder)
+    except ModelError as error:
         raise ModelError(
-            f"the tokenizer {str(tokenizer)!r} does not load ({type(error).__name__}); "
-            "give a directory or a hub id"
+            f"the tokenizer {str(tokenizer)!r} does not load ({error}); give a directory or a hub id"
         ) from error
     name = str(tokenizer)
-    return Reader(loaded, name, vocabulary(loaded, name, _ends(name) | {loaded.eos_token_id} - {None}))
-
-
-def _ends(name: str) -> frozenset[int]:
-    """The EOS ids that the model's configuration names, if it lies beside the tokenizer."""
-    from transformers import PretrainedConfig
-
-    found: set[int] = set()
-    for file in ("generation_config.json", "config.json"):
-        try:
-            ids = PretrainedConfig.get_config_dict(name, _configuration_file=file)[0].get("eos_token_id")
-        except (OSError, ValueError):
-            continue  # a tokenizer alone; its own end is known
-        found |= {each for each in (ids if isinstance(ids, list) else [ids]) if isinstance(each, int)}
-    return frozenset(found)
+    return Reader(loaded, name, vocabulary(loaded, name, eos_ids(folder) | {loaded.eos_token_id} - {None}))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -15,6 +17,8 @@ from purify_adapters.remote.breaker import Breaker, Unavailable
 from purify_adapters.remote.rows import strict_json
 from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
+
+log = logging.getLogger("purify.remote")
 
 if TYPE_CHECKING:
     import ssl
@@ -84,6 +88,11 @@ class Wire:
     counts: Counts = field(default_factory=Counts)
     breaker: Breaker = field(default_factory=Breaker)
     _purse: float = 10.0
+    _slots: asyncio.Semaphore | None = None
+
+    def __post_init__(self) -> None:
+        """OpenAI's clients are given urls that end in /v1; the server's root is what stands before."""
+        self.url = self.url.rstrip("/").removesuffix("/v1")
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
@@ -109,10 +118,15 @@ class Wire:
         async with self._answer("GET", path, None) as response:
             return strict_json(await self._whole(response))
 
-    async def post(self, path: str, body: Any) -> tuple[Any, Mapping[str, str]]:
-        """The JSON that answers `body`, and the response's headers. Raises SourceError."""
+    async def post(self, path: str, body: Any, rows: int = 1) -> tuple[Any, Mapping[str, str]]:
+        """The JSON that answers `body`, of so many rows, and the response's headers. Raises SourceError."""
         async with self._answer("POST", path, body) as response:
-            return strict_json(await self._whole(response)), response.headers
+            return strict_json(await self._whole(response, rows)), response.headers
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows of `entries` tokens one answer may hold."""
+        return max(ANSWER // (ENTRY * max(self.entries, 1)), 1)
 
     async def events(self, path: str, body: Any, rows: int = 1) -> AsyncIterator[bytes]:
         """The data of every event that answers `body`, of so many rows at most; leaving it hangs up.
@@ -137,6 +151,7 @@ class Wire:
             except Unavailable as error:
                 if attempt == self.retries or self._purse < 1:
                     raise
+                log.warning("attempt %d of %d failed and is made again", attempt + 1, self.retries + 1)
                 self._purse -= 1
                 self.counts.retries += 1
                 await asyncio.sleep(min(max(error.after, 0.1 * 2**attempt), 2.0))
@@ -144,11 +159,25 @@ class Wire:
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        """A response of status 200; not even asked for while the server is left alone."""
-        with self.breaker.asking() as answered:
-            async with self._response(method, path, body) as response:
-                answered()
-                yield response
+        """A response of status 200; not even asked for while the server is left alone.
+
+        Requests beyond the server's `slots` wait here, where no time-out runs: what waits in the server
+        looks like a server that is down.
+        """
+        async with self._slots or nullcontext():
+            begun = time.monotonic()
+            with self.breaker.asking() as answered:
+                try:
+                    async with self._response(method, path, body) as response:
+                        answered()
+                        yield response
+                except SourceError as error:
+                    _note(method, path, begun, error)
+                    raise
+
+    def limit(self, slots: int) -> None:
+        """Send at most so many requests at once: the server works on no more."""
+        self._slots = asyncio.Semaphore(slots)
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
@@ -171,8 +200,16 @@ class Wire:
         except httpx.RequestError as error:
             kind = type(error).__name__
             raise Unavailable(
-                f"the connection to the LLM's server failed ({kind}); is it running?"
+                f"the connection to the LLM's server at {self.address} failed ({kind}); is it running?"
             ) from error
+
+    @property
+    def address(self) -> str:
+        """The server's scheme, host and port; what else its url holds may be secret."""
+        import httpx
+
+        url = httpx.URL(self.url)
+        return f"{url.scheme}://{url.netloc.decode()}"
 
     def _count(self) -> None:
         """One more request; ten of them pay for a retry."""
@@ -188,16 +225,18 @@ class Wire:
         except TimeoutError as error:
             raise Unavailable(LATE) from error
 
-    async def _whole(self, response: httpx.Response) -> bytes:
-        """The body, in time and no longer than a row needs."""
-        return bytes(await self._in_time(_collect(response, ANSWER)))
+    async def _whole(self, response: httpx.Response, rows: int = 1) -> bytes:
+        """The body, in time and no longer than so many rows need."""
+        most = max(ANSWER, ENTRY * self.entries * rows)
+        return bytes(await self._in_time(_collect(response, most)))
 
     async def _fault(self, response: httpx.Response) -> SourceError:
         status = response.status_code
         advice = ADVICE.get(status, "refused the request" if status < 500 else "failed; see its log")
         if 300 <= status < 400:
             advice = "redirects elsewhere, which is never followed; give its final url"
-        message = f"the LLM's server answered {status}: it {advice}"
+        asked = f"the LLM's server at {self.address} answered {status} to {response.request.url.path}"
+        message = f"{asked}: it {advice}"
         if status in BUSY:
             return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
         return Refused(message, await self._whole(response)) if status in (400, 422) else SourceError(message)
@@ -212,8 +251,17 @@ async def _collect(response: httpx.Response, most: int) -> bytearray:
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > most:
-            raise SourceError("the LLM's server sends an answer without end; see what answers at its url")
+            raise SourceError(
+                f"the LLM's server sent more than {most} bytes in one answer, which what was asked for "
+                "does not need; see what answers at its url, or lower top_n"
+            )
     return body
+
+
+def _note(method: str, path: str, begun: float, error: SourceError) -> None:
+    """One line in the log: what was asked, how long it took, and why it failed; no word of an answer."""
+    milliseconds = round(1000 * (time.monotonic() - begun))
+    log.warning("%s %s failed after %d ms: %s: %s", method, path, milliseconds, type(error).__name__, error)
 
 
 async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | None:

@@ -22,7 +22,7 @@ class HubWire(Wire):
         super().__init__("", retries=retries)
         self.client = client
 
-    async def post(self, path: str, body: Any) -> tuple[Any, Mapping[str, str]]:
+    async def post(self, path: str, body: Any, rows: int = 1) -> tuple[Any, Mapping[str, str]]:
         """What `/generate` answers; the client shows no headers."""
         with self.breaker.asking() as answered:
             self._count()

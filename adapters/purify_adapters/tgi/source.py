@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, strict_json, token_id
 from purify_adapters.remote.source import AHEAD, SAMPLE, Place, reader
@@ -14,6 +14,9 @@ from purify_adapters.remote.text import TextSource
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
 from purify_plugins.errors import ConfigError, PromptError, SourceError
 from purify_plugins.types import Capabilities, Prompt
+
+if TYPE_CHECKING:
+    from purify_plugins.threat import Engine
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class TGISource(TextSource):
         retries: int = 2,
         connections: int = 100,
         tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
     ) -> TGISource:
         """Reach a model behind TGI at `url`, and check what that server can show.
 
@@ -55,7 +59,7 @@ class TGISource(TextSource):
         for each token by itself. `api_key` is a bearer token; `api_key_env` names the variable with it.
         Seconds: `connect`, `read` (for each token), `write`, `pool`. `retries` are made before an
         answer's first token only. `connections` may be open at once. `tolerance` is how far above 1 a
-        row's probabilities may add up.
+        row's probabilities may add up. `engine` "trusted" vouches for the server as much as for this process.
         In Python a huggingface_hub `client` may stand in for `url`.
         Raises ConfigError, ModelError, VocabularyError, SourceError.
         """
@@ -65,9 +69,13 @@ class TGISource(TextSource):
             from purify_adapters.tgi.hub import HubSource, HubWire
 
             hub = HubWire(client, retries)
-            return HubSource(hub, reader(tokenizer), top_n or 1, ahead=0, tolerance=tolerance).probed(top_n)
+            return HubSource(
+                hub, reader(tokenizer), top_n or 1, ahead=0, tolerance=tolerance, engine=engine
+            ).probed(top_n)
         wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections)
-        return cls(wire, reader(tokenizer), top_n or 1, ahead=ahead, tolerance=tolerance).probed(top_n)
+        return cls(
+            wire, reader(tokenizer), top_n or 1, ahead=ahead, tolerance=tolerance, engine=engine
+        ).probed(top_n)
 
     def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
         text, ids = super().read(prompt)

@@ -18,9 +18,10 @@ from purify_adapters.tools.pieces import (
     said,
     thought,
 )
-from purify_adapters.tools.speech import Speech, inner, merged, template
+from purify_adapters.tools.speech import Speech, merged, template
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
+from purify_adapters.tools.thinking import Thinking
 
 __all__ = [
     "Asked",
@@ -35,11 +36,11 @@ __all__ = [
     "Speech",
     "Tagged",
     "Templated",
+    "Thinking",
     "Tool",
     "called",
     "choice_of",
     "closed",
-    "inner",
     "json_answer",
     "merged",
     "pieces_of",

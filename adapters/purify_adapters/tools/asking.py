@@ -70,7 +70,7 @@ class Asked:
         answer = schema if chosen is None else None
         forced = chosen is not None or schema is not None
         grammar = speech.grammar(wanted, purifier.vocabulary, answer) if forced else None
-        return cls(chat, grammar, lambda: speech.reader(purifier, chat))
+        return cls(chat, grammar, lambda: speech.reader(purifier, chat, offered))
 
 
 class Reading:

@@ -12,22 +12,16 @@ from purify_adapters.tools.grammars import closed, literal
 from purify_adapters.tools.pieces import Message, Reader, Tool
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
-from purify_plugins.decode.grammar import json_rule
+from purify_adapters.tools.thinking import MARKS, Thinking
+from purify_plugins.decode.json_schema import json_rule
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Grammar, ToolFormat, Vocabulary
+from purify_plugins.types import Chat, Grammar, LogitSource, ToolFormat, Vocabulary
 
 
-def inner(source: Any) -> Any:
-    """The source behind any that only translate."""
-    while hasattr(source, "source"):
-        source = source.source
-    return source
-
-
-def template(source: Any) -> str:
+def template(source: LogitSource) -> str:
     """A source's chat template, all its variants; empty if it has none that we can see."""
-    found = getattr(getattr(inner(source), "tokenizer", None), "chat_template", None) or ""
+    found = getattr(source.inner.tokenizer, "chat_template", None) or ""
     return "\n".join(found.values()) if isinstance(found, dict) else str(found)
 
 
@@ -54,7 +48,7 @@ class Speech:
         known = offers if name == "auto" else {name: offers[name]}
         ours, theirs = template(purifier.slm), template(purifier.llm)
         both = [each for each in known.values() if all(re.search(each.sign, t) for t in (ours, theirs) if t)]
-        tokenizer = getattr(inner(purifier.slm), "tokenizer", None)
+        tokenizer = purifier.slm.inner.tokenizer
         native = _renders_tools(purifier) and bool(both or name != "auto" or _own_parser(tokenizer))
         if (
             _renders_tools(purifier)
@@ -81,6 +75,9 @@ class Speech:
 
     def write(self, name: str, arguments: Any) -> str:
         """A call as the model would write it."""
+        if self.format.named is not None:
+            body = json.dumps(arguments, ensure_ascii=False)
+            return f"{self.format.begin}{name}{self.format.named}{body}{self.format.end}"
         body = json.dumps({"name": name, self.format.arguments: arguments}, ensure_ascii=False)
         return f"{self.format.begin}{f'[{body}]' if self.format.listed else body}{self.format.end}"
 
@@ -95,18 +92,28 @@ class Speech:
         text = "\n".join(part for part in (message["content"], *calls) if part)
         return {"role": message["role"], "content": text}
 
-    def reader(self, purifier: Purifier, chat: Chat) -> Reader:
-        """What reads the answer to `chat`."""
+    def reader(self, purifier: Purifier, chat: Chat, tools: Sequence[Tool]) -> Reader:
+        """What reads the answer to `chat`, in which `tools` may be called."""
         if _own_parser(self.tokenizer):
-            prompt = self.tokenizer.decode(inner(purifier.slm).encode(chat))
-            tools = [dict(tool) for tool in chat.tools]
+            prompt = self._prompt(purifier, chat)
+            offered = [dict(tool) for tool in chat.tools]
             try:
-                return Templated(self.tokenizer.get_response_parser(prefix=prompt, tools=tools))
+                return Templated(self.tokenizer.get_response_parser(prefix=prompt, tools=offered))
             except Exception as error:  # a template is a stranger's program and can raise anything
                 raise ConfigError(
                     f"the response template of this tokenizer cannot be used: {error}"
                 ) from error
-        return Tagged(self.format)
+        names = [tool["function"]["name"] for tool in tools]
+        return Thinking(Tagged(self.format, names), self._thinking(purifier, chat))
+
+    def _prompt(self, purifier: Purifier, chat: Chat) -> str:
+        return str(self.tokenizer.decode(purifier.slm.inner.encode(chat)))
+
+    def _thinking(self, purifier: Purifier, chat: Chat) -> str:
+        """The mark by which the prompt leaves the model in the middle of a thought; else nothing."""
+        known = [mark for mark, _ in MARKS if self.tokenizer and mark in template(purifier.slm)]
+        prompt = self._prompt(purifier, chat).rstrip() if known else ""
+        return next((mark for mark in known if prompt.endswith(mark)), "")
 
     def grammar(
         self, tools: Sequence[Tool], vocabulary: Vocabulary, answer: Mapping[str, Any] | None = None
@@ -126,20 +133,23 @@ class Speech:
 
     def _rules(self, at: int, function: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
         """The call of one tool, its arguments under its own schema."""
-        left, right = ("[", "]") if self.format.listed else ("", "")
-        name = json.dumps(function["name"], ensure_ascii=False)
         first, last = literal(self.format.begin, vocabulary), literal(self.format.end, vocabulary)
-        head = literal(f'{left}{{"name": {name}, "{self.format.arguments}": ')
         schema = closed(function.get("parameters") or {"type": "object", "properties": {}})
-        return [
-            f"call{at}: {first} {head} args{at} {literal('}' + right)} {last}",
-            f"args{at}: {json_rule(schema)}",
-        ]
+        head, tail = self._around(function["name"], vocabulary)
+        return [f"call{at}: {first} {head} args{at} {tail} {last}", f"args{at}: {json_rule(schema)}"]
+
+    def _around(self, name: str, vocabulary: Vocabulary) -> tuple[str, str]:
+        """What stands before and after the arguments of a call, as parts of a Lark rule."""
+        if self.format.named is not None:
+            return f"{literal(name)} {literal(self.format.named, vocabulary)}", ""
+        left, right = ("[", "]") if self.format.listed else ("", "")
+        quoted = json.dumps(name, ensure_ascii=False)
+        return literal(f'{left}{{"name": {quoted}, "{self.format.arguments}": '), literal("}" + right)
 
 
 def _renders_tools(purifier: Purifier) -> bool:
     """Whether both chat templates render tools; a remote model without one in sight surely does."""
-    remote = not hasattr(inner(purifier.llm), "tokenizer")
+    remote = purifier.llm.inner.tokenizer is None
     return "tools" in template(purifier.slm) and (remote or "tools" in template(purifier.llm))
 
 

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.types import Sampling
 
-DRAWN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 """Options that `Sampling` has too."""
 SUPPORTED = frozenset(
     (
@@ -105,13 +105,14 @@ REFUSED = frozenset(
     (
         *("logits_processor", "prefix_allowed_tokens_fn", "assistant_model", "assistant_tokenizer"),
         *("negative_prompt_ids", "negative_prompt_attention_mask", "custom_generate", "trust_remote_code"),
-        *("inputs_embeds", "past_key_values", "position_ids", "token_type_ids", "num_beam_groups"),
+        *("inputs_embeds", "past_key_values", "cache", "cache_params", "position_ids"),
+        *("token_type_ids", "num_beam_groups"),
         *("constraints", "force_words_ids", "penalty_alpha", "dola_layers", "diversity_penalty"),
     )
 )
 OFF: Mapping[str, Any] = {
     **dict.fromkeys(("num_beams", "num_beam_groups"), 1),
-    **dict.fromkeys(("typical_p", "length_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
+    **dict.fromkeys(("length_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
     **dict.fromkeys(
         ("min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), 0
     ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token, Vocabulary
+from purify_plugins.types import Bounded, Context, FusionPolicy, Guarantee, State, Token, Vocabulary
 
 from ._base import require, wide
 from .mixtures import Linear
@@ -54,7 +54,7 @@ class Consistency:
 
     @property
     def guarantee(self) -> Guarantee:
-        return self.policy.guarantee
+        return self.policy.guarantee if isinstance(self.policy, Bounded) else "none"
 
     @property
     def lookback(self) -> int:
@@ -69,9 +69,8 @@ class Consistency:
         return replace(self, policy=counted(per_token)) if counted else self
 
     def holds(self, steps: Sequence[Token]) -> bool:
-        """Whether an answer's recorded steps keep the inner policy's budget."""
-        inner: Callable[[Sequence[Token]], bool] | None = getattr(self.policy, "holds", None)
-        return inner is None or inner(steps)
+        """Whether an answer's recorded steps keep the inner policy's budget, where it has one."""
+        return not isinstance(self.policy, Bounded) or self.policy.holds(steps)
 
     def start(self, context: Context) -> State:
         return self.policy.start(context)

@@ -1,0 +1,37 @@
+"""What the caller put into a prompt, by name: certificates of the answers list it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+Cited = tuple[tuple[str, str], ...]
+"""The id and SHA-256 of every text that was put into a prompt."""
+
+_CITED: ContextVar[Cited] = ContextVar("cited", default=())
+
+
+@contextmanager
+def citing(texts: Mapping[str, str]) -> Iterator[None]:
+    """Name the texts, by id, that were put into the prompts of the answers asked for in this block.
+
+    Their certificates record each id and the text's SHA-256 under `context`; what such a text says, an
+    answer may repeat. Blocks add up. It is the caller's word: nobody looks for the texts in the prompt.
+
+    >>> with citing({"page 7": page}):
+    ...     purifier.generate(f"{page}\n\nIn one sentence:")
+    """
+    named = tuple((name, hashlib.sha256(text.encode()).hexdigest()) for name, text in texts.items())
+    before = _CITED.get()
+    token = _CITED.set((*before, *(each for each in named if each not in before)))
+    try:
+        yield
+    finally:
+        _CITED.reset(token)
+
+
+def cited() -> Cited:
+    """The id and SHA-256 of every text that `citing` names here."""
+    return _CITED.get()

@@ -1,0 +1,116 @@
+"""How a certificate is written: one line of canonical JSON, its digest, its decimals and their sums."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.types import FusionPolicy, Guarantee
+
+if TYPE_CHECKING:
+    from purify_plugins.plugins import Plugins
+
+FORMAT = "purify-certificate/2"
+PLACES = Decimal("1e-9")
+COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only", "hidden")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The proof that goes with an answer; `text` is its canonical JSON."""
+
+    text: str
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """Everything it says, by name."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    @property
+    def digest(self) -> str:
+        return str(self.body["digest"])
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The guarantee that holds for this very answer, in the mode it was drawn."""
+        return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
+
+    @property
+    def log_ratio(self) -> float:
+        """log fused/slm of the whole answer, in nats."""
+        return float(self.body["totals"]["log_ratio"])
+
+
+def options(policy: FusionPolicy, plugins: Plugins) -> dict[str, Any]:
+    """A policy's options as `Plugins.policy` takes them back; a policy inside it has its name too.
+
+    Raises ConfigError when they are no JSON.
+    """
+    try:
+        found: dict[str, Any] = json.loads(canonical(jsonable(policy)))
+    except (TypeError, ValueError) as error:
+        kind = type(policy).__name__
+        raise ConfigError(
+            f"the policy {kind!r} has an option that no certificate can hold: {error}"
+        ) from error
+    for name, inner in ((name, getattr(policy, name)) for name in found):
+        if isinstance(inner, FusionPolicy):
+            found[name] = {"name": plugins.name_of(inner), **options(inner, plugins)}
+    return found
+
+
+def fixed(number: float) -> str:
+    """A number as a fixed decimal with nine places; "inf" and "-inf" are themselves."""
+    return f"{number:.9f}" if math.isfinite(number) else f"{number}"
+
+
+def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """What an answer's steps add up to, exactly: the sums of their decimals."""
+    table = [[Decimal(cell) for cell in row[1:6]] for row in rows]
+    ratios = [fused - slm for slm, fused, *_ in table]
+    return {
+        "tokens": len(table),
+        "log_ratio": _decimal(sum(ratios, Decimal(0))),
+        "kl": _decimal(sum((row[2] for row in table), Decimal(0))),
+        "largest_step": _decimal(max(ratios, default=Decimal(0))),
+        "largest_peak": _decimal(max((row[3] for row in table), default=Decimal(0))),
+        "surprisal": _decimal(sum((-row[0] for row in table), Decimal(0))),
+        "least_revealed": _decimal(min((row[4] for row in table), default=Decimal(1))),
+        "slm_only": sum(bool(row[6]) for row in rows),
+        "most_hidden": _decimal(max((Decimal(row[7]) for row in rows), default=Decimal(0))),
+    }
+
+
+def _decimal(number: Decimal) -> str:
+    return f"{number.quantize(PLACES):f}" if number.is_finite() else f"{float(number)}"
+
+
+def jsonable(value: Any) -> Any:
+    """A dataclass or value as JSON; fields that a policy hides from its `repr` are derived, not options."""
+    if dataclasses.is_dataclass(value):
+        shown = (field for field in dataclasses.fields(value) if field.repr)
+        return {field.name: jsonable(getattr(value, field.name)) for field in shown}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [jsonable(item) for item in value]
+    return str(value) if value in (math.inf, -math.inf) else value
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """The one spelling of a certificate: sorted keys, no spaces."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(body: Mapping[str, Any]) -> str:
+    """SHA-256 of everything but the digest itself."""
+    return hashlib.sha256(canonical({k: v for k, v in body.items() if k != "digest"}).encode()).hexdigest()

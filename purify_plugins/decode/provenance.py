@@ -1,0 +1,128 @@
+"""Where steps come from: the decoder that drew them marks each, and the reader accepts no others.
+
+This is no defence against code that means harm: a plugin in this process can do anything. It is what keeps a
+certificate from saying more than happened when a plugin replaces, filters or rewrites what the decoder drew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from purify_plugins.certificate.spelling import options
+from purify_plugins.decode.drawn import DROPPED, RETUNED, Drawn, Limit
+from purify_plugins.errors import PluginError
+from purify_plugins.plugins import WALK
+from purify_plugins.types import Step
+
+if TYPE_CHECKING:
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Sampling, Token
+
+Column = tuple["Token | None", ...]
+
+
+@dataclass(eq=False)
+class Provenance:
+    """One batch of a built-in decoder: what it draws with, and the steps that no reader has taken yet."""
+
+    walk: str
+    purifier: Purifier
+    sampling: Sampling
+    prompts: tuple[tuple[int, ...], ...]
+    limits: list[Limit]
+    read: bool = False
+    _unread: deque[tuple[Step, Column]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.policy, self.llm, self.slm = self.purifier.policy, self.purifier.llm, self.purifier.slm
+        self.parameters = options(self.policy, self.purifier.plugins)
+
+    def mark(self, tokens: Column) -> Step:
+        """The step of these tokens, which a reader will accept once, and in this order."""
+        step = Step(tokens, self.prompts, self)
+        self._unread.append((step, tokens))
+        return step
+
+    def take(self, step: Step) -> list[Column] | None:
+        """What was drawn before this step and never arrived; None: it is not a step as it was drawn."""
+        missing: list[Column] = []
+        while self._unread:
+            drawn, tokens = self._unread.popleft()
+            if drawn is step:
+                return missing if step.tokens is tokens else None
+            missing.append(tokens)
+        return None
+
+    def drawn(self, row: int, tokens: int, ended: bool, stop: tuple[str, ...], edits: Sequence[str]) -> Drawn:
+        """How row `row` was drawn, of which `tokens` arrived; `ended`: by an end token or a stop string."""
+        limit = self.limits[row]
+        if not ended and tokens != limit.tokens:
+            limit = Limit(tokens, "plugin")
+        edits = tuple(edits)
+        if options(self.policy, self.purifier.plugins) != self.parameters:
+            edits += (RETUNED,)
+        seed = self.sampling.seed
+        sampling = replace(self.sampling, stop=stop, seed=None if seed is None else seed + row)
+        prompt = self.prompts[row]
+        return Drawn(
+            self.walk, self.policy, self.parameters, sampling, self.llm, self.slm, prompt, limit, edits
+        )
+
+
+class Reader:
+    """Takes the steps of one batch of answers, from whatever `purify_decode` returned.
+
+    Raises PluginError for steps that this purifier's decoder did not draw, that were altered, sent twice
+    or out of order: their text is released under no certificate at all. Steps that a plugin left out
+    are noted.
+    """
+
+    def __init__(self, purifier: Purifier, rows: int) -> None:
+        self.purifier = purifier
+        self._origin: Provenance | None = None
+        self._dropped: set[int] = set()
+        self._rows = rows
+
+    def take(self, step: object) -> Step:
+        """The step, if it is the next one that was drawn for this batch, or a later one."""
+        if not isinstance(step, Step) or not isinstance(step.origin, Provenance):
+            raise self._refused("were not drawn by this purifier's decoder")
+        if self._origin is None:
+            self._origin = self._claimed(step.origin)
+        missing = self._origin.take(step)
+        if missing is None:
+            raise self._refused("are not the ones that were drawn: altered, repeated or out of order")
+        for lost in missing:
+            self._dropped |= {row for row, token in enumerate(lost) if token is not None}
+        return step
+
+    def _claimed(self, origin: Provenance) -> Provenance:
+        ours = (
+            origin.policy is self.purifier.policy
+            and origin.llm is self.purifier.llm
+            and origin.slm is self.purifier.slm
+        )
+        if not ours:
+            raise self._refused("were drawn by another purifier")
+        if origin.read or len(origin.prompts) != self._rows:
+            raise self._refused("were drawn for another request")
+        origin.read = True
+        return origin
+
+    def drawn(self, row: int, tokens: int, ended: bool, stop: tuple[str, ...]) -> Drawn:
+        """How row `row` was drawn. Raises PluginError when no step has arrived."""
+        if self._origin is None:
+            raise self._refused("are none at all")
+        return self._origin.drawn(row, tokens, ended, stop, [DROPPED] if row in self._dropped else [])
+
+    def _refused(self, why: str) -> PluginError:
+        hooks = self.purifier.plugins.hook.purify_decode.get_hookimpls()
+        names = [repr(each.plugin_name) for each in hooks if each.plugin_name != WALK]
+        return PluginError(
+            f"the steps that purify_decode returned {why} ({', '.join(names) or 'no plugin'} answers it); "
+            "a plugin may pass on the steps it was given, or return those of a decoder of "
+            "`purify_plugins.decode` for the purifier it was given, and nothing else"
+        )
