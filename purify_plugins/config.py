@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     P = TypeVar("P", bound=Purifier)
 
 Table = dict[str, Any]
+MODELS = ("model", "tokenizer", "expert", "anti")
+"""Keys of a source that may name a directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,9 @@ def _rooted(table: Table, folder: Path) -> Table:
 def _model(value: Any, folder: Path) -> Any:
     if not isinstance(value, dict):
         return value
-    named = {key: folder / value[key] for key in ("model", "tokenizer") if isinstance(value.get(key), str)}
-    return {**value, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
+    named = {key: folder / value[key] for key in MODELS if isinstance(value.get(key), str)}
+    inside = {key: _model(each, folder) for key, each in value.items()}
+    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
 
 
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
@@ -247,7 +250,14 @@ def secrets(table: Table) -> Table:
 
     `token_env = "TGI_TOKEN"` gives the source `token`; the secret itself is never in the file.
     """
-    return dict(_secret(key, value) if key.endswith("_env") else (key, value) for key, value in table.items())
+    return dict(
+        _secret(key, value) if key.endswith("_env") else (key, _within(value)) for key, value in table.items()
+    )
+
+
+def _within(value: Any) -> Any:
+    """A value of a source's, which may be another source's table."""
+    return secrets(value) if isinstance(value, dict) else value
 
 
 def _secret(key: str, variable: Any) -> tuple[str, str]:

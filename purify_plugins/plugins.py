@@ -87,6 +87,7 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
         """
         factory = self.check(hook, name, parameters)
+        _require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
         try:
             return factory(**parameters)
         except TypeError as error:
@@ -104,11 +105,19 @@ class Plugins(pluggy.PluginManager):
         return offers[name]
 
     def source(self, model: Any) -> LogitSource:
-        """The LogitSource that `model` stands for: itself, a local directory, or a mapping."""
+        """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
+
+        What a source combines (as `contrast` does an `expert` and an `anti`) may be given in the same ways.
+        """
         if isinstance(model, LogitSource | BareSource):
             return adapted(model)
         keys = dict(model) if isinstance(model, Mapping) else {"model": model}
-        return adapted(self.make("purify_sources", str(keys.pop("source", "local")), keys))
+        name = str(keys.pop("source", "local"))
+        factory = self.check("purify_sources", name, keys)
+        _require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
+        inside = _sources_of(factory)
+        made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
+        return adapted(self.make("purify_sources", name, made))
 
     def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> Any:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.
@@ -189,6 +198,20 @@ def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[
     for argument in arguments:
         if argument not in known:
             raise UnknownNameError(what, argument, known)
+
+
+def _require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise ConfigError where an argument is missing that a factory cannot do without."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for each in inspect.signature(factory).parameters.values():
+        if each.default is each.empty and each.kind in named and each.name not in given:
+            raise ConfigError(f"{what}: {each.name!r} is missing")
+
+
+def _sources_of(factory: Callable[..., Any]) -> set[str]:
+    """The arguments of a source's factory that are sources themselves."""
+    found = inspect.signature(factory).parameters.values()
+    return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
 
 
 def load_plugins(allowed: Iterable[str] | None = None) -> Plugins:

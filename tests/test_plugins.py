@@ -185,9 +185,7 @@ def test_a_factory_that_takes_anything_is_asked_itself() -> None:
 
 
 def test_a_missing_option_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"source 'local': .*missing 1 required positional argument: 'model'"
-    ):
+    with pytest.raises(ConfigError, match="source 'local': 'model' is missing"):
         load_plugins([]).source({"source": "local"})
 
 

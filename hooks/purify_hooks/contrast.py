@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 class Contrast(LogitSource):
     """Score a token by how much more the expert likes it than the anti-expert does.
 
-    Logits are z_expert - z_anti in float32; a token that either rules out is ruled out. Prompts are
-    not scored: a difference of two models gives them no probability. Raises VocabularyError for two
-    vocabularies, ConfigError for a model behind a server.
+    `expert` and `anti` are models: a directory or hub id each, or a table with a `source` and its keys.
+    Both run here and have one tokenizer. Logits are z_expert - z_anti in float32; a token that either
+    rules out is ruled out. Prompts are not scored: a difference of two models gives them no probability.
+    Raises VocabularyError for two vocabularies, ConfigError for a model behind a server.
     """
 
     expert: LogitSource

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from purify_hooks.contrast import Contrast
 from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.guard import for_fusion
@@ -26,7 +27,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 @hookimpl
 def purify_sources() -> Mapping[str, Any]:
-    return {"local": LocalSource.load, "loaded": LoadedSource}
+    return {"local": LocalSource.load, "loaded": LoadedSource, "contrast": Contrast}
 
 
 class LocalSource(LogitSource):
@@ -196,6 +197,11 @@ class LoadedSource(LocalSource):
     """
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "") -> None:
+        if isinstance(model, str | Path) or isinstance(tokenizer, str | Path):
+            raise ConfigError(
+                "source 'loaded' is for a model and a tokenizer that Python has loaded, and a file can only "
+                "name them; write source = 'local'"
+            )
         if model.training:
             raise ModelError("the model is in training mode, where dropout draws too; call its eval() first")
         if model.config.is_encoder_decoder:

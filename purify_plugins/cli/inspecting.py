@@ -135,7 +135,9 @@ def would_run(writer: Purifier) -> dict[str, Any]:
 
 
 def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if key != "files"}
+    """A model's identity without its files' digests; of one that combines models, of each."""
+    shown = {key: value for key, value in identity.items() if key != "files"}
+    return {key: _model(each) if isinstance(each, dict) else each for key, each in shown.items()}
 
 
 def matched(writer: Purifier) -> str:
@@ -176,11 +178,10 @@ def meeting(writer: Purifier) -> dict[str, str]:
 
 
 def _flat(value: Any) -> str:
-    return (
-        ", ".join(f"{key} {each}" for key, each in value.items())
-        if isinstance(value, dict)
-        else (", ".join(value) if isinstance(value, list) else str(value))
-    )
+    if isinstance(value, dict):
+        inside = {key: f"({_flat(each)})" if isinstance(each, dict) else each for key, each in value.items()}
+        return ", ".join(f"{key} {each}" for key, each in inside.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)
 
 
 def verify(

@@ -65,6 +65,8 @@ class TGISource(TextSource):
         """
         if bool(url) == (client is not None):
             raise ConfigError("a TGI source needs the server's url, or else a client")
+        if isinstance(client, str | dict):
+            raise ConfigError("client is an object that only Python can give; name the server's url")
         if client is not None:
             from purify_adapters.tgi.hub import HubSource, HubWire
 

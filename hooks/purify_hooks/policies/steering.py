@@ -21,8 +21,8 @@ LEAST = 1e-8  # the least probability SafeDecoding leaves a token of its short l
 class Offset(Memoryless):
     """Add a small model's opinion to the large one's logits.
 
-    z = z_llm + alpha z_slm, where the SLM is an expert minus an anti-expert: wrap the two in
-    `purify_hooks.contrast.Contrast`. Guarantee "none": the LLM keeps its say in full.
+    z = z_llm + alpha z_slm, where the SLM is an expert minus an anti-expert: give both as
+    `[slm] source = "contrast"`. Guarantee "none": the LLM keeps its say in full.
     Source: DExperts (2105.03023) and proxy-tuning (2401.08565, alpha 1).
     """
 
