@@ -189,7 +189,7 @@ class Played:
 def claim(answer: Completion) -> tuple[str, str]:
     """What an answer's certificate claims, and against whom."""
     method = answer.certificate.body["method"]
-    return method["guarantee"], method.get("adversary", "engine")
+    return method["guarantee"], method["adversary"]
 
 
 def adversary(

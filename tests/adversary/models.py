@@ -16,7 +16,7 @@ from torch import Tensor
 
 from purify_plugins.errors import SourceError
 from purify_plugins.testing import ToySession, ToySource
-from purify_plugins.types import Capabilities, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Vocabulary
 
 Tokens = tuple[int, ...]
 
@@ -39,7 +39,7 @@ Mind = Callable[[View], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class Weights(LogitSource):
     """Weights that somebody trained to break the bound: a pure function of the tokens, fixed before the run.
 
     Within the prompt, whose length a template would tell them, they are `innocent`, so that no policy that
@@ -74,7 +74,7 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class Served(LogitSource):
     """A server that runs the adversary's own program: every request is answered by what it may see.
 
     `drafts`: it streams a draft of its own with its rows, for the walk "readahead". `scores` is what it says
