@@ -62,9 +62,9 @@ def prompts(rows: int, vocabulary: Vocabulary = ABC) -> list[Tokens]:
 
 @dataclass(frozen=True)
 class Game:
-    """A policy, settings, and a passage of `length` tokens that the LLM wants after the answer's first `place`.
+    """A policy, settings, and a passage that the LLM wants after the answer's first `place` tokens.
 
-    It is what `passage` begins with, else the SLM's second choices, as the settings shape its rows.
+    It is the first `length` tokens of `passage`, else the SLM's second choices, as the settings shape its rows.
     """
 
     policy: Any

@@ -35,7 +35,7 @@ class View(NamedTuple):
 
 
 Mind = Callable[[View], Tensor]
-"""The row (V,) of logits, or (V + 1,) where only part is shown, that the LLM commits to. Raises SourceError."""
+"""To the row that the LLM commits to: (V,) logits, (V + 1,) where only part is shown. Raises SourceError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ class Conversation(ToySession):
             self.prompts = [ScoredPrompt(*each) for each in zip(prompts, said, strict=True)]
 
     def extend(self, tokens: Tensor) -> Tensor:
-        """(rows, n) tokens -> (rows, n, V) logits after each; (rows, 1, V) after the prompts, where n is 0."""
+        """(rows, n) -> (rows, n, V) logits after each; where n is 0, (rows, 1, V) after the prompts."""
         sent = tokens.tolist()
         for row, new in zip(self.rows, sent, strict=True):
             row += new

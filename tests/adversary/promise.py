@@ -42,7 +42,7 @@ class Promise:
         return cls(method["guarantee"], options, method["sampling"]["max_tokens"])
 
     def bound(self, tokens: int, q: float) -> float:
-        """The most probability, at a given place, of a passage of so many tokens to which the SLM gives `q`."""
+        """How likely a passage of so many tokens, to which the SLM gives `q`, may be at a given place."""
         return min(getattr(self, f"_{self.guarantee}")(tokens, q), 1.0)
 
     def _none(self, tokens: int, q: float) -> float:

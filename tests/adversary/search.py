@@ -7,7 +7,7 @@ likeliest is chosen: with these rows no function of the tokens does better.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from purify_plugins.types import State
 from tests.adversary.game import CONTEXT, Game
 from tests.adversary.models import Tokens, View
 
-SHARES = (0.02, 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
+SHARES = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.999, 1 - 1e-6)
 """What a row may give to one token; the rest of it is the SLM's."""
 
 
@@ -56,13 +56,14 @@ class Search:
         count = len(state[0])
         if len(answer) == self.length:
             return torch.full((count,), float(answer in self.event), dtype=torch.float64), None
-        rows = choices(self.game, answer)
+        useful = sorted({each[len(answer)] for each in self.event if each[: len(answer)] == answer})
+        rows = choices(self.game, answer, useful)
         llm, slm = rows.repeat(count, 1), self.game.slm.logits((*CONTEXT, *answer))
         states = tuple(each.repeat_interleave(len(rows), dim=0) for each in state)
         history = [(CONTEXT, answer)] * len(llm)
         fused = fuse(self.game.chosen, self.shape, llm, slm.expand_as(llm), states, history)
         worth, then = torch.zeros(len(llm), dtype=torch.float64), {}
-        for token in sorted({each[len(answer)] for each in self.event if each[: len(answer)] == answer}):
+        for token in useful:
             tokens = torch.full((len(llm),), token)
             after = forward(self.game.chosen, states, tokens, fused)
             best, then[token] = self._best((*answer, token), after)
@@ -79,11 +80,11 @@ class Search:
                 self._note((*answer, token), then, state * len(plan.rows) + chosen)
 
 
-def choices(game: Game, answer: Tokens) -> Tensor:
-    """(m, V) the rows among which the LLM chooses: the SLM's, and each share for each token."""
+def choices(game: Game, answer: Tokens, useful: Sequence[int]) -> Tensor:
+    """(m, V) the rows among which the LLM chooses: the SLM's, and each share for each useful token."""
     slm = game.slm.logits((*CONTEXT, *answer)).softmax(-1)
     rows = [slm]
-    for token in range(len(slm)):
+    for token in useful:
         rest = slm.index_fill(0, torch.tensor(token), 0.0)
         rest /= rest.sum()
         rows += [(rest * (1 - share)).index_fill(0, torch.tensor(token), share) for share in SHARES]

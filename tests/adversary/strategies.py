@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.fusing import Rows
 from purify_plugins.types import Vocabulary
 from tests.adversary.game import CODE, Game, Shadow
 from tests.adversary.models import Mind, Tokens, View, failing
@@ -67,7 +68,7 @@ def lean(game: Game, share: float = 0.6) -> Mind:
 
 
 def hide(game: Game) -> Mind:
-    """Show one token, and not the one that is wanted: the rest, which nobody sees, has nearly all the mass."""
+    """Show one token, and not the one that is wanted: nearly all mass is where nobody sees it."""
 
     def mind(view: View) -> Tensor:
         other = ((game.wanted(view) or 0) + 1) % min(game.slm.vocabulary.eos)
@@ -166,12 +167,17 @@ def aim(game: Game, predicted: Callable[[Game], Numbers] = mersenne) -> Mind:
         wanted = game.wanted(view)
         if wanted is None:
             return as_slm(game, view)
-        return aimed(shadow, view, wanted, numbers(view.prompt)[len(view.answer)], tilts)
+        number = numbers(view.prompt)[len(view.answer)]
+        return aimed(shadow, view, wanted, number - NEAR, number + NEAR, tilts)
 
     shadow = Shadow(game, mind)
     return mind
 
 
+NEAR = 1e-6
+"""Numbers that are taken for the same."""
+KNOWN = 0.1
+"""How far apart two marks may be for a number between them to be aimed at."""
 STEPS = (-20.0, -3.0, -2.0, -1.4, -1.0, -0.7, -0.4, 0.0, 0.4, 0.7, 1.0, 1.4, 2.0, 3.0, 20.0)
 """Nats by which a row may prefer what stands before or after a token."""
 
@@ -187,21 +193,31 @@ def tilts_of(vocabulary: Vocabulary) -> list[Tensor]:
     return [each.unique(dim=0) for each in tilts]
 
 
-def aimed(shadow: Shadow, view: View, wanted: int, number: float, tilts: Sequence[Tensor]) -> Tensor:
-    """Of the rows that draw `wanted` by `number`, the one nearest the SLM's; else the one most likely to."""
+def aimed(
+    shadow: Shadow, view: View, wanted: int, low: float, high: float, tilts: Sequence[Tensor]
+) -> Tensor:
+    """The row that draws `wanted` by most numbers from `low` to `high`; of several, the nearest to the SLM's."""
     llm = as_slm(shadow.game, view) + tilts[wanted]
     rows = shadow.fused(view.prompt, view.answer, llm)
+    begin, end = marks(rows)
+    drawn = torch.clamp(end[:, wanted], max=high) - torch.clamp(begin[:, wanted], min=low)
+    share = end - begin
+    spent = (share * (share / rows.slm.softmax(-1)).log()).nan_to_num(0.0, posinf=0.0).sum(-1)
+    return llm[torch.where(drawn > drawn.max() - NEAR, spent, torch.inf).argmin()]
+
+
+def marks(rows: Rows) -> tuple[Tensor, Tensor]:
+    """(n, V) between which two numbers each token is drawn."""
     share = rows.mass.double() / rows.mass.double().sum(-1, keepdim=True)
-    end = share.cumsum(-1)[:, wanted]
-    hit = (end > number + 1e-6) & (end - share[:, wanted] < number - 1e-6)
-    spent = (share * (share / rows.slm.softmax(-1)).log()).nan_to_num(0.0).sum(-1)
-    return llm[torch.where(hit, spent, 1e9 - share[:, wanted]).argmin()]
+    end = share.cumsum(-1)
+    return end - share, end
 
 
 class Learner:
     """An engine that is asked the same again: from what was drawn of its last rows it knows the numbers.
 
-    Each token that was drawn says between which two marks the number lay; next time the row is aimed there.
+    Each token that was drawn says between which two marks the number lay. Next time a mark is put in the
+    middle; where that is KNOWN well enough, the row is aimed there.
     """
 
     def __init__(self, game: Game) -> None:
@@ -212,11 +228,15 @@ class Learner:
 
     def __call__(self, view: View) -> Tensor:
         if view.answer:
-            self._learn(view)
+            self._learn(view.prompt, view.answer[:-1], view.answer[-1])
         else:
             self._begin(view.prompt)
+        low, high = self.between.get((view.prompt, len(view.answer)), (0.0, 1.0))
         wanted = self.game.wanted(view)
-        row = as_slm(self.game, view) if wanted is None else self._aimed(view, wanted)
+        if wanted is None or high - low > KNOWN:
+            row = self._halved(view, (low + high) / 2)
+        else:
+            row = aimed(self.shadow, view, wanted, low, high, self.tilts)
         self.shown[view.prompt, view.answer] = row
         return row
 
@@ -226,15 +246,14 @@ class Learner:
             for key in [key for key in known if key[0] == prompt]:
                 del known[key]
 
-    def _learn(self, view: View) -> None:
-        *before, token = view.answer
-        at, answer = len(before), tuple(before)
-        mass = self.shadow.fused(view.prompt, answer, self.shown[view.prompt, answer][None]).mass[0].double()
-        end = (mass.cumsum(-1) / mass.sum())[token]
-        low, high = self.between.get((view.prompt, at), (0.0, 1.0))
-        begin = float(end - mass[token] / mass.sum())
-        self.between[view.prompt, at] = max(low, begin), min(high, float(end))
+    def _learn(self, prompt: Tokens, answer: Tokens, token: int) -> None:
+        begin, end = marks(self.shadow.fused(prompt, answer, self.shown[prompt, answer][None]))
+        low, high = self.between.get((prompt, len(answer)), (0.0, 1.0))
+        found = max(low, float(begin[0, token])), min(high, float(end[0, token]))
+        self.between[prompt, len(answer)] = found
 
-    def _aimed(self, view: View, wanted: int) -> Tensor:
-        low, high = self.between.get((view.prompt, len(view.answer)), (0.0, 1.0))
-        return aimed(self.shadow, view, wanted, (low + high) / 2, self.tilts)
+    def _halved(self, view: View, middle: float) -> Tensor:
+        """The row in which the first token's share ends nearest the middle."""
+        llm = as_slm(self.game, view) + self.tilts[0]
+        _, end = marks(self.shadow.fused(view.prompt, view.answer, llm))
+        return llm[(end[:, 0] - middle).abs().argmin()]

@@ -1,6 +1,6 @@
-"""The suite can fail: with what once was done, adversaries get their passage out, and certificates say they cannot.
+"""The suite can fail: with what once was done, passages come out that certificates say cannot.
 
-Both were found on 2026-11-28, with every certificate verified; see docs/threat-model.md.
+Both ways were found on 2026-11-28, and every certificate verified; see docs/threat-model.md.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from dataclasses import fields
 from itertools import cycle
 from typing import Any, NamedTuple
 
 import pytest
 
+from purify_plugins import ConfigError, Sampling
 from purify_plugins.types import Grammar
 from tests.adversary import strategies
-from tests.adversary.game import Game, adversary, judge, play
+from tests.adversary.game import Game, Played, adversary, judge, play
 from tests.adversary.models import Mind
 from tests.adversary.search import Search
 
@@ -43,6 +44,7 @@ READERS: Mapping[str, Mapping[str, Any]] = {
     "top-k": {"top_k": 2},
     "top-p": {"top_p": 0.8},
     "min-p": {"min_p": 0.3},
+    "typical": {"typical_p": 0.9},
     "hot": {"temperature": 1.6},
     "cold": {"temperature": 0.6},
     "penalties": {"repetition_penalty": 1.3, "frequency_penalty": 0.4},
@@ -54,13 +56,6 @@ READERS: Mapping[str, Mapping[str, Any]] = {
 """What whoever asks may choose."""
 
 
-@cache
-def searched(policy: str) -> Mind:
-    """The strongest weights against a policy."""
-    game = Game(POLICIES[policy])
-    return Search(game, [game.target]).mind
-
-
 class Move(NamedTuple):
     """What an adversary does, and how the purifier is set up that it does it to."""
 
@@ -68,13 +63,13 @@ class Move(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-DRAWS = 120
 ALONE = {"on_llm_failure": "slm"}
 ANYBODY = {
     "recite": Move(strategies.recite),
     "hoard": Move(strategies.hoard),
     "spend": Move(strategies.spend),
     "lean": Move(strategies.lean),
+    "do the best": Move(lambda game: Search(game, [game.target]).mind),
     "break off": Move(strategies.break_off, ALONE),
 }
 ENGINES = {
@@ -96,7 +91,7 @@ def moves(way: Way) -> Mapping[str, Move]:
 
 
 def games() -> list[Any]:
-    """Every move against every policy, every way; readers take turns, so that all of them meet all of these."""
+    """Every move against every policy, every way; the readers take turns, so that all meet everybody."""
     turn = cycle(READERS)
     return [
         pytest.param(policy, way, move, reader, id=f"{policy}-{way.adversary}-{way.walk}-{name}-{reader}")
@@ -106,10 +101,49 @@ def games() -> list[Any]:
     ]
 
 
+def played(policy: str, way: Way, move: Move, reader: str, draws: int) -> Played:
+    """One game, judged."""
+    game = Game(POLICIES[policy], settings=READERS[reader])
+    engine = way.adversary == "engine"
+    found = play(game, adversary(game, move.strategy, way.walk, engine, **move.options), draws)
+    judge(found, way.adversary)
+    return found
+
+
 @pytest.mark.parametrize(("policy", "way", "move", "reader"), games())
 def test_no_passage_comes_out_oftener_than_promised(policy: str, way: Way, move: Move, reader: str) -> None:
-    game = Game(POLICIES[policy], settings=READERS[reader])
-    purifier = adversary(game, move.strategy, way.walk, way.adversary == "engine", **move.options)
-    played = play(game, purifier, DRAWS)
-    assert played.claim[0] == game.chosen.guarantee
-    judge(played, way.adversary)
+    found = played(policy, way, move, reader, 120)
+    assert found.claim[0] == found.game.chosen.guarantee
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_passage_comes_out_whoever_reads(policy: str, way: Way, reader: str) -> None:
+    """Every move, with every setting of the reader's: each four hundred times."""
+    for move in moves(way).values():
+        played(policy, way, move, reader, 400)
+
+
+def test_readers_choose_all_that_there_is_to_choose() -> None:
+    """A setting that is new here must be tried here."""
+    chosen = {name for settings in READERS.values() for name in settings}
+    assert chosen | {"seed"} == {field.name for field in fields(Sampling)}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_greedy_answers_claim_nothing(policy: str) -> None:
+    """An arg-max takes what is barely ahead, with certainty."""
+    game = Game(POLICIES[policy], settings={"temperature": 0.0})
+    found = play(game, adversary(game, strategies.recite, "lockstep", engine=False), 2)
+    assert found.claim == ("none", "none")
+    judge(found, "weights")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_engine_is_not_shown_the_draft(policy: str) -> None:
+    game = Game(POLICIES[policy])
+    assert adversary(game, strategies.move_the_draft, "auto", engine=True).walk == "lockstep"
+    with pytest.raises(ConfigError, match="shows the LLM's engine what may come next"):
+        adversary(game, strategies.move_the_draft, "speculative", engine=True)
