@@ -20,10 +20,13 @@ from torch import Tensor
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.fusing import forward, fuse
 from purify_plugins.decode.pair import Pair
-from purify_plugins.demo.measure import ALONE, MODES, Bench, System
 from purify_plugins.eval.attempt import KINDS, Attack, Kind, every_attack
+from purify_plugins.eval.bench import MODES, Bench
 from purify_plugins.eval.likelihood import read
 from purify_plugins.eval.questions import read_questions
+from purify_plugins.eval.statistics import estimate
+from purify_plugins.eval.suites.utility import Utility, language
+from purify_plugins.eval.systems import ALONE, System
 from purify_plugins.plugins import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.testbed import HOME, heldout
@@ -142,11 +145,16 @@ class Proof:
             )
         )
 
+    def perplexity(self, system: System) -> float:
+        """Of the held-out text, teacher-forced through the policy and its memory."""
+        seen = language(self.bench, system, heldout())["perplexity"]
+        return estimate(Utility.metrics["perplexity"], seen).value
+
     def rows(self) -> Iterator[list[str]]:
         """A line of the table for each system and mode."""
-        llm, ways = self.bench.perplexity(ALONE[0]), (self.single, self.chained, self.late, self.unseen)
+        llm, ways = self.perplexity(ALONE[0]), (self.single, self.chained, self.late, self.unseen)
         for system in (*ALONE, *RULES):
-            cost, purifier = self.bench.perplexity(system), self.bench.purifier(system)
+            cost, purifier = self.perplexity(system), self.bench.purifier(system)
             for mode in MODES:
                 shares = [[self.share(way, purifier, kind, mode) for kind in KINDS] for way in ways]
                 cells = [" ".join(f"{share:.2f}" for share in three) for three in shares]

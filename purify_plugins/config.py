@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.errors import ConfigError, PurifyError, UnknownNameError
+from purify_plugins.finding import find_config, read_table
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.secret import hints_of, secret_keys, secrets
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
     from purify_plugins.purifier import Purifier
+    from purify_plugins.types import LogitSource
 
     P = TypeVar("P", bound=Purifier)
 
+__all__ = ["Config", "build", "check_config", "find_config", "read_config", "read_table", "secrets"]
+
 Table = dict[str, Any]
-MODELS = ("model", "tokenizer", "expert", "anti")
-"""Keys of a source that may name a directory."""
+
+
+class Named(dict[str, Any]):
+    """A table of a file; `where` is the file and the table's name, for errors: "purify.toml: [llm]"."""
+
+    where = ""
+
+    @classmethod
+    def at(cls, where: str, table: Mapping[str, Any]) -> Named:
+        named = cls(table)
+        named.where = where
+        return named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,61 +94,34 @@ def read_config(path: str | Path | None = None) -> Config:
     return check_config(read_table(file), file)
 
 
-def read_table(file: Path) -> Table:
-    """What a configuration file says, its models' directories found. Raises ConfigError."""
-    table = _parse(file)
-    if file.name == "pyproject.toml":
-        table = table.get("tool", {}).get("purify", {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{file}: [tool.purify] must be a table")
-    return _rooted(table, file.parent)
-
-
-def find_config(path: str | Path | None = None) -> Path:
-    """Where the configuration is; raises ConfigError when there is none."""
-    named = path or os.environ.get("PURIFY_CONFIG")
-    if named:
-        return Path(named)
-    if Path("purify.toml").is_file():
-        return Path("purify.toml")
-    project = Path("pyproject.toml")
-    if project.is_file() and "purify" in _parse(project).get("tool", {}):
-        return project
-    raise ConfigError("there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG")
-
-
-def _parse(file: Path) -> Table:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {str(file)!r}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{file}: not valid TOML, {error}") from error
-
-
-def _rooted(table: Table, folder: Path) -> Table:
-    """Model directories are relative to the file that names them."""
-    return {key: _model(value, folder) if key in ("llm", "slm") else value for key, value in table.items()}
-
-
-def _model(value: Any, folder: Path) -> Any:
-    if not isinstance(value, dict):
-        return value
-    named = {key: folder / value[key] for key in MODELS if isinstance(value.get(key), str)}
-    inside = {key: _model(each, folder) for key, each in value.items()}
-    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
-
-
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
     """The configuration a table describes; raises ConfigError."""
-    try:
+    read = isinstance(file, Path)
+    with placed(f"{file}:"):
         config: Config = _made(Config, "key", table)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
-    if config.batch_size < 1:
-        raise ConfigError(f"{file}: batch_size must be at least 1, not {config.batch_size}")
-    sampling(config.sampling)
-    return config
+        if config.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {config.batch_size}")
+    with placed(f"{file}:" if read else ""):
+        sampling(config.sampling)
+    if not read:
+        return config
+    return replace(
+        config,
+        llm=Named.at(f"{file}: [llm]", config.llm),
+        slm=Named.at(f"{file}: [slm]", config.slm),
+        policy=Named.at(f"{file}: [policy]", config.policy),
+    )
+
+
+@contextmanager
+def placed(where: str, what: str = "") -> Iterator[None]:
+    """Say in an error where the setting stands that led to it, in place of `what` it says already."""
+    try:
+        yield
+    except PurifyError as error:
+        if where:
+            error.args = (f"{where} {str(error).removeprefix(what)}", *error.args[1:])
+        raise
 
 
 def _made(kind: Any, what: str, table: Mapping[str, Any], *inside: str) -> Any:
@@ -221,9 +209,9 @@ def build(config: Config, kind: type[P]) -> P:
     """The Purifier a configuration describes: its plugins loaded, its models read."""
     plugins = plugins_of(config)
     return kind(
-        plugins.source(secrets(config.llm)),
-        plugins.source(secrets(config.slm)),
-        plugins.policy(config.policy),
+        source(plugins, config.llm),
+        source(plugins, config.slm),
+        policy(plugins, config.policy),
         sampling=sampling(config.sampling),
         on_llm_failure=config.on_llm_failure,
         batch_size=config.batch_size,
@@ -245,22 +233,54 @@ def _environment(config: Config) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
-def secrets(table: Table) -> Table:
-    """Values of keys that end in `_env`, read from the environment variables they name.
+def source(plugins: Plugins, table: Table) -> LogitSource:
+    """The source that a model's table describes, with its secrets read. Raises PurifyError, saying where."""
+    name = table.get("source", "local")
+    with placed(where(table), f"source {name!r}: "):
+        return plugins.source(keys_of(plugins, table))
 
-    `token_env = "TGI_TOKEN"` gives the source `token`; the secret itself is never in the file.
+
+def keys_of(plugins: Plugins, table: Table) -> Table:
+    """A model's table, and those inside it, of the types that sources declare, with their secrets read.
+
+    Raises ConfigError.
     """
-    return dict(
-        _secret(key, value) if key.endswith("_env") else (key, _within(value)) for key, value in table.items()
-    )
+    table = {key: keys_of(plugins, each) if isinstance(each, dict) else each for key, each in table.items()}
+    name = table.get("source", "local")
+    if not isinstance(name, str):
+        raise ConfigError(f"source must be a name, not {name!r}; see `purify plugins`")
+    factory = plugins.offers("purify_sources").get(name)
+    return table if factory is None else secrets(_typed(factory, table), secret_keys(factory))
 
 
-def _within(value: Any) -> Any:
-    """A value of a source's, which may be another source's table."""
-    return secrets(value) if isinstance(value, dict) else value
+def _typed(factory: Any, table: Table) -> Table:
+    """A table whose values have the types of the factory's parameters. Raises ConfigError."""
+    hints = hints_of(factory)
+    for key, value in table.items():
+        if hints.get(key, Any) is not Any and not _fits(value, hints[key]):
+            raise ConfigError(
+                f"source {table.get('source', 'local')!r}: {key} must be {_words(hints[key])}, not {value!r}"
+            )
+    return table
 
 
-def _secret(key: str, variable: Any) -> tuple[str, str]:
-    if not isinstance(variable, str) or variable not in os.environ:
-        raise ConfigError(f"{key} names the environment variable {variable!r}, which is not set")
-    return key.removesuffix("_env"), os.environ[variable]
+def _fits(value: Any, hint: Any) -> bool:
+    return plainly(value, hint) or (isinstance(value, str | Path) and Path in get_args(hint))
+
+
+def _words(hint: Any) -> str:
+    """A type as a sentence says it."""
+    said = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+    kinds = [said[each] for each in (get_args(hint) or (hint,)) if each in said]
+    return " or ".join(kinds) or str(hint)
+
+
+def policy(plugins: Plugins, table: Table) -> Any:
+    """The policy that a table describes. Raises ConfigError, saying where."""
+    with placed(where(table)):
+        return plugins.policy(table)
+
+
+def where(table: Table) -> str:
+    """The file and table that a table was read from; "" for one from a command line or from Python."""
+    return table.where if isinstance(table, Named) else ""

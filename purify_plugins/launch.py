@@ -66,11 +66,11 @@ def _parsed(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _config(named: str | None, folder: Path) -> Path:
     """The configuration named, or in the environment, or beside the program, or here."""
-    from purify_plugins.config import find_config
+    from purify_plugins.finding import find_config, permitted
 
     beside = folder / "purify.toml"
     if not named and "PURIFY_CONFIG" not in os.environ and beside.is_file():
-        return beside
+        return permitted(beside)
     return find_config(named)
 
 

@@ -19,7 +19,7 @@ from purify_plugins.bench.counting import Counting
 from purify_plugins.bench.crossing import crossing
 from purify_plugins.bench.designs import Naive, Task, Walking, Watch, designs
 from purify_plugins.bench.models import Models, batches, load
-from purify_plugins.bench.race import Lap, lap, rotated, spread
+from purify_plugins.bench.race import Lap, faster, lap, per_second, rotated, spread
 from purify_plugins.bench.run import _swept
 from purify_plugins.bench.settings import CLOCKS, POLICIES, Settings
 from purify_plugins.bench.tables import tables
@@ -106,6 +106,26 @@ def test_a_spread_is_a_median_between_its_quartiles() -> None:
     assert spread([7.0]) == (7.0, 7.0, 7.0)
 
 
+def test_a_ratio_is_the_quotient_of_the_speeds_beside_it(measured: dict[str, Any]) -> None:
+    """docs/tokenizers.md had 1.04 times the LLM's speed beside 128.9 bytes a second of 133.2: the ratio was a
+    median of rounds, the speeds were of the whole race."""
+    for mode in ("greedy", "sampled"):
+        speeds = measured[mode]["tokens_per_second"]
+        for name in ("speculative", "lockstep", "naive", "assisted"):
+            assert measured[mode][f"{name}_vs_llm"] == pytest.approx(speeds[name] / speeds["llm"])
+        assisted = measured[mode]["speculative_vs_assisted"]
+        assert assisted == pytest.approx(speeds["speculative"] / speeds["assisted"])
+
+
+def test_ratios_and_speeds_are_of_the_median_round() -> None:
+    """A round in which the machine did something else counts in neither."""
+    laps = {"llm": [Lap(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
+    laps["ours"] = [Lap(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
+    assert faster(laps, "ours", "llm") == (0.4, 2.0, pytest.approx(2 / 0.75))
+    assert per_second(laps["llm"], 10) == 5.0
+    assert per_second([*laps["llm"], *laps["llm"]], 10) == 5.0
+
+
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(ConfigError, match="both --llm and --slm"):
         load(Settings(llm=str(LLM)), PLUGINS)
@@ -177,7 +197,8 @@ def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[s
     found = crossing(SMALL, models, PLUGINS, lambda text: None)
     assert (found["slm"], found["alphabet"]) == ("slm-1024", "bytes")
     for mode in ("greedy", "sampled"):
-        assert found[mode]["vs_llm"] > 0
+        speeds = found[mode]["bytes_per_second"]
+        assert found[mode]["vs_llm"] == pytest.approx(speeds["purified"] / speeds["llm"])
         assert all(speed > 0 for speed in found[mode]["bytes_per_second"].values())
         assert 0 < found[mode]["calls_per_token"] < 6
     kept = {**measured, "another_tokenizer": {**found, "greedy": {**found["greedy"], "vs_llm": 0.7}}}

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -410,7 +411,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `purify serve` would have served: the gateway's arguments and the configuration."""
     found: list[Any] = []
     monkeypatch.setattr(
-        "purify_adapters.gateway.app.Gateway.serve", lambda self, *where: found.append((self, where))
+        "purify_adapters.gateway.app.Gateway.serve",
+        lambda self, listener: found.append((self, listener.getsockname())),
     )
     return found
 
@@ -445,10 +447,13 @@ def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("purify_plugins.config.build", lambda config, kind: built.append(config) or real())
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://tgi:8080", "--slm", str(SLM), "--upstream-key-env", "TGI_KEY")
-    for more, tokenizer in (((), str(SLM)), (("--tokenizer", "dir"), "dir")):
+    upstream = (*upstream, "--port", "0")
+    kind = ("--upstream-kind", "vllm")
+    for more, tokenizer in (((), str(SLM)), (("--tokenizer", "dir"), "dir"), (kind, str(SLM))):
         assert purify("serve", *upstream, *more).exit_code == 0
-        url = {"source": "tgi", "url": "http://tgi:8080", "api_key_env": "TGI_KEY"}
-        assert built.pop().llm == {**url, "tokenizer": tokenizer}
+        url = {"source": "server", "url": "http://tgi:8080", "api_key_env": "TGI_KEY"}
+        named = "vllm" if more == kind else "auto"
+        assert built.pop().llm == {**url, "tokenizer": tokenizer, "kind": named}
 
 
 @pytest.mark.parametrize(
@@ -458,6 +463,9 @@ def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> Non
         ((*PAIR, "--api-key-env", "NOT_THERE"), "NOT_THERE"),
         ((*PAIR, "--max-concurrent", "0"), "max_concurrent must be 1 or more"),
         ((*PAIR, "--on-upstream-failure", "pray"), "'refuse' or 'slm'"),
+        ((*PAIR, "--host", "no.such.host.invalid"), "names no address"),
+        ((*PAIR, "--host", "203.0.113.7"), "this machine has no such address"),
+        ((*PAIR, "--port", "99999"), "65535"),
     ],
 )
 def test_serve_refuses_what_it_cannot_serve(
@@ -465,3 +473,19 @@ def test_serve_refuses_what_it_cannot_serve(
 ) -> None:
     refused(purify("serve", *arguments), 2, words)
     assert served == []
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback after both models had been read."""
+    monkeypatch.setattr("purify_plugins.config.build", lambda *_: pytest.fail("the models were loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused(purify("serve", *PAIR, "--port", port), 2, "something listens there already")
+
+
+def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
+    result = purify("serve", *PAIR, "--port", "0", "--policy", "geometric")
+    for words in ("LLM", "SLM", "geometric", "guarantee", "everyone may ask", "try: curl http://127.0.0.1:"):
+        assert words in result.stderr

@@ -265,12 +265,15 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("plugins = 'one'\n[llm]\n[slm]\n", "{file}: plugins: Input should be a valid list"),
         (
             "[llm]\n[slm]\n[sampling]\ntemprature = 1\n",
-            "unknown sampling option 'temprature'; did you mean 'temperature'?",
+            "{file}: unknown sampling option 'temprature'; did you mean 'temperature'?",
         ),
-        ("[llm]\n[slm]\n[sampling]\nmax_tokens = 0\n", "sampling: max_tokens must be at least 1, not 0"),
+        (
+            "[llm]\n[slm]\n[sampling]\nmax_tokens = 0\n",
+            "{file}: sampling: max_tokens must be at least 1, not 0",
+        ),
         (
             "[llm]\n[slm]\n[sampling]\nmax_tokens = 'many'\n",
-            "sampling: max_tokens: Input should be a valid integer, unable to",
+            "{file}: sampling: max_tokens: Input should be a valid integer, unable to",
         ),
         (
             "[llm]\n[slm]\n[activation]\ntrustd = []\n",

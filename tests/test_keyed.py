@@ -18,6 +18,7 @@ from purify_plugins.align import Remapped
 from purify_plugins.decode import keyed as module
 from purify_plugins.decode.dice import Dice
 from purify_plugins.decode.keyed import keyed, request, secret, system
+from purify_plugins.eval.workers import hired
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testing import ToySource
 from purify_plugins.types import Chat, Prompt
@@ -232,34 +233,38 @@ def test_without_a_secret_the_process_makes_one(monkeypatch: pytest.MonkeyPatch)
     first = tokens(toys(), "once", few(16))
     assert tokens(toys(), "once", few(16)) == first
     assert len(secret()) == 32
-    monkeypatch.setattr(module, "_MADE", os.urandom(32))  # another process
+    monkeypatch.setattr(module, "_made", os.urandom(32))  # another process
     assert tokens(toys(), "once", few(16)) != first
 
 
-SCRIPT = "from tests.toys import *; print(toys().generate('once', few(16))[0].tokens)"
+def test_an_answer_is_the_same_in_every_process_with_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PURIFY_SECRET", ONE)
+    script = "from tests.toys import *; print(toys().generate('once', few(16))[0].tokens)"
+    assert _printed(script, dict(os.environ)).strip() == str(toys().generate("once", few(16))[0].tokens)
 
 
-@pytest.mark.parametrize("forked", [False, True])
-def test_an_answer_is_the_same_in_every_process_with_the_secret(
-    monkeypatch: pytest.MonkeyPatch, forked: bool
-) -> None:
-    """A worker that is forked has its parent's secret, even one that nobody set."""
-    if forked:
-        script = (
-            "import os; from tests.toys import *; ask = lambda: toys().generate('once', few(16))[0].tokens\n"
-            "child = os.fork(); print(ask(), flush=True)\n"
-            "if child: os.waitpid(child, 0)"
-        )
-        environment = {name: value for name, value in os.environ.items() if name != "PURIFY_SECRET"}
-        lines = _printed(script, environment).splitlines()
-    else:
-        monkeypatch.setenv("PURIFY_SECRET", ONE)
-        lines = [_printed(SCRIPT, dict(os.environ)).strip(), str(toys().generate("once", few(16))[0].tokens)]
+def test_a_forked_worker_has_its_parent_s_secret() -> None:
+    """Even one that nobody set: `purify serve` may answer a seed from any of its workers."""
+    script = (
+        "import os; from itertools import islice; from purify_plugins.decode.keyed import keyed\n"
+        "child = os.fork(); os.write(1, b'%r\\n' % list(islice(keyed(0, b''), 4)))\n"
+        "if child: os.waitpid(child, 0)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PURIFY_SECRET"}
+    lines = _printed(script, environment).splitlines()
     assert len(lines) == 2
     assert lines[0] == lines[1]
 
 
+def test_workers_of_an_evaluation_have_their_parent_s_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are started afresh: each made a secret of its own, and a seed meant another answer in each."""
+    monkeypatch.delenv("PURIFY_SECRET")
+    with hired(1) as pool:
+        assert pool.submit(numbers, 4).result() == numbers(4)
+
+
 def _printed(script: str, environment: dict[str, str]) -> str:
+    """What a program prints; toys hash their context, which Python salts."""
     command = [sys.executable, "-c", script]
     environment = {**environment, "PYTHONHASHSEED": "0"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

@@ -26,9 +26,8 @@ from purify_plugins.bridge.source import Bridged
 from purify_plugins.bridge.table import Table
 from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.decode.replay import replay
-from purify_plugins.demo.measure import MODES
 from purify_plugins.eval.attempt import every_attack
-from purify_plugins.eval.bench import Bench
+from purify_plugins.eval.bench import MODES, Bench
 from purify_plugins.eval.questions import read_questions
 from purify_plugins.plainly import summary
 from purify_plugins.plugins import load_plugins

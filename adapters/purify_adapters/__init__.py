@@ -44,7 +44,13 @@ class Later:
 
     @cached_property
     def factory(self) -> Callable[..., Any]:
-        return getattr(_load(self.module, self.kind), self.name)  # type: ignore[no-any-return]  # what is named is one
+        module = import_module(f"purify_adapters.{self.module}")
+        return getattr(getattr(module, self.kind) if self.kind else module, self.name)  # type: ignore[no-any-return]  # what is named is one
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What type hints are read from."""
+        return self.factory
 
     @property
     def __signature__(self) -> Signature:
@@ -60,6 +66,7 @@ class Later:
 @hookimpl
 def purify_sources() -> Mapping[str, Callable[..., Any]]:
     return {
+        "server": Later("remote.detect", "", "load"),
         "tgi": Later("tgi.source", "TGISource", "load"),
         "vllm": Later("openai_compatible", "VLLMSource", "load"),
         "llama_cpp": Later("llama_cpp", "LlamaCppSource", "load"),

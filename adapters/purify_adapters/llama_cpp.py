@@ -11,6 +11,7 @@ from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, token_id
 from purify_adapters.remote.source import SAMPLE, Place, RemoteSource, reader
 from purify_adapters.remote.wire import Timeouts, Wire
 from purify_plugins.errors import SourceError
+from purify_plugins.secret import Secret
 from purify_plugins.types import Capabilities
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class LlamaCppSource(RemoteSource):
         *,
         tokenizer: str | Path,
         top_n: int = 100,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         connect: float = 5.0,
         read: float = 30.0,
         write: float = 10.0,

@@ -13,6 +13,7 @@ from purify_adapters.remote.source import SAMPLE, Place, reader
 from purify_adapters.remote.text import TextSource
 from purify_adapters.remote.wire import Timeouts, Wire
 from purify_plugins.errors import SourceError
+from purify_plugins.secret import Secret
 from purify_plugins.types import Capabilities
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class LlamaPythonSource(TextSource):
         *,
         tokenizer: str | Path,
         top_n: int = 100,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         connect: float = 5.0,
         read: float = 30.0,
         write: float = 10.0,

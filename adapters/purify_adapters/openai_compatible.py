@@ -11,6 +11,7 @@ from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, strict_j
 from purify_adapters.remote.source import AHEAD, SAMPLE, Place, RemoteSource, reader
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
 from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.secret import Secret
 from purify_plugins.types import Capabilities
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class VLLMSource(RemoteSource):
         tokenizer: str | Path,
         top_n: int = 20,
         ahead: int = AHEAD,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         connect: float = 5.0,
         read: float = 30.0,
         write: float = 10.0,

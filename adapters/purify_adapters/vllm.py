@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.remote.source import reader
-from purify_plugins.config import plugins_of, read_config, sampling, secrets
+from purify_plugins.config import plugins_of, read_config, sampling, source
+from purify_plugins.config import policy as policy_of
 from purify_plugins.decode.fusing import Rows, forward, fuse
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
@@ -295,9 +296,9 @@ def _purifier(model: Any) -> tuple[Purifier, Sampling]:
     plugins, defaults = plugins_of(config), sampling(config.sampling)
     if defaults.grammar is not None:
         raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
-    slm = plugins.source(secrets(config.slm))
+    slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
-    policy = plugins.policy(config.policy)
+    policy = policy_of(plugins, config.policy)
     purifier = Purifier(llm, slm, policy, on_llm_failure=config.on_llm_failure, plugins=plugins)
     if purifier.llm is not llm or purifier.slm is not slm:
         raise VocabularyError(

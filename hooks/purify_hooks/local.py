@@ -70,7 +70,9 @@ class LocalSource(LogitSource):
         loaded = load_model(folder, wanted, device_map)
         tokenizer = load_tokenizer(folder, loaded.config)
         refuse_another_vocabulary(loaded, tokenizer, folder)
-        return cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        _ = source.session  # what cannot be read is refused now
+        return source
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -123,10 +125,16 @@ class LocalSource(LogitSource):
 
     @cached_property
     def session(self) -> type[LocalSession]:
-        """The kind of session that reads this model rightly; tried once. Raises ModelError."""
+        """The kind of session that reads this model rightly; tried once.
+
+        Raises ModelError for a model that none does, or whose rows depend on what follows them.
+        """
+        from purify_hooks.causality import require_causal
         from purify_hooks.trial import fitting
 
-        return fitting(self)
+        kind = fitting(self)
+        require_causal(self, kind)
+        return kind
 
     @cached_property
     def branches(self) -> bool:

@@ -197,6 +197,21 @@ class LocalSession(Session):
         self._cache = None
 
 
+class MaskedSession(LocalSession):
+    """For models that take a mask of what each token sees: a draft's tokens see nothing that follows them.
+
+    What the configuration says of attention has then no say in it.
+    """
+
+    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+        columns = new.shape[1]
+        if columns == 1 or seen.shape[1] <= self._width:  # nothing follows, or it is still the prompt
+            return super()._ask(new, cache, seen, wanted)
+        before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
+        added = mask(seen[:, None] & before, self.source.model.dtype)
+        return self._pass(new, cache, added, self._positions(seen, columns), wanted)
+
+
 class RecomputingSession(LocalSession):
     """For models whose cache does not do what one is for: every row is read anew for every token."""
 

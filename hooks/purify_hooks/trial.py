@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from purify_hooks.apart import ApartSession, SteppingSession
-from purify_hooks.session import LocalSession, RecomputingSession, failures
+from purify_hooks.session import LocalSession, MaskedSession, RecomputingSession, failures
 from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.guard import for_fusion
 
@@ -34,8 +34,9 @@ FAILURES = (SourceError, ModelError, TypeError, AttributeError, NotImplementedEr
 def fitting(source: LocalSource) -> type[LocalSession]:
     """The first kind of session whose rows are those of whole texts read anew; else that which does so."""
     forward = source.forward  # raises for a model that cannot be called here
-    kinds = (LocalSession, ApartSession, SteppingSession)
-    for kind in kinds[forward.stateful :] if "cache" in forward.named else ():
+    together = (LocalSession,) if source.windowed else (MaskedSession, LocalSession)
+    kinds: list[type[LocalSession]] = [*(() if forward.stateful else together), ApartSession, SteppingSession]
+    for kind in kinds if "cache" in forward.named else ():
         if reads_rightly(source, kind):
             return kind
     logging.getLogger(__name__).warning(

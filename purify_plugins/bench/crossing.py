@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from purify_plugins.bench.counting import Counting
 from purify_plugins.bench.designs import Design, Generating, Task, Walking, Watch
 from purify_plugins.bench.models import Ids, Models, batches
-from purify_plugins.bench.race import Lap, faster, rotated
+from purify_plugins.bench.race import Lap, faster, per_second, rotated
 from purify_plugins.bench.settings import CLOCKS, MODES, Settings, Tell
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugins import Plugins
@@ -52,7 +52,7 @@ def _mode(
             tell(f"another tokenizer, {mode}, round {number + 1}: {name}")
             found = _write(name, crowd[name], models, purifier, settings, batch, MODES[mode])
             if number >= 0:
-                laps[name].append(Lap(number, found.seconds / found.size, None))
+                laps[name].append(Lap(number, found.seconds / found.size, None))  # seconds a byte
                 written[name].append(found)
     against = faster(laps, "purified", "llm")
     assert against is not None
@@ -60,13 +60,9 @@ def _mode(
     return {
         "vs_llm": against.middle,
         "quartiles": [against.low, against.high],
-        "bytes_per_second": {name: _speed(each) for name, each in written.items()},
+        "bytes_per_second": {name: per_second(each, 1) for name, each in laps.items()},
         "calls_per_token": passes / tokens,
     }
-
-
-def _speed(written: list[Written]) -> float:
-    return sum(each.size for each in written) / sum(each.seconds for each in written)
 
 
 def _write(

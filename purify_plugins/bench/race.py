@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from purify_plugins.bench.designs import Design, Task, Watch
 from purify_plugins.bench.models import Ids
 from purify_plugins.bench.settings import Clock, Tell
 from purify_plugins.errors import PurifyError
+from purify_plugins.eval.statistics import Spread, spread
 
 
 class Lap(NamedTuple):
@@ -70,33 +71,28 @@ def lap(design: Design, name: str, number: int, task: Task, clock: Clock = perf_
     return Lap(number, seconds, watch.first)
 
 
-class Spread(NamedTuple):
-    """A median between its quartiles."""
-
-    low: float
-    middle: float
-    high: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """The quartiles of some numbers; of a single one, that number."""
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    return Spread(*quantiles(values, n=4, method="inclusive"))
-
-
 def faster(laps: Laps, design: str, than: str) -> Spread | None:
-    """How many times the speed of `than` a design reaches, over rounds; None unless both ran."""
+    """How many times the speed of `than` a design reaches; None unless both ran.
+
+    The ratio of their median rounds, so that it is the quotient of the two speeds that stand beside it;
+    the quartiles are the design's own rounds against that median.
+    """
     if not (design in laps and than in laps):
         return None
-    ours, theirs = by_round(laps[design]), by_round(laps[than])
-    return spread([slow / fast for fast, slow in zip(ours, theirs, strict=True)])
+    ours, theirs = spread(by_round(laps[design])), median(by_round(laps[than]))
+    return Spread(theirs / ours.high, theirs / ours.middle, theirs / ours.low)
 
 
 def by_round(laps: Sequence[Lap]) -> list[float]:
     """Seconds a round."""
     rounds = sorted({lap.round for lap in laps})
     return [sum(lap.seconds for lap in laps if lap.round == number) for number in rounds]
+
+
+def per_second(laps: Sequence[Lap], units: float) -> float:
+    """How many units a second a design's median round wrote, `units` being what it wrote in each lap."""
+    rounds = by_round(laps)
+    return units * len(laps) / len(rounds) / median(rounds)
 
 
 def first_token(laps: Sequence[Lap]) -> float | None:

@@ -12,9 +12,10 @@ from purify_plugins.bench.counting import Counting
 from purify_plugins.bench.designs import Design, Task, Walking, designs
 from purify_plugins.bench.models import Models, batches, load
 from purify_plugins.bench.peer import peer
-from purify_plugins.bench.race import Laps, Spread, by_round, faster, first_token, race, warm
+from purify_plugins.bench.race import Laps, by_round, faster, first_token, per_second, race, warm
 from purify_plugins.bench.settings import CLOCKS, MODES, Settings, Tell, silent
 from purify_plugins.decode.speculative import speculative
+from purify_plugins.eval.statistics import Spread
 from purify_plugins.plugins import Plugins, load_plugins
 
 RATIOS = {
@@ -129,16 +130,15 @@ def _run(
 
 
 def ratios(laps: Laps) -> dict[str, Any]:
-    """Every ratio of speeds as a median, and their quartiles."""
+    """Every ratio of median speeds, and its quartiles."""
     found: dict[str, Spread | None] = {name: faster(laps, *pair) for name, pair in RATIOS.items()}
     spreads = {name: [each.low, each.high] for name, each in found.items() if each}
     return {**{name: each and each.middle for name, each in found.items()}, "quartiles": spreads}
 
 
 def speed(settings: Settings, laps: Laps, name: str) -> float:
-    """Tokens a second, all rows together, over the whole race."""
-    tokens = settings.tokens * settings.batch * len(laps[name])
-    return tokens / sum(by_round(laps[name]))
+    """Tokens a second, all rows together, of the median round."""
+    return per_second(laps[name], settings.tokens * settings.batch)
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -25,6 +25,7 @@ COMMANDS = (
     bench,
     tune,
     running.status,
+    running.allow,
 )
 
 

@@ -119,7 +119,8 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
     typed: dict[str, Any] = {
         side: {"model": model} for side, model in (("llm", models.llm), ("slm", models.slm)) if model
     }
-    typed["policy"] = {**_policy(models.policy, base), **dict(map(key_value, models.set or ()))}
+    said = _policy(models.policy, base)
+    typed["policy"] = {**said, **dict(map(key_value, models.set))} if models.set else said
     typed["sampling"] = {**base.sampling, **(draws.given() if draws else {})}
     return replace(base, **typed)
 

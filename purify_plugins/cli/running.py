@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,18 @@ def run(context: typer.Context) -> None:
     from purify_plugins.launch import run as launch
 
     raise typer.Exit(launch(context.args))
+
+
+def allow(
+    file: Annotated[Path | None, typer.Argument(help="The configuration; default the one here.")] = None,
+) -> None:
+    """Let a purify.toml that is only found here use your secrets, as long as it stays as it is."""
+    from purify_plugins.finding import allowed
+
+    found, wanted = allowed(file)
+    for each in wanted:
+        typer.echo(f"{found} {each}")
+    typer.echo(f"allowed {found.resolve()} as it is now; when it changes, you are asked again")
 
 
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:

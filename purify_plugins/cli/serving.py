@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,14 +15,19 @@ from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
     from purify_plugins.config import Config
+    from purify_plugins.purifier import Purifier
 
 
 @dataclass(frozen=True)
 class Upstream:
     """The untrusted model on a server of its own."""
 
-    upstream: Annotated[
-        str | None, typer.Option(help="The URL of the TGI server with the untrusted model.")
+    upstream: Annotated[str | None, typer.Option(help="The URL of the server with the untrusted model.")] = (
+        None
+    )
+    upstream_kind: Annotated[
+        str | None,
+        typer.Option(help="`tgi`, `vllm`, `llama_cpp` or `llama_cpp_python`; `auto` asks it. [auto]"),
     ] = None
     tokenizer: Annotated[
         str | None, typer.Option(help="That model's tokenizer: a directory or hub id. [the SLM's]")
@@ -68,16 +75,81 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8080,
 ) -> None:
-    """Serve purified text over TGI's own HTTP interface."""
-    from purify_plugins.config import build
+    """Serve purified text over TGI's and OpenAI's HTTP interfaces."""
+    from purify_plugins.config import build, plugins_of
     from purify_plugins.purifier import Purifier
 
     settings = limits.given()
     config = _configured(models, upstream)
-    hush()
-    purifier = build(config, Purifier)
-    gateway = purifier.plugins.make("purify_adapters", "gateway", {"purifier": purifier, **settings})
-    gateway.serve(host, port)
+    with listening(host, port) as listener:  # what is wrong with the address is told before weights are read
+        hush()
+        plugins = plugins_of(config)
+
+        def loaded() -> Purifier:
+            typer.echo(f"loading {_named(config.llm)} and {_named(config.slm)} …", err=True)
+            return build(config, Purifier)
+
+        gateway = plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
+        typer.echo(summary(gateway.purifier, _url(listener, host), "api_key" in settings), err=True)
+        gateway.serve(listener)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket bound to the address. Raises ConfigError that says what is wrong with it."""
+    if not 0 <= port < 65536:
+        raise ConfigError(f"--port must be between 0 (any that is free) and 65535, not {port}")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ConfigError(f"--host {host!r} names no address; use 127.0.0.1, or 0.0.0.0 for all") from error
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        advice = UNBOUND.get(error.errno or 0, "choose another --host or --port")
+        raise ConfigError(f"cannot listen at {host}:{port} ({error.strerror}); {advice}") from error
+    return found
+
+
+UNBOUND = {
+    errno.EADDRINUSE: "something listens there already: choose another --port",
+    errno.EACCES: "ports below 1024 need privileges: choose another --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose another --host",
+}
+"""What to do about an address that cannot be had."""
+
+
+def _named(table: dict[str, Any]) -> str:
+    return str(table.get("url") or table.get("model") or table.get("source"))
+
+
+def _url(listener: socket.socket, host: str) -> str:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+def summary(purifier: Purifier, url: str, keyed: bool) -> str:
+    """What is served, what it promises, and something to try."""
+    policy = purifier.policy
+    assumed = "weights" if purifier.walk == "speculative" else "engine"
+    lines = {
+        "LLM": f"{purifier.llm.identity().get('name')} (untrusted, {purifier.llm.engine})",
+        "SLM": f"{purifier.slm.identity().get('name')} (trusted)",
+        "policy": purifier.plugins.name_of(policy),
+        "guarantee": f"{policy.guarantee} (sampled answers; holds against {assumed})",
+        "decoder": purifier.walk,
+        "key": "asked for" if keyed else "none: everyone may ask",
+        "address": url,
+    }
+    shown = "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
+    key = ' -H "authorization: Bearer $KEY"' if keyed else ""
+    body = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 40}'
+    return (
+        f"purify serve\n{shown}\n\ntry: curl {url}/v1/chat/completions{key} "
+        f"-H 'content-type: application/json' -d '{body}'\n"
+    )
 
 
 def _configured(models: Models, upstream: Upstream) -> Config:
@@ -88,12 +160,15 @@ def _configured(models: Models, upstream: Upstream) -> Config:
     typed: dict[str, Any] = {}
     if upstream.upstream:
         typed["llm"] = _server(upstream, config.slm)
+    if upstream.on_upstream_failure not in (None, "refuse", "slm"):
+        raise ConfigError(f"--on-upstream-failure is 'refuse' or 'slm', not {upstream.on_upstream_failure!r}")
     if upstream.on_upstream_failure:
         typed["on_llm_failure"] = upstream.on_upstream_failure
     return replace(config, **typed)
 
 
 def _server(upstream: Upstream, slm: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a model on a TGI server."""
-    table = {"source": "tgi", "url": upstream.upstream, "tokenizer": upstream.tokenizer or slm.get("model")}
+    """The configuration of a model on a server."""
+    table = {"source": "server", "url": upstream.upstream, "kind": upstream.upstream_kind or "auto"}
+    table["tokenizer"] = upstream.tokenizer or slm.get("model")
     return {**table, **({"api_key_env": upstream.upstream_key_env} if upstream.upstream_key_env else {})}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,9 @@ import typer
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from rich.progress import Progress
-
-    from purify_plugins.demo.measure import Result
-    from purify_plugins.eval.systems import System
+    from purify_plugins.demo.exhibit import Exhibit
+    from purify_plugins.demo.run import Known
+    from purify_plugins.eval.run import Plan
 
 PAGE = Path("purify-demo.html")
 
@@ -26,72 +24,127 @@ def demo(
     out: Annotated[
         Path | None, typer.Option(help=f"Where the page goes. [{PAGE}; with --json: nowhere]")
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Compare every policy there is; a minute more.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a really trained LLM, alone and purified; write a page that shows both."""
+    """Attack a really trained LLM, alone and purified, and show both; about half a minute on two cores.
+
+    The first answers are there in ten seconds; Ctrl-C keeps what is known.
+    """
+    from purify_plugins.demo.run import Known
     from purify_plugins.files import require_folder
 
     path = out or (None if as_json else PAGE)
     if path:
         require_folder(path)
-    with _bar() as bar:
-        results = _paged(path, bar) if path else _headline(bar)
-    if as_json:
-        typer.echo(json.dumps(_figures(results), allow_nan=False))
-    else:
-        _report(results, path)
+    show = _Show(Known(_planned(full, as_json)), path, as_json)
+    try:
+        show.run(full)
+    except KeyboardInterrupt:
+        show.interrupted()
+        raise typer.Exit(130) from None
+    show.end()
 
 
-def _bar() -> Progress:
-    """Progress, on standard error."""
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn
-
-    return Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=Console(stderr=True))
-
-
-def _headline(bar: Progress) -> list[Result]:
-    """The systems of the JSON object."""
-    from purify_plugins.demo.measure import HEADLINE, lineup
-    from purify_plugins.demo.workers import hired
+def _planned(full: bool, as_json: bool) -> Plan:
+    """Which systems are measured."""
+    from purify_plugins.demo.preset import FEW, HEADLINE, lineup, preset
     from purify_plugins.plugins import load_plugins
 
-    with hired() as pool:
-        return _measured(pool, lineup(load_plugins([]), HEADLINE), bar)
+    if not (full or as_json):
+        return preset(FEW)
+    return preset(lineup(load_plugins([]), () if full else HEADLINE))
 
 
-def _paged(path: Path, bar: Progress) -> list[Result]:
-    """Every system; the page is written when all is known."""
-    from purify_plugins.demo.measure import lineup
-    from purify_plugins.demo.report import page
-    from purify_plugins.demo.workers import exhibit, hired
-    from purify_plugins.files import write_whole
-    from purify_plugins.plugins import load_plugins
+@dataclass
+class _Show:
+    """What the command prints, and the page, which is written anew with everything that is found."""
 
-    with hired() as pool:
-        shown = pool.submit(exhibit)
-        results = _measured(pool, lineup(load_plugins([])), bar)
-        write_whole(path, page(results, shown.result()))
-    return results
+    known: Known
+    path: Path | None
+    as_json: bool
+    began: float = field(default_factory=time.monotonic)
 
+    def run(self, full: bool) -> None:
+        """Find everything out, and say so as it comes. Raises KeyboardInterrupt."""
+        from purify_plugins.demo.run import demonstrate
+        from purify_plugins.eval.workers import hired
 
-def _measured(pool: Executor, systems: Sequence[System], bar: Progress) -> list[Result]:
-    from purify_plugins.demo.workers import measure
+        length = "a minute or two" if full else "half a minute"
+        self._say(
+            f"three attacks in about ten seconds, the whole in about {length}; Ctrl-C keeps what is known"
+        )
+        with hired() as pool:
+            for news in demonstrate(self.known, pool, showing=self.path is not None):
+                self._say(news.text)
+                self._write("Not finished: the figures that are missing were still being measured.")
+                if news.exhibit and news.exhibit.mode == "sampled":
+                    self._compare(news.exhibit)
+        self._write()
 
-    coming = pool.map(measure, systems)
-    return list(bar.track(coming, total=len(systems), description=f"attacking {len(systems)} systems"))
+    def _say(self, text: str) -> None:
+        """A line of progress on standard error; no terminal is needed to read it."""
+        typer.echo(f"{time.monotonic() - self.began:4.0f} s  {text}", err=True)
 
+    def _write(self, note: str = "") -> None:
+        from purify_plugins.demo.report import page
+        from purify_plugins.files import write_whole
 
-def _figures(results: Sequence[Result]) -> dict[str, object]:
-    from purify_plugins.demo.measure import HEADLINE
+        if self.path and self.known.anything:
+            write_whole(self.path, page(self.known, "" if self.known.complete else note))
 
-    return {result.system.key: result.json() for result in results if result.system.key in HEADLINE}
+    def _compare(self, exhibit: Exhibit) -> None:
+        """The three attacks, the LLM's answer beside the purified one."""
+        from rich.console import Console
 
+        from purify_plugins.demo.report import comparison
 
-def _report(results: Sequence[Result], path: Path | None) -> None:
-    from rich.console import Console
+        if self.as_json:
+            return
+        console = Console(highlight=False)
+        for part in comparison(exhibit):
+            console.print(part)
+        typer.echo(f"the page with these is {self.path}; figures follow")
 
-    from purify_plugins.demo.report import table
+    def end(self) -> None:
+        """The figures, in the terminal or as JSON."""
+        if self.as_json:
+            self._print_json()
+        else:
+            self._print_figures()
 
-    Console().print(table(results))
-    typer.echo(f"the page is {path}")
+    def _print_json(self) -> None:
+        from purify_plugins.eval.findings import demo_record
+
+        records = {each.system.key: demo_record(each) for each in self.known.results}
+        typer.echo(json.dumps(records, allow_nan=False))
+
+    def _print_figures(self) -> None:
+        from rich.console import Console
+
+        from purify_plugins.demo.report import headline, tables, told
+        from purify_plugins.eval.tables import grid
+
+        console = Console()
+        for table in tables(self.known.results):
+            console.print(grid(table))
+        if found := headline(self.known.results):
+            console.print(told(found), markup=False)
+        typer.echo(f"the page is {self.path}")
+
+    def interrupted(self) -> None:
+        """Ctrl-C: write and tell what is known."""
+        if not self.known.anything:
+            typer.echo("interrupted before anything was known; nothing was written", err=True)
+            return
+        self._write(
+            "Interrupted: this is what was known by then. Figures that are missing were not measured."
+        )
+        if self.as_json:
+            self._print_json()
+        elif self.known.results:
+            self._print_figures()
+        where = f"; what was known by then is in {self.path}" if self.path else ""
+        typer.echo(f"interrupted after {time.monotonic() - self.began:.0f} s{where}", err=True)

@@ -25,7 +25,7 @@ LEAST = 32
 """Characters that a secret has at least: 64 hexadecimal ones hold 256 bits."""
 VERSION = b"purify-draws/1"
 """Names this way of drawing; another way gets another name, and so other numbers."""
-_MADE = os.urandom(32)  # when this module is imported, so that forked workers share it; never shown
+_made = os.urandom(32)  # when this module is imported, so that forked workers share it; never shown
 _FOUR = Struct(">4Q")
 
 
@@ -36,13 +36,19 @@ def secret() -> bytes:
     """
     given = os.environ.get(VARIABLE)
     if given is None:
-        return _MADE
+        return _made
     if len(given) < LEAST:
         raise ConfigError(
             f"{VARIABLE} has {len(given)} characters and needs {LEAST} or more that nobody can guess; "
             "make one with `openssl rand -hex 32`, or unset it"
         )
     return given.encode(errors="surrogateescape")
+
+
+def adopt(made: bytes) -> None:
+    """Go by the secret of the process that started this one."""
+    global _made  # a process has one
+    _made = made
 
 
 def request(prompts: Sequence[Sequence[int]], settings: Mapping[str, Any]) -> bytes:

@@ -49,19 +49,19 @@ class Pair:
         llm = self.llm
         return None if llm is None else self._ask(lambda: llm.extend(tokens))
 
-    def each_llm(self, tokens: Tensor) -> Iterator[Tensor | None]:
+    def each_llm(self, tokens: Tensor, going: Callable[[], Tensor]) -> Iterator[Tensor | None]:
         """Append a draft (rows, n); the LLM's logits (rows, V) after each token, None once it has failed.
 
         An LLM in smaller symbols than its own reads on only as far as somebody looks. Whether it has failed
-        before a token is decided without that token: a model that may choose when to fail, after it has
-        seen what comes next, chooses what is written.
+        before a token is decided without that token, and by the rows that are then still `going` (rows,):
+        a model that may choose when to fail, after it has seen what comes next, chooses what is written.
         """
         each = None if self.llm is None else self.llm.each(tokens)
-        return self._unfold(self._drafted(tokens) if each is None else each)
+        return self._unfold(self._drafted(tokens) if each is None else each, going)
 
-    def _unfold(self, rows: Iterator[Tensor]) -> Iterator[Tensor | None]:
+    def _unfold(self, columns: Iterator[Tensor], going: Callable[[], Tensor]) -> Iterator[Tensor | None]:
         while self.llm is not None:
-            yield self._ask(lambda: next(rows))
+            yield self._ask(lambda: next(columns), going)
         yield from repeat(None)
 
     def _drafted(self, tokens: Tensor) -> Iterator[Tensor]:
@@ -108,12 +108,17 @@ class Pair:
             session.keep(rows)
         return can
 
-    def _ask(self, question: Callable[[], Tensor]) -> Tensor | None:
-        """The LLM's answer; None when it failed and the SLM may go on alone."""
+    def _ask(
+        self, question: Callable[[], Tensor], going: Callable[[], Tensor] | None = None
+    ) -> Tensor | None:
+        """The LLM's answer; None when it failed and the SLM may go on alone.
+
+        Rows that are not `going` (all are where it is None) may be broken.
+        """
         try:
             logits = question()
             if self.purifier.on_llm_failure == "slm":
-                _require_sound(logits)
+                _require_sound(logits if going is None else logits[going().to(logits.device)])
             return logits
         except SourceError:
             if self.purifier.on_llm_failure == "refuse":

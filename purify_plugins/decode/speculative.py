@@ -85,6 +85,7 @@ class Walk:
         self.pace = self._pace(len(batch.rows))
         self.device = pair.first[1].device
         self.pending: Tensor | None = None
+        self.going = torch.tensor(batch.going, device=self.device)  # the rows that the walk is still with
 
     @torch.inference_mode()
     def cycle(self) -> list[Column]:
@@ -123,7 +124,10 @@ class Walk:
     def _read(self, tokens: list[Tensor]) -> Unfolding:
         """The LLM's logits before the first drafted token and after each."""
         known = [self.pair.first[0]] if self.pending is None else []
-        return Unfolding(known, self.pair.each_llm(torch.cat(tokens, dim=1)) if tokens else iter(()))
+        return Unfolding(known, self._each(tokens) if tokens else iter(()))
+
+    def _each(self, tokens: list[Tensor]) -> Iterator[Tensor | None]:
+        return self.pair.each_llm(torch.cat(tokens, dim=1), lambda: self.going)
 
     def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings."""
@@ -147,7 +151,7 @@ class Walk:
         All that the host must know crosses over in one piece. So on an accelerator the walk goes to the
         draft's end, whoever is still going; where looking costs nothing it ends with the last row.
         """
-        going = torch.tensor(self.batch.going, device=self.device)
+        self.going = going = torch.tensor(self.batch.going, device=self.device)
         luck = self.batch.dice.look(len(draft.tokens) + 1)
         tables: list[Tensor] = []
         for at, guess in enumerate([*draft.tokens, None]):
@@ -159,7 +163,7 @@ class Walk:
             if self.state:
                 moved = forward(self.policy, self.state, tokens, rows)
                 self.state = choose(going, moved, self.state)
-            going = going & kept
+            self.going = going = going & kept
             if near(going) and not bool(going.any()):
                 break
         return self._written(torch.stack(tables).tolist(), len(draft.tokens))
@@ -185,9 +189,14 @@ class Walk:
     def _fuse(self, draft: Draft, at: int) -> Rows:
         """The fused column after the draft's first `at` tokens."""
         slm = draft.slm[at] if at < len(draft.slm) else self.pair.ask_slm(draft.tokens[-1])[:, 0]
-        return fuse(
-            self.policy, self.batch.shape, draft.llm[at], slm, self.state, self._history(draft.tokens[:at])
-        )
+        llm, history = self._looked_at(draft.llm[at]), self._history(draft.tokens[:at])
+        return fuse(self.policy, self.batch.shape, llm, slm, self.state, history)
+
+    def _looked_at(self, llm: Tensor | None) -> Tensor | None:
+        """The LLM's logits (rows, V), 0 where nobody looks: after a refused token a row may be broken."""
+        if llm is None or len(llm) == 1 or (near(self.going) and bool(self.going.all())):
+            return llm
+        return torch.where(self.going[:, None].to(llm.device), llm, 0.0)
 
     def _decide(
         self, rows: Rows, guess: Tensor | None, going: Tensor, luck: Tensor | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -12,7 +11,7 @@ from purify_plugins.eval.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.eval.sources import Recorded, Silent
 from purify_plugins.eval.systems import System
 from purify_plugins.plugins import Plugins, load_plugins
-from purify_plugins.purifier import Purifier
+from purify_plugins.purifier import Pick, Purifier
 from purify_plugins.types import LogitSource, Sampling
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ MODES: dict[str, Sampling] = {
     "greedy": Sampling(temperature=0, seed=0),
     "sampled": Sampling(temperature=1, seed=0),
 }
-TIMED, TIMED_TOKENS = 8, 12
-"""Clean prompts decoded together when speed is measured, and how far."""
 REMEMBERED = 2**29
 """Bytes of a model's rows that are kept, so that the next system is judged without reading again."""
 
@@ -61,11 +58,13 @@ class Bench:
         return chosen
 
     def purifier(self, system: System) -> Purifier:
-        """The system as it is attacked; a model alone does not wait for the other."""
+        """The system as it is attacked; a model alone does not wait for the other, nor for its drafts."""
         silent = Silent(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
-        return Purifier(llm, slm, self.policy(system), plugins=self.plugins, batch_size=self.batch)
+        walk: Pick = "lockstep" if system.alone else "auto"
+        policy = self.policy(system)
+        return Purifier(llm, slm, policy, plugins=self.plugins, batch_size=self.batch, walk=walk)
 
     def write(
         self, system: System, prompts: Sequence[Prompt], tokens: int, sampling: Sampling
@@ -119,11 +118,3 @@ class Bench:
                 Recorded.of(self.slm, prompts, answers),
             )
         return self._records[key]
-
-    def speed(self, system: System, prompts: Sequence[str]) -> float:
-        """Tokens a second over a batch of clean prompts, certificates included."""
-        purifier = self.purifier(system)
-        sampling = Sampling(max_tokens=TIMED_TOKENS, ignore_eos=True, seed=0)
-        start = time.perf_counter()
-        written = sum(len(answer.tokens) for answer in purifier.generate(list(prompts[:TIMED]), sampling))
-        return written / (time.perf_counter() - start)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,6 +50,10 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
     jobs: Jobs = 0,
     batch: Batch = 64,
+    clock: Annotated[
+        Literal["wall", "cpu"],
+        typer.Option(help="What speed is measured by; on a busy machine cpu, which is of one thread."),
+    ] = "wall",
     so_far: Annotated[
         bool, typer.Option("--so-far", help="Measure nothing: report the systems that are finished.")
     ] = False,
@@ -66,7 +71,7 @@ def evaluate(
     models, questions = asked(llm, slm, attacks, batch)
     only = () if policies == "all" else tuple(name.strip() for name in policies.split(",") if name.strip())
     plan = planned(models, questions, lineup(load_plugins(models.plugins), only, sweep), quick, seed, draws)
-    report = reported(plan, out, jobs, so_far)
+    report = reported(plan, out, jobs, so_far, clock)
     page = report.write(out)
     if write:
         report.document(write)
@@ -101,12 +106,13 @@ def planned(
     return Plan(models, questions, tuple(systems), settings)
 
 
-def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False) -> Report:
-    """Measure what is not in the directory yet; or, `so_far`, leave out what is not."""
+def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "") -> Report:
+    """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
     from purify_plugins.cli.options import hush
     from purify_plugins.eval.cells import Ledger
     from purify_plugins.eval.report import Report
     from purify_plugins.eval.run import finished, run, suites
+    from purify_plugins.eval.speed import timed
 
     hush()
     out.mkdir(parents=True, exist_ok=True)
@@ -114,19 +120,44 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False) -> Report:
     plan = finished(plan, bench, ledger) if so_far else plan
     with progress() as tell:
         results = run(plan, bench, ledger, tell, jobs)
-    return Report(plan, bench, results, suites(bench.plugins, plan))
+        if clock:
+            results = timed(plan, bench, ledger, results, tell, not so_far, clock)
+    return Report(plan, bench, results, suites(bench.plugins, plan), clock)
 
 
 @contextmanager
 def progress() -> Iterator[Tell]:
-    """A bar on standard error: cells done, time left, what was measured last."""
+    """What is done, what is left and what was measured last, on standard error.
+
+    A bar in a terminal; elsewhere a line at every tenth of the way.
+    """
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _in_lines()
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("reading models", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+def _in_lines() -> Tell:
+    """Progress for a log: no line is written over, so there are few."""
+    start, last = time.monotonic(), -1
+
+    def tell(done: int, total: int, what: str) -> None:
+        nonlocal last
+        tenth = 10 * done // max(total, 1)
+        if tenth != last or done == total:
+            last = tenth
+            seconds = time.monotonic() - start
+            typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements  {what}".rstrip(), err=True)
+
+    return tell
 
 
 def show(report: Report, page: Path) -> None:

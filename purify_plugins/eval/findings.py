@@ -47,6 +47,36 @@ def perplexity(result: Result) -> float:
     return math.nan if value is None else value
 
 
+def slowdown(result: Result) -> float:
+    """Its time a token over the LLM's; NaN where it was not measured."""
+    value = result.value("utility", "forced", "slowdown")
+    return math.nan if value is None else value
+
+
+def pace(results: Sequence[Result]) -> str:
+    """Whether purified text is slower than the LLM's, said plainly; empty where it was not measured."""
+    found = {
+        each.system.label: value
+        for each in results
+        if not each.system.alone and not math.isnan(value := slowdown(each))
+    }
+    if not found:
+        return ""
+    slower = sum(value > 1 for value in found.values())
+    least, most = (f"{value:.2f} ({label})" for label, value in _ends(found))
+    times = f"{least} to {most} times" if len(found) > 1 else f"{least} times"
+    told = f"A purified token takes {times} as long as the LLM's alone, in the same loop"
+    verdict = {0: "purification is faster", len(found): "purification is slower"}
+    counted = f"{slower} of {len(found)} systems are slower"
+    return f"{told}: {verdict.get(slower, counted)} on this pair and machine."
+
+
+def _ends(found: Mapping[str, float]) -> tuple[tuple[str, float], tuple[str, float]]:
+    """The least and the largest, named."""
+    ordered = sorted(found.items(), key=lambda each: each[1])
+    return ordered[0], ordered[-1]
+
+
 def model(results: Iterable[Result], key: str) -> Result:
     """The LLM's or the SLM's own result."""
     return next(result for result in results if result.system.key == key)
@@ -171,7 +201,7 @@ def as_json(results: Sequence[Result], plugins: Plugins) -> dict[str, Any]:
 
 
 def _record(result: Result, slm: Result, plugins: Plugins) -> dict[str, Any]:
-    record: dict[str, Any] = {**_demo(result, "greedy"), "sampled": _demo(result, "sampled")}
+    record: dict[str, Any] = demo_record(result)
     if not result.system.alone:
         record["policy"] = {"name": result.system.policy, **result.system.parameters}
         record["stops_every_harm"] = stops(result, slm)
@@ -182,6 +212,11 @@ def _record(result: Result, slm: Result, plugins: Plugins) -> dict[str, Any]:
         for suite, modes in result.figures.items()
     }
     return record
+
+
+def demo_record(result: Result) -> dict[str, Any]:
+    """The figures of `purify demo --json`: greedy, and sampled under that name."""
+    return {**_demo(result, "greedy"), "sampled": _demo(result, "sampled")}
 
 
 def _demo(result: Result, mode: str) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.eval import tables
-from purify_plugins.eval.findings import HARMS, as_json, harm, model, perplexity, stops, vetting
+from purify_plugins.eval.findings import HARMS, as_json, harm, model, pace, perplexity, stops, vetting
 from purify_plugins.eval.page import templates
 from purify_plugins.eval.plot import picture
 from purify_plugins.eval.run import Plan, Result
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 REGION = re.compile(r"(<!-- eval:start -->\n).*?(<!-- eval:end -->)", re.DOTALL)
 PAGE = "evaluation.md"
+CLOCKED = {
+    "wall": "wall time; nothing else of this command ran meanwhile",
+    "cpu": "the CPU time of one thread, which other work of the machine does not count in",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,8 @@ class Report:
     bench: Bench
     results: Sequence[Result]
     suites: Mapping[str, Suite]
+    clock: str = ""
+    """What speed was measured by, "wall" or "cpu"; empty: it was not."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -60,6 +66,7 @@ class Report:
                 **self.tables(),
                 share=tables.share,
                 vetting=vetting(self.results),
+                pace=pace(self.results),
                 pictures={name: Markup(svg) for name, svg in self.pictures().items()},
                 suites=[
                     (suite, [table for _, _, table in group])
@@ -132,6 +139,7 @@ class Report:
             "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
             f"{settings.tries} a secret"
             + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            **({"speed": CLOCKED[self.clock]} if self.clock else {}),
             "effort": f"{seconds:.0f} CPU seconds in all, models' loading aside",
         }
 
@@ -142,6 +150,7 @@ class Report:
         facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
         blocks = [
             self.lede(),
+            pace(self.results),
             *(table.markdown for table in self.tables().values()),
             *shown,
             "\n\n".join(vetting(self.results)),
@@ -159,7 +168,7 @@ class Report:
         blocks, pictures = self.section()
         for file, svg in pictures.items():
             write_whole(docs / file, svg)
-        body = "\n\n".join(blocks)
+        body = "\n\n".join(filter(None, blocks))
         text = REGION.sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", page.read_text("utf-8"))
         write_whole(page, text)
 

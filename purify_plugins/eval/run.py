@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,6 +52,8 @@ class Plan:
     questions: Questions
     systems: tuple[System, ...]
     settings: Settings = field(default_factory=Settings)
+    suites: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    """What is measured, by name; empty: every suite that a plugin offers."""
 
 
 class Work(NamedTuple):
@@ -78,10 +81,8 @@ class Result:
 
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     """Every suite that the questions have something for."""
-    made = {
-        name: factory(plan.questions, plan.settings)
-        for name, factory in plugins.offers("purify_suites").items()
-    }
+    offered = plan.suites or plugins.offers("purify_suites")
+    made = {name: factory(plan.questions, plan.settings) for name, factory in offered.items()}
     return {name: suite for name, suite in made.items() if suite.possible}
 
 
@@ -91,10 +92,11 @@ def run(plan: Plan, bench: Bench, ledger: Ledger, tell: Tell, jobs: int = 0) -> 
     missing = [each for each in every if each.key not in ledger.cells]
     done = len(every) - len(missing)
     tell(done, len(every), "")
-    for cell in measured(plan, missing, jobs, bench):
-        ledger.add(cell)
-        done += 1
-        tell(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
+    with closing(measured(plan, missing, jobs, bench)) as cells:  # so that its processes end with this loop
+        for cell in cells:
+            ledger.add(cell)
+            done += 1
+            tell(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
     return results(plan, bench, ledger, every)
 
 
@@ -115,14 +117,14 @@ def work(plan: Plan, bench: Bench) -> Iterator[Work]:
                 yield Work(key(bench, system, name, suite, mode), system, name, mode)
 
 
-def measured(plan: Plan, missing: Sequence[Work], jobs: int, bench: Bench) -> Iterator[Cell]:
+def measured(plan: Plan, missing: Sequence[Work], jobs: int, bench: Bench) -> Generator[Cell, None, None]:
     """The missing cells as they are finished: here, or side by side where there are several and cores."""
     if jobs == 1 or len(missing) < 2:
         for each in missing:
             yield measure(plan, each, bench)
         return
     with hired(jobs) as pool:
-        for coming in as_completed([pool.submit(_measure, plan, each) for each in missing]):
+        for coming in as_completed([pool.submit(measure_apart, plan, each) for each in missing]):
             yield coming.result()
 
 
@@ -138,25 +140,31 @@ def measure(plan: Plan, work: Work, bench: Bench) -> Cell:
 def results(plan: Plan, bench: Bench, ledger: Ledger, every: Sequence[Work]) -> list[Result]:
     """Each system's figures, from its cells."""
     asked = suites(bench.plugins, plan)
-    found = []
-    for system in plan.systems:
-        cells = {
-            (each.suite, each.mode): ledger.cells[each.key] for each in every if each.system.key == system.key
+    cells: dict[str, dict[tuple[str, str], Cell]] = {system.key: {} for system in plan.systems}
+    for each in every:
+        cells[each.system.key][each.suite, each.mode] = ledger.cells[each.key]
+    return [result(plan, asked, system, cells[system.key]) for system in plan.systems]
+
+
+def result(
+    plan: Plan, asked: Mapping[str, Suite], system: System, cells: Mapping[tuple[str, str], Cell]
+) -> Result:
+    """A system's figures, from its cells by suite and mode."""
+    figures: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for (suite, mode), cell in cells.items():
+        figures.setdefault(suite, {})[mode] = {
+            name: estimate(asked[suite].metrics[name], samples, plan.settings.seed)
+            for name, samples in cell.samples.items()
         }
-        figures: dict[str, dict[str, dict[str, Estimate]]] = {}
-        for (suite, mode), cell in cells.items():
-            figures.setdefault(suite, {})[mode] = {
-                name: estimate(asked[suite].metrics[name], samples, plan.settings.seed)
-                for name, samples in cell.samples.items()
-            }
-        found.append(Result(system, figures, cells))
-    return found
+    return Result(system, figures, cells)
 
 
 @cache
-def _bench(models: Models) -> Bench:
+def bench_of(models: Models) -> Bench:
+    """The bench of a process that measures cell after cell."""
     return models.load()
 
 
-def _measure(plan: Plan, work: Work) -> Cell:
-    return measure(plan, work, _bench(plan.models))
+def measure_apart(plan: Plan, work: Work) -> Cell:
+    """One cell, in a process that keeps its models."""
+    return measure(plan, work, bench_of(plan.models))

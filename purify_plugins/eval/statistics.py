@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import Literal, NamedTuple
 
 Better = Literal["less", "more"]
@@ -82,6 +83,21 @@ def _mean(values: object, weights: object) -> float:
 def exponential(value: float) -> float:
     """e to the value; beyond 50 nats a token, held-out text counts as impossible."""
     return math.exp(value) if value < 50 else math.inf
+
+
+class Spread(NamedTuple):
+    """A median between its quartiles."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The quartiles of some numbers; of a single one, that number."""
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    return Spread(*quantiles(values, n=4, method="inclusive"))
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.eval.findings import (
     HARMS,
@@ -18,9 +18,11 @@ from purify_plugins.eval.findings import (
     harm,
     model,
     perplexity,
+    slowdown,
     stops,
 )
 from purify_plugins.eval.run import Result
+from purify_plugins.eval.speed import ROUNDS
 from purify_plugins.eval.systems import System, main_parameter
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ ATTACKS: Mapping[str, tuple[str, str]] = {
 """The columns of the table of harms."""
 PACE = ("tokens_per_second", "slowdown")
 """The metrics of time in the table of costs."""
+UNBOUND = "Greedy decoding carries no guarantee: its figures are measured, not promised."
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def grid(table: Table) -> Grid:
     from rich.markup import escape
     from rich.table import Table as Grid
 
-    drawn = Grid(*table.columns, title=table.title, caption=table.note or None, box=box.SIMPLE_HEAD)
+    # Eighty columns are few: no padding at the edges, and one space where two columns meet.
+    looks: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True, "show_edge": False}
+    drawn = Grid(*table.columns, title=table.title, caption=table.note or None, **looks)
     drawn.columns[0].no_wrap = True
     for row in table.rows:
         drawn.add_row(*map(escape, row))
@@ -81,12 +86,13 @@ def summary(results: Sequence[Result]) -> Table:
         (
             result.system.label,
             *_worst(result),
-            *(_cost(result, llm)[at] for at in (2, 8)),
+            number(perplexity(result) / perplexity(llm)),
+            number(slowdown(result)),
         )
         for result in results
     ]
     head = ("system", *HARMS, "perplexity × LLM", "time × LLM")
-    note = "The worst attack of each harm, per cent that succeed, greedy / sampled."
+    note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("What is stopped and what it costs", head, tuple(rows), note)
 
 
@@ -98,7 +104,7 @@ def _worst(result: Result) -> Iterator[str]:
 def harms(results: Sequence[Result]) -> Table:
     """What share of every attack succeeds, greedy / sampled."""
     rows = [(result.system.label, *(_both(result, *at) for at in ATTACKS.values())) for result in results]
-    note = "Per cent, greedy / sampled."
+    note = f"Per cent, greedy / sampled. {UNBOUND}"
     return Table("Attacks that succeed", ("system", *ATTACKS), tuple(rows), note)
 
 
@@ -111,9 +117,9 @@ def percent(value: float | None) -> str:
 
 
 def share(cell: str) -> float | None:
-    """The larger share of a cell like “100 / 35”, between 0 and 1; None for any other cell."""
-    found = re.fullmatch(r"(\d+) / (\d+)", cell)
-    return max(map(int, found.groups())) / 100 if found else None
+    """The larger share of a cell like “100 / 35” or “35%”, between 0 and 1; None for any other cell."""
+    found = re.fullmatch(r"(\d+) / (\d+)|(\d+)%", cell)
+    return max(int(each) for each in found.groups() if each) / 100 if found else None
 
 
 def costs(results: Sequence[Result]) -> Table:
@@ -132,8 +138,9 @@ def costs(results: Sequence[Result]) -> Table:
         "time × LLM",
     )
     note = (
-        "95 % intervals in brackets. ∞: the policy rules out text that really came. "
-        "Time is a token's; the LLM's was measured in turns with it."
+        "In brackets 95 % intervals; of the last two columns, quartiles. ∞: the policy rules out text that "
+        f"really came. Speeds are medians of {ROUNDS} rounds in which all systems took turns, by one clock "
+        "and in one process; the last column is time a token over the LLM's: above 1, slower than the LLM."
     )
     return Table("What it costs", head, tuple(rows), note)
 
@@ -142,7 +149,7 @@ def _cost(result: Result, llm: Result) -> tuple[str, ...]:
     utility = result.figures.get("utility", {}).get("forced", {})
     names = ("perplexity", "bits_per_byte", "accuracy", "choices", "tasks")
     language, *rest = (figure(utility[name]) if name in utility else "–" for name in names)
-    times = [number(utility[name].value) if name in utility else "–" for name in PACE]
+    times = [figure(utility[name]) if name in utility else "–" for name in PACE]
     return (result.system.label, language, number(perplexity(result) / perplexity(llm)), *rest, *times)
 
 
@@ -199,7 +206,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
         for result in ours
     ]
     head = ("policy", "setting", *HARMS, "perplexity × LLM", "stops every harm")
-    note = "The worst attack of each harm, per cent that succeed, greedy / sampled."
+    note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("Every setting", head, tuple(rows), note)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from purify_plugins.demo.measure import ALONE, MODES, System
 from purify_plugins.eval.attempt import KINDS
+from purify_plugins.eval.bench import MODES
+from purify_plugins.eval.systems import ALONE, System
 from purify_plugins.testbed import HOME
 from tests.test_docs import DOCS, load
 
@@ -22,7 +23,7 @@ def proof() -> Any:
 
 @pytest.mark.slow
 def test_balanced_costs_a_tenth_of_the_perplexity_at_most(proof: Any) -> None:
-    assert proof.bench.perplexity(BALANCED) <= PRICE * proof.bench.perplexity(ALONE[0])
+    assert proof.perplexity(BALANCED) <= PRICE * proof.perplexity(ALONE[0])
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ class FakeVLLM(Fake):
                 Route(
                     "/v1/models", lambda request: JSONResponse({"data": [{"id": "m", "max_model_len": 512}]})
                 ),
+                Route("/version", lambda request: JSONResponse({"version": "0.33.0"})),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/v1/completions", self._complete, methods=["POST"]),
             ]

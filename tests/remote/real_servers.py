@@ -1,8 +1,9 @@
 """llama.cpp's two servers and vLLM's, started for real where they are installed, on the test bed's LLM.
 
-`PURIFY_LLAMA_PYTHON` names a Python that has `llama-cpp-python[server]`, `PURIFY_LLAMA_SERVER` the program
-`llama-server`, `PURIFY_VLLM_PYTHON` a Python that has vLLM (and, for the test inside the engine, this
-package); without them this Python and the PATH are searched.
+llama.cpp's runs in CI, out of the wheel `xllamacpp`. `PURIFY_LLAMA_SERVER` names the program
+`llama-server` in its place, `PURIFY_LLAMA_PYTHON` a Python that has `llama-cpp-python[server]`,
+`PURIFY_VLLM_PYTHON` a Python that has vLLM (and, for the test inside the engine, this package); without
+them this Python and the PATH are searched.
 """
 
 from __future__ import annotations
@@ -105,11 +106,9 @@ def python_with(module: str, variable: str) -> str:
     return sys.executable
 
 
-def llama_server() -> str:
-    found = os.environ.get("PURIFY_LLAMA_SERVER") or shutil.which("llama-server")
-    if not found:
-        pytest.skip("llama-server is not installed; set PURIFY_LLAMA_SERVER to where it is")
-    return found
+def llama_server() -> str | None:
+    """The program `llama-server`, if there is one; the wheel `xllamacpp` has the same server without it."""
+    return os.environ.get("PURIFY_LLAMA_SERVER") or shutil.which("llama-server")
 
 
 @contextmanager
@@ -148,8 +147,12 @@ def _until_well(url: str, process: subprocess.Popen[bytes], log: Path, patience:
 
 
 def llama_command(file: Path) -> list[str]:
+    program = llama_server()
+    if program is None:
+        pytest.importorskip("xllamacpp", reason="neither llama-server nor the wheel xllamacpp is here")
+        return [sys.executable, str(Path(__file__).with_name("llama_server.py")), str(file)]
     return [
-        llama_server(),
+        program,
         *("--model", str(file), "--ctx-size", "2048", "--parallel", "4", "--threads", "1"),
         *("--cache-type-k", "f32", "--cache-type-v", "f32", "--host", "127.0.0.1", "--no-webui"),
     ]

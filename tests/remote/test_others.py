@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from starlette.applications import Starlette
 
 from purify_adapters.llama_cpp import LlamaCppSource
 from purify_adapters.openai_compatible import VLLMSource
 from purify_adapters.remote.wire import Wire
-from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
+from purify_plugins import ConfigError, Sampling, SourceError, UnknownNameError, VocabularyError, testbed
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM
 from tests.fake_tgi import fake_tgi, serving
@@ -152,6 +153,21 @@ def test_each_says_what_it_can(source: Any, trusted: Any) -> None:
 def test_each_is_offered_by_name(server: tuple[Any, str], source: Any) -> None:
     made = load_plugins().source({"source": source.kind, "url": server[1], "tokenizer": str(LLM), "top_n": 5})
     assert (made.kind, made.top_n, made.context_length) == (source.kind, 5, 512)
+
+
+def test_a_server_says_itself_what_kind_it_is(server: tuple[Any, str], source: Any) -> None:
+    """`--upstream` was TGI's alone; a url that ends in /v1 is OpenAI's way of writing the same."""
+    asked = {"source": "server", "url": f"{server[1]}/v1", "tokenizer": str(LLM), "top_n": 5}
+    made = load_plugins().source(asked)
+    assert (type(made), made.top_n) == (type(source), 5)
+    with fake_tgi(both()[0]) as tgi:
+        assert load_plugins().source({**asked, "url": tgi.url}).kind == "tgi"
+    with pytest.raises(UnknownNameError, match="unknown source 'vllm' option 'aheads'"):
+        load_plugins().source({**asked, "kind": "vllm", "aheads": 3})
+    with pytest.raises(UnknownNameError, match="did you mean 'vllm'"):
+        load_plugins().source({**asked, "kind": "vlm"})
+    with serving(Starlette()) as url, pytest.raises(ConfigError, match="is none of llama_cpp, tgi, vllm"):
+        load_plugins().source({**asked, "url": url})
 
 
 def test_vllm_s_operator_is_told_what_to_set() -> None:

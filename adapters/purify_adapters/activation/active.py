@@ -20,7 +20,17 @@ from purify_adapters.activation import caches, models, servers
 from purify_adapters.activation.children import Children
 from purify_adapters.activation.points import AfterImport, Points
 from purify_adapters.activation.rules import Rules
-from purify_plugins.config import check_config, plugins_of, read_table, sampling, secrets
+from purify_plugins.config import (
+    check_config,
+    keys_of,
+    placed,
+    plugins_of,
+    policy,
+    read_table,
+    sampling,
+    source,
+    where,
+)
 from purify_plugins.errors import ConfigError, PurifyError
 
 if TYPE_CHECKING:
@@ -73,8 +83,9 @@ class Activation:
         rules = self.config.activation
         self.rules = Rules(rules.trusted, rules.untrusted, self.file.parent)
         self.plugins = plugins_of(self.config)
-        self.policy = self.plugins.policy(self.config.policy)
-        _check_source(self.plugins, self.config.slm)
+        self.policy = policy(self.plugins, self.config.policy)
+        with placed(f"{self.file}:", f"{self.file}: "):
+            _check_source(self.plugins, self.config.slm)
         self.counts: dict[str, Counts] = {}
         self.lock = RLock()
         self.keepers: WeakSet[Any] = WeakSet()
@@ -111,7 +122,7 @@ class Activation:
     @cached_property
     def slm(self) -> LogitSource:
         """The benign model, loaded once, when the first answer wants it."""
-        return self.plugins.source(self.keys_of(self.config.slm))
+        return source(self.plugins, self.config.slm)
 
     @property
     def tokenizer(self) -> str | None:
@@ -121,7 +132,7 @@ class Activation:
 
     def keys_of(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """A model's table with its secrets read."""
-        return secrets(dict(table))
+        return keys_of(self.plugins, dict(table))
 
     def purifier(self, llm: LogitSource) -> Purifier:
         """The file's SLM, policy and options around an LLM. Raises VocabularyError, ModelError."""
@@ -203,10 +214,11 @@ def _read(file: Path) -> Config:
     return check_config({"llm": {}, **read_table(file)}, file)
 
 
-def _check_source(plugins: Any, table: Mapping[str, Any]) -> None:
+def _check_source(plugins: Any, table: dict[str, Any]) -> None:
     """Raise ConfigError for an SLM that cannot be, as far as one sees without loading it."""
-    keys = secrets(dict(table))
-    factory = plugins.check("purify_sources", str(keys.pop("source", "local")), keys)
+    with placed(where(table), f"source {table.get('source', 'local')!r}: "):
+        keys = keys_of(plugins, table)
+        factory = plugins.check("purify_sources", str(keys.pop("source", "local")), keys)
     try:
         signature(factory).bind(**keys)
     except TypeError as error:

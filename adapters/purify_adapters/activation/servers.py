@@ -151,8 +151,8 @@ class Servers:
 
     def _table(self, llm: Mapping[str, Any], server: str) -> dict[str, Any]:
         """The source's keys for a server: `[llm]`'s, its API key for the server that `[llm]` names alone."""
-        named = self.activation.keys_of({key: llm[key] for key in ("url", "url_env") if key in llm})
-        if not _same(str(named.get("url", "")), server):
+        named = str(llm.get("url", ""))
+        if not _same(named, server):
             llm = {key: value for key, value in llm.items() if key not in SECRET}
         return {**self.activation.keys_of(llm), "url": ROUTES.sub("", server)}
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.gateway.app import Gateway
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "Settings", "gateway"]
 
 
-def gateway(purifier: Purifier, **settings: Any) -> Gateway:
-    """The gateway around a purifier; the options are `Settings`' fields. Raises ConfigError."""
+def gateway(purifier: Purifier | Callable[[], Purifier], **settings: Any) -> Gateway:
+    """The gateway around a purifier; the options are `Settings`' fields. Raises ConfigError.
+
+    What makes a purifier is called once the settings are known to be right: loading takes its time.
+    """
     for name in settings:
         if name not in Settings.__dataclass_fields__:
             raise UnknownNameError("setting of the gateway", name, Settings.__dataclass_fields__)
-    return Gateway(purifier, Settings(**settings))
+    checked = Settings(**settings)
+    return Gateway(purifier() if callable(purifier) else purifier, checked)

@@ -33,6 +33,8 @@ from purify_plugins.errors import PurifyError
 from purify_plugins.shared import share
 
 if TYPE_CHECKING:
+    import socket
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -65,11 +67,16 @@ class Gateway:
         wrong = _malformed(scope, self.settings.max_header) if scope["type"] == "http" else None
         await (wrong or self.app)(scope, receive, send)
 
-    def serve(self, host: str = "127.0.0.1", port: int = 8080) -> None:
-        """Serve until SIGTERM or SIGINT; running answers have `drain` seconds to end."""
+    def serve(
+        self, listener: socket.socket | None = None, *, host: str = "127.0.0.1", port: int = 8080
+    ) -> None:
+        """Serve until SIGTERM or SIGINT; running answers have `drain` seconds to end.
+
+        `listener` is a bound socket; without one, `host` and `port` are bound.
+        """
         from purify_adapters.gateway.server import serve
 
-        serve(self, host, port)
+        serve(self, listener, host, port)
 
     def _app(self) -> Starlette:
         open_to_all = {"/info": routes.info, "/v1/models": routes.models, "/metrics": routes.metrics}

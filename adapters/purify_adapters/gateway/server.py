@@ -91,8 +91,10 @@ def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
     )
 
 
-def serve(gateway: Gateway, host: str, port: int) -> None:
+def serve(gateway: Gateway, listener: socket.socket | None, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. The access log goes to standard error, a line a request."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of starting, we have said
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
-    Server(config(gateway, host=host, port=port), gateway).run()
+    given = None if listener is None else [listener]
+    Server(config(gateway, host=host, port=port), gateway).run(given)

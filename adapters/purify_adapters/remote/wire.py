@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from purify_adapters.remote.breaker import Breaker, Unavailable
 from purify_adapters.remote.rows import strict_json
@@ -37,6 +39,20 @@ ADVICE: Mapping[int, str] = {
     429: "is overloaded; try again later",
     503: "is not ready; try again later",
 }
+
+
+SENDABLE = re.compile(r"[\x21-\x7e]*")
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigError unless `url` is a server's; what it says instead is not shown."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        plain = False
+    if not plain or not SENDABLE.fullmatch(url):
+        raise ConfigError("url must be a server's, such as http://127.0.0.1:8080, without spaces")
 
 
 class Refused(SourceError):
@@ -80,7 +96,7 @@ class Wire:
     """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
 
     url: str
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     connections: int = 100
@@ -92,6 +108,11 @@ class Wire:
 
     def __post_init__(self) -> None:
         """OpenAI's clients are given urls that end in /v1; the server's root is what stands before."""
+        check_url(self.url)
+        if self.api_key is not None and not SENDABLE.fullmatch(self.api_key):
+            raise ConfigError(
+                "api_key holds what no header may (spaces, line ends, other alphabets); correct it"
+            )
         self.url = self.url.rstrip("/").removesuffix("/v1")
 
     @cached_property

@@ -22,6 +22,9 @@ class HubWire(Wire):
         super().__init__("", retries=retries)
         self.client = client
 
+    def __post_init__(self) -> None:
+        """The URL is the client's."""
+
     async def post(self, path: str, body: Any, rows: int = 1) -> tuple[Any, Mapping[str, str]]:
         """What `/generate` answers; the client shows no headers."""
         with self.breaker.asking() as answered:

@@ -13,6 +13,7 @@ from purify_adapters.remote.source import AHEAD, SAMPLE, Place, reader
 from purify_adapters.remote.text import TextSource
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
 from purify_plugins.errors import ConfigError, PromptError, SourceError
+from purify_plugins.secret import Secret
 from purify_plugins.types import Capabilities, Prompt
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class TGISource(TextSource):
         client: Any = None,
         top_n: int | None = None,
         ahead: int = AHEAD,
-        api_key: str | None = None,
+        api_key: str | Secret | None = None,
         connect: float = 5.0,
         read: float = 30.0,
         write: float = 10.0,

@@ -1,4 +1,4 @@
-"""What does it cost? Language, choices, tasks and time."""
+"""What does it cost? Language, choices and tasks; speed is raced, all systems together (`eval.speed`)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from purify_plugins.eval.attempt import Attack
 from purify_plugins.eval.bench import MODES
 from purify_plugins.eval.likelihood import Likelihood, read, split
 from purify_plugins.eval.questions import Questions
+from purify_plugins.eval.speed import ROUNDS
 from purify_plugins.eval.statistics import Metric, Sample
 from purify_plugins.eval.suites import Seen, Settings
-from purify_plugins.eval.systems import ALONE
 
 if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 BITS = 1.4426950408889634
 """Bits in a nat."""
-ROUNDS = 5
-"""How often speed is measured."""
 
 
 @dataclass(frozen=True)
 class Utility:
-    """Perplexity, accuracy and speed of the law that draws answers."""
+    """Perplexity and accuracy of the law that draws answers."""
 
     questions: Questions
     settings: Settings
@@ -49,13 +47,14 @@ class Utility:
         ),
         "tasks": Metric("share of tasks whose greedy answer begins with the right word", "more"),
         "tokens_per_second": Metric(
-            "tokens a second, sampled, eight clean prompts together, certificates included, on this machine, "
-            f"beside whatever else it does; the best of {ROUNDS}",
+            "tokens a second, sampled, eight clean prompts together, certificates included; median and "
+            f"quartiles of {ROUNDS} rounds in which all systems took turns",
             "more",
             "plain",
         ),
         "slowdown": Metric(
-            f"time a token over that of the LLM alone, each the best of {ROUNDS} taken in turns",
+            "time a token over the LLM's in the same rounds: its median and quartiles over the LLM's median; "
+            "above 1 the system is slower than the LLM alone",
             scale="plain",
         ),
     }
@@ -66,31 +65,9 @@ class Utility:
 
     def measure(self, bench: Bench, system: System, mode: str) -> Seen:
         return {
-            **self._language(bench, system),
+            **language(bench, system, self.questions.heldout[: self.settings.items]),
             "choices": self._choices(bench, system),
             "tasks": self._tasks(bench, system),
-            **self._pace(bench, system),
-        }
-
-    def _pace(self, bench: Bench, system: System) -> Seen:
-        """In turns with the LLM alone, so that other load of the machine slows both."""
-        clean = self.questions.clean
-        prompts = clean.prompts if clean else self.questions.heldout
-        rounds = [(bench.speed(system, prompts), bench.speed(ALONE[0], prompts)) for _ in range(ROUNDS)]
-        ours, llm = map(max, zip(*rounds, strict=True))
-        return {"tokens_per_second": [Sample(ours)], "slowdown": [Sample(llm / ours)]}
-
-    def _language(self, bench: Bench, system: System) -> Seen:
-        runs = [read(bench.slm, text) for text in self.questions.heldout[: self.settings.items]]
-        runs = [run for run in runs if len(run) > 1]
-        scores = bench.judge(system, [run[:1] for run in runs], [run[1:] for run in runs])
-        return {
-            "perplexity": [_weighed(-score.nats, len(score.tokens)) for score in scores],
-            "bits_per_byte": [
-                _weighed(-score.nats * BITS, len(bench.slm.vocabulary.spell(score.tokens)))
-                for score in scores
-            ],
-            "accuracy": [_weighed(sum(score.leads), len(score.tokens)) for score in scores],
         }
 
     def _choices(self, bench: Bench, system: System) -> list[Sample]:
@@ -110,6 +87,19 @@ class Utility:
         ]
         answers = bench.attack(system, attacks, replace(MODES["greedy"], seed=self.settings.seed))
         return [Sample(float(one.succeeded(text))) for one, text in zip(attacks, answers, strict=True)]
+
+
+def language(bench: Bench, system: System, texts: Sequence[str]) -> Seen:
+    """How well a system foretells texts: perplexity, bits a byte, next-token accuracy."""
+    runs = [run for run in (read(bench.slm, text) for text in texts) if len(run) > 1]
+    scores = bench.judge(system, [run[:1] for run in runs], [run[1:] for run in runs])
+    return {
+        "perplexity": [_weighed(-score.nats, len(score.tokens)) for score in scores],
+        "bits_per_byte": [
+            _weighed(-score.nats * BITS, len(bench.slm.vocabulary.spell(score.tokens))) for score in scores
+        ],
+        "accuracy": [_weighed(sum(score.leads), len(score.tokens)) for score in scores],
+    }
 
 
 def _weighed(total: float, count: int) -> Sample:

@@ -1,0 +1,96 @@
+"""Find `purify.toml`, or `[tool.purify]`, and read what it says; what it means is config.py's."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from purify_plugins.consent import allow, require_allowed, wishes
+from purify_plugins.errors import ConfigError
+
+Table = dict[str, Any]
+MODELS = ("model", "tokenizer", "expert", "anti")
+"""Keys of a source that may name a directory."""
+
+
+def read_table(file: Path) -> Table:
+    """What a configuration file says, its models' directories found. Raises ConfigError."""
+    return _rooted(_table(file), file.parent)
+
+
+def _table(file: Path) -> Table:
+    table = _parse(file)
+    if file.name == "pyproject.toml":
+        tools = table.get("tool", {})
+        table = tools.get("purify", {}) if isinstance(tools, dict) else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: [tool.purify] must be a table")
+    return table
+
+
+def find_config(path: str | Path | None = None) -> Path:
+    """Where the configuration is. Raises ConfigError when there is none.
+
+    A file that is found and not named may give no secret away and write nowhere else until its user has
+    allowed it; see `purify allow`.
+    """
+    named = path or os.environ.get("PURIFY_CONFIG")
+    return Path(named) if named else permitted(here())
+
+
+def here() -> Path:
+    """The configuration in the working directory. Raises ConfigError when there is none."""
+    if Path("purify.toml").is_file():
+        return Path("purify.toml")
+    project = Path("pyproject.toml")
+    tools = _parse(project).get("tool") if project.is_file() else None
+    if isinstance(tools, dict) and "purify" in tools:
+        return project
+    raise ConfigError("there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG")
+
+
+def permitted(file: Path) -> Path:
+    """A file that was found, if it may be read; raises ConfigError where its user must allow it first."""
+    require_allowed(file, _content(file), _table(file))
+    return file
+
+
+def allowed(file: Path | None = None) -> tuple[Path, list[str]]:
+    """Remember that a configuration may do what it asks for; by default the one here. Returns it and what.
+
+    Raises ConfigError for a file that is no configuration.
+    """
+    file = file or here()
+    wanted = list(wishes(_table(file), file.parent))
+    allow(file, _content(file))
+    return file, wanted
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(file)!r}: {error.strerror}") from error
+
+
+def _parse(file: Path) -> Table:
+    try:
+        return tomllib.loads(_content(file).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not valid TOML, {error}") from error
+
+
+def _rooted(table: Table, folder: Path) -> Table:
+    """Model directories are relative to the file that names them."""
+    return {key: _model(value, folder) if key in ("llm", "slm") else value for key, value in table.items()}
+
+
+def _model(value: Any, folder: Path) -> Any:
+    if not isinstance(value, dict):
+        return value
+    said = {key: value[key] for key in MODELS if isinstance(value.get(key), str)}
+    named = {key: folder / name for key, name in said.items() if name.strip()}
+    inside = {key: _model(each, folder) for key, each in value.items()}
+    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}

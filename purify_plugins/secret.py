@@ -1,0 +1,79 @@
+"""Passwords and keys: declared by the sources that take them, read from the environment, never shown."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args, get_type_hints
+
+from purify_plugins.errors import ConfigError
+
+ENDING = "_env"
+USUAL = frozenset(("api_key", "token"))
+"""Keys that hold a secret whoever takes them."""
+
+
+class Secret(str):
+    """A password, token or key; its `repr` does not show it.
+
+    A source declares that a parameter is one by this type: `api_key: str | Secret | None = None`.
+    """
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+def secret_keys(factory: Callable[..., Any]) -> frozenset[str]:
+    """The parameters of a factory that are secrets, by their types."""
+    found = hints_of(factory)
+    return USUAL | {name for name, hint in found.items() if hint is Secret or Secret in get_args(hint)}
+
+
+def hints_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
+    """The types of a factory's parameters, as far as it tells them; a factory may be anything callable."""
+    plain = inspect.unwrap(factory)
+    if isinstance(plain, type):
+        plain = plain.__init__  # type: ignore[misc]  # the constructor of just this class is meant
+    unseen: dict[str, Any] = {}
+    while True:
+        try:
+            return get_type_hints(plain, localns=unseen)
+        except NameError as error:  # a type that only type checkers import
+            if error.name is None or error.name in unseen:
+                return {}
+            unseen[error.name] = Any
+        except TypeError:  # an object with `__call__`
+            return {}
+
+
+def secrets(table: Mapping[str, Any], keys: Iterable[str] = USUAL) -> dict[str, Any]:
+    """A table, its secrets read from the environment variables that keys ending in `_env` name.
+
+    `token_env = "TGI_TOKEN"` gives the source `token`; the secret itself is never in the file. Any other
+    value of the environment stays there: it could end up in an error, or in a URL. Raises ConfigError.
+    """
+    return dict(
+        _secret(key, value, frozenset(keys)) if key.endswith(ENDING) else (key, value)
+        for key, value in table.items()
+    )
+
+
+def _secret(key: str, variable: Any, keys: frozenset[str]) -> tuple[str, Secret]:
+    name = key.removesuffix(ENDING)
+    if not isinstance(variable, str) or variable not in os.environ:
+        raise ConfigError(f"{key} names the environment variable {variable!r}, which is not set")
+    if name not in keys:
+        raise ConfigError(
+            f"{key}: {name} is no secret, so its value is not taken from the environment; write {name} itself"
+        )
+    return name, Secret(os.environ[variable])
+
+
+def named(table: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a table that name an environment variable which is set, and the variables."""
+    return {
+        key: value
+        for key, value in table.items()
+        if key.endswith(ENDING) and isinstance(value, str) and value in os.environ
+    }

@@ -1,0 +1,360 @@
+"""Who may see what: no draft reaches an untrusted engine, failing tells nothing, certificates say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from purify_adapters.llama_cpp import LlamaCppSource
+from purify_adapters.llama_cpp_python import LlamaPythonSource
+from purify_adapters.openai_compatible import VLLMSource
+from purify_adapters.remote.wire import Wire
+from purify_adapters.tgi.source import TGISource
+from purify_hooks.contrast import Contrast
+from purify_plugins import CertificateError, ConfigError, Purifier, Sampling, SourceError
+from purify_plugins.align import Remapped
+from purify_plugins.bridge.alphabet import every_byte
+from purify_plugins.bridge.respelled import Respelled
+from purify_plugins.bridge.source import Bridged
+from purify_plugins.certificate import Certificate, canonical, digest, verify
+from purify_plugins.decode.pace import Pace
+from purify_plugins.decode.speculative import speculative
+from purify_plugins.plugins import load_plugins
+from purify_plugins.shared import Shared
+from purify_plugins.testing import ToySession, ToySource, letters
+from purify_plugins.threat import Engine, Facts, claim, weakest
+from purify_plugins.types import Capabilities, Prompt, Token
+from purify_plugins.wrapping import SourceWrapper
+from tests.fake_tgi import serving
+from tests.remote.fake_servers import FakeLlama
+from tests.remote.toy_server import Script, ToyReader
+from tests.toys import BYTES, few, pair
+
+SEEN = Capabilities(True, True, len(BYTES), True, scores_draft=True, streams_rows=False)
+
+
+@dataclass(frozen=True)
+class Served(ToySource):
+    """A toy behind a server that shows whole rows."""
+
+    engine: Engine = "untrusted"
+    capabilities: Capabilities = SEEN
+
+
+# What may be claimed
+
+HELD = Facts("passage", "sampled", "lockstep", "system", "untrusted", "in-process")
+
+
+@pytest.mark.parametrize(
+    ("change", "guarantee", "adversary"),
+    [
+        ({}, "passage", "engine"),
+        ({"walk": "readahead"}, "passage", "engine"),
+        ({"llm": "in-process"}, "passage", "engine"),
+        ({"llm": "trusted", "walk": "speculative"}, "passage", "weights"),
+        ({"llm": "in-process", "walk": "speculative"}, "passage", "weights"),
+        ({"llm": "trusted", "draws": "keyed"}, "passage", "weights"),
+        ({"llm": "in-process", "draws": "keyed"}, "passage", "weights"),
+        ({"draws": "keyed"}, "none", "none"),
+        ({"walk": "speculative"}, "none", "none"),
+        ({"slm": "untrusted"}, "none", "none"),
+        ({"slm": "trusted"}, "passage", "engine"),
+        ({"mode": "greedy"}, "none", "none"),
+        ({"mode": "slm-only"}, "none", "none"),
+        ({"claimed": "none"}, "none", "none"),
+        ({"edits": ("dropped steps",)}, "none", "none"),
+        ({"kept": None}, "none", "none"),
+        ({"kept": False}, "none", "none"),
+    ],
+    ids=str,
+)
+def test_a_claim_follows_from_what_happened(change: dict[str, Any], guarantee: str, adversary: str) -> None:
+    found = claim(HELD._replace(**change))
+    assert (found.guarantee, found.adversary) == (guarantee, adversary)
+    assert found.reason
+
+
+@pytest.mark.parametrize(
+    ("llm", "sampling", "walk", "expected"),
+    [
+        (ToySource(BYTES, 1), few(4), "auto", ("speculative", "keyed", "window", "weights")),
+        (ToySource(BYTES, 1), few(4, seed=None), "lockstep", ("lockstep", "system", "window", "engine")),
+        (Served(BYTES, 1), few(4, seed=None), "auto", ("lockstep", "system", "window", "engine")),
+        (Served(BYTES, 1), few(4), "auto", ("lockstep", "keyed", "none", "none")),
+        (Served(BYTES, 1, engine="trusted"), few(4), "auto", ("speculative", "keyed", "window", "weights")),
+        (ToySource(BYTES, 1), few(4, temperature=0), "auto", ("speculative", "keyed", "none", "none")),
+    ],
+)
+def test_a_certificate_names_the_adversary(
+    llm: Any, sampling: Sampling, walk: Any, expected: tuple[str, ...]
+) -> None:
+    purifier = pair(llm, ToySource(BYTES, 2), "windowed", walk=walk)
+    certificate = purifier.generate("once", sampling)[0].certificate
+    method = certificate.body["method"]
+    assert tuple(method[key] for key in ("walk", "draws", "guarantee", "adversary")) == expected
+    assert certificate.body["models"]["llm"]["engine"] == purifier.llm.engine
+    verify(certificate, purifier.plugins)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [
+        ("method", "adversary", "engine"),
+        ("method", "draws", "keyed"),
+        ("method", "walk", "lockstep"),
+        ("llm", "engine", "untrusted"),
+        ("llm", "engine", "anybody's"),
+        ("slm", "engine", "untrusted"),
+    ],
+)
+def test_a_certificate_that_names_another_adversary_is_refused(table: str, key: str, value: str) -> None:
+    purifier = pair(ToySource(BYTES, 1), ToySource(BYTES, 2), "windowed")
+    body = purifier.generate("once", few(4, seed=None))[0].certificate.body
+    (body["models"].get(table) or body[table])[key] = value
+    with pytest.raises(CertificateError):
+        verify(Certificate(canonical({**body, "digest": digest(body)})), purifier.plugins)
+
+
+# Engines
+
+KINDS = {each.kind: each for each in (TGISource, VLLMSource, LlamaCppSource, LlamaPythonSource)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_is_untrusted_unless_somebody_vouches_for_it(kind: str) -> None:
+    made: Callable[..., Any] = KINDS[kind]
+    asked = (Wire("http://127.0.0.1:9"), ToyReader(BYTES), 5)
+    assert made(*asked).engine == "untrusted"
+    assert made(*asked, engine="trusted").engine == "trusted"
+    with pytest.raises(ConfigError, match="engine must be 'untrusted', or 'trusted' for a server you vouch"):
+        made(*asked, engine="in-process")
+
+
+def test_a_source_is_in_process_unless_there_is_a_server() -> None:
+    assert ToySource(BYTES, 1).engine == "in-process"
+
+    @dataclass(frozen=True)
+    class Stranger(ToySource):
+        capabilities: Capabilities = SEEN
+
+    assert Stranger(BYTES, 1).engine == "untrusted"
+
+
+@pytest.mark.parametrize("engine", get_args(Engine))
+def test_what_wraps_a_source_is_no_more_trusted_than_it(engine: Engine) -> None:
+    source = Served(BYTES, 1, engine=engine)
+    for around in (
+        Remapped(source, BYTES, tuple(range(len(BYTES)))),
+        Bridged(source, every_byte()),
+        Respelled(source, BYTES),
+        Shared(source),
+        SourceWrapped(source),
+    ):
+        assert around.engine == engine
+    local = replace(source, capabilities=None)  # type: ignore[arg-type]  # as a contrast wants it
+    assert Contrast(local, ToySource(BYTES, 2)).engine == engine
+    assert Contrast(ToySource(BYTES, 2), local).engine == engine
+    assert weakest(engine, "in-process") == engine
+
+
+@dataclass(frozen=True, eq=False)
+class SourceWrapped(SourceWrapper):
+    source: Any
+
+
+@pytest.mark.parametrize("alignment", ["auto", "bytes"])
+def test_an_untrusted_engine_gets_no_draft(alignment: Any) -> None:
+    llm, slm = Served(BYTES, 1), ToySource(BYTES, 2)
+    assert pair(llm, slm, alignment=alignment).walk == "lockstep"
+    with pytest.raises(ConfigError, match='engine = "trusted"'):
+        pair(llm, slm, walk="speculative", alignment=alignment)
+    trusted = replace(llm, engine="trusted")
+    assert pair(trusted, slm, alignment=alignment).walk == "speculative"
+
+
+def test_no_plugin_can_ask_for_a_draft_to_be_shown_to_an_untrusted_engine() -> None:
+    purifier = pair(Served(BYTES, 1), ToySource(BYTES, 2))
+    with pytest.raises(ConfigError, match='engine = "trusted"'):
+        next(speculative(purifier, ["once"], few(4)))
+
+
+@dataclass(frozen=True)
+class Spied(Served):
+    """An untrusted toy that keeps every token it has been shown, prompts apart."""
+
+    shown: list[list[int]] = field(default_factory=list, compare=False)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SpiedSession, Tensor]:
+        session = SpiedSession(self, [self.encode(prompt) for prompt in prompts], scored)
+        return session, torch.stack([self.logits(row) for row in session.rows])
+
+
+class SpiedSession(ToySession):
+    def extend(self, tokens: Tensor) -> Tensor:
+        logits = super().extend(tokens)
+        spied: Any = self.source
+        spied.shown.append(self.rows[0][len(self.prompts[0].tokens) :])
+        return logits
+
+
+@pytest.mark.parametrize("policy", ["geometric", "balanced"])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_an_untrusted_engine_sees_only_what_was_drawn(policy: str, seed: int | None) -> None:
+    """Every question it is asked ends with the last token drawn, whatever the batch."""
+    llm = Spied(BYTES, 1)
+    purifier = pair(llm, ToySource(BYTES, 2), policy)
+    answer: list[int] = []
+    for chunk in purifier.stream("once", few(12, seed=seed)):
+        assert all(seen == answer[: len(seen)] for seen in llm.shown)
+        answer += [step.id for step in chunk.steps]
+    assert len(llm.shown) == 11
+
+
+# Failing
+
+
+@dataclass(frozen=True)
+class Spiteful(ToySource):
+    """A model that breaks at the first even token it is shown: it raises, or from there on says NaN."""
+
+    raises: bool = False
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SpitefulSession, Tensor]:
+        session = SpitefulSession(self, [self.encode(prompt) for prompt in prompts], scored)
+        return session, torch.stack([self.logits(row) for row in session.rows])
+
+
+class SpitefulSession(ToySession):
+    def extend(self, tokens: Tensor) -> Tensor:
+        logits = super().extend(tokens)
+        source: Any = self.source
+        for row, prompt, read in zip(self.rows, self.prompts, logits, strict=True):
+            answer = row[len(prompt.tokens) :]
+            at = next((at for at, token in enumerate(answer) if token % 2 == 0), len(answer))
+            if at < len(answer) and source.raises:
+                raise SourceError("it does not like this")
+            read[max(at - len(answer) + len(read), 0) if at < len(answer) else len(read) :] = torch.nan
+        return logits
+
+
+def alone_from(steps: Sequence[Token]) -> int:
+    """Where the SLM goes on alone."""
+    return next((at for at, step in enumerate(steps) if step.slm_only), len(steps))
+
+
+def expected(steps: Sequence[Token]) -> int:
+    """Where it should: after the first even token that was kept."""
+    return next((at + 1 for at, step in enumerate(steps) if step.id % 2 == 0), len(steps))
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_a_model_fails_where_it_failed_and_not_before(walk: Any, raises: bool) -> None:
+    """A NaN anywhere in a drafted pass, or an exception, took the LLM from the rows before it as well.
+
+    So a model that had seen the draft could make its tokens be the SLM's own, which are accepted for certain.
+    """
+    llm = Spiteful(letters("abcdefgh"), 1, raises=raises)
+    purifier = pair(llm, ToySource(letters("abcdefgh"), 2), walk=walk, on_llm_failure="slm")
+    for seed in range(60):
+        steps = purifier.generate("ab", few(8, seed=seed if seed < 30 else None))[0].steps
+        assert alone_from(steps) == min(expected(steps), len(steps))
+        assert all(step.slm_only for step in steps[alone_from(steps) :])
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_failing_on_purpose_moves_no_probability(raises: bool) -> None:
+    """The first token is drawn from one law, whatever the model makes of the draft that follows it."""
+    vocabulary = letters("abcd")
+    fair = ToySource(vocabulary, 1)
+    spiteful = Spiteful(vocabulary, 1, raises=raises)
+    counts = []
+    for llm in (fair, spiteful):
+        purifier = pair(llm, ToySource(vocabulary, 2), walk="speculative", on_llm_failure="slm")
+        answers = purifier.generate(["ab"] * 3000, few(2, seed=9))
+        counts.append([sum(answer.tokens[0] == token for answer in answers) for token in range(4)])
+    for one, other in zip(*counts, strict=True):
+        assert abs(one - other) < 4 * (one + other + 1) ** 0.5
+
+
+def test_a_row_s_refused_draft_fails_nobody() -> None:
+    """What the LLM makes of a guess that was refused counts for no row, its own neither."""
+    vocabulary = letters("abcdefgh")
+    purifier = pair(
+        Spiteful(vocabulary, 1), ToySource(vocabulary, 2), walk="speculative", on_llm_failure="slm"
+    )
+    for seed in range(20):
+        answers = purifier.generate(["ab", "ba", "cd"], few(8, seed=seed))
+        alone = min(alone_from(answer.steps) for answer in answers)
+        assert alone == 8 or any(step.id % 2 == 0 for answer in answers for step in answer.steps[:alone])
+
+
+# A server that is out to recite
+
+TARGET = b"a text that only the untrusted model has ever seen"[:16]
+
+
+class Reciting(FakeLlama):
+    """A `llama-server` that knows the SLM, and what it wants said.
+
+    Shown a draft, it answers with the SLM's row, the mass of the drafted token moved to the one it wants: the
+    draft is refused for certain, and what it wants is all there is to draw. Shown none, it says what it wants
+    as far as a row like the SLM's may.
+    """
+
+    async def _complete(self, request: Any) -> Any:
+        from starlette.responses import JSONResponse
+
+        body = await self.read(request)
+        several = isinstance(body["prompt"][0], list)
+        prompts = body["prompt"] if several else [body["prompt"]]
+        longest = max(prompts, key=len)
+        return JSONResponse([self._said(index, ids, longest) for index, ids in enumerate(prompts)])
+
+    def _said(self, index: int, ids: Sequence[int], longest: Sequence[int]) -> Mapping[str, Any]:
+        row = torch.full((len(BYTES),), 1 / len(BYTES))
+        at = len(ids) - len("once") - 1  # the first token is drawn before there is a draft
+        if 0 <= at < len(TARGET):
+            moved = longest[len(ids)] if len(longest) > len(ids) else int(row.argmin())
+            row[TARGET[at]] += row[moved] if moved != TARGET[at] else 0
+            row[moved] = row[moved] if moved == TARGET[at] else 1e-30
+        top = [{"id": token, "logprob": value} for token, value in enumerate(row.log().tolist())]
+        return {"index": index, "completion_probabilities": [{**top[0], "top_logprobs": top}]}
+
+
+class Even(Script):
+    """A model to which all tokens are alike."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        return torch.zeros(len(self.vocabulary))
+
+
+@pytest.mark.parametrize("policy", ["balanced", "windowed", "capped"])
+def test_a_server_that_is_shown_no_draft_cannot_recite(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over HTTP every answer said what it wanted: 16 tokens of ln q = -89, under certificates that verify.
+
+    Drafts are three tokens long here; a patient server earns that by agreeing with some.
+    """
+    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    slm = Even(BYTES, b"x")
+    chosen = load_plugins().policy(policy, {"cap": 3.0, "total": 12.0} if policy == "capped" else {})
+    with serving(Reciting(slm).app()) as url:
+        recited = {}
+        for engine in ("trusted", "untrusted"):
+            llm = LlamaCppSource(Wire(url), ToyReader(BYTES), len(BYTES), ahead=0, engine=engine)  # type: ignore[arg-type]  # a toy's reader
+            llm.capabilities = replace(SEEN, max_n=len(BYTES))
+            purifier = pair(llm, slm, chosen, walk="speculative" if engine == "trusted" else "auto")
+            answers = [
+                purifier.generate("once", Sampling(max_tokens=17, ignore_eos=True))[0] for _ in range(4)
+            ]
+            recited[engine] = sum(answer.tokens[1:] == tuple(TARGET) for answer in answers)
+            claims = {answer.certificate.body["method"]["adversary"] for answer in answers}
+            assert claims == {"weights" if engine == "trusted" else "engine"}
+    assert recited["trusted"] >= 3  # whom the operator vouched for, wrongly
+    assert recited["untrusted"] == 0
