@@ -119,10 +119,8 @@ def test_what_the_slm_rules_out_is_refused_whatever_the_llm_thinks(policy: str, 
 
 @each_walk
 @pytest.mark.parametrize("policy", MIXES)
-def test_where_no_end_is_wanted_an_llm_that_could_only_end_leaves_the_slm_alone(
-    policy: str, walk: Any
-) -> None:
-    """Its row without the end was empty, and the whole batch failed: weights could choose whose answer does."""
+def test_without_an_end_an_llm_that_can_only_end_is_left_out(policy: str, walk: Any) -> None:
+    """Its row without the end was empty, and the whole batch failed: weights could choose when."""
     done, slm = Forbidding(BYTES, 1, forbidden=frozenset(range(256))), ToySource(BYTES, 2)
     for options in ({"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9}, {}):
         endless = Sampling(max_tokens=4, ignore_eos=True, **options)

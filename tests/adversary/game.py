@@ -64,7 +64,7 @@ def prompts(rows: int, vocabulary: Vocabulary = ABC) -> list[Tokens]:
 class Game:
     """A policy, settings, and a passage that the LLM wants after the answer's first `place` tokens.
 
-    It is the first `length` tokens of `passage`, else the SLM's second choices, as the settings shape its rows.
+    It is what `passage` begins with, else the SLM's second choices, as the settings shape its rows.
     """
 
     policy: Any

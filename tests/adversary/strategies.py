@@ -196,7 +196,7 @@ def tilts_of(vocabulary: Vocabulary) -> list[Tensor]:
 def aimed(
     shadow: Shadow, view: View, wanted: int, low: float, high: float, tilts: Sequence[Tensor]
 ) -> Tensor:
-    """The row that draws `wanted` by most numbers from `low` to `high`; of several, the nearest to the SLM's."""
+    """The row that draws `wanted` by most numbers from `low` to `high`; of several, the nearest the SLM's."""
     llm = as_slm(shadow.game, view) + tilts[wanted]
     rows = shadow.fused(view.prompt, view.answer, llm)
     begin, end = marks(rows)

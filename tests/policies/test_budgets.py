@@ -144,8 +144,8 @@ def test_the_first_step_uses_its_allowance_and_no_more(seed: int, budget: float)
 
 @given(seed=SEEDS, budget=st.floats(0.01, 3.0), temperature=st.floats(1e-6, 1e-2))
 def test_the_allowance_holds_however_cold_the_rows_are(seed: int, budget: float, temperature: float) -> None:
-    """At temperature 0.0001 rows are a hundred thousand nats apart, and float32 knew what was left of them
-    to a hundredth: twelve tokens took 1.9 nats more than they were charged for, and honest certificates failed.
+    """At temperature 0.0001 rows are a hundred thousand nats apart, and of what was left when they cancelled
+    float32 knew a hundredth: twelve tokens took 1.9 nats more than was charged, honest certificates failed.
     """
     llm, slm = ((row / temperature).log_softmax(-1).float() for row in both(seed))
     policy, state = Anchored(budget), Anchored(budget).start(unprompted(3))
