@@ -74,4 +74,18 @@ def odds(spent: float) -> str:
 
 def assignments(fields: Mapping[str, Any]) -> str:
     """Fields as one writes them, without a value where none is set."""
-    return ", ".join(key if value is None else f"{key} = {value}" for key, value in fields.items())
+    return ", ".join(key if value is None else f"{key} = {said(value)}" for key, value in fields.items())
+
+
+def said(value: Any) -> str:
+    """A value in words, not as Python spells it: what is inside another value stands in brackets."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(value) if len(str(value)) < 8 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        inside = assignments({key: each for key, each in value.items() if key != "name"})
+        return f"{value.get('name', '')} ({inside})".strip() if inside else str(value.get("name", "none"))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(said, value)) or "none"
+    return "none" if value is None else str(value)

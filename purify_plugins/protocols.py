@@ -55,6 +55,19 @@ class Capabilities:
     streams_rows: bool
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a model is read, in words, as far as it is known on this side.
+
+    `cache`: whether what has been read is kept from token to token ("on", or "off" and why). `trees`:
+    whether one pass reads several continuations of a text. `attention`: the implementation's name.
+    """
+
+    cache: str = "not known here"
+    trees: str = "off"
+    attention: str = "not known here"
+
+
 class Session(ABC):
     """One open batch on one model. Owns the KV cache or the connection; a context manager.
 
@@ -184,6 +197,11 @@ class LogitSource(ABC):
     def engine(self) -> Engine:
         """What runs the model: this process, or a server, which nobody vouches for unless it is said."""
         return "in-process" if self.capabilities is None else "untrusted"
+
+    @member
+    def reading(self) -> Reading:
+        """How the model is read, in words: for `purify check`."""
+        return Reading()
 
     @member
     def parameters(self) -> int | None:

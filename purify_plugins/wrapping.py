@@ -12,7 +12,7 @@ from purify_plugins.protocols import LogitSource, Session, member
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.protocols import Capabilities
+    from purify_plugins.protocols import Capabilities, Reading
     from purify_plugins.threat import Engine
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
@@ -43,6 +43,10 @@ class SourceWrapper(LogitSource):
     @member
     def engine(self) -> Engine:
         return self.source.engine
+
+    @member
+    def reading(self) -> Reading:
+        return self.source.reading
 
     @member
     def parameters(self) -> int | None:

@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
 from purify_plugins.cli.options import Draws
-from purify_plugins.cli.writing import style
+from purify_plugins.cli.writing import _welcome, style
+from purify_plugins.plainly import said
 from purify_plugins.plugins import load_plugins
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -180,6 +181,82 @@ def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:
     assert result.stdout == purify("generate", "The king", *PAIR, *SHORT).stdout
 
 
+def test_the_version_is_printed() -> None:
+    import purify_plugins
+
+    result = purify("--version")
+    assert (result.exit_code, result.stdout) == (0, f"purify-plugins {purify_plugins.__version__}\n")
+
+
+GROUPS = [["serve"], ["demo"], ["generate"], ["eval"], ["eval", "build"], ["bench"], []]
+
+
+@pytest.mark.parametrize("command", GROUPS)
+def test_help_prints_what_stands_in_brackets(command: list[str]) -> None:
+    """rich took `[the SLM's]`, `[refuse]` and `[purify-demo.html; …]` for styles and swallowed them."""
+    from typer.main import get_command
+
+    shown = re.sub(r"[\s│]+", " ", purify(*command, "--help").stdout)
+    found: Any = get_command(app)
+    for name in command:
+        found = found.commands[name]
+    texts = [help_ for each in found.params if (help_ := getattr(each, "help", None))]
+    assert texts
+    for text in texts:
+        assert text.replace("\\[", "[") in shown
+
+
+def test_help_says_whose_tokenizer_and_what_happens_when_the_server_fails() -> None:
+    shown = re.sub(r"[\s│]+", " ", purify("serve", "--help").stdout)
+    assert "[the SLM's]" in shown
+    assert "[refuse]" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "none"),
+        (True, "true"),
+        ([], "none"),
+        (["a", "b"], "a, b"),
+        (0.5, "0.5"),
+        (3.727272727272727, "3.727"),
+        ({"name": "linear", "weight": 0.5}, "linear (weight = 0.5)"),
+        ({"name": "minimum"}, "minimum"),
+        ({}, "none"),
+    ],
+)
+def test_a_value_is_said_in_words_and_not_in_python(value: Any, words: str) -> None:
+    assert said(value) == words
+
+
+@pytest.mark.parametrize("arguments", [["check", *PAIR], ["policies"], ["policies", "consistency"]])
+def test_no_table_prints_python(arguments: list[str]) -> None:
+    """`purify check` said "seed None, stop []", and a policy inside a policy was a dict with its braces."""
+    shown = purify(*arguments).stdout
+    assert not re.search(r"\bNone\b|\bTrue\b|\bFalse\b|[\[{]['\]}]", shown), shown
+
+
+@pytest.mark.parametrize("arguments", [["check", *PAIR], ["generate", "The king", *PAIR, *SHORT]])
+def test_other_packages_print_nothing(arguments: list[str]) -> None:
+    """Warnings that transformers, sentencepiece and others have for their own developers are no user's."""
+    ended = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_loading_and_answering_in_python_deprecates_nothing() -> None:
+    """transformers 5.24 told every program that `past_key_values` is deprecated: we asked outputs for it."""
+    script = (
+        "from purify_plugins import Purifier, Sampling\n"
+        "from purify_plugins.testbed import LLM, SLM\n"
+        "Purifier.load(LLM, SLM).generate('The king', Sampling(max_tokens=2))\n"
+    )
+    shown = [sys.executable, "-W", "default", "-c", script]
+    ended = subprocess.run(shown, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0
+    assert "deprecated" not in ended.stderr, ended.stderr
+
+
 # Bad input
 
 
@@ -209,6 +286,14 @@ def test_a_prompt_that_cannot_be_read_is_refused(prompt: str) -> None:
 
 def test_nothing_to_run_is_advised_about() -> None:
     refused(purify("generate", "The king"), 2, "there is no purify.toml here", "--config")
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "check", "serve"])
+def test_one_model_without_the_other_is_named(command: str) -> None:
+    """`purify generate --llm DIR hi` spoke of purify.toml, and never of --slm."""
+    prompt = ["hi"] if command == "generate" else []
+    refused(purify(command, "--llm", str(LLM), *prompt), 2, "--slm is missing", "benign SLM")
+    refused(purify(command, "--slm", str(SLM), *prompt), 2, "--llm is missing", "untrusted LLM")
 
 
 def test_a_missing_model_is_named() -> None:
@@ -282,6 +367,8 @@ def answering() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
+@pytest.mark.alone  # the signal has to come before the answer has ended
 def test_ctrl_c_ends_an_answer_with_nothing_half_written(
     answering: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -308,6 +395,20 @@ def test_a_chat_answers_each_line_and_leaves_on_exit() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     assert len(result.stdout.strip()) > 0
+
+
+def test_a_chat_says_how_to_use_it_and_keeps_that_from_the_models() -> None:
+    alone = purify("chat", *PAIR, *SHORT, text="Good day\n")
+    helped = purify("chat", *PAIR, *SHORT, text="/help\nGood day\n")
+    assert helped.stdout == alone.stdout
+    assert "/exit" in helped.stderr
+
+
+def test_a_chat_begins_with_who_talks_and_under_which_guarantee() -> None:
+    """It loaded in silence, and then there was a bare `>`."""
+    welcome = _welcome(real("balanced"))
+    assert "llm, purified by slm; policy balanced, guarantee passage." in welcome
+    assert "/exit" in welcome
 
 
 def test_a_chat_outlives_an_error() -> None:
@@ -368,8 +469,14 @@ def test_a_check_says_what_would_run(tmp_path: Path) -> None:
     facts = json.loads(purify("check", "--json").stdout)
     assert facts["vocabulary"] == {"tokens": 2048, "matched": "identical"}
     assert facts["policy"]["name"] == "anchored"
-    assert facts["guarantee"] == "mean"
-    assert "anchored" in purify("check").stdout
+    assert (facts["guarantee"], facts["adversary"]) == ("mean", "weights")
+    assert facts["engines"] == {"llm": "in-process", "slm": "in-process"}
+    assert facts["KV cache"] == {"llm": "on", "slm": "on"}
+    assert facts["drafts"].startswith("on: the SLM drafts")
+    assert facts["attention"] == {"llm": "sdpa", "slm": "sdpa"}
+    told = purify("check").stdout
+    assert "anchored" in told
+    assert "KV cache" in told
 
 
 @pytest.fixture

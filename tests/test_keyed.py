@@ -79,6 +79,7 @@ def test_every_one_of_53_bits_is_a_coin() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_number_takes_two_microseconds_at_most() -> None:
     """Counted on this process alone; the least of five, for whatever else a machine does."""
 

@@ -62,6 +62,8 @@ def test_importing_loads_no_model_library_and_no_framework() -> None:
     assert not HEAVY & set(loaded)
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_importing_takes_less_than_150_milliseconds() -> None:
     """Of processor time: the clock on the wall would measure the machine's other work."""
     clock = "from time import process_time as now; start = now(); import purify_plugins; print(now() - start)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,17 @@ class Slow(ToySource):
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         time.sleep(self.seconds)
+        return super().logits(tokens)
+
+
+@dataclass(frozen=True)
+class Placed(ToySource):
+    """A toy that notes on which threads it was asked."""
+
+    threads: set[int] = field(default_factory=set, compare=False)
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        self.threads.add(threading.get_ident())
         return super().logits(tokens)
 
 

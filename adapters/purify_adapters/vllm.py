@@ -1,6 +1,6 @@
 """Inside vLLM, for a server that is trusted where its model is not: fusion before vLLM draws.
 
-    vllm serve models/large --generation-config vllm --no-async-scheduling \\
+    VLLM_USE_V2_MODEL_RUNNER=0 vllm serve models/large --generation-config vllm --no-async-scheduling \\
         --logits-processors purify_adapters.vllm:PurifyLogitsProcessor
 
 reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. vLLM draws the token, so
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.remote.source import reader
+from purify_adapters.vllm_contracts import admit, refuse_v2, v1_base
 from purify_plugins.config import plugins_of, read_config, sampling, source
 from purify_plugins.config import policy as policy_of
 from purify_plugins.decode.fusing import Rows, forward, fuse
@@ -28,10 +29,7 @@ from purify_plugins.errors import ConfigError, PromptError, SourceError, Vocabul
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Context, LogitSource, Sampling, Vocabulary
 
-try:
-    from vllm.v1.sample.logits_processor import LogitsProcessor
-except ImportError:  # the interface is duck-typed but for this base
-    LogitsProcessor = object
+LogitsProcessor: Any = v1_base()
 
 if TYPE_CHECKING:
     from purify_plugins.types import Prompt, Session, State
@@ -111,10 +109,13 @@ class Row:
 class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
     """vLLM's rows become fused rows; named on vLLM's command line, last of those named there.
 
-    Raises ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
+    It has the contract of Model Runner V1. V2 constructs with two arguments, and is refused. Raises
+    ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
     """
 
-    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool | None = None) -> None:
+        if is_pin_memory is None:
+            raise refuse_v2()
         _check(vllm_config)
         self.purifier, self.defaults = _purifier(vllm_config.model_config)
         self.slm: Any = self.purifier.slm
@@ -261,6 +262,9 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         elif row.state and tokens:
             row.alone = True
         row.read, row.last = row.read + len(tokens), row.last if not tokens else None
+
+
+admit(PurifyLogitsProcessor)
 
 
 def _row(column: Rows, at: int) -> Rows:

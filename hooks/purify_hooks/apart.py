@@ -75,6 +75,7 @@ class Row:
 class ApartSession(LocalSession):
     """An open batch whose rows the model reads one by one, each with the model's own cache."""
 
+    about = "on, row by row"
     joint = False
     at_once = True
     """Whether several tokens after a state can be read in one pass."""
@@ -125,6 +126,7 @@ class ApartSession(LocalSession):
 class SteppingSession(ApartSession):
     """For models that, after a state, read one token a pass only: a prompt is one pass, all else is many."""
 
+    about = "on, row by row, one token a pass"
     at_once = False
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.protocols import Reading
 from purify_plugins.threat import Engine, weakest
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
 
@@ -54,6 +55,17 @@ class Contrast(LogitSource):
     def engine(self) -> Engine:
         """What runs the models: the less trusted of the two."""
         return weakest(self.expert.engine, self.anti.engine)
+
+    @property
+    def reading(self) -> Reading:
+        """How both are read, the expert first where they differ; never side by side."""
+        one, other = self.expert.reading, self.anti.reading
+        same = one.cache == other.cache and one.attention == other.attention
+        return (
+            Reading(one.cache, attention=one.attention)
+            if same
+            else Reading(f"{one.cache}; {other.cache}", attention=f"{one.attention}; {other.attention}")
+        )
 
     @property
     def parameters(self) -> int | None:

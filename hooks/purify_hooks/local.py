@@ -12,6 +12,7 @@ from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
+from purify_plugins.protocols import Reading
 from purify_plugins.reading import Reader
 from purify_plugins.types import LogitSource, Prompt, Vocabulary
 
@@ -135,6 +136,13 @@ class LocalSource(LogitSource):
         kind = fitting(self)
         require_causal(self, kind)
         return kind
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the model is read, in words."""
+        # transformers' own record of what it chose, private in 4 and 5; models without attention have none
+        attention = getattr(self.model.config, "_attn_implementation", None)
+        return Reading(self.session.about, "on" if self.branches else "off", attention or "none")
 
     @cached_property
     def branches(self) -> bool:

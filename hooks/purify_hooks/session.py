@@ -31,6 +31,8 @@ class LocalSession(Session):
     The mask stays on the host, which has to know it, wherever the model is.
     """
 
+    about = "on"
+    """Whether what has been read is kept from token to token, in words."""
     joint = True
     """Whether several such sessions can be read in one pass, and several continuations side by side."""
 
@@ -215,6 +217,7 @@ class MaskedSession(LocalSession):
 class RecomputingSession(LocalSession):
     """For models whose cache does not do what one is for: every row is read anew for every token."""
 
+    about = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
     joint = False
 
     def _logits(self, columns: int, wanted: int) -> Tensor:

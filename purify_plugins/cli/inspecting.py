@@ -14,7 +14,7 @@ import typer
 
 from purify_plugins.cli.options import AsJson, ConfigFile, Draws, Models, hush, in_use, purifier, spread
 from purify_plugins.errors import CertificateError, UnknownNameError
-from purify_plugins.plainly import assignments, summary
+from purify_plugins.plainly import assignments, said, summary
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,16 +120,21 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificate import jsonable, options
+    from purify_plugins.certificate import claimed, jsonable, options
+    from purify_plugins.cli.states import states
 
+    engines = writer.llm.engine, writer.slm.engine
     return {
         "llm": _model(writer.llm.identity()),
         "slm": _model(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
         "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
         "guarantee": writer.policy.guarantee,
+        "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
+        "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
+        **states(writer),
         "plugins": sorted(name for name, _ in writer.plugins.list_name_plugin()),
     }
 
@@ -178,10 +183,15 @@ def meeting(writer: Purifier) -> dict[str, str]:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = {key: f"({_flat(each)})" if isinstance(each, dict) else each for key, each in value.items()}
-        return ", ".join(f"{key} {each}" for key, each in inside.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    """A fact in words: what is not set is left out, and what is inside stands in brackets."""
+    if not isinstance(value, dict):
+        return said(value)
+    inside = {key: each for key, each in value.items() if each not in (None, [], {})}
+    return ", ".join(f"{key} {_inner(each)}" for key, each in inside.items()) or "none"
+
+
+def _inner(value: Any) -> str:
+    return f"({_flat(value)})" if isinstance(value, dict) else said(value)
 
 
 def verify(

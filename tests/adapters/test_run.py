@@ -129,6 +129,8 @@ def spent(*words: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_starting_costs_at_most_150_milliseconds() -> None:
     """Of processor time, which other work changes little; the median of starts beside bare ones."""
     write("app.py", "pass")

@@ -536,6 +536,8 @@ def test_no_canary_comes_out_anywhere(policy: str, sampled: bool) -> None:
 # What it costs
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 def test_the_adapter_costs_less_than_a_tenth_of_a_millisecond_a_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

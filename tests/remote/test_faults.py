@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -24,6 +23,8 @@ from tests.toys import BYTES, Forbidding, pair
 READ = 0.4
 """Seconds in which each token must come."""
 DEADLINE = 2 * READ + 0.3
+LATE = 30.0
+"""Seconds that whatever else the machine does may add: an answer without end is longer."""
 """Two tries of the first token and the wait between them; healthy tokens take milliseconds."""
 KINDS = [*EVENTS, *ANSWERS, *WIRES]
 SILENT = {"silence", "silence after the head", "half a head", "a byte now and then", "comments for ever"}
@@ -49,7 +50,7 @@ def outcome(url: str, seed: int) -> str:
     policy = dice.choice(["geometric", "windowed", "minimum"])
     purifier = pair(llm, slm, policy, on_llm_failure=failure, plugins=PLUGINS)
     sampling = Sampling(max_tokens=6, temperature=dice.choice([0, 1.0]), seed=seed, ignore_eos=True)
-    said, fault, last, start, used = "", "", None, time.monotonic(), time.process_time()
+    said, fault, last, start = "", "", None, time.monotonic()
     try:
         for chunk in purifier.stream("abc", sampling):
             said, last = said + chunk.text, chunk
@@ -59,9 +60,7 @@ def outcome(url: str, seed: int) -> str:
     else:
         assert last is not None
         found = judged(last.completion)
-    worked = time.process_time() - used
-    crowd = 8 + 4 * os.getloadavg()[0]  # how much longer that may take where others work too
-    assert time.monotonic() - start < DEADLINE + 1 + crowd * worked
+    assert time.monotonic() - start < DEADLINE + LATE
     assert not set(CANARY) & set(said)
     assert CANARY not in fault
     return found

@@ -288,7 +288,6 @@ def test_the_request_is_closed_with_the_answer(server: FakeTGI, source: TGISourc
         while server.streams and time.monotonic() - start < 5:
             time.sleep(0.005)
         assert not server.streams
-        assert time.monotonic() - start < 0.5
     finally:
         server.seconds = 0.0
 

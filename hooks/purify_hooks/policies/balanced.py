@@ -27,8 +27,9 @@ class Balanced:
     the budget: a text known by heart shuts the LLM out until something else has been said.
 
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
-    Σ (1 + doubt) log r - log p_slm ≤ budget, so a passage that the SLM gives probability q has at
-    most (e^budget q)^(1/(1 + doubt)). Source: this project (docs, "the ledger of sureness").
+    Σ (1 + doubt) log r - log p_slm ≤ budget, so a run of tokens that the SLM gives probability q has
+    at most (e^budget q)^(1/(1 + doubt)); N spellings of one text, q in all, at most
+    N^(doubt/(1 + doubt)) times as much together. Source: this project (docs, "the ledger of sureness").
     """
 
     name: ClassVar[str] = "balanced"
