@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
-from ._base import TOLERANCE, drawn, ledger, require
+from ._base import below, drawn, ledger, require, slack
 from ._capping import fuse_capped
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ class Balanced:
         """Whether an answer's recorded steps keep this budget in every run of them."""
         taken = ((1 + self.doubt) * step.fused - step.slm for step in steps if step.fused > -math.inf)
         runs = accumulate(taken, lambda run, token: max(run, 0.0) + token, initial=0.0)
-        kept = max(runs) <= self.budget + TOLERANCE * (1 + self.doubt) * len(steps)
-        return kept and all(step.peak <= self.budget + TOLERANCE for step in steps)
+        kept = max(runs) <= self.budget + (1 + self.doubt) * slack(steps)
+        return kept and all(below(step, self.budget) for step in steps)
 
     def start(self, context: Context) -> State:
         """Each answer's level (rows,), in nats."""
