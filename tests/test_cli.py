@@ -269,7 +269,7 @@ def test_loading_and_answering_in_python_deprecates_nothing() -> None:
         (("--policy", "geometric", "--set", "alpa=1"), ["option 'alpa'", "did you mean 'alpha'?"]),
         (("--set", "alpha"), ["--set takes KEY=VALUE"]),
         (("--max-tokens", "0"), ["max_tokens must be at least 1, not 0"]),
-        (("--temperature", "-1"), ["temperature must be 0 (greedy) or more"]),
+        (("--temperature", "-1"), ["temperature must be 0 (greedy), or finite and at least 1e-06"]),
         (("--config", "nowhere.toml"), ["cannot read 'nowhere.toml'"]),
         (("--certificate", "no/such/place.json"), ["there is no directory for 'no/such/place.json'"]),
     ],
@@ -469,7 +469,8 @@ def test_a_check_says_what_would_run(tmp_path: Path) -> None:
     facts = json.loads(purify("check", "--json").stdout)
     assert facts["vocabulary"] == {"tokens": 2048, "matched": "identical"}
     assert facts["policy"]["name"] == "anchored"
-    assert facts["guarantee"] == "mean"
+    assert (facts["guarantee"], facts["adversary"]) == ("mean", "weights")
+    assert facts["engines"] == {"llm": "in-process", "slm": "in-process"}
     assert facts["KV cache"] == {"llm": "on", "slm": "on"}
     assert facts["drafts"].startswith("on: the SLM drafts")
     assert facts["attention"] == {"llm": "sdpa", "slm": "sdpa"}
@@ -501,12 +502,62 @@ def test_a_certificate_can_come_from_standard_input(certificate: Path) -> None:
 
 def test_an_altered_certificate_is_refused(certificate: Path) -> None:
     certificate.write_text(certificate.read_text("utf-8").replace("0.", "1.", 1), "utf-8")
-    refused(purify("verify", str(certificate), "--json"), 1, "certificate")
-    refused(purify("verify", "nowhere.json"), 1, "cannot read 'nowhere.json'")
+    refused(purify("verify", str(certificate), "--json"), 5, "does not match its content")
 
 
-def test_another_slm_is_not_the_one_named(certificate: Path) -> None:
-    refused(purify("verify", str(certificate), "--slm", str(LLM)), 1, "this is not the SLM")
+def edited(certificate: Path, old: str, new: str) -> str:
+    """The certificate with a text in it replaced, and its digest made again."""
+    from purify_plugins.certificate import canonical, digest
+
+    body = json.loads(certificate.read_text("utf-8").replace(old, new))
+    return canonical({**body, "digest": digest(body)})
+
+
+def test_every_reason_to_refuse_a_certificate_has_a_code_and_a_way_out(certificate: Path) -> None:
+    """A missing file, tampering and the wrong SLM all ended with code 1."""
+    name = str(certificate)
+    refused(purify("verify", "nowhere.json"), 3, "give the path of a file")
+    refused(purify("verify", "-", text="{}"), 4, "malformed at format")
+    old = edited(certificate, "purify-certificate/2", "purify-certificate/1")
+    refused(purify("verify", "-", text=old), 4, "check it with the version of purify-plugins that wrote it")
+    refused(purify("verify", "-", text=certificate.read_text("utf-8").replace("eos", "soe")), 5, "altered")
+    claimed = '"guarantee":"passage"'
+    forged = edited(certificate, claimed, claimed.replace("passage", "path"))
+    refused(purify("verify", "-", text=forged), 6, "has no such guarantee")
+    tighter = edited(certificate, '"budget":5.0', '"budget":0.001')
+    refused(purify("verify", "-", text=tighter), 7, "the steps exceed the budget of 'balanced'")
+    refused(purify("verify", name, "--slm", str(LLM)), 8, "this is not the SLM")
+    refused(purify("verify", name, "--answer", name), 9, "the certificate is not for this answer")
+    refused(purify("verify", name, "--prompt", name), 2, "give --slm DIR too")
+    refused(purify("verify", name, "--slm-digest", "abc"), 2, "64 hexadecimal digits")
+    refused(purify("verify", name, "--expect", "answer"), 2, "--expect takes FIELD=VALUE")
+    refused(purify("verify", name, "--set", "budget=5"), 2, "name it with --policy")
+
+
+def test_a_certificate_is_held_against_all_that_its_reader_knows(tmp_path: Path, certificate: Path) -> None:
+    answer, prompt = tmp_path / "answer.txt", tmp_path / "prompt.txt"
+    made = purify("generate", "The king", *PAIR, *SHORT, "--certificate", str(certificate), "--json")
+    answer.write_text(json.loads(made.stdout)["text"], "utf-8")
+    prompt.write_text("The king\n", "utf-8")
+    given = (
+        "--answer",
+        str(answer),
+        "--policy",
+        "balanced",
+        "--slm-digest",
+        str(SLM),
+        "--llm-digest",
+        str(LLM),
+    )
+    told = purify("verify", str(certificate), *given, "--expect", "answer.finish_reason=length")
+    assert "It agrees with what you gave: answer, policy, slm-digest, llm-digest, expect." in told.stdout
+    models = ("--slm", str(SLM), "--llm", str(LLM), "--prompt", str(prompt))
+    verdict = json.loads(purify("verify", str(certificate), *models, "--json").stdout)
+    assert verdict["recomputed_within"] < 1e-3
+    assert verdict["checked"] == ["slm", "llm", "prompt"]
+    loose = ("--policy", "balanced", "--set", "budget=50")
+    refused(purify("verify", str(certificate), *loose), 9, "name every option that is not at its default")
+    refused(purify("verify", str(certificate), "--slm-digest", str(LLM)), 9, "which is not the one given")
 
 
 # purify serve

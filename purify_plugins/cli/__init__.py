@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from purify_plugins.bench.command import bench
 from purify_plugins.cli import inspecting, running, serving, showing, writing
-from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.errors import PurifyError
 from purify_plugins.eval.command import evaluation, tune
 
 COMMANDS = (
@@ -43,7 +43,7 @@ class _Advising(TyperGroup):
             return super().invoke(ctx)
         except PurifyError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+            raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
