@@ -433,7 +433,7 @@ def test_wherever_greedy_is_shown_the_page_says_that_nothing_is_guaranteed(html:
 def test_the_page_says_when_of_what_and_with_what_it_was_made(html: str) -> None:
     import transformers
 
-    assert re.search(r"<dd>\d{4}-\d\d-\d\d \d\d:\d\d UTC</dd>", html)
+    assert re.search(r"<dd>\d{4}-\d\d-\d\d</dd>", html)
     assert re.search(r"<dt>LLM</dt><dd>llm, weights SHA-256 [0-9a-f]{16}…", html)
     assert f"torch {torch.__version__}" in html
     assert f"transformers {transformers.__version__}" in html
