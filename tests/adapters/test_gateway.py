@@ -651,6 +651,25 @@ def test_a_body_that_is_no_request_is_refused(served: Served, content: bytes, ki
     assert refused.json().keys() == {"error"}
 
 
+@pytest.mark.parametrize("temperature", [1e-40, 9e-7])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"inputs": "a", "parameters": {"temperature": None}}),
+        ("/v1/completions", {"prompt": "a", "temperature": None}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "temperature": None}),
+    ],
+)
+def test_a_temperature_too_low_to_draw_with_is_the_request_s_fault(
+    served: Served, path: str, body: dict[str, Any], temperature: float
+) -> None:
+    """A temperature of 1e-40 was a 424: the models were said to have failed."""
+    asked = json.loads(json.dumps(body).replace("null", str(temperature)))
+    refused = served.post(path, asked)
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+    assert "temperature must be 0 (greedy), or finite and at least 1e-06" in refused.text
+
+
 def test_a_body_is_at_most_two_million_bytes(served: Served) -> None:
     headers = {"content-type": "application/json"}
     declared = served.client.post("/generate", content=b" " * 2_000_001, headers=headers)
