@@ -100,10 +100,12 @@ class SamplingParams:
     temperature: float = 1.0
     max_tokens: int = 16
     ignore_eos: bool = False
+    seed: int | None = None
     top_p: float = 1.0
     top_k: int = 0
     logprobs: int | None = None
     logit_bias: dict[int, float] | None = None
+    steering: float = 0.0  # no option of vLLM's, yet
 
 
 def installed(monkeypatch: Any, *contracts: Contract) -> None:
