@@ -67,13 +67,14 @@ def test_the_tokens_texts_add_up_to_the_answer(served: Served) -> None:
 def test_a_stream_says_token_by_token_what_a_whole_answer_says(served: Served) -> None:
     whole = served.post("/generate", ask(details=True, do_sample=True)).json()
     *rest, last = served.events("/generate_stream", ask(details=True, do_sample=True))
-    assert [event["index"] for event in [*rest, last]] == list(range(1, 11))
+    count = whole["details"]["generated_tokens"]
+    assert [event["index"] for event in [*rest, last]] == list(range(1, count + 1))
     assert [event["token"] for event in [*rest, last]] == whole["details"]["tokens"]
     assert {(event["generated_text"], event["details"]) for event in rest} == {(None, None)}
     assert last["generated_text"] == whole["generated_text"]
     assert last["details"] == {
-        "finish_reason": "length",
-        "generated_tokens": 10,
+        "finish_reason": whole["details"]["finish_reason"],
+        "generated_tokens": count,
         "seed": 3,
         "input_length": 5,
     }
