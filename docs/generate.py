@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from purify_hooks.policies import POLICIES
 from purify_plugins import errors, hookspecs
 from purify_plugins.certificate import LIMITS, MEANING
+from purify_plugins.certificate.coverage import COVERED, WAYS
 from purify_plugins.config import Activation, Config
 from purify_plugins.eval import questions
 from purify_plugins.plugins import load_plugins
@@ -258,6 +259,19 @@ def meaning() -> str:
     return table(["guarantee", "meaning"], [[code(level), text] for level, text in MEANING.items()])
 
 
+def coverage() -> str:
+    """Of every field of a certificate, the check that refuses it when it alone was edited."""
+    rows = [[code(path), WAYS[cover.way], cover.how] for path, cover in COVERED.items()]
+    return table(["field", "refused by", "how"], rows)
+
+
+def exits() -> str:
+    """The codes that `purify verify` ends with, and why."""
+    kinds = [kind for kind in error_kinds().values() if issubclass(kind, errors.CertificateError)]
+    rows = [[code(str(kind.exit_code)), code(kind.__name__), sentence(kind)] for kind in kinds[1:]]
+    return table(["code", "error", "why"], rows)
+
+
 def limits() -> str:
     return "\n".join(f"- {limit}" for limit in LIMITS)
 
@@ -297,6 +311,8 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "errors": error_sections,
     "meaning": meaning,
     "limits": limits,
+    "coverage": coverage,
+    "exits": exits,
     "attacks": attacks,
 }
 

@@ -4,16 +4,23 @@ import importlib
 import typing
 
 from purify_plugins.errors import (
+    AlteredError,
+    BudgetError,
     CertificateError,
     ConfigError,
+    ForgedError,
+    MismatchError,
     ModelError,
+    NoCertificateError,
     NumericError,
+    OtherModelError,
     PluginError,
     PromptError,
     PurifyError,
     RefusedError,
     SourceError,
     UnknownNameError,
+    UnreadableError,
     VocabularyError,
 )
 from purify_plugins.hookspecs import hookimpl
@@ -40,6 +47,8 @@ if typing.TYPE_CHECKING:
     from purify_plugins.switch import activate, assert_active, deactivate, status
 
 __all__ = [
+    "AlteredError",
+    "BudgetError",
     "Certificate",
     "CertificateError",
     "Chat",
@@ -47,11 +56,15 @@ __all__ = [
     "Completion",
     "ConfigError",
     "Context",
+    "ForgedError",
     "FusionPolicy",
     "Grammar",
     "LogitSource",
+    "MismatchError",
     "ModelError",
+    "NoCertificateError",
     "NumericError",
+    "OtherModelError",
     "PluginError",
     "PromptError",
     "Purifier",
@@ -65,6 +78,7 @@ __all__ = [
     "Token",
     "ToolFormat",
     "UnknownNameError",
+    "UnreadableError",
     "Vocabulary",
     "VocabularyError",
     "activate",

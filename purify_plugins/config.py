@@ -15,13 +15,12 @@ from purify_plugins.errors import ConfigError, PurifyError, UnknownNameError
 from purify_plugins.finding import find_config, read_table
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.secret import hints_of, secret_keys, secrets
-from purify_plugins.types import Sampling
+from purify_plugins.types import LogitSource, Sampling
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
 
     P = TypeVar("P", bound=Purifier)
 
@@ -265,11 +264,15 @@ def _typed(factory: Any, table: Table) -> Table:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if hint is LogitSource:  # a model inside another, named as [llm] is
+        return isinstance(value, str | Path | dict | LogitSource)
     return plainly(value, hint) or (isinstance(value, str | Path) and Path in get_args(hint))
 
 
 def _words(hint: Any) -> str:
     """A type as a sentence says it."""
+    if hint is LogitSource:
+        return "a model's directory or hub id, or a table with a source"
     said = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
     kinds = [said[each] for each in (get_args(hint) or (hint,)) if each in said]
     return " or ".join(kinds) or str(hint)

@@ -10,21 +10,36 @@ PurifyError
 ├── SourceError            a model failed while an answer was being written
 │   └── NumericError       a model or a policy returned NaN, +inf or nothing at all
 ├── RefusedError           a plugin, or the operator's policy, refused this request
-└── CertificateError       a certificate is damaged, or does not follow from its models
+└── CertificateError       a certificate cannot be relied on
+    ├── UnreadableError    there is no such file, or it cannot be read
+    ├── NoCertificateError what was read is no certificate, or one of another format
+    ├── AlteredError       it is not as it was written: its digest or its spelling is another
+    ├── ForgedError        what it says cannot all be so
+    ├── BudgetError        its steps exceed the budget it claims
+    ├── OtherModelError    it names another model than the one that was asked
+    └── MismatchError      it is not about the answer, prompt or settings that the reader knows
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import ClassVar
 
 
 class PurifyError(Exception):
-    """Anything this package refuses on purpose; the message is one sentence of advice."""
+    """Anything this package refuses on purpose; the message is one sentence of advice.
+
+    The command line ends with `exit_code`.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class ConfigError(PurifyError):
     """An option, a prompt or `purify.toml` is wrong; nothing has run yet."""
+
+    exit_code = 2
 
 
 class UnknownNameError(ConfigError):
@@ -69,4 +84,46 @@ class RefusedError(PurifyError):
 
 
 class CertificateError(PurifyError):
-    """A certificate is damaged, or does not follow from the models it names."""
+    """A certificate cannot be relied on; each kind of reason ends `purify verify` with a code of its own."""
+
+
+class UnreadableError(CertificateError):
+    """There is no such file, or it cannot be read."""
+
+    exit_code = 3
+
+
+class NoCertificateError(CertificateError):
+    """What was read is no certificate, or one of another format than this version's."""
+
+    exit_code = 4
+
+
+class AlteredError(CertificateError):
+    """A certificate is not as it was written: its digest does not match, or it was reformatted."""
+
+    exit_code = 5
+
+
+class ForgedError(CertificateError):
+    """A certificate contradicts itself, or the models it names, whatever its digest."""
+
+    exit_code = 6
+
+
+class BudgetError(CertificateError):
+    """A certificate's steps exceed the budget that it claims they keep."""
+
+    exit_code = 7
+
+
+class OtherModelError(CertificateError):
+    """A certificate names another model than the one it was checked with."""
+
+    exit_code = 8
+
+
+class MismatchError(CertificateError):
+    """A certificate is sound, but not about the answer, the prompt or the settings its reader knows of."""
+
+    exit_code = 9

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purify_plugins.certificate import Certificate
 
 
-def summary(certificate: Certificate, off: float | None) -> list[str]:
-    """What a verified certificate says, a sentence a line."""
+def summary(certificate: Certificate, off: float | None, known: Sequence[str] = ()) -> list[str]:
+    """What a verified certificate says, a sentence a line; `known` names what its reader pinned."""
     method, totals = certificate.body["method"], certificate.body["totals"]
     models = certificate.body["models"]
     spent = certificate.log_ratio
     return [
         "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
         _how(off),
+        _whose(known),
         f"LLM: {models['llm'].get('name')}. SLM: {models['slm'].get('name')}. "
         f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
         f"Mode: {method['mode']}.",
@@ -34,8 +35,19 @@ def summary(certificate: Certificate, off: float | None) -> list[str]:
 
 def _how(off: float | None) -> str:
     if off is None:
-        return "The SLM was not asked; give --slm DIR to recompute its figures."
+        return "The SLM was not asked; give --slm DIR to recompute its figures and to spell the answer."
     return f"Recomputed with the SLM: its figures are right to within {off:.1e} nats."
+
+
+def _whose(known: Sequence[str]) -> str:
+    """What the reader brought, and what is still somebody's word."""
+    pins = [each.replace("_", "-") for each in known if each not in ("slm", "set")]
+    if pins:
+        return f"It agrees with what you gave: {', '.join(pins)}."
+    return (
+        "Whose it is, nobody has checked: --answer FILE, --policy and --slm-digest compare what you know; "
+        "the rest is its issuer's word."
+    )
 
 
 def _per_token(certificate: Certificate) -> list[str]:
@@ -74,4 +86,18 @@ def odds(spent: float) -> str:
 
 def assignments(fields: Mapping[str, Any]) -> str:
     """Fields as one writes them, without a value where none is set."""
-    return ", ".join(key if value is None else f"{key} = {value}" for key, value in fields.items())
+    return ", ".join(key if value is None else f"{key} = {said(value)}" for key, value in fields.items())
+
+
+def said(value: Any) -> str:
+    """A value in words, not as Python spells it: what is inside another value stands in brackets."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(value) if len(str(value)) < 8 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        inside = assignments({key: each for key, each in value.items() if key != "name"})
+        return f"{value.get('name', '')} ({inside})".strip() if inside else str(value.get("name", "none"))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(said, value)) or "none"
+    return "none" if value is None else str(value)

@@ -85,7 +85,7 @@ class Purifier:
         if alignment == "top_k_union":
             policy = self._of_the_union(policy)
         policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
-        self._policy = _in_symbols(policy, self.vocabulary.per_token)
+        self._policy = in_symbols(policy, self.vocabulary.per_token)
         self.sampling = sampling or Sampling()
         self.on_llm_failure = on_llm_failure
         self.batch_size = batch_size
@@ -265,7 +265,7 @@ class Purifier:
         return chunks
 
 
-def _in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
+def in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
     """The policy with what it counts in tokens counted in symbols, of which a token has several."""
     counted: Callable[[float], FusionPolicy] | None = getattr(policy, "in_symbols", None)
     return counted(per_token) if counted and per_token > 1 else policy

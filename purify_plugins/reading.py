@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from purify_plugins.errors import PromptError
+from purify_plugins.tokenizing import is_panic
 from purify_plugins.types import Chat, Prompt, Vocabulary
 
 
@@ -24,7 +27,8 @@ class Reader:
             return ()
         if self.tokenizer.chat_template is None:
             return self.tokenised(transcript(prompt))
-        return tuple(self._rendered(prompt, tokenize=True))
+        with self._encoding():
+            return tuple(self.tokenizer(self._rendered(prompt), add_special_tokens=False)["input_ids"])
 
     def text(self, prompt: Prompt) -> str:
         """The text that `tokenised` reads as this prompt, for a server that adds the special tokens itself.
@@ -37,7 +41,7 @@ class Reader:
         if isinstance(prompt, Chat):
             if self.tokenizer.chat_template is None:
                 return transcript(prompt) if prompt.messages else ""
-            return self._unopened(str(self._rendered(prompt, tokenize=False)))
+            return self._unopened(self._rendered(prompt))
         return self._unopened(self.spelled(self._known(prompt)))
 
     def spelled(self, tokens: tuple[int, ...]) -> str:
@@ -49,12 +53,23 @@ class Reader:
 
     def tokenised(self, text: str) -> tuple[int, ...]:
         """The ids of a text, with the special tokens that the tokenizer adds; a BOS it has is not doubled."""
-        try:
+        with self._encoding():
             tokens = tuple(self.tokenizer(text)["input_ids"])
-            first = self.tokenizer.bos_token_id
-            return tokens[1:] if first is not None and tokens[:2] == (first, first) else tokens
+        first = self.tokenizer.bos_token_id
+        return tokens[1:] if first is not None and tokens[:2] == (first, first) else tokens
+
+    @contextmanager
+    def _encoding(self) -> Iterator[None]:
+        try:
+            yield
         except TypeError as error:  # what the tokenizer says of half a surrogate pair
             raise PromptError("the prompt is not valid Unicode; replace its lone surrogates") from error
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise PromptError(
+                f"the tokenizer of {self.name!r} cannot read this prompt; shorten it"
+            ) from error
 
     def _unopened(self, text: str) -> str:
         first = self.tokenizer.bos_token
@@ -66,16 +81,14 @@ class Reader:
             raise PromptError(f"the prompt holds token {strangers[0]}, which {self.name!r} does not have")
         return tokens
 
-    def _rendered(self, chat: Chat, tokenize: bool) -> Any:
-        """The chat through the model's own template, in transformers' immutable sandbox."""
+    def _rendered(self, chat: Chat) -> str:
+        """The chat through the model's own template, in a sandbox that counts what it does."""
+        from purify_plugins.templates import render
+
+        tools = [dict(tool) for tool in chat.tools] or None
         try:
-            return self.tokenizer.apply_chat_template(
-                [dict(message) for message in chat.messages],
-                tools=[dict(tool) for tool in chat.tools] or None,
-                add_generation_prompt=True,
-                tokenize=tokenize,
-                return_dict=False,
-            )
+            template = self.tokenizer.get_chat_template(None, tools)
+            return render(template, chat.messages, tools, self.tokenizer.special_tokens_map)
         except Exception as error:  # a template is a stranger's program, can raise anything and say anything
             raise PromptError(
                 f"the chat template of {self.name!r} refused these messages ({type(error).__name__}); "

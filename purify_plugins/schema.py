@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from purify_plugins.errors import CertificateError
+from purify_plugins.errors import NoCertificateError
 
 Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -55,6 +55,24 @@ class Method(_Strict):
     version: str
 
 
+class Model(BaseModel):
+    """What a source says of itself, and what every certificate says of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    kind: str
+    engine: Literal["in-process", "trusted", "untrusted"]
+    trusted: bool
+    files: dict[str, Sha256] = {}
+    alphabet: dict[str, Any] = {}
+
+
+class Models(_Strict):
+    llm: Model
+    slm: Model
+
+
 class Totals(_Strict):
     tokens: int
     log_ratio: Number
@@ -72,7 +90,7 @@ class CertificateBody(_Strict):
     answer: AnswerFacts
     prompt: list[int]
     context: list[Cited]
-    models: dict[Literal["llm", "slm"], dict[str, Any]]
+    models: Models
     vocabulary: Sha256
     method: Method
     columns: list[str]
@@ -83,10 +101,10 @@ class CertificateBody(_Strict):
 
     @classmethod
     def check(cls, body: Any) -> Self:
-        """Raises CertificateError, naming the first thing that is wrong."""
+        """Raises NoCertificateError, naming the first thing that is wrong."""
         try:
             return cls.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise CertificateError(f"the certificate is malformed at {where}: {first['msg']}") from error
+            raise NoCertificateError(f"the certificate is malformed at {where}: {first['msg']}") from error

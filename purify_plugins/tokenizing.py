@@ -17,7 +17,7 @@ from purify_plugins.model_files import MEGABYTE, SETTINGS, download, read_table,
 
 FILES = 128 * MEGABYTE
 """The most bytes of a vocabulary; the largest published has 34 million."""
-TEMPLATE = MEGABYTE // 2
+TEMPLATE = MEGABYTE // 8
 """The most characters of a chat template; the longest published have 30,000."""
 TOKENS = 2_000_000
 """How many tokens a tokenizer may have; the largest published have 262,144."""
@@ -112,10 +112,15 @@ def panics(what: str) -> Iterator[None]:
     """Turn whatever a tokenizer raises into a ModelError: a panic of its Rust code is no Exception."""
     try:
         yield
-    except BaseException as error:  # pyo3's PanicException, whose class no module offers, is one
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         raise ModelError(f"{what}: {str(error)[:500]}") from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether Rust code has panicked; pyo3 says so by an exception whose class no module offers."""
+    return type(error).__name__ == "PanicException"
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -171,6 +171,10 @@ class Grammar:
         return cls(**grammar) if grammar.keys() == {"kind", "text"} else cls.json_schema(grammar)
 
 
+COLDEST = 1e-6
+"""The lowest temperature that draws: logits of a hundred become figures of 1e8, which float32 knows to 8."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn, and when an answer ends.
@@ -183,7 +187,8 @@ class Sampling:
     max_tokens: int = 256
     """The most tokens an answer may have; a model's context may leave fewer."""
     temperature: float = 1.0
-    """Divides both models' logits: below 1 steadier, above 1 bolder, 0 the fused row's arg-max."""
+    """Divides both models' logits: below 1 steadier, above 1 bolder, 0 the fused row's arg-max. Nothing
+    between 0 and 1e-06: float32 could not tell such a row's tokens apart."""
     top_k: int = 0
     """Each model keeps its `top_k` likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -215,7 +220,8 @@ class Sampling:
             object.__setattr__(self, "stop", (self.stop,))
         object.__setattr__(self, "stop", tuple(self.stop))
         self._require("max_tokens", self.max_tokens >= 1, "at least 1")
-        self._require("temperature", 0 <= self.temperature < math.inf, "0 (greedy) or more")
+        warm = self.greedy or COLDEST <= self.temperature < math.inf
+        self._require("temperature", warm, f"0 (greedy), or finite and at least {COLDEST}")
         self._require("top_k", self.top_k >= 0, "0 (off) or more")
         self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
         self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")

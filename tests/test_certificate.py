@@ -438,19 +438,19 @@ def test_a_changed_log_probability_is_found_by_recomputing() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        swap,
-        drop,
-        set_("steps", 0, 0, to=65),
-        set_("steps", 0, 1, to="-inf"),
-        set_("prompt", to=[1, 2]),
-        set_("method", "sampling", "top_k", to=3),
+        (swap, "its steps do not spell the answer whose digest it has"),
+        (drop, "its steps do not spell the answer whose digest it has"),
+        (set_("steps", 0, 0, to=65), "its steps do not spell the answer whose digest it has"),
+        (set_("steps", 0, 1, to="-inf"), "the SLM gives other probabilities than recorded"),
+        (set_("prompt", to=[1, 2]), "the SLM gives other probabilities than recorded"),
+        (set_("method", "sampling", "top_k", to=3), "the SLM gives other probabilities than recorded"),
     ],
 )
-def test_other_tokens_another_prompt_or_other_settings_do_not_recompute(change: Any) -> None:
+def test_other_tokens_another_prompt_or_other_settings_do_not_recompute(change: Any, words: str) -> None:
     forged = altered(answer().certificate, summed(change))
-    with pytest.raises(CertificateError, match="the SLM gives other probabilities than recorded"):
+    with pytest.raises(CertificateError, match=words):
         recompute(forged, ToySource(BYTES, 2))
 
 
@@ -465,7 +465,9 @@ def test_another_slm_is_rejected() -> None:
         CertificateError, match="this is not the SLM the certificate names: the files' digests differ"
     ):
         recompute(certificate, both()[0])
-    with pytest.raises(CertificateError, match="the SLM gives other probabilities"):
+    with pytest.raises(
+        CertificateError, match="this is not the SLM the certificate names: its name is 'toy 3'"
+    ):
         recompute(answer().certificate, ToySource(BYTES, 3))
 
 

@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
 from purify_plugins.cli.options import Draws
-from purify_plugins.cli.writing import style
+from purify_plugins.cli.writing import _welcome, style
+from purify_plugins.plainly import said
 from purify_plugins.plugins import load_plugins
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -180,6 +181,82 @@ def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:
     assert result.stdout == purify("generate", "The king", *PAIR, *SHORT).stdout
 
 
+def test_the_version_is_printed() -> None:
+    import purify_plugins
+
+    result = purify("--version")
+    assert (result.exit_code, result.stdout) == (0, f"purify-plugins {purify_plugins.__version__}\n")
+
+
+GROUPS = [["serve"], ["demo"], ["generate"], ["eval"], ["eval", "build"], ["bench"], []]
+
+
+@pytest.mark.parametrize("command", GROUPS)
+def test_help_prints_what_stands_in_brackets(command: list[str]) -> None:
+    """rich took `[the SLM's]`, `[refuse]` and `[purify-demo.html; …]` for styles and swallowed them."""
+    from typer.main import get_command
+
+    shown = re.sub(r"[\s│]+", " ", purify(*command, "--help").stdout)
+    found: Any = get_command(app)
+    for name in command:
+        found = found.commands[name]
+    texts = [help_ for each in found.params if (help_ := getattr(each, "help", None))]
+    assert texts
+    for text in texts:
+        assert text.replace("\\[", "[") in shown
+
+
+def test_help_says_whose_tokenizer_and_what_happens_when_the_server_fails() -> None:
+    shown = re.sub(r"[\s│]+", " ", purify("serve", "--help").stdout)
+    assert "[the SLM's]" in shown
+    assert "[refuse]" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "none"),
+        (True, "true"),
+        ([], "none"),
+        (["a", "b"], "a, b"),
+        (0.5, "0.5"),
+        (3.727272727272727, "3.727"),
+        ({"name": "linear", "weight": 0.5}, "linear (weight = 0.5)"),
+        ({"name": "minimum"}, "minimum"),
+        ({}, "none"),
+    ],
+)
+def test_a_value_is_said_in_words_and_not_in_python(value: Any, words: str) -> None:
+    assert said(value) == words
+
+
+@pytest.mark.parametrize("arguments", [["check", *PAIR], ["policies"], ["policies", "consistency"]])
+def test_no_table_prints_python(arguments: list[str]) -> None:
+    """`purify check` said "seed None, stop []", and a policy inside a policy was a dict with its braces."""
+    shown = purify(*arguments).stdout
+    assert not re.search(r"\bNone\b|\bTrue\b|\bFalse\b|[\[{]['\]}]", shown), shown
+
+
+@pytest.mark.parametrize("arguments", [["check", *PAIR], ["generate", "The king", *PAIR, *SHORT]])
+def test_other_packages_print_nothing(arguments: list[str]) -> None:
+    """Warnings that transformers, sentencepiece and others have for their own developers are no user's."""
+    ended = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_loading_and_answering_in_python_deprecates_nothing() -> None:
+    """transformers 5.24 told every program that `past_key_values` is deprecated: we asked outputs for it."""
+    script = (
+        "from purify_plugins import Purifier, Sampling\n"
+        "from purify_plugins.testbed import LLM, SLM\n"
+        "Purifier.load(LLM, SLM).generate('The king', Sampling(max_tokens=2))\n"
+    )
+    shown = [sys.executable, "-W", "default", "-c", script]
+    ended = subprocess.run(shown, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0
+    assert "deprecated" not in ended.stderr, ended.stderr
+
+
 # Bad input
 
 
@@ -192,7 +269,7 @@ def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:
         (("--policy", "geometric", "--set", "alpa=1"), ["option 'alpa'", "did you mean 'alpha'?"]),
         (("--set", "alpha"), ["--set takes KEY=VALUE"]),
         (("--max-tokens", "0"), ["max_tokens must be at least 1, not 0"]),
-        (("--temperature", "-1"), ["temperature must be 0 (greedy) or more"]),
+        (("--temperature", "-1"), ["temperature must be 0 (greedy), or finite and at least 1e-06"]),
         (("--config", "nowhere.toml"), ["cannot read 'nowhere.toml'"]),
         (("--certificate", "no/such/place.json"), ["there is no directory for 'no/such/place.json'"]),
     ],
@@ -209,6 +286,14 @@ def test_a_prompt_that_cannot_be_read_is_refused(prompt: str) -> None:
 
 def test_nothing_to_run_is_advised_about() -> None:
     refused(purify("generate", "The king"), 2, "there is no purify.toml here", "--config")
+
+
+@pytest.mark.parametrize("command", ["generate", "chat", "check", "serve"])
+def test_one_model_without_the_other_is_named(command: str) -> None:
+    """`purify generate --llm DIR hi` spoke of purify.toml, and never of --slm."""
+    prompt = ["hi"] if command == "generate" else []
+    refused(purify(command, "--llm", str(LLM), *prompt), 2, "--slm is missing", "benign SLM")
+    refused(purify(command, "--slm", str(SLM), *prompt), 2, "--llm is missing", "untrusted LLM")
 
 
 def test_a_missing_model_is_named() -> None:
@@ -312,6 +397,20 @@ def test_a_chat_answers_each_line_and_leaves_on_exit() -> None:
     assert len(result.stdout.strip()) > 0
 
 
+def test_a_chat_says_how_to_use_it_and_keeps_that_from_the_models() -> None:
+    alone = purify("chat", *PAIR, *SHORT, text="Good day\n")
+    helped = purify("chat", *PAIR, *SHORT, text="/help\nGood day\n")
+    assert helped.stdout == alone.stdout
+    assert "/exit" in helped.stderr
+
+
+def test_a_chat_begins_with_who_talks_and_under_which_guarantee() -> None:
+    """It loaded in silence, and then there was a bare `>`."""
+    welcome = _welcome(real("balanced"))
+    assert "llm, purified by slm; policy balanced, guarantee passage." in welcome
+    assert "/exit" in welcome
+
+
 def test_a_chat_outlives_an_error() -> None:
     result = purify("chat", *PAIR, *SHORT, text=f"{'word ' * 600}\nGood day\n")
     assert result.exit_code == 0
@@ -370,7 +469,8 @@ def test_a_check_says_what_would_run(tmp_path: Path) -> None:
     facts = json.loads(purify("check", "--json").stdout)
     assert facts["vocabulary"] == {"tokens": 2048, "matched": "identical"}
     assert facts["policy"]["name"] == "anchored"
-    assert facts["guarantee"] == "mean"
+    assert (facts["guarantee"], facts["adversary"]) == ("mean", "weights")
+    assert facts["engines"] == {"llm": "in-process", "slm": "in-process"}
     assert facts["KV cache"] == {"llm": "on", "slm": "on"}
     assert facts["drafts"].startswith("on: the SLM drafts")
     assert facts["attention"] == {"llm": "sdpa", "slm": "sdpa"}
@@ -402,12 +502,62 @@ def test_a_certificate_can_come_from_standard_input(certificate: Path) -> None:
 
 def test_an_altered_certificate_is_refused(certificate: Path) -> None:
     certificate.write_text(certificate.read_text("utf-8").replace("0.", "1.", 1), "utf-8")
-    refused(purify("verify", str(certificate), "--json"), 1, "certificate")
-    refused(purify("verify", "nowhere.json"), 1, "cannot read 'nowhere.json'")
+    refused(purify("verify", str(certificate), "--json"), 5, "does not match its content")
 
 
-def test_another_slm_is_not_the_one_named(certificate: Path) -> None:
-    refused(purify("verify", str(certificate), "--slm", str(LLM)), 1, "this is not the SLM")
+def edited(certificate: Path, old: str, new: str) -> str:
+    """The certificate with a text in it replaced, and its digest made again."""
+    from purify_plugins.certificate import canonical, digest
+
+    body = json.loads(certificate.read_text("utf-8").replace(old, new))
+    return canonical({**body, "digest": digest(body)})
+
+
+def test_every_reason_to_refuse_a_certificate_has_a_code_and_a_way_out(certificate: Path) -> None:
+    """A missing file, tampering and the wrong SLM all ended with code 1."""
+    name = str(certificate)
+    refused(purify("verify", "nowhere.json"), 3, "give the path of a file")
+    refused(purify("verify", "-", text="{}"), 4, "malformed at format")
+    old = edited(certificate, "purify-certificate/2", "purify-certificate/1")
+    refused(purify("verify", "-", text=old), 4, "check it with the version of purify-plugins that wrote it")
+    refused(purify("verify", "-", text=certificate.read_text("utf-8").replace("eos", "soe")), 5, "altered")
+    claimed = '"guarantee":"passage"'
+    forged = edited(certificate, claimed, claimed.replace("passage", "path"))
+    refused(purify("verify", "-", text=forged), 6, "has no such guarantee")
+    tighter = edited(certificate, '"budget":5.0', '"budget":0.001')
+    refused(purify("verify", "-", text=tighter), 7, "the steps exceed the budget of 'balanced'")
+    refused(purify("verify", name, "--slm", str(LLM)), 8, "this is not the SLM")
+    refused(purify("verify", name, "--answer", name), 9, "the certificate is not for this answer")
+    refused(purify("verify", name, "--prompt", name), 2, "give --slm DIR too")
+    refused(purify("verify", name, "--slm-digest", "abc"), 2, "64 hexadecimal digits")
+    refused(purify("verify", name, "--expect", "answer"), 2, "--expect takes FIELD=VALUE")
+    refused(purify("verify", name, "--set", "budget=5"), 2, "name it with --policy")
+
+
+def test_a_certificate_is_held_against_all_that_its_reader_knows(tmp_path: Path, certificate: Path) -> None:
+    answer, prompt = tmp_path / "answer.txt", tmp_path / "prompt.txt"
+    made = purify("generate", "The king", *PAIR, *SHORT, "--certificate", str(certificate), "--json")
+    answer.write_text(json.loads(made.stdout)["text"], "utf-8")
+    prompt.write_text("The king\n", "utf-8")
+    given = (
+        "--answer",
+        str(answer),
+        "--policy",
+        "balanced",
+        "--slm-digest",
+        str(SLM),
+        "--llm-digest",
+        str(LLM),
+    )
+    told = purify("verify", str(certificate), *given, "--expect", "answer.finish_reason=length")
+    assert "It agrees with what you gave: answer, policy, slm-digest, llm-digest, expect." in told.stdout
+    models = ("--slm", str(SLM), "--llm", str(LLM), "--prompt", str(prompt))
+    verdict = json.loads(purify("verify", str(certificate), *models, "--json").stdout)
+    assert verdict["recomputed_within"] < 1e-3
+    assert verdict["checked"] == ["slm", "llm", "prompt"]
+    loose = ("--policy", "balanced", "--set", "budget=50")
+    refused(purify("verify", str(certificate), *loose), 9, "name every option that is not at its default")
+    refused(purify("verify", str(certificate), "--slm-digest", str(LLM)), 9, "which is not the one given")
 
 
 # purify serve

@@ -15,7 +15,7 @@ from purify_hooks.contrast import Contrast
 from purify_hooks.local import LocalSource
 from purify_plugins import ConfigError, Purifier, PurifyError, Sampling
 from purify_plugins.cli import app
-from purify_plugins.config import build, read_config, secrets
+from purify_plugins.config import build, keys_of, read_config
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.toys import real
@@ -25,7 +25,7 @@ POLICIES = sorted(PLUGINS.offers("purify_policies"))
 SOURCES = sorted(PLUGINS.offers("purify_sources"))
 WRAPPED = {"consistency", "top_k_union"}
 """Policies whose `policy` is another."""
-SERVERS = {"tgi", "vllm", "llama_cpp", "llama_cpp_python"}
+SERVERS = {"tgi", "vllm", "llama_cpp", "llama_cpp_python", "server"}
 """Sources whose tests start a server and build them from a mapping: tests/remote."""
 
 
@@ -116,10 +116,11 @@ def test_an_expert_and_an_anti_expert_may_be_plain_directories_beside_the_file(t
 @pytest.mark.parametrize(
     ("slm", "words"),
     [
-        ('source = "contrast"\nexpert = "models/x"', "source 'contrast': 'anti' is missing"),
+        ('source = "contrast"\nexpert = "models/x"', "'anti' is missing"),
         (f'source = "contrast"\nexpert = "{SLM}"\nanti = "{SLM_1024}"', "take two models with one tokenizer"),
         ('source = "contrast"\nexpert = { source = "locl" }\nanti = "a"', "unknown source 'locl'"),
         ('source = "contrast"\nexprt = "a"\nanti = "a"', "option 'exprt'; did you mean 'expert'"),
+        ('source = "contrast"\nexpert = 3\nanti = "a"', "expert must be a model's directory or hub id"),
         ('source = "loaded"\nmodel = "a"\ntokenizer = "b"', "write source = 'local'"),
         (f'source = "tgi"\nclient = "x"\ntokenizer = "{SLM}"', "name the server's url"),
     ],
@@ -131,10 +132,12 @@ def test_what_a_file_cannot_say_of_a_source_is_refused_in_words(tmp_path: Path, 
 
 def test_a_secret_inside_a_source_is_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTI_TOKEN", "s3cret")
-    table = {"source": "contrast", "anti": {"source": "tgi", "api_key_env": "ANTI_TOKEN"}}
-    assert secrets(table)["anti"] == {"source": "tgi", "api_key": "s3cret"}
+    table: dict[str, Any] = {"source": "contrast", "expert": "a", "anti": {"source": "tgi"}}
+    table["anti"] |= {"api_key_env": "ANTI_TOKEN"}
+    assert keys_of(PLUGINS, table)["anti"] == {"source": "tgi", "api_key": "s3cret"}
+    table["anti"]["api_key_env"] = "NOT_SET_ANYWHERE"
     with pytest.raises(ConfigError, match="NOT_SET_ANYWHERE"):
-        secrets({"anti": {"api_key_env": "NOT_SET_ANYWHERE"}})
+        keys_of(PLUGINS, table)
 
 
 @pytest.mark.parametrize("alignment", ["auto", "bytes", "common_tokens", "top_k_union"])

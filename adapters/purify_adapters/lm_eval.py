@@ -8,14 +8,19 @@ through the policy's memory.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from purify_plugins.errors import ConfigError
-from purify_plugins.eval.likelihood import loglikelihoods
+from purify_adapters.harness_options import sampling
+from purify_adapters.tools import template
+from purify_plugins.errors import ConfigError, PromptError
+from purify_plugins.eval.likelihood import judged, read, split
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Sampling
+from purify_plugins.reading import transcript
+from purify_plugins.types import Chat, Prompt
 
 try:
     from lm_eval.api.model import LM
@@ -26,6 +31,8 @@ except ImportError:
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
+    from purify_plugins.eval.likelihood import Likelihood
+
 Likelihoods = list[tuple[float, bool]]
 
 
@@ -34,7 +41,8 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
     """A purifier as the harness knows models.
 
     `llm` and `slm` are directories, `policy` a name; other arguments are the policy's fields. Or
-    `purifier` is one that Python has built. Raises ModelError, ConfigError.
+    `purifier` is one that Python has built. `device` is where both models are loaded. A chat that the
+    harness renders is read by each model through its own template. Raises ModelError, ConfigError.
     """
 
     def __init__(
@@ -44,54 +52,172 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         policy: str = "balanced",
         purifier: Purifier | None = None,
         batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
         device: str | None = None,
         **parameters: Any,
     ) -> None:
         super().__init__()
         if purifier is None and not (llm and slm):
             raise ConfigError("--model purify needs --model_args llm=DIR,slm=DIR")
-        parameters.pop("max_batch_size", None)  # what the harness hands every model
-        self.purifier = purifier or Purifier.load(llm, slm, policy, **parameters)
-        size = str(batch_size or "")
-        self.batch = int(size) if size.isdigit() else self.purifier.batch_size
+        if purifier is not None and (device or parameters or llm or slm):
+            raise ConfigError("a purifier is given, whose models and policy are its own; leave the rest out")
+        placed = _placed(device)
+        self.purifier = purifier or Purifier.load(
+            {"model": llm, **placed}, {"model": slm, **placed}, policy, **parameters
+        )
+        self.batch = _batch(batch_size, max_batch_size, self.purifier.batch_size)
+        self._chats: dict[str, Chat] = {}
+
+    # What is asked
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> Likelihoods:
         """Of each (context, continuation): the log-likelihood in nats, and whether it is greedy's own."""
-        pairs = [cast("tuple[str, str]", request.args) for request in requests]
-        scores = loglikelihoods(self.purifier, pairs, self.batch)
-        return [(score.nats, score.greedy) for score in scores]
+        pairs = [cast("tuple[str, str]", _text_only(request)) for request in requests]
+        return [(score.nats, score.greedy) for score in self._judged(pairs)]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """The log-likelihood of each whole text; PromptError for one that a model cannot read at once."""
-        texts = [str(request.args[0]) for request in requests]
+        return [score.nats for score in self._judged([("", str(_text_only(each)[0])) for each in requests])]
+
+    def _judged(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        """The likelihood of each continuation after its context."""
+        parted = [self._parted(*pair) for pair in pairs]
         return [
-            score.nats for score in loglikelihoods(self.purifier, [("", text) for text in texts], self.batch)
+            score
+            for at in range(0, len(pairs), self.batch)
+            for score in judged(self.purifier, *zip(*parted[at : at + self.batch], strict=True))
         ]
+
+    def _parted(self, context: str, continuation: str) -> tuple[Prompt, Sequence[int]]:
+        """A prompt and the continuation's token ids, parted where the context ends; a chat is the prompt."""
+        slm = self.purifier.slm
+        tokens, answer = split(slm, context, continuation)
+        if context not in self._chats:
+            return tokens, answer
+        if len(tokens) < len(read(slm, context)):
+            # The template's last token would be part of the answer's first; models write after it.
+            alone = read(slm, continuation)
+            answer = alone[1:] if alone[0] in slm.vocabulary.control else alone
+        return self._chats[context], answer
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Each context's answer, up to its stop strings."""
         answers: list[str] = []
         for options, group in groupby(
-            requests, key=lambda request: cast("Mapping[str, Any]", request.args[1])
+            requests, key=lambda each: cast("Mapping[str, Any]", _text_only(each)[1])
         ):
-            prompts = [str(request.args[0]) for request in group]
-            found = self.purifier.generate(prompts, sampling(options))
-            answers += [answer.text for answer in found]
+            prompts = [self._prompt(str(request.args[0])) for request in group]
+            answers += self._generated(prompts, options)
         return answers
 
+    def _generated(self, prompts: Sequence[Prompt], options: Mapping[str, Any]) -> list[str]:
+        """Answer after answer: the n-th draws from the seed and n, however many are decoded together."""
+        asked = sampling(options)
+        return [
+            answer.text
+            for at in range(0, len(prompts), self.batch)
+            for answer in self.purifier.generate(
+                prompts[at : at + self.batch], replace(asked, seed=(asked.seed or 0) + at)
+            )
+        ]
 
-def sampling(options: Mapping[str, Any]) -> Sampling:
-    """The harness's generation arguments as ours; greedy unless it asks for draws."""
-    until = options.get("until") or ()
-    draws = bool(options.get("do_sample")) or float(options.get("temperature") or 0) > 0
-    return Sampling(
-        max_tokens=int(options.get("max_gen_toks") or 256),
-        temperature=float(options.get("temperature") or 1.0) if draws else 0.0,
-        top_p=float(options.get("top_p") or 1.0),
-        top_k=int(options.get("top_k") or 0),
-        stop=(until,) if isinstance(until, str) else tuple(until),
-        seed=int(options.get("seed") or 0),
-    )
+    # Chats
+
+    def _prompt(self, context: str) -> Prompt:
+        return self._chats.get(context, context)
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The chat as the SLM's template writes it; where that text is asked, each model gets its own.
+
+        Without `add_generation_prompt` the last message is the beginning of the answer: both models read
+        the text, so they must have one template. Raises ConfigError, PromptError.
+        """
+        chat = Chat(tuple(map(dict, chat_history)))
+        if not add_generation_prompt and not self._alike:
+            raise ConfigError(
+                "the answer is begun for the models (gen_prefix), whose chat templates differ; leave "
+                "gen_prefix out, or choose an SLM with the LLM's template"
+            )
+        text = self._rendered(chat, add_generation_prompt)
+        if add_generation_prompt:
+            self._chats[text] = chat
+        return text
+
+    @property
+    def _alike(self) -> bool:
+        """Whether both models have one chat template."""
+        return template(self.purifier.llm) == template(self.purifier.slm)
+
+    def _rendered(self, chat: Chat, opened: bool) -> str:
+        tokenizer = self.purifier.slm.inner.tokenizer
+        if not template(self.purifier.slm):
+            text = transcript(chat)
+            return text if opened else text.removesuffix("\n\nAssistant:")
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    list(map(dict, chat.messages)),
+                    tokenize=False,
+                    add_generation_prompt=opened,
+                    continue_final_message=not opened,
+                )
+            )
+        except Exception as error:  # a template is a stranger's program and can raise anything
+            raise PromptError(
+                f"the SLM's chat template refused these messages ({type(error).__name__}); run without "
+                "system_instruction, or without --apply_chat_template"
+            ) from error
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The SLM's template, for the harness's records. Raises ConfigError for a name of one."""
+        if isinstance(chat_template, str) and chat_template:
+            raise ConfigError(
+                f"--apply_chat_template {chat_template}: each model has its own template; give no name"
+            )
+        return template(self.purifier.slm) if chat_template else ""
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness's request cache goes by: the vocabulary, and how each model renders chats."""
+        parts = (
+            self.purifier.vocabulary.fingerprint,
+            template(self.purifier.llm),
+            template(self.purifier.slm),
+        )
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return f"purify__{digest[:16]}"
+
+
+def _text_only(request: Instance) -> Sequence[Any]:
+    """A request's arguments. Raises ConfigError for one with pictures or sound."""
+    arguments: Sequence[Any] = request.args
+    if more := [
+        name
+        for each in arguments
+        if isinstance(each, Mapping)
+        for name in ("visual", "audio")
+        if name in each
+    ]:
+        raise ConfigError(f"a purified model reads text, and this task gives {more[0]}; choose another task")
+    return arguments
+
+
+def _placed(device: str | None) -> dict[str, str]:
+    """The models' `device`; the harness says "cuda:0" where nobody did, and means: if there is one."""
+    import torch
+
+    absent = device == "cuda:0" and not torch.cuda.is_available()
+    return {"device": device} if device and not absent else {}
+
+
+def _batch(size: int | str | None, most: int | None, default: int) -> int:
+    """How many rows are decoded together: `auto` is the purifier's own number, at most `most`."""
+    text = str(size or "auto")
+    if not text.isdigit() and text.partition(":")[0] != "auto":
+        raise ConfigError(f"batch_size must be a number or 'auto', not {size!r}")
+    return int(text) if text.isdigit() else min(default, int(most or default))
 
 
 if __name__ == "__main__":

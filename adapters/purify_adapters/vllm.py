@@ -1,6 +1,6 @@
 """Inside vLLM, for a server that is trusted where its model is not: fusion before vLLM draws.
 
-    vllm serve models/large --generation-config vllm --no-async-scheduling \\
+    VLLM_USE_V2_MODEL_RUNNER=0 vllm serve models/large --generation-config vllm --no-async-scheduling \\
         --logits-processors purify_adapters.vllm:PurifyLogitsProcessor
 
 reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. vLLM draws the token, so
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.remote.source import reader
+from purify_adapters.vllm_contracts import admit, refuse_options, refuse_v2, v1_base
 from purify_plugins.config import plugins_of, read_config, sampling, source
 from purify_plugins.config import policy as policy_of
 from purify_plugins.decode.fusing import Rows, forward, fuse
@@ -28,10 +29,7 @@ from purify_plugins.errors import ConfigError, PromptError, SourceError, Vocabul
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Context, LogitSource, Sampling, Vocabulary
 
-try:
-    from vllm.v1.sample.logits_processor import LogitsProcessor
-except ImportError:  # the interface is duck-typed but for this base
-    LogitsProcessor = object
+LogitsProcessor: Any = v1_base()
 
 if TYPE_CHECKING:
     from purify_plugins.types import Prompt, Session, State
@@ -41,27 +39,6 @@ GREEDY = 1e-5
 """Below this temperature vLLM takes the arg-max."""
 LEFT = 256
 """How many requests that left the batch are remembered, should vLLM resume them."""
-OFF: Mapping[str, tuple[Any, ...]] = {
-    "top_p": (1,),
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_tokens": (0,),
-    "logit_bias": (None, {}),
-    "allowed_token_ids": (None,),
-    "bad_words": (None, []),
-    "structured_outputs": (None,),
-    "guided_decoding": (None,),
-    "thinking_token_budget": (None,),
-    "trace_decode_token_ids": (None,),
-    "logprobs": (None,),
-    "prompt_logprobs": (None,),
-    "logprob_token_ids": (None,),
-    "prompt_logprob_token_ids": (None,),
-}
-"""A request's options that would shape the fused row, or show the LLM's, and what leaves them off."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +88,13 @@ class Row:
 class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
     """vLLM's rows become fused rows; named on vLLM's command line, last of those named there.
 
-    Raises ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
+    It has the contract of Model Runner V1. V2 constructs with two arguments, and is refused. Raises
+    ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
     """
 
-    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool | None = None) -> None:
+        if is_pin_memory is None:
+            raise refuse_v2()
         _check(vllm_config)
         self.purifier, self.defaults = _purifier(vllm_config.model_config)
         self.slm: Any = self.purifier.slm
@@ -128,14 +108,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Raise ValueError, by name, for an option that would undo purification."""
-        for name, off in OFF.items():
-            value = getattr(sampling_params, name, off[0])
-            if value not in off:
-                raise ValueError(
-                    f"{name}={value!r} would change the purified row or show the LLM's own; leave it out "
-                    "(the operator may set top_p and its like under [sampling] in purify.toml)"
-                )
+        """Raise ValueError, by name, for an option that would undo purification, or is not known here."""
+        refuse_options(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -261,6 +235,9 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         elif row.state and tokens:
             row.alone = True
         row.read, row.last = row.read + len(tokens), row.last if not tokens else None
+
+
+admit(PurifyLogitsProcessor)
 
 
 def _row(column: Rows, at: int) -> Rows:

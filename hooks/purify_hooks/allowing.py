@@ -132,6 +132,8 @@ INERT = frozenset(
     ]
 )
 """What ordinary files say besides, of which no row of logits depends; left out without a word."""
+ROTATION = 1e12
+"""The largest number in what a file says of positions; the largest published theta has eleven digits."""
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 WORD = re.compile(r"[\w .,:;+*=()\[\]|-]{0,512}", re.ASCII)
 """What a setting in words looks like: no path and no repository, both of which need a slash."""
@@ -370,6 +372,10 @@ def _check(where: str, key: str, value: Any, file: Path) -> None:
             raise ModelError(
                 f"{file}: {where} is {each}, at most {_limit(key)} makes sense; correct the file"
             )
+    if key.startswith("rope"):
+        for each in _leaves(value):
+            if isinstance(each, int | float) and not 0 <= each <= ROTATION:
+                raise ModelError(f"{file}: {where} holds {each!r}, which turns nothing; correct the file")
     if key in ("dtype", "torch_dtype") and value is not None and value not in DTYPES:
         raise ModelError(f"{file}: {where} must be one of {', '.join(DTYPES)}, not {value!r}")
     if re.fullmatch(LIMITS[0][0], key) and value is not None and (type(value) is not int or value < 1):

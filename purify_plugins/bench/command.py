@@ -75,9 +75,13 @@ def bench(
 
 @contextmanager
 def progress() -> Iterator[Tell]:
-    """A line on standard error that says what is being measured."""
+    """What is being measured, on standard error: a line that changes; without a terminal, a line each."""
     from rich.console import Console
 
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: typer.echo(text, err=True)
+        return
     status: Any
-    with Console(stderr=True).status("loading") as status:
+    with console.status("loading") as status:
         yield status.update

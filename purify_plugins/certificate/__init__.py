@@ -8,7 +8,8 @@ from purify_plugins.certificate.checking import read, verify
 from purify_plugins.certificate.citing import cited, citing
 from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.making import certify
-from purify_plugins.certificate.recomputing import recompute
+from purify_plugins.certificate.pinning import Pins, model_digest
+from purify_plugins.certificate.recomputing import recompute, recompute_both
 from purify_plugins.certificate.spelling import (
     COLUMNS,
     FORMAT,
@@ -29,6 +30,7 @@ __all__ = [
     "MEANING",
     "PLACES",
     "Certificate",
+    "Pins",
     "canonical",
     "certify",
     "cited",
@@ -38,9 +40,11 @@ __all__ = [
     "fixed",
     "jsonable",
     "mode_of",
+    "model_digest",
     "options",
     "read",
     "recompute",
+    "recompute_both",
     "totals",
     "verify",
 ]

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificate.claims import MEANING, claimed, mode_of
-from purify_plugins.certificate.spelling import COLUMNS, Certificate, canonical, digest, totals
-from purify_plugins.errors import CertificateError, ConfigError
-from purify_plugins.threat import Engine, draws
-from purify_plugins.types import Bounded, Sampling, Token
+from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
+from purify_plugins.certificate.pinning import NOTHING, Pins
+from purify_plugins.certificate.possible import check_steps
+from purify_plugins.certificate.spelling import (
+    COLUMNS,
+    FORMAT,
+    Certificate,
+    canonical,
+    digest,
+    jsonable,
+    options,
+    tokens_of,
+    totals,
+)
+from purify_plugins.decode.drawn import DROPPED, RETUNED
+from purify_plugins.errors import AlteredError, BudgetError, ConfigError, ForgedError, NoCertificateError
+from purify_plugins.threat import draws
+from purify_plugins.types import Bounded, Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
+    from purify_plugins.threat import Engine
+    from purify_plugins.types import FusionPolicy
+
+FAMILY = FORMAT.partition("/")[0]
+NO_TEXT = hashlib.sha256(b"").hexdigest()
 
 
 def read(text: str | bytes) -> Certificate:
-    """The certificate in `text`; raises CertificateError unless every byte is as it was written."""
+    """The certificate in `text`, every byte as it was written.
+
+    Raises NoCertificateError for anything else, AlteredError for a certificate that was edited.
+    """
     from purify_plugins.schema import CertificateBody
 
     try:
@@ -26,66 +47,134 @@ def read(text: str | bytes) -> Certificate:
         body = json.loads(text)
         edited = canonical(body).encode() != text.encode()
     except (ValueError, RecursionError) as error:
-        raise CertificateError(f"this is not a certificate: {error}") from error
+        raise NoCertificateError(f"this is not a certificate: {error}") from error
+    _require_format(body)
     CertificateBody.check(body)
     if edited:
-        raise CertificateError(
-            "the certificate is not in its canonical form; it has been edited or reformatted"
-        )
+        raise AlteredError("the certificate is not in its canonical form; it has been edited or reformatted")
     if digest(body) != body["digest"]:
-        raise CertificateError("the certificate's digest does not match its content; it has been altered")
+        raise AlteredError("the certificate's digest does not match its content; it has been altered")
     return Certificate(text)
 
 
-def verify(certificate: Certificate, plugins: Plugins) -> None:
-    """Check all that follows from the certificate alone.
+def _require_format(body: object) -> None:
+    """Name another version's format, rather than the first field that it lacks."""
+    found = body.get("format") if isinstance(body, Mapping) else None
+    if isinstance(found, str) and found.startswith(f"{FAMILY}/") and found != FORMAT:
+        raise NoCertificateError(
+            f"the certificate is a {found[:40]!r}, and this version reads {FORMAT!r}; "
+            "check it with the version of purify-plugins that wrote it"
+        )
 
-    Totals must be the sums of the steps, the guarantee must be the one this policy has in this mode,
-    and the recorded steps must keep the policy's budget. Raises CertificateError.
+
+def verify(certificate: Certificate, plugins: Plugins, pins: Pins = NOTHING) -> None:
+    """Check all that follows from the certificate alone, and what `pins` say the reader knows.
+
+    Raises ForgedError where its parts contradict each other, BudgetError where its steps exceed the budget
+    they are said to keep, MismatchError where it is not about what is pinned. docs/certificates.md says of
+    every field what covers it.
     """
-    body = certificate.body
+    body = read(certificate.text).body
     try:
         _check_totals(body)
-        _check_method(body["method"], _engines(body), tokens_of(body), plugins)
-    except (ConfigError, TypeError, ValueError, ArithmeticError) as error:
-        raise CertificateError(f"the certificate describes nothing that can run: {error}") from error
+        _check_words(body)
+        _check_method(body, plugins)
+        _check_end(body)
+        check_steps(body["steps"], sampling_of(body))
+    except (ConfigError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ForgedError(f"the certificate describes nothing that can run: {error}") from error
+    pins.check(certificate, plugins)
+
+
+def _require(fine: bool, what: str) -> None:
+    if not fine:
+        raise ForgedError(what)
 
 
 def _check_totals(body: Mapping[str, Any]) -> None:
-    if body["columns"] != list(COLUMNS):
-        raise CertificateError(f"the columns of the steps must be {', '.join(COLUMNS)}")
-    if totals(body["steps"]) != body["totals"]:
-        raise CertificateError("the totals are not the sums of the steps")
+    _require(body["columns"] == list(COLUMNS), f"the columns of the steps must be {', '.join(COLUMNS)}")
+    _require(totals(body["steps"]) == body["totals"], "the totals are not the sums of the steps")
+
+
+def _check_words(body: Mapping[str, Any]) -> None:
+    """What stands in every certificate word for word, and what is there once."""
+    _require(body["limits"] == list(LIMITS), "the limits are not those of every certificate")
+    models = [body["models"][side] for side in ("llm", "slm")]
+    trusted = [each["trusted"] for each in models]
+    _require(trusted == [False, True], "of its models the SLM is trusted and the LLM is not")
+    ways = [each.get("alphabet", {}) for each in models]
+    shared = [(way.get("kind"), way.get("per_token")) for way in ways if way]
+    _require(len(set(shared)) < 2, "the two models are said to be read in two alphabets")
+    texts = [(each["id"], each["sha256"]) for each in body["context"]]
+    _require(len(set(texts)) == len(texts), "a text of the prompt is named twice")
+    strangers = [token for token in body["prompt"] if token < (0 if not any(ways) else -(2**31))]
+    _require(not strangers and bool(body["prompt"]), "the prompt is no run of token ids")
 
 
 def _engines(body: Mapping[str, Any]) -> tuple[Engine, Engine]:
-    """What ran the LLM and the SLM. Raises ValueError."""
-    llm, slm = (body["models"][side].get("engine") for side in ("llm", "slm"))
-    if not {llm, slm} <= set(get_args(Engine)):
-        raise ValueError(f"a model's engine is one of {', '.join(get_args(Engine))}")
+    """What ran the LLM and the SLM."""
+    llm, slm = (body["models"][side]["engine"] for side in ("llm", "slm"))
     return llm, slm
 
 
-def _check_method(
-    method: Mapping[str, Any], engines: tuple[Engine, Engine], steps: Sequence[Token], plugins: Plugins
-) -> None:
-    policy = plugins.policy(method["policy"], parameters(method["parameters"]))
-    sampling = Sampling(**parameters(method["sampling"]))
-    claim = claimed(policy, sampling, method["walk"], engines, steps, method["edits"])
+def sampling_of(body: Mapping[str, Any]) -> Sampling:
+    """The settings that a certificate names. Raises ForgedError for any that nothing could run with."""
+    try:
+        return Sampling(**parameters(body["method"]["sampling"]))
+    except (ConfigError, TypeError) as error:
+        raise ForgedError(f"the certificate describes nothing that can run: {error}") from error
+
+
+def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
+    """The policy that a certificate names, with its options. Raises ConfigError."""
+    method = body["method"]
+    policy: FusionPolicy = plugins.policy(method["policy"], parameters(method["parameters"]))
+    return policy
+
+
+def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
+    method, steps = body["method"], tokens_of(body["steps"])
+    policy, sampling = policy_of(body, plugins), sampling_of(body)
+    _require(options(policy, plugins) == method["parameters"], "the policy's options are not all there")
+    _require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
+    _check_edits(method)
+    claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"])
     if method["guarantee"] != claim.guarantee and isinstance(policy, Bounded) and not policy.holds(steps):
-        raise CertificateError(f"the steps exceed the budget of {method['policy']!r}")
+        raise BudgetError(f"the steps exceed the budget of {method['policy']!r}")
     mode = mode_of(sampling, steps)
     follows = (mode, draws(sampling), policy.guarantee, *claim, MEANING[claim.guarantee])
     said = ("mode", "draws", "claimed", "guarantee", "adversary", "reason", "meaning")
-    if follows != tuple(method[key] for key in said):
-        raise CertificateError(f"a {mode} answer under {method['policy']!r} has no such guarantee")
+    _require(
+        follows == tuple(method[key] for key in said),
+        f"a {mode} answer under {method['policy']!r} has no such guarantee",
+    )
 
 
-def tokens_of(body: Mapping[str, Any]) -> list[Token]:
-    return [  # the LLM's own figure is not kept
-        Token._make((row[0], math.nan, *map(float, row[1:6]), row[6], float(row[7]), ()))
-        for row in body["steps"]
-    ]
+def _check_edits(method: Mapping[str, Any]) -> None:
+    known = [DROPPED, RETUNED]
+    fine = method["edits"] == [edit for edit in known if edit in method["edits"]]
+    _require(fine, f"the edits are none of {', '.join(known)}")
+    names = [(each["name"], each["distribution"]) for each in method["plugins"]]
+    _require(names == sorted(set(names)), "the plugins are not each named once, in order")
+    _require(bool(method["version"][:1].isdigit()), "the version is none of purify-plugins")
+
+
+def _check_end(body: Mapping[str, Any]) -> None:
+    """Whether the answer can have ended where it did, for the reason it gives."""
+    answer, sampling, count = body["answer"], sampling_of(body), len(body["steps"])
+    reason, limit, by = answer["finish_reason"], answer["limit"], answer["limited_by"]
+    most = round(sampling.max_tokens * body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0))
+    _require((answer["bytes"] == 0) == (answer["sha256"] == NO_TEXT), "its digest is not of so many bytes")
+    _require(answer["bytes"] >= 0, "its text has fewer than no bytes")
+    _require(
+        limit == most if by == "max_tokens" else limit <= most, f"{by} does not limit it to {limit} tokens"
+    )
+    _require(by == "max_tokens" or limit < most, f"{by} limits it no more than max_tokens")
+    _require(1 <= count <= limit, f"it has {count} steps, and its limit is {limit}")
+    _require(by != "plugin" or (reason == "length" and count == limit), "a plugin did not end it there")
+    _require(reason != "length" or count == limit, f"it ended at {count} tokens, short of its limit {limit}")
+    _require(reason != "stop" or bool(sampling.stop), "no stop string can have ended it")
+    _require(reason != "eos" or not sampling.ignore_eos, "no end token can have ended it")
 
 
 def parameters(value: Any) -> Any:

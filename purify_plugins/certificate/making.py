@@ -16,6 +16,7 @@ from purify_plugins.certificate.spelling import (
     digest,
     fixed,
     jsonable,
+    tokens_of,
     totals,
 )
 from purify_plugins.threat import draws
@@ -54,7 +55,10 @@ def certify(
         "context": [{"id": name, "sha256": sha256} for name, sha256 in context],
         "models": {"llm": _model(drawn.llm, False), "slm": _model(drawn.slm, True)},
         "vocabulary": drawn.slm.vocabulary.fingerprint,
-        "method": {**_method(drawn, plugins, steps), "plugins": [asdict(actor) for actor in actors]},
+        "method": {
+            **_method(drawn, plugins, tokens_of(rows)),
+            "plugins": [asdict(actor) for actor in actors],
+        },
         "columns": list(COLUMNS),
         "steps": rows,
         "totals": totals(rows),

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import FusionPolicy, Guarantee
+from purify_plugins.types import FusionPolicy, Guarantee, Token
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
@@ -88,6 +88,11 @@ def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
         "slm_only": sum(bool(row[6]) for row in rows),
         "most_hidden": _decimal(max((Decimal(row[7]) for row in rows), default=Decimal(0))),
     }
+
+
+def tokens_of(rows: Iterable[Sequence[Any]]) -> list[Token]:
+    """A certificate's steps as policies judge them; the LLM's own figure is not recorded."""
+    return [Token._make((row[0], None, *map(float, row[1:6]), row[6], float(row[7]), ())) for row in rows]
 
 
 def _decimal(number: Decimal) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import sys
+import warnings
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from purify_plugins.bench.command import bench
 from purify_plugins.cli import inspecting, running, serving, showing, writing
-from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.errors import PurifyError
 from purify_plugins.eval.command import evaluation, tune
 
 COMMANDS = (
@@ -32,15 +34,31 @@ COMMANDS = (
 class _Advising(TyperGroup):
     """Prints what we refuse on purpose as one sentence; a traceback means a defect of ours."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        _literal(self)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except PurifyError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+            raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
+
+
+def _literal(command: Any) -> None:
+    """Let a help text mean what it says: `[the SLM's]` is a default, and no style of rich's."""
+    from rich.markup import escape
+
+    for parameter in command.params:
+        if help_ := getattr(parameter, "help", None):  # click's arguments have none
+            parameter.help = escape(help_)
+    command.help = escape(command.help) if command.help else command.help
+    for inner in getattr(command, "commands", {}).values():  # click's groups have some
+        _literal(inner)
 
 
 app = typer.Typer(
@@ -57,11 +75,28 @@ app.add_typer(evaluation, name="eval")
 app.command(context_settings=running.THE_PROGRAM_S, add_help_option=False)(running.run)
 
 
+def _version(asked: bool) -> None:
+    """Print the version and end."""
+    from purify_plugins import __version__
+
+    if asked:
+        typer.echo(f"purify-plugins {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version and end.", callback=_version, is_eager=True),
+]
+
+
 @app.callback()
-def quiet() -> None:
+def quiet(version: Version = False) -> None:
     """Decode a language model you cannot vouch for through a small one you can."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # the terminal belongs to the answer
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:  # what other packages would tell their developers; -W and PYTHONWARNINGS show it
+        warnings.simplefilter("ignore")
 
 
 def main() -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from purify_plugins.cli.options import AsJson, ConfigFile, Draws, Models, hush, in_use, purifier, spread
-from purify_plugins.errors import CertificateError, UnknownNameError
-from purify_plugins.plainly import assignments, summary
+from purify_plugins.cli.pins import Known, contents
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plainly import assignments, said, summary
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from purify_plugins.certificate import Certificate
     from purify_plugins.plugins import Plugins
     from purify_plugins.purifier import Purifier
+    from purify_plugins.types import LogitSource
 
 
 def policies(
@@ -120,15 +120,18 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificate import jsonable, options
+    from purify_plugins.certificate import claimed, jsonable, options
     from purify_plugins.cli.states import states
 
+    engines = writer.llm.engine, writer.slm.engine
     return {
         "llm": _model(writer.llm.identity()),
         "slm": _model(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
         "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
         "guarantee": writer.policy.guarantee,
+        "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
+        "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
         **states(writer),
@@ -180,17 +183,23 @@ def meeting(writer: Purifier) -> dict[str, str]:
 
 
 def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        inside = {key: f"({_flat(each)})" if isinstance(each, dict) else each for key, each in value.items()}
-        return ", ".join(f"{key} {each}" for key, each in inside.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    """A fact in words: what is not set is left out, and what is inside stands in brackets."""
+    if not isinstance(value, dict):
+        return said(value)
+    inside = {key: each for key, each in value.items() if each not in (None, [], {})}
+    return ", ".join(f"{key} {_inner(each)}" for key, each in inside.items()) or "none"
 
 
+def _inner(value: Any) -> str:
+    return f"({_flat(value)})" if isinstance(value, dict) else said(value)
+
+
+@spread
 def verify(
     certificate: Annotated[
         str, typer.Argument(metavar="CERT", help="A certificate's file; `-`: standard input.")
     ],
-    slm: Annotated[str | None, typer.Option(help="The SLM it names: recompute its every figure.")] = None,
+    known: Known,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -198,28 +207,36 @@ def verify(
     from purify_plugins.certificate import read
     from purify_plugins.certificate import verify as follow
 
+    if (known.llm or known.prompt) and not known.slm:
+        raise ConfigError("--llm and --prompt are checked with the SLM; give --slm DIR too")
     loaded = in_use(config)
-    found = read(_bytes(certificate).removesuffix(b"\n"))
-    follow(found, loaded)
-    off = _recomputed(found, loaded, slm) if slm else None
+    found = read(contents(certificate).removesuffix(b"\n"))
+    follow(found, loaded, known.pins(loaded))
+    off = _recomputed(found, loaded, known) if known.slm else None
     if as_json:
-        typer.echo(json.dumps(_verdict(found, off)))
+        typer.echo(json.dumps({**_verdict(found, off), "checked": known.given()}))
     else:
-        typer.echo("\n".join(summary(found, off)))
+        typer.echo("\n".join(summary(found, off, known.given())))
 
 
-def _bytes(certificate: str) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if certificate == "-" else Path(certificate).read_bytes()
-    except OSError as error:
-        raise CertificateError(f"cannot read {certificate!r}: {error.strerror}") from error
-
-
-def _recomputed(certificate: Certificate, loaded: Plugins, slm: str) -> float:
-    from purify_plugins.certificate import recompute
+def _recomputed(certificate: Certificate, loaded: Plugins, known: Known) -> float:
+    """The largest difference from what the models say. They are read in the precision that is recorded."""
+    from purify_plugins.certificate import recompute, recompute_both
 
     hush()
-    return recompute(certificate, loaded.source(slm))
+    slm = _reopened(certificate, "slm", loaded, str(known.slm))
+    off = recompute(certificate, slm, prompt=known.asked())
+    if known.llm:
+        llm = _reopened(certificate, "llm", loaded, known.llm)
+        off = recompute_both(certificate, llm, slm, loaded)
+    return off
+
+
+def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
+    told = certificate.body["models"][side]
+    dtype = {"dtype": told["dtype"]} if told["kind"] == "transformers" and "dtype" in told else {}
+    source: LogitSource = loaded.source({"model": model, **dtype})
+    return source
 
 
 def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:

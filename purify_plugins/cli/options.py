@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -112,10 +113,10 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
 
     With both models given and no --config, no file is read.
     """
-    from purify_plugins.config import Config, read_config
+    from purify_plugins.config import Config
 
     alone = models.llm and models.slm and not models.config
-    base = Config(llm={}, slm={}) if alone else read_config(models.config)
+    base = Config(llm={}, slm={}) if alone else _base(models)
     typed: dict[str, Any] = {
         side: {"model": model} for side, model in (("llm", models.llm), ("slm", models.slm)) if model
     }
@@ -123,6 +124,24 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
     typed["policy"] = {**said, **dict(map(key_value, models.set))} if models.set else said
     typed["sampling"] = {**base.sampling, **(draws.given() if draws else {})}
     return replace(base, **typed)
+
+
+def _base(models: Models) -> Config:
+    """The configuration a command line builds on. Raises ConfigError for one model without the other."""
+    from purify_plugins.config import read_config
+
+    if (models.llm or models.slm) and not _configuration(models.config):
+        missing = "--slm" if models.llm else "--llm"
+        raise ConfigError(
+            f"{missing} is missing, and there is no purify.toml here to name that model; purifying takes "
+            "two, an untrusted LLM and a benign SLM"
+        )
+    return read_config(models.config)
+
+
+def _configuration(named: Path | None) -> bool:
+    """Whether there is a configuration to read: one named, or the working directory's."""
+    return bool(named or os.environ.get("PURIFY_CONFIG") or Path("purify.toml").is_file())
 
 
 def _policy(name: str | None, base: Config) -> dict[str, Any]:
@@ -161,10 +180,8 @@ def hush() -> None:
 
 def in_use(config: Path | None) -> Plugins:
     """The plugins the configuration names; the bundled ones where there is no configuration."""
-    import os
-
     from purify_plugins.config import read_config
     from purify_plugins.plugins import load_plugins
 
-    named = config or os.environ.get("PURIFY_CONFIG") or Path("purify.toml").is_file()
+    named = _configuration(config)
     return load_plugins(read_config(config).plugins or None) if named else load_plugins()

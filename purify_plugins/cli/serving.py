@@ -132,13 +132,17 @@ def _url(listener: socket.socket, host: str) -> str:
 
 def summary(purifier: Purifier, url: str, keyed: bool) -> str:
     """What is served, what it promises, and something to try."""
-    policy = purifier.policy
-    assumed = "weights" if purifier.walk == "speculative" else "engine"
+    from purify_plugins.certificate import claimed
+    from purify_plugins.types import Sampling
+
+    policy, engines = purifier.policy, (purifier.llm.engine, purifier.slm.engine)
+    claim = claimed(policy, Sampling(), purifier.walk, engines, ())
+    held = f"holds against {claim.adversary}" if claim.guarantee != "none" else claim.reason
     lines = {
         "LLM": f"{purifier.llm.identity().get('name')} (untrusted, {purifier.llm.engine})",
         "SLM": f"{purifier.slm.identity().get('name')} (trusted)",
         "policy": purifier.plugins.name_of(policy),
-        "guarantee": f"{policy.guarantee} (sampled answers; holds against {assumed})",
+        "guarantee": f"{claim.guarantee} (sampled answers; {held})",
         "decoder": purifier.walk,
         "key": "asked for" if keyed else "none: everyone may ask",
         "address": url,

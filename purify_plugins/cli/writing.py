@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SHADES = ("#b2182b", "#d6604d", "#f4a582", "", "#92c5de", "#4393c3", "#2166ac")
 """The SLM took 2, 1, ½ nats from the token; it let it be; it added ½, 1, 2 nats."""
 EDGES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+HELP = "/exit or Ctrl-D leaves, Ctrl-C ends an answer, /help says this again."
 DARK = ("#b2182b", "#d6604d", "#4393c3", "#2166ac")
 
 
@@ -126,13 +127,28 @@ def _legend(console: Console, completion: Completion) -> None:
 @spread
 def chat(models: Models, draws: Draws) -> None:
     """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
+    if sys.stdin.isatty():
+        typer.echo("loading both models…", err=True)
     writer = purifier(models, draws)
+    if sys.stdin.isatty():
+        typer.echo(_welcome(writer), err=True)
     said: list[dict[str, str]] = []
     for line in _lines():
+        if line == "/help":
+            typer.echo(HELP, err=True)
+            continue
         asked = [*said, {"role": "user", "content": line}]
         answer = _answer(writer, asked)
         if answer is not None:
             said = [*asked, {"role": "assistant", "content": answer}]
+
+
+def _welcome(writer: Purifier) -> str:
+    """Who talks, under which policy, and how to leave."""
+    llm, slm = (source.identity().get("name") for source in (writer.llm, writer.slm))
+    claim = "none, for greedy decoding carries none" if writer.sampling.greedy else writer.policy.guarantee
+    policy = writer.plugins.name_of(writer.policy)
+    return f"{llm}, purified by {slm}; policy {policy}, guarantee {claim}. {HELP}"
 
 
 def _lines() -> Iterator[str]:

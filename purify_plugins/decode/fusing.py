@@ -233,11 +233,16 @@ def _point_mass(logprobs: Tensor) -> Tensor:
 
 
 def _divergences(rows: Rows) -> Tensor:
-    """(rows, 2) KL(fused || slm) and the largest log fused/slm of any possible token."""
+    """(rows, 2) KL(fused || slm) and the largest log fused/slm of any token that could be drawn.
+
+    One whose mass float32 does not tell from 0 could not: its two figures may be hundreds of millions, and
+    their difference nothing but what rounding left of them.
+    """
     ratio, mass = rows.fused - rows.slm, rows.mass
-    both = torch.stack([torch.linalg.vecdot(mass, ratio), ratio.amax(dim=-1)], dim=-1)
-    if not near(both) or not bool(torch.isfinite(both).all()):
-        peak = torch.where(rows.fused > -torch.inf, ratio, -torch.inf).amax(dim=-1)
+    at = argmax(ratio)[:, None]
+    both = torch.stack([torch.linalg.vecdot(mass, ratio), ratio.gather(-1, at)[:, 0]], dim=-1)
+    if not near(both) or not bool((torch.isfinite(both) & (mass.gather(-1, at) > 0)).all()):
+        peak = torch.where(mass > 0, ratio, -torch.inf).amax(dim=-1)
         both = torch.stack([torch.where(mass > 0, mass * ratio, 0.0).sum(dim=-1), peak], dim=-1)
     both[:, 0] /= mass.sum(dim=-1)
     return both + (rows.totals[:, 1:2] - rows.totals[:, 2:3])

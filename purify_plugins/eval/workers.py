@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -61,6 +63,8 @@ def _prepare(known: bytes) -> None:
 
     Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed.
     """
+    if not sys.warnoptions:  # as in the parent
+        warnings.simplefilter("ignore")
     import torch
 
     from purify_plugins.cli.options import hush

@@ -1,4 +1,7 @@
-"""A stand-in for vLLM, no more than its documentation says of logits processors, around a local model.
+"""A stand-in for vLLM, no more than its source says of logits processors, around a local model.
+
+Both contracts of `purify_adapters.vllm_contracts` have one: the base classes, the loaders' checks and what
+chooses between them, as of 0.32 and 0.33. Only V1's engine runs here: V2 needs Triton.
 
 One persistent batch: who ends leaves a hole that the last row fills, rows are swapped, and a request may be
 taken out and resumed. The processor is told of it all before the pass, and sees every row after it.
@@ -17,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from purify_adapters.vllm_contracts import CONTRACTS, V1, V2, Contract
 
 
 class MoveDirectionality(Enum):
@@ -50,6 +55,44 @@ class LogitsProcessor(ABC):
     def update_state(self, batch_update: Any) -> None: ...
 
 
+class LogitsProcessorV2(ABC):
+    """Model Runner V2's base class."""
+
+    def __init__(self, vllm_config: Any, req_states: Any) -> None: ...  # noqa: B027  # as vLLM has it
+
+    @classmethod
+    def validate_params(cls, sampling_params: Any) -> None:
+        return None
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        return True
+
+    def apply_staged_writes(self) -> None: ...  # noqa: B027  # as vLLM has it
+
+    @abstractmethod
+    def apply(self, logits: Tensor, ctx: Any) -> Tensor: ...
+
+
+BASES = {V1: LogitsProcessor, V2: LogitsProcessorV2}
+
+
+def runner(override: str | None, triton: bool, unsupported: bool = False) -> Contract:
+    """Which runner vLLM chooses: the switch decides, else V2 where Triton is and no feature forbids it."""
+    if override is not None:
+        return V2 if override == "1" else V1
+    return V2 if triton and not unsupported else V1
+
+
+def load(contract: Contract, module: ModuleType, name: str, told: Any) -> Any:
+    """What a runner's loader does with `module:name`: one check of its base, then the constructor."""
+    found = getattr(module, name)
+    base = BASES[contract]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{name} is not a subclass of {contract.module}.{contract.name}")
+    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace())}
+    return found(*arguments[contract])
+
+
 @dataclass
 class SamplingParams:
     """The options that the tests set; the others are vLLM's defaults, as absent ones are."""
@@ -61,15 +104,24 @@ class SamplingParams:
     top_k: int = 0
     logprobs: int | None = None
     logit_bias: dict[int, float] | None = None
+    steering: float = 0.0  # no option of vLLM's, yet
 
 
-def loaded(monkeypatch: Any) -> ModuleType:
-    """`purify_adapters.vllm` as vLLM would load it: `vllm` is this stand-in."""
-    stand_in: Any = ModuleType("vllm.v1.sample.logits_processor")
-    stand_in.LogitsProcessor = LogitsProcessor
-    for name in ("vllm", "vllm.v1", "vllm.v1.sample"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+def installed(monkeypatch: Any, *contracts: Contract) -> None:
+    """A `vllm` in which these contracts' base classes are where its source has them."""
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    for contract in contracts:
+        parts = contract.module.split(".")
+        for end in range(2, len(parts) + 1):
+            name = ".".join(parts[:end])
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for contract in contracts:
+        setattr(sys.modules[contract.module], contract.name, BASES[contract])
+
+
+def loaded(monkeypatch: Any, *contracts: Contract) -> ModuleType:
+    """`purify_adapters.vllm` as vLLM would load it: `vllm` is this stand-in, with both contracts."""
+    installed(monkeypatch, *(contracts or CONTRACTS))
     spec = find_spec("purify_adapters.vllm")
     assert spec is not None
     assert spec.loader is not None

@@ -563,6 +563,38 @@ def test_openai_s_options_that_would_be_ignored_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *{"num_beams": 4, "min_tokens": 3, "ignore_eos": True, "guided_json": {"type": "object"}}.items(),
+        *{"stop_token_ids": [3], "modalities": ["audio"], "chat_template_kwargs": {"a": 1}}.items(),
+        *{"length_penalty": 2.0, "extra_body": {"num_beams": 2}, "temprature": 1.0, "foo": 0}.items(),
+    ],
+)
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/v1/completions"])
+def test_an_option_of_another_server_or_of_none_is_refused_and_not_ignored(
+    served: Served, path: str, option: str, value: Any
+) -> None:
+    """They were ignored without a word: beams that were not searched, lengths that were not kept."""
+    body = {"messages": [{"role": "user", "content": "a"}], "prompt": "a", "inputs": "a"}
+    tables = [{option: value}, *([{"parameters": {option: value}}] if path == "/generate" else [])]
+    for table in tables:
+        refused = served.post(path, {**body, **table})
+        assert refused.status_code == 422
+        assert f"`{option}`" in refused.text
+        if option == "temprature" and (path != "/generate" or "parameters" in table):
+            assert "did you mean `temperature`?" in refused.text
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/chat/completions", "/v1/completions"])
+def test_an_option_that_chooses_no_token_is_accepted(served: Served, path: str) -> None:
+    body = {"messages": [{"role": "user", "content": "a"}], "prompt": "a", "inputs": "a", "model": "m"}
+    harmless = {"user": "u", "metadata": {"a": "b"}, "store": True, "parallel_tool_calls": False, "foo": None}
+    off = {"num_beams": 1, "min_tokens": 0, "ignore_eos": False, "modalities": ["text"], "guided_json": {}}
+    short = {"parameters": {"max_new_tokens": 2}} if path == "/generate" else {"max_tokens": 2}
+    assert served.post(path, {**body, **harmless, **off, **short}).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("parameters", "words"),
     [
         ({"top_p": 1.1}, "`top_p` must be > 0.0 and <= 1.0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from purify_plugins import Purifier, Sampling
-from purify_plugins.errors import ConfigError
+from purify_hooks.local import LocalSource
+from purify_plugins import Chat, Purifier, Sampling
+from purify_plugins.decode.replay import replay
+from purify_plugins.errors import ConfigError, PromptError, PurifyError
 from purify_plugins.eval.likelihood import loglikelihoods
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM, attacks
-from tests.toys import real, toys
+from tests.toys import pair, real, toys
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +31,12 @@ def asked(*arguments: Any) -> Any:
     return SimpleNamespace(args=arguments)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the harness's own imports
+pytestmark = [
+    pytest.mark.slow,  # importing the harness takes as long as a test may
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the harness's own imports
+]
+
+
 def test_the_harness_s_numbers_are_the_purifier_s() -> None:
     from purify_adapters.lm_eval import PurifyLM, sampling
 
@@ -39,24 +46,45 @@ def test_the_harness_s_numbers_are_the_purifier_s() -> None:
     assert nats == pytest.approx(purifier.loglikelihood("once", " upon").nats)
     assert greedy is purifier.loglikelihood("once", " upon").greedy
     options = {"until": ["x"], "max_gen_toks": 6}
-    assert sampling(options) == Sampling(max_tokens=6, temperature=0, stop=("x",), seed=0)
     texts = model.generate_until([asked("a", options), asked("b", options)])
     assert texts == [each.text for each in purifier.generate(["a", "b"], sampling(options))]
     with pytest.raises(ConfigError, match="llm=DIR,slm=DIR"):
         PurifyLM()
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the harness's own imports
-def test_the_policy_that_nobody_names_is_the_product_s() -> None:
+def test_how_many_are_decoded_together_changes_no_answer() -> None:
+    """`batch_size` was heeded for likelihoods only."""
     from purify_adapters.lm_eval import PurifyLM
 
-    policy = PurifyLM(llm=str(LLM), slm=str(SLM)).purifier.policy
+    requests = [asked(text, {"do_sample": True, "max_gen_toks": 6}) for text in "abcde"]
+    found = [PurifyLM(purifier=toys(), batch_size=size).generate_until(requests) for size in (1, 2, "auto")]
+    assert found[0] == found[1] == found[2]
+    assert PurifyLM(purifier=toys(), batch_size="auto:4", max_batch_size=3).batch == 3
+    with pytest.raises(ConfigError, match="batch_size must be a number or 'auto', not 'big'"):
+        PurifyLM(purifier=toys(), batch_size="big")
+
+
+def test_the_device_and_the_policy_are_heeded_or_refused() -> None:
+    """`device` was dropped; the policy that nobody names is the product's."""
+    from purify_adapters.lm_eval import PurifyLM
+
+    policy = PurifyLM(llm=str(LLM), slm=str(SLM), device="cpu").purifier.policy
     assert policy == Purifier.load(LLM, SLM).policy == load_plugins().policy("balanced")
+    with pytest.raises(ConfigError, match="there is no device 'abacus' here"):
+        PurifyLM(llm=str(LLM), slm=str(SLM), device="abacus")
+    with pytest.raises(ConfigError, match="a purifier is given"):
+        PurifyLM(purifier=toys(), device="cpu")
+    with pytest.raises(PurifyError, match="trust_remote_code"):
+        PurifyLM(llm=str(LLM), slm=str(SLM), trust_remote_code=True)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the harness's own imports
+def test_a_task_with_pictures_is_refused() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    with pytest.raises(ConfigError, match="this task gives visual"):
+        PurifyLM(purifier=toys()).generate_until([asked("a", {}, {"visual": []})])
+
+
 def test_a_rolling_likelihood_is_the_whole_text_s() -> None:
     from purify_adapters.lm_eval import PurifyLM
 
@@ -65,6 +93,76 @@ def test_a_rolling_likelihood_is_the_whole_text_s() -> None:
     [nats] = PurifyLM(purifier=purifier).loglikelihood_rolling([asked(text)])
     assert nats == pytest.approx(purifier.loglikelihood("", text).nats)
     assert -100 < nats < -10
+
+
+LINES = """{% for m in messages %}[{{ m.role }}] {{ m.content }}
+{% endfor %}{% if add_generation_prompt %}[bot]
+{% endif %}"""
+DASHES = """{% for m in messages %}- {{ m.content }}
+{% endfor %}{% if add_generation_prompt %}= {% endif %}"""
+STRICT = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + LINES
+TURNS = [("user", "The king"), ("assistant", "A"), ("user", "Once")]
+TALK = [{"role": role, "content": content} for role, content in TURNS]
+
+
+def templated(ours: str | None, theirs: str | None) -> Purifier:
+    """The test bed's pair with chat templates."""
+    slm, llm = (LocalSource.load(folder, dtype="float32", device="cpu") for folder in (SLM, LLM))
+    slm.tokenizer.chat_template, llm.tokenizer.chat_template = ours, theirs
+    return pair(llm, slm, "windowed")
+
+
+@pytest.mark.parametrize("theirs", [LINES, DASHES, None])
+def test_each_model_reads_a_chat_through_its_own_template(theirs: str | None) -> None:
+    """`apply_chat_template` was not implemented; as one text, the LLM would read the SLM's template."""
+    from purify_adapters.lm_eval import PurifyLM
+
+    purifier = templated(LINES, theirs)
+    model, options = PurifyLM(purifier=purifier), {"max_gen_toks": 8}
+    text = model.apply_chat_template(TALK)
+    assert text == "[user] The king\n[assistant] A\n[user] Once\n[bot]\n"
+    [answer] = model.generate_until([asked(text, options)])
+    [own] = purifier.generate([Chat(tuple(TALK))], Sampling(max_tokens=8, temperature=0, seed=0))
+    assert answer == own.text
+    [(nats, _)] = model.loglikelihood([asked(text, "upon a time")])
+    tokens = purifier.slm.encode(text + "upon a time")[len(purifier.slm.encode(text)) :]
+    judge = replay(purifier, [Chat(tuple(TALK))], [tokens], Sampling())[0]
+    assert nats == pytest.approx(sum(step.fused for step in judge), abs=1e-3)
+    [(merged, _)] = model.loglikelihood([asked(text, "\nupon")])  # "\n\n" is one token, half of it the chat's
+    assert -100 < merged < 0
+
+
+def test_a_begun_answer_is_continued_where_both_templates_are_one() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    begun = [*TALK, {"role": "assistant", "content": "Answer:"}]
+    model = PurifyLM(purifier=templated(LINES, LINES))
+    text = model.apply_chat_template(begun, add_generation_prompt=False)
+    assert text.endswith("[user] Once\n[assistant] Answer:")
+    assert model.generate_until([asked(text, {"max_gen_toks": 4})])
+    with pytest.raises(ConfigError, match="gen_prefix"):
+        PurifyLM(purifier=templated(LINES, DASHES)).apply_chat_template(begun, add_generation_prompt=False)
+
+
+def test_a_template_that_refuses_a_chat_is_named_and_one_by_name_is_not_taken() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    model = PurifyLM(purifier=templated(STRICT, LINES))
+    with pytest.raises(PromptError, match="run without system_instruction"):
+        model.apply_chat_template([{"role": "system", "content": "Be brief"}, *TALK])
+    assert model.chat_template(True) == STRICT
+    assert model.chat_template() == ""
+    with pytest.raises(ConfigError, match="give no name"):
+        model.chat_template("tool_use")
+
+
+def test_the_request_cache_tells_pairs_apart_by_how_they_read() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    pairs = [(LINES, LINES), (LINES, DASHES), (DASHES, LINES), (None, None)]
+    names = [PurifyLM(purifier=templated(*each)).tokenizer_name for each in pairs]
+    assert len({*names}) == len(pairs)
+    assert all(re.fullmatch("[a-z0-9_]+", name) for name in names)
 
 
 TASK = """
@@ -81,7 +179,6 @@ metric_list: [{metric: acc}]
 """
 
 
-@pytest.mark.slow
 def test_the_command_scores_a_local_task(tmp_path: Path) -> None:
     """Which continuation is a passage's own: the command counts as the likelihoods say."""
     passages = attacks().passages[:4]
@@ -105,3 +202,67 @@ def test_the_command_scores_a_local_task(tmp_path: Path) -> None:
     nats = [score.nats for score in loglikelihoods(real("windowed"), pairs)]
     right = [first > second for first, second in zip(nats[::2], nats[1::2], strict=True)]
     assert accuracy == pytest.approx(sum(right) / len(right))
+
+
+CHATTED = """
+task: go_on
+dataset_path: json
+dataset_kwargs: {data_files: {test: TEST}}
+test_split: test
+fewshot_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\\n"], do_sample: false, temperature: 0.0, max_gen_toks: 9}
+metric_list: [{metric: exact_match}]
+num_fewshot: 1
+"""
+
+
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_the_harness_runs_a_chat_with_examples(tmp_path: Path, multiturn: bool) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from purify_adapters.lm_eval import PurifyLM
+
+    test = tmp_path / "test.jsonl"
+    rows = [{"prompt": f"The king {word}", "answer": "rode"} for word in ("said", "went", "and")]
+    test.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (tmp_path / "go_on.yaml").write_text(CHATTED.replace("TEST", str(test)), "utf-8")
+    purifier = templated(LINES, DASHES)
+    options: dict[str, Any] = {"apply_chat_template": True, "fewshot_as_multiturn": multiturn}
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    found = simple_evaluate(
+        PurifyLM(purifier=purifier),
+        tasks=["go_on"],
+        task_manager=tasks,
+        log_samples=True,
+        bootstrap_iters=0,
+        gen_kwargs="repetition_penalty=1.3",
+        system_instruction="Go on.",
+        **options,
+    )
+    sample = found["samples"]["go_on"][0]
+    context, given = sample["arguments"][0]
+    assert context.startswith("[system] Go on.")
+    assert ("[assistant]" in context) is multiturn
+    assert given["repetition_penalty"] == 1.3
+    unlike = asked(context, {**given, "repetition_penalty": 1.0})
+    assert sample["resps"][0] != PurifyLM(purifier=purifier).generate_until([unlike])
+
+
+@pytest.mark.parametrize("option", ["num_beams=4", "temprature=1"])
+def test_the_harness_hears_what_is_not_done(tmp_path: Path, option: str) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from purify_adapters.lm_eval import PurifyLM
+
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"prompt": "a", "answer": "b"}), "utf-8")
+    text = CHATTED.replace("TEST", str(test)).replace("num_fewshot: 1", "")
+    (tmp_path / "go_on.yaml").write_text(text, "utf-8")
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    with pytest.raises(PurifyError, match=option.partition("=")[0]):
+        simple_evaluate(PurifyLM(purifier=real()), tasks=["go_on"], task_manager=tasks, gen_kwargs=option)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,10 +13,23 @@ from typing import Any
 import pytest
 import torch
 
+from purify_adapters.vllm_contracts import CONTRACTS, SWITCH, V1, V2, Contract
 from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError
 from purify_plugins.decode.replay import replay
 from purify_plugins.testbed import LLM, SLM, SLM_1024
-from tests.adapters.engine import Engine, LogitsProcessor, Request, SamplingParams, config, loaded
+from tests.adapters.engine import (
+    BASES,
+    Engine,
+    LogitsProcessor,
+    LogitsProcessorV2,
+    Request,
+    SamplingParams,
+    config,
+    installed,
+    load,
+    loaded,
+    runner,
+)
 from tests.toys import both, pair
 
 POLICIES: list[Any] = ["geometric", {"name": "capped", "total": 6.0}, "balanced"]
@@ -179,6 +195,13 @@ def test_an_option_that_would_undo_it_is_refused_by_name(module: ModuleType, nam
     module.PurifyLogitsProcessor.validate_params(SamplingParams(temperature=0.3, top_k=-1))
 
 
+def test_an_option_that_vllm_gains_is_refused_until_somebody_has_looked_at_it(module: ModuleType) -> None:
+    """Known ones were refused by their names: a new name for one of them would have passed."""
+    with pytest.raises(ValueError, match="steering is an option of vLLM's that purify does not know"):
+        module.PurifyLogitsProcessor.validate_params(SamplingParams(steering=0.5))
+    module.PurifyLogitsProcessor.validate_params(SamplingParams(max_tokens=99, ignore_eos=True))
+
+
 def test_it_is_what_vllm_wants(module: ModuleType) -> None:
     assert issubclass(module.PurifyLogitsProcessor, LogitsProcessor)
     assert not module.PurifyLogitsProcessor.__abstractmethods__
@@ -201,3 +224,89 @@ def test_an_engine_that_could_not_be_purified_does_not_start(make: Any, told: An
 def test_another_tokenizer_is_refused(make: Any) -> None:
     with pytest.raises(VocabularyError, match="same tokenizer"):
         make("geometric", slm=SLM_1024)
+
+
+# Two runners, two contracts
+
+NAME = "PurifyLogitsProcessor"
+
+
+def shape(base: Any, contract: Contract) -> tuple[tuple[str, ...], list[str]]:
+    """A base class's constructor arguments, and the contract's methods that it lacks."""
+    taken = tuple(inspect.signature(base.__init__).parameters)[1:]
+    return taken, [name for name in contract.methods if not callable(getattr(base, name, None))]
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda each: each.runner)
+def test_the_stand_ins_are_what_the_table_says(contract: Contract) -> None:
+    assert shape(BASES[contract], contract) == (contract.constructor, [])
+
+
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda each: each.runner)
+def test_an_installed_vllm_is_what_the_table_says(contract: Contract) -> None:
+    """Where vLLM is installed; it moves, and then this fails before a user does."""
+    pytest.importorskip("vllm")
+    assert shape(getattr(import_module(contract.module), contract.name), contract) == (
+        contract.constructor,
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "triton", "unsupported", "chosen"),
+    [
+        (None, True, False, V2),
+        (None, False, False, V1),
+        (None, True, True, V1),
+        ("0", True, False, V1),
+        ("1", False, True, V2),
+    ],
+)
+def test_the_switch_decides_before_the_hardware(
+    override: str | None, triton: bool, unsupported: bool, chosen: Contract
+) -> None:
+    assert runner(override, triton, unsupported) is chosen
+
+
+def test_a_v2_engine_is_told_what_to_do_and_not_only_that_it_cannot(module: ModuleType) -> None:
+    """From 0.32 on any GPU: the loader took no V1 class, and its complaint named no way out.
+
+    Read in vLLM's source. The CPU test passed all the while, because without Triton vLLM runs V1.
+    """
+    with pytest.raises(ConfigError, match=f"{SWITCH}=0 in its environment.*or run `purify serve`"):
+        load(runner(None, triton=True), module, NAME, config(LLM))
+
+
+def test_a_class_of_v1_alone_does_not_get_so_far(module: ModuleType) -> None:
+    """Else the test above could not fail: V2's loader does check."""
+
+    class Plain(LogitsProcessor):
+        def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None: ...
+
+    module.Plain = Plain  # type: ignore[attr-defined]  # as a module that vLLM is given
+    with pytest.raises(ValueError, match="Plain is not a subclass of vllm"):
+        load(V2, module, "Plain", config(LLM))
+    assert issubclass(module.PurifyLogitsProcessor, LogitsProcessorV2)
+
+
+def test_v1_is_served_where_the_switch_chooses_it(make: Any, module: ModuleType) -> None:
+    make("geometric")  # writes the configuration
+    assert load(runner("0", triton=True), module, NAME, config(LLM)).purifier.policy.guarantee == "none"
+
+
+def test_a_vllm_from_before_v2_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = loaded(monkeypatch, V1)
+    assert issubclass(module.PurifyLogitsProcessor, LogitsProcessor)
+
+
+def test_a_vllm_whose_v2_does_not_import_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module for GPUs may raise what it likes on a machine without one."""
+    installed(monkeypatch, V1, V2)
+    monkeypatch.delattr(sys.modules[V2.module], V2.name)
+    assert issubclass(loaded(monkeypatch, V1).PurifyLogitsProcessor, LogitsProcessor)
+
+
+def test_a_vllm_that_has_moved_the_contract_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its base class the processor was a plain object, which vLLM's loader refused in its words."""
+    with pytest.raises(ConfigError, match="the only contract that purify speaks inside vLLM"):
+        loaded(monkeypatch, V2)

@@ -1,10 +1,12 @@
-"""What a client may send: TGI's field names, types and defaults. Unknown fields are ignored, as there."""
+"""What a client may send: TGI's field names, types and defaults; what is none of them, `foreign` judges."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from purify_adapters.gateway.foreign import refuse_foreign
 
 U32 = Annotated[int, Field(ge=0, lt=2**32)]
 U64 = Annotated[int, Field(ge=0, lt=2**64)]
@@ -25,6 +27,17 @@ class Body(BaseModel):
     """Strict: a number in quotes is no number."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class Options(Body):
+    """A table of options: what it does not know is kept, to be refused by name rather than ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _own(self) -> Self:
+        refuse_foreign(self.model_extra or {}, [*type(self).model_fields])
+        return self
 
 
 class NamedSchema(Body):
@@ -65,7 +78,7 @@ ChatFormat = Annotated[
 ]
 
 
-class Parameters(Body):
+class Parameters(Options):
     best_of: U64 | None = None
     temperature: F32 | None = None
     repetition_penalty: F32 | None = None
@@ -93,7 +106,7 @@ def _sampling() -> Parameters:
     return Parameters(do_sample=True)
 
 
-class GenerateRequest(Body):
+class GenerateRequest(Options):
     inputs: str
     parameters: Parameters = Field(default_factory=_sampling)
 
@@ -141,7 +154,7 @@ class StreamOptions(Body):
     include_usage: bool | None = False
 
 
-class ChatRequest(Body):
+class ChatRequest(Options):
     messages: list[Message]
     model: str | None = None
     frequency_penalty: F32 | None = None
@@ -170,7 +183,7 @@ class ChatRequest(Body):
     stream_options: StreamOptions | None = None
 
 
-class CompletionRequest(Body):
+class CompletionRequest(Options):
     prompt: str | Strings | Ids | list[Ids]
     model: str | None = None
     max_tokens: OrNone | None = None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import Context, Guarantee, State
+from purify_plugins.types import Context, Guarantee, State, Token
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 TOLERANCE = 1e-5  # nats by which a recorded step may pass its bound: rows are float32
+ROUNDING = 2.0**-21  # and of its figures, by which share: they are differences, a last place off each
+DRAWABLE = 104.0  # nats; float32 has no mass for what is less likely
 
 
 class Memoryless:
@@ -49,6 +52,18 @@ def ledger(context: Context, opening: float = 0.0) -> Tensor:
     device = context.greedy.device
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return torch.full((context.rows,), opening, dtype=dtype, device=device)
+
+
+def slack(steps: Iterable[Token]) -> float:
+    """The nats by which these recorded steps together may pass a bound: rounding, and no more."""
+    figures = ((step.slm, step.fused) for step in steps)
+    sizes = (max(map(abs, filter(math.isfinite, both)), default=0.0) for both in figures)
+    return math.fsum(TOLERANCE + ROUNDING * size for size in sizes)
+
+
+def below(step: Token, cap: float) -> bool:
+    """Whether no token of the step's row could have cost more than `cap` nats, but for rounding."""
+    return step.peak <= cap + TOLERANCE + ROUNDING * (DRAWABLE + cap)
 
 
 class _Named(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
-from ._base import TOLERANCE, ledger, require, require_count, wide
+from ._base import ledger, require, require_count, slack, wide
 from ._path import Path, Point
 
 if TYPE_CHECKING:
@@ -59,9 +59,8 @@ class Anchored:
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget, after every one of them."""
-        allowances = ((self.budget + TOLERANCE) * count for count in range(1, len(steps) + 1))
-        spent = accumulate(step.kl for step in steps)
-        return all(total <= allowance for total, allowance in zip(spent, allowances, strict=True))
+        over = accumulate(step.kl - self.budget - slack([step]) for step in steps)
+        return all(nats <= 0 for nats in over)
 
     def start(self, context: Context) -> State:
         """How many nats each answer (rows,) has saved: none yet, less its prompt's debt."""

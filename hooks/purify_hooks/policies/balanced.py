@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
-from ._base import TOLERANCE, drawn, ledger, require
+from ._base import below, drawn, ledger, require, slack
 from ._capping import fuse_capped
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ class Balanced:
     the budget: a text known by heart shuts the LLM out until something else has been said.
 
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
-    Σ (1 + doubt) log r - log p_slm ≤ budget, so a passage that the SLM gives probability q has at
-    most (e^budget q)^(1/(1 + doubt)). Source: this project (docs, "the ledger of sureness").
+    Σ (1 + doubt) log r - log p_slm ≤ budget, so a run of tokens that the SLM gives probability q has
+    at most (e^budget q)^(1/(1 + doubt)); N spellings of one text, q in all, at most
+    N^(doubt/(1 + doubt)) times as much together. Source: this project (docs, "the ledger of sureness").
     """
 
     name: ClassVar[str] = "balanced"
@@ -60,8 +61,8 @@ class Balanced:
         """Whether an answer's recorded steps keep this budget in every run of them."""
         taken = ((1 + self.doubt) * step.fused - step.slm for step in steps if step.fused > -math.inf)
         runs = accumulate(taken, lambda run, token: max(run, 0.0) + token, initial=0.0)
-        kept = max(runs) <= self.budget + TOLERANCE * (1 + self.doubt) * len(steps)
-        return kept and all(step.peak <= self.budget + TOLERANCE for step in steps)
+        kept = max(runs) <= self.budget + (1 + self.doubt) * slack(steps)
+        return kept and all(below(step, self.budget) for step in steps)
 
     def start(self, context: Context) -> State:
         """Each answer's level (rows,), in nats."""

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.types import Context, Guarantee, State, Token
 
-from ._base import TOLERANCE, ledger, require, require_count
+from ._base import below, ledger, require, require_count, slack
 from ._capping import fuse_capped, spend
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def _spent(steps: Sequence[Token]) -> float:
+    """What these steps took from the LLM, in nats; none gives anything back."""
+    return sum(max(step.ratio, 0.0) for step in steps)
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,9 @@ class Windowed:
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget."""
-        spends = [max(step.ratio, 0.0) for step in steps]
-        windows = (spends[at : at + self.window] for at in range(len(spends)))
-        kept = all(sum(window) <= self.budget + TOLERANCE * self.window for window in windows)
-        return kept and all(step.peak <= self.cap + TOLERANCE for step in steps)
+        windows = [steps[at : at + self.window] for at in range(len(steps))]
+        kept = all(_spent(window) <= self.budget + slack(window) for window in windows)
+        return kept and all(below(step, self.cap) for step in steps)
 
     def start(self, context: Context) -> State:
         from torch.nn.functional import pad
@@ -120,9 +124,8 @@ class Capped:
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """Whether an answer's recorded steps keep this budget."""
-        spent = sum(max(step.ratio, 0.0) for step in steps)
-        kept = spent <= self.total + TOLERANCE * len(steps)
-        return kept and all(step.peak <= self.cap + TOLERANCE for step in steps)
+        kept = _spent(steps) <= self.total + slack(steps)
+        return kept and all(below(step, self.cap) for step in steps)
 
     def start(self, context: Context) -> State:
         return ledger(context, self.total), context.greedy

@@ -1,0 +1,145 @@
+"""What vLLM asks of a logits processor: one table of its two contracts, and which one runs.
+
+Read in vLLM's source, 0.32 and 0.33. Model Runner V2 is the default wherever Triton is; its loader takes no
+V1 class. `tests/adapters/engine.py` has stand-ins written from this table, and compares it with an
+installed vLLM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from purify_plugins.errors import ConfigError
+
+SWITCH = "VLLM_USE_V2_MODEL_RUNNER"
+"""The environment variable that decides before anything else: 0 is V1, 1 is V2."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One runner's: where its base class is, what it is constructed with, and what it must have.
+
+    `speculates`: the processor stays active where vLLM speculates.
+    """
+
+    runner: str
+    module: str
+    constructor: tuple[str, ...]
+    methods: tuple[str, ...]
+    speculates: bool
+    name: str = "LogitsProcessor"
+
+
+V1 = Contract(
+    "V1",
+    "vllm.v1.sample.logits_processor",
+    ("vllm_config", "device", "is_pin_memory"),
+    ("validate_params", "apply", "is_argmax_invariant", "update_state"),
+    speculates=False,
+)
+V2 = Contract(
+    "V2",
+    "vllm.v1.worker.gpu.sample.logits_processor",
+    ("vllm_config", "req_states"),
+    ("validate_params", "add_request", "apply_staged_writes", "apply"),
+    speculates=True,
+)
+CONTRACTS = (V1, V2)
+ADVICE = (
+    f"start vLLM with {SWITCH}=0 in its environment, which chooses Model Runner V1, or run `purify serve` in "
+    "front of it (source = 'vllm')"
+)
+
+
+OFF: Mapping[str, tuple[Any, ...]] = {
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_tokens": (0,),
+    "logit_bias": (None, {}),
+    "allowed_token_ids": (None,),
+    "bad_words": (None, []),
+    "structured_outputs": (None,),
+    "guided_decoding": (None,),
+    "thinking_token_budget": (None,),
+    "trace_decode_token_ids": (None,),
+    "logprobs": (None,),
+    "prompt_logprobs": (None,),
+    "logprob_token_ids": (None,),
+    "prompt_logprob_token_ids": (None,),
+}
+"""A request's options that would shape the fused row, or show the LLM's, and what leaves them off."""
+PLAIN = frozenset(
+    (
+        *("n", "temperature", "seed", "stop", "stop_token_ids", "ignore_eos", "max_tokens", "output_kind"),
+        *("detokenize", "skip_special_tokens", "spaces_between_special_tokens", "flat_logprobs"),
+        *("include_stop_str_in_output", "stream_interval", "skip_clone", "output_text_buffer_length"),
+        *("skip_reading_prefix_cache", "repetition_detection", "prompt_logprob_start", "extra_args"),
+    )
+)
+"""Options that change no row: how an answer ends, how often it is drawn, how it is sent."""
+
+
+def v1_base() -> Any:
+    """V1's base class; `object` where vLLM is not installed. Raises ConfigError for a vLLM without it."""
+    try:
+        return getattr(importlib.import_module(V1.module), V1.name)
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
+            return object  # as a documentation or a test without vLLM
+        raise ConfigError(
+            f"this vLLM has no {V1.module}.{V1.name}, the only contract that purify speaks inside vLLM; use "
+            "vLLM 0.11 to 0.33, or run `purify serve` in front of it (source = 'vllm')"
+        ) from error
+
+
+def admit(processor: type) -> None:
+    """Let V2's loader take the class, so that its constructor can say what to do instead.
+
+    The loader asks only whether it is a subclass, and its own complaint names no way out. A vLLM whose V2
+    does not import has no V2 loader either.
+    """
+    try:
+        base = getattr(importlib.import_module(V2.module), V2.name)
+    except Exception:  # a module for GPUs may raise anything where there is none, and V1 runs without it
+        return
+    base.register(processor)
+
+
+def refuse_v2() -> ConfigError:
+    """What a processor of V1's contract says when V2 constructs it."""
+    return ConfigError(
+        "vLLM runs Model Runner V2, whose logits processors have another contract than this one (V1's): "
+        f"nothing would be purified; {ADVICE}"
+    )
+
+
+def refuse_options(params: Any) -> None:
+    """Raise ValueError, by name, for an option of a request's that is not known to leave the rows alone.
+
+    vLLM gains options and renames them (`guided_decoding` became `structured_outputs`): one that is on no
+    list here is refused unless it is at vLLM's own default.
+    """
+    for name, off in OFF.items():
+        value = getattr(params, name, off[0])  # older and newer vLLMs lack some
+        if value not in off:
+            raise ValueError(
+                f"{name}={value!r} would change the purified row or show the LLM's own; leave it out "
+                "(the operator may set top_p and its like under [sampling] in purify.toml)"
+            )
+    usual = type(params)()
+    for name in _fields(params):
+        if name not in OFF and name not in PLAIN and getattr(params, name) != getattr(usual, name):
+            raise ValueError(f"{name} is an option of vLLM's that purify does not know; leave it out")
+
+
+def _fields(params: Any) -> list[str]:
+    """The public fields of vLLM's SamplingParams, a msgspec structure."""
+    names = getattr(params, "__struct_fields__", None) or [each.name for each in fields(params)]
+    return [name for name in names if not name.startswith("_")]

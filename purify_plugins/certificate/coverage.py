@@ -1,0 +1,95 @@
+"""What covers each field of a certificate: which check refuses one in which it alone was edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+Way = Literal["alone", "slm", "both", "pin"]
+"""`verify` alone, `recompute` with the SLM, `recompute_both` with the LLM too; or a pin, else a signature."""
+
+
+class Cover(NamedTuple):
+    """How a field is covered, and by what comparison."""
+
+    way: Way
+    how: str
+
+
+WAYS: Mapping[Way, str] = {
+    "alone": "`purify verify`",
+    "slm": "with `--slm`",
+    "both": "with `--slm` and `--llm`",
+    "pin": "a pin or a signature",
+}
+COVERED: Mapping[str, Cover] = {
+    "format": Cover("alone", "this version's own"),
+    "answer.sha256": Cover("slm", "of the text that the steps spell; `--answer` pins it"),
+    "answer.bytes": Cover("slm", "of the text that the steps spell; `--answer` pins it"),
+    "answer.finish_reason": Cover(
+        "slm", "an end token is last, or a stop string was whole, or the limit was met"
+    ),
+    "answer.limit": Cover(
+        "alone", "from `max_tokens` and the steps; where `limited_by` is `context`, only that it is less"
+    ),
+    "answer.limited_by": Cover(
+        "alone", "`context` only below `max_tokens`, `plugin` only where it ended there"
+    ),
+    "prompt.*": Cover("slm", "the SLM's figures follow from it; `--prompt` pins it"),
+    "context.*": Cover("pin", "the caller's word"),
+    "models.llm.trusted": Cover("alone", "the LLM never is"),
+    "models.slm.trusted": Cover("alone", "the SLM always is"),
+    "models.slm.files.*": Cover("slm", "the digests of the files given; `--slm-digest` pins them"),
+    "models.slm.name": Cover("pin", "a label; the files say who it is"),
+    "models.slm.engine": Cover("pin", "where somebody ran it; `untrusted` would leave no claim"),
+    "models.slm.*": Cover("slm", "as the SLM given says of itself"),
+    "models.llm.files.*": Cover("both", "the digests of the files given; `--llm-digest` pins them"),
+    "models.llm.name": Cover("pin", "a label; the files say who it is"),
+    "models.llm.engine": Cover("pin", "where somebody ran it; the claim follows from it"),
+    "models.llm.*": Cover("both", "as the LLM given says of itself"),
+    "vocabulary": Cover("slm", "the SLM's own fingerprint"),
+    "method.policy": Cover("pin", "`--policy`; and the steps keep the budget of the one that is named"),
+    "method.parameters.*": Cover(
+        "pin", "`--policy` with `--set`; and the steps keep the budget that is named"
+    ),
+    "method.sampling.max_tokens": Cover("alone", "with `answer.limit`"),
+    "method.sampling.seed": Cover("pin", "no draw is repeated to check it"),
+    "method.sampling.stop": Cover("pin", "the text ends with the first of them; others are not missed"),
+    "method.sampling.ignore_eos": Cover("pin", "where the SLM hardly ever ends, it moves no figure"),
+    "method.sampling.*": Cover(
+        "slm", "its figures follow from it; what moves none by 0.001 nats takes a pin"
+    ),
+    "method.mode": Cover("alone", "from the temperature and the steps"),
+    "method.walk": Cover("pin", "the operator's word; the claim follows from it"),
+    "method.plugins.*": Cover("pin", "the operator's word"),
+    "method.edits": Cover("pin", "the operator's word; any leaves no claim"),
+    "method.draws": Cover("alone", "from the seed"),
+    "method.claimed": Cover("alone", "the policy's own"),
+    "method.guarantee": Cover("alone", "from the rest of `method` and the steps"),
+    "method.adversary": Cover("alone", "from the rest of `method` and the engines"),
+    "method.reason": Cover("alone", "word for word"),
+    "method.meaning": Cover("alone", "word for word"),
+    "method.version": Cover("pin", "the operator's word"),
+    "columns.*": Cover("alone", "the same in every certificate"),
+    "steps.*.0": Cover("slm", "`id`: the steps spell the answer"),
+    "steps.*.1": Cover("slm", "`slm`: asked again"),
+    "steps.*.2": Cover("both", "`fused`: computed again; alone, whether it can be beside the others"),
+    "steps.*.3": Cover("both", "`kl`: computed again; alone, whether it can be beside the others"),
+    "steps.*.4": Cover("both", "`peak`: computed again; alone, whether it can be beside the others"),
+    "steps.*.5": Cover("both", "`revealed`: computed again"),
+    "steps.*.6": Cover("both", "`slm_only`: computed again; alone, that `fused` is then `slm`"),
+    "steps.*.7": Cover("both", "`hidden`: computed again"),
+    "totals.*": Cover("alone", "the exact sums of the steps"),
+    "limits.*": Cover("alone", "word for word"),
+    "digest": Cover("alone", "of all the rest; anyone can make a new one"),
+}
+"""Patterns of paths into a certificate; the first that fits counts."""
+
+
+def cover(path: str) -> Cover:
+    """What covers the field at `path`, such as `steps.3.1`. Raises KeyError for one that nothing covers."""
+    for pattern, found in COVERED.items():
+        if fnmatchcase(path, pattern) or fnmatchcase(path, pattern.removesuffix(".*")):
+            return found
+    raise KeyError(path)

@@ -1,0 +1,103 @@
+"""What the reader of a certificate knows, as `purify verify` takes it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from purify_plugins.cli.options import key_value
+from purify_plugins.errors import ConfigError, UnreadableError
+from purify_plugins.files import read_text
+
+if TYPE_CHECKING:
+    from purify_plugins.certificate import Pins
+    from purify_plugins.plugins import Plugins
+
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Known:
+    """The models to ask again, and what the certificate must agree with."""
+
+    slm: Annotated[
+        str | None, typer.Option(help="The SLM it names: ask it again, and let the steps spell the answer.")
+    ] = None
+    llm: Annotated[str | None, typer.Option(help="The LLM it names: compute its figures again too.")] = None
+    answer: Annotated[str | None, typer.Option(metavar="FILE", help="The text it must be for.")] = None
+    prompt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text it must answer; needs --slm.")
+    ] = None
+    policy: Annotated[
+        str | None, typer.Option(help="The policy it must be under, with its options at their defaults.")
+    ] = None
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of --policy's; repeatable.")
+    ] = None
+    slm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The SLM it must name.")] = None
+    llm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The LLM it must name.")] = None
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=VALUE", help="Any field, such as method.sampling.seed=null; repeatable."),
+    ] = None
+
+    def pins(self, plugins: Plugins) -> Pins:
+        """What is known without asking a model. Raises ConfigError, UnreadableError."""
+        from purify_plugins.certificate import Pins
+
+        if self.set and not self.policy:
+            raise ConfigError("--set gives an option of the policy; name it with --policy")
+        return Pins(
+            answer=None if self.answer is None else contents(self.answer),
+            policy=plugins.policy(self.policy, dict(map(key_value, self.set or ()))) if self.policy else None,
+            slm=_digest(self.slm_digest),
+            llm=_digest(self.llm_digest),
+            fields=dict(map(_field, self.expect or ())),
+        )
+
+    def asked(self) -> str | None:
+        """The prompt's text."""
+        return read_text(self.prompt) if self.prompt else None
+
+    def given(self) -> list[str]:
+        """The names of what was given."""
+        return [field.name for field in fields(self) if getattr(self, field.name)]
+
+
+def contents(file: str) -> bytes:
+    """A file's bytes; `-` is standard input. Raises UnreadableError."""
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise UnreadableError(
+            f"cannot read {file!r}: {said}; give the path of a file, or - for standard input"
+        ) from error
+
+
+def _digest(given: str | None) -> Path | str | None:
+    """A SHA-256, or a directory whose files have them; nothing in it is loaded."""
+    if given is None or SHA256.fullmatch(given.lower()):
+        return given and given.lower()
+    if not Path(given).is_dir():
+        raise ConfigError(
+            f"a model's digest is a SHA-256 of 64 hexadecimal digits, or its directory; not {given!r}"
+        )
+    return Path(given)
+
+
+def _field(text: str) -> tuple[str, Any]:
+    """`path=value`, the value as JSON reads it, else as it stands."""
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--expect takes FIELD=VALUE, such as --expect answer.bytes=120, not {text!r}")
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
