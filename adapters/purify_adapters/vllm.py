@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.remote.source import reader
-from purify_adapters.vllm_contracts import admit, refuse_v2, v1_base
+from purify_adapters.vllm_contracts import admit, refuse_options, refuse_v2, v1_base
 from purify_plugins.config import plugins_of, read_config, sampling, source
 from purify_plugins.config import policy as policy_of
 from purify_plugins.decode.fusing import Rows, forward, fuse
@@ -39,27 +39,6 @@ GREEDY = 1e-5
 """Below this temperature vLLM takes the arg-max."""
 LEFT = 256
 """How many requests that left the batch are remembered, should vLLM resume them."""
-OFF: Mapping[str, tuple[Any, ...]] = {
-    "top_p": (1,),
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_tokens": (0,),
-    "logit_bias": (None, {}),
-    "allowed_token_ids": (None,),
-    "bad_words": (None, []),
-    "structured_outputs": (None,),
-    "guided_decoding": (None,),
-    "thinking_token_budget": (None,),
-    "trace_decode_token_ids": (None,),
-    "logprobs": (None,),
-    "prompt_logprobs": (None,),
-    "logprob_token_ids": (None,),
-    "prompt_logprob_token_ids": (None,),
-}
-"""A request's options that would shape the fused row, or show the LLM's, and what leaves them off."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +108,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Raise ValueError, by name, for an option that would undo purification."""
-        for name, off in OFF.items():
-            value = getattr(sampling_params, name, off[0])
-            if value not in off:
-                raise ValueError(
-                    f"{name}={value!r} would change the purified row or show the LLM's own; leave it out "
-                    "(the operator may set top_p and its like under [sampling] in purify.toml)"
-                )
+        """Raise ValueError, by name, for an option that would undo purification, or is not known here."""
+        refuse_options(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         return False

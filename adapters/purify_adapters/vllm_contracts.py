@@ -8,7 +8,8 @@ installed vLLM.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from purify_plugins.errors import ConfigError
@@ -53,6 +54,38 @@ ADVICE = (
 )
 
 
+OFF: Mapping[str, tuple[Any, ...]] = {
+    "top_p": (1,),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "min_tokens": (0,),
+    "logit_bias": (None, {}),
+    "allowed_token_ids": (None,),
+    "bad_words": (None, []),
+    "structured_outputs": (None,),
+    "guided_decoding": (None,),
+    "thinking_token_budget": (None,),
+    "trace_decode_token_ids": (None,),
+    "logprobs": (None,),
+    "prompt_logprobs": (None,),
+    "logprob_token_ids": (None,),
+    "prompt_logprob_token_ids": (None,),
+}
+"""A request's options that would shape the fused row, or show the LLM's, and what leaves them off."""
+PLAIN = frozenset(
+    (
+        *("n", "temperature", "seed", "stop", "stop_token_ids", "ignore_eos", "max_tokens", "output_kind"),
+        *("detokenize", "skip_special_tokens", "spaces_between_special_tokens", "flat_logprobs"),
+        *("include_stop_str_in_output", "stream_interval", "skip_clone", "output_text_buffer_length"),
+        *("skip_reading_prefix_cache", "repetition_detection", "prompt_logprob_start", "extra_args"),
+    )
+)
+"""Options that change no row: how an answer ends, how often it is drawn, how it is sent."""
+
+
 def v1_base() -> Any:
     """V1's base class; `object` where vLLM is not installed. Raises ConfigError for a vLLM without it."""
     try:
@@ -85,3 +118,28 @@ def refuse_v2() -> ConfigError:
         "vLLM runs Model Runner V2, whose logits processors have another contract than this one (V1's): "
         f"nothing would be purified; {ADVICE}"
     )
+
+
+def refuse_options(params: Any) -> None:
+    """Raise ValueError, by name, for an option of a request's that is not known to leave the rows alone.
+
+    vLLM gains options and renames them (`guided_decoding` became `structured_outputs`): one that is on no
+    list here is refused unless it is at vLLM's own default.
+    """
+    for name, off in OFF.items():
+        value = getattr(params, name, off[0])  # older and newer vLLMs lack some
+        if value not in off:
+            raise ValueError(
+                f"{name}={value!r} would change the purified row or show the LLM's own; leave it out "
+                "(the operator may set top_p and its like under [sampling] in purify.toml)"
+            )
+    usual = type(params)()
+    for name in _fields(params):
+        if name not in OFF and name not in PLAIN and getattr(params, name) != getattr(usual, name):
+            raise ValueError(f"{name} is an option of vLLM's that purify does not know; leave it out")
+
+
+def _fields(params: Any) -> list[str]:
+    """The public fields of vLLM's SamplingParams, a msgspec structure."""
+    names = getattr(params, "__struct_fields__", None) or [each.name for each in fields(params)]
+    return [name for name in names if not name.startswith("_")]

@@ -104,6 +104,7 @@ class SamplingParams:
     top_k: int = 0
     logprobs: int | None = None
     logit_bias: dict[int, float] | None = None
+    steering: float = 0.0  # no option of vLLM's, yet
 
 
 def installed(monkeypatch: Any, *contracts: Contract) -> None:

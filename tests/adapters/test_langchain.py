@@ -767,3 +767,12 @@ def test_configurable_fields_load_a_pair_once(monkeypatch: pytest.MonkeyPatch) -
     other = ChatPurified(llm=LLM, slm=SLM, policy="geometric", max_tokens=2)
     other.invoke("hello")
     assert len(loaded) == 2
+
+
+@pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
+def test_a_bag_of_model_kwargs_is_opened(kind: Any) -> None:
+    """LangChain's constructors take more options in `model_kwargs`; all of them were dropped."""
+    made = kind(purifier=toys(), model_kwargs={"top_p": 0.5}, timeout=3)
+    assert made.top_p == 0.5
+    with pytest.raises(UnknownNameError, match="num_beams"):
+        kind(purifier=toys(), model_kwargs={"num_beams": 4})

@@ -195,6 +195,13 @@ def test_an_option_that_would_undo_it_is_refused_by_name(module: ModuleType, nam
     module.PurifyLogitsProcessor.validate_params(SamplingParams(temperature=0.3, top_k=-1))
 
 
+def test_an_option_that_vllm_gains_is_refused_until_somebody_has_looked_at_it(module: ModuleType) -> None:
+    """Known ones were refused by their names: a new name for one of them would have passed."""
+    with pytest.raises(ValueError, match="steering is an option of vLLM's that purify does not know"):
+        module.PurifyLogitsProcessor.validate_params(SamplingParams(steering=0.5))
+    module.PurifyLogitsProcessor.validate_params(SamplingParams(max_tokens=99, ignore_eos=True))
+
+
 def test_it_is_what_vllm_wants(module: ModuleType) -> None:
     assert issubclass(module.PurifyLogitsProcessor, LogitsProcessor)
     assert not module.PurifyLogitsProcessor.__abstractmethods__

@@ -21,7 +21,7 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.types import Grammar, Sampling
 
 DRAWS = [field.name for field in fields(Sampling)]
-IGNORED = ("timeout", "max_retries", "api_key", "base_url", "model_kwargs")
+IGNORED = ("timeout", "max_retries", "api_key", "base_url")
 """What LangChain's standard constructor may bring, and models in this process have no use for."""
 TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
@@ -119,10 +119,13 @@ class Purified(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, given: Any) -> Any:
-        for name in given if isinstance(given, Mapping) else ():
-            if name not in cls.model_fields and name not in IGNORED:
+        if not isinstance(given, Mapping):
+            return given
+        extra = dict(given.get("model_kwargs") or {})
+        for name in (*given, *extra):
+            if name not in cls.model_fields and name not in (*IGNORED, "model_kwargs"):
                 raise UnknownNameError(f"{cls.__name__} option", name, cls.model_fields)
-        return given
+        return {**extra, **{name: value for name, value in given.items() if name != "model_kwargs"}}
 
     @model_validator(mode="after")
     def _refuse_two_ways(self) -> Self:

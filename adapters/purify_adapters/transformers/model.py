@@ -15,6 +15,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
+from purify_plugins.align import Remapped
 from purify_plugins.bridge.source import Bridged
 from purify_plugins.certificate import Certificate
 from purify_plugins.errors import ConfigError, PromptError, VocabularyError
@@ -129,8 +130,8 @@ class PurifiedModel(PreTrainedModel):
 
     def _own(self, token: int) -> int:
         """The model's own id of a token of the purifier's."""
-        fed = getattr(self.purifier.llm, "fed", None)
-        return token if fed is None else fed[token]
+        llm = self.purifier.llm
+        return llm.fed[token] if isinstance(llm, Remapped) else token
 
     def _prompts(self, ids: Tensor, mask: Tensor | None, asked: Settings) -> list[tuple[int, ...]]:
         """Each row's prompt without its padding, in the purifier's ids."""
@@ -144,10 +145,12 @@ class PurifiedModel(PreTrainedModel):
 
     def _shared(self, token: int) -> int:
         """The purifier's id of one of the model's own tokens; raises PromptError."""
-        shared = getattr(self.purifier.llm, "shared", None)
-        if shared is not None and token not in shared:
+        llm = self.purifier.llm
+        if not isinstance(llm, Remapped):
+            return token
+        if token not in llm.shared:
             raise PromptError(f"the prompt holds token {token}, which the SLM does not have; leave it out")
-        return token if shared is None else int(shared[token])
+        return llm.shared[token]
 
     def _written(self, completion: Completion) -> Written:
         return Written([self._own(token) for token in completion.tokens], completion.certificate)
