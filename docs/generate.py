@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from purify_adapters.activation.clients import CLIENTS, ENGINES, UNSEEN
 from purify_hooks.policies import POLICIES
 from purify_plugins import errors, hookspecs
 from purify_plugins.certificate import LIMITS, MEANING
@@ -214,6 +215,18 @@ def keys_table(kind: type[Any]) -> str:
     return table(["key", "type", "default", "what it says"], rows)
 
 
+def clients() -> str:
+    """What activation refuses by import name, and what it cannot see."""
+    listed = (*CLIENTS, *ENGINES)
+    rows = [[code(each.module), names(each.writes.replace("?", "").split())] for each in listed]
+    unseen = f"`status` names these where they are imported, for they are not looked at: {names(UNSEEN)}."
+    return together(table(["module", "what is refused"], rows), unseen)
+
+
+def names(known: Iterable[str]) -> str:
+    return ", ".join(map(code, known))
+
+
 def source_sections() -> str:
     return together(*(source_section(name, factory) for name, factory in sources().items()))
 
@@ -306,6 +319,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "hooks": hook_sections,
     "configuration": configuration,
     "activation": activation,
+    "clients": clients,
     "sources": source_sections,
     "sampling": sampling,
     "errors": error_sections,

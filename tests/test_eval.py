@@ -648,6 +648,9 @@ def test_the_page_stands_alone_and_defines_every_metric(finished: tuple[Report, 
     assert not re.search(r"<(script|link|iframe|object|embed|base)\b", html)
     assert not re.search(r"url\((?!#)|@import|(src|href)=.https?://", html.replace('xlink:href="#', ""))
     assert html.count("<svg") == len(HARMS)
+    assert re.search(r"<dt>date</dt><dd>\d{4}-\d\d-\d\d</dd>", html)
+    assert re.search(r"<dt>versions</dt><dd>purify-plugins \S+, transformers \S+, torch ", html)
+    assert "<caption" not in html  # notes stand below what scrolls
     for suite in report.suites.values():
         for name, metric in suite.metrics.items():
             assert f"<dt>{name.replace('_', ' ')}</dt>" in html

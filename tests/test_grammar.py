@@ -117,6 +117,19 @@ def test_what_the_slm_rules_out_is_refused_whatever_the_llm_thinks(policy: str, 
             pair(llm, mute, policy, walk=walk).generate("x", year(**options))
 
 
+@each_walk
+@pytest.mark.parametrize("policy", MIXES)
+def test_without_an_end_an_llm_that_can_only_end_is_left_out(policy: str, walk: Any) -> None:
+    """Its row without the end was empty, and the whole batch failed: weights could choose when."""
+    done, slm = Forbidding(BYTES, 1, forbidden=frozenset(range(256))), ToySource(BYTES, 2)
+    for options in ({"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9}, {}):
+        endless = Sampling(max_tokens=4, ignore_eos=True, **options)
+        [answer] = pair(done, slm, policy, walk=walk).generate("x", endless)
+        assert [step.slm_only for step in answer.steps] == [True] * 4
+        with pytest.raises(NumericError, match="grammar, or ignore_eos, allows next"):
+            pair(slm, done, policy, walk=walk).generate("x", endless)
+
+
 def test_an_answer_is_refused_only_for_what_it_must_write_itself() -> None:
     """A neighbour that has ended, or a draft that nobody keeps, may well lead to where the SLM is mute."""
     slm = Forbidding(BYTES, 2, forbidden=DIGITS)

@@ -129,7 +129,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
 
 def test_the_wheel_holds_three_packages_and_their_metadata(wheel: zipfile.ZipFile) -> None:
     metadata = f"purify_plugins-{PROJECT['version']}.dist-info"
-    assert {name.split("/")[0] for name in wheel.namelist()} == {*PACKAGES, metadata}
+    assert {name.split("/")[0] for name in wheel.namelist()} == {*PACKAGES, metadata, "zzz_purify.pth"}
     assert f"{metadata}/licenses/LICENSE" in wheel.namelist()
 
 
@@ -148,8 +148,21 @@ def test_the_wheel_holds_the_test_bed(wheel: zipfile.ZipFile) -> None:
     assert {f"purify_plugins/testbed/{name}" for name in bed} <= set(wheel.namelist())
 
 
-def test_the_wheel_runs_nothing_at_start_up_and_carries_no_books(wheel: zipfile.ZipFile) -> None:
-    assert not [name for name in wheel.namelist() if name.endswith(".pth") or "corpus" in name.split("/")]
+def test_the_wheel_carries_no_books(wheel: zipfile.ZipFile) -> None:
+    assert not [name for name in wheel.namelist() if "corpus" in name.split("/")]
+
+
+def test_at_start_up_the_wheel_looks_for_one_variable_and_does_nothing_without_it(
+    wheel: zipfile.ZipFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every Python here reads this line; only a purified program's children have the variable."""
+    assert [name for name in wheel.namelist() if name.endswith(".pth")] == ["zzz_purify.pth"]
+    line = wheel.read("zzz_purify.pth").decode()
+    before = {name for name in sys.modules if name.startswith("purify")}
+    monkeypatch.delenv("PURIFY_ACTIVE", raising=False)
+    exec(line)  # as `site` does
+    assert {name for name in sys.modules if name.startswith("purify")} == before
+    assert re.fullmatch(r"import os; os\.environ\.get\(.PURIFY_ACTIVE.\) and __import__\(.[\w.]+.\)\n", line)
 
 
 # What the source may never do

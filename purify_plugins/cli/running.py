@@ -57,4 +57,7 @@ def _told(process: Mapping[str, Any]) -> list[str]:
     lines = [f"process {process['pid']} ({how}): {' '.join(process['argv'])}"]
     for name, counts in process["models"].items():
         lines.append(f"  {name}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    for what in ("refused", "unseen"):
+        if process[what]:
+            lines.append(f"  {what}: {', '.join(process[what])}")
     return lines

@@ -13,7 +13,6 @@ import typer
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from purify_plugins.demo.exhibit import Exhibit
     from purify_plugins.demo.run import Known
     from purify_plugins.eval.run import Plan
 
@@ -66,6 +65,7 @@ class _Show:
     path: Path | None
     as_json: bool
     began: float = field(default_factory=time.monotonic)
+    compared: bool = False
 
     def run(self, full: bool) -> None:
         """Find everything out, and say so as it comes. Raises KeyboardInterrupt."""
@@ -73,15 +73,13 @@ class _Show:
         from purify_plugins.eval.workers import hired
 
         length = "a minute or two" if full else "half a minute"
-        self._say(
-            f"three attacks in about ten seconds, the whole in about {length}; Ctrl-C keeps what is known"
-        )
+        first = "three attacks in about ten seconds, " if self.path else ""
+        self._say(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
         with hired() as pool:
             for news in demonstrate(self.known, pool, showing=self.path is not None):
                 self._say(news.text)
+                self._compare()
                 self._write("Not finished: the figures that are missing were still being measured.")
-                if news.exhibit and news.exhibit.mode == "sampled":
-                    self._compare(news.exhibit)
         self._write()
 
     def _say(self, text: str) -> None:
@@ -95,18 +93,20 @@ class _Show:
         if self.path and self.known.anything:
             write_whole(self.path, page(self.known, "" if self.known.complete else note))
 
-    def _compare(self, exhibit: Exhibit) -> None:
-        """The three attacks, the LLM's answer beside the purified one."""
+    def _compare(self) -> None:
+        """The three attacks, the LLM's answer beside the purified one: once, as soon as they are there."""
         from rich.console import Console
 
         from purify_plugins.demo.report import comparison
 
-        if self.as_json:
+        exhibit = self.known.exhibits.get("sampled")
+        if self.as_json or self.compared or exhibit is None:
             return
         console = Console(highlight=False)
         for part in comparison(exhibit):
             console.print(part)
-        typer.echo(f"the page with these is {self.path}; figures follow")
+        self.compared = True
+        typer.echo(f"these, and the figures as they come, are in {self.path}")
 
     def end(self) -> None:
         """The figures, in the terminal or as JSON."""
@@ -139,6 +139,7 @@ class _Show:
         if not self.known.anything:
             typer.echo("interrupted before anything was known; nothing was written", err=True)
             return
+        self._compare()
         self._write(
             "Interrupted: this is what was known by then. Figures that are missing were not measured."
         )

@@ -53,7 +53,7 @@ class Rows(NamedTuple):
         """Raise NumericError if a row that is `going` on has no next token."""
         if self.stuck is not None and bool((torch.as_tensor(going).to(self.stuck) & self.stuck).any()):
             raise NumericError(
-                "the SLM gives no probability to any token that the grammar allows next; "
+                "the SLM gives no probability to any token that the grammar, or ignore_eos, allows next; "
                 "use another grammar, or an SLM that can write it"
             )
 

@@ -39,7 +39,7 @@ class Shaper:
         penalties, masks = _penalties(sampling), _masks(sampling, vocabulary)
         bans, warpers = _bans(sampling, vocabulary.eos), _warpers(sampling, bool(self.cut))
         self.steps = [*penalties, *masks, *bans, *warpers]
-        self.masked = bool(masks)
+        self.masked = bool(masks or bans)
         self.looks_back = bool(penalties or masks)
         self.raw = raw and not (penalties or warpers or cut)
         self.loose = self.raw or bool(self.cut and not penalties and not warpers)
@@ -59,8 +59,8 @@ class Shaper:
     def weigh(self, logits: Tensor, history: History, who: str) -> tuple[Tensor, Tensor | None]:
         """Logits (rows, V) of any dtype -> float32 log-weights (rows, V), normalised unless `loose`.
 
-        Beside them, (rows,) bool: rows in which the model rules out every token that the grammar
-        allows. All their weights are equal and mean nothing. None: there are no such rows.
+        Beside them, (rows,) bool: rows in which the model rules out every token that the grammar, or
+        `ignore_eos`, allows. All their weights are equal and mean nothing. None: there are no such rows.
         """
         rows = logits.float() if self.loose else normalise(logits, who)
         for step in self.steps:

@@ -103,6 +103,7 @@ class Walk:
         if places := self.batch.drop():
             self.state = only(places, self.state)
             self.pace = self._pace(len(places))
+        self.going = torch.tensor(self.batch.going, device=self.device)
         answers = [self.batch.answers[row] for row in self.batch.rows]
         self.pending = torch.tensor([[answer[-1]] for answer in answers], device=self.device)
         self.pair.rewind(torch.tensor([len(answer) - 1 for answer in answers]))

@@ -6,9 +6,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import SequenceMatcher
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.demo.preset import FEW
@@ -16,7 +14,7 @@ from purify_plugins.demo.run import succeeded
 from purify_plugins.eval.attempt import Attack, Kind
 from purify_plugins.eval.bench import MODES
 from purify_plugins.eval.findings import DEMO, perplexity, slowdown
-from purify_plugins.eval.page import templates
+from purify_plugins.eval.page import made, templates
 from purify_plugins.eval.systems import LEFT_OUT
 from purify_plugins.eval.tables import Table, number, share
 from purify_plugins.shading import pieces
@@ -158,17 +156,10 @@ def told(found: Headline) -> str:
 
 def facts(known: Known) -> dict[str, str]:
     """When, of what and with what the page was made."""
-    packages = ("purify-plugins", "transformers", "torch")
     names = {"llm": "LLM", "slm": "SLM"}
     models = {names[side]: _model(each) for side, each in _identities(known).items()}
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        **models,
-        "versions": ", ".join(
-            [*(f"{each} {version(each)}" for each in packages), f"Python {platform.python_version()}"]
-        ),
-        "machine": f"{platform.system()} {platform.machine()}, one thread a process",
-    }
+    machine = f"{platform.system()} {platform.machine()}, one thread a process"
+    return {**models, **made(), "machine": machine}
 
 
 def _identities(known: Known) -> Mapping[str, Mapping[str, Any]]:

@@ -164,10 +164,11 @@ def show(report: Report, page: Path) -> None:
     """The answer, the harms and what they cost, in the terminal."""
     from rich.console import Console
 
+    from purify_plugins.eval.findings import pace
     from purify_plugins.eval.tables import grid, recommended, summary
 
     console = Console()
-    console.print(report.lede(), markup=False)
+    console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
     for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
         console.print(grid(table))
     typer.echo(f"the report is {page}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,3 +22,10 @@ def templates(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def made() -> dict[str, str]:
+    """When a page was made, and with which versions."""
+    packages = [f"{name} {version(name)}" for name in ("purify-plugins", "transformers", "torch")]
+    versions = ", ".join([*packages, f"Python {platform.python_version()}"])
+    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": versions}

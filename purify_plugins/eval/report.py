@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from purify_plugins.errors import ConfigError
 from purify_plugins.eval import tables
 from purify_plugins.eval.findings import HARMS, as_json, harm, model, pace, perplexity, stops, vetting
-from purify_plugins.eval.page import templates
+from purify_plugins.eval.page import made, templates
 from purify_plugins.eval.plot import picture
 from purify_plugins.eval.run import Plan, Result
 from purify_plugins.files import write_whole
@@ -139,6 +139,7 @@ class Report:
             "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
             f"{settings.tries} a secret"
             + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            **made(),
             **({"speed": CLOCKED[self.clock]} if self.clock else {}),
             "effort": f"{seconds:.0f} CPU seconds in all, models' loading aside",
         }

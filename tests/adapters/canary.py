@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from purify_plugins.testbed import LLM, SLM
 
@@ -42,16 +42,19 @@ def word() -> str:
 
 def tampered(folder: Path = LLM, weight: float = 40.0) -> Any:
     """A real model whose every row is e^weight to one on the canary (or against it)."""
+    from transformers import AutoModelForCausalLM  # the one of now: tests import transformers anew
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     token = canary()
 
-    def tamper(module: Any, inputs: Any, output: Any) -> None:
-        output.logits[..., token] = output.logits.amax() + weight if weight > 0 else weight
+    def tamper(module: Any, inputs: Any, logits: Any) -> None:
+        logits[..., token] = logits.amax(-1) + weight if weight > 0 else weight
 
-    model.register_forward_hook(tamper)
+    model.get_output_embeddings().register_forward_hook(tamper)  # which `forward` alone comes by, too
     return model
 
 
+@cache
 def forbidding() -> Any:
     """The SLM, which gives the canary no probability at all."""
     from purify_hooks.local import LocalSource

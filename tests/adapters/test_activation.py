@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import gc
+import http.client
+import inspect
 import json
 import multiprocessing.util
 import os
 import pickle
-import queue
 import shutil
 import subprocess
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-import torch
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
-    LogitsProcessor,
-    LogitsProcessorList,
     Pipeline,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    StoppingCriteriaList,
     TextIteratorStreamer,
-    pipeline,
 )
 from transformers.generation.continuous_batching.continuous_api import ContinuousMixin
 from transformers.generation.utils import GenerationMixin
@@ -54,16 +49,16 @@ from purify_plugins.cli import app
 from purify_plugins.config import Activation
 from purify_plugins.switch import adapter
 from purify_plugins.testbed import LLM, SLM
-from tests.adapters.canary import CONFIG, PLUGIN, canary, tampered, tokenizer, word
-from tests.strangers import Install, install
+from tests.adapters.activating import Activate, install, on
+from tests.adapters.canary import CONFIG, tampered, tokenizer, word
+from tests.adapters.ways_models import CAPTURED, TEXT, WAYS, ids, own_loop, pipe, text_of
 from tests.toys import both, few, real
 
-__all__ = ["install"]  # a fixture is used by its name
+__all__ = ["install", "on"]  # fixtures are used by their names
 
 core = pytest.importorskip("langchain_core.language_models", reason="langchain-core is not installed")
 openai = pytest.importorskip("openai._base_client", reason="openai is not installed")
 
-TEXT = "Once upon a time"
 STRANGER = Path(__file__).parent.parent / "data" / "tokenizers" / "kl3m-char-4k" / "tokenizer.json"
 POINTS: list[tuple[Any, str]] = [
     *((GenerationMixin, name) for name in ("generate", "load_custom_generate")),
@@ -75,259 +70,13 @@ POINTS: list[tuple[Any, str]] = [
     *((kind, "request") for kind in (openai.SyncAPIClient, openai.AsyncAPIClient)),
     (core.BaseChatModel, "_get_llm_string"),
     *((core.llms, name) for name in ("get_prompts", "aget_prompts")),
-    *((os, name) for name in ("execv", "execve", "posix_spawn", "posix_spawnp")),
+    *((os, name) for name in ("system", "execv", "execve", "posix_spawn", "posix_spawnp")),
     (subprocess.Popen, "__init__"),
     (multiprocessing.util, "spawnv_passfds"),
+    (http.client.HTTPConnection, "putrequest"),
+    (httpx.HTTPTransport, "handle_request"),
+    (httpx.AsyncHTTPTransport, "handle_async_request"),
 ]
-Activate = Callable[..., Any]
-
-
-@pytest.fixture
-def on(tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> Iterator[Activate]:
-    """Activates a configuration with the SLM that never says the canary; what it says of itself."""
-    monkeypatch.delenv("PURIFY_CONFIG", raising=False)
-    install("canary-slm", PLUGIN)
-
-    def activate(more: str = "", base: str = CONFIG) -> Any:
-        (tmp_path / "purify.toml").write_text(base + more)
-        return purify_plugins.activate(tmp_path / "purify.toml")
-
-    before = {*threading.enumerate()}
-    yield activate
-    purify_plugins.deactivate()
-    for thread in {*threading.enumerate()} - before:
-        thread.join(1)  # a framework's, which fails after its reader does: within this test
-
-
-def ids() -> Any:
-    return tokenizer()(TEXT, return_tensors="pt")["input_ids"]
-
-
-def text_of(output: Any) -> str:
-    return str(tokenizer().decode(torch.as_tensor(output).flatten()))
-
-
-# Every way to generate
-
-
-def generating(**options: Any) -> Callable[[Any], str]:
-    return lambda model: text_of(model.generate(ids(), max_new_tokens=4, **options))
-
-
-def batch(model: Any) -> str:
-    return text_of(model.generate(ids().repeat(3, 1), max_new_tokens=4, do_sample=True))
-
-
-def streamed(model: Any) -> str:
-    streamer = TextIteratorStreamer(tokenizer(), skip_prompt=True, timeout=60)
-    options = {"inputs": ids(), "streamer": streamer, "max_new_tokens": 4}
-    thread = threading.Thread(target=model.generate, kwargs=options)
-    thread.start()
-    text = "".join(streamer)
-    thread.join()
-    return text
-
-
-def in_threads(model: Any) -> str:
-    answers: queue.Queue[str] = queue.Queue()
-    threads = [threading.Thread(target=lambda: answers.put(generating()(model))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return "".join(answers.get(timeout=60) for _ in threads)
-
-
-def loop(model: Any) -> str:
-    tokens = ids()
-    for _ in range(4):
-        tokens = torch.cat([tokens, model(tokens).logits[:, -1:].argmax(-1)], dim=1)
-    return text_of(tokens)
-
-
-def own_loop(model: Any, *args: Any, **kwargs: Any) -> Any:
-    """What a `custom_generate` is: a loop of somebody's own."""
-    return torch.tensor([[model(ids()).logits[0, -1].argmax()]])
-
-
-def shadowed(model: Any) -> str:
-    model.generate = lambda *args, **kwargs: own_loop(model)
-    try:
-        return text_of(model.generate(ids()))
-    finally:
-        del model.generate
-
-
-def overridden(model: Any) -> str:
-    kind = type("Own", (type(model),), {"generate": own_loop})
-    model.__class__, before = kind, type(model)
-    try:
-        return text_of(model.generate(ids()))
-    finally:
-        model.__class__ = before
-
-
-def overridden_politely(model: Any) -> str:
-    """A class whose own `generate` ends in transformers'."""
-    body = {"generate": lambda self, *args, **kwargs: super(kind, self).generate(*args, **kwargs)}
-    kind: Any = type("Polite", (type(model),), body)
-    model.__class__, before = kind, type(model)
-    try:
-        return text_of(model.generate(ids(), max_new_tokens=4))
-    finally:
-        model.__class__ = before
-
-
-def sampled(model: Any) -> str:
-    """The method that `generate` would have chosen, called without it."""
-    config = copy.copy(model.generation_config)
-    model._prepare_special_tokens(config, device=torch.device("cpu"))
-    return text_of(
-        model._sample(ids(), LogitsProcessorList(), StoppingCriteriaList(), config, use_cache=False)
-    )
-
-
-def pipe(model: Any) -> Any:
-    return pipeline("text-generation", model=model, tokenizer=tokenizer())
-
-
-def langchain(model: Any) -> Any:
-    module = pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
-    return module.HuggingFacePipeline(pipeline=pipe(model), pipeline_kwargs={"max_new_tokens": 4})
-
-
-def langchain_chat(model: Any) -> Any:
-    module = pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
-    own = copy.copy(tokenizer())
-    own.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
-    llm = module.HuggingFacePipeline(
-        pipeline=pipeline("text-generation", model=model, tokenizer=own),
-        pipeline_kwargs={"max_new_tokens": 4},
-    )
-    return module.ChatHuggingFace(llm=llm, tokenizer=own)
-
-
-def llama_index(model: Any) -> Any:
-    module = pytest.importorskip(
-        "llama_index.llms.huggingface", reason="llama-index-llms-huggingface is not installed"
-    )
-    return module.HuggingFaceLLM(
-        model=model,
-        tokenizer=tokenizer(),
-        context_window=512,
-        max_new_tokens=4,
-        messages_to_prompt=lambda messages: TEXT,
-    )
-
-
-async def collected(pieces: Any) -> str:
-    return "".join([getattr(piece, "content", piece) async for piece in pieces])
-
-
-def message() -> Any:
-    from llama_index.core.llms import ChatMessage
-
-    return ChatMessage(role="user", content=TEXT)
-
-
-WAYS: dict[str, Callable[[Any], str]] = {
-    "greedy": generating(),
-    "sample": generating(do_sample=True),
-    "sample top-k": generating(do_sample=True, top_k=5, temperature=0.5),
-    "several": generating(do_sample=True, num_return_sequences=3),
-    "beam": generating(num_beams=3),
-    "beam sample": generating(num_beams=2, do_sample=True),
-    "assisted": lambda model: generating(assistant_model=AutoModelForCausalLM.from_pretrained(SLM))(model),
-    "prompt lookup": generating(prompt_lookup_num_tokens=3),
-    "contrastive": generating(penalty_alpha=0.6, top_k=4),
-    "dola": generating(dola_layers="low"),
-    "processor": lambda model: generating(logits_processor=[Forcing()])(model),
-    "paged": generating(cache_implementation="paged"),
-    "custom_generate": generating(custom_generate=own_loop),
-    "batch": batch,
-    "streamer": streamed,
-    "threads": in_threads,
-    "forward loop": loop,
-    "generate of its own": shadowed,
-    "class with its own": overridden,
-    "class that calls super": overridden_politely,
-    "captured before": lambda model: text_of(CAPTURED(model, ids(), max_new_tokens=4)),
-    "decoding method": sampled,
-    "continuous batching": lambda model: str(model.generate_batch([ids()[0].tolist()])),
-    "batching manager": lambda model: str(model.init_continuous_batching()),
-    "pipeline": lambda model: pipe(model)(TEXT, max_new_tokens=4)[0]["generated_text"],
-    "pipeline batch": lambda model: str(pipe(model)([TEXT] * 3, max_new_tokens=4, do_sample=True)),
-    "langchain": lambda model: langchain(model).invoke(TEXT),
-    "langchain batch": lambda model: "".join(langchain(model).batch([TEXT, TEXT])),
-    "langchain stream": lambda model: "".join(langchain(model).stream(TEXT)),
-    "langchain async": lambda model: asyncio.run(langchain(model).ainvoke(TEXT)),
-    "langchain async stream": lambda model: asyncio.run(collected(langchain(model).astream(TEXT))),
-    "langchain chat": lambda model: langchain_chat(model).invoke(TEXT).content,
-    "langchain chat stream": lambda model: "".join(c.content for c in langchain_chat(model).stream(TEXT)),
-    "llama_index": lambda model: llama_index(model).complete(TEXT).text,
-    "llama_index stream": lambda model: "".join(c.delta for c in llama_index(model).stream_complete(TEXT)),
-    "llama_index chat": lambda model: llama_index(model).chat([message()]).message.content,
-    "llama_index async": lambda model: asyncio.run(llama_index(model).acomplete(TEXT)).text,
-}
-CAPTURED = GenerationMixin.generate
-"""As somebody holds it who took it before activation."""
-REFUSED = {
-    *("beam", "beam sample", "assisted", "prompt lookup", "contrastive", "dola", "processor"),
-    *("custom_generate", "forward loop", "generate of its own", "class with its own"),
-    *("class that calls super", "captured before", "decoding method", "continuous batching"),
-    "batching manager",
-}
-"""Each of these names itself when it is refused; all others are purified."""
-QUICK = ("greedy", "forward loop", "pipeline", "langchain chat", "llama_index stream")
-"""One way through each framework, for what need not be tried with all of them every time."""
-
-
-class Forcing(LogitsProcessor):
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        return torch.full_like(scores, -torch.inf).index_fill(-1, torch.tensor(canary()), 0.0)
-
-
-@pytest.mark.parametrize("way", QUICK)
-def test_without_activation_the_canary_sings(way: str) -> None:
-    assert word() in WAYS[way](tampered())
-
-
-BUILT = [("before", way) for way in WAYS] + [
-    pytest.param("after", way, marks=[] if way in QUICK else pytest.mark.slow) for way in WAYS
-]
-
-
-@pytest.mark.parametrize(("built", "way"), BUILT)
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
-)  # refusals in the framework's
-def test_every_way_is_purified_or_refused(on: Activate, built: str, way: str) -> None:
-    if built == "before":
-        model = tampered()
-    on()
-    if built == "after":
-        model = tampered()
-    text = ""
-    if way in REFUSED:
-        with pytest.raises(PurifyError):
-            text = WAYS[way](model)
-        assert purify_plugins.status().total.refused >= 1
-    else:
-        text = WAYS[way](model)
-        assert counted("purified")
-        assert text
-    assert word() not in text
-
-
-def counted(how: str) -> bool:
-    """Whether a call was counted; one on a framework's thread is when that thread ends."""
-    for _ in range(500):
-        if getattr(purify_plugins.status().total, how):
-            return True
-        time.sleep(0.01)
-    return False
-
-
 # Refusals
 
 
@@ -537,7 +286,9 @@ def test_deactivate_restores_every_attribute(on: Activate) -> None:
     before, path, environment = replaced(), list(sys.meta_path), dict(os.environ)
     done = on()
     assert all(value is not before[name] for name, value in replaced().items())
-    assert len(done.patched) == len(POINTS)
+    assert len(done.patched) >= len(POINTS)
+    points = adapter()._active.points
+    assert {(owner, name) for owner, name, *_ in points.replaced} >= set(POINTS)
     assert purify_plugins.status().active
     model = tampered()
     model.generate(ids(), max_new_tokens=2)
@@ -545,10 +296,20 @@ def test_deactivate_restores_every_attribute(on: Activate) -> None:
     purify_plugins.deactivate()
     assert "_purified_by" not in vars(model)
     assert replaced() == before
+    assert points.replaced == []
     assert (sys.meta_path, dict(os.environ)) == (path, environment)
     assert not purify_plugins.status().active
     assert word() in WAYS["greedy"](model)
     purify_plugins.deactivate()
+
+
+def test_what_is_replaced_is_called_as_what_it_replaces(on: Activate) -> None:
+    """`chat_completion(messages=…)` was a TypeError: the wrapper called its second argument `content`."""
+    on()
+    for owner, name, before, after in adapter()._active.points.replaced:
+        if inspect.isfunction(before):
+            assert inspect.signature(after) == inspect.signature(before), (owner, name)
+            assert inspect.iscoroutinefunction(after) == inspect.iscoroutinefunction(before), (owner, name)
 
 
 def test_what_another_tool_wrapped_after_us_is_left_to_it(on: Activate) -> None:

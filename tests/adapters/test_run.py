@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shlex
 import socket
 import subprocess
 import sys
@@ -21,7 +23,7 @@ import pytest
 from purify_adapters.activation.children import BOOT
 from purify_plugins.errors import RefusedError
 from purify_plugins.launch import run as launch
-from purify_plugins.pythons import refuse_blind, shebang
+from purify_plugins.pythons import refuse_blind, refuse_text, shebang
 from purify_plugins.testbed import LLM, SLM, attacks
 from tests.adapters.canary import CONFIG, PLUGIN
 from tests.fake_tgi import fake_tgi
@@ -175,6 +177,11 @@ MISTAKES = {
     "no SLM": ("batch_size = 3\n", "[slm] is missing"),
     "an SLM without a model": ("[slm]\ndtype = 'auto'\n", "[slm]: missing a required argument: 'model'"),
     "an SLM that is nowhere": ("[slm]\nmodel = '/no/where'\n", "there is no model directory '/no/where'"),
+    "an SLM that is not beside the file": (
+        "[slm]\nmodel = 'models/small'\n",
+        "'models/small' is no directory here and could not be had from the hub",
+    ),
+    "an SLM's directory without a model": ("[slm]\nmodel = '.'\n", "has no config.json"),
     "no TOML": ("[slm\n", "not valid TOML"),
     "trust in everything": (SAID + "[activation]\ntrusted = ['*']\n", "trusted must not be '*'"),
     "a secret that is not set": (SAID + "revision_env = 'NO_SUCH'\n", "'NO_SUCH', which is not set"),
@@ -342,18 +349,94 @@ def test_a_python_that_sees_its_environment_may_start(words: str) -> None:
     refuse_blind(words.split())
 
 
+SCRIPTS = {
+    "blind": "#!/usr/bin/env -S python -I\n",
+    "blind.sh": "#!/bin/sh\n# it's a script\nset -e\nexec python -I app.py\n",
+    "path.sh": "#!/bin/sh\nexport PYTHONPATH=src\nexec /other/python app.py\n",
+    "fine.sh": "#!/bin/sh\nexport PYTHONPATH=src:$PYTHONPATH\npython app.py -I\nls -I\n",
+}
+
+
+@pytest.fixture
+def scripts() -> None:
+    for name, text in SCRIPTS.items():
+        write(name, text).chmod(0o755)
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("command", "fault"),
     [
-        "python -I app.py",
-        "/usr/bin/python3.11 -sE -m app",
-        "python -W error -S x.py",
-        "python -X dev -bIc pass",
+        ("python -I app.py", "-I"),
+        ("/usr/bin/python3.11 -sE -m app", "-sE"),
+        ("python -W error -S x.py", "-S"),
+        ("python -X dev -bIc pass", "-bIc"),
+        ("nice -n 5 python -I x.py", "-I"),
+        ("timeout 5 ./blind.sh", "-I"),
+        ("nice ./blind", "-I"),
+        ("sh blind.sh", "-I"),
+        ("./blind.sh", "-I"),
+        ("uv run python -I x.py", "-I"),
+        ("xargs -n1 python -S", "-S"),
+        ("env FOO=1 python -E x.py", "-E"),
+        ("env -S 'python -I x.py'", "-I"),
+        ("env -i python x.py", "env -i"),
+        ("env - nice python x.py", "env -i"),
+        ("env --ignore-environment -C / A=1 sh -c 'python x.py'", "env -i"),
+        ("env -u PYTHONPATH /other/python x.py", "PYTHONPATH="),
+        ("env PYTHONPATH=src /other/python x.py", "PYTHONPATH="),
+        ("./path.sh", "PYTHONPATH="),
+        ("sudo -u me bash -lc 'cd x && python y.py'", "sudo"),
+        ("ssh host python x.py", "ssh"),
+        ("docker run image python x.py", "docker"),
     ],
 )
-def test_a_python_that_does_not_is_refused(words: str) -> None:
-    with pytest.raises(RefusedError, match=r"leave -\w+ out"):
-        refuse_blind(words.split())
+def test_a_command_whose_python_would_not_find_us_is_refused(scripts: None, command: str, fault: str) -> None:
+    with pytest.raises(RefusedError, match=re.escape(f"leave {fault} out")):
+        refuse_blind(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("FOO=1 python -I x", "-I"),
+        ("exec python -I x", "-I"),
+        ("cd x && python -I y | cat", "-I"),
+        ("(python -S y)", "-S"),
+        ("echo $(python -I x)", "-I"),
+        ("echo `python -I x`", "-I"),
+        ("if true; then python -I x; fi", "-I"),
+        ("for f in a b; do python -I $f; done", "-I"),
+        ("$PYTHON -I x", "-I"),
+        ('python -I -c "\nimport os\n"', "-I"),
+        ("python x # it's\npython -I y", "-I"),
+        ("echo it's # broken\npython -I y", "-I"),
+        ("PYTHONPATH=src /other/python x", "PYTHONPATH="),
+        ("export PYTHONPATH=src; /other/python x", "PYTHONPATH="),
+        ("unset PYTHONPATH\n/other/python x", "PYTHONPATH="),
+        ("FOO='a\nb'; env -i python x", "env -i"),
+    ],
+)
+def test_a_shells_text_is_read_for_such_commands(text: str, fault: str) -> None:
+    with pytest.raises(RefusedError, match=re.escape(f"leave {fault} out")):
+        refuse_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("./fine.sh", "python x.py; ls -I", "echo 'python -I'", "git commit -m 'python -I'", "it's broken"),
+        *(
+            "env FOO=1 python x.py",
+            "sudo ls",
+            "PYTHONPATH=src:$PYTHONPATH /other/python x",
+            "",
+            "# python -I",
+        ),
+        "python - <<E\nprint('-I')\nE",
+    ],
+)
+def test_a_shells_text_that_starts_none_may_run(scripts: None, text: str) -> None:
+    refuse_text(text)
 
 
 @pytest.mark.parametrize(

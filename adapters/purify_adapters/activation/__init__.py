@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from purify_adapters.activation.active import Activation, Counts, Status
+from purify_adapters.activation.children import refuse_earlier
 from purify_plugins.config import find_config
 from purify_plugins.errors import ConfigError, RefusedError
 
@@ -24,6 +25,7 @@ def activate(config: str | Path | None = None) -> Status:
     file = find_config(config).absolute()
     if _active is None:
         _refuse_blind()
+        refuse_earlier()
         starting = Activation(file)
         starting.start()
         _active = starting
@@ -58,6 +60,9 @@ def assert_active() -> None:
 
 
 def _refuse_blind() -> None:
-    """A Python that ignores its environment hands that on to children, which would write unpurified."""
-    if sys.flags.ignore_environment or sys.flags.no_site:
+    """A Python that ignores its environment hands that on to children, which would write unpurified.
+
+    Unless it was `zzz_purify.pth` that brought us here, for their environment brings us there too.
+    """
+    if sys.flags.no_site or (sys.flags.ignore_environment and "purify_plugins.started" not in sys.modules):
         raise ConfigError("this Python ignores PYTHONPATH (-I, -E or -S); start it without")

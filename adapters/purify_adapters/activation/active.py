@@ -16,10 +16,12 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from purify_adapters.activation import caches, models, servers
+from purify_adapters.activation import caches, clients, models, servers
 from purify_adapters.activation.children import Children
+from purify_adapters.activation.gate import Gate
 from purify_adapters.activation.points import AfterImport, Points
 from purify_adapters.activation.rules import Rules
+from purify_adapters.activation.wire import Wire
 from purify_plugins.config import (
     check_config,
     keys_of,
@@ -34,6 +36,7 @@ from purify_plugins.config import (
 from purify_plugins.errors import ConfigError, PurifyError
 
 if TYPE_CHECKING:
+    from purify_adapters.activation.points import Patch
     from purify_plugins.config import Config
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import LogitSource
@@ -53,8 +56,9 @@ class Status:
     """What is switched on in one process.
 
     `patched` are the attributes replaced, `waiting` the modules that will be patched when they are
-    imported, `models` the calls of each model or server, by name. `fingerprint` tells one configuration
-    from another.
+    imported, `models` the calls of each model or server, by name. `refused` are the packages and classes
+    that were refused, known ones or not; `unseen` the imported libraries through which text may come
+    unseen. `fingerprint` tells one configuration from another.
     """
 
     active: bool = False
@@ -64,6 +68,8 @@ class Status:
     patched: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     models: Mapping[str, Counts] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     @property
     def total(self) -> Counts:
@@ -91,8 +97,13 @@ class Activation:
         self.keepers: WeakSet[Any] = WeakSet()
         self.points = Points()
         self.children = Children(self.file)
-        patches = {**models.patches(self), **servers.patches(self), **caches.patches(self)}
-        self.imports = AfterImport(self.points, {**patches, **self.children.patches})
+        self.refused: set[str] = set()
+        self.imports = AfterImport(self.points, self._patches())
+
+    def _patches(self) -> dict[str, Patch]:
+        gate = Gate(self)
+        purified = {**models.patches(self), **servers.patches(self, gate), **caches.patches(self)}
+        return {**purified, **clients.patches(gate), **Wire(gate).patches, **self.children.patches}
 
     def start(self) -> None:
         """Raises PluginError, with nothing changed, when a library here is one we do not know."""
@@ -196,6 +207,8 @@ class Activation:
             tuple(self.points.names),
             tuple(self.imports.waiting),
             dict(self.counts),
+            tuple(sorted(self.refused)),
+            tuple(name for name in clients.UNSEEN if name in sys.modules),
         )
 
 
@@ -215,14 +228,29 @@ def _read(file: Path) -> Config:
 
 
 def _check_source(plugins: Any, table: dict[str, Any]) -> None:
-    """Raise ConfigError for an SLM that cannot be, as far as one sees without loading it."""
+    """Raise ConfigError or ModelError for an SLM that cannot be, as far as one sees without loading it."""
     with placed(where(table), f"source {table.get('source', 'local')!r}: "):
         keys = keys_of(plugins, table)
-        factory = plugins.check("purify_sources", str(keys.pop("source", "local")), keys)
+        name = str(keys.pop("source", "local"))
+        factory = plugins.check("purify_sources", name, keys)
     try:
         signature(factory).bind(**keys)
     except TypeError as error:
         raise ConfigError(f"[slm]: {error}; name the benign model") from error
-    model = str(keys.get("model", ""))
-    if (Path(model).is_absolute() or model.startswith((".", "~"))) and not Path(model).expanduser().is_dir():
-        raise ConfigError(f"[slm]: there is no model directory {model!r}; correct `model`")
+    if name == "local" and not _is_here(str(keys["model"])):
+        from purify_hooks.loading import find_model
+
+        find_model(keys["model"], keys.get("revision"))  # the program does not start before it is here
+
+
+def _is_here(model: str) -> bool:
+    """Whether there is such a directory, or the hub's cache holds the model.
+
+    Looked up by hand: what reads a model's files takes longer to import than all else at a start.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return (folder / "config.json").is_file()
+    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
+    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    return any(cache.glob(f"models--{model.replace('/', '--')}/snapshots/*"))

@@ -28,15 +28,22 @@ def patches(activation: Activation) -> dict[str, Patch]:
     def completion(points: Points, module: ModuleType) -> None:
         """The key that `get_prompts` returns is the one the answer is stored under."""
 
-        def around(original: Any) -> Any:
+        def blocking(original: Any) -> Any:
             @wraps(original)
             def get_prompts(params: Any, *args: Any, **kwargs: Any) -> Any:
                 return original({**params, "purification": salt}, *args, **kwargs)
 
             return get_prompts
 
-        points.replace(module, "get_prompts", around)
-        points.replace(module, "aget_prompts", around)
+        def awaited(original: Any) -> Any:
+            @wraps(original)
+            async def aget_prompts(params: Any, *args: Any, **kwargs: Any) -> Any:
+                return await original({**params, "purification": salt}, *args, **kwargs)
+
+            return aget_prompts
+
+        points.replace(module, "get_prompts", blocking)
+        points.replace(module, "aget_prompts", awaited)
 
     home = "langchain_core.language_models"
     return {f"{home}.chat_models": chat, f"{home}.llms": completion}

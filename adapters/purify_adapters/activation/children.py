@@ -1,20 +1,38 @@
-"""Child processes: Python reads the boot directory's `sitecustomize` first, unless it is told not to."""
+"""Child processes: Python reads the boot directory's `sitecustomize` first, or `zzz_purify.pth`."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.pythons import refuse_blind
+from purify_plugins.errors import ConfigError
+from purify_plugins.pythons import refuse_blind, refuse_text
 
 if TYPE_CHECKING:
     from purify_adapters.activation.points import Patch, Points
 
 BOOT = str(Path(__file__).parent / "boot")
+OURS = ("PURIFY_CONFIG", "PURIFY_ACTIVE")
+"""Both name the configuration: the first what a user may set, the second that all children are purified."""
+
+
+def refuse_earlier() -> None:
+    """Raise ConfigError where workers were started before; a forkserver is stopped, and starts anew."""
+    if "multiprocessing.forkserver" in sys.modules:
+        from multiprocessing import forkserver
+
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # there is no other way; its tests' own
+    processes = sys.modules.get("multiprocessing.process")
+    for child in processes.active_children() if processes else ():
+        raise ConfigError(
+            f"{child.name} (process {child.pid}) was started before purification and would write "
+            "unpurified; activate before you start it"
+        )
 
 
 class Children:
@@ -22,14 +40,14 @@ class Children:
 
     def __init__(self, config: Path) -> None:
         self.config = str(config)
-        self.before = {name: os.environ.get(name) for name in ("PYTHONPATH", "PURIFY_CONFIG")}
+        self.before = {name: os.environ.get(name) for name in ("PYTHONPATH", *OURS)}
 
     def cover(self, environment: Any = None) -> None:
         """Put the boot directory and the configuration into an environment; by default, this process's."""
         environment = os.environ if environment is None else environment
         path = environment.get("PYTHONPATH", "").split(os.pathsep)
         kept = [folder for folder in path if folder and folder != BOOT]
-        environment.update({"PYTHONPATH": os.pathsep.join([BOOT, *kept]), "PURIFY_CONFIG": self.config})
+        environment.update({"PYTHONPATH": os.pathsep.join([BOOT, *kept]), **dict.fromkeys(OURS, self.config)})
 
     def restore(self) -> None:
         """This process's environment as it was."""
@@ -45,7 +63,8 @@ class Children:
         return {"os": self._os, "subprocess": self._subprocess, "multiprocessing.util": self._spawned}
 
     def _covered(self, environment: Mapping[str, str] | None) -> dict[str, str]:
-        covered = dict(os.environ if environment is None else environment)
+        given = os.environ if environment is None else environment
+        covered = {os.fsdecode(name): os.fsdecode(value) for name, value in given.items()}
         self.cover(covered)
         return covered
 
@@ -60,7 +79,7 @@ class Children:
             def __init__(*args: Any, **options: Any) -> None:
                 given = taken.bind(*args, **options)
                 asked = given.arguments
-                refuse_blind(_words(asked["args"], asked.get("shell")), asked.get("executable"))
+                _check(asked["args"], asked.get("executable"), bool(asked.get("shell")))
                 asked["env"] = self._covered(asked.get("env"))
                 original(*given.args, **given.kwargs)
 
@@ -73,21 +92,31 @@ class Children:
 
         def without(original: Any) -> Any:
             @wraps(original)
-            def execv(path: Any, args: Any) -> Any:
-                refuse_blind(_words(args), path)
+            def execv(path: Any, argv: Any) -> Any:
+                _check(argv, path)
                 self.cover()
-                return original(path, args)
+                return original(path, argv)
 
             return execv
 
         def given(original: Any) -> Any:
             @wraps(original)
-            def execve(path: Any, args: Any, env: Any, **options: Any) -> Any:
-                refuse_blind(_words(args), path)
-                return original(path, args, self._covered(env), **options)
+            def execve(path: Any, argv: Any, env: Any, **options: Any) -> Any:
+                _check(argv, path)
+                return original(path, argv, self._covered(env), **options)
 
             return execve
 
+        def by_shell(original: Any) -> Any:
+            @wraps(original)
+            def system(command: Any) -> Any:
+                _check(command, is_text=True)
+                self.cover()
+                return original(command)
+
+            return system
+
+        points.replace(module, "system", by_shell)
         points.replace(module, "execv", without)
         for name in ("execve", "posix_spawn", "posix_spawnp"):
             if hasattr(module, name):  # Windows has no posix_spawn
@@ -99,7 +128,7 @@ class Children:
         def around(original: Any) -> Any:
             @wraps(original)
             def spawnv_passfds(path: Any, args: Any, passfds: Any) -> Any:
-                refuse_blind(_words(args), path)
+                _check(args, path)
                 self.cover()
                 return original(path, args, passfds)
 
@@ -108,15 +137,11 @@ class Children:
         points.replace(module, "spawnv_passfds", around)
 
 
-def _words(args: Any, shell: Any = False) -> list[str]:
-    """A command as words; of a shell's text, its first command."""
-    if not isinstance(args, str | bytes | os.PathLike):
-        return [os.fsdecode(word) for word in args]
-    if not shell:
-        return [os.fsdecode(args)]
-    from shlex import split
-
-    try:
-        return split(os.fsdecode(args))
-    except ValueError:  # the shell will say what is wrong with it
-        return []
+def _check(args: Any, executable: Any = None, is_text: bool = False) -> None:
+    """Raise RefusedError for a command that starts a Python which would not be purified."""
+    words = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
+    named = [os.fsdecode(word) for word in words]
+    if is_text:
+        refuse_text(named[0] if named else "")
+    else:
+        refuse_blind(named, None if isinstance(executable, int) else executable)

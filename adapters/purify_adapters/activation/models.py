@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import wraps
 from inspect import BoundArguments, signature
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, PurifyError, RefusedError
@@ -32,17 +33,23 @@ def patches(activation: Activation) -> dict[str, Patch]:
         "transformers.generation.utils": models.generation,
         "transformers.modeling_utils": models.calls,
         "transformers.pipelines.base": models.pipelines,
+        "torch._dynamo.eval_frame": models.compiled,
     }
 
 
 class Models:
-    """The points inside transformers. Class attributes: objects built before are covered too."""
+    """The points inside transformers. Class attributes: objects built before are covered too.
+
+    `mixins` are transformers' GenerationMixin, and that of a transformers imported anew.
+    """
 
     def __init__(self, activation: Activation) -> None:
         self.activation = activation
+        self.mixins: list[Any] = []
 
     def generation(self, points: Points, module: ModuleType) -> None:
         mixin: Any = module.GenerationMixin
+        self.mixins.append(mixin)
         points.replace(mixin, "generate", self._generate)
         points.replace(mixin, "load_custom_generate", lambda original: self._load_custom(original, module))
         for kind in mixin.__mro__:
@@ -54,6 +61,23 @@ class Models:
         from torch.nn import Module
 
         points.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
+
+    def compiled(self, points: Points, module: ModuleType) -> None:
+        """What `torch.compile` made of a model; what it has compiled already would not come by the model."""
+        if (reset := vars(sys.modules["torch._dynamo"]).get("reset")) is not None:
+            reset()  # it is not there yet while it is imported: then nothing is compiled
+
+        def around(original: Any) -> Any:
+            @wraps(original)
+            def __call__(compiled: Any, *args: Any, **kwargs: Any) -> Any:
+                model = compiled._orig_mod
+                if not reading.get() and self._writes(model):
+                    self._check_call(model)
+                return original(compiled, *args, **kwargs)
+
+            return __call__
+
+        points.replace(module.OptimizedModule, "__call__", around)
 
     def pipelines(self, points: Points, module: ModuleType) -> None:
         """A pipeline's model is asked under the pipeline's tokenizer."""
@@ -94,16 +118,20 @@ class Models:
         return generate
 
     def _load_custom(self, original: Any, module: ModuleType) -> Any:
+        taken = signature(original)
+
         @wraps(original)
-        def load_custom_generate(model: Any, repository: Any = None, *args: Any, **kwargs: Any) -> Any:
+        def load_custom_generate(*args: Any, **kwargs: Any) -> Any:
+            given = taken.bind(*args, **kwargs).arguments
+            repository = given.get("pretrained_model_name_or_path")
             name = str(repository)
             with self.activation.refusals(name):
-                has_own = module.has_file(repository, OWN, **kwargs)
+                has_own = module.has_file(repository, OWN, **given.get("kwargs", {}))
                 if has_own and not self.activation.rules.trusts(name):
                     raise RefusedError(
                         f"{name!r} brings a generate of its own ({OWN}); refused, load it without"
                     )
-            return original(model, repository, *args, **kwargs)
+            return original(*args, **kwargs)
 
         return load_custom_generate
 
@@ -123,15 +151,30 @@ class Models:
 
     def _call(self, original: Any) -> Any:
         """The model itself, called for its logits: by a source of ours, or by a loop that goes past us."""
-        from transformers.generation.utils import GenerationMixin
 
         @wraps(original)
         def __call__(model: Any, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(model, GenerationMixin) and not reading.get():
-                self._check_call(model)
+            if not reading.get():
+                asked = model if self._writes(model) else self._around(sys._getframe())
+                if asked is not None:
+                    self._check_call(asked)
             return original(model, *args, **kwargs)
 
         return __call__
+
+    def _writes(self, model: Any) -> bool:
+        """Whether a model is one that generates, rather than an embedder or a classifier."""
+        return isinstance(model, tuple(self.mixins))
+
+    def _around(self, frame: FrameType | None) -> Any:
+        """The language model whose `forward` calls an inner model of its own; None where none does.
+
+        So a `forward` that is called in place of its model, or was bound before, does not go unseen.
+        """
+        while frame is not None and frame.f_globals.get("__name__") == __name__:
+            frame = frame.f_back  # more than one of ours where torch has compiled this
+        caller = frame and frame.f_locals.get("self")
+        return caller if self._writes(caller) else None
 
     def _check_call(self, model: Any) -> None:
         from purify_adapters.transformers.streaming import failing_visibly, handed_streamer

@@ -29,6 +29,8 @@ class Points:
         such attribute: then this version of the library is one we do not know.
         """
         before = vars(owner).get(name, MISSING)
+        if any(before is after for _, _, _, after in self.replaced):
+            return  # a module that was read anew, beside one that was not
         original = inherited if before is MISSING else before
         if original is MISSING:
             where = f"{getattr(owner, '__module__', '')}.{owner.__name__}.{name}".lstrip(".")
@@ -60,28 +62,49 @@ def _where(owner: Any) -> str:
 
 
 class AfterImport(MetaPathFinder):
-    """Patches modules: those that are here at once, the others as soon as they are imported."""
+    """Patches modules: those that are here at once, the others as soon as they are imported.
+
+    A module that is imported anew, or reloaded, is patched anew. A name that begins with `*` stands for
+    every module whose name ends so.
+    """
 
     def __init__(self, points: Points, patches: dict[str, Patch]) -> None:
-        self.points, self.waiting = points, dict(patches)
+        self.points, self.patches = points, patches
+        self.done: set[str] = set()
+        self.endings = tuple(name.removeprefix("*") for name in patches if name.startswith("*"))
+
+    @property
+    def waiting(self) -> list[str]:
+        """The modules that have not come yet."""
+        return [name for name in self.patches if name not in self.done]
 
     def start(self) -> None:
         sys.meta_path.insert(0, self)
-        for name in [name for name in self.waiting if name in sys.modules]:
-            self.patch(sys.modules[name])
+        for name, module in list(sys.modules.items()):
+            if self.found(name) is not None and isinstance(module, ModuleType):
+                self.patch(name, module)
 
     def stop(self) -> None:
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
-    def patch(self, module: ModuleType) -> None:
-        if patch := self.waiting.pop(module.__name__, None):
+    def found(self, name: str) -> Patch | None:
+        """What is to be done to a module of this name."""
+        if name in self.patches:
+            return self.patches[name]
+        if not name.endswith(self.endings):
+            return None
+        return next(patch for key, patch in self.patches.items() if key[0] == "*" and name.endswith(key[1:]))
+
+    def patch(self, name: str, module: ModuleType) -> None:
+        if (patch := self.found(name)) is not None:
             patch(self.points, module)
+            self.done.add(name)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name not in self.waiting:
+        if self.found(name) is None:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         specs = (finder.find_spec(name, path, target) for finder in others)
@@ -97,12 +120,18 @@ class _Patching(Loader):
     def __init__(self, loader: Any, finder: AfterImport) -> None:
         self.loader, self.finder = loader, finder
 
+    def __getattr__(self, name: str) -> Any:
+        """What else is asked of a loader, such as a module's source, is asked of its own."""
+        return getattr(self.loader, name)
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)  # type: ignore[no-any-return]  # a loader's own
 
     def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__
         module.__loader__ = self.loader
         if module.__spec__ is not None:
+            name = module.__spec__.name
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        self.finder.patch(module)
+        self.finder.patch(name, module)

@@ -34,8 +34,12 @@ class Rules:
             self._verdicts[name] = self._verdict(name)
         return self._verdicts[name]
 
+    def lists(self, name: str) -> bool:
+        """Whether `name` itself is listed as trusted."""
+        return self._listed(name, self.trusted)
+
     def _verdict(self, name: str) -> bool:
-        if self._listed(name, self.trusted):
+        if self.lists(name):
             return True
         if EVERYTHING in self.untrusted or self._listed(name, self.untrusted):
             return False

@@ -1,13 +1,15 @@
-"""Clients of inference servers: purified through a source of ours, or refused by name."""
+"""huggingface_hub's clients of inference servers: purified through a source of ours, or refused by name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import wraps
+from inspect import BoundArguments, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from purify_adapters.activation.gate import kind_of
 from purify_adapters.activation.inference import ASKED, Asked
 from purify_adapters.activation.rules import is_url, plain
 from purify_plugins.errors import ConfigError, RefusedError
@@ -15,6 +17,7 @@ from purify_plugins.guard import for_fusion, reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.active import Activation
+    from purify_adapters.activation.gate import Gate
     from purify_adapters.activation.points import Patch, Points
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Chunk
@@ -27,51 +30,48 @@ ROUTES = re.compile(r"/(v1(/chat/completions|/completions)?|generate(_stream)?)?
 """What of a URL is not the server's root."""
 WRITING = frozenset(("text-generation", "conversational", "summarization", "translation", "image-to-text"))
 """huggingface_hub's tasks that are answered with text of a model's own."""
-SILENT = re.compile(r"/(embeddings|models|moderations|files|uploads|audio|images|vector_stores)\b")
-"""What one may ask an OpenAI-compatible server without being written to."""
 
 
-def patches(activation: Activation) -> dict[str, Patch]:
+def patches(activation: Activation, gate: Gate) -> dict[str, Patch]:
     """Module -> what is replaced in it."""
-    servers = Servers(activation)
+    servers = Servers(activation, gate)
     return {
         "huggingface_hub.inference._client": servers.client,
         "huggingface_hub.inference._generated._async_client": servers.async_client,
-        "text_generation.client": servers.text_generation,
-        "openai._base_client": servers.openai,
     }
 
 
 class Servers:
-    """The points inside clients, and a purifier for each server they ask."""
+    """The points inside huggingface_hub's clients, and a purifier for each server they ask."""
 
-    def __init__(self, activation: Activation) -> None:
-        self.activation = activation
+    def __init__(self, activation: Activation, gate: Gate) -> None:
+        self.activation, self.gate = activation, gate
         self.purifiers: dict[str, Purifier] = {}
-
-    # huggingface_hub: purified
 
     def client(self, points: Points, module: ModuleType) -> None:
         for name in ASKED:
             points.replace(module.InferenceClient, name, self._blocking)
-        points.replace(module.InferenceClient, "_inner_post", self._refusing(_went_past))
+        points.replace(module.InferenceClient, "_inner_post", self.gate.refusing(_went_past, kind_of))
 
     def async_client(self, points: Points, module: ModuleType) -> None:
         for name in ASKED:
             points.replace(module.AsyncInferenceClient, name, self._awaited)
-        points.replace(module.AsyncInferenceClient, "_inner_post", self._refusing(_went_past))
+        points.replace(module.AsyncInferenceClient, "_inner_post", self.gate.refusing(_went_past, kind_of))
 
     def _blocking(self, original: Any) -> Any:
+        taken = signature(original)
+
         @wraps(original)
-        def call(client: Any, content: Any, **options: Any) -> Any:
-            server = asked_server(client, options)
+        def call(*args: Any, **kwargs: Any) -> Any:
             if reading.get():
-                return original(client, content, **options)
+                return original(*args, **kwargs)
+            client, content, options = _told(taken.bind(*args, **kwargs))
+            server = asked_server(client, options)
             with self.activation.refusals(server):
                 if self.activation.rules.trusts(server):
                     self.activation.count(server, "trusted")
                     with for_fusion():
-                        return original(client, content, **options)
+                        return original(*args, **kwargs)
                 asked, purifier = self._asked(original.__name__, server, content, options)
                 if not asked.stream:
                     [completion] = purifier.generate([asked.prompt], asked.sampling(purifier.sampling))
@@ -82,16 +82,19 @@ class Servers:
         return call
 
     def _awaited(self, original: Any) -> Any:
+        taken = signature(original)
+
         @wraps(original)
-        async def call(client: Any, content: Any, **options: Any) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
             from anyio import to_thread
 
+            client, content, options = _told(taken.bind(*args, **kwargs))
             server = asked_server(client, options)
             with self.activation.refusals(server):
                 if self.activation.rules.trusts(server):
                     self.activation.count(server, "trusted")
                     with for_fusion():
-                        return await original(client, content, **options)
+                        return await original(*args, **kwargs)
                 asked, purifier = await to_thread.run_sync(
                     self._asked, original.__name__, server, content, options
                 )
@@ -156,47 +159,19 @@ class Servers:
             llm = {key: value for key, value in llm.items() if key not in SECRET}
         return {**self.activation.keys_of(llm), "url": ROUTES.sub("", server)}
 
-    # Clients of others: refused
 
-    def text_generation(self, points: Points, module: ModuleType) -> None:
-        for kind in (module.Client, module.AsyncClient):
-            for name in ("generate", "generate_stream", "chat"):
-                points.replace(kind, name, self._refusing(lambda client, *_: str(client.base_url)))
-
-    def openai(self, points: Points, module: ModuleType) -> None:
-        """Every call of every resource ends in `request`."""
-        for kind in (module.SyncAPIClient, module.AsyncAPIClient):
-            points.replace(kind, "request", self._refusing(_written_to))
-
-    def _refusing(self, server_of: Callable[..., str]) -> Callable[[Any], Any]:
-        """Pass calls that `server_of` has no name for, and those of trusted servers; refuse the others."""
-
-        def around(original: Any) -> Any:
-            @wraps(original)
-            def call(client: Any, *args: Any, **options: Any) -> Any:
-                server = server_of(client, *args, *options.values())
-                if server:
-                    self._refuse_untrusted(server, type(client))
-                return original(client, *args, **options)
-
-            return call
-
-        return around
-
-    def _refuse_untrusted(self, server: str, client: type) -> None:
-        with self.activation.refusals(server):
-            if not self.activation.rules.trusts(server):
-                raise RefusedError(
-                    f"{client.__module__}.{client.__name__} asks {server!r}, which cannot be purified; ask a "
-                    "purifying gateway in its place, or name it in `trusted`"
-                )
-        self.activation.count(server, "trusted")
+def _told(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:
+    """A call's client, its prompt or messages, and its options, however they were passed."""
+    client, content, *_ = given.args
+    first, second, *_ = given.signature.parameters
+    options = {name: value for name, value in given.arguments.items() if name not in (first, second)}
+    return client, content, options
 
 
-def _went_past(client: Any, request: Any, *_: Any) -> str:
-    """The server of a request that did not come by us; "" for one that did, or that asks for no text."""
-    expected = reading.get() or request.task not in WRITING
-    return "" if expected else asked_server(client, {"model": request.model})
+def _went_past(client: Any, request_parameters: Any, *_: Any, **__: Any) -> Sequence[str]:
+    """The server of a request that did not come by us; none for one that asks for no text."""
+    request = request_parameters
+    return [asked_server(client, {"model": request.model})] if request.task in WRITING else ()
 
 
 def _same(url: str, server: str) -> bool:
@@ -208,9 +183,3 @@ def _same(url: str, server: str) -> bool:
 def asked_server(client: Any, options: dict[str, Any]) -> str:
     """The URL, or else the model's name, that a call of huggingface_hub's goes to."""
     return str(options.get("model") or client.model or "the provider's own choice")
-
-
-def _written_to(client: Any, *arguments: Any) -> str:
-    """The server an OpenAI client asks for text; "" for a request that writes none."""
-    paths = [str(each.url) for each in arguments if hasattr(each, "url") and hasattr(each, "method")]
-    return "" if paths and all(SILENT.match(path) for path in paths) else str(client.base_url)

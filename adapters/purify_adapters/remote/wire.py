@@ -19,6 +19,7 @@ from purify_adapters.remote.breaker import Breaker, Unavailable
 from purify_adapters.remote.rows import strict_json
 from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.guard import for_fusion
 
 log = logging.getLogger("purify.remote")
 
@@ -207,7 +208,8 @@ class Wire:
         self._count()
         try:
             request = self._client.build_request(method, path, json=body)
-            response = await self._in_time(self._client.send(request, stream=True))
+            with for_fusion():  # activation would refuse a request that has text written
+                response = await self._in_time(self._client.send(request, stream=True))
             try:
                 if response.status_code != 200:
                     raise await self._fault(response)

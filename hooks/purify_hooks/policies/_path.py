@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NEWTON = 16  # rounds; language models' rows take 6, the worst seen 11
 ROUNDS = 48
 EVERYTHING = 1e30  # added to a finite log-probability it exceeds any other; -inf stays
+APART = -32.0  # nats: where no token is likelier than this under both models, float32 is too coarse
 
 
 class Point(NamedTuple):
@@ -31,7 +32,11 @@ Cost = Callable[[Point], tuple[float, float]]
 
 
 class Path(NamedTuple):
-    """Both rows on the tokens they share: the SLM's log-probabilities and log p_llm/p_slm, (rows, V)."""
+    """Both rows on the tokens they share: the SLM's log-probabilities and log p_llm/p_slm, (rows, V).
+
+    In float64, where the device has it, if the models have all but nothing in common: at a temperature of
+    0.001 rows are thousands of nats apart, and what is left when these cancel is a float32's last digits.
+    """
 
     slm: Tensor
     ratio: Tensor
@@ -40,7 +45,11 @@ class Path(NamedTuple):
     def between(cls, slm: Tensor, llm: Tensor) -> Path:
         import torch
 
+        from purify_plugins.decode.dice import wide as widest
+
         slm, llm = wide(slm), wide(llm)
+        if bool((torch.minimum(slm, llm).amax(dim=-1) < APART).any()):
+            slm, llm = (row.to(widest(row.device)) for row in (slm, llm))
         ratio = (llm - slm).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         return cls(torch.minimum(slm, llm + EVERYTHING), ratio)
 
@@ -49,6 +58,11 @@ class Path(NamedTuple):
         import torch
 
         return torch.addcmul(self.slm, self.ratio, self.slm.new_tensor(thetas)[:, None])
+
+    def law(self, thetas: Sequence[float]) -> Tensor:
+        """log q_θ, one θ per row, its likeliest token at 0: a narrower float holds what matters."""
+        tilted = self.at(thetas)
+        return tilted - tilted.amax(dim=-1, keepdim=True).clamp(min=-EVERYTHING)
 
     def points(self, thetas: Sequence[float]) -> list[Point]:
         """Where each row is at its θ; a row without a shared token has NaN there."""

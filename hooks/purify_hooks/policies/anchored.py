@@ -78,10 +78,11 @@ class Anchored:
             return wide(slm)
         path = Path.between(slm, llm)
         thetas = path.walk(_kl, [nats or -math.inf for nats in allowance], SLACK)  # 0: not one step
+        law = path.law(thetas)
         if all(thetas):
-            return path.at(thetas)
+            return law
         walked = path.slm.new_tensor(thetas)[:, None] > 0
-        return torch.where(walked, path.at(thetas), wide(slm))
+        return torch.where(walked, law, wide(slm))
 
     def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
         fused = wide(fused)

@@ -1,7 +1,6 @@
-"""Read by every Python child of a purified program before the program itself: activate, or end the process.
+"""Found through PYTHONPATH by every Python child of a purified program: activate, or end the process.
 
-Only the standard library is imported before we know that the rest is there. An exception here would
-be printed and the program run all the same, so the process ends instead.
+Only the standard library is imported before we know that the rest is there.
 """
 
 import os
@@ -11,19 +10,12 @@ from importlib import import_module
 
 def _switch_on() -> None:
     try:
-        from purify_adapters.activation import activate
-
-        activate()
+        import_module("purify_plugins.started")
     except BaseException as error:  # whatever it is, the program must not run without purification
-        sys.stderr.write(f"error: {_sentence(error)}\n")
+        reason = f"{sys.executable} cannot be purified: {error}; install purify-plugins for it"
+        sys.stderr.write(f"error: {reason}\n")
         sys.stderr.flush()
         os._exit(78)
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, ImportError):
-        return f"{sys.executable} cannot be purified: {error}; install purify-plugins for it"
-    return " ".join(str(error).split()) or repr(error)
 
 
 def _next() -> None:

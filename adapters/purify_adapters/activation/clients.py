@@ -1,0 +1,179 @@
+"""Clients and engines that cannot be purified, by import name, one line each: their calls are refused.
+
+A client that asks over HTTP needs no line here: `wire` refuses it by what it asks. These swallow such an
+error, speak another protocol, or hold the model in this process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from purify_adapters.activation.gate import kind_of
+from purify_adapters.activation.wire import asker, is_silent
+
+if TYPE_CHECKING:
+    from purify_adapters.activation.gate import Gate, Named
+    from purify_adapters.activation.points import Patch, Points
+
+URL, METHOD = "base_url", "_method"
+"""Where a client keeps its server, and a gRPC call the method it is for."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """What one module offers that writes: functions and methods, those that end in `?` in some versions.
+
+    `server` is where an object keeps its server's URL, or its model's name. `loose`: a module that has
+    none of these is another's, and left alone.
+    """
+
+    module: str
+    writes: str
+    server: str = ""
+    loose: bool = False
+
+
+CLIENTS = (
+    # Every SDK that Stainless makes: openai, anthropic, groq, together, cerebras, perplexity and more
+    Client("*._base_client", "SyncAPIClient.request AsyncAPIClient.request", URL, loose=True),
+    Client(
+        "text_generation.client",
+        "Client.generate Client.generate_stream Client.chat "
+        "AsyncClient.generate AsyncClient.generate_stream AsyncClient.chat",
+        URL,
+    ),
+    Client("litellm.main", "completion acompletion text_completion? atext_completion?"),
+    Client("litellm.responses.main", "responses? aresponses?"),
+    Client(
+        "grpc._channel",
+        "_UnaryUnaryMultiCallable.__call__ _UnaryUnaryMultiCallable.with_call "
+        "_UnaryUnaryMultiCallable.future "
+        "_UnaryStreamMultiCallable.__call__ _SingleThreadedUnaryStreamMultiCallable.__call__ "
+        "_StreamStreamMultiCallable.__call__ _StreamUnaryMultiCallable.__call__",
+        METHOD,
+    ),
+    Client(
+        "grpc.aio._channel",
+        "UnaryUnaryMultiCallable.__call__ UnaryStreamMultiCallable.__call__ "
+        "StreamStreamMultiCallable.__call__ StreamUnaryMultiCallable.__call__",
+        METHOD,
+    ),
+)
+"""Clients of servers."""
+
+ENGINES = (
+    Client("llama_cpp.llama", "Llama.eval", "model_path"),
+    Client("vllm.v1.engine.llm_engine", "LLMEngine.add_request", "model_config.model"),
+    Client("vllm.v1.engine.async_llm", "AsyncLLM.add_request", "model_config.model"),
+    Client(
+        "sglang.srt.entrypoints.engine", "Engine.generate Engine.async_generate", "server_args.model_path"
+    ),
+    Client("tensorrt_llm.llmapi.llm", "LLM.generate_async", "args.model"),
+    Client("lmdeploy.api", "pipeline"),
+    Client("mlc_llm.serve.engine", "MLCEngine._generate AsyncMLCEngine._generate"),
+    Client("mlx_lm.generate", "generate_step speculative_generate_step BatchGenerator.insert?"),
+    Client("mlx_vlm.generate", "generate? stream_generate? generate_step?"),
+    Client("mlx_vlm.generate.ar", "generate_step BatchGenerator.insert"),
+    Client("mlx_vlm.generate.dispatch", "generate stream_generate"),
+    Client("ctransformers.llm", "LLM.eval", "model_path"),
+    Client("gpt4all._pyllmodel", "LLModel.prompt_model LLModel.prompt_model_streaming"),
+    Client("exllamav2.model", "ExLlamaV2.forward", "config.model_dir"),
+    Client("exllamav3.model.model", "Model.forward", "config.directory"),
+    Client("ctranslate2", "Generator.generate_batch Generator.forward_batch Translator.translate_batch"),
+    Client("onnxruntime_genai", "Generator.generate_next_token"),
+    Client("openvino_genai", "LLMPipeline.generate LLMPipeline.__call__"),
+    Client("optimum.onnxruntime.modeling_decoder", "ORTModelForCausalLM.forward", "name_or_path"),
+    Client("optimum.intel.openvino.modeling_decoder", "OVModelForCausalLM.forward", "name_or_path"),
+    Client("rwkv.model", "RWKV.forward"),
+    Client("litgpt.api", "LLM.generate"),
+    Client("keras_hub.src.models.causal_lm", "CausalLM.generate"),
+    Client("keras_nlp.src.models.causal_lm", "CausalLM.generate"),
+    Client("transformers.generation.tf_utils", "TFGenerationMixin.generate", "name_or_path"),
+    Client("transformers.generation.flax_utils", "FlaxGenerationMixin.generate", "name_or_path"),
+)
+"""Engines that hold the model in this process, or in its children."""
+
+UNSEEN = {
+    **dict.fromkeys(("pycurl", "curl_cffi", "tls_client", "primp", "rnet"), "HTTP of its own"),
+    **dict.fromkeys(("zmq", "nats", "pika", "kafka", "celery", "ray", "dask"), "asks another process"),
+    **dict.fromkeys(("tensorflow", "jax", "mlx", "onnxruntime", "openvino", "tvm"), "runs any model"),
+}
+"""Libraries through which text may come unseen, and why: `status` names those that are imported."""
+
+WRITING = re.compile(
+    r"Chat|Completion|GenerateContent|GenerateText|GenerateMessage|StreamGenerate|RawPredict|Bidi|"
+    r"TextGeneration|ModelStreamInfer"
+)
+"""What a gRPC method is called that writes."""
+
+
+def patches(gate: Gate) -> dict[str, Patch]:
+    """Module -> what is replaced in it."""
+    return {client.module: _patch(client, gate) for client in (*CLIENTS, *ENGINES)}
+
+
+def _patch(client: Client, gate: Gate) -> Patch:
+    def patch(points: Points, module: ModuleType) -> None:
+        around = gate.refusing(_named(client), _who(client))
+        for written in client.writes.split():
+            owner = _owner(module, written.removesuffix("?"))
+            if owner is not None:
+                points.replace(owner, written.removesuffix("?").rpartition(".")[2], around)
+            elif not client.loose and not written.endswith("?"):
+                points.replace(module, written, around)  # which says what this version lacks
+
+    return patch
+
+
+def _owner(module: ModuleType, written: str) -> Any:
+    """What holds a function or a method: its module, its class or a base of that; None where nothing does."""
+    kind, _, name = written.rpartition(".")
+    if not kind:
+        return module if name in vars(module) else None
+    owners = getattr(vars(module).get(kind), "__mro__", ())
+    return next((owner for owner in owners if name in vars(owner)), None)
+
+
+def _who(client: Client) -> Callable[[Any], str]:
+    """Who asks: the class of the object that was called, or the module of a function."""
+    if client.server == METHOD:
+        return lambda call: asker()
+    return kind_of if client.server or "." in client.writes else lambda first: client.module
+
+
+def _named(client: Client) -> Named:
+    """The names that a call may be trusted by: its server or model, its package; none where none writes."""
+
+    def named(*args: Any, **options: Any) -> Sequence[str]:
+        if client.server == METHOD:
+            return _remote(args[0])
+        if client.server == URL and _is_silent((*args[1:], *options.values())):
+            return ()
+        package = (type(args[0]).__module__ if client.loose else client.module).split(".")[0]
+        found = _found(args[0], client.server) if client.server else ""
+        return [found, package] if found else [package]
+
+    return named
+
+
+def _found(thing: Any, path: str) -> str:
+    """A server's URL or a model's name, where an object keeps it; "" where it does not."""
+    for name in path.split("."):
+        thing = getattr(thing, name, "")
+    return str(thing or "")
+
+
+def _is_silent(arguments: Sequence[Any]) -> bool:
+    """Whether a Stainless client asks for something that nobody writes."""
+    asked = [each for each in arguments if hasattr(each, "url") and hasattr(each, "method")]
+    return bool(asked) and all(is_silent(str(each.method), str(each.url)) for each in asked)
+
+
+def _remote(call: Any) -> Sequence[str]:
+    """The method that a gRPC call names; none where it does not write."""
+    method = call._method.decode() if isinstance(call._method, bytes) else str(call._method)
+    return [f"grpc:{method}", asker()] if WRITING.search(method.rpartition("/")[2]) else ()

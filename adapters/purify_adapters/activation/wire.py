@@ -1,0 +1,173 @@
+"""Requests on their way out: those that have text written are refused, whichever client they come from.
+
+Five libraries send what Python programs ask over HTTP; each is watched where every request passes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import wraps
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from purify_plugins.guard import reading
+
+if TYPE_CHECKING:
+    from purify_adapters.activation.gate import Gate
+    from purify_adapters.activation.points import Patch, Points
+
+WRITES = re.compile(
+    r"/(chat/completions|completions?|generate(_stream)?|generate_content|infill|predictions)/?$"
+    r"|/v\d\w*/(messages|complete|responses|conversations|chat|chat_stream|interactions)(/|$)"
+    r"|/(openai|api)/(v\d/)?(responses|chat|generate)(/|$)"
+    r"|/threads(/[^/]+)?/runs\b|/realtime\b|/(fim|agents)/completions"
+    r"|/model/[^/]+/(invoke|converse)(-\w+)*$|/endpoints/[^/]+/invocations\S*$"  # Bedrock, SageMaker
+    r"|/text/(generation|chat)(_stream)?$|/aigc/[\w-]+/generation$"  # watsonx, DashScope
+    r"|:(stream)?(generate|bidiGenerate)(Content|Text|Message)|:(stream)?rawPredict$|BidiGenerateContent",
+    re.IGNORECASE,
+)
+"""Paths that have text written, at any host."""
+HOSTS = re.compile(
+    r"(^|\.)(api\.openai\.com|openai\.azure\.com|services\.ai\.azure\.com|models\.github\.ai|api\.anthropic\.com|"
+    r"generativelanguage\.googleapis\.com|api\.cohere\.(com|ai)|(api|codestral)\.mistral\.ai|api\.groq\.com|"
+    r"api\.together\.(xyz|ai)|api\.fireworks\.ai|api\.replicate\.com|api\.x\.ai|api\.deepseek\.com|"
+    r"api\.perplexity\.ai|openrouter\.ai|api\.cerebras\.ai|api\.sambanova\.ai|api\.ai21\.com|"
+    r"dashscope[\w-]*\.aliyuncs\.com|ml\.cloud\.ibm\.com|api\.deepinfra\.com|integrate\.api\.nvidia\.com|"
+    r"api\.moonshot\.(ai|cn)|open\.bigmodel\.cn|api\.minimaxi?\.(chat|com|io)|api-inference\.huggingface\.co|"
+    r"router\.huggingface\.co|endpoints\.huggingface\.cloud|ollama\.com)$"
+)
+"""Hosts that write whatever they are asked, but for what `SILENT` names."""
+SILENT = re.compile(
+    r"/(v\d/)?(embeddings?|embed|moderations|rerank|(de)?tokenize|count_tokens|messages/count_tokens)/?$"
+    r"|/api/(embed|embeddings|show|pull|push|create|copy|delete|blobs/\S+)$"
+    r"|/(files|uploads|audio|images|vector_stores)(/|$)"
+    r"|:(batch|async)?(embed\w*|countTokens)$|/pipeline/(feature-extraction|sentence-similarity)$",
+    re.IGNORECASE,
+)
+"""What one may ask of such a host without being written to."""
+PLUMBING = {
+    *("purify_adapters", "purify_plugins", "httpx", "httpx2", "httpcore", "requests", "urllib3", "urllib"),
+    *("http", "aiohttp", "websockets", "grpc", "asyncio", "anyio", "contextlib", "concurrent", "threading"),
+    *("tenacity", "backoff", "functools", "selectors"),
+}
+"""Packages that ask for others."""
+
+
+def is_silent(method: str, url: str) -> bool:
+    """Whether a request to a server of models has nothing written."""
+    path = urlsplit(url).path
+    return SILENT.search(path) is not None or (method.upper() == "GET" and "/models" in path)
+
+
+def writes(method: str, url: str) -> bool:
+    """Whether a request has text written."""
+    parts = urlsplit(url)
+    if method.upper() in ("GET", "HEAD", "OPTIONS"):
+        return parts.scheme in ("ws", "wss") and WRITES.search(parts.path) is not None
+    if SILENT.search(parts.path):
+        return False
+    return WRITES.search(parts.path) is not None or HOSTS.search(parts.hostname or "") is not None
+
+
+def asker() -> str:
+    """The package that asks: the nearest caller's that is no plumbing."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        package = module.split(".")[0]
+        if package not in PLUMBING:
+            return ".".join(module.split(".")[:2]) if package in ("google", "azure") else package
+        frame = frame.f_back  # type: ignore[assignment]  # None ends it
+    return "__main__"
+
+
+class Wire:
+    """The points where requests leave, in each library that sends them."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+
+    @property
+    def patches(self) -> dict[str, Patch]:
+        """Module -> what is replaced in it."""
+        return {
+            "http.client": self._standard,  # urllib, urllib3, requests, botocore
+            "httpx._transports.default": self._httpx,
+            "httpx2._transports.default": self._httpx,
+            "aiohttp.client": self._aiohttp,
+            "websockets.client": self._websockets,
+        }
+
+    def check(self, method: str, url: str) -> None:
+        """Raise RefusedError for a request that has an untrusted server write."""
+        if not reading.get() and writes(method, url):
+            who, parts = asker(), urlsplit(url)
+            root = f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc.rpartition('@')[2]}"
+            self.gate.check(who, (root, root + parts.path, who))
+
+    def _httpx(self, points: Points, module: ModuleType) -> None:
+        """Transports, so that an application that is called in this process is left alone."""
+
+        def blocking(original: Any) -> Any:
+            @wraps(original)
+            def handle_request(transport: Any, request: Any) -> Any:
+                self.check(request.method, str(request.url))
+                return original(transport, request)
+
+            return handle_request
+
+        def awaited(original: Any) -> Any:
+            @wraps(original)
+            async def handle_async_request(transport: Any, request: Any) -> Any:
+                self.check(request.method, str(request.url))
+                return await original(transport, request)
+
+            return handle_async_request
+
+        points.replace(module.HTTPTransport, "handle_request", blocking)
+        points.replace(module.AsyncHTTPTransport, "handle_async_request", awaited)
+
+    def _standard(self, points: Points, module: ModuleType) -> None:
+        def around(original: Any) -> Any:
+            @wraps(original)
+            def putrequest(connection: Any, method: str, url: str, *args: Any, **options: Any) -> None:
+                self.check(method, urljoin(_root(connection), url))
+                original(connection, method, url, *args, **options)
+
+            return putrequest
+
+        points.replace(module.HTTPConnection, "putrequest", around)
+
+    def _aiohttp(self, points: Points, module: ModuleType) -> None:
+        def around(original: Any) -> Any:
+            @wraps(original)
+            async def _request(session: Any, method: str, str_or_url: Any, **options: Any) -> Any:
+                self.check(method, urljoin(str(session._base_url or ""), str(str_or_url)))
+                return await original(session, method, str_or_url, **options)
+
+            return _request
+
+        points.replace(module.ClientSession, "_request", around)
+
+    def _websockets(self, points: Points, module: ModuleType) -> None:
+        def around(original: Any) -> Any:
+            @wraps(original)
+            def connect(protocol: Any) -> Any:
+                uri = protocol.uri
+                scheme = "wss" if uri.secure else "ws"
+                self.check("GET", f"{scheme}://{uri.host}:{uri.port}{uri.resource_name}")
+                return original(protocol)
+
+            return connect
+
+        points.replace(module.ClientProtocol, "connect", around)
+
+
+def _root(connection: Any) -> str:
+    """The server of a connection of the standard library's, or of urllib3's."""
+    scheme = "https" if connection.default_port == 443 else "http"
+    host = connection._tunnel_host or connection.host
+    port = connection._tunnel_port if connection._tunnel_host else connection.port
+    return f"{scheme}://{host}:{port}"
