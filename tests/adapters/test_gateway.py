@@ -69,13 +69,14 @@ def test_the_tokens_texts_add_up_to_the_answer(served: Served) -> None:
 def test_a_stream_says_token_by_token_what_a_whole_answer_says(served: Served) -> None:
     whole = served.post("/generate", ask(details=True, do_sample=True)).json()
     *rest, last = served.events("/generate_stream", ask(details=True, do_sample=True))
-    assert [event["index"] for event in [*rest, last]] == list(range(1, 11))
+    count = whole["details"]["generated_tokens"]
+    assert [event["index"] for event in [*rest, last]] == list(range(1, count + 1))
     assert [event["token"] for event in [*rest, last]] == whole["details"]["tokens"]
     assert {(event["generated_text"], event["details"]) for event in rest} == {(None, None)}
     assert last["generated_text"] == whole["generated_text"]
     assert last["details"] == {
-        "finish_reason": "length",
-        "generated_tokens": 10,
+        "finish_reason": whole["details"]["finish_reason"],
+        "generated_tokens": count,
         "seed": SEED,
         "input_length": 5,
     }
@@ -656,6 +657,25 @@ def test_a_body_that_is_no_request_is_refused(served: Served, content: bytes, ki
     refused = served.client.post("/generate", content=content, headers={"content-type": kind})
     assert refused.status_code == status
     assert refused.json().keys() == {"error"}
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 9e-7])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"inputs": "a", "parameters": {"temperature": None}}),
+        ("/v1/completions", {"prompt": "a", "temperature": None}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "temperature": None}),
+    ],
+)
+def test_a_temperature_too_low_to_draw_with_is_the_request_s_fault(
+    served: Served, path: str, body: dict[str, Any], temperature: float
+) -> None:
+    """A temperature of 1e-40 was a 424: the models were said to have failed."""
+    asked = json.loads(json.dumps(body).replace("null", str(temperature)))
+    refused = served.post(path, asked)
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "validation")
+    assert "temperature must be 0 (greedy), or finite and at least 1e-06" in refused.text
 
 
 def test_a_body_is_at_most_two_million_bytes(served: Served) -> None:
