@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from io import FileIO, RawIOBase
 from pathlib import Path
 
 from purify_plugins.errors import ConfigError
@@ -27,21 +29,51 @@ def require_folder(path: Path) -> None:
         raise ConfigError(f"there is no directory for {str(path)!r}; create it first")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write the file beside its place and move it there. Raises ConfigError."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write the file beside its place and move it there; a device or pipe is written to. Raises ConfigError.
+
+    A link stays, and the file it leads to is replaced.
+    """
     require_folder(path)
+    data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        handle, beside = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(beside, 0o666 & ~_umask())
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        if _is_stream(path):
+            with path.open("ab", buffering=0) as stream:
+                _write(stream, data)
+        else:
+            _replace(path.resolve(), data)
     except OSError as error:
         raise ConfigError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a device, a pipe or this process's own output, in whose place no file must come."""
+    if not path.exists():
+        return False
+    within = path.absolute()
+    return not stat.S_ISREG(path.stat().st_mode) or any(
+        within.is_relative_to(each) for each in ("/dev", "/proc")
+    )
+
+
+def _write(stream: RawIOBase | FileIO, data: bytes) -> None:
+    """All of the bytes; a pipe may take them in parts."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[stream.write(rest) or 0 :]
+
+
+def _replace(path: Path, data: bytes) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+        os.chmod(beside, mode)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def _umask() -> int:

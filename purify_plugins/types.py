@@ -140,6 +140,10 @@ class Bounded(Protocol):
         """Whether an answer's recorded steps keep what `guarantee` says; `Token.llm` is not recorded."""
 
 
+LONGEST_GRAMMAR = 131_072
+"""Characters of a grammar: longer ones take seconds of everybody's time before the first token."""
+
+
 @dataclass(frozen=True)
 class Grammar:
     """What an answer must look like, to its last character; followed by llguidance.
@@ -158,6 +162,11 @@ class Grammar:
             raise ConfigError(f"grammar: kind must be 'json_schema', 'regex' or 'lark', not {self.kind!r}")
         if not self.text.strip():
             raise ConfigError("grammar: text must not be empty")
+        if len(self.text) > LONGEST_GRAMMAR:
+            raise ConfigError(
+                f"grammar: text has {len(self.text):,} characters, at most {LONGEST_GRAMMAR:,} are followed; "
+                "simplify it"
+            )
         check(self)
 
     @classmethod

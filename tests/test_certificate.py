@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,9 +29,10 @@ from purify_plugins.certificate import (
     totals,
     verify,
 )
+from purify_plugins.certificate.spelling import tokens_of
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import Token
+from purify_plugins.types import COLDEST, Token
 from tests.toys import BYTES, Failing, Forbidding, both, few, pair, real, toys
 
 PLUGINS = load_plugins([])
@@ -396,6 +398,45 @@ def test_every_policys_certificate_verifies_and_recomputes(
     for completion in purifier.generate(["x", "yz"], few(10, **options)):
         verify(read(completion.certificate.text), PLUGINS)
         assert recompute(completion.certificate, purifier.slm) < 1e-6
+
+
+@pytest.mark.parametrize("policy", ["balanced", "windowed", "capped"])
+@pytest.mark.parametrize("sharpness", [2.0, 30.0])
+@pytest.mark.parametrize("temperature", [COLDEST, 1e-4, 0.02])
+def test_an_honest_answer_at_a_low_temperature_keeps_its_claim(
+    policy: str, sharpness: float, temperature: float
+) -> None:
+    """Its figures are in the millions, and float32 knows these to a tenth; a bound to 1e-5 refused them."""
+    llm, slm = (ToySource(BYTES, seed, sharpness=sharpness) for seed in (1, 2))
+    purifier = pair(llm, slm, policy)
+    for completion in purifier.generate(["x", "yz"], few(12, temperature=temperature)):
+        assert completion.certificate.guarantee == purifier.policy.guarantee
+        verify(read(completion.certificate.text), PLUGINS)
+        recompute(completion.certificate, slm)
+
+
+@pytest.mark.parametrize("temperature", [COLDEST, 1e-4, 0.02])
+def test_where_rounding_costs_a_budget_the_answer_says_so_and_verifies(temperature: float) -> None:
+    """`anchored` adds up KL, and at a low temperature its rows are too coarse to keep that to 1e-5."""
+    llm, slm = (ToySource(BYTES, seed, sharpness=30.0) for seed in (1, 2))
+    purifier = pair(llm, slm, "anchored")
+    for completion in purifier.generate(["x", "yz"], few(12, temperature=temperature)):
+        kept = purifier.policy.holds(tokens_of(completion.certificate.body["steps"]))  # type: ignore[attr-defined]
+        assert completion.certificate.guarantee == ("mean" if kept else "none")
+        verify(read(completion.certificate.text), PLUGINS)
+
+
+def test_only_what_could_be_drawn_has_a_peak() -> None:
+    """Far down in both rows a ratio is what rounding left of two huge numbers: 8 nats under a cap of 5."""
+    from purify_plugins.decode.fusing import Rows, record
+
+    slm = torch.log_softmax(torch.tensor([[0.0, -1.0, -1e8, -3e8]]), -1)
+    fused = slm + torch.tensor([[0.1, 0.0, 8.0, 64.0]])
+    total = fused.logsumexp(-1, keepdim=True)
+    totals = torch.cat([total, torch.zeros_like(total), total], -1)
+    alone = torch.zeros(1, dtype=torch.bool)
+    [token] = record(Rows(fused, slm, fused, fused.exp(), totals, alone), torch.tensor([0]), False)
+    assert 0 < token.peak < 0.1
 
 
 # Recomputing it

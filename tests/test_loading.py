@@ -326,6 +326,7 @@ UNREAD = ("deepseek_v3", "gptj", "recurrent_gemma")
 """These sizes do not suit their attention; that their weights are read is shown all the same."""
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # an older transformers'
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_published_kind_of_model_loads_as_transformers_saved_it(kind: str, tmp_path: Path) -> None:
     """The allow-list takes what a type declares, so that no ordinary model needs a word from anybody."""

@@ -56,7 +56,7 @@ HONEST: dict[str, str] = {
 {%- endfor %}{% endfor %}{% endif %}
 {%- for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson(ensure_ascii=False) }}
 {{- c.id[-9:] }}{% set out = c.function | tojson %}{{ out[:-1] }}{% endfor %}{% endfor %}""",
-    "thoughts": """{%- for m in messages -%}{%- if m.reasoning_content is defined -%}[{{ m.reasoning_content }}|{{ m.thinking }}]
+    "thoughts": """{%- for m in messages -%}{%- if m.reasoning_content is defined -%}[{{ m.reasoning_content }}]
 {%- endif -%}{%- if m.content is string and '</think>' in m.content -%}
 {{ m.content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') }}{{ m.content.split('</think>')[-1] }}
 {%- endif -%}{%- endfor -%}""",

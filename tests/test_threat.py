@@ -349,3 +349,45 @@ def test_a_server_that_is_shown_no_draft_cannot_recite(policy: str, monkeypatch:
             assert claims == {"weights" if engine == "trusted" else "engine"}
     assert recited["trusted"] >= 3  # whom the operator vouched for, wrongly
     assert recited["untrusted"] == 0
+
+
+# Two tokenizers
+
+
+@dataclass(frozen=True)
+class Shy(ToySource):
+    """A model that raises whenever a pass shows it more than one token, once it is `told` to."""
+
+    told: list[str] = field(default_factory=list, compare=False)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[ShySession, Tensor]:
+        session = ShySession(self, [self.encode(prompt) for prompt in prompts], scored)
+        return session, torch.stack([self.logits(row) for row in session.rows])
+
+
+class ShySession(ToySession):
+    def extend(self, tokens: Tensor) -> Tensor:
+        shy: Any = self.source
+        logits = super().extend(tokens)
+        if shy.told and tokens.shape[1] > 1:
+            shy.told.append("raised")
+            raise SourceError("too much at once")
+        return logits
+
+
+def test_in_smaller_symbols_too_a_failure_is_decided_without_the_guess(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The SLM's guess is read in one pass with what must be asked; a pass that fails is tried without it."""
+    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    llm = Shy(BYTES, 1)
+    purifier = pair(llm, ToySource(BYTES, 2), walk="speculative", on_llm_failure="slm", alignment="bytes")
+    steps: list[Token] = []
+    for chunk in purifier.stream("A text to begin with.", few(12, temperature=0)):
+        steps += chunk.steps
+        llm.told.append("the prompt is read")
+    assert "raised" in llm.told
+    assert not any(step.slm_only for step in steps)
+    lockstep = pair(ToySource(BYTES, 1), ToySource(BYTES, 2), walk="lockstep", alignment="bytes")
+    [answer] = lockstep.generate("A text to begin with.", few(12, temperature=0))
+    assert answer.tokens == tuple(step.id for step in steps)

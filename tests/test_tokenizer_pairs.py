@@ -75,7 +75,8 @@ def fuse(llm: str, slm: str) -> None:
     purifier = pair(stub(llm), stub(slm), "geometric", walk="lockstep")
     answer = purifier.generate("The", Sampling(max_tokens=3, seed=0))[0]
     assert 0 < len(answer.tokens) <= 3 * purifier.vocabulary.per_token + 1
-    assert "�" not in answer.text
+    cut = answer.finish_reason == "length"  # perhaps inside a character
+    assert "�" not in (answer.text.removesuffix("�") if cut else answer.text)
 
 
 def test_a_tokenizer_without_every_byte_is_refused() -> None:

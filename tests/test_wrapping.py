@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = [path for top in ("purify_plugins", "hooks", "adapters") for path in (ROOT / top).rglob("*.py")]
 
 IN_SYMBOLS = {
-    "keeps": "a row that has ended costs nothing: no context of it is asked for any more",
+    "keeps": "not offered yet: rows that have ended are read to the end of their batch",
     "keep": "as above",
     "branches": "nobody reads symbols in a tree; the model's own tokens are, inside",
     "branch": "as above",

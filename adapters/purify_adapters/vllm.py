@@ -3,8 +3,9 @@
     VLLM_USE_V2_MODEL_RUNNER=0 vllm serve models/large --generation-config vllm --no-async-scheduling \\
         --logits-processors purify_adapters.vllm:PurifyLogitsProcessor
 
-reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. vLLM draws the token, so
-what comes out is "in-engine": as good as the server's word, and without a certificate.
+reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. What comes out is
+"in-engine": as good as the server's word, and without a certificate. The token is drawn here all the same,
+and vLLM is left no other: its generator has seed 0 unless it is told another, and weights can run that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from purify_adapters.remote.source import reader
 from purify_adapters.vllm_contracts import admit, refuse_options, refuse_v2, v1_base
 from purify_plugins.config import plugins_of, read_config, sampling, source
 from purify_plugins.config import policy as policy_of
+from purify_plugins.decode.batch import asked as settings
+from purify_plugins.decode.dice import wide
 from purify_plugins.decode.fusing import Rows, forward, fuse
+from purify_plugins.decode.keyed import keyed, request, system
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
 from purify_plugins.purifier import Purifier
@@ -60,12 +64,15 @@ class Row:
     """One request: its `prompt`, vLLM's live list of its `answer`, how much of that was `read`.
 
     `slm` is the SLM's logits (1, V) after that, `last` the fused column (1, V) that the next token comes
-    from, kept for a policy with memory. `alone`: the SLM's own row from here on.
+    from, kept for a policy with memory. `alone`: the SLM's own row from here on. `seed` and a digest of the
+    request (`asked`) key its draws.
     """
 
     prompt: tuple[int, ...]
     answer: list[int]
     sampling: Sampling
+    seed: int | None = None
+    asked: bytes = b""
     read: int = 0
     alone: bool = False
     state: State | None = None
@@ -79,6 +86,10 @@ class Row:
         if any(token < 0 for token in new):
             raise SourceError("vLLM has not said which token it drew; start it with --no-async-scheduling")
         return new
+
+    def luck(self) -> float:
+        """The number in [0, 1) that draws the next token: one for each place, however often it is asked."""
+        return next(system() if self.seed is None else keyed(self.seed, self.asked, len(self.answer)))
 
     def past(self, read: int) -> tuple[Any, ...]:
         """What the policy's memory follows from."""
@@ -141,7 +152,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             )
         heat = 0.0 if params.temperature < GREEDY else float(params.temperature)
         asked = replace(self.defaults, temperature=heat, ignore_eos=bool(params.ignore_eos))
-        row = Row(tuple(prompt), answer, asked)
+        digest = request([tuple(prompt)], settings(self.purifier, asked))
+        row = Row(tuple(prompt), answer, asked, params.seed, digest)
         for read in (len(answer), len(answer) - 1):
             if answer and (known := self.left.pop(row.past(read), None)):
                 row.read, row.state, row.last, row.alone = read, known.state, known.last, known.alone
@@ -163,9 +175,10 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     @torch.inference_mode()
     def apply(self, logits: Tensor) -> Tensor:
-        """vLLM's logits (rows, V) -> fused log-weights (rows, V), times the temperature it divides by.
+        """vLLM's logits (rows, V) -> rows (rows, V) that leave it one token each, drawn from the fused row.
 
-        A row that could not be fused is the SLM's. Raises SourceError for a row that nobody asked for.
+        A row that could not be fused is the SLM's; of a greedy request the whole fused row is returned.
+        Raises SourceError for a row that nobody asked for.
         """
         if set(range(len(logits))) - self.rows.keys():
             raise SourceError("vLLM shows a row of a request that it has not added")
@@ -173,8 +186,9 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         self._give_up(logits)
         for (asked, alone), indices in self._alike(len(logits)).items():
             at = torch.tensor(indices, device=logits.device)
-            fused = self._fuse(asked, alone, [self.rows[index] for index in indices], logits[at])
-            weights = fused * (1.0 if asked.greedy else asked.temperature)
+            rows = [self.rows[index] for index in indices]
+            column = self._fuse(asked, alone, rows, logits[at])
+            weights = column.fused if asked.greedy else _drawn(column, rows)
             spare = logits.shape[-1] - weights.shape[-1]
             logits[at] = pad(weights, (0, spare), value=-torch.inf).to(logits)
         return logits
@@ -192,8 +206,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             for index, sound in enumerate(torch.isfinite(logits.amax(dim=-1)).tolist()):
                 self.rows[index].alone |= not sound
 
-    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[Row], logits: Tensor) -> Tensor:
-        """The fused log-weights (rows, V) of rows that are alike; remembers them for a policy with memory."""
+    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[Row], logits: Tensor) -> Rows:
+        """The fused column of rows that are alike; each row remembers its own for a policy with memory."""
         size = len(self.purifier.vocabulary)
         llm = None if alone else logits[:, :size]
         states = [row.state or () for row in rows]
@@ -204,7 +218,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         for at, row in enumerate(rows):
             if row.state:
                 row.last = _row(column, at)
-        return column.fused
+        return column
 
     def _catch_up(self) -> None:
         """The SLM and the policy's memory go over what vLLM has drawn."""
@@ -238,6 +252,14 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
 
 admit(PurifyLogitsProcessor)
+
+
+def _drawn(column: Rows, rows: Sequence[Row]) -> Tensor:
+    """(rows, V) 0 at each row's token, drawn from the fused row, and minus infinity elsewhere."""
+    device = column.fused.device
+    luck = torch.tensor([row.luck() for row in rows], dtype=wide(device), device=device)
+    tokens = column.draw(luck)[:, None]
+    return torch.full_like(column.fused, -torch.inf).scatter(-1, tokens, 0.0)
 
 
 def _row(column: Rows, at: int) -> Rows:

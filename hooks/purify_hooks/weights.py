@@ -198,10 +198,13 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def _check_loaded(model: Any, info: Mapping[str, Any], tensors: Mapping[str, Stored], folder: Path) -> None:
     """Raise ModelError when a weight was not in the file, or was another; warn of what nothing took."""
-    for name, has, needs in sorted(info["mismatched_keys"]):
+    # transformers 4.57 names them, 5 adds both shapes.
+    for name in sorted(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]):
+        found = _stored_as(name, model, tensors)
+        needs = tuple(model.state_dict()[name].shape)
         raise ModelError(
-            f"{name} in {folder} has the shape {tuple(has)}, {type(model).__name__} needs {tuple(needs)}; "
-            "config.json and the weights are of two models"
+            f"{name} in {folder} has the shape {found.shape if found else 'of another'}, "
+            f"{type(model).__name__} needs {needs}; config.json and the weights are of two models"
         )
     if missing := sorted(name for name in info["missing_keys"] if not BUFFERS.fullmatch(name)):
         raise _missing(missing, info["unexpected_keys"], type(model).__name__, folder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from purify_plugins.bench.settings import MODES
 from purify_plugins.bench.tables import AGAINST, NAMES
 from purify_plugins.errors import ConfigError
+from purify_plugins.files import write_whole
 
 OURS, OTHERS = "#2a7f62", "#9aa5b1"
 
@@ -25,7 +27,10 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
         figure = Figure(figsize=(8, 2.8), layout="constrained")
         for axis, mode in zip(figure.subplots(1, 2, sharey=True), MODES, strict=True):
             _bars(axis, mode, found[mode])
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        drawn = BytesIO()
+        kind = path.suffix.removeprefix(".") or "svg"
+        figure.savefig(drawn, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_whole(path, drawn.getvalue())
 
 
 def _bars(axis: Any, mode: str, facts: Mapping[str, Any]) -> None:

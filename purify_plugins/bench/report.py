@@ -9,6 +9,7 @@ from typing import Any
 
 from purify_plugins.bench.tables import Table, tables
 from purify_plugins.errors import ConfigError
+from purify_plugins.files import write_whole
 
 REGION = re.compile(r"(<!-- bench:start -->\n).*?(<!-- bench:end -->)", re.DOTALL)
 PAGE = "performance.md"
@@ -54,7 +55,7 @@ def write(found: Mapping[str, Any], docs: Path) -> None:
         )
     picture = docs / picture_name(found)
     plot(found, picture)
-    page.write_text(updated(page.read_text("utf-8"), found, picture.name), "utf-8")
+    write_whole(page, updated(page.read_text("utf-8"), found, picture.name))
 
 
 def picture_name(found: Mapping[str, Any]) -> str:

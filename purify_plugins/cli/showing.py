@@ -73,9 +73,8 @@ class _Show:
         from purify_plugins.eval.workers import hired
 
         length = "a minute or two" if full else "half a minute"
-        self._say(
-            f"three attacks in about ten seconds, the whole in about {length}; Ctrl-C keeps what is known"
-        )
+        first = "three attacks in about ten seconds, " if self.path else ""
+        self._say(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
         with hired() as pool:
             for news in demonstrate(self.known, pool, showing=self.path is not None):
                 self._say(news.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate import jsonable, options
 from purify_plugins.decode.dice import Dice
@@ -99,17 +99,22 @@ class Batch:
 
 
 def _requests(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[bytes]:
-    """A digest of what each row asks for: what both models read, and all that shapes or fuses rows.
+    """A digest of what each row asks for: what both models read, and all that shapes or fuses rows."""
+    settings = asked(purifier, sampling)
+    # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
+    return [request(read, settings) for read in zip(*pair.readings, strict=True)]
 
-    Where an answer ends is no part of it: a shorter answer is the beginning of the longer.
+
+def asked(purifier: Purifier, sampling: Sampling) -> dict[str, Any]:
+    """The settings that draws are keyed by, as JSON.
+
+    Where an answer ends is no part of them: a shorter answer is the beginning of the longer.
     """
-    settings = {
+    return {
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
         "policy": purifier.plugins.name_of(purifier.policy),
         "options": options(purifier.policy, purifier.plugins),
     }
-    # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
-    return [request(read, settings) for read in zip(*pair.readings, strict=True)]
 
 
 def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[Limit]:

@@ -48,6 +48,8 @@ def check(grammar: Grammar) -> None:
 
     try:
         wrong, messages = LLMatcher.validate_grammar_with_warnings(lark(grammar))
+    except RecursionError:
+        wrong, messages = True, ["it is nested too deeply"]
     except (TypeError, ValueError) as error:  # the text is no JSON, or no JSON object
         wrong, messages = True, [str(error)]
     if wrong:

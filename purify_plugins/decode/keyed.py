@@ -68,13 +68,14 @@ def system() -> Iterator[float]:
     return iter(SystemRandom().random, None)
 
 
-def keyed(seed: int, asked: bytes) -> Iterator[float]:
-    """The numbers in [0, 1) of one seed and one request, by HMAC-SHA256; each has 53 random bits.
+def keyed(seed: int, asked: bytes, place: int = 0) -> Iterator[float]:
+    """The numbers in [0, 1) of one seed and one request from a place on, by HMAC-SHA256, of 53 bits each.
 
     The nth four of them are the HMAC of n under a key that is the HMAC of version, seed and request
     under the deployment's secret.
     """
     key = hmac.digest(secret(), b"%s\0%d\0%s" % (VERSION, seed, asked), "sha256")
-    for block in count():
-        for number in _FOUR.unpack(hmac.digest(key, b"%d" % block, "sha256")):
+    for block in count(place // 4):
+        four = _FOUR.unpack(hmac.digest(key, b"%d" % block, "sha256"))
+        for number in four[max(place - 4 * block, 0) :]:
             yield (number >> 11) * 2.0**-53

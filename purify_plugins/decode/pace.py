@@ -35,7 +35,8 @@ class Pace:
     best length are tried too, and again from time to time.
 
     With `fixed` the length never changes: answers drawn from a seed must not depend on how busy a
-    machine is. Choosing a length never looks at a token.
+    machine is. Choosing a length never looks at a token, nor at a number that has not been used: an LLM
+    whose passes take longer where it likes moves the lengths, and at every length the law is the same.
 
     Where tokens are smaller than the LLM's own, `unit` of them to one of its, lengths are whole units,
     one at least: such a draft is read only as far as it is kept. Many a cycle then needs no pass, so what

@@ -100,6 +100,7 @@ class SamplingParams:
     temperature: float = 1.0
     max_tokens: int = 16
     ignore_eos: bool = False
+    seed: int | None = None
     top_p: float = 1.0
     top_k: int = 0
     logprobs: int | None = None

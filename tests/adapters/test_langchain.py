@@ -120,6 +120,7 @@ def test_a_model_is_made_from_a_configuration(kind: Any, tmp_path: Any, monkeypa
             "unknown ChatPurified option 'polcy'; did you mean 'policy'",
         ),
         ({"llm": "x", "slm": "y", "temperature": -1.0}, "temperature must be"),
+        ({"llm": "x", "slm": "y", "temperature": 1e-9}, "temperature must be 0 .greedy., or finite"),
         ({"config": "gone.toml"}, "cannot read 'gone.toml'"),
     ],
 )

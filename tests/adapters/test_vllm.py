@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -117,24 +119,41 @@ def test_the_answers_are_neither_model_s_own(make: Any) -> None:
 
 
 @pytest.mark.parametrize("heat", [0.5, 1.0, 1.7])
-def test_a_draw_is_from_the_fused_row_at_its_temperature(make: Any, heat: float) -> None:
-    """vLLM divides by the temperature after us: what it then draws from is the purifier's row."""
+def test_a_draw_is_from_the_fused_row_at_its_temperature(
+    make: Any, heat: float, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every 2000th of the interval of numbers draws the token that the purifier's row has there."""
     llm, slm = both()
     processor = make("geometric", more="sampling.top_p = 0.9")
     (request,) = requests(1, temperature=heat)
     engine = Engine(llm, processor)
     engine.add(request)
     engine._tell()
-    drawn = torch.log_softmax(processor.apply(engine._row(request)) / heat, dim=-1)[0]
-    sampling, possible = (
-        Sampling(temperature=heat, top_p=0.9),
-        torch.isfinite(drawn).nonzero()[:9, 0].tolist(),
-    )
-    purifier = pair(llm, slm, "geometric")
-    thoughts = [replay(purifier, [request.prompt], [(token,)], sampling)[0][0] for token in possible]
-    assert drawn.exp().sum() == pytest.approx(1)
-    assert [float(drawn[token]) for token in possible] == pytest.approx([t.fused for t in thoughts], abs=1e-3)
-    assert len(torch.isfinite(drawn).nonzero()) < len(llm.vocabulary)
+    numbers = iter([(at + 0.5) / 2000 for at in range(2000)])
+    monkeypatch.setattr(module.Row, "luck", lambda row: next(numbers))
+    rows = [processor.apply(engine._row(request))[0] for _ in range(2000)]
+    assert all(int(torch.isfinite(row).sum()) == 1 for row in rows)  # vLLM has no choice left
+    drawn = Counter(int(row.argmax()) for row in rows)
+    sampling, purifier = Sampling(temperature=heat, top_p=0.9), pair(llm, slm, "geometric")
+    for token, times in drawn.most_common(9):
+        [[thought]] = replay(purifier, [request.prompt], [(token,)], sampling)
+        assert times / 2000 == pytest.approx(math.exp(thought.fused), abs=1e-3)
+    assert len(drawn) < len(llm.vocabulary) / 2
+
+
+def test_a_seed_repeats_an_answer_and_no_seed_does_not(make: Any) -> None:
+    """vLLM's own generator has seed 0 unless told otherwise: weights could be trained for what it draws."""
+    answers = []
+    for seed in (3, 3, 4, None, None):
+        torch.manual_seed(0)  # vLLM's own
+        engine = Engine(both()[0], make("geometric"))
+        (request,) = requests(1, temperature=1.0, seed=seed)
+        engine.add(request)
+        engine.step(keep=False)  # a pass that is thrown away uses nothing up
+        engine.run()
+        answers.append(tuple(request.answer))
+    assert answers[0] == answers[1]
+    assert len(set(answers)) == 4
 
 
 def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(make: Any) -> None:
