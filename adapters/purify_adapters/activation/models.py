@@ -125,7 +125,7 @@ class Models:
         @wraps(original)
         def load_custom_generate(*args: Any, **kwargs: Any) -> Any:
             given = taken.bind(*args, **kwargs).arguments
-            repository = given.get("pretrained_model_name_or_path")
+            repository: Any = given.get("pretrained_model_name_or_path")
             name = str(repository)
             with self.activation.refusals(name):
                 has_own = has_file(repository, OWN, **given.get("kwargs", {}))
