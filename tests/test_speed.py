@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
-from statistics import median
 
 import pytest
 import torch
@@ -29,14 +28,15 @@ def test_a_token_after_512_costs_about_what_it_costs_after_32(kind: str) -> None
     """A renamed argument made every token a reading of the whole text: 69 ms after 32, 168 after 256."""
     source = of_the_zoo(kind, WIDTH)
     costs(source, NEAR)  # what is made at the first call is made
-    near, far = at(costs(source, FAR + SPAN), NEAR), at(costs(source, FAR + SPAN), FAR)
+    spent = costs(source, FAR + SPAN)
+    near, far = at(spent, NEAR), at(spent, FAR)
     print(f"\n| {kind} | {source.session.about} | {1e3 * near:.1f} | {1e3 * far:.1f} | {far / near:.2f} |")
     assert far <= MOST * near
 
 
 def at(spent: list[float], place: int) -> float:
-    """Seconds a token takes around this place."""
-    return median(spent[place - SPAN // 2 : place + SPAN // 2])
+    """Seconds a token takes around this place: the lower quartile, for whatever else the machine does."""
+    return sorted(spent[place - SPAN // 2 : place + SPAN // 2])[SPAN // 4]
 
 
 def costs(source: LocalSource, tokens: int) -> list[float]:
