@@ -46,7 +46,7 @@ def test_the_best_that_can_be_done_keeps_the_promise_and_comes_near_it(policy: s
     assert TIGHT[policy] * bound <= search.probability <= bound * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("policy", ["path", "mean", "path, damped"])
 def test_no_set_of_answers_gains_more_than_promised(policy: str, number: int) -> None:
     """What is feared need not be one passage: these guarantees are about any event."""

@@ -46,8 +46,7 @@ def test_an_engine_that_is_asked_a_seed_again_knows_its_draws_and_nothing_is_cla
     assert unlikely(played.hits, ROWS, otherwise.bound(20, played.game.q)) < ONE_SIDED
 
 
-@pytest.mark.parametrize("policy", ["path", "passage"])
-def test_without_a_seed_the_same_engine_learns_nothing(policy: str) -> None:
-    played = asked_again(policy)
+def test_without_a_seed_the_same_engine_learns_nothing() -> None:
+    played = asked_again("passage")
     assert played.claim == (played.game.chosen.guarantee, "engine")
     judge(played, "engine")
