@@ -341,3 +341,13 @@ def test_what_is_bundled_can_be_listed(hook: str) -> None:
 def test_a_module_can_be_a_plugin(install: Install, tmp_path: Path) -> None:
     install("quiet", "from purify_plugins import hookimpl\n@hookimpl\ndef purify_request(): pass\n")
     toys(plugins=load_plugins(["quiet"])).generate("x", few())
+
+
+def test_a_certificate_names_an_installed_plugin_by_its_distribution(install: Install) -> None:
+    install("quiet", "from purify_plugins import hookimpl\n@hookimpl\ndef purify_request(): pass\n")
+    [answer] = toys(plugins=load_plugins(["quiet"])).generate("x", few())
+    [told] = answer.certificate.body["method"]["plugins"]
+    [found] = [each for each in listing(load_plugins(["quiet"])) if each.name == "quiet"]
+    assert told == {"name": "quiet", "distribution": found.distribution, "version": found.version}
+    assert told["distribution"]
+    assert told["version"]

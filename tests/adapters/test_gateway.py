@@ -25,7 +25,9 @@ from tests.toys import BYTES, Failing, real
 
 KEY = "a key"
 AUTH = {"authorization": f"Bearer {KEY}"}
-TEN = {"max_new_tokens": 10, "seed": 3}
+SEED = 4
+"""A seed with which the stubs do not end before they have to."""
+TEN = {"max_new_tokens": 10, "seed": SEED}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_the_tokens_texts_add_up_to_the_answer(served: Served) -> None:
     assert [token.keys() for token in tokens] == [{"id", "text", "logprob", "special"}] * 10
     assert "".join(token["text"] for token in tokens) == found["generated_text"]
     assert all(token["logprob"] <= 0 for token in tokens)
-    assert found["details"]["seed"] == 3
+    assert found["details"]["seed"] == SEED
 
 
 def test_a_stream_says_token_by_token_what_a_whole_answer_says(served: Served) -> None:
@@ -75,7 +77,7 @@ def test_a_stream_says_token_by_token_what_a_whole_answer_says(served: Served) -
     assert last["details"] == {
         "finish_reason": whole["details"]["finish_reason"],
         "generated_tokens": count,
-        "seed": 3,
+        "seed": SEED,
         "input_length": 5,
     }
 
@@ -156,7 +158,7 @@ def test_without_parameters_tgi_samples_and_with_any_it_does_not(served: Served)
 
 @pytest.mark.parametrize("option", [{"temperature": 0.9}, {"top_k": 20}, {"top_p": 0.9}])
 def test_any_sampling_option_switches_sampling_on(served: Served, option: dict[str, Any]) -> None:
-    assert served.post("/generate", ask(details=True, **option)).json()["details"]["seed"] == 3
+    assert served.post("/generate", ask(details=True, **option)).json()["details"]["seed"] == SEED
 
 
 def test_the_root_answers_with_a_list_that_repeats_the_prompt(served: Served) -> None:
@@ -280,7 +282,12 @@ def test_the_metrics_have_tgi_s_names_and_count(served: Served) -> None:
 
 
 def test_a_chat_completion_has_openai_s_shape(served: Served) -> None:
-    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, "seed": 3, "logprobs": True}
+    body = {
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 5,
+        "seed": SEED,
+        "logprobs": True,
+    }
     found = served.post("/v1/chat/completions", {**body, "model": "any"}).json()
     [choice] = found["choices"]
     assert (found["object"], found["id"][:9], found["model"]) == ("chat.completion", "chatcmpl-", "any")
@@ -294,7 +301,7 @@ def test_a_chat_stream_adds_up_and_is_done(served: Served) -> None:
     body = {
         "messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}],
         "max_tokens": 5,
-        "seed": 3,
+        "seed": SEED,
     }
     whole = served.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
     options = {"stream": True, "stream_options": {"include_usage": True}}
@@ -397,7 +404,7 @@ def test_one_stop_string_may_stand_alone(served: Served) -> None:
 
 
 def test_a_json_object_is_any_object(trained: Served) -> None:
-    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 60, "seed": 3}
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 60, "seed": SEED}
     body["response_format"] = {"type": "json_object"}
     text = trained.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
     assert text.startswith("{")

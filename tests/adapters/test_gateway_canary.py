@@ -67,11 +67,12 @@ def spoken(served: Served, method: str, path: str, body: Any) -> bytes:
     return headers + b"\n\n" + answer.content
 
 
-def request(option: dict[str, Any], stream: bool) -> dict[str, Any]:
-    """A body that every route reads: each takes what it knows."""
-    parameters = {"max_new_tokens": 6, **option}
-    chat = {"messages": [{"role": "user", "content": "tell me"}], "prompt": "tell me", "max_tokens": 6}
-    return {"inputs": "tell me", "parameters": parameters, "stream": stream, **chat, **option}
+def request(path: str, option: dict[str, Any], stream: bool) -> dict[str, Any]:
+    """A body for a route, with an option where that route reads it."""
+    if path.startswith("/v1/"):
+        asked = {"messages": [{"role": "user", "content": "tell me"}], "prompt": "tell me", "max_tokens": 6}
+        return {**asked, "stream": stream, **option}
+    return {"inputs": "tell me", "parameters": {"max_new_tokens": 6, **option}, "stream": stream}
 
 
 def unasked(certificate: str) -> str:
@@ -90,7 +91,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 def test_the_canary_would_be_seen_without_the_slm() -> None:
     """The oracle works: the same LLM beside an SLM that allows everything leaks at once."""
     with serving(pair(Poisoned(BYTES), Forbidding(BYTES, 2, forbidden=frozenset({0})))) as served:
-        assert CANARY in served.post("/generate", request({}, False)).text
+        assert CANARY in served.post("/generate", request("/generate", {}, False)).text
 
 
 def test_no_route_and_no_option_lets_a_canary_through(
@@ -99,10 +100,10 @@ def test_no_route_and_no_option_lets_a_canary_through(
     caplog.set_level(logging.DEBUG)
     answered = 0
     for path, option, stream in product(ROUTES, OPTIONS, (False, True)):
-        said = spoken(served, "POST", path, request(option, stream))
+        said = spoken(served, "POST", path, request(path, option, stream))
         assert CANARY.encode() not in said, (path, option, stream)
         answered += b"x-compute-type" in said
-    assert answered > 200
+    assert answered > 150  # another dialect's options are refused by name
     assert len(served.app.certificates) > 20
     assert not any(CANARY in unasked(text) for text in served.app.certificates.values())
     ours = [record for record in caplog.records if not record.name.startswith("http")]
@@ -126,13 +127,13 @@ def test_nothing_is_passed_on_whatever_the_path_or_method(served: Served) -> Non
     for path, method in product(
         (*ROUTES, *OTHERS, *spellings), ("GET", "POST", "HEAD", "OPTIONS", "PUT", "ODD")
     ):
-        said = spoken(served, method, f"{served.url}{path}", request({}, False))
+        said = spoken(served, method, f"{served.url}{path}", request(path, {}, False))
         assert CANARY.encode() not in said, (path, method)
 
 
 def test_every_token_that_is_sent_is_in_the_certificate(served: Served) -> None:
     """B8: tokens at the client, tokens with a record, tokens in the certificate: the same ones."""
-    *tokens, last = served.events("/generate_stream", request({"do_sample": True}, True))
+    *tokens, last = served.events("/generate_stream", request("/generate_stream", {"do_sample": True}, True))
     sent = [event["token"]["id"] for event in [*tokens, last]]
     proof = read(served.client.get(f"/certificates/{last['purify']['certificate']}").text)
     assert [row[0] for row in proof.body["steps"]] == sent
@@ -154,7 +155,7 @@ def test_an_error_does_not_quote_the_llm(stream: bool, caplog: pytest.LogCapture
     slm = Forbidding(BYTES, 2, forbidden=FORBIDDEN)
     with serving(pair(Telling(BYTES), slm)) as served:
         for path in ROUTES:
-            answer = served.post(path, request({}, stream))
+            answer = served.post(path, request(path, {}, stream))
             assert (answer.status_code, CANARY in answer.text) == (424, False)
             assert json.loads(answer.text)["error_type"] == "generation"
     assert CANARY not in caplog.text
