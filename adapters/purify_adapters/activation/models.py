@@ -51,7 +51,7 @@ class Models:
         mixin: Any = module.GenerationMixin
         self.mixins.append(mixin)
         points.replace(mixin, "generate", self._generate)
-        points.replace(mixin, "load_custom_generate", lambda original: self._load_custom(original, module))
+        points.replace(mixin, "load_custom_generate", self._load_custom)
         for kind in mixin.__mro__:
             for name in CONTINUOUS:
                 if name in vars(kind):
@@ -117,16 +117,18 @@ class Models:
 
         return generate
 
-    def _load_custom(self, original: Any, module: ModuleType) -> Any:
+    def _load_custom(self, original: Any) -> Any:
+        from transformers.utils.hub import has_file
+
         taken = signature(original)
 
         @wraps(original)
         def load_custom_generate(*args: Any, **kwargs: Any) -> Any:
             given = taken.bind(*args, **kwargs).arguments
-            repository = given.get("pretrained_model_name_or_path")
+            repository: Any = given.get("pretrained_model_name_or_path")
             name = str(repository)
             with self.activation.refusals(name):
-                has_own = module.has_file(repository, OWN, **given.get("kwargs", {}))
+                has_own = has_file(repository, OWN, **given.get("kwargs", {}))
                 if has_own and not self.activation.rules.trusts(name):
                     raise RefusedError(
                         f"{name!r} brings a generate of its own ({OWN}); refused, load it without"
