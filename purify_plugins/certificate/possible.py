@@ -35,7 +35,7 @@ def _wrong(step: Token, sampling: Sampling) -> str:
         return "a probability above 1"
     if not (-MASS <= step.revealed <= 1 + MASS and -MASS <= step.hidden <= 1 + MASS):
         return "`revealed` and `hidden` are shares of 1"
-    if step.slm_only and not (_same(step.fused, step.slm, near) and step.hidden <= MASS):
+    if step.slm_only and not _same(step.fused, step.slm, near):
         return "a token of the SLM alone has the SLM's probability"
     return _pointed(step) if sampling.greedy else _spread(step, near)
 

@@ -65,7 +65,7 @@ def law(game: Game, strategy: Callable[[Game], Mind], engine: bool) -> tuple[Pro
     return Promise.of(answer.certificate), possible
 
 
-@pytest.mark.parametrize("length", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mind", MINDS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_no_event_gains_more_than_promised(policy: str, mind: str, length: int) -> None:
