@@ -99,7 +99,7 @@ def fuse(
         llm, *partial = complete(llm.to(slm.device), slm)
     slm, stuck = shape.weigh(slm, history, "the SLM")
     if llm is None:
-        return _alone(slm, shape)._replace(stuck=stuck)
+        return _unstuck(_alone(slm, shape)._replace(stuck=stuck), shape)
     llm, barred = shape.weigh(llm.to(slm.device), history, "the LLM")
     if barred is not None:
         llm = torch.where(barred[:, None], slm, llm)
@@ -118,7 +118,17 @@ def fuse(
     llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
     shown = _shown(partial, mass, columns) if partial else None
-    return Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown, sound)
+    return _unstuck(Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown, sound), shape)
+
+
+def _unstuck(rows: Rows, shape: Shaper) -> Rows:
+    """The column; on an accelerator a stuck row is not sound, which the host sees with all else at once.
+
+    Not so under a grammar, which is followed on the host anyway: there `require` says what is wrong.
+    """
+    if rows.stuck is None or rows.sound is None or shape.followed:
+        return rows
+    return rows._replace(stuck=None, sound=rows.sound & ~rows.stuck)
 
 
 def _sound(shape: Shaper, llm: Tensor, slm: Tensor, slm_total: Tensor, total: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins.decode.cut import Cut
-from purify_plugins.decode.weights import argmax, normalise
+from purify_plugins.decode.weights import argmax, near, normalise
 
 if TYPE_CHECKING:
     from purify_plugins.types import Sampling, Vocabulary
@@ -39,7 +39,7 @@ class Shaper:
         penalties, masks = _penalties(sampling), _masks(sampling, vocabulary)
         bans, warpers = _bans(sampling, vocabulary.eos), _warpers(sampling, bool(self.cut))
         self.steps = [*penalties, *masks, *bans, *warpers]
-        self.masked = bool(masks or bans)
+        self.masked, self.followed = bool(masks or bans), bool(masks)
         self.looks_back = bool(penalties or masks)
         self.raw = raw and not (penalties or warpers or cut)
         self.loose = self.raw or bool(self.cut and not penalties and not warpers)
@@ -66,7 +66,8 @@ class Shaper:
         for step in self.steps:
             rows = step(rows, history)
         barred = torch.isneginf(rows.amax(dim=-1)) if self.masked else None
-        if barred is not None and bool(barred.any()):
+        # what a grammar allows is worked out on the host; what is banned is not, and nobody waits for it
+        if barred is not None and ((not near(barred) and not self.followed) or bool(barred.any())):
             rows = torch.where(barred[:, None], 0.0, rows)
         else:
             barred = None
