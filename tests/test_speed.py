@@ -1,6 +1,6 @@
 """A token after 512 costs about what it costs after 32, whatever the architecture.
 
-`pytest -m "slow and alone" -s tests/test_speed.py` prints the table of docs/performance.md.
+`pytest -n 0 -m "slow and alone" -s tests/test_speed.py` prints the table of docs/performance.md.
 """
 
 from __future__ import annotations

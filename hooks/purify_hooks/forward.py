@@ -151,8 +151,8 @@ def _require_known(model: str, taken: Mapping[str, inspect.Parameter]) -> None:
 def kept(out: Any) -> Any:
     """What a model's output says it has read so far, by whichever name; None if it says nothing."""
     # Its own keys: from 5.24 on, to ask an output for an older name is answered with a warning to the user.
-    there = set(out.keys())
-    return next((out[name] for name in NAMES["cache"] if name in there), None)
+    there = set(out.keys() if isinstance(out, Mapping) else dir(out))
+    return next((getattr(out, name) for name in NAMES["cache"] if name in there), None)
 
 
 def windowed(config: Any) -> bool:
