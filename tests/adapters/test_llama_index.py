@@ -700,9 +700,15 @@ def test_prompts_are_packed_with_the_slms_tokens() -> None:
 @pytest.fixture(autouse=True)
 def settings() -> Iterator[None]:
     """LlamaIndex keeps its settings for the whole process."""
-    kept = {
-        name: getattr(Settings, name) for name in ("_llm", "_embed_model", "_tokenizer", "_callback_manager")
-    }
+    names = (
+        "_llm",
+        "_embed_model",
+        "_tokenizer",
+        "_callback_manager",
+        "_prompt_helper",
+        "_chat_prompt_helper",
+    )
+    kept = {name: getattr(Settings, name) for name in names}
     yield
     for name, value in kept.items():
         setattr(Settings, name, value)
