@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from purify_plugins.certificate import certify
 from purify_plugins.certificate.citing import Cited
-from purify_plugins.decode.text import Writer
+from purify_plugins.decode.text import Writer, names_an_end
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
@@ -49,17 +49,12 @@ class Answer:
             return []
         self.steps.append(token)
         text = self._write(self._writer.write(self.purifier.vocabulary.tokens[token.id]))
-        if self._writer.stopped or self._names_an_end(token):
+        vocabulary, stop = self.purifier.vocabulary, self.asked.sampling.stop
+        if self._writer.stopped or names_an_end(vocabulary, token.id, stop):
             self._end("stop")
         elif token.id in self.purifier.vocabulary.eos:
             self._end("eos")
         return self._release(Chunk(text, (token,)))
-
-    def _names_an_end(self, token: Token) -> bool:
-        """Whether a control token was drawn whose name is a stop string: in the text it is not spelled."""
-        name = self.purifier.vocabulary.control.get(token.id)
-        stops = self.asked.sampling.stop
-        return name is not None and any(name == stop.strip() for stop in stops)
 
     def _release(self, chunk: Chunk) -> list[Chunk]:
         """The chunk; where the last text is held back, those before the last one that has any."""

@@ -110,6 +110,14 @@ class Session(ABC):
         return None
 
     @member
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        """All that was read of each row's prompt, by every model behind this: what keys a seed's draws.
+
+        A source that reads a prompt with several models tells what each of them read.
+        """
+        return [prompt.tokens for prompt in self.prompts]
+
+    @member
     def full(self) -> Collection[int] | None:
         """The rows that have used up the model's context, where its ids are not the model's own tokens.
 
@@ -195,8 +203,11 @@ class LogitSource(ABC):
 
     @member
     def engine(self) -> Engine:
-        """What runs the model: this process, or a server, which nobody vouches for unless it is said."""
-        return "in-process" if self.capabilities is None else "untrusted"
+        """What runs the model; "untrusted", which is shown no draft, unless the class says otherwise.
+
+        A source that computes in this process, by weights that cannot look ahead, says "in-process".
+        """
+        return "untrusted"
 
     @member
     def reading(self) -> Reading:

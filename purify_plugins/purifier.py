@@ -16,7 +16,7 @@ from purify_plugins.decode.keyed import secret
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import ConfigError, PluginError, PromptError
 from purify_plugins.plugins import Plugins, load_plugins
-from purify_plugins.threat import require_draftable
+from purify_plugins.threat import VOUCHED, require_draftable, require_known
 from purify_plugins.types import Chat, Chunk, Completion, Sampling
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Purifier:
         if fidelity not in ("exact", "default", "fast"):
             raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
         llm, slm = adapted(llm), adapted(slm)
+        require_known("the LLM", llm.engine)
+        require_known("the SLM", slm.engine)
         _require_whole(slm)
         self._llm, self._slm = align(llm, slm, alignment, fidelity)
         self.alignment, self.fidelity = alignment, fidelity
@@ -113,7 +115,7 @@ class Purifier:
             return walk
         if streams:
             return "readahead"
-        drafts = self.llm.engine != "untrusted" and (served is None or served.scores_draft)
+        drafts = self.llm.engine in VOUCHED and (served is None or served.scores_draft)
         return "speculative" if drafts else "lockstep"
 
     @classmethod

@@ -54,6 +54,7 @@ class ToySource(LogitSource):
     `order` tokens of context matter; `sharpness` scales the logits.
     """
 
+    engine = "in-process"
     vocabulary: Vocabulary
     seed: int = 0
     order: int = 3
@@ -129,6 +130,7 @@ class ToySession(Session):
 class ScriptedSource(LogitSource):
     """A model that is sure of one text: `text` after any prompt, then the end. An attacker's dream."""
 
+    engine = "in-process"
     vocabulary: Vocabulary
     text: bytes
     doubt: float = 1e-3

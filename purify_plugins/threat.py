@@ -5,7 +5,7 @@ The reasons are in docs/threat-model.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from purify_plugins.errors import ConfigError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Engine = Literal["in-process", "trusted", "untrusted"]
 """What runs a model: this process, a server the operator vouches for, or a server that may do anything."""
+VOUCHED = ("in-process", "trusted")
+"""The engines that may be shown a draft; whatever is not among them is not trusted."""
 Adversary = Literal["none", "weights", "engine"]
 """What a guarantee holds against; each of the ladder's rungs can do all that those before it can.
 
@@ -80,9 +82,9 @@ def voided(facts: Facts) -> str:
 
 def _distrusted(facts: Facts) -> str:
     """What an engine that nobody vouches for could have done; empty: nothing."""
-    if facts.slm == "untrusted":
+    if facts.slm not in VOUCHED:
         return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
-    if facts.llm != "untrusted":
+    if facts.llm in VOUCHED:
         return ""
     if facts.walk == DRAFTED:
         return "an untrusted engine was shown the draft before it said how likely the tokens were"
@@ -98,7 +100,7 @@ def draws(sampling: Sampling) -> Draws:
 
 def require_draftable(engine: Engine) -> None:
     """Raise ConfigError for an engine that must not see what may come next before it has said its row."""
-    if engine == "untrusted":
+    if engine not in VOUCHED:
         raise ConfigError(
             "walk 'speculative' shows the LLM's engine what may come next before it says how likely that is; "
             "leave it at 'auto', or vouch for the server with engine = \"trusted\" under [llm]"
@@ -107,7 +109,13 @@ def require_draftable(engine: Engine) -> None:
 
 def weakest(*engines: Engine) -> Engine:
     """What must be supposed of a source that several engines have a part in."""
-    for each in ("untrusted", "trusted"):
-        if each in engines:
-            return each
-    return "in-process"
+    if any(each not in VOUCHED for each in engines):
+        return "untrusted"
+    return "trusted" if "trusted" in engines else "in-process"
+
+
+def require_known(who: str, engine: object) -> None:
+    """Raise ConfigError for an engine that is none of the three words: no claim could be made of it."""
+    if engine not in get_args(Engine):
+        known = ", ".join(map(repr, get_args(Engine)))
+        raise ConfigError(f"the engine of {who} must be one of {known}, not {engine!r}")

@@ -112,6 +112,10 @@ class SessionWrapper(Session):
     def prompts(self) -> Sequence[ScoredPrompt]:
         return self.session.prompts
 
+    @member
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        return self.session.readings
+
     def extend(self, tokens: Tensor) -> Tensor:
         return self.session.extend(tokens)
 

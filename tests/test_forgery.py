@@ -366,7 +366,7 @@ def another_alphabet(body: Body) -> None:
         (half_cut_by_its_length, "slm", ForgedError),
         (nothing_taken, "both", ForgedError),
         (nothing_taken_but_the_rest, "both", ForgedError),
-        (the_slm_alone, "both", ForgedError),
+        (the_slm_alone, "both", CertificateError),
         (swapped, "slm", ForgedError),
         (repeated, "alone", ForgedError),
         (limits_replaced, "alone", ForgedError),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from purify_hooks.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, Sampling
 from purify_plugins.align import Remapped
 from purify_plugins.decode import keyed as module
@@ -176,6 +177,20 @@ def test_what_only_the_llm_reads_changes_the_numbers_too() -> None:
     chats = [
         Chat(({"role": "user", "content": "once"}, {"role": "tool", "content": told})) for told in ("7", "8")
     ]
+    one, other = (tokens(purifier, chat, few(32))[0] for chat in chats)
+    assert one != other
+
+
+def test_what_only_an_anti_expert_reads_changes_the_numbers_too() -> None:
+    """A contrast told the expert's reading alone: the numbers of one answer, told to the anti-expert in a
+    field that the expert's template leaves out, were the next one's too, and a seed wrote the LLM's text."""
+    llm = Contrast(Blind(BYTES, 1), Spy(BYTES, 3))
+    purifier = pair(llm, Blind(BYTES, 2), walk="lockstep")
+    chats = [
+        Chat(({"role": "user", "content": "once"}, {"role": "tool", "content": told})) for told in ("7", "8")
+    ]
+    sessions = [llm.open([chat])[0] for chat in chats]
+    assert sessions[0].readings != sessions[1].readings
     one, other = (tokens(purifier, chat, few(32))[0] for chat in chats)
     assert one != other
 

@@ -210,6 +210,7 @@ def test_a_stop_string_may_name_a_control_token(walk: str, stop: str) -> None:
     purifier = pair(Sure(vocabulary, 1), Sure(vocabulary, 2), walk=walk)
     [answer] = purifier.generate("x", Sampling(max_tokens=8, temperature=0, stop=(stop,)))
     assert (answer.text, answer.tokens, answer.finish_reason) == ("hi", tuple(tokens[:3]), "stop")
+    recompute(answer.certificate, purifier.slm)  # which called such an answer forged
 
 
 def test_a_stop_string_ends_the_walk_at_once() -> None:

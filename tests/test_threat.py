@@ -13,6 +13,7 @@ from torch import Tensor
 from purify_adapters.llama_cpp import LlamaCppSource
 from purify_adapters.llama_cpp_python import LlamaPythonSource
 from purify_adapters.openai_compatible import VLLMSource
+from purify_adapters.remote.loop import wait
 from purify_adapters.remote.wire import Wire
 from purify_adapters.tgi.source import TGISource
 from purify_hooks.contrast import Contrast
@@ -28,7 +29,7 @@ from purify_plugins.plugins import load_plugins
 from purify_plugins.shared import Shared
 from purify_plugins.testing import ToySession, ToySource, letters
 from purify_plugins.threat import Engine, Facts, claim, weakest
-from purify_plugins.types import Capabilities, Prompt, Token
+from purify_plugins.types import Capabilities, LogitSource, Prompt, Token
 from purify_plugins.wrapping import SourceWrapper
 from tests.fake_tgi import serving
 from tests.remote.fake_servers import FakeLlama
@@ -136,14 +137,18 @@ def test_a_server_is_untrusted_unless_somebody_vouches_for_it(kind: str) -> None
         made(*asked, engine="in-process")
 
 
-def test_a_source_is_in_process_unless_there_is_a_server() -> None:
+def test_a_source_is_untrusted_unless_it_says_what_runs_it() -> None:
     assert ToySource(BYTES, 1).engine == "in-process"
 
-    @dataclass(frozen=True)
-    class Stranger(ToySource):
-        capabilities: Capabilities = SEEN
+    class Stranger(LogitSource):
+        vocabulary, context_length = BYTES, None
 
-    assert Stranger(BYTES, 1).engine == "untrusted"
+        def open(self, prompts: Sequence[Prompt], scored: int = 0) -> Any: ...
+
+        def identity(self) -> Mapping[str, Any]:
+            return {}
+
+    assert Stranger().engine == "untrusted"
 
 
 @pytest.mark.parametrize("engine", get_args(Engine))
@@ -391,3 +396,49 @@ def test_in_smaller_symbols_too_a_failure_is_decided_without_the_guess(
     lockstep = pair(ToySource(BYTES, 1), ToySource(BYTES, 2), walk="lockstep", alignment="bytes")
     [answer] = lockstep.generate("A text to begin with.", few(12, temperature=0))
     assert answer.tokens == tuple(step.id for step in steps)
+
+
+class Somebodys:
+    """A source of somebody else's class, which may ask any server it likes, and says nothing of it."""
+
+    def __init__(self, source: ToySource) -> None:
+        self._source = source
+        self.vocabulary, self.context_length = source.vocabulary, source.context_length
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> Any:
+        return self._source.open(prompts, scored)
+
+    def identity(self) -> Mapping[str, Any]:
+        return self._source.identity()
+
+
+def test_who_does_not_say_what_runs_it_is_not_trusted_with_a_draft() -> None:
+    """It used to be in-process, and drafted for: what asks a server by itself recited under a guarantee."""
+    purifier = pair(Somebodys(ToySource(BYTES, 1)), ToySource(BYTES, 2), "capped")  # type: ignore[arg-type]  # that is the point
+    assert (purifier.llm.engine, purifier.walk) == ("untrusted", "lockstep")
+    around = pair(Somebodys(Served(BYTES)), ToySource(BYTES, 2), "capped")  # type: ignore[arg-type]  # likewise
+    assert around.walk == "lockstep"
+    with pytest.raises(ConfigError, match="speculative"):
+        pair(Somebodys(ToySource(BYTES, 1)), ToySource(BYTES, 2), "capped", walk="speculative")  # type: ignore[arg-type]  # likewise
+
+
+@pytest.mark.parametrize("word", ["Untrusted", "in process", "", None, object()])
+def test_a_word_that_is_no_engine_is_no_trust(word: Any) -> None:
+    class Mistyped(ToySource):
+        engine = word
+
+    with pytest.raises(ConfigError, match="the engine of the LLM must be one of 'in-process', 'trusted'"):
+        pair(Mistyped(BYTES, 1), ToySource(BYTES, 2), "capped")
+    assert weakest(word, "in-process") == "untrusted"
+
+
+def test_a_url_is_shown_to_no_log_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """`purify serve` logs at INFO, and httpx wrote the whole url of every request there."""
+    caplog.set_level("INFO")
+    with serving(FakeLlama(ToySource(BYTES, 1)).app()) as url:
+        wire = Wire(f"http://me:hunter2@{url.removeprefix('http://')}/tok_S3CRET")
+        with pytest.raises(SourceError) as refused:
+            wait(wire.get("/props"))
+    said = f"{caplog.text} {refused.value} {wire!r}"
+    assert "hunter2" not in said
+    assert "S3CRET" not in said

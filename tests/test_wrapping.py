@@ -188,9 +188,13 @@ def test_somebody_else_s_object_keeps_every_member_it_has(base: type) -> None:
 
 
 class Plain:
-    """A third party's source from before there was a base class: four members, and `encode`."""
+    """A third party's source from before there was a base class: four members, and `encode`.
+
+    It says what runs it, since then: who does not is shown no draft.
+    """
 
     context_length = None
+    engine = "in-process"
 
     def __init__(self, seed: int) -> None:
         self.toy = ToySource(BYTES, seed)

@@ -49,6 +49,7 @@ LEFT = 256
 class Engine(LogitSource):
     """The LLM as far as a purifier must know it: vLLM runs it."""
 
+    engine = "trusted"
     vocabulary: Vocabulary
     context_length: int | None
 

@@ -111,6 +111,15 @@ class _Contrasted(Session):
     def prompts(self) -> Sequence[ScoredPrompt]:
         return [ScoredPrompt(prompt.tokens) for prompt in self._expert.prompts]
 
+    @property
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        """Both models' readings with -1, which is no token, between them.
+
+        Each template may show its model what the other leaves out.
+        """
+        both = zip(self._expert.readings, self._anti.readings, strict=True)
+        return [(*expert, -1, *anti) for expert, anti in both]
+
     def extend(self, tokens: Tensor) -> Tensor:
         return _difference(self._expert.extend(tokens), self._anti.extend(tokens))
 

@@ -37,6 +37,7 @@ class LocalSource(LogitSource):
     `model` and `tokenizer` are transformers objects; `folder` is where they came from, if anywhere.
     """
 
+    engine = "in-process"
     tokenizer: Any
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "", folder: Path | None = None) -> None:

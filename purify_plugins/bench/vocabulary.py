@@ -90,6 +90,7 @@ def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
 class Played(LogitSource):
     """A source whose model costs nothing: it plays back prepared rows (1, V) in turn."""
 
+    engine = "in-process"
     context_length = None
 
     def __init__(self, size: int, rows: Sequence[Tensor]) -> None:

@@ -80,6 +80,10 @@ class RespelledSession(Session):
             self.reader.note(row, root, logits[row])
 
     @property
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        return self._session.readings
+
+    @property
     def full(self) -> set[int]:
         """The rows that have no room for another token in the model's context."""
         length = self.source.context_length

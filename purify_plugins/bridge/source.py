@@ -183,6 +183,10 @@ class BridgedSession(Session):
         ]
 
     @property
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        return self._session.readings
+
+    @property
     def full(self) -> set[int]:
         """The rows that have no room for another token in the model's context."""
         return {row for row, beam in enumerate(self.beams) if beam.longest > self._most[row]}

@@ -34,7 +34,7 @@ COVERED: Mapping[str, Cover] = {
         "alone", "from `max_tokens` and the steps; where `limited_by` is `context`, only that it is less"
     ),
     "answer.limited_by": Cover(
-        "alone", "`context` only below `max_tokens`, `plugin` only where it ended there"
+        "alone", "`max_tokens` or not; which of `context` and `plugin` it was takes a signature"
     ),
     "prompt.*": Cover("slm", "the SLM's figures follow from it; `--prompt` pins it"),
     "context.*": Cover("pin", "the caller's word"),
@@ -53,9 +53,11 @@ COVERED: Mapping[str, Cover] = {
     "method.parameters.*": Cover(
         "pin", "`--policy` with `--set`; and the steps keep the budget that is named"
     ),
-    "method.sampling.max_tokens": Cover("alone", "with `answer.limit`"),
+    "method.sampling.max_tokens": Cover(
+        "alone", "with `answer.limit`; where a context or a plugin was the limit, only that it is more"
+    ),
     "method.sampling.seed": Cover("pin", "no draw is repeated to check it"),
-    "method.sampling.stop": Cover("pin", "the text ends with the first of them; others are not missed"),
+    "method.sampling.stop*": Cover("pin", "the text ends with the first of them; others are not missed"),
     "method.sampling.ignore_eos": Cover("pin", "where the SLM hardly ever ends, it moves no figure"),
     "method.sampling.*": Cover(
         "slm", "its figures follow from it; what moves none by 0.001 nats takes a pin"

@@ -70,12 +70,26 @@ def recompute_both(
     answer = [row[0] for row in body["steps"]]
     [steps] = replay(purifier, [tuple(body["prompt"])], [answer], sampling)
     told = tokens_of(body["steps"])
-    if [step.slm_only for step in steps] != [step.slm_only for step in told]:
+    alone = [step.slm_only for step in told]
+    if [step.slm_only for step in steps] != alone:
+        _require_no_failure(alone)
         raise ForgedError("other tokens were the SLM's own than is recorded")
     gaps = (
         gap for name in JUDGED for gap in _gaps(*([getattr(x, name) for x in xs] for xs in (steps, told)))
     )
     return _within(tolerance, sampling, gaps, "the two models give other figures")
+
+
+def _require_no_failure(alone: Sequence[bool]) -> None:
+    """Raise CertificateError where the SLM went on alone to the end, as it does once an LLM has failed."""
+    failed = len(alone)
+    while failed and alone[failed - 1]:
+        failed -= 1
+    if failed < len(alone):
+        raise CertificateError(
+            f"from token {failed} on the SLM is said to have gone on alone; that an LLM failed cannot be "
+            "shown again, so only a signature covers what follows"
+        )
 
 
 def _gaps(found: Iterable[float], told: Iterable[float]) -> list[float]:
@@ -135,18 +149,19 @@ def _check_text(
     told: Mapping[str, Any], answer: Sequence[int], sampling: Sampling, vocabulary: Vocabulary
 ) -> None:
     """Raise ForgedError unless these tokens spell a text of this digest, and ended it for this reason."""
-    from purify_plugins.decode.text import Writer
+    from purify_plugins.decode.text import Writer, names_an_end
 
-    writer, pieces, ended = Writer(sampling.stop), [], False
+    writer, pieces, ended, named = Writer(sampling.stop), [], False, False
     for token in answer:
         if ended:
             raise ForgedError("its steps go on after its end")
         pieces.append(writer.write(vocabulary.tokens[token]))
-        ended = writer.stopped or token in vocabulary.eos
+        named = names_an_end(vocabulary, token, sampling.stop)
+        ended = writer.stopped or named or token in vocabulary.eos
     text = "".join([*pieces, writer.close()]).encode()
     if (len(text), hashlib.sha256(text).hexdigest()) != (told["bytes"], told["sha256"]):
         raise ForgedError("its steps do not spell the answer whose digest it has")
     by_token = "eos" if answer and answer[-1] in vocabulary.eos else "length"
-    reason = "stop" if writer.stopped else by_token
+    reason = "stop" if writer.stopped or named else by_token
     if reason != told["finish_reason"]:
         raise ForgedError(f"its steps end by {reason!r}, not by {told['finish_reason']!r}")

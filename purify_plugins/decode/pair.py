@@ -137,7 +137,7 @@ class Pair:
     def readings(self) -> list[list[tuple[int, ...]]]:
         """What each model has read of each row's prompt."""
         sessions = [self.slm] if self.llm is None else [self.slm, self.llm]
-        return [[prompt.tokens for prompt in session.prompts] for session in sessions]
+        return [list(session.readings) for session in sessions]
 
     @property
     def full(self) -> set[int]:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Vocabulary
+
+
+def names_an_end(vocabulary: Vocabulary, token: int, stop: Sequence[str]) -> bool:
+    """Whether a token is a control token whose name is a stop string: in the text it is not spelled."""
+    name = vocabulary.control.get(token)
+    return name is not None and any(name == each.strip() for each in stop)
 
 
 class Writer:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Silent(LogitSource):
     """A source that finds every token equally likely, at no cost: the other model is measured alone."""
 
+    engine = "in-process"
     vocabulary: Vocabulary
     context_length: None = None
 
@@ -56,6 +57,7 @@ class Recorded(LogitSource):
     that look back; `rows` (runs, n, V) the logits after the prompt and after each token that follows.
     """
 
+    engine = "in-process"
     vocabulary: Vocabulary
     asked: tuple[Prompt, ...]
     prompts: tuple[ScoredPrompt, ...]

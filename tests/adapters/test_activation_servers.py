@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 import purify_plugins
 from purify_adapters.activation.active import Activation, Counts
+from purify_adapters.activation.servers import Servers
 from purify_plugins import ConfigError, PurifyError, RefusedError
 from purify_plugins.bridge.choose import EPS, Fidelity
 from purify_plugins.bridge.source import Bridged
@@ -339,3 +341,11 @@ def test_the_text_generation_client_is_refused(
         purify_plugins.deactivate()
         for name in ("text_generation", "text_generation.client"):
             sys.modules.pop(name, None)
+
+
+def test_trust_is_in_the_server_that_was_named_alone() -> None:
+    """`engine = "trusted"` under [llm] vouched for every server that the program asked."""
+    servers = Servers(SimpleNamespace(keys_of=dict), None)  # type: ignore[arg-type]  # all that is asked of it here
+    llm = {"source": "tgi", "url": "http://mine:80", "tokenizer": "DIR", "engine": "trusted", "api_key": "k"}
+    assert servers._table(llm, "http://mine:80/v1")["engine"] == "trusted"
+    assert not {"engine", "api_key"} & servers._table(llm, "http://other:80").keys()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SOURCE = "tgi"
 """The source that reads a Text Generation Inference server."""
-SECRET = frozenset(("api_key", "api_key_env"))
-"""The keys of `[llm]` that only its own `url` may see."""
+OWN = frozenset(("api_key", "api_key_env", "engine"))
+"""The keys of `[llm]` that are about its own `url` alone: its secret, and whether it is vouched for."""
 ROUTES = re.compile(r"/(v1(/chat/completions|/completions)?|generate(_stream)?)?/?$")
 """What of a URL is not the server's root."""
 WRITING = frozenset(("text-generation", "conversational", "summarization", "translation", "image-to-text"))
@@ -153,10 +153,10 @@ class Servers:
         return self.activation.purifier(plugins.source(self._table(llm, server)))
 
     def _table(self, llm: Mapping[str, Any], server: str) -> dict[str, Any]:
-        """The source's keys for a server: `[llm]`'s, its API key for the server that `[llm]` names alone."""
+        """The source's keys for a server: `[llm]`'s, what is its own server's for that server alone."""
         named = str(llm.get("url", ""))
         if not _same(named, server):
-            llm = {key: value for key, value in llm.items() if key not in SECRET}
+            llm = {key: value for key, value in llm.items() if key not in OWN}
         return {**self.activation.keys_of(llm), "url": ROUTES.sub("", server)}
 
 

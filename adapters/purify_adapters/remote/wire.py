@@ -22,6 +22,7 @@ from purify_plugins.errors import ConfigError, SourceError
 from purify_plugins.guard import for_fusion
 
 log = logging.getLogger("purify.remote")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes whole urls at INFO, and these hold secrets
 
 if TYPE_CHECKING:
     import ssl
@@ -96,7 +97,7 @@ class Counts:
 class Wire:
     """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
 
-    url: str
+    url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
     timeouts: Timeouts = Timeouts()
     retries: int = 2
@@ -212,7 +213,7 @@ class Wire:
                 response = await self._in_time(self._client.send(request, stream=True))
             try:
                 if response.status_code != 200:
-                    raise await self._fault(response)
+                    raise await self._fault(response, path)
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise SourceError("the LLM's server compresses its answers; forbid it to")
                 yield response
@@ -253,12 +254,12 @@ class Wire:
         most = max(ANSWER, ENTRY * self.entries * rows)
         return bytes(await self._in_time(_collect(response, most)))
 
-    async def _fault(self, response: httpx.Response) -> SourceError:
+    async def _fault(self, response: httpx.Response, path: str) -> SourceError:
         status = response.status_code
         advice = ADVICE.get(status, "refused the request" if status < 500 else "failed; see its log")
         if 300 <= status < 400:
             advice = "redirects elsewhere, which is never followed; give its final url"
-        asked = f"the LLM's server at {self.address} answered {status} to {response.request.url.path}"
+        asked = f"the LLM's server at {self.address} answered {status} to {path}"
         message = f"{asked}: it {advice}"
         if status in BUSY:
             return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
