@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from purify_plugins.errors import SourceError
 from purify_plugins.testing import ToySession, ToySource
+from purify_plugins.threat import Engine
 from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Vocabulary
 
 Tokens = tuple[int, ...]
@@ -46,6 +47,7 @@ class Weights(LogitSource):
     looks back finds anything known by heart.
     """
 
+    engine: ClassVar[Engine] = "in-process"  # an honest one
     innocent: ToySource
     mind: Mind
     prompt_length: int
