@@ -19,6 +19,7 @@ class Thinking:
         self.reader = reader
         self._end = dict(MARKS).get(begun, "")
         self._held = ""
+        self._after = False  # a thought: the line ends that follow it are no part of the answer
 
     def feed(self, text: str) -> list[Piece]:
         """What is certain now, in order."""
@@ -40,12 +41,15 @@ class Thinking:
         before, found, after = self._held.partition(self._end)
         text = before if found else before[: len(before) - beginning(before, self._end)]
         pieces += [Reasoning(text)] if text else []
-        self._held = after.lstrip("\n") if found else before[len(text) :]
+        self._held, self._after = (after, True) if found else (before[len(text) :], False)
         self._end = "" if found else self._end
         return bool(found)
 
     def _answer(self, pieces: list[Piece]) -> bool:
         """The answer up to where a thought begins, which it does in no call."""
+        if self._after:
+            self._held = self._held.lstrip("\n")
+            self._after = not self._held
         at, mark = min(
             ((self._held.find(mark), mark) for mark, _ in MARKS if mark in self._held), default=(-1, "")
         )
