@@ -17,6 +17,7 @@ from purify_plugins import Purifier, Sampling, SourceError
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySession, ToySource, byte_vocabulary, letters
+from purify_plugins.threat import Engine
 from purify_plugins.types import LogitSource, Prompt, Session, Vocabulary
 
 BYTES = byte_vocabulary()
@@ -32,6 +33,10 @@ class Watched:
     @property
     def vocabulary(self) -> Vocabulary:
         return self.source.vocabulary  # type: ignore[no-any-return]
+
+    @property
+    def engine(self) -> Engine:
+        return self.source.engine  # type: ignore[no-any-return]
 
     @property
     def context_length(self) -> int | None:
