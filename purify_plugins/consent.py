@@ -38,13 +38,13 @@ def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
 def _gifts(table: Mapping[str, Any], where: str = "") -> Iterator[str]:
     """The variables that tables give away, those inside others too."""
     for key, variable in named(table).items():
-        yield f"[{where}] gives ${variable} ({key}) to {_shown(table.get('url'))}"
+        yield f"[{where}] gives ${variable} ({key}) to {shown_url(table.get('url'))}"
     for name, inner in table.items():
         if isinstance(inner, dict):
             yield from _gifts(inner, f"{where}.{name}".lstrip("."))
 
 
-def _shown(url: Any) -> str:
+def shown_url(url: Any) -> str:
     """A URL without the name and password that may stand in it."""
     return re.sub(r"//[^/\s]*@", "//", str(url)) if url else "its source"
 

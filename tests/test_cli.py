@@ -646,3 +646,12 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
     result = purify("serve", *PAIR, "--port", "0", "--policy", "geometric")
     for words in ("LLM", "SLM", "geometric", "guarantee", "everyone may ask", "try: curl http://127.0.0.1:"):
         assert words in result.stderr
+
+
+def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("purify_plugins.config.build", lambda *_: real())
+    monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
+    upstream = ("--upstream", "http://me:hunter2@tgi:8080", "--slm", str(SLM), "--port", "0")
+    result = purify("serve", *upstream)
+    assert (result.exit_code, "tgi:8080" in result.stderr) == (0, True)
+    assert "hunter2" not in result.output

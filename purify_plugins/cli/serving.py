@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from purify_plugins.cli.options import Models, configured, hush, spread
+from purify_plugins.consent import shown_url
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ UNBOUND = {
 
 
 def _named(table: dict[str, Any]) -> str:
-    return str(table.get("url") or table.get("model") or table.get("source"))
+    if "url" in table:
+        return shown_url(table["url"])  # it may hold a password
+    return str(table.get("model") or table.get("source"))
 
 
 def _url(listener: socket.socket, host: str) -> str:
