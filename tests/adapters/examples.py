@@ -118,11 +118,11 @@ def run(client: Client, url: str, base: Path, scratch: Path) -> dict[str, str]:
 def _python(package: str, base: Path) -> Path:
     for name, packages in {"apart": APART, "old": OLD}.items():
         if package in packages:
-            return _environment(base / name, packages)
+            return environment(base / name, packages)
     return Path(sys.executable)
 
 
-def _environment(where: Path, packages: Sequence[str]) -> Path:
+def environment(where: Path, packages: Sequence[str]) -> Path:
     """The Python of an environment with these packages, made once a test session."""
     python = where / "bin" / "python"
     with FileLock(f"{where}.lock"):
@@ -132,7 +132,7 @@ def _environment(where: Path, packages: Sequence[str]) -> Path:
             limits = where.with_suffix(".txt")
             limits.write_text("\n".join(pins), "utf-8")
             venv.create(where, with_pip=True)
-            _install([python, "-m", "pip", "install", "-q", "-c", limits, *packages], where)
+            _install([python, "-m", "pip", "install", "-q", "--no-compile", "-c", limits, *packages], where)
     return python
 
 
@@ -152,7 +152,7 @@ def _node(base: Path) -> list[str | Path]:
 
 def _install(command: Sequence[str | Path], where: Path) -> None:
     """Install packages, or leave nothing: skip where their registry cannot be had, fail where they clash."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode:
         where.rename(f"{where}.broken")
         if any(sign in done.stderr for sign in UNREACHABLE):
