@@ -87,7 +87,7 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
         """
         factory = self.check(hook, name, parameters)
-        _require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
+        require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
         try:
             return factory(**parameters)
         except TypeError as error:
@@ -114,7 +114,7 @@ class Plugins(pluggy.PluginManager):
         keys = dict(model) if isinstance(model, Mapping) else {"model": model}
         name = str(keys.pop("source", "local"))
         factory = self.check("purify_sources", name, keys)
-        _require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
+        require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
         inside = _sources_of(factory)
         made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
@@ -200,7 +200,7 @@ def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[
             raise UnknownNameError(what, argument, known)
 
 
-def _require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Raise ConfigError where an argument is missing that a factory cannot do without."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for each in inspect.signature(factory).parameters.values():

@@ -9,6 +9,7 @@ from inspect import Signature, signature
 from typing import Any
 
 from purify_plugins.hookspecs import hookimpl
+from purify_plugins.preflight import Checked, Preview
 from purify_plugins.types import ToolFormat
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
@@ -36,7 +37,7 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
     }
 
 
-class Later:
+class Later(Checked):
     """A factory that is imported when it is called or asked for its arguments: `purify run` is in a hurry."""
 
     def __init__(self, module: str, kind: str, name: str) -> None:
@@ -61,6 +62,11 @@ class Later:
 
     def __call__(self, *args: Any, **keys: Any) -> Any:
         return self.factory(*args, **keys)
+
+    def preview(self, **keys: Any) -> Preview:
+        from purify_adapters.remote.foreseen import looked_at
+
+        return looked_at(**keys)
 
 
 @hookimpl
