@@ -51,12 +51,12 @@ def _parsed(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The configuration's file, and the words that name the program."""
     config = None
     while arguments and arguments[0].startswith("--"):
-        option, _, value = arguments.pop(0).partition("=")
+        option, equals, value = arguments.pop(0).partition("=")
         if not option.removeprefix("--"):
             break
         if option != "--config":
             raise ConfigError(f"unknown option {option!r}; {USAGE}")
-        config = value or (arguments.pop(0) if arguments else "")
+        config = value if equals or not arguments else arguments.pop(0)
         if not config:
             raise ConfigError("--config needs a file; name it, or leave --config out")
     if not arguments or arguments == ["-m"]:

@@ -99,10 +99,23 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError.
         """
         offers = self.offers(hook)
-        if name not in offers:
-            raise UnknownNameError(OFFERS[hook], name, offers)
+        self.require_offered(hook, name)
         check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
         return offers[name]
+
+    def require_offered(self, hook: str, name: str) -> None:
+        """Raise UnknownNameError for a name that no plugin in use offers; it says which are installed beside."""
+        offers = self.offers(hook)
+        if name in offers:
+            return
+        error = UnknownNameError(OFFERS[hook], name, offers)
+        if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
+            several = "s" * (len(idle) > 1)
+            error.args = (
+                f"{error}; if the plugin{several} {', '.join(idle)}, installed and not in use, should offer it, "
+                "name it in `plugins` or in PURIFY_PLUGINS",
+            )
+        raise error
 
     def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping.

@@ -8,6 +8,7 @@ from importlib import import_module
 from inspect import Signature, signature
 from typing import Any
 
+from purify_plugins.extras import require_extra
 from purify_plugins.hookspecs import hookimpl
 from purify_plugins.preflight import Checked, Preview
 from purify_plugins.types import ToolFormat
@@ -45,6 +46,7 @@ class Later(Checked):
 
     @cached_property
     def factory(self) -> Callable[..., Any]:
+        require_extra("tgi", "a model behind a server")
         module = import_module(f"purify_adapters.{self.module}")
         return getattr(getattr(module, self.kind) if self.kind else module, self.name)  # type: ignore[no-any-return]  # what is named is one
 
@@ -64,6 +66,7 @@ class Later(Checked):
         return self.factory(*args, **keys)
 
     def preview(self, **keys: Any) -> Preview:
+        require_extra("tgi", "a model behind a server")
         from purify_adapters.remote.foreseen import looked_at
 
         return looked_at(**keys)

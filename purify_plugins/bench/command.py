@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from purify_plugins.errors import ConfigError
-
 if TYPE_CHECKING:
     from purify_plugins.bench.settings import Settings, Tell
 
@@ -88,8 +86,7 @@ def _check(settings: Settings) -> None:
 
     plugins = load_plugins()
     plugins.policy(settings.policy, settings.parameters)
-    if bool(settings.llm) != bool(settings.slm):
-        raise ConfigError("bench takes both --llm and --slm, or neither: then it brings a pair of its own")
+    settings.require_both()
     if settings.llm:
         require_two(plugins, settings.llm, settings.slm)
 

@@ -28,6 +28,7 @@ class Models(NamedTuple):
 
 def load(settings: Settings, plugins: Plugins) -> Models:
     """Load the pair that the settings name. Raises ConfigError unless its vocabularies agree."""
+    settings.require_both()
     models = _named(settings, plugins) if settings.llm else _own(plugins)
     if models.llm.vocabulary.fingerprint != models.slm.vocabulary.fingerprint:
         raise ConfigError(

@@ -60,8 +60,8 @@ def require_page(docs: Path) -> Path:
     page = docs / PAGE
     if not page.is_file() or not REGION.search(read_text(page)):
         raise ConfigError(
-            f"{str(page)!r} must be a page with the lines <!-- bench:start --> and <!-- bench:end --> to "
-            "write between; give the directory with it"
+            f"{page} needs the lines <!-- bench:start --> and <!-- bench:end --> to write between; give the "
+            "directory with such a page"
         )
     require_writable(page)
     require_extra("eval", "the plot")

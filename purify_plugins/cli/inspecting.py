@@ -22,7 +22,6 @@ from purify_plugins.cli.options import (
     spread,
 )
 from purify_plugins.cli.pins import Known, contents
-from purify_plugins.errors import UnknownNameError
 from purify_plugins.plainly import assignments, said, summary
 from purify_plugins.preflight import Preview, foreseen
 
@@ -43,8 +42,8 @@ def policies(
     """List the fusion policies, or tell all about one."""
     loaded = in_use(config)
     offers = loaded.offers("purify_policies")
-    if name is not None and name not in offers:
-        raise UnknownNameError("policy", name, offers)
+    if name is not None:
+        loaded.require_offered("purify_policies", name)
     chosen = {name: offers[name]} if name else offers
     described = {each: _describe(factory, loaded) for each, factory in chosen.items()}
     if as_json:

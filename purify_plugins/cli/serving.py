@@ -13,6 +13,7 @@ import typer
 from purify_plugins.cli.options import Models, configured, prepared, spread
 from purify_plugins.consent import shown_url
 from purify_plugins.errors import ConfigError
+from purify_plugins.extras import require_extra
 
 if TYPE_CHECKING:
     from purify_plugins.config import Config
@@ -88,6 +89,7 @@ def serve(
     """Serve purified text over TGI's and OpenAI's HTTP interfaces."""
     from purify_plugins.purifier import Purifier
 
+    require_extra("tgi", "purify serve")
     settings = limits.given()
     config = _configured(models, upstream)
     with listening(host, port) as listener:  # what is wrong with the address is told before weights are read

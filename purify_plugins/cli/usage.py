@@ -49,7 +49,7 @@ def _other(error: Any, command: str) -> str:
     if found := re.fullmatch(r"no such command '(.*?)'\.? ?(.*)", said):
         advice = _lower(found[2]) or f"see `{command} --help`"
         return f"`{command}` has no command {found[1]!r}; {advice}"
-    if found := re.fullmatch(r"got unexpected extra argument.*?\((.*)\)", said, re.DOTALL):
+    if found := re.fullmatch(r"got unexpected extra arguments?(?:\(s\))? \((.*)\)", said, re.DOTALL):
         return f"`{command}` does not take {found[1]!r}; quote a text with spaces, or see `{command} --help`"
     return f"{said}; see `{command} --help`"
 

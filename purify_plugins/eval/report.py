@@ -175,8 +175,8 @@ def require_page(docs: Path) -> Path:
     page = docs / PAGE
     if not page.is_file() or not REGION.search(read_text(page)):
         raise ConfigError(
-            f"{str(page)!r} must be a page with the lines <!-- eval:start --> and <!-- eval:end --> to write "
-            "between; give the directory with it"
+            f"{page} needs the lines <!-- eval:start --> and <!-- eval:end --> to write between; give the "
+            "directory with such a page"
         )
     require_writable(page)
     return page
