@@ -104,7 +104,7 @@ class Plugins(pluggy.PluginManager):
         return offers[name]
 
     def require_offered(self, hook: str, name: str) -> None:
-        """Raise UnknownNameError for a name that no plugin in use offers; it says which are installed beside."""
+        """Raise UnknownNameError for a name that no plugin in use offers, with those that are installed too."""
         offers = self.offers(hook)
         if name in offers:
             return
@@ -112,8 +112,8 @@ class Plugins(pluggy.PluginManager):
         if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
             several = "s" * (len(idle) > 1)
             error.args = (
-                f"{error}; if the plugin{several} {', '.join(idle)}, installed and not in use, should offer it, "
-                "name it in `plugins` or in PURIFY_PLUGINS",
+                f"{error}; if the plugin{several} {', '.join(idle)}, installed and not in use, should offer "
+                "it, name it in `plugins` or in PURIFY_PLUGINS",
             )
         raise error
 

@@ -18,6 +18,8 @@ from purify_plugins.cli import app
 from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024
 from tests.strangers import HALF, Install, install
 
+__all__ = ["install"]  # a fixture is used by its name
+
 ATTACKS = HOME / "attacks.json"
 NAMES = {"LLM": LLM, "SLM": SLM, "OTHER": SLM_1024, "ATTACKS": ATTACKS}
 TABLES = {
@@ -455,7 +457,9 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch: 
 def test_a_policy_of_a_plugin_that_is_not_named_comes_with_a_hint(install: Install) -> None:
     """It was unknown, and nobody said that its plugin is installed, and off until it is named."""
     install("half-policy", HALF)
-    refused(purify("generate hi --llm LLM --slm SLM --policy half"), 2, "'half_policy', installed and not in use")
+    refused(
+        purify("generate hi --llm LLM --slm SLM --policy half"), 2, "'half_policy', installed and not in use"
+    )
     refused(purify("policies half"), 2, "name it in `plugins` or in PURIFY_PLUGINS")
 
 
