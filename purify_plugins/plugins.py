@@ -104,7 +104,7 @@ class Plugins(pluggy.PluginManager):
         return offers[name]
 
     def require_offered(self, hook: str, name: str) -> None:
-        """Raise UnknownNameError for a name that no plugin in use offers, with those that are installed too."""
+        """Raise UnknownNameError for what no plugin in use offers, and name those that are not in use."""
         offers = self.offers(hook)
         if name in offers:
             return
