@@ -15,7 +15,7 @@ from purify_plugins.bridge.scout import ahead
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
-from purify_plugins.wrapping import Translated
+from purify_plugins.wrapping import Spelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bridged(Translated):
+class Bridged(Spelled):
     """A source in the symbols of an alphabet.
 
     At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a

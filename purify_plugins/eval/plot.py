@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from purify_plugins.errors import ConfigError
 from purify_plugins.eval.findings import MARGIN, MODES, harm, model, perplexity
 from purify_plugins.eval.run import Result
+from purify_plugins.extras import require_extra
 
 OURS: Mapping[str, str] = {"balanced": "#14695a", "windowed": "#d08a1d"}
 """Policies drawn thick, and their colours: this project's own."""
@@ -28,11 +28,9 @@ STYLE: Any = {"svg.hashsalt": "purify", "font.size": 9, "svg.fonttype": "none", 
 
 def picture(results: Sequence[Result], name: str) -> str:
     """One harm's SVG, greedy and sampled side by side. Raises ConfigError without matplotlib."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("the plots need matplotlib; run pip install 'purify-plugins[eval]'") from None
+    require_extra("eval", "the report")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 4.1), layout="constrained")
