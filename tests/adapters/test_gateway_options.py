@@ -1,4 +1,4 @@
-"""What a request may say: what changes nothing is accepted, what would be ignored is refused by its own name."""
+"""What changes nothing is accepted everywhere; what would be ignored is refused, by its user's name for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.toys import BYTES, real
 
 CHAT, TEXT, GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
 SAID = [{"role": "user", "content": "Sun?"}]
-CALLS = '<tool_call>{"name": "a", "arguments": {"x": 1}}</tool_call><tool_call>{"name": "b", "arguments": {}}</tool_call>'
+CALLS = "".join(f'<tool_call>{{"name": "{name}", "arguments": {{"x": 1}}}}</tool_call>' for name in "ab")
 TOOLS = [{"type": "function", "function": {"name": name}} for name in "ab"]
 
 

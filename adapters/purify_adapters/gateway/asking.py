@@ -18,7 +18,7 @@ from purify_adapters.gateway.schemas import (
     RegexFormat,
     TextFormat,
 )
-from purify_plugins.errors import ConfigError
+from purify_plugins.errors import ConfigError, TooLongError
 from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Asking:
         _check(asked, words)
         if len(stops) > (most := self.settings.max_stop_sequences):
             raise invalid(f"`stop` supports up to {most} stop sequences. Given: {len(stops)}", "stop")
-        length = len(self.encode(prompt)) if self.tokenises else 0
+        length = self._length(prompt, words.tokens) if self.tokenises else 0
         sampling = Sampling(
             max_tokens=self._room(length, asked.max_new_tokens, words.tokens),
             temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
@@ -150,6 +150,12 @@ class Asking:
             grammar=_grammar(asked.grammar) if asked.grammar else grammar,
         )
         return Ask(prompt, sampling, length, characters, asked.top_n_tokens or 0)
+
+    def _length(self, prompt: Prompt, name: str) -> int:
+        try:
+            return len(self.encode(prompt))
+        except TooLongError as error:
+            raise too_long(self.max_total_tokens, error.length, None, name) from error
 
     def _room(self, length: int, wanted: int | None, name: str) -> int:
         """How many tokens the answer may have; `name` is what its limit is called."""
@@ -254,12 +260,12 @@ def answer_grammar(asked: TextFormat | ObjectFormat | Format | None) -> Grammar 
     if asked is None or isinstance(asked, TextFormat):
         return None
     if isinstance(asked, ObjectFormat):
-        return _grammar(JsonFormat(type="json", value=asked.value or {"type": "object"}))
-    return _grammar(asked)
+        asked = JsonFormat(type="json", value=asked.value or {"type": "object"})
+    return _grammar(asked, "response_format")
 
 
-def _grammar(asked: Format) -> Grammar:
-    """A grammar as the core takes it."""
+def _grammar(asked: Format, name: str = "grammar") -> Grammar:
+    """A grammar as the core takes it; `name` is the option that asks for it."""
     try:
         if isinstance(asked, RegexFormat):
             return Grammar("regex", asked.value)
@@ -268,10 +274,10 @@ def _grammar(asked: Format) -> Grammar:
             return Grammar("json_schema", text)
         named = asked.value or asked.json_schema
         if named is None:
-            raise invalid("grammar is not valid: type json_schema needs a `json_schema`", "response_format")
+            raise invalid(f"{name} is not valid: the type json_schema needs a `json_schema`", name)
         return Grammar("json_schema", json.dumps(named.schema_))
     except ConfigError as error:
-        raise invalid(f"grammar is not valid: {error}", "response_format") from error
+        raise invalid(f"{name} is not valid: {error}", name) from error
 
 
 def _characters(chat: Chat) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from purify_adapters.remote.breaker import Resting
-from purify_plugins.errors import ConfigError, RefusedError
+from purify_plugins.errors import ConfigError, RefusedError, TooLongError
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's names of errors that are not simply the request's or the server's."""
@@ -111,6 +111,8 @@ def because(error: BaseException) -> Rejected:
         return error
     if isinstance(error, RefusedError):
         return Rejected(422, str(error), "refused")
+    if isinstance(error, TooLongError):  # its own sentence names a model by the path it lies at
+        return too_long(error.most, error.length, None, "max_tokens")
     if isinstance(error, ConfigError):
         return invalid(str(error))
     if isinstance(error, Resting):
