@@ -1,4 +1,4 @@
-"""What changes nothing is accepted everywhere; what would be ignored is refused, by its user's name for it."""
+"""What changes nothing is accepted anywhere; what would be ignored is refused, as its user calls it."""
 
 from __future__ import annotations
 
