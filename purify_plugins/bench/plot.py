@@ -9,7 +9,7 @@ from typing import Any
 
 from purify_plugins.bench.settings import MODES
 from purify_plugins.bench.tables import AGAINST, NAMES
-from purify_plugins.errors import ConfigError
+from purify_plugins.errors import ConfigError, install
 from purify_plugins.files import write_whole
 
 OURS, OTHERS = "#2a7f62", "#9aa5b1"
@@ -21,7 +21,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConfigError("the plot needs matplotlib; run pip install 'purify-plugins[eval]'") from None
+        raise ConfigError(f"the plot needs matplotlib; {install('eval')}") from None
 
     with rc_context({"svg.hashsalt": "purify", "font.size": 9}):  # the same numbers, the same file
         figure = Figure(figsize=(8, 2.8), layout="constrained")
