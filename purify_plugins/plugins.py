@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from purify_plugins import hookspecs
-from purify_plugins.adapting import adapted
+from purify_plugins.adapting import adapted, adapted_policy, is_policy
 from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
 from purify_plugins.protocols import BareSource
 from purify_plugins.types import FusionPolicy, LogitSource
@@ -119,7 +119,7 @@ class Plugins(pluggy.PluginManager):
         made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
 
-    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> Any:
+    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.
 
         A field that holds a policy (as `consistency` has) may be given as a name or mapping too.
@@ -128,22 +128,22 @@ class Plugins(pluggy.PluginManager):
         if isinstance(policy, Mapping):
             given = {**policy, **given}
             policy = given.pop("name", None)
-        if isinstance(policy, FusionPolicy) and not isinstance(policy, type):
-            return policy
+        if is_policy(policy):
+            return adapted_policy(policy)
         if not isinstance(policy, str):
             raise ConfigError("[policy] needs a name; see `purify policies`")
         if "policy" in given:
             given["policy"] = self.policy(given["policy"])
-        return self.make("purify_policies", policy, given)
+        return adapted_policy(self.make("purify_policies", policy, given))
 
-    def actors(self, policy: Any) -> tuple[Actor, ...]:
+    def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
         """The plugins that see a request, its decode or its completion, or that offer the policy."""
         hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
         acting = [each for hook in hooks for each in hook.get_hookimpls()]
         offering = [
             each
             for each in self.hook.purify_policies.get_hookimpls()
-            if type(policy) in _ask(each, "purify_policies").values()
+            if type(policy.original) in _ask(each, "purify_policies").values()
         ]
         found = {each.plugin_name: each.plugin for each in (*acting, *offering)}
         theirs = (self._actor(name, plugin) for name, plugin in found.items() if not self._ours(name))
@@ -159,10 +159,11 @@ class Plugins(pluggy.PluginManager):
             name = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
         return Actor(name, "", "")
 
-    def name_of(self, policy: Any) -> str:
+    def name_of(self, policy: FusionPolicy) -> str:
         """The name a policy is offered under; its class's when nobody offers it."""
         kinds = {factory: name for name, factory in self.offers("purify_policies").items()}
-        return kinds.get(type(policy), type(policy).__name__)
+        kind = type(policy.original)
+        return kinds.get(kind, kind.__name__)
 
 
 class _Walk:

@@ -67,10 +67,8 @@ def _check_answer(told: Mapping[str, Any], text: bytes) -> None:
 
 
 def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugins) -> None:
-    from purify_plugins.purifier import in_symbols
-
     per_token = body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0)
-    policy = in_symbols(policy, per_token)
+    policy = policy.in_symbols(per_token) if per_token > 1 else policy
     known = (plugins.name_of(policy), options(policy, plugins))
     told = (body["method"]["policy"], body["method"]["parameters"])
     if told != known:

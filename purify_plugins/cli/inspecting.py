@@ -147,32 +147,25 @@ def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def matched(writer: Purifier) -> str:
     """How the two vocabularies came to be one, in words."""
-    from purify_plugins.align import Remapped
-    from purify_plugins.bridge.respelled import Respelled
-    from purify_plugins.bridge.source import Bridged
-
-    if isinstance(writer.llm, Bridged):
-        alphabet = writer.llm.alphabet
+    if (alphabet := writer.llm.alphabet) is not None:
         return f"two tokenizers meet in {alphabet.kind}, {alphabet.per_token:.2f} to a token of the LLM's"
-    if isinstance(writer.slm, Respelled):
+    if writer.slm.rough:
         return "the LLM's tokens, rated roughly by an SLM with another tokenizer: nothing is guaranteed"
-    if not isinstance(writer.llm, Remapped):
+    shared, theirs, ours = writer.vocabulary, writer.llm.inner.vocabulary, writer.slm.inner.vocabulary
+    if theirs.fingerprint == ours.fingerprint:
         return "identical"
-    theirs = writer.llm.source.vocabulary
-    if isinstance(writer.slm, Remapped):
-        ours = len(writer.slm.source.vocabulary)
-        return f"{len(writer.vocabulary)} tokens shared, of the LLM's {len(theirs)} and the SLM's {ours}"
+    if ours.fingerprint != shared.fingerprint:
+        return f"{len(shared)} tokens shared, of the LLM's {len(theirs)} and the SLM's {len(ours)}"
     return f"the SLM's ids, found among the LLM's {len(theirs)}"
 
 
 def meeting(writer: Purifier) -> dict[str, str]:
     """How two tokenizers get on, measured; nothing where there is only one."""
     from purify_plugins.bridge.choose import agreement, trial
-    from purify_plugins.bridge.source import Bridged
 
-    if not (isinstance(writer.llm, Bridged) and isinstance(writer.slm, Bridged)):
+    if writer.llm.alphabet is None:
         return {}
-    found = agreement(writer.llm.source, writer.slm.source)
+    found = agreement(writer.llm.inner, writer.slm.inner)
     theirs, ours = trial(writer.llm), trial(writer.slm)
     return {
         "coverage": f"{found.common} tokens in common, which are {found.covered:.0%} of the LLM's in a text",
