@@ -334,22 +334,22 @@ def test_the_first_command_on_a_page_runs_as_it_stands(page: Path, tmp_path: Pat
     port = str(free_port())
     command = "set -e\n" + blocks(page, "sh")[0].replace("8080", port)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    shell = subprocess.Popen(
-        ["bash", "-c", command],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(IMPORTABLE)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    told = tmp_path / "told.txt"
+    with told.open("w") as output:
+        shell = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(IMPORTABLE)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         ended = shell.wait(timeout=240)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)  # a server that was left running, too
-    assert shell.stdout is not None
-    assert ended == 0, shell.stdout.read()
+    assert ended == 0, told.read_text("utf-8")
 
 
 def free_port() -> int:
