@@ -127,8 +127,3 @@ class MismatchError(CertificateError):
     """A certificate is sound, but not about the answer, the prompt or the settings its reader knows of."""
 
     exit_code = 9
-
-
-def install(extra: str) -> str:
-    """How to add an extra: from a checkout, since no package index has this package."""
-    return f"in your checkout of purify-plugins run pip install -c constraints.txt -e '.[{extra}]'"

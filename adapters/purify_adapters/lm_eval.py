@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from purify_adapters.harness_options import sampling
 from purify_adapters.tools import template
-from purify_plugins.errors import ConfigError, PromptError, install
+from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.eval.likelihood import judged, read, split
 from purify_plugins.purifier import Purifier
 from purify_plugins.reading import transcript
@@ -26,7 +26,7 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError:
-    raise ConfigError(f"the harness is not installed; {install('harness')}") from None
+    raise ConfigError("the harness is not installed; run pip install 'lm-eval>=0.4.9'") from None
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

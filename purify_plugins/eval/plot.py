@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from purify_plugins.errors import ConfigError, install
 from purify_plugins.eval.findings import MARGIN, MODES, harm, model, perplexity
 from purify_plugins.eval.run import Result
+from purify_plugins.extras import require_extra
 
 OURS: Mapping[str, str] = {"balanced": "#14695a", "windowed": "#d08a1d"}
 """Policies drawn thick, and their colours: this project's own."""
@@ -31,11 +31,9 @@ def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> st
 
     Raises ConfigError without matplotlib.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError(f"the plots need matplotlib; {install('eval')}") from None
+    require_extra("eval", "the report")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     with rc_context(STYLE | {"svg.hashsalt": f"purify {narrow}"}):  # ids of two pictures on a page differ
         figure = Figure(figsize=(4.4, 8.6) if narrow else (9.6, 4.1), layout="constrained")
