@@ -36,6 +36,7 @@ PROBES = {
     "purify_plugins/cli/pins.py": FIELD,
     "purify_plugins/cli/__init__.py": CLICK,
     "purify_plugins/cli/usage.py": CLICK,
+    "purify_plugins/eval/page.py": TORCH,
     "purify_plugins/eval/questions.py": "typing's own objects",
     "purify_plugins/eval/workers.py": TORCH,
     "purify_plugins/eval/systems.py": FIELD,

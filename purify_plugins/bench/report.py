@@ -35,13 +35,14 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def heading(found: Mapping[str, Any]) -> str:
-    """What was measured, in a line."""
+    """What was measured, when and where, in a line."""
     llm, slm = (found["model_parameters"][side] / 1e6 for side in ("llm", "slm"))
     return (
         f"{found['title']}: {found['tokens']} tokens, {found['rounds']} rounds, {found['threads']} "
         f"{'thread' if found['threads'] == 1 else 'threads'}, {found['clock']} time, "
         f"{llm:.1f} M and {slm:.1f} M parameters, "
-        f"torch {found['versions']['torch']}, transformers {found['versions']['transformers']}"
+        f"torch {found['versions']['torch']}, transformers {found['versions']['transformers']}, "
+        f"{found['date']}, {found['machine']}"
     )
 
 

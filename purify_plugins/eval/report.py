@@ -67,7 +67,7 @@ class Report:
                 share=tables.share,
                 vetting=vetting(self.results),
                 pace=pace(self.results),
-                pictures={name: Markup(svg) for name, svg in self.pictures().items()},
+                pictures={name: map(Markup, both) for name, both in self._pictured().items()},
                 suites=[
                     (suite, [table for _, _, table in group])
                     for suite, group in groupby(every, key=lambda each: each[0])
@@ -110,6 +110,12 @@ class Report:
         """An SVG for every harm that was measured."""
         llm = model(self.results, "llm")
         return {name: picture(self.results, name) for name in HARMS if harm(llm, name) == harm(llm, name)}
+
+    def _pictured(self) -> dict[str, tuple[str, str]]:
+        """Each harm's SVG for a broad screen and for a narrow one."""
+        return {
+            name: (svg, picture(self.results, name, narrow=True)) for name, svg in self.pictures().items()
+        }
 
     def lede(self) -> str:
         """The answer in three sentences."""
