@@ -141,15 +141,16 @@ class Wire:
         async with self._answer("GET", path, None) as response:
             return strict_json(await self._whole(response))
 
-    async def post(self, path: str, body: Any, rows: int = 1) -> tuple[Any, Mapping[str, str]]:
+    async def post(
+        self, path: str, body: Any, rows: int = 1, shape: Any = Any
+    ) -> tuple[Any, Mapping[str, str]]:
         """The JSON that answers `body`, of so many rows, and the response's headers. Raises SourceError."""
         async with self._answer("POST", path, body) as response:
-            return strict_json(await self._whole(response, rows)), response.headers
+            return strict_json(await self._whole(response, rows), shape), response.headers
 
-    @property
-    def rows_at_once(self) -> int:
-        """How many rows of `entries` tokens one answer may hold."""
-        return max(ANSWER // (ENTRY * max(self.entries, 1)), 1)
+    def rows_at_once(self, entries: int) -> int:
+        """How many rows of so many tokens one answer may hold."""
+        return max(ANSWER // (ENTRY * max(entries, 1)), 1)
 
     async def events(self, path: str, body: Any, rows: int = 1) -> AsyncIterator[bytes]:
         """The data of every event that answers `body`, of so many rows at most; leaving it hangs up.
