@@ -1,4 +1,4 @@
-"""The door for sources of somebody else's class: behind it, every optional member is there."""
+"""The door for sources and policies of somebody else's class: behind it, every optional member is there."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
+from purify_plugins.policy import BarePolicy, FusionPolicy
 from purify_plugins.protocols import BareSource, LogitSource, Session
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.types import Prompt
+    from purify_plugins.policy import State
+    from purify_plugins.types import Prompt, Vocabulary
 
 REQUIRED = ("vocabulary", "context_length", "open", "identity")
 
@@ -27,6 +29,21 @@ def adapted(source: Any) -> LogitSource:
         f"a model is a LogitSource, and a {type(source).__name__} is none: it has no {lacking}; "
         "subclass purify_plugins.LogitSource, or name a model's directory to Purifier.load"
     )
+
+
+def is_policy(value: Any) -> bool:
+    """Whether a value is a fusion policy, of our class or of somebody else's."""
+    return isinstance(value, FusionPolicy | BarePolicy) and not isinstance(value, type)
+
+
+def adapted_policy(policy: Any) -> FusionPolicy:
+    """The policy itself, or one around an object that has a policy's five members. Raises ConfigError."""
+    if not is_policy(policy):
+        raise ConfigError(
+            f"{policy!r} is no fusion policy; name one of `purify policies`, or subclass "
+            "purify_plugins.FusionPolicy and give an instance"
+        )
+    return policy if isinstance(policy, FusionPolicy) else AdaptedPolicy(policy)
 
 
 class _Adapted:
@@ -107,6 +124,38 @@ class AdaptedSession(_Adapted, Session):
     @property
     def keeps(self) -> bool:
         return bool(getattr(self._foreign, "keeps", hasattr(self._foreign, "keep")))
+
+
+class AdaptedPolicy(_Adapted, FusionPolicy):
+    """A policy of somebody else's class and, for what it lacks, the defaults; equal to what it is around."""
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
+        found: Tensor = self._foreign.fuse(llm, slm, state)
+        return found
+
+    @property
+    def binds(self) -> bool:
+        return bool(getattr(self._foreign, "binds", hasattr(self._foreign, "bind")))
+
+    def bind(self, vocabulary: Vocabulary) -> FusionPolicy:
+        return adapted_policy(self._foreign.bind(vocabulary)) if hasattr(self._foreign, "bind") else self
+
+    def in_symbols(self, per_token: float) -> FusionPolicy:
+        counts = hasattr(self._foreign, "in_symbols")
+        return adapted_policy(self._foreign.in_symbols(per_token)) if counts else self
+
+    @property
+    def original(self) -> Any:
+        return self._foreign
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._foreign == (other._foreign if isinstance(other, AdaptedPolicy) else other))
+
+    def __hash__(self) -> int:
+        return hash(self._foreign)
+
+    def __repr__(self) -> str:
+        return repr(self._foreign)
 
 
 def _theirs(session: Any) -> Any:

@@ -146,6 +146,12 @@ class Remapped(Translated):
         """Own ids in shared ones; -2 - i for an own id i that the models do not share."""
         return tuple(self.shared.get(token, -2 - token) for token in tokens)
 
+    def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return self.source.to_own([self.fed[token] for token in tokens])
+
+    def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return self.told(self.source.from_own(tokens))
+
     def _translate(self, prompt: Prompt) -> Prompt:
         """A prompt of shared ids in the source's own; text and chats as they are."""
         if not isinstance(prompt, tuple):

@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from purify_plugins import hookspecs
-from purify_plugins.adapting import adapted
+from purify_plugins.adapting import adapted, adapted_policy, is_policy
 from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
 from purify_plugins.protocols import BareSource
 from purify_plugins.types import FusionPolicy, LogitSource
@@ -87,7 +87,7 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
         """
         factory = self.check(hook, name, parameters)
-        _require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
+        require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
         try:
             return factory(**parameters)
         except TypeError as error:
@@ -99,10 +99,23 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError.
         """
         offers = self.offers(hook)
-        if name not in offers:
-            raise UnknownNameError(OFFERS[hook], name, offers)
+        self.require_offered(hook, name)
         check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
         return offers[name]
+
+    def require_offered(self, hook: str, name: str) -> None:
+        """Raise UnknownNameError for what no plugin in use offers, and name those that are not in use."""
+        offers = self.offers(hook)
+        if name in offers:
+            return
+        error = UnknownNameError(OFFERS[hook], name, offers)
+        if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
+            several = "s" * (len(idle) > 1)
+            error.args = (
+                f"{error}; if the plugin{several} {', '.join(idle)}, installed and not in use, should offer "
+                "it, name it in `plugins` or in PURIFY_PLUGINS",
+            )
+        raise error
 
     def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
@@ -114,12 +127,12 @@ class Plugins(pluggy.PluginManager):
         keys = dict(model) if isinstance(model, Mapping) else {"model": model}
         name = str(keys.pop("source", "local"))
         factory = self.check("purify_sources", name, keys)
-        _require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
+        require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
         inside = _sources_of(factory)
         made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
 
-    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> Any:
+    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.
 
         A field that holds a policy (as `consistency` has) may be given as a name or mapping too.
@@ -128,22 +141,22 @@ class Plugins(pluggy.PluginManager):
         if isinstance(policy, Mapping):
             given = {**policy, **given}
             policy = given.pop("name", None)
-        if isinstance(policy, FusionPolicy) and not isinstance(policy, type):
-            return policy
+        if is_policy(policy):
+            return adapted_policy(policy)
         if not isinstance(policy, str):
             raise ConfigError("[policy] needs a name; see `purify policies`")
         if "policy" in given:
             given["policy"] = self.policy(given["policy"])
-        return self.make("purify_policies", policy, given)
+        return adapted_policy(self.make("purify_policies", policy, given))
 
-    def actors(self, policy: Any) -> tuple[Actor, ...]:
+    def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
         """The plugins that see a request, its decode or its completion, or that offer the policy."""
         hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
         acting = [each for hook in hooks for each in hook.get_hookimpls()]
         offering = [
             each
             for each in self.hook.purify_policies.get_hookimpls()
-            if type(policy) in _ask(each, "purify_policies").values()
+            if type(policy.original) in _ask(each, "purify_policies").values()
         ]
         found = {each.plugin_name: each.plugin for each in (*acting, *offering)}
         theirs = (self._actor(name, plugin) for name, plugin in found.items() if not self._ours(name))
@@ -159,10 +172,11 @@ class Plugins(pluggy.PluginManager):
             name = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
         return Actor(name, "", "")
 
-    def name_of(self, policy: Any) -> str:
+    def name_of(self, policy: FusionPolicy) -> str:
         """The name a policy is offered under; its class's when nobody offers it."""
         kinds = {factory: name for name, factory in self.offers("purify_policies").items()}
-        return kinds.get(type(policy), type(policy).__name__)
+        kind = type(policy.original)
+        return kinds.get(kind, kind.__name__)
 
 
 class _Walk:
@@ -200,7 +214,7 @@ def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[
             raise UnknownNameError(what, argument, known)
 
 
-def _require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Raise ConfigError where an argument is missing that a factory cannot do without."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for each in inspect.signature(factory).parameters.values():

@@ -16,6 +16,7 @@ from purify_plugins.errors import SourceError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.bridge.alphabet import Alphabet
     from purify_plugins.threat import Engine
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
@@ -251,6 +252,24 @@ class LogitSource(ABC):
         """What each session's `branch` would return for its tokens and what they see."""
         calls = zip(sessions, tokens, seen, strict=True)
         return [session.branch(new, sees) for session, new, sees in calls]
+
+    @member
+    def alphabet(self) -> Alphabet | None:
+        """The symbols, smaller than the model's own tokens, in which it is presented; None: in tokens."""
+        return None
+
+    @member
+    def rough(self) -> bool:
+        """Whether rows are only an estimate of the model's, so that nothing can be guaranteed by them."""
+        return False
+
+    def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """The model's own ids of these tokens. Raises SourceError where symbols stand for none."""
+        return tuple(tokens)
+
+    def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        """The ids here of the model's own tokens; -2 - i for a token i that has none here."""
+        return tuple(tokens)
 
     @member
     def inner(self) -> LogitSource:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
-from purify_plugins.adapting import adapted
+from purify_plugins.adapting import adapted, adapted_policy
 from purify_plugins.align import align
 from purify_plugins.answer import Answer, Asked
 from purify_plugins.certificate import Certificate, cited, options
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
     from purify_plugins.decode.pace import Pace
     from purify_plugins.eval.likelihood import Likelihood
+    from purify_plugins.policy import BarePolicy
     from purify_plugins.protocols import BareSource
     from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
 
@@ -54,7 +55,7 @@ class Purifier:
         self,
         llm: LogitSource | BareSource,
         slm: LogitSource | BareSource,
-        policy: FusionPolicy,
+        policy: FusionPolicy | BarePolicy,
         *,
         sampling: Sampling | None = None,
         on_llm_failure: Fallback = "refuse",
@@ -84,10 +85,11 @@ class Purifier:
         self.alignment, self.fidelity = alignment, fidelity
         self.given_policy, self.given_walk = policy, walk
         self.plugins = plugins or load_plugins()
+        policy = adapted_policy(policy)
         if alignment == "top_k_union":
             policy = self._of_the_union(policy)
-        policy = policy.bind(self.vocabulary) if hasattr(policy, "bind") else policy
-        self._policy = in_symbols(policy, self.vocabulary.per_token)
+        policy, per_token = policy.bind(self.vocabulary), self.vocabulary.per_token
+        self._policy = policy.in_symbols(per_token) if per_token > 1 else policy
         self.sampling = sampling or Sampling()
         self.on_llm_failure = on_llm_failure
         self.batch_size = batch_size
@@ -265,12 +267,6 @@ class Purifier:
         seen = replace(completion, certificate=Certificate(completion.certificate.text))
         self.plugins.hook.purify_completed(purifier=self, completion=seen)
         return chunks
-
-
-def in_symbols(policy: FusionPolicy, per_token: float) -> FusionPolicy:
-    """The policy with what it counts in tokens counted in symbols, of which a token has several."""
-    counted: Callable[[float], FusionPolicy] | None = getattr(policy, "in_symbols", None)
-    return counted(per_token) if counted and per_token > 1 else policy
 
 
 def _require_whole(slm: LogitSource) -> None:

@@ -9,22 +9,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from purify_plugins.errors import ConfigError
+from purify_plugins.policy import Context as Context
+from purify_plugins.policy import FusionPolicy as FusionPolicy
+from purify_plugins.policy import Guarantee as Guarantee
+from purify_plugins.policy import State as State
 from purify_plugins.protocols import Capabilities as Capabilities
 from purify_plugins.protocols import LogitSource as LogitSource
 from purify_plugins.protocols import Session as Session
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from purify_plugins.certificate import Certificate
 
-Guarantee = Literal["none", "mean", "window", "passage", "path"]
 FinishReason = Literal["eos", "stop", "length"]
-State = tuple["Tensor", ...]
-"""What a policy remembers of each row: tensors whose first dimension is the row."""
 
 
 @dataclass(frozen=True)
@@ -86,58 +85,6 @@ class ScoredPrompt(NamedTuple):
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a policy may know when an answer begins; `rows` answers begin together.
-
-    `llm` and `slm` are (rows, n) float32 log-probabilities (nats) of the prompt's last n tokens
-    that both models read alike, right-aligned and zero-filled on the left; `lengths` (rows,) counts
-    the real ones. `greedy` (rows,) bool: the answer takes the arg-max instead of a draw.
-    """
-
-    llm: Tensor
-    slm: Tensor
-    lengths: Tensor
-    greedy: Tensor
-
-    @property
-    def rows(self) -> int:
-        return len(self.lengths)
-
-
-@runtime_checkable
-class FusionPolicy(Protocol):
-    """How the two models' opinions become one; a frozen dataclass whose fields are its options."""
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """What a certificate may claim of a sampled answer."""
-
-    @property
-    def lookback(self) -> int:
-        """How many of the prompt's last tokens `start` wants scored; 0: none."""
-
-    def start(self, context: Context) -> State:
-        """The state before the first token; tensors (rows, …), or () for a policy without memory."""
-
-    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
-        """Combine (rows, V) log-probabilities into (rows, V) log-weights; pure.
-
-        The loop normalises the result. Minus infinity is an ordinary value in and out.
-        """
-
-    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
-        """The state after `tokens` (rows,) were drawn from `fused`; the rows are (rows, V)."""
-
-
-@runtime_checkable
-class Bounded(Protocol):
-    """A policy that can tell whether an answer kept its budget; no other's guarantee is ever issued."""
-
-    def holds(self, steps: Sequence[Token]) -> bool:
-        """Whether an answer's recorded steps keep what `guarantee` says; `Token.llm` is not recorded."""
 
 
 LONGEST_GRAMMAR = 131_072

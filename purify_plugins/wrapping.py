@@ -7,11 +7,13 @@ from copy import copy
 from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.errors import SourceError
 from purify_plugins.protocols import LogitSource, Session, member
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.bridge.alphabet import Alphabet
     from purify_plugins.protocols import Capabilities, Reading
     from purify_plugins.threat import Engine
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
@@ -76,6 +78,20 @@ class SourceWrapper(LogitSource):
         return self.source.branch_all(sessions, tokens, seen)
 
     @member
+    def alphabet(self) -> Alphabet | None:
+        return self.source.alphabet
+
+    @member
+    def rough(self) -> bool:
+        return self.source.rough
+
+    def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return self.source.to_own(tokens)
+
+    def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return self.source.from_own(tokens)
+
+    @member
     def inner(self) -> LogitSource:
         return self.source.inner
 
@@ -101,6 +117,18 @@ class Translated(SourceWrapper):
         self, sessions: Sequence[Any], tokens: Sequence[Tensor], seen: Sequence[Tensor]
     ) -> list[Tensor]:
         return LogitSource.branch_all(self, sessions, tokens, seen)
+
+
+class Spelled(Translated):
+    """A source whose ids stand for text, not for the model's own tokens; token i of its own is id -2 - i."""
+
+    def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        if any(token > -2 for token in tokens):
+            raise SourceError(f"ids of {type(self).__name__} stand for text, and for no token of its model")
+        return tuple(-2 - token for token in tokens)
+
+    def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return tuple(-2 - token for token in tokens)
 
 
 class SessionWrapper(Session):

@@ -197,6 +197,26 @@ def test_what_may_come_next_adds_up_to_one(eps: float) -> None:
     torch.testing.assert_close(rows.exp().sum(-1), torch.ones(9, dtype=torch.float64))
 
 
+@dataclass(frozen=True)
+class Rare(ToySource):
+    """A model that hardly ever writes any token but its second."""
+
+    share: float = 1e-6
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        row = torch.full((len(self.vocabulary),), math.log(self.share))
+        return row.index_fill(0, torch.tensor(1), 0.0)
+
+
+@pytest.mark.parametrize("share", [1e-2, 1e-6])
+@pytest.mark.parametrize("eps", [0, 0.03])
+def test_a_text_may_go_on_in_a_way_less_likely_than_any_number(eps: float, share: float) -> None:
+    """In a run of spaces a long token of spaces had begun, and another way went on: NaN."""
+    toy = Rare(spelling("a", "a" * 200, "b"), share=share)
+    rows = read(Bridged(toy, BYTES, eps), (-2,), b"a" * 190 + b"b")
+    torch.testing.assert_close(rows.exp().sum(-1), torch.ones(192, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
 def test_whole_tokens_are_symbols_too() -> None:
     """In its own tokens, none of which has a namesake, a model says what it always said."""
     vocabulary = spelling("a", "b", "c", "d")

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import Tensor
 
 import purify_plugins
 from purify_hooks.contrast import Contrast, _Contrasted
+from purify_hooks.policies.consistency import Consistency
 from purify_plugins import ConfigError, Purifier, Sampling
-from purify_plugins.adapting import Adapted, AdaptedSession, adapted
+from purify_plugins.adapting import Adapted, AdaptedSession, adapted, adapted_policy
 from purify_plugins.align import Remapped
 from purify_plugins.bridge.respelled import RespelledSession
 from purify_plugins.bridge.source import BridgedSession
@@ -55,6 +57,10 @@ LEFT: Mapping[type, Mapping[str, str]] = {
         "extend_all": "as above",
         "branch_all": "as above",
         "inner": "there are two",
+        "alphabet": "its rows are in its models' own tokens",
+        "rough": "its rows are exactly what they say: a difference",
+        "to_own": "its ids are its models' own",
+        "from_own": "as above",
     },
 }
 
@@ -306,3 +312,88 @@ def test_a_remapped_session_reads_a_tree_as_its_own_model_does() -> None:
     assert ours.branches
     read = ours.branch(tokens, seen)
     torch.testing.assert_close(read, theirs.branch(size - 1 - tokens, seen).flip(-1))
+
+
+# Policies
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """A policy of somebody else's class, as the README writes one: five members."""
+
+    guarantee = "none"
+    lookback = 0
+    alpha: float = 0.5
+
+    def start(self, context: Any) -> Any:
+        return ()
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: Any) -> Tensor:
+        return self.alpha * llm + (1 - self.alpha) * slm
+
+    def advance(self, state: Any, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> Any:
+        return state
+
+
+@dataclass(frozen=True)
+class Knowing(Halfway):
+    """The same with optional members, found by their names as before there was a base class."""
+
+    words: int = 0
+
+    def bind(self, vocabulary: Vocabulary) -> Knowing:
+        return replace(self, words=len(vocabulary))
+
+    def in_symbols(self, per_token: float) -> Knowing:
+        return replace(self, alpha=self.alpha / per_token)
+
+    def holds(self, steps: Sequence[Any]) -> bool:
+        return len(steps) < 5
+
+    def allowance(self, tokens: int, surprisal: float) -> float:
+        return tokens + surprisal
+
+
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_a_policy_without_the_base_class_answers_as_one_that_has_it(walk: Any) -> None:
+    own = pair(ToySource(BYTES, 1), ToySource(BYTES, 2), {"name": "geometric", "alpha": 0.5}, walk=walk)
+    bare = pair(ToySource(BYTES, 1), ToySource(BYTES, 2), Halfway(), walk=walk)
+    assert bare.given_policy == bare.policy == adapted_policy(Halfway())
+    # Draws are keyed by the policy's name, so it is arg-maxes that are the same.
+    answers = [
+        each.generate(["hello", "you"], Sampling(max_tokens=12, temperature=0)) for each in (bare, own)
+    ]
+    assert [answer.tokens for answer in answers[0]] == [answer.tokens for answer in answers[1]]
+    method = answers[0][0].certificate.body["method"]
+    assert (method["policy"], method["parameters"]) == ("Halfway", {"alpha": 0.5})
+
+
+def test_a_policy_without_the_base_class_keeps_the_optional_members_it_has() -> None:
+    policy = adapted_policy(Knowing())
+    assert policy.binds
+    assert policy.bind(BYTES) == adapted_policy(Knowing(words=257))
+    assert policy.in_symbols(2.0) == adapted_policy(Knowing(alpha=0.25))
+    assert (policy.holds([]), policy.holds([1] * 5), policy.allowance(2, 1.5)) == (True, False, 3.5)  # type: ignore[list-item]  # counted only
+    assert not policy.shift_invariant
+    assert pair(ToySource(BYTES, 1), ToySource(BYTES, 2), Knowing()).policy.original == Knowing(words=257)
+
+
+def test_a_policy_without_the_base_class_lacks_nothing() -> None:
+    policy = adapted_policy(Halfway())
+    assert (policy.binds, policy.shift_invariant) == (False, False)
+    assert policy.bind(BYTES) == policy.in_symbols(3.0) == policy
+    assert (policy.holds([]), policy.allowance(3, 2.0)) == (None, None)
+
+
+def test_a_policy_around_one_without_the_base_class_is_a_policy_around_any() -> None:
+    purifier = pair(ToySource(BYTES, 1), ToySource(BYTES, 2), Consistency(Halfway()))
+    [answer] = purifier.generate("hello", Sampling(max_tokens=5, seed=1))
+    inner = answer.certificate.body["method"]["parameters"]["policy"]
+    assert inner == {"name": "Halfway", "alpha": 0.5}
+    assert purifier.policy.guarantee == "none"
+
+
+@pytest.mark.parametrize("wrong", [Halfway, object(), 3.0])
+def test_what_is_no_policy_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="is no fusion policy; name one of `purify policies`, or subclass"):
+        Purifier(ToySource(BYTES, 1), ToySource(BYTES, 2), wrong)

@@ -115,8 +115,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         self.shape = lru_cache(maxsize=LEFT)(self._shape)
 
     def _shape(self, sampling: Sampling) -> Shaper:
-        raw = bool(getattr(self.purifier.policy, "shift_invariant", False))
-        return Shaper(sampling, self.purifier.vocabulary, raw)
+        return Shaper(sampling, self.purifier.vocabulary, self.purifier.policy.shift_invariant)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:

@@ -28,7 +28,7 @@ class NaiveFusion:
     def __init__(self, slm: Any, policy: Any, mask: Tensor) -> None:
         self.slm, self.policy, self.mask = slm, policy, mask
         self.eos = sorted(slm.vocabulary.eos)
-        self.raw = bool(getattr(policy, "shift_invariant", False))
+        self.raw = policy.shift_invariant
         self.cache: Any = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ Source: the beam of heads over a sorted vocabulary follows Vieira et al. (2412.0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -32,16 +33,15 @@ NEGLIGIBLE = 1e-6
 """The share of `eps` below which a way is put aside, for when no other can go on."""
 MOST = 64
 """Ways kept aside."""
-LIKELIEST = 4
-"""Tokens that a head is thought to go on with."""
 
 
 class Head(NamedTuple):
     """Tokens that spell the text up to symbol `start`, and a token (`node`) that has only begun.
 
-    `weight` is the probability of those tokens over that of the whole text. What comes next is what
-    the model says after `known`: these tokens, or fewer while they are too unlikely to ask. Of
-    `weight`, `supposed` is the part that is only supposed in that way.
+    `weight` is the logarithm of the probability of those tokens over that of the whole text: a long run of
+    unlikely tokens may yet be the only way on. What comes next is what the model says after `known`: these
+    tokens, or fewer while they are too unlikely to ask. Of `weight`, `supposed` is the part, likewise a
+    logarithm, that is only supposed in that way.
     """
 
     context: Context
@@ -49,7 +49,7 @@ class Head(NamedTuple):
     node: Node
     start: int
     known: Context
-    supposed: float = 1.0
+    supposed: float = 0.0
 
 
 class State(NamedTuple):
@@ -84,7 +84,7 @@ class Beam:
         self.least = NEGLIGIBLE * eps
         self.symbols: list[int] = []
         self.base = 0
-        self.states = [State((Head(root, 1.0, table.root, 0, root),))]
+        self.states = [State((Head(root, 0.0, table.root, 0, root),))]
 
     @property
     def state(self) -> State:
@@ -119,18 +119,20 @@ class Beam:
             low, ends = head.node.low, head.node.ends
             tokens = self._opinion(head).tokens[low : low + ends] if ends else ()
             for token, mass in zip(order[low : low + ends], map(float, tokens), strict=True):
-                supposed = 1.0 if head.known is head.context else head.supposed * mass
                 if mass:
+                    more = math.log(mass)
+                    supposed = 0.0 if head.known is head.context else head.supposed + more
                     context = head.context.then(int(token))
-                    yield Head(context, head.weight * mass, root, here, head.known, supposed)
+                    yield Head(context, head.weight + more, root, here, head.known, supposed)
 
     def _folded(self, found: list[Head]) -> list[Head]:
         """The heads, lightest first, without the least likely: the likeliest speaks for those."""
-        masses = numpy.cumsum([head.weight for head in found])
+        masses = numpy.cumsum([exp(head.weight) for head in found])
         few = min(int(numpy.searchsorted(masses, FOLD * self.eps, side="right")), len(found) - 1)
         if few < 1:
             return found
-        return [*found[few:-1], found[-1]._replace(weight=found[-1].weight + float(masses[few - 1]))]
+        weight = numpy.logaddexp(found[-1].weight, log(float(masses[few - 1])))
+        return [*found[few:-1], found[-1]._replace(weight=float(weight))]
 
     def _asked(self) -> list[Head]:
         """The heads, likeliest last, without which those that are only supposed hold at most `eps`."""
@@ -141,7 +143,7 @@ class Beam:
 
     def _share(self, head: Head) -> float:
         """How much of the text's mass a head holds."""
-        return head.weight * self._within(head, head.node)
+        return math.exp(head.weight + log(self._within(head, head.node)))
 
     def _within(self, head: Head, node: Node) -> float:
         """The mass of a node's tokens after a head."""
@@ -166,11 +168,11 @@ class Beam:
 
     def _known(self, head: Head) -> Head:
         """The same head with what the model says of its last tokens in place of what was supposed."""
-        weight, here = head.weight / head.supposed, head.context
+        weight, here = head.weight - head.supposed, head.context
         while here.parent is not None and here.parent is not head.known:
-            weight *= self._probability(here.parent, here.token)
+            weight += log(self._probability(here.parent, here.token))
             here = here.parent
-        return head._replace(weight=weight, known=head.context, supposed=1.0)
+        return head._replace(weight=weight, known=head.context, supposed=0.0)
 
     def _probability(self, context: Context, token: int) -> float:
         if context.opinion is None:
@@ -179,15 +181,16 @@ class Beam:
         return float(context.opinion.tokens[self.table.place[token]])
 
     def _normalised(self, heads: Sequence[Head]) -> tuple[Head, ...]:
-        """The heads with weights that add up to 1 with what they hold."""
-        shares = [self._share(head) for head in heads]
-        total = sum(shares)
-        if not total > 0:
+        """The heads with weights that add up to 1 with what they hold; none for those that hold nothing."""
+        shares = [head.weight + log(self._within(head, head.node)) for head in heads]
+        most = max(shares, default=-math.inf)
+        if most == -math.inf:
             return ()
+        total = most + math.log(math.fsum(math.exp(share - most) for share in shares))
         return tuple(
-            head._replace(weight=head.weight / total)
+            head._replace(weight=head.weight - total)
             for head, share in zip(heads, shares, strict=True)
-            if share
+            if share > -math.inf
         )
 
     def masses(self) -> Array:
@@ -195,12 +198,12 @@ class Beam:
         self.settle()
         found = numpy.zeros(self.alphabet.end + 1)
         for head in self.state.heads:
-            opinion = self._opinion(head)
+            opinion, weight = self._opinion(head), exp(head.weight)
             if head.node is self.table.root:
-                found[head.node.symbols] += head.weight * opinion.first
-                found[-1] += head.weight * opinion.end
+                found[head.node.symbols] += weight * opinion.first
+                found[-1] += weight * opinion.end
             else:
-                found[head.node.symbols] += head.weight * head.node.mass(opinion.tokens)
+                found[head.node.symbols] += weight * head.node.mass(opinion.tokens)
         return found
 
     def row(self) -> Array:
@@ -259,7 +262,7 @@ class Beam:
         """
         beam = type(self)(self.table, self.alphabet, self.eps, head.context, self.read)
         beam.least, beam.symbols = 0.0, self.symbols[: head.start]
-        beam.states = [State((Head(head.context, 1.0, self.table.root, head.start, head.context),))]
+        beam.states = [State((Head(head.context, 0.0, self.table.root, head.start, head.context),))]
         for symbol in [*self.symbols[head.start :], *more]:
             beam.settle()
             if (state := beam._onto(symbol)) is None:
@@ -287,72 +290,11 @@ class Beam:
             context = context.then(token)
         return context
 
-    def ahead(self, symbols: Sequence[int]) -> list[Context]:
-        """What will be asked about next, likeliest first, if the text goes on with `symbols` or as it may."""
-        scout = Scout(self)
-        for symbol in symbols:
-            if not scout.follow(symbol):
-                return scout.ranked()
-        scout.settle()
-        scout.spread()
-        return scout.ranked()
+
+def log(mass: float) -> float:
+    return math.log(mass) if mass else -math.inf
 
 
-class Scout(Beam):
-    """A beam that goes ahead and asks nothing new: `found` is what it would have asked about, and its share.
-
-    Only what follows a context the model has been asked about can be told; beyond, nothing is.
-    """
-
-    def __init__(self, beam: Beam) -> None:
-        super().__init__(beam.table, beam.alphabet, beam.eps, beam.state.heads[0].context, beam.read)
-        self.symbols, self.states, self.least = list(beam.symbols), [beam.state], beam.least
-        self.found: dict[Context, float] = {}
-
-    def ranked(self) -> list[Context]:
-        """What was found, likeliest first."""
-        return sorted(self.found, key=lambda context: -self.found[context])
-
-    def follow(self, symbol: int) -> bool:
-        """Go on with a symbol, if any head does."""
-        self.settle()
-        state = None if symbol == self.alphabet.end else self._onto(symbol)
-        if state is None:
-            return False
-        self.symbols.append(symbol)
-        self.states = [state]
-        return True
-
-    def settle(self) -> None:
-        """What is asked about, as far as it has been answered, is known; the rest is noted."""
-        if self.state.settled:
-            return
-        self._commit()
-        heads = {id(head): head for head in self.state.heads}
-        for head in self._asked():
-            if head.context.opinion is not None:
-                heads[id(head)] = self._known(head)
-            elif head.known is head.context.parent:
-                self.found.setdefault(head.context, self._share(head))
-        self.states[-1] = self.state._replace(heads=self._normalised([*heads.values()]), settled=True)
-
-    def spread(self) -> None:
-        """Note the likeliest tokens that would end what has begun."""
-        for head in self.state.heads:
-            if head.known is head.context:
-                self._likeliest(head)
-
-    def _likeliest(self, head: Head) -> None:
-        low = head.node.low + head.node.ends
-        masses = self._opinion(head).tokens[low : head.node.high] * head.weight
-        few = (
-            numpy.argpartition(masses, -LIKELIEST)[-LIKELIEST:]
-            if len(masses) > LIKELIEST
-            else range(len(masses))
-        )
-        for at in few:
-            if (
-                masses[at] > self.eps
-                and (context := head.context.then(int(self.table.order[low + at]))).opinion is None
-            ):
-                self.found.setdefault(context, float(masses[at]))
+def exp(weight: float) -> float:
+    """e^weight, as far as there are numbers: before an unlikely token ends, its weight may be greater."""
+    return math.exp(min(weight, 700.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from purify_plugins.bridge.alphabet import Alphabet, every_byte, shared_tokens, texts
 from purify_plugins.bridge.respelled import Respelled
@@ -130,10 +130,11 @@ class Trial(NamedTuple):
     masked: float
 
 
-def trial(source: Bridged, text: str = PROSE, length: int = 160) -> Trial:
-    """Let a model read a text symbol by symbol."""
+def trial(source: LogitSource, text: str = PROSE, length: int = 160) -> Trial:
+    """Let a model that has an `alphabet` read a text symbol by symbol."""
     import torch
 
+    source = cast("Bridged", source)  # what alone has an alphabet
     start, rest = text[: text.index(" ")], text[text.index(" ") :][:length]
     symbols = source.alphabet.spell(rest.encode()) or ()
     session, _ = source.open([start])

@@ -12,14 +12,14 @@ from purify_plugins.bridge.contexts import Context, Reader
 from purify_plugins.bridge.source import ROOM
 from purify_plugins.bridge.table import Table
 from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
-from purify_plugins.wrapping import Translated
+from purify_plugins.wrapping import Spelled
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Respelled(Translated):
+class Respelled(Spelled):
     """A source that rates another vocabulary's tokens: each by the first own token that its text begins with.
 
     Tokens that begin alike are rated alike, so the rows are those of no model of text and nothing can be
@@ -27,6 +27,7 @@ class Respelled(Translated):
     Source: UniTE (2410.03777).
     """
 
+    rough = True
     source: LogitSource
     vocabulary: Vocabulary
 

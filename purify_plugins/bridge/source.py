@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from purify_plugins.bridge.alphabet import Alphabet, every_byte
 from purify_plugins.bridge.beam import FOLD, Beam
 from purify_plugins.bridge.contexts import Branching, Context, Reader
+from purify_plugins.bridge.scout import ahead
 from purify_plugins.bridge.table import Table
 from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
-from purify_plugins.wrapping import Translated
+from purify_plugins.wrapping import Spelled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bridged(Translated):
+class Bridged(Spelled):
     """A source in the symbols of an alphabet.
 
     At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a
@@ -235,7 +236,7 @@ class BridgedSession(Session):
         found: list[Sequence[Context]] = []
         for beam, contexts, symbols in zip(self.beams, wanted, coming, strict=True):
             guess = beam.guess(symbols) if symbols else None
-            hopes = beam.ahead(symbols) if self.reader.spare else []
+            hopes = ahead(beam, symbols) if self.reader.spare else []
             more = [context for context in hopes if context not in contexts][: self.reader.spare]
             found.append([*([guess] if guess else []), *contexts, *more])
         return found

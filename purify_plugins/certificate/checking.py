@@ -24,7 +24,7 @@ from purify_plugins.certificate.spelling import (
 from purify_plugins.decode.drawn import DROPPED, RETUNED
 from purify_plugins.errors import AlteredError, BudgetError, ConfigError, ForgedError, NoCertificateError
 from purify_plugins.threat import draws
-from purify_plugins.types import Bounded, Sampling
+from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
@@ -47,7 +47,9 @@ def read(text: str | bytes) -> Certificate:
         body = json.loads(text)
         edited = canonical(body).encode() != text.encode()
     except (ValueError, RecursionError) as error:
-        raise NoCertificateError(f"this is not a certificate: {error}") from error
+        raise NoCertificateError(
+            f"this is not a certificate ({error}); give what `purify generate --certificate FILE` wrote"
+        ) from error
     _require_format(body)
     CertificateBody.check(body)
     if edited:
@@ -139,7 +141,7 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     _require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
     claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"])
-    if method["guarantee"] != claim.guarantee and isinstance(policy, Bounded) and not policy.holds(steps):
+    if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
         raise BudgetError(f"the steps exceed the budget of {method['policy']!r}")
     mode = mode_of(sampling, steps)
     follows = (mode, draws(sampling), policy.guarantee, *claim, MEANING[claim.guarantee])

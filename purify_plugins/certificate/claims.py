@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from purify_plugins.threat import Claim, Engine, Facts, claim, draws
-from purify_plugins.types import Bounded, FusionPolicy, Guarantee, Sampling, Token
+from purify_plugins.types import FusionPolicy, Guarantee, Sampling, Token
 
 MEANING: Mapping[Guarantee, str] = {
     "none": "no bound is claimed; the figures are what this answer spent",
@@ -51,6 +51,5 @@ def claimed(
     `engines` ran the LLM and the SLM, `edits` are what plugins did to the steps on their way. Nothing is
     claimed that the steps do not show: a policy must say of them that they keep its budget.
     """
-    kept = policy.holds(steps) if isinstance(policy, Bounded) else None
     mode, source = mode_of(sampling, steps), draws(sampling)
-    return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), kept))
+    return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), policy.holds(steps)))

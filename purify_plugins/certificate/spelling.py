@@ -12,6 +12,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.adapting import adapted_policy, is_policy
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import FusionPolicy, Guarantee, Token
 
@@ -58,13 +59,14 @@ def options(policy: FusionPolicy, plugins: Plugins) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(canonical(jsonable(policy)))
     except (TypeError, ValueError) as error:
-        kind = type(policy).__name__
+        kind = type(policy.original).__name__
         raise ConfigError(
             f"the policy {kind!r} has an option that no certificate can hold: {error}"
         ) from error
-    for name, inner in ((name, getattr(policy, name)) for name in found):
-        if isinstance(inner, FusionPolicy):
-            found[name] = {"name": plugins.name_of(inner), **options(inner, plugins)}
+    for name, inner in ((name, getattr(policy.original, name)) for name in found):
+        if is_policy(inner):
+            inside = adapted_policy(inner)
+            found[name] = {"name": plugins.name_of(inside), **options(inside, plugins)}
     return found
 
 
@@ -101,6 +103,7 @@ def _decimal(number: Decimal) -> str:
 
 def jsonable(value: Any) -> Any:
     """A dataclass or value as JSON; fields that a policy hides from its `repr` are derived, not options."""
+    value = value.original if isinstance(value, FusionPolicy) else value
     if dataclasses.is_dataclass(value):
         shown = (field for field in dataclasses.fields(value) if field.repr)
         return {field.name: jsonable(getattr(value, field.name)) for field in shown}

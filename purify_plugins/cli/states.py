@@ -34,10 +34,8 @@ def drafts(writer: Purifier) -> str:
 
 def used(writer: Purifier) -> str:
     """Whether continuations are read side by side: only where tokens are spelled in smaller symbols."""
-    from purify_plugins.bridge.source import Bridged
-
     sides = (writer.llm, writer.slm)
-    trees = [side.reading.trees for side in sides if isinstance(side, Bridged)]
+    trees = [side.reading.trees for side in sides if side.alphabet is not None]
     if not trees:
         return "no: both models read the same tokens"
     return "yes" if "on" in trees else "no: neither model can"

@@ -34,8 +34,8 @@ class Batch:
     def __init__(self, purifier: Purifier, pair: Pair, sampling: Sampling, walk: str = "") -> None:
         sampling = replace(sampling)  # a frozen dataclass can be written to; what is recorded is what is used
         policy, slm = purifier.policy, pair.first[1]
-        raw = bool(getattr(policy, "shift_invariant", False)) and not purifier.explain
-        whole = hasattr(policy, "bind") or not near(slm)  # a bound policy knows tokens by their ids
+        raw = policy.shift_invariant and not purifier.explain
+        whole = policy.binds or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
         self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
         self.state = policy.start(pair.context(sampling.greedy))

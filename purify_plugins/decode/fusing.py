@@ -193,7 +193,7 @@ def _on(columns: Tensor, rows: Tensor, kept: list[Tensor]) -> Tensor:
 
 
 def _name(policy: FusionPolicy) -> str:
-    return f"the policy {type(policy).__name__}"
+    return f"the policy {type(policy.original).__name__}"
 
 
 def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:

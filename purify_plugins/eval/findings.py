@@ -158,11 +158,12 @@ def budget(result: Result, slm: Result, plugins: Plugins) -> Budget | None:
     """The budget of a policy that has one; None without, or where no passage was vetted."""
     cell = slm.cells.get(("vetting", "forced"))
     policy = plugins.policy(result.system.policy, result.system.parameters)
-    allowance = getattr(policy, "allowance", None)
-    if result.system.alone or allowance is None or cell is None or "surprisal" not in cell.samples:
+    if result.system.alone or cell is None or "surprisal" not in cell.samples:
         return None
     passages = [(int(tokens), nats * tokens) for nats, tokens in cell.samples["surprisal"]]
-    allowed = [allowance(*each) for each in passages]
+    allowed = [nats for each in passages if (nats := policy.allowance(*each)) is not None]
+    if not allowed:
+        return None
     tokens, surprisal = (math.fsum(each) for each in zip(*passages, strict=True))
     empty = [nats >= own for nats, (_, own) in zip(allowed, passages, strict=True)]
     total = math.fsum(allowed)

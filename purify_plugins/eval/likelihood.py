@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from purify_plugins.bridge.source import Bridged
 from purify_plugins.errors import VocabularyError
 from purify_plugins.types import Sampling
 
@@ -105,7 +104,7 @@ def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ..
 
 def require_tokens(*sources: LogitSource) -> None:
     """Raise VocabularyError for models that meet in smaller symbols: tokens are what is counted here."""
-    if any(isinstance(source, Bridged) for source in sources):
+    if any(source.alphabet is not None for source in sources):
         raise VocabularyError(
             "the two models have different tokenizers, and what is measured here is counted in the tokens "
             "of one; choose an SLM with the LLM's own tokenizer"

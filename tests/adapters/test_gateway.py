@@ -875,6 +875,7 @@ def test_the_openapi_document_names_every_route(served: Served) -> None:
         "/generate_stream",
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
         "/invocations",
         "/tokenize",
         "/chat_tokenize",
@@ -890,7 +891,7 @@ def test_a_browser_elsewhere_may_ask(served: Served) -> None:
     asked = {
         "origin": "https://a.example",
         "access-control-request-method": "POST",
-        "access-control-request-headers": "content-type",
+        "access-control-request-headers": "authorization, content-type, x-stainless-lang",  # OpenAI's client
     }
     allowed = served.client.options("/generate", headers=asked)
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "*")

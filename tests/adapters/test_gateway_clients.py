@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,49 +93,6 @@ def test_the_hub_s_client_gets_tgi_s_errors(client: InferenceClient, served: Ser
         with pytest.raises(OverloadedError):
             InferenceClient(base_url=full.url).text_generation("hello")
         full.app.work.running = 0
-
-
-OLD = """
-import sys
-from text_generation import Client
-from text_generation.errors import ValidationError
-
-client = Client(sys.argv[1], headers={"authorization": "Bearer k"})
-whole = client.generate("hello", max_new_tokens=8)
-assert whole.generated_text == "".join(token.text for token in whole.details.tokens)
-assert (whole.details.finish_reason.value, whole.details.generated_tokens) == ("length", 8)
-*tokens, last = client.generate_stream("hello", max_new_tokens=8)
-assert last.generated_text == whole.generated_text
-assert (last.details.finish_reason.value, last.details.generated_tokens) == ("length", 8)
-stopped = client.generate("hello", max_new_tokens=8, stop_sequences=[whole.generated_text[3]])
-assert stopped.details.finish_reason.value in ("stop_sequence", "length")
-assert stopped.generated_text.endswith(whole.generated_text[3])
-chat = client.chat([{"role": "user", "content": "hello"}], max_tokens=8, seed=1)
-assert chat.choices[0].finish_reason == "length"
-assert chat.usage["completion_tokens"] == 8
-for wrong in ({"watermark": True}, {"best_of": 2, "do_sample": True}):
-    try:
-        client.generate("hello", **wrong)
-    except ValidationError as error:
-        assert "not supported with purification" in str(error)
-    else:
-        raise AssertionError(wrong)
-print("driven")
-"""
-
-
-@pytest.mark.slow
-def test_the_old_client_drives_it_from_an_environment_of_its_own(served: Served, tmp_path: Path) -> None:
-    """text-generation 0.7.0 wants an older huggingface_hub, and imports requests without saying so.
-
-    Its streamed chat reads no TGI of version 3: it wants `tool_calls` in every delta, and JSON in `[DONE]`.
-    """
-    venv.create(tmp_path / "old", with_pip=True)
-    python = tmp_path / "old" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "text-generation==0.7.0", "requests"]
-    subprocess.run(install, check=True, timeout=200, capture_output=True)
-    done = subprocess.run([python, "-c", OLD, served.url], capture_output=True, text=True, timeout=60)
-    assert (done.stdout.strip(), done.returncode) == ("driven", 0), done.stderr
 
 
 @pytest.mark.slow

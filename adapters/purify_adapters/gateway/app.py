@@ -88,6 +88,7 @@ class Gateway:
             "/generate_stream": routes.generate_stream,
             "/v1/chat/completions": routes.chat_completions,
             "/v1/completions": routes.completions,
+            "/v1/responses": routes.responses,
             "/invocations": routes.invocations,
             "/tokenize": routes.tokenize,
             "/chat_tokenize": routes.chat_tokenize,
@@ -98,7 +99,7 @@ class Gateway:
         if self.settings.certificates:
             found.append(Route("/certificates/{digest}", routes.certificate, methods=["GET"]))
         cross = Middleware(
-            CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "POST"], allow_headers=["content-type"]
+            CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "POST"], allow_headers=["*"]
         )
         app = Starlette(
             routes=found,

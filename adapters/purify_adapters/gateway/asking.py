@@ -231,18 +231,18 @@ def several(prompt: Any) -> Sequence[str | Sequence[int]]:
 def _check(asked: Parameters, stops: int, most_shown: int) -> None:
     """TGI's own validation, in its order and words; a value that changes nothing is fine, though."""
     if asked.temperature is not None and asked.temperature <= 0:
-        raise invalid("`temperature` must be strictly positive")
+        raise invalid("`temperature` must be strictly positive", "temperature")
     if asked.repetition_penalty is not None and asked.repetition_penalty <= 0:
-        raise invalid("`repetition_penalty` must be strictly positive")
+        raise invalid("`repetition_penalty` must be strictly positive", "repetition_penalty")
     if asked.frequency_penalty is not None and abs(asked.frequency_penalty) > 2:
-        raise invalid("`frequency_penalty` must be >= -2.0 and <= 2.0")
+        raise invalid("`frequency_penalty` must be >= -2.0 and <= 2.0", "frequency_penalty")
     for name in ("top_p", "typical_p"):
         if (value := getattr(asked, name)) is not None and not 0 < value <= 1:
-            raise invalid(f"`{name}` must be > 0.0 and <= 1.0")
+            raise invalid(f"`{name}` must be > 0.0 and <= 1.0", name)
     if asked.top_k is not None and asked.top_k < -1:
-        raise invalid("`top_k` must be strictly positive, or 0 or -1 for all")
+        raise invalid("`top_k` must be strictly positive, or 0 or -1 for all", "top_k")
     if asked.min_p is not None and not 0 <= asked.min_p <= 1:
-        raise invalid("`min_p` must be >= 0.0 and <= 1.0")
+        raise invalid("`min_p` must be >= 0.0 and <= 1.0", "min_p")
     if asked.max_new_tokens == 0:
         raise invalid("`max_new_tokens` must be strictly positive")
     if (asked.top_n_tokens or 0) > most_shown:

@@ -36,6 +36,10 @@ OFF: Mapping[str, Sequence[Any]] = {
     **dict.fromkeys(("structured_outputs", "extra_body", "vllm_xargs", "logits_processors"), ({}, [])),
     **dict.fromkeys(("functions", "web_search_options", "thinking", "suffix", "grammar"), ({}, [], "")),
     "modalities": (["text"],),
+    "truncation": ("disabled",),
+    "background": (False,),
+    "max_tool_calls": (),
+    **dict.fromkeys(("moderation", "context_management"), ({}, [])),
     "mm_processor_kwargs": ({},),
     "add_special_tokens": (True,),
     "add_generation_prompt": (True,),
@@ -53,4 +57,5 @@ def refuse_foreign(extra: Mapping[str, Any], known: Sequence[str]) -> None:
 
 def _unknown(name: str, known: Sequence[str]) -> Rejected:
     near = get_close_matches(name, known, n=1)
-    return invalid(f"`{name}` is no option here; {f'did you mean `{near[0]}`?' if near else 'leave it out'}")
+    hint = f"did you mean `{near[0]}`?" if near else "leave it out"
+    return invalid(f"`{name}` is no option here; {hint}", name)

@@ -145,6 +145,18 @@ class ChatEvents:
         return why.openai
 
 
+class OldChatEvents(ChatEvents):
+    """The same for `text-generation` 0.7.0, which stopped at TGI 2.
+
+    It wants the role and `tool_calls` in every delta, and takes `[DONE]` for JSON: TGI 3 breaks it.
+    """
+
+    done = None
+
+    def _event(self, delta: Json, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+        return super()._event({"role": "assistant", "tool_calls": None, **delta}, tokens, reason)
+
+
 def _delta(said: Said) -> Json:
     """A piece of a message; a call's first piece names it."""
     if isinstance(said, Reasoning):

@@ -12,6 +12,7 @@ from purify_adapters.gateway.schemas import (
     CompatGenerateRequest,
     CompletionRequest,
     GenerateRequest,
+    ResponseRequest,
 )
 from purify_adapters.gateway.settings import Settings
 from purify_plugins import __version__
@@ -22,6 +23,7 @@ POSTS: dict[str, type[Body]] = {
     "/generate_stream": GenerateRequest,
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponseRequest,
     "/invocations": CompatGenerateRequest,
     "/tokenize": GenerateRequest,
     "/chat_tokenize": ChatRequest,

@@ -82,4 +82,6 @@ def _refused(error: ErrorDetails) -> Rejected:
         return Rejected(400, f"Failed to parse the request body as JSON: {error['msg']}")
     where = ".".join(map(str, error["loc"]))
     said = f"{where}: {error['msg']}" if where else error["msg"]
-    return Rejected(422, f"Failed to deserialize the JSON body into the target type: {said}")
+    found = Rejected(422, f"Failed to deserialize the JSON body into the target type: {said}")
+    found.param = where or None
+    return found

@@ -20,6 +20,9 @@ class Rejected(Exception):
     Clients of TGI's take an error with such a word for one of the model's, not of the web's.
     """
 
+    param: str | None = None
+    """The option that is refused, where it is one."""
+
     def __init__(self, status: int, error: str, error_type: str | None = None, **headers: str) -> None:
         super().__init__(error)
         self.status, self.error, self.error_type = status, error, error_type
@@ -35,7 +38,7 @@ class Rejected(Exception):
         """OpenAI's shape; TGI's own word stays beside it for clients of TGI that chat."""
         ours = "server_error" if self.status == 424 or self.status >= 500 else "invalid_request_error"
         kind = TYPES.get(self.status, ours)
-        told = {"message": self.error, "type": kind, "param": None, "code": self.error_type}
+        told = {"message": self.error, "type": kind, "param": self.param, "code": self.error_type}
         return {**self.body, "error": {**told, "http_status_code": self.status}}
 
     def response(self, path: str = "") -> Response:
@@ -44,14 +47,16 @@ class Rejected(Exception):
         return JSONResponse(body, self.status, self.headers)
 
 
-def invalid(message: str) -> Rejected:
-    """A request that TGI's validation would have refused."""
-    return Rejected(422, f"Input validation error: {message}", "validation")
+def invalid(message: str, option: str | None = None) -> Rejected:
+    """A request that TGI's validation would have refused, because of an option if one is named."""
+    found = Rejected(422, f"Input validation error: {message}", "validation")
+    found.param = option
+    return found
 
 
 def unsupported(option: str, why: str = "") -> Rejected:
     """An option that cannot be honoured without giving up purification, or that this gateway lacks."""
-    return invalid(f"`{option}` is not supported with purification{why and ': '}{why}")
+    return invalid(f"`{option}` is not supported with purification{why and ': '}{why}", option)
 
 
 def overloaded() -> Rejected:

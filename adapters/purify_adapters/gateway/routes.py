@@ -11,15 +11,24 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from purify_adapters.gateway.answers import Json, TokenEvents, generated
 from purify_adapters.gateway.asking import Ask, several
+from purify_adapters.gateway.conversing import as_chat, shows
 from purify_adapters.gateway.listing import listed, templated
-from purify_adapters.gateway.openai import ChatEvents, CompletionEvents, chat_completion, text_completion
+from purify_adapters.gateway.openai import (
+    ChatEvents,
+    CompletionEvents,
+    OldChatEvents,
+    chat_completion,
+    text_completion,
+)
 from purify_adapters.gateway.reading import admit, parse, read_body
 from purify_adapters.gateway.rejections import Rejected
+from purify_adapters.gateway.responses import ResponseEvents, head, response
 from purify_adapters.gateway.schemas import (
     ChatRequest,
     CompatGenerateRequest,
     CompletionRequest,
     GenerateRequest,
+    ResponseRequest,
 )
 from purify_adapters.gateway.talking import talk
 from purify_adapters.remote.source import RemoteSource
@@ -29,6 +38,25 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from purify_adapters.gateway.app import Gateway
+
+
+OLD_FIELDS = {
+    *(
+        "messages",
+        "model",
+        "stream",
+        "tools",
+        "tool_choice",
+        "max_tokens",
+        "n",
+        "seed",
+        "temperature",
+        "top_p",
+    ),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+    *("logit_bias", "logprobs", "top_logprobs"),
+}
+"""What `text-generation` 0.7.0 sends, and only it: every option it knows, set or not."""
 
 
 class Shape(Protocol):
@@ -73,6 +101,20 @@ async def chat_completions(request: Request) -> Response:
 
 async def completions(request: Request) -> Response:
     return await _completions(request, parse(await _body(request), CompletionRequest))
+
+
+async def responses(request: Request) -> Response:
+    """OpenAI's newer words for a chat."""
+    asked = parse(await _body(request), ResponseRequest)
+    gateway, said, told = of(request), as_chat(asked), shows(asked)
+    vocabulary, about = gateway.purifier.vocabulary, head(gateway.face, asked)
+
+    def plan() -> Plan:
+        chat, grammar, reader = talk(gateway.purifier, said)
+        events = ResponseEvents(about, gateway.asking.chat(said, chat, grammar), vocabulary, reader, told)
+        return Plan([events.ask], lambda found: response(events, found[0]), [events])
+
+    return await gateway.answer(request, plan, bool(asked.stream), _length(said))
 
 
 async def invocations(request: Request) -> Response:
@@ -134,16 +176,20 @@ async def _chat(request: Request, asked: ChatRequest) -> Response:
     def plan() -> Plan:
         chat, grammar, reader = talk(gateway.purifier, asked)
         ask = gateway.asking.chat(asked, chat, grammar)
-        head = gateway.face.head("chat.completion", asked.model)
-        chunk = {**head, "object": "chat.completion.chunk"}
+        about = gateway.face.head("chat.completion", asked.model)
+        chunk = {**about, "object": "chat.completion.chunk"}
+        events = OldChatEvents if asked.model_fields_set == OLD_FIELDS else ChatEvents
 
         def whole(found: Sequence[Completion]) -> Any:
-            return chat_completion(head, ask, found[0], vocabulary, reader, told)
+            return chat_completion(about, ask, found[0], vocabulary, reader, told)
 
-        return Plan([ask], whole, [ChatEvents(chunk, ask, vocabulary, reader, told, counted)])
+        return Plan([ask], whole, [events(chunk, ask, vocabulary, reader, told, counted)])
 
-    characters = sum(len(each.content or "") for each in asked.messages)
-    return await gateway.answer(request, plan, bool(asked.stream), characters)
+    return await gateway.answer(request, plan, bool(asked.stream), _length(asked))
+
+
+def _length(asked: ChatRequest) -> int:
+    return sum(len(each.content or "") for each in asked.messages)
 
 
 async def _completions(request: Request, asked: CompletionRequest) -> Response:
@@ -152,9 +198,9 @@ async def _completions(request: Request, asked: CompletionRequest) -> Response:
 
     def plan() -> Plan:
         asks = gateway.asking.completions(asked)
-        head = gateway.face.head("text_completion", asked.model)
-        shapes = [CompletionEvents(head, ask, vocabulary, at) for at, ask in enumerate(asks)]
-        return Plan(asks, lambda found: text_completion(head, asks, found, vocabulary), shapes)
+        about = gateway.face.head("text_completion", asked.model)
+        shapes = [CompletionEvents(about, ask, vocabulary, at) for at, ask in enumerate(asks)]
+        return Plan(asks, lambda found: text_completion(about, asks, found, vocabulary), shapes)
 
     return await gateway.answer(request, plan, bool(asked.stream), sum(map(len, several(asked.prompt))))
 

@@ -183,6 +183,52 @@ class ChatRequest(Options):
     stream_options: StreamOptions | None = None
 
 
+class ItemPart(Body):
+    type: str
+    text: str | None = None
+
+
+class Item(Body):
+    """A turn of a conversation on `/v1/responses`: a message, a call, a call's result, or a thought."""
+
+    type: str = "message"
+    role: str | None = None
+    content: str | list[ItemPart] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[ItemPart] | None = None
+
+
+class TextOptions(Options):
+    format: Any = None
+    verbosity: str | None = None
+
+
+class ResponseRequest(Options):
+    input: str | list[Item]
+    model: str | None = None
+    instructions: str | None = None
+    max_output_tokens: OrNone | None = None
+    temperature: F32 | None = None
+    top_p: F32 | None = None
+    top_k: I32 | None = None
+    min_p: F32 | None = None
+    repetition_penalty: F32 | None = None
+    top_logprobs: U32 | None = None
+    include: list[str] | None = None
+    text: TextOptions | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = False
+    stream_options: dict[str, Any] | None = None
+    reasoning: dict[str, Any] | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    prompt: Any = None
+
+
 class CompletionRequest(Options):
     prompt: str | Strings | Ids | list[Ids]
     model: str | None = None
@@ -204,7 +250,3 @@ class CompletionRequest(Options):
     logit_bias: Any = None
     logprobs: U32 | None = None
     echo: bool | None = None
-
-
-Request = GenerateRequest | ChatRequest | CompletionRequest
-"""The three ways of asking for text."""

@@ -29,8 +29,11 @@ def encoded(data: Any) -> bytes:
 
 
 def event(data: Mapping[str, Any] | str) -> bytes:
-    """An event on the wire. Nothing in `data` can end its line."""
-    return b"data: %b\n\n" % (data.encode() if isinstance(data, str) else encoded(data))
+    """An event on the wire, by its name if it has a type. Nothing in `data` can end its line."""
+    if isinstance(data, str):
+        return b"data: %b\n\n" % data.encode()
+    name = b"event: %b\n" % str(data["type"]).encode() if "type" in data else b""
+    return b"%bdata: %b\n\n" % (name, encoded(data))
 
 
 async def leaving(receive: Receive) -> None:

@@ -15,8 +15,6 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
-from purify_plugins.align import Remapped
-from purify_plugins.bridge.source import Bridged
 from purify_plugins.certificate import Certificate
 from purify_plugins.errors import ConfigError, PromptError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
@@ -57,7 +55,7 @@ class PurifiedModel(PreTrainedModel):
         Raises VocabularyError where two tokenizers meet in smaller symbols: what `generate` takes and
         returns are the model's own token ids.
         """
-        if isinstance(purifier.llm, Bridged):
+        if purifier.llm.alphabet is not None:
             raise VocabularyError(
                 f"{purifier.llm.identity()['name']!r} and the SLM do not meet in the model's tokens, and "
                 "`generate` speaks in token ids; choose an SLM with the model's own tokenizer and "
@@ -130,8 +128,7 @@ class PurifiedModel(PreTrainedModel):
 
     def _own(self, token: int) -> int:
         """The model's own id of a token of the purifier's."""
-        llm = self.purifier.llm
-        return llm.fed[token] if isinstance(llm, Remapped) else token
+        return self.purifier.llm.to_own([token])[0]
 
     def _prompts(self, ids: Tensor, mask: Tensor | None, asked: Settings) -> list[tuple[int, ...]]:
         """Each row's prompt without its padding, in the purifier's ids."""
@@ -145,12 +142,10 @@ class PurifiedModel(PreTrainedModel):
 
     def _shared(self, token: int) -> int:
         """The purifier's id of one of the model's own tokens; raises PromptError."""
-        llm = self.purifier.llm
-        if not isinstance(llm, Remapped):
-            return token
-        if token not in llm.shared:
+        found = self.purifier.llm.from_own([token])[0]
+        if found < 0:
             raise PromptError(f"the prompt holds token {token}, which the SLM does not have; leave it out")
-        return llm.shared[token]
+        return found
 
     def _written(self, completion: Completion) -> Written:
         return Written([self._own(token) for token in completion.tokens], completion.certificate)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import Context, Guarantee, State, Token
+from purify_plugins.types import Context, Token
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,21 +16,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5  # nats by which a recorded step may pass its bound: rows are float32
 ROUNDING = 2.0**-21  # and of its figures, by which share: they are differences, a last place off each
 DRAWABLE = 104.0  # nats; float32 has no mass for what is less likely
-
-
-class Memoryless:
-    """A policy that forgets each token and promises nothing beyond it."""
-
-    guarantee: ClassVar[Guarantee] = "none"
-    lookback: ClassVar[int] = 0
-    shift_invariant: ClassVar[bool] = False
-    """True: a constant added to a row only shifts the outcome, so the rows may be raw logits."""
-
-    def start(self, context: Context) -> State:
-        return ()
-
-    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
-        return state
 
 
 def wide(row: Tensor) -> Tensor:

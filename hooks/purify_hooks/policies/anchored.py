@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import Context, Guarantee, State, Token
+from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token
 
 from ._base import ledger, require, require_count, slack, wide
 from ._path import Path, Point
@@ -21,7 +21,7 @@ SLACK = 1e-5  # nats of a step's allowance that the solver may leave unused
 
 
 @dataclass(frozen=True)
-class Anchored:
+class Anchored(FusionPolicy):
     """Stay within `budget` nats of KL(r‖p_slm) per token on average; what is saved may be spent later.
 
     r ∝ p_slm^(1-θ) p_llm^θ with the largest θ whose KL(r‖p_slm) ≤ max(0, (t + 1) budget - spent -
@@ -35,7 +35,6 @@ class Anchored:
 
     name: ClassVar[str] = "anchored"
     guarantee: ClassVar[Guarantee] = "mean"
-    shift_invariant: ClassVar[bool] = False
 
     budget: float = 0.15
     prefix_debt: bool = True

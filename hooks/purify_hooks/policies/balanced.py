@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import Context, Guarantee, State, Token
+from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token
 
 from ._base import below, drawn, ledger, require, slack
 from ._capping import fuse_capped
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(FusionPolicy):
     """Close on what the LLM alone is sure of, token after token; leave what it only leans to.
 
     r = min(λ p_llm, e^c p_slm) with c = max(0, budget - level). A token adds log p_llm/p_slm, less
@@ -35,7 +35,6 @@ class Balanced:
     name: ClassVar[str] = "balanced"
     guarantee: ClassVar[Guarantee] = "passage"
     lookback: ClassVar[int] = 32
-    shift_invariant: ClassVar[bool] = False
 
     budget: float = 5.0
     doubt: float = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import Context, Guarantee, State, Token
+from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token
 
 from ._base import below, ledger, require, require_count, slack
 from ._capping import fuse_capped, spend
@@ -22,7 +22,7 @@ def _spent(steps: Sequence[Token]) -> float:
 
 
 @dataclass(frozen=True)
-class Windowed:
+class Windowed(FusionPolicy):
     """Bound what any `window` tokens in a row may take from the LLM to `budget` nats.
 
     r = min(λ p_llm, e^c p_slm) with c = clamp(budget - spent, 0, cap), where `spent` is the sum of
@@ -36,7 +36,6 @@ class Windowed:
 
     name: ClassVar[str] = "windowed"
     guarantee: ClassVar[Guarantee] = "window"
-    shift_invariant: ClassVar[bool] = False
 
     cap: float = 3.0
     window: int = 4
@@ -89,7 +88,7 @@ class Windowed:
 
 
 @dataclass(frozen=True)
-class Capped:
+class Capped(FusionPolicy):
     """Bound what a token may take from the LLM to `cap` nats, and a whole answer to `total`.
 
     r = min(λ p_llm, e^c p_slm) with c = min(cap, what is left of total): of all laws under that
@@ -104,8 +103,6 @@ class Capped:
     """
 
     name: ClassVar[str] = "capped"
-    lookback: ClassVar[int] = 0
-    shift_invariant: ClassVar[bool] = False
 
     cap: float = 1.0
     total: float = 50.0

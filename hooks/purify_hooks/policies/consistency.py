@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
+from purify_plugins.adapting import adapted_policy, is_policy
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.types import Bounded, Context, FusionPolicy, Guarantee, State, Token, Vocabulary
+from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token, Vocabulary
 
 from ._base import require, wide
 from .mixtures import Linear
@@ -26,7 +27,7 @@ def _log_agreement(kernel: Kernel, beta: float, distance: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Consistency:
+class Consistency(FusionPolicy):
     """Damp the LLM's tokens on which the models disagree, and hand both rows to another policy.
 
     p_llm'(v) ∝ p_llm(v) s(v), with s a kernel of the distance d = |p_llm(v) - p̄(v)| to the models'
@@ -39,38 +40,36 @@ class Consistency:
     """
 
     name: ClassVar[str] = "consistency"
-    shift_invariant: ClassVar[bool] = False
 
     policy: FusionPolicy = field(default_factory=Linear)
     kernel: Kernel = "rbf"
     beta: float = 2.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.policy, type) or not isinstance(self.policy, FusionPolicy):
+        if not is_policy(self.policy):
             raise ConfigError(f"{self.name}: policy must be a fusion policy, not {self.policy!r}")
+        object.__setattr__(self, "policy", adapted_policy(self.policy))
         if self.kernel not in get_args(Kernel):
             raise UnknownNameError(f"{self.name} kernel", str(self.kernel), get_args(Kernel))
         require(self, "beta", lambda beta: 0 <= beta < math.inf, "a finite number, 0 or more")
 
     @property
     def guarantee(self) -> Guarantee:
-        return self.policy.guarantee if isinstance(self.policy, Bounded) else "none"
+        return "none" if self.policy.holds(()) is None else self.policy.guarantee
 
     @property
     def lookback(self) -> int:
         return self.policy.lookback
 
     def bind(self, vocabulary: Vocabulary) -> Self:
-        bind: Callable[[Vocabulary], Any] | None = getattr(self.policy, "bind", None)
-        return replace(self, policy=bind(vocabulary)) if bind else self
+        return replace(self, policy=self.policy.bind(vocabulary))
 
     def in_symbols(self, per_token: float) -> Self:
-        counted: Callable[[float], Any] | None = getattr(self.policy, "in_symbols", None)
-        return replace(self, policy=counted(per_token)) if counted else self
+        return replace(self, policy=self.policy.in_symbols(per_token))
 
-    def holds(self, steps: Sequence[Token]) -> bool:
-        """Whether an answer's recorded steps keep the inner policy's budget, where it has one."""
-        return not isinstance(self.policy, Bounded) or self.policy.holds(steps)
+    def holds(self, steps: Sequence[Token]) -> bool | None:
+        """Whether an answer's recorded steps keep the inner policy's budget; None where it cannot tell."""
+        return self.policy.holds(steps)
 
     def start(self, context: Context) -> State:
         return self.policy.start(context)

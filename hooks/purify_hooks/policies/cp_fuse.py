@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_plugins.types import Context, State
+from purify_plugins.types import Context, FusionPolicy, State
 
-from ._base import Memoryless, drawn, ledger
+from ._base import drawn, ledger
 from ._path import Path
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ FORBIDDEN = -100.0  # nats: a token a model rules out, in the running log-likeli
 
 
 @dataclass(frozen=True)
-class CPFuse(Memoryless):
+class CPFuse(FusionPolicy):
     """Keep the answer equally likely under both models, so that neither recites.
 
     r minimises the larger of KL(r‖p_llm) - L_llm and KL(r‖p_slm) - L_slm, where L is the

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import State
+from purify_plugins.types import FusionPolicy, State
 
-from ._base import Memoryless, require, wide
+from ._base import require, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,7 @@ RIDGE = 1e-3  # nats per squared unit: keeps a fit finite when one model is alwa
 
 
 @dataclass(frozen=True)
-class Linear(Memoryless):
+class Linear(FusionPolicy):
     """Ask the LLM with probability `weight`, else the SLM.
 
     r = weight p_llm + (1-weight) p_slm. Guarantee "none": what only the LLM knows keeps `weight` of
@@ -40,7 +40,7 @@ class Linear(Memoryless):
 
 
 @dataclass(frozen=True)
-class LearnedMix(Memoryless):
+class LearnedMix(FusionPolicy):
     """Mix both models with a weight that follows how unsure each is.
 
     r = w p_llm + (1-w) p_slm with w = sigmoid(bias + llm_entropy H(p_llm) + slm_entropy H(p_slm)),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_plugins.types import State
+from purify_plugins.types import FusionPolicy, State
 
-from ._base import Memoryless, require, wide
+from ._base import require, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Geometric(Memoryless):
+class Geometric(FusionPolicy):
     """Give each token a weighted geometric mean of its two probabilities.
 
     r ∝ p_llm^alpha p_slm^(1-alpha); alpha 0 is the SLM alone, 1 the LLM alone. A token that either
@@ -39,7 +39,7 @@ class Geometric(Memoryless):
 
 
 @dataclass(frozen=True)
-class Minimum(Memoryless):
+class Minimum(FusionPolicy):
     """Give each token the smaller of its two probabilities.
 
     r = min(p_llm, p_slm) / Z. Guarantee "none": a step's log r/p_slm is at most -log(1 - TV) nats,

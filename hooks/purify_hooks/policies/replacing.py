@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import State, Vocabulary
+from purify_plugins.types import FusionPolicy, State, Vocabulary
 
-from ._base import Memoryless, require, wide
+from ._base import require, wide
 from ._words import FUNCTION_WORDS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TokenSwap(Memoryless):
+class TokenSwap(FusionPolicy):
     """Let the SLM choose among the function words; the LLM says how likely one is, and all the rest.
 
     r(v) = p_llm(v) outside the set G of the tokens that spell " word", and c p_slm(v) inside, with
@@ -75,7 +75,7 @@ def _index(ids: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class CleanGen(Memoryless):
+class CleanGen(FusionPolicy):
     """Draw from the LLM; where the draw looks planted, write the SLM's favourite instead.
 
     A token is suspicious when p_llm ≥ ratio p_slm. As one law: every suspicious token loses its

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_plugins.types import Context, State
+from purify_plugins.types import Context, FusionPolicy, State
 
-from ._base import Memoryless, require, require_count, wide
+from ._base import require, require_count, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ LEAST = 1e-8  # the least probability SafeDecoding leaves a token of its short l
 
 
 @dataclass(frozen=True)
-class Offset(Memoryless):
+class Offset(FusionPolicy):
     """Add a small model's opinion to the large one's logits.
 
     z = z_llm + alpha z_slm, where the SLM is an expert minus an anti-expert: give both as
@@ -41,7 +41,7 @@ class Offset(Memoryless):
 
 
 @dataclass(frozen=True)
-class Contrastive(Memoryless):
+class Contrastive(FusionPolicy):
     """Prefer what the LLM finds likelier than the SLM does.
 
     log r = log p_llm - beta log p_slm on the tokens with p_llm ≥ alpha max p_llm, nothing elsewhere.
@@ -70,7 +70,7 @@ class Contrastive(Memoryless):
 
 
 @dataclass(frozen=True)
-class SafeDecoding(Memoryless):
+class SafeDecoding(FusionPolicy):
     """Let a safety-tuned expert, in the SLM's place, lead the `first` tokens; then the LLM alone.
 
     P = max(1e-8, p_llm + alpha (p_slm - p_llm)) on the smallest intersection of the two models' top

@@ -1,0 +1,250 @@
+"""OpenAI's Responses, whole and in pieces: `/v1/responses`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+from purify_adapters.gateway.answers import Json, purified
+from purify_adapters.gateway.asking import Ask
+from purify_adapters.gateway.openai import Face, logprobs
+from purify_adapters.gateway.rejections import Rejected
+from purify_adapters.gateway.schemas import ResponseRequest
+from purify_adapters.tools import CallPiece, Reader, Reading, Reasoning
+from purify_adapters.tools import Piece as Said
+from purify_plugins.types import Chunk, Completion, Token, Vocabulary
+
+Event = tuple[str, Json]
+"""An event's type, without its prefix, and its fields."""
+
+
+def head(face: Face, asked: ResponseRequest) -> Json:
+    """What a response says of its request; it is never stored."""
+    return {
+        "id": f"resp_{uuid4().hex}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "background": False,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": asked.instructions,
+        "max_output_tokens": asked.max_output_tokens,
+        "metadata": {},
+        "model": asked.model or face.model,
+        "output": [],
+        "parallel_tool_calls": asked.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": None, "summary": None},
+        "store": False,
+        "temperature": asked.temperature,
+        "text": {"format": (asked.text and asked.text.format) or {"type": "text"}},
+        "tool_choice": asked.tool_choice or "auto",
+        "tools": asked.tools or [],
+        "top_p": asked.top_p,
+        "truncation": "disabled",
+        "usage": None,
+    }
+
+
+def response(events: ResponseEvents, completion: Completion) -> Any:
+    """A whole response: what a stream's last event holds."""
+    *_, last = events.take(Chunk(completion.text, completion.steps, completion))
+    return last["response"]
+
+
+class ResponseEvents:
+    """A response in pieces: items of output one after another, each announced, written and closed."""
+
+    done: str | None = None
+
+    def __init__(
+        self, head: Json, ask: Ask, vocabulary: Vocabulary, reader: Reader, told: bool = False
+    ) -> None:
+        self.head, self.ask, self.vocabulary, self.told = head, ask, vocabulary, told
+        self.reading = Reading(reader, vocabulary)
+        self.items: list[Item] = []
+        self._untold: list[Token] = []
+        self._number = 0
+
+    def take(self, chunk: Chunk) -> Iterator[Json]:
+        if not self._number:
+            yield self._event("response.created", {"response": self.head})
+            yield self._event("response.in_progress", {"response": self.head})
+        self._untold += chunk.steps if self.told else ()
+        pieces = self.reading.take(chunk)
+        for piece in pieces or ([""] if chunk.completion and not self.items else []):
+            yield from self._piece(piece)
+        if chunk.completion:
+            yield from self._last(chunk.completion)
+
+    def _piece(self, piece: Said) -> Iterator[Json]:
+        if not (self.items and self.items[-1].holds(piece)):
+            yield from self._close()
+            self.items.append(_item(piece))
+            yield from self._placed(self.items[-1].begin())
+        yield from self._placed(self.items[-1].write(piece, self._told()))
+
+    def _told(self) -> list[Json]:
+        """The log-probabilities of what was drawn since they were last told."""
+        tokens, self._untold = self._untold, []
+        told: list[Json] = logprobs(tokens, self.vocabulary)["content"]
+        return told
+
+    def _close(self) -> Iterator[Json]:
+        if self.items:
+            yield from self._placed(self.items[-1].end())
+
+    def _last(self, completion: Completion) -> Iterator[Json]:
+        yield from self._close()
+        cut = completion.finish_reason == "length"
+        status = "incomplete" if cut else "completed"
+        found = {
+            **self.head,
+            "status": status,
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": [item.whole("completed") for item in self.items],
+            "usage": _usage(self.ask, completion),
+        }
+        yield {**self._event(f"response.{status}", {"response": found}), "purify": purified(completion)}
+
+    def _placed(self, events: Sequence[Event]) -> Iterator[Json]:
+        """The events of the item that is open."""
+        for type, fields in events:
+            yield self._event(f"response.{type}", {"output_index": len(self.items) - 1, **fields})
+
+    def _event(self, type: str, fields: Json) -> Json:
+        self._number += 1
+        return {"type": type, "sequence_number": self._number - 1, **fields}
+
+    def error(self, why: Rejected) -> Json:
+        said = {"message": why.error, "code": why.error_type, "param": None}
+        return {**self._event("error", said), "error": why.openai["error"]}
+
+
+def _usage(ask: Ask, completion: Completion) -> Json:
+    read, written = ask.input_length, len(completion.tokens)
+    return {
+        "input_tokens": read,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": written,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": read + written,
+    }
+
+
+class Item:
+    """A message, a call or a thought while it is written."""
+
+    prefix: str
+
+    def __init__(self) -> None:
+        self.id = f"{self.prefix}_{uuid4().hex}"
+        self.text = ""
+
+    def holds(self, piece: Said) -> bool:
+        """Whether a piece goes on with this item."""
+        raise NotImplementedError
+
+    def whole(self, status: str) -> Json:
+        """The item as an object."""
+        raise NotImplementedError
+
+    def begin(self) -> list[Event]:
+        return [("output_item.added", {"item": self.whole("in_progress")})]
+
+    def write(self, piece: Any, told: list[Json]) -> list[Event]:
+        raise NotImplementedError
+
+    def end(self) -> list[Event]:
+        return [("output_item.done", {"item": self.whole("completed")})]
+
+    def _in(self, **fields: Any) -> Json:
+        return {"item_id": self.id, **fields}
+
+
+class MessageItem(Item):
+    prefix = "msg"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Json] = []
+
+    def holds(self, piece: Said) -> bool:
+        return isinstance(piece, str)
+
+    @property
+    def part(self) -> Json:
+        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": [*self.told]}
+
+    def whole(self, status: str) -> Json:
+        content = [self.part] if status == "completed" else []
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": content,
+        }
+
+    def begin(self) -> list[Event]:
+        return [*super().begin(), ("content_part.added", self._in(content_index=0, part=self.part))]
+
+    def write(self, piece: str, told: list[Json]) -> list[Event]:
+        self.text += piece
+        self.told += told
+        return [("output_text.delta", self._in(content_index=0, delta=piece, logprobs=told))]
+
+    def end(self) -> list[Event]:
+        text = self._in(content_index=0, text=self.text, logprobs=self.told)
+        part = self._in(content_index=0, part=self.part)
+        return [("output_text.done", text), ("content_part.done", part), *super().end()]
+
+
+class CallItem(Item):
+    prefix = "fc"
+
+    def __init__(self, piece: CallPiece) -> None:
+        super().__init__()
+        self.index, self.call, self.name = piece.index, piece.id, piece.name or ""
+
+    def holds(self, piece: Said) -> bool:
+        return isinstance(piece, CallPiece) and piece.index == self.index
+
+    def whole(self, status: str) -> Json:
+        called = {"call_id": self.call, "name": self.name, "arguments": self.text}
+        return {"id": self.id, "type": "function_call", "status": status, **called}
+
+    def write(self, piece: CallPiece, told: list[Json]) -> list[Event]:
+        self.text += piece.arguments
+        return [("function_call_arguments.delta", self._in(delta=piece.arguments))] * bool(piece.arguments)
+
+    def end(self) -> list[Event]:
+        done = self._in(name=self.name, arguments=self.text)
+        return [("function_call_arguments.done", done), *super().end()]
+
+
+class ThoughtItem(Item):
+    prefix = "rs"
+
+    def holds(self, piece: Said) -> bool:
+        return isinstance(piece, Reasoning)
+
+    def whole(self, status: str) -> Json:
+        content = [{"type": "reasoning_text", "text": self.text}] if status == "completed" else []
+        return {"id": self.id, "type": "reasoning", "status": status, "summary": [], "content": content}
+
+    def write(self, piece: Reasoning, told: list[Json]) -> list[Event]:
+        self.text += piece.text
+        return [("reasoning_text.delta", self._in(content_index=0, delta=piece.text))]
+
+    def end(self) -> list[Event]:
+        return [("reasoning_text.done", self._in(content_index=0, text=self.text)), *super().end()]
+
+
+def _item(piece: Said) -> Item:
+    if isinstance(piece, CallPiece):
+        return CallItem(piece)
+    return ThoughtItem() if isinstance(piece, Reasoning) else MessageItem()

@@ -1,0 +1,127 @@
+"""The house: what the code may ask of its own objects, read from the source by `ast`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {"purify_plugins": ROOT, "purify_hooks": ROOT / "hooks", "purify_adapters": ROOT / "adapters"}
+FILES = [path for room, top in ROOMS.items() for path in sorted((top / room).rglob("*.py"))]
+
+FIELD = "reads a dataclass's own field, whose name is data"
+FOREIGN = "an object of somebody else's class, at the door where it is adapted"
+MODULE = "a module's name, which is data"
+PLUGGY = "pluggy's hooks are found by name"
+TOKENIZERS = "transformers' and tokenizers' own objects, which differ by model and release"
+TORCH = "transformers', torch's or the platform's own, which differ by release"
+PATCHED = "a program's own objects, of releases that differ"
+JINJA = "jinja's nodes and a template's values"
+CLICK = "click's own parameters, of which some have this and some do not"
+WIRE = "a checked request's own option, whose name is data"
+PROBES = {
+    "purify_plugins/adapting.py": FOREIGN,
+    "purify_plugins/certificate/recomputing.py": FIELD,
+    "purify_plugins/certificate/spelling.py": FIELD,
+    "purify_plugins/plugins.py": PLUGGY,
+    "purify_plugins/__init__.py": MODULE,
+    "purify_plugins/token_bytes.py": TOKENIZERS,
+    "purify_plugins/weighing.py": JINJA,
+    "purify_plugins/templates.py": JINJA,
+    "purify_plugins/types.py": FIELD,
+    "purify_plugins/cli/pins.py": FIELD,
+    "purify_plugins/cli/__init__.py": CLICK,
+    "purify_plugins/cli/usage.py": CLICK,
+    "purify_plugins/eval/page.py": TORCH,
+    "purify_plugins/eval/questions.py": "typing's own objects",
+    "purify_plugins/eval/workers.py": TORCH,
+    "purify_plugins/eval/systems.py": FIELD,
+    "purify_plugins/bench/memory.py": TORCH,
+    "hooks/purify_hooks/causality.py": TORCH,
+    "hooks/purify_hooks/policies/_base.py": FIELD,
+    "hooks/purify_hooks/allowing.py": TORCH,
+    "hooks/purify_hooks/thin.py": TORCH,
+    "hooks/purify_hooks/cache.py": FIELD,
+    "hooks/purify_hooks/forward.py": TORCH,
+    "hooks/purify_hooks/local.py": TORCH,
+    "hooks/purify_hooks/foreseen.py": TORCH,
+    "adapters/purify_adapters/activation/active.py": FIELD,
+    "adapters/purify_adapters/activation/clients.py": PATCHED,
+    "adapters/purify_adapters/activation/children.py": PATCHED,
+    "adapters/purify_adapters/activation/models.py": PATCHED,
+    "adapters/purify_adapters/activation/points.py": PATCHED,
+    "adapters/purify_adapters/tgi/hub.py": PATCHED,
+    "adapters/purify_adapters/gateway/watching.py": "starlette's endpoint",
+    "adapters/purify_adapters/gateway/settings.py": FIELD,
+    "adapters/purify_adapters/gateway/asking.py": WIRE,
+    "adapters/purify_adapters/gateway/conversing.py": WIRE,
+    "adapters/purify_adapters/transformers/model.py": TORCH,
+    "adapters/purify_adapters/transformers/drop_in.py": PATCHED,
+    "adapters/purify_adapters/transformers/streaming.py": TORCH,
+    "adapters/purify_adapters/vllm_contracts.py": "vLLM's own objects, which differ by release",
+    "adapters/purify_adapters/vllm.py": "vLLM's own objects, which differ by release",
+    "adapters/purify_adapters/llama_index/options.py": FIELD,
+    "adapters/purify_adapters/__init__.py": MODULE,
+    "adapters/purify_adapters/tools/speech.py": TOKENIZERS,
+    "adapters/purify_adapters/langchain/models.py": FIELD,
+}
+"""Where `hasattr` and `getattr` stand, and on whose objects."""
+OURS = re.compile(r"\b(policy|source|session|llm|slm|purifier|writer)\b")
+FIELDS = {
+    ("purify_plugins/certificate/spelling.py", "policy.original"),
+    ("hooks/purify_hooks/policies/_base.py", "policy"),
+    ("adapters/purify_adapters/tools/speech.py", "source.inner.tokenizer"),
+    ("adapters/purify_adapters/transformers/drop_in.py", "chat.llm"),
+    ("purify_plugins/adapting.py", "source"),
+}
+"""A policy's own fields, whose names are data; what is somebody else's."""
+WRAPPERS = {"Bridged", "Remapped", "Respelled", "Spelled", "Translated", "Shared", "Contrast", "Adapted"}
+"""Wrappers whose kind is asked in no file but their own, nor that of their sessions."""
+
+
+def place(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def calls(path: Path, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            yield node
+
+
+def probes() -> Iterator[tuple[str, str]]:
+    """Every file that asks an object what it has, and which object."""
+    for path in FILES:
+        for call in calls(path, "hasattr", "getattr"):
+            yield place(path), ast.unparse(call.args[0])
+
+
+def test_our_own_objects_are_not_asked_what_they_have() -> None:
+    """Two regressions went unseen, because a wrapper lacked a member that somebody looked for by name."""
+    new = {name for name, _ in probes()} - PROBES.keys()
+    assert not new, f"give the member a default in its base class, or list the file with a reason: {new}"
+
+
+def test_no_policy_source_or_session_is_asked_what_it_has() -> None:
+    found = [(name, asked) for name, asked in probes() if OURS.search(asked)]
+    assert set(found) == FIELDS, "their optional members have defaults in protocols.py and policy.py"
+
+
+def test_no_reason_outlives_its_probe() -> None:
+    assert {name for name, _ in probes()} == PROBES.keys()
+
+
+@pytest.mark.parametrize("function", ["isinstance", "issubclass"])
+def test_no_file_asks_whether_a_model_is_wrapped_in_another_file_s_way(function: str) -> None:
+    asked = [
+        (place(path), ast.unparse(call))
+        for path in FILES
+        for call in calls(path, function)
+        if WRAPPERS & {node.id for node in ast.walk(call.args[1]) if isinstance(node, ast.Name)}
+        and not any(f"class {name}" in path.read_text("utf-8") for name in WRAPPERS)
+    ]
+    assert not asked
