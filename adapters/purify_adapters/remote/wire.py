@@ -105,6 +105,7 @@ class Wire:
     entries: int = 0
     counts: Counts = field(default_factory=Counts)
     breaker: Breaker = field(default_factory=Breaker)
+    slots: int | None = None
     _purse: float = 10.0
     _slots: asyncio.Semaphore | None = None
 
@@ -201,7 +202,12 @@ class Wire:
 
     def limit(self, slots: int) -> None:
         """Send at most so many requests at once: the server works on no more."""
-        self._slots = asyncio.Semaphore(slots)
+        self.slots, self._slots = slots, asyncio.Semaphore(slots)
+
+    def share(self, processes: int) -> None:
+        """Leave to as many processes as ask this server their parts of its slots: at least one to each."""
+        if self.slots is not None:
+            self._slots = asyncio.Semaphore(max(self.slots // processes, 1))
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
