@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from purify_plugins.cli.options import AsJson
+from purify_plugins.cli.options import AsJson, ConfigFile
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from purify_plugins.eval.run import Models, Plan, Result, Tell
     from purify_plugins.eval.systems import System
     from purify_plugins.eval.tune import Tuned
+    from purify_plugins.plugins import Plugins
 
 Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
 Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
@@ -31,6 +32,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamp
 Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, four at most.")]
 Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -42,7 +44,10 @@ def evaluate(
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,
-    policies: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
+    policies: Annotated[
+        str, typer.Option(help="Names with commas between them, or all; name:key=value sets an option.")
+    ] = "all",
+    suites: Suites = "all",
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
     out: Out = FOLDER,
     quick: Quick = False,
@@ -60,20 +65,25 @@ def evaluate(
     write: Annotated[
         Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
     ] = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
     from purify_plugins.eval.report import require_page
-    from purify_plugins.eval.systems import lineup
+    from purify_plugins.eval.systems import left_out, lineup
     from purify_plugins.plugins import load_plugins
 
-    models, questions = asked(llm, slm, attacks, batch)
-    systems = lineup(load_plugins(models.plugins), _named(policies), sweep)
+    models, questions = asked(llm, slm, attacks, batch, config)
+    loaded = load_plugins(models.plugins)
+    systems = lineup(loaded, _named("policies", policies), sweep)
+    chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
-    plan = planned(models, questions, systems, quick, seed, draws)
+    if policies == "all" and (skipped := left_out(loaded)):
+        typer.echo(skipped, err=True)
+    plan = planned(models, questions, systems, quick, seed, draws, chosen)
     report = reported(plan, out, jobs, so_far, clock)
     page = report.write(out)
     if write:
@@ -84,16 +94,29 @@ def evaluate(
         show(report, page)
 
 
-def _named(policies: str) -> tuple[str, ...]:
-    """The policies of a list with commas; none of them: all. Raises ConfigError."""
-    only = tuple(name.strip() for name in policies.split(",") if name.strip())
+def _named(what: str, given: str) -> tuple[str, ...]:
+    """The names of a list with commas; none of them: all. Raises ConfigError."""
+    only = tuple(name.strip() for name in given.split(",") if name.strip())
     if not only:
-        raise ConfigError(f"--policies names policies with commas between them, or all, not {policies!r}")
-    return () if policies == "all" else only
+        raise ConfigError(f"--{what} names {what} with commas between them, or all, not {given!r}")
+    return () if given == "all" else only
 
 
-def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) -> tuple[Models, Questions]:
-    """The models and the questions; the test bed's where none are named. Raises ConfigError."""
+def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
+    """The suites named; none: all. Raises UnknownNameError."""
+    for name in names:
+        loaded.require_offered("purify_suites", name)
+    return tuple(dict.fromkeys(names))
+
+
+def asked(
+    llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
+) -> tuple[Models, Questions]:
+    """The models and the questions; the test bed's where none are named. Raises ConfigError.
+
+    The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
+    """
+    from purify_plugins.cli.options import named_plugins
     from purify_plugins.eval.questions import read_questions
     from purify_plugins.eval.run import Models
     from purify_plugins.extras import require_extra
@@ -105,7 +128,7 @@ def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) ->
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
-    models = Models(llm or str(LLM), slm or str(SLM), None if llm else (), batch)
+    models = Models(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
@@ -113,14 +136,20 @@ def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) ->
 
 
 def planned(
-    models: Models, questions: Questions, systems: Sequence[System], quick: bool, seed: int, draws: int = 2
+    models: Models,
+    questions: Questions,
+    systems: Sequence[System],
+    quick: bool,
+    seed: int,
+    draws: int = 2,
+    only: tuple[str, ...] = (),
 ) -> Plan:
     """What is to be measured."""
     from purify_plugins.eval.run import Plan
     from purify_plugins.eval.suites import Settings
 
     settings = Settings.quick(seed) if quick else Settings(seed, draws)
-    return Plan(models, questions, tuple(systems), settings)
+    return Plan(models, questions, tuple(systems), settings, only=only)
 
 
 def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "") -> Report:
@@ -138,6 +167,10 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str 
     if so_far and not ledger.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
     bench = plan.models.load()
+    asked_of = suites(bench.plugins, plan)
+    if not asked_of:
+        raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
+    typer.echo(f"measuring {', '.join(asked_of)}", err=True)
     plan = finished(plan, bench, ledger) if so_far else plan
     with progress() as tell:
         results = run(plan, bench, ledger, tell, jobs)
@@ -238,6 +271,10 @@ def tune(
         float, typer.Option(min=0, max=1, help="1 less the worst harm that is left.")
     ] = 0.95,
     parameter: Annotated[str, typer.Option(help="Its number to tune; without it the main one.")] = "",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
     llm: Llm = None,
     slm: Slm = None,
@@ -247,20 +284,23 @@ def tune(
     seed: Seed = 0,
     jobs: Jobs = 0,
     batch: Batch = 64,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the setting of a policy that reaches a stated protection at the least cost."""
+    from purify_plugins.cli.options import key_value
     from purify_plugins.eval.tune import tune as tuned
     from purify_plugins.files import make_folder
     from purify_plugins.plugins import load_plugins
 
-    models, questions = asked(llm, slm, attacks, batch)
+    models, questions = asked(llm, slm, attacks, batch, config)
     make_folder(out)
 
     def measure(systems: Sequence[System]) -> list[Result]:
         return list(reported(planned(models, questions, systems, quick, seed), out, jobs).results)
 
-    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter)
+    fixed = dict(map(key_value, options or ()))
+    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
     typer.echo(json.dumps(_tuned(found)) if as_json else _told(found))
 
 

@@ -121,8 +121,10 @@ class Report:
         """The answer in three sentences."""
         llm, best = model(self.results, "llm"), self.best
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
-        first = f"At its worst attack the LLM alone reaches: {done or 'nothing that was measured'}."
+        first = f"At its worst attack the LLM alone reaches: {done}."
         tried = sum(not each.system.alone for each in self.results)
+        if not done:
+            return f"No harm was measured, so nothing is said of what {tried} systems stop."
         if best is None:
             return f"{first} Of {tried} systems that were tried none stops every harm."
         count = len(self.holding)
