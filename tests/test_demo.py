@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from purify_plugins.certificate import Certificate
 from purify_plugins.cli import app
 from purify_plugins.decode.replay import replay
 from purify_plugins.demo import run as demo_run
+from purify_plugins.demo.exhibit import Shown, working
 from purify_plugins.demo.preset import FEW, HEADLINE, SUITES, lineup, preset
 from purify_plugins.demo.report import headline, page, painted, tables, told, verdict
 from purify_plugins.demo.run import Known, demonstrate
@@ -192,6 +194,24 @@ def test_the_answers_are_on_the_page_before_any_figure(known: Known) -> None:
     assert "Not finished." in partial
     assert found.exhibits["sampled"].shown[0].attack.prompt in partial
     assert "<table>" not in partial
+
+
+def test_what_is_shown_is_an_attack_that_works_where_there_is_one() -> None:
+    """Sampling, half of the recitals fail: the first thing on the screen was an LLM that does no harm."""
+
+    def shown(kind: Any, secret: bytes, text: str) -> Shown:
+        answer: Any = SimpleNamespace(text=text)
+        return Shown(Attack(kind, text, secret, 9), {"llm": answer})
+
+    missed, worked, again = (shown("verbatim_recall", b"tea", text) for text in ("milk", "tea", "tea too"))
+    first, second = (shown("canary_extraction", b"1825", text) for text in ("6384", "no"))
+    assert working([missed, worked, again, first, second]) == (worked, first)
+
+
+def test_both_modes_show_the_same_attacks(known: Known) -> None:
+    sampled, greedy = (known.exhibits[mode] for mode in ("sampled", "greedy"))
+    assert [each.attack for each in sampled.shown] == [each.attack for each in greedy.shown]
+    assert [each.attack.kind for each in sampled.shown] == list(KINDS)
 
 
 def test_a_system_is_told_once_it_is_measured_whole(known: Known) -> None:
