@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -184,6 +185,16 @@ def looked_over(config: Config) -> Prepared:
         )
     hush()
     return ready
+
+
+@contextmanager
+def kept(what: str) -> Iterator[None]:
+    """Say, when Ctrl-C ends long work, what is left of it. Raises Exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {what}", err=True)
+        raise typer.Exit(130) from None
 
 
 def hush() -> None:
