@@ -24,6 +24,7 @@ from purify_plugins.cli.options import Draws
 from purify_plugins.cli.writing import _welcome, style, styles
 from purify_plugins.plainly import said
 from purify_plugins.plugins import load_plugins
+from purify_plugins.preflight import Preview
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
@@ -616,7 +617,7 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
 def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     monkeypatch.setenv("TGI_KEY", "k")
-    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
     monkeypatch.setattr(
         "purify_plugins.config.Prepared.load", lambda ready, kind: built.append(ready.config) or real()
     )
@@ -670,7 +671,7 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
     monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: real())
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://me:hunter2@tgi:8080", "--slm", str(SLM), "--port", "0")

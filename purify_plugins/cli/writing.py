@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, spread
+from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, read_both, spread
 from purify_plugins.cli.pins import contents
 from purify_plugins.errors import PurifyError, SourceError
 from purify_plugins.files import decoded, require_writable, write_whole
@@ -65,14 +65,12 @@ def generate(
     ] = None,
 ) -> None:
     """Write one answer, as it comes."""
-    from purify_plugins.purifier import Purifier
-
     if certificate:
         require_writable(certificate)
     text = decoded(contents("-"), "standard input") if prompt == "-" else prompt
     ready = prepared(configured(models, draws))
     ready.refuse(text)
-    writer = ready.load(Purifier)
+    writer = read_both(ready)
     writer.explain = explain
     completion = writer.generate(text)[0] if as_json else _streamed(writer, text, explain)
     if certificate:
@@ -159,12 +157,10 @@ def _legend(console: Console, completion: Completion) -> None:
 @spread
 def chat(models: Models, draws: Draws) -> None:
     """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
-    from purify_plugins.purifier import Purifier
-
     ready = prepared(configured(models, draws))
     if sys.stdin.isatty():
         typer.echo("loading both models…", err=True)
-    writer = ready.load(Purifier)
+    writer = read_both(ready)
     if sys.stdin.isatty():
         typer.echo(_welcome(writer), err=True)
     said: list[dict[str, str]] = []
