@@ -365,7 +365,7 @@ def test_a_grammar_is_given_as_itself_a_schema_or_a_table() -> None:
             'a.items: it uses "not", which cannot be followed',
         ),
         ("json_schema", '{"properties": 3}', "properties must be an object"),
-        ("json_schema", "3", "a schema is a JSON object"),
+        ("json_schema", "3", "a JSON schema is an object"),
         (
             "json_schema",
             '{"oneOf": [{"type": "string"}, {"minLength": 2}]}',
