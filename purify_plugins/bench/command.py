@@ -61,7 +61,7 @@ def bench(
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_plugins.bench import report
     from purify_plugins.bench.settings import Settings
-    from purify_plugins.cli.options import hush, key_value, named_plugins
+    from purify_plugins.cli.options import hush, kept, key_value, named_plugins
 
     parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
     settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen)
@@ -71,7 +71,7 @@ def bench(
     hush()
     from purify_plugins.bench.run import run_bench  # which imports torch, after everything that may be wrong
 
-    with progress() as tell:
+    with progress() as tell, kept("nothing is kept of a measurement that is not whole"):
         found = run_bench(settings, tell, sweeping=sweep, extras=extras)
     if write:
         report.write(found, write)
