@@ -15,6 +15,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -32,10 +33,10 @@ from purify_plugins.eval import metrics, tables
 from purify_plugins.eval.bench import MODES, Bench
 from purify_plugins.eval.build import build, passages
 from purify_plugins.eval.cells import Cell, Ledger, key
-from purify_plugins.eval.command import _left
 from purify_plugins.eval.derived import choices, cloze, completed
 from purify_plugins.eval.findings import HARMS, Budget, advice, as_json, budget, pace, stops, worst
 from purify_plugins.eval.likelihood import loglikelihoods, split
+from purify_plugins.eval.progress import _left
 from purify_plugins.eval.questions import (
     Backdoor,
     Canaries,
@@ -429,6 +430,20 @@ def test_an_evaluation_sees_the_plugins_that_every_command_sees(
     assert set(found["half:alpha=0.25"]["metrics"]) == {"shouting"}
 
 
+def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path: Path) -> None:
+    """Of harms that nobody measured it said that they were stopped, "at – times the LLM's perplexity"."""
+    bench = plan.models.load()
+    for asked, said_of in [("backdoor", "stops every harm that was measured"), ("utility", "No harm was")]:
+        some = replace(plan, only=(asked,), systems=plan.systems[:3])
+        results = run(some, bench, Ledger(tmp_path / asked), lambda *_: None, jobs=1)
+        report = Report(some, bench, results, suites(bench.plugins, some))
+        assert said_of in report.lede()
+        assert "–" not in report.lede()
+        assert "nan" not in report.html().lower()
+        [row] = tables.recommended(results, bench.plugins).rows
+        assert asked == "utility" or row[1] == "its cost was not measured"
+
+
 @pytest.mark.usefixtures("loud")
 def test_what_an_unnamed_plugin_may_offer_is_hinted_at_by_every_measurement() -> None:
     for line in ("eval --policies half", "eval --suites shouting", "tune half"):
@@ -529,7 +544,8 @@ def test_every_system_has_every_metric_of_every_suite(finished: tuple[Report, Pa
         for name, suite in report.suites.items():
             seen = {metric for mode in suite.modes for metric in result.figures[name][mode]}
             assert seen <= set(suite.metrics)
-            missing = set(suite.metrics) - seen
+            unraced = {"tokens_per_second", "slowdown"} if result.system.swept else set()
+            missing = set(suite.metrics) - seen - unraced
             assert missing <= {
                 "recall_8",
                 "recall_16",
@@ -1047,12 +1063,15 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("purify_plugins.eval.run.run", interrupted)
-    monkeypatch.setattr("purify_plugins.eval.run.Models.load", lambda *_: None)
+    bench = SimpleNamespace(plugins=load_plugins([]))
+    monkeypatch.setattr("purify_plugins.eval.run.Models.load", lambda *_: bench)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")
-    first, last = found.stderr.splitlines()
+    left, first, asked, last = found.stderr.splitlines()
+    assert left.startswith(("left out: learned_mix", "left out: offset"))
     assert first.startswith("reading both models")
+    assert asked == "measuring memorisation, backdoor, pii, late, utility, vetting"
     kept = "what was measured is in 'purify-eval/cells.jsonl': the same command goes on from there"
     assert last == f"interrupted; {kept}"
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
     from purify_plugins.eval.questions import Questions
     from purify_plugins.eval.report import Report
-    from purify_plugins.eval.run import Models, Plan, Result, Tell
+    from purify_plugins.eval.run import Models, Plan, Result
     from purify_plugins.eval.systems import System
     from purify_plugins.eval.tune import Tuned
     from purify_plugins.plugins import Plugins
@@ -157,6 +155,7 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str 
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
     from purify_plugins.cli.options import hush, kept
     from purify_plugins.eval.cells import Ledger
+    from purify_plugins.eval.progress import progress
     from purify_plugins.eval.report import Report
     from purify_plugins.eval.run import finished, run, suites
     from purify_plugins.eval.speed import timed
@@ -187,51 +186,6 @@ def _tell_suites(plan: Plan, bench: Bench) -> None:
     if not asked_of:
         raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
     typer.echo(f"measuring {', '.join(asked_of)}", err=True)
-
-
-@contextmanager
-def progress() -> Iterator[Tell]:
-    """What is done, what is left and what was measured last, on standard error.
-
-    A bar in a terminal; elsewhere a line at every tenth of the way.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _in_lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("reading models", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-def _in_lines() -> Tell:
-    """Progress for a log: no line is written over, so there are few."""
-    start, last, first = time.monotonic(), -1, -1
-
-    def tell(done: int, total: int, what: str) -> None:
-        nonlocal last, first
-        first = done if first < 0 else first  # the rest was measured by an earlier run
-        tenth = 10 * done // max(total, 1)
-        if tenth != last or done == total:
-            last = tenth
-            seconds = time.monotonic() - start
-            left = _left(seconds, done - first, total - done)
-            typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements{left}  {what}".rstrip(), err=True)
-
-    return tell
-
-
-def _left(seconds: float, done: int, rest: int) -> str:
-    """How long the rest will take at the pace so far; nothing before there is one."""
-    if done <= 0 or rest <= 0:
-        return ""
-    left = seconds / done * rest
-    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
 
 
 def show(report: Report, page: Path) -> None:

@@ -256,6 +256,8 @@ def recommended(results: Sequence[Result], plugins: Plugins, margin: float = MAR
 
 
 def _recommended(found: Advice, llm: Result, plugins: Plugins) -> tuple[str, ...]:
+    if math.isnan(perplexity(llm)):
+        return found.policy, "its cost was not measured", "–", "–", str(found.tried)
     if found.best is None:
         return found.policy, "none of those tried", "–", "–", str(found.tried)
     cost = perplexity(found.best)
