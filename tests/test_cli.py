@@ -177,6 +177,12 @@ def test_explaining_changes_no_word_and_ends_with_a_legend() -> None:
     assert "guarantee: passage" in explained
 
 
+def test_explained_json_lists_what_the_llm_said_of_each_token() -> None:
+    told = json.loads(purify("generate", "The king", *PAIR, *SHORT, "--explain", "--json").stdout)
+    assert len(told["llm"]) == len(told["tokens"]) == 8
+    assert all(logprob <= 0 for logprob in told["llm"])
+
+
 def test_a_token_is_coloured_by_how_far_the_slm_moved_it() -> None:
     def moved(by: float) -> str:
         return style(Token(0, llm=-3.0, slm=-3.0, fused=-3.0 + by, kl=0.0, peak=0.0))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate import jsonable, options
+from purify_plugins.claimable import started
 from purify_plugins.decode.dice import Dice
 from purify_plugins.decode.drawn import Limit
 from purify_plugins.decode.keyed import request
@@ -38,7 +39,7 @@ class Batch:
         whole = policy.binds or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
         self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
-        self.state = policy.start(pair.context(sampling.greedy))
+        self.state = started(policy, pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))

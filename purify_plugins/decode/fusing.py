@@ -15,7 +15,7 @@ from torch import Tensor
 
 from purify_plugins.decode.completing import complete
 from purify_plugins.decode.dice import pick
-from purify_plugins.decode.weights import add_up, argmax, exp, near
+from purify_plugins.decode.weights import MULTIPLIED, add_up, argmax, exp, near
 from purify_plugins.errors import NumericError
 from purify_plugins.types import Token
 
@@ -227,8 +227,8 @@ def thought(numbers: Sequence[float]) -> Token:
     token, llm, slm, fused, kl, peak, revealed, hidden, slm_only, sound, *best = numbers
     if not sound:
         raise NumericError(
-            "a model or the policy returned NaN, +inf or no possible token; "
-            "check their weights and dtype (on a CPU this says which of them)"
+            "a model or the policy returned NaN, +inf or no possible token (on a CPU this says which of "
+            f"them); check the models' weights and dtype, and that {MULTIPLIED}"
         )
     own = None if llm != llm else llm
     half = len(best) // 2
