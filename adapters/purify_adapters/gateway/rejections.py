@@ -117,6 +117,4 @@ def because(error: BaseException) -> Rejected:
         return invalid(str(error))
     if isinstance(error, Resting):
         return resting(error)
-    if isinstance(error, TimeoutError):
-        return failed("the deadline has passed")
     return failed(f"a model or a plugin failed ({type(error).__name__})")

@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager, closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from purify_adapters.gateway.rejections import cut_short, overloaded, stopping
+from purify_adapters.gateway.rejections import cut_short, failed, overloaded, stopping
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Chunk, Completion, Prompt, Sampling
 
 T = TypeVar("T")
+LATE, SHUT = "the deadline has passed", "the gateway is shutting down"
 log = logging.getLogger("purify.gateway")
 
 
@@ -46,19 +47,28 @@ class Work:
     async def turn(self) -> AsyncIterator[Place]:
         """A place among the answers under way, and a deadline for all that is done with it.
 
-        Raises Rejected: 429 where the queue is full, 503 while stopping; TimeoutError.
+        Raises Rejected: 429 where the queue is full, 503 while stopping, 424 at the deadline.
         """
         if self.stopped:
             raise stopping()
-        async with asyncio.timeout(self.deadline) as turn:
-            self._turns.add(turn)
-            try:
+        try:
+            async with self._timed():
                 await self._enter()
                 place = Place(self)
                 try:
                     yield place
                 finally:
                     place.leave()
+        except TimeoutError:
+            raise failed(SHUT if self.stopped else LATE) from None
+
+    @asynccontextmanager
+    async def _timed(self) -> AsyncIterator[None]:
+        """The deadline, which `stop` may bring forward."""
+        async with asyncio.timeout(self.deadline) as turn:
+            self._turns.add(turn)
+            try:
+                yield
             finally:
                 self._turns.discard(turn)
 
