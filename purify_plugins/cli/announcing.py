@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.consent import shown_url
+from purify_plugins.plainly import AGAINST
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
-    from purify_plugins.threat import Adversary
     from purify_plugins.types import LogitSource
 
-AGAINST: Mapping[Adversary, str] = {
-    "none": "nobody",
-    "weights": "weights that do their worst",
-    "engine": "a server that does its worst",
-}
-"""What a guarantee holds against, as a sentence goes on."""
 EVERYWHERE = ("0.0.0.0", "::")
 BODY = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 40}'
 

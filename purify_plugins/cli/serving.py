@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from purify_plugins.cli.announcing import Address, named, summary
-from purify_plugins.cli.options import Models, configured, prepared, spread
+from purify_plugins.cli.options import Models, configured, prepared, read_both, spread
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.extras import require_extra
 
@@ -118,11 +118,10 @@ def serve(
 
 def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], None]) -> Any:
     """The gateway around a pair that is read once the settings are known to be right."""
-    from purify_plugins.purifier import Purifier
 
     def loaded() -> Purifier:
         loading()
-        return ready.load(Purifier)
+        return read_both(ready)
 
     return ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
 
