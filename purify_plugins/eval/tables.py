@@ -85,7 +85,10 @@ def put(console: Console, table: Table) -> None:
     from rich.measure import Measurement
 
     drawn = grid(table)
-    if Measurement.get(console, console.options, drawn).minimum <= console.width:
+    endless = console.options.update(
+        max_width=10_000
+    )  # else what is measured is never wider than the terminal
+    if Measurement.get(console, endless, drawn).minimum <= console.width:
         console.print(drawn)
         return
     console.print(f"\n{table.title}", style="bold", markup=False)

@@ -362,16 +362,6 @@ def test_a_deadline_ends_an_answer_in_words() -> None:
         assert served.idle()
 
 
-def test_an_answer_that_outlives_the_drain_is_told_of_the_shutdown() -> None:
-    """It was told that the deadline had passed."""
-    slow = pair(Slow(BYTES, 1, seconds=0.05), Forbidding(BYTES, 2, forbidden=FORBIDDEN), walk="lockstep")
-    with serving(slow) as served, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(served.post, "/generate", body("hello", 200))
-        _wait_until(lambda: served.app.work.running == 1)
-        served.server.should_exit = True
-        assert "the gateway is shutting down" in answer.result(10).json()["error"]
-
-
 def test_a_silent_stream_is_kept_alive_with_comments() -> None:
     slow = pair(Slow(BYTES, 1, seconds=0.3), Forbidding(BYTES, 2, forbidden=FORBIDDEN), walk="lockstep")
     with serving(slow, keep_alive=0.05) as served:

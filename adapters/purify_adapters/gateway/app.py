@@ -113,6 +113,7 @@ class Gateway:
             exception_handlers={
                 Rejected: self._refuse,
                 PurifyError: self._refuse,
+                TimeoutError: self._refuse,
                 HTTPException: _no_route,
             },
             lifespan=self._lifespan,

@@ -80,6 +80,12 @@ def stopping() -> Rejected:
     return Rejected(503, "The gateway is shutting down", "overloaded", retry_after="5")
 
 
+def ended() -> Rejected:
+    """An answer that had not ended when the gateway had to."""
+    said = "Request failed during generation: the gateway is shutting down"
+    return Rejected(503, said, "generation", retry_after="5")
+
+
 def resting(error: Resting) -> Rejected:
     """The LLM's server has failed too often to be asked now."""
     return Rejected(503, "A model's server is down", "overloaded", retry_after=str(ceil(error.after)))
@@ -109,4 +115,6 @@ def because(error: BaseException) -> Rejected:
         return invalid(str(error))
     if isinstance(error, Resting):
         return resting(error)
+    if isinstance(error, TimeoutError):
+        return failed("the deadline has passed")
     return failed(f"a model or a plugin failed ({type(error).__name__})")
