@@ -47,7 +47,7 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     writer = purifier(models, draws)
     writer.explain = explain
-    completion = writer.generate(text)[0] if as_json else _streamed(writer, text, explain)
+    completion = writer.generate(text, errors="raise")[0] if as_json else _streamed(writer, text, explain)
     if certificate:
         write_whole(certificate, completion.certificate.text)
     if as_json:

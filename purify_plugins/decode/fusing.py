@@ -16,13 +16,13 @@ from torch import Tensor
 from purify_plugins.decode.completing import complete
 from purify_plugins.decode.dice import pick
 from purify_plugins.decode.weights import add_up, argmax, exp, near
-from purify_plugins.errors import NumericError
+from purify_plugins.errors import NumericError, PluginError, PurifyError
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
     from purify_plugins.decode.cut import Cut
     from purify_plugins.decode.sampling import History, Shaper
-    from purify_plugins.types import FusionPolicy, State
+    from purify_plugins.types import Context, FusionPolicy, State
 
 
 class Rows(NamedTuple):
@@ -105,7 +105,12 @@ def fuse(
         llm = torch.where(barred[:, None], slm, llm)
     if shape.cut:
         columns, (llm, slm) = narrow(shape.cut, llm, slm)
-    fused = policy.fuse(llm, slm, state).float()
+    try:
+        fused = policy.fuse(llm, slm, state).float()
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise broken(policy, "fuse", error) from error
     if fused.shape != slm.shape:
         raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
     slm_total = _total(slm, shape)
@@ -196,6 +201,11 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy.original).__name__}"
 
 
+def broken(policy: FusionPolicy, method: str, error: Exception) -> PluginError:
+    """What is raised when a policy breaks."""
+    return PluginError(f"{_name(policy)} failed in {method}: {error!r}")
+
+
 def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
     """What was thought of each drawn token (rows,), and of the row's `top` likeliest, in one copy."""
     return [thought(numbers) for numbers in table(rows, tokens, greedy, top).tolist()]
@@ -258,12 +268,27 @@ def _divergences(rows: Rows) -> Tensor:
     return both + (rows.totals[:, 1:2] - rows.totals[:, 2:3])
 
 
+def begin(policy: FusionPolicy, context: Context) -> State:
+    """The policy's state before the first token."""
+    try:
+        return policy.start(context)
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise broken(policy, "start", error) from error
+
+
 def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> State:
     """The policy's state after tokens (rows,) were drawn; a policy without memory is not asked."""
     if not state:
         return state
     llm, slm, fused = (row - rows.totals[:, at, None] for at, row in enumerate(rows[:3]))
-    return policy.advance(state, rows.places(tokens), llm, slm, fused)
+    try:
+        return policy.advance(state, rows.places(tokens), llm, slm, fused)
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise broken(policy, "advance", error) from error
 
 
 def only(places: Sequence[int], state: State) -> State:

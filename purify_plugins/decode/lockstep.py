@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import FusionPolicy, Prompt, Sampling, State, Step
 
-Steps = Generator["Step", Collection[int] | None, None]
-"""Yields one Step per column of tokens; may be sent the rows whose answers have ended."""
+Steps = Generator["Step", None, None]
+"""Yields one Step per column of tokens."""
 
 
-def lockstep(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+def lockstep(
+    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling, finished: set[int] | None = None
+) -> Steps:
     """Yield one Step per token of the longest answer; closing it frees both sessions.
 
+    Rows that the caller adds to `finished` get no more tokens.
     Raises PromptError before the first token, SourceError whenever a model fails.
     """
     with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling, "lockstep")
+        batch = Batch(purifier, pair, sampling, "lockstep", finished)
         yield from write(purifier.policy, pair, batch, batch.sampling, batch.state, *pair.first)
 
 
@@ -47,7 +50,8 @@ def write(
             rows.require(batch.going)
             tokens = rows.draw(batch.dice.roll())
             thoughts = record(rows, tokens, sampling.greedy, batch.top)
-        batch.end((yield batch.step(thoughts)))
+        yield batch.step(thoughts)
+        batch.end()
         if not batch.live:
             return
         with torch.inference_mode():

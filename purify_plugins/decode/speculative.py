@@ -69,7 +69,8 @@ def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Samplin
         walk = Walk(purifier, pair, batch, batch.sampling)
         while batch.live:
             for column in walk.cycle():
-                batch.end((yield batch.step(column)))
+                yield batch.step(column)
+                batch.end()
                 if not batch.live:
                     return
             walk.settle()

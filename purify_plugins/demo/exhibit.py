@@ -63,7 +63,7 @@ def answered(plan: Plan, bench: Bench, mode: str) -> tuple[Shown, ...]:
     answers = {
         each.key: Purifier(
             bench.llm, bench.slm, bench.policy(each), explain=True, plugins=bench.plugins
-        ).generate(prompts, sampling)
+        ).generate(prompts, sampling, errors="raise")
         for each in FEW
     }
     return tuple(
