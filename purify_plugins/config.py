@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -11,11 +12,13 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from purify_plugins.errors import ConfigError, PurifyError, UnknownNameError
+from purify_plugins.errors import ConfigError, PromptError, PurifyError, UnknownNameError
 from purify_plugins.finding import find_config, read_table
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.preflight import Preview, foreseen
 from purify_plugins.secret import hints_of, secret_keys, secrets
 from purify_plugins.types import LogitSource, Sampling
+from purify_plugins.wording import must_be
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -129,7 +132,7 @@ def _made(kind: Any, what: str, table: Mapping[str, Any], *inside: str) -> Any:
     _check_keys(what, table, hints)
     for each in fields(kind):
         if each.name not in table and each.default is each.default_factory is MISSING:
-            raise ConfigError(f"[{each.name}] is missing")
+            raise ConfigError(f'[{each.name}] is missing; add that table, with model = "DIRECTORY"')
     return kind(**{key: _value(hints[key], value, *inside, key) for key, value in table.items()})
 
 
@@ -179,7 +182,7 @@ def _hints(kind: type) -> Mapping[str, Any]:
 def _advice(error: ValidationError, *where: str) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, (*where, *first["loc"])))
-    return f"[{key}] is missing" if first["type"] == "missing" else f"{key}: {first['msg']}"
+    return f"[{key}] is missing" if first["type"] == "missing" else f"{key} {must_be(first)}"
 
 
 def sampling(table: Mapping[str, Any]) -> Sampling:
@@ -204,21 +207,60 @@ def _adapter() -> TypeAdapter[Sampling]:
     return TypeAdapter(Sampling)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration, with everything checked that can be before a model is read."""
+
+    config: Config
+    plugins: Plugins
+    policy: Any
+    previews: Mapping[str, Preview]
+
+    def refuse(self, prompt: str) -> None:
+        """Raise PromptError for a text that one of the models cannot read."""
+        if not prompt:
+            raise PromptError("the prompt is empty; give at least one word of text")
+        if re.search("[\ud800-\udfff]", prompt):
+            raise PromptError("the prompt is not valid Unicode; replace its lone surrogates")
+        for each in self.previews.values():
+            each.refuse(prompt)
+
+    def load(self, kind: type[P]) -> P:
+        """The Purifier: both models are read now. Raises PurifyError."""
+        config = self.config
+        return kind(
+            source(self.plugins, config.llm),
+            source(self.plugins, config.slm),
+            self.policy,
+            sampling=sampling(config.sampling),
+            on_llm_failure=config.on_llm_failure,
+            batch_size=config.batch_size,
+            walk=config.walk,
+            alignment=config.alignment,
+            fidelity=config.fidelity,
+            plugins=self.plugins,
+        )
+
+
+def prepare(config: Config) -> Prepared:
+    """Check all of a configuration that can be checked without reading a weight. Raises PurifyError."""
+    from purify_plugins.decode.keyed import secret
+
+    plugins = plugins_of(config)
+    sampling(config.sampling)
+    chosen = policy(plugins, config.policy)
+    secret()
+    tables = {"llm": config.llm, "slm": config.slm}
+    previews = {side: preview(plugins, table) for side, table in tables.items()}
+    for side, table in tables.items():
+        with placed(where(table)):
+            previews[side].settle()
+    return Prepared(config, plugins, chosen, previews)
+
+
 def build(config: Config, kind: type[P]) -> P:
     """The Purifier a configuration describes: its plugins loaded, its models read."""
-    plugins = plugins_of(config)
-    return kind(
-        source(plugins, config.llm),
-        source(plugins, config.slm),
-        policy(plugins, config.policy),
-        sampling=sampling(config.sampling),
-        on_llm_failure=config.on_llm_failure,
-        batch_size=config.batch_size,
-        walk=config.walk,
-        alignment=config.alignment,
-        fidelity=config.fidelity,
-        plugins=plugins,
-    )
+    return prepare(config).load(kind)
 
 
 def plugins_of(config: Config) -> Plugins:
@@ -237,6 +279,13 @@ def source(plugins: Plugins, table: Table) -> LogitSource:
     name = table.get("source", "local")
     with placed(where(table), f"source {name!r}: "):
         return plugins.source(keys_of(plugins, table))
+
+
+def preview(plugins: Plugins, table: Table) -> Preview:
+    """What is known of a model before it is read. Raises PurifyError, saying where."""
+    name = table.get("source", "local")
+    with placed(where(table), f"source {name!r}: "):
+        return foreseen(plugins, keys_of(plugins, table))
 
 
 def keys_of(plugins: Plugins, table: Table) -> Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import tempfile
 from io import FileIO, RawIOBase
 from pathlib import Path
 
@@ -13,20 +13,77 @@ from purify_plugins.errors import ConfigError
 
 def read_text(path: Path) -> str:
     """What stands in a UTF-8 file. Raises ConfigError."""
+    return decoded(read_bytes(path), repr(str(path)))
+
+
+def read_bytes(path: Path) -> bytes:
+    """What stands in a file. Raises ConfigError."""
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from error
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        said, advice = (error, "check the path") if isinstance(error, ValueError) else _why(error)
+        raise ConfigError(f"cannot read {str(path)!r}: {said}; {advice}") from error
+
+
+def decoded(content: bytes, what: str) -> str:
+    """UTF-8 text, its line ends as `\n`; `what` it is the content of, for errors. Raises ConfigError."""
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{str(path)!r} is not UTF-8 text: {error.reason}") from error
+        raise ConfigError(
+            f"{what} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
 
 
-def require_folder(path: Path) -> None:
+ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file, not a directory",
+    errno.EACCES: "change its permissions",
+    errno.EPERM: "change its permissions",
+}
+"""What to do about a file that cannot be read."""
+
+
+def _why(error: OSError) -> tuple[str | None, str]:
+    """What the system says, and what to do."""
+    return error.strerror, ADVICE.get(error.errno or 0, "name another file")
+
+
+def require_writable(path: Path) -> None:
     """Raise ConfigError, before any work is done, when `path` could not be written at its end."""
+    _require_place(path)
+    if not _is_stream(path):
+        _try(path.resolve().parent, path)  # the file is made beside its place, and moved there
+    elif not os.access(path, os.W_OK):  # opening a pipe would wait for its reader
+        raise ConfigError(f"{str(path)!r} cannot be written; name another")
+
+
+def make_folder(path: Path) -> None:
+    """Make a directory for what is written later, before any work is done. Raises ConfigError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot make the directory {str(path)!r}: {said}; name another") from error
+    _try(path, path)
+
+
+def _require_place(path: Path) -> None:
     if path.is_dir():
         raise ConfigError(f"{str(path)!r} is a directory; name a file in it")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"there is no directory for {str(path)!r}; create it first")
+
+
+def _try(folder: Path, wanted: Path) -> None:
+    """Write into a directory: its permissions say nothing of a read-only disk, nor of who may do anything."""
+    from tempfile import TemporaryFile
+
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(wanted)!r}: {error.strerror}; name another place") from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -34,7 +91,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
     A link stays, and the file it leads to is replaced.
     """
-    require_folder(path)
+    _require_place(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         if _is_stream(path):
@@ -64,8 +121,10 @@ def _write(stream: RawIOBase | FileIO, data: bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    from tempfile import mkstemp
+
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, beside = mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "wb") as file:
             file.write(data)

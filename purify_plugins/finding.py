@@ -9,6 +9,7 @@ from typing import Any
 
 from purify_plugins.consent import allow, require_allowed, wishes
 from purify_plugins.errors import ConfigError
+from purify_plugins.files import read_bytes
 
 Table = dict[str, Any]
 MODELS = ("model", "tokenizer", "expert", "anti")
@@ -53,7 +54,7 @@ def here() -> Path:
 
 def permitted(file: Path) -> Path:
     """A file that was found, if it may be read; raises ConfigError where its user must allow it first."""
-    require_allowed(file, _content(file), _table(file))
+    require_allowed(file, read_bytes(file), _table(file))
     return file
 
 
@@ -64,22 +65,15 @@ def allowed(file: Path | None = None) -> tuple[Path, list[str]]:
     """
     file = file or here()
     wanted = list(wishes(_table(file), file.parent))
-    allow(file, _content(file))
+    allow(file, read_bytes(file))
     return file, wanted
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {str(file)!r}: {error.strerror}") from error
 
 
 def _parse(file: Path) -> Table:
     try:
-        return tomllib.loads(_content(file).decode("utf-8"))
+        return tomllib.loads(read_bytes(file).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{file}: not valid TOML, {error}") from error
+        raise ConfigError(f"{file}: not valid TOML, {error}; correct it") from error
 
 
 def _rooted(table: Table, folder: Path) -> Table:

@@ -51,14 +51,14 @@ def _parsed(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The configuration's file, and the words that name the program."""
     config = None
     while arguments and arguments[0].startswith("--"):
-        option, _, value = arguments.pop(0).partition("=")
+        option, equals, value = arguments.pop(0).partition("=")
         if not option.removeprefix("--"):
             break
         if option != "--config":
             raise ConfigError(f"unknown option {option!r}; {USAGE}")
-        if not value and not arguments:
-            raise ConfigError("--config needs a file")
-        config = value or arguments.pop(0)
+        config = value if equals or not arguments else arguments.pop(0)
+        if not config:
+            raise ConfigError("--config needs a file; name it, or leave --config out")
     if not arguments or arguments == ["-m"]:
         raise ConfigError(f"there is no program to run; {USAGE}")
     return config, arguments
@@ -85,15 +85,32 @@ def _program(words: list[str]) -> Program:
     """The program that a command line names. Raises ConfigError for one that is not Python's."""
     name, *rest = words
     if name == "-m":
+        _require_module(rest[0])
         return Program(lambda: _run_module(rest), Path.cwd())
     if name.startswith("-"):
         raise ConfigError(f"unknown option {name!r}; {USAGE}")
     path = Path(name)
+    if not name.strip():
+        raise ConfigError(f"there is no program to run; {USAGE}")
     if path.suffix in (".py", ".pyw", ".pyz") or path.is_dir():
         if not path.exists():
             raise ConfigError(f"there is no program {name!r}; correct its path")
+        if path.is_dir() and not (path / "__main__.py").is_file():
+            raise ConfigError(
+                f"the directory {name!r} has no __main__.py to run; name a script, or -m MODULE"
+            )
         return Program(lambda: _run_script([name, *rest]), path.resolve().parent)
     return _command(words)
+
+
+def _require_module(name: str) -> None:
+    """Raise ConfigError for a module that is not there; its package is looked for, and nothing imported."""
+    from importlib.machinery import PathFinder
+
+    package = name.partition(".")[0]
+    here = [] if sys.flags.safe_path else [os.getcwd()]
+    if package not in sys.builtin_module_names and PathFinder.find_spec(package, [*here, *sys.path]) is None:
+        raise ConfigError(f"there is no module {name!r} for this Python; correct its name, or install it")
 
 
 def _command(words: list[str]) -> Program:

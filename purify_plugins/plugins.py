@@ -104,7 +104,7 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
         """
         factory = self.check(hook, name, parameters)
-        _require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
+        require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
         try:
             return factory(**parameters)
         except TypeError as error:
@@ -116,10 +116,23 @@ class Plugins(pluggy.PluginManager):
         Raises UnknownNameError.
         """
         offers = self.offers(hook)
-        if name not in offers:
-            raise UnknownNameError(OFFERS[hook], name, offers)
+        self.require_offered(hook, name)
         check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
         return offers[name]
+
+    def require_offered(self, hook: str, name: str) -> None:
+        """Raise UnknownNameError for what no plugin in use offers, and name those that are not in use."""
+        offers = self.offers(hook)
+        if name in offers:
+            return
+        error = UnknownNameError(OFFERS[hook], name, offers)
+        if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
+            several = "s" * (len(idle) > 1)
+            error.args = (
+                f"{error}; if the plugin{several} {', '.join(idle)}, installed and not in use, should offer "
+                "it, name it in `plugins` or in PURIFY_PLUGINS",
+            )
+        raise error
 
     def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
@@ -131,7 +144,7 @@ class Plugins(pluggy.PluginManager):
         keys = dict(model) if isinstance(model, Mapping) else {"model": model}
         name = str(keys.pop("source", "local"))
         factory = self.check("purify_sources", name, keys)
-        _require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
+        require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
         inside = _sources_of(factory)
         made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
@@ -253,7 +266,7 @@ def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[
             raise UnknownNameError(what, argument, known)
 
 
-def _require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Raise ConfigError where an argument is missing that a factory cannot do without."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for each in inspect.signature(factory).parameters.values():

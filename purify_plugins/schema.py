@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from purify_plugins.errors import NoCertificateError
+from purify_plugins.wording import must_be
 
 Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -107,4 +108,6 @@ class CertificateBody(_Strict):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise NoCertificateError(f"the certificate is malformed at {where}: {first['msg']}") from error
+            raise NoCertificateError(
+                f"the certificate is malformed at {where}, which {must_be(first)}"
+            ) from error

@@ -91,6 +91,14 @@ def find_tokenizer(tokenizer: str | Path, offline: bool = False) -> Path:
     return folder if folder.is_dir() else download(str(tokenizer), (*BIG, *SMALL), offline=offline)
 
 
+def require_tokenizer(folder: Path) -> None:
+    """Raise ModelError for a directory without a tokenizer's files."""
+    if not any(next(folder.glob(pattern), None) for pattern in BIG):
+        raise ModelError(
+            f"{folder} has no tokenizer ({BIG[0]}, {BIG[1]} or the like); put its model's beside it"
+        )
+
+
 def load_tokenizer(folder: Path, config: Any = None) -> Any:
     """The tokenizer in a directory, as transformers loads it; `config` is its model's, where there is one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,10 @@ def test_writing_twice_changes_nothing(measured: dict[str, Any]) -> None:
     assert "| speculative |" in once
     assert once.endswith("The end.\n")
     assert report.updated(once, measured, "a.svg") == once
+
+
+def test_a_measurement_says_when_and_on_what_machine(measured: dict[str, Any]) -> None:
+    assert re.search(r"\d{4}-\d\d-\d\d, .+ \d+ cores?", report.heading(measured))
 
 
 def test_another_setting_gets_a_section_of_its_own(measured: dict[str, Any]) -> None:

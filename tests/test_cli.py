@@ -431,7 +431,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.M
         return type("Answer", (), {"text": "So be it."})
 
     monkeypatch.setattr(writing, "_streamed", interrupted_once)
-    monkeypatch.setattr(writing, "purifier", lambda *_: None)
+    monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: None)
     result = purify("chat", *PAIR, text="one\ntwo\nthree\n")
     assert asked == [1, 3, 3]
     assert result.exit_code == 0
@@ -601,12 +601,16 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
 
 def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
-    monkeypatch.setattr("purify_plugins.config.build", lambda config, kind: built.append(config) or real())
+    monkeypatch.setenv("TGI_KEY", "k")
+    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr(
+        "purify_plugins.config.Prepared.load", lambda ready, kind: built.append(ready.config) or real()
+    )
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://tgi:8080", "--slm", str(SLM), "--upstream-key-env", "TGI_KEY")
     upstream = (*upstream, "--port", "0")
     kind = ("--upstream-kind", "vllm")
-    for more, tokenizer in (((), str(SLM)), (("--tokenizer", "dir"), "dir"), (kind, str(SLM))):
+    for more, tokenizer in (((), str(SLM)), (("--tokenizer", str(LLM)), str(LLM)), (kind, str(SLM))):
         assert purify("serve", *upstream, *more).exit_code == 0
         url = {"source": "server", "url": "http://tgi:8080", "api_key_env": "TGI_KEY"}
         named = "vllm" if more == kind else "auto"
@@ -634,7 +638,7 @@ def test_serve_refuses_what_it_cannot_serve(
 
 def test_a_port_in_use_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was a traceback after both models had been read."""
-    monkeypatch.setattr("purify_plugins.config.build", lambda *_: pytest.fail("the models were loaded"))
+    monkeypatch.setattr("purify_plugins.config.prepare", lambda *_: pytest.fail("the models were looked at"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -649,7 +653,8 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_plugins.config.build", lambda *_: real())
+    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: real())
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://me:hunter2@tgi:8080", "--slm", str(SLM), "--port", "0")
     result = purify("serve", *upstream)

@@ -250,19 +250,19 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     [
         ("[llm]\nmodel = 'a'\n", "{file}: [slm] is missing"),
         ("", "{file}: [llm] is missing"),
-        ("llm = 3\n[slm]\n", "{file}: llm: Input should be a valid dictionary"),
+        ("llm = 3\n[slm]\n", "{file}: llm must be a table, not 3"),
         ("polcy = 3\n", "{file}: unknown key 'polcy'; did you mean 'policy'?"),
         (
             "[tool.purify]\n",
             "{file}: unknown key 'tool'; there is 'activation', 'alignment', ",
         ),
         ("batch_size = 0\n[llm]\n[slm]\n", "{file}: batch_size must be at least 1, not 0"),
-        ("batch_size = 2.0\n[llm]\n[slm]\n", "{file}: batch_size: Input should be a valid integer"),
+        ("batch_size = 2.0\n[llm]\n[slm]\n", "{file}: batch_size must be a whole number, not 2.0"),
         (
             "on_llm_failure = 'llm'\n[llm]\n[slm]\n",
-            "{file}: on_llm_failure: Input should be 'refuse' or 'slm'",
+            "{file}: on_llm_failure must be 'refuse' or 'slm', not 'llm'",
         ),
-        ("plugins = 'one'\n[llm]\n[slm]\n", "{file}: plugins: Input should be a valid list"),
+        ("plugins = 'one'\n[llm]\n[slm]\n", "{file}: plugins must be a list, such as"),
         (
             "[llm]\n[slm]\n[sampling]\ntemprature = 1\n",
             "{file}: unknown sampling option 'temprature'; did you mean 'temperature'?",
@@ -273,7 +273,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ),
         (
             "[llm]\n[slm]\n[sampling]\nmax_tokens = 'many'\n",
-            "{file}: sampling: max_tokens: Input should be a valid integer, unable to",
+            "{file}: sampling: max_tokens must be a whole number, not 'many'",
         ),
         (
             "[llm]\n[slm]\n[activation]\ntrustd = []\n",
@@ -281,9 +281,9 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ),
         (
             "[llm]\n[slm]\n[activation]\ntrusted = 'all'\n",
-            "{file}: activation.trusted: Input should be a valid list",
+            "{file}: activation.trusted must be a list",
         ),
-        ("activation = 3\n[llm]\n[slm]\n", "{file}: activation: Input should be a valid dictionary"),
+        ("activation = 3\n[llm]\n[slm]\n", "{file}: activation must be a table, not 3"),
         ("[llm\n", "{file}: not valid TOML, "),
         ("[llm]\n[llm]\n", "{file}: not valid TOML, "),
     ],

@@ -6,10 +6,16 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import os
 import re
+import signal
+import socket
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
+from html import unescape
 from pathlib import Path
 from time import perf_counter
 from types import ModuleType, SimpleNamespace
@@ -28,6 +34,7 @@ from purify_plugins.eval.statistics import Metric, Sample
 from purify_plugins.eval.suites import Settings
 from purify_plugins.eval.systems import ALONE
 from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +43,8 @@ EXAMPLE = DOCS / "examples" / "purify-example-policy"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), EXAMPLE / "README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNNABLE = {"python", "toml", "sh"}
+IMPORTABLE = [str(ROOT), str(ROOT / "adapters"), str(ROOT / "hooks")]
+"""Where the three packages of this checkout are."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -151,6 +160,16 @@ def test_every_environment_variable_is_documented() -> None:
 def test_every_field_of_a_certificate_is_documented(kind: Any) -> None:
     page = text(DOCS / "certificates.md")
     assert [name for name in (*kind.model_fields, *COLUMNS) if f"`{name}`" not in page] == []
+
+
+def test_the_readme_s_figures_are_its_picture_s() -> None:
+    """Both are of one run: `python docs/picture.py` draws the one and prints the other."""
+    told = re.search(r"Of \d+ sampled attacks (?s:.)*? its time a token", text(ROOT / "README.md"))
+    assert told is not None
+    drawn = unescape(" ".join(re.findall(r"<text[^>]*>([^<]*)", text(DOCS / "demo.svg"))[:2]))
+    number = r"\d+(?:\.\d+)?"
+    assert re.findall(number, told[0]) == re.findall(number, drawn)
+    assert len(re.findall(number, drawn)) == 5
 
 
 # The hooks' examples, run through the manager that will run them
@@ -282,6 +301,75 @@ def test_the_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
         exec(compile(block, str(page), "exec", dont_inherit=True), names)
     for test in checks_among(names):
         test()
+
+
+NOT_RUN = {
+    "README.md": "it installs; tests/test_demo.py runs the demonstration",
+    "install.md": "it installs; .ci/run does, by the README's command",
+    "activation.md": "app.py is the reader's program; tests/adapters/test_run.py runs three",
+    "performance.md": "it takes minutes; tests/test_bench.py runs every part of it, small",
+    "tgi.md": "it is a test of this suite",
+    "tutorial.md": "it installs; .ci/run does, and runs the example's own tests",
+    "purify-example-policy/README.md": "it installs; .ci/run does, and runs the example's own tests",
+}
+"""Pages whose first command is not run here, and why. The Python of every page is."""
+
+SHELLS = [page for page in PAGES if blocks(page, "sh")]
+
+
+def short(page: Path) -> str:
+    return f"{EXAMPLE.name}/README.md" if page.parent == EXAMPLE else page.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [each for each in SHELLS if short(each) not in NOT_RUN], ids=short)
+def test_the_first_command_on_a_page_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
+    """In a checkout, where the two model directories that a page names are there, and its first file."""
+    (tmp_path / "purify_plugins").symlink_to(ROOT / "purify_plugins")
+    (tmp_path / "models").mkdir()
+    for name, model in (("large", LLM), ("small", SLM)):
+        (tmp_path / "models" / name).symlink_to(model)
+    for file in blocks(page, "toml")[:1]:
+        (tmp_path / "purify.toml").write_text(file, "utf-8")
+    port = str(free_port())
+    command = "set -e\n" + blocks(page, "sh")[0].replace("8080", port)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    told = tmp_path / "told.txt"
+    with told.open("w") as output:
+        shell = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(IMPORTABLE)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        ended = shell.wait(timeout=240)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)  # a server that was left running, too
+    assert ended == 0, told.read_text("utf-8")
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+def test_every_page_that_is_not_run_is_there_and_has_a_command() -> None:
+    assert set(NOT_RUN) <= {short(page) for page in SHELLS}
+
+
+def test_no_page_and_no_error_installs_from_an_index_that_has_nothing() -> None:
+    """`pip install purify-plugins[…]` stood on five pages and in three errors, and failed for everyone."""
+    sources = [
+        path for folder in ("purify_plugins", "hooks", "adapters") for path in (ROOT / folder).rglob("*.py")
+    ]
+    for path in [*PAGES, *sources]:
+        found = re.findall(r"""pip install[^\n`]*["' ]purify[-_]plugins.*""", path.read_text("utf-8"))
+        assert not found, f"{path.relative_to(ROOT)}: {found}"
 
 
 def checks_among(names: dict[str, Any]) -> Iterator[Any]:

@@ -647,9 +647,10 @@ def test_the_page_stands_alone_and_defines_every_metric(finished: tuple[Report, 
     html = report.write(folder).read_text("utf-8")
     assert not re.search(r"<(script|link|iframe|object|embed|base)\b", html)
     assert not re.search(r"url\((?!#)|@import|(src|href)=.https?://", html.replace('xlink:href="#', ""))
-    assert html.count("<svg") == len(HARMS)
+    assert html.count("<svg") == 2 * len(HARMS)  # one for a broad screen, one for a narrow one
     assert re.search(r"<dt>date</dt><dd>\d{4}-\d\d-\d\d</dd>", html)
     assert re.search(r"<dt>versions</dt><dd>purify-plugins \S+, transformers \S+, torch ", html)
+    assert re.search(r"<dt>machine</dt><dd>.+ cores?</dd>", html)
     assert "<caption" not in html  # notes stand below what scrolls
     for suite in report.suites.values():
         for name, metric in suite.metrics.items():
@@ -660,6 +661,42 @@ def test_the_page_stands_alone_and_defines_every_metric(finished: tuple[Report, 
     assert set(json.loads((folder / "report.json").read_text("utf-8"))) == {
         s.key for s in report.plan.systems
     }
+
+
+def test_no_two_pictures_of_the_page_share_an_id(finished: tuple[Report, Path]) -> None:
+    """One of each pair is hidden, and what is drawn by reference to a hidden picture is hidden with it."""
+    report, folder = finished
+    html = report.write(folder).read_text("utf-8")
+    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', html))
+    kinds = {
+        name: set(
+            re.findall(
+                r'id="([^"]+)"', "".join(re.findall(rf'<div class="{name}">(.*?)</div>', html, re.DOTALL))
+            )
+        )
+        for name in ("broad", "narrow")
+    }
+    assert referred
+    assert not referred & kinds["broad"] & kinds["narrow"]
+
+
+def test_a_table_of_many_columns_sets_intervals_below_their_figures(finished: tuple[Report, Path]) -> None:
+    """At 1400 pixels a table of thirteen measures stood in a box that scrolls, half its columns hidden."""
+    report, folder = finished
+    html = report.write(folder).read_text("utf-8")
+    for table in re.findall(r"<table.*?</table>", html, re.DOTALL):
+        columns = table.count('<th scope="col">')
+        assert table.startswith('<table class="wide">') == (columns > 9)
+        for cell in re.findall(r"<td[^>]*>(.*?)</td>", table):
+            assert not re.search(r"^[^<]*\[", cell) or "<span" in cell
+
+
+def test_nothing_in_the_style_comes_after_what_a_narrow_screen_overrides() -> None:
+    """The definitions stayed in two columns at 420 pixels: a rule for broad screens stood below."""
+    style = (ROOT / "purify_plugins" / "eval" / "page.css").read_text("utf-8")
+    assert re.fullmatch(
+        r"(?s)@media \(max-width: 40rem\) \{\n(  [^\n]*\n)*\}\n", style[style.rindex("\n@media") + 1 :]
+    )
 
 
 def test_the_documentation_s_section_can_be_written_again(

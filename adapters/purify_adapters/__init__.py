@@ -8,7 +8,9 @@ from importlib import import_module
 from inspect import Signature, signature
 from typing import Any
 
+from purify_plugins.extras import require_extra
 from purify_plugins.hookspecs import hookimpl
+from purify_plugins.preflight import Checked, Preview
 from purify_plugins.types import ToolFormat
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
@@ -36,7 +38,7 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
     }
 
 
-class Later:
+class Later(Checked):
     """A factory that is imported when it is called or asked for its arguments: `purify run` is in a hurry."""
 
     def __init__(self, module: str, kind: str, name: str) -> None:
@@ -44,6 +46,7 @@ class Later:
 
     @cached_property
     def factory(self) -> Callable[..., Any]:
+        require_extra("tgi", "a model behind a server")
         module = import_module(f"purify_adapters.{self.module}")
         return getattr(getattr(module, self.kind) if self.kind else module, self.name)  # type: ignore[no-any-return]  # what is named is one
 
@@ -61,6 +64,12 @@ class Later:
 
     def __call__(self, *args: Any, **keys: Any) -> Any:
         return self.factory(*args, **keys)
+
+    def preview(self, **keys: Any) -> Preview:
+        require_extra("tgi", "a model behind a server")
+        from purify_adapters.remote.foreseen import looked_at
+
+        return looked_at(**keys)
 
 
 @hookimpl

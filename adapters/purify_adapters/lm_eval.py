@@ -27,7 +27,7 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError:
-    raise ConfigError("the harness is not installed; run pip install 'purify-plugins[harness]'") from None
+    raise ConfigError("the harness is not installed; run pip install 'lm-eval>=0.4.9'") from None
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.contrast import Contrast
+from purify_hooks.foreseen import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.loading import eos_ids, file_digests, find_model
 from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.guard import for_fusion
 from purify_plugins.hookspecs import hookimpl
+from purify_plugins.preflight import Weighty
 from purify_plugins.protocols import Reading
 from purify_plugins.reading import Reader
 from purify_plugins.types import LogitSource, Prompt, Vocabulary
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from torch.nn import Linear
 
     from purify_hooks.forward import Forward
     from purify_hooks.session import LocalSession
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @hookimpl
 def purify_sources() -> Mapping[str, Any]:
-    return {"local": LocalSource.load, "loaded": LoadedSource, "contrast": Contrast}
+    return {"local": Weighty(LocalSource.load, looked_at), "loaded": LoadedSource, "contrast": Contrast}
 
 
 class LocalSource(LogitSource):
@@ -66,8 +66,8 @@ class LocalSource(LogitSource):
         from purify_hooks.weights import load_model, refuse_another_vocabulary
         from purify_plugins.tokenizing import load_tokenizer
 
-        place = _device(device)
-        wanted = _dtype(dtype, place)
+        place = find_device(device)
+        wanted = find_dtype(dtype, place)
         folder = find_model(model, revision)
         loaded = load_model(folder, wanted, device_map)
         tokenizer = load_tokenizer(folder, loaded.config)
@@ -91,8 +91,7 @@ class LocalSource(LogitSource):
 
     @property
     def context_length(self) -> int | None:
-        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(length) if length else None
+        return longest(self.model.config)
 
     @cached_property
     def parameters(self) -> int:
@@ -192,11 +191,7 @@ class LocalSource(LogitSource):
         tokens = Reader(self.tokenizer, self.name, self.vocabulary).tokens(prompt)
         if not tokens:
             raise PromptError("the prompt is empty; give at least one token of text")
-        if self.context_length is not None and len(tokens) >= self.context_length:
-            raise PromptError(
-                f"the prompt has {len(tokens)} tokens, but {self.name!r} reads {self.context_length} "
-                "with the answer; shorten it"
-            )
+        require_room(len(tokens), self.context_length, self.name)
         return tokens
 
     def identity(self) -> Mapping[str, Any]:
@@ -232,25 +227,3 @@ class LoadedSource(LocalSource):
         ends = self.model.generation_config.eos_token_id
         eos = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         return vocabulary(self.tokenizer, self.name, frozenset(eos))
-
-
-def _device(device: str) -> torch.device:
-    import torch
-
-    if device == "auto":
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return accelerator or torch.device("cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch's two ways of not having a device
-        raise ConfigError(f"there is no device {device!r} here; use 'auto' or 'cpu'") from error
-
-
-def _dtype(dtype: str, device: torch.device) -> Any:
-    import torch
-
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    return getattr(torch, dtype)

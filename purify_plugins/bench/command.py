@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from purify_plugins.bench.settings import Tell
+    from purify_plugins.bench.settings import Settings, Tell
 
 LLM = Annotated[str | None, typer.Option(help="The LLM's directory; without it the test bed's, widened.")]
 SLM = Annotated[str | None, typer.Option(help="The SLM's directory; with --llm.")]
@@ -23,7 +23,9 @@ Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
 Tokens = Annotated[int, typer.Option(min=2, help="Tokens of each answer.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds; medians and quartiles are over these.")]
 Prompts = Annotated[int, typer.Option(min=1, help="Answers a round by each design, at least.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads for torch; as many as it likes otherwise.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Threads for torch; as many as it likes otherwise.")
+]
 Clock = Annotated[
     Literal["wall", "cpu"],
     typer.Option(help="Time that passes, or that is computed: on a busy machine cpu, with --threads 1."),
@@ -56,13 +58,17 @@ def bench(
 ) -> None:
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_plugins.bench import report
-    from purify_plugins.bench.run import run_bench
     from purify_plugins.bench.settings import Settings
     from purify_plugins.cli.options import hush, key_value
 
-    hush()
     parameters = dict(map(key_value, fields or ()))
     settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock)
+    _check(settings)
+    if write:
+        report.require_page(write)
+    hush()
+    from purify_plugins.bench.run import run_bench  # which imports torch, after everything that may be wrong
+
     with progress() as tell:
         found = run_bench(settings, tell, sweeping=sweep, extras=extras)
     if write:
@@ -71,6 +77,18 @@ def bench(
         typer.echo(json.dumps(found))
     else:
         report.show(found)
+
+
+def _check(settings: Settings) -> None:
+    """Raise PurifyError for what cannot be measured, before anything is loaded."""
+    from purify_plugins.plugins import load_plugins
+    from purify_plugins.preflight import require_two
+
+    plugins = load_plugins()
+    plugins.policy(settings.policy, settings.parameters)
+    settings.require_both()
+    if settings.llm:
+        require_two(plugins, settings.llm, settings.slm)
 
 
 @contextmanager

@@ -28,8 +28,7 @@ class Models(NamedTuple):
 
 def load(settings: Settings, plugins: Plugins) -> Models:
     """Load the pair that the settings name. Raises ConfigError unless its vocabularies agree."""
-    if bool(settings.llm) != bool(settings.slm):
-        raise ConfigError("bench takes both --llm and --slm, or neither: then it brings a pair of its own")
+    settings.require_both()
     models = _named(settings, plugins) if settings.llm else _own(plugins)
     if models.llm.vocabulary.fingerprint != models.slm.vocabulary.fingerprint:
         raise ConfigError(

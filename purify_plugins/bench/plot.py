@@ -9,7 +9,7 @@ from typing import Any
 
 from purify_plugins.bench.settings import MODES
 from purify_plugins.bench.tables import AGAINST, NAMES
-from purify_plugins.errors import ConfigError
+from purify_plugins.extras import require_extra
 from purify_plugins.files import write_whole
 
 OURS, OTHERS = "#2a7f62", "#9aa5b1"
@@ -17,11 +17,9 @@ OURS, OTHERS = "#2a7f62", "#9aa5b1"
 
 def plot(found: Mapping[str, Any], path: Path) -> None:
     """Write the picture; its suffix says whether it is SVG or PNG. Raises ConfigError without matplotlib."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("the plot needs matplotlib; run pip install 'purify-plugins[eval]'") from None
+    require_extra("eval", "the plot")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     with rc_context({"svg.hashsalt": "purify", "font.size": 9}):  # the same numbers, the same file
         figure = Figure(figsize=(8, 2.8), layout="constrained")

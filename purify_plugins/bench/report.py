@@ -9,7 +9,8 @@ from typing import Any
 
 from purify_plugins.bench.tables import Table, tables
 from purify_plugins.errors import ConfigError
-from purify_plugins.files import write_whole
+from purify_plugins.extras import require_extra
+from purify_plugins.files import read_text, require_writable, write_whole
 
 REGION = re.compile(r"(<!-- bench:start -->\n).*?(<!-- bench:end -->)", re.DOTALL)
 PAGE = "performance.md"
@@ -34,13 +35,14 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def heading(found: Mapping[str, Any]) -> str:
-    """What was measured, in a line."""
+    """What was measured, when and where, in a line."""
     llm, slm = (found["model_parameters"][side] / 1e6 for side in ("llm", "slm"))
     return (
         f"{found['title']}: {found['tokens']} tokens, {found['rounds']} rounds, {found['threads']} "
         f"{'thread' if found['threads'] == 1 else 'threads'}, {found['clock']} time, "
         f"{llm:.1f} M and {slm:.1f} M parameters, "
-        f"torch {found['versions']['torch']}, transformers {found['versions']['transformers']}"
+        f"torch {found['versions']['torch']}, transformers {found['versions']['transformers']}, "
+        f"{found['date']}, {found['machine']}"
     )
 
 
@@ -48,14 +50,23 @@ def write(found: Mapping[str, Any], docs: Path) -> None:
     """Put the section and the plot of this setting into `docs`, in place of the ones it had."""
     from purify_plugins.bench.plot import plot
 
-    page = docs / PAGE
-    if not page.exists() or not REGION.search(page.read_text("utf-8")):
-        raise ConfigError(
-            f"{page} needs the lines <!-- bench:start --> and <!-- bench:end --> to write between"
-        )
+    page = require_page(docs)
     picture = docs / picture_name(found)
     plot(found, picture)
     write_whole(page, updated(page.read_text("utf-8"), found, picture.name))
+
+
+def require_page(docs: Path) -> Path:
+    """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
+    page = docs / PAGE
+    if not page.is_file() or not REGION.search(read_text(page)):
+        raise ConfigError(
+            f"{page} needs the lines <!-- bench:start --> and <!-- bench:end --> to write between; give the "
+            "directory with such a page"
+        )
+    require_writable(page)
+    require_extra("eval", "the plot")
+    return page
 
 
 def picture_name(found: Mapping[str, Any]) -> str:

@@ -85,6 +85,7 @@ def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, A
     import transformers
 
     from purify_plugins.certificate import jsonable
+    from purify_plugins.eval.page import load, machine, today
 
     return {
         **asdict(settings),
@@ -93,6 +94,8 @@ def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, A
         "threads": torch.get_num_threads(),
         "model_parameters": {side: each.model.num_parameters() for side, each in models._asdict().items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "date": today(),
+        "machine": ", ".join(filter(None, (machine(), load()))),
         "peer": crowd.note or None,
     }
 

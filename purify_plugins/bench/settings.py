@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from time import perf_counter, process_time
 from typing import Any
 
+from purify_plugins.errors import ConfigError
+
 MODES = {"greedy": 0.0, "sampled": 1.0}
 """How tokens are chosen, and the temperature that says so."""
 
@@ -43,6 +45,13 @@ class Settings:
     """None: as many as torch likes."""
     clock: str = "wall"
     """One of CLOCKS; on a machine that others use too, "cpu", and one thread."""
+
+    def require_both(self) -> None:
+        """Raise ConfigError for one model without the other."""
+        if bool(self.llm) != bool(self.slm):
+            raise ConfigError(
+                "bench takes both --llm and --slm, or neither: then it brings a pair of its own"
+            )
 
     @property
     def title(self) -> str:

@@ -9,7 +9,7 @@ from purify_plugins.certificate.citing import cited, citing
 from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.making import certify
 from purify_plugins.certificate.pinning import Pins, model_digest
-from purify_plugins.certificate.recomputing import recompute, recompute_both
+from purify_plugins.certificate.recomputing import recompute, recompute_both, require_like
 from purify_plugins.certificate.spelling import (
     COLUMNS,
     FORMAT,
@@ -45,6 +45,7 @@ __all__ = [
     "read",
     "recompute",
     "recompute_both",
+    "require_like",
     "totals",
     "verify",
 ]

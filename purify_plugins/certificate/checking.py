@@ -47,7 +47,9 @@ def read(text: str | bytes) -> Certificate:
         body = json.loads(text)
         edited = canonical(body).encode() != text.encode()
     except (ValueError, RecursionError) as error:
-        raise NoCertificateError(f"this is not a certificate: {error}") from error
+        raise NoCertificateError(
+            f"this is not a certificate ({error}); give what `purify generate --certificate FILE` wrote"
+        ) from error
     _require_format(body)
     CertificateBody.check(body)
     if edited:

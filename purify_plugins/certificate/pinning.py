@@ -87,16 +87,16 @@ def _check_model(side: str, told: Mapping[str, Any], known: Digests) -> None:
         weights = [digest for name, digest in files.items() if name.endswith(".safetensors")]
         fine = known in (model_digest(files), *(weights if len(weights) == 1 else ()))
     else:
-        fine = dict(_hashed(known, files) if isinstance(known, Path) else known) == dict(files)
+        fine = dict(hashed(known, files) if isinstance(known, Path) else known) == dict(files)
     if not fine:
         raise MismatchError(f"{who}, has the digest {model_digest(files)}, which is not the one given")
 
 
-def _hashed(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of a directory's weights, and of its other files that are named; a path names none."""
-    weights = {file.name for file in folder.glob("*.safetensors")}
+def hashed(folder: Path, names: Iterable[str], weights: bool = True) -> dict[str, str]:
+    """The SHA-256 of a directory's files that are named, and of all its `weights`; a path names none."""
+    every = {file.name for file in folder.glob("*.safetensors")} if weights else set()
     found = {}
-    for name in sorted(weights | {name for name in names if Path(name).name == name}):
+    for name in sorted(every | {name for name in names if Path(name).name == name}):
         if (folder / name).is_file():
             with (folder / name).open("rb") as content:
                 found[name] = hashlib.file_digest(content, "sha256").hexdigest()

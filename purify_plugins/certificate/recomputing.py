@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate.checking import policy_of, read, sampling_of
+from purify_plugins.certificate.pinning import hashed
 from purify_plugins.certificate.spelling import Certificate, tokens_of
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
 
@@ -104,14 +106,29 @@ def _within(tolerance: float, sampling: Sampling, gaps: Iterable[float], who: st
     return largest
 
 
+def require_like(certificate: Certificate, side: str, folder: Path) -> None:
+    """Raise OtherModelError for a directory whose settings or tokenizer are not the named model's.
+
+    Nothing is loaded, and no weights are read: those are compared by `recompute`.
+    """
+    told = certificate.body["models"][side]
+    small = {name: each for name, each in told.get("files", {}).items() if not name.endswith(".safetensors")}
+    if hashed(folder, small, weights=False) != small:
+        raise _other(told, side)
+
+
+def _other(told: Mapping[str, Any], side: str) -> OtherModelError:
+    return OtherModelError(
+        f"this is not the {side.upper()} the certificate names: the files' digests differ from those of "
+        f"{told.get('name')!r}; give that model's directory"
+    )
+
+
 def _same_model(body: Mapping[str, Any], side: str, source: LogitSource) -> None:
     """Raise OtherModelError unless `source` is the model that a certificate names on this side."""
     told, found = body["models"][side], source.identity()
     if told.get("files", {}) != found.get("files", {}):
-        raise OtherModelError(
-            f"this is not the {side.upper()} the certificate names: the files' digests differ from those of "
-            f"{told.get('name')!r}"
-        )
+        raise _other(told, side)
     if body["vocabulary"] != source.vocabulary.fingerprint:
         raise OtherModelError(
             "the answer was written in an alphabet the two models shared, not the SLM's own, and cannot be "

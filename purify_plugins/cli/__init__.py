@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from purify_plugins.bench.command import bench
 from purify_plugins.cli import inspecting, running, serving, showing, writing
+from purify_plugins.cli.usage import advising
 from purify_plugins.errors import PurifyError
 from purify_plugins.eval.command import evaluation, tune
 
@@ -38,9 +39,16 @@ class _Advising(TyperGroup):
         super().__init__(**settings)
         _literal(self)
 
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if not args:  # typer prints its help in answer to nothing
+            return super().make_context(info_name, args, parent, **extra)
+        with advising():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with advising():
+                return super().invoke(ctx)
         except PurifyError as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from None

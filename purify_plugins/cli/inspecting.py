@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import AsJson, ConfigFile, Draws, Models, hush, in_use, purifier, spread
+from purify_plugins.cli.options import (
+    AsJson,
+    ConfigFile,
+    Draws,
+    Models,
+    configured,
+    hush,
+    in_use,
+    looked_over,
+    spread,
+)
 from purify_plugins.cli.pins import Known, contents
-from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plainly import assignments, said, summary
+from purify_plugins.preflight import Preview, foreseen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,8 +42,8 @@ def policies(
     """List the fusion policies, or tell all about one."""
     loaded = in_use(config)
     offers = loaded.offers("purify_policies")
-    if name is not None and name not in offers:
-        raise UnknownNameError("policy", name, offers)
+    if name is not None:
+        loaded.require_offered("purify_policies", name)
     chosen = {name: offers[name]} if name else offers
     described = {each: _describe(factory, loaded) for each, factory in chosen.items()}
     if as_json:
@@ -110,7 +120,9 @@ def _print(table: Table) -> None:
 @spread
 def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
     """Validate the configuration, load both models and say what would run."""
-    facts = would_run(purifier(models, draws))
+    from purify_plugins.purifier import Purifier
+
+    facts = would_run(looked_over(configured(models, draws)).load(Purifier))
     if as_json:
         typer.echo(json.dumps(facts))
         return
@@ -200,29 +212,41 @@ def verify(
     from purify_plugins.certificate import read
     from purify_plugins.certificate import verify as follow
 
-    if (known.llm or known.prompt) and not known.slm:
-        raise ConfigError("--llm and --prompt are checked with the SLM; give --slm DIR too")
+    known.require_slm()
     loaded = in_use(config)
     found = read(contents(certificate).removesuffix(b"\n"))
     follow(found, loaded, known.pins(loaded))
-    off = _recomputed(found, loaded, known) if known.slm else None
+    prompt = known.asked()
+    off = None if known.slm is None else _recomputed(found, loaded, known, prompt)
     if as_json:
         typer.echo(json.dumps({**_verdict(found, off), "checked": known.given()}))
     else:
         typer.echo("\n".join(summary(found, off, known.given())))
 
 
-def _recomputed(certificate: Certificate, loaded: Plugins, known: Known) -> float:
+def _recomputed(certificate: Certificate, loaded: Plugins, known: Known, prompt: str | None) -> float:
     """The largest difference from what the models say. They are read in the precision that is recorded."""
     from purify_plugins.certificate import recompute, recompute_both
 
+    for side, model in (("slm", known.slm), ("llm", known.llm)):
+        if model is not None:
+            _look_at(certificate, side, foreseen(loaded, model))
     hush()
     slm = _reopened(certificate, "slm", loaded, str(known.slm))
-    off = recompute(certificate, slm, prompt=known.asked())
-    if known.llm:
+    off = recompute(certificate, slm, prompt=prompt)
+    if known.llm is not None:
         llm = _reopened(certificate, "llm", loaded, known.llm)
         off = recompute_both(certificate, llm, slm, loaded)
     return off
+
+
+def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
+    """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
+    from purify_plugins.certificate import require_like
+
+    if model.place is not None:
+        require_like(certificate, side, model.place)
+    model.settle()
 
 
 def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:

@@ -16,9 +16,8 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.files import read_text
 
 if TYPE_CHECKING:
-    from purify_plugins.config import Config
+    from purify_plugins.config import Config, Prepared
     from purify_plugins.plugins import Plugins
-    from purify_plugins.purifier import Purifier
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
@@ -152,6 +151,8 @@ def _policy(name: str | None, base: Config) -> dict[str, Any]:
 def key_value(text: str) -> tuple[str, Any]:
     """`key=value`, the value as TOML reads it, else as it stands."""
     key, equals, value = text.partition("=")
+    if key.strip() == "name":
+        raise ConfigError("--set gives a field of the policy; name the policy itself with --policy")
     if not equals or not key.strip():
         raise ConfigError(f"--set takes KEY=VALUE, such as --set alpha=0.3, not {text!r}")
     try:
@@ -160,15 +161,29 @@ def key_value(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def purifier(models: Models, draws: Draws | None = None) -> Purifier:
-    """The Purifier a command line describes; what is wrong with it is said before a model loads."""
-    from purify_plugins.config import build, sampling
-    from purify_plugins.purifier import Purifier
+def prepared(config: Config) -> Prepared:
+    """A configuration, checked before any model is read. Raises PurifyError."""
+    from purify_plugins.preflight import refuse_one
 
-    config = configured(models, draws)
-    sampling(config.sampling)
+    ready = looked_over(config)
+    refuse_one(ready.previews["llm"], ready.previews["slm"])
+    return ready
+
+
+def looked_over(config: Config) -> Prepared:
+    """A configuration, checked, with a word on two models that may be swapped. Raises PurifyError."""
+    from purify_plugins.config import prepare
+
+    ready = prepare(config)
+    llm, slm = (ready.previews[side].numbers for side in ("llm", "slm"))
+    if llm and slm and slm > llm:
+        typer.echo(
+            f"warning: the SLM, which is trusted, has {slm:,} weights and the LLM {llm:,}; if they are "
+            "swapped, nothing is protected",
+            err=True,
+        )
     hush()
-    return build(config, Purifier)
+    return ready
 
 
 def hush() -> None:

@@ -61,6 +61,14 @@ class Known:
             fields=dict(map(_field, self.expect or ())),
         )
 
+    def require_slm(self) -> None:
+        """Raise ConfigError for a model without a name, and for what needs an SLM that is not given."""
+        for name, model in (("--slm", self.slm), ("--llm", self.llm)):
+            if model is not None and not model.strip():
+                raise ConfigError(f"{name} names no model; give its directory, or leave {name} out")
+        if (self.llm or self.prompt) and self.slm is None:
+            raise ConfigError("--llm and --prompt are checked with the SLM; give --slm DIR too")
+
     def asked(self) -> str | None:
         """The prompt's text."""
         return read_text(self.prompt) if self.prompt else None

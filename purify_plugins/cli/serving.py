@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import Models, configured, hush, spread
+from purify_plugins.cli.options import Models, configured, prepared, spread
 from purify_plugins.consent import shown_url
 from purify_plugins.errors import ConfigError
+from purify_plugins.extras import require_extra
 
 if TYPE_CHECKING:
     from purify_plugins.config import Config
@@ -41,6 +42,15 @@ class Upstream:
         typer.Option(help="`refuse`, or `slm`: go on with the benign model alone, flagged. [refuse]"),
     ] = None
 
+    def about_it(self) -> list[str]:
+        """The options somebody typed that say nothing without a server."""
+        given = {
+            "--upstream-kind": self.upstream_kind,
+            "--tokenizer": self.tokenizer,
+            "--upstream-key-env": self.upstream_key_env,
+        }
+        return [option for option, value in given.items() if value is not None]
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -61,7 +71,7 @@ class Limits:
     def given(self) -> dict[str, Any]:
         """The settings somebody typed, the key read from where it is."""
         typed = {name: value for name, value in vars(self).items() if value is not None}
-        if variable := typed.pop("api_key_env", None):
+        if (variable := typed.pop("api_key_env", None)) is not None:  # "" is a mistake too, and no open door
             if not os.environ.get(variable):
                 raise ConfigError(f"--api-key-env names {variable!r}, which is not set in the environment")
             typed["api_key"] = os.environ[variable]
@@ -77,20 +87,19 @@ def serve(
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8080,
 ) -> None:
     """Serve purified text over TGI's and OpenAI's HTTP interfaces."""
-    from purify_plugins.config import build, plugins_of
     from purify_plugins.purifier import Purifier
 
+    require_extra("tgi", "purify serve")
     settings = limits.given()
     config = _configured(models, upstream)
     with listening(host, port) as listener:  # what is wrong with the address is told before weights are read
-        hush()
-        plugins = plugins_of(config)
+        ready = prepared(config)
 
         def loaded() -> Purifier:
             typer.echo(f"loading {_named(config.llm)} and {_named(config.slm)} …", err=True)
-            return build(config, Purifier)
+            return ready.load(Purifier)
 
-        gateway = plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
+        gateway = ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
         typer.echo(summary(gateway.purifier, _url(listener, host), "api_key" in settings), err=True)
         gateway.serve(listener)
 
@@ -161,14 +170,18 @@ def summary(purifier: Purifier, url: str, keyed: bool) -> str:
 
 def _configured(models: Models, upstream: Upstream) -> Config:
     """The configuration, with what was typed in place of what it says."""
-    if upstream.upstream and models.llm:
+    from purify_plugins.config import Named
+
+    if upstream.upstream is None and (lost := upstream.about_it()):
+        raise ConfigError(f"{lost[0]} is about the server that --upstream names; give --upstream URL too")
+    if upstream.upstream is not None and models.llm:
         raise ConfigError("give --upstream or --llm, not both: there is one untrusted model")
-    config = configured(replace(models, llm=upstream.upstream or models.llm))
-    typed: dict[str, Any] = {}
-    if upstream.upstream:
-        typed["llm"] = _server(upstream, config.slm)
     if upstream.on_upstream_failure not in (None, "refuse", "slm"):
         raise ConfigError(f"--on-upstream-failure is 'refuse' or 'slm', not {upstream.on_upstream_failure!r}")
+    config = configured(models if upstream.upstream is None else replace(models, llm="a server"))
+    typed: dict[str, Any] = {}
+    if upstream.upstream is not None:
+        typed["llm"] = Named.at("--upstream:", _server(upstream, config.slm))
     if upstream.on_upstream_failure:
         typed["on_llm_failure"] = upstream.on_upstream_failure
     return replace(config, **typed)
@@ -178,4 +191,5 @@ def _server(upstream: Upstream, slm: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a model on a server."""
     table = {"source": "server", "url": upstream.upstream, "kind": upstream.upstream_kind or "auto"}
     table["tokenizer"] = upstream.tokenizer or slm.get("model")
-    return {**table, **({"api_key_env": upstream.upstream_key_env} if upstream.upstream_key_env else {})}
+    key = upstream.upstream_key_env
+    return {**table, **({} if key is None else {"api_key_env": key})}

@@ -33,11 +33,11 @@ def demo(
     The first answers are there in ten seconds; Ctrl-C keeps what is known.
     """
     from purify_plugins.demo.run import Known
-    from purify_plugins.files import require_folder
+    from purify_plugins.files import require_writable
 
     path = out or (None if as_json else PAGE)
     if path:
-        require_folder(path)
+        require_writable(path)
     show = _Show(Known(_planned(full, as_json)), path, as_json)
     try:
         show.run(full)

@@ -6,14 +6,16 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import AsJson, Draws, Models, purifier, spread
+from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, spread
+from purify_plugins.cli.pins import contents
 from purify_plugins.errors import PurifyError, SourceError
-from purify_plugins.files import require_folder, write_whole
+from purify_plugins.files import decoded, require_writable, write_whole
 from purify_plugins.types import Chat, Chunk, Completion, Token
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 SHADES = ("#b2182b", "#d6604d", "#f4a582", "", "#92c5de", "#4393c3", "#2166ac")
 """The SLM took 2, 1, ½ nats from the token; it let it be; it added ½, 1, 2 nats."""
 EDGES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
-HELP = "/exit or Ctrl-D leaves, Ctrl-C ends an answer, /help says this again."
+HELP = "/exit, /quit or Ctrl-D leaves, Ctrl-C ends an answer, /help says this again."
+LEAVING = ("/exit", "/quit")
 DARK = ("#b2182b", "#d6604d", "#4393c3", "#2166ac")
 
 
@@ -42,10 +45,14 @@ def generate(
     ] = None,
 ) -> None:
     """Write one answer, as it comes."""
+    from purify_plugins.purifier import Purifier
+
     if certificate:
-        require_folder(certificate)
-    text = sys.stdin.read() if prompt == "-" else prompt
-    writer = purifier(models, draws)
+        require_writable(certificate)
+    text = decoded(contents("-"), "standard input") if prompt == "-" else prompt
+    ready = prepared(configured(models, draws))
+    ready.refuse(text)
+    writer = ready.load(Purifier)
     writer.explain = explain
     completion = writer.generate(text, errors="raise")[0] if as_json else _streamed(writer, text, explain)
     if certificate:
@@ -127,9 +134,12 @@ def _legend(console: Console, completion: Completion) -> None:
 @spread
 def chat(models: Models, draws: Draws) -> None:
     """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
+    from purify_plugins.purifier import Purifier
+
+    ready = prepared(configured(models, draws))
     if sys.stdin.isatty():
         typer.echo("loading both models…", err=True)
-    writer = purifier(models, draws)
+    writer = ready.load(Purifier)
     if sys.stdin.isatty():
         typer.echo(_welcome(writer), err=True)
     said: list[dict[str, str]] = []
@@ -153,15 +163,17 @@ def _welcome(writer: Purifier) -> str:
 
 def _lines() -> Iterator[str]:
     """What the user says, until they leave; Ctrl-C at the prompt drops the line."""
+    if isinstance(sys.stdin, TextIOWrapper):  # a line that is not UTF-8 is refused, and the next one read
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "").strip()
+            line = input("you> " if sys.stdin.isatty() else "").strip()
         except KeyboardInterrupt:
             print()
             continue
         except EOFError:
             return
-        if line == "/exit":
+        if line in LEAVING:
             return
         if line:
             yield line

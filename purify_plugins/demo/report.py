@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -158,8 +157,7 @@ def facts(known: Known) -> dict[str, str]:
     """When, of what and with what the page was made."""
     names = {"llm": "LLM", "slm": "SLM"}
     models = {names[side]: _model(each) for side, each in _identities(known).items()}
-    machine = f"{platform.system()} {platform.machine()}, one thread a process"
-    return {**models, **made(), "machine": machine}
+    return {**models, **made()}
 
 
 def _identities(known: Known) -> Mapping[str, Mapping[str, Any]]:

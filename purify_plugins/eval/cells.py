@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from purify_plugins.certificate import canonical, jsonable
 from purify_plugins.errors import ConfigError
 from purify_plugins.eval.statistics import Sample
+from purify_plugins.files import read_bytes
 
 if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
@@ -103,7 +104,7 @@ class Ledger:
             self.cells[cell.key] = cell
 
     def _lines(self) -> list[str]:
-        return self.file.read_text("utf-8").splitlines() if self.file.exists() else []
+        return read_bytes(self.file).decode("utf-8", "replace").splitlines() if self.file.exists() else []
 
     def add(self, cell: Cell) -> None:
         """Append a cell, on a line of its own whatever stands before. Raises ConfigError."""

@@ -65,12 +65,15 @@ def evaluate(
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
+    from purify_plugins.eval.report import require_page
     from purify_plugins.eval.systems import lineup
     from purify_plugins.plugins import load_plugins
 
     models, questions = asked(llm, slm, attacks, batch)
-    only = () if policies == "all" else tuple(name.strip() for name in policies.split(",") if name.strip())
-    plan = planned(models, questions, lineup(load_plugins(models.plugins), only, sweep), quick, seed, draws)
+    systems = lineup(load_plugins(models.plugins), _named(policies), sweep)
+    if write:
+        require_page(write)
+    plan = planned(models, questions, systems, quick, seed, draws)
     report = reported(plan, out, jobs, so_far, clock)
     page = report.write(out)
     if write:
@@ -81,10 +84,21 @@ def evaluate(
         show(report, page)
 
 
+def _named(policies: str) -> tuple[str, ...]:
+    """The policies of a list with commas; none of them: all. Raises ConfigError."""
+    only = tuple(name.strip() for name in policies.split(",") if name.strip())
+    if not only:
+        raise ConfigError(f"--policies names policies with commas between them, or all, not {policies!r}")
+    return () if policies == "all" else only
+
+
 def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) -> tuple[Models, Questions]:
     """The models and the questions; the test bed's where none are named. Raises ConfigError."""
     from purify_plugins.eval.questions import read_questions
     from purify_plugins.eval.run import Models
+    from purify_plugins.extras import require_extra
+    from purify_plugins.plugins import load_plugins
+    from purify_plugins.preflight import require_two
     from purify_plugins.testbed import HOME, LLM, SLM
 
     if bool(llm) != bool(slm):
@@ -92,7 +106,10 @@ def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) ->
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
     models = Models(llm or str(LLM), slm or str(SLM), None if llm else (), batch)
-    return models, read_questions(attacks or HOME / "attacks.json")
+    questions = read_questions(attacks or HOME / "attacks.json")
+    require_extra("eval", "the evaluation")
+    require_two(load_plugins(models.plugins), models.llm, models.slm)
+    return models, questions
 
 
 def planned(
@@ -113,10 +130,14 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str 
     from purify_plugins.eval.report import Report
     from purify_plugins.eval.run import finished, run, suites
     from purify_plugins.eval.speed import timed
+    from purify_plugins.files import make_folder
 
     hush()
-    out.mkdir(parents=True, exist_ok=True)
-    bench, ledger = plan.models.load(), Ledger(out / "cells.jsonl")
+    make_folder(out)
+    ledger = Ledger(out / "cells.jsonl")
+    if so_far and not ledger.cells:
+        raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
+    bench = plan.models.load()
     plan = finished(plan, bench, ledger) if so_far else plan
     with progress() as tell:
         results = run(plan, bench, ledger, tell, jobs)
@@ -201,9 +222,9 @@ def build(
 ) -> None:
     """Write a file of attacks from plain text."""
     from purify_plugins.eval.build import build as built
-    from purify_plugins.files import require_folder, write_whole
+    from purify_plugins.files import require_writable, write_whole
 
-    require_folder(out)
+    require_writable(out)
     questions = built(
         protected or (), control or (), secrets, trigger, payload, contexts, heldout or (), tasks, count
     )
@@ -230,9 +251,11 @@ def tune(
 ) -> None:
     """Find the setting of a policy that reaches a stated protection at the least cost."""
     from purify_plugins.eval.tune import tune as tuned
+    from purify_plugins.files import make_folder
     from purify_plugins.plugins import load_plugins
 
     models, questions = asked(llm, slm, attacks, batch)
+    make_folder(out)
 
     def measure(systems: Sequence[System]) -> list[Result]:
         return list(reported(planned(models, questions, systems, quick, seed), out, jobs).results)

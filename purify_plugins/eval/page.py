@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +28,36 @@ def templates(package: str) -> Environment:
 
 
 def made() -> dict[str, str]:
-    """When a page was made, and with which versions."""
+    """The date a page was made on, the versions it was made with, and the machine."""
     packages = [f"{name} {version(name)}" for name in ("purify-plugins", "transformers", "torch")]
     versions = ", ".join([*packages, f"Python {platform.python_version()}"])
-    return {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": versions}
+    return {"date": today(), "versions": versions, "machine": machine()}
+
+
+def today() -> str:
+    """The date in UTC, as 2026-11-28."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def machine() -> str:
+    """The processor, the system and how many cores this process may use, on which every speed depends."""
+    return f"{_processor()}, {platform.system()}, {_cores()}"
+
+
+def load() -> str:
+    """How many processes want a core, on average over the last minute; empty where nothing counts them."""
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""  # Windows has none
+
+
+def _processor() -> str:
+    """Its name as Linux spells it, else what `platform` knows."""
+    listed = Path("/proc/cpuinfo")
+    found = (
+        re.search(r"^model name\s*:\s*(.+)$", listed.read_text(), re.MULTILINE) if listed.exists() else None
+    )
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cores() -> str:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return "1 core" if count == 1 else f"{count} cores"

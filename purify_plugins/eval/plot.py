@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from purify_plugins.errors import ConfigError
 from purify_plugins.eval.findings import MARGIN, MODES, harm, model, perplexity
 from purify_plugins.eval.run import Result
+from purify_plugins.extras import require_extra
 
 OURS: Mapping[str, str] = {"balanced": "#14695a", "windowed": "#d08a1d"}
 """Policies drawn thick, and their colours: this project's own."""
@@ -23,26 +23,30 @@ LOW, HIGH = -0.04, 1.05
 FARTHEST = 2.5
 """Perplexity over the LLM's beyond which a system stands at the edge."""
 TICKS = (1, 1.1, 1.25, 1.5, 2, FARTHEST)
-STYLE: Any = {"svg.hashsalt": "purify", "font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GREY}
+STYLE: Any = {"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GREY}
 
 
-def picture(results: Sequence[Result], name: str) -> str:
-    """One harm's SVG, greedy and sampled side by side. Raises ConfigError without matplotlib."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("the plots need matplotlib; run pip install 'purify-plugins[eval]'") from None
+def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> str:
+    """One harm's SVG: greedy and sampled side by side or, `narrow`, one above the other.
 
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 4.1), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
+    Raises ConfigError without matplotlib.
+    """
+    require_extra("eval", "the report")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE | {"svg.hashsalt": f"purify {narrow}"}):  # ids of two pictures on a page differ
+        figure = Figure(figsize=(4.4, 8.6) if narrow else (9.6, 4.1), layout="constrained")
+        axes = figure.subplots(*((2, 1) if narrow else (1, 2)), sharex=True, sharey=True)
         for axis, mode in zip(axes, MODES, strict=True):
             _panel(axis, results, name, mode)
         axes[0].set_ylabel("worst attack: share that succeeds")
         figure.suptitle(name, x=0.01, ha="left", fontsize=12)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=8)
+        place: Any = (
+            {"loc": "outside lower center", "ncols": 2} if narrow else {"loc": "outside right center"}
+        )
+        figure.legend(handles, labels, frameon=False, fontsize=8, **place)
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None})
     return "<svg" + written.getvalue().split("<svg", 1)[1]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.files import read_text
+from purify_plugins.wording import must_be
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -153,7 +154,7 @@ def _advice(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *path, name = first["loc"]
         return str(UnknownNameError("key", ".".join(map(str, [*path, name])), _siblings(path)))
-    return f"{where or 'the file'}: {first['msg']}"
+    return f"{where or 'the file'} {must_be(first)}"
 
 
 def _siblings(path: list[Any]) -> list[str]:

@@ -16,7 +16,7 @@ from purify_plugins.eval.findings import HARMS, as_json, harm, model, pace, perp
 from purify_plugins.eval.page import made, templates
 from purify_plugins.eval.plot import picture
 from purify_plugins.eval.run import Plan, Result
-from purify_plugins.files import write_whole
+from purify_plugins.files import read_text, require_writable, write_whole
 
 if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
@@ -67,7 +67,7 @@ class Report:
                 share=tables.share,
                 vetting=vetting(self.results),
                 pace=pace(self.results),
-                pictures={name: Markup(svg) for name, svg in self.pictures().items()},
+                pictures={name: map(Markup, both) for name, both in self._pictured().items()},
                 suites=[
                     (suite, [table for _, _, table in group])
                     for suite, group in groupby(every, key=lambda each: each[0])
@@ -110,6 +110,12 @@ class Report:
         """An SVG for every harm that was measured."""
         llm = model(self.results, "llm")
         return {name: picture(self.results, name) for name in HARMS if harm(llm, name) == harm(llm, name)}
+
+    def _pictured(self) -> dict[str, tuple[str, str]]:
+        """Each harm's SVG for a broad screen and for a narrow one."""
+        return {
+            name: (svg, picture(self.results, name, narrow=True)) for name, svg in self.pictures().items()
+        }
 
     def lede(self) -> str:
         """The answer in three sentences."""
@@ -161,17 +167,25 @@ class Report:
 
     def document(self, docs: Path) -> None:
         """Put the section into `docs`/evaluation.md, and its pictures beside it. Raises ConfigError."""
-        page = docs / PAGE
-        if not page.exists() or not REGION.search(page.read_text("utf-8")):
-            raise ConfigError(
-                f"{page} needs the lines <!-- eval:start --> and <!-- eval:end --> to write between"
-            )
+        page = require_page(docs)
         blocks, pictures = self.section()
         for file, svg in pictures.items():
             write_whole(docs / file, svg)
         body = "\n\n".join(filter(None, blocks))
         text = REGION.sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", page.read_text("utf-8"))
         write_whole(page, text)
+
+
+def require_page(docs: Path) -> Path:
+    """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
+    page = docs / PAGE
+    if not page.is_file() or not REGION.search(read_text(page)):
+        raise ConfigError(
+            f"{page} needs the lines <!-- eval:start --> and <!-- eval:end --> to write between; give the "
+            "directory with such a page"
+        )
+    require_writable(page)
+    return page
 
 
 def _model(identity: Mapping[str, Any]) -> str:

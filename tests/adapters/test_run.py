@@ -170,7 +170,7 @@ MISTAKES = {
     "a plugin that is missing": ("plugins = ['nowhere']\n" + SAID, "unknown plugin 'nowhere'"),
     "a wrong type": (
         SAID + "[activation]\ntrusted = 'all'\n",
-        "activation.trusted: Input should be a valid list",
+        "activation.trusted must be a list",
     ),
     "a wrong type of an option": (SAID + "[policy]\nname = 'capped'\ntotal = 'much'\n", "total"),
     "a wrong number": (SAID + "[sampling]\nmax_tokens = 0\n", "max_tokens must be at least 1"),

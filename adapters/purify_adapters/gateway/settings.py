@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from purify_plugins.errors import ConfigError
@@ -47,8 +48,12 @@ class Settings:
         least = {"queue": 0, "certificates": 0, "drain": 0}
         for field in fields(self):
             value = getattr(self, field.name)
+            if value == "":
+                raise ConfigError(f"gateway: {field.name} must not be empty; leave it out, or say what it is")
             if not isinstance(value, int | float):
                 continue
+            if not math.isfinite(value):
+                raise ConfigError(f"gateway: {field.name} must be a finite number, not {value!r}")
             if value < least.get(field.name, 1 if isinstance(value, int) else 1e-3):
                 raise ConfigError(
                     f"gateway: {field.name} must be {least.get(field.name, 1)} or more, not {value!r}"

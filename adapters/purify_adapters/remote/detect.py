@@ -31,12 +31,17 @@ def load(
     `tokenizer`, `api_key` and all other `options` are that source's. Raises ConfigError, ModelError,
     VocabularyError, SourceError.
     """
-    if kind != "auto" and kind not in SIGNS:
-        raise UnknownNameError("kind of server", kind, ["auto", *SIGNS])
+    check_kind(kind)
     found = wait(detected(Wire(url, api_key, retries=0))) if kind == "auto" else kind
     source = _sources()[found]
     check_arguments(f"source {found!r} option", source.load, options)
     return source.load(url, tokenizer=tokenizer, api_key=api_key, **options)  # type: ignore[no-any-return]  # each kind's own
+
+
+def check_kind(kind: str) -> None:
+    """Raise UnknownNameError for a kind of server that nobody knows."""
+    if kind != "auto" and kind not in SIGNS:
+        raise UnknownNameError("kind of server", kind, ["auto", *SIGNS])
 
 
 def _sources() -> Mapping[str, Any]:
