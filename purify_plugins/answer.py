@@ -78,7 +78,7 @@ class Answer:
     def fail(self, error: PurifyError) -> None:
         """There will be no answer, unless it is whole already."""
         if not self._whole:
-            self.error = self.error or error
+            self.error = self.error or self.reader.error(self.row) or error
 
     @property
     def _whole(self) -> bool:

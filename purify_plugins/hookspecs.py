@@ -115,8 +115,8 @@ def purify_request(
     """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
 
     Return as many prompts as there were to have these answered instead, or write into the list; plugins
-    called after this one see them. Where several prompts are refused, each is shown alone, and then those that
-    pass together: a refusal costs no other prompt its answer, and a plugin may mind how many there are.
+    called after this one see them. Where several prompts are refused, each is shown alone, and then those
+    that pass together: a refusal costs no other prompt its answer, and a plugin may mind how many there are.
 
     >>> @hookimpl
     ... def purify_request(prompts):
@@ -129,9 +129,9 @@ def purify_request(
 def purify_completed(purifier: Purifier, completion: Completion) -> None:
     """See a finished answer with its certificate, before its reader has all of it.
 
-    Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream has
-    the text up to the last piece by then, and gets neither that piece nor the completion. What is written on
-    the completion changes nothing: it is a copy.
+    Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream
+    has the text up to the last piece by then, and gets neither that piece nor the completion. What is written
+    on the completion changes nothing: it is a copy.
 
     >>> @hookimpl
     ... def purify_completed(completion):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from purify_plugins import (
     Completion,
     FusionPolicy,
+    Grammar,
+    LogitSource,
+    NumericError,
     PluginError,
     PromptError,
     Purifier,
@@ -25,11 +31,9 @@ from purify_plugins.certificate import verify
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.testing import ToySource
-from purify_plugins.types import Chunk, Failed, Prompt, Refused, Step
+from purify_plugins.types import Chunk, Failed, Prompt, Refused, Session, Step
+from purify_plugins.wrapping import SessionWrapper, SourceWrapper
 from tests.toys import BYTES, Failing, Watched, few, pair, toys
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 THREE = ["fine", "a secret", "good"]
 
@@ -233,6 +237,185 @@ def test_what_is_whole_when_a_model_fails_is_an_answer(walk: Any) -> None:
     assert [type(each).__name__ for each in found] == ["Completion", "Failed"]
     assert len(found[0].tokens) == 3
     assert isinstance(found[1].error, SourceError)
+
+
+# A row that breaks while it is decoded
+
+
+@dataclass(frozen=True)
+class Breaking(ToySource):
+    """A toy whose rows after `at` tokens of an answer to "bad" are `value`; its sessions may drop rows."""
+
+    at: int = 3
+    value: float = math.nan
+    keeps: bool = True
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        broken = tuple(tokens[:3]) == tuple(b"bad") and len(tokens) - 3 >= self.at
+        return torch.full((len(self.vocabulary),), self.value) if broken else super().logits(tokens)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> Any:
+        session, logits = super().open(prompts, scored)
+        return (session if self.keeps else Whole(session)), logits
+
+
+class Whole(SessionWrapper):
+    """A session that drops no row."""
+
+    keeps = False
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+
+@dataclass(frozen=True)
+class Choosy(FusionPolicy):
+    """A policy that breaks in one of its methods, at the row of the shortest prompt, after `most` tokens."""
+
+    method: str = "fuse"
+    most: int = 3
+    lookback = 8
+
+    def start(self, context: Any) -> Any:
+        return (torch.zeros(context.rows), context.lengths)
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: Any) -> Tensor:
+        self._look("fuse", *state)
+        return (llm + slm) / 2
+
+    def advance(self, state: Any, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> Any:
+        self._look("advance", *state)
+        return state[0] + 1, state[1]
+
+    def _look(self, method: str, drawn: Tensor, lengths: Tensor) -> None:
+        if method == self.method and bool(((lengths == 2) & (drawn >= self.most)).any()):
+            raise ZeroDivisionError("a prompt of three bytes")
+
+
+class Offering:
+    @hookimpl
+    def purify_policies(self) -> Any:
+        return {"choosy": Choosy}
+
+
+PROMPTS = ["fine", "bad", "good"]
+ASKED = [
+    few(),
+    few(temperature=0),
+    few(12, temperature=0.7, top_k=5, repetition_penalty=1.2, ignore_eos=False, stop=("q",)),
+]
+DRAWN = pytest.mark.parametrize("sampling", ASKED, ids=["sampled", "greedy", "narrowed"])
+KEEPS = pytest.mark.parametrize("keeps", [True, False], ids=["dropped", "kept"])
+
+
+def require_one_failure(found: list[Any], expected: list[Any], words: str) -> None:
+    assert [type(each).__name__ for each in found] == ["Completion", "Failed", "Completion"]
+    assert words in str(found[1].error)
+    assert [found[0].tokens, found[2].tokens] == [expected[0].tokens, expected[2].tokens]
+    for each in found[::2]:
+        verify(each.certificate, load_plugins([]))
+
+
+@DRAWN
+@KEEPS
+@pytest.mark.parametrize("side", ["llm", "slm"])
+@pytest.mark.parametrize("at", [0, 3])
+@WALKS
+def test_a_row_that_a_model_breaks_fails_alone(
+    walk: Any, side: str, keeps: bool, at: int, sampling: Sampling
+) -> None:
+    """NaN in one of three rows lost three answers."""
+
+    def asked(where: int) -> list[Any]:
+        llm = Breaking(BYTES, 1, at=where if side == "llm" else 99, keeps=keeps)
+        slm = Breaking(BYTES, 2, at=where if side == "slm" else 99, keeps=keeps)
+        return pair(llm, slm, "windowed", walk=walk).generate(PROMPTS, sampling)
+
+    require_one_failure(asked(at), asked(99), "NaN, +inf or no possible token")
+
+
+@DRAWN
+@KEEPS
+@pytest.mark.parametrize("method", ["fuse", "advance"])
+@pytest.mark.parametrize("most", [0, 2])
+@WALKS
+def test_a_row_that_a_policy_breaks_at_fails_alone(
+    walk: Any, method: str, most: int, keeps: bool, sampling: Sampling
+) -> None:
+    def asked(which: str) -> list[Any]:
+        llm, slm = (Breaking(BYTES, seed, at=99, keeps=keeps) for seed in (1, 2))
+        plugins = registered(Offering())
+        policy = plugins.policy({"name": "choosy", "method": which, "most": most})
+        return pair(llm, slm, policy, plugins=plugins, walk=walk).generate(PROMPTS, sampling)
+
+    found, expected = asked(method), asked("never")
+    assert [type(each).__name__ for each in found] == ["Completion", "Failed", "Completion"]
+    assert f"the policy Choosy failed in {method}: ZeroDivisionError" in str(found[1].error)
+    if sampling.greedy:  # otherwise its option, which is another, keys other draws
+        assert [found[0].tokens, found[2].tokens] == [expected[0].tokens, expected[2].tokens]
+
+
+@WALKS
+def test_a_row_that_is_stuck_in_its_grammar_fails_alone(walk: Any) -> None:
+    """The SLM rules out all that the grammar allows after "bad"; the other rows' answers were lost too."""
+
+    def asked(at: int) -> list[Any]:
+        slm = Ending(Breaking(BYTES, 2, at=at, value=-math.inf))
+        sampling = Sampling(max_tokens=6, seed=0, grammar=Grammar("regex", "[a-d]{6}"))
+        return pair(ToySource(BYTES, 1), slm, walk=walk).generate(PROMPTS, sampling)
+
+    require_one_failure(asked(3), asked(99), "no probability to any token that the grammar")
+
+
+class Ending(SourceWrapper):
+    """Where the source gives nothing any mass, an end has all: fine as a row, and no word of a grammar."""
+
+    def __init__(self, source: LogitSource) -> None:
+        self.source = source
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> Any:
+        session, logits = self.source.open(prompts, scored)
+        return EndingSession(session), ended(logits)
+
+
+class EndingSession(SessionWrapper):
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        return ended(self.session.extend(tokens))
+
+
+def ended(logits: Tensor) -> Tensor:
+    empty = torch.isneginf(logits).all(dim=-1)
+    logits[..., -1] = torch.where(empty, 0.0, logits[..., -1])
+    return logits
+
+
+@WALKS
+def test_rows_that_all_break_raise(walk: Any) -> None:
+    llm = Breaking(BYTES, 1, at=2)
+    with pytest.raises(NumericError, match="the LLM returned NaN"):
+        pair(llm, ToySource(BYTES, 2), "windowed", walk=walk).generate(["bad", "bad"], few())
+
+
+@dataclass(frozen=True)
+class Late(ToySource):
+    """A toy that breaks after as many tokens of an answer as the prompt's last digit says."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        number = tokens[3] - ord("0") if len(tokens) > 3 and tuple(tokens[:3]) == tuple(b"bad") else 99
+        broken = len(tokens) - 4 >= number
+        return torch.full((len(self.vocabulary),), math.nan) if broken else super().logits(tokens)
+
+
+@WALKS
+def test_rows_may_break_one_after_another(walk: Any) -> None:
+    prompts = ["bad1", "fine", "bad2", "bad3"]
+    found = pair(Late(BYTES, 1), ToySource(BYTES, 2), "windowed", walk=walk).generate(prompts, few())
+    assert [type(each).__name__ for each in found] == ["Failed", "Completion", "Failed", "Failed"]
+    expected = toys("windowed", walk=walk).generate(prompts, few())
+    assert found[1].tokens == expected[1].tokens
 
 
 # Plugins that break

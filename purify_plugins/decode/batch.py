@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,23 @@ class Batch:
     def end(self) -> None:
         """Rows whose reader wants no more are live no more."""
         self.live -= self.finished
+
+    def fail(self, errors: Mapping[int, PurifyError]) -> None:
+        """The rows at these places have broken, and get no more tokens."""
+        for place, error in errors.items():
+            self.errors[self.rows[place]] = error
+            self.live.discard(self.rows[place])
+
+    @property
+    def places(self) -> list[int] | None:
+        """Each row's own place, a healthy neighbour's for a row that has failed; None: no row has.
+
+        What the models say of a failed row may break whoever reads it, and not every model can drop a row.
+        """
+        if not self.errors:
+            return None
+        healthy = next((at for at, goes in enumerate(self.going) if goes), 0)
+        return [healthy if row in self.errors else at for at, row in enumerate(self.rows)]
 
     def drop(self) -> list[int] | None:
         """Let the models go on without the rows that have ended; the places of those that stay.

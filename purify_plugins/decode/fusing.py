@@ -67,7 +67,16 @@ class Rows(NamedTuple):
 
     def places(self, tokens: Tensor) -> Tensor:
         """Where tokens (rows,) stand in the row."""
-        return tokens if self.columns is None else torch.searchsorted(self.columns, tokens)
+        if self.columns is None:
+            return tokens
+        # An impossible token stands anywhere: it is one of a row that nobody needs.
+        return torch.searchsorted(self.columns, tokens).clamp(max=len(self.columns) - 1)
+
+    def at(self, places: Sequence[int]) -> Rows:
+        """The rows at these places."""
+        columns, index = self.columns, list(places)
+        rows = (None if each is None or each is columns else each[index] for each in self)
+        return Rows(*rows)._replace(columns=columns)  # type: ignore[arg-type]  # what is None may be
 
     def logprobs(self, tokens: Tensor) -> Tensor:
         """Log-probabilities (rows, 3) of possible tokens (rows,) under the LLM, the SLM and their fusion."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
+from purify_plugins.decode.apart import apart, forward_at, fuse_at, noted
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusing import forward, fuse, only, record
+from purify_plugins.decode.fusing import only, table
 from purify_plugins.decode.pair import Pair
 
 if TYPE_CHECKING:
@@ -46,16 +48,17 @@ def write(
     """Fuse both models' logits (rows, V), draw, yield, read what was drawn; until no row is live."""
     while True:
         with torch.inference_mode():
-            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
-            rows.require(batch.going)
+            inputs = policy, batch.shape, llm, slm, state, batch.history, batch.going
+            rows = apart(batch, lambda: batch.going, partial(fuse_at, *inputs))
             tokens = rows.draw(batch.dice.roll())
-            thoughts = record(rows, tokens, sampling.greedy, batch.top)
+            numbers = table(rows, tokens, sampling.greedy, batch.top).tolist()
+            thoughts = noted(batch, numbers, batch.going)
         yield batch.step(thoughts)
         batch.end()
         if not batch.live:
             return
         with torch.inference_mode():
-            state = forward(policy, state, tokens, rows)
+            state = apart(batch, lambda: batch.going, partial(forward_at, policy, state, tokens, rows))
             if places := batch.drop():
                 state, tokens = only(places, state), tokens[places]
             llms, slms = pair.extend(tokens[:, None])
