@@ -3,7 +3,8 @@
 PurifyError
 ├── ConfigError            an option, a prompt or purify.toml is wrong; nothing has run
 │   ├── UnknownNameError   a name nobody offers, with the nearest one that somebody does
-│   └── PromptError        the prompt is empty, or longer than a model can read
+│   └── PromptError        the prompt is empty, or nothing that the models can read
+│       └── TooLongError   it is longer than a model can read
 ├── PluginError            a plugin is missing, broken, duplicated or offers a taken name
 ├── ModelError             a model directory is missing, unsafe or not a causal LM
 │   └── VocabularyError    the two models cannot be brought into one alphabet
@@ -56,7 +57,17 @@ class UnknownNameError(ConfigError):
 
 
 class PromptError(ConfigError):
-    """The prompt is empty, or longer than one of the models can read."""
+    """The prompt is empty, or nothing that the models can read."""
+
+
+class TooLongError(PromptError):
+    """The prompt has `length` tokens, and a model reads `most` with the answer."""
+
+    def __init__(self, model: str, length: int, most: int) -> None:
+        super().__init__(
+            f"the prompt has {length} tokens, but {model} reads {most} with the answer; shorten it"
+        )
+        self.length, self.most = length, most
 
 
 class PluginError(PurifyError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from purify_hooks.headers import refuse_packed, stored
 from purify_hooks.loading import find_model
-from purify_plugins.errors import ConfigError, PromptError
+from purify_plugins.errors import ConfigError, TooLongError
 from purify_plugins.preflight import Preview
 from purify_plugins.tokenizing import load_tokenizer, require_tokenizer
 
@@ -70,9 +70,7 @@ def longest(config: Any) -> int | None:
 def require_room(tokens: int, room: int | None, name: str) -> None:
     """Raise PromptError for a prompt that leaves no room for an answer."""
     if room is not None and tokens >= room:
-        raise PromptError(
-            f"the prompt has {tokens} tokens, but {name!r} reads {room} with the answer; shorten it"
-        )
+        raise TooLongError(repr(name), tokens, room)
 
 
 def find_device(device: str) -> torch.device:

@@ -188,7 +188,7 @@ class LocalSource(LogitSource):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
-        tokens = Reader(self.tokenizer, self.name, self.vocabulary).tokens(prompt)
+        tokens = Reader(self.tokenizer, Path(self.name).name, self.vocabulary).tokens(prompt)
         if not tokens:
             raise PromptError("the prompt is empty; give at least one token of text")
         require_room(len(tokens), self.context_length, self.name)

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
+from purify_adapters.gateway.rejections import Rejected, invalid, too_long, unsupported
 from purify_adapters.gateway.schemas import (
-    Call,
     ChatRequest,
     CompletionRequest,
     Format,
     JsonFormat,
-    Message,
     ObjectFormat,
     Parameters,
     RegexFormat,
     TextFormat,
 )
-from purify_plugins.errors import ConfigError
+from purify_plugins.errors import ConfigError, TooLongError
 from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
 
 if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings
     from purify_plugins.purifier import Purifier
 
-TOP, OPENAI_TOP = 5, 20
-"""The most tokens of a row that TGI shows unless it is told otherwise, and that OpenAI does."""
 ROOM = 4096
 """Tokens, prompt and answer together, where neither model says what it can read."""
-FOREIGN = ("presence_penalty", "logit_bias", "functions", "function_call", "audio")
-"""Options of OpenAI's chats that would change an answer, and that fusion does not have."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a route calls its options, and how many of a row's likeliest tokens it shows at most."""
+
+    tokens: str = "max_new_tokens"
+    shown: str = "top_n_tokens"
+    most: int = 5
 
 
 @dataclass(frozen=True)
@@ -76,36 +79,36 @@ class Asking:
         prompt = inputs if asked.truncate is None else self._truncated(inputs, asked.truncate)
         return self._ask(prompt, asked, _samples(asked), len(inputs))
 
-    def chat(self, asked: ChatRequest, prompt: Chat | None = None, grammar: Grammar | None = None) -> Ask:
-        """A request to `/v1/chat/completions`; `prompt` is the chat if tools have changed it."""
-        _refuse_foreign(asked, FOREIGN, ("n",))
-        limit = asked.max_tokens if asked.max_tokens is not None else asked.max_completion_tokens
-        drawn = _openai(asked, limit)
-        chat = prompt or Chat(tuple(map(message, asked.messages)))
-        if not chat.messages:
-            raise invalid("`messages` cannot be empty")
+    def chat(
+        self, asked: ChatRequest, prompt: Chat, grammar: Grammar | None = None, tokens: str | None = None
+    ) -> Ask:
+        """A request to `/v1/chat/completions` about this chat; `tokens` is what its limit was called."""
+        _one_answer(asked, "n")
+        name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
+        drawn = _openai(asked, getattr(asked, name))
+        if not prompt.messages:
+            raise invalid("`messages` cannot be empty", "messages")
         drawn.top_n_tokens = asked.top_logprobs if asked.logprobs else None
-        grammar = _format(asked.response_format) or grammar
-        return self._ask(chat, drawn, asked.temperature != 0, _characters(chat), grammar, OPENAI_TOP)
+        words = Words(tokens or name, "top_logprobs", 20)
+        return self._ask(prompt, drawn, asked.temperature != 0, _characters(prompt), grammar, words)
 
     def completions(self, asked: CompletionRequest) -> list[Ask]:
         """A request to `/v1/completions`: one answer for each of its prompts."""
-        if asked.suffix is not None:
+        if asked.suffix:
             said = "Suffix is not supported and can be achieved by preprocessing the prompt."
             raise Rejected(422, said, "suffix not supported")
         given = several(asked.prompt)
         if len(given) > self.settings.max_batch:
             said = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
             raise Rejected(422, said, "batch size exceeded")
-        _refuse_foreign(asked, ("presence_penalty", "logit_bias", "echo"), ("n", "best_of"))
+        _one_answer(asked, "n", "best_of")
         drawn = _openai(asked, asked.max_tokens)
         drawn.top_n_tokens = asked.logprobs
         if not given or not all(given):
-            raise invalid("`prompt` cannot be empty")
+            raise invalid("`prompt` cannot be empty", "prompt")
         samples, told = asked.temperature != 0, asked.logprobs is not None
-        asks = [
-            self._ask(self._prompt(each), drawn, samples, len(each), most_shown=OPENAI_TOP) for each in given
-        ]
+        words = Words("max_tokens", "logprobs", 20)
+        asks = [self._ask(self._prompt(each), drawn, samples, len(each), words=words) for each in given]
         return [replace(ask, told=told) for ask in asks]
 
     def _prompt(self, prompt: str | Sequence[int]) -> Prompt:
@@ -126,12 +129,15 @@ class Asking:
         samples: bool,
         characters: int,
         grammar: Grammar | None = None,
-        most_shown: int = TOP,
+        words: Words = Words(),
     ) -> Ask:
-        _check(asked, self.settings.max_stop_sequences, most_shown)
-        length = len(self.encode(prompt)) if self.tokenises else 0
+        stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or ()
+        _check(asked, words)
+        if len(stops) > (most := self.settings.max_stop_sequences):
+            raise invalid(f"`stop` supports up to {most} stop sequences. Given: {len(stops)}", "stop")
+        length = self._length(prompt, words.tokens) if self.tokenises else 0
         sampling = Sampling(
-            max_tokens=self._room(length, asked.max_new_tokens),
+            max_tokens=self._room(length, asked.max_new_tokens, words.tokens),
             temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
             top_k=max(asked.top_k or 0, 0),
             top_p=1.0 if asked.top_p is None else asked.top_p,
@@ -139,22 +145,23 @@ class Asking:
             typical_p=1.0 if asked.typical_p is None else asked.typical_p,
             repetition_penalty=1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
             frequency_penalty=asked.frequency_penalty or 0.0,
-            seed=asked.seed,
-            stop=tuple(asked.stop or ()),
+            seed=None if asked.seed is None or asked.seed < 0 else asked.seed,
+            stop=tuple(each for each in stops if each),  # an empty one ends nothing
             grammar=_grammar(asked.grammar) if asked.grammar else grammar,
         )
         return Ask(prompt, sampling, length, characters, asked.top_n_tokens or 0)
 
-    def _room(self, length: int, wanted: int | None) -> int:
-        """How many tokens the answer may have."""
+    def _length(self, prompt: Prompt, name: str) -> int:
+        try:
+            return len(self.encode(prompt))
+        except TooLongError as error:
+            raise too_long(self.max_total_tokens, error.length, None, name) from error
+
+    def _room(self, length: int, wanted: int | None, name: str) -> int:
+        """How many tokens the answer may have; `name` is what its limit is called."""
         most = self.max_total_tokens
-        if wanted is not None and length + wanted > most:
-            raise invalid(
-                f"`inputs` tokens + `max_new_tokens` must be <= {most}. "
-                f"Given: {length} `inputs` tokens and {wanted} `max_new_tokens`"
-            )
-        if length > self.max_input_tokens:
-            raise invalid(f"`inputs` must have less than {most} tokens. Given: {length}")
+        if length + (wanted or 1) > most:
+            raise too_long(most, length, wanted, name)
         return most - length if wanted is None else wanted
 
     @property
@@ -194,12 +201,9 @@ def _samples(asked: Parameters) -> bool:
     return bool(asked.do_sample) or warmed or (asked.top_k or 0) > 0
 
 
-def _refuse_foreign(asked: Any, off: Sequence[str], single: Sequence[str]) -> None:
-    """Options of OpenAI's that TGI ignores or bends: refused by name where they would change anything."""
-    for name in off:
-        if getattr(asked, name):
-            raise unsupported(name)
-    for name in single:
+def _one_answer(asked: ChatRequest | CompletionRequest, *names: str) -> None:
+    """Refuse what asks for several answers."""
+    for name in names:
         if getattr(asked, name) not in (None, 1):
             raise unsupported(name, "each request gets one answer, and one certificate")
 
@@ -207,18 +211,19 @@ def _refuse_foreign(asked: Any, off: Sequence[str], single: Sequence[str]) -> No
 def _openai(asked: ChatRequest | CompletionRequest, tokens: int | None) -> Parameters:
     """OpenAI's options, and what vLLM adds to them, by TGI's names.
 
-    Temperature 0 is greedy, as it was meant; a limit of -1 is none, and so is a seed below 0.
+    Temperature 0 is greedy, as it was meant; a limit of -1 is none.
     """
     return Parameters(
         temperature=None if asked.temperature == 0 else asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
         min_p=asked.min_p,
+        typical_p=asked.typical_p,
         repetition_penalty=asked.repetition_penalty,
         frequency_penalty=asked.frequency_penalty,
         max_new_tokens=None if tokens == -1 else tokens,
-        stop=[asked.stop] if isinstance(asked.stop, str) else asked.stop,
-        seed=None if asked.seed is None or asked.seed < 0 else asked.seed,
+        stop=asked.stop,
+        seed=asked.seed,
     )
 
 
@@ -228,7 +233,7 @@ def several(prompt: Any) -> Sequence[str | Sequence[int]]:
     return [prompt] if alone else prompt
 
 
-def _check(asked: Parameters, stops: int, most_shown: int) -> None:
+def _check(asked: Parameters, words: Words) -> None:
     """TGI's own validation, in its order and words; a value that changes nothing is fine, though."""
     if asked.temperature is not None and asked.temperature <= 0:
         raise invalid("`temperature` must be strictly positive", "temperature")
@@ -244,25 +249,23 @@ def _check(asked: Parameters, stops: int, most_shown: int) -> None:
     if asked.min_p is not None and not 0 <= asked.min_p <= 1:
         raise invalid("`min_p` must be >= 0.0 and <= 1.0", "min_p")
     if asked.max_new_tokens == 0:
-        raise invalid("`max_new_tokens` must be strictly positive")
-    if (asked.top_n_tokens or 0) > most_shown:
-        name = "top_n_tokens" if most_shown == TOP else "top_logprobs"
-        raise invalid(f"`{name}` must be >= 0 and <= {most_shown}. Given: {asked.top_n_tokens}")
-    if len(asked.stop or ()) > stops:
-        raise invalid(f"`stop` supports up to {stops} stop sequences. Given: {len(asked.stop or ())}")
+        raise invalid(f"`{words.tokens}` must be strictly positive", words.tokens)
+    if (asked.top_n_tokens or 0) > words.most:
+        said = f"`{words.shown}` must be >= 0 and <= {words.most}. Given: {asked.top_n_tokens}"
+        raise invalid(said, words.shown)
 
 
-def _format(asked: TextFormat | ObjectFormat | Format | None) -> Grammar | None:
+def answer_grammar(asked: TextFormat | ObjectFormat | Format | None) -> Grammar | None:
     """What `response_format` makes of an answer: nothing, any object, or a grammar of TGI's."""
     if asked is None or isinstance(asked, TextFormat):
         return None
     if isinstance(asked, ObjectFormat):
-        return _grammar(JsonFormat(type="json", value=asked.value or {"type": "object"}))
-    return _grammar(asked)
+        asked = JsonFormat(type="json", value=asked.value or {"type": "object"})
+    return _grammar(asked, "response_format")
 
 
-def _grammar(asked: Format) -> Grammar:
-    """A grammar as the core takes it."""
+def _grammar(asked: Format, name: str = "grammar") -> Grammar:
+    """A grammar as the core takes it; `name` is the option that asks for it."""
     try:
         if isinstance(asked, RegexFormat):
             return Grammar("regex", asked.value)
@@ -271,42 +274,10 @@ def _grammar(asked: Format) -> Grammar:
             return Grammar("json_schema", text)
         named = asked.value or asked.json_schema
         if named is None:
-            raise invalid("grammar is not valid: a json_schema needs a `value`")
+            raise invalid(f"{name} is not valid: the type json_schema needs a `json_schema`", name)
         return Grammar("json_schema", json.dumps(named.schema_))
     except ConfigError as error:
-        raise invalid(f"grammar is not valid: {error}") from error
-
-
-def message(said: Message) -> Mapping[str, Any]:
-    """A message as chat templates read it. Raises Rejected for pictures and other parts without text."""
-    if isinstance(said.content, list):
-        if strange := [part.type for part in said.content if part.type != "text"]:
-            raise unsupported(strange[0], "only text is read")
-        content = "".join(part.text or "" for part in said.content)
-    else:
-        content = said.content or ""
-    found: dict[str, Any] = {
-        "role": "system" if said.role == "developer" else said.role,  # OpenAI's newer word for it
-        "content": content,
-        "name": said.name,
-        "tool_call_id": said.tool_call_id,
-    }
-    calls = [_call(call) for call in said.tool_calls or ()]
-    found |= {"tool_calls": calls or None}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _call(call: Call) -> Mapping[str, Any]:
-    """A call that was made before; its arguments as an object, which OpenAI puts into a string."""
-    arguments = call.function.arguments
-    if isinstance(arguments, str):
-        arguments = arguments or "{}"
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:
-            raise invalid(f"the arguments of the call {call.function.name!r} are no JSON") from None
-    function = {"name": call.function.name, "arguments": {} if arguments is None else arguments}
-    return {"id": call.id, "type": "function", "function": function}
+        raise invalid(f"{name} is not valid: {error}", name) from error
 
 
 def _characters(chat: Chat) -> int:

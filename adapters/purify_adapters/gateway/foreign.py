@@ -12,8 +12,9 @@ HARMLESS = frozenset(
     (
         *("inputs", "prompt", "messages", "model", "stream"),  # what another route asks by
         *("user", "metadata", "store", "service_tier", "safety_identifier", "request_id", "priority"),
-        *("prompt_cache_key", "prompt_cache_retention", "cache_salt", "prediction"),
-        *("reasoning_effort", "verbosity", "parallel_tool_calls", "include_reasoning"),
+        *("prompt_cache_key", "prompt_cache_retention", "cache_salt", "cache_prompt", "prediction"),
+        *("reasoning_effort", "verbosity", "include_reasoning", "parallel_tool_calls"),
+        *("timings_per_token", "return_progress", "id_slot", "slot_id"),
         *("options", "use_cache", "wait_for_model", "keep_alive"),
     )
 )
@@ -28,6 +29,16 @@ OFF: Mapping[str, Sequence[Any]] = {
     ),
     **dict.fromkeys(("use_beam_search", "early_stopping", "ignore_eos", "echo", "raw"), (False,)),
     **dict.fromkeys(("include_stop_str_in_output", "continue_final_message", "return_token_ids"), (False,)),
+    **dict.fromkeys(("watermark", "details", "decoder_input_details", "return_full_text"), (False,)),
+    **dict.fromkeys(("top_n_tokens", "mirostat", "xtc_probability", "dry_multiplier"), (0,)),
+    **dict.fromkeys(("dynatemp_range", "repeat_last_n", "penalty_last_n", "n_keep", "n_probs"), (0,)),
+    **dict.fromkeys(("repeat_penalty", "typ_p", "tfs_z", "typical_p"), (1,)),
+    **dict.fromkeys(("stop_sequences", "adapter_id", "samplers"), ([], "")),
+    "audio": ({},),
+    "function_call": ("none", "auto"),
+    "n_predict": (-1,),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
     **dict.fromkeys(("logit_bias", "bad_words", "stop_token_ids", "allowed_token_ids"), ([], {})),
     **dict.fromkeys(
         ("chat_template", "chat_template_kwargs", "documents", "mm_processor_kwargs"), ({}, [], "")
@@ -45,17 +56,38 @@ OFF: Mapping[str, Sequence[Any]] = {
     "add_generation_prompt": (True,),
 }
 """Options of other servers, and the values at which they change nothing."""
+SAME = (
+    {"stop", "stop_sequences"},
+    {"max_tokens", "max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict", "max_length"},
+    {"repetition_penalty", "repeat_penalty"},
+    {"typical_p", "typ_p"},
+    {"grammar", "response_format", "guided_json", "structured_outputs"},
+    {"top_n_tokens", "top_logprobs"},
+)
+"""What one thing is called elsewhere."""
 
 
 def refuse_foreign(extra: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raise Rejected (422) for an option that would be ignored though it was meant to change something."""
     for name, value in extra.items():
-        if value is None or name in HARMLESS or value in OFF.get(name, ()):
+        if value is None or name in HARMLESS or _off(name, value):
             continue
-        raise unsupported(name) if name in OFF else _unknown(name, known)
+        raise _unknown(name, known) if name not in OFF or _here(name, known) else unsupported(name)
+
+
+def _off(name: str, value: Any) -> bool:
+    """Whether an option is at a value that changes nothing."""
+    if name == "logit_bias" and isinstance(value, Mapping):
+        return not any(value.values())
+    return value in OFF.get(name, ())
+
+
+def _here(name: str, known: Sequence[str]) -> list[str]:
+    """What an option of another server is called here."""
+    return [each for each in known for names in SAME if {each, name} <= names]
 
 
 def _unknown(name: str, known: Sequence[str]) -> Rejected:
-    near = get_close_matches(name, known, n=1)
+    near = _here(name, known) or get_close_matches(name, known, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "leave it out"
     return invalid(f"`{name}` is no option here; {hint}", name)

@@ -207,27 +207,48 @@ def _listed(tokens: Sequence[Token], vocabulary: Vocabulary, start: int, told: b
 
 
 class CompletionEvents:
-    """One of a batch's completions in pieces."""
+    """One of a batch's completions in pieces; the last one tells the usage of all, where it is asked for."""
 
     done: str | None = "[DONE]"
 
     def __init__(
-        self, head: Json, ask: Ask, vocabulary: Vocabulary, index: int = 0, counted: bool = False
+        self,
+        head: Json,
+        asks: Sequence[Ask],
+        index: int,
+        vocabulary: Vocabulary,
+        finished: list[Completion],
+        counted: bool,
     ) -> None:
-        self.head, self.ask, self.vocabulary, self.index, self.counted = head, ask, vocabulary, index, counted
+        self.head, self.asks, self.index, self.ask = head, asks, index, asks[index]
+        self.vocabulary, self.finished, self.counted = vocabulary, finished, counted
         self._written = 0
+
+    @classmethod
+    def several(
+        cls, head: Json, asks: Sequence[Ask], vocabulary: Vocabulary, counted: bool = False
+    ) -> list[CompletionEvents]:
+        """One for each of a batch, which are written one after another."""
+        finished: list[Completion] = []
+        return [cls(head, asks, at, vocabulary, finished, counted) for at in range(len(asks))]
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
         if chunk.text or (self.ask.told and chunk.steps):
             yield self._event(chunk.text, chunk.steps)
         if completion := chunk.completion:
-            last = self._event("", (), REASONS[completion.finish_reason])
-            yield {**last, "usage": usage([self.ask], [completion]), "purify": purified(completion)}
+            self.finished.append(completion)
+            yield {
+                **self._event("", (), REASONS[completion.finish_reason]),
+                "purify": purified(completion),
+            }
+            if self.counted and len(self.finished) == len(self.asks):
+                yield {**self.head, "choices": [], "usage": usage(self.asks, self.finished)}
 
     def _event(self, text: str, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
         told = _listed(tokens, self.vocabulary, self._written, self.ask.told and bool(tokens))
         self._written += len(text)
-        return {**self.head, "choices": [_choice(self.index, text, told, reason)]}
+        choices = [_choice(self.index, text, told, reason)]
+        return {**self.head, "choices": choices, **({"usage": None} if self.counted else {})}
 
     def error(self, why: Rejected) -> Json:
         return why.openai

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings
 
 B = TypeVar("B", bound=Body)
+KINDS = (
+    "str",
+    "int",
+    "bool",
+    "list[str]",
+    "list[Part]",
+    "list[Item]",
+    "list[ItemPart]",
+    "list[constrained-int]",
+)
+"""What pydantic puts into a place for the member of a union; a client wrote no such word."""
 NO_KEY = "the key is missing or wrong; send the header `Authorization: Bearer KEY`"
 TOO_LARGE = "Failed to buffer the request body: length limit exceeded"
 
@@ -80,8 +91,8 @@ def parse(body: bytes, kind: type[B]) -> B:
 def _refused(error: ErrorDetails) -> Rejected:
     if error["type"] == "json_invalid":
         return Rejected(400, f"Failed to parse the request body as JSON: {error['msg']}")
-    where = ".".join(map(str, error["loc"]))
+    where = ".".join(str(part) for part in error["loc"] if part not in KINDS)
     said = f"{where}: {error['msg']}" if where else error["msg"]
     found = Rejected(422, f"Failed to deserialize the JSON body into the target type: {said}")
-    found.param = where or None
+    found.param = str(error["loc"][0]) if where else None
     return found

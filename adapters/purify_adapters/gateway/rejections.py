@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from purify_adapters.remote.breaker import Resting
-from purify_plugins.errors import ConfigError, RefusedError
+from purify_plugins.errors import ConfigError, RefusedError, TooLongError
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's names of errors that are not simply the request's or the server's."""
@@ -59,6 +59,27 @@ def unsupported(option: str, why: str = "") -> Rejected:
     return invalid(f"`{option}` is not supported with purification{why and ': '}{why}", option)
 
 
+def too_long(most: int, length: int, wanted: int | None, name: str) -> Rejected:
+    """A prompt and an answer that are longer together than the models can read; `name` limits the answer."""
+    if name == "max_new_tokens":
+        said = f"`inputs` must have less than {most} tokens. Given: {length}"
+        if wanted is not None:
+            said = (
+                f"`inputs` tokens + `max_new_tokens` must be <= {most}. "
+                f"Given: {length} `inputs` tokens and {wanted} `max_new_tokens`"
+            )
+        return invalid(said)
+    # OpenAI's words, by which its clients know what to do.
+    answer, way = wanted or 1, f"the prompt or `{name}`" if wanted else "the prompt"
+    found = invalid(
+        f"This model's maximum context length is {most} tokens. However, you requested {length + answer} "
+        f"tokens ({length} in the prompt, {answer} in the answer). Shorten {way}",
+        name if wanted else "messages",
+    )
+    found.error_type = "context_length_exceeded"
+    return found
+
+
 def overloaded() -> Rejected:
     return Rejected(429, "Model is overloaded", "overloaded", retry_after="1")
 
@@ -90,6 +111,8 @@ def because(error: BaseException) -> Rejected:
         return error
     if isinstance(error, RefusedError):
         return Rejected(422, str(error), "refused")
+    if isinstance(error, TooLongError):  # its own sentence names a model by the path it lies at
+        return too_long(error.most, error.length, None, "max_tokens")
     if isinstance(error, ConfigError):
         return invalid(str(error))
     if isinstance(error, Resting):

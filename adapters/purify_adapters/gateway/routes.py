@@ -111,8 +111,9 @@ async def responses(request: Request) -> Response:
 
     def plan() -> Plan:
         chat, grammar, reader = talk(gateway.purifier, said)
-        events = ResponseEvents(about, gateway.asking.chat(said, chat, grammar), vocabulary, reader, told)
-        return Plan([events.ask], lambda found: response(events, found[0]), [events])
+        ask = gateway.asking.chat(said, chat, grammar, "max_output_tokens")
+        events = ResponseEvents(about, ask, vocabulary, reader, told)
+        return Plan([ask], lambda found: response(events, found[0]), [events])
 
     return await gateway.answer(request, plan, bool(asked.stream), _length(said))
 
@@ -195,11 +196,12 @@ def _length(asked: ChatRequest) -> int:
 async def _completions(request: Request, asked: CompletionRequest) -> Response:
     gateway = of(request)
     vocabulary = gateway.purifier.vocabulary
+    counted = bool(asked.stream_options and asked.stream_options.include_usage)
 
     def plan() -> Plan:
         asks = gateway.asking.completions(asked)
         about = gateway.face.head("text_completion", asked.model)
-        shapes = [CompletionEvents(about, ask, vocabulary, at) for at, ask in enumerate(asks)]
+        shapes = CompletionEvents.several(about, asks, vocabulary, counted)
         return Plan(asks, lambda found: text_completion(about, asks, found, vocabulary), shapes)
 
     return await gateway.answer(request, plan, bool(asked.stream), sum(map(len, several(asked.prompt))))

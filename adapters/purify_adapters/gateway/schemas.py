@@ -46,8 +46,16 @@ class NamedSchema(Body):
 
 
 class JsonFormat(Body):
-    type: Literal["json"]
+    """TGI's, by either of its names."""
+
+    type: Literal["json", "json_object"]
     value: Any
+
+
+class ChatJsonFormat(JsonFormat):
+    """In a chat, `json_object` is OpenAI's."""
+
+    type: Literal["json"]
 
 
 class ObjectFormat(Body):
@@ -74,7 +82,7 @@ class SchemaFormat(Body):
 
 Format = Annotated[JsonFormat | RegexFormat | SchemaFormat, Field(discriminator="type")]
 ChatFormat = Annotated[
-    TextFormat | ObjectFormat | JsonFormat | RegexFormat | SchemaFormat, Field(discriminator="type")
+    TextFormat | ObjectFormat | ChatJsonFormat | RegexFormat | SchemaFormat, Field(discriminator="type")
 ]
 
 
@@ -90,12 +98,12 @@ class Parameters(Options):
     do_sample: bool | None = False
     max_new_tokens: U32 | None = None
     return_full_text: bool | None = None
-    stop: Strings | None = Field(default_factory=list)
+    stop: Stops | None = Field(default_factory=list)
     truncate: U64 | None = None
     watermark: bool | None = False
     details: bool | None = False
     decoder_input_details: bool | None = False
-    seed: U64 | None = None
+    seed: I64 | None = None
     top_n_tokens: U32 | None = None
     grammar: Format | None = None
     adapter_id: str | None = None
@@ -118,6 +126,7 @@ class CompatGenerateRequest(GenerateRequest):
 class Part(Body):
     type: str
     text: str | None = None
+    refusal: str | None = None
 
 
 class FunctionCall(Body):
@@ -126,15 +135,18 @@ class FunctionCall(Body):
 
 
 class Call(Body):
-    id: str = ""
-    type: str = "function"
+    id: str | None = None
+    type: str | None = "function"
     function: FunctionCall
 
 
 class Message(Body):
+    model_config = ConfigDict(extra="allow")
+
     role: str
     content: str | list[Part] | None = None
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = None
 
@@ -158,13 +170,11 @@ class ChatRequest(Options):
     messages: list[Message]
     model: str | None = None
     frequency_penalty: F32 | None = None
-    logit_bias: Any = None
-    logprobs: bool | None = None
+    logprobs: bool | Literal[0] | None = None
     top_logprobs: U32 | None = None
     max_tokens: OrNone | None = None
     max_completion_tokens: OrNone | None = None
     n: U32 | None = None
-    presence_penalty: F32 | None = None
     stop: Stops | None = None
     stream: bool | None = False
     seed: I64 | None = None
@@ -172,12 +182,11 @@ class ChatRequest(Options):
     top_p: F32 | None = None
     top_k: I32 | None = None
     min_p: F32 | None = None
+    typical_p: F32 | None = None
     repetition_penalty: F32 | None = None
-    functions: Any = None
-    function_call: Any = None
-    audio: Any = None
     tools: list[Tool] | None = None
     tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
     tool_prompt: str | None = None
     response_format: ChatFormat | None = None
     stream_options: StreamOptions | None = None
@@ -237,16 +246,14 @@ class CompletionRequest(Options):
     top_p: F32 | None = None
     top_k: I32 | None = None
     min_p: F32 | None = None
+    typical_p: F32 | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     seed: I64 | None = None
     suffix: str | None = None
     repetition_penalty: F32 | None = None
     frequency_penalty: F32 | None = None
-    presence_penalty: F32 | None = None
     stop: Stops | None = None
     n: U32 | None = None
     best_of: U32 | None = None
-    logit_bias: Any = None
     logprobs: U32 | None = None
-    echo: bool | None = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_adapters.gateway.asking import message
-from purify_adapters.gateway.rejections import Rejected
+from purify_adapters.gateway.asking import answer_grammar
+from purify_adapters.gateway.messages import message
+from purify_adapters.gateway.rejections import Rejected, unsupported
 from purify_adapters.gateway.schemas import ChatRequest
-from purify_adapters.tools import Plain, Reader, Speech
+from purify_adapters.tools import Plain, Reader, Single, Speech, Tool, plain
 from purify_plugins.types import Chat, Grammar
 
 if TYPE_CHECKING:
@@ -26,30 +28,48 @@ class Talk(NamedTuple):
 def talk(purifier: Purifier, asked: ChatRequest) -> Talk:
     """What to ask the pair. Raises Rejected, ConfigError."""
     said = [message(each) for each in asked.messages]
-    tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()]
-    chosen = _chosen(tools, asked.tool_choice)
-    if not chosen and not any(each["role"] == "tool" or each.get("tool_calls") for each in said):
-        return Talk(Chat(tuple(said)), None, Plain())
-    if chosen and asked.response_format:
+    offered, forced = _chosen(
+        [each.model_dump(exclude_none=True) for each in asked.tools or ()], asked.tool_choice
+    )
+    answer = answer_grammar(asked.response_format)
+    speech = None
+    if offered or any(each["role"] == "tool" or each.get("tool_calls") for each in said):
+        speech = Speech.of(purifier)
+    chat = speech.chat(said, offered) if speech else Chat(tuple(said))
+    if not (speech and offered):
+        return Talk(chat, answer, Plain() if answer else plain(purifier, chat))
+    if answer and (forced or answer.kind != "json_schema"):
         raise Rejected(422, "Tool error: Grammar and tools are mutually exclusive", "tool_error")
-    speech = Speech.of(purifier)
-    chat = speech.chat(said, chosen)
-    forced = asked.tool_choice not in (None, "auto")
-    grammar = speech.grammar(chosen, purifier.vocabulary) if chosen and forced else None
-    return Talk(chat, grammar, speech.reader(purifier, chat, chosen) if chosen else Plain())
+    schema = json.loads(answer.text) if answer else None
+    grammar = speech.grammar(offered, purifier.vocabulary, schema) if forced or answer else None
+    reader = speech.reader(purifier, chat, offered)
+    return Talk(chat, grammar, reader if asked.parallel_tool_calls is not False else Single(reader))
 
 
-def _chosen(tools: Sequence[Mapping[str, Any]], choice: Any) -> Sequence[Mapping[str, Any]]:
-    """The tools that may be called."""
-    if choice == "none":
-        return ()
-    if choice in (None, "auto", "required"):
-        return tools
-    name = choice
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        name = function.get("name") if isinstance(function, Mapping) else choice.get("name")
-    named = [tool for tool in tools if tool["function"]["name"] == name]
-    if not named:
-        raise Rejected(422, f"Tool error: Tool with name {name} not found", "tool_error")
-    return named
+def _chosen(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bool]:
+    """The tools that may be called, and whether one must be."""
+    if choice in (None, "auto", "none"):
+        return () if choice == "none" else tools, False
+    if choice in ("required", "any"):
+        if not tools:
+            raise unsupported("tool_choice", "there are no `tools` to call")
+        return tools, True
+    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
+        allowed = choice.get("allowed_tools", choice)
+        names, forced = [_name(each) for each in allowed.get("tools", ())], allowed.get("mode") == "required"
+    else:
+        names, forced = [_name(choice)], True
+    known = [tool["function"]["name"] for tool in tools]
+    if strange := [name for name in names if name not in known]:
+        found = Rejected(422, f"Tool error: Tool with name {strange[0]} not found", "tool_error")
+        found.param = "tool_choice"
+        raise found
+    return [tool for tool in tools if tool["function"]["name"] in names], forced
+
+
+def _name(tool: Any) -> Any:
+    """The name of a tool as a choice has it: alone, or in a table."""
+    if not isinstance(tool, Mapping):
+        return tool
+    function = tool.get("function")
+    return function.get("name") if isinstance(function, Mapping) else tool.get("name")

@@ -11,7 +11,7 @@ from purify_adapters.remote.loop import wait
 from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
-from purify_plugins.errors import ConfigError, ModelError, PromptError, VocabularyError
+from purify_plugins.errors import ConfigError, ModelError, PromptError, TooLongError, VocabularyError
 from purify_plugins.model_files import eos_ids
 from purify_plugins.reading import Reader
 from purify_plugins.tokenizing import find_tokenizer, load_tokenizer
@@ -90,10 +90,7 @@ class RemoteSource(LogitSource):
         if not ids:
             raise PromptError("the prompt is empty; give at least one token of text")
         if self.context_length is not None and len(ids) >= self.context_length:
-            raise PromptError(
-                f"the prompt has {len(ids)} tokens, but the LLM's server reads "
-                f"{self.context_length} with the answer; shorten it"
-            )
+            raise TooLongError("the LLM's server", len(ids), self.context_length)
         return Place(text, ids)
 
     def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:

@@ -13,12 +13,13 @@ from purify_adapters.tools.pieces import (
     Plain,
     Reader,
     Reasoning,
+    Single,
     Tool,
     called,
     said,
     thought,
 )
-from purify_adapters.tools.speech import Speech, merged, template
+from purify_adapters.tools.speech import Speech, merged, plain, template
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
 from purify_adapters.tools.thinking import Thinking
@@ -33,6 +34,7 @@ __all__ = [
     "Reader",
     "Reading",
     "Reasoning",
+    "Single",
     "Speech",
     "Tagged",
     "Templated",
@@ -44,6 +46,7 @@ __all__ = [
     "json_answer",
     "merged",
     "pieces_of",
+    "plain",
     "said",
     "template",
     "thought",

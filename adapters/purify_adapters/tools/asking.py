@@ -10,7 +10,7 @@ from typing import Any
 
 from purify_adapters.tools.grammars import closed
 from purify_adapters.tools.pieces import CallPiece, Message, Piece, Plain, Reader, Tool
-from purify_adapters.tools.speech import Speech, merged
+from purify_adapters.tools.speech import Speech, merged, plain
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Chat, Chunk, Completion, Grammar, Token, Vocabulary
@@ -61,36 +61,44 @@ class Asked:
         chosen = choice_of(choice, tools) if tools else None
         offered = [] if chosen == "none" else tools
         if not offered and not any(each["role"] == "tool" or "tool_calls" in each for each in messages):
-            return cls(Chat(merged(messages)), json_answer(schema))
+            return cls._text(purifier, Chat(merged(messages)), schema)
         speech = Speech.of(purifier, format)
         chat = speech.chat(messages, offered)
         if not offered:
-            return cls(chat, json_answer(schema))
+            return cls._text(purifier, chat, schema)
         wanted = [tool for tool in offered if chosen in (None, "any", tool["function"]["name"])]
         answer = schema if chosen is None else None
         forced = chosen is not None or schema is not None
         grammar = speech.grammar(wanted, purifier.vocabulary, answer) if forced else None
         return cls(chat, grammar, lambda: speech.reader(purifier, chat, offered))
 
+    @classmethod
+    def _text(cls, purifier: Purifier, chat: Chat, schema: Mapping[str, Any] | None) -> Asked:
+        """A conversation without tools; nothing is thought aloud under a grammar."""
+        return (
+            cls(chat, json_answer(schema))
+            if schema is not None
+            else cls(chat, None, lambda: plain(purifier, chat))
+        )
+
 
 class Reading:
     """One answer, read as it comes.
 
-    A call may begin with a control token, which adds nothing to the text; readers of calls see its name
-    in the place where it was drawn.
+    A call may begin with a control token, which adds nothing to the text; a reader that knows it sees its
+    name in the place where it was drawn.
     """
 
     def __init__(self, reader: Reader, vocabulary: Vocabulary) -> None:
         self.reader, self.vocabulary = reader, vocabulary
         self.called = False
-        self._plain = isinstance(reader, Plain)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._drawn = self._released = 0
         self._names: deque[tuple[int, str]] = deque()
 
     def take(self, chunk: Chunk) -> list[Piece]:
         """What is certain after this chunk; the last one brings the rest."""
-        text = chunk.text if self._plain else self._named(chunk)
+        text = self._named(chunk)
         pieces = self.reader.feed(text) if text else []
         if chunk.completion:
             pieces = [*pieces, *self.reader.close()]
@@ -110,8 +118,9 @@ class Reading:
         return text + chunk.text[start:]
 
     def _note(self, step: Token) -> None:
-        if step.id in self.vocabulary.control and step.id not in self.vocabulary.eos:
-            self._names.append((self._drawn, self.vocabulary.control[step.id]))
+        name = self.vocabulary.control.get(step.id)
+        if name is not None and step.id not in self.vocabulary.eos and self.reader.reads(name):
+            self._names.append((self._drawn, name))
         self._drawn += len(self._decoder.decode(self.vocabulary.tokens[step.id]))
 
 

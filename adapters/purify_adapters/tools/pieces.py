@@ -36,6 +36,10 @@ Piece = str | CallPiece | Reasoning
 class Reader(Protocol):
     """Splits an answer into text and calls while it is written."""
 
+    def reads(self, name: str) -> bool:
+        """Whether a control token of this name belongs to what is read; the others are no text."""
+        ...
+
     def feed(self, text: str) -> list[Piece]: ...
 
     def close(self) -> list[Piece]: ...
@@ -44,11 +48,36 @@ class Reader(Protocol):
 class Plain:
     """Reads text as text."""
 
+    inside = False
+
+    def reads(self, name: str) -> bool:
+        return False
+
     def feed(self, text: str) -> list[Piece]:
         return [text] if text else []
 
     def close(self) -> list[Piece]:
         return []
+
+
+class Single:
+    """Read the first call of an answer and no other, for who takes one at a time."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def reads(self, name: str) -> bool:
+        return self.reader.reads(name)
+
+    def feed(self, text: str) -> list[Piece]:
+        return _first(self.reader.feed(text))
+
+    def close(self) -> list[Piece]:
+        return _first(self.reader.close())
+
+
+def _first(pieces: Sequence[Piece]) -> list[Piece]:
+    return [piece for piece in pieces if not (isinstance(piece, CallPiece) and piece.index)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from purify_adapters.tools.grammars import closed, literal
-from purify_adapters.tools.pieces import Message, Reader, Tool
+from purify_adapters.tools.pieces import Message, Plain, Reader, Tool
 from purify_adapters.tools.tagged import Tagged
 from purify_adapters.tools.templated import Templated
 from purify_adapters.tools.thinking import MARKS, Thinking
@@ -95,7 +95,7 @@ class Speech:
     def reader(self, purifier: Purifier, chat: Chat, tools: Sequence[Tool]) -> Reader:
         """What reads the answer to `chat`, in which `tools` may be called."""
         if _own_parser(self.tokenizer):
-            prompt = self._prompt(purifier, chat)
+            prompt = _prompt(purifier, chat)
             offered = [dict(tool) for tool in chat.tools]
             try:
                 return Templated(self.tokenizer.get_response_parser(prefix=prompt, tools=offered))
@@ -104,16 +104,7 @@ class Speech:
                     f"the response template of this tokenizer cannot be used: {error}"
                 ) from error
         names = [tool["function"]["name"] for tool in tools]
-        return Thinking(Tagged(self.format, names), self._thinking(purifier, chat))
-
-    def _prompt(self, purifier: Purifier, chat: Chat) -> str:
-        return str(self.tokenizer.decode(purifier.slm.inner.encode(chat)))
-
-    def _thinking(self, purifier: Purifier, chat: Chat) -> str:
-        """The mark by which the prompt leaves the model in the middle of a thought; else nothing."""
-        known = [mark for mark, _ in MARKS if self.tokenizer and mark in template(purifier.slm)]
-        prompt = self._prompt(purifier, chat).rstrip() if known else ""
-        return next((mark for mark in known if prompt.endswith(mark)), "")
+        return Thinking(Tagged(self.format, names), _begun(purifier, chat))
 
     def grammar(
         self, tools: Sequence[Tool], vocabulary: Vocabulary, answer: Mapping[str, Any] | None = None
@@ -145,6 +136,25 @@ class Speech:
         left, right = ("[", "]") if self.format.listed else ("", "")
         quoted = json.dumps(name, ensure_ascii=False)
         return literal(f'{left}{{"name": {quoted}, "{self.format.arguments}": '), literal("}" + right)
+
+
+def plain(purifier: Purifier, chat: Chat) -> Reader:
+    """What reads the answer to `chat` where nothing may be called: text, and what these models think."""
+    shown = template(purifier.slm) + template(purifier.llm)
+    thinks = any(mark in shown for mark, _ in MARKS)
+    return Thinking(Plain(), _begun(purifier, chat)) if thinks else Plain()
+
+
+def _begun(purifier: Purifier, chat: Chat) -> str:
+    """The mark by which the prompt leaves the model in the middle of a thought; else nothing."""
+    known = [mark for mark, _ in MARKS if mark in template(purifier.slm)]
+    prompt = _prompt(purifier, chat).rstrip() if known else ""
+    return next((mark for mark in known if prompt.endswith(mark)), "")
+
+
+def _prompt(purifier: Purifier, chat: Chat) -> str:
+    """The prompt as the SLM's tokenizer spells it."""
+    return str(purifier.slm.inner.tokenizer.decode(purifier.slm.inner.encode(chat)))
 
 
 def _renders_tools(purifier: Purifier) -> bool:

@@ -18,6 +18,8 @@ NAMED = re.compile(r"([\w.-]+)\s*(?:\[CALL_ID\]\s*([\w-]*)\s*)?(?:\[ARGS\]\s*)?(
 BETWEEN = " \t\r\n,;[]"
 """What may stand between calls."""
 PYTHON_TAG = "<|python_tag|>"
+MARKS = (PYTHON_TAG, "[CALL_ID]", "[ARGS]")
+"""Marks within calls that may be control tokens."""
 
 
 class Tagged:
@@ -31,11 +33,15 @@ class Tagged:
     def __init__(self, format: ToolFormat, names: Collection[str] = ()) -> None:
         self.begin, self.end = format.begin.strip(), format.end.strip()
         self.names = frozenset(names)
+        self.marks = (self.begin, self.end, (format.named or "").strip(), *MARKS)
         self.calls = 0
         self._held = ""
         self._inside = self._plain = False
         self._value: Value | None = None
         self._rest: Value | None = None
+
+    def reads(self, name: str) -> bool:
+        return any(name.strip() in mark for mark in self.marks)
 
     @property
     def inside(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from purify_adapters.tools.pieces import Piece, Reasoning
+from purify_adapters.tools.pieces import Piece, Plain, Reasoning
 from purify_adapters.tools.tagged import Tagged, beginning
 
 MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
@@ -10,16 +10,19 @@ MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 
 
 class Thinking:
-    """Read thoughts, and leave the rest to a reader of calls.
+    """Read thoughts, and leave the rest to a reader of calls, or of text.
 
     `begun` is the mark that the prompt itself ended with: the answer then starts inside a thought.
     """
 
-    def __init__(self, reader: Tagged, begun: str = "") -> None:
+    def __init__(self, reader: Tagged | Plain, begun: str = "") -> None:
         self.reader = reader
         self._end = dict(MARKS).get(begun, "")
         self._held = ""
         self._after = False  # a thought: the line ends that follow it are no part of the answer
+
+    def reads(self, name: str) -> bool:
+        return any(name in pair for pair in MARKS) or self.reader.reads(name)
 
     def feed(self, text: str) -> list[Piece]:
         """What is certain now, in order."""
