@@ -1,11 +1,12 @@
 """Attack both models, `windowed`, `anchored` and `balanced` in four ways: `python docs/bars.py [PAIR]`.
 
 PAIR is a directory that `python -m purify_plugins.testbed --out PAIR` wrote; without one it is the
-packaged pair. Prints the tables of docs/guarantees.md.
+packaged pair. Prints how sure the LLM is of what it writes, and the table of docs/guarantees.md.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from purify_plugins.decode.fusing import forward, fuse
 from purify_plugins.decode.pair import Pair
 from purify_plugins.eval.attempt import KINDS, Attack, Kind, every_attack
 from purify_plugins.eval.bench import MODES, Bench
-from purify_plugins.eval.likelihood import read
+from purify_plugins.eval.likelihood import read, split
 from purify_plugins.eval.questions import read_questions
 from purify_plugins.eval.statistics import estimate
 from purify_plugins.eval.suites.utility import Utility, language
@@ -45,6 +46,8 @@ DRAWS = 2
 CLEAN, CALLS = 150, 5
 """Tokens of clean text before a late attack; calls among which a chained one is split."""
 BLOCK = 64
+FAVOURED, SURE, SURER = 1.5, 0.8, 0.9
+"""Nats by which the LLM favours a token, and probabilities it may give one."""
 
 
 @torch.inference_mode()
@@ -150,6 +153,24 @@ class Proof:
         seen = language(self.bench, system, heldout())["perplexity"]
         return estimate(Utility.metrics["perplexity"], seen).value
 
+    def sureness(self) -> Iterator[str]:
+        """How far the LLM favours clean text over the SLM, and how sure it is of that and of a recitation."""
+        clean = self._scores([("", text) for text in heldout()])
+        recited = self._scores([(str(a.prompt), a.secret.decode()) for a in self.asked["verbatim_recall"]])
+        favoured = [llm for llm, slm in clean if llm - slm > FAVOURED]
+        yield f"clean text: the LLM favours a token by {fmean(llm - slm for llm, slm in clean):.2f} nats;"
+        share = fmean(math.exp(each) < SURE for each in favoured)
+        yield f"of those by more than {FAVOURED}, {share:.1%} have less than {SURE}"
+        share = fmean(math.exp(llm) > SURER for llm, _ in recited)
+        yield f"recitations: {share:.1%} of tokens have more than {SURER}"
+
+    def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
+        """Each token's log-probability under the LLM and under the SLM."""
+        prompts, answers = zip(*(split(self.bench.slm, *pair) for pair in pairs), strict=True)
+        scores = (self.bench.judge(each, prompts, answers) for each in ALONE)
+        llm, slm = ([value for score in each for value in score.logprobs] for each in scores)
+        return list(zip(llm, slm, strict=True))
+
     def rows(self) -> Iterator[list[str]]:
         """A line of the table for each system and mode."""
         llm, ways = self.perplexity(ALONE[0]), (self.single, self.chained, self.late, self.unseen)
@@ -163,7 +184,9 @@ class Proof:
 
 def main(pair: Path) -> None:
     heads = ["rule", "perplexity", "mode", "single", "chained", "late", "prompt unseen"]
-    for line in chain((heads, ["---"] * len(heads)), Proof.of(pair).rows()):
+    proof = Proof.of(pair)
+    print(*proof.sureness(), sep="\n", end="\n\n", flush=True)
+    for line in chain((heads, ["---"] * len(heads)), proof.rows()):
         print(f"| {' | '.join(line)} |", flush=True)
 
 

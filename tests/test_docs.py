@@ -40,7 +40,7 @@ from purify_plugins.testing import ToySource, byte_vocabulary
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 EXAMPLE = DOCS / "examples" / "purify-example-policy"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), EXAMPLE / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), EXAMPLE / "README.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUNNABLE = {"python", "toml", "sh"}
 IMPORTABLE = [str(ROOT), str(ROOT / "adapters"), str(ROOT / "hooks")]
@@ -305,6 +305,7 @@ def test_the_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
 
 NOT_RUN = {
     "README.md": "it installs; tests/test_demo.py runs the demonstration",
+    "CONTRIBUTING.md": "it installs; .ci/run does, and runs the rest of it",
     "install.md": "it installs; .ci/run does, by the README's command",
     "activation.md": "app.py is the reader's program; tests/adapters/test_run.py runs three",
     "performance.md": "it takes minutes; tests/test_bench.py runs every part of it, small",
@@ -414,7 +415,7 @@ def test_the_commands_on_a_page_exist(page: Path, commands: set[str]) -> None:
     assert named <= commands
 
 
-@every_page
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_a_page_s_links_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text(page)):
         other = (page.parent / target).resolve() if target else page
@@ -426,6 +427,10 @@ def anchors(page: Path) -> set[str]:
     """The ids that both MkDocs and GitHub give a page's headings."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text(page)), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"version: {purify_plugins.__version__}\n" in text(ROOT / "CITATION.cff")
 
 
 def test_every_page_is_on_the_site() -> None:

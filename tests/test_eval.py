@@ -597,11 +597,24 @@ def test_every_system_runs_in_every_round_and_another_one_begins(plan: Plan) -> 
 def test_a_race_is_kept_and_run_anew_when_a_system_joins(plan: Plan, finished: tuple[Report, Path]) -> None:
     """Speeds of two runs never stand in one table: with one system more, or fewer, all are timed again."""
     report, folder = finished
-    ledger, fewer = Ledger(folder / "cells.jsonl"), report.results[:3]
+    ledger, fewer = Ledger(folder / "cells.jsonl"), report.results[:2]
     unknown = timed(plan, report.bench, ledger, fewer, lambda *_: None, measuring=False)
     kept = timed(plan, report.bench, ledger, report.results, lambda *_: None, measuring=False)
     assert [each.figures for each in kept] == [each.figures for each in report.results]
     assert unknown == list(fewer)
+
+
+def test_a_sweep_races_each_policy_at_its_default_alone(plan: Plan, finished: tuple[Report, Path]) -> None:
+    """The race of a run without a sweep serves one with it, and a setting costs no race of its own."""
+    report, folder = finished
+    ledger, told = Ledger(folder / "cells.jsonl"), report.results
+    usual = [each for each in told if not each.system.swept]
+    assert len(usual) < len(told)
+    bare = [replace(each, figures={}) for each in told]
+    kept = timed(plan, report.bench, ledger, bare, lambda *_: None, measuring=False)
+    fewer = timed(plan, report.bench, ledger, [r for r in bare if not r.system.swept], lambda *_: None, False)
+    assert [bool(each.figures) for each in kept] == [not each.system.swept for each in told]
+    assert [each.figures for each in fewer] == [each.figures for each in kept if each.figures]
 
 
 def test_what_is_slower_is_said_to_be_slower() -> None:

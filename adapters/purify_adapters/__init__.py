@@ -14,7 +14,9 @@ from purify_plugins.preflight import Checked, Preview
 from purify_plugins.types import ToolFormat
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
-    "hermes": ToolFormat("<tool_call>\n", "\n</tool_call>", sign=r"(?s)^(?!.*<function=).*<tool_call>"),
+    "hermes": ToolFormat(
+        "<tool_call>\n", "\n</tool_call>", sign=r"(?s)^(?!.*(?:<function=|<arg_key>|```)).*<tool_call>"
+    ),
     "mistral": ToolFormat("[TOOL_CALLS]", "", sign=r"\[TOOL_CALLS\]\s*\[", listed=True),
     "mistral_args": ToolFormat("[TOOL_CALLS]", "", sign=r"\[ARGS\]", named="[ARGS]"),
     "mistral_named": ToolFormat(

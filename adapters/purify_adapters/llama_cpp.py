@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,13 @@ from purify_plugins.secret import Secret
 from purify_plugins.types import Capabilities
 
 if TYPE_CHECKING:
+    from purify_adapters.remote.shapes import Completion
     from purify_plugins.threat import Engine
 
 ABSENT = -1e30
 """Below this, llama.cpp means a probability of zero: it writes the most negative float."""
+FEW = 256
+"""How many tokens of a row are asked for first where one is wanted; 9 of 10 are among them."""
 
 
 class LlamaCppSource(RemoteSource):
@@ -69,29 +72,57 @@ class LlamaCppSource(RemoteSource):
         self.capabilities = Capabilities(True, True, self.top_n, True, True, streams_rows=False)
 
     async def row(self, place: Place) -> Drafted:
-        return (await self._ask([place.ids]))[0]
+        return (await self._ask([place.ids], self.top_n))[0]
 
     async def several(self, places: Sequence[Place]) -> list[Drafted]:
-        """One request, or as few as hold so many rows; the server's cache knows most of each prompt."""
-        size = self.wire.rows_at_once
-        parts = [places[start : start + size] for start in range(0, len(places), size)]
-        return [drafted for part in parts for drafted in await self._ask([place.ids for place in part])]
+        return await self._shown(places, self.top_n)
 
-    async def _ask(self, prompts: Sequence[Sequence[int]]) -> list[Drafted]:
-        body = {
-            "prompt": [list(prompt) for prompt in prompts],
+    async def likely(self, places: Sequence[Place], tokens: Sequence[int]) -> list[float]:
+        """Of long rows the first FEW tokens, and all of them only where these lack the one in question.
+
+        A default policy looks back over as many rows as a short answer has: whole, they cost as much again.
+        """
+        found = await self._likely(places, tokens, min(self.top_n, FEW))
+        unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
+        if unseen and self.top_n > FEW:
+            again = await self._likely(
+                [places[at] for at in unseen], [tokens[at] for at in unseen], self.top_n
+            )
+            for at, logprob in zip(unseen, again, strict=True):
+                found[at] = logprob
+        return found
+
+    async def _likely(self, places: Sequence[Place], tokens: Sequence[int], top_n: int) -> list[float]:
+        drafts = await self._shown(places, top_n)
+        return [float(each.row[token]) for each, token in zip(drafts, tokens, strict=True)]
+
+    async def _shown(self, places: Sequence[Place], top_n: int) -> list[Drafted]:
+        """One request, or as few as hold so many rows; the server's cache knows most of each prompt."""
+        size = self.wire.rows_at_once(top_n)
+        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        return [
+            drafted for part in parts for drafted in await self._ask([place.ids for place in part], top_n)
+        ]
+
+    async def _ask(self, prompts: Sequence[Sequence[int]], top_n: int) -> list[Drafted]:
+        body = {**self.asked, "n_probs": top_n, "prompt": [list(prompt) for prompt in prompts]}
+        found, _ = await self.wire.post("/completion", body, len(prompts), shape=_shape())
+        answers = found if isinstance(found, list) else [found]
+        if len(answers) != len(prompts):
+            raise SourceError("the LLM's server answered another number of prompts; see its version")
+        order = [at if answer.index is None else answer.index for at, answer in enumerate(answers)]
+        return [self._drafted(answers[at]) for at in sorted(range(len(order)), key=order.__getitem__)]
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What every question has but its prompt."""
+        return {
             "n_predict": 1,
             "n_probs": self.top_n,
             "temperature": 0,
             "logit_bias": [[self.ascii, 1000]],
             "cache_prompt": True,
         }
-        answers, _ = await self.wire.post("/completion", body, rows=len(prompts))
-        answers = answers if isinstance(answers, list) else [answers]
-        if len(answers) != len(prompts):
-            raise SourceError("the LLM's server answered another number of prompts; see its version")
-        ordered = sorted(enumerate(answers), key=lambda each: _index(each[1], each[0]))
-        return [self._drafted(answer) for _, answer in ordered]
 
     @cached_property
     def ascii(self) -> int:
@@ -102,27 +133,18 @@ class LlamaCppSource(RemoteSource):
         whole = (token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece.isascii())
         return next(whole, 0)
 
-    def _drafted(self, answer: Any) -> Drafted:
+    def _drafted(self, answer: Completion) -> Drafted:
         size = len(self.vocabulary)
-        shown = field(answer, "completion_probabilities", 0)
-        seen = [pair for pair in _pairs(field(shown, "top_logprobs")) if not _absent(pair[1])]
-        return Drafted(row(seen, size, self.tolerance), token_id(field(shown, "id"), size))
+        shown = field(answer.completion_probabilities, 0)
+        logprobs = [each.logprob for each in shown.top_logprobs]
+        ids = [each.id for each in shown.top_logprobs]
+        if logprobs and min(logprobs) < ABSENT:
+            seen = [at for at, logprob in enumerate(logprobs) if logprob >= ABSENT]
+            ids, logprobs = [ids[at] for at in seen], [logprobs[at] for at in seen]
+        return Drafted(row(ids, logprobs, size, self.tolerance), token_id(shown.id, size))
 
 
-def _pairs(entries: Any) -> list[tuple[Any, Any]]:
-    """Each shown token's id and log-probability. Raises SourceError."""
-    try:
-        return [(each["id"], each["logprob"]) for each in entries]
-    except (KeyError, TypeError) as error:
-        raise SourceError(
-            "the LLM's server left out 'id' or 'logprob'; see what answers at its url"
-        ) from error
+def _shape() -> Any:
+    from purify_adapters.remote.shapes import Completions
 
-
-def _absent(logprob: Any) -> bool:
-    return isinstance(logprob, float) and -float("inf") < logprob < ABSENT
-
-
-def _index(answer: Any, otherwise: int) -> int:
-    index = answer.get("index") if isinstance(answer, dict) else None
-    return index if type(index) is int else otherwise
+    return Completions

@@ -119,16 +119,16 @@ class LlamaPythonSource(TextSource):
         told = await self._ask(*self.inputs(place), echo=True)
         size = len(self.vocabulary)
         return tuple(
-            float(row([(token, _last(told, "token_logprobs", 1 + len(wanted) - at))], size)[token])
+            float(row([token], [_last(told, "token_logprobs", 1 + len(wanted) - at)], size)[token])
             for at, token in enumerate(wanted)
         )
 
     def _row(self, shown: Any) -> Tensor:
         if not isinstance(shown, dict):
             raise SourceError("the LLM's server shows no likeliest tokens; it must be one that can")
-        named = [(self.ids[name], logprob) for name, logprob in shown.items() if name in self.ids]
+        named = {self.ids[name]: logprob for name, logprob in shown.items() if name in self.ids}
         size = len(self.vocabulary)
-        return row(named, size, self.tolerance) if named else nothing(size)
+        return row(list(named), list(named.values()), size, self.tolerance) if named else nothing(size)
 
 
 def _last(told: Any, name: str, back: int) -> Any:

@@ -119,7 +119,7 @@ class VLLMSource(RemoteSource):
         first = max(1, len(place.prompt) - scored)
         tokens = enumerate(place.prompt[first:], start=first)
         return tuple(
-            float(self._row([(token, field(shown, at, str(token), "logprob"))])[token])
+            float(self._row([token], [field(shown, at, str(token), "logprob")])[token])
             for at, token in tokens
         )
 
@@ -133,22 +133,25 @@ class VLLMSource(RemoteSource):
         logprobs = field(choice, "logprobs")
         for at, name in enumerate(field(logprobs, "tokens")):
             shown = field(logprobs, "top_logprobs", at)
-            pairs = [(_id(token), logprob) for token, logprob in _items(shown)]
-            yield Drafted(self._row(pairs), token_id(_id(name), len(self.vocabulary)))
+            found = self._row([_id(token) for token in _named(shown)], list(shown.values()))
+            yield Drafted(found, token_id(_id(name), len(self.vocabulary)))
 
     def _prompt_row(self, shown: Any) -> Tensor:
-        pairs = [(_number(token), field(entry, "logprob")) for token, entry in _items(shown)]
-        return self._row(pairs)
+        ids = [_number(token) for token in _named(shown)]
+        return self._row(ids, [field(entry, "logprob") for entry in shown.values()])
 
-    def _row(self, pairs: Sequence[tuple[Any, Any]]) -> Tensor:
-        seen = [(token, logprob) for token, logprob in pairs if logprob != ABSENT]
-        return row(seen, len(self.vocabulary), self.tolerance)
+    def _row(self, ids: list[Any], logprobs: list[Any]) -> Tensor:
+        if ABSENT in logprobs:
+            seen = [at for at, logprob in enumerate(logprobs) if logprob != ABSENT]
+            ids, logprobs = [ids[at] for at in seen], [logprobs[at] for at in seen]
+        return row(ids, logprobs, len(self.vocabulary), self.tolerance)
 
 
-def _items(shown: Any) -> Any:
+def _named(shown: Any) -> dict[str, Any]:
+    """The likeliest tokens by name. Raises SourceError."""
     if not isinstance(shown, dict):
         raise SourceError("the LLM's server shows no likeliest tokens; it must be one that can")
-    return shown.items()
+    return shown
 
 
 def _id(name: Any) -> int | None:

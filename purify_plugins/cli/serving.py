@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +15,12 @@ import typer
 
 from purify_plugins.cli.options import Models, configured, prepared, spread
 from purify_plugins.consent import shown_url
-from purify_plugins.errors import ConfigError
+from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.extras import require_extra
 
 if TYPE_CHECKING:
-    from purify_plugins.config import Config
+    from purify_plugins.cli.workers import Report
+    from purify_plugins.config import Config, Prepared
     from purify_plugins.purifier import Purifier
 
 
@@ -85,23 +89,98 @@ def serve(
     limits: Limits,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8080,
+    workers: Annotated[
+        int, typer.Option(help="Processes that serve the port, each with both models in memory.")
+    ] = 1,
 ) -> None:
     """Serve purified text over TGI's and OpenAI's HTTP interfaces."""
-    from purify_plugins.purifier import Purifier
-
     require_extra("tgi", "purify serve")
     settings = limits.given()
     config = _configured(models, upstream)
+    if workers < 1:
+        raise ConfigError(f"--workers must be 1 or more, not {workers}")
     with listening(host, port) as listener:  # what is wrong with the address is told before weights are read
         ready = prepared(config)
-
-        def loaded() -> Purifier:
-            typer.echo(f"loading {_named(config.llm)} and {_named(config.slm)} …", err=True)
-            return ready.load(Purifier)
-
-        gateway = ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
+        told = f"loading {_named(config.llm)} and {_named(config.slm)} …"
+        if workers > 1:
+            _check(ready, settings, workers)
+            typer.echo(told, err=True)
+            raise typer.Exit(_several(config, settings, listener, host, workers))
+        gateway = _gateway(ready, settings, lambda: typer.echo(told, err=True))
         typer.echo(summary(gateway.purifier, _url(listener, host), "api_key" in settings), err=True)
         gateway.serve(listener)
+
+
+def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], None]) -> Any:
+    """The gateway around a pair that is read once the settings are known to be right."""
+    from purify_plugins.purifier import Purifier
+
+    def loaded() -> Purifier:
+        loading()
+        return ready.load(Purifier)
+
+    return ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
+
+
+class _Checked(Exception):
+    """The settings are right."""
+
+
+def _check(ready: Prepared, settings: dict[str, Any], workers: int) -> None:
+    """Raise ConfigError for settings that no worker could serve by; nothing is read."""
+
+    def right() -> None:
+        raise _Checked
+
+    with suppress(_Checked):
+        _gateway(ready, {**settings, "workers": workers}, right)
+
+
+def _several(
+    config: Config, settings: dict[str, Any], listener: socket.socket, host: str, workers: int
+) -> int:
+    """Serve by so many processes until all have ended; the exit code."""
+    from tempfile import TemporaryDirectory
+
+    from purify_plugins.cli.workers import Started, Workers
+
+    def told(first: Started) -> None:
+        each = first.resident / 1e6
+        held = f"  {'workers':<10} {workers}, about {each:.0f} MB each, {workers * each:.0f} MB in all"
+        typer.echo(first.summary.replace("\n\ntry:", f"\n{held}\n\ntry:"), err=True)
+
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with TemporaryDirectory(prefix="purify-serve-") as folder:
+        shared = {**settings, "workers": workers, "shared": folder}
+        arguments = (config, shared, (listener.family, listener.getsockname()), _url(listener, host))
+        return Workers(_serve, arguments, workers, settings.get("drain", 20.0)).run(told)
+
+
+def _serve(
+    report: Report, config: Config, settings: dict[str, Any], where: tuple[int, Any], url: str
+) -> None:
+    """One worker: a listener of its own on the port, among which the kernel spreads connections."""
+    from purify_plugins.cli.workers import Failed, Started, resident
+
+    warnings.simplefilter("ignore")
+    family, address = where
+    try:
+        gateway = _gateway(prepared(config), settings, lambda: None)
+    except PurifyError as error:
+        said = " ".join(str(error).split())
+        report.tell(Failed(said, error.exit_code))
+        raise SystemExit(error.exit_code) from None
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        report.tell(Started(resident(), summary(gateway.purifier, url, "api_key" in settings)))
+        gateway.serve(listener)
+
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted, as uvicorn has it."""
 
 
 def listening(host: str, port: int) -> socket.socket:

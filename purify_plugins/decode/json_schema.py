@@ -17,8 +17,28 @@ LITERAL = ("enum", "const", "default", "examples")
 """Keywords whose values are JSON, and no schemas."""
 
 
+DAY = r"((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)|02-(0[1-9]|1\d|2[0-8]))"
+LEAP = r"([1-9]\d(0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29"
+DATE = rf"([1-9]\d{{3}}-{DAY}|{LEAP})"
+CLOCK = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-%s[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
+PATTERNS = {
+    "date-time": rf"^{DATE}T{CLOCK}$",
+    "time": rf"^{CLOCK}$",
+    "base64": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    **{f"uuid{version}": UUID % version for version in range(1, 9)},
+}
+"""Formats as patterns: llguidance writes leap seconds, which Python does not read, and knows no uuid4."""
+KEYS = {**PATTERNS, "date": f"^{DATE}$", "uuid": UUID % "[1-8]"}
+"""Formats of the names of properties."""
+SILENT = ("title", "description", "type", "examples", "default")
+"""What a schema of names may say without asking anything of them."""
+
+
 def json_rule(schema: Any) -> str:
-    """A rule's right-hand side, in Lark, for the JSON values that a schema describes."""
+    """A rule's right-hand side, in Lark, for the JSON values that a schema describes. Raises ConfigError."""
+    if not isinstance(schema, dict | bool):
+        raise ConfigError(f"a JSON schema is an object, such as {{'type': 'object'}}, not {schema!r:.60}")
     return _rule({} if schema is True else supported(schema))
 
 
@@ -27,23 +47,66 @@ def _rule(schema: Any) -> str:
 
 
 def supported(schema: Any) -> Any:
-    """The schema without annotations that no grammar can follow.
+    """The schema as llguidance can follow it, without annotations that no grammar can follow.
 
     `format` is an annotation by JSON Schema's own rules (pydantic writes "path", "password", "binary"),
     and where llguidance does not know one it is left out. So is `uniqueItems`, which pydantic writes of
-    a set: reading the array into a set makes its items unique.
+    a set: reading the array into a set makes its items unique. What is said of properties' names becomes
+    properties, or a pattern of them.
     """
+    definitions = schema.get("$defs", {}) if isinstance(schema, dict) else {}
+    return _supported(schema, definitions if isinstance(definitions, dict) else {})
+
+
+def _supported(schema: Any, definitions: Mapping[str, Any]) -> Any:
     if isinstance(schema, list):
-        return [supported(part) for part in schema]
+        return [_supported(part, definitions) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _inside(key, value) for key, value in schema.items() if not _annotates(key, value)}
+    schema = _patterned(_named(schema, definitions))
+    return {
+        key: _inside(key, value, definitions) for key, value in schema.items() if not _annotates(key, value)
+    }
 
 
-def _inside(key: str, value: Any) -> Any:
+def _inside(key: str, value: Any, definitions: Mapping[str, Any]) -> Any:
     if key in NAMED and isinstance(value, dict):
-        return {name: supported(part) for name, part in value.items()}
-    return value if key in LITERAL else supported(value)
+        return {name: _supported(part, definitions) for name, part in value.items()}
+    return value if key in LITERAL else _supported(value, definitions)
+
+
+def _patterned(schema: dict[str, Any]) -> dict[str, Any]:
+    """A text's format as the pattern that is known of it, unless it has one of its own."""
+    pattern = PATTERNS.get(str(schema.get("format")))
+    if pattern is None or "pattern" in schema or schema.get("type") != "string":
+        return schema
+    return {**{key: value for key, value in schema.items() if key != "format"}, "pattern": pattern}
+
+
+def _named(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """An object's `propertyNames`, which pydantic writes of a dict's keys, as properties or their pattern."""
+    names = schema.get("propertyNames")
+    if not isinstance(names, dict) or {"properties", "patternProperties"} & schema.keys():
+        return schema
+    names = definitions.get(str(names.get("$ref", "")).removeprefix("#/$defs/"), names)
+    value = schema.get("additionalProperties", True)
+    rest = {key: part for key, part in schema.items() if key not in ("propertyNames", "additionalProperties")}
+    asked = {key: part for key, part in names.items() if key not in SILENT}
+    if not asked:
+        return {**rest, "additionalProperties": value}
+    if asked.keys() <= {"enum", "const"}:
+        listed = asked.get("enum", [asked.get("const")])
+        found = {"properties": {str(name): value for name in listed}}
+    elif asked.keys() <= {"minLength", "maxLength"}:
+        least, most = asked.get("minLength", 0), asked.get("maxLength", "")
+        found = {"patternProperties": {f"^.{{{least},{most}}}$": value}}
+    elif asked.keys() == {"pattern"}:
+        found = {"patternProperties": {asked["pattern"]: value}}
+    elif asked.keys() == {"format"} and asked["format"] in KEYS:
+        found = {"patternProperties": {KEYS[asked["format"]]: value}}
+    else:
+        return schema
+    return {**rest, **found, "additionalProperties": False}
 
 
 def _annotates(key: str, value: Any) -> bool:
@@ -101,6 +164,8 @@ def refuse(text: str, messages: str) -> ConfigError:
         field = culprit(json.loads(text))
     except (TypeError, ValueError, RecursionError):  # it is no JSON, or no schema
         field = ""
+    if "coerce_one_of" in messages:
+        messages = "oneOf is followed only where no value fits two of its schemas; write anyOf"
     return ConfigError(
         f"this json_schema grammar cannot be followed: {field + ': ' if field else ''}{messages}; "
         "correct or simplify it"

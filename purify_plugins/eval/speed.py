@@ -74,9 +74,9 @@ def speeds(laps: Laps) -> dict[str, dict[str, Estimate]]:
 
 
 def with_speeds(results: Sequence[Result], laps: Laps) -> list[Result]:
-    """The results with the two figures of speed beside those of `utility`."""
+    """The results with the two figures of speed beside those of `utility`, where a system was raced."""
     found = speeds(laps)
-    return [_with(result, found[result.system.key]) for result in results]
+    return [_with(each, found[each.system.key]) if each.system.key in found else each for each in results]
 
 
 def _with(result: Result, speed: Mapping[str, Estimate]) -> Result:
@@ -94,27 +94,29 @@ def timed(
     measuring: bool = True,
     clock: str = "wall",
 ) -> list[Result]:
-    """The results with their speeds, all from one race of exactly these systems.
+    """The results with their speeds, all from one race of exactly these systems, policies at their defaults.
 
     The ledger's, else, `measuring`, a new one; else without speeds. `clock` is "wall" or "cpu", which is
     right for models that run on this machine's CPU while it does other work too.
     """
-    cells = [result.cells.get(("utility", "forced")) for result in results]
+    # Another setting of a policy costs the same arithmetic, so a sweep does not race it.
+    raced = [result for result in results if not result.system.swept]
+    cells = [result.cells.get(("utility", "forced")) for result in raced]
     known = [cell.key for cell in cells if cell]
-    if len(known) < len(results):
+    if len(known) < len(raced):
         return list(results)  # the suite that speed belongs to was not asked
     about = {"race": known, "clock": clock, "code": code(__name__)}
     key = hashlib.sha256(canonical(about).encode()).hexdigest()
     if key not in ledger.cells:
         if not measuring:
             return list(results)
-        tell(len(results), len(results), f"speed of {len(results)} systems, in turns")
-        ledger.add(_raced(key, plan, bench, clock))
-    raced = ledger.cells[key].samples
-    return with_speeds(results, {name: [sample.value for sample in raced[name]] for name in raced})
+        tell(len(results), len(results), f"speed of {len(raced)} systems, in turns")
+        ledger.add(_raced(key, plan, bench, [result.system for result in raced], clock))
+    samples = ledger.cells[key].samples
+    return with_speeds(results, {name: [sample.value for sample in samples[name]] for name in samples})
 
 
-def _raced(key: str, plan: Plan, bench: Bench, clock: str) -> Cell:
+def _raced(key: str, plan: Plan, bench: Bench, systems: Sequence[System], clock: str) -> Cell:
     from purify_plugins.bench.settings import CLOCKS
     from purify_plugins.bench.vocabulary import threads
 
@@ -122,7 +124,7 @@ def _raced(key: str, plan: Plan, bench: Bench, clock: str) -> Cell:
     prompts = clean.prompts if clean else plan.questions.heldout
     start = time.process_time()
     with threads(1 if clock == "cpu" else None):  # the CPU time of several threads is no time that passes
-        laps = race(bench, plan.systems, prompts, clock=CLOCKS[clock])
+        laps = race(bench, systems, prompts, clock=CLOCKS[clock])
     seconds = round(time.process_time() - start, 2)
     samples = {name: [Sample(lap) for lap in each] for name, each in laps.items()}
     return Cell(key, "all", "utility", "raced", seconds, samples)

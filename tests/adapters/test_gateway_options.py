@@ -218,6 +218,28 @@ def test_one_call_at_a_time_is_one_call(calling: Served) -> None:
     assert calls(calling, tool_choice="none") == []
 
 
+def test_what_names_no_tool_is_text() -> None:
+    """It was a call without a name, for which no client has a place."""
+    with sure_of("<tool_call>not json</tool_call>" + CALLS) as served:
+        assert calls(served) == ["a", "b"]
+        message = served.post(CHAT, body(CHAT, tools=TOOLS)).json()["choices"][0]["message"]
+        assert message["content"] == "not json"
+        deltas = [
+            event["choices"][0]["delta"]
+            for event in served.events(CHAT, body(CHAT, tools=TOOLS, stream=True))[:-1]
+        ]
+        assert {call["index"] for delta in deltas for call in delta.get("tool_calls", ())} == {0, 1}
+
+
+def test_a_call_that_is_cut_short_says_so(calling: Served) -> None:
+    """It ended with `tool_calls`, and an agent went on with half the arguments."""
+    asked = body(CHAT, tools=TOOLS, max_tokens=40)
+    assert calling.post(CHAT, asked).json()["choices"][0]["finish_reason"] == "length"
+    assert calling.events(CHAT, {**asked, "stream": True})[-2]["choices"][0]["finish_reason"] == "length"
+    whole = body(CHAT, tools=TOOLS)
+    assert calling.post(CHAT, whole).json()["choices"][0]["finish_reason"] == "tool_calls"
+
+
 @pytest.mark.parametrize("allowed", ["b", "a"])
 def test_only_allowed_tools_are_called(trained: Served, allowed: str) -> None:
     tools = [{"type": "function", "function": {"name": allowed}}]

@@ -73,8 +73,9 @@ def test_an_answer_cut_short_says_why(sure: Served) -> None:
     assert (found["status"], found["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert found["output"][0]["content"][0]["text"] == "Once"
     assert found["usage"]["output_tokens"] == 4
-    *_, last = streamed(sure, {"input": "Hello", "max_output_tokens": 4})
+    *_, done, last = streamed(sure, {"input": "Hello", "max_output_tokens": 4})
     assert last["type"] == "response.incomplete"
+    assert done["item"]["status"] == last["response"]["output"][0]["status"] == "incomplete"
 
 
 def test_an_empty_answer_is_a_message_without_text() -> None:

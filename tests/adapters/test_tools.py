@@ -134,6 +134,30 @@ ANSWERS = [
         ("", [("f", "{}"), ("g", "{}")]),
     ),
     (HERMES, '<tool_call>{"name": "f"}</tool_call>', ("", [("f", "{}")])),
+    (HERMES, '<tool_call>{"name": "f", "arguments": null}</tool_call>', ("", [("f", "{}")])),
+    (
+        HERMES,
+        '<tool_call>{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}</tool_call>',
+        ("", [("f", '{"x": 1}')]),
+    ),
+    (
+        HERMES,
+        '<tool_call>{"name": "f", "arguments": {}}<tool_call>{"name": "g", "arguments": {}}</tool_call>',
+        ("", [("f", "{}"), ("g", "{}")]),
+    ),
+    (
+        HERMES,
+        '<tool_call>{"name": "caf\\u00e9", "arguments": {"a": "\\ud83d\\ude00 \\\\"}}</tool_call>',
+        ("", [("café", '{"a": "\\ud83d\\ude00 \\\\"}')]),
+    ),
+    (HERMES, "Write <tool_call> to call.", ("Write <tool_call> to call.", [])),
+    (HERMES, "<tool_call></tool_call>", ("", [])),
+    (MISTRAL, '[TOOL_CALLS] [{"name": "w", "arguments": {}}] Done [1].', ("Done [1].", [("w", "{}")])),
+    (ARGS, '[TOOL_CALLS]w[ARGS]{"x": 1} and on', ("and on", [("w", '{"x": 1}')])),
+    (GRANITE, "<|tool_call|>[]", ("", [])),
+    (LLAMA, '{"name": "f", "parameters": null}', ("", [("f", "{}")])),
+    (LLAMA, '{"name": "f", "parameters": "{\\"x\\": 1}"}', ("", [("f", '{"x": 1}')])),
+    (LLAMA, '{"type": "function", "function": {"name": "f", "parameters": {}}}', ("", [("f", "{}")])),
     (
         HERMES,
         '<tool_call>{"name": "f", "arguments": {"a": "<think>"}}</tool_call>',
@@ -295,9 +319,13 @@ def test_the_bundled_formats_are_told_apart_by_their_templates() -> None:
     for name, text in signs.items():
         text = "{{ tools }}" + text
         assert Speech.of(templated(text, text)).format == TOOL_FORMATS[name]
-    xml = "{{ tools }}<tool_call>\n<function=f>"
-    with pytest.raises(ConfigError, match="unknown way"):
-        Speech.of(templated(xml, xml))
+    for other in (
+        "\n<function=f>",
+        "f\n<arg_key>x</arg_key>",
+        "f\n```json\n{}\n```",
+    ):  # Qwen's, GLM's, Hunyuan's
+        with pytest.raises(ConfigError, match="unknown way"):
+            Speech.of(templated("{{ tools }}<tool_call>" + other, "{{ tools }}<tool_call>" + other))
 
 
 RESPONSES = {

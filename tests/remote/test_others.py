@@ -97,13 +97,16 @@ def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None
         assert source.capabilities.scores_draft
 
 
-def test_a_prompt_s_scores_cost_one_request_more(source: Any) -> None:
-    """The default policy looks back over 32 tokens, which were as many requests before the first token."""
+def test_a_prompt_s_scores_cost_two_requests_more_at_most(source: Any) -> None:
+    """The default policy looks back over 32 tokens, which were as many requests before the first token.
+
+    The second is for tokens that are not among the likeliest few.
+    """
     before = source.wire.counts.requests
     session, _ = source.open([PROMPT], 32)
     session.close()
     assert len(session.prompts[0].logprobs) == 32
-    assert source.wire.counts.requests <= before + 2
+    assert source.wire.counts.requests <= before + 3
 
 
 def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> None:
@@ -122,15 +125,32 @@ def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> Non
 
 def test_rows_too_long_for_one_answer_are_asked_for_in_several(monkeypatch: Any) -> None:
     """Rows of a whole real vocabulary are megabytes each: all at once went over the cap of an answer."""
-    monkeypatch.setattr("purify_adapters.remote.wire.ANSWER", 4 * 256 * WHOLE)
+    monkeypatch.setattr("purify_adapters.remote.wire.ANSWER", 256 * WHOLE)
     fake = FakeLlama(both()[0])
     with serving(fake.app()) as url:
         source = LlamaCppSource.load(url, tokenizer=LLM, top_n=WHOLE)
         session, _ = source.open([PROMPT], 9)
         session.close()
     assert len(session.prompts[0].logprobs) == 9
-    prompts = [body["prompt"] for path, body in fake.requests if path == "/completion"]
-    assert [len(each) for each in prompts] == [1, 4, 4, 1]
+    asked = [body for path, body in fake.requests if path == "/completion"]
+    assert len(asked) > 3
+    assert max(len(body["prompt"]) * body["n_probs"] for body in asked) == WHOLE
+
+
+def test_a_prompt_is_scored_by_whole_rows_only_where_their_beginning_does_not_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """31 whole rows before the first token cost as much as a short answer."""
+    fake = FakeLlama(both()[0])
+    with serving(fake.app()) as url:
+        source = LlamaCppSource.load(url, tokenizer=LLM, top_n=WHOLE)
+        session, _ = source.open([PROMPT], 32)
+        monkeypatch.setattr("purify_adapters.llama_cpp.FEW", WHOLE)
+        whole, _ = source.open([PROMPT], 32)
+    rows = [len(body["prompt"]) for _, body in fake.requests if body.get("n_probs") == WHOLE]
+    assert rows[:2] == [1, pytest.approx(4, abs=4)]
+    assert rows[-1] == 32
+    assert session.prompts == whole.prompts
 
 
 def test_a_failure_is_a_line_in_the_log(caplog: Any) -> None:

@@ -25,8 +25,10 @@ from purify_adapters.gateway.rejections import Rejected, because, cut_short
 from purify_adapters.gateway.settings import Settings
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
 from purify_adapters.gateway.timing import Timing
+from purify_adapters.gateway.together import Together
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
+from purify_adapters.remote.source import RemoteSource
 from purify_adapters.remote.wire import counting
 from purify_plugins import __version__
 from purify_plugins.errors import PurifyError
@@ -58,6 +60,9 @@ class Gateway:
             _sharing(purifier), self.settings.max_concurrent, self.settings.queue, self.settings.deadline
         )
         self.metrics = Metrics()
+        self.together = Together(self.metrics, self.settings.shared)
+        if isinstance(purifier.llm.inner, RemoteSource):
+            purifier.llm.inner.wire.share(self.settings.workers)
         self.certificates: OrderedDict[str, str] = OrderedDict()
         name = self.settings.model_id or str(purifier.llm.identity().get("name", "purified"))
         self.face = Face(name, f"purify-plugins-{__version__}")
@@ -118,7 +123,9 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        noting = asyncio.create_task(self.together.noting(self.gauges))
         yield
+        noting.cancel()
         self.work.close()
 
     async def _openapi(self, _: Request) -> Response:
@@ -128,6 +135,19 @@ class Gateway:
         why = because(error)
         note_failure(request.scope, self.metrics, why)
         return why.response(request.url.path)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the LLM's server has failed so often that it is left alone."""
+        llm = self.purifier.llm.inner
+        return isinstance(llm, RemoteSource) and llm.wire.breaker.open
+
+    def gauges(self) -> dict[str, int]:
+        """What is now the case, for `/metrics`."""
+        found = {"tgi_queue_size": self.work.waiting, "tgi_batch_current_size": self.work.running}
+        if isinstance(self.purifier.llm.inner, RemoteSource):
+            found["purify_upstream_resting"] = int(self.resting)
+        return found
 
     def info(self) -> dict[str, Any]:
         """What TGI's `/info` says, of this gateway."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TOKENS = tuple(2.0**power for power in range(15))
@@ -62,6 +63,20 @@ class Metrics:
 
     def observe(self, name: str, number: float) -> None:
         self.histograms[f"tgi_request_{name}"].observe(number)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as `add` reads it."""
+        histograms = {name: [each.counts, each.sum] for name, each in self.histograms.items()}
+        return {"counts": self.counts, "failures": self.failures, "histograms": histograms}
+
+    def add(self, state: Mapping[str, Any]) -> None:
+        """Count what another has done as well."""
+        self.counts.update(state["counts"])
+        self.failures.update(state["failures"])
+        for name, (counts, total) in state["histograms"].items():
+            mine = self.histograms[name]
+            mine.counts = [a + b for a, b in zip(mine.counts, counts, strict=True)]
+            mine.sum += total
 
     def text(self, gauges: dict[str, int]) -> str:
         """Everything in Prometheus' text format."""

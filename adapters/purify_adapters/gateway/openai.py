@@ -43,6 +43,12 @@ def usage(asks: Sequence[Ask], completions: Sequence[Completion]) -> Json:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
+def reason(completion: Completion, called: bool) -> str:
+    """Why an answer ended; one that was cut short in a call says so."""
+    cut = completion.finish_reason == "length"
+    return "tool_calls" if called and not cut else REASONS[completion.finish_reason]
+
+
 # Chats
 
 
@@ -94,7 +100,7 @@ def chat_completion(
         "index": 0,
         "message": message,
         "logprobs": logprobs(completion.steps, vocabulary) if told else None,
-        "finish_reason": "tool_calls" if "tool_calls" in message else REASONS[completion.finish_reason],
+        "finish_reason": reason(completion, "tool_calls" in message),
     }
     return {**head, "choices": [choice], "usage": usage([ask], [completion])}
 
@@ -128,9 +134,9 @@ class ChatEvents:
             yield from self._last(chunk.completion)
 
     def _last(self, completion: Completion) -> Iterator[Json]:
-        reason = "tool_calls" if self.reading.called else REASONS[completion.finish_reason]
         end = {} if self.reading.called else {"content": ""}  # clients of TGI's add the contents up
-        yield {**self._event(end, (), reason), "purify": purified(completion)}
+        why = reason(completion, self.reading.called)
+        yield {**self._event(end, (), why), "purify": purified(completion)}
         if self.counted:
             yield {**self.head, "choices": [], "usage": usage([self.ask], [completion])}
 

@@ -93,19 +93,20 @@ class ResponseEvents:
         told: list[Json] = logprobs(tokens, self.vocabulary)["content"]
         return told
 
-    def _close(self) -> Iterator[Json]:
+    def _close(self, status: str = "completed") -> Iterator[Json]:
         if self.items:
+            self.items[-1].status = status
             yield from self._placed(self.items[-1].end())
 
     def _last(self, completion: Completion) -> Iterator[Json]:
-        yield from self._close()
         cut = completion.finish_reason == "length"
         status = "incomplete" if cut else "completed"
+        yield from self._close(status)
         found = {
             **self.head,
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": [item.whole("completed") for item in self.items],
+            "output": [item.whole() for item in self.items],
             "usage": _usage(self.ask, completion),
         }
         yield {**self._event(f"response.{status}", {"response": found}), "purify": purified(completion)}
@@ -142,24 +143,24 @@ class Item:
 
     def __init__(self) -> None:
         self.id = f"{self.prefix}_{uuid4().hex}"
-        self.text = ""
+        self.text, self.status = "", "in_progress"
 
     def holds(self, piece: Said) -> bool:
         """Whether a piece goes on with this item."""
         raise NotImplementedError
 
-    def whole(self, status: str) -> Json:
+    def whole(self) -> Json:
         """The item as an object."""
         raise NotImplementedError
 
     def begin(self) -> list[Event]:
-        return [("output_item.added", {"item": self.whole("in_progress")})]
+        return [("output_item.added", {"item": self.whole()})]
 
     def write(self, piece: Any, told: list[Json]) -> list[Event]:
         raise NotImplementedError
 
     def end(self) -> list[Event]:
-        return [("output_item.done", {"item": self.whole("completed")})]
+        return [("output_item.done", {"item": self.whole()})]
 
     def _in(self, **fields: Any) -> Json:
         return {"item_id": self.id, **fields}
@@ -179,13 +180,13 @@ class MessageItem(Item):
     def part(self) -> Json:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": [*self.told]}
 
-    def whole(self, status: str) -> Json:
-        content = [self.part] if status == "completed" else []
+    def whole(self) -> Json:
+        content = [] if self.status == "in_progress" else [self.part]
         return {
             "id": self.id,
             "type": "message",
             "role": "assistant",
-            "status": status,
+            "status": self.status,
             "content": content,
         }
 
@@ -213,9 +214,9 @@ class CallItem(Item):
     def holds(self, piece: Said) -> bool:
         return isinstance(piece, CallPiece) and piece.index == self.index
 
-    def whole(self, status: str) -> Json:
+    def whole(self) -> Json:
         called = {"call_id": self.call, "name": self.name, "arguments": self.text}
-        return {"id": self.id, "type": "function_call", "status": status, **called}
+        return {"id": self.id, "type": "function_call", "status": self.status, **called}
 
     def write(self, piece: CallPiece, told: list[Json]) -> list[Event]:
         self.text += piece.arguments
@@ -232,9 +233,9 @@ class ThoughtItem(Item):
     def holds(self, piece: Said) -> bool:
         return isinstance(piece, Reasoning)
 
-    def whole(self, status: str) -> Json:
-        content = [{"type": "reasoning_text", "text": self.text}] if status == "completed" else []
-        return {"id": self.id, "type": "reasoning", "status": status, "summary": [], "content": content}
+    def whole(self) -> Json:
+        content = [] if self.status == "in_progress" else [{"type": "reasoning_text", "text": self.text}]
+        return {"id": self.id, "type": "reasoning", "status": self.status, "summary": [], "content": content}
 
     def write(self, piece: Reasoning, told: list[Json]) -> list[Event]:
         self.text += piece.text

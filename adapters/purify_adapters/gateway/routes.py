@@ -31,7 +31,6 @@ from purify_adapters.gateway.schemas import (
     ResponseRequest,
 )
 from purify_adapters.gateway.talking import talk
-from purify_adapters.remote.source import RemoteSource
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
@@ -244,14 +243,9 @@ async def ping(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Whether a request would be answered: also the LLM's server must not have failed too often."""
-    if _resting(of(request)):
+    if of(request).resting:
         raise Rejected(503, "the LLM's server is down", "healthcheck")
     return await ping(request)
-
-
-def _resting(gateway: Gateway) -> bool:
-    llm = gateway.purifier.llm.inner
-    return isinstance(llm, RemoteSource) and llm.wire.breaker.open
 
 
 async def info(request: Request) -> Response:
@@ -276,8 +270,7 @@ def _model(gateway: Gateway) -> Json:
 
 
 async def metrics(request: Request) -> Response:
+    """Of this gateway, or the sum of all that serve the port."""
     gateway = of(request)
-    gauges = {"tgi_queue_size": gateway.work.waiting, "tgi_batch_current_size": gateway.work.running}
-    if isinstance(gateway.purifier.llm.inner, RemoteSource):
-        gauges["purify_upstream_resting"] = int(_resting(gateway))
-    return PlainTextResponse(gateway.metrics.text(gauges), media_type="text/plain; version=0.0.4")
+    total, gauges = gateway.together.sum(gateway.gauges())
+    return PlainTextResponse(total.text(gauges), media_type="text/plain; version=0.0.4")

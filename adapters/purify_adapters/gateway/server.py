@@ -93,7 +93,8 @@ def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
 
 def serve(gateway: Gateway, listener: socket.socket | None, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. The access log goes to standard error, a line a request."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    whose = "%(process)d " if gateway.settings.workers > 1 else ""
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {whose}%(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of starting, we have said
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
     given = None if listener is None else [listener]

@@ -44,7 +44,17 @@ class Settings:
     keep_alive: float = 15.0
     """Seconds of silence after which a stream gets a comment, so that nobody hangs up."""
 
+    workers: int = 1
+    """How many gateways serve one port; each takes its part of the slots of the LLM's server."""
+    shared: str | None = None
+    """A folder in which they find each other's counters; `/metrics` tells their sum."""
+
     def __post_init__(self) -> None:
+        if self.workers > 1 and self.certificates:
+            raise ConfigError(
+                "gateway: certificates are kept by the worker that issued them, and another may be asked; "
+                "serve by one, or collect them in a plugin's purify_completed"
+            )
         least = {"queue": 0, "certificates": 0, "drain": 0}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_adapters.gateway.asking import answer_grammar
 from purify_adapters.gateway.messages import message
 from purify_adapters.gateway.rejections import Rejected, unsupported
 from purify_adapters.gateway.schemas import ChatRequest
-from purify_adapters.tools import Plain, Reader, Single, Speech, Tool, plain
+from purify_adapters.tools import CallPiece, Piece, Plain, Reader, Single, Speech, Tool, plain
 from purify_plugins.types import Chat, Grammar
 
 if TYPE_CHECKING:
@@ -42,8 +43,34 @@ def talk(purifier: Purifier, asked: ChatRequest) -> Talk:
         raise Rejected(422, "Tool error: Grammar and tools are mutually exclusive", "tool_error")
     schema = json.loads(answer.text) if answer else None
     grammar = speech.grammar(offered, purifier.vocabulary, schema) if forced or answer else None
-    reader = speech.reader(purifier, chat, offered)
+    reader = Named(speech.reader(purifier, chat, offered))
     return Talk(chat, grammar, reader if asked.parallel_tool_calls is not False else Single(reader))
+
+
+class Named:
+    """Keep as text what stands where a call was due, and names no tool: no client has a place for it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._places: dict[int, int | None] = {}
+
+    def reads(self, name: str) -> bool:
+        return self.reader.reads(name)
+
+    def feed(self, text: str) -> list[Piece]:
+        return [self._piece(each) for each in self.reader.feed(text)]
+
+    def close(self) -> list[Piece]:
+        return [self._piece(each) for each in self.reader.close()]
+
+    def _piece(self, piece: Piece) -> Piece:
+        if not isinstance(piece, CallPiece):
+            return piece
+        if piece.index not in self._places:
+            known = sum(place is not None for place in self._places.values())
+            self._places[piece.index] = known if piece.name else None
+        place = self._places[piece.index]
+        return piece.arguments if place is None else replace(piece, index=place)
 
 
 def _chosen(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.errors import NumericError, SourceError
@@ -26,17 +26,20 @@ class Drafted(NamedTuple):
     token: int
 
 
-def strict_json(content: bytes) -> Any:
-    """JSON without NaN or infinities. Raises SourceError.
+def strict_json(content: bytes, shape: Any = Any) -> Any:
+    """JSON without NaN or infinities, of a `shape` that `remote.shapes` defines. Raises SourceError.
 
-    orjson, since most of the time over a server went into reading rows. Of a key given twice it keeps
-    the last; nobody else reads the same bytes, who could keep the first.
+    Of a key given twice the last is kept; nobody else reads the same bytes, who could keep the first.
     """
-    import orjson
+    import msgspec
 
     try:
-        return orjson.loads(content)
-    except ValueError as error:
+        return msgspec.json.decode(content, type=shape)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        if shape is not Any and isinstance(error, msgspec.ValidationError):
+            raise SourceError(
+                f"the LLM's server sent what it should not ({error}); see its version"
+            ) from None
         raise SourceError("the LLM's server sent no valid JSON; see what answers at its url") from error
 
 
@@ -59,8 +62,8 @@ def token_id(value: Any, size: int) -> int:
     return value
 
 
-def row(pairs: Iterable[tuple[Any, Any]], size: int, tolerance: float = TOLERANCE) -> Tensor:
-    """(size + 1,) from (id, log-probability) pairs in any order, however many tie for the last place.
+def row(tokens: Sequence[Any], logprobs: Sequence[Any], size: int, tolerance: float = TOLERANCE) -> Tensor:
+    """(size + 1,) from token ids and their log-probabilities, in any order and of any number.
 
     Raises SourceError for a token that is unknown or given twice, NumericError for a figure that is no
     log-probability or for probabilities that add up to more than 1 + `tolerance`.
@@ -68,7 +71,6 @@ def row(pairs: Iterable[tuple[Any, Any]], size: int, tolerance: float = TOLERANC
     import numpy
     import torch
 
-    tokens, logprobs = _columns(pairs)
     if not tokens:
         raise SourceError("the LLM's server shows no likeliest tokens; it must be one that can")
     ids, values = _ids(tokens, size), _logprobs(logprobs, tolerance)
@@ -78,35 +80,31 @@ def row(pairs: Iterable[tuple[Any, Any]], size: int, tolerance: float = TOLERANC
             f"the LLM's server reports probabilities that add up to {shown:.4f}; if it computes in half "
             "precision, give its source a larger tolerance"
         )
-    filled = torch.full((size + 1,), -torch.inf)
-    filled[torch.from_numpy(ids)] = torch.from_numpy(values).float()
+    filled = numpy.full(size + 1, -numpy.inf, dtype=numpy.float32)
+    filled[ids] = values
+    if numpy.count_nonzero(filled != -numpy.inf) < len(ids):
+        raise SourceError("the LLM's server gives one token twice in a row; see what answers at its url")
     filled[-1] = math.log1p(-shown) if shown < 1 and len(ids) < size else -math.inf
-    return filled
+    return torch.from_numpy(filled)
 
 
-def _columns(pairs: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    """Pairs as two lists."""
-    found = list(pairs)
-    return [token for token, _ in found], [logprob for _, logprob in found]
-
-
-def _ids(tokens: list[Any], size: int) -> NDArray[Any]:
-    """Token ids as an array (n,) int64, each below `size` and given once. Raises SourceError."""
+def _ids(tokens: Sequence[Any], size: int) -> NDArray[Any]:
+    """Token ids as an array (n,) int64, each below `size`. Raises SourceError."""
     import numpy
 
-    if set(map(type, tokens)) != {int} or not (min(tokens) >= 0 and max(tokens) < size):
-        raise SourceError("the LLM's server names a token that its tokenizer here lacks; name its own")
-    if len(set(tokens)) < len(tokens):
-        raise SourceError("the LLM's server gives one token twice in a row; see what answers at its url")
-    return numpy.array(tokens, dtype=numpy.int64)
+    if set(map(type, tokens)) == {int} and min(tokens) >= 0 and max(tokens) < size:
+        return numpy.array(tokens, dtype=numpy.int64)
+    raise SourceError("the LLM's server names a token that its tokenizer here lacks; name its own")
 
 
-def _logprobs(values: list[Any], tolerance: float) -> NDArray[Any]:
+def _logprobs(values: Sequence[Any], tolerance: float) -> NDArray[Any]:
     """Log-probabilities as an array (n,) float64. Raises NumericError."""
     import numpy
 
-    if set(map(type, values)) <= {int, float} and all(-1e30 < value <= tolerance for value in values):
-        return numpy.array(values, dtype=numpy.float64)
+    if set(map(type, values)) <= {int, float}:
+        found = numpy.array(values, dtype=numpy.float64)
+        if found.min() > -1e30 and found.max() <= tolerance:  # NaN is neither
+            return found
     raise NumericError("the LLM's server reports a log-probability that is none (NaN, null or above 0)")
 
 

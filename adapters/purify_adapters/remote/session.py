@@ -8,8 +8,8 @@ opened again after that token. Rows are always those after the tokens read, wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.remote.loop import wait
 from purify_adapters.remote.rows import Drafted, nothing
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_adapters.remote.source import Place, RemoteSource
+
+
+T = TypeVar("T")
 
 
 class Stream:
@@ -156,12 +159,10 @@ class RemoteSession(Session):
 
     async def _begin(self, scored: int) -> list[tuple[Tensor, tuple[float, ...]]]:
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._first(line, scored)) for line in self.lines]
-        except* SourceError as errors:
+            return await _together([self._first(line, scored) for line in self.lines])
+        except SourceError:
             await self._close()
-            raise _first_of(errors) from None
-        return [task.result() for task in tasks]
+            raise
 
     async def _first(self, line: Line, scored: int) -> tuple[Tensor, tuple[float, ...]]:
         """Until the first token nothing was shown to anybody: a fault that may pass is tried again."""
@@ -179,14 +180,7 @@ class RemoteSession(Session):
         return torch.stack([torch.stack(row) for row in rows])
 
     async def _extend(self, tokens: Sequence[Sequence[int]]) -> list[list[Tensor]]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(line.read(new)) for line, new in zip(self.lines, tokens, strict=True)
-                ]
-        except* SourceError as errors:
-            raise _first_of(errors) from None
-        return [task.result() for task in tasks]
+        return await _together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
         """What the server has already drafted after each live row, equally many tokens for each.
@@ -221,6 +215,18 @@ class RemoteSession(Session):
 
     async def _close(self) -> None:
         await self._end(range(len(self.lines)))
+
+
+async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all return, at once; where one raises, the others are cancelled. Raises SourceError."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in coroutines]
+    except* SourceError as errors:
+        raise _first_of(errors) from None
+    return [task.result() for task in tasks]
 
 
 def _first_of(errors: BaseExceptionGroup[SourceError]) -> BaseException:

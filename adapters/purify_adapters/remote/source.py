@@ -123,11 +123,16 @@ class RemoteSource(LogitSource):
     async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
         """Log-probabilities (nats) of the prompt's last `scored` tokens; fewer where the server has none."""
         first = max(1, len(place.prompt) - scored)
+        wanted = place.prompt[first:]
         prefixes = [place._replace(prompt=place.prompt[:at]) for at in range(first, len(place.prompt))]
-        drafts = await self.several(prefixes)
-        found = [float(each.row[token]) for each, token in zip(drafts, place.prompt[first:], strict=True)]
+        found = await self.likely(prefixes, wanted)
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
         return tuple(found[unseen[-1] + 1 if unseen else 0 :])
+
+    async def likely(self, places: Sequence[Place], tokens: Sequence[int]) -> list[float]:
+        """The log-probability (nats) of a token after each place; minus infinity where it is not shown."""
+        drafts = await self.several(places)
+        return [float(each.row[token]) for each, token in zip(drafts, tokens, strict=True)]
 
     def room(self, read: int, length: int) -> int:
         """How much of `length` the server has room for after `read` tokens."""

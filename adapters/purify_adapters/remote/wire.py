@@ -105,6 +105,7 @@ class Wire:
     entries: int = 0
     counts: Counts = field(default_factory=Counts)
     breaker: Breaker = field(default_factory=Breaker)
+    slots: int | None = None
     _purse: float = 10.0
     _slots: asyncio.Semaphore | None = None
 
@@ -141,15 +142,16 @@ class Wire:
         async with self._answer("GET", path, None) as response:
             return strict_json(await self._whole(response))
 
-    async def post(self, path: str, body: Any, rows: int = 1) -> tuple[Any, Mapping[str, str]]:
+    async def post(
+        self, path: str, body: Any, rows: int = 1, shape: Any = Any
+    ) -> tuple[Any, Mapping[str, str]]:
         """The JSON that answers `body`, of so many rows, and the response's headers. Raises SourceError."""
         async with self._answer("POST", path, body) as response:
-            return strict_json(await self._whole(response, rows)), response.headers
+            return strict_json(await self._whole(response, rows), shape), response.headers
 
-    @property
-    def rows_at_once(self) -> int:
-        """How many rows of `entries` tokens one answer may hold."""
-        return max(ANSWER // (ENTRY * max(self.entries, 1)), 1)
+    def rows_at_once(self, entries: int) -> int:
+        """How many rows of so many tokens one answer may hold."""
+        return max(ANSWER // (ENTRY * max(entries, 1)), 1)
 
     async def events(self, path: str, body: Any, rows: int = 1) -> AsyncIterator[bytes]:
         """The data of every event that answers `body`, of so many rows at most; leaving it hangs up.
@@ -200,7 +202,12 @@ class Wire:
 
     def limit(self, slots: int) -> None:
         """Send at most so many requests at once: the server works on no more."""
-        self._slots = asyncio.Semaphore(slots)
+        self.slots, self._slots = slots, asyncio.Semaphore(slots)
+
+    def share(self, processes: int) -> None:
+        """Leave to as many processes as ask this server their parts of its slots: at least one to each."""
+        if self.slots is not None:
+            self._slots = asyncio.Semaphore(max(self.slots // processes, 1))
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:

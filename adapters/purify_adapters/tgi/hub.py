@@ -25,7 +25,9 @@ class HubWire(Wire):
     def __post_init__(self) -> None:
         """The URL is the client's."""
 
-    async def post(self, path: str, body: Any, rows: int = 1) -> tuple[Any, Mapping[str, str]]:
+    async def post(
+        self, path: str, body: Any, rows: int = 1, shape: Any = Any
+    ) -> tuple[Any, Mapping[str, str]]:
         """What `/generate` answers; the client shows no headers."""
         with self.breaker.asking() as answered:
             self._count()

@@ -133,12 +133,12 @@ class TGISource(TextSource):
         if ids != place.prompt[len(place.prompt) - len(ids) :]:
             raise self.another()
         size = len(self.vocabulary)
-        return tuple(float(row([(each["id"], field(each, "logprob"))], size)[each["id"]]) for each in wanted)
+        return tuple(float(row([each["id"]], [field(each, "logprob")], size)[each["id"]]) for each in wanted)
 
     def _drafted(self, token: Any, top: Any) -> Drafted:
         size = len(self.vocabulary)
-        pairs = [(field(each, "id"), field(each, "logprob")) for each in top]
-        return Drafted(row(pairs, size, self.tolerance), token_id(field(token, "id"), size))
+        ids, logprobs = ([field(each, name) for each in top] for name in ("id", "logprob"))
+        return Drafted(row(ids, logprobs, size, self.tolerance), token_id(field(token, "id"), size))
 
     # What it can do
 

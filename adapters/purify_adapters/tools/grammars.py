@@ -32,6 +32,6 @@ def closed(schema: Any) -> Any:
     }
     return (
         {**inside, "additionalProperties": schema.get("additionalProperties", False)}
-        if "properties" in schema
+        if {"properties", "patternProperties"} & schema.keys()
         else inside
     )

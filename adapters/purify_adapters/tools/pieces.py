@@ -113,7 +113,7 @@ def called(pieces: Sequence[Piece]) -> list[Called]:
 def _whole(parts: Sequence[CallPiece]) -> Called:
     first, text = parts[0], "".join(part.arguments for part in parts)
     try:
-        arguments = json.loads(text)
+        arguments = json.loads(text, strict=False)  # models write line ends into strings as they are
     except ValueError as wrong:
         return Called(first.id, first.name, text, {}, f"the arguments are not valid JSON: {wrong}")
     if not isinstance(arguments, dict):

@@ -33,9 +33,10 @@ class Tagged:
     def __init__(self, format: ToolFormat, names: Collection[str] = ()) -> None:
         self.begin, self.end = format.begin.strip(), format.end.strip()
         self.names = frozenset(names)
+        self.named = format.named
         self.marks = (self.begin, self.end, (format.named or "").strip(), *MARKS)
         self.calls = 0
-        self._held = ""
+        self._held = self._gap = ""
         self._inside = self._plain = False
         self._value: Value | None = None
         self._rest: Value | None = None
@@ -62,7 +63,14 @@ class Tagged:
         if not self._inside:
             return [rest] if rest and not (self.calls and rest.isspace()) else []
         whole = self._value is not None or self._rest is not None
-        return [] if whole or (self.calls and self.end.startswith(rest.strip(BETWEEN))) else self._odd(rest)
+        body = rest.lstrip(BETWEEN)
+        if whole or (self.calls and self.end.startswith(rest.strip(BETWEEN))):
+            return []
+        if self.calls and not self.end and body[:1] != "{":
+            return [body]  # what follows the calls of a format that does not end them
+        if not self.calls and self.named is None and body[:1] not in ("", "{"):
+            return [self._gap + self.begin + rest]  # the mark was only spoken of
+        return self._odd(rest)
 
     def _step(self, pieces: list[Piece]) -> bool:
         """Take one thing from what is held; False when more text is needed."""
@@ -79,6 +87,7 @@ class Tagged:
         before, found, after = self._held.partition(self.begin)
         text = before if found else before[: len(before) - beginning(before, self.begin)]
         text = text.rstrip()  # white space waits: before a call it is no part of the text
+        self._gap = before[len(text) :]
         pieces += [text] if text else []
         self._held, self._inside = (after if found else before[len(text) :]), bool(found)
         return bool(found)
@@ -138,6 +147,7 @@ class Tagged:
     def _object(self, body: str, rest: str, pieces: list[Piece]) -> bool:
         """A whole object: a call, or the text of an answer that is no call."""
         found = _decoded(body)
+        found = _unwrapped(found) if isinstance(found, dict) else found
         bare = not self.begin
         if bare and not (_is_call(found) and self._offered(found["name"])):
             pieces.append(body)
@@ -179,7 +189,7 @@ class Tagged:
 
     def _odd(self, body: str) -> list[Piece]:
         """Calls whose JSON is not written as expected; what is no call stays as it is, to be told of."""
-        if not body.strip(" \n\t,;]}"):
+        if not body.strip(BETWEEN + "}"):
             return []
         if not self.begin:
             return [body]
@@ -187,9 +197,10 @@ class Tagged:
 
     def _whole(self, call: Any, body: str) -> CallPiece:
         """A call that has come in one piece; without a name its text is all there is."""
-        call = call if isinstance(call, dict) else {}
+        call = _unwrapped(call) if isinstance(call, dict) else {}
         name = call.get("name") if isinstance(call.get("name"), str) else None
-        arguments = call.get("arguments", call.get("parameters", {}))
+        arguments = call.get("arguments", call.get("parameters"))
+        arguments = {} if arguments is None else arguments
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         id = call.get("id") if isinstance(call.get("id"), str) else None
         self.calls += 1
@@ -232,11 +243,20 @@ def _id() -> str:
     return f"call_{uuid4().hex[:24]}"
 
 
+def _unwrapped(call: dict[str, Any]) -> dict[str, Any]:
+    """A call that stands in another object, as OpenAI writes it, keeps its `id`."""
+    inner = call.get("function")
+    return {**call, **inner} if "name" not in call and isinstance(inner, dict) else call
+
+
 def _is_call(found: Any) -> bool:
     """Whether an object has a name and arguments, by either key."""
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         return False
-    return isinstance(found.get("arguments", found.get("parameters")), dict)
+    given = [found[key] for key in ("arguments", "parameters") if key in found]
+    return bool(given) and (
+        given[0] is None or isinstance(given[0], dict) or isinstance(_decoded(given[0]), dict)
+    )
 
 
 def _end(text: str) -> int:
@@ -250,7 +270,7 @@ def _decoded(body: str) -> Any:
     """JSON's value; None for what is no JSON."""
     try:
         return json.loads(body)
-    except (ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 

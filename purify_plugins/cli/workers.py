@@ -1,0 +1,187 @@
+"""Processes that do the same work: started, watched, replaced where they die, and ended together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+LONGEST = 30.0
+"""Seconds before a worker that does not even start is started again, at most; at first it is one."""
+GRACE = 10.0
+"""Seconds that a worker has beyond its own drain before it is killed."""
+
+
+@dataclass
+class Started:
+    """What a worker tells once it serves: how many bytes it holds, and what there is to print."""
+
+    resident: int
+    summary: str
+
+
+@dataclass
+class Failed:
+    """What a worker tells that cannot serve: why, and what to exit with."""
+
+    why: str
+    code: int
+
+
+class Report:
+    """A worker's line to whoever started it; if that process is gone, the worker ends as on SIGTERM."""
+
+    def __init__(self, line: Connection) -> None:
+        self.line = line
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        with suppress(EOFError, OSError):
+            self.line.recv()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def tell(self, what: Started | Failed) -> None:
+        self.line.send(what)
+
+
+@dataclass
+class Worker:
+    """One process, and the line it tells its state by."""
+
+    process: SpawnProcess
+    line: Connection
+    ready: bool = False
+
+
+@dataclass
+class Workers:
+    """`number` processes that each call `work(report, *arguments)`, `drain` seconds to end an answer."""
+
+    work: Callable[..., None]
+    arguments: tuple[Any, ...]
+    number: int
+    drain: float
+    running: list[Worker] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _rest: float = 1.0
+
+    def run(self, told: Callable[[Started], None]) -> int:
+        """Start one, and the others once it serves; the exit code, when SIGTERM or SIGINT has ended all.
+
+        What keeps the first from starting would keep them all: then none is started.
+        """
+        caught: list[int] = []
+        ours = {each: signal.signal(each, lambda number, _: self._stop(caught, number)) for each in ENDS}
+        try:
+            state = self._first()
+            if isinstance(state, Started):
+                told(state)
+                self._watch()
+            if isinstance(state, Failed):
+                typer.echo(f"error: {state.why}", err=True)
+                return state.code
+            return 130 if signal.SIGINT in caught else 0
+        finally:
+            self._end()
+            for number, handler in ours.items():
+                signal.signal(number, handler)
+
+    def _stop(self, caught: list[int], number: int) -> None:
+        caught.append(number)
+        self.stopping.set()
+
+    def _first(self) -> Started | Failed | None:
+        """What the first worker tells; None where the end came before."""
+        worker = self._start()
+        while not self.stopping.is_set():
+            wait([worker.line, worker.process.sentinel], timeout=0.2)
+            if found := _heard(worker):
+                return found
+            if worker.process.exitcode is not None:
+                return Failed(f"a worker died while it started, with {worker.process.exitcode}", 70)
+        return None
+
+    def _start(self) -> Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_called, args=(self.work, theirs, *self.arguments))
+        process.start()
+        theirs.close()
+        worker = Worker(process, ours)
+        self.running.append(worker)
+        return worker
+
+    def _watch(self) -> None:
+        """Until the end: as many workers as there should be."""
+        while not self.stopping.is_set():
+            while len(self.running) < self.number:
+                self._start()
+            wait([each.process.sentinel for each in self.running], timeout=0.2)
+            for worker in list(self.running):
+                self._look(worker)
+
+    def _look(self, worker: Worker) -> None:
+        """Note that a worker serves, or forget one that has died; those that never served are waited for."""
+        found = _heard(worker)
+        worker.ready |= isinstance(found, Started)
+        if worker.ready:
+            self._rest = 1.0
+        if worker.process.exitcode is None or self.stopping.is_set():
+            return
+        why = found.why if isinstance(found, Failed) else f"exit code {worker.process.exitcode}"
+        typer.echo(f"worker {worker.process.pid} died ({why}); another takes its place", err=True)
+        self.running.remove(worker)
+        worker.line.close()
+        if not worker.ready:
+            self.stopping.wait(self._rest)
+            self._rest = min(2 * self._rest, LONGEST)
+
+    def _end(self) -> None:
+        """SIGTERM to all; what is still there after its drain is killed."""
+        for worker in self.running:
+            worker.process.terminate()
+        until = time.monotonic() + self.drain + GRACE
+        for worker in self.running:
+            worker.process.join(max(until - time.monotonic(), 0))
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join()
+            worker.line.close()
+        self.running.clear()
+
+
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _heard(worker: Worker) -> Started | Failed | None:
+    """What a worker has told since it was last asked."""
+    with suppress(EOFError, OSError):
+        if worker.line.poll():
+            found: Started | Failed = worker.line.recv()
+            worker.ready |= isinstance(found, Started)
+            return found
+    return None
+
+
+def _called(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
+    with suppress(KeyboardInterrupt):  # the terminal interrupts all at once; whoever started us says so
+        work(Report(line), *arguments)
+
+
+def resident() -> int:
+    """Bytes of memory this process holds at most so far."""
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,140 @@
+"""Memory under ten minutes of mixed load: `python -m tests.adapters.soak --minutes 10`.
+
+`purify serve` runs in a process of its own, on the test bed's pair. Its clients ask for whole answers and for
+streams, leave in the middle, and send what is refused. Memory is taken at every tenth of the time; the first
+fifth, in which everything is asked for the first time, does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import httpx
+
+from purify_plugins.testbed import LLM, SLM
+
+READERS = 12
+CHAT = "/v1/chat/completions"
+STEPS = 10
+
+
+class Soaked(NamedTuple):
+    """Resident bytes at every tenth of the time, and how many requests ended in each way."""
+
+    resident: list[int]
+    ends: Mapping[str, int]
+
+    @property
+    def grown(self) -> float:
+        """By how much of its level after a fifth of the time memory has grown at the end."""
+        return self.resident[-1] / self.resident[STEPS // 5 - 1] - 1
+
+
+@contextmanager
+def gateway(*options: str) -> Iterator[tuple[str, int]]:
+    """A gateway's URL and process id."""
+    pair = ["--llm", str(LLM), "--slm", str(SLM), "--port", "0", "--certificates", "50"]
+    with TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "purify_plugins", "serve", *pair, *options], stderr=log, cwd=folder
+        )
+        try:
+            yield _address(process, Path(log.name)), process.pid
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """What it says to try, once it answers there."""
+    while process.poll() is None:
+        if found := re.search(r"try: curl (http://[\d.:]+)", log.read_text()):
+            transport = httpx.HTTPTransport(retries=5)
+            with httpx.Client(transport=transport, trust_env=False) as client:
+                client.get(f"{found[1]}/health").raise_for_status()
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def asked(dice: random.Random) -> tuple[str, dict[str, Any]]:
+    """A request: TGI's or OpenAI's, of a text that nobody has asked before, one in ten refused."""
+    text = f"Once upon a time number {dice.random()}, " + "and then " * dice.randint(0, 30)
+    tokens = dice.randint(1, 32) if dice.random() < 0.9 else -7
+    if dice.random() < 0.5:
+        return "/generate", {"inputs": text, "parameters": {"max_new_tokens": tokens, "do_sample": True}}
+    return CHAT, {"messages": [{"role": "user", "content": text}], "max_tokens": tokens or 1}
+
+
+async def once(client: httpx.AsyncClient, dice: random.Random) -> str:
+    """One request, read to its end or left in the middle; how it ended."""
+    path, body = asked(dice)
+    if dice.random() < 0.5:
+        return f"{(await client.post(path, json=body)).status_code}"
+    body = {**body, "stream": True} if path == CHAT else body
+    path = path if path == CHAT else "/generate_stream"
+    leaves = dice.random() < 0.3
+    async with client.stream("POST", path, json=body) as answer:
+        async for _ in answer.aiter_lines():
+            if leaves:
+                return "left"
+    return f"{answer.status_code} streamed"
+
+
+async def _soak(url: str, pid: int, seconds: float) -> Soaked:
+    ends: Counter[str] = Counter()
+    until = time.monotonic() + seconds
+    limits = httpx.Limits(max_connections=None)
+
+    async def read(client: httpx.AsyncClient, seed: int) -> None:
+        dice = random.Random(seed)
+        while time.monotonic() < until:
+            ends[await once(client, dice)] += 1
+
+    async def watch() -> list[int]:
+        found = []
+        for step in range(1, STEPS + 1):
+            await asyncio.sleep(max(until - seconds * (1 - step / STEPS) - time.monotonic(), 0))
+            found.append(resident(pid))
+        return found
+
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120, trust_env=False) as client:
+        found, *_ = await asyncio.gather(watch(), *(read(client, seed) for seed in range(READERS)))
+    return Soaked(found, ends)
+
+
+def soaked(seconds: float, *options: str) -> Soaked:
+    """What becomes of a gateway's memory in so many seconds."""
+    with gateway(*options) as (url, pid):
+        return asyncio.run(_soak(url, pid, seconds))
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    found = soaked(60 * parser.parse_args().minutes)
+    print("MB at every tenth:", *(round(each / 1e6) for each in found.resident))
+    print(f"grown by {100 * found.grown:.1f} % since the first fifth;", dict(found.ends))
+
+
+if __name__ == "__main__":
+    main()
