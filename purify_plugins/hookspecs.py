@@ -13,7 +13,6 @@ import pluggy
 
 if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
-    from purify_plugins.eval.suites import Suite
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
 
@@ -65,7 +64,7 @@ def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: i
 
 
 @hookspec
-def purify_suites() -> Mapping[str, Callable[..., Suite]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
 
     >>> @dataclass(frozen=True)

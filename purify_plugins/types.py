@@ -21,7 +21,7 @@ from purify_plugins.protocols import LogitSource as LogitSource
 from purify_plugins.protocols import Session as Session
 
 if TYPE_CHECKING:
-    from purify_plugins.certificate import Certificate
+    from purify_plugins.record import Certificate
 
 FinishReason = Literal["eos", "stop", "length"]
 
