@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,19 +16,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
 from purify_plugins.cli.options import Draws
-from purify_plugins.cli.writing import _welcome, style
+from purify_plugins.cli.writing import _welcome, style, styles
 from purify_plugins.plainly import said
 from purify_plugins.plugins import load_plugins
+from purify_plugins.preflight import Preview
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+from tests.strangers import Install, install
 from tests.toys import real
 
+__all__ = ["install"]
+
 PAIR = ("--llm", str(LLM), "--slm", str(SLM))
+EXAMPLE = Path(__file__).parent.parent / "docs/examples/purify-example-policy/purify_example_policy.py"
+ODD = """
+    from purify_plugins import ConfigError, hookimpl
+
+    def picky(amount=None):
+        if amount is None:
+            raise ConfigError("picky: say how much")
+
+    def needy(amount):
+        pass
+
+    @hookimpl
+    def purify_policies():
+        return {"picky": picky, "needy": needy}
+"""
 SHORT = ("--max-tokens", "8", "--seed", "1")
 
 
@@ -162,6 +183,18 @@ def test_a_token_is_coloured_by_how_far_the_slm_moved_it() -> None:
 
     assert moved(0.0) == ""
     assert len({moved(by) for by in (-3, -1.5, -0.7, 0, 0.7, 1.5, 3)}) == 7
+
+
+@pytest.mark.parametrize("colours", ["truecolor", "256", "standard", None])
+@pytest.mark.parametrize("without", [True, False])
+def test_every_terminal_tells_what_was_taken_from_what_was_added(colours: Any, without: bool) -> None:
+    """In sixteen colours -½ and +½ were one, and without colours all seven were."""
+    console = Console(force_terminal=True, color_system=colours, no_color=without, file=io.StringIO())
+    for each in styles(console):
+        console.print("x", style=each, end="\n")
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue().splitlines()
+    assert len(set(shown)) == (7 if colours else 1)  # nothing is written to a terminal that takes no styles
 
 
 def test_each_character_is_laid_to_the_token_that_finished_it() -> None:
@@ -450,6 +483,31 @@ def test_every_policy_is_listed_with_its_guarantee() -> None:
     assert all(name in table for name in told)
 
 
+def test_a_policy_of_a_plain_class_is_listed_told_and_checked(install: Install, tmp_path: Path) -> None:
+    """The tutorial's own policy ended `purify policies` with a traceback, and no other one was listed."""
+    code = EXAMPLE.read_text("utf-8").replace("from __future__ import annotations\n", "")
+    install("purify-example-policy", code, {"second-opinion": "purify_example_policy"})
+    configured(tmp_path, '[policy]\nname = "second_opinion"\n')
+    file = tmp_path / "purify.toml"
+    file.write_text('plugins = ["purify-example-policy"]\n' + file.read_text("utf-8"))
+    told = json.loads(purify("policies", "--json").stdout)
+    assert told["second_opinion"]["fields"] == {"times": 4.0}
+    assert set(told) > {"balanced", "geometric"}
+    assert "times = 4.0" in purify("policies", "second_opinion").stdout
+    assert "second_opinion" in purify("policies").stdout
+    assert "second_opinion" in purify("check").stdout
+    assert "second-opinion" in purify("plugins").stdout
+
+
+def test_a_policy_that_cannot_be_made_hides_no_other(install: Install, tmp_path: Path) -> None:
+    install("odd", ODD)
+    (tmp_path / "purify.toml").write_text('plugins = ["odd"]\n[llm]\nmodel="a"\n[slm]\nmodel="b"\n')
+    told = json.loads(purify("policies", "--json").stdout)
+    assert told["picky"]["guarantee"] == "none at its defaults: picky: say how much"
+    assert told["needy"]["guarantee"] == "depends on its fields"
+    assert told["geometric"]["guarantee"] == "none"
+
+
 def test_one_policy_is_told_whole() -> None:
     whole = purify("policies", "geometric").stdout
     assert "2402.14845" in whole
@@ -602,7 +660,7 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
 def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     monkeypatch.setenv("TGI_KEY", "k")
-    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
     monkeypatch.setattr(
         "purify_plugins.config.Prepared.load", lambda ready, kind: built.append(ready.config) or real()
     )
@@ -656,7 +714,7 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
     monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: real())
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://me:hunter2@tgi:8080", "--slm", str(SLM), "--port", "0")

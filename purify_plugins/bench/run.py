@@ -60,8 +60,9 @@ def run_bench(
     from purify_plugins.bench.memory import memory
     from purify_plugins.bench.vocabulary import threads, vocabulary_work
 
-    plugins = load_plugins()
+    plugins = load_plugins(settings.plugins)
     with threads(settings.threads):
+        tell("reading both models")
         models = load(settings, plugins)
         crowd = contenders(settings, models, plugins)
         found = _facts(settings, models, crowd)

@@ -19,10 +19,12 @@ from purify_plugins.cli.options import (
     hush,
     in_use,
     looked_over,
+    read_both,
     spread,
 )
 from purify_plugins.cli.pins import Known, contents
-from purify_plugins.plainly import assignments, said, summary
+from purify_plugins.errors import PurifyError
+from purify_plugins.plainly import AGAINST, assignments, said, summary
 from purify_plugins.preflight import Preview, foreseen
 
 if TYPE_CHECKING:
@@ -56,14 +58,17 @@ def policies(
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     """What a policy says of itself; its guarantee and fields as they are by default."""
+    from purify_plugins.adapting import adapted_policy
     from purify_plugins.certificate import options
 
     about = inspect.getdoc(factory) or ""
+    fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
     try:
-        policy = factory()
+        policy = adapted_policy(factory())
     except TypeError:  # a field without a default
-        fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
         return {"about": about, "guarantee": "depends on its fields", "fields": fields}
+    except PurifyError as error:  # one that cannot be made must not hide the others
+        return {"about": about, "guarantee": f"none at its defaults: {error}", "fields": fields}
     return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded)}
 
 
@@ -120,13 +125,11 @@ def _print(table: Table) -> None:
 @spread
 def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
     """Validate the configuration, load both models and say what would run."""
-    from purify_plugins.purifier import Purifier
-
-    facts = would_run(looked_over(configured(models, draws)).load(Purifier))
+    facts = would_run(read_both(looked_over(configured(models, draws))))
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    flat = {key: _flat(value) for key, value in facts.items()}
+    flat = {key: _flat(value) for key, value in {**facts, "adversary": AGAINST[facts["adversary"]]}.items()}
     _print(_table(("", "what would run"), list(flat.items())))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -18,6 +19,7 @@ from purify_plugins.files import read_text
 if TYPE_CHECKING:
     from purify_plugins.config import Config, Prepared
     from purify_plugins.plugins import Plugins
+    from purify_plugins.purifier import Purifier
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
@@ -186,6 +188,31 @@ def looked_over(config: Config) -> Prepared:
     return ready
 
 
+def read_both(ready: Prepared) -> Purifier:
+    """Both models, read; what a server refuses meanwhile is in the error, and not in a log beside it."""
+    import logging
+
+    from purify_plugins.purifier import Purifier
+
+    log = logging.getLogger("purify.remote")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return ready.load(Purifier)
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def kept(what: str) -> Iterator[None]:
+    """Say, when Ctrl-C ends long work, what is left of it. Raises Exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {what}", err=True)
+        raise typer.Exit(130) from None
+
+
 def hush() -> None:
     """Keep transformers' progress bars out of the terminal."""
     from transformers.utils import logging
@@ -194,9 +221,14 @@ def hush() -> None:
 
 
 def in_use(config: Path | None) -> Plugins:
-    """The plugins the configuration names; the bundled ones where there is no configuration."""
-    from purify_plugins.config import read_config
+    """The plugins the configuration names, or $PURIFY_PLUGINS; the bundled ones where neither does."""
     from purify_plugins.plugins import load_plugins
 
-    named = _configuration(config)
-    return load_plugins(read_config(config).plugins or None) if named else load_plugins()
+    return load_plugins(named_plugins(config))
+
+
+def named_plugins(config: Path | None) -> tuple[str, ...] | None:
+    """The third-party plugins the configuration names; None: it names none, so $PURIFY_PLUGINS does."""
+    from purify_plugins.config import read_config
+
+    return tuple(read_config(config).plugins) or None if _configuration(config) else None

@@ -23,9 +23,10 @@ from purify_plugins.eval.findings import (
 )
 from purify_plugins.eval.run import Result
 from purify_plugins.eval.speed import ROUNDS
-from purify_plugins.eval.systems import System, main_parameter
+from purify_plugins.eval.systems import System, brief, main_parameter
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as Grid
 
     from purify_plugins.eval.statistics import Estimate, Metric
@@ -77,6 +78,25 @@ def grid(table: Table) -> Grid:
     for row in table.rows:
         drawn.add_row(*map(escape, row))
     return drawn
+
+
+def put(console: Console, table: Table) -> None:
+    """Print a table; where a terminal is too narrow for its words, a sentence for each row."""
+    from rich.measure import Measurement
+
+    drawn = grid(table)
+    endless = console.options.update(
+        max_width=10_000
+    )  # else what is measured is never wider than the terminal
+    if Measurement.get(console, endless, drawn).minimum <= console.width:
+        console.print(drawn)
+        return
+    console.print(f"\n{table.title}", style="bold", markup=False)
+    for name, *figures in table.rows:
+        told = ", ".join(f"{what} {figure}" for what, figure in zip(table.columns[1:], figures, strict=True))
+        console.print(f"{name}: {told}", markup=False)
+    if table.note:
+        console.print(table.note, markup=False)
 
 
 def summary(results: Sequence[Result]) -> Table:
@@ -213,7 +233,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
 def setting(system: System, plugins: Plugins) -> str:
     """What a system sets, or what its policy's main parameter is unless set."""
     if system.parameters:
-        return ", ".join(f"{key} {value:g}" for key, value in system.parameters.items())
+        return ", ".join(f"{key} {brief(value)}" for key, value in system.parameters.items())
     found = main_parameter(plugins, system.policy)
     return f"{found[0]} {found[2]:g}, its default" if found else "its default"
 
@@ -239,6 +259,8 @@ def recommended(results: Sequence[Result], plugins: Plugins, margin: float = MAR
 
 
 def _recommended(found: Advice, llm: Result, plugins: Plugins) -> tuple[str, ...]:
+    if math.isnan(perplexity(llm)):
+        return found.policy, "its cost was not measured", "–", "–", str(found.tried)
     if found.best is None:
         return found.policy, "none of those tried", "–", "–", str(found.tried)
     cost = perplexity(found.best)
