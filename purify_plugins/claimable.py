@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from purify_plugins.errors import ConfigError, NumericError
 
 if TYPE_CHECKING:
-    from purify_plugins.policy import Context, FusionPolicy, Guarantee, State
+    from purify_plugins.policy import FusionPolicy, Guarantee, State
 
 FIELDS: Mapping[Guarantee, tuple[str, ...]] = {
     "none": (),
@@ -39,9 +39,8 @@ def require_claimable(policy: FusionPolicy) -> None:
         )
 
 
-def started(policy: FusionPolicy, context: Context) -> State:
-    """The state that a policy starts with. Raises NumericError unless each of its tensors is (rows, …)."""
-    state, rows = policy.start(context), context.rows
+def require_rows(policy: FusionPolicy, state: State, rows: int) -> State:
+    """The state that a policy started with. Raises NumericError unless each of its tensors is (rows, …)."""
     if isinstance(state, tuple) and all(each.ndim and len(each) == rows for each in state):
         return state
     shapes = ", ".join(str(tuple(each.shape)) for each in state) if isinstance(state, tuple) else "no tuple"
