@@ -20,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
+from purify_plugins.cli.announcing import Address, summary
 from purify_plugins.cli.options import Draws
 from purify_plugins.cli.writing import _welcome, style, styles
 from purify_plugins.plainly import said
@@ -27,10 +28,31 @@ from purify_plugins.plugins import load_plugins
 from purify_plugins.preflight import Preview
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.testing import ToySource
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
-from tests.toys import real
+from tests.fake_tgi import fake_tgi
+from tests.remote.toy_server import Script, toy_source
+from tests.strangers import Install, install
+from tests.toys import BYTES, pair, real
+
+__all__ = ["install"]
 
 PAIR = ("--llm", str(LLM), "--slm", str(SLM))
+EXAMPLE = Path(__file__).parent.parent / "docs/examples/purify-example-policy/purify_example_policy.py"
+ODD = """
+    from purify_plugins import ConfigError, hookimpl
+
+    def picky(amount=None):
+        if amount is None:
+            raise ConfigError("picky: say how much")
+
+    def needy(amount):
+        pass
+
+    @hookimpl
+    def purify_policies():
+        return {"picky": picky, "needy": needy}
+"""
 SHORT = ("--max-tokens", "8", "--seed", "1")
 
 
@@ -465,6 +487,31 @@ def test_every_policy_is_listed_with_its_guarantee() -> None:
     assert all(name in table for name in told)
 
 
+def test_a_policy_of_a_plain_class_is_listed_told_and_checked(install: Install, tmp_path: Path) -> None:
+    """The tutorial's own policy ended `purify policies` with a traceback, and no other one was listed."""
+    code = EXAMPLE.read_text("utf-8").replace("from __future__ import annotations\n", "")
+    install("purify-example-policy", code, {"second-opinion": "purify_example_policy"})
+    configured(tmp_path, '[policy]\nname = "second_opinion"\n')
+    file = tmp_path / "purify.toml"
+    file.write_text('plugins = ["purify-example-policy"]\n' + file.read_text("utf-8"))
+    told = json.loads(purify("policies", "--json").stdout)
+    assert told["second_opinion"]["fields"] == {"times": 4.0}
+    assert set(told) > {"balanced", "geometric"}
+    assert "times = 4.0" in purify("policies", "second_opinion").stdout
+    assert "second_opinion" in purify("policies").stdout
+    assert "second_opinion" in purify("check").stdout
+    assert "second-opinion" in purify("plugins").stdout
+
+
+def test_a_policy_that_cannot_be_made_hides_no_other(install: Install, tmp_path: Path) -> None:
+    install("odd", ODD)
+    (tmp_path / "purify.toml").write_text('plugins = ["odd"]\n[llm]\nmodel="a"\n[slm]\nmodel="b"\n')
+    told = json.loads(purify("policies", "--json").stdout)
+    assert told["picky"]["guarantee"] == "none at its defaults: picky: say how much"
+    assert told["needy"]["guarantee"] == "depends on its fields"
+    assert told["geometric"]["guarantee"] == "none"
+
+
 def test_one_policy_is_told_whole() -> None:
     whole = purify("policies", "geometric").stdout
     assert "2402.14845" in whole
@@ -672,6 +719,27 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
     result = purify("serve", *PAIR, "--port", "0", "--policy", "geometric")
     for words in ("LLM", "SLM", "geometric", "guarantee", "everyone may ask", "try: curl http://127.0.0.1:"):
         assert words in result.stderr
+    assert "512 tokens, prompt and answer together" in result.stderr
+
+
+def test_serve_s_curl_names_the_key_that_there_is(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was $KEY, whatever the variable: pasted, it was refused."""
+    monkeypatch.setenv("GATEWAY_KEY", "k" * 40)
+    result = purify("serve", *PAIR, "--port", "0", "--api-key-env", "GATEWAY_KEY", "--host", "0.0.0.0")
+    assert "Bearer $GATEWAY_KEY" in result.stderr
+    assert "k" * 40 not in result.output
+    assert "at every address of this machine" in result.stderr
+
+
+def test_serve_names_the_server_and_not_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The untrusted model was shown under the SLM's name: that is where its tokenizer came from."""
+    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
+        source = toy_source(upstream.url, BYTES, 8)
+    address = Address("127.0.0.1", 8080)
+    found = summary(pair(source, ToySource(BYTES, 2)), {"url": "http://me:pw@gpu:8080"}, address)
+    assert (
+        f"http://gpu:8080 (an untrusted server, tgi, shows the likeliest 8 of {len(BYTES)} tokens)" in found
+    )
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
