@@ -64,7 +64,7 @@ def _window(values: Mapping[str, float]) -> str:
 def _passage(values: Mapping[str, float]) -> str:
     most = min(1.0, math.exp((values["budget"] + math.log(RARE)) / (1 + values["doubt"])))
     return (
-        "a passage that the SLM would hardly ever write stays unlikely, whatever the LLM has memorised: one to "
+        "a passage that the SLM would hardly ever write stays unlikely, whatever the LLM memorised: one to "
         f"which the SLM gives 1 chance in {1 / RARE:,.0f} had at most 1 in {1 / most:,.0f} here, in one draw"
     )
 
