@@ -37,6 +37,10 @@ def find_config(path: str | Path | None = None) -> Path:
     A file that is found and not named may give no secret away and write nowhere else until its user has
     allowed it; see `purify allow`.
     """
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(
+            f"a configuration is named by its path, not by {type(path).__name__}: give 'purify.toml'"
+        )
     named = path or os.environ.get("PURIFY_CONFIG")
     return Path(named) if named else permitted(here())
 

@@ -14,10 +14,11 @@ from purify_plugins.answer import Answer, Asked
 from purify_plugins.certificate import Certificate, cited, options
 from purify_plugins.decode.keyed import secret
 from purify_plugins.decode.provenance import Reader
-from purify_plugins.errors import ConfigError, PluginError, PromptError
+from purify_plugins.errors import ConfigError, PluginError
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.prompts import conversation, drawn, one, several, texts
 from purify_plugins.threat import VOUCHED, require_draftable, require_known
-from purify_plugins.types import Chat, Chunk, Completion, Sampling
+from purify_plugins.types import Chunk, Completion, Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.bridge.choose import Alignment, Fidelity
@@ -183,23 +184,34 @@ class Purifier:
         return bool(llm and slm and llm >= 8 * slm)
 
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None
+        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None, **draws: Any
     ) -> list[Completion]:
-        """The answers to `prompts`, in order. Raises PromptError, SourceError, RefusedError."""
-        return [chunk.completion for chunk in self._run(_several(prompts), sampling) if chunk.completion]
+        """The answers to `prompts`, in order; `draws` are sampling options by name, before `sampling`.
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Generator[Chunk, None, None]:
+        Raises PromptError, ConfigError, SourceError, RefusedError.
+        """
+        chunks = self._run(several(prompts), self._drawn(sampling, draws))
+        return [chunk.completion for chunk in chunks if chunk.completion]
+
+    def _drawn(self, sampling: Sampling | None, draws: Mapping[str, Any]) -> Sampling:
+        return drawn(self.sampling, sampling, draws)
+
+    def stream(
+        self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
+    ) -> Generator[Chunk, None, None]:
         """The answer in pieces, each as soon as it is certain; the last one carries the completion.
 
         Where a plugin has `purify_completed`, the last text comes when that has run, with the completion.
         Closing the generator frees both models' sessions at once. A failure raises: an answer that
         ends without a completion is not a whole answer.
         """
-        return self._run([prompt], sampling)
+        return self._run([one(prompt)], self._drawn(sampling, draws))
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None) -> Completion:
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any
+    ) -> Completion:
         """The answer to a conversation; each model renders it with its own template."""
-        return self.generate([Chat(tuple(messages))], sampling)[0]
+        return self.generate(conversation(messages), sampling, **draws)[0]
 
     def loglikelihood(self, prompt: str, continuation: str) -> Likelihood:
         """How likely the law that draws answers finds `continuation` (nats), the policy's memory included.
@@ -208,34 +220,36 @@ class Purifier:
         """
         from purify_plugins.eval.likelihood import loglikelihoods
 
+        texts(prompt=prompt, continuation=continuation)
         return loglikelihoods(self, [(prompt, continuation)])[0]
 
     async def agenerate(
-        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None
+        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None, **draws: Any
     ) -> list[Completion]:
         """`generate` without blocking the event loop; cancelling stops at the next token."""
-        chunks = _in_thread(self._run(_several(prompts), sampling))
+        chunks = _in_thread(self._run(several(prompts), self._drawn(sampling, draws)))
         return [chunk.completion async for chunk in chunks if chunk.completion]
 
-    def astream(self, prompt: Prompt, sampling: Sampling | None = None) -> AsyncGenerator[Chunk, None]:
+    def astream(
+        self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
+    ) -> AsyncGenerator[Chunk, None]:
         """`stream` without blocking the event loop."""
-        return _in_thread(self._run([prompt], sampling))
+        return _in_thread(self._run([one(prompt)], self._drawn(sampling, draws)))
 
     async def achat(
-        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None
+        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any
     ) -> Completion:
         """`chat` without blocking the event loop."""
-        return (await self.agenerate([Chat(tuple(messages))], sampling))[0]
+        return (await self.agenerate(conversation(messages), sampling, **draws))[0]
 
-    def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None) -> Generator[Chunk, None, None]:
+    def _run(self, prompts: Sequence[Prompt], sampling: Sampling) -> Generator[Chunk, None, None]:
         """Every row's chunks as they come; what `citing` names is noted now, whenever they are read."""
         held = bool(self.plugins.hook.purify_completed.get_hookimpls())
-        asked = replace(sampling or self.sampling)  # a copy: a hook can write even to a frozen dataclass
+        asked = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
         return self._answer(prompts, Asked(asked, cited(), self.plugins.actors(self.policy), held))
 
     def _answer(self, prompts: Sequence[Prompt], asked: Asked) -> Generator[Chunk, None, None]:
         """Batch after batch; completions come in the order of the prompts."""
-        _refuse_empty(prompts)
         self.plugins.hook.purify_request(purifier=self, prompts=prompts, sampling=asked.sampling)
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]
@@ -296,22 +310,6 @@ def _walk(steps: Steps, answers: Sequence[Answer]) -> Iterator[Any]:
 def _of_row(sampling: Sampling, row: int) -> Sampling:
     """What row `row` would be asked alone: it draws from a seed of its own."""
     return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + row)
-
-
-def _several(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
-    """A lone prompt is a batch of one."""
-    ids = isinstance(prompts, tuple) and any(isinstance(each, int) for each in prompts[:1])
-    alone = ids or isinstance(prompts, str | Chat)
-    return [prompts] if alone else list(prompts)  # type: ignore[list-item, arg-type]  # told apart above
-
-
-def _refuse_empty(prompts: Sequence[Prompt]) -> None:
-    for prompt in prompts:
-        if not isinstance(prompt, str | Chat | tuple):
-            kind = type(prompt).__name__
-            raise PromptError(f"a prompt is text, a Chat or a tuple of token ids, not a {kind}")
-        if not prompt or (isinstance(prompt, Chat) and not prompt.messages):
-            raise PromptError("the prompt is empty; give at least one word of text")
 
 
 async def _in_thread(chunks: Generator[T, None, None]) -> AsyncGenerator[T, None]:
