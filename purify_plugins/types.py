@@ -162,7 +162,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     """Nats taken from a token for each time the answer has used it; below 0 they are given."""
     seed: int | None = None
-    """Makes the draws repeatable; None draws anew each time."""
+    """Repeats the draws within this process; in another one too only if both have the same `PURIFY_SECRET`.
+    None draws anew each time."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer where the first of them would appear; none of it is released. The name of a
     control token ends it where that token is drawn."""

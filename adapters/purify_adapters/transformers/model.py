@@ -15,6 +15,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
+from purify_plugins import greedy
 from purify_plugins.certificate import Certificate
 from purify_plugins.errors import ConfigError, PromptError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
@@ -46,6 +47,8 @@ class PurifiedModel(PreTrainedModel):
 
     purifier: Purifier
     generation_config: GenerationConfig
+    guaranteed = False
+    """Whether every answer of the last `generate` carries a guarantee."""
     _place: Any
 
     @classmethod
@@ -119,6 +122,9 @@ class PurifiedModel(PreTrainedModel):
                 written = self._one_by_one(prompts, asked, ids, stopping_criteria or (), streamer)
             else:
                 written = [self._written(each) for each in self.purifier.generate(prompts, asked.sampling)]
+            if asked.sampling.greedy:
+                greedy.warn()
+            self.guaranteed = all(map(_is_guaranteed, written))
         return _output(ids.repeat_interleave(asked.copies, dim=0), written, asked)
 
     # Ids: the caller's are the model's own, the purifier's may be fewer
@@ -183,6 +189,10 @@ class PurifiedModel(PreTrainedModel):
                 if tokens and (tokens[-1] in asked.ends or _met(criteria, [*before, *tokens])):
                     break
         return Written(tokens, None)
+
+
+def _is_guaranteed(written: Written) -> bool:
+    return written.certificate is not None and written.certificate.guarantee != "none"
 
 
 def _met(criteria: Any, ids: list[int]) -> bool:
