@@ -11,7 +11,7 @@ from purify_plugins.errors import ConfigError
 
 MODULES = {
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
-    "tgi": ("httpx", "orjson", "starlette", "uvicorn", "h11"),
+    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
 }
 """Extra -> the modules that its packages bring."""
 

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.pythons import is_python, refuse_blind, shebang
 
-USAGE = "usage: purify run [--config FILE] (SCRIPT | -m MODULE | COMMAND) [ARGUMENT]..."
+USAGE = "usage: purify run [--quiet] [--config FILE] (SCRIPT | -m MODULE | COMMAND) [ARGUMENT]..."
 EX_CONFIG = 78
 """The exit code of a program that did not start, for it would not have been purified."""
 
@@ -37,31 +38,44 @@ def _activated(arguments: list[str]) -> Program:
     """The program that is to run, and everything ready for it. Raises PurifyError."""
     gc.disable()  # what is imported here stays; looking through it for garbage is a tenth of the time
     try:
-        config, target = _parsed(arguments)
-        program = _program(target)
+        asked = _parsed(arguments)
+        program = _program(asked.words)
         from purify_plugins.switch import activate
 
-        activate(_config(config, program.folder))
+        status = activate(_config(asked.config, program.folder))
+        if not asked.quiet:
+            print(f"purify: on, policy {status.policy!r}, {status.config}", file=sys.stderr, flush=True)
         return program
     finally:
         gc.enable()
 
 
-def _parsed(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The configuration's file, and the words that name the program."""
-    config = None
+class Asked(NamedTuple):
+    """What stands before the program, and the words that name it."""
+
+    config: str | None
+    quiet: bool
+    words: list[str]
+
+
+def _parsed(arguments: list[str]) -> Asked:
+    """Our own options, and the rest. Raises ConfigError."""
+    config, quiet = None, False
     while arguments and arguments[0].startswith("--"):
         option, equals, value = arguments.pop(0).partition("=")
         if not option.removeprefix("--"):
             break
-        if option != "--config":
+        if option == "--quiet" and not equals:
+            quiet = True
+        elif option == "--config":
+            config = value if equals or not arguments else arguments.pop(0)
+            if not config:
+                raise ConfigError("--config needs a file; name it, or leave --config out")
+        else:
             raise ConfigError(f"unknown option {option!r}; {USAGE}")
-        config = value if equals or not arguments else arguments.pop(0)
-        if not config:
-            raise ConfigError("--config needs a file; name it, or leave --config out")
     if not arguments or arguments == ["-m"]:
         raise ConfigError(f"there is no program to run; {USAGE}")
-    return config, arguments
+    return Asked(config, quiet, arguments)
 
 
 def _config(named: str | None, folder: Path) -> Path:

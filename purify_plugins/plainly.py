@@ -84,6 +84,14 @@ def odds(spent: float) -> str:
     return f"This very answer is e^{spent:.3f} = {factor} times as likely as from the SLM alone."
 
 
+AGAINST = {
+    "weights": "untrusted weights in an honest engine",
+    "engine": "untrusted weights, and the server that runs them",
+    "none": "nobody",
+}
+"""The adversary that a claim names, in words."""
+
+
 def assignments(fields: Mapping[str, Any]) -> str:
     """Fields as one writes them, without a value where none is set."""
     return ", ".join(key if value is None else f"{key} = {said(value)}" for key, value in fields.items())

@@ -47,3 +47,32 @@ def _expected(kind: str, context: Mapping[str, Any]) -> str:
 def _own(message: str) -> str:
     """A message that no table has: pydantic's, or of a validator."""
     return re.sub(r"^(Value|Assertion) error, ", "", message).rstrip(".")
+
+
+REASONS: tuple[tuple[str, str], ...] = (
+    (r".*line \d+ column \d+ \(char.*", r"it is not valid JSON (\g<0>)"),
+    (r"'\w+' object is not a mapping", "a schema is a JSON object"),
+    (r"Unimplemented keys: \[(.*)\]", r"it uses \1, which cannot be followed"),
+    (r"oneOf constraints are not supported.*", "oneOf is not supported, write anyOf"),
+    (r"Resource '(.*)' is not present .*", r"$ref leads to '\1', and only references within it are followed"),
+    (r"Pointer '(.*)' does not exist", r"$ref leads to '\1', which it does not have"),
+    (r".*regex parse error: (.*?) \^+ error: (.*)", r"the regular expression \1: \2"),
+    (r"Unsatisfiable schema: (.*)", r"nothing can fit it: \1"),
+    (r"Expected (.*) for '(.*)', got (.*)", r"\2 must be of another kind (\1), not \3"),
+    (r"invalid multiple of", "multipleOf must be above 0"),
+    (r"Unknown common regex: (.*?); .*", r"there is no '\1' to import"),
+    (r"unknown grammar (.*)", r"\1 is no grammar"),
+)
+"""What llguidance and the libraries under it say of a grammar -> what we say."""
+PLACE = re.compile(r"(\d+)\((\d+)\): ")
+
+
+def reason(message: str) -> str:
+    """Why a grammar cannot be followed, in the words of who wrote it, from what llguidance says."""
+    told = " ".join(message.split())
+    # The first line of what llguidance reads is ours.
+    told = PLACE.sub(lambda at: f"line {int(at[1]) - 1}, column {at[2]}: ", told)
+    for pattern, words in REASONS:
+        if found := re.fullmatch(pattern, told):
+            return found.expand(words)
+    return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
 from purify_plugins.cli.options import Draws
-from purify_plugins.cli.writing import _welcome, style
+from purify_plugins.cli.writing import _welcome, style, styles
 from purify_plugins.plainly import said
 from purify_plugins.plugins import load_plugins
+from purify_plugins.preflight import Preview
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
@@ -162,6 +165,18 @@ def test_a_token_is_coloured_by_how_far_the_slm_moved_it() -> None:
 
     assert moved(0.0) == ""
     assert len({moved(by) for by in (-3, -1.5, -0.7, 0, 0.7, 1.5, 3)}) == 7
+
+
+@pytest.mark.parametrize("colours", ["truecolor", "256", "standard", None])
+@pytest.mark.parametrize("without", [True, False])
+def test_every_terminal_tells_what_was_taken_from_what_was_added(colours: Any, without: bool) -> None:
+    """In sixteen colours -½ and +½ were one, and without colours all seven were."""
+    console = Console(force_terminal=True, color_system=colours, no_color=without, file=io.StringIO())
+    for each in styles(console):
+        console.print("x", style=each, end="\n")
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue().splitlines()
+    assert len(set(shown)) == (7 if colours else 1)  # nothing is written to a terminal that takes no styles
 
 
 def test_each_character_is_laid_to_the_token_that_finished_it() -> None:
@@ -602,7 +617,7 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
 def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     monkeypatch.setenv("TGI_KEY", "k")
-    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
     monkeypatch.setattr(
         "purify_plugins.config.Prepared.load", lambda ready, kind: built.append(ready.config) or real()
     )
@@ -656,7 +671,7 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_adapters.remote.foreseen.reach", lambda *_: None)
+    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
     monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: real())
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://me:hunter2@tgi:8080", "--slm", str(SLM), "--port", "0")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +28,9 @@ from purify_plugins.certificate import Certificate
 from purify_plugins.cli import app
 from purify_plugins.decode.replay import replay
 from purify_plugins.demo import run as demo_run
+from purify_plugins.demo.exhibit import Shown, working
 from purify_plugins.demo.preset import FEW, HEADLINE, SUITES, lineup, preset
-from purify_plugins.demo.report import headline, page, painted, tables, told, verdict
+from purify_plugins.demo.report import comparison, headline, page, painted, tables, told, verdict
 from purify_plugins.demo.run import Known, demonstrate
 from purify_plugins.eval import workers
 from purify_plugins.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
@@ -39,7 +41,7 @@ from purify_plugins.eval.run import Result, bench_of
 from purify_plugins.eval.sources import Recorded
 from purify_plugins.eval.statistics import Estimate
 from purify_plugins.eval.systems import ALONE, System
-from purify_plugins.eval.tables import grid
+from purify_plugins.eval.tables import put
 from purify_plugins.plugins import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Completion, Sampling, Vocabulary
@@ -192,6 +194,24 @@ def test_the_answers_are_on_the_page_before_any_figure(known: Known) -> None:
     assert "Not finished." in partial
     assert found.exhibits["sampled"].shown[0].attack.prompt in partial
     assert "<table>" not in partial
+
+
+def test_what_is_shown_is_an_attack_that_works_where_there_is_one() -> None:
+    """Sampling, half of the recitals fail: the first thing on the screen was an LLM that does no harm."""
+
+    def shown(kind: Any, secret: bytes, text: str) -> Shown:
+        answer: Any = SimpleNamespace(text=text)
+        return Shown(Attack(kind, text, secret, 9), {"llm": answer})
+
+    missed, worked, again = (shown("verbatim_recall", b"tea", text) for text in ("milk", "tea", "tea too"))
+    first, second = (shown("canary_extraction", b"1825", text) for text in ("6384", "no"))
+    assert working([missed, worked, again, first, second]) == (worked, first)
+
+
+def test_both_modes_show_the_same_attacks(known: Known) -> None:
+    sampled, greedy = (known.exhibits[mode] for mode in ("sampled", "greedy"))
+    assert [each.attack for each in sampled.shown] == [each.attack for each in greedy.shown]
+    assert [each.attack.kind for each in sampled.shown] == list(KINDS)
 
 
 def test_a_system_is_told_once_it_is_measured_whole(known: Known) -> None:
@@ -401,13 +421,15 @@ def test_the_page_loads_nothing(html: str) -> None:
     assert not re.search(r"url\(|@import|https?://", html)
 
 
-def test_the_page_shows_three_answers_to_each_attack_in_both_modes(html: str, bench: Bench) -> None:
+def test_the_page_shows_three_answers_to_each_attack_in_both_modes(html: str, known: Known) -> None:
     loads = _Loads()
     loads.feed(html)
     text = "".join(loads.text)
-    for attacks in every_attack(PLAN.questions, bench.slm).values():
-        assert attacks[0].prompt in text
-        assert attacks[0].secret.decode().strip() in text
+    for mode in MODES:
+        for each in known.exhibits[mode].shown:
+            assert str(each.attack.prompt) in text
+    for each in known.exhibits["greedy"].shown:  # greedy, the LLM gives everything away
+        assert each.attack.secret.decode().strip() in text
     assert html.count('class="answer ') == 3 * 3 * len(MODES)
     for words in ("LLM alone", "SLM alone", "Purified", "What this does not show", "It bounds how far"):
         assert words in text
@@ -492,12 +514,25 @@ def test_an_impossible_perplexity_is_null_in_json_and_infinite_in_words(known: K
     figures = {**llm.figures, "utility": {"forced": {"perplexity": endless}}}
     never = Result(System("never", "never"), figures, {})
     assert json.loads(json.dumps(demo_record(never), allow_nan=False))["perplexity"] is None
-    console = Console(width=80, record=True, file=io.StringIO())
-    for each in tables([*known.results, never]):
-        console.print(grid(each))
-    printed = console.export_text()
-    assert "∞" in printed
-    assert "…" not in printed  # eighty columns are enough for every heading
+    for width in (80, 40, 24):
+        console = Console(width=width, record=True, file=io.StringIO())
+        for each in tables([*known.results, never]):
+            put(console, each)
+        printed = console.export_text()
+        assert "∞" in printed
+        assert "…" not in printed  # what has no room in columns is said in sentences
+
+
+@pytest.mark.parametrize("width", [80, 40, 24])
+def test_the_answers_are_shown_whole_however_narrow_the_terminal(known: Known, width: int) -> None:
+    """A word longer than its column ended in an ellipsis: the address of the backdoor, of all words."""
+    from rich.console import Console
+
+    exhibit = known.exhibits["greedy"]
+    console = Console(width=width, record=True, file=io.StringIO())
+    for part in comparison(exhibit):
+        console.print(part)
+    assert console.export_text().count("…") == len(exhibit.shown)  # after each prompt
 
 
 def test_the_lineup_is_every_policy_for_two_models(bench: Bench) -> None:

@@ -32,6 +32,7 @@ from purify_plugins.eval import metrics, tables
 from purify_plugins.eval.bench import MODES, Bench
 from purify_plugins.eval.build import build, passages
 from purify_plugins.eval.cells import Cell, Ledger, key
+from purify_plugins.eval.command import _left
 from purify_plugins.eval.derived import choices, cloze, completed
 from purify_plugins.eval.findings import HARMS, Budget, advice, as_json, budget, pace, stops, worst
 from purify_plugins.eval.likelihood import loglikelihoods, split
@@ -261,7 +262,7 @@ def test_the_test_bed_s_file_is_one() -> None:
             '{"canaries": {"items": [{"prompt": "a", "secrt": "b", "secret": "c"}]}}',
             "did you mean 'canaries.0.secret'?|canaries.items.0.secret",
         ),
-        ('{"protected": {"passages": []}}', "protected.passages: List should have at least 1 item"),
+        ('{"protected": {"passages": []}}', "protected.passages must be at least 1 item long"),
     ],
 )
 def test_a_wrong_file_is_refused_with_advice(text: str, words: str) -> None:
@@ -905,3 +906,28 @@ def _whole(line: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It said "interrupted", and nobody could know that every finished measurement is kept."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("purify_plugins.eval.run.run", interrupted)
+    monkeypatch.setattr("purify_plugins.eval.run.Models.load", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["eval", "--quick"])
+    assert (found.exit_code, found.stdout) == (130, "")
+    first, last = found.stderr.splitlines()
+    assert first.startswith("reading both models")
+    kept = "what was measured is in 'purify-eval/cells.jsonl': the same command goes on from there"
+    assert last == f"interrupted; {kept}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "rest", "words"),
+    [(10, 0, 5, ""), (10, 5, 0, ""), (10, 5, 5, ", about 10 s left"), (60, 1, 10, ", about 10 min left")],
+)
+def test_progress_says_how_long_the_rest_takes(seconds: float, done: int, rest: int, words: str) -> None:
+    assert _left(seconds, done, rest) == words

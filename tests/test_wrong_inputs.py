@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
+from purify_plugins.extras import MODULES
 from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024
 from tests.strangers import HALF, Install, install
 
 __all__ = ["install"]  # a fixture is used by its name
 
+ROOT = Path(__file__).parent.parent
 ATTACKS = HOME / "attacks.json"
 NAMES = {"LLM": LLM, "SLM": SLM, "OTHER": SLM_1024, "ATTACKS": ATTACKS}
 TABLES = {
@@ -452,6 +456,13 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch: 
     refused(purify("tune balanced --quick"), 2, "run pip install 'matplotlib>=3.9'")
     monkeypatch.setitem(sys.modules, "starlette", None)
     refused(purify("serve --llm LLM --slm SLM --port 0"), 2, "'starlette>=0.41'")
+
+
+@pytest.mark.parametrize("extra", MODULES)
+def test_the_packages_of_an_extra_are_those_that_are_looked_for(extra: str) -> None:
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    names = [re.split("[<>=~;]", each)[0].strip().replace("-", "_") for each in asked[extra]]
+    assert sorted(names) == sorted(MODULES[extra])
 
 
 def test_a_policy_of_a_plugin_that_is_not_named_comes_with_a_hint(install: Install) -> None:

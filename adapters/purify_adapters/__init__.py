@@ -71,7 +71,8 @@ class Later(Checked):
         require_extra("tgi", "a model behind a server")
         from purify_adapters.remote.foreseen import looked_at
 
-        return looked_at(**keys)
+        kind = {"kind": "auto"} if self.module == "remote.detect" else {}
+        return looked_at(**{**kind, **keys})
 
 
 @hookimpl

@@ -107,7 +107,10 @@ class LlamaCppSource(RemoteSource):
     async def _ask(self, prompts: Sequence[Sequence[int]], top_n: int) -> list[Drafted]:
         body = {**self.asked, "n_probs": top_n, "prompt": [list(prompt) for prompt in prompts]}
         found, _ = await self.wire.post("/completion", body, len(prompts), shape=_shape())
-        answers = found if isinstance(found, list) else [found]
+        with self.wire.reading("/completion"):
+            return self._rows(found if isinstance(found, list) else [found], prompts)
+
+    def _rows(self, answers: Sequence[Completion], prompts: Sequence[Sequence[int]]) -> list[Drafted]:
         if len(answers) != len(prompts):
             raise SourceError("the LLM's server answered another number of prompts; see its version")
         order = [at if answer.index is None else answer.index for at, answer in enumerate(answers)]

@@ -65,7 +65,7 @@ class LlamaPythonSource(TextSource):
         ids = self.reader.tokenised(SAMPLE)
         if tuple(field(found, "tokens")) != ids:
             raise self.another()
-        told = await self._ask(SAMPLE, len(ids), echo=True)
+        told = await self._ask(SAMPLE, len(ids), echo=True, shown=1)
         spelled = [self._spelled(token) for token in ids if token not in self.vocabulary.control]
         if field(told, "tokens")[: len(spelled)] != spelled:
             raise self.another()
@@ -82,25 +82,33 @@ class LlamaPythonSource(TextSource):
         times = Counter(spelled.values())
         return {text: token for token, text in spelled.items() if text and times[text] == 1}
 
-    async def _ask(self, text: str, length: int, echo: bool) -> Any:
+    async def _ask(self, text: str, length: int, echo: bool, shown: int | None = None) -> Any:
         """The log-probabilities after a text of so many tokens, and with `echo` before each of its own.
+
+        `shown` are the tokens of each row that are asked for, `top_n` if it is None.
 
         Its ends are ruled out as the next token, since it shows no row of one; its rows are raw.
         """
         ends = {str(token): -100 for token in self.vocabulary.eos}
-        asked = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": self.top_n}
-        answer, _ = await self.wire.post("/v1/completions", {**asked, "logit_bias": ends, "echo": echo})
+        asked = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": shown or self.top_n}
+        body = {**asked, "logit_bias": ends, "echo": echo}
+        answer, _ = await self.wire.post("/v1/completions", body, length if echo else 1)
         self.require_read(field(answer, "usage", "prompt_tokens"), length)
         return field(answer, "choices", 0, "logprobs")
 
     async def row(self, place: Place) -> Drafted:
         told = await self._ask(*self.inputs(place), echo=False)
-        return Drafted(self._row(_last(told, "top_logprobs", 1)), -1)
+        with self.wire.reading("/v1/completions"):
+            return Drafted(self._row(_last(told, "top_logprobs", 1)), -1)
 
     async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
-        """One request, where the draft's text is cut into the draft's tokens again."""
+        """One request, where the draft's text is cut into the draft's tokens again.
+
+        Its answer has a row for every token of the text, which may be too many for one.
+        """
         place = place._replace(answer=place.answer[: lengths[-1]])
-        if len(lengths) == 1 or any(self._apart(place, length) for length in lengths):
+        long = len(place.ids) > self.wire.rows_at_once(self.top_n)
+        if long or len(lengths) == 1 or any(self._apart(place, length) for length in lengths):
             return await super().rows(place, lengths)
         told = await self._ask(*self.inputs(place), echo=True)
         return [self._row(_last(told, "top_logprobs", 1 + lengths[-1] - length)) for length in lengths]
@@ -116,7 +124,7 @@ class LlamaPythonSource(TextSource):
         control = self.vocabulary.control
         marks = [at for at, token in enumerate(place.prompt) if token in control or not at]
         wanted = place.prompt[max(marks[-1] + 1, len(place.prompt) - scored) :]
-        told = await self._ask(*self.inputs(place), echo=True)
+        told = await self._ask(*self.inputs(place), echo=True, shown=1)
         size = len(self.vocabulary)
         return tuple(
             float(row([token], [_last(told, "token_logprobs", 1 + len(wanted) - at)], size)[token])

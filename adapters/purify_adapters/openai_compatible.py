@@ -87,7 +87,8 @@ class VLLMSource(RemoteSource):
 
     async def row(self, place: Place) -> Drafted:
         answer, _ = await self.wire.post("/v1/completions", self._body(place.ids, 1))
-        return self._first(field(answer, "choices", 0))
+        with self.wire.reading("/v1/completions"):
+            return self._first(field(answer, "choices", 0))
 
     async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
         """An event has the tokens of several steps where we were slower than the server."""
@@ -101,10 +102,15 @@ class VLLMSource(RemoteSource):
         raise SourceError("the LLM's server cut its answer off before the end; see its log")
 
     async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
-        """All of a draft in one request: the prompt's own log-probabilities, and the row after its end."""
+        """All of a draft in one request: the prompt's own log-probabilities, and the row after its end.
+
+        The answer has a row for every token of the prompt; where that is too long, each is asked for alone.
+        """
         place = place._replace(answer=place.answer[: lengths[-1]])
+        if len(place.ids) > self.wire.rows_at_once(self.top_n):
+            return await super().rows(place, lengths)
         body = self._body(place.ids, 1, prompt_logprobs=self.top_n)
-        answer, _ = await self.wire.post("/v1/completions", body)
+        answer, _ = await self.wire.post("/v1/completions", body, len(place.ids))
         choice = field(answer, "choices", 0)
         start = len(place.prompt)
         before = [

@@ -59,7 +59,7 @@ def bench(
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_plugins.bench import report
     from purify_plugins.bench.settings import Settings
-    from purify_plugins.cli.options import hush, key_value
+    from purify_plugins.cli.options import hush, kept, key_value
 
     parameters = dict(map(key_value, fields or ()))
     settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock)
@@ -69,7 +69,7 @@ def bench(
     hush()
     from purify_plugins.bench.run import run_bench  # which imports torch, after everything that may be wrong
 
-    with progress() as tell:
+    with progress() as tell, kept("nothing is kept of a measurement that is not whole"):
         found = run_bench(settings, tell, sweeping=sweep, extras=extras)
     if write:
         report.write(found, write)

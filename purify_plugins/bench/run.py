@@ -62,6 +62,7 @@ def run_bench(
 
     plugins = load_plugins()
     with threads(settings.threads):
+        tell("reading both models")
         models = load(settings, plugins)
         crowd = contenders(settings, models, plugins)
         found = _facts(settings, models, crowd)

@@ -30,13 +30,13 @@ class Table(NamedTuple):
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Everything there is to show."""
+    """What was measured."""
     shown = [*(_speeds(found, mode) for mode in MODES), _speculation(found)]
     shown += [_swept(found)] if found["sweep"] else []
     shown += [_work(found, policy) for policy in POLICIES] if found["vocabulary"] else []
     shown += [_memory(found)] if found["memory"] else []
     shown += [_crossed(found["another_tokenizer"])] if found["another_tokenizer"] else []
-    return [*shown, _bars(found)]
+    return shown
 
 
 def _speeds(found: Mapping[str, Any], mode: str) -> Table:
@@ -122,7 +122,7 @@ def _crossed(facts: Mapping[str, Any]) -> Table:
     return Table(f"Another tokenizer: {facts['slm']}, fused in {facts['alphabet']}", columns, rows)
 
 
-def _bars(found: Mapping[str, Any]) -> Table:
+def promised(found: Mapping[str, Any]) -> Table:
     rows = [
         [bar.what, f"{bar.measured:.2f}", f"{bar.sign} {bar.bar:.2f}", "yes" if bar.holds else "no"]
         for bar in bars(found)

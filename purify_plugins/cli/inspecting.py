@@ -19,10 +19,11 @@ from purify_plugins.cli.options import (
     hush,
     in_use,
     looked_over,
+    read_both,
     spread,
 )
 from purify_plugins.cli.pins import Known, contents
-from purify_plugins.plainly import assignments, said, summary
+from purify_plugins.plainly import AGAINST, assignments, said, summary
 from purify_plugins.preflight import Preview, foreseen
 
 if TYPE_CHECKING:
@@ -120,13 +121,11 @@ def _print(table: Table) -> None:
 @spread
 def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
     """Validate the configuration, load both models and say what would run."""
-    from purify_plugins.purifier import Purifier
-
-    facts = would_run(looked_over(configured(models, draws)).load(Purifier))
+    facts = would_run(read_both(looked_over(configured(models, draws))))
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    flat = {key: _flat(value) for key, value in facts.items()}
+    flat = {key: _flat(value) for key, value in {**facts, "adversary": AGAINST[facts["adversary"]]}.items()}
     _print(_table(("", "what would run"), list(flat.items())))
 
 

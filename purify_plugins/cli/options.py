@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -18,6 +19,7 @@ from purify_plugins.files import read_text
 if TYPE_CHECKING:
     from purify_plugins.config import Config, Prepared
     from purify_plugins.plugins import Plugins
+    from purify_plugins.purifier import Purifier
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
@@ -184,6 +186,31 @@ def looked_over(config: Config) -> Prepared:
         )
     hush()
     return ready
+
+
+def read_both(ready: Prepared) -> Purifier:
+    """Both models, read; what a server refuses meanwhile is in the error, and not in a log beside it."""
+    import logging
+
+    from purify_plugins.purifier import Purifier
+
+    log = logging.getLogger("purify.remote")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return ready.load(Purifier)
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
+def kept(what: str) -> Iterator[None]:
+    """Say, when Ctrl-C ends long work, what is left of it. Raises Exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {what}", err=True)
+        raise typer.Exit(130) from None
 
 
 def hush() -> None:

@@ -17,7 +17,7 @@ THE_PROGRAM_S = {"ignore_unknown_options": True, "allow_extra_args": True, "allo
 
 
 def run(context: typer.Context) -> None:
-    """Run a program with purification on: [--config FILE] (SCRIPT | -m MODULE | COMMAND) [ARGUMENT]..."""
+    """Run a program with purification on: [--quiet] [--config FILE] (SCRIPT | -m MODULE | COMMAND) ..."""
     from purify_plugins.launch import run as launch
 
     raise typer.Exit(launch(context.args))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import Models, configured, prepared, spread
+from purify_plugins.cli.options import Models, configured, prepared, read_both, spread
 from purify_plugins.consent import shown_url
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.extras import require_extra
+from purify_plugins.plainly import AGAINST
 
 if TYPE_CHECKING:
     from purify_plugins.cli.workers import Report
@@ -113,11 +114,10 @@ def serve(
 
 def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], None]) -> Any:
     """The gateway around a pair that is read once the settings are known to be right."""
-    from purify_plugins.purifier import Purifier
 
     def loaded() -> Purifier:
         loading()
-        return ready.load(Purifier)
+        return read_both(ready)
 
     return ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
 
@@ -228,7 +228,7 @@ def summary(purifier: Purifier, url: str, keyed: bool) -> str:
 
     policy, engines = purifier.policy, (purifier.llm.engine, purifier.slm.engine)
     claim = claimed(policy, Sampling(), purifier.walk, engines, ())
-    held = f"holds against {claim.adversary}" if claim.guarantee != "none" else claim.reason
+    held = f"holds against {AGAINST[claim.adversary]}" if claim.guarantee != "none" else claim.reason
     lines = {
         "LLM": f"{purifier.llm.identity().get('name')} (untrusted, {purifier.llm.engine})",
         "SLM": f"{purifier.slm.identity().get('name')} (trusted)",

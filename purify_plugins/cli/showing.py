@@ -125,11 +125,11 @@ class _Show:
         from rich.console import Console
 
         from purify_plugins.demo.report import headline, tables, told
-        from purify_plugins.eval.tables import grid
+        from purify_plugins.eval.tables import put
 
         console = Console()
         for table in tables(self.known.results):
-            console.print(grid(table))
+            put(console, table)
         if found := headline(self.known.results):
             console.print(told(found), markup=False)
         typer.echo(f"the page is {self.path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from io import TextIOWrapper
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, spread
+from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, read_both, spread
 from purify_plugins.cli.pins import contents
 from purify_plugins.errors import PurifyError, SourceError
 from purify_plugins.files import decoded, require_writable, write_whole
@@ -23,12 +23,32 @@ if TYPE_CHECKING:
 
     from purify_plugins.purifier import Purifier
 
-SHADES = ("#b2182b", "#d6604d", "#f4a582", "", "#92c5de", "#4393c3", "#2166ac")
-"""The SLM took 2, 1, ½ nats from the token; it let it be; it added ½, 1, 2 nats."""
 EDGES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+NAMES = ("-2", "-1", "-½", "as the LLM", "+½", "+1", "+2")
+"""The SLM took 2, 1, ½ nats from the token; it let it be; it added ½, 1, 2 nats."""
+SHADED = (
+    "white on #b2182b",
+    "white on #d6604d",
+    "black on #f4a582",
+    "",
+    "black on #92c5de",
+    "white on #4393c3",
+    "white on #2166ac",
+)
+SIXTEEN = (
+    "white on red",
+    "black on bright_red",
+    "black on yellow",
+    "",
+    "black on cyan",
+    "black on bright_blue",
+    "white on blue",
+)
+"""Where a terminal has the sixteen old colours only, in which the palest two shades would be one."""
+PLAIN = ("underline reverse", "underline bold", "underline", "", "italic", "italic bold", "italic reverse")
+"""Without colours: underlined is what was taken, slanted what was added."""
 HELP = "/exit, /quit or Ctrl-D leaves, Ctrl-C ends an answer, /help says this again."
 LEAVING = ("/exit", "/quit")
-DARK = ("#b2182b", "#d6604d", "#4393c3", "#2166ac")
 
 
 @spread
@@ -45,14 +65,12 @@ def generate(
     ] = None,
 ) -> None:
     """Write one answer, as it comes."""
-    from purify_plugins.purifier import Purifier
-
     if certificate:
         require_writable(certificate)
     text = decoded(contents("-"), "standard input") if prompt == "-" else prompt
     ready = prepared(configured(models, draws))
     ready.refuse(text)
-    writer = ready.load(Purifier)
+    writer = read_both(ready)
     writer.explain = explain
     completion = writer.generate(text)[0] if as_json else _streamed(writer, text, explain)
     if certificate:
@@ -103,27 +121,32 @@ def _coloured(writer: Purifier, chunks: Iterator[Chunk], console: Console) -> It
     attribution = Attribution(writer.vocabulary)
     for chunk in chunks:
         for text, token in attribution.split(chunk):
-            console.print(text, style=style(token), end="", markup=False, emoji=False)
+            console.print(text, style=style(token, styles(console)), end="", markup=False, emoji=False)
         yield chunk
 
 
-def style(token: Token | None) -> str:
+def styles(console: Console) -> Sequence[str]:
+    """The seven styles that this terminal can tell apart."""
+    if console.no_color or console.color_system is None:
+        return PLAIN
+    return SIXTEEN if console.color_system in ("standard", "windows") else SHADED
+
+
+def style(token: Token | None, among: Sequence[str] = SHADED) -> str:
     """The terminal style of a token, by log fused/llm."""
     if token is None or token.llm is None:
         return ""
     moved = token.fused - token.llm
-    return _paint(SHADES[sum(moved > edge for edge in EDGES)])
-
-
-def _paint(shade: str) -> str:
-    return f"{'white' if shade in DARK else 'black'} on {shade}" if shade else ""
+    return among[sum(moved > edge for edge in EDGES)]
 
 
 def _legend(console: Console, completion: Completion) -> None:
-    names = ("-2", "-1", "-½", "as the LLM", "+½", "+1", "+2")
     console.print("\nwhat the SLM did to each token, nats: ", end="")
-    for shade, name in zip(SHADES, names, strict=True):
-        console.print(f" {name} ", style=_paint(shade), end="")
+    if console.color_system is None:
+        console.print("told by colours, which only a terminal shows", end="")
+    else:
+        for each, name in zip(styles(console), NAMES, strict=True):
+            console.print(f" {name} ", style=each, end="")
     certificate = completion.certificate
     console.print(
         f"\n{len(completion.tokens)} tokens, {completion.finish_reason}; this answer took "
@@ -134,12 +157,10 @@ def _legend(console: Console, completion: Completion) -> None:
 @spread
 def chat(models: Models, draws: Draws) -> None:
     """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
-    from purify_plugins.purifier import Purifier
-
     ready = prepared(configured(models, draws))
     if sys.stdin.isatty():
         typer.echo("loading both models…", err=True)
-    writer = ready.load(Purifier)
+    writer = read_both(ready)
     if sys.stdin.isatty():
         typer.echo(_welcome(writer), err=True)
     said: list[dict[str, str]] = []

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from purify_plugins.decode.json_schema import json_rule, refuse
 from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.wording import reason
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -61,8 +62,8 @@ def check(grammar: Grammar) -> None:
 
 def _advice(message: str) -> str:
     """llguidance's reason on one line, without the listing of what it was given."""
-    reason = re.split(r"\n\s*1 \| ", message)[0]
-    return " ".join(re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", reason).split())
+    told = re.split(r"\n\s*1 \| ", message)[0]
+    return reason(re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", told))
 
 
 class Mask:
@@ -125,10 +126,10 @@ class Follower:
         return self.masks.setdefault(len(self.read), torch.from_numpy(mask))
 
 
-def _stuck(reason: str) -> ConfigError | SourceError:
-    if reason == "NoExtensionBias":
+def _stuck(code: str) -> ConfigError | SourceError:
+    if code == "NoExtensionBias":
         return ConfigError("no token of the models' vocabulary continues this grammar; use another")
-    return SourceError(f"the grammar could not be followed to its end ({reason}); simplify it")
+    return SourceError(f"the grammar could not be followed to its end ({code}); simplify it")
 
 
 def _shared(one: list[int], other: list[int]) -> int:

@@ -131,7 +131,8 @@ def _followed(rule: str) -> bool:
 
 def culprit(schema: Any) -> str:
     """The path of the innermost property that cannot be followed by itself; empty if none is to blame."""
-    definitions = schema.get("$defs", {}) if isinstance(schema, dict) else {}
+    definitions = schema.get("$defs") if isinstance(schema, dict) else None
+    definitions = definitions if isinstance(definitions, dict) else {}
     path: list[str] = []
     while found := _first(schema, definitions):
         name, schema = found
@@ -153,7 +154,8 @@ def _parts(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     for keyword in ("properties", "$defs"):
         found = schema.get(keyword)
-        yield from ((name, part) for name, part in (found or {}).items() if isinstance(part, dict))
+        named = found if isinstance(found, dict) else {}
+        yield from ((name, part) for name, part in named.items() if isinstance(part, dict))
     if isinstance(schema.get("items"), dict):
         yield "items", schema["items"]
 

@@ -110,6 +110,6 @@ def _suites() -> dict[str, Callable[..., Any]]:
 SUITES = _suites()
 
 
-def first_attacks(questions: Questions, bench: Bench) -> list[Attack]:
-    """The first attack of each kind, in the order the test bed lists them."""
-    return [attacks[0] for attacks in every_attack(questions, bench.slm).values()]
+def first_attacks(questions: Questions, bench: Bench, count: int) -> list[Attack]:
+    """The first attacks of each kind, in the order the test bed lists them."""
+    return [each for attacks in every_attack(questions, bench.slm).values() for each in attacks[:count]]

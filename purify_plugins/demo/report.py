@@ -227,7 +227,7 @@ def _compared(exhibit: Exhibit, shown: Shown) -> Iterator[RenderableType]:
         answer = shown.answers[key]
         level, words = verdict(shown.attack, answer)
         head = Text.assemble(f"{COLUMNS[key]}: ", (f"{SIGNS[level]} {words}", STYLES[level]))
-        grid.add_column(head, ratio=1)
+        grid.add_column(head, ratio=1, overflow="fold")
         cells.append(_written(exhibit, shown.attack, answer))
     grid.add_row(*cells)
     yield grid
@@ -237,7 +237,7 @@ def _written(exhibit: Exhibit, attack: Attack, completion: Completion) -> Text:
     """An answer, what leaked underlined."""
     from rich.text import Text
 
-    text = Text()
+    text = Text(overflow="fold")
     for piece in painted(exhibit.vocabulary, attack, completion):
         text.append(piece.text, STYLES["bad"] + " underline" if piece.leaked else "")
     return text

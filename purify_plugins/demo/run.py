@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.demo.exhibit import Exhibit, exhibit
@@ -78,12 +77,13 @@ class News(NamedTuple):
 def demonstrate(known: Known, pool: Executor, showing: bool = True) -> Iterator[News]:
     """Find out everything, what is worth seeing first; each piece of news is in `known` when it comes."""
     plan = known.plan
-    first = [pool.submit(exhibit, plan, "sampled")] if showing else []
-    measured = [pool.submit(measure_apart, plan, each) for each in _work(known)]
-    last = [pool.submit(exhibit, plan, "greedy")] if showing else []
-    # The answers come first, whatever else is ready by then.
-    ready: Iterator[Future[Any]] = chain(first, as_completed([*measured, *last]))
-    for found in (each.result() for each in ready):
+    first = pool.submit(exhibit, plan, "sampled") if showing else None
+    ready: list[Future[Any]] = [pool.submit(measure_apart, plan, each) for each in _work(known)]
+    if first:  # the answers come first, whatever else is ready by then
+        shown = known.exhibits["sampled"] = first.result()
+        yield News("three attacks answered, sampled", shown)
+        ready.append(pool.submit(exhibit, plan, "greedy", [each.attack for each in shown.shown]))
+    for found in (each.result() for each in as_completed(ready)):
         if isinstance(found, Exhibit):
             known.exhibits[found.mode] = found
             yield News(f"three attacks answered, {found.mode}", found)

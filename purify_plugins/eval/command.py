@@ -125,24 +125,26 @@ def planned(
 
 def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "") -> Report:
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
-    from purify_plugins.cli.options import hush
+    from purify_plugins.cli.options import hush, kept
     from purify_plugins.eval.cells import Ledger
     from purify_plugins.eval.report import Report
     from purify_plugins.eval.run import finished, run, suites
     from purify_plugins.eval.speed import timed
     from purify_plugins.files import make_folder
 
-    hush()
     make_folder(out)
     ledger = Ledger(out / "cells.jsonl")
     if so_far and not ledger.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
-    bench = plan.models.load()
-    plan = finished(plan, bench, ledger) if so_far else plan
-    with progress() as tell:
-        results = run(plan, bench, ledger, tell, jobs)
-        if clock:
-            results = timed(plan, bench, ledger, results, tell, not so_far, clock)
+    hush()
+    typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
+    with kept(f"what was measured is in {str(ledger.file)!r}: the same command goes on from there"):
+        bench = plan.models.load()
+        plan = finished(plan, bench, ledger) if so_far else plan
+        with progress() as tell:
+            results = run(plan, bench, ledger, tell, jobs)
+            if clock:
+                results = timed(plan, bench, ledger, results, tell, not so_far, clock)
     return Report(plan, bench, results, suites(bench.plugins, plan), clock)
 
 
@@ -168,17 +170,27 @@ def progress() -> Iterator[Tell]:
 
 def _in_lines() -> Tell:
     """Progress for a log: no line is written over, so there are few."""
-    start, last = time.monotonic(), -1
+    start, last, first = time.monotonic(), -1, -1
 
     def tell(done: int, total: int, what: str) -> None:
-        nonlocal last
+        nonlocal last, first
+        first = done if first < 0 else first  # the rest was measured by an earlier run
         tenth = 10 * done // max(total, 1)
         if tenth != last or done == total:
             last = tenth
             seconds = time.monotonic() - start
-            typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements  {what}".rstrip(), err=True)
+            left = _left(seconds, done - first, total - done)
+            typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements{left}  {what}".rstrip(), err=True)
 
     return tell
+
+
+def _left(seconds: float, done: int, rest: int) -> str:
+    """How long the rest will take at the pace so far; nothing before there is one."""
+    if done <= 0 or rest <= 0:
+        return ""
+    left = seconds / done * rest
+    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
 
 
 def show(report: Report, page: Path) -> None:
@@ -186,12 +198,12 @@ def show(report: Report, page: Path) -> None:
     from rich.console import Console
 
     from purify_plugins.eval.findings import pace
-    from purify_plugins.eval.tables import grid, recommended, summary
+    from purify_plugins.eval.tables import put, recommended, summary
 
     console = Console()
     console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
     for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
-        console.print(grid(table))
+        put(console, table)
     typer.echo(f"the report is {page}")
 
 

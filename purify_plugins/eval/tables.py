@@ -26,6 +26,7 @@ from purify_plugins.eval.speed import ROUNDS
 from purify_plugins.eval.systems import System, main_parameter
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as Grid
 
     from purify_plugins.eval.statistics import Estimate, Metric
@@ -77,6 +78,25 @@ def grid(table: Table) -> Grid:
     for row in table.rows:
         drawn.add_row(*map(escape, row))
     return drawn
+
+
+def put(console: Console, table: Table) -> None:
+    """Print a table; where a terminal is too narrow for its words, a sentence for each row."""
+    from rich.measure import Measurement
+
+    drawn = grid(table)
+    endless = console.options.update(
+        max_width=10_000
+    )  # else what is measured is never wider than the terminal
+    if Measurement.get(console, endless, drawn).minimum <= console.width:
+        console.print(drawn)
+        return
+    console.print(f"\n{table.title}", style="bold", markup=False)
+    for name, *figures in table.rows:
+        told = ", ".join(f"{what} {figure}" for what, figure in zip(table.columns[1:], figures, strict=True))
+        console.print(f"{name}: {told}", markup=False)
+    if table.note:
+        console.print(table.note, markup=False)
 
 
 def summary(results: Sequence[Result]) -> Table:

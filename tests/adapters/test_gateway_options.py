@@ -141,19 +141,28 @@ def test_what_is_called_otherwise_here_is_named(served: Served, option: str, mea
     assert f"`{option}` is no option here; did you mean `{meant}`?" in refused.json()["error"]
 
 
-@pytest.mark.parametrize(
-    ("path", "name"), [(CHAT, "max_tokens"), (CHAT, "max_completion_tokens"), (TEXT, "max_tokens")]
-)
-def test_too_long_a_request_is_told_in_openai_s_words(trained: Served, path: str, name: str) -> None:
+@pytest.mark.parametrize(("path", "name"), [(CHAT, "messages"), (TEXT, "prompt"), ("/v1/responses", "input")])
+def test_too_long_a_prompt_is_told_in_openai_s_words(trained: Served, path: str, name: str) -> None:
     """Clients look for these words: LangChain and litellm raise an error of their own for them."""
-    most = trained.app.asking.max_total_tokens
-    error = trained.post(path, body(path, **{name: most})).json()["error"]
-    assert error["code"] == "context_length_exceeded"
-    assert error["message"].startswith("Input validation error: This model's maximum context length is")
-    assert name == error["param"]
-    long = {"prompt": "sun " * most, "messages": [{"role": "user", "content": "sun " * most}]}
-    error = trained.post(path, {**body(path), **{key: long[key] for key in body(path)}}).json()["error"]
-    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    long = "sun " * trained.app.asking.max_total_tokens
+    asked = {"messages": [{"role": "user", "content": long}]} if path == CHAT else {name: long}
+    error = trained.post(path, asked).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", name)
+    assert "This model's maximum context length is" in error["message"]
+    assert "slm" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [(CHAT, "max_tokens"), (TEXT, "max_tokens"), (GENERATE, "max_new_tokens")]
+)
+def test_a_limit_beyond_what_the_models_read_is_that(served: Served, path: str, name: str) -> None:
+    """LangChain sends 512 by default, and was refused: an SLM may read less than its LLM."""
+    assert served.post(path, body(path, **{name: 100_000})).status_code == 200
+    with sure_of("a" * 400, max_total_tokens=64) as short:
+        asked = body(CHAT, max_tokens=512)
+        found = short.post(CHAT, asked).json()
+        assert found["choices"][0]["finish_reason"] == "length"
+        assert found["usage"]["total_tokens"] <= 64
 
 
 # Messages

@@ -36,10 +36,11 @@ from purify_plugins import (
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import LLM, SLM
-from purify_plugins.testing import ToySource
+from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Capabilities, Prompt
 from tests.adapters.actors import Actor, agreeing, call, last
 from tests.adapters.costs import MOST, overhead, replaying
+from tests.adapters.gateways import stubs
 from tests.toys import BYTES, Failing, Placed, Watched, both, pair, real, toys
 
 GREEDY: dict[str, Any] = {"temperature": 0.0, "max_tokens": 12}
@@ -196,7 +197,7 @@ async def _asum(chunks: Any) -> Any:
     return _sum([chunk async for chunk in chunks])
 
 
-@pytest.mark.parametrize("name", ["policy", "slm", "weight", "purify", "tempratur", "n"])
+@pytest.mark.parametrize("name", ["policy", "slm", "weight", "purify", "tempratur"])
 def test_what_a_call_cannot_say_is_refused_by_name(name: str) -> None:
     for model in (chat(), PurifiedLLM(purifier=toys())):
         with pytest.raises(UnknownNameError, match=f"unknown call option '{name}'"):
@@ -777,3 +778,32 @@ def test_a_bag_of_model_kwargs_is_opened(kind: Any) -> None:
     assert made.top_p == 0.5
     with pytest.raises(UnknownNameError, match="num_beams"):
         kind(purifier=toys(), model_kwargs={"num_beams": 4})
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"n": 1},
+        {"presence_penalty": 0},
+        {"logit_bias": {}},
+        {"user": "u"},
+        {"stream_usage": True},
+        {"n": None},
+    ],
+    ids=str,
+)
+def test_an_option_of_others_is_accepted_where_it_changes_nothing(option: dict[str, Any]) -> None:
+    model = ChatPurified(purifier=stubs(), max_tokens=4)
+    assert model.invoke("hello", **option)
+    with pytest.raises(UnknownNameError, match="presence_penalty"):
+        model.invoke("hello", presence_penalty=1)
+
+
+def test_one_call_at_a_time_is_one_call() -> None:
+    calls = "".join(f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>' for name in "ab")
+    script = ScriptedSource(BYTES, calls.encode(), doubt=1e-9)
+    model = ChatPurified(purifier=Purifier.load(script, script, "geometric"))
+    tools = [{"type": "function", "function": {"name": name, "description": name}} for name in "ab"]
+    assert [call["name"] for call in model.bind_tools(tools).invoke("hello").tool_calls] == ["a", "b"]
+    single = model.bind_tools(tools, parallel_tool_calls=False).invoke("hello")
+    assert [call["name"] for call in single.tool_calls] == ["a"]

@@ -48,6 +48,7 @@ from purify_plugins.testbed import SLM as SMALL
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Prompt
 from tests.adapters.costs import MOST, overhead, replaying
+from tests.adapters.gateways import stubs
 from tests.toys import BYTES, Failing, Forbidding, Placed, both, pair, real, toys
 
 TALES = Path(__file__).parent.parent.parent / "corpus" / "heldout"
@@ -868,3 +869,12 @@ def test_the_adapter_costs_less_than_a_tenth_of_a_millisecond_a_token(
         lambda: asyncio.run(llm.achat(HELLO)),
     ]
     assert [overhead(llm.purifier, use, length) < MOST for use in uses] == [True] * 6
+
+
+@pytest.mark.parametrize("option", [{"n": 1}, {"presence_penalty": 0}, {"user": "u"}, {"n": None}], ids=str)
+def test_an_option_of_others_is_accepted_where_it_changes_nothing(option: dict[str, Any]) -> None:
+    model = PurifiedLLM(stubs(), max_tokens=4)
+    assert model.complete("hello", **option).text
+    for wrong in ({"model": "another"}, {"n": 2}, {"parallel_tool_calls": False}):
+        with pytest.raises(UnknownNameError):
+            model.complete("hello", **wrong)

@@ -113,6 +113,15 @@ def test_python_itself_runs_with_its_own_options() -> None:
     assert printed(purify_run(sys.executable, "-u", "-c", dedent(LOOK)))["active"]
 
 
+def test_a_program_begins_with_a_line_that_says_it_is_purified(tmp_path: Path) -> None:
+    """Nothing told whether purification was on, and a child says nothing a second time."""
+    write("app.py", "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1)'])")
+    told = purify_run("app.py")
+    assert told.stderr == f"purify: on, policy 'balanced', {tmp_path / 'purify.toml'}\n"
+    quiet = purify_run("--quiet", "app.py")
+    assert (quiet.stderr, quiet.stdout) == ("", told.stdout)
+
+
 def test_the_program_s_exit_code_is_ours() -> None:
     write("app.py", "raise SystemExit(7)")
     assert purify_run("app.py").returncode == 7

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from purify_adapters.remote.breaker import Unavailable
+from purify_adapters.remote.breaker import Queued, Unavailable
 from purify_adapters.remote.loop import wait
 from purify_adapters.remote.wire import Timeouts, Wire
 from purify_plugins import ConfigError, SourceError
@@ -42,7 +42,10 @@ def test_a_request_that_waits_for_a_connection_gives_up(server: FakeTGI) -> None
         both = (wire.post("/generate", asked) for _ in range(2))
         return await asyncio.gather(*both, return_exceptions=True)
 
-    assert [type(found) for found in wait(two())].count(Unavailable) == 1
+    found = wait(two())
+    assert [type(each) for each in found].count(Queued) == 1
+    assert "raise connections or pool" in str(found)
+    assert list(wire.breaker._fates) == [True]  # nobody has asked the server what it then failed to answer
 
 
 def test_retries_are_one_request_in_ten_once_the_purse_is_empty(server: FakeTGI) -> None:

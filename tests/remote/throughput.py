@@ -2,7 +2,9 @@
 
 Beside each other, in turns: the server's own answers, its rows with a client that throws them away (no
 lockstep over HTTP can be faster), a Purifier in this process, and the gateway. All of it, the server
-too, shares this machine's cores.
+too, shares this machine's cores. Beside the speed stand the milliseconds of processor time that a token
+took here and in the server, which change little with others' load, and how many tokens two cores with
+nothing else to do have time for in a second.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -98,55 +102,69 @@ def through(url: str, number: int) -> int:
     return asyncio.run(_all(url, number, ask))
 
 
+class Cost(NamedTuple):
+    """Of one way: tokens a second, and milliseconds of processor time a token here and in the server."""
+
+    speed: float
+    here: float
+    there: float
+
+
 def measured(url: str, top_n: int, policy: str, engine: Any, rounds: int, streams: Any) -> Iterator[str]:
-    """Lines of a table of tokens a second, each figure the median of the rounds."""
+    """Lines of a table, each figure the median of the rounds."""
     source = LlamaCppSource.load(url, tokenizer=LLM, top_n=top_n, engine=engine)
     purifier = Purifier.load(source, SLM, policy)
-    yield f"top_n {top_n}, policy {policy}, engine {engine}, decoder {purifier.walk}, {TOKENS} tokens"
-    yield f"{'streams':>8} {'direct':>8} {'rows':>8} {'inside':>8} {'gateway':>8} {'requests/token':>15}"
+    yield f"top_n {top_n}, policy {policy}, engine {engine}, decoder {purifier.walk}, {TOKENS} tokens each"
+    yield f"{'streams':>8} {'':8} {'tokens/s':>9} {'ms here':>8} {'ms there':>9} {'two idle cores':>15}"
     with serving(purifier, max_concurrent=64) as served:
         for number in streams:
-            before = source.wire.counts.requests, source.wire.counts.tokens
-            ways: list[Callable[[], int]] = [
-                lambda n=number: direct(url, n),  # type: ignore[misc]  # mypy infers no lambda's default
-                lambda n=number: rows(source, url, n),  # type: ignore[misc]
-                lambda n=number: inside(purifier, n),  # type: ignore[misc]
-                lambda n=number: through(served.url, n),  # type: ignore[misc]
-            ]
-            for way in ways:
+            ways: dict[str, Callable[[], int]] = {
+                "direct": partial(direct, url, number),
+                "rows": partial(rows, source, url, number),
+                "inside": partial(inside, purifier, number),
+                "gateway": partial(through, served.url, number),
+            }
+            for way in ways.values():
                 way()
-            found = [[_speed(way) for way in ways] for _ in range(rounds)]
-            asked = (source.wire.counts.requests - before[0]) / (source.wire.counts.tokens - before[1])
-            speeds = [median(column) for column in zip(*found, strict=True)]
-            yield f"{number:8d} " + " ".join(f"{speed:8.1f}" for speed in speeds) + f" {asked:15.2f}"
+            found = [{name: _cost(way) for name, way in ways.items()} for _ in range(rounds)]
+            for name in ways:
+                speed, here, there = (
+                    median(each) for each in zip(*(one[name] for one in found), strict=True)
+                )
+                most = 2000 / (here + there)
+                yield f"{number:8d} {name:8} {speed:9.1f} {here:8.2f} {there:9.2f} {most:15.0f}"
 
 
-def _speed(way: Callable[[], int]) -> float:
-    begun = time.perf_counter()
+def _cost(way: Callable[[], int]) -> Cost:
+    begun, here, there = time.perf_counter(), time.process_time(), _children()
     tokens = way()
-    return tokens / (time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    spent = 1000 * (time.process_time() - here) / tokens, 1000 * (_children() - there) / tokens
+    return Cost(tokens / seconds, *spent)
+
+
+def _children() -> float:
+    """Seconds of processor time that the processes started here have used."""
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    found = [int(child) for each in tasks for child in each.read_text().split()]
+    fields = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in found]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", help="a llama.cpp server with the test bed's LLM; else one is started")
     parser.add_argument("--top-n", type=int, nargs="+", default=[100, 2048])
     parser.add_argument("--policy", default="balanced")
     parser.add_argument("--engine", nargs="+", default=["untrusted", "trusted"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, nargs="+", default=list(STREAMS))
     asked = parser.parse_args()
-    with llama() if not asked.url else _given(asked.url) as url:
+    with llama() as url:
         for engine in asked.engine:
             for top_n in asked.top_n:
                 for line in measured(url, top_n, asked.policy, engine, asked.rounds, asked.streams):
                     print(line, flush=True)
-
-
-@contextmanager
-def _given(url: str) -> Iterator[str]:
-    yield url
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ ROOM = 4096
 class Words:
     """What a route calls its options, and how many of a row's likeliest tokens it shows at most."""
 
+    prompt: str = "inputs"
     tokens: str = "max_new_tokens"
     shown: str = "top_n_tokens"
     most: int = 5
@@ -80,16 +81,16 @@ class Asking:
         return self._ask(prompt, asked, _samples(asked), len(inputs))
 
     def chat(
-        self, asked: ChatRequest, prompt: Chat, grammar: Grammar | None = None, tokens: str | None = None
+        self, asked: ChatRequest, prompt: Chat, grammar: Grammar | None = None, words: Words | None = None
     ) -> Ask:
-        """A request to `/v1/chat/completions` about this chat; `tokens` is what its limit was called."""
+        """A request to `/v1/chat/completions` about this chat; `words` are another route's for the same."""
         _one_answer(asked, "n")
         name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
         drawn = _openai(asked, getattr(asked, name))
         if not prompt.messages:
             raise invalid("`messages` cannot be empty", "messages")
         drawn.top_n_tokens = asked.top_logprobs if asked.logprobs else None
-        words = Words(tokens or name, "top_logprobs", 20)
+        words = words or Words("messages", name, "top_logprobs", 20)
         return self._ask(prompt, drawn, asked.temperature != 0, _characters(prompt), grammar, words)
 
     def completions(self, asked: CompletionRequest) -> list[Ask]:
@@ -107,7 +108,7 @@ class Asking:
         if not given or not all(given):
             raise invalid("`prompt` cannot be empty", "prompt")
         samples, told = asked.temperature != 0, asked.logprobs is not None
-        words = Words("max_tokens", "logprobs", 20)
+        words = Words("prompt", "max_tokens", "logprobs", 20)
         asks = [self._ask(self._prompt(each), drawn, samples, len(each), words=words) for each in given]
         return [replace(ask, told=told) for ask in asks]
 
@@ -135,9 +136,9 @@ class Asking:
         _check(asked, words)
         if len(stops) > (most := self.settings.max_stop_sequences):
             raise invalid(f"`stop` supports up to {most} stop sequences. Given: {len(stops)}", "stop")
-        length = self._length(prompt, words.tokens) if self.tokenises else 0
+        length = self._length(prompt, words.prompt) if self.tokenises else 0
         sampling = Sampling(
-            max_tokens=self._room(length, asked.max_new_tokens, words.tokens),
+            max_tokens=min(asked.max_new_tokens or self.max_total_tokens, self.max_total_tokens - length),
             temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
             top_k=max(asked.top_k or 0, 0),
             top_p=1.0 if asked.top_p is None else asked.top_p,
@@ -152,17 +153,14 @@ class Asking:
         return Ask(prompt, sampling, length, characters, asked.top_n_tokens or 0)
 
     def _length(self, prompt: Prompt, name: str) -> int:
+        """How many tokens a prompt has, which leave room for one more; `name` is what it is called."""
         try:
-            return len(self.encode(prompt))
+            length = len(self.encode(prompt))
         except TooLongError as error:
-            raise too_long(self.max_total_tokens, error.length, None, name) from error
-
-    def _room(self, length: int, wanted: int | None, name: str) -> int:
-        """How many tokens the answer may have; `name` is what its limit is called."""
-        most = self.max_total_tokens
-        if length + (wanted or 1) > most:
-            raise too_long(most, length, wanted, name)
-        return most - length if wanted is None else wanted
+            length = error.length
+        if length >= self.max_total_tokens:
+            raise too_long(self.max_total_tokens, length, name)
+        return length
 
     @property
     def tokenises(self) -> bool:

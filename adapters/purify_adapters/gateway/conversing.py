@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from purify_adapters.gateway.answers import Json
+from purify_adapters.gateway.asking import Words
 from purify_adapters.gateway.reading import parse
 from purify_adapters.gateway.rejections import unsupported
 from purify_adapters.gateway.schemas import ChatRequest, Item, ItemPart, ResponseRequest
@@ -16,6 +17,7 @@ SAME = {
     *("top_logprobs", "tool_choice", "parallel_tool_calls"),
 }
 """Options that both routes have, by one name."""
+RESPONSE = Words("input", "max_output_tokens", "top_logprobs", 20)
 TEXTS = ("input_text", "output_text", "text")
 SHOWN = "message.output_text.logprobs"
 """What `include` asks for to see log-probabilities."""

@@ -59,23 +59,15 @@ def unsupported(option: str, why: str = "") -> Rejected:
     return invalid(f"`{option}` is not supported with purification{why and ': '}{why}", option)
 
 
-def too_long(most: int, length: int, wanted: int | None, name: str) -> Rejected:
-    """A prompt and an answer that are longer together than the models can read; `name` limits the answer."""
-    if name == "max_new_tokens":
-        said = f"`inputs` must have less than {most} tokens. Given: {length}"
-        if wanted is not None:
-            said = (
-                f"`inputs` tokens + `max_new_tokens` must be <= {most}. "
-                f"Given: {length} `inputs` tokens and {wanted} `max_new_tokens`"
-            )
-        return invalid(said)
+def too_long(most: int, length: int, prompt: str) -> Rejected:
+    """A prompt of `length` tokens, `prompt` on its route, for models that read `most` with the answer."""
+    if prompt == "inputs":
+        return invalid(f"`inputs` must have less than {most} tokens. Given: {length}", prompt)
     # OpenAI's words, by which its clients know what to do.
-    answer, way = wanted or 1, f"the prompt or `{name}`" if wanted else "the prompt"
-    found = invalid(
-        f"This model's maximum context length is {most} tokens. However, you requested {length + answer} "
-        f"tokens ({length} in the prompt, {answer} in the answer). Shorten {way}",
-        name if wanted else "messages",
+    said = (
+        f"This model's maximum context length is {most} tokens. However, your prompt has {length}; shorten it"
     )
+    found = invalid(said, prompt)
     found.error_type = "context_length_exceeded"
     return found
 
@@ -86,6 +78,12 @@ def overloaded() -> Rejected:
 
 def stopping() -> Rejected:
     return Rejected(503, "The gateway is shutting down", "overloaded", retry_after="5")
+
+
+def ended() -> Rejected:
+    """An answer that had not ended when the gateway had to."""
+    said = "Request failed during generation: the gateway is shutting down"
+    return Rejected(503, said, "generation", retry_after="5")
 
 
 def resting(error: Resting) -> Rejected:
@@ -112,7 +110,7 @@ def because(error: BaseException) -> Rejected:
     if isinstance(error, RefusedError):
         return Rejected(422, str(error), "refused")
     if isinstance(error, TooLongError):  # its own sentence names a model by the path it lies at
-        return too_long(error.most, error.length, None, "max_tokens")
+        return too_long(error.most, error.length, "messages")
     if isinstance(error, ConfigError):
         return invalid(str(error))
     if isinstance(error, Resting):

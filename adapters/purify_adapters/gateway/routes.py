@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from purify_adapters.gateway.answers import Json, TokenEvents, generated
 from purify_adapters.gateway.asking import Ask, several
-from purify_adapters.gateway.conversing import as_chat, shows
+from purify_adapters.gateway.conversing import RESPONSE, as_chat, shows
 from purify_adapters.gateway.listing import listed, templated
 from purify_adapters.gateway.openai import (
     ChatEvents,
@@ -110,7 +110,7 @@ async def responses(request: Request) -> Response:
 
     def plan() -> Plan:
         chat, grammar, reader = talk(gateway.purifier, said)
-        ask = gateway.asking.chat(said, chat, grammar, "max_output_tokens")
+        ask = gateway.asking.chat(said, chat, grammar, RESPONSE)
         events = ResponseEvents(about, ask, vocabulary, reader, told)
         return Plan([ask], lambda found: response(events, found[0]), [events])
 

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from purify_adapters.gateway.rejections import cut_short, overloaded, stopping
+from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
+from purify_adapters.remote.loop import Asking
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -25,8 +26,8 @@ class Work:
     """The threads that decode, and how many answers may be under way.
 
     A slow reader holds up nobody: its next token is not asked for until it has taken the last. A
-    reader that leaves is forgotten at once; the step that was running ends on its thread, closes
-    both models' sessions, and only then frees its place.
+    reader that leaves is forgotten at once: what was asked of a model's server is cancelled, the step that
+    was running ends on its thread, closes both models' sessions, and only then frees its place.
     """
 
     def __init__(self, purifier: Purifier, most: int, queue: int, deadline: float) -> None:
@@ -34,7 +35,7 @@ class Work:
         self.pool = ThreadPoolExecutor(most, "purify-decode")
         self.most, self.queue = most, queue
         self.running = 0
-        self.stopped = False
+        self.stopped = self.over = False
         self._line: deque[asyncio.Future[None]] = deque()
         self._turns: set[asyncio.Timeout] = set()
 
@@ -50,17 +51,26 @@ class Work:
         """
         if self.stopped:
             raise stopping()
-        async with asyncio.timeout(self.deadline) as turn:
-            self._turns.add(turn)
+        try:
+            async with asyncio.timeout(self.deadline) as turn, self._entered(turn) as place:
+                yield place
+        except TimeoutError:
+            if self.over:
+                raise ended() from None
+            raise
+
+    @asynccontextmanager
+    async def _entered(self, turn: asyncio.Timeout) -> AsyncIterator[Place]:
+        self._turns.add(turn)
+        try:
+            await self._enter()
+            place = Place(self)
             try:
-                await self._enter()
-                place = Place(self)
-                try:
-                    yield place
-                finally:
-                    place.leave()
+                yield place
             finally:
-                self._turns.discard(turn)
+                place.leave()
+        finally:
+            self._turns.discard(turn)
 
     async def _enter(self) -> None:
         """First come, first served."""
@@ -95,6 +105,7 @@ class Work:
         asyncio.get_running_loop().call_later(after, self._end)
 
     def _end(self) -> None:
+        self.over = True
         for turn in self._turns:
             if not turn.expired():
                 turn.reschedule(0)
@@ -111,6 +122,7 @@ class Place:
         self.work = work
         self._loop = asyncio.get_running_loop()
         self._left = False
+        self._asking = Asking()
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
@@ -138,12 +150,15 @@ class Place:
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call a function that computes, off the event loop but in its context; one at a time."""
-        job = self._job = self.work.pool.submit(copy_context().run, function)
+        context = copy_context()
+        context.run(self._asking.enter)
+        job = self._job = self.work.pool.submit(context.run, function)
         return await asyncio.wrap_future(job)
 
     def leave(self) -> None:
-        """Free the place as soon as nothing runs in it."""
+        """Free the place as soon as nothing runs in it; a request to a model's server is ended now."""
         self._left = True
+        self._asking.end()
         self._afterwards(lambda: self._loop.call_soon_threadsafe(self.work.leave))
 
     def _afterwards(self, function: Callable[[], object]) -> None:

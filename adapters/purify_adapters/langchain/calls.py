@@ -108,4 +108,5 @@ def asked(
     said = [rendered(message) for message in messages]
     tools = [tool_of(tool) for tool in given.get("tools") or ()]
     schema = schema_of(given.get("response_format"))
-    return Asked.of(purifier, said, tools, given.get("tool_choice"), schema, format)
+    found = Asked.of(purifier, said, tools, given.get("tool_choice"), schema, format)
+    return found.single() if given.get("parallel_tool_calls") is False else found

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CALL = (
     *("model", "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "certificate"),
+    *("parallel_tool_calls", "strict", "stream_usage"),
     "stream",  # LangChain's own switch between _generate and _stream
 )
 """What a call may say besides how to draw."""

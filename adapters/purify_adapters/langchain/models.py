@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from purify_adapters.foreign import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
 from purify_plugins.certificate import jsonable
 from purify_plugins.config import Config, build, find_config, read_config
@@ -207,8 +208,9 @@ class Purified(BaseModel):
         return replace(purifier.sampling, **{name: getattr(drawn, name) for name in self._draws(given)})
 
     def _refuse(self, given: Mapping[str, Any], known: Sequence[str]) -> None:
-        for name in given:
-            if name not in DRAWS and name not in known and name not in TRACED:
+        for name, value in given.items():
+            ours = name in DRAWS or name in known or name in TRACED
+            if not ours and not changes_nothing(name, value):
                 raise UnknownNameError("call option", name, [*DRAWS, *known])
 
     def _named(self, given: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazily import Lazily
 from purify_adapters.llama_index.messages import rendered, text_of
 from purify_adapters.llama_index.models import maker
-from purify_adapters.llama_index.options import DRAWN, PER_CALL, check, redrawn
+from purify_adapters.llama_index.options import DRAWN, check, check_call, redrawn
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
@@ -95,7 +95,7 @@ class PurifiedLLM(Structured, Calling):
         self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Reader] = Plain
     ) -> Request:
         """What one call asks for; raises UnknownNameError for an option there is not."""
-        check("option of a purified call", options, PER_CALL)
+        check_call(options)
         return Request(
             prompt,
             self._sampling(options),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from purify_adapters.foreign import changes_nothing
 from purify_plugins.config import sampling
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.types import Sampling
@@ -21,6 +22,11 @@ def check(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in names:
             raise UnknownNameError(what, name, names)
+
+
+def check_call(given: Mapping[str, Any]) -> None:
+    """Raise UnknownNameError for an option of a call that is not known, and would change its answer."""
+    check("option of a purified call", (n for n, v in given.items() if not changes_nothing(n, v)), PER_CALL)
 
 
 def redrawn(base: Sampling, options: Mapping[str, Any]) -> Sampling:

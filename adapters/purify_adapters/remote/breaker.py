@@ -23,6 +23,10 @@ class Unavailable(SourceError):
         self.after = after
 
 
+class Queued(Unavailable):
+    """The server was not asked: too many of our own requests were before this one."""
+
+
 class Resting(SourceError):
     """The server was not asked; in `after` seconds it may be."""
 

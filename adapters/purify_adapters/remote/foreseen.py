@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from purify_adapters.remote.detect import check_kind
-from purify_adapters.remote.wire import Wire
+from purify_adapters.remote.detect import check_kind, detected
+from purify_adapters.remote.loop import wait
+from purify_adapters.remote.wire import Wire, log
 from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.preflight import Preview
 from purify_plugins.tokenizing import find_tokenizer, require_tokenizer
@@ -22,16 +24,17 @@ def looked_at(
     url: str | None = None,
     *,
     tokenizer: str | Path,
-    kind: str = "auto",
+    kind: str | None = None,
     api_key: str | None = None,
     connect: float = SECONDS,
     **options: Any,
 ) -> Preview:
     """The preview of a model behind a server: its URL, its tokenizer's files, and that somebody answers.
 
+    `kind` "auto" asks, when settled, what kind of server that is; None: its kind is known.
     Raises ConfigError, ModelError, SourceError, as loading it would.
     """
-    check_kind(kind)
+    check_kind(kind or "auto")
     if url is None:  # the source itself says what it needs
         return Preview()
     wire = Wire(url, api_key)
@@ -42,7 +45,17 @@ def looked_at(
             f"the tokenizer {str(tokenizer)!r} does not load ({error}); give a directory or a hub id"
         ) from error
     reach(wire, min(connect, SECONDS))
-    return Preview()
+    return Preview(settle=lambda: _recognise(url, api_key)) if kind == "auto" else Preview()
+
+
+def _recognise(url: str, api_key: str | None) -> None:
+    """Raise ConfigError for a server of no known kind; that its routes are others' is no news for a log."""
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        wait(detected(Wire(url, api_key, retries=0)))
+    finally:
+        log.setLevel(level)
 
 
 def reach(wire: Wire, seconds: float) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,11 +37,37 @@ def _afresh() -> None:
 os.register_at_fork(after_in_child=_afresh)
 
 
+class Asking:
+    """What a thread waits for at the moment, so that another may end it: its client has left."""
+
+    def __init__(self) -> None:
+        self._future: Future[Any] | None = None
+
+    def enter(self) -> None:
+        """Let what this context waits for from now on be ended here."""
+        _ASKING.set(self)
+
+    def waits(self, future: Future[Any] | None) -> None:
+        self._future = future
+
+    def end(self) -> None:
+        """Cancel what is under way; whoever waits for it gets CancelledError. What follows is not touched."""
+        if (future := self._future) is not None:
+            future.cancel()
+
+
+_ASKING: ContextVar[Asking | None] = ContextVar("asking", default=None)
+
+
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     """What a coroutine returns or raises, from any other thread; interrupted, it is cancelled."""
     future = asyncio.run_coroutine_threadsafe(coroutine, loop())
+    asking = _ASKING.get() or Asking()
+    asking.waits(future)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+    finally:
+        asking.waits(None)

@@ -8,14 +8,14 @@ import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from purify_adapters.remote.breaker import Breaker, Unavailable
+from purify_adapters.remote.breaker import Breaker, Queued, Unavailable
 from purify_adapters.remote.rows import strict_json
 from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
@@ -107,7 +107,7 @@ class Wire:
     breaker: Breaker = field(default_factory=Breaker)
     slots: int | None = None
     _purse: float = 10.0
-    _slots: asyncio.Semaphore | None = None
+    _places: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         """OpenAI's clients are given urls that end in /v1; the server's root is what stands before."""
@@ -117,6 +117,7 @@ class Wire:
                 "api_key holds what no header may (spaces, line ends, other alphabets); correct it"
             )
         self.url = self.url.rstrip("/").removesuffix("/v1")
+        self._places = asyncio.Semaphore(self.connections)
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
@@ -149,6 +150,15 @@ class Wire:
         async with self._answer("POST", path, body) as response:
             return strict_json(await self._whole(response, rows), shape), response.headers
 
+    @contextmanager
+    def reading(self, path: str) -> Iterator[None]:
+        """Around what makes rows of an answer: one that is refused is a line in the log as well."""
+        try:
+            yield
+        except SourceError as error:
+            log.warning("%s answered what is refused: %s: %s", path, type(error).__name__, error)
+            raise
+
     def rows_at_once(self, entries: int) -> int:
         """How many rows of so many tokens one answer may hold."""
         return max(ANSWER // (ENTRY * max(entries, 1)), 1)
@@ -158,7 +168,7 @@ class Wire:
 
         Comments and half events do not count as news: each whole event must come in time.
         """
-        longest = min(ENTRY * self.entries * rows, ANSWER)
+        longest = ENTRY * self.entries * rows
         caps = max(LINE, longest), max(EVENT, longest)
         async with self._answer("POST", path, body) as response:
             if "text/event-stream" not in response.headers.get("content-type", ""):
@@ -189,7 +199,7 @@ class Wire:
         Requests beyond the server's `slots` wait here, where no time-out runs: what waits in the server
         looks like a server that is down.
         """
-        async with self._slots or nullcontext():
+        async with self._turn():
             begun = time.monotonic()
             with self.breaker.asking() as answered:
                 try:
@@ -200,14 +210,31 @@ class Wire:
                     _note(method, path, begun, error)
                     raise
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A place among the requests under way: for slots one waits, for connections `pool` seconds."""
+        try:
+            async with asyncio.timeout(None if self.slots else self.timeouts.pool):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise Queued(
+                f"{self.connections} requests to the LLM's server are under way, and one more waited for "
+                f"{self.timeouts.pool:g} s; raise connections or pool, or ask less at once"
+            ) from error
+        try:
+            yield
+        finally:
+            self._places.release()
+
     def limit(self, slots: int) -> None:
         """Send at most so many requests at once: the server works on no more."""
-        self.slots, self._slots = slots, asyncio.Semaphore(slots)
+        self.slots = slots
+        self.share(1)
 
     def share(self, processes: int) -> None:
         """Leave to as many processes as ask this server their parts of its slots: at least one to each."""
         if self.slots is not None:
-            self._slots = asyncio.Semaphore(max(self.slots // processes, 1))
+            self._places = asyncio.Semaphore(min(max(self.slots // processes, 1), self.connections))
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:

@@ -103,7 +103,8 @@ class TGISource(TextSource):
         text, length = self.inputs(place)
         answer, headers = await self.wire.post("/generate", self._body(text, 1))
         self.require_read(headers.get("x-prompt-tokens"), length)
-        return self._drafted(field(answer, "details", "tokens", 0), _top(field(answer, "details"), 0))
+        with self.wire.reading("/generate"):
+            return self._drafted(field(answer, "details", "tokens", 0), _top(field(answer, "details"), 0))
 
     async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
         text, found = self.inputs(place)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from purify_adapters.tools.grammars import closed
-from purify_adapters.tools.pieces import CallPiece, Message, Piece, Plain, Reader, Tool
+from purify_adapters.tools.pieces import CallPiece, Message, Piece, Plain, Reader, Single, Tool
 from purify_adapters.tools.speech import Speech, merged, plain
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.purifier import Purifier
@@ -71,6 +71,10 @@ class Asked:
         forced = chosen is not None or schema is not None
         grammar = speech.grammar(wanted, purifier.vocabulary, answer) if forced else None
         return cls(chat, grammar, lambda: speech.reader(purifier, chat, offered))
+
+    def single(self) -> Asked:
+        """The same, but of its calls only the first is read."""
+        return replace(self, reader=lambda: Single(self.reader()))
 
     @classmethod
     def _text(cls, purifier: Purifier, chat: Chat, schema: Mapping[str, Any] | None) -> Asked:
