@@ -45,6 +45,14 @@ def find_config(path: str | Path | None = None) -> Path:
     return Path(named) if named else permitted(here())
 
 
+def find_beside(folder: Path, path: str | Path | None = None) -> Path:
+    """The configuration of a program in `folder`: the one named, in the environment, beside it, or here."""
+    beside = folder / "purify.toml"
+    if not path and "PURIFY_CONFIG" not in os.environ and beside.is_file():
+        return permitted(beside)
+    return find_config(path)
+
+
 def here() -> Path:
     """The configuration in the working directory. Raises ConfigError when there is none."""
     if Path("purify.toml").is_file():

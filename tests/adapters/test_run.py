@@ -188,7 +188,7 @@ MISTAKES = {
     "an SLM that is nowhere": ("[slm]\nmodel = '/no/where'\n", "there is no model directory '/no/where'"),
     "an SLM that is not beside the file": (
         "[slm]\nmodel = 'models/small'\n",
-        "'models/small' is no directory here and could not be had from the hub",
+        "'models/small' is no directory in",
     ),
     "an SLM's directory without a model": ("[slm]\nmodel = '.'\n", "has no config.json"),
     "no TOML": ("[slm\n", "not valid TOML"),
