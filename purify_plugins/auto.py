@@ -1,6 +1,7 @@
 """`import purify_plugins.auto`, before anything else, purifies this program; if it cannot, the program ends.
 
-The configuration is `$PURIFY_CONFIG`, else the `purify.toml` beside the program, else the working directory's.
+The configuration is `$PURIFY_CONFIG`, else the `purify.toml` beside the program, else the working
+directory's.
 """
 
 from __future__ import annotations

@@ -252,6 +252,14 @@ def test_one_line_is_enough_and_a_mistake_in_the_file_ends_the_program() -> None
     refused(python("app.py"), "did you mean 'slm'?")
 
 
+def test_one_line_finds_the_configuration_beside_the_program(tmp_path: Path) -> None:
+    """`purify run x/app.py` found x/purify.toml, and the line in x/app.py did not."""
+    (tmp_path / "deep").mkdir()
+    write("deep/app.py", "import purify_plugins.auto; print(purify_plugins.status().config)")
+    Path("purify.toml").rename("deep/purify.toml")
+    assert python("deep/app.py").stdout.strip() == str(tmp_path / "deep" / "purify.toml")
+
+
 # Children
 
 

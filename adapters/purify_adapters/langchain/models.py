@@ -131,8 +131,9 @@ class Purified(BaseModel):
         extra = dict(given.get("model_kwargs") or {})
         for name in (*given, *extra):
             if name not in cls.model_fields and name not in (*IGNORED, "model_kwargs"):
-                known = ["llm"] if name in ("model", "model_name") else cls.model_fields
-                raise UnknownNameError(f"{cls.__name__} option", name, known)
+                if name in ("model", "model_name"):
+                    raise ConfigError(f"unknown {cls.__name__} option {name!r}; did you mean 'llm'?")
+                raise UnknownNameError(f"{cls.__name__} option", name, cls.model_fields)
         return {**extra, **{name: value for name, value in given.items() if name != "model_kwargs"}}
 
     @model_validator(mode="after")

@@ -55,7 +55,8 @@ class PurifiedLLM(Structured, Calling):
     """A purified language model for LlamaIndex.
 
     Give it a `Purifier`, or `llm`, `slm` and `policy` as `Purifier.load` takes them (its options
-    are `policy_options`, or it is a mapping with a `name`); models given that way are loaded when they are first needed.
+    are `policy_options`, or it is a mapping with a `name`); models given that way are loaded when they are
+    first needed.
     Sampling options (`max_tokens`, `temperature`, …) are the defaults of every call, and a call may
     override each; none switches purification off. Raises UnknownNameError for any other option.
 
@@ -74,6 +75,8 @@ class PurifiedLLM(Structured, Calling):
     ) -> None:
         if models or isinstance(purifier, str | Path):
             raise ConfigError("name the models: PurifiedLLM(llm=…, slm=…)")
+        if "model" in options:
+            raise ConfigError("unknown option of PurifiedLLM 'model'; did you mean 'llm'?")
         known = type(self).model_fields.keys() - {"drawn"}
         check("option of PurifiedLLM", options, DRAWN | known | {"llm", "slm", "policy", "policy_options"})
         drawn = {name: options.pop(name) for name in DRAWN & options.keys()}
