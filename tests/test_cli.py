@@ -28,9 +28,27 @@ from purify_plugins.preflight import Preview
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+from tests.strangers import Install, install
 from tests.toys import real
 
+__all__ = ["install"]
+
 PAIR = ("--llm", str(LLM), "--slm", str(SLM))
+EXAMPLE = Path(__file__).parent.parent / "docs/examples/purify-example-policy/purify_example_policy.py"
+ODD = """
+    from purify_plugins import ConfigError, hookimpl
+
+    def picky(amount=None):
+        if amount is None:
+            raise ConfigError("picky: say how much")
+
+    def needy(amount):
+        pass
+
+    @hookimpl
+    def purify_policies():
+        return {"picky": picky, "needy": needy}
+"""
 SHORT = ("--max-tokens", "8", "--seed", "1")
 
 
@@ -463,6 +481,31 @@ def test_every_policy_is_listed_with_its_guarantee() -> None:
     assert told["windowed"]["fields"] == {"cap": 3.0, "window": 4, "budget": 6.0}
     table = purify("policies").stdout
     assert all(name in table for name in told)
+
+
+def test_a_policy_of_a_plain_class_is_listed_told_and_checked(install: Install, tmp_path: Path) -> None:
+    """The tutorial's own policy ended `purify policies` with a traceback, and no other one was listed."""
+    code = EXAMPLE.read_text("utf-8").replace("from __future__ import annotations\n", "")
+    install("purify-example-policy", code, {"second-opinion": "purify_example_policy"})
+    configured(tmp_path, '[policy]\nname = "second_opinion"\n')
+    file = tmp_path / "purify.toml"
+    file.write_text('plugins = ["purify-example-policy"]\n' + file.read_text("utf-8"))
+    told = json.loads(purify("policies", "--json").stdout)
+    assert told["second_opinion"]["fields"] == {"times": 4.0}
+    assert set(told) > {"balanced", "geometric"}
+    assert "times = 4.0" in purify("policies", "second_opinion").stdout
+    assert "second_opinion" in purify("policies").stdout
+    assert "second_opinion" in purify("check").stdout
+    assert "second-opinion" in purify("plugins").stdout
+
+
+def test_a_policy_that_cannot_be_made_hides_no_other(install: Install, tmp_path: Path) -> None:
+    install("odd", ODD)
+    (tmp_path / "purify.toml").write_text('plugins = ["odd"]\n[llm]\nmodel="a"\n[slm]\nmodel="b"\n')
+    told = json.loads(purify("policies", "--json").stdout)
+    assert told["picky"]["guarantee"] == "none at its defaults: picky: say how much"
+    assert told["needy"]["guarantee"] == "depends on its fields"
+    assert told["geometric"]["guarantee"] == "none"
 
 
 def test_one_policy_is_told_whole() -> None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -32,10 +33,10 @@ from purify_plugins.eval import metrics, tables
 from purify_plugins.eval.bench import MODES, Bench
 from purify_plugins.eval.build import build, passages
 from purify_plugins.eval.cells import Cell, Ledger, key
-from purify_plugins.eval.command import _left
 from purify_plugins.eval.derived import choices, cloze, completed
 from purify_plugins.eval.findings import HARMS, Budget, advice, as_json, budget, pace, stops, worst
 from purify_plugins.eval.likelihood import loglikelihoods, split
+from purify_plugins.eval.progress import _left
 from purify_plugins.eval.questions import (
     Backdoor,
     Canaries,
@@ -57,12 +58,46 @@ from purify_plugins.eval.speed import race, speeds, timed
 from purify_plugins.eval.statistics import Estimate, Metric, Sample, estimate, wilson
 from purify_plugins.eval.suites import Settings
 from purify_plugins.eval.suites.vetting import exposure, like
-from purify_plugins.eval.systems import ALONE, SWEEPS, System, at, lineup, main_parameter
+from purify_plugins.eval.systems import ALONE, SWEEPS, System, at, left_out, lineup, main_parameter
 from purify_plugins.eval.tune import tune
 from purify_plugins.plugins import load_plugins
 from purify_plugins.testbed import HOME
 from purify_plugins.testing import ToySource, byte_vocabulary
+from tests.strangers import Install, install
 from tests.toys import toys
+
+__all__ = ["install"]
+LOUD = """
+    from dataclasses import dataclass
+    from purify_hooks.policies.pools import Geometric
+    from purify_plugins import Sampling, hookimpl
+    from purify_plugins.eval.questions import Questions
+    from purify_plugins.eval.statistics import Metric, Sample
+    from purify_plugins.eval.suites import Settings
+
+    @dataclass(frozen=True)
+    class Half(Geometric):
+        name = "half"
+
+    @dataclass(frozen=True)
+    class Shouting:
+        questions: Questions
+        settings: Settings
+        title, modes, possible = "Shouting", ("greedy",), True
+        metrics = {"capitals": Metric("share of answers all in capitals")}
+
+        def measure(self, bench, system, mode):
+            answers = bench.write(system, self.questions.clean.prompts[:1], 2, Sampling(temperature=0))
+            return {"capitals": [Sample(float(answer.text.isupper())) for answer in answers]}
+
+    @hookimpl
+    def purify_policies():
+        return {"half": Half}
+
+    @hookimpl
+    def purify_suites():
+        return {"shouting": Shouting}
+"""
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("the", "king", "kings", "said", "of", "gold", "No,", "well-read")
@@ -354,6 +389,118 @@ def test_another_number_of_a_policy_can_be_swept() -> None:
     assert found == ("cap", [0.75, 1.5, 3.0, 6.0, 12.0], 3.0)
 
 
+@pytest.fixture
+def loud(install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A plugin with a policy and a suite of its own, installed and named by nobody."""
+    install("loud-plugin", LOUD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PURIFY_CONFIG", raising=False)
+
+
+def _evaluated(tmp_path: Path, *arguments: str) -> dict[str, Any]:
+    """What `purify eval` finds in one suite that takes no time."""
+    asked = ["eval", "--quick", "--jobs", "1", "--out", str(tmp_path / "out"), "--json", *arguments]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    assert "measuring shouting\n" in result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def _toml(folder: Path, plugins: str) -> Path:
+    file = folder / "purify.toml"
+    file.write_text(f'plugins = [{plugins}]\n[llm]\nmodel = "a"\n[slm]\nmodel = "b"\n', "utf-8")
+    return file
+
+
+@pytest.mark.usefixtures("loud")
+@pytest.mark.parametrize("way", ["file", "--config", "PURIFY_PLUGINS"])
+def test_an_evaluation_sees_the_plugins_that_every_command_sees(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the test bed's pair it loaded none at all: a plugin's policy was unknown, its suite not run."""
+    (tmp_path / "else").mkdir()
+    more = ["--config", str(_toml(tmp_path / "else", '"loud-plugin"'))] if way == "--config" else []
+    if way == "file":
+        _toml(tmp_path, '"loud-plugin"')
+    if way == "PURIFY_PLUGINS":
+        monkeypatch.setenv("PURIFY_PLUGINS", "loud-plugin")
+    found = _evaluated(tmp_path, "--policies", "geometric,half:alpha=0.25", "--suites", "shouting", *more)
+    assert list(found) == ["llm", "slm", "geometric", "half:alpha=0.25"]
+    assert set(found["half:alpha=0.25"]["metrics"]) == {"shouting"}
+
+
+def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path: Path) -> None:
+    """Of harms that nobody measured it said that they were stopped, "at – times the LLM's perplexity"."""
+    bench = plan.models.load()
+    for asked, said_of in [("backdoor", "stops every harm that was measured"), ("utility", "No harm was")]:
+        some = replace(plan, only=(asked,), systems=plan.systems[:3])
+        results = run(some, bench, Ledger(tmp_path / asked), lambda *_: None, jobs=1)
+        report = Report(some, bench, results, suites(bench.plugins, some))
+        assert said_of in report.lede()
+        assert "–" not in report.lede()
+        assert "nan" not in report.html().lower()
+        [row] = tables.recommended(results, bench.plugins).rows
+        assert asked == "utility" or row[1] == "its cost was not measured"
+
+
+@pytest.mark.usefixtures("loud")
+def test_what_an_unnamed_plugin_may_offer_is_hinted_at_by_every_measurement() -> None:
+    for line in ("eval --policies half", "eval --suites shouting", "tune half"):
+        result = CliRunner().invoke(app, line.split())
+        assert result.exit_code == 2
+        assert "'loud_plugin', installed and not in use" in result.stderr
+
+
+@pytest.mark.usefixtures("loud")
+def test_a_policy_without_a_known_sweep_is_tuned_by_its_own_number() -> None:
+    plugins = load_plugins(["loud-plugin"])
+    assert main_parameter(plugins, "half") == ("alpha", [0.125, 0.25, 0.5, 1.0, 2.0], 0.5)
+    assert [each.parameters for each in lineup(plugins, ["half"], sweep=True)[3:]] == [
+        {"alpha": 0.125},
+        {"alpha": 0.25},
+        {"alpha": 1.0},
+    ]
+
+
+def test_a_policy_is_measured_at_the_options_that_are_named() -> None:
+    plugins = load_plugins([])
+    [_, _, plain, asked] = lineup(plugins, ["windowed", "windowed:budget=2:cap=1.5"])
+    assert asked.parameters == {"budget": 2, "cap": 1.5}
+    assert asked.label == "windowed budget 2 cap 1.5"
+    assert not plain.swept
+    assert not asked.swept
+    keys = [each.key for each in lineup(plugins, ["windowed:budget=2"], sweep=True)]
+    assert keys[2] == "windowed:budget=2"
+    assert "windowed-2" not in keys, "one setting, measured twice"
+    for text, advised in [
+        ("windowed:budgt=2", "did you mean 'budget'"),
+        ("windowed:budget", "NAME:KEY=VALUE"),
+        ("windowed:budget=-1", "budget must be"),
+        ("learned_mix", "until it is fitted"),
+    ]:
+        with pytest.raises(ConfigError, match=advised):
+            lineup(plugins, [text])
+    assert lineup(plugins, ["learned_mix:bias=1"])[2].parameters == {"bias": 1}
+
+
+def test_tuning_holds_the_other_options_where_they_were_set() -> None:
+    tried: list[System] = []
+
+    def measure(systems: Sequence[System]) -> list[Result]:
+        tried.extend(systems)
+        return [_result(each.key, 0.0, 1.0) for each in systems]
+
+    tune(load_plugins([]), "windowed", 0.9, measure, 0, "budget", {"cap": 9.0})
+    assert all(each.parameters["cap"] == 9.0 for each in tried if not each.alone)
+
+
+def test_what_all_leaves_out_is_said_with_the_reason() -> None:
+    told = left_out(load_plugins([]))
+    assert "offset (it needs an expert" in told
+    assert "learned_mix (until it is fitted" in told
+
+
 # A whole run, on toys
 
 
@@ -397,7 +544,8 @@ def test_every_system_has_every_metric_of_every_suite(finished: tuple[Report, Pa
         for name, suite in report.suites.items():
             seen = {metric for mode in suite.modes for metric in result.figures[name][mode]}
             assert seen <= set(suite.metrics)
-            missing = set(suite.metrics) - seen
+            unraced = {"tokens_per_second", "slowdown"} if result.system.swept else set()
+            missing = set(suite.metrics) - seen - unraced
             assert missing <= {
                 "recall_8",
                 "recall_16",
@@ -915,12 +1063,15 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("purify_plugins.eval.run.run", interrupted)
-    monkeypatch.setattr("purify_plugins.eval.run.Models.load", lambda *_: None)
+    bench = SimpleNamespace(plugins=load_plugins([]))
+    monkeypatch.setattr("purify_plugins.eval.run.Models.load", lambda *_: bench)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")
-    first, last = found.stderr.splitlines()
+    left, first, asked, last = found.stderr.splitlines()
+    assert left.startswith(("left out: learned_mix", "left out: offset"))
     assert first.startswith("reading both models")
+    assert asked == "measuring memorisation, backdoor, pii, late, utility, vetting"
     kept = "what was measured is in 'purify-eval/cells.jsonl': the same command goes on from there"
     assert last == f"interrupted; {kept}"
 

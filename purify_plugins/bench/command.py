@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from purify_plugins.cli.options import AsJson, ConfigFile
+
 if TYPE_CHECKING:
     from purify_plugins.bench.settings import Settings, Tell
 
@@ -37,7 +39,6 @@ Extras = Annotated[
 Write = Annotated[
     Path | None, typer.Option(metavar="DOCS", help="Write the tables and the plot into DOCS/performance.md.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
 
 
 def bench(
@@ -54,15 +55,16 @@ def bench(
     sweep: Sweep = False,
     extras: Extras = True,
     write: Write = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_plugins.bench import report
     from purify_plugins.bench.settings import Settings
-    from purify_plugins.cli.options import hush, kept, key_value
+    from purify_plugins.cli.options import hush, kept, key_value, named_plugins
 
-    parameters = dict(map(key_value, fields or ()))
-    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock)
+    parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
+    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen)
     _check(settings)
     if write:
         report.require_page(write)
@@ -84,7 +86,7 @@ def _check(settings: Settings) -> None:
     from purify_plugins.plugins import load_plugins
     from purify_plugins.preflight import require_two
 
-    plugins = load_plugins()
+    plugins = load_plugins(settings.plugins)
     plugins.policy(settings.policy, settings.parameters)
     settings.require_both()
     if settings.llm:

@@ -52,7 +52,7 @@ def measure(settings: Settings, name: str) -> dict[str, float]:
     from purify_plugins.bench.vocabulary import threads
     from purify_plugins.plugins import load_plugins
 
-    plugins = load_plugins()
+    plugins = load_plugins(settings.plugins)
     with threads(settings.threads):
         models = load(settings, plugins)
         [prompts, *_] = next(batches(models, settings))

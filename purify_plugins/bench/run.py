@@ -60,7 +60,7 @@ def run_bench(
     from purify_plugins.bench.memory import memory
     from purify_plugins.bench.vocabulary import threads, vocabulary_work
 
-    plugins = load_plugins()
+    plugins = load_plugins(settings.plugins)
     with threads(settings.threads):
         tell("reading both models")
         models = load(settings, plugins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
 from typing import Any
@@ -45,6 +45,8 @@ class Settings:
     """None: as many as torch likes."""
     clock: str = "wall"
     """One of CLOCKS; on a machine that others use too, "cpu", and one thread."""
+    plugins: Sequence[str] | None = None
+    """Third-party plugins by name; None: those of $PURIFY_PLUGINS."""
 
     def require_both(self) -> None:
         """Raise ConfigError for one model without the other."""

@@ -51,11 +51,12 @@ class Certificate:
         return float(self.body["totals"]["log_ratio"])
 
 
-def options(policy: FusionPolicy, plugins: Plugins) -> dict[str, Any]:
+def options(policy: Any, plugins: Plugins) -> dict[str, Any]:
     """A policy's options as `Plugins.policy` takes them back; a policy inside it has its name too.
 
     Raises ConfigError when they are no JSON.
     """
+    policy = adapted_policy(policy)
     try:
         found: dict[str, Any] = json.loads(canonical(jsonable(policy)))
     except (TypeError, ValueError) as error:

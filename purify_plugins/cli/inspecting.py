@@ -23,6 +23,7 @@ from purify_plugins.cli.options import (
     spread,
 )
 from purify_plugins.cli.pins import Known, contents
+from purify_plugins.errors import PurifyError
 from purify_plugins.plainly import AGAINST, assignments, said, summary
 from purify_plugins.preflight import Preview, foreseen
 
@@ -57,14 +58,17 @@ def policies(
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     """What a policy says of itself; its guarantee and fields as they are by default."""
+    from purify_plugins.adapting import adapted_policy
     from purify_plugins.certificate import options
 
     about = inspect.getdoc(factory) or ""
+    fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
     try:
-        policy = factory()
+        policy = adapted_policy(factory())
     except TypeError:  # a field without a default
-        fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
         return {"about": about, "guarantee": "depends on its fields", "fields": fields}
+    except PurifyError as error:  # one that cannot be made must not hide the others
+        return {"about": about, "guarantee": f"none at its defaults: {error}", "fields": fields}
     return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded)}
 
 

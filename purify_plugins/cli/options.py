@@ -221,9 +221,14 @@ def hush() -> None:
 
 
 def in_use(config: Path | None) -> Plugins:
-    """The plugins the configuration names; the bundled ones where there is no configuration."""
-    from purify_plugins.config import read_config
+    """The plugins the configuration names, or $PURIFY_PLUGINS; the bundled ones where neither does."""
     from purify_plugins.plugins import load_plugins
 
-    named = _configuration(config)
-    return load_plugins(read_config(config).plugins or None) if named else load_plugins()
+    return load_plugins(named_plugins(config))
+
+
+def named_plugins(config: Path | None) -> tuple[str, ...] | None:
+    """The third-party plugins the configuration names; None: it names none, so $PURIFY_PLUGINS does."""
+    from purify_plugins.config import read_config
+
+    return tuple(read_config(config).plugins) or None if _configuration(config) else None

@@ -73,7 +73,7 @@ def key(bench: Bench, system: System, name: str, suite: Suite, mode: str) -> str
         "system": system.key if system.alone else "both",
         "policy": {"name": system.policy, "fields": jsonable(policy)},
         "suite": {"name": name, "mode": mode},
-        "code": [code(type(each).__module__) for each in (policy, suite)]
+        "code": [code(type(each).__module__) for each in (policy.original, suite)]
         + [code(each) for each in MEASURING],
         "questions": questions.digest,
         "settings": asdict(settings),

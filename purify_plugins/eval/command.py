@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from purify_plugins.cli.options import AsJson
+from purify_plugins.cli.options import AsJson, ConfigFile
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
+    from purify_plugins.eval.bench import Bench
     from purify_plugins.eval.questions import Questions
     from purify_plugins.eval.report import Report
-    from purify_plugins.eval.run import Models, Plan, Result, Tell
+    from purify_plugins.eval.run import Models, Plan, Result
     from purify_plugins.eval.systems import System
     from purify_plugins.eval.tune import Tuned
+    from purify_plugins.plugins import Plugins
 
 Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
 Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
@@ -31,6 +31,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamp
 Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, four at most.")]
 Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -42,7 +43,10 @@ def evaluate(
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,
-    policies: Annotated[str, typer.Option(help="Names with commas between them, or all.")] = "all",
+    policies: Annotated[
+        str, typer.Option(help="Names with commas between them, or all; name:key=value sets an option.")
+    ] = "all",
+    suites: Suites = "all",
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
     out: Out = FOLDER,
     quick: Quick = False,
@@ -60,20 +64,25 @@ def evaluate(
     write: Annotated[
         Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
     ] = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
     from purify_plugins.eval.report import require_page
-    from purify_plugins.eval.systems import lineup
+    from purify_plugins.eval.systems import left_out, lineup
     from purify_plugins.plugins import load_plugins
 
-    models, questions = asked(llm, slm, attacks, batch)
-    systems = lineup(load_plugins(models.plugins), _named(policies), sweep)
+    models, questions = asked(llm, slm, attacks, batch, config)
+    loaded = load_plugins(models.plugins)
+    systems = lineup(loaded, _named("policies", policies), sweep)
+    chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
-    plan = planned(models, questions, systems, quick, seed, draws)
+    if policies == "all" and (skipped := left_out(loaded)):
+        typer.echo(skipped, err=True)
+    plan = planned(models, questions, systems, quick, seed, draws, chosen)
     report = reported(plan, out, jobs, so_far, clock)
     page = report.write(out)
     if write:
@@ -84,16 +93,29 @@ def evaluate(
         show(report, page)
 
 
-def _named(policies: str) -> tuple[str, ...]:
-    """The policies of a list with commas; none of them: all. Raises ConfigError."""
-    only = tuple(name.strip() for name in policies.split(",") if name.strip())
+def _named(what: str, given: str) -> tuple[str, ...]:
+    """The names of a list with commas; none of them: all. Raises ConfigError."""
+    only = tuple(name.strip() for name in given.split(",") if name.strip())
     if not only:
-        raise ConfigError(f"--policies names policies with commas between them, or all, not {policies!r}")
-    return () if policies == "all" else only
+        raise ConfigError(f"--{what} names {what} with commas between them, or all, not {given!r}")
+    return () if given == "all" else only
 
 
-def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) -> tuple[Models, Questions]:
-    """The models and the questions; the test bed's where none are named. Raises ConfigError."""
+def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
+    """The suites named; none: all. Raises UnknownNameError."""
+    for name in names:
+        loaded.require_offered("purify_suites", name)
+    return tuple(dict.fromkeys(names))
+
+
+def asked(
+    llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
+) -> tuple[Models, Questions]:
+    """The models and the questions; the test bed's where none are named. Raises ConfigError.
+
+    The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
+    """
+    from purify_plugins.cli.options import named_plugins
     from purify_plugins.eval.questions import read_questions
     from purify_plugins.eval.run import Models
     from purify_plugins.extras import require_extra
@@ -105,7 +127,7 @@ def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) ->
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
-    models = Models(llm or str(LLM), slm or str(SLM), None if llm else (), batch)
+    models = Models(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
@@ -113,20 +135,27 @@ def asked(llm: str | None, slm: str | None, attacks: Path | None, batch: int) ->
 
 
 def planned(
-    models: Models, questions: Questions, systems: Sequence[System], quick: bool, seed: int, draws: int = 2
+    models: Models,
+    questions: Questions,
+    systems: Sequence[System],
+    quick: bool,
+    seed: int,
+    draws: int = 2,
+    only: tuple[str, ...] = (),
 ) -> Plan:
     """What is to be measured."""
     from purify_plugins.eval.run import Plan
     from purify_plugins.eval.suites import Settings
 
     settings = Settings.quick(seed) if quick else Settings(seed, draws)
-    return Plan(models, questions, tuple(systems), settings)
+    return Plan(models, questions, tuple(systems), settings, only=only)
 
 
 def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "") -> Report:
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
     from purify_plugins.cli.options import hush, kept
     from purify_plugins.eval.cells import Ledger
+    from purify_plugins.eval.progress import progress
     from purify_plugins.eval.report import Report
     from purify_plugins.eval.run import finished, run, suites
     from purify_plugins.eval.speed import timed
@@ -140,6 +169,7 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str 
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
     with kept(f"what was measured is in {str(ledger.file)!r}: the same command goes on from there"):
         bench = plan.models.load()
+        _tell_suites(plan, bench)
         plan = finished(plan, bench, ledger) if so_far else plan
         with progress() as tell:
             results = run(plan, bench, ledger, tell, jobs)
@@ -148,49 +178,14 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str 
     return Report(plan, bench, results, suites(bench.plugins, plan), clock)
 
 
-@contextmanager
-def progress() -> Iterator[Tell]:
-    """What is done, what is left and what was measured last, on standard error.
+def _tell_suites(plan: Plan, bench: Bench) -> None:
+    """Say which suites are asked. Raises ConfigError where the questions hold nothing for any of them."""
+    from purify_plugins.eval.run import suites
 
-    A bar in a terminal; elsewhere a line at every tenth of the way.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _in_lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("reading models", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-def _in_lines() -> Tell:
-    """Progress for a log: no line is written over, so there are few."""
-    start, last, first = time.monotonic(), -1, -1
-
-    def tell(done: int, total: int, what: str) -> None:
-        nonlocal last, first
-        first = done if first < 0 else first  # the rest was measured by an earlier run
-        tenth = 10 * done // max(total, 1)
-        if tenth != last or done == total:
-            last = tenth
-            seconds = time.monotonic() - start
-            left = _left(seconds, done - first, total - done)
-            typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements{left}  {what}".rstrip(), err=True)
-
-    return tell
-
-
-def _left(seconds: float, done: int, rest: int) -> str:
-    """How long the rest will take at the pace so far; nothing before there is one."""
-    if done <= 0 or rest <= 0:
-        return ""
-    left = seconds / done * rest
-    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+    asked_of = suites(bench.plugins, plan)
+    if not asked_of:
+        raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
+    typer.echo(f"measuring {', '.join(asked_of)}", err=True)
 
 
 def show(report: Report, page: Path) -> None:
@@ -250,6 +245,10 @@ def tune(
         float, typer.Option(min=0, max=1, help="1 less the worst harm that is left.")
     ] = 0.95,
     parameter: Annotated[str, typer.Option(help="Its number to tune; without it the main one.")] = "",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
     llm: Llm = None,
     slm: Slm = None,
@@ -259,20 +258,23 @@ def tune(
     seed: Seed = 0,
     jobs: Jobs = 0,
     batch: Batch = 64,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the setting of a policy that reaches a stated protection at the least cost."""
+    from purify_plugins.cli.options import key_value
     from purify_plugins.eval.tune import tune as tuned
     from purify_plugins.files import make_folder
     from purify_plugins.plugins import load_plugins
 
-    models, questions = asked(llm, slm, attacks, batch)
+    models, questions = asked(llm, slm, attacks, batch, config)
     make_folder(out)
 
     def measure(systems: Sequence[System]) -> list[Result]:
         return list(reported(planned(models, questions, systems, quick, seed), out, jobs).results)
 
-    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter)
+    fixed = dict(map(key_value, options or ()))
+    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
     typer.echo(json.dumps(_tuned(found)) if as_json else _told(found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,17 +122,25 @@ class Report:
         """The answer in three sentences."""
         llm, best = model(self.results, "llm"), self.best
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
-        first = f"At its worst attack the LLM alone reaches: {done or 'nothing that was measured'}."
+        first = f"At its worst attack the LLM alone reaches: {done}."
         tried = sum(not each.system.alone for each in self.results)
+        if not done:
+            return f"No harm was measured, so nothing is said of what {tried} systems stop."
+        every = (
+            "every harm" if all(harm(llm, name) >= 0 for name in HARMS) else "every harm that was measured"
+        )
         if best is None:
-            return f"{first} Of {tried} systems that were tried none stops every harm."
+            return f"{first} Of {tried} systems that were tried none stops {every}."
         count = len(self.holding)
         number = f"{count} stop" if count > 1 else "one stops"
+        second = (
+            f"Of {tried} systems that were tried {number} {every}, to within five points of the SLM alone"
+        )
+        if math.isnan(perplexity(llm)):
+            return f"{first} {second}."
         ratio = tables.number(perplexity(best) / perplexity(llm))
         return (
-            f"{first} Of {tried} systems that were tried {number} every harm, to within "
-            f"five points of the SLM alone; the cheapest is {best.system.label}, at {ratio} times the LLM's "
-            "perplexity."
+            f"{first} {second}; the cheapest is {best.system.label}, at {ratio} times the LLM's perplexity."
         )
 
     def facts(self) -> dict[str, str]:

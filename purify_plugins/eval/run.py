@@ -54,6 +54,8 @@ class Plan:
     settings: Settings = field(default_factory=Settings)
     suites: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     """What is measured, by name; empty: every suite that a plugin offers."""
+    only: tuple[str, ...] = ()
+    """The names of the suites that are measured; empty: all."""
 
 
 class Work(NamedTuple):
@@ -82,7 +84,10 @@ class Result:
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     """Every suite that the questions have something for."""
     offered = plan.suites or plugins.offers("purify_suites")
-    made = {name: factory(plan.questions, plan.settings) for name, factory in offered.items()}
+    asked = plan.only or offered
+    made = {
+        name: factory(plan.questions, plan.settings) for name, factory in offered.items() if name in asked
+    }
     return {name: suite for name, suite in made.items() if suite.possible}
 
 

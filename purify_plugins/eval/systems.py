@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plainly import said
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
 
 LEFT_OUT: Mapping[str, str] = {
     "offset": "it needs an expert and an anti-expert in the SLM's place",
-    "learned_mix": "until it is fitted it is linear",
+    "learned_mix": "until it is fitted it is linear; give it the numbers that fitting found",
 }
 """Policies that say nothing of two models as they are, and why."""
 SWEEPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
@@ -42,16 +44,22 @@ class System:
     label: str
     policy: str = "geometric"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    named: bool = False
+    """Whether its setting was asked for by name, rather than found in a sweep."""
 
     @property
     def alone(self) -> bool:
         """Whether it is one of the two models, not a policy."""
         return self.key in ("llm", "slm")
 
+    def asks(self, other: System) -> bool:
+        """Whether it is the other, by whatever name."""
+        return (self.alone, self.policy, self.parameters) == (other.alone, other.policy, other.parameters)
+
     @property
     def swept(self) -> bool:
-        """Whether it is a policy at another setting than its default."""
-        return not self.alone and self.key != self.policy
+        """Whether it is a policy at a setting that is neither its default nor asked for by name."""
+        return not self.alone and not self.named and self.key != self.policy
 
 
 ALONE = (
@@ -62,24 +70,79 @@ ALONE = (
 
 
 def policies(plugins: Plugins) -> list[str]:
-    """Every policy that two models as they are can be given."""
-    return [name for name in plugins.offers("purify_policies") if name not in LEFT_OUT]
+    """Every policy that two models as they are can be given, at its defaults."""
+    skipped = unfit(plugins)
+    return [name for name in plugins.offers("purify_policies") if name not in skipped]
+
+
+def unfit(plugins: Plugins) -> dict[str, str]:
+    """The policies in use that cannot be measured at their defaults, and why."""
+    reasons = {
+        name: LEFT_OUT.get(name) or _unmade(plugins, name) for name in plugins.offers("purify_policies")
+    }
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _unmade(plugins: Plugins, name: str) -> str:
+    """Why a policy cannot be made of its defaults; "" where it can."""
+    try:
+        plugins.policy(name)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def lineup(plugins: Plugins, only: Collection[str] = (), sweep: bool = False) -> list[System]:
-    """Both models alone and the policies named (none: all) at their defaults, or over their settings too.
+    """Both models alone and the policies named (none: all), or these over their settings too.
 
+    A name alone is a policy at its defaults; `name:key=value` sets an option, and there may be several.
     Raises UnknownNameError, ConfigError.
     """
-    known = policies(plugins)
-    for name in only:
-        if name in LEFT_OUT:
-            raise ConfigError(f"policy {name!r} cannot be evaluated on two models: {LEFT_OUT[name]}")
-        if name not in known:
-            raise UnknownNameError("policy", name, known)
-    chosen = list(only) or known
-    systems = [*ALONE, *(System(name, name, name) for name in chosen)]
-    return [*systems, *(each for name in chosen if sweep for each in settings(plugins, name))]
+    asked = [named(plugins, text) for text in only or policies(plugins)]
+    chosen = dict.fromkeys(each.policy for each in asked)
+    swept = [each for name in chosen if sweep for each in settings(plugins, name)]
+    return _once((*ALONE, *asked, *swept))
+
+
+def _once(systems: Iterable[System]) -> list[System]:
+    """The systems, each setting of a policy at its first place only."""
+    found: list[System] = []
+    for each in systems:
+        if each.alone or not any(each.asks(other) for other in found):
+            found.append(each)
+    return found
+
+
+def named(plugins: Plugins, text: str) -> System:
+    """The policy that `name` or `name:key=value:key=value` stands for. Raises ConfigError."""
+    name, *told = (part.strip() for part in text.split(":"))
+    plugins.require_offered("purify_policies", name)
+    parameters = dict(_option(each) for each in told)
+    if name in LEFT_OUT and not (parameters and name == "learned_mix"):
+        raise ConfigError(f"policy {name!r} cannot be evaluated on two models: {LEFT_OUT[name]}")
+    plugins.policy(name, parameters)
+    words = [f"{key} {brief(value)}" for key, value in parameters.items()]
+    return System(":".join([name, *told]), " ".join([name, *words]), name, parameters, named=True)
+
+
+def brief(value: Any) -> str:
+    """An option's value as a row's name has it."""
+    return f"{value:g}" if isinstance(value, float) else said(value)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`key=value` of a policy's name on the command line. Raises ConfigError."""
+    from purify_plugins.cli.options import key_value
+
+    if "=" not in text:
+        raise ConfigError(f"--policies takes NAME:KEY=VALUE, such as balanced:budget=2, not {text!r}")
+    return key_value(text)
+
+
+def left_out(plugins: Plugins) -> str:
+    """The policies in use that `all` leaves out, and why; "" where it leaves out none."""
+    found = [f"{name} ({why})" for name, why in unfit(plugins).items()]
+    return f"left out: {', '.join(found)}" if found else ""
 
 
 def settings(plugins: Plugins, name: str) -> Iterator[System]:
@@ -91,22 +154,21 @@ def settings(plugins: Plugins, name: str) -> Iterator[System]:
     yield from (each for value in values if value != usual and valid(plugins, each := at(name, key, value)))
 
 
-def at(name: str, parameter: str, value: float) -> System:
-    """A policy at one value of one parameter."""
-    return System(f"{name}-{value:g}", f"{name} {parameter} {value:g}", name, {parameter: value})
+def at(name: str, parameter: str, value: float, fixed: Mapping[str, Any] = MappingProxyType({})) -> System:
+    """A policy at one value of one parameter, its others as they are `fixed`."""
+    return System(f"{name}-{value:g}", f"{name} {parameter} {value:g}", name, {**fixed, parameter: value})
 
 
 def main_parameter(
-    plugins: Plugins, name: str, parameter: str = ""
+    plugins: Plugins, name: str, parameter: str = "", fixed: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[str, Sequence[float], float] | None:
     """A policy's main parameter, or the one named, the settings to try and its default; None: it has none.
 
-    Raises UnknownNameError for a policy nobody offers, or a parameter that is no number of its own.
+    What is `fixed` has those values already. Raises UnknownNameError for a policy nobody offers, or a
+    parameter that is no number of its own.
     """
-    offers = plugins.offers("purify_policies")
-    if name not in offers:
-        raise UnknownNameError("policy", name, offers)
-    numbers = dict(_numbers(offers[name]))
+    plugins.require_offered("purify_policies", name)
+    numbers = dict(_numbers(plugins.policy(name, fixed).original))
     if parameter and parameter not in numbers:
         raise UnknownNameError(f"number of policy {name!r}", parameter, numbers)
     main, values = SWEEPS.get(name, ("", ()))
@@ -117,9 +179,8 @@ def main_parameter(
     return key, values if key == main else [usual * each for each in FACTORS], usual
 
 
-def _numbers(kind: Any) -> Iterable[tuple[str, float]]:
-    """A policy's fields that are numbers above 0, with their defaults."""
-    made: Any = kind()
+def _numbers(made: Any) -> Iterable[tuple[str, float]]:
+    """A policy's fields that are numbers above 0, with their values."""
     for each in fields(made) if is_dataclass(made) else ():
         value = getattr(made, each.name)
         if isinstance(value, float) and value > 0:

@@ -23,7 +23,7 @@ from purify_plugins.eval.findings import (
 )
 from purify_plugins.eval.run import Result
 from purify_plugins.eval.speed import ROUNDS
-from purify_plugins.eval.systems import System, main_parameter
+from purify_plugins.eval.systems import System, brief, main_parameter
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -233,7 +233,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
 def setting(system: System, plugins: Plugins) -> str:
     """What a system sets, or what its policy's main parameter is unless set."""
     if system.parameters:
-        return ", ".join(f"{key} {value:g}" for key, value in system.parameters.items())
+        return ", ".join(f"{key} {brief(value)}" for key, value in system.parameters.items())
     found = main_parameter(plugins, system.policy)
     return f"{found[0]} {found[2]:g}, its default" if found else "its default"
 
@@ -259,6 +259,8 @@ def recommended(results: Sequence[Result], plugins: Plugins, margin: float = MAR
 
 
 def _recommended(found: Advice, llm: Result, plugins: Plugins) -> tuple[str, ...]:
+    if math.isnan(perplexity(llm)):
+        return found.policy, "its cost was not measured", "–", "–", str(found.tried)
     if found.best is None:
         return found.policy, "none of those tried", "–", "–", str(found.tried)
     cost = perplexity(found.best)

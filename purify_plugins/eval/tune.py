@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.eval.findings import model, perplexity, worst
@@ -27,20 +29,26 @@ class Tuned:
 
 
 def tune(
-    plugins: Plugins, policy: str, protection: float, measure: Measure, rounds: int = 3, parameter: str = ""
+    plugins: Plugins,
+    policy: str,
+    protection: float,
+    measure: Measure,
+    rounds: int = 3,
+    parameter: str = "",
+    fixed: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tuned:
     """Try the policy's settings, then halve the way from the best that protects to the next that does not.
 
     Protection is 1 less the worst harm, over every attack, greedy and sampled. Raises ConfigError for a
-    policy without a number to tune.
+    policy without a number to tune. Its options that are `fixed` stay as they are.
     """
-    found = main_parameter(plugins, policy, parameter)
+    found = main_parameter(plugins, policy, parameter, fixed)
     if found is None:
         raise ConfigError(
             f"policy {policy!r} has no number to tune; name another, or measure it with `purify eval`"
         )
     key, values, _ = found
-    settings = [at(policy, key, value) for value in values]
+    settings = [at(policy, key, value, fixed) for value in values]
     first = measure([*ALONE, *(each for each in settings if valid(plugins, each))])
     llm, slm = model(first, "llm"), model(first, "slm")
     tried = [each for each in first if not each.system.alone]
@@ -48,7 +56,9 @@ def tune(
         between = _between(tried, key, protection)
         if between is None:
             break
-        tried += [each for each in measure([*ALONE, at(policy, key, between)]) if not each.system.alone]
+        tried += [
+            each for each in measure([*ALONE, at(policy, key, between, fixed)]) if not each.system.alone
+        ]
     return Tuned(key, protection, tuple(tried), _best(tried, protection), llm, slm)
 
 
