@@ -12,6 +12,7 @@ from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
     from purify_plugins.decode.provenance import Reader
+    from purify_plugins.errors import PurifyError
     from purify_plugins.plugins import Actor
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import FinishReason, Sampling, Step, Token
@@ -38,6 +39,7 @@ class Answer:
         self.steps: list[Token] = []
         self.reason: FinishReason = "length"
         self.finished = False
+        self.error: PurifyError | None = None
         self._writer = Writer(asked.sampling.stop)
         self._text: list[str] = []
         self._held: list[Chunk] = []
@@ -45,7 +47,9 @@ class Answer:
     def take(self, step: Step) -> list[Chunk]:
         """This row's part of a step, as far as its text is certain and may go out."""
         token = step.tokens[self.row]
-        if self.finished or token is None:
+        if not self.ended:
+            self.error = self.reader.error(self.row)
+        if self.ended or token is None:
             return []
         self.steps.append(token)
         text = self._write(self._writer.write(self.purifier.vocabulary.tokens[token.id]))
@@ -66,8 +70,23 @@ class Answer:
         free, self._held = self._held, [chunk]
         return free
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is wanted of this row: it is whole, or it has failed."""
+        return self.error is not None or self._whole
+
+    def fail(self, error: PurifyError) -> None:
+        """There will be no answer, unless it is whole already."""
+        if not self._whole:
+            self.error = self.error or self.reader.error(self.row) or error
+
+    @property
+    def _whole(self) -> bool:
+        return self.finished or self.reader.full(self.row, len(self.steps))
+
     def _end(self, reason: FinishReason) -> None:
         self.finished, self.reason = True, reason
+        self.reader.finish(self.row)
 
     def _write(self, text: str) -> str:
         self._text.append(text)

@@ -13,7 +13,6 @@ import pluggy
 
 if TYPE_CHECKING:
     from purify_plugins.decode.lockstep import Steps
-    from purify_plugins.eval.suites import Suite
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
 
@@ -65,7 +64,7 @@ def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: i
 
 
 @hookspec
-def purify_suites() -> Mapping[str, Callable[..., Suite]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
 
     >>> @dataclass(frozen=True)
@@ -88,13 +87,18 @@ def purify_suites() -> Mapping[str, Callable[..., Suite]]:  # type: ignore[empty
 def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
 
+    Steps come out of a plain iterator: read them as you like. A wrapper that reads ahead gets, after a stop
+    string, steps that no answer needs. RefusedError raised before the first step is about one prompt or more:
+    each is then decoded alone, and only those that are refused again have no answer. Raised later, it refuses
+    every answer that is not whole by then.
+
     Only steps that a decoder of `purify_plugins.decode` drew for this very purifier make an answer, as they
     were drawn and in their order; any other ends the request with a PluginError, before its text is released.
     Steps may be left out: the certificate then says so, and claims nothing.
 
     >>> def timed(steps, rows):
     ...     start = perf_counter()
-    ...     yield from steps  # what is sent to the walk, and closing it, pass through
+    ...     yield from steps
     ...     print(f"{rows} answers in {perf_counter() - start:.1f} s")
     >>> @hookimpl(wrapper=True)
     ... def purify_decode(prompts):
@@ -104,8 +108,14 @@ def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampl
 
 
 @hookspec
-def purify_request(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-    """See a request before any model does; raise RefusedError to refuse it.
+def purify_request(
+    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
+) -> Sequence[Prompt] | None:
+    """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
+
+    Return as many prompts as there were to have these answered instead, or write into the list; plugins
+    called after this one see them. Where several prompts are refused, each is shown alone, and then those
+    that pass together: a refusal costs no other prompt its answer, and a plugin may mind how many there are.
 
     >>> @hookimpl
     ... def purify_request(prompts):
@@ -118,9 +128,9 @@ def purify_request(purifier: Purifier, prompts: Sequence[Prompt], sampling: Samp
 def purify_completed(purifier: Purifier, completion: Completion) -> None:
     """See a finished answer with its certificate, before its reader has all of it.
 
-    Raise RefusedError to withhold it. `generate` then returns nothing; the reader of a stream has the text up
-    to the last piece by then, and gets neither that piece nor the completion. What is written on the
-    completion changes nothing: it is a copy.
+    Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream
+    has the text up to the last piece by then, and gets neither that piece nor the completion. What is written
+    on the completion changes nothing: it is a copy.
 
     >>> @hookimpl
     ... def purify_completed(completion):

@@ -33,6 +33,8 @@ OFFERS = {
     "purify_suites": "suite",
 }
 """Offering hook -> the kind of thing it offers, in words."""
+STAGES = ("purify_request", "purify_decode", "purify_completed")
+"""The hooks that a request goes through."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,23 @@ class Plugins(pluggy.PluginManager):
     def __init__(self) -> None:
         super().__init__(GROUP)
         self.add_hookspecs(hookspecs)
-        self.register(_Walk(), name=WALK)
         self.entries: dict[str, EntryPoint] = {}
+        self.register(_Walk(), name=WALK)
+
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """Take a plugin in; whatever it raises from then on is a PurifyError that names it and the hook."""
+        registered = super().register(plugin, name)
+        for caller in self.get_hookcallers(plugin) or ():
+            for each in caller.get_hookimpls():
+                if each.plugin is plugin and caller.name in STAGES:
+                    name = self._actor(each.plugin_name, plugin).name
+                    each.function = guarded(name, caller.name, each)  # type: ignore[misc]  # ours to call
+        return registered
+
+    def decoding(self) -> list[str]:
+        """The plugins that have their hands on the steps of an answer."""
+        found = self.hook.purify_decode.get_hookimpls()
+        return [self._actor(e.plugin_name, e.plugin).name for e in found if e.plugin_name != WALK]
 
     def offers(self, hook: str) -> dict[str, Callable[..., Any]]:
         """Everything offered through an offering hook, by name.
@@ -192,13 +209,48 @@ class _Walk:
         return walks[purifier.walk](purifier, prompts, sampling)
 
 
+def failed(plugin: str, hook: str, error: Exception) -> PluginError:
+    """What is raised when a plugin breaks; `plugin` is its name, in quotes."""
+    return PluginError(f"plugin {plugin} failed in {hook}: {error!r}")
+
+
+def guarded(plugin: str, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    """A hook's implementation whose errors name the plugin and the hook.
+
+    A list that `purify_request` returns takes the place of the prompts, for the plugins after it too.
+    """
+    function: Callable[..., Any] = implementation.function
+
+    def asked(*arguments: Any) -> Any:
+        try:
+            found = function(*arguments)
+            if hook != "purify_request" or found is None or "prompts" not in implementation.argnames:
+                return found
+            arguments[implementation.argnames.index("prompts")][:] = found
+        except PurifyError:
+            raise
+        except Exception as error:
+            raise failed(repr(plugin), hook, error) from error
+        return None
+
+    def wrapping(*arguments: Any) -> Any:
+        try:
+            return (yield from function(*arguments))
+        except PurifyError:
+            raise
+        except Exception as error:
+            raise failed(repr(plugin), hook, error) from error
+
+    return wrapping if implementation.wrapper or implementation.hookwrapper else asked
+
+
 def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
     try:
         offered = implementation.function()
     except PurifyError:
         raise
     except Exception as error:  # whatever a stranger's plugin raises, the operator hears whose it was
-        raise PluginError(f"plugin {implementation.plugin_name!r} failed in {hook}: {error!r}") from error
+        raise failed(repr(implementation.plugin_name), hook, error) from error
     if not isinstance(offered, Mapping):
         raise PluginError(f"plugin {implementation.plugin_name!r} must return a mapping from {hook}")
     return offered

@@ -43,7 +43,9 @@ def one(prompt: Any) -> Prompt:
         raise _no_prompt(prompt)
     if not prompt or (isinstance(prompt, Chat) and not prompt.messages):
         raise PromptError("the prompt is empty; give at least one word of text")
-    return conversation(prompt.messages, prompt.tools) if isinstance(prompt, Chat) else prompt
+    if isinstance(prompt, Chat):
+        conversation(prompt.messages, prompt.tools)
+    return prompt
 
 
 def conversation(messages: Any, tools: Any = ()) -> Chat:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import closing
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args, overload
 
 from purify_plugins.adapting import adapted, adapted_policy
 from purify_plugins.align import align
-from purify_plugins.answer import Answer, Asked
-from purify_plugins.certificate import Certificate, cited, options
+from purify_plugins.certificate import options
 from purify_plugins.decode.keyed import secret
-from purify_plugins.decode.provenance import Reader
-from purify_plugins.errors import ConfigError, PluginError
+from purify_plugins.errors import ConfigError
+from purify_plugins.pipeline import Pieces, in_vain, outcomes, run
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.prompts import conversation, drawn, one, several, texts
 from purify_plugins.threat import VOUCHED, require_draftable, require_known
-from purify_plugins.types import Chunk, Completion, Sampling
+from purify_plugins.types import Chunk, Completion, Outcome, Sampling, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.bridge.choose import Alignment, Fidelity
-    from purify_plugins.decode.lockstep import Steps
     from purify_plugins.decode.pace import Pace
     from purify_plugins.eval.likelihood import Likelihood
     from purify_plugins.policy import BarePolicy
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
 Fallback = Literal["refuse", "slm"]
+Errors = Literal["return", "raise"]
 Pick = Literal["auto", "speculative", "readahead", "lockstep"]
 T = TypeVar("T")
 
@@ -183,18 +182,44 @@ class Purifier:
         llm, slm = self.llm.parameters, self.slm.parameters
         return bool(llm and slm and llm >= 8 * slm)
 
+    @overload
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None, **draws: Any
-    ) -> list[Completion]:
-        """The answers to `prompts`, in order; `draws` are sampling options by name, before `sampling`.
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        errors: Literal["return"] = "return",
+        **draws: Any,
+    ) -> list[Outcome]: ...
 
-        Raises PromptError, ConfigError, SourceError, RefusedError.
+    @overload
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        errors: Literal["raise"],
+        **draws: Any,
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        errors: Errors = "return",
+        **draws: Any,
+    ) -> list[Any]:
+        """What became of each prompt, in order: its Completion, or that it was Refused or has Failed.
+
+        What is wrong with one prompt costs no other its answer. Refused and Failed have an `error`, and raise
+        it where they are read as an answer (`text`, `certificate`, …). Where all prompts failed in the same
+        way, by one class of error in the same words, as a lone prompt does, that error is raised. With
+        errors="raise" the first error is, once every answer has been written. `draws` are sampling options by
+        name, before those of `sampling`.
+        Raises PromptError, SourceError, PluginError, RefusedError.
         """
-        chunks = self._run(several(prompts), self._drawn(sampling, draws))
-        return [chunk.completion for chunk in chunks if chunk.completion]
-
-    def _drawn(self, sampling: Sampling | None, draws: Mapping[str, Any]) -> Sampling:
-        return drawn(self.sampling, sampling, draws)
+        return _settled(outcomes([*self._run(several(prompts), sampling, draws)]), errors)
 
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
@@ -205,13 +230,13 @@ class Purifier:
         Closing the generator frees both models' sessions at once. A failure raises: an answer that
         ends without a completion is not a whole answer.
         """
-        return self._run([one(prompt)], self._drawn(sampling, draws))
+        return _chunks(self._run([one(prompt)], sampling, draws))
 
     def chat(
         self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any
     ) -> Completion:
         """The answer to a conversation; each model renders it with its own template."""
-        return self.generate(conversation(messages), sampling, **draws)[0]
+        return self.generate([conversation(messages)], sampling, errors="raise", **draws)[0]
 
     def loglikelihood(self, prompt: str, continuation: str) -> Likelihood:
         """How likely the law that draws answers finds `continuation` (nats), the policy's memory included.
@@ -223,64 +248,53 @@ class Purifier:
         texts(prompt=prompt, continuation=continuation)
         return loglikelihoods(self, [(prompt, continuation)])[0]
 
+    @overload
     async def agenerate(
-        self, prompts: Prompt | Sequence[Prompt], sampling: Sampling | None = None, **draws: Any
-    ) -> list[Completion]:
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        errors: Literal["return"] = "return",
+        **draws: Any,
+    ) -> list[Outcome]: ...
+
+    @overload
+    async def agenerate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        errors: Literal["raise"],
+        **draws: Any,
+    ) -> list[Completion]: ...
+
+    async def agenerate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling: Sampling | None = None,
+        *,
+        errors: Errors = "return",
+        **draws: Any,
+    ) -> list[Any]:
         """`generate` without blocking the event loop; cancelling stops at the next token."""
-        chunks = _in_thread(self._run(several(prompts), self._drawn(sampling, draws)))
-        return [chunk.completion async for chunk in chunks if chunk.completion]
+        pieces = _in_thread(self._run(several(prompts), sampling, draws))
+        return _settled(outcomes([piece async for piece in pieces]), errors)
 
     def astream(
         self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
     ) -> AsyncGenerator[Chunk, None]:
         """`stream` without blocking the event loop."""
-        return _in_thread(self._run([one(prompt)], self._drawn(sampling, draws)))
+        return _in_thread(_chunks(self._run([one(prompt)], sampling, draws)))
 
     async def achat(
         self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any
     ) -> Completion:
         """`chat` without blocking the event loop."""
-        return (await self.agenerate(conversation(messages), sampling, **draws))[0]
+        return (await self.agenerate([conversation(messages)], sampling, errors="raise", **draws))[0]
 
-    def _run(self, prompts: Sequence[Prompt], sampling: Sampling) -> Generator[Chunk, None, None]:
-        """Every row's chunks as they come; what `citing` names is noted now, whenever they are read."""
-        held = bool(self.plugins.hook.purify_completed.get_hookimpls())
-        asked = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
-        return self._answer(prompts, Asked(asked, cited(), self.plugins.actors(self.policy), held))
-
-    def _answer(self, prompts: Sequence[Prompt], asked: Asked) -> Generator[Chunk, None, None]:
-        """Batch after batch; completions come in the order of the prompts."""
-        self.plugins.hook.purify_request(purifier=self, prompts=prompts, sampling=asked.sampling)
-        for start in range(0, len(prompts), self.batch_size):
-            batch = prompts[start : start + self.batch_size]
-            yield from self._batch(batch, replace(asked, sampling=_of_row(asked.sampling, start)))
-
-    def _batch(self, prompts: Sequence[Prompt], asked: Asked) -> Generator[Chunk, None, None]:
-        reader = Reader(self, len(prompts))
-        answers = [Answer(self, asked, row, reader) for row in range(len(prompts))]
-        steps = self.plugins.hook.purify_decode(purifier=self, prompts=prompts, sampling=asked.sampling)
-        if not isinstance(steps, Generator):
-            raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
-        waiting = list(answers)
-        try:
-            for step in map(reader.take, _walk(steps, answers)):
-                for answer in answers:
-                    yield from answer.take(step)
-                while waiting and waiting[0].finished:
-                    yield from self._complete(waiting.pop(0))
-        finally:
-            steps.close()
-        for answer in waiting:
-            yield from self._complete(answer)
-
-    def _complete(self, answer: Answer) -> list[Chunk]:
-        """The last of an answer's chunks, once the plugins have seen the whole; what they get is a copy."""
-        chunks = answer.finish()
-        completion = chunks[-1].completion
-        assert completion is not None
-        seen = replace(completion, certificate=Certificate(completion.certificate.text))
-        self.plugins.hook.purify_completed(purifier=self, completion=seen)
-        return chunks
+    def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]) -> Pieces:
+        """Every prompt's pieces as they come."""
+        return run(self, prompts, drawn(self.sampling, sampling, draws))
 
 
 def _require_whole(slm: LogitSource) -> None:
@@ -293,23 +307,23 @@ def _require_whole(slm: LogitSource) -> None:
         )
 
 
-def _walk(steps: Steps, answers: Sequence[Answer]) -> Iterator[Any]:
-    """The steps, telling the walk after each which rows a stop string has ended."""
-    stopped: set[int] | None = None
-    while True:
-        try:
-            step = steps.send(stopped)
-        except StopIteration:
-            return
-        if stopped and len(stopped) == len(answers):
-            return  # a walk that was not told, because a plugin's wrapper keeps such news to itself
-        yield step
-        stopped = {answer.row for answer in answers if answer.finished}
+def _settled(found: list[Outcome], errors: Errors) -> list[Outcome]:
+    """The outcomes, unless all are one error, or any error is to be raised."""
+    if error := in_vain(found):
+        raise error
+    for each in found if errors == "raise" else ():
+        if isinstance(each, Unanswered):
+            raise each.error
+    return found
 
 
-def _of_row(sampling: Sampling, row: int) -> Sampling:
-    """What row `row` would be asked alone: it draws from a seed of its own."""
-    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + row)
+def _chunks(pieces: Pieces) -> Generator[Chunk, None, None]:
+    """One answer's chunks; raises what it has in place of an answer."""
+    with closing(pieces):
+        for _, piece in pieces:
+            if isinstance(piece, Unanswered):
+                raise piece.error
+            yield piece
 
 
 async def _in_thread(chunks: Generator[T, None, None]) -> AsyncGenerator[T, None]:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
 
-from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.errors import ConfigError, PurifyError, RefusedError, UnknownNameError
 from purify_plugins.kinds import expected
 from purify_plugins.policy import Context as Context
 from purify_plugins.policy import FusionPolicy as FusionPolicy
@@ -22,7 +22,7 @@ from purify_plugins.protocols import LogitSource as LogitSource
 from purify_plugins.protocols import Session as Session
 
 if TYPE_CHECKING:
-    from purify_plugins.certificate import Certificate
+    from purify_plugins.record import Certificate
 
 FinishReason = Literal["eos", "stop", "length"]
 
@@ -283,6 +283,50 @@ class Completion:
     finish_reason: FinishReason
     steps: tuple[Token, ...]
     certificate: Certificate
+
+
+class Unanswered:
+    """What a prompt has in place of an answer: `error` says why; all that an answer would have raises it."""
+
+    error: PurifyError
+
+    @property
+    def text(self) -> NoReturn:
+        raise self.error
+
+    @property
+    def tokens(self) -> NoReturn:
+        raise self.error
+
+    @property
+    def finish_reason(self) -> NoReturn:
+        raise self.error
+
+    @property
+    def steps(self) -> NoReturn:
+        raise self.error
+
+    @property
+    def certificate(self) -> NoReturn:
+        raise self.error
+
+
+@dataclass(frozen=True)
+class Refused(Unanswered):
+    """The outcome of a prompt, or of its answer, that a plugin or the operator's policy refused."""
+
+    error: RefusedError
+
+
+@dataclass(frozen=True)
+class Failed(Unanswered):
+    """The outcome of a prompt that could not be answered: too long, a model or a plugin broken, …"""
+
+    error: PurifyError
+
+
+Outcome = Completion | Refused | Failed
+"""What became of one prompt."""
 
 
 @dataclass(frozen=True)

@@ -124,3 +124,60 @@ def test_no_file_asks_whether_a_model_is_wrapped_in_another_file_s_way(function:
         and not any(f"class {name}" in path.read_text("utf-8") for name in WRAPPERS)
     ]
     assert not asked
+
+
+# Circles: files that cannot be read one after another, imports for types and inside functions counted
+
+LARGEST, INSIDE = 30, 90
+"""The largest circle's files and all files that stand in one; lower them with every circle that is opened."""
+
+
+def module(path: Path) -> str:
+    top = next(top for room, top in ROOMS.items() if path.is_relative_to(top / room))
+    return ".".join(path.relative_to(top).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def imported(name: str, path: Path) -> Iterator[str]:
+    """The modules of ours that a file imports, wherever in it."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (whole if (whole := f"{base}.{e.name}") in MODULES else base for e in node.names)
+
+
+def reached(graph: dict[str, set[str]], start: str) -> set[str]:
+    found, todo = set[str](), [start]
+    while todo:
+        new = graph[todo.pop()] - found
+        found |= new
+        todo += new
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of files each of which reaches every other, largest first."""
+    after = {name: reached(graph, name) for name in graph}
+    found = {frozenset(other for other in after[name] if name in after[other]) for name in graph}
+    return sorted((set(each) for each in found if len(each) > 1), key=len, reverse=True)
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set[str](), "f": {"g"}, "g": {"f"}}
+    assert circles(graph) == [{"a", "b", "c"}, {"f", "g"}]
+
+
+def test_circles_of_files_only_shrink() -> None:
+    graph = {
+        name: {each for each in imported(name, path) if each in MODULES} - {name}
+        for name, path in MODULES.items()
+    }
+    found = circles(graph)
+    assert len(found[0]) <= LARGEST, f"a circle has grown: {sorted(found[0])}"
+    assert sum(map(len, found)) <= INSIDE, f"there are more circles: {[sorted(each) for each in found]}"

@@ -9,6 +9,7 @@ through the policy's memory.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -20,7 +21,7 @@ from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.eval.likelihood import judged, read, split
 from purify_plugins.purifier import Purifier
 from purify_plugins.reading import transcript
-from purify_plugins.types import Chat, Prompt
+from purify_plugins.types import Chat, Outcome, Prompt, Unanswered
 
 try:
     from lm_eval.api.model import LM
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from purify_plugins.eval.likelihood import Likelihood
 
 Likelihoods = list[tuple[float, bool]]
+log = logging.getLogger("purify.lm_eval")
 
 
 @register_model("purify")
@@ -114,9 +116,9 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         """Answer after answer: the n-th draws from the seed and n, however many are decoded together."""
         asked = sampling(options)
         return [
-            answer.text
+            _text_of(outcome)
             for at in range(0, len(prompts), self.batch)
-            for answer in self.purifier.generate(
+            for outcome in self.purifier.generate(
                 prompts[at : at + self.batch], replace(asked, seed=(asked.seed or 0) + at)
             )
         ]
@@ -224,3 +226,11 @@ if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
 
     cli_evaluate()
+
+
+def _text_of(outcome: Outcome) -> str:
+    """An answer's text; nothing, and a warning, for a prompt without one: a task goes on without it."""
+    if isinstance(outcome, Unanswered):
+        log.warning("a prompt has no answer, and counts as an empty one: %s", outcome.error)
+        return ""
+    return outcome.text

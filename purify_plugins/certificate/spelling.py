@@ -7,14 +7,13 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.adapting import adapted_policy, is_policy
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import FusionPolicy, Guarantee, Token
+from purify_plugins.record import Certificate as Certificate
+from purify_plugins.types import FusionPolicy, Token
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
@@ -22,33 +21,6 @@ if TYPE_CHECKING:
 FORMAT = "purify-certificate/2"
 PLACES = Decimal("1e-9")
 COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only", "hidden")
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The proof that goes with an answer; `text` is its canonical JSON."""
-
-    text: str
-
-    @cached_property
-    def body(self) -> dict[str, Any]:
-        """Everything it says, by name."""
-        parsed: dict[str, Any] = json.loads(self.text)
-        return parsed
-
-    @property
-    def digest(self) -> str:
-        return str(self.body["digest"])
-
-    @property
-    def guarantee(self) -> Guarantee:
-        """The guarantee that holds for this very answer, in the mode it was drawn."""
-        return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
-
-    @property
-    def log_ratio(self) -> float:
-        """log fused/slm of the whole answer, in nats."""
-        return float(self.body["totals"]["log_ratio"])
 
 
 def options(policy: Any, plugins: Plugins) -> dict[str, Any]:

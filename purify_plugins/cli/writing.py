@@ -72,7 +72,7 @@ def generate(
     ready.refuse(text)
     writer = read_both(ready)
     writer.explain = explain
-    completion = writer.generate(text)[0] if as_json else _streamed(writer, text, explain)
+    completion = writer.generate(text, errors="raise")[0] if as_json else _streamed(writer, text, explain)
     if certificate:
         write_whole(certificate, completion.certificate.text)
     if as_json:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate import jsonable, options
 from purify_plugins.decode.dice import Dice
 from purify_plugins.decode.drawn import Limit
+from purify_plugins.decode.fusing import begin
 from purify_plugins.decode.keyed import request
 from purify_plugins.decode.provenance import Provenance
 from purify_plugins.decode.sampling import Shaper
@@ -18,6 +19,7 @@ from purify_plugins.types import Step
 if TYPE_CHECKING:
     from purify_plugins.decode.pair import Pair
     from purify_plugins.decode.sampling import History
+    from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Sampling, Token
 
@@ -28,17 +30,25 @@ class Batch:
     `rows` are those that the models read, by their number in the batch; their order is that of all tensors,
     of `going` and of `history`, each row's prompt and answer as penalties read it. `live` are the rows that
     want another token, `state` is the policy's before the first. `walk` is the decoder that draws; steps of
-    a batch without one bear no mark, and make no answer.
+    a batch without one bear no mark, and make no answer. `finished` are the rows whose reader wants no more,
+    because a stop string was found: a set that the reader adds to.
     """
 
-    def __init__(self, purifier: Purifier, pair: Pair, sampling: Sampling, walk: str = "") -> None:
+    def __init__(
+        self,
+        purifier: Purifier,
+        pair: Pair,
+        sampling: Sampling,
+        walk: str = "",
+        finished: set[int] | None = None,
+    ) -> None:
         sampling = replace(sampling)  # a frozen dataclass can be written to; what is recorded is what is used
         policy, slm = purifier.policy, pair.first[1]
         raw = policy.shift_invariant and not purifier.explain
         whole = policy.binds or not near(slm)  # a bound policy knows tokens by their ids
         self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
         self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
-        self.state = policy.start(pair.context(sampling.greedy))
+        self.state = begin(policy, pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))
@@ -46,7 +56,10 @@ class Batch:
         self.eos = frozenset() if sampling.ignore_eos else purifier.vocabulary.eos
         self.live = set(range(len(self.answers)))
         self.pair, self.top = pair, purifier.top
-        self._origin = Provenance(walk, purifier, sampling, self.prompts, self.limits) if walk else None
+        self.finished = set() if finished is None else finished
+        self.errors: dict[int, PurifyError] = {}
+        facts = purifier, sampling, self.prompts, self.limits, self.finished, self.errors
+        self._origin = Provenance(walk, *facts) if walk else None
 
     def step(self, thoughts: Sequence[Token | None]) -> Step:
         """Append a column of tokens to the live rows; rows that end with theirs are live no more."""
@@ -67,9 +80,26 @@ class Batch:
         if token in self.eos or full or length >= limit.tokens:
             self.live.discard(row)
 
-    def end(self, rows: Collection[int] | None) -> None:
-        """Rows whose reader has had enough: a stop string was found."""
-        self.live.difference_update(rows or ())
+    def end(self) -> None:
+        """Rows whose reader wants no more are live no more."""
+        self.live -= self.finished
+
+    def fail(self, errors: Mapping[int, PurifyError]) -> None:
+        """The rows at these places have broken, and get no more tokens."""
+        for place, error in errors.items():
+            self.errors[self.rows[place]] = error
+            self.live.discard(self.rows[place])
+
+    @property
+    def places(self) -> list[int] | None:
+        """Each row's own place, a healthy neighbour's for a row that has failed; None: no row has.
+
+        What the models say of a failed row may break whoever reads it, and not every model can drop a row.
+        """
+        if not self.errors:
+            return None
+        healthy = next((at for at, goes in enumerate(self.going) if goes), 0)
+        return [healthy if row in self.errors else at for at, row in enumerate(self.rows)]
 
     def drop(self) -> list[int] | None:
         """Let the models go on without the rows that have ended; the places of those that stay.

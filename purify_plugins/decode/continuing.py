@@ -24,7 +24,11 @@ BLOCK = 64
 
 
 def continuing(
-    purifier: Purifier, prompts: Sequence[Prompt], given: Sequence[Sequence[int]], sampling: Sampling
+    purifier: Purifier,
+    prompts: Sequence[Prompt],
+    given: Sequence[Sequence[int]],
+    sampling: Sampling,
+    finished: set[int] | None = None,
 ) -> Steps:
     """`lockstep` for answers that begin with given tokens (rows, n), as if these had been drawn.
 
@@ -32,7 +36,7 @@ def continuing(
     `max_tokens`. What an answer turns into late is found this way.
     """
     with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling)
+        batch = Batch(purifier, pair, sampling, finished=finished)
         for answer, tokens in zip(batch.answers, given, strict=True):
             answer += tokens
         yield from write(purifier.policy, pair, batch, sampling, *follow(purifier.policy, pair, batch, given))

@@ -16,13 +16,13 @@ from torch import Tensor
 from purify_plugins.decode.completing import complete
 from purify_plugins.decode.dice import pick
 from purify_plugins.decode.weights import add_up, argmax, exp, near
-from purify_plugins.errors import NumericError
+from purify_plugins.errors import NumericError, PluginError, PurifyError
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
     from purify_plugins.decode.cut import Cut
     from purify_plugins.decode.sampling import History, Shaper
-    from purify_plugins.types import FusionPolicy, State
+    from purify_plugins.types import Context, FusionPolicy, State
 
 
 class Rows(NamedTuple):
@@ -67,7 +67,16 @@ class Rows(NamedTuple):
 
     def places(self, tokens: Tensor) -> Tensor:
         """Where tokens (rows,) stand in the row."""
-        return tokens if self.columns is None else torch.searchsorted(self.columns, tokens)
+        if self.columns is None:
+            return tokens
+        # An impossible token stands anywhere: it is one of a row that nobody needs.
+        return torch.searchsorted(self.columns, tokens).clamp(max=len(self.columns) - 1)
+
+    def at(self, places: Sequence[int]) -> Rows:
+        """The rows at these places."""
+        columns, index = self.columns, list(places)
+        rows = (None if each is None or each is columns else each[index] for each in self)
+        return Rows(*rows)._replace(columns=columns)  # type: ignore[arg-type]  # what is None may be
 
     def logprobs(self, tokens: Tensor) -> Tensor:
         """Log-probabilities (rows, 3) of possible tokens (rows,) under the LLM, the SLM and their fusion."""
@@ -105,7 +114,12 @@ def fuse(
         llm = torch.where(barred[:, None], slm, llm)
     if shape.cut:
         columns, (llm, slm) = narrow(shape.cut, llm, slm)
-    fused = policy.fuse(llm, slm, state).float()
+    try:
+        fused = policy.fuse(llm, slm, state).float()
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise broken(policy, "fuse", error) from error
     if fused.shape != slm.shape:
         raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
     slm_total = _total(slm, shape)
@@ -196,6 +210,11 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy.original).__name__}"
 
 
+def broken(policy: FusionPolicy, method: str, error: Exception) -> PluginError:
+    """What is raised when a policy breaks."""
+    return PluginError(f"{_name(policy)} failed in {method}: {error!r}")
+
+
 def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
     """What was thought of each drawn token (rows,), and of the row's `top` likeliest, in one copy."""
     return [thought(numbers) for numbers in table(rows, tokens, greedy, top).tolist()]
@@ -258,12 +277,27 @@ def _divergences(rows: Rows) -> Tensor:
     return both + (rows.totals[:, 1:2] - rows.totals[:, 2:3])
 
 
+def begin(policy: FusionPolicy, context: Context) -> State:
+    """The policy's state before the first token."""
+    try:
+        return policy.start(context)
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise broken(policy, "start", error) from error
+
+
 def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> State:
     """The policy's state after tokens (rows,) were drawn; a policy without memory is not asked."""
     if not state:
         return state
     llm, slm, fused = (row - rows.totals[:, at, None] for at, row in enumerate(rows[:3]))
-    return policy.advance(state, rows.places(tokens), llm, slm, fused)
+    try:
+        return policy.advance(state, rows.places(tokens), llm, slm, fused)
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise broken(policy, "advance", error) from error
 
 
 def only(places: Sequence[int], state: State) -> State:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from purify_plugins.certificate.spelling import options
 from purify_plugins.decode.drawn import DROPPED, RETUNED, Drawn, Limit
 from purify_plugins.errors import PluginError
-from purify_plugins.plugins import WALK
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
+    from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Sampling, Token
 
@@ -26,13 +26,19 @@ Column = tuple["Token | None", ...]
 
 @dataclass(eq=False)
 class Provenance:
-    """One batch of a built-in decoder: what it draws with, and the steps that no reader has taken yet."""
+    """One batch of a built-in decoder: what it draws with, and the steps that no reader has taken yet.
+
+    `finished` are the rows whose reader wants no more, which the decoder reads before it asks a model again;
+    `errors` are those of the rows that failed alone.
+    """
 
     walk: str
     purifier: Purifier
     sampling: Sampling
     prompts: tuple[tuple[int, ...], ...]
     limits: list[Limit]
+    finished: set[int]
+    errors: dict[int, PurifyError]
     read: bool = False
     _unread: deque[tuple[Step, Column]] = field(default_factory=deque)
 
@@ -86,6 +92,24 @@ class Reader:
         self._dropped: set[int] = set()
         self._rows = rows
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been drawn."""
+        return self._origin is not None
+
+    def finish(self, row: int) -> None:
+        """Tell the decoder that nothing more is wanted of a row."""
+        if self._origin is not None:
+            self._origin.finished.add(row)
+
+    def full(self, row: int, tokens: int) -> bool:
+        """Whether a row of so many tokens may have no more."""
+        return self._origin is not None and tokens >= self._origin.limits[row].tokens
+
+    def error(self, row: int) -> PurifyError | None:
+        """What went wrong with this row alone."""
+        return None if self._origin is None else self._origin.errors.get(row)
+
     def take(self, step: object) -> Step:
         """The step, if it is the next one that was drawn for this batch, or a later one."""
         if not isinstance(step, Step) or not isinstance(step.origin, Provenance):
@@ -119,8 +143,7 @@ class Reader:
         return self._origin.drawn(row, tokens, ended, stop, [DROPPED] if row in self._dropped else [])
 
     def _refused(self, why: str) -> PluginError:
-        hooks = self.purifier.plugins.hook.purify_decode.get_hookimpls()
-        names = [repr(each.plugin_name) for each in hooks if each.plugin_name != WALK]
+        names = map(repr, self.purifier.plugins.decoding())
         return PluginError(
             f"the steps that purify_decode returned {why} ({', '.join(names) or 'no plugin'} answers it); "
             "a plugin may pass on the steps it was given, or return those of a decoder of "

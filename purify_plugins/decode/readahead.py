@@ -38,7 +38,8 @@ def readahead(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling)
         walk = ReadAhead(purifier, pair, batch, batch.sampling)
         while batch.live:
             for column in walk.cycle():
-                batch.end((yield batch.step(column)))
+                yield batch.step(column)
+                batch.end()
                 if not batch.live:
                     return
             walk.settle()

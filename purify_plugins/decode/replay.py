@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusing import Rows, forward, fuse, record
+from purify_plugins.decode.fusing import Rows, begin, forward, fuse, record
 from purify_plugins.decode.pair import Pair
 from purify_plugins.decode.sampling import Shaper
 from purify_plugins.decode.weights import normalise
@@ -52,7 +52,7 @@ def forced(
     shape = Shaper(sampling, purifier.vocabulary)
     policy = purifier.policy
     with Pair(purifier, prompts) as pair:
-        state = policy.start(pair.context(sampling.greedy))
+        state = begin(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
             rows = fuse(policy, shape, llm, slm, state, history)

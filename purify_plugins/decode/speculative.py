@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.apart import Places, apart, forward_at, fuse_at, noted
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.dice import pick
-from purify_plugins.decode.fusing import Rows, choose, forward, fuse, only, table, thought
+from purify_plugins.decode.fusing import Rows, choose, fuse, only, table
 from purify_plugins.decode.pace import Pace
 from purify_plugins.decode.pair import Pair
 from purify_plugins.decode.weights import near
@@ -69,7 +70,8 @@ def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Samplin
         walk = Walk(purifier, pair, batch, batch.sampling)
         while batch.live:
             for column in walk.cycle():
-                batch.end((yield batch.step(column)))
+                yield batch.step(column)
+                batch.end()
                 if not batch.live:
                     return
             walk.settle()
@@ -105,8 +107,9 @@ class Walk:
             self.pace = self._pace(len(places))
         self.going = torch.tensor(self.batch.going, device=self.device)
         answers = [self.batch.answers[row] for row in self.batch.rows]
-        self.pending = torch.tensor([[answer[-1]] for answer in answers], device=self.device)
-        self.pair.rewind(torch.tensor([len(answer) - 1 for answer in answers]))
+        # A row that failed before its first token, and that a model cannot drop, goes on with any.
+        self.pending = torch.tensor([(answer or [0])[-1:] for answer in answers], device=self.device)
+        self.pair.rewind(torch.tensor([max(len(answer) - 1, 0) for answer in answers]))
 
     def _draft(self, length: int) -> Draft:
         """Let the SLM write `length` tokens, then the LLM read them.
@@ -132,10 +135,18 @@ class Walk:
 
     def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings."""
-        history = self._history(drafted)
-        if self.greedy:
+        inputs = logits, self._history(drafted), self.batch.dice.roll()
+        return apart(self.batch, lambda: self.batch.going, partial(self._guessed, *inputs))
+
+    def _guessed(self, logits: Tensor, history: History, luck: Tensor | None, places: Places) -> Tensor:
+        """The SLM's own next tokens of the rows at these places; the arg-max without `luck` (rows,)."""
+        if places is not None:
+            places = list(places)
+            logits, history = logits[places], [history[place] for place in places]
+            luck = None if luck is None else luck[places]
+        if luck is None:
             return self.batch.shape.likeliest(logits, history)
-        return fuse(self.policy, self.batch.shape, None, logits, (), history).draw(self.batch.dice.roll())
+        return fuse(self.policy, self.batch.shape, None, logits, (), history).draw(luck)
 
     def _history(self, drafted: Sequence[Tensor]) -> History:
         """Prompts and answers with the draft so far, if anybody looks at them."""
@@ -157,14 +168,14 @@ class Walk:
         tables: list[Tensor] = []
         for at, guess in enumerate([*draft.tokens, None]):
             rows = self._fuse(draft, at)
-            rows.require(going)
+            self.going = going = self._healthy(going)
             tokens, kept = self._decide(rows, guess, going, None if luck is None else luck[:, at:])
             numbers = table(rows, tokens, self.greedy, self.batch.top)
             tables.append(torch.cat([numbers, going[:, None]], dim=-1))
             if self.state:
-                moved = forward(self.policy, self.state, tokens, rows)
-                self.state = choose(going, moved, self.state)
-            self.going = going = going & kept
+                moved = partial(forward_at, self.policy, self.state, tokens, rows)
+                self.state = choose(going, apart(self.batch, self._goes, moved), self.state)
+            self.going = going = self._healthy(going & kept)
             if near(going) and not bool(going.any()):
                 break
         return self._written(torch.stack(tables).tolist(), len(draft.tokens))
@@ -172,7 +183,7 @@ class Walk:
     def _written(self, tables: list[list[list[float]]], drafted: int) -> list[Column]:
         """The columns that any row reached; the pace and the dice learn what became of the draft."""
         columns: list[Column] = [
-            [thought(numbers) if goes else None for *numbers, goes in rows] for rows in tables
+            noted(self.batch, [row[:-1] for row in rows], [bool(row[-1]) for row in rows]) for rows in tables
         ]
         columns = [column for column in columns if any(column)]
         reached = [sum(map(bool, column)) for column in [*columns, ()]]
@@ -191,7 +202,19 @@ class Walk:
         """The fused column after the draft's first `at` tokens."""
         slm = draft.slm[at] if at < len(draft.slm) else self.pair.ask_slm(draft.tokens[-1])[:, 0]
         llm, history = self._looked_at(draft.llm[at]), self._history(draft.tokens[:at])
-        return fuse(self.policy, self.batch.shape, llm, slm, self.state, history)
+        inputs = self.policy, self.batch.shape, llm, slm, self.state, history, self.going
+        return apart(self.batch, self._goes, partial(fuse_at, *inputs))
+
+    def _goes(self) -> list[bool]:
+        """Which rows the walk is still with."""
+        return [bool(goes) for goes in self.going.tolist()]
+
+    def _healthy(self, going: Tensor) -> Tensor:
+        """The rows that are `going` (rows,) and have not failed."""
+        if not self.batch.errors:
+            return going
+        healthy = [row not in self.batch.errors for row in self.batch.rows]
+        return going & torch.tensor(healthy, device=going.device)
 
     def _looked_at(self, llm: Tensor | None) -> Tensor | None:
         """The LLM's logits (rows, V), 0 where nobody looks: after a refused token a row may be broken."""

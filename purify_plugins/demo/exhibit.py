@@ -73,7 +73,7 @@ def answered(
     purifier = Purifier(bench.llm, bench.slm, policy, explain=True, plugins=bench.plugins)
     longest = max(attack.tokens for attack in attacks)
     sampling = replace(MODES[mode], max_tokens=longest, seed=plan.settings.seed)
-    answers = purifier.generate([attack.prompt for attack in attacks], sampling)
+    answers = purifier.generate([attack.prompt for attack in attacks], sampling, errors="raise")
     return tuple(Shown(attack, {system.key: one}) for attack, one in zip(attacks, answers, strict=True))
 
 

@@ -136,20 +136,17 @@ def attempt(
     from purify_plugins.decode.lockstep import lockstep
 
     prompts = [attack.prompt for attack in attacks]
+    decided: set[int] = set()
     steps = (
-        lockstep(purifier, prompts, sampling)
+        lockstep(purifier, prompts, sampling, decided)
         if given is None
-        else continuing(purifier, prompts, given, sampling)
+        else continuing(purifier, prompts, given, sampling, decided)
     )
     answers, spelled = [b""] * len(attacks), purifier.vocabulary.tokens
-    decided: set[int] | None = None
     with closing(steps) as walk:
-        for left in range(sampling.max_tokens - (len(given[0]) if given else 0) - 1, -1, -1):
-            try:
-                step = walk.send(decided)
-            except StopIteration:
-                break
+        most = sampling.max_tokens - (len(given[0]) if given else 0)
+        for left, step in zip(range(most - 1, -1, -1), walk, strict=False):
             for row, token in enumerate(step.tokens):
                 answers[row] += spelled[token.id] if token else b""
-            decided = {row for row, attack in enumerate(attacks) if attack.decided(answers[row], left)}
+            decided |= {row for row, attack in enumerate(attacks) if attack.decided(answers[row], left)}
     return answers

@@ -29,9 +29,11 @@ from purify_plugins import (
     Grammar,
     PromptError,
     Purifier,
+    RefusedError,
     Sampling,
     SourceError,
     UnknownNameError,
+    hookimpl,
 )
 from purify_plugins.certificate import read, verify
 from purify_plugins.plugins import load_plugins
@@ -503,6 +505,42 @@ def test_a_bad_prompt_does_not_fail_its_neighbours() -> None:
     assert [type(each) for each in answers] == [AIMessage, PromptError, AIMessage]
     answers = chat().batch([[HumanMessage("hello")], image], return_exceptions=True)
     assert [type(each) for each in answers] == [AIMessage, PromptError]
+
+
+class NoSecrets:
+    @hookimpl
+    def purify_request(self, prompts: Any) -> None:
+        if any("secret" in str(prompt) for prompt in prompts):
+            raise RefusedError("no secrets")
+
+
+class NoLong:
+    @hookimpl
+    def purify_completed(self, completion: Any) -> None:
+        if len(completion.certificate.body["prompt"]) == len("a secret"):
+            raise RefusedError("no secrets")
+
+
+@pytest.mark.parametrize("plugin", [NoSecrets(), NoLong()], ids=["asked", "completed"])
+@pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])
+async def test_a_refused_prompt_is_one_exception_of_a_batch(
+    kind: Any, plugin: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of completions all failed; of chats the answered ones were decoded again, one by one."""
+    plugins = load_plugins([])
+    plugins.register(plugin)
+    purifier = toys(plugins=plugins)
+    sizes, model = watched(purifier, monkeypatch), kind(purifier=purifier, **GREEDY)
+    for found in (
+        model.batch(["hello", "a secret", "you"], return_exceptions=True),
+        await model.abatch(["hello", "a secret", "you"], return_exceptions=True),
+    ):
+        texts = [getattr(each, "content", each) for each in found]
+        assert [texts[0], str(texts[1]), texts[2]] == [core("hello"), "no secrets", core("you")]
+        assert isinstance(texts[1], RefusedError)
+    assert sizes == [3, 3]
+    with pytest.raises(RefusedError, match="no secrets"):
+        model.batch(["hello", "a secret", "you"])
 
 
 def test_seeded_draws_do_not_depend_on_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:

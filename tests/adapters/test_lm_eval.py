@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from purify_hooks.local import LocalSource
-from purify_plugins import Chat, Purifier, Sampling
+from purify_plugins import Chat, Purifier, RefusedError, Sampling, hookimpl
 from purify_plugins.decode.replay import replay
 from purify_plugins.errors import ConfigError, PromptError, PurifyError
 from purify_plugins.eval.likelihood import loglikelihoods
@@ -266,3 +266,25 @@ def test_the_harness_hears_what_is_not_done(tmp_path: Path, option: str) -> None
     tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
     with pytest.raises(PurifyError, match=option.partition("=")[0]):
         simple_evaluate(PurifyLM(purifier=real()), tasks=["go_on"], task_manager=tasks, gen_kwargs=option)
+
+
+def test_a_refused_prompt_is_an_empty_answer_and_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """One refusal ended a task of thousands."""
+
+    class NoSecrets:
+        @hookimpl
+        def purify_request(self, prompts: Any) -> None:
+            if any("secret" in str(prompt) for prompt in prompts):
+                raise RefusedError("no secrets")
+
+    from purify_adapters.lm_eval import PurifyLM
+
+    plugins = load_plugins([])
+    plugins.register(NoSecrets())
+    model = PurifyLM(purifier=toys(plugins=plugins), batch_size=3)
+    requests = [asked(prompt, {"max_gen_toks": 4}) for prompt in ("one", "a secret", "two")]
+    first, refused, last = model.generate_until(requests)
+    assert first
+    assert last
+    assert refused == ""
+    assert "counts as an empty one: no secrets" in caplog.text

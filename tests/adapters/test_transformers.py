@@ -30,7 +30,16 @@ from transformers import (
 
 from purify_adapters import purify
 from purify_adapters.transformers import PurifiedModel
-from purify_plugins import ConfigError, ModelError, PromptError, PurifyError, SourceError, UnknownNameError
+from purify_plugins import (
+    ConfigError,
+    ModelError,
+    PromptError,
+    PurifyError,
+    RefusedError,
+    SourceError,
+    UnknownNameError,
+    hookimpl,
+)
 from purify_plugins.certificate import verify
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.types import Prompt, Vocabulary
@@ -384,6 +393,31 @@ def test_a_purified_pipeline_does_batches() -> None:
     drop_in = purify(pipe(), both()[1], "geometric", alpha=1.0)
     options = {"max_new_tokens": 6, "do_sample": False, "batch_size": 2, "return_full_text": False}
     assert drop_in([TEXT, "The king"], **options) == pipe()([TEXT, "The king"], **options)
+
+
+def test_a_refused_row_is_empty_and_its_neighbours_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    """A tensor has no place for an error: one refused prompt of a batch failed the whole data set."""
+
+    class NoKings:
+        @hookimpl
+        def purify_completed(self, completion: Any) -> None:
+            if "king" in tokenizer().decode(completion.certificate.body["prompt"]):
+                raise RefusedError("no kings")
+
+    drop_in = purified("geometric", alpha=1.0)
+    options = {"max_new_tokens": 6, "do_sample": False, "return_dict_in_generate": True}
+    pad = purified().generation_config.pad_token_id
+    encoded = read(TEXT, "The king")
+    before = drop_in.generate(**encoded, **options)
+    drop_in.purifier.plugins.register(NoKings())
+    found = drop_in.generate(**encoded, **options)
+    assert torch.equal(found.sequences[0], before.sequences[0])
+    assert set(found.sequences[1, encoded["input_ids"].shape[1] :].tolist()) == {pad}
+    assert found.certificates[0] is not None
+    assert found.certificates[1] is None
+    assert "prompt 2 of 2 has no answer: no kings" in caplog.text
+    with pytest.raises(RefusedError, match="no kings"):
+        drop_in.generate(**read("The king"), **options)
 
 
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"

@@ -75,7 +75,8 @@ class Servers:
                         return original(*args, **kwargs)
                 asked, purifier = self._asked(original.__name__, server, content, options)
                 if not asked.stream:
-                    [completion] = purifier.generate([asked.prompt], asked.sampling(purifier.sampling))
+                    sampling = asked.sampling(purifier.sampling)
+                    [completion] = purifier.generate([asked.prompt], sampling, errors="raise")
                     self._count(server, completion)
                     return asked.answer(completion)
             return self._streamed(server, asked, purifier)
@@ -100,7 +101,8 @@ class Servers:
                     self._asked, original.__name__, server, content, options
                 )
                 if not asked.stream:
-                    [completion] = await purifier.agenerate([asked.prompt], asked.sampling(purifier.sampling))
+                    sampling = asked.sampling(purifier.sampling)
+                    [completion] = await purifier.agenerate([asked.prompt], sampling, errors="raise")
                     self._count(server, completion)
                     return asked.answer(completion)
             return self._astreamed(server, asked, purifier)

@@ -15,10 +15,10 @@ from threading import Lock
 
 from purify_plugins.errors import PromptError, RefusedError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Completion, Sampling
+from purify_plugins.types import Completion, Outcome, Prompt, Sampling, Unanswered
 
-Answers = list[Completion] | None
-"""The completions in the order of the prompts; None when they cannot be had together."""
+Answers = list[Outcome] | None
+"""The outcomes in the order of the prompts; None when they cannot be had together."""
 
 _ahead: ContextVar[Ahead | None] = ContextVar("ahead", default=None)
 
@@ -26,13 +26,13 @@ _ahead: ContextVar[Ahead | None] = ContextVar("ahead", default=None)
 class Ahead:
     """Prompts that will be asked for, one by one, in any order and from any thread."""
 
-    def __init__(self, purifier: Purifier, chats: Sequence[Chat], sampling: Sampling) -> None:
+    def __init__(self, purifier: Purifier, chats: Sequence[Prompt], sampling: Sampling) -> None:
         self.purifier, self.chats, self.sampling = purifier, list(chats), sampling
-        self._left: list[tuple[int, Chat]] = list(enumerate(chats))
+        self._left: list[tuple[int, Prompt]] = list(enumerate(chats))
         self._future: Future[Answers] | None = None
         self._lock = Lock()
 
-    def answer(self, purifier: Purifier, chat: Chat, sampling: Sampling) -> Completion | None:
+    def answer(self, purifier: Purifier, chat: Prompt, sampling: Sampling) -> Completion | None:
         """This prompt's completion; None when it is not among those expected, or must be asked alone."""
         row, mine, future = self._claim(purifier, chat, sampling)
         if row is None:
@@ -42,7 +42,7 @@ class Ahead:
                 future.set_result(self.purifier.generate(self.chats, self.sampling))
         return _of_row(future.result(), row)
 
-    async def aanswer(self, purifier: Purifier, chat: Chat, sampling: Sampling) -> Completion | None:
+    async def aanswer(self, purifier: Purifier, chat: Prompt, sampling: Sampling) -> Completion | None:
         """`answer` without blocking the event loop."""
         row, mine, future = self._claim(purifier, chat, sampling)
         if row is None:
@@ -53,7 +53,7 @@ class Ahead:
         return _of_row(await asyncio.wrap_future(future), row)
 
     def _claim(
-        self, purifier: Purifier, chat: Chat, sampling: Sampling
+        self, purifier: Purifier, chat: Prompt, sampling: Sampling
     ) -> tuple[int | None, bool, Future[Answers]]:
         """Which prompt this is, and whether its asker is the first, who decodes for all."""
         with self._lock:
@@ -82,7 +82,11 @@ class Ahead:
 
 
 def _of_row(answers: Answers, row: int) -> Completion | None:
-    return None if answers is None else answers[row]
+    """A row's completion; raises what the row has in place of one."""
+    found = None if answers is None else answers[row]
+    if isinstance(found, Unanswered):
+        raise found.error
+    return found
 
 
 def expected() -> Ahead | None:

@@ -88,7 +88,8 @@ class ChatPurified(Purified, BaseChatModel):
     ) -> ChatResult:
         call, ahead = self._call(messages, stop, kwargs), expected()
         completion = ahead.answer(call.purifier, call.asked.chat, call.sampling) if ahead else None
-        return call.result(completion or call.purifier.generate([call.asked.chat], call.sampling)[0])
+        alone = [call.asked.chat], call.sampling
+        return call.result(completion or call.purifier.generate(*alone, errors="raise")[0])
 
     async def _agenerate(
         self,
@@ -99,7 +100,8 @@ class ChatPurified(Purified, BaseChatModel):
     ) -> ChatResult:
         call, ahead = self._call(messages, stop, kwargs), expected()
         completion = await ahead.aanswer(call.purifier, call.asked.chat, call.sampling) if ahead else None
-        return call.result(completion or (await call.purifier.agenerate([call.asked.chat], call.sampling))[0])
+        alone = [call.asked.chat], call.sampling
+        return call.result(completion or (await call.purifier.agenerate(*alone, errors="raise"))[0])
 
     def _stream(
         self,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import Runnable
 
+from purify_adapters.langchain.ahead import Ahead, announce, expected
 from purify_adapters.langchain.facts import logprobs, metadata, token_ids, usage
 from purify_adapters.langchain.models import Purified
 from purify_plugins.purifier import Purifier
@@ -45,7 +49,10 @@ class PurifiedLLM(Purified, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
-        return self._result(purifier, purifier.generate(prompts, sampling), kwargs)
+        ahead = expected() if len(prompts) == 1 else None
+        done = ahead.answer(purifier, prompts[0], sampling) if ahead else None
+        answers = [done] if done else purifier.generate(prompts, sampling, errors="raise")
+        return self._result(purifier, answers, kwargs)
 
     async def _agenerate(
         self,
@@ -55,7 +62,40 @@ class PurifiedLLM(Purified, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
-        return self._result(purifier, await purifier.agenerate(prompts, sampling), kwargs)
+        ahead = expected() if len(prompts) == 1 else None
+        done = await ahead.aanswer(purifier, prompts[0], sampling) if ahead else None
+        answers = [done] if done else await purifier.agenerate(prompts, sampling, errors="raise")
+        return self._result(purifier, answers, kwargs)
+
+    # One prompt that is refused is one exception of a batch, whose other answers are written once
+
+    def batch(
+        self, inputs: list[Any], *args: Any, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """LangChain's `batch`; with `return_exceptions` each prompt has its answer or its own error."""
+        if not return_exceptions:
+            return super().batch(inputs, *args, **kwargs)
+        with announce(self._ahead(inputs, **kwargs)):
+            return Runnable.batch(self, inputs, *args, return_exceptions=True, **kwargs)
+
+    async def abatch(
+        self, inputs: list[Any], *args: Any, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """LangChain's `abatch`; with `return_exceptions` each prompt has its answer or its own error."""
+        if not return_exceptions:
+            return await super().abatch(inputs, *args, **kwargs)
+        with announce(await asyncio.to_thread(self._ahead, inputs, **kwargs)):
+            return await Runnable.abatch(self, inputs, *args, return_exceptions=True, **kwargs)
+
+    def _ahead(self, inputs: Sequence[Any], stop: list[str] | None = None, **given: Any) -> Ahead | None:
+        """The prompts that are about to be asked for one by one, to be decoded together.
+
+        Not with a cache, which may know some of them.
+        """
+        if self.cache is not False and (self.cache or get_llm_cache()) is not None:
+            return None
+        purifier, sampling = self._ask(stop, given)
+        return Ahead(purifier, [self._convert_input(each).to_string() for each in inputs], sampling)
 
     def _result(
         self, purifier: Purifier, completions: list[Completion], given: Mapping[str, Any]

@@ -132,11 +132,11 @@ class PurifiedLLM(Structured, Calling):
 
     def _answer(self, request: Request) -> Completion:
         with citing(quoted(text_of(request.prompt))):
-            return self.purifier.generate([request.prompt], request.sampling)[0]
+            return self.purifier.generate([request.prompt], request.sampling, errors="raise")[0]
 
     async def _aanswer(self, request: Request) -> Completion:
         with citing(quoted(text_of(request.prompt))):
-            return (await self.purifier.agenerate([request.prompt], request.sampling))[0]
+            return (await self.purifier.agenerate([request.prompt], request.sampling, errors="raise"))[0]
 
     def _stream(self, request: Request, take: Callable[[Chunk], T | None]) -> Iterator[T]:
         """The answer's pieces; what it quotes is noted before the first of them."""

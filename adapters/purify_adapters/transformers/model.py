@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,18 +18,22 @@ from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
 from purify_plugins import greedy
 from purify_plugins.certificate import Certificate
-from purify_plugins.errors import ConfigError, PromptError, VocabularyError
+from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
+from purify_plugins.types import Failed, Refused, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.types import Completion
+
+
+log = logging.getLogger("purify.transformers")
 
 
 @dataclass
 class PurifiedOutput(GenerateDecoderOnlyOutput):
     """What `generate` returns with `return_dict_in_generate`: the sequences and each answer's certificate.
 
-    An answer that a stopping criterion cut short has none.
+    An answer that a stopping criterion cut short has none, nor has a prompt that was refused or has failed.
     """
 
     certificates: list[Certificate | None] | None = None
@@ -121,7 +126,8 @@ class PurifiedModel(PreTrainedModel):
             if stopping_criteria or streamer is not None or asked.ends:
                 written = self._one_by_one(prompts, asked, ids, stopping_criteria or (), streamer)
             else:
-                written = [self._written(each) for each in self.purifier.generate(prompts, asked.sampling)]
+                found = self.purifier.generate(prompts, asked.sampling)
+                written = _settled([e if isinstance(e, Unanswered) else self._written(e) for e in found])
             if asked.sampling.greedy:
                 greedy.warn()
             self.guaranteed = all(map(_is_guaranteed, written))
@@ -166,8 +172,13 @@ class PurifiedModel(PreTrainedModel):
             if len(prompts) != 1:
                 raise ConfigError(f"a streamer takes one answer, not {len(prompts)}; call generate for each")
             streamer.put(ids.cpu())
-        rows = enumerate(prompts)
-        written = [self._watched(prompt, asked, row, criteria, streamer) for row, prompt in rows]
+        found: list[Written | Failed] = []
+        for row, prompt in enumerate(prompts):
+            try:
+                found.append(self._watched(prompt, asked, row, criteria, streamer))
+            except PurifyError as error:
+                found.append(Failed(error))
+        written = _settled(found)
         if streamer is not None:
             streamer.end()
         return written
@@ -193,6 +204,19 @@ class PurifiedModel(PreTrainedModel):
 
 def _is_guaranteed(written: Written) -> bool:
     return written.certificate is not None and written.certificate.guarantee != "none"
+
+
+def _settled(found: Sequence[Written | Refused | Failed]) -> list[Written]:
+    """The answers; a prompt without one has no tokens here, and a line in the log says why.
+
+    A tensor has no place for an error, and the other rows have their answers. Raises where none has.
+    """
+    errors = {row: each.error for row, each in enumerate(found) if isinstance(each, Unanswered)}
+    if len(errors) == len(found):
+        raise errors[0]
+    for row, error in errors.items():
+        log.warning("prompt %d of %d has no answer: %s", row + 1, len(found), error)
+    return [Written([], None) if isinstance(each, Unanswered) else each for each in found]
 
 
 def _met(criteria: Any, ids: list[int]) -> bool:
