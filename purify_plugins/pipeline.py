@@ -20,9 +20,8 @@ from purify_plugins.prompts import one
 from purify_plugins.types import Chunk, Completion, Failed, Outcome, Refused, Unanswered
 
 if TYPE_CHECKING:
-    from purify_plugins.prompts import one
     from purify_plugins.purifier import Purifier
-from purify_plugins.types import Prompt, Sampling
+    from purify_plugins.types import Prompt, Sampling
 
 Piece = tuple[int, Chunk | Refused | Failed]
 Pieces = Generator[Piece, None, None]
