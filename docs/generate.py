@@ -234,7 +234,9 @@ def source_sections() -> str:
 def source_section(name: str, factory: Callable[..., Any]) -> str:
     """A source's keys: its factory's arguments, with the factory's docstring."""
     rows = [
-        [code(each.name), type_name(each.annotation), argument(each)]
+        ["others", "", "that source's own"]
+        if each.kind is each.VAR_KEYWORD
+        else [code(each.name), type_name(each.annotation), argument(each)]
         for each in inspect.signature(factory).parameters.values()
     ]
     keys = table(["key", "type", "default"], rows)

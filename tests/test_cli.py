@@ -20,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
+from purify_plugins.cli.announcing import Address, summary
 from purify_plugins.cli.options import Draws
 from purify_plugins.cli.writing import _welcome, style, styles
 from purify_plugins.plainly import said
@@ -27,9 +28,12 @@ from purify_plugins.plugins import load_plugins
 from purify_plugins.preflight import Preview
 from purify_plugins.shading import Attribution, pieces
 from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.testing import ToySource
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+from tests.fake_tgi import fake_tgi
+from tests.remote.toy_server import Script, toy_source
 from tests.strangers import Install, install
-from tests.toys import real
+from tests.toys import BYTES, pair, real
 
 __all__ = ["install"]
 
@@ -711,6 +715,27 @@ def test_serve_says_what_it_serves_and_what_to_try(served: list[Any]) -> None:
     result = purify("serve", *PAIR, "--port", "0", "--policy", "geometric")
     for words in ("LLM", "SLM", "geometric", "guarantee", "everyone may ask", "try: curl http://127.0.0.1:"):
         assert words in result.stderr
+    assert "512 tokens, prompt and answer together" in result.stderr
+
+
+def test_serve_s_curl_names_the_key_that_there_is(served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was $KEY, whatever the variable: pasted, it was refused."""
+    monkeypatch.setenv("GATEWAY_KEY", "k" * 40)
+    result = purify("serve", *PAIR, "--port", "0", "--api-key-env", "GATEWAY_KEY", "--host", "0.0.0.0")
+    assert "Bearer $GATEWAY_KEY" in result.stderr
+    assert "k" * 40 not in result.output
+    assert "at every address of this machine" in result.stderr
+
+
+def test_serve_names_the_server_and_not_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The untrusted model was shown under the SLM's name: that is where its tokenizer came from."""
+    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
+        source = toy_source(upstream.url, BYTES, 8)
+    address = Address("127.0.0.1", 8080)
+    found = summary(pair(source, ToySource(BYTES, 2)), {"url": "http://me:pw@gpu:8080"}, address)
+    assert (
+        f"http://gpu:8080 (an untrusted server, tgi, shows the likeliest 8 of {len(BYTES)} tokens)" in found
+    )
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:

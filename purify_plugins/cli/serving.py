@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from purify_plugins.cli.announcing import Address, named, summary
 from purify_plugins.cli.options import Models, configured, prepared, read_both, spread
-from purify_plugins.consent import shown_url
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.extras import require_extra
-from purify_plugins.plainly import AGAINST
 
 if TYPE_CHECKING:
     from purify_plugins.cli.workers import Report
@@ -72,6 +71,10 @@ class Limits:
     certificates: Annotated[
         int | None, typer.Option(help="Keep so many certificates at /certificates/DIGEST. [0]")
     ] = None
+    require_guarantee: Annotated[
+        bool,
+        typer.Option("--require-guarantee", help="Refuse requests whose answer could claim no guarantee."),
+    ] = False
 
     def given(self) -> dict[str, Any]:
         """The settings somebody typed, the key read from where it is."""
@@ -102,13 +105,14 @@ def serve(
         raise ConfigError(f"--workers must be 1 or more, not {workers}")
     with listening(host, port) as listener:  # what is wrong with the address is told before weights are read
         ready = prepared(config)
-        told = f"loading {_named(config.llm)} and {_named(config.slm)} …"
+        told = f"loading {named(config.llm)} and {named(config.slm)} …"
+        address = Address(host, listener.getsockname()[1], limits.api_key_env)
         if workers > 1:
             _check(ready, settings, workers)
             typer.echo(told, err=True)
-            raise typer.Exit(_several(config, settings, listener, host, workers))
+            raise typer.Exit(_several(config, settings, listener, address, workers))
         gateway = _gateway(ready, settings, lambda: typer.echo(told, err=True))
-        typer.echo(summary(gateway.purifier, _url(listener, host), "api_key" in settings), err=True)
+        typer.echo(summary(gateway.purifier, config.llm, address), err=True)
         gateway.serve(listener)
 
 
@@ -137,7 +141,7 @@ def _check(ready: Prepared, settings: dict[str, Any], workers: int) -> None:
 
 
 def _several(
-    config: Config, settings: dict[str, Any], listener: socket.socket, host: str, workers: int
+    config: Config, settings: dict[str, Any], listener: socket.socket, address: Address, workers: int
 ) -> int:
     """Serve by so many processes until all have ended; the exit code."""
     from tempfile import TemporaryDirectory
@@ -152,12 +156,12 @@ def _several(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     with TemporaryDirectory(prefix="purify-serve-") as folder:
         shared = {**settings, "workers": workers, "shared": folder}
-        arguments = (config, shared, (listener.family, listener.getsockname()), _url(listener, host))
+        arguments = (config, shared, (listener.family, listener.getsockname()), address)
         return Workers(_serve, arguments, workers, settings.get("drain", 20.0)).run(told)
 
 
 def _serve(
-    report: Report, config: Config, settings: dict[str, Any], where: tuple[int, Any], url: str
+    report: Report, config: Config, settings: dict[str, Any], where: tuple[int, Any], told: Address
 ) -> None:
     """One worker: a listener of its own on the port, among which the kernel spreads connections."""
     from purify_plugins.cli.workers import Failed, Started, resident
@@ -175,7 +179,7 @@ def _serve(
             listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-        report.tell(Started(resident(), summary(gateway.purifier, url, "api_key" in settings)))
+        report.tell(Started(resident(), summary(gateway.purifier, config.llm, told)))
         gateway.serve(listener)
 
 
@@ -208,43 +212,6 @@ UNBOUND = {
     errno.EADDRNOTAVAIL: "this machine has no such address: choose another --host",
 }
 """What to do about an address that cannot be had."""
-
-
-def _named(table: dict[str, Any]) -> str:
-    if "url" in table:
-        return shown_url(table["url"])  # it may hold a password
-    return str(table.get("model") or table.get("source"))
-
-
-def _url(listener: socket.socket, host: str) -> str:
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}"
-
-
-def summary(purifier: Purifier, url: str, keyed: bool) -> str:
-    """What is served, what it promises, and something to try."""
-    from purify_plugins.certificate import claimed
-    from purify_plugins.types import Sampling
-
-    policy, engines = purifier.policy, (purifier.llm.engine, purifier.slm.engine)
-    claim = claimed(policy, Sampling(), purifier.walk, engines, ())
-    held = f"holds against {AGAINST[claim.adversary]}" if claim.guarantee != "none" else claim.reason
-    lines = {
-        "LLM": f"{purifier.llm.identity().get('name')} (untrusted, {purifier.llm.engine})",
-        "SLM": f"{purifier.slm.identity().get('name')} (trusted)",
-        "policy": purifier.plugins.name_of(policy),
-        "guarantee": f"{claim.guarantee} (sampled answers; {held})",
-        "decoder": purifier.walk,
-        "key": "asked for" if keyed else "none: everyone may ask",
-        "address": url,
-    }
-    shown = "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
-    key = ' -H "authorization: Bearer $KEY"' if keyed else ""
-    body = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 40}'
-    return (
-        f"purify serve\n{shown}\n\ntry: curl {url}/v1/chat/completions{key} "
-        f"-H 'content-type: application/json' -d '{body}'\n"
-    )
 
 
 def _configured(models: Models, upstream: Upstream) -> Config:

@@ -470,6 +470,29 @@ def test_the_gateway_is_unhealthy_while_its_upstream_is_down() -> None:
         assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [503, 200]
 
 
+def test_an_answer_says_what_its_certificate_claims() -> None:
+    """TGI's requests are greedy as soon as they have a parameter; nothing but the certificate told of it."""
+    with serving(stubs(policy="windowed")) as served:
+        greedy = served.post("/generate", ask(max_new_tokens=3))
+        sampled = served.post("/generate", ask(max_new_tokens=3, do_sample=True, seed=None))
+        *_, last = served.events("/generate_stream", ask(max_new_tokens=3))
+        metrics = served.client.get("/metrics").text
+    assert (greedy.headers["x-purify-guarantee"], last["purify"]["guarantee"]) == ("none", "none")
+    assert sampled.headers["x-purify-guarantee"] != "none"
+    assert "\npurify_answers_without_guarantee 2\n" in metrics
+
+
+def test_what_no_guarantee_could_hold_for_can_be_refused() -> None:
+    with serving(stubs(policy="windowed"), require_guarantee=True) as served:
+        refused = served.post("/generate", ask(max_new_tokens=3))
+        assert refused.status_code == 422
+        assert "greedy decoding" in refused.json()["error"]
+        assert served.post("/generate", ask(max_new_tokens=3, do_sample=True, seed=None)).status_code == 200
+        chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+        assert served.post("/v1/chat/completions", chat).status_code == 200
+        assert served.post("/v1/chat/completions", {**chat, "temperature": 0}).status_code == 422
+
+
 @pytest.mark.parametrize(
     ("body", "key"),
     [

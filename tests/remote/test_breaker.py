@@ -10,6 +10,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from purify_adapters.remote.breaker import FIRST, LONGEST, MOST, OF, Breaker, Resting, Unavailable
+from purify_adapters.remote.loop import wait
 from purify_plugins import Sampling, SourceError
 from purify_plugins.testing import ToySource
 from tests.fake_tgi import FakeTGI, fake_tgi
@@ -157,3 +158,43 @@ def test_the_gateway_says_when_to_come_again_or_lets_the_slm_answer(server: Fake
     with serving(alone) as answering, ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: answering.post("/generate", asked), range(3)))
         assert {answer.headers["x-purify-slm-only"] for answer in found} == {"2"}
+
+
+def test_who_asks_after_the_gateway_s_health_finds_a_server_that_is_up_again(server: FakeTGI) -> None:
+    """A balancer sends nothing to a gateway that is not well, so none tried the server: 503 for ever."""
+    from tests.adapters.gateways import serving
+
+    source: Any = toy_source(server.url, BYTES, 8)
+    source.wire.breaker.clock = clock = Clock()
+    server.respond = lambda *_: JSONResponse({}, 503)
+    with serving(pair(source, ToySource(BYTES, 2), "geometric")) as served:
+        for _ in range(3):
+            served.post("/generate", {"inputs": "hello", "parameters": {"max_new_tokens": 2}})
+        assert served.client.get("/health").status_code == 503
+        clock.now += FIRST
+        assert served.client.get("/health").status_code == 200
+        assert not source.wire.breaker.open
+
+
+def test_a_server_that_is_still_down_is_left_alone_longer(clock: Clock) -> None:
+    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as gone:
+        source: Any = toy_source(gone.url, BYTES, 8)
+    breaker = source.wire.breaker
+    breaker.clock = clock
+    fail(breaker, MOST)
+    clock.now += FIRST
+    assert not wait(source.wire.found_again())
+    clock.now += FIRST
+    with pytest.raises(Resting):
+        ask(breaker)
+
+
+def test_a_gateway_whose_slm_answers_alone_is_well_and_says_so(server: FakeTGI) -> None:
+    from tests.adapters.gateways import serving
+
+    source: Any = toy_source(server.url, BYTES, 8)
+    source.wire.breaker.clock = Clock()
+    fail(source.wire.breaker, MOST)
+    with serving(pair(source, ToySource(BYTES, 2), "geometric", on_llm_failure="slm")) as served:
+        answer = served.client.get("/health")
+        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")

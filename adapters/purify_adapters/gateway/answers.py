@@ -41,8 +41,13 @@ def seed(ask: Ask) -> int | None:
 
 
 def purified(completion: Completion) -> Json:
-    """What the last event of a stream says beyond TGI: the certificate, and how many tokens are the SLM's."""
-    return {"certificate": completion.certificate.digest, "slm_only": slm_only(completion)}
+    """What a stream's last event says beyond TGI: the certificate, its guarantee, the SLM's own tokens."""
+    certificate = completion.certificate
+    return {
+        "certificate": certificate.digest,
+        "guarantee": certificate.guarantee,
+        "slm_only": slm_only(completion),
+    }
 
 
 def slm_only(completion: Completion) -> int:

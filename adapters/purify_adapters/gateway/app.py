@@ -28,6 +28,7 @@ from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.together import Together
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
+from purify_adapters.remote.loop import wait
 from purify_adapters.remote.source import RemoteSource
 from purify_adapters.remote.wire import counting
 from purify_plugins import __version__
@@ -142,6 +143,11 @@ class Gateway:
         llm = self.purifier.llm.inner
         return isinstance(llm, RemoteSource) and llm.wire.breaker.open
 
+    async def well(self) -> bool:
+        """Whether the LLM's server would be asked; one that was left alone long enough is tried here."""
+        llm = self.purifier.llm.inner
+        return not isinstance(llm, RemoteSource) or await asyncio.to_thread(wait, llm.wire.found_again())
+
     def gauges(self) -> dict[str, int]:
         """What is now the case, for `/metrics`."""
         found = {"tgi_queue_size": self.work.waiting, "tgi_batch_current_size": self.work.running}
@@ -225,6 +231,7 @@ class Gateway:
         self._finish(request, planned.asks, found, timing, asked.requests)
         told = {
             "x-purify-certificate": ",".join(each.certificate.digest for each in found),
+            "x-purify-guarantee": ",".join(each.certificate.guarantee for each in found),
             "x-purify-slm-only": str(sum(map(slm_only, found))),
             "x-purify-upstream-requests": str(asked.requests),
         }
@@ -294,6 +301,8 @@ class Gateway:
         timing.finished()
         request.scope["purify"].update(timing.facts(asks, found), upstream_requests=requests)
         self.metrics.count("tgi_request_success")
+        bare = sum(each.certificate.guarantee == "none" for each in found)
+        self.metrics.count("purify_answers_without_guarantee", bare)
         self.metrics.count("purify_slm_only_tokens", sum(map(slm_only, found)))
         self.metrics.count("purify_upstream_requests", requests)
         for name, number in timing.observations(asks, found).items():

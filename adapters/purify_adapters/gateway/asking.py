@@ -18,6 +18,7 @@ from purify_adapters.gateway.schemas import (
     RegexFormat,
     TextFormat,
 )
+from purify_plugins.certificate import claimed
 from purify_plugins.errors import ConfigError, TooLongError
 from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
 
@@ -150,7 +151,18 @@ class Asking:
             stop=tuple(each for each in stops if each),  # an empty one ends nothing
             grammar=_grammar(asked.grammar) if asked.grammar else grammar,
         )
+        if self.settings.require_guarantee:
+            self._claimable(sampling)
         return Ask(prompt, sampling, length, characters, asked.top_n_tokens or 0)
+
+    def _claimable(self, sampling: Sampling) -> None:
+        """Raise Rejected where no answer could claim a guarantee."""
+        purifier = self.purifier
+        engines = purifier.llm.engine, purifier.slm.engine
+        claim = claimed(purifier.policy, sampling, purifier.walk, engines, ())
+        if claim.guarantee == "none":
+            way = "ask for a sampled answer (`do_sample`, or a temperature above 0) without a `seed`"
+            raise Rejected(422, f"no guarantee would hold for this answer: {claim.reason}; {way}", "refused")
 
     def _length(self, prompt: Prompt, name: str) -> int:
         """How many tokens a prompt has, which leave room for one more; `name` is what it is called."""

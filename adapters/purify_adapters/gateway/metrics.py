@@ -52,8 +52,9 @@ class Metrics:
             "tgi_request_max_new_tokens": Histogram(TOKENS),
             "tgi_request_generated_tokens": Histogram(TOKENS),
         }
-        counted = "tgi_request_count", "tgi_request_success", "purify_slm_only_tokens"
-        self.counts.update(dict.fromkeys((*counted, "purify_upstream_requests"), 0))
+        ours = ("slm_only_tokens", "answers_without_guarantee", "upstream_requests")
+        counted = ("tgi_request_count", "tgi_request_success", *(f"purify_{name}" for name in ours))
+        self.counts.update(dict.fromkeys(counted, 0))
 
     def count(self, name: str, number: int = 1) -> None:
         self.counts[name] += number

@@ -242,10 +242,13 @@ async def ping(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """Whether a request would be answered: also the LLM's server must not have failed too often."""
-    if of(request).resting:
-        raise Rejected(503, "the LLM's server is down", "healthcheck")
-    return await ping(request)
+    """Whether a request would be answered: by the fused models, or as the operator chose by the SLM alone."""
+    gateway = of(request)
+    if await gateway.well():
+        return await ping(request)
+    if gateway.purifier.on_llm_failure == "slm":
+        return JSONResponse({"status": "degraded", "answers": "the SLM's alone: the LLM's server is down"})
+    raise Rejected(503, "the LLM's server is down", "healthcheck")
 
 
 async def info(request: Request) -> Response:

@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 if TYPE_CHECKING:
     from purify_adapters.gateway.app import Gateway
 
+log = logging.getLogger("purify.gateway")
 GRACE = 5.0
 """Seconds between the error events that end a drain and the end of the connections."""
 
@@ -58,9 +59,12 @@ class Server(uvicorn.Server):
         self.gateway = gateway
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.gateway.work.stop(self.gateway.settings.drain)
+        work, drain = self.gateway.work, self.gateway.settings.drain
+        log.info("stopping: %d answers have %g s to end", work.running + work.waiting, drain)
+        work.stop(drain)
         await super().shutdown(sockets)
         await hang_up(self)
+        log.info("stopped")
 
 
 async def hang_up(server: uvicorn.Server) -> None:

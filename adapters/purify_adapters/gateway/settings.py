@@ -29,6 +29,8 @@ class Settings:
     """Seconds that running answers have left when the gateway is told to stop."""
     certificates: int = 0
     """How many of the last certificates `/certificates/{digest}` keeps; 0: none, and no such route."""
+    require_guarantee: bool = False
+    """Refuse what no guarantee could hold for: greedy requests, and seeds that a server may have seen."""
     max_total_tokens: int | None = None
     """Prompt and answer together; None: what both models can read."""
     max_stop_sequences: int = 4
@@ -60,7 +62,7 @@ class Settings:
             value = getattr(self, field.name)
             if value == "":
                 raise ConfigError(f"gateway: {field.name} must not be empty; leave it out, or say what it is")
-            if not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if not math.isfinite(value):
                 raise ConfigError(f"gateway: {field.name} must be a finite number, not {value!r}")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from purify_adapters.gateway.answers import slm_only
+
 if TYPE_CHECKING:
     from purify_adapters.gateway.asking import Ask
     from purify_plugins.types import Completion
@@ -63,6 +65,8 @@ class Timing:
             "generated_tokens": self._written(found),
             "finish_reason": ",".join(each.finish_reason for each in found),
             "certificate": ",".join(each.certificate.digest for each in found),
+            "guarantee": ",".join(each.certificate.guarantee for each in found),
+            "slm_only": sum(map(slm_only, found)),
         }
 
     def observations(self, asks: Sequence[Ask], found: Sequence[Completion]) -> Mapping[str, float]:

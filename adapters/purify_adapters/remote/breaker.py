@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from purify_plugins.errors import SourceError
+
+log = logging.getLogger("purify.remote")
 
 MOST, OF = 5, 10
 """So many failures among so many requests are too many."""
@@ -79,6 +82,7 @@ class Breaker:
         if self.open:
             self.open, self._rest = False, FIRST
             self._fates.clear()
+            log.warning("the LLM's server answers again")
         self._fates.append(True)
 
     def _failed(self, probe: bool) -> None:
@@ -89,3 +93,6 @@ class Breaker:
         elif self.open or self._fates.count(False) < MOST:
             return
         self.open, self._until = True, self.clock() + self._rest
+        log.warning(
+            "the LLM's server is left alone for %g s; then one request, or /health, tries it", self._rest
+        )

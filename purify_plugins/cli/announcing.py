@@ -1,0 +1,95 @@
+"""What `purify serve` says before it serves: both models, what is promised, a request to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.consent import shown_url
+from purify_plugins.plainly import AGAINST
+
+if TYPE_CHECKING:
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import LogitSource
+
+EVERYWHERE = ("0.0.0.0", "::")
+BODY = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 40}'
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the gateway listens, and the environment variable with the key that it asks for."""
+
+    host: str
+    port: int
+    key: str | None = None
+
+    @property
+    def url(self) -> str:
+        """As this machine can ask it."""
+        host = "127.0.0.1" if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.url}, and at every address of this machine" if self.host in EVERYWHERE else self.url
+
+
+def named(table: Mapping[str, Any]) -> str:
+    """A model as its configuration names it; a url without what may be secret."""
+    return shown_url(table["url"]) if "url" in table else str(table.get("model") or table.get("source"))
+
+
+def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address) -> str:
+    """What is served, what it promises, and something to try; `llm` is the LLM's configuration."""
+    lines = {
+        "LLM": _untrusted(purifier.llm, llm),
+        "SLM": f"{purifier.slm.identity().get('name')} (trusted)",
+        "policy": purifier.plugins.name_of(purifier.policy),
+        "guarantee": _promise(purifier),
+        "decoder": purifier.walk,
+        "context": _context(purifier),
+        "key": f"asked for (${address.key})" if address.key else "none: everyone may ask",
+        "address": str(address),
+    }
+    shown = "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
+    key = f' -H "authorization: Bearer ${address.key}"' if address.key else ""
+    return (
+        f"purify serve\n{shown}\n\ntry: curl {address.url}/v1/chat/completions{key} "
+        f"-H 'content-type: application/json' -d '{BODY}'\n"
+    )
+
+
+def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
+    """The LLM and what runs it; of a server also what kind it is, and how much of a row it shows."""
+    identity, size = source.identity(), len(source.vocabulary)
+    if source.engine == "in-process":
+        return f"{identity.get('name')} (untrusted, run in this process)"
+    server = "a server you vouch for" if source.engine == "trusted" else "an untrusted server"
+    if (top := identity.get("top_n")) is None:
+        return f"{named(table)} ({server})"
+    rows = "whole rows" if top >= size else f"the likeliest {top} of {size} tokens"
+    return f"{named(table)} ({server}, {identity.get('kind')}, shows {rows})"
+
+
+def _promise(purifier: Purifier) -> str:
+    from purify_plugins.certificate import claimed
+    from purify_plugins.types import Sampling
+
+    engines = (purifier.llm.engine, purifier.slm.engine)
+    claim = claimed(purifier.policy, Sampling(), purifier.walk, engines, ())
+    if claim.guarantee == "none":
+        return f"none: {claim.reason}"
+    return (
+        f"{claim.guarantee}, of sampled answers, against {AGAINST[claim.adversary]}; greedy answers have none"
+    )
+
+
+def _context(purifier: Purifier) -> str:
+    """How many tokens prompt and answer may have, and whose limit that is."""
+    both = {"LLM": purifier.llm.context_length, "SLM": purifier.slm.context_length}
+    known = {who: length for who, length in both.items() if length}
+    if not known:
+        return "neither model says how much it reads"
+    who = min(known, key=lambda each: known[each])
+    return f"{known[who]} tokens, prompt and answer together (the {who}'s)"
