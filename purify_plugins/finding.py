@@ -38,8 +38,20 @@ def find_config(path: str | Path | None = None) -> Path:
     A file that is found and not named may give no secret away and write nowhere else until its user has
     allowed it; see `purify allow`.
     """
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(
+            f"a configuration is named by its path, not by {type(path).__name__}: give 'purify.toml'"
+        )
     named = path or os.environ.get("PURIFY_CONFIG")
     return Path(named) if named else permitted(here())
+
+
+def find_beside(folder: Path, path: str | Path | None = None) -> Path:
+    """The configuration of a program in `folder`: the one named, in the environment, beside it, or here."""
+    beside = folder / "purify.toml"
+    if not path and "PURIFY_CONFIG" not in os.environ and beside.is_file():
+        return permitted(beside)
+    return find_config(path)
 
 
 def here() -> Path:
