@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from purify_plugins.consent import allow, require_allowed, wishes
+from purify_plugins.consent import allow, named_by, require_allowed, wishes
 from purify_plugins.errors import ConfigError
 from purify_plugins.files import read_bytes
 
@@ -37,8 +38,20 @@ def find_config(path: str | Path | None = None) -> Path:
     A file that is found and not named may give no secret away and write nowhere else until its user has
     allowed it; see `purify allow`.
     """
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(
+            f"a configuration is named by its path, not by {type(path).__name__}: give 'purify.toml'"
+        )
     named = path or os.environ.get("PURIFY_CONFIG")
     return Path(named) if named else permitted(here())
+
+
+def find_beside(folder: Path, path: str | Path | None = None) -> Path:
+    """The configuration of a program in `folder`: the one named, in the environment, beside it, or here."""
+    beside = folder / "purify.toml"
+    if not path and "PURIFY_CONFIG" not in os.environ and beside.is_file():
+        return permitted(beside)
+    return find_config(path)
 
 
 def here() -> Path:
@@ -58,15 +71,26 @@ def permitted(file: Path) -> Path:
     return file
 
 
-def allowed(file: Path | None = None) -> tuple[Path, list[str]]:
-    """Remember that a configuration may do what it asks for; by default the one here. Returns it and what.
+@dataclass(frozen=True)
+class Allowed:
+    """A configuration that its user trusts as it is: what it names, and what it asks for."""
 
-    Raises ConfigError for a file that is no configuration.
+    file: Path
+    names: list[str]
+    wanted: list[str]
+
+
+def allowed(file: Path | None = None) -> Allowed:
+    """Remember that a configuration may do what it asks for; by default the one here.
+
+    One that asks for nothing is not remembered. Raises ConfigError for a file that is no configuration.
     """
     file = file or here()
-    wanted = list(wishes(_table(file), file.parent))
-    allow(file, read_bytes(file))
-    return file, wanted
+    content, table = read_bytes(file), _table(file)
+    wanted = list(wishes(table, file.parent))
+    if wanted:
+        allow(file, content, wanted)
+    return Allowed(file, list(named_by(table)), wanted)
 
 
 def _parse(file: Path) -> Table:

@@ -80,12 +80,9 @@ def _parsed(arguments: list[str]) -> Asked:
 
 def _config(named: str | None, folder: Path) -> Path:
     """The configuration named, or in the environment, or beside the program, or here."""
-    from purify_plugins.finding import find_config, permitted
+    from purify_plugins.finding import find_beside
 
-    beside = folder / "purify.toml"
-    if not named and "PURIFY_CONFIG" not in os.environ and beside.is_file():
-        return permitted(beside)
-    return find_config(named)
+    return find_beside(folder, named)
 
 
 class Program:

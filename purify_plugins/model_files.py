@@ -120,6 +120,6 @@ def download(model: str, patterns: Sequence[str], revision: str | None = None, o
         return Path(found)
     except Exception as error:  # the hub client raises many kinds; each means the model is not to be had
         raise ModelError(
-            f"{model!r} is no directory here and could not be had from the hub "
-            f"({type(error).__name__}); check the name, the network or HF_HUB_OFFLINE"
+            f"{model!r} is no directory in {Path.cwd()}, nor beside the file that names it, and could not be "
+            "had from the hub; check the path, or for a hub id the network and HF_HUB_OFFLINE"
         ) from error

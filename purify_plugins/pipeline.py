@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from purify_plugins.answer import Answer, Asked
 from purify_plugins.certificate import Certificate, cited
 from purify_plugins.decode.provenance import Reader
-from purify_plugins.errors import PluginError, PromptError, PurifyError, RefusedError, SourceError
+from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError
 from purify_plugins.plugins import failed
-from purify_plugins.types import Chat, Chunk, Completion, Failed, Outcome, Refused, Unanswered
+from purify_plugins.prompts import one
+from purify_plugins.types import Chunk, Completion, Failed, Outcome, Refused, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -26,10 +27,10 @@ Piece = tuple[int, Chunk | Refused | Failed]
 Pieces = Generator[Piece, None, None]
 
 
-def run(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling | None) -> Pieces:
+def run(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Pieces:
     """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
     held = bool(purifier.plugins.hook.purify_completed.get_hookimpls())
-    asked = replace(sampling or purifier.sampling)  # a copy: a hook can write even to a frozen dataclass
+    asked = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
     return _answers(purifier, prompts, Asked(asked, cited(), purifier.plugins.actors(purifier.policy), held))
 
 
@@ -57,22 +58,11 @@ def _outcome(error: PurifyError) -> Refused | Failed:
 
 def _answers(purifier: Purifier, prompts: Sequence[Prompt], asked: Asked) -> Pieces:
     """Batch after batch."""
-    for prompt in prompts:
-        if unfit := _unfit(prompt):  # the caller's mistake, and nothing has run
-            raise unfit
     errors: dict[int, PurifyError] = {}
     admitted = _admitted(purifier, dict(enumerate(prompts)), asked.sampling, errors)
     yield from ((row, _outcome(error)) for row, error in errors.items())
     for batch in _batches(admitted, purifier.batch_size, asked.sampling.seed is not None):
         yield from _batch(purifier, batch, asked)
-
-
-def _unfit(prompt: Prompt) -> PromptError | None:
-    if not isinstance(prompt, str | Chat | tuple):
-        return PromptError(f"a prompt is text, a Chat or a tuple of token ids, not a {type(prompt).__name__}")
-    if not prompt or (isinstance(prompt, Chat) and not prompt.messages):
-        return PromptError("the prompt is empty; give at least one word of text")
-    return None
 
 
 # Admitting: `purify_request`
@@ -124,9 +114,7 @@ def _requested(purifier: Purifier, rows: dict[int, Prompt], sampling: Sampling) 
             f"purify_request made {len(shown)} prompts of {len(rows)}; "
             "a plugin may rewrite each, and drop none"
         )
-    if unfit := next(filter(None, map(_unfit, shown)), None):
-        raise unfit
-    return dict(zip(rows, shown, strict=True))
+    return dict(zip(rows, map(one, shown), strict=True))
 
 
 # Decoding: `purify_decode`

@@ -15,8 +15,9 @@ from purify_plugins.decode.keyed import secret
 from purify_plugins.errors import ConfigError
 from purify_plugins.pipeline import Pieces, in_vain, outcomes, run
 from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.prompts import conversation, drawn, one, several, texts
 from purify_plugins.threat import VOUCHED, require_draftable, require_known
-from purify_plugins.types import Chat, Chunk, Completion, Outcome, Sampling, Unanswered
+from purify_plugins.types import Chunk, Completion, Outcome, Sampling, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.bridge.choose import Alignment, Fidelity
@@ -188,6 +189,7 @@ class Purifier:
         sampling: Sampling | None = None,
         *,
         errors: Literal["return"] = "return",
+        **draws: Any,
     ) -> list[Outcome]: ...
 
     @overload
@@ -197,6 +199,7 @@ class Purifier:
         sampling: Sampling | None = None,
         *,
         errors: Literal["raise"],
+        **draws: Any,
     ) -> list[Completion]: ...
 
     def generate(
@@ -205,29 +208,35 @@ class Purifier:
         sampling: Sampling | None = None,
         *,
         errors: Errors = "return",
+        **draws: Any,
     ) -> list[Any]:
         """What became of each prompt, in order: its Completion, or that it was Refused or has Failed.
 
         What is wrong with one prompt costs no other its answer. Refused and Failed have an `error`, and raise
         it where they are read as an answer (`text`, `certificate`, …). Where all prompts failed in the same
         way, by one class of error in the same words, as a lone prompt does, that error is raised. With
-        errors="raise" the first error is, once every answer has been written.
+        errors="raise" the first error is, once every answer has been written. `draws` are sampling options by
+        name, before those of `sampling`.
         Raises PromptError, SourceError, PluginError, RefusedError.
         """
-        return _settled(outcomes([*self._run(_several(prompts), sampling)]), errors)
+        return _settled(outcomes([*self._run(several(prompts), sampling, draws)]), errors)
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None = None) -> Generator[Chunk, None, None]:
+    def stream(
+        self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
+    ) -> Generator[Chunk, None, None]:
         """The answer in pieces, each as soon as it is certain; the last one carries the completion.
 
         Where a plugin has `purify_completed`, the last text comes when that has run, with the completion.
         Closing the generator frees both models' sessions at once. A failure raises: an answer that
         ends without a completion is not a whole answer.
         """
-        return _chunks(self._run([prompt], sampling))
+        return _chunks(self._run([one(prompt)], sampling, draws))
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None) -> Completion:
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any
+    ) -> Completion:
         """The answer to a conversation; each model renders it with its own template."""
-        return self.generate([Chat(tuple(messages))], sampling, errors="raise")[0]
+        return self.generate([conversation(messages)], sampling, errors="raise", **draws)[0]
 
     def loglikelihood(self, prompt: str, continuation: str) -> Likelihood:
         """How likely the law that draws answers finds `continuation` (nats), the policy's memory included.
@@ -236,6 +245,7 @@ class Purifier:
         """
         from purify_plugins.eval.likelihood import loglikelihoods
 
+        texts(prompt=prompt, continuation=continuation)
         return loglikelihoods(self, [(prompt, continuation)])[0]
 
     @overload
@@ -245,6 +255,7 @@ class Purifier:
         sampling: Sampling | None = None,
         *,
         errors: Literal["return"] = "return",
+        **draws: Any,
     ) -> list[Outcome]: ...
 
     @overload
@@ -254,6 +265,7 @@ class Purifier:
         sampling: Sampling | None = None,
         *,
         errors: Literal["raise"],
+        **draws: Any,
     ) -> list[Completion]: ...
 
     async def agenerate(
@@ -262,24 +274,27 @@ class Purifier:
         sampling: Sampling | None = None,
         *,
         errors: Errors = "return",
+        **draws: Any,
     ) -> list[Any]:
         """`generate` without blocking the event loop; cancelling stops at the next token."""
-        pieces = _in_thread(self._run(_several(prompts), sampling))
+        pieces = _in_thread(self._run(several(prompts), sampling, draws))
         return _settled(outcomes([piece async for piece in pieces]), errors)
 
-    def astream(self, prompt: Prompt, sampling: Sampling | None = None) -> AsyncGenerator[Chunk, None]:
+    def astream(
+        self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
+    ) -> AsyncGenerator[Chunk, None]:
         """`stream` without blocking the event loop."""
-        return _in_thread(_chunks(self._run([prompt], sampling)))
+        return _in_thread(_chunks(self._run([one(prompt)], sampling, draws)))
 
     async def achat(
-        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None
+        self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any
     ) -> Completion:
         """`chat` without blocking the event loop."""
-        return (await self.agenerate([Chat(tuple(messages))], sampling, errors="raise"))[0]
+        return (await self.agenerate([conversation(messages)], sampling, errors="raise", **draws))[0]
 
-    def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None) -> Pieces:
+    def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]) -> Pieces:
         """Every prompt's pieces as they come."""
-        return run(self, prompts, sampling)
+        return run(self, prompts, drawn(self.sampling, sampling, draws))
 
 
 def _require_whole(slm: LogitSource) -> None:
@@ -309,13 +324,6 @@ def _chunks(pieces: Pieces) -> Generator[Chunk, None, None]:
             if isinstance(piece, Unanswered):
                 raise piece.error
             yield piece
-
-
-def _several(prompts: Prompt | Sequence[Prompt]) -> Sequence[Prompt]:
-    """A lone prompt is a batch of one."""
-    ids = isinstance(prompts, tuple) and any(isinstance(each, int) for each in prompts[:1])
-    alone = ids or isinstance(prompts, str | Chat)
-    return [prompts] if alone else list(prompts)  # type: ignore[list-item, arg-type]  # told apart above
 
 
 async def _in_thread(chunks: Generator[T, None, None]) -> AsyncGenerator[T, None]:

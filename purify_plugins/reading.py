@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -98,5 +98,13 @@ class Reader:
 
 def transcript(chat: Chat) -> str:
     """A plain rendering for a model without a chat template: one speaker a paragraph."""
-    lines = [f"{str(message['role']).capitalize()}: {message['content']}" for message in chat.messages]
+    lines = [f"{str(message['role']).capitalize()}: {_text(message)}" for message in chat.messages]
     return "\n\n".join([*lines, "Assistant:"])
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """What a message says, whole or in parts; nothing for one that only calls tools."""
+    content = message.get("content")
+    if isinstance(content, list | tuple):
+        content = "".join(str(part["text"] if isinstance(part, Mapping) else part) for part in content)
+    return content or ""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
 
-from purify_plugins.errors import ConfigError, PurifyError, RefusedError
+from purify_plugins.errors import ConfigError, PurifyError, RefusedError, UnknownNameError
+from purify_plugins.kinds import expected
 from purify_plugins.policy import Context as Context
 from purify_plugins.policy import FusionPolicy as FusionPolicy
 from purify_plugins.policy import Guarantee as Guarantee
@@ -107,6 +108,8 @@ class Grammar:
 
         if self.kind not in ("json_schema", "regex", "lark"):
             raise ConfigError(f"grammar: kind must be 'json_schema', 'regex' or 'lark', not {self.kind!r}")
+        if not isinstance(self.text, str):
+            raise ConfigError(f"grammar: text must be text, not {type(self.text).__name__}")
         if not self.text.strip():
             raise ConfigError("grammar: text must not be empty")
         if len(self.text) > LONGEST_GRAMMAR:
@@ -159,7 +162,8 @@ class Sampling:
     frequency_penalty: float = 0.0
     """Nats taken from a token for each time the answer has used it; below 0 they are given."""
     seed: int | None = None
-    """Makes the draws repeatable; None draws anew each time."""
+    """Repeats the draws within this process; in another one too only if both have the same `PURIFY_SECRET`.
+    None draws anew each time."""
     stop: tuple[str, ...] = ()
     """Texts that end the answer where the first of them would appear; none of it is released. The name of a
     control token ends it where that token is drawn."""
@@ -169,11 +173,20 @@ class Sampling:
     """What the answer must look like: a table with `kind` ("json_schema", "regex", "lark") and `text`.
     Where the LLM rules out all that may come next, the SLM goes on alone; the SLM's doing so is an error."""
 
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        # what dataclasses would say of an unknown name is a TypeError that knows no nearer one
+        for name in options:
+            if name not in cls.__dataclass_fields__:
+                raise UnknownNameError("sampling option", name, cls.__dataclass_fields__)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         if isinstance(self.grammar, Mapping):
             object.__setattr__(self, "grammar", Grammar.of(self.grammar))
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
+        for name, fine, kind in expected(vars(self)):
+            self._require(name, fine, kind)
         object.__setattr__(self, "stop", tuple(self.stop))
         self._require("max_tokens", self.max_tokens >= 1, "at least 1")
         warm = self.greedy or COLDEST <= self.temperature < math.inf

@@ -50,7 +50,6 @@ PROBES = {
     "hooks/purify_hooks/forward.py": TORCH,
     "hooks/purify_hooks/local.py": TORCH,
     "hooks/purify_hooks/foreseen.py": TORCH,
-    "adapters/purify_adapters/activation/active.py": FIELD,
     "adapters/purify_adapters/activation/clients.py": PATCHED,
     "adapters/purify_adapters/activation/children.py": PATCHED,
     "adapters/purify_adapters/activation/models.py": PATCHED,

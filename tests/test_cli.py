@@ -618,7 +618,11 @@ def test_a_certificate_is_held_against_all_that_its_reader_knows(tmp_path: Path,
         str(LLM),
     )
     told = purify("verify", str(certificate), *given, "--expect", "answer.finish_reason=length")
-    assert "It agrees with what you gave: answer, policy, slm-digest, llm-digest, expect." in told.stdout
+    same = "the answer, the policy, the SLM's files, the LLM's files, answer.finish_reason"
+    assert f"Compared with what you gave, and the same: {same}.\n" in told.stdout
+    assert "Not compared, so its issuer's word: the prompt (--prompt FILE with --slm DIR), the models'" in (
+        told.stdout
+    )
     models = ("--slm", str(SLM), "--llm", str(LLM), "--prompt", str(prompt))
     verdict = json.loads(purify("verify", str(certificate), *models, "--json").stdout)
     assert verdict["recomputed_within"] < 1e-3

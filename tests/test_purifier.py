@@ -156,12 +156,6 @@ def test_an_empty_prompt_is_refused(prompt: Any) -> None:
         toys().generate(prompt)
 
 
-@pytest.mark.parametrize("prompt", [[[1, 2]], [{"role": "user"}], [None], [3]])
-def test_what_is_no_prompt_is_refused(prompt: Any) -> None:
-    with pytest.raises(PromptError, match="a prompt is text, a Chat or a tuple of token ids, not a "):
-        toys().generate(prompt)
-
-
 def test_the_empty_prompt_is_refused_before_its_neighbours_run() -> None:
     llm = Watched(ToySource(BYTES, 1))
     with pytest.raises(PromptError):

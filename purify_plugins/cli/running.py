@@ -29,13 +29,20 @@ def allow(
     """Let a purify.toml that is only found here use your secrets, as long as it stays as it is."""
     from purify_plugins.finding import allowed
 
-    found, wanted = allowed(file)
-    for each in wanted:
-        typer.echo(f"{found} {each}")
-    typer.echo(f"allowed {found.resolve()} as it is now; when it changes, you are asked again")
+    found = allowed(file)
+    for each in (*found.names, *found.wanted):
+        typer.echo(f"{found.file} {each}")
+    if found.wanted:
+        typer.echo(f"allowed {found.file.resolve()} as it is now; when it changes, you are asked again")
+    else:
+        typer.echo("nothing here needs allowing: it gives away no secret and writes nowhere else")
 
 
-def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
+def status(
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Name every module that is watched.")] = False,
+) -> None:
     """Say what `purify run` would switch on here, and what running processes have purified."""
     from purify_plugins.switch import adapter
 
@@ -46,7 +53,8 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     typer.echo(f"configuration  {would_be.config}")
     typer.echo(f"policy         {would_be.policy}")
     typer.echo(f"fingerprint    {would_be.fingerprint}")
-    typer.echo(f"watches        {', '.join(would_be.waiting)}")
+    many = f"{len(would_be.waiting)} modules of clients and engines (--verbose names them)"
+    typer.echo(f"watches        {', '.join(would_be.waiting) if verbose else many}")
     for process in processes:
         typer.echo("\n" + "\n".join(_told(process)))
 
@@ -56,8 +64,13 @@ def _told(process: Mapping[str, Any]) -> list[str]:
     how = "running" if process["running"] else "ended"
     lines = [f"process {process['pid']} ({how}): {' '.join(process['argv'])}"]
     for name, counts in process["models"].items():
-        lines.append(f"  {name}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        lines.append(f"  {name}: {_counted(**counts)}")
     for what in ("refused", "unseen"):
         if process[what]:
             lines.append(f"  {what}: {', '.join(process[what])}")
     return lines
+
+
+def _counted(purified: int, refused: int, trusted: int, guaranteed: int = 0) -> str:
+    """How many calls were answered, and how: greedy ones are purified, and carry no guarantee."""
+    return f"{purified} purified, {guaranteed} with a guarantee; {refused} refused; {trusted} trusted"

@@ -43,7 +43,15 @@ from purify_adapters import purify
 from purify_adapters.activation.active import Activation as Active
 from purify_adapters.activation.active import Counts
 from purify_adapters.activation.rules import Rules, plain
-from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError, VocabularyError
+from purify_plugins import (
+    ConfigError,
+    ModelError,
+    PluginError,
+    PurifyError,
+    RefusedError,
+    VocabularyError,
+    greedy,
+)
 from purify_plugins.bridge.choose import EPS
 from purify_plugins.cli import app
 from purify_plugins.config import Activation
@@ -385,6 +393,32 @@ def test_the_status_says_what_was_done(on: Activate) -> None:
     assert "transformers.generation.utils.GenerationMixin.generate" in told.patched
 
 
+def test_greedy_answers_are_counted_apart_and_warned_of_once(
+    on: Activate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """transformers decodes greedily unless told otherwise, and "1 purified" was all that one heard of it."""
+    on()
+    greedy.warn.cache_clear()
+    model = tampered()
+    with caplog.at_level("WARNING", logger="purify"):
+        for sampled in (False, False, True):
+            model.generate(ids(), max_new_tokens=2, do_sample=sampled)
+    assert purify_plugins.status().models == {str(LLM): Counts(purified=3, guaranteed=1)}
+    warned = [record.getMessage() for record in caplog.records if record.name == "purify.greedy"]
+    assert len(warned) == 1
+    assert "carry no guarantee" in warned[0]
+    assert "do_sample=True" in warned[0]
+
+
+def test_the_status_names_what_it_watches_only_when_asked(on: Activate, tmp_path: Path) -> None:
+    on()
+    asked = ["status", "--config", str(tmp_path / "purify.toml")]
+    short, long = (CliRunner().invoke(app, [*asked, *more]).stdout for more in ([], ["--verbose"]))
+    assert "modules of clients and engines" in short
+    assert len(short.splitlines()) == len(long.splitlines())
+    assert len(short) < 600 < len(long)
+
+
 # Every key of [activation] has an effect
 
 
@@ -399,12 +433,12 @@ def test_processes_say_what_they_have_done(on: Activate, tmp_path: Path) -> None
     tampered().generate(ids(), max_new_tokens=1)
     [process] = adapter().published(tmp_path / "purify.toml")[1]
     assert (process["pid"], process["running"]) == (os.getpid(), True)
-    assert process["models"] == {str(LLM): {"purified": 1, "refused": 0, "trusted": 0}}
+    assert process["models"] == {str(LLM): {"purified": 1, "refused": 0, "trusted": 0, "guaranteed": 0}}
     file = tmp_path / "told" / f"{os.getpid()}.json"
     file.write_text(file.read_text().replace(f'"pid": {os.getpid()}', '"pid": 99999999'))
     assert not adapter().published(tmp_path / "purify.toml")[1][0]["running"]
     printed = CliRunner().invoke(app, ["status", "--config", str(tmp_path / "purify.toml")])
-    assert f"{LLM}: 1 purified, 0 refused, 0 trusted" in printed.stdout
+    assert f"{LLM}: 1 purified, 0 with a guarantee; 0 refused; 0 trusted" in printed.stdout
     told = CliRunner().invoke(app, ["status", "--config", str(tmp_path / "purify.toml"), "--json"])
     assert json.loads(told.stdout)["here"]["policy"] == "balanced"
 

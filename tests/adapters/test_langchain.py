@@ -69,11 +69,19 @@ def no_cache() -> Iterator[None]:
 # Making one
 
 
-def test_weights_are_read_at_the_first_call() -> None:
-    model = ChatPurified(llm="no/such/dir/llm", slm="no/such/dir/slm")
+def test_weights_are_read_at_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+
+    def load(*_: Any, **__: Any) -> Purifier:
+        loads.append(1)
+        return toys()
+
+    monkeypatch.setattr(Purifier, "load", load)
+    model = ChatPurified(llm="no/llm", slm="no/slm", **GREEDY)
     assert model.model_name == "llm"
-    with pytest.raises(Exception, match="there is no model directory"):
-        model.invoke("hello")
+    assert not loads
+    model.invoke("hello")
+    assert loads == [1]
 
 
 def test_many_threads_load_the_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,7 +188,7 @@ MISTAKES = {
     "an SLM that is nowhere": ("[slm]\nmodel = '/no/where'\n", "there is no model directory '/no/where'"),
     "an SLM that is not beside the file": (
         "[slm]\nmodel = 'models/small'\n",
-        "'models/small' is no directory here and could not be had from the hub",
+        "'models/small' is no directory in",
     ),
     "an SLM's directory without a model": ("[slm]\nmodel = '.'\n", "has no config.json"),
     "no TOML": ("[slm\n", "not valid TOML"),
@@ -250,6 +250,14 @@ def test_one_line_is_enough_and_a_mistake_in_the_file_ends_the_program() -> None
     Path("purify.toml").write_text("[slmm]\n")
     write("app.py", f"try:\n    import purify_plugins.auto\nexcept Exception:\n    pass\n{NEVER}")
     refused(python("app.py"), "did you mean 'slm'?")
+
+
+def test_one_line_finds_the_configuration_beside_the_program(tmp_path: Path) -> None:
+    """`purify run x/app.py` found x/purify.toml, and the line in x/app.py did not."""
+    (tmp_path / "deep").mkdir()
+    write("deep/app.py", "import purify_plugins.auto; print(purify_plugins.status().config)")
+    Path("purify.toml").rename("deep/purify.toml")
+    assert python("deep/app.py").stdout.strip() == str(tmp_path / "deep" / "purify.toml")
 
 
 # Children

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -49,6 +49,8 @@ class Counts:
     purified: int = 0
     refused: int = 0
     trusted: int = 0
+    guaranteed: int = 0
+    """Of the purified: those whose every answer carries a guarantee."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,8 @@ class Status:
     @property
     def total(self) -> Counts:
         """All models together."""
-        counts = self.models.values()
-        return Counts(
-            *(sum(getattr(each, name) for each in counts) for name in ("purified", "refused", "trusted"))
-        )
+        counts = [asdict(each) for each in self.models.values()]
+        return Counts(**{each.name: sum(count[each.name] for count in counts) for each in fields(Counts)})
 
 
 class Activation:
@@ -163,11 +163,11 @@ class Activation:
                 plugins=self.plugins,
             )
 
-    def count(self, name: str, how: str) -> None:
-        """Note one call of `name` that was "purified", "refused" or "trusted"."""
+    def count(self, name: str, *how: str) -> None:
+        """Note one call of `name` that was "purified" (and perhaps "guaranteed"), "refused" or "trusted"."""
         with self.lock:
             so_far = asdict(self.counts.get(name, Counts()))
-            self.counts[name] = Counts(**{**so_far, how: so_far[how] + 1})
+            self.counts[name] = Counts(**{**so_far, **{each: so_far[each] + 1 for each in how}})
             self.publish()
 
     @contextmanager

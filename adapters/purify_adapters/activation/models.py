@@ -112,7 +112,7 @@ class Models:
                     self.activation.count(name, "trusted")
                     return original(model, *args, **kwargs)
                 answer = purified.generate(**options)
-            self.activation.count(name, "purified")
+            self.activation.count(name, "purified", *["guaranteed"] * purified.guaranteed)
             return answer
 
         return generate

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from purify_adapters.activation.gate import kind_of
 from purify_adapters.activation.inference import ASKED, Asked
 from purify_adapters.activation.rules import is_url, plain
+from purify_plugins import greedy
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.guard import for_fusion, reading
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
     from purify_adapters.activation.points import Patch, Points
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Chunk
+    from purify_plugins.types import Chunk, Completion
 
 SOURCE = "tgi"
 """The source that reads a Text Generation Inference server."""
@@ -76,7 +77,7 @@ class Servers:
                 if not asked.stream:
                     sampling = asked.sampling(purifier.sampling)
                     [completion] = purifier.generate([asked.prompt], sampling, errors="raise")
-                    self.activation.count(server, "purified")
+                    self._count(server, completion)
                     return asked.answer(completion)
             return self._streamed(server, asked, purifier)
 
@@ -102,7 +103,7 @@ class Servers:
                 if not asked.stream:
                     sampling = asked.sampling(purifier.sampling)
                     [completion] = await purifier.agenerate([asked.prompt], sampling, errors="raise")
-                    self.activation.count(server, "purified")
+                    self._count(server, completion)
                     return asked.answer(completion)
             return self._astreamed(server, asked, purifier)
 
@@ -123,7 +124,13 @@ class Servers:
 
     def _finished(self, server: str, chunk: Chunk) -> None:
         if chunk.completion is not None:
-            self.activation.count(server, "purified")
+            self._count(server, chunk.completion)
+
+    def _count(self, server: str, completion: Completion) -> None:
+        if completion.certificate.body["method"]["mode"] == "greedy":
+            greedy.warn()
+        carries = completion.certificate.guarantee != "none"
+        self.activation.count(server, "purified", *["guaranteed"] * carries)
 
     def _asked(
         self, method: str, server: str, content: Any, options: dict[str, Any]

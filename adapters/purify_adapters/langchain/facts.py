@@ -79,6 +79,7 @@ def metadata(completion: Completion, model_name: str, certificate: bool) -> dict
         "digest": completion.certificate.digest,
         "policy": method["policy"],
         "guarantee": completion.certificate.guarantee,
+        "log_ratio": completion.certificate.log_ratio,
     }
     if certificate:
         purification["certificate"] = completion.certificate.text

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from purify_adapters.foreign import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
+from purify_adapters.named import require_named
 from purify_plugins.certificate import jsonable
 from purify_plugins.config import Config, build, find_config, read_config
 from purify_plugins.config import sampling as sampling_of
@@ -117,6 +118,11 @@ class Purified(BaseModel):
     _models: Models = PrivateAttr(default_factory=Models)
     _read: Config | None = PrivateAttr(default=None)
 
+    def __init__(self, *models: Any, **options: Any) -> None:
+        if models:
+            raise ConfigError(f"name the models: {type(self).__name__}(llm=…, slm=…)")
+        super().__init__(**options)
+
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown(cls, given: Any) -> Any:
@@ -125,6 +131,8 @@ class Purified(BaseModel):
         extra = dict(given.get("model_kwargs") or {})
         for name in (*given, *extra):
             if name not in cls.model_fields and name not in (*IGNORED, "model_kwargs"):
+                if name in ("model", "model_name"):
+                    raise ConfigError(f"unknown {cls.__name__} option {name!r}; did you mean 'llm'?")
                 raise UnknownNameError(f"{cls.__name__} option", name, cls.model_fields)
         return {**extra, **{name: value for name, value in given.items() if name != "model_kwargs"}}
 
@@ -137,6 +145,8 @@ class Purified(BaseModel):
             )
         if named and (self.llm is None or self.slm is None):
             raise ConfigError("both llm and slm are needed: the untrusted model and the benign one")
+        if named:
+            require_named(self.llm, self.slm, self.policy, self.policy_options)
         if not named and self.purifier is None:
             self._read = read_config(self.config)
         sampling_of(self._draws({}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -20,6 +20,7 @@ from purify_adapters.llama_index.structured import Structured
 from purify_adapters.tools import Asked, Plain, Reader, pieces_of
 from purify_plugins.certificate import citing
 from purify_plugins.config import build, read_config
+from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling
 
@@ -53,8 +54,9 @@ def _chats(method: F) -> F:
 class PurifiedLLM(Structured, Calling):
     """A purified language model for LlamaIndex.
 
-    Give it a `Purifier`, or `llm`, `slm` and `policy` as `Purifier.load` takes them (a policy with
-    options is a mapping with a `name`); models given that way are loaded when they are first needed.
+    Give it a `Purifier`, or `llm`, `slm` and `policy` as `Purifier.load` takes them (its options
+    are `policy_options`, or it is a mapping with a `name`); models given that way are loaded when they are
+    first needed.
     Sampling options (`max_tokens`, `temperature`, …) are the defaults of every call, and a call may
     override each; none switches purification off. Raises UnknownNameError for any other option.
 
@@ -64,18 +66,23 @@ class PurifiedLLM(Structured, Calling):
     def __init__(
         self,
         purifier: Purifier | Callable[[], Purifier] | None = None,
-        *,
+        *models: Any,
         llm: Any = None,
         slm: Any = None,
         policy: Any = "balanced",
+        policy_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        if models or isinstance(purifier, str | Path):
+            raise ConfigError("name the models: PurifiedLLM(llm=…, slm=…)")
+        if "model" in options:
+            raise ConfigError("unknown option of PurifiedLLM 'model'; did you mean 'llm'?")
         known = type(self).model_fields.keys() - {"drawn"}
-        check("option of PurifiedLLM", options, DRAWN | known)
+        check("option of PurifiedLLM", options, DRAWN | known | {"llm", "slm", "policy", "policy_options"})
         drawn = {name: options.pop(name) for name in DRAWN & options.keys()}
         redrawn(Sampling(), drawn)  # refused now rather than with the first call
         super().__init__(**{"drawn": drawn, **options})
-        self._purifier = Lazily(maker(purifier, llm, slm, policy))
+        self._purifier = Lazily(maker(purifier, llm, slm, policy, policy_options or {}))
         self._metadata = Lazily(self._found)
         listen()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from anyio import to_thread
@@ -13,6 +13,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.llama_index.lazily import Lazily
 from purify_adapters.llama_index.options import redrawn
+from purify_adapters.named import require_named
 from purify_adapters.tools import Speech, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
@@ -99,10 +100,13 @@ class Models(FunctionCallingLLM):
         return await super().astream(prompt, **prompt_args)
 
 
-def maker(purifier: Any, llm: Any, slm: Any, policy: Any) -> Callable[[], Purifier]:
-    """What makes the purifier; raises ConfigError unless it is given either way."""
+def maker(
+    purifier: Any, llm: Any, slm: Any, policy: Any, policy_options: Mapping[str, Any]
+) -> Callable[[], Purifier]:
+    """What makes the purifier; raises ConfigError unless it is given either way, by names that there are."""
     if purifier is not None and llm is None and slm is None:
         return purifier if callable(purifier) else lambda: cast("Purifier", purifier)
     if purifier is not None or llm is None or slm is None:
         raise ConfigError("PurifiedLLM takes either a purifier, or an llm and an slm")
-    return lambda: Purifier.load(llm, slm, policy)
+    require_named(llm, slm, policy, policy_options)
+    return lambda: Purifier.load(llm, slm, policy, **policy_options)

@@ -68,7 +68,12 @@ class Request:
     def raw(self, completion: Completion) -> dict[str, Any]:
         """Usage where LlamaIndex's token counters look for it, and the certificate's facts."""
         proof = completion.certificate
-        purification = {"digest": proof.digest, "guarantee": proof.guarantee, "log_ratio": proof.log_ratio}
+        purification = {
+            "digest": proof.digest,
+            "policy": proof.body["method"]["policy"],
+            "guarantee": proof.guarantee,
+            "log_ratio": proof.log_ratio,
+        }
         return {
             "model": self.model,
             "finish_reason": completion.finish_reason,

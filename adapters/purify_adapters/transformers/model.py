@@ -16,6 +16,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
+from purify_plugins import greedy
 from purify_plugins.certificate import Certificate
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
@@ -51,6 +52,8 @@ class PurifiedModel(PreTrainedModel):
 
     purifier: Purifier
     generation_config: GenerationConfig
+    guaranteed = False
+    """Whether every answer of the last `generate` carries a guarantee."""
     _place: Any
 
     @classmethod
@@ -125,6 +128,9 @@ class PurifiedModel(PreTrainedModel):
             else:
                 found = self.purifier.generate(prompts, asked.sampling)
                 written = _settled([e if isinstance(e, Unanswered) else self._written(e) for e in found])
+            if asked.sampling.greedy:
+                greedy.warn()
+            self.guaranteed = all(map(_is_guaranteed, written))
         return _output(ids.repeat_interleave(asked.copies, dim=0), written, asked)
 
     # Ids: the caller's are the model's own, the purifier's may be fewer
@@ -194,6 +200,10 @@ class PurifiedModel(PreTrainedModel):
                 if tokens and (tokens[-1] in asked.ends or _met(criteria, [*before, *tokens])):
                     break
         return Written(tokens, None)
+
+
+def _is_guaranteed(written: Written) -> bool:
+    return written.certificate is not None and written.certificate.guarantee != "none"
 
 
 def _settled(found: Sequence[Written | Refused | Failed]) -> list[Written]:
