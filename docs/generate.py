@@ -20,13 +20,15 @@ from types import FunctionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from purify_adapters.activation.clients import CLIENTS, ENGINES, UNSEEN
+from purify_hooks.loading import file_digests
 from purify_hooks.policies import POLICIES
 from purify_plugins import errors, hookspecs
-from purify_plugins.certificate import LIMITS, MEANING
+from purify_plugins.certificate import LIMITS, MEANING, model_digest
 from purify_plugins.certificate.coverage import COVERED, WAYS
 from purify_plugins.config import Activation, Config
 from purify_plugins.eval import questions
 from purify_plugins.plugins import load_plugins
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Sampling
 
 HERE = Path(__file__).parent
@@ -287,6 +289,13 @@ def exits() -> str:
     return table(["code", "error", "why"], rows)
 
 
+def packaged() -> str:
+    """The digests of the models that come with the package."""
+    models = {"purify_plugins.testbed.LLM": LLM, "SLM": SLM, "SLM_1024": SLM_1024}
+    rows = [[code(name), code(model_digest(file_digests(place)))] for name, place in models.items()]
+    return table(["model", "digest"], rows)
+
+
 def limits() -> str:
     return "\n".join(f"- {limit}" for limit in LIMITS)
 
@@ -327,6 +336,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "errors": error_sections,
     "meaning": meaning,
     "limits": limits,
+    "packaged": packaged,
     "coverage": coverage,
     "exits": exits,
     "attacks": attacks,

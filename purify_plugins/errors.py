@@ -95,6 +95,10 @@ class RefusedError(PurifyError):
     """A plugin, or the operator's policy, refused this request."""
 
 
+DISTRUST = "; do not rely on it, and ask its issuer for the original file"
+"""What to do about a certificate that is not true, or no longer as it was written."""
+
+
 class CertificateError(PurifyError):
     """A certificate cannot be relied on; each kind of reason ends `purify verify` with a code of its own."""
 
@@ -116,17 +120,26 @@ class AlteredError(CertificateError):
 
     exit_code = 5
 
+    def __str__(self) -> str:
+        return super().__str__() + DISTRUST
+
 
 class ForgedError(CertificateError):
     """A certificate contradicts itself, or the models it names, whatever its digest."""
 
     exit_code = 6
 
+    def __str__(self) -> str:
+        return super().__str__() + DISTRUST
+
 
 class BudgetError(CertificateError):
     """A certificate's steps exceed the budget that it claims they keep."""
 
     exit_code = 7
+
+    def __str__(self) -> str:
+        return super().__str__() + DISTRUST
 
 
 class OtherModelError(CertificateError):

@@ -59,6 +59,12 @@ def require_writable(path: Path) -> None:
         raise ConfigError(f"{str(path)!r} cannot be written; name another")
 
 
+def require_new(path: Path) -> None:
+    """Raise ConfigError where a file would be written over; a pipe or a terminal is not one."""
+    if path.exists() and not _is_stream(path):
+        raise ConfigError(f"there is a file {str(path)!r} already; name another, or replace it with --force")
+
+
 def make_folder(path: Path) -> None:
     """Make a directory for what is written later, before any work is done. Raises ConfigError."""
     try:

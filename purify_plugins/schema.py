@@ -108,6 +108,11 @@ class CertificateBody(_Strict):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
+            if first["type"] == "extra_forbidden":
+                raise NoCertificateError(
+                    f"the certificate has an unknown field {where!r}; nothing may be added to one, so keep "
+                    "notes in a file beside it"
+                ) from error
             raise NoCertificateError(
                 f"the certificate is malformed at {where}, which {must_be(first)}"
             ) from error

@@ -232,3 +232,93 @@ def test_a_refusal_says_how_the_answer_differs(written: Mapping[str, Path], tmp_
     spaced = answered(written, tmp_path / "a", b"\r\n" + text + b"\r\n\r\n")
     assert "differs only in line ends" in spaced.stderr
     assert "stop string" in longer.stderr
+
+
+# Refusals
+
+
+def test_a_file_that_was_cut_off_is_said_to_be(written: Mapping[str, Path], tmp_path: Path) -> None:
+    whole = written["answer"].read_text("utf-8")
+    for length in (1, 60, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut").write_text(whole[:length], "utf-8")
+        refused = purify("verify", str(tmp_path / "cut"))
+        assert (refused.exit_code, "it is cut off after" in refused.stderr) == (4, True), refused.stderr
+
+
+def test_a_field_that_was_added_is_said_to_be_unknown(written: Mapping[str, Path], tmp_path: Path) -> None:
+    """It was "malformed at issued, which Extra inputs are not permitted"."""
+    file = refiled(written["answer"], lambda body: body.update(issued="2026-11-28"), tmp_path / "dated")
+    refused = purify("verify", file)
+    assert refused.exit_code == 4
+    assert "has an unknown field 'issued'; nothing may be added to one" in refused.stderr
+
+
+def test_a_reformatted_file_sends_its_reader_to_the_original(
+    written: Mapping[str, Path], tmp_path: Path
+) -> None:
+    pretty = json.dumps(json.loads(written["answer"].read_text("utf-8")), indent=2)
+    (tmp_path / "pretty").write_text(pretty, "utf-8")
+    refused = purify("verify", str(tmp_path / "pretty"))
+    assert refused.exit_code == 5
+    assert refused.stderr.endswith("do not rely on it, and ask its issuer for the original file\n")
+
+
+def test_a_false_claim_is_told_beside_what_follows(written: Mapping[str, Path], tmp_path: Path) -> None:
+    def boast(body: dict[str, Any]) -> None:
+        body["method"].update(guarantee="path", meaning="anything")
+
+    refused = purify("verify", refiled(written["answer"], boast, tmp_path / "boast"))
+    assert refused.exit_code == 6
+    assert "'path' against 'weights', where 'passage' against 'weights' follows" in refused.stderr
+    assert "do not rely on it" in refused.stderr
+
+
+def test_a_budget_that_is_exceeded_names_the_first_token(written: Mapping[str, Path], tmp_path: Path) -> None:
+    """Of a budget so small that the first token which takes anything is too much."""
+    from purify_plugins.certificate.spelling import tokens_of
+
+    def tighten(body: dict[str, Any]) -> None:
+        body["method"]["parameters"]["budget"] = 0.001
+
+    file = refiled(written["answer"], tighten, tmp_path / "tight")
+    refused = purify("verify", file)
+    assert refused.exit_code == 7
+    steps = tokens_of(json.loads(Path(file).read_text("utf-8"))["steps"])
+    policy = load_plugins([]).policy("balanced", {"budget": 0.001})
+    first = next(count for count in range(len(steps)) if policy.holds(steps[: count + 1]) is False)
+    assert f"'balanced' at token {first}, with" in refused.stderr
+    assert "though 'passage' is claimed" in refused.stderr
+
+
+# Writing one
+
+PAIR = ("--llm", str(LLM), "--slm", str(SLM), "--max-tokens", "2")
+
+
+def test_a_certificate_is_written_over_only_when_that_is_said(tmp_path: Path) -> None:
+    """The proof of one answer was lost to the next, without a word."""
+    place = tmp_path / "kept.json"
+    place.write_text("evidence")
+    refused = purify("generate", "The", *PAIR, "--certificate", str(place))
+    assert refused.exit_code == 2
+    assert "name another, or replace it with --force" in refused.stderr
+    assert place.read_text() == "evidence"
+    assert purify("generate", "The", *PAIR, "--certificate", str(place), "--force").exit_code == 0
+    assert json.loads(place.read_text("utf-8"))["format"] == "purify-certificate/2"
+    assert purify("generate", "The", *PAIR, "--certificate", "/dev/null").exit_code == 0
+
+
+def test_a_seed_without_a_secret_is_said_to_repeat_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--seed` was "Draw the same answer again", which no second process does without a secret."""
+    monkeypatch.delenv("PURIFY_SECRET", raising=False)
+    told = purify("generate", "The", *PAIR, "--seed", "1")
+    assert "note: PURIFY_SECRET is not set, so this seed draws another answer in every process" in told.stderr
+    assert "note" not in purify("generate", "The", *PAIR).stderr
+    monkeypatch.setenv("PURIFY_SECRET", "s" * 64)
+    assert "note" not in purify("generate", "The", *PAIR, "--seed", "1").stderr
+
+
+def test_a_check_prints_the_digests_that_verify_takes(written: Mapping[str, Path]) -> None:
+    facts = json.loads(purify("check", *PAIR, "--json").stdout)
+    pins = [f"--{side}-digest={facts[side]['digest']}" for side in ("slm", "llm")]
+    assert purify("verify", str(written["answer"]), *pins).exit_code == 0

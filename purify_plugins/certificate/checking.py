@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from purify_plugins.types import Sampling
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
     from purify_plugins.threat import Engine
-    from purify_plugins.types import FusionPolicy
+    from purify_plugins.types import FusionPolicy, Token
 
 FAMILY = FORMAT.partition("/")[0]
 NO_TEXT = hashlib.sha256(b"").hexdigest()
@@ -55,7 +56,8 @@ def read(text: str | bytes) -> Certificate:
         edited = canonical(body).encode() != text.encode()
     except (ValueError, RecursionError) as error:
         raise NoCertificateError(
-            f"this is not a certificate ({error}); give what `purify generate --certificate FILE` wrote"
+            f"this is not a certificate ({_unread(text, error)}); "
+            "give what `purify generate --certificate FILE` wrote"
         ) from error
     _require_format(body)
     CertificateBody.check(body)
@@ -64,6 +66,16 @@ def read(text: str | bytes) -> Certificate:
     if digest(body) != body["digest"]:
         raise AlteredError("the certificate's digest does not match its content; it has been altered")
     return Certificate(text)
+
+
+def _unread(text: str | bytes, error: Exception) -> str:
+    """Why nothing could be read; a file that was cut off in copying is the commonest case."""
+    broken = (
+        isinstance(text, str) and text.lstrip().startswith("{") and isinstance(error, json.JSONDecodeError)
+    )
+    if broken and (error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")):
+        return f"it is cut off after {len(text)} characters"
+    return str(error)
 
 
 def _require_format(body: object) -> None:
@@ -165,14 +177,24 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     _check_edits(method)
     claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"])
     if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
-        raise BudgetError(f"the steps exceed the budget of {method['policy']!r}")
+        raise BudgetError(
+            f"the steps exceed the budget of {method['policy']!r} at token {_first_over(policy, steps)}, "
+            f"with {canonical(method['parameters'])}, though {method['guarantee']!r} is claimed"
+        )
     mode = mode_of(sampling, steps)
     follows = (mode, draws(sampling), policy.guarantee, *claim, MEANING[claim.guarantee])
     said = ("mode", "draws", "claimed", "guarantee", "adversary", "reason", "meaning")
     _require(
         follows == tuple(method[key] for key in said),
-        f"a {mode} answer under {method['policy']!r} has no such guarantee",
+        f"a {mode} answer under {method['policy']!r} has no such guarantee as is claimed: "
+        f"{method['guarantee']!r} against {method['adversary']!r}, where {claim.guarantee!r} against "
+        f"{claim.adversary!r} follows from its steps",
     )
+
+
+def _first_over(policy: FusionPolicy, steps: Sequence[Token]) -> int:
+    """The first token, counted from 0, with which the steps no longer keep the budget."""
+    return bisect_left(range(1, len(steps)), True, key=lambda count: policy.holds(steps[:count]) is False)
 
 
 def _check_edits(method: Mapping[str, Any]) -> None:

@@ -155,9 +155,12 @@ def would_run(writer: Purifier) -> dict[str, Any]:
 
 
 def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's identity without its files' digests; of one that combines models, of each."""
+    """A model's identity with one digest for its files; of one that combines models, of each."""
+    from purify_plugins.certificate import model_digest
+
     shown = {key: value for key, value in identity.items() if key != "files"}
-    return {key: _model(each) if isinstance(each, dict) else each for key, each in shown.items()}
+    told = {key: _model(each) if isinstance(each, dict) else each for key, each in shown.items()}
+    return {**told, "digest": model_digest(identity["files"])} if identity.get("files") else told
 
 
 def matched(writer: Purifier) -> str:
@@ -261,17 +264,11 @@ def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) 
 
 def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
     """All that a certificate says but its steps, its prompt and its limits."""
-    from purify_plugins.certificate import model_digest
-
     body = certificate.body
-    models = {
-        side: {**_model(told), "digest": model_digest(told["files"]) if told.get("files") else None}
-        for side, told in body["models"].items()
-    }
     return {
         "valid": True,
         **body["method"],
-        "models": models,
+        "models": {side: _model(told) for side, told in body["models"].items()},
         **{key: body[key] for key in ("answer", "context", "totals", "digest")},
         "recomputed_within": off,
     }

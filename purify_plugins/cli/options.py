@@ -55,7 +55,9 @@ class Draws:
     ] = None
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 avoids what was said. [1]")] = None
     frequency_penalty: Annotated[float | None, typer.Option(help="Nats off for each earlier use. [0]")] = None
-    seed: Annotated[int | None, typer.Option(help="Draw the same answer again.")] = None
+    seed: Annotated[
+        int | None, typer.Option(help="Draw the same answer again, under the same $PURIFY_SECRET.")
+    ] = None
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; repeatable.")] = None
     ignore_eos: Annotated[
         bool | None, typer.Option("--ignore-eos", help="Never end before max_tokens.", show_default=False)

@@ -16,7 +16,7 @@ import typer
 from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, read_both, spread
 from purify_plugins.cli.pins import contents
 from purify_plugins.errors import PurifyError, SourceError
-from purify_plugins.files import decoded, require_writable, write_whole
+from purify_plugins.files import decoded, require_new, require_writable, write_whole
 from purify_plugins.types import Chat, Chunk, Completion, Token
 
 if TYPE_CHECKING:
@@ -64,10 +64,15 @@ def generate(
     certificate: Annotated[
         Path | None, typer.Option(help="Write the answer's certificate to this file.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a certificate that is there.")] = False,
 ) -> None:
     """Write one answer, as it comes."""
     if certificate:
         require_writable(certificate)
+        if not force:
+            require_new(certificate)
+    if draws.seed is not None:
+        _tell_of_secret()
     text = decoded(contents("-"), "standard input") if prompt == "-" else prompt
     ready = prepared(configured(models, draws))
     ready.refuse(text)
@@ -78,6 +83,18 @@ def generate(
         write_whole(certificate, completion.certificate.text)
     if as_json:
         typer.echo(json.dumps(_object(completion, explain), ensure_ascii=False))
+
+
+def _tell_of_secret() -> None:
+    """Say on standard error that a seed repeats nothing in the next process, where that is so."""
+    from purify_plugins.decode.keyed import VARIABLE, kept
+
+    if not kept():
+        typer.echo(
+            f"note: {VARIABLE} is not set, so this seed draws another answer in every process; to repeat "
+            "one, set it to what `openssl rand -hex 32` prints",
+            err=True,
+        )
 
 
 def _object(completion: Completion, explain: bool) -> dict[str, Any]:

@@ -45,6 +45,11 @@ def secret() -> bytes:
     return given.encode(errors="surrogateescape")
 
 
+def kept() -> bool:
+    """Whether seeded draws repeat in another process: only a secret that was given does."""
+    return VARIABLE in os.environ
+
+
 def adopt(made: bytes) -> None:
     """Go by the secret of the process that started this one."""
     global _made  # a process has one
