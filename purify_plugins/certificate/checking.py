@@ -56,7 +56,7 @@ def read(text: str | bytes) -> Certificate:
         edited = canonical(body).encode() != text.encode()
     except (ValueError, RecursionError) as error:
         raise NoCertificateError(
-            f"this is not a certificate ({_unread(text, error)}); "
+            f"this is not a certificate ({_unread(error)}); "
             "give what `purify generate --certificate FILE` wrote"
         ) from error
     _require_format(body)
@@ -68,14 +68,12 @@ def read(text: str | bytes) -> Certificate:
     return Certificate(text)
 
 
-def _unread(text: str | bytes, error: Exception) -> str:
+def _unread(error: Exception) -> str:
     """Why nothing could be read; a file that was cut off in copying is the commonest case."""
-    broken = (
-        isinstance(text, str) and text.lstrip().startswith("{") and isinstance(error, json.JSONDecodeError)
-    )
-    if broken and (error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")):
-        return f"it is cut off after {len(text)} characters"
-    return str(error)
+    if not isinstance(error, json.JSONDecodeError) or not error.doc.lstrip().startswith("{"):
+        return str(error)
+    cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+    return f"it is cut off after {len(error.doc)} characters" if cut else str(error)
 
 
 def _require_format(body: object) -> None:
