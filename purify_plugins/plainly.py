@@ -81,7 +81,10 @@ def odds(spent: float) -> str:
     if not math.isfinite(spent):
         return "The SLM alone could not have written this answer."
     factor = f"{math.exp(spent):,.3g}" if abs(spent) < 15 else f"10^{spent / math.log(10):.1f}"
-    return f"This very answer is e^{spent:.3f} = {factor} times as likely as from the SLM alone."
+    return (
+        f"This very answer is e^{spent:.3f} = {factor} times as likely as from the SLM alone; "
+        "that grows with every token, and is large for any long answer."
+    )
 
 
 AGAINST = {

@@ -16,6 +16,10 @@ Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
 Level = Literal["none", "mean", "window", "passage", "path"]
 
 
+ABSENCES = {"missing": "is missing", "extra_forbidden": "no certificate has"}
+"""pydantic's errors about a key itself, in words that follow the key's name."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -109,5 +113,5 @@ class CertificateBody(_Strict):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise NoCertificateError(
-                f"the certificate is malformed at {where}, which {must_be(first)}"
+                f"the certificate is malformed at {where}, which {ABSENCES.get(first['type']) or must_be(first)}"
             ) from error

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from purify_plugins import Chat, Completion, ConfigError, PromptError, Purifier, PurifyError, Sampling
+from purify_plugins.testbed import LLM, SLM
 from tests.toys import few, real, toys
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -158,6 +159,20 @@ def test_a_likelihood_is_asked_of_two_texts(purifier: Purifier) -> None:
     for pair in ((None, "x"), ("x", 3)):
         with pytest.raises(PromptError, match="must be text"):
             purifier.loglikelihood(*pair)  # type: ignore[arg-type]  # the point
+
+
+def test_loading_from_python_draws_no_progress_bars(capfd: pytest.CaptureFixture[str]) -> None:
+    """A bar for each model stood between a program's own lines; the program's other models keep theirs."""
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        Purifier.load(LLM, SLM)
+        assert logging.is_progress_bar_enabled()
+        assert "Loading weights" not in "".join(capfd.readouterr())
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
 
 
 def test_a_configuration_that_is_no_path_is_refused() -> None:
