@@ -112,6 +112,5 @@ class CertificateBody(_Strict):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise NoCertificateError(
-                f"the certificate is malformed at {where}, which {ABSENCES.get(first['type']) or must_be(first)}"
-            ) from error
+            why = ABSENCES.get(first["type"]) or must_be(first)
+            raise NoCertificateError(f"the certificate is malformed at {where}, which {why}") from error

@@ -11,7 +11,16 @@ from typing import Any
 import anyio
 import pytest
 
-from purify_plugins import Chat, Completion, ConfigError, PromptError, Purifier, PurifyError, Sampling
+from purify_plugins import (
+    Chat,
+    Completion,
+    ConfigError,
+    PromptError,
+    Purifier,
+    PurifyError,
+    Sampling,
+    TooLongError,
+)
 from purify_plugins.testbed import LLM, SLM
 from tests.toys import few, real, toys
 
@@ -173,6 +182,13 @@ def test_loading_from_python_draws_no_progress_bars(capfd: pytest.CaptureFixture
         assert "Loading weights" not in "".join(capfd.readouterr())
     finally:
         (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
+def test_a_prompt_that_is_too_long_is_said_once_and_by_us(caplog: pytest.LogCaptureFixture) -> None:
+    """transformers warned of "indexing errors" before the sentence that says what to do."""
+    with caplog.at_level("WARNING"), pytest.raises(TooLongError, match="shorten it"):
+        Purifier.load(LLM, SLM).generate("word " * 4000)
+    assert not [each for each in caplog.records if "longer than" in each.getMessage()]
 
 
 def test_a_configuration_that_is_no_path_is_refused() -> None:
