@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.claimable import require_claimable
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import BarePolicy, FusionPolicy
 from purify_plugins.protocols import BareSource, LogitSource, Session
@@ -37,13 +38,18 @@ def is_policy(value: Any) -> bool:
 
 
 def adapted_policy(policy: Any) -> FusionPolicy:
-    """The policy itself, or one around an object that has a policy's five members. Raises ConfigError."""
+    """The policy itself, or one around an object that has a policy's five members.
+
+    Raises ConfigError, for a policy too whose options or claim no certificate could hold.
+    """
     if not is_policy(policy):
         raise ConfigError(
             f"{policy!r} is no fusion policy; name one of `purify policies`, or subclass "
             "purify_plugins.FusionPolicy and give an instance"
         )
-    return policy if isinstance(policy, FusionPolicy) else AdaptedPolicy(policy)
+    whole = policy if isinstance(policy, FusionPolicy) else AdaptedPolicy(policy)
+    require_claimable(whole)
+    return whole
 
 
 class _Adapted:

@@ -18,7 +18,8 @@ PurifyError
     ├── ForgedError        what it says cannot all be so
     ├── BudgetError        its steps exceed the budget it claims
     ├── OtherModelError    it names another model than the one that was asked
-    └── MismatchError      it is not about the answer, prompt or settings that the reader knows
+    ├── MismatchError      it is not about the answer, prompt or settings that the reader knows
+    └── UncheckableError   it names a policy that no plugin in use here offers
 """
 
 from __future__ import annotations
@@ -138,3 +139,9 @@ class MismatchError(CertificateError):
     """A certificate is sound, but not about the answer, the prompt or the settings its reader knows of."""
 
     exit_code = 9
+
+
+class UncheckableError(CertificateError):
+    """A certificate names a policy that no plugin in use offers, so that nothing can be said of it here."""
+
+    exit_code = 10

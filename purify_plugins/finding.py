@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from purify_plugins.consent import allow, require_allowed, wishes
+from purify_plugins.consent import allow, named_by, require_allowed, wishes
 from purify_plugins.errors import ConfigError
 from purify_plugins.files import read_bytes
 
@@ -70,15 +71,26 @@ def permitted(file: Path) -> Path:
     return file
 
 
-def allowed(file: Path | None = None) -> tuple[Path, list[str]]:
-    """Remember that a configuration may do what it asks for; by default the one here. Returns it and what.
+@dataclass(frozen=True)
+class Allowed:
+    """A configuration that its user trusts as it is: what it names, and what it asks for."""
 
-    Raises ConfigError for a file that is no configuration.
+    file: Path
+    names: list[str]
+    wanted: list[str]
+
+
+def allowed(file: Path | None = None) -> Allowed:
+    """Remember that a configuration may do what it asks for; by default the one here.
+
+    One that asks for nothing is not remembered. Raises ConfigError for a file that is no configuration.
     """
     file = file or here()
-    wanted = list(wishes(_table(file), file.parent))
-    allow(file, read_bytes(file))
-    return file, wanted
+    content, table = read_bytes(file), _table(file)
+    wanted = list(wishes(table, file.parent))
+    if wanted:
+        allow(file, content, wanted)
+    return Allowed(file, list(named_by(table)), wanted)
 
 
 def _parse(file: Path) -> Table:

@@ -6,48 +6,117 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purify_plugins.certificate import Certificate
+from purify_plugins.certificate import Certificate, model_digest
+from purify_plugins.guaranteed import factor, meant
 
 
 def summary(certificate: Certificate, off: float | None, known: Sequence[str] = ()) -> list[str]:
-    """What a verified certificate says, a sentence a line; `known` names what its reader pinned."""
-    method, totals = certificate.body["method"], certificate.body["totals"]
-    models = certificate.body["models"]
-    spent = certificate.log_ratio
+    """What a verified certificate says, a sentence a line, the verdict first.
+
+    `off` is the largest difference (nats) when its models were replayed; `known` names what its reader gave.
+    """
+    body = certificate.body
     return [
+        verdict(body["method"]),
+        f"In plain words: {meant(body['method'])}.",
         "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
-        _how(off),
-        _whose(known),
-        f"LLM: {models['llm'].get('name')}. SLM: {models['slm'].get('name')}. "
-        f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
-        f"Mode: {method['mode']}.",
-        f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
-        f"because {method['reason']}.",
-        f"That means: {method['meaning']}.",
-        f"{totals['tokens']} tokens took {spent:.3f} nats from the LLM (largest step "
-        f"{float(totals['largest_step']):.3f}; KL {float(totals['kl']):.3f}); "
-        f"the SLM's own surprisal at them is {float(totals['surprisal']):.3f}.",
+        _how(off, "llm" in known),
+        *_whose(known),
+        *_made(body),
+        *_figures(certificate),
         *_per_token(certificate),
-        odds(spent),
-        *(f"Limit: {limit}" for limit in certificate.body["limits"]),
+        f"The formula: {body['method']['meaning']}.",
+        *(f"Limit: {limit}" for limit in body["limits"]),
     ]
 
 
-def _how(off: float | None) -> str:
+def verdict(method: Mapping[str, Any]) -> str:
+    """What holds of the answer, before anything that reassures."""
+    if method["guarantee"] == "none":
+        return f"Guarantee of this answer: NONE, because {method['reason']}."
+    return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
+
+
+def _how(off: float | None, both: bool) -> str:
     if off is None:
-        return "The SLM was not asked; give --slm DIR to recompute its figures and to spell the answer."
-    return f"Recomputed with the SLM: its figures are right to within {off:.1e} nats."
-
-
-def _whose(known: Sequence[str]) -> str:
-    """What the reader brought, and what is still somebody's word."""
-    pins = [each.replace("_", "-") for each in known if each not in ("slm", "set")]
-    if pins:
-        return f"It agrees with what you gave: {', '.join(pins)}."
+        return "No model was asked; give --slm DIR to recompute the SLM's figures and to spell the answer."
+    if both:
+        return f"Both models were replayed, and the policy: every figure is right to within {off:.1e} nats."
     return (
-        "Whose it is, nobody has checked: --answer FILE, --policy and --slm-digest compare what you know; "
-        "the rest is its issuer's word."
+        f"Recomputed with the SLM: its figures are right to within {off:.1e} nats. The LLM was not replayed."
     )
+
+
+PARTS: Mapping[str, tuple[str, frozenset[str]]] = {
+    "the answer": ("--answer FILE", frozenset(("answer", "answer.sha256"))),
+    "the prompt": ("--prompt FILE with --slm DIR", frozenset(("prompt",))),
+    "the policy": ("--policy NAME", frozenset(("policy",))),
+    "the SLM's files": ("--slm DIR or --slm-digest", frozenset(("slm", "slm_digest", "models.slm.files"))),
+    "the LLM's files": ("--llm-digest, or --llm DIR", frozenset(("llm", "llm_digest", "models.llm.files"))),
+}
+"""What a reader can compare: the option for it, and the names under which `known` has it."""
+SIGNED = "the models' names, who wrote it and when (a signature's matter)"
+
+
+def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a certificate was compared with, and what is still its issuer's word."""
+    parts = {part: bool(names & set(known)) for part, (_, names) in PARTS.items()}
+    covered = frozenset().union(*(names for _, names in PARTS.values()), {"set"})
+    fields = ["the guarantee" if name == "require" else name for name in known if name not in covered]
+    return [part for part in parts if parts[part]] + fields, [part for part in parts if not parts[part]]
+
+
+def _whose(known: Sequence[str]) -> list[str]:
+    """What the reader brought, and what is still somebody's word."""
+    fine, open_ = compared(known)
+    missing = [f"{part} ({PARTS[part][0]})" for part in open_]
+    return [
+        f"Compared with what you gave, and the same: {', '.join(fine) or 'nothing'}.",
+        f"Not compared, so its issuer's word: {', '.join([*missing, SIGNED])}.",
+    ]
+
+
+def _made(body: Mapping[str, Any]) -> list[str]:
+    """By what, how and under which settings the answer was made."""
+    method, answer = body["method"], body["answer"]
+    plugins = [f"{each['name']} ({each['distribution']} {each['version']})" for each in method["plugins"]]
+    context = [f"{each['id']} ({each['sha256']})" for each in body["context"]]
+    return [
+        *(_model(side, body["models"][side]) for side in ("llm", "slm")),
+        f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
+        f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
+        f"because {method['reason']}.",
+        f"Drawn: {method['mode']}, in {method['walk']}, with {DRAWN[method['draws']]}, "
+        f"seed {said(method['sampling'].get('seed'))}, by purify-plugins {method['version']}. "
+        f"Plugins: {', '.join(plugins) or 'none'}. Edits: {', '.join(method['edits']) or 'none'}.",
+        f"Sampling: {assignments(method['sampling'])}.",
+        f"Answer: {answer['bytes']} bytes, SHA-256 {answer['sha256']}, ended by {answer['finish_reason']}.",
+        f"Texts put into the prompt: {', '.join(context) or 'none named'}.",
+        f"This certificate's digest: {body['digest']}.",
+    ]
+
+
+DRAWN = {
+    "system": "the operating system's random numbers",
+    "keyed": "random numbers that follow from a secret, the seed and the request",
+}
+
+
+def _model(side: str, model: Mapping[str, Any]) -> str:
+    files = model.get("files")
+    digest = f"SHA-256 of its files {model_digest(files)}" if files else "no digest of its files"
+    return f"{side.upper()}: {model['name']} ({model['kind']}, {model['engine']}), {digest}."
+
+
+def _figures(certificate: Certificate) -> list[str]:
+    totals, spent = certificate.body["totals"], certificate.log_ratio
+    return [
+        f"{totals['tokens']} tokens took {spent:.3f} nats from the LLM, "
+        f"{spent / max(totals['tokens'], 1):.3f} a token (largest step "
+        f"{float(totals['largest_step']):.3f}; KL {float(totals['kl']):.3f}); "
+        f"the SLM's own surprisal at them is {float(totals['surprisal']):.3f}.",
+        odds(spent),
+    ]
 
 
 def _per_token(certificate: Certificate) -> list[str]:
@@ -80,10 +149,9 @@ def odds(spent: float) -> str:
     """What a total of K nats says of the answer: e^K."""
     if not math.isfinite(spent):
         return "The SLM alone could not have written this answer."
-    factor = f"{math.exp(spent):,.3g}" if abs(spent) < 15 else f"10^{spent / math.log(10):.1f}"
     return (
-        f"This very answer is e^{spent:.3f} = {factor} times as likely as from the SLM alone; "
-        "that grows with every token, and is large for any long answer."
+        f"This very answer is e^{spent:.3f} = {factor(spent)} times as likely as from the SLM alone. That "
+        "factor grows with every token of any answer and is no verdict; compare nats a token."
     )
 
 

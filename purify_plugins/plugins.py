@@ -108,7 +108,8 @@ class Plugins(pluggy.PluginManager):
         try:
             return factory(**parameters)
         except TypeError as error:
-            raise ConfigError(f"{OFFERS[hook]} {name!r}: {error}") from error
+            wrong = mistyped(factory, parameters) or str(error)
+            raise ConfigError(f"{OFFERS[hook]} {name!r}: {wrong}") from error
 
     def check(self, hook: str, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
         """The factory `hook` offers as `name`, which takes such parameters; nothing is built.
@@ -278,6 +279,27 @@ def _sources_of(factory: Callable[..., Any]) -> set[str]:
     """The arguments of a source's factory that are sources themselves."""
     found = inspect.signature(factory).parameters.values()
     return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
+
+
+TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+}
+"""An argument's annotation, the types of its values, and these in words."""
+
+
+def mistyped(factory: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """What a factory wants in place of an argument of another type; "" where none is found."""
+    for each in inspect.signature(factory).parameters.values():
+        hint = (
+            each.annotation if isinstance(each.annotation, str) else getattr(each.annotation, "__name__", "")
+        )
+        kinds, words = TYPES.get(hint, (object, ""))
+        if each.name in given and not isinstance(given[each.name], kinds):
+            return f"{each.name} must be {words}, not {given[each.name]!r}"
+    return ""
 
 
 def load_plugins(allowed: Iterable[str] | None = None) -> Plugins:

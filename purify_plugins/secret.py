@@ -71,9 +71,9 @@ def _secret(key: str, variable: Any, keys: frozenset[str]) -> tuple[str, Secret]
 
 
 def named(table: Mapping[str, Any]) -> dict[str, str]:
-    """The keys of a table that name an environment variable which is set, and the variables."""
+    """The keys of a table that name an environment variable, set or not, and the variables."""
     return {
         key: value
         for key, value in table.items()
-        if key.endswith(ENDING) and isinstance(value, str) and value in os.environ
+        if key.endswith(ENDING) and isinstance(value, str) and value
     }

@@ -25,6 +25,7 @@ CLICK = "click's own parameters, of which some have this and some do not"
 WIRE = "a checked request's own option, whose name is data"
 PROBES = {
     "purify_plugins/adapting.py": FOREIGN,
+    "purify_plugins/claimable.py": FIELD,
     "purify_plugins/certificate/recomputing.py": FIELD,
     "purify_plugins/certificate/spelling.py": FIELD,
     "purify_plugins/plugins.py": PLUGGY,
@@ -73,6 +74,7 @@ OURS = re.compile(r"\b(policy|source|session|llm|slm|purifier|writer)\b")
 FIELDS = {
     ("purify_plugins/certificate/spelling.py", "policy.original"),
     ("hooks/purify_hooks/policies/_base.py", "policy"),
+    ("purify_plugins/claimable.py", "policy"),
     ("adapters/purify_adapters/tools/speech.py", "source.inner.tokenizer"),
     ("adapters/purify_adapters/transformers/drop_in.py", "chat.llm"),
     ("purify_plugins/adapting.py", "source"),

@@ -348,7 +348,6 @@ def set_(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (set_("method", "sampling", "temperature", to=0.0), "a greedy answer under 'windowed' has no such"),
         (set_("method", "policy", to="minimum"), "unknown policy 'minimum' option"),
-        (set_("method", "policy", to="magic"), "unknown policy 'magic'"),
         (set_("method", "parameters", "cap", to=-1.0), "windowed: cap must be a number of nats, 0 or more"),
         (set_("method", "sampling", "max_tokens", to=0), "sampling: max_tokens must be at least 1"),
         (set_("method", "sampling", "temperature", to="warm"), "describes nothing that can run"),

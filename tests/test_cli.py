@@ -181,6 +181,12 @@ def test_explaining_changes_no_word_and_ends_with_a_legend() -> None:
     assert "guarantee: passage" in explained
 
 
+def test_explained_json_lists_what_the_llm_said_of_each_token() -> None:
+    told = json.loads(purify("generate", "The king", *PAIR, *SHORT, "--explain", "--json").stdout)
+    assert len(told["llm"]) == len(told["tokens"]) == 8
+    assert all(logprob <= 0 for logprob in told["llm"])
+
+
 def test_a_token_is_coloured_by_how_far_the_slm_moved_it() -> None:
     def moved(by: float) -> str:
         return style(Token(0, llm=-3.0, slm=-3.0, fused=-3.0 + by, kl=0.0, peak=0.0))
@@ -612,7 +618,11 @@ def test_a_certificate_is_held_against_all_that_its_reader_knows(tmp_path: Path,
         str(LLM),
     )
     told = purify("verify", str(certificate), *given, "--expect", "answer.finish_reason=length")
-    assert "It agrees with what you gave: answer, policy, slm-digest, llm-digest, expect." in told.stdout
+    same = "the answer, the policy, the SLM's files, the LLM's files, answer.finish_reason"
+    assert f"Compared with what you gave, and the same: {same}.\n" in told.stdout
+    assert "Not compared, so its issuer's word: the prompt (--prompt FILE with --slm DIR), the models'" in (
+        told.stdout
+    )
     models = ("--slm", str(SLM), "--llm", str(LLM), "--prompt", str(prompt))
     verdict = json.loads(purify("verify", str(certificate), *models, "--json").stdout)
     assert verdict["recomputed_within"] < 1e-3

@@ -189,6 +189,68 @@ def test_what_was_allowed_once_is_read_until_it_changes(stranger: Listener) -> N
     assert find_config() == file
 
 
+def test_consent_does_not_hang_on_what_the_environment_holds(
+    stranger: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`purify allow` with the variable unset said nothing of it; set later, it was sent without asking."""
+    file = hostile(stranger.url)
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(ConfigError, match=r"gives \$AWS_SECRET_ACCESS_KEY \(api_key_env\)"):
+        find_config()
+    told = purify("allow").output
+    assert f"purify.toml [llm] gives $AWS_SECRET_ACCESS_KEY (api_key_env) to {stranger.url}" in told
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    assert find_config() == file
+
+
+def test_what_was_allowed_covers_no_more_than_what_was_shown(tmp_path: Path) -> None:
+    """A link inside the checkout that is turned elsewhere leaves the file's content as it was."""
+    Path("purify.toml").write_text(
+        f"[llm]\nmodel = '{LLM}'\n[slm]\nmodel = '{SLM}'\n[activation]\nstatus = 'link'\n"
+    )
+    Path("link").symlink_to(tmp_path / "one")
+    assert f"writes into {tmp_path / 'one'}, which is outside" in purify("allow").output
+    assert find_config()
+    Path("link").unlink()
+    Path("link").symlink_to(tmp_path / "other")
+    with pytest.raises(ConfigError, match=f"writes into {tmp_path / 'other'}"):
+        find_config()
+
+
+def test_allow_says_which_models_servers_and_plugins_a_file_names() -> None:
+    hostile("http://user:hunter2@127.0.0.1:9")
+    Path("purify.toml").write_text("plugins = ['purify-strange']\n" + Path("purify.toml").read_text())
+    told = purify("allow").output
+    assert f"purify.toml [llm] source tgi, tokenizer {LLM}, url http://127.0.0.1:9\n" in told
+    assert f"purify.toml [slm] model {SLM}\n" in told
+    assert "purify.toml plugins: purify-strange\n" in told
+
+
+def test_allow_says_where_there_is_nothing_to_allow() -> None:
+    Path("purify.toml").write_text(f"[llm]\nmodel = '{LLM}'\n[slm]\nmodel = '{SLM}'\n")
+    told = purify("allow")
+    assert told.exit_code == 0
+    assert "nothing here needs allowing" in told.output
+    assert not store().exists()
+
+
+def test_a_strangers_words_cannot_hide_what_stands_above_them() -> None:
+    escape = "\\u001b[2K\\r"
+    Path("purify.toml").write_text(f"[llm]\nurl = 'http://127.0.0.1:9'\napi_key_env = \"NO{escape}\"\n")
+    told = purify("allow").output
+    assert "\x1b" not in told
+    assert "\r" not in told
+    assert r"gives $NO\x1b[2K\r (api_key_env) to http://127.0.0.1:9" in told
+
+
+def test_a_model_in_a_list_of_tables_is_looked_at_too() -> None:
+    Path("purify.toml").write_text(
+        "[[llm.members]]\nurl = 'http://127.0.0.1:9'\ntoken_env = 'NOT_SET_YET'\n[slm]\n"
+    )
+    with pytest.raises(ConfigError, match=r"\[llm.members\] gives \$NOT_SET_YET \(token_env\)"):
+        find_config()
+
+
 def test_the_same_text_elsewhere_is_another_file(stranger: Listener, tmp_path: Path) -> None:
     file = hostile(stranger.url)
     purify("allow")
@@ -346,6 +408,7 @@ def test_an_error_names_the_file_and_the_table(name: str) -> None:
     """`[llm] model = 3` was "expected str, bytes or os.PathLike object, not int"."""
     said, words = BAD[name]
     Path("purify.toml").write_text(f"[slm]\nmodel = '{SLM}'\n[llm]\n{said}\n")
+    purify("allow")  # where a secret is named, whether it is set or not
     with pytest.raises((ConfigError, ModelError)) as refused:
         Purifier.from_config()
     assert str(refused.value).startswith(f"purify.toml: {words}")

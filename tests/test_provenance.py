@@ -368,8 +368,10 @@ class Broken(Promising):
 
     name: ClassVar[str] = "broken"
 
+    total: float = 1.0
+
     def holds(self, steps: Sequence[Token]) -> bool:
-        return sum(step.ratio for step in steps) <= 1.0
+        return sum(step.ratio for step in steps) <= self.total
 
 
 class Offering:

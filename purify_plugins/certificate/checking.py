@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
@@ -22,7 +22,14 @@ from purify_plugins.certificate.spelling import (
     totals,
 )
 from purify_plugins.decode.drawn import DROPPED, RETUNED
-from purify_plugins.errors import AlteredError, BudgetError, ConfigError, ForgedError, NoCertificateError
+from purify_plugins.errors import (
+    AlteredError,
+    BudgetError,
+    ConfigError,
+    ForgedError,
+    NoCertificateError,
+    UncheckableError,
+)
 from purify_plugins.threat import draws
 from purify_plugins.types import Sampling
 
@@ -73,8 +80,8 @@ def verify(certificate: Certificate, plugins: Plugins, pins: Pins = NOTHING) -> 
     """Check all that follows from the certificate alone, and what `pins` say the reader knows.
 
     Raises ForgedError where its parts contradict each other, BudgetError where its steps exceed the budget
-    they are said to keep, MismatchError where it is not about what is pinned. docs/certificates.md says of
-    every field what covers it.
+    they are said to keep, MismatchError where it is not about what is pinned, UncheckableError where no
+    plugin in use offers the policy. docs/certificates.md says of every field what covers it.
     """
     body = read(certificate.text).body
     try:
@@ -128,10 +135,26 @@ def sampling_of(body: Mapping[str, Any]) -> Sampling:
 
 
 def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
-    """The policy that a certificate names, with its options. Raises ConfigError."""
+    """The policy that a certificate names, with its options. Raises ConfigError, UncheckableError."""
     method = body["method"]
+    if method["policy"] not in plugins.offers("purify_policies"):
+        raise UncheckableError(_missing(method["policy"], method["plugins"]))
     policy: FusionPolicy = plugins.policy(method["policy"], parameters(method["parameters"]))
     return policy
+
+
+def _missing(policy: str, actors: Sequence[Mapping[str, str]]) -> str:
+    """What to do about a policy that nobody offers here: name the plugins that had a part in the answer."""
+    named = [
+        f"{each['name']!r}" + (f" ({each['distribution']} {each['version']})" if each["distribution"] else "")
+        for each in actors
+    ]
+    advice = (
+        f"name {' or '.join(named)} in purify.toml's `plugins` or in PURIFY_PLUGINS"
+        if named
+        else "it was no plugin's; check it where its class is registered"
+    )
+    return f"the certificate cannot be checked here: no plugin in use offers its policy {policy!r}; {advice}"
 
 
 def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:

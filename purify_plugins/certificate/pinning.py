@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from purify_plugins.errors import MismatchError
 if TYPE_CHECKING:
     from purify_plugins.certificate.spelling import Certificate
     from purify_plugins.plugins import Plugins
-    from purify_plugins.types import FusionPolicy
+    from purify_plugins.types import FusionPolicy, Guarantee
 
 Digests = str | Path | Mapping[str, str]
 """A model's SHA-256 (`model_digest`, or its one file of weights'), its directory, or each file's by name."""
@@ -29,6 +29,7 @@ def model_digest(files: Mapping[str, str]) -> str:
 class Pins:
     """What the reader knows: the answer's text, the policy with its options, the models' digests, any field.
 
+    `guarantee` is what must hold for this very answer.
     `fields` are paths into the certificate (`method.sampling.seed`) and the values that must stand there.
     """
 
@@ -36,6 +37,7 @@ class Pins:
     policy: FusionPolicy | None = None
     slm: Digests | None = None
     llm: Digests | None = None
+    guarantee: Guarantee | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, certificate: Certificate, plugins: Plugins) -> None:
@@ -48,6 +50,8 @@ class Pins:
         for side, known in (("slm", self.slm), ("llm", self.llm)):
             if known is not None:
                 _check_model(side, body["models"][side], known)
+        if self.guarantee is not None:
+            _check_guarantee(body["method"], self.guarantee)
         for path, value in self.fields.items():
             _check_field(body, path, value)
 
@@ -57,13 +61,28 @@ NOTHING = Pins()
 
 def _check_answer(told: Mapping[str, Any], text: bytes) -> None:
     """A file's last line break is its editor's; the answer may have been written with or without."""
-    for each in (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")):
-        if (len(each), hashlib.sha256(each).hexdigest()) == (told["bytes"], told["sha256"]):
-            return
+    if any(map(_is(told), (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")))):
+        return
     raise MismatchError(
-        f"the certificate is not for this answer: that has {len(text)} bytes and the certificate's "
-        f"{told['bytes']}, or another SHA-256; give the text exactly as it was answered"
+        f"the certificate is not for this answer: {_difference(told, text)}; give the text exactly as it was "
+        "answered, without its prompt (a stop string that /generate returns is no part of what is certified)"
     )
+
+
+def _is(told: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """Whether a text is the one of this length and digest."""
+    return lambda text: (len(text), hashlib.sha256(text).hexdigest()) == (told["bytes"], told["sha256"])
+
+
+def _difference(told: Mapping[str, Any], text: bytes) -> str:
+    """In what way a text is another, as far as a length and a digest tell. A last line break is left out."""
+    unix = text.replace(b"\r\n", b"\n").strip(b"\n")
+    if any(map(_is(told), (unix, unix + b"\n", unix.replace(b"\n", b"\r\n")))):
+        return "it differs only in line ends"
+    length = len(text.removesuffix(b"\n"))
+    if told["bytes"] in (length, len(text)):
+        return f"it has the same length, {told['bytes']} bytes, and other content"
+    return f"it has {length} bytes without its last line break, and the certificate's has {told['bytes']}"
 
 
 def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugins) -> None:
@@ -75,6 +94,14 @@ def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugin
         raise MismatchError(
             f"the answer was written under {told[0]!r} with {canonical(told[1])}, "
             f"not {known[0]!r} with {canonical(known[1])}; name every option that is not at its default"
+        )
+
+
+def _check_guarantee(method: Mapping[str, Any], needed: Guarantee) -> None:
+    if method["guarantee"] != needed:
+        raise MismatchError(
+            f"the guarantee of this answer is {method['guarantee']!r} ({method['reason']}), and "
+            f"{needed!r} is required; do not rely on it, and ask for one that was drawn so"
         )
 
 

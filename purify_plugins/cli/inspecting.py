@@ -222,7 +222,7 @@ def verify(
     prompt = known.asked()
     off = None if known.slm is None else _recomputed(found, loaded, known, prompt)
     if as_json:
-        typer.echo(json.dumps({**_verdict(found, off), "checked": known.given()}))
+        typer.echo(json.dumps({**_verdict(found, off), **known.told()}))
     else:
         typer.echo("\n".join(summary(found, off, known.given())))
 
@@ -260,14 +260,18 @@ def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) 
 
 
 def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
+    """All that a certificate says but its steps, its prompt and its limits."""
+    from purify_plugins.certificate import model_digest
+
     body = certificate.body
-    told = {
-        key: body["method"][key] for key in ("policy", "mode", "claimed", "guarantee", "reason", "meaning")
+    models = {
+        side: {**_model(told), "digest": model_digest(told["files"]) if told.get("files") else None}
+        for side, told in body["models"].items()
     }
     return {
         "valid": True,
-        **told,
-        "totals": body["totals"],
+        **body["method"],
+        "models": models,
+        **{key: body[key] for key in ("answer", "context", "totals", "digest")},
         "recomputed_within": off,
-        "digest": body["digest"],
     }

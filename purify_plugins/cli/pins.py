@@ -18,6 +18,7 @@ from purify_plugins.files import read_text
 if TYPE_CHECKING:
     from purify_plugins.certificate import Pins
     from purify_plugins.plugins import Plugins
+    from purify_plugins.types import Guarantee
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -46,6 +47,10 @@ class Known:
         list[str] | None,
         typer.Option(metavar="FIELD=VALUE", help="Any field, such as method.sampling.seed=null; repeatable."),
     ] = None
+    require: Annotated[
+        str | None,
+        typer.Option(metavar="GUARANTEE", help="What must hold for this very answer, such as passage."),
+    ] = None
 
     def pins(self, plugins: Plugins) -> Pins:
         """What is known without asking a model. Raises ConfigError, UnreadableError."""
@@ -58,6 +63,7 @@ class Known:
             policy=plugins.policy(self.policy, dict(map(key_value, self.set or ()))) if self.policy else None,
             slm=_digest(self.slm_digest),
             llm=_digest(self.llm_digest),
+            guarantee=_level(self.require),
             fields=dict(map(_field, self.expect or ())),
         )
 
@@ -74,8 +80,16 @@ class Known:
         return read_text(self.prompt) if self.prompt else None
 
     def given(self) -> list[str]:
-        """The names of what was given."""
-        return [field.name for field in fields(self) if getattr(self, field.name)]
+        """The names of what was given; of --expect the fields that it named."""
+        names = [field.name for field in fields(self) if getattr(self, field.name) and field.name != "expect"]
+        return [*names, *(path for path, _ in map(_field, self.expect or ()))]
+
+    def told(self) -> dict[str, list[str]]:
+        """What was given, what the certificate was compared with, and what is its issuer's word, as JSON."""
+        from purify_plugins.plainly import compared
+
+        fine, open_ = compared(self.given())
+        return {"checked": self.given(), "compared": fine, "not_compared": open_}
 
 
 def contents(file: str) -> bytes:
@@ -98,6 +112,18 @@ def _digest(given: str | None) -> Path | str | None:
             f"a model's digest is a SHA-256 of 64 hexadecimal digits, or its directory; not {given!r}"
         )
     return Path(given)
+
+
+def _level(given: str | None) -> Guarantee | None:
+    """The guarantee that must hold. Raises ConfigError for one that there is not."""
+    from purify_plugins.certificate import MEANING
+
+    for level in MEANING:
+        if level == given:
+            return level
+    if given is None:
+        return None
+    raise ConfigError(f"--require takes one of {', '.join(MEANING)}, not {given!r}")
 
 
 def _field(text: str) -> tuple[str, Any]:

@@ -29,10 +29,13 @@ def allow(
     """Let a purify.toml that is only found here use your secrets, as long as it stays as it is."""
     from purify_plugins.finding import allowed
 
-    found, wanted = allowed(file)
-    for each in wanted:
-        typer.echo(f"{found} {each}")
-    typer.echo(f"allowed {found.resolve()} as it is now; when it changes, you are asked again")
+    found = allowed(file)
+    for each in (*found.names, *found.wanted):
+        typer.echo(f"{found.file} {each}")
+    if found.wanted:
+        typer.echo(f"allowed {found.file.resolve()} as it is now; when it changes, you are asked again")
+    else:
+        typer.echo("nothing here needs allowing: it gives away no secret and writes nowhere else")
 
 
 def status(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -76,14 +77,17 @@ def generate(
     if certificate:
         write_whole(certificate, completion.certificate.text)
     if as_json:
-        typer.echo(json.dumps(_object(completion), ensure_ascii=False))
+        typer.echo(json.dumps(_object(completion, explain), ensure_ascii=False))
 
 
-def _object(completion: Completion) -> dict[str, Any]:
+def _object(completion: Completion, explain: bool) -> dict[str, Any]:
+    """An answer as JSON; explained, with what the LLM said of each token (null: that it cannot come)."""
+    own = [None if step.llm in (None, -math.inf) else step.llm for step in completion.steps]
     return {
         "text": completion.text,
         "tokens": list(completion.tokens),
         "finish_reason": completion.finish_reason,
+        **({"llm": own} if explain else {}),
         "certificate": completion.certificate.body,
     }
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from purify_plugins.claimable import require_rows
 from purify_plugins.decode.completing import complete
 from purify_plugins.decode.dice import pick
-from purify_plugins.decode.weights import add_up, argmax, exp, near
+from purify_plugins.decode.weights import MULTIPLIED, add_up, argmax, exp, near
 from purify_plugins.errors import NumericError, PluginError, PurifyError
 from purify_plugins.types import Token
 
@@ -246,8 +247,8 @@ def thought(numbers: Sequence[float]) -> Token:
     token, llm, slm, fused, kl, peak, revealed, hidden, slm_only, sound, *best = numbers
     if not sound:
         raise NumericError(
-            "a model or the policy returned NaN, +inf or no possible token; "
-            "check their weights and dtype (on a CPU this says which of them)"
+            "a model or the policy returned NaN, +inf or no possible token (on a CPU this says which of "
+            f"them); check the models' weights and dtype, and that {MULTIPLIED}"
         )
     own = None if llm != llm else llm
     half = len(best) // 2
@@ -278,9 +279,9 @@ def _divergences(rows: Rows) -> Tensor:
 
 
 def begin(policy: FusionPolicy, context: Context) -> State:
-    """The policy's state before the first token."""
+    """The policy's state before the first token, (rows, …) each. Raises NumericError for another shape."""
     try:
-        return policy.start(context)
+        return require_rows(policy, policy.start(context), context.rows)
     except PurifyError:
         raise
     except Exception as error:

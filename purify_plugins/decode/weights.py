@@ -13,6 +13,12 @@ SAFE = (1e-30, 1e30)
 HOST = frozenset({"cpu"})
 """Kinds of device whose tensors lie in this process's own memory."""
 
+MULTIPLIED = (
+    "no policy multiplies a minus infinity (0 * -inf is NaN; select with torch.where): a test class of "
+    "purify_plugins.testing.PolicyConformance finds where"
+)
+"""What to look for in a policy that returned NaN."""
+
 
 def near(tensor: Tensor) -> bool:
     """Whether looking at a tensor costs nothing. Looking at an accelerator's waits for all it has to do."""
@@ -61,4 +67,5 @@ def argmax(weights: Tensor) -> Tensor:
 
 
 def _broken(who: str) -> NumericError:
-    return NumericError(f"{who} returned NaN, +inf or no possible token; check its weights and dtype")
+    told = f"check that {MULTIPLIED}" if who.startswith("the policy") else "check its weights and dtype"
+    return NumericError(f"{who} returned NaN, +inf or no possible token; {told}")

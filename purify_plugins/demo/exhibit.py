@@ -59,7 +59,7 @@ def exhibit(plan: Plan, mode: str, attacks: Sequence[Attack] = ()) -> Exhibit:
     shown = tuple(_together(answers) for answers in zip(kept, *others, strict=True))
     certificate = shown[0].answers[PURIFIED.key].certificate
     verify(certificate, bench.plugins)
-    told = summary(certificate, recompute(certificate, bench.slm))
+    told = summary(certificate, recompute(certificate, bench.slm), ["slm"])
     return Exhibit(mode, shown, bench.slm.vocabulary, tuple(told))
 
 

@@ -1,0 +1,79 @@
+"""What a guarantee means to a reader who knows no formula, with the policy's own values and an example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+RARE = 1e-9
+"""The SLM's probability of a passage in the examples: one in a thousand million."""
+LONG = 50
+"""The length of a passage in the examples, in tokens: about 35 words."""
+
+
+def meant(method: Mapping[str, Any]) -> str:
+    """A certificate's guarantee in a sentence, its budget filled in."""
+    if method["mode"] == "slm-only":
+        return "the LLM had no part in this answer"
+    values = _numbers(method["parameters"])
+    try:
+        return _SAID[method["guarantee"]](values)
+    except KeyError:  # a policy of somebody else's, whose options have other names
+        return "the LLM could move this answer from the SLM by no more than the policy's budget"
+
+
+def factor(nats: float) -> str:
+    """e to a number of nats, as one reads it aloud."""
+    if not math.isfinite(nats):
+        return "without limit" if nats > 0 else "0"
+    return f"{math.exp(nats):,.3g}" if abs(nats) < 15 else f"10^{nats / math.log(10):.1f}"
+
+
+def _numbers(parameters: Mapping[str, Any]) -> dict[str, float]:
+    """The options that are numbers; those of a policy inside this one count, for the promise is its own."""
+    found: dict[str, float] = {}
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            found = {**_numbers(value), **found}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[key] = float(value)
+    return found
+
+
+def _none(_: Mapping[str, float]) -> str:
+    return "nothing limits how far the LLM moved this answer; the figures say only how far it did"
+
+
+def _mean(values: Mapping[str, float]) -> str:
+    return (
+        "averaged over all answers to this prompt, the LLM moves a token by at most "
+        f"{values['budget']:g} nats (a factor of {factor(values['budget'])}); this one answer may have more"
+    )
+
+
+def _window(values: Mapping[str, float]) -> str:
+    windows = math.ceil(LONG / values["window"])
+    return (
+        f"any {values['window']:g} tokens in a row are at most {factor(values['budget'])} times as likely as "
+        f"from the SLM alone; for a passage of {LONG} tokens, which is {windows} such windows, that is "
+        f"{factor(values['budget'] * windows)} times"
+    )
+
+
+def _passage(values: Mapping[str, float]) -> str:
+    most = min(1.0, math.exp((values["budget"] + math.log(RARE)) / (1 + values["doubt"])))
+    return (
+        "a passage that the SLM would hardly ever write stays unlikely, whatever the LLM memorised: one to "
+        f"which the SLM gives 1 chance in {1 / RARE:,.0f} had at most 1 in {1 / most:,.0f} here, in one draw"
+    )
+
+
+def _path(values: Mapping[str, float]) -> str:
+    return (
+        "whatever this pair can say to this prompt is at most "
+        f"{factor(values['total'])} times as likely as from the SLM alone"
+    )
+
+
+_SAID = {"none": _none, "mean": _mean, "window": _window, "passage": _passage, "path": _path}
