@@ -54,7 +54,7 @@ class Reader:
     def tokenised(self, text: str) -> tuple[int, ...]:
         """The ids of a text, with the special tokens that the tokenizer adds; a BOS it has is not doubled."""
         with self._encoding():
-            tokens = tuple(self.tokenizer(text)["input_ids"])
+            tokens = tuple(self.tokenizer(text, verbose=False)["input_ids"])  # too long: ours to say
         first = self.tokenizer.bos_token_id
         return tokens[1:] if first is not None and tokens[:2] == (first, first) else tokens
 

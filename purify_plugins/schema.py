@@ -16,6 +16,10 @@ Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
 Level = Literal["none", "mean", "window", "passage", "path"]
 
 
+ABSENCES = {"missing": "is missing"}
+"""pydantic's errors about a key itself, in words that follow the key's name."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -113,6 +117,5 @@ class CertificateBody(_Strict):
                     f"the certificate has an unknown field {where!r}; nothing may be added to one, so keep "
                     "notes in a file beside it"
                 ) from error
-            raise NoCertificateError(
-                f"the certificate is malformed at {where}, which {must_be(first)}"
-            ) from error
+            why = ABSENCES.get(first["type"]) or must_be(first)
+            raise NoCertificateError(f"the certificate is malformed at {where}, which {why}") from error

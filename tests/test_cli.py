@@ -585,7 +585,7 @@ def test_every_reason_to_refuse_a_certificate_has_a_code_and_a_way_out(certifica
     """A missing file, tampering and the wrong SLM all ended with code 1."""
     name = str(certificate)
     refused(purify("verify", "nowhere.json"), 3, "give the path of a file")
-    refused(purify("verify", "-", text="{}"), 4, "malformed at format")
+    refused(purify("verify", "-", text="{}"), 4, "malformed at format, which is missing")
     old = edited(certificate, "purify-certificate/2", "purify-certificate/1")
     refused(purify("verify", "-", text=old), 4, "check it with the version of purify-plugins that wrote it")
     refused(purify("verify", "-", text=certificate.read_text("utf-8").replace("eos", "soe")), 5, "altered")

@@ -11,7 +11,17 @@ from typing import Any
 import anyio
 import pytest
 
-from purify_plugins import Chat, Completion, ConfigError, PromptError, Purifier, PurifyError, Sampling
+from purify_plugins import (
+    Chat,
+    Completion,
+    ConfigError,
+    PromptError,
+    Purifier,
+    PurifyError,
+    Sampling,
+    TooLongError,
+)
+from purify_plugins.testbed import LLM, SLM
 from tests.toys import few, real, toys
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -158,6 +168,27 @@ def test_a_likelihood_is_asked_of_two_texts(purifier: Purifier) -> None:
     for pair in ((None, "x"), ("x", 3)):
         with pytest.raises(PromptError, match="must be text"):
             purifier.loglikelihood(*pair)  # type: ignore[arg-type]  # the point
+
+
+def test_loading_from_python_draws_no_progress_bars(capfd: pytest.CaptureFixture[str]) -> None:
+    """A bar for each model stood between a program's own lines; the program's other models keep theirs."""
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        Purifier.load(LLM, SLM)
+        assert logging.is_progress_bar_enabled()
+        assert "Loading weights" not in "".join(capfd.readouterr())
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
+def test_a_prompt_that_is_too_long_is_said_once_and_by_us(caplog: pytest.LogCaptureFixture) -> None:
+    """transformers warned of "indexing errors" before the sentence that says what to do."""
+    with caplog.at_level("WARNING"), pytest.raises(TooLongError, match="shorten it"):
+        Purifier.load(LLM, SLM).generate("word " * 4000)
+    assert not [each for each in caplog.records if "longer than" in each.getMessage()]
 
 
 def test_a_configuration_that_is_no_path_is_refused() -> None:

@@ -49,10 +49,15 @@ def looked_at(
         room = longest(config())
         # No token is shorter than a byte: a text with fewer fits, and its tokenizer need not be read.
         if room is not None and len(text.encode("utf-8", "replace")) >= room:
-            require_room(len(load_tokenizer(folder, config())(text)["input_ids"]), room, str(model))
+            require_room(_count(load_tokenizer(folder, config()), text), room, str(model))
 
     numbers = sum(math.prod(each.shape) for each in tensors.values())
     return Preview(folder.resolve(), numbers, config, refuse)
+
+
+def _count(tokenizer: Any, text: str) -> int:
+    """How many tokens a text has; not `verbose`, for that it may be too long is ours to say."""
+    return len(tokenizer(text, verbose=False)["input_ids"])
 
 
 def _require_map(device_map: str | None) -> None:

@@ -78,15 +78,18 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: Any, device_map: str | 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own report of what is missing: ours is an error."""
+    """Without transformers' own report of what is missing, for ours is an error, and without its bars."""
     from transformers.utils import logging as theirs
 
-    before = theirs.get_verbosity()
+    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
     theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
     try:
         yield
     finally:
         theirs.set_verbosity(before)
+        if bars:
+            theirs.enable_progress_bar()
 
 
 def _outline(config: Any, kind: Any, tensors: Mapping[str, Stored], folder: Path) -> Any:
