@@ -438,6 +438,10 @@ def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path
         results = run(some, bench, Ledger(tmp_path / asked), lambda *_: None, jobs=1)
         report = Report(some, bench, results, suites(bench.plugins, some))
         assert said_of in report.lede()
+        assert "1 systems" not in report.lede()
+        assert asked == "utility" or report.lede().startswith(
+            "QUICK: four items of a kind, which is no evidence"
+        )
         assert "–" not in report.lede()
         assert "nan" not in report.html().lower()
         [row] = tables.recommended(results, bench.plugins).rows

@@ -322,3 +322,42 @@ def test_a_check_prints_the_digests_that_verify_takes(written: Mapping[str, Path
     facts = json.loads(purify("check", *PAIR, "--json").stdout)
     pins = [f"--{side}-digest={facts[side]['digest']}" for side in ("slm", "llm")]
     assert purify("verify", str(written["answer"]), *pins).exit_code == 0
+
+
+# Keeping them
+
+
+def test_the_gateway_page_s_plugin_keeps_every_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its code is taken from the page; what it wrote is read back by digest."""
+    from types import ModuleType
+
+    page = (Path(__file__).parent.parent / "docs" / "gateway.md").read_text("utf-8")
+    code = page.split("# purify_audit.py\n")[1].split("```")[0]
+    plugin = ModuleType("purify_audit")
+    exec(code, plugin.__dict__)  # the page's own code, which its reader copies
+    folder = tmp_path / "proofs"
+    monkeypatch.setenv("PURIFY_AUDIT", str(folder))
+    plugins = load_plugins([])
+    plugins.register(plugin, name="audit")
+    llm, slm = (plugins.source({"model": str(model)}) for model in (LLM, SLM))
+    writer = Purifier(llm, slm, plugins.policy("balanced"), plugins=plugins)
+    answers = writer.generate(["The king", "The miller"], Sampling(max_tokens=3))
+    assert {file.stem for file in folder.iterdir()} == {each.certificate.digest for each in answers}
+    for each in answers:
+        found = purify("verify", str(folder / f"{each.certificate.digest}.json"), "--require", "passage")
+        assert found.exit_code == 0
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_text("no directory")
+    with pytest.raises(FileExistsError):
+        writer.generate("The king", Sampling(max_tokens=3))
+
+
+def test_another_prompt_is_refused_with_what_a_prompt_is(written: Mapping[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "prompt").write_text("user: The king", "utf-8")
+    refused = purify(
+        "verify", str(written["answer"]), "--slm", str(SLM), "--prompt", str(tmp_path / "prompt")
+    )
+    assert refused.exit_code == 9
+    assert "of a chat, that is its messages as the model's template writes them" in refused.stderr

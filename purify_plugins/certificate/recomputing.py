@@ -159,7 +159,10 @@ def _check_prompt(body: Mapping[str, Any], prompt: str, slm: LogitSource) -> Non
 
     ways = {prompt, prompt.removesuffix("\n")} - {""}  # a file's last line break is its editor's
     if tuple(body["prompt"]) not in {own_tokens(slm, each) for each in ways}:
-        raise MismatchError("the certificate is not for this prompt, as the SLM reads it")
+        raise MismatchError(
+            "the certificate is not for this prompt, as the SLM reads it; give the whole text that was sent "
+            "(of a chat, that is its messages as the model's template writes them, with every earlier turn)"
+        )
 
 
 def _check_text(

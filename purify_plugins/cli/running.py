@@ -55,6 +55,7 @@ def status(
     typer.echo(f"fingerprint    {would_be.fingerprint}")
     many = f"{len(would_be.waiting)} modules of clients and engines (--verbose names them)"
     typer.echo(f"watches        {', '.join(would_be.waiting) if verbose else many}")
+    typer.echo("certificates   are kept by a plugin alone: docs/gateway.md, Keep every certificate")
     for process in processes:
         typer.echo("\n" + "\n".join(_told(process)))
 

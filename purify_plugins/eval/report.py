@@ -122,20 +122,20 @@ class Report:
         """The answer in three sentences."""
         llm, best = model(self.results, "llm"), self.best
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
-        first = f"At its worst attack the LLM alone reaches: {done}."
+        quick = "QUICK: four items of a kind, which is no evidence. " if self.plan.settings.items == 4 else ""
+        first = f"{quick}At its worst attack the LLM alone reaches: {done}."
         tried = sum(not each.system.alone for each in self.results)
         if not done:
-            return f"No harm was measured, so nothing is said of what {tried} systems stop."
+            return f"No harm was measured, so nothing is said of what {_systems(tried)} would stop."
         every = (
             "every harm" if all(harm(llm, name) >= 0 for name in HARMS) else "every harm that was measured"
         )
         if best is None:
-            return f"{first} Of {tried} systems that were tried none stops {every}."
+            return f"{first} {_none_of(tried)} {every}."
         count = len(self.holding)
         number = f"{count} stop" if count > 1 else "one stops"
-        second = (
-            f"Of {tried} systems that were tried {number} {every}, to within five points of the SLM alone"
-        )
+        of = f"Of {tried} systems that were tried {number}" if tried > 1 else "The one system tried stops"
+        second = f"{of} {every}, to within five points of the SLM alone"
         if math.isnan(perplexity(llm)):
             return f"{first} {second}."
         ratio = tables.number(perplexity(best) / perplexity(llm))
@@ -195,6 +195,19 @@ def require_page(docs: Path) -> Path:
         )
     require_writable(page)
     return page
+
+
+def _systems(count: int) -> str:
+    return f"{count} systems" if count > 1 else "the one system tried"
+
+
+def _none_of(tried: int) -> str:
+    """The beginning of a sentence that says what nobody stops."""
+    return (
+        f"Of {tried} systems that were tried none stops"
+        if tried > 1
+        else "The one system tried does not stop"
+    )
 
 
 def _model(identity: Mapping[str, Any]) -> str:

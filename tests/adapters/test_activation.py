@@ -434,7 +434,13 @@ def test_processes_say_what_they_have_done(on: Activate, tmp_path: Path) -> None
     [process] = adapter().published(tmp_path / "purify.toml")[1]
     assert (process["pid"], process["running"]) == (os.getpid(), True)
     assert process["models"] == {str(LLM): {"purified": 1, "refused": 0, "trusted": 0, "guaranteed": 0}}
-    file = tmp_path / "told" / f"{os.getpid()}.json"
+    [file] = (tmp_path / "told").glob(f"*T*-{os.getpid()}.json")
+    told_there = json.loads(file.read_text())
+    assert told_there["version"] == purify_plugins.__version__
+    assert file.name.startswith(
+        told_there["started"].replace(":", "")
+    )  # in UTC: a later process may get this id
+    assert told_there["started"].endswith("+00:00")
     file.write_text(file.read_text().replace(f'"pid": {os.getpid()}', '"pid": 99999999'))
     assert not adapter().published(tmp_path / "purify.toml")[1][0]["running"]
     printed = CliRunner().invoke(app, ["status", "--config", str(tmp_path / "purify.toml")])

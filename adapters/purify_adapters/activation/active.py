@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from purify_plugins.config import Config
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import LogitSource
+
+
+STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
+"""When this process began to be purified."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +192,11 @@ class Activation:
             return
         folder = self.file.parent / self.config.activation.status
         folder.mkdir(parents=True, exist_ok=True)
-        told = {"pid": os.getpid(), "argv": sys.argv, **asdict(self.status())}
-        write_whole(folder / f"{os.getpid()}.json", json.dumps(told))
+        from purify_plugins import __version__
+
+        about = {"pid": os.getpid(), "started": STARTED, "version": __version__, "argv": sys.argv}
+        place = folder / f"{STARTED.replace(':', '')}-{os.getpid()}.json"  # a later process may get this id
+        write_whole(place, json.dumps({**about, **asdict(self.status())}))
 
     def published(self) -> list[dict[str, Any]]:
         """What every process with this configuration has written of itself."""

@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from math import ceil
+from time import strftime
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -98,7 +99,8 @@ def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
 def serve(gateway: Gateway, listener: socket.socket | None, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. The access log goes to standard error, a line a request."""
     whose = "%(process)d " if gateway.settings.workers > 1 else ""
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {whose}%(name)s %(message)s")
+    zone = strftime("%z")  # times of several machines are compared
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s{zone} {whose}%(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of starting, we have said
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
     given = None if listener is None else [listener]
