@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from purify_plugins import MismatchError, Purifier, Sampling
+from purify_plugins import MismatchError, PluginError, Purifier, Sampling
 from purify_plugins.certificate import Certificate, Pins, canonical, digest, verify
 from purify_plugins.cli import app
 from purify_plugins.guaranteed import meant
@@ -350,7 +350,7 @@ def test_the_gateway_page_s_plugin_keeps_every_certificate(
         assert found.exit_code == 0
     folder.rename(tmp_path / "elsewhere")
     folder.write_text("no directory")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(PluginError, match=r"audit.*failed in purify_completed"):
         writer.generate("The king", Sampling(max_tokens=3))
 
 
