@@ -247,7 +247,7 @@ def test_a_page_without_a_place_is_left_alone(measured: dict[str, Any], tmp_path
 
 def test_the_terminal_shows_every_table() -> None:
     shown = run("--no-extras")
-    assert all(title in shown for title in ("Speed", "Speculation", "Bars", "speculative"))
+    assert all(title in shown for title in ("Speed", "Speculation", "speculative"))
 
 
 def test_our_page_has_a_place_for_the_tables() -> None:

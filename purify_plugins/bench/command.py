@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from purify_plugins.cli.options import AsJson, ConfigFile
+from purify_plugins.flags import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from purify_plugins.bench.settings import Settings, Tell

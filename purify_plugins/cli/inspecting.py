@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from purify_plugins.cli.options import (
-    AsJson,
-    ConfigFile,
     Draws,
     Models,
     configured,
@@ -24,6 +22,7 @@ from purify_plugins.cli.options import (
 )
 from purify_plugins.cli.pins import Known, contents
 from purify_plugins.errors import PurifyError
+from purify_plugins.flags import AsJson, ConfigFile
 from purify_plugins.plainly import AGAINST, assignments, said, summary
 from purify_plugins.preflight import Preview, foreseen
 

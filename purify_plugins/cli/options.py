@@ -15,14 +15,12 @@ import typer
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.files import read_text
+from purify_plugins.flags import ConfigFile
 
 if TYPE_CHECKING:
     from purify_plugins.config import Config, Prepared
     from purify_plugins.plugins import Plugins
     from purify_plugins.purifier import Purifier
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
 
 
 @dataclass(frozen=True)

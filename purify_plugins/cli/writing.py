@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import AsJson, Draws, Models, configured, prepared, read_both, spread
+from purify_plugins.cli.options import Draws, Models, configured, prepared, read_both, spread
 from purify_plugins.cli.pins import contents
 from purify_plugins.errors import PurifyError, SourceError
 from purify_plugins.files import decoded, require_new, require_writable, write_whole
+from purify_plugins.flags import AsJson
 from purify_plugins.types import Chat, Chunk, Completion, Token
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from purify_plugins.cli.options import AsJson, ConfigFile
 from purify_plugins.errors import ConfigError
+from purify_plugins.flags import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
@@ -80,10 +80,8 @@ def evaluate(
     chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
-    if policies == "all" and (skipped := left_out(loaded)):
-        typer.echo(skipped, err=True)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    report = reported(plan, out, jobs, so_far, clock)
+    report = reported(plan, out, jobs, so_far, clock, left_out(loaded) if policies == "all" else "")
     page = report.write(out)
     if write:
         report.document(write)
@@ -151,7 +149,9 @@ def planned(
     return Plan(models, questions, tuple(systems), settings, only=only)
 
 
-def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "") -> Report:
+def reported(
+    plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
+) -> Report:
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
     from purify_plugins.cli.options import hush, kept
     from purify_plugins.eval.cells import Ledger
@@ -166,6 +166,8 @@ def reported(plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str 
     if so_far and not ledger.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
     hush()
+    if note:
+        typer.echo(note, err=True)
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
     with kept(f"what was measured is in {str(ledger.file)!r}: the same command goes on from there"):
         bench = plan.models.load()

@@ -65,7 +65,7 @@ def test_a_stream_s_last_event_is_the_whole_response(sure: Served) -> None:
     assert whole == last["response"]
     assert whole["status"] == "completed"
     assert whole["model"] == "mine"
-    assert set(last["purify"]) == {"certificate", "slm_only", "upstream_requests"}
+    assert set(last["purify"]) == {"certificate", "guarantee", "slm_only", "upstream_requests"}
 
 
 def test_an_answer_cut_short_says_why(sure: Served) -> None:
