@@ -53,7 +53,10 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r".*line \d+ column \d+ \(char.*", r"it is not valid JSON (\g<0>)"),
     (r"'\w+' object is not a mapping", "a schema is a JSON object"),
     (r"Unimplemented keys: \[(.*)\]", r"it uses \1, which cannot be followed"),
-    (r"oneOf constraints are not supported.*", "oneOf is not supported, write anyOf"),
+    (
+        r"oneOf constraints are not supported.*",
+        "oneOf is followed only where no value fits two of its schemas; write anyOf",
+    ),
     (r"Resource '(.*)' is not present .*", r"$ref leads to '\1', and only references within it are followed"),
     (r"Pointer '(.*)' does not exist", r"$ref leads to '\1', which it does not have"),
     (r".*regex parse error: (.*?) \^+ error: (.*)", r"the regular expression \1: \2"),

@@ -166,8 +166,6 @@ def refuse(text: str, messages: str) -> ConfigError:
         field = culprit(json.loads(text))
     except (TypeError, ValueError, RecursionError):  # it is no JSON, or no schema
         field = ""
-    if "coerce_one_of" in messages:
-        messages = "oneOf is followed only where no value fits two of its schemas; write anyOf"
     return ConfigError(
         f"this json_schema grammar cannot be followed: {field + ': ' if field else ''}{messages}; "
         "correct or simplify it"
