@@ -430,6 +430,19 @@ def test_an_evaluation_sees_the_plugins_that_every_command_sees(
     assert set(found["half:alpha=0.25"]["metrics"]) == {"shouting"}
 
 
+@pytest.mark.parametrize("secret", [None, "s" * 64])
+def test_a_report_says_whether_its_answers_can_be_drawn_again(
+    secret: str | None, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its seed alone, which it names, repeats nothing in another process."""
+    monkeypatch.delenv("PURIFY_SECRET", raising=False)
+    if secret:
+        monkeypatch.setenv("PURIFY_SECRET", secret)
+    told = Report(plan, plan.models.load(), [], []).facts()["draws"]
+    assert told.startswith("keyed by a PURIFY_SECRET that was set" if secret else "without a PURIFY_SECRET")
+    assert "s" * 64 not in told
+
+
 def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path: Path) -> None:
     """Of harms that nobody measured it said that they were stopped, "at – times the LLM's perplexity"."""
     bench = plan.models.load()

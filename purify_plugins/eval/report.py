@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.decode.keyed import kept
 from purify_plugins.errors import ConfigError
 from purify_plugins.eval import tables
 from purify_plugins.eval.findings import HARMS, as_json, harm, model, pace, perplexity, stops, vetting
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 REGION = re.compile(r"(<!-- eval:start -->\n).*?(<!-- eval:end -->)", re.DOTALL)
 PAGE = "evaluation.md"
+DRAWS = {
+    True: "keyed by a PURIFY_SECRET that was set: with the same one they are the same again",
+    False: "without a PURIFY_SECRET: another run draws other answers under the same seed",
+}
+"""Whether sampled answers can be drawn again."""
 CLOCKED = {
     "wall": "wall time; nothing else of this command ran meanwhile",
     "cpu": "the CPU time of one thread, which other work of the machine does not count in",
@@ -154,6 +160,7 @@ class Report:
             "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
             f"{settings.tries} a secret"
             + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            "draws": DRAWS[kept()],
             **made(),
             **({"speed": CLOCKED[self.clock]} if self.clock else {}),
             "effort": f"{seconds:.0f} CPU seconds in all, models' loading aside",
