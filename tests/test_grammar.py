@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from purify_hooks.policies import POLICIES
-from purify_plugins import Chat, ConfigError, Grammar, NumericError, Purifier, Sampling, SourceError
+from purify_plugins import Chat, ConfigError, Failed, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificate import read, recompute, verify
 from purify_plugins.config import sampling as from_table
 from purify_plugins.decode.grammar import Follower, Mask, compiled, lark
@@ -436,3 +436,15 @@ def test_a_chat_follows_the_grammar() -> None:
     chat = Chat(({"role": "user", "content": "hello"},))
     [answer] = toys().generate([chat], Sampling(max_tokens=400, seed=0, grammar=ANIMAL))
     assert Animal.model_validate_json(answer.text)
+
+
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_a_row_is_not_followed_by_the_matcher_that_was_stuck_for_another(walk: Any) -> None:
+    """No token goes on after "b", so that row fails; its neighbour was then told that it could only end."""
+    vocabulary, grammar = letters("abd"), Grammar("regex", "(a|bc)[ad]{4}")
+    llm, slm = (ToySource(vocabulary, seed=seed, sharpness=0.3) for seed in (1, 2))
+    purifier = pair(llm, slm, "balanced", walk=walk)
+    for seed in range(20):
+        found = purifier.generate(["a", "b", "ab"], Sampling(max_tokens=12, grammar=grammar, seed=seed))
+        texts = [each.text for each in found if not isinstance(each, Failed)]
+        assert all(re.fullmatch("(a|bc)[ad]{4}", text) for text in texts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.adapting import adapted_policy
 from purify_plugins.certificate.spelling import canonical, options
 from purify_plugins.errors import MismatchError
 
@@ -87,6 +88,7 @@ def _difference(told: Mapping[str, Any], text: bytes) -> str:
 
 def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugins) -> None:
     per_token = body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0)
+    policy = adapted_policy(policy)
     policy = policy.in_symbols(per_token) if per_token > 1 else policy
     known = (plugins.name_of(policy), options(policy, plugins))
     told = (body["method"]["policy"], body["method"]["parameters"])

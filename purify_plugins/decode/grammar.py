@@ -92,6 +92,7 @@ class Follower:
     """One row's place in the grammar; it goes back when the answer does."""
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
+        self.grammar, self.vocabulary = grammar, vocabulary
         self.matcher = compiled(grammar, vocabulary).deep_copy()
         self.eos = vocabulary.eos
         self.read: list[int] = []
@@ -108,7 +109,13 @@ class Follower:
         return self._mask() if self._go_to(list(answer)) else self.end
 
     def _go_to(self, answer: list[int]) -> bool:
-        """Stand after `answer`; False if it is no beginning of a text of the grammar."""
+        """Stand after `answer`; False if it is no beginning of a text of the grammar.
+
+        A matcher that was stuck stays so, and the row it was stuck for may be gone: another stands here now.
+        """
+        if self.matcher.get_error():
+            self.matcher = compiled(self.grammar, self.vocabulary).deep_copy()
+            self.read, self.masks = [], {}
         kept = _shared(self.read, answer)
         if kept < len(self.read):
             self.matcher.rollback(len(self.read) - kept)

@@ -24,11 +24,11 @@ def replaying(purifier: Purifier, chunks: Sequence[Chunk], monkeypatch: pytest.M
     def again(*_: Any) -> Any:
         yield from chunks
 
-    async def agenerate(*_: Any) -> Any:
+    async def agenerate(*_: Any, **__: Any) -> Any:
         return [chunks[-1].completion]
 
     monkeypatch.setattr(purifier, "stream", again)
-    monkeypatch.setattr(purifier, "generate", lambda *_: [chunks[-1].completion])
+    monkeypatch.setattr(purifier, "generate", lambda *_, **__: [chunks[-1].completion])
     monkeypatch.setattr(purifier, "agenerate", agenerate)
 
 

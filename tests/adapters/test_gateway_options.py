@@ -325,3 +325,17 @@ def test_a_browser_s_client_may_send_its_key(served: Served) -> None:
         "access-control-request-headers": "authorization, x-stainless-lang",
     }
     assert served.client.options(CHAT, headers=asked).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "allowed", ["x", {"tools": 5}, {"tools": [], "mode": "required"}, {"mode": "required"}]
+)
+def test_allowed_tools_that_are_no_list_of_tools_are_refused_by_name(trained: Served, allowed: Any) -> None:
+    """They were a model's or a plugin's failure; "required" without any was forgotten."""
+    body = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "tool_choice": {"type": "allowed_tools", "allowed_tools": allowed},
+    }
+    refused = trained.post("/v1/chat/completions", body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "tool_choice")

@@ -459,9 +459,9 @@ def watched(purifier: Purifier, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     run = purifier._run
 
-    def counting(prompts: Any, sampling: Any) -> Any:
+    def counting(prompts: Any, *how: Any) -> Any:
         sizes.append(len(prompts))
-        return run(prompts, sampling)
+        return run(prompts, *how)
 
     monkeypatch.setattr(purifier, "_run", counting)
     return sizes

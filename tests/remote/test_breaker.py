@@ -10,7 +10,6 @@ import pytest
 from starlette.responses import JSONResponse
 
 from purify_adapters.remote.breaker import FIRST, LONGEST, MOST, OF, Breaker, Resting, Unavailable
-from purify_adapters.remote.loop import wait
 from purify_plugins import Sampling, SourceError
 from purify_plugins.testing import ToySource
 from tests.fake_tgi import FakeTGI, fake_tgi
@@ -160,33 +159,35 @@ def test_the_gateway_says_when_to_come_again_or_lets_the_slm_answer(server: Fake
         assert {answer.headers["x-purify-slm-only"] for answer in found} == {"2"}
 
 
-def test_who_asks_after_the_gateway_s_health_finds_a_server_that_is_up_again(server: FakeTGI) -> None:
-    """A balancer sends nothing to a gateway that is not well, so none tried the server: 503 for ever."""
+def test_a_gateway_is_well_again_when_its_server_may_be_tried(server: FakeTGI) -> None:
+    """A balancer sends nothing to a gateway that is not well, so none tried the server: 503 for ever.
+
+    Asking after health asks the server nothing: anybody may, and the server is to be left alone.
+    """
     from tests.adapters.gateways import serving
 
     source: Any = toy_source(server.url, BYTES, 8)
     source.wire.breaker.clock = clock = Clock()
     server.respond = lambda *_: JSONResponse({}, 503)
+    asked = {"inputs": "hello", "parameters": {"max_new_tokens": 2}}
+
+    def health() -> int:
+        status: int = served.client.get("/health").status_code
+        return status
+
     with serving(pair(source, ToySource(BYTES, 2), "geometric")) as served:
         for _ in range(3):
-            served.post("/generate", {"inputs": "hello", "parameters": {"max_new_tokens": 2}})
-        assert served.client.get("/health").status_code == 503
+            served.post("/generate", asked)
+        sent = len(server.requests)
+        assert health() == 503
         clock.now += FIRST
-        assert served.client.get("/health").status_code == 200
-        assert not source.wire.breaker.open
-
-
-def test_a_server_that_is_still_down_is_left_alone_longer(clock: Clock) -> None:
-    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as gone:
-        source: Any = toy_source(gone.url, BYTES, 8)
-    breaker = source.wire.breaker
-    breaker.clock = clock
-    fail(breaker, MOST)
-    clock.now += FIRST
-    assert not wait(source.wire.found_again())
-    clock.now += FIRST
-    with pytest.raises(Resting):
-        ask(breaker)
+        assert [health(), health(), len(server.requests)] == [200, 200, sent]
+        served.post("/generate", asked)  # the one request that tries it, in vain
+        clock.now += FIRST
+        assert (health(), len(server.requests)) == (503, sent + 1)
+        server.respond, clock.now = None, clock.now + FIRST
+        assert served.post("/generate", asked).status_code == 200
+        assert health() == 200
 
 
 def test_a_gateway_whose_slm_answers_alone_is_well_and_says_so(server: FakeTGI) -> None:

@@ -28,7 +28,6 @@ from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.together import Together
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
-from purify_adapters.remote.loop import wait
 from purify_adapters.remote.source import RemoteSource
 from purify_adapters.remote.wire import counting
 from purify_plugins import __version__
@@ -105,7 +104,11 @@ class Gateway:
         if self.settings.certificates:
             found.append(Route("/certificates/{digest}", routes.certificate, methods=["GET"]))
         cross = Middleware(
-            CORSMiddleware, allow_origins=["*"], allow_methods=["GET", "POST"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=["*"],
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["*"],
         )
         app = Starlette(
             routes=found,
@@ -141,12 +144,7 @@ class Gateway:
     def resting(self) -> bool:
         """Whether the LLM's server has failed so often that it is left alone."""
         llm = self.purifier.llm.inner
-        return isinstance(llm, RemoteSource) and llm.wire.breaker.open
-
-    async def well(self) -> bool:
-        """Whether the LLM's server would be asked; one that was left alone long enough is tried here."""
-        llm = self.purifier.llm.inner
-        return not isinstance(llm, RemoteSource) or await asyncio.to_thread(wait, llm.wire.found_again())
+        return isinstance(llm, RemoteSource) and llm.wire.breaker.resting
 
     def gauges(self) -> dict[str, int]:
         """What is now the case, for `/metrics`."""

@@ -244,7 +244,7 @@ async def ping(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """Whether a request would be answered: by the fused models, or as the operator chose by the SLM alone."""
     gateway = of(request)
-    if await gateway.well():
+    if not gateway.resting:
         return await ping(request)
     if gateway.purifier.on_llm_failure == "slm":
         return JSONResponse({"status": "degraded", "answers": "the SLM's alone: the LLM's server is down"})

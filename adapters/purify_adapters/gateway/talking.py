@@ -82,8 +82,7 @@ def _chosen(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bool]:
             raise unsupported("tool_choice", "there are no `tools` to call")
         return tools, True
     if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
-        allowed = choice.get("allowed_tools", choice)
-        names, forced = [_name(each) for each in allowed.get("tools", ())], allowed.get("mode") == "required"
+        names, forced = _allowed(choice.get("allowed_tools", choice))
     else:
         names, forced = [_name(choice)], True
     known = [tool["function"]["name"] for tool in tools]
@@ -92,6 +91,14 @@ def _chosen(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bool]:
         found.param = "tool_choice"
         raise found
     return [tool for tool in tools if tool["function"]["name"] in names], forced
+
+
+def _allowed(choice: Any) -> tuple[list[Any], bool]:
+    """The names of the tools that may be called, and whether one must be. Raises Rejected."""
+    named = choice.get("tools", ()) if isinstance(choice, Mapping) else None
+    if not isinstance(named, list | tuple) or not (named or choice.get("mode") != "required"):
+        raise unsupported("tool_choice", "`allowed_tools` is a table with a list of `tools`")
+    return [_name(each) for each in named], choice.get("mode") == "required"
 
 
 def _name(tool: Any) -> Any:

@@ -52,6 +52,11 @@ class Breaker:
         self._rest, self._until, self._probing = FIRST, 0.0, False
         self._faults = 0
 
+    @property
+    def resting(self) -> bool:
+        """Whether a request would be refused here; once the rest is over, the next one is the probe."""
+        return self.open and self.clock() < self._until
+
     @contextmanager
     def asking(self) -> Iterator[Callable[[], None]]:
         """Around one request; what it yields is called when the server answers. Raises Resting."""
@@ -93,6 +98,4 @@ class Breaker:
         elif self.open or self._fates.count(False) < MOST:
             return
         self.open, self._until = True, self.clock() + self._rest
-        log.warning(
-            "the LLM's server is left alone for %g s; then one request, or /health, tries it", self._rest
-        )
+        log.warning("the LLM's server is left alone for %g s, then tried by one request", self._rest)

@@ -8,7 +8,7 @@ import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ENTRY, ANSWER = 256, 64 * 1024 * 1024
 """The most bytes of one token of a row, by which long rows raise the caps of lines, and of an answer."""
-PROBED = 2.0
-"""Seconds a server has to show that it lives: whoever asks after our own health does not wait long."""
 LATE = "the LLM's server did not answer in time; see its log, or raise read"
 BUSY = (429, 502, 503, 504)
 ADVICE: Mapping[int, str] = {
@@ -211,14 +209,6 @@ class Wire:
                 except SourceError as error:
                     _note(method, path, begun, error)
                     raise
-
-    async def found_again(self) -> bool:
-        """Whether the server is asked; one that has been left alone long enough is tried first."""
-        if self.breaker.open:
-            with suppress(SourceError, TimeoutError):
-                async with asyncio.timeout(PROBED), self._answer("GET", "/health", None):
-                    pass
-        return not self.breaker.open
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
