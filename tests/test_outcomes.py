@@ -461,8 +461,8 @@ def test_a_draft_into_a_grammar_s_dead_end_fails_nothing(walk: Any) -> None:
     vocabulary = letters("abd")
     slm = ToySource(vocabulary, seed=2, sharpness=0.3)
     grammar = Grammar("regex", "[ad]((a|bc)[ad]){3}")
-    for seed in range(5):
-        sampling = Sampling(max_tokens=8, grammar=grammar, seed=seed)
+    sampling = Sampling(max_tokens=8, grammar=grammar)  # with a seed little is drafted
+    for _ in range(10):
         found = pair(Never(vocabulary), slm, walk=walk).generate(["ab", "ba"], sampling)
         assert [type(each) for each in found] == [Completion, Completion]
 
