@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from purify_adapters.remote.loop import wait
+from purify_adapters.remote.loop import together, wait
 from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
@@ -111,7 +110,7 @@ class RemoteSource(LogitSource):
 
     async def several(self, places: Sequence[Place]) -> list[Drafted]:
         """The row after each place: as many questions at once, where one request cannot hold them all."""
-        return list(await asyncio.gather(*map(self.row, places)))
+        return await together([self.row(place) for place in places])
 
     async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
         """The rows after the first so many tokens of the answer."""
