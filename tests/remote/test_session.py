@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from purify_adapters.openai_compatible import VLLMSource
 from purify_adapters.remote.loop import Asking
 from purify_adapters.remote.rows import Drafted
 from purify_adapters.remote.source import Place, RemoteSource
 from purify_adapters.remote.wire import Wire
+from purify_adapters.tgi.source import _top
 from purify_plugins import SourceError
 from purify_plugins.testing import ToySource, letters
 from purify_plugins.types import Capabilities
@@ -113,3 +115,35 @@ def test_where_one_of_several_questions_fails_the_others_are_given_up() -> None:
         return source.under_way
 
     assert asyncio.run(ask()) == 0
+
+
+class Broken(Streaming):
+    """Reading its answer breaks in a way that nobody foresaw."""
+
+    async def row(self, place: Place) -> Drafted:
+        raise OverflowError("secret")
+
+
+@pytest.mark.parametrize("ahead", [0, 8])
+def test_an_answer_whose_reading_breaks_is_the_server_s_fault_and_is_not_shown(ahead: int) -> None:
+    source = Broken()
+    source.ahead = ahead
+    with pytest.raises(SourceError, match="sent what cannot be read") as refused:
+        source.open(["ab", "ba"])
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "choice", [5, "x", {"logprobs": 5}, {"logprobs": {"tokens": 5}}, {"logprobs": {"tokens": "x"}}]
+)
+def test_a_vllm_whose_tokens_are_no_list_is_refused(choice: object) -> None:
+    source = VLLMSource(Wire("http://a"), ToyReader(VOCABULARY), 4)  # type: ignore[arg-type]  # a toy's
+    with pytest.raises(SourceError, match="left out"):
+        source._first(choice)
+
+
+@pytest.mark.parametrize("details", [5, "x", [1], {"top_tokens": 5}, {"top_tokens": "x"}])
+def test_a_tgi_whose_details_are_no_details_is_refused(details: object) -> None:
+    for at in (0, None):
+        with pytest.raises(SourceError):
+            _top(details, at)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from purify_adapters.remote.loop import together, wait
-from purify_adapters.remote.rows import Drafted, nothing
+from purify_adapters.remote.rows import Drafted, nothing, readable
 from purify_plugins.errors import SourceError
 from purify_plugins.types import ScoredPrompt, Session
 
@@ -35,9 +35,10 @@ class Stream:
 
     async def _receive(self, drafts: AsyncIterator[Drafted]) -> None:
         try:
-            async for each in drafts:
-                self.drafted.append(each)
-                self._news.set()
+            with readable():
+                async for each in drafts:
+                    self.drafted.append(each)
+                    self._news.set()
         except Exception as error:  # whoever asks for what did not come gets it
             self._error = error
         finally:
@@ -161,7 +162,8 @@ class RemoteSession(Session):
 
     async def _begin(self, scored: int) -> list[tuple[Tensor, tuple[float, ...]]]:
         try:
-            return await together([self._first(line, scored) for line in self.lines])
+            with readable():
+                return await together([self._first(line, scored) for line in self.lines])
         except BaseException:  # cancelled too: nobody else knows of these streams yet
             await self._close()
             raise
@@ -182,7 +184,8 @@ class RemoteSession(Session):
         return torch.stack([torch.stack(row) for row in rows])
 
     async def _extend(self, tokens: Sequence[Sequence[int]]) -> list[list[Tensor]]:
-        return await together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
+        with readable():
+            return await together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
         """What the server has already drafted after each live row, equally many tokens for each.

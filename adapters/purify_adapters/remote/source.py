@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_adapters.remote.loop import together, wait
-from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
+from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing, readable
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
 from purify_plugins.errors import ConfigError, ModelError, PromptError, TooLongError, VocabularyError
@@ -139,8 +139,12 @@ class RemoteSource(LogitSource):
 
     def probed(self, top_n: int | None) -> Self:
         """This source, once it knows its server. Raises as `load`."""
-        wait(self.probe(top_n))
+        wait(self._probed(top_n))
         return self
+
+    async def _probed(self, top_n: int | None) -> None:
+        with readable():
+            await self.probe(top_n)
 
     async def probe(self, top_n: int | None) -> None:
         """Ask once what cannot be known otherwise. Raises PurifyError."""
