@@ -73,7 +73,8 @@ def _admitted(
 ) -> dict[int, Prompt]:
     """The prompts that no plugin refuses, as plugins rewrote them; `errors` gets the others'.
 
-    A refusal does not say which prompt it is about, so each is then shown alone. Those that pass are shown
+    A refusal does not say which prompt it is about, so each is then shown alone, and has what is said of it
+    alone; the joint error only where that tells none from another. Those that pass are shown
     together once more: a plugin may mind how many there are.
     """
     try:
@@ -81,7 +82,8 @@ def _admitted(
     except PurifyError as error:
         alone = {row: _refusal(purifier, {row: prompt}, sampling) for row, prompt in rows.items()}
         passed = {row: prompt for row, prompt in rows.items() if alone[row] is None}
-        if len(passed) in (0, len(rows)):
+        # Nothing is said of any one of them: all pass alone, or all are refused in the same words.
+        if len(passed) == len(rows) or len({(type(each), str(each)) for each in alone.values()}) == 1:
             errors.update(dict.fromkeys(rows, error))
             return {}
         errors.update({row: refusal for row, refusal in alone.items() if refusal is not None})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from purify_plugins import (
     Completion,
+    ConfigError,
     FusionPolicy,
     Grammar,
     LogitSource,
@@ -30,7 +31,7 @@ from purify_plugins import (
 from purify_plugins.certificate import verify
 from purify_plugins.decode.lockstep import lockstep
 from purify_plugins.plugins import Plugins, load_plugins
-from purify_plugins.testing import ToySource
+from purify_plugins.testing import ToySource, letters
 from purify_plugins.types import Chunk, Failed, Prompt, Refused, Session, Step
 from purify_plugins.wrapping import SessionWrapper, SourceWrapper
 from tests.toys import BYTES, Failing, Watched, few, pair, toys
@@ -166,10 +167,21 @@ def test_every_prompt_may_have_an_error_of_its_own() -> None:
         def purify_completed(self, completion: Completion) -> None:
             raise RefusedError(f"nothing of {len(completion.certificate.body['prompt'])} tokens")
 
-    with pytest.raises(RefusedError, match="x, y: not answered"):
-        plugged(Naming()).generate(["x", "y"], few())
+    found = plugged(Naming()).generate(["x", "y"], few())
+    assert shown(found) == ["Refused: x: not answered", "Refused: y: not answered"]
     found = plugged(Told()).generate(["x", "yz"], few())
     assert shown(found) == ["Refused: nothing of 1 tokens", "Refused: nothing of 2 tokens"]
+
+
+def test_prompts_that_are_all_refused_have_each_their_own_error() -> None:
+    class Choosy:
+        @hookimpl
+        def purify_request(self, prompts: Any) -> None:
+            for prompt in prompts:
+                raise RefusedError("refused x") if "x" in prompt else ConfigError("wrong y")
+
+    found = plugged(Choosy()).generate(["x alice", "y bob"], few())
+    assert shown(found) == ["Refused: refused x", "Failed: wrong y"]
 
 
 def test_a_limit_on_how_many_prompts_there_are_is_no_limit_on_each() -> None:
@@ -418,6 +430,75 @@ def test_rows_may_break_one_after_another(walk: Any) -> None:
     assert found[1].tokens == expected[1].tokens
 
 
+@dataclass(frozen=True)
+class Afterlife(ToySource):
+    """A toy that says "bb" after two tokens and then ends; after an end, or six tokens, all is NaN."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        if self.seed == 1 and (self.vocabulary.eos & set(tokens) or len(tokens) > 5):
+            return torch.full((3,), math.nan)
+        return torch.full((3,), -30.0).index_fill(0, torch.tensor(1 if len(tokens) < 4 else 2), 0.0)
+
+
+@WALKS
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0), Sampling(seed=3), Sampling()])
+def test_what_lies_past_an_answer_s_end_cannot_fail_it(walk: Any, sampling: Sampling) -> None:
+    toy = [Afterlife(letters("ab"), seed=seed) for seed in (1, 2)]
+    found = pair(*toy, walk=walk).generate(["aa", "aa"], sampling)
+    assert [(each.text, each.finish_reason) for each in found] == [("bb", "eos")] * 2
+
+
+@dataclass(frozen=True)
+class Never(ToySource):
+    """A toy that never says "b", after which its grammar has a dead end."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor([0.0, -60.0, 0.0, 0.0])
+
+
+@WALKS
+def test_a_draft_into_a_grammar_s_dead_end_fails_nothing(walk: Any) -> None:
+    vocabulary = letters("abd")
+    slm = ToySource(vocabulary, seed=2, sharpness=0.3)
+    grammar = Grammar("regex", "[ad]((a|bc)[ad]){3}")
+    for seed in range(5):
+        sampling = Sampling(max_tokens=8, grammar=grammar, seed=seed)
+        found = pair(Never(vocabulary), slm, walk=walk).generate(["ab", "ba"], sampling)
+        assert [type(each) for each in found] == [Completion, Completion]
+
+
+@dataclass(frozen=True)
+class Fussy(FusionPolicy):
+    """A policy that breaks after whatever token."""
+
+    def start(self, context: Any) -> Any:
+        return (torch.zeros(context.rows),)
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: Any) -> Tensor:
+        return llm
+
+    def advance(self, state: Any, token: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> Any:
+        raise ValueError(f"not after {token.tolist()}")
+
+
+@WALKS
+def test_prompts_of_which_a_token_was_drawn_are_not_drawn_again(
+    walk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    source = ToySource.open
+
+    def opening(self: ToySource, prompts: Sequence[Prompt], scored: int = 0) -> Any:
+        opened.append(len(prompts))
+        return source(self, prompts, scored)
+
+    monkeypatch.setattr(ToySource, "open", opening)
+    toys = [ToySource(BYTES, seed) for seed in (1, 2)]
+    found = pair(*toys, Fussy(), walk=walk).generate(["x", "y"], Sampling(max_tokens=3, ignore_eos=True))
+    assert [type(each) for each in found] == [Failed, Failed]
+    assert opened == [2, 2]
+
+
 # Plugins that break
 
 
@@ -552,7 +633,7 @@ def test_what_a_plugin_makes_of_prompts_is_looked_at(made: Any, error: type, wor
     class Making:
         @hookimpl
         def purify_request(self, prompts: Any) -> Any:
-            return made if len(prompts) == 2 else [made]
+            return made if len(prompts) == 2 else None
 
     with pytest.raises(error, match=words):
         plugged(Making()).generate(["x", "y"], few())

@@ -27,7 +27,7 @@ def apart(batch: Batch, going: Callable[[], Flags], act: Callable[[Places], T]) 
 
     It is called with `batch.places`; where that raises, with each row that is `going` alone, and then with a
     healthy row in the place of every other. `act` is pure, so nothing is drawn twice. Raises the error where
-    no row is left, or where no row has it alone.
+    no row that is `going` is left, or where no row has it alone.
     """
     try:
         return act(batch.places)
@@ -37,10 +37,8 @@ def apart(batch: Batch, going: Callable[[], Flags], act: Callable[[Places], T]) 
         broken = {place: own for place in wanted if (own := _alone(act, place)) is not None}
         batch.fail(broken)
         healthy = [place for place in wanted if place not in broken]
-        if not batch.live or len(healthy) == len(flags):
+        if not healthy or len(healthy) == len(flags):
             raise error
-        if not healthy:
-            return act(batch.places)
         return act([place if place in healthy else healthy[0] for place in range(len(flags))])
 
 

@@ -36,13 +36,7 @@ def readahead(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling)
     with Pair(purifier, prompts) as pair:
         batch = Batch(purifier, pair, sampling, "readahead")
         walk = ReadAhead(purifier, pair, batch, batch.sampling)
-        while batch.live:
-            for column in walk.cycle():
-                yield batch.step(column)
-                batch.end()
-                if not batch.live:
-                    return
-            walk.settle()
+        yield from walk.steps()
 
 
 class ReadAhead(Walk):

@@ -23,6 +23,7 @@ from purify_plugins.decode.fusing import Rows, choose, fuse, only, table
 from purify_plugins.decode.pace import Pace
 from purify_plugins.decode.pair import Pair
 from purify_plugins.decode.weights import near
+from purify_plugins.errors import PurifyError
 from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
@@ -68,13 +69,7 @@ def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Samplin
     with Pair(purifier, prompts) as pair:
         batch = Batch(purifier, pair, sampling, "speculative")
         walk = Walk(purifier, pair, batch, batch.sampling)
-        while batch.live:
-            for column in walk.cycle():
-                yield batch.step(column)
-                batch.end()
-                if not batch.live:
-                    return
-            walk.settle()
+        yield from walk.steps()
 
 
 class Walk:
@@ -87,7 +82,26 @@ class Walk:
         self.pace = self._pace(len(batch.rows))
         self.device = pair.first[1].device
         self.pending: Tensor | None = None
+        self.blind: dict[int, list[int]] = {}  # by place in the draft, the rows whose guess is none
+        self.drawn = False  # whether any token has been
+        self.eos = torch.tensor(sorted(self.batch.eos), dtype=torch.long, device=self.device)
         self.going = torch.tensor(batch.going, device=self.device)  # the rows that the walk is still with
+
+    def steps(self) -> Steps:
+        """One Step per column, cycle after cycle, until no row is live."""
+        while self.batch.live:
+            try:
+                columns = self.cycle()
+            except PurifyError:
+                if self.drawn:  # whoever reads must know, or would have it drawn again
+                    yield self.batch.step([None] * len(self.batch.rows))
+                raise
+            for column in columns:
+                yield self.batch.step(column)
+                self.batch.end()
+                if not self.batch.live:
+                    return
+            self.settle()
 
     @torch.inference_mode()
     def cycle(self) -> list[Column]:
@@ -117,6 +131,7 @@ class Walk:
         The SLM reads its own last token only if somebody asks what comes after it.
         """
         unread = [] if self.pending is None else [self.pending]
+        self.blind = {}
         slm = [self.pair.ask_slm(unread[0])[:, 0] if unread else self.pair.first[1]]
         drafted: list[Tensor] = []
         while len(drafted) < length:
@@ -136,7 +151,24 @@ class Walk:
     def _guess(self, logits: Tensor, drafted: Sequence[Tensor]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings."""
         inputs = logits, self._history(drafted), self.batch.dice.roll()
-        return apart(self.batch, lambda: self.batch.going, partial(self._guessed, *inputs))
+        try:
+            return self._guessed(*inputs, self.batch.places)
+        except PurifyError:
+            return self._one_by_one(partial(self._guessed, *inputs), len(drafted))
+
+    def _one_by_one(self, guessed: Callable[[Places], Tensor], at: int) -> Tensor:
+        """Each row's own guess (rows,). A row that has none is blind: what stands there is not kept.
+
+        A guess fails nobody: whether a row can go on is for the fused row to say.
+        """
+        guesses = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in self.batch.rows]
+        self.blind[at] = []
+        for place in range(len(guesses)):
+            try:
+                guesses[place] = guessed([place])
+            except PurifyError:
+                self.blind[at].append(place)
+        return torch.cat(guesses)
 
     def _guessed(self, logits: Tensor, history: History, luck: Tensor | None, places: Places) -> Tensor:
         """The SLM's own next tokens of the rows at these places; the arg-max without `luck` (rows,)."""
@@ -163,32 +195,52 @@ class Walk:
         All that the host must know crosses over in one piece. So on an accelerator the walk goes to the
         draft's end, whoever is still going; where looking costs nothing it ends with the last row.
         """
-        self.going = going = torch.tensor(self.batch.going, device=self.device)
-        luck = self.batch.dice.look(len(draft.tokens) + 1)
+        self.going = torch.tensor(self.batch.going, device=self.device)
+        room, luck = self._room(), self.batch.dice.look(len(draft.tokens) + 1)
         tables: list[Tensor] = []
         for at, guess in enumerate([*draft.tokens, None]):
-            rows = self._fuse(draft, at)
-            self.going = going = self._healthy(going)
-            tokens, kept = self._decide(rows, guess, going, None if luck is None else luck[:, at:])
-            numbers = table(rows, tokens, self.greedy, self.batch.top)
-            tables.append(torch.cat([numbers, going[:, None]], dim=-1))
-            if self.state:
-                moved = partial(forward_at, self.policy, self.state, tokens, rows)
-                self.state = choose(going, apart(self.batch, self._goes, moved), self.state)
-            self.going = going = self._healthy(going & kept)
-            if near(going) and not bool(going.any()):
+            try:
+                rows = self._fuse(draft, at)
+                self.going = self._healthy(self.going)
+                tokens, kept = self._decided(rows, at, guess, None if luck is None else luck[:, at:])
+                self.drawn = True
+                ends = torch.isin(tokens, self.eos) | (room <= at + 1)
+                flags = torch.stack([self.going, self.going & kept & ends], dim=-1)
+                tables.append(torch.cat([table(rows, tokens, self.greedy, self.batch.top), flags], dim=-1))
+                self.going = self.going & ~ends  # what is past a row's end cannot break it
+                self._move(tokens, rows)
+            except PurifyError:
+                if not self.batch.live or bool(self._healthy(self.going).any()):
+                    raise
+                break  # the last that were going have failed; the others have their tokens
+            self.going = self._healthy(self.going & kept)
+            if near(self.going) and not bool(self.going.any()):
                 break
         return self._written(torch.stack(tables).tolist(), len(draft.tokens))
+
+    def _room(self) -> Tensor:
+        """How many more tokens each row may get (rows,)."""
+        limits, answers = self.batch.limits, self.batch.answers
+        left = [limits[row].tokens - len(answers[row]) for row in self.batch.rows]
+        return torch.tensor(left, device=self.device)
+
+    def _move(self, tokens: Tensor, rows: Rows) -> None:
+        """The policy's state after these tokens, of the rows that go on."""
+        if self.state and not (near(self.going) and not bool(self.going.any())):
+            moved = partial(forward_at, self.policy, self.state, tokens, rows)
+            going = self.going
+            self.state = choose(going, apart(self.batch, self._goes, moved), self.state)
 
     def _written(self, tables: list[list[list[float]]], drafted: int) -> list[Column]:
         """The columns that any row reached; the pace and the dice learn what became of the draft."""
         columns: list[Column] = [
-            noted(self.batch, [row[:-1] for row in rows], [bool(row[-1]) for row in rows]) for rows in tables
+            noted(self.batch, [row[:-2] for row in rows], [bool(row[-2]) for row in rows]) for rows in tables
         ]
+        ended = [sum(bool(row[-1]) for row in rows) for rows in tables]
         columns = [column for column in columns if any(column)]
         reached = [sum(map(bool, column)) for column in [*columns, ()]]
         for at, (tried, kept) in enumerate(pairwise(reached[: drafted + 1])):
-            self.pace.saw(at, tried, kept)
+            self.pace.saw(at, max(tried - ended[at], kept), kept)  # an end that was guessed says nothing
         if not self.greedy:
             lengths = [sum(map(bool, row)) for row in zip(*columns, strict=True)]
             self.batch.dice.use([self._used(length, drafted) for length in lengths])
@@ -221,6 +273,16 @@ class Walk:
         if llm is None or len(llm) == 1 or (near(self.going) and bool(self.going.all())):
             return llm
         return torch.where(self.going[:, None].to(llm.device), llm, 0.0)
+
+    def _decided(
+        self, rows: Rows, at: int, guess: Tensor | None, luck: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As `_decide`; a row that is blind here is drawn as if nothing had been guessed."""
+        tokens, kept = self._decide(rows, guess, self.going, luck)
+        if blind := self.blind.get(at):
+            tokens, kept = tokens.clone(), kept.clone()
+            tokens[blind], kept[blind] = rows.draw(None if luck is None else luck[:, 0])[blind], False
+        return tokens, kept
 
     def _decide(
         self, rows: Rows, guess: Tensor | None, going: Tensor, luck: Tensor | None
