@@ -37,7 +37,7 @@ def one(prompt: Any) -> Prompt:
     """A prompt that the models can be asked. Raises PromptError."""
     if isinstance(prompt, tuple) and prompt and not _all_ids(prompt):
         raise PromptError(
-            f"a prompt's token ids are whole numbers of 0 or more, not {_first_wrong(prompt)!r}"
+            f"a prompt's token ids are whole numbers of a vocabulary, not {_first_wrong(prompt)!r}"
         )
     if not isinstance(prompt, str | Chat | tuple):
         raise _no_prompt(prompt)
@@ -123,7 +123,8 @@ def _all_ids(prompt: Sequence[Any]) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """An id of a vocabulary, or one below -1: a model's own token where two tokenizers meet."""
+    return isinstance(value, int) and not isinstance(value, bool) and value != -1
 
 
 def _first_wrong(prompt: Sequence[Any]) -> Any:

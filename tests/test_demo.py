@@ -268,6 +268,11 @@ def test_answers_that_came_before_ctrl_c_are_shown(monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "purify-demo.html").exists()
 
 
+def _interruptible() -> None:
+    """Tests that run in a shell's background have this signal ignored, and their children too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_is_answered_in_mid_work_and_leaves_no_process(tmp_path: Path) -> None:
     """Defects, section 10: it was answered after 45 s or not at all, for the processes' work was waited for.
 
@@ -284,7 +289,11 @@ def test_ctrl_c_is_answered_in_mid_work_and_leaves_no_process(tmp_path: Path) ->
     )
     (tmp_path / "work.py").write_text(script, "utf-8")
     started = subprocess.Popen(
-        [sys.executable, str(tmp_path / "work.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(tmp_path / "work.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_interruptible,
     )
     assert started.stdout is not None
     pids = [int(each) for each in started.stdout.readline().split()]

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, token_id
+from purify_adapters.remote.rows import TOLERANCE, Drafted, field, listed, row, token_id
 from purify_adapters.remote.source import SAMPLE, Place, RemoteSource, reader
 from purify_adapters.remote.wire import Timeouts, Wire
 from purify_plugins.errors import SourceError
@@ -67,7 +67,7 @@ class LlamaCppSource(RemoteSource):
         if type(slots) is int and slots > 0:
             self.wire.limit(slots)
         tokens, _ = await self.wire.post("/tokenize", {"content": SAMPLE, "add_special": True})
-        if tuple(field(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
+        if tuple(listed(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
             raise self.another()
         self.capabilities = Capabilities(True, True, self.top_n, True, True, streams_rows=False)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.remote.rows import TOLERANCE, Drafted, field, nothing, row
+from purify_adapters.remote.rows import TOLERANCE, Drafted, field, listed, nothing, row
 from purify_adapters.remote.source import SAMPLE, Place, reader
 from purify_adapters.remote.text import TextSource
 from purify_adapters.remote.wire import Timeouts, Wire
@@ -63,11 +63,11 @@ class LlamaPythonSource(TextSource):
         ask = self.wire.post
         found, _ = await self.wire.patiently(lambda: ask("/extras/tokenize", {"input": SAMPLE}))
         ids = self.reader.tokenised(SAMPLE)
-        if tuple(field(found, "tokens")) != ids:
+        if tuple(listed(found, "tokens")) != ids:
             raise self.another()
         told = await self._ask(SAMPLE, len(ids), echo=True, shown=1)
         spelled = [self._spelled(token) for token in ids if token not in self.vocabulary.control]
-        if field(told, "tokens")[: len(spelled)] != spelled:
+        if listed(told, "tokens")[: len(spelled)] != spelled:
             raise self.another()
         shown = min(self.top_n, len(self.ids))
         self.capabilities = Capabilities(False, False, shown, True, True, streams_rows=False)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, strict_json, token_id
+from purify_adapters.remote.rows import TOLERANCE, Drafted, field, listed, row, strict_json, token_id
 from purify_adapters.remote.source import AHEAD, SAMPLE, Place, RemoteSource, reader
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
 from purify_plugins.errors import ConfigError, SourceError
@@ -65,9 +65,10 @@ class VLLMSource(RemoteSource):
 
     async def probe(self, top_n: int | None) -> None:
         model = field(await self.wire.patiently(lambda: self.wire.get("/v1/models")), "data", 0)
-        self.served, self.context_length = field(model, "id"), model.get("max_model_len")
+        self.served, length = field(model, "id"), model.get("max_model_len")
+        self.context_length = length if type(length) is int else None
         tokens, _ = await self.wire.post("/tokenize", {"model": self.served, "prompt": SAMPLE})
-        if tuple(field(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
+        if tuple(listed(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
             raise self.another()
         self.capabilities = Capabilities(True, True, self.top_n, None, True, streams_rows=self.ahead > 0)
         try:
@@ -137,7 +138,7 @@ class VLLMSource(RemoteSource):
     def _drafts(self, choice: Any) -> Iterator[Drafted]:
         """Every position of a choice; the token that was chosen is among those shown."""
         logprobs = field(choice, "logprobs")
-        for at, name in enumerate(field(logprobs, "tokens")):
+        for at, name in enumerate(listed(logprobs, "tokens")):
             shown = field(logprobs, "top_logprobs", at)
             found = self._row([_id(token) for token in _named(shown)], list(shown.values()))
             yield Drafted(found, token_id(_id(name), len(self.vocabulary)))

@@ -193,7 +193,7 @@ MISTAKES = {
     "an SLM's directory without a model": ("[slm]\nmodel = '.'\n", "has no config.json"),
     "no TOML": ("[slm\n", "not valid TOML"),
     "trust in everything": (SAID + "[activation]\ntrusted = ['*']\n", "trusted must not be '*'"),
-    "a secret that is not set": (SAID + "revision_env = 'NO_SUCH'\n", "'NO_SUCH', which is not set"),
+    "a secret that is not set": (SAID + "revision_env = 'NO_SUCH'\n", "gives $NO_SUCH"),
 }
 
 

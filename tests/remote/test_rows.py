@@ -40,7 +40,9 @@ def test_an_unknown_token_is_refused(token: Any) -> None:
         of([(token, HALF)], 4)
 
 
-@pytest.mark.parametrize("logprob", [None, math.nan, math.inf, -math.inf, 0.5, "-1", True, -1e308, [1]])
+@pytest.mark.parametrize(
+    "logprob", [None, math.nan, math.inf, -math.inf, 0.5, "-1", True, -1e308, -(10**400), [1]]
+)
 def test_a_figure_that_is_no_log_probability_is_refused(logprob: Any) -> None:
     with pytest.raises(NumericError):
         of([(1, logprob)], 4)

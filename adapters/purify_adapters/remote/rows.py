@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_plugins.errors import NumericError, SourceError
+from purify_plugins.errors import NumericError, PurifyError, SourceError
+
+log = logging.getLogger("purify.remote")
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +57,30 @@ def field(value: Any, *path: str | int) -> Any:
         if value is None:
             raise SourceError(f"the LLM's server left out {path[-1]!r}; see what answers at its url")
     return value
+
+
+def listed(value: Any, *path: str | int) -> list[Any]:
+    """The list at `path` in parsed JSON. Raises SourceError where there is none."""
+    found = field(value, *path) if path else value
+    if not isinstance(found, list):
+        what = repr(path[-1]) if path else "a list"
+        raise SourceError(f"the LLM's server left out {what}; see what answers at its url")
+    return found
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Around the reading of an answer: whatever its bytes break is the server's fault, a SourceError.
+
+    No word of the answer is shown, which the error's own message may hold.
+    """
+    try:
+        yield
+    except PurifyError:
+        raise
+    except Exception as error:
+        log.warning("an answer cannot be read: %s", type(error).__name__)
+        raise SourceError("the LLM's server sent what cannot be read; see what answers at its url") from None
 
 
 def token_id(value: Any, size: int) -> int:
@@ -102,7 +130,10 @@ def _logprobs(values: Sequence[Any], tolerance: float) -> NDArray[Any]:
     import numpy
 
     if set(map(type, values)) <= {int, float}:
-        found = numpy.array(values, dtype=numpy.float64)
+        try:
+            found = numpy.array(values, dtype=numpy.float64)
+        except OverflowError:  # JSON's integers have no end
+            found = numpy.array([-numpy.inf])
         if found.min() > -1e30 and found.max() <= tolerance:  # NaN is neither
             return found
     raise NumericError("the LLM's server reports a log-probability that is none (NaN, null or above 0)")

@@ -8,11 +8,11 @@ opened again after that token. Rows are always those after the tokens read, wher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import TYPE_CHECKING
 
-from purify_adapters.remote.loop import wait
-from purify_adapters.remote.rows import Drafted, nothing
+from purify_adapters.remote.loop import together, wait
+from purify_adapters.remote.rows import Drafted, nothing, readable
 from purify_plugins.errors import SourceError
 from purify_plugins.types import ScoredPrompt, Session
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_adapters.remote.source import Place, RemoteSource
-
-
-T = TypeVar("T")
 
 
 class Stream:
@@ -38,9 +35,10 @@ class Stream:
 
     async def _receive(self, drafts: AsyncIterator[Drafted]) -> None:
         try:
-            async for each in drafts:
-                self.drafted.append(each)
-                self._news.set()
+            with readable():
+                async for each in drafts:
+                    self.drafted.append(each)
+                    self._news.set()
         except Exception as error:  # whoever asks for what did not come gets it
             self._error = error
         finally:
@@ -133,6 +131,11 @@ class Line:
             return []
         return [each.token for each in known[at : max(len(known) - 1, at)]][:limit]
 
+    def forget(self, length: int) -> bool:
+        """Keep `length` tokens of the answer; whether the stream began after one that is gone."""
+        del self.answer[length:]
+        return self.stream is not None and self.stream.base > length
+
     async def close(self) -> None:
         if self.stream is not None:
             stream, self.stream = self.stream, None
@@ -159,8 +162,9 @@ class RemoteSession(Session):
 
     async def _begin(self, scored: int) -> list[tuple[Tensor, tuple[float, ...]]]:
         try:
-            return await _together([self._first(line, scored) for line in self.lines])
-        except SourceError:
+            with readable():
+                return await together([self._first(line, scored) for line in self.lines])
+        except BaseException:  # cancelled too: nobody else knows of these streams yet
             await self._close()
             raise
 
@@ -180,7 +184,8 @@ class RemoteSession(Session):
         return torch.stack([torch.stack(row) for row in rows])
 
     async def _extend(self, tokens: Sequence[Sequence[int]]) -> list[list[Tensor]]:
-        return await _together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
+        with readable():
+            return await together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
         """What the server has already drafted after each live row, equally many tokens for each.
@@ -206,8 +211,12 @@ class RemoteSession(Session):
         self.prompts = [self.prompts[row] for row in rows]
 
     def rewind(self, lengths: Tensor) -> None:
-        for line, length in zip(self.lines, lengths.tolist(), strict=True):
-            del line.answer[length:]
+        """Forget the tokens after so many of each row, and the streams that began after one of them."""
+        stale = [
+            line for line, length in zip(self.lines, lengths.tolist(), strict=True) if line.forget(length)
+        ]
+        if stale:
+            wait(together([line.close() for line in stale]))
 
     def close(self) -> None:
         """Close every stream at once."""
@@ -215,22 +224,3 @@ class RemoteSession(Session):
 
     async def _close(self) -> None:
         await self._end(range(len(self.lines)))
-
-
-async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """What all return, at once; where one raises, the others are cancelled. Raises SourceError."""
-    if len(coroutines) == 1:
-        return [await coroutines[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in coroutines]
-    except* SourceError as errors:
-        raise _first_of(errors) from None
-    return [task.result() for task in tasks]
-
-
-def _first_of(errors: BaseExceptionGroup[SourceError]) -> BaseException:
-    found: BaseException = errors
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

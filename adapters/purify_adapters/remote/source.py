@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from purify_adapters.remote.loop import wait
-from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing
+from purify_adapters.remote.loop import together, wait
+from purify_adapters.remote.rows import TOLERANCE, Drafted, nothing, readable
 from purify_adapters.remote.session import RemoteSession
 from purify_adapters.remote.wire import Wire
 from purify_plugins.errors import ConfigError, ModelError, PromptError, TooLongError, VocabularyError
@@ -111,7 +110,7 @@ class RemoteSource(LogitSource):
 
     async def several(self, places: Sequence[Place]) -> list[Drafted]:
         """The row after each place: as many questions at once, where one request cannot hold them all."""
-        return list(await asyncio.gather(*map(self.row, places)))
+        return await together([self.row(place) for place in places])
 
     async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
         """The rows after the first so many tokens of the answer."""
@@ -140,8 +139,12 @@ class RemoteSource(LogitSource):
 
     def probed(self, top_n: int | None) -> Self:
         """This source, once it knows its server. Raises as `load`."""
-        wait(self.probe(top_n))
+        wait(self._probed(top_n))
         return self
+
+    async def _probed(self, top_n: int | None) -> None:
+        with readable():
+            await self.probe(top_n)
 
     async def probe(self, top_n: int | None) -> None:
         """Ask once what cannot be known otherwise. Raises PurifyError."""

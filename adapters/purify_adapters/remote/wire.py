@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from purify_adapters.remote.breaker import Breaker, Queued, Unavailable
-from purify_adapters.remote.rows import strict_json
+from purify_adapters.remote.rows import readable, strict_json
 from purify_adapters.remote.sse import EVENT, LINE, Events
 from purify_plugins.errors import ConfigError, SourceError
 from purify_plugins.guard import for_fusion
@@ -154,7 +154,8 @@ class Wire:
     def reading(self, path: str) -> Iterator[None]:
         """Around what makes rows of an answer: one that is refused is a line in the log as well."""
         try:
-            yield
+            with readable():
+                yield
         except SourceError as error:
             log.warning("%s answered what is refused: %s: %s", path, type(error).__name__, error)
             raise

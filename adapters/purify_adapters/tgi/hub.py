@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purify_adapters.remote.breaker import Unavailable
-from purify_adapters.remote.rows import field
+from purify_adapters.remote.rows import field, listed
 from purify_adapters.remote.source import SAMPLE
 from purify_adapters.remote.wire import Refused, Wire
 from purify_adapters.tgi.source import TGISource
@@ -66,7 +66,7 @@ class HubSource(TGISource):
         body = self._body(SAMPLE, 1, decoder_input_details=True)
         body["parameters"]["top_n_tokens"] = 1
         answer, _ = await self.wire.patiently(lambda: self.wire.post("/generate", body))
-        ids = tuple(field(each, "id") for each in field(answer, "details", "prefill"))
+        ids = tuple(field(each, "id") for each in listed(answer, "details", "prefill"))
         if ids and ids != self.reader.tokenised(SAMPLE):
             raise self.another()
 

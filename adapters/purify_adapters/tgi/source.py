@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.remote.rows import TOLERANCE, Drafted, field, row, strict_json, token_id
+from purify_adapters.remote.rows import TOLERANCE, Drafted, field, listed, row, strict_json, token_id
 from purify_adapters.remote.source import AHEAD, SAMPLE, Place, reader
 from purify_adapters.remote.text import TextSource
 from purify_adapters.remote.wire import Refused, Timeouts, Wire
@@ -128,7 +128,7 @@ class TGISource(TextSource):
         answer, headers = await self.wire.post("/generate", self._body(text, 1, decoder_input_details=True))
         self.require_read(headers.get("x-prompt-tokens"), length)
         details = field(answer, "details")
-        prefill = details.get("prefill") or [] if isinstance(details, dict) else []
+        prefill = listed(details.get("prefill") or []) if isinstance(details, dict) else []
         wanted = prefill[max(1, len(prefill) - scored) :]
         ids = tuple(field(each, "id") for each in wanted)
         if ids != place.prompt[len(place.prompt) - len(ids) :]:
@@ -155,7 +155,7 @@ class TGISource(TextSource):
 
     async def _check_tokens(self) -> None:
         found = await self.wire.patiently(lambda: self.wire.post("/tokenize", {"inputs": SAMPLE}))
-        theirs = tuple(field(each, "id") for each in found[0])
+        theirs = tuple(field(each, "id") for each in listed(found[0]))
         ours = self.reader.tokenised(SAMPLE)
         if theirs != ours:
             raise self.another()
@@ -198,11 +198,8 @@ class TGISource(TextSource):
         return None if seen == float("-inf") else abs(seen - scores[0]) < 0.05
 
 
-def _top(value: Any, at: int | None) -> Any:
+def _top(value: Any, at: int | None) -> list[Any]:
     """The likeliest tokens: of an event, or of position `at` of an answer."""
-    if not value.get("top_tokens"):
+    if not isinstance(value, dict) or not value.get("top_tokens"):
         raise SourceError(UNSEEN)
-    top = value["top_tokens"] if at is None else field(value, "top_tokens", at)
-    if not isinstance(top, list):
-        raise SourceError("the LLM's server left out 'top_tokens'; see what answers at its url")
-    return top
+    return listed(value, "top_tokens") if at is None else listed(value, "top_tokens", at)
