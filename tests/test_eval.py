@@ -466,7 +466,7 @@ def test_what_an_unnamed_plugin_may_offer_is_hinted_at_by_every_measurement() ->
     for line in ("eval --policies half", "eval --suites shouting", "tune half"):
         result = CliRunner().invoke(app, line.split())
         assert result.exit_code == 2
-        assert "'loud_plugin', installed and not in use" in result.stderr
+        assert re.search("'loud_plugin'.*installed and not in use", result.stderr, re.DOTALL)
 
 
 @pytest.mark.usefixtures("loud")
