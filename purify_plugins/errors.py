@@ -24,7 +24,8 @@ PurifyError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -36,6 +37,17 @@ class PurifyError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+
+
+@contextmanager
+def ours(made_of: Callable[[Exception], PurifyError]) -> Iterator[None]:
+    """Raise `made_of(error)` in place of an error from inside that is no PurifyError: a stranger's code's."""
+    try:
+        yield
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise made_of(error) from error
 
 
 class ConfigError(PurifyError):

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -18,7 +18,7 @@ import pluggy
 
 from purify_plugins import hookspecs
 from purify_plugins.adapting import adapted, adapted_policy, is_policy
-from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
+from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
 from purify_plugins.protocols import BareSource
 from purify_plugins.types import FusionPolicy, LogitSource
 
@@ -221,37 +221,27 @@ def guarded(plugin: str, hook: str, implementation: pluggy.HookImpl) -> Callable
     A list that `purify_request` returns takes the place of the prompts, for the plugins after it too.
     """
     function: Callable[..., Any] = implementation.function
+    broken = partial(failed, repr(plugin), hook)
 
     def asked(*arguments: Any) -> Any:
-        try:
+        with ours(broken):
             found = function(*arguments)
             if hook != "purify_request" or found is None or "prompts" not in implementation.argnames:
                 return found
             arguments[implementation.argnames.index("prompts")][:] = found
-        except PurifyError:
-            raise
-        except Exception as error:
-            raise failed(repr(plugin), hook, error) from error
         return None
 
     def wrapping(*arguments: Any) -> Any:
-        try:
+        with ours(broken):
             return (yield from function(*arguments))
-        except PurifyError:
-            raise
-        except Exception as error:
-            raise failed(repr(plugin), hook, error) from error
 
     return wrapping if implementation.wrapper or implementation.hookwrapper else asked
 
 
 def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
-    try:
+    # Whatever a stranger's plugin raises, the operator hears whose it was.
+    with ours(partial(failed, repr(implementation.plugin_name), hook)):
         offered = implementation.function()
-    except PurifyError:
-        raise
-    except Exception as error:  # whatever a stranger's plugin raises, the operator hears whose it was
-        raise failed(repr(implementation.plugin_name), hook, error) from error
     if not isinstance(offered, Mapping):
         raise PluginError(f"plugin {implementation.plugin_name!r} must return a mapping from {hook}")
     return offered
@@ -331,14 +321,11 @@ def _from_environment() -> list[str]:
 def _register(plugins: Plugins, entry: EntryPoint) -> None:
     if plugins.has_plugin(entry.name):
         raise PluginError(f"two distributions install a plugin named {entry.name!r}; uninstall one")
-    try:
+    # An import can raise anything; a named plugin that breaks is fatal.
+    with ours(lambda error: PluginError(f"plugin {entry.name!r} does not load: {error}")):
         plugins.register(entry.load(), name=entry.name)
         plugins.entries[entry.name] = entry
         plugins.check_pending()
-    except PurifyError:
-        raise
-    except Exception as error:  # an import can raise anything; a named plugin that breaks is fatal
-        raise PluginError(f"plugin {entry.name!r} does not load: {error}") from error
 
 
 @cache
