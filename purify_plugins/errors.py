@@ -114,6 +114,11 @@ DISTRUST = "; do not rely on it, and ask its issuer for the original file"
 class CertificateError(PurifyError):
     """A certificate cannot be relied on; each kind of reason ends `purify verify` with a code of its own."""
 
+    advice: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return super().__str__() + self.advice
+
 
 class UnreadableError(CertificateError):
     """There is no such file, or it cannot be read."""
@@ -131,27 +136,21 @@ class AlteredError(CertificateError):
     """A certificate is not as it was written: its digest does not match, or it was reformatted."""
 
     exit_code = 5
-
-    def __str__(self) -> str:
-        return super().__str__() + DISTRUST
+    advice = DISTRUST
 
 
 class ForgedError(CertificateError):
     """A certificate contradicts itself, or the models it names, whatever its digest."""
 
     exit_code = 6
-
-    def __str__(self) -> str:
-        return super().__str__() + DISTRUST
+    advice = DISTRUST
 
 
 class BudgetError(CertificateError):
     """A certificate's steps exceed the budget that it claims they keep."""
 
     exit_code = 7
-
-    def __str__(self) -> str:
-        return super().__str__() + DISTRUST
+    advice = DISTRUST
 
 
 class OtherModelError(CertificateError):
