@@ -116,16 +116,18 @@ class Plugins(pluggy.PluginManager):
 
         Raises UnknownNameError.
         """
-        offers = self.offers(hook)
-        self.require_offered(hook, name)
-        check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
-        return offers[name]
+        factory = self.require_offered(hook, name)
+        check_arguments(f"{OFFERS[hook]} {name!r} option", factory, parameters)
+        return factory
 
-    def require_offered(self, hook: str, name: str) -> None:
-        """Raise UnknownNameError for what no plugin in use offers, and name those that are not in use."""
+    def require_offered(self, hook: str, name: str) -> Callable[..., Any]:
+        """The factory `hook` offers as `name`.
+
+        Raises UnknownNameError for what no plugin in use offers, and names those that are not in use.
+        """
         offers = self.offers(hook)
         if name in offers:
-            return
+            return offers[name]
         error = UnknownNameError(OFFERS[hook], name, offers)
         if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
             several = "s" * (len(idle) > 1)
@@ -146,7 +148,7 @@ class Plugins(pluggy.PluginManager):
         name = str(keys.pop("source", "local"))
         factory = self.check("purify_sources", name, keys)
         require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
-        inside = _sources_of(factory)
+        inside = sources_of(factory)
         made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
 
@@ -265,7 +267,7 @@ def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str
             raise ConfigError(f"{what}: {each.name!r} is missing")
 
 
-def _sources_of(factory: Callable[..., Any]) -> set[str]:
+def sources_of(factory: Callable[..., Any]) -> set[str]:
     """The arguments of a source's factory that are sources themselves."""
     found = inspect.signature(factory).parameters.values()
     return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
