@@ -1,7 +1,7 @@
-"""From prompts to outcomes: admit, decode, complete; what goes wrong with one prompt is that prompt's alone.
+"""The request pipeline: `purify_request`, decoding in batches, `purify_completed`; one outcome per prompt.
 
-Every function here yields pieces: the number of a prompt, and a chunk of its answer or the outcome it has in
-place of one.
+The generators here yield pieces: a prompt's number, with a chunk of its answer or with the Refused or Failed
+that it gets instead. An error that concerns one prompt does not affect the others of its batch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def outcomes(pieces: Sequence[Piece]) -> list[Outcome]:
 
 
 def in_vain(found: Sequence[Outcome]) -> PurifyError | None:
-    """The error of prompts that all failed in the same way: of one class, in the same words."""
+    """The common error if every prompt failed with one class of error and one message; else None."""
     errors = [each.error for each in found if isinstance(each, Unanswered)]
     same = len({(type(error), str(error)) for error in errors}) == 1
     return errors[0] if same and len(errors) == len(found) else None

@@ -1,4 +1,8 @@
-"""One broken row of a batch fails alone; a neighbour's row stands in for it until the models drop it."""
+"""Failure isolation: when a model, the policy or the grammar breaks for one row, only that row fails.
+
+Not every session can drop a row, and its logits may be NaN. Until it is dropped, computations read a
+healthy row's values in its place; nothing computed for it is drawn or recorded.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +21,18 @@ if TYPE_CHECKING:
     from purify_plugins.types import FusionPolicy, State, Token
 
 Places = Sequence[int] | None
-"""Which row is read in each row's place; None: each its own."""
+"""For each place in the batch, the row to read there; None: every row its own."""
 Flags = Sequence[bool]
 T = TypeVar("T")
 
 
 def apart(batch: Batch, going: Callable[[], Flags], act: Callable[[Places], T]) -> T:
-    """What `act` makes of the rows at these places; a row for which it raises fails, and no other.
+    """Apply `act` to the whole batch; rows for which it raises are marked as failed, and the rest go on.
 
-    It is called with `batch.places`; where that raises, with each row that is `going` alone, and then with a
-    healthy row in the place of every other. `act` is pure, so nothing is drawn twice. Raises the error where
-    no row that is `going` is left, or where no row has it alone.
+    `act` takes the rows to read (see `Places`) and must be pure: it may run several times, and nothing is
+    drawn in it. If it raises for the batch, it is tried for each active row alone (`going`, one flag a row),
+    and once more with a healthy row in the place of every failed or inactive one. Raises the error if no
+    active row is healthy, or if every row is healthy when tried alone: then the batch itself is at fault.
     """
     try:
         return act(batch.places)
@@ -60,7 +65,10 @@ def fuse_at(
     going: Flags | Tensor,
     places: Places,
 ) -> Rows:
-    """`fuse` of the rows at these places. Raises NumericError if one that is `going` has no next token."""
+    """Fuse the rows at these places; `llm` and `slm` are (rows, V) logits.
+
+    Raises NumericError if an active row is NaN or allows no token.
+    """
     if places is not None:
         places = list(places)
         llm, slm = None if llm is None else llm[places], slm[places]
@@ -72,7 +80,7 @@ def fuse_at(
 
 
 def forward_at(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows, places: Places) -> State:
-    """`forward` of the rows at these places."""
+    """Advance the policy's state by the drawn tokens (rows,), for the rows at these places."""
     if places is None or not state:
         return forward(policy, state, tokens, rows)
     places = list(places)
@@ -80,9 +88,10 @@ def forward_at(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows, p
 
 
 def noted(batch: Batch, numbers: Sequence[Sequence[float]], going: Flags) -> list[Token | None]:
-    """What was thought of each row's token, from rows of a `table`; a row that is not sound fails.
+    """The record of each row's drawn token, from the numbers of `table`; rows marked as unsound fail here.
 
-    On a CPU such a row has failed before. Raises NumericError where no row is left.
+    This is where NaN is found on an accelerator, which is read once a cycle; on a CPU `fuse_at` has found it
+    before. Raises NumericError if no live row is left.
     """
     found: list[Token | None] = []
     for place, row in enumerate(numbers):

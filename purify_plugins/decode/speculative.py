@@ -82,7 +82,7 @@ class Walk:
         self.pace = self._pace(len(batch.rows))
         self.device = pair.first[1].device
         self.pending: Tensor | None = None
-        self.blind: dict[int, list[int]] = {}  # by place in the draft, the rows whose guess is none
+        self.blind: dict[int, list[int]] = {}  # draft position -> rows without a draft token there
         self.drawn = False  # whether any token has been
         self.eos = torch.tensor(sorted(self.batch.eos), dtype=torch.long, device=self.device)
         self.going = torch.tensor(batch.going, device=self.device)  # the rows that the walk is still with
@@ -157,9 +157,9 @@ class Walk:
             return self._one_by_one(partial(self._guessed, *inputs), len(drafted))
 
     def _one_by_one(self, guessed: Callable[[Places], Tensor], at: int) -> Tensor:
-        """Each row's own guess (rows,). A row that has none is blind: what stands there is not kept.
+        """Draft a token (rows,) for each row by itself. A row for which that raises is marked in `blind`.
 
-        A guess fails nobody: whether a row can go on is for the fused row to say.
+        A failed draft does not fail the row: its token is drawn from the fused row, as without a draft.
         """
         guesses = [torch.zeros(1, dtype=torch.long, device=self.device) for _ in self.batch.rows]
         self.blind[at] = []
@@ -277,7 +277,7 @@ class Walk:
     def _decided(
         self, rows: Rows, at: int, guess: Tensor | None, luck: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """As `_decide`; a row that is blind here is drawn as if nothing had been guessed."""
+        """`_decide`, except that rows without a draft token here (`blind`) are drawn from the fused row."""
         tokens, kept = self._decide(rows, guess, self.going, luck)
         if blind := self.blind.get(at):
             tokens, kept = tokens.clone(), kept.clone()
