@@ -135,7 +135,6 @@ class Workers:
     def _look(self, worker: Worker) -> None:
         """Note that a worker serves, or forget one that has died; those that never served are waited for."""
         found = _heard(worker)
-        worker.ready |= isinstance(found, Started)
         if worker.ready:
             self._rest = 1.0
         if worker.process.exitcode is None or self.stopping.is_set():
@@ -166,7 +165,7 @@ ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _heard(worker: Worker) -> Started | Failed | None:
-    """What a worker has told since it was last asked."""
+    """What a worker has told since it was last asked; one that has started is ready."""
     with suppress(EOFError, OSError):
         if worker.line.poll():
             found: Started | Failed = worker.line.recv()
