@@ -26,9 +26,8 @@ GRACE = 10.0
 
 @dataclass
 class Started:
-    """What a worker tells once it serves: how many bytes it holds, and what there is to print."""
+    """What a worker tells once it serves: what there is to print."""
 
-    resident: int
     summary: str
 
 
@@ -177,10 +176,3 @@ def _heard(worker: Worker) -> Started | Failed | None:
 def _called(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
     with suppress(KeyboardInterrupt):  # the terminal interrupts all at once; whoever started us says so
         work(Report(line), *arguments)
-
-
-def resident() -> int:
-    """Bytes of memory this process holds at most so far."""
-    import resource
-
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
