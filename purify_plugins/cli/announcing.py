@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -88,6 +87,8 @@ def _promise(purifier: Purifier) -> str:
 
 def _held(workers: int) -> str:
     """How many workers there are, and the most bytes that each has held, as this one has."""
+    import resource  # which Windows lacks
+
     each = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return f"{workers}, about {each:.0f} MB each, {workers * each:.0f} MB in all"
 
