@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from purify_plugins.flags import AsJson, ConfigFile
+from purify_plugins.commands import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 
 if TYPE_CHECKING:
     from purify_plugins.bench.settings import Settings, Tell
@@ -61,7 +61,6 @@ def bench(
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_plugins.bench import report
     from purify_plugins.bench.settings import Settings
-    from purify_plugins.cli.options import hush, kept, key_value, named_plugins
 
     parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
     settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen)

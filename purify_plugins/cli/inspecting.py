@@ -14,15 +14,13 @@ from purify_plugins.cli.options import (
     Draws,
     Models,
     configured,
-    hush,
-    in_use,
     looked_over,
     read_both,
     spread,
 )
 from purify_plugins.cli.pins import Known, contents
+from purify_plugins.commands import AsJson, ConfigFile, hush, in_use
 from purify_plugins.errors import PurifyError
-from purify_plugins.flags import AsJson, ConfigFile
 from purify_plugins.plainly import AGAINST, assignments, said, summary
 from purify_plugins.preflight import Preview, foreseen
 

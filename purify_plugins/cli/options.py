@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import os
-import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from purify_plugins.commands import ConfigFile, configuration_exists, hush, key_value
 from purify_plugins.errors import ConfigError
 from purify_plugins.files import read_text
-from purify_plugins.flags import ConfigFile
 
 if TYPE_CHECKING:
     from purify_plugins.config import Config, Prepared
-    from purify_plugins.plugins import Plugins
     from purify_plugins.purifier import Purifier
 
 
@@ -131,7 +127,7 @@ def _base(models: Models) -> Config:
     """The configuration a command line builds on. Raises ConfigError for one model without the other."""
     from purify_plugins.config import read_config
 
-    if (models.llm or models.slm) and not _configuration(models.config):
+    if (models.llm or models.slm) and not configuration_exists(models.config):
         missing = "--slm" if models.llm else "--llm"
         raise ConfigError(
             f"{missing} is missing, and there is no purify.toml here to name that model; purifying takes "
@@ -140,27 +136,9 @@ def _base(models: Models) -> Config:
     return read_config(models.config)
 
 
-def _configuration(named: Path | None) -> bool:
-    """Whether there is a configuration to read: one named, or the working directory's."""
-    return bool(named or os.environ.get("PURIFY_CONFIG") or Path("purify.toml").is_file())
-
-
 def _policy(name: str | None, base: Config) -> dict[str, Any]:
     """The configured policy's fields belong to it alone: another name starts afresh."""
     return base.policy if name in (None, base.policy.get("name")) else {"name": name}
-
-
-def key_value(text: str) -> tuple[str, Any]:
-    """`key=value`, the value as TOML reads it, else as it stands."""
-    key, equals, value = text.partition("=")
-    if key.strip() == "name":
-        raise ConfigError("--set gives a field of the policy; name the policy itself with --policy")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set takes KEY=VALUE, such as --set alpha=0.3, not {text!r}")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value
 
 
 def prepared(config: Config) -> Prepared:
@@ -197,34 +175,3 @@ def read_both(ready: Prepared) -> Purifier:
 
     with errors_only(logging.getLogger("purify.remote")):
         return ready.load(Purifier)
-
-
-@contextmanager
-def kept(what: str) -> Iterator[None]:
-    """Say, when Ctrl-C ends long work, what is left of it. Raises Exit."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; {what}", err=True)
-        raise typer.Exit(130) from None
-
-
-def hush() -> None:
-    """Keep transformers' progress bars out of the terminal."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
-def in_use(config: Path | None) -> Plugins:
-    """The plugins the configuration names, or $PURIFY_PLUGINS; the bundled ones where neither does."""
-    from purify_plugins.plugins import load_plugins
-
-    return load_plugins(named_plugins(config))
-
-
-def named_plugins(config: Path | None) -> tuple[str, ...] | None:
-    """The third-party plugins the configuration names; None: it names none, so $PURIFY_PLUGINS does."""
-    from purify_plugins.config import read_config
-
-    return tuple(read_config(config).plugins) or None if _configuration(config) else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import key_value
+from purify_plugins.commands import key_value
 from purify_plugins.errors import ConfigError, UnreadableError
 from purify_plugins.files import read_text
 

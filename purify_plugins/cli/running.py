@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from purify_plugins.flags import AsJson, ConfigFile
+from purify_plugins.commands import AsJson, ConfigFile
 
 THE_PROGRAM_S = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
 """Every word after `run` is read by `purify_plugins.launch`, or by the program itself."""

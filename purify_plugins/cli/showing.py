@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purify_plugins.flags import AsJson
+from purify_plugins.commands import AsJson
 
 if TYPE_CHECKING:
     from purify_plugins.demo.run import Known

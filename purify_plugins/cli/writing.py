@@ -15,9 +15,9 @@ import typer
 
 from purify_plugins.cli.options import Draws, Models, configured, prepared, read_both, spread
 from purify_plugins.cli.pins import contents
+from purify_plugins.commands import AsJson
 from purify_plugins.errors import PurifyError, SourceError
 from purify_plugins.files import decoded, require_new, require_writable, write_whole
-from purify_plugins.flags import AsJson
 from purify_plugins.types import Chat, Chunk, Completion, Token
 
 if TYPE_CHECKING:

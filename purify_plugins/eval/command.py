@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from purify_plugins.commands import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 from purify_plugins.errors import ConfigError
-from purify_plugins.flags import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
@@ -113,7 +113,6 @@ def asked(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_plugins.cli.options import named_plugins
     from purify_plugins.eval.questions import read_questions
     from purify_plugins.eval.run import Models
     from purify_plugins.extras import require_extra
@@ -153,7 +152,6 @@ def reported(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
-    from purify_plugins.cli.options import hush, kept
     from purify_plugins.eval.cells import Ledger
     from purify_plugins.eval.progress import progress
     from purify_plugins.eval.report import Report
@@ -264,7 +262,6 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Find the setting of a policy that reaches a stated protection at the least cost."""
-    from purify_plugins.cli.options import key_value
     from purify_plugins.eval.tune import tune as tuned
     from purify_plugins.files import make_folder
     from purify_plugins.plugins import load_plugins

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.commands import key_value
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plainly import said
 
@@ -132,8 +133,6 @@ def brief(value: Any) -> str:
 
 def _option(text: str) -> tuple[str, Any]:
     """`key=value` of a policy's name on the command line. Raises ConfigError."""
-    from purify_plugins.cli.options import key_value
-
     if "=" not in text:
         raise ConfigError(f"--policies takes NAME:KEY=VALUE, such as balanced:budget=2, not {text!r}")
     return key_value(text)

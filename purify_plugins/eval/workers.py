@@ -67,7 +67,7 @@ def _prepare(known: bytes) -> None:
         warnings.simplefilter("ignore")
     import torch
 
-    from purify_plugins.cli.options import hush
+    from purify_plugins.commands import hush
 
     adopt(known)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
