@@ -6,7 +6,7 @@ and the SHA-256 of all that under `digest`. Its totals are exact sums of its ste
 
 from purify_plugins.certificate.checking import read, verify
 from purify_plugins.certificate.citing import cited, citing
-from purify_plugins.certificate.claims import LIMITS, MEANING, claimable, claimed, mode_of
+from purify_plugins.certificate.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificate.making import certify
 from purify_plugins.certificate.pinning import Pins, model_digest
 from purify_plugins.certificate.recomputing import recompute, recompute_both, require_like
@@ -35,7 +35,6 @@ __all__ = [
     "certify",
     "cited",
     "citing",
-    "claimable",
     "claimed",
     "digest",
     "fixed",

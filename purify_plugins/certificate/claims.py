@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from purify_plugins.threat import Claim, Engine, Facts, claim, draws
 from purify_plugins.types import FusionPolicy, Guarantee, Sampling, Token
-
-if TYPE_CHECKING:
-    from purify_plugins.purifier import Purifier
 
 MEANING: Mapping[Guarantee, str] = {
     "none": "no bound is claimed; the figures are what this answer spent",
@@ -40,12 +36,6 @@ def mode_of(sampling: Sampling, steps: Sequence[Token]) -> str:
     if steps and all(token.slm_only for token in steps):
         return "slm-only"
     return "greedy" if sampling.greedy else "sampled"
-
-
-def claimable(purifier: Purifier, sampling: Sampling) -> Claim:
-    """What an answer that is not yet written may claim at most, drawn so."""
-    engines = purifier.llm.engine, purifier.slm.engine
-    return claimed(purifier.policy, sampling, purifier.walk, engines, ())
 
 
 def claimed(

@@ -74,10 +74,11 @@ def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
 
 
 def _promise(purifier: Purifier) -> str:
-    from purify_plugins.certificate import claimable
+    from purify_plugins.certificate import claimed
     from purify_plugins.types import Sampling
 
-    claim = claimable(purifier, Sampling())
+    engines = (purifier.llm.engine, purifier.slm.engine)
+    claim = claimed(purifier.policy, Sampling(), purifier.walk, engines, ())
     if claim.guarantee == "none":
         return f"none: {claim.reason}"
     return (

@@ -132,17 +132,18 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificate import claimable, jsonable, options
+    from purify_plugins.certificate import claimed, jsonable, options
     from purify_plugins.cli.states import states
 
+    engines = writer.llm.engine, writer.slm.engine
     return {
         "llm": _model(writer.llm.identity()),
         "slm": _model(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
         "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
         "guarantee": writer.policy.guarantee,
-        "adversary": claimable(writer, writer.sampling).adversary,
-        "engines": {"llm": writer.llm.engine, "slm": writer.slm.engine},
+        "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
+        "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
         **states(writer),
