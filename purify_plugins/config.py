@@ -16,6 +16,7 @@ from purify_plugins.errors import ConfigError, PromptError, PurifyError, Unknown
 from purify_plugins.finding import find_config, read_table
 from purify_plugins.plugins import Plugins, load_plugins
 from purify_plugins.preflight import Preview, foreseen
+from purify_plugins.prompts import one
 from purify_plugins.secret import hints_of, secret_keys, secrets
 from purify_plugins.types import LogitSource, Sampling
 from purify_plugins.wording import must_be
@@ -218,8 +219,7 @@ class Prepared:
 
     def refuse(self, prompt: str) -> None:
         """Raise PromptError for a text that one of the models cannot read."""
-        if not prompt:
-            raise PromptError("the prompt is empty; give at least one word of text")
+        one(prompt)
         if re.search("[\ud800-\udfff]", prompt):
             raise PromptError("the prompt is not valid Unicode; replace its lone surrogates")
         for each in self.previews.values():

@@ -15,7 +15,9 @@ from typing import Any
 from purify_plugins.errors import ConfigError
 from purify_plugins.secret import named
 
-NAMING = ("source", "model", "expert", "anti", "tokenizer")
+MODELS = ("model", "expert", "anti", "tokenizer")
+"""Keys of a source that may name a directory."""
+NAMING = ("source", *MODELS)
 """The keys of a model's table that name what is read; its url has a password to leave out."""
 
 

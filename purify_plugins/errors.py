@@ -24,7 +24,8 @@ PurifyError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import ClassVar
 
@@ -36,6 +37,17 @@ class PurifyError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+
+
+@contextmanager
+def ours(made_of: Callable[[Exception], PurifyError]) -> Iterator[None]:
+    """Raise `made_of(error)` in place of an error from inside that is no PurifyError: a stranger's code's."""
+    try:
+        yield
+    except PurifyError:
+        raise
+    except Exception as error:
+        raise made_of(error) from error
 
 
 class ConfigError(PurifyError):
@@ -102,6 +114,11 @@ DISTRUST = "; do not rely on it, and ask its issuer for the original file"
 class CertificateError(PurifyError):
     """A certificate cannot be relied on; each kind of reason ends `purify verify` with a code of its own."""
 
+    advice: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return super().__str__() + self.advice
+
 
 class UnreadableError(CertificateError):
     """There is no such file, or it cannot be read."""
@@ -119,27 +136,21 @@ class AlteredError(CertificateError):
     """A certificate is not as it was written: its digest does not match, or it was reformatted."""
 
     exit_code = 5
-
-    def __str__(self) -> str:
-        return super().__str__() + DISTRUST
+    advice = DISTRUST
 
 
 class ForgedError(CertificateError):
     """A certificate contradicts itself, or the models it names, whatever its digest."""
 
     exit_code = 6
-
-    def __str__(self) -> str:
-        return super().__str__() + DISTRUST
+    advice = DISTRUST
 
 
 class BudgetError(CertificateError):
     """A certificate's steps exceed the budget that it claims they keep."""
 
     exit_code = 7
-
-    def __str__(self) -> str:
-        return super().__str__() + DISTRUST
+    advice = DISTRUST
 
 
 class OtherModelError(CertificateError):

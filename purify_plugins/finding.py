@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from purify_plugins.consent import allow, named_by, require_allowed, wishes
+from purify_plugins.consent import MODELS, allow, named_by, require_allowed, wishes
 from purify_plugins.errors import ConfigError
 from purify_plugins.files import read_bytes
 
 Table = dict[str, Any]
-MODELS = ("model", "tokenizer", "expert", "anti")
-"""Keys of a source that may name a directory."""
 
 
 def read_table(file: Path) -> Table:

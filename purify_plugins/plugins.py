@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -18,7 +18,7 @@ import pluggy
 
 from purify_plugins import hookspecs
 from purify_plugins.adapting import adapted, adapted_policy, is_policy
-from purify_plugins.errors import ConfigError, PluginError, PurifyError, UnknownNameError
+from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
 from purify_plugins.protocols import BareSource
 from purify_plugins.types import FusionPolicy, LogitSource
 
@@ -116,16 +116,18 @@ class Plugins(pluggy.PluginManager):
 
         Raises UnknownNameError.
         """
-        offers = self.offers(hook)
-        self.require_offered(hook, name)
-        check_arguments(f"{OFFERS[hook]} {name!r} option", offers[name], parameters)
-        return offers[name]
+        factory = self.require_offered(hook, name)
+        check_arguments(f"{OFFERS[hook]} {name!r} option", factory, parameters)
+        return factory
 
-    def require_offered(self, hook: str, name: str) -> None:
-        """Raise UnknownNameError for what no plugin in use offers, and name those that are not in use."""
+    def require_offered(self, hook: str, name: str) -> Callable[..., Any]:
+        """The factory `hook` offers as `name`.
+
+        Raises UnknownNameError for what no plugin in use offers, and names those that are not in use.
+        """
         offers = self.offers(hook)
         if name in offers:
-            return
+            return offers[name]
         error = UnknownNameError(OFFERS[hook], name, offers)
         if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
             several = "s" * (len(idle) > 1)
@@ -146,7 +148,7 @@ class Plugins(pluggy.PluginManager):
         name = str(keys.pop("source", "local"))
         factory = self.check("purify_sources", name, keys)
         require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
-        inside = _sources_of(factory)
+        inside = sources_of(factory)
         made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
 
@@ -221,37 +223,27 @@ def guarded(plugin: str, hook: str, implementation: pluggy.HookImpl) -> Callable
     A list that `purify_request` returns takes the place of the prompts, for the plugins after it too.
     """
     function: Callable[..., Any] = implementation.function
+    broken = partial(failed, repr(plugin), hook)
 
     def asked(*arguments: Any) -> Any:
-        try:
+        with ours(broken):
             found = function(*arguments)
             if hook != "purify_request" or found is None or "prompts" not in implementation.argnames:
                 return found
             arguments[implementation.argnames.index("prompts")][:] = found
-        except PurifyError:
-            raise
-        except Exception as error:
-            raise failed(repr(plugin), hook, error) from error
         return None
 
     def wrapping(*arguments: Any) -> Any:
-        try:
+        with ours(broken):
             return (yield from function(*arguments))
-        except PurifyError:
-            raise
-        except Exception as error:
-            raise failed(repr(plugin), hook, error) from error
 
     return wrapping if implementation.wrapper or implementation.hookwrapper else asked
 
 
 def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
-    try:
+    # Whatever a stranger's plugin raises, the operator hears whose it was.
+    with ours(partial(failed, repr(implementation.plugin_name), hook)):
         offered = implementation.function()
-    except PurifyError:
-        raise
-    except Exception as error:  # whatever a stranger's plugin raises, the operator hears whose it was
-        raise failed(repr(implementation.plugin_name), hook, error) from error
     if not isinstance(offered, Mapping):
         raise PluginError(f"plugin {implementation.plugin_name!r} must return a mapping from {hook}")
     return offered
@@ -275,7 +267,7 @@ def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str
             raise ConfigError(f"{what}: {each.name!r} is missing")
 
 
-def _sources_of(factory: Callable[..., Any]) -> set[str]:
+def sources_of(factory: Callable[..., Any]) -> set[str]:
     """The arguments of a source's factory that are sources themselves."""
     found = inspect.signature(factory).parameters.values()
     return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
@@ -331,14 +323,11 @@ def _from_environment() -> list[str]:
 def _register(plugins: Plugins, entry: EntryPoint) -> None:
     if plugins.has_plugin(entry.name):
         raise PluginError(f"two distributions install a plugin named {entry.name!r}; uninstall one")
-    try:
+    # An import can raise anything; a named plugin that breaks is fatal.
+    with ours(lambda error: PluginError(f"plugin {entry.name!r} does not load: {error}")):
         plugins.register(entry.load(), name=entry.name)
         plugins.entries[entry.name] = entry
         plugins.check_pending()
-    except PurifyError:
-        raise
-    except Exception as error:  # an import can raise anything; a named plugin that breaks is fatal
-        raise PluginError(f"plugin {entry.name!r} does not load: {error}") from error
 
 
 @cache

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugins import require_arguments
-from purify_plugins.secret import hints_of
-from purify_plugins.types import LogitSource
+from purify_plugins.plugins import require_arguments, sources_of
 
 if TYPE_CHECKING:
     from purify_plugins.plugins import Plugins
@@ -70,8 +68,8 @@ def foreseen(plugins: Plugins, model: Any) -> Preview:
     name = str(keys.pop("source", "local"))
     factory = plugins.check("purify_sources", name, keys)
     require_arguments(f"source {name!r}", factory, keys)
-    hints = hints_of(factory)
-    within = [foreseen(plugins, value) for key, value in keys.items() if hints.get(key) is LogitSource]
+    inside = sources_of(factory)
+    within = [foreseen(plugins, value) for key, value in keys.items() if key in inside]
     found = factory.preview(**keys) if isinstance(factory, Checked) else Preview()
     return replace(found, settle=lambda: _settle([*within, found])) if within else found
 

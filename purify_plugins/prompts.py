@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from purify_plugins.errors import ConfigError, PromptError, UnknownNameError
 from purify_plugins.types import Chat, Prompt, Sampling
-
-DRAWS = tuple(field.name for field in fields(Sampling))
-"""The sampling options, by name."""
 
 ROLES = (
     *("system", "developer", "user", "assistant", "model", "tool", "function"),
@@ -112,9 +109,6 @@ def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling
             f"sampling must be a Sampling, such as Sampling(max_tokens=40), not {_short(sampling)}; "
             f"options may also be given by name: generate(prompt, {way})"
         )
-    for name in options:
-        if name not in DRAWS:
-            raise UnknownNameError("sampling option", name, DRAWS)
     return replace(sampling or base, **options)
 
 

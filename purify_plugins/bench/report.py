@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from purify_plugins.bench.tables import Table, promised, tables
-from purify_plugins.errors import ConfigError
+from purify_plugins.eval.page import region, require_region
 from purify_plugins.extras import require_extra
-from purify_plugins.files import read_text, require_writable, write_whole
+from purify_plugins.files import write_whole
 
-REGION = re.compile(r"(<!-- bench:start -->\n).*?(<!-- bench:end -->)", re.DOTALL)
+REGION = region("bench")
 PAGE = "performance.md"
 
 
@@ -59,12 +59,7 @@ def write(found: Mapping[str, Any], docs: Path) -> None:
 def require_page(docs: Path) -> Path:
     """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
     page = docs / PAGE
-    if not page.is_file() or not REGION.search(read_text(page)):
-        raise ConfigError(
-            f"{page} needs the lines <!-- bench:start --> and <!-- bench:end --> to write between; give the "
-            "directory with such a page"
-        )
-    require_writable(page)
+    require_region(page, "bench")
     require_extra("eval", "the plot")
     return page
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from purify_plugins.claimable import require_rows
 from purify_plugins.decode.completing import complete
 from purify_plugins.decode.dice import pick
 from purify_plugins.decode.weights import MULTIPLIED, add_up, argmax, exp, near
-from purify_plugins.errors import NumericError, PluginError, PurifyError
+from purify_plugins.errors import NumericError, PluginError, ours
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
@@ -115,12 +116,8 @@ def fuse(
         llm = torch.where(barred[:, None], slm, llm)
     if shape.cut:
         columns, (llm, slm) = narrow(shape.cut, llm, slm)
-    try:
+    with _asking(policy, "fuse"):
         fused = policy.fuse(llm, slm, state).float()
-    except PurifyError:
-        raise
-    except Exception as error:
-        raise broken(policy, "fuse", error) from error
     if fused.shape != slm.shape:
         raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
     slm_total = _total(slm, shape)
@@ -211,9 +208,9 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy.original).__name__}"
 
 
-def broken(policy: FusionPolicy, method: str, error: Exception) -> PluginError:
-    """What is raised when a policy breaks."""
-    return PluginError(f"{_name(policy)} failed in {method}: {error!r}")
+def _asking(policy: FusionPolicy, method: str) -> AbstractContextManager[None]:
+    """Where a policy's method runs: PluginError, which names both, for an error that is not ours."""
+    return ours(lambda error: PluginError(f"{_name(policy)} failed in {method}: {error!r}"))
 
 
 def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
@@ -280,12 +277,8 @@ def _divergences(rows: Rows) -> Tensor:
 
 def begin(policy: FusionPolicy, context: Context) -> State:
     """The policy's state before the first token, (rows, …) each. Raises NumericError for another shape."""
-    try:
+    with _asking(policy, "start"):
         return require_rows(policy, policy.start(context), context.rows)
-    except PurifyError:
-        raise
-    except Exception as error:
-        raise broken(policy, "start", error) from error
 
 
 def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> State:
@@ -293,12 +286,8 @@ def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> S
     if not state:
         return state
     llm, slm, fused = (row - rows.totals[:, at, None] for at, row in enumerate(rows[:3]))
-    try:
+    with _asking(policy, "advance"):
         return policy.advance(state, rows.places(tokens), llm, slm, fused)
-    except PurifyError:
-        raise
-    except Exception as error:
-        raise broken(policy, "advance", error) from error
 
 
 def only(places: Sequence[int], state: State) -> State:

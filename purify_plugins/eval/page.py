@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from purify_plugins.errors import ConfigError
+from purify_plugins.files import read_text, require_writable
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -25,6 +28,21 @@ def templates(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def region(name: str) -> re.Pattern[str]:
+    """What a command writes of a page in `docs`; its groups are the line before it and the mark after it."""
+    return re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+
+
+def require_region(page: Path, name: str) -> None:
+    """Raise ConfigError for a page that is not there, has no such region, or cannot be written."""
+    if not page.is_file() or not region(name).search(read_text(page)):
+        raise ConfigError(
+            f"{page} needs the lines <!-- {name}:start --> and <!-- {name}:end --> to write between; "
+            "give the directory with such a page"
+        )
+    require_writable(page)
 
 
 def made() -> dict[str, str]:

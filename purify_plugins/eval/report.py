@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,20 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.decode.keyed import kept
-from purify_plugins.errors import ConfigError
 from purify_plugins.eval import tables
 from purify_plugins.eval.findings import HARMS, as_json, harm, model, pace, perplexity, stops, vetting
-from purify_plugins.eval.page import made, templates
+from purify_plugins.eval.page import made, region, require_region, templates
 from purify_plugins.eval.plot import picture
 from purify_plugins.eval.run import Plan, Result
-from purify_plugins.files import read_text, require_writable, write_whole
+from purify_plugins.files import write_whole
 
 if TYPE_CHECKING:
     from purify_plugins.eval.bench import Bench
     from purify_plugins.eval.suites import Suite
     from purify_plugins.eval.tables import Table
 
-REGION = re.compile(r"(<!-- eval:start -->\n).*?(<!-- eval:end -->)", re.DOTALL)
+REGION = region("eval")
 PAGE = "evaluation.md"
 DRAWS = {
     True: "keyed by a PURIFY_SECRET that was set: with the same one they are the same again",
@@ -195,12 +193,7 @@ class Report:
 def require_page(docs: Path) -> Path:
     """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
     page = docs / PAGE
-    if not page.is_file() or not REGION.search(read_text(page)):
-        raise ConfigError(
-            f"{page} needs the lines <!-- eval:start --> and <!-- eval:end --> to write between; give the "
-            "directory with such a page"
-        )
-    require_writable(page)
+    require_region(page, "eval")
     return page
 
 

@@ -79,15 +79,16 @@ def policies(plugins: Plugins) -> list[str]:
 def unfit(plugins: Plugins) -> dict[str, str]:
     """The policies in use that cannot be measured at their defaults, and why."""
     reasons = {
-        name: LEFT_OUT.get(name) or _unmade(plugins, name) for name in plugins.offers("purify_policies")
+        name: LEFT_OUT.get(name) or _unmade(plugins, System(name, name, name))
+        for name in plugins.offers("purify_policies")
     }
     return {name: why for name, why in reasons.items() if why}
 
 
-def _unmade(plugins: Plugins, name: str) -> str:
-    """Why a policy cannot be made of its defaults; "" where it can."""
+def _unmade(plugins: Plugins, system: System) -> str:
+    """Why a policy does not take its parameters; "" where it does."""
     try:
-        plugins.policy(name)
+        plugins.policy(system.policy, system.parameters)
     except ConfigError as error:
         return str(error)
     return ""
@@ -188,8 +189,4 @@ def _numbers(made: Any) -> Iterable[tuple[str, float]]:
 
 def valid(plugins: Plugins, system: System) -> bool:
     """Whether the policy takes these parameters."""
-    try:
-        plugins.policy(system.policy, system.parameters)
-    except ConfigError:
-        return False
-    return True
+    return not _unmade(plugins, system)
