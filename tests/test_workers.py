@@ -23,7 +23,7 @@ def serves(report: Report, folder: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     file = folder / str(os.getpid())
     file.touch()
-    report.tell(Started(5, "summary"))
+    report.tell(Started("summary"))
     ended.wait()
     file.unlink()
 
@@ -79,7 +79,7 @@ def test_a_worker_that_dies_is_replaced_and_sigterm_ends_all(
         eventually(lambda: len(pids(tmp_path)) == 2 and gone[0] not in pids(tmp_path))
 
     code, told = run(Workers(serves, (tmp_path,), 2, 5.0), meanwhile)
-    assert (code, told) == (0, [Started(5, "summary")])
+    assert (code, told) == (0, [Started("summary")])
     assert f"worker {gone[0]} died (exit code -9); another takes its place" in capsys.readouterr().err
     assert pids(tmp_path) == set()
 
@@ -96,7 +96,7 @@ def test_what_keeps_the_first_from_starting_is_told_once_and_no_other_is_started
 
 def leads(report: Report, folder: Path) -> None:
     """Work that has workers of its own."""
-    report.tell(Started(5, "leads"))
+    report.tell(Started("leads"))
     Workers(serves, (folder,), 2, 5.0).run(lambda _: None)
 
 

@@ -20,9 +20,7 @@ OFF: Mapping[str, Sequence[Any]] = {
     **dict.fromkeys(("length_penalty", "epsilon_cutoff", "eta_cutoff", "guidance_scale"), (0, 1)),
     **dict.fromkeys(("presence_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens"), (0,)),
     **dict.fromkeys(("min_tokens", "prompt_logprobs", "truncate_prompt_tokens", "top_a", "tfs"), (0,)),
-    **dict.fromkeys(
-        ("skip_special_tokens", "spaces_between_special_tokens", "add_generation_prompt"), (True,)
-    ),
+    **dict.fromkeys(("skip_special_tokens", "spaces_between_special_tokens"), (True,)),
     **dict.fromkeys(("use_beam_search", "early_stopping", "ignore_eos", "echo", "raw"), (False,)),
     **dict.fromkeys(("include_stop_str_in_output", "continue_final_message", "return_token_ids"), (False,)),
     **dict.fromkeys(("watermark", "details", "decoder_input_details", "return_full_text"), (False,)),
@@ -37,9 +35,7 @@ OFF: Mapping[str, Sequence[Any]] = {
     "response_format": ({"type": "text"},),
     "logprobs": (False,),
     **dict.fromkeys(("logit_bias", "bad_words", "stop_token_ids", "allowed_token_ids"), ([], {})),
-    **dict.fromkeys(
-        ("chat_template", "chat_template_kwargs", "documents", "mm_processor_kwargs"), ({}, [], "")
-    ),
+    **dict.fromkeys(("chat_template", "chat_template_kwargs", "documents"), ({}, [], "")),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ({}, [], "")),
     **dict.fromkeys(("structured_outputs", "extra_body", "vllm_xargs", "logits_processors"), ({}, [])),
     **dict.fromkeys(("functions", "web_search_options", "thinking", "suffix", "grammar"), ({}, [], "")),

@@ -33,7 +33,7 @@ def _require(plugins: Plugins, model: Any) -> None:
     if not isinstance(model, str | Path):
         return  # it is loaded, or on a server
     folder = Path(model).expanduser()
-    if folder.is_dir() or folder.exists():
+    if folder.exists():
         from purify_hooks.loading import find_model
 
         find_model(model)

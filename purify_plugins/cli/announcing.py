@@ -40,7 +40,7 @@ def named(table: Mapping[str, Any]) -> str:
     return shown_url(table["url"]) if "url" in table else str(table.get("model") or table.get("source"))
 
 
-def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address) -> str:
+def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address, workers: int = 1) -> str:
     """What is served, what it promises, and something to try; `llm` is the LLM's configuration."""
     lines = {
         "LLM": _untrusted(purifier.llm, llm),
@@ -51,6 +51,7 @@ def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address) -> str
         "context": _context(purifier),
         "key": f"asked for (${address.key})" if address.key else "none: everyone may ask",
         "address": str(address),
+        **({"workers": _held(workers)} if workers > 1 else {}),
     }
     shown = "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
     key = f' -H "authorization: Bearer ${address.key}"' if address.key else ""
@@ -83,6 +84,14 @@ def _promise(purifier: Purifier) -> str:
     return (
         f"{claim.guarantee}, of sampled answers, against {AGAINST[claim.adversary]}; greedy answers have none"
     )
+
+
+def _held(workers: int) -> str:
+    """How many workers there are, and the most bytes that each has held, as this one has."""
+    import resource  # which Windows lacks
+
+    each = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return f"{workers}, about {each:.0f} MB each, {workers * each:.0f} MB in all"
 
 
 def _context(purifier: Purifier) -> str:

@@ -171,11 +171,7 @@ def read_both(ready: Prepared) -> Purifier:
     import logging
 
     from purify_plugins.purifier import Purifier
+    from purify_plugins.quiet import errors_only
 
-    log = logging.getLogger("purify.remote")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
+    with errors_only(logging.getLogger("purify.remote")):
         return ready.load(Purifier)
-    finally:
-        log.setLevel(level)

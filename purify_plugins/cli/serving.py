@@ -149,9 +149,7 @@ def _several(
     from purify_plugins.cli.workers import Started, Workers
 
     def told(first: Started) -> None:
-        each = first.resident / 1e6
-        held = f"  {'workers':<10} {workers}, about {each:.0f} MB each, {workers * each:.0f} MB in all"
-        typer.echo(first.summary.replace("\n\ntry:", f"\n{held}\n\ntry:"), err=True)
+        typer.echo(first.summary, err=True)
 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     with TemporaryDirectory(prefix="purify-serve-") as folder:
@@ -164,7 +162,7 @@ def _serve(
     report: Report, config: Config, settings: dict[str, Any], where: tuple[int, Any], told: Address
 ) -> None:
     """One worker: a listener of its own on the port, among which the kernel spreads connections."""
-    from purify_plugins.cli.workers import Failed, Started, resident
+    from purify_plugins.cli.workers import Failed, Started
 
     warnings.simplefilter("ignore")
     family, address = where
@@ -179,7 +177,7 @@ def _serve(
             listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-        report.tell(Started(resident(), summary(gateway.purifier, config.llm, told)))
+        report.tell(Started(summary(gateway.purifier, config.llm, told, settings["workers"])))
         gateway.serve(listener)
 
 

@@ -26,9 +26,8 @@ GRACE = 10.0
 
 @dataclass
 class Started:
-    """What a worker tells once it serves: how many bytes it holds, and what there is to print."""
+    """What a worker tells once it serves: what there is to print."""
 
-    resident: int
     summary: str
 
 
@@ -135,7 +134,6 @@ class Workers:
     def _look(self, worker: Worker) -> None:
         """Note that a worker serves, or forget one that has died; those that never served are waited for."""
         found = _heard(worker)
-        worker.ready |= isinstance(found, Started)
         if worker.ready:
             self._rest = 1.0
         if worker.process.exitcode is None or self.stopping.is_set():
@@ -166,7 +164,7 @@ ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _heard(worker: Worker) -> Started | Failed | None:
-    """What a worker has told since it was last asked."""
+    """What a worker has told since it was last asked; one that has started is ready."""
     with suppress(EOFError, OSError):
         if worker.line.poll():
             found: Started | Failed = worker.line.recv()
@@ -178,10 +176,3 @@ def _heard(worker: Worker) -> Started | Failed | None:
 def _called(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
     with suppress(KeyboardInterrupt):  # the terminal interrupts all at once; whoever started us says so
         work(Report(line), *arguments)
-
-
-def resident() -> int:
-    """Bytes of memory this process holds at most so far."""
-    import resource
-
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -23,6 +23,7 @@ from purify_adapters.activation.gate import Gate
 from purify_adapters.activation.points import AfterImport, Points
 from purify_adapters.activation.rules import Rules
 from purify_adapters.activation.wire import Wire
+from purify_adapters.processes import runs
 from purify_plugins.config import (
     check_config,
     keys_of,
@@ -204,7 +205,7 @@ class Activation:
         if not self.config.activation.status or not folder.is_dir():
             return []
         told = (json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("[0-9]*.json")))
-        return [{**each, "running": _runs(each["pid"])} for each in told]
+        return [{**each, "running": runs(each["pid"])} for each in told]
 
     def status(self) -> Status:
         return Status(
@@ -218,16 +219,6 @@ class Activation:
             tuple(sorted(self.refused)),
             tuple(name for name in clients.UNSEEN if name in sys.modules),
         )
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _read(file: Path) -> Config:

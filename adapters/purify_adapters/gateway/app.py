@@ -61,8 +61,10 @@ class Gateway:
         )
         self.metrics = Metrics()
         self.together = Together(self.metrics, self.settings.shared)
-        if isinstance(purifier.llm.inner, RemoteSource):
-            purifier.llm.inner.wire.share(self.settings.workers)
+        llm = purifier.llm.inner
+        self.upstream = llm.wire if isinstance(llm, RemoteSource) else None
+        if self.upstream is not None:
+            self.upstream.share(self.settings.workers)
         self.certificates: OrderedDict[str, str] = OrderedDict()
         name = self.settings.model_id or str(purifier.llm.identity().get("name", "purified"))
         self.face = Face(name, f"purify-plugins-{__version__}")
@@ -143,13 +145,12 @@ class Gateway:
     @property
     def resting(self) -> bool:
         """Whether the LLM's server has failed so often that it is left alone."""
-        llm = self.purifier.llm.inner
-        return isinstance(llm, RemoteSource) and llm.wire.breaker.resting
+        return self.upstream is not None and self.upstream.breaker.resting
 
     def gauges(self) -> dict[str, int]:
         """What is now the case, for `/metrics`."""
         found = {"tgi_queue_size": self.work.waiting, "tgi_batch_current_size": self.work.running}
-        if isinstance(self.purifier.llm.inner, RemoteSource):
+        if self.upstream is not None:
             found["purify_upstream_resting"] = int(self.resting)
         return found
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from purify_adapters.gateway.metrics import Metrics
+from purify_adapters.processes import runs
+from purify_plugins.errors import ConfigError
+from purify_plugins.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,12 +31,9 @@ class Together:
 
     def note(self, gauges: Mapping[str, int]) -> None:
         """Write down what has been counted; a reader finds the old or the new, and nothing in between."""
-        if self.folder is None:
-            return
-        file = self.folder / f"{os.getpid()}.json"
-        fresh = file.with_suffix(".new")
-        fresh.write_text(json.dumps({**self.metrics.state(), "gauges": dict(gauges)}), "utf-8")
-        fresh.replace(file)
+        if self.folder is not None:
+            state = {**self.metrics.state(), "gauges": dict(gauges)}
+            write_whole(self.folder / f"{os.getpid()}.json", json.dumps(state))
 
     def sum(self, gauges: Mapping[str, int]) -> tuple[Metrics, dict[str, int]]:
         """What all have counted, the dead included, and what is now the case in those that live."""
@@ -45,21 +45,13 @@ class Together:
                 continue
             state = json.loads(file.read_text("utf-8"))
             total.add(state)
-            if _lives(int(file.stem)):
+            if runs(int(file.stem)):
                 now.update(state["gauges"])
         return total, dict(now)
 
     async def noting(self, gauges: Callable[[], Mapping[str, int]]) -> None:
         """Write it down again and again."""
         while self.folder is not None:
-            with suppress(OSError):  # the folder goes when the last of all ends
+            with suppress(ConfigError):  # the folder goes when the last of all ends
                 self.note(gauges())
             await asyncio.sleep(EVERY)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -12,6 +12,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
+from typing import Any
+
+from langchain_core.globals import get_llm_cache
 
 from purify_plugins.errors import PromptError, RefusedError
 from purify_plugins.purifier import Purifier
@@ -87,6 +90,11 @@ def _of_row(answers: Answers, row: int) -> Completion | None:
     if isinstance(found, Unanswered):
         raise found.error
     return found
+
+
+def cached(cache: Any) -> bool:
+    """Whether a cache, the model's own `cache` or LangChain's, may know some answers already."""
+    return cache is not False and (cache or get_llm_cache()) is not None
 
 
 def expected() -> Ahead | None:

@@ -8,13 +8,12 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 
-from purify_adapters.langchain.ahead import Ahead, announce, expected
+from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
 from purify_adapters.langchain.calls import Call, Stream, asked, tool_of
 from purify_adapters.langchain.facts import token_ids
 from purify_adapters.langchain.models import Purified
@@ -176,8 +175,7 @@ class ChatPurified(Purified, BaseChatModel):
 
         A cache may know some of it; a seeded draw depends on its row; streams are written one by one.
         """
-        cached = self.cache is not False and (self.cache or get_llm_cache()) is not None
-        if len(conversations) < 2 or cached or self.streaming or given.get("stream"):
+        if len(conversations) < 2 or cached(self.cache) or self.streaming or given.get("stream"):
             return None
         kept = {key: value for key, value in given.items() if key not in RUN}
         try:

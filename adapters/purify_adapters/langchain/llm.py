@@ -8,12 +8,11 @@ from contextlib import aclosing, closing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable
 
-from purify_adapters.langchain.ahead import Ahead, announce, expected
+from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
 from purify_adapters.langchain.facts import logprobs, metadata, token_ids, usage
 from purify_adapters.langchain.models import Purified
 from purify_plugins.purifier import Purifier
@@ -92,7 +91,7 @@ class PurifiedLLM(Purified, BaseLLM):
 
         Not with a cache, which may know some of them.
         """
-        if self.cache is not False and (self.cache or get_llm_cache()) is not None:
+        if cached(self.cache):
             return None
         purifier, sampling = self._ask(stop, given)
         return Ahead(purifier, [self._convert_input(each).to_string() for each in inputs], sampling)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from purify_adapters.remote.loop import wait
 from purify_adapters.remote.wire import Wire, log
 from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.preflight import Preview
+from purify_plugins.quiet import errors_only
 from purify_plugins.tokenizing import find_tokenizer, require_tokenizer
 
 SECONDS = 2.0
@@ -50,12 +50,8 @@ def looked_at(
 
 def _recognise(url: str, api_key: str | None) -> None:
     """Raise ConfigError for a server of no known kind; that its routes are others' is no news for a log."""
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
+    with errors_only(log):
         wait(detected(Wire(url, api_key, retries=0)))
-    finally:
-        log.setLevel(level)
 
 
 def reach(wire: Wire, seconds: float) -> None:

@@ -61,7 +61,7 @@ def field(value: Any, *path: str | int) -> Any:
 
 def listed(value: Any, *path: str | int) -> list[Any]:
     """The list at `path` in parsed JSON. Raises SourceError where there is none."""
-    found = field(value, *path) if path else value
+    found = field(value, *path)
     if not isinstance(found, list):
         what = repr(path[-1]) if path else "a list"
         raise SourceError(f"the LLM's server left out {what}; see what answers at its url")

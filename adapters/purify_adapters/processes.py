@@ -1,0 +1,16 @@
+"""Other processes of this machine."""
+
+from __future__ import annotations
+
+import os
+
+
+def runs(process: int) -> bool:
+    """Whether there is a process of this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
