@@ -18,17 +18,17 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from purify_hooks.evaluation.eval.attempt import KINDS, Attack, Kind, every_attack
+from purify_hooks.evaluation.eval.bench import MODES, Bench
+from purify_hooks.evaluation.eval.questions import read_questions
+from purify_hooks.evaluation.eval.statistics import estimate
+from purify_hooks.evaluation.eval.suites.utility import Utility, language
+from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusing import forward, fuse
-from purify_plugins.decode.pair import Pair
-from purify_plugins.eval.attempt import KINDS, Attack, Kind, every_attack
-from purify_plugins.eval.bench import MODES, Bench
-from purify_plugins.eval.likelihood import read, split
-from purify_plugins.eval.questions import read_questions
-from purify_plugins.eval.statistics import estimate
-from purify_plugins.eval.suites.utility import Utility, language
-from purify_plugins.eval.systems import ALONE, System
-from purify_plugins.plugins import load_plugins
+from purify_plugins.decode.fusion import forward, fuse
+from purify_plugins.decode.likelihood import read, split
+from purify_plugins.decode.sessions import Pair
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.testbed import HOME, heldout
 from purify_plugins.testing import no_context

@@ -20,14 +20,15 @@ from types import FunctionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from purify_adapters.activation.clients import CLIENTS, ENGINES, UNSEEN
-from purify_hooks.loading import file_digests
+from purify_hooks.evaluation.eval import questions
+from purify_hooks.local.loading import file_digests
 from purify_hooks.policies import POLICIES
-from purify_plugins import errors, hookspecs
-from purify_plugins.certificate import LIMITS, MEANING, model_digest
-from purify_plugins.certificate.coverage import COVERED, WAYS
-from purify_plugins.config import Activation, Config
-from purify_plugins.eval import questions
-from purify_plugins.plugins import load_plugins
+from purify_plugins import errors
+from purify_plugins.certificates import LIMITS, MEANING, model_digest
+from purify_plugins.certificates.coverage import COVERED, WAYS
+from purify_plugins.configuration.build import Activation, Config
+from purify_plugins.plugin import hookspecs
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Sampling
 

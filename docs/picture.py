@@ -12,12 +12,21 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 
-from purify_plugins.demo.exhibit import Exhibit, Shown
-from purify_plugins.demo.preset import FEW, preset
-from purify_plugins.demo.report import COLUMNS, NAMES, SIGNS, Headline, headline, painted, told, verdict
-from purify_plugins.demo.run import Known, demonstrate
-from purify_plugins.eval.page import today
-from purify_plugins.eval.workers import hired
+from purify_hooks.evaluation.demo.exhibit import Exhibit, Shown
+from purify_hooks.evaluation.demo.preset import FEW, preset
+from purify_hooks.evaluation.demo.report import (
+    COLUMNS,
+    NAMES,
+    SIGNS,
+    Headline,
+    headline,
+    painted,
+    told,
+    verdict,
+)
+from purify_hooks.evaluation.demo.run import Known, demonstrate
+from purify_hooks.evaluation.eval.page import today
+from purify_hooks.evaluation.eval.workers import hired
 
 OUT = Path(__file__).parent / "demo.svg"
 SECRET = "no secret: it keys the draws of the picture in README.md"

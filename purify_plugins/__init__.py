@@ -25,7 +25,7 @@ from purify_plugins.errors import (
     UnreadableError,
     VocabularyError,
 )
-from purify_plugins.hookspecs import hookimpl
+from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.types import (
     Chat,
     Chunk,
@@ -47,9 +47,9 @@ from purify_plugins.types import (
 )
 
 if typing.TYPE_CHECKING:
-    from purify_plugins.certificate import Certificate
+    from purify_plugins.certificates import Certificate
     from purify_plugins.purifier import Purifier
-    from purify_plugins.switch import activate, assert_active, deactivate, status
+    from purify_plugins.running.activate import activate, assert_active, deactivate, status
 
 __all__ = [
     "AlteredError",
@@ -100,9 +100,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Certificate": "certificate",
+    "Certificate": "certificates",
     "Purifier": "purifier",
-    **dict.fromkeys(("activate", "assert_active", "deactivate", "status"), "switch"),
+    **dict.fromkeys(("activate", "assert_active", "deactivate", "status"), "running.activate"),
 }
 """Public name -> its module: `purify run` starts before the application, and has no time for these."""
 

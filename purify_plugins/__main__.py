@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     if sys.argv[1:2] == ["run"]:
-        from purify_plugins.launch import run
+        from purify_plugins.running.launch import run
 
         raise SystemExit(run(sys.argv[2:]))
     from purify_plugins.cli import main as others

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from purify_plugins.configuration.find import find_beside
 from purify_plugins.errors import PurifyError
-from purify_plugins.finding import find_beside
-from purify_plugins.switch import activate
+from purify_plugins.running.activate import activate
 
 
 def _folder() -> Path:

@@ -1,7 +1,7 @@
 """What a model offers: `LogitSource` and `Session`, with every optional member and its default.
 
 Subclass these. Whatever wraps a source or a session subclasses `SourceWrapper` or `SessionWrapper`
-(`purify_plugins.wrapping`), which forward every member named here.
+(`purify_plugins.sources.wrapper`), which forward every member named here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from purify_plugins.errors import SourceError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.bridge.alphabet import Alphabet
     from purify_plugins.threat import Engine
+    from purify_plugins.tokenizers.cross.symbols import Alphabet
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
     member = property

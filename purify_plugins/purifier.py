@@ -8,23 +8,23 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args, overload
 
-from purify_plugins.adapting import adapted, adapted_policy
-from purify_plugins.align import align
-from purify_plugins.certificate import options
-from purify_plugins.decode.keyed import secret
+from purify_plugins.certificates import options
+from purify_plugins.decode.draw_keys import secret
 from purify_plugins.errors import ConfigError
-from purify_plugins.pipeline import Pieces, in_vain, outcomes, run
-from purify_plugins.plugins import Plugins, load_plugins
-from purify_plugins.prompts import conversation, drawn, one, several, texts
+from purify_plugins.plugin.adapting import adapted, adapted_policy
+from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
+from purify_plugins.requests.pipeline import Pieces, in_vain, outcomes, run
 from purify_plugins.threat import VOUCHED, require_draftable, require_known
+from purify_plugins.tokenizers.vocabulary_map import align
 from purify_plugins.types import Chunk, Completion, Outcome, Sampling, Unanswered
 
 if TYPE_CHECKING:
-    from purify_plugins.bridge.choose import Alignment, Fidelity
-    from purify_plugins.decode.pace import Pace
-    from purify_plugins.eval.likelihood import Likelihood
+    from purify_plugins.decode.draft_length import Pace
+    from purify_plugins.decode.likelihood import Likelihood
     from purify_plugins.policy import BarePolicy
     from purify_plugins.protocols import BareSource
+    from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
     from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
@@ -136,7 +136,7 @@ class Purifier:
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
         """Build what `purify.toml` describes: `path`, else $PURIFY_CONFIG, else the working directory's."""
-        from purify_plugins.config import build, read_config
+        from purify_plugins.configuration.build import build, read_config
 
         return build(read_config(path), cls)
 
@@ -170,7 +170,7 @@ class Purifier:
 
     def pace(self, sampling: Sampling, rows: int) -> Pace:
         """What this pair has learned of how long its drafts should be, for batches of about this size."""
-        from purify_plugins.decode.pace import SEEDED, Pace
+        from purify_plugins.decode.draft_length import SEEDED, Pace
 
         unit = max(round(self.vocabulary.per_token), 1)
         if sampling.seed is not None and not sampling.greedy:
@@ -241,9 +241,9 @@ class Purifier:
     def loglikelihood(self, prompt: str, continuation: str) -> Likelihood:
         """How likely the law that draws answers finds `continuation` (nats), the policy's memory included.
 
-        `purify_plugins.eval.likelihood.loglikelihoods` takes many at once. Raises PromptError, SourceError.
+        `purify_plugins.decode.likelihood.loglikelihoods` takes many at once. Raises PromptError, SourceError.
         """
-        from purify_plugins.eval.likelihood import loglikelihoods
+        from purify_plugins.decode.likelihood import loglikelihoods
 
         texts(prompt=prompt, continuation=continuation)
         return loglikelihoods(self, [(prompt, continuation)])[0]

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import Tensor
 
-from purify_plugins.adapting import adapted_policy
-from purify_plugins.certificate import canonical, jsonable
-from purify_plugins.decode.fusing import choose
+from purify_plugins.certificates import canonical, jsonable
+from purify_plugins.decode.fusion import choose
 from purify_plugins.errors import PromptError
+from purify_plugins.plugin.adapting import adapted_policy
 from purify_plugins.types import (
     Chat,
     Context,

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
 
 from purify_plugins.errors import ConfigError, PurifyError, RefusedError, UnknownNameError
-from purify_plugins.kinds import expected
 from purify_plugins.policy import Context as Context
 from purify_plugins.policy import FusionPolicy as FusionPolicy
 from purify_plugins.policy import Guarantee as Guarantee
@@ -20,9 +19,10 @@ from purify_plugins.policy import State as State
 from purify_plugins.protocols import Capabilities as Capabilities
 from purify_plugins.protocols import LogitSource as LogitSource
 from purify_plugins.protocols import Session as Session
+from purify_plugins.utils.kinds import expected
 
 if TYPE_CHECKING:
-    from purify_plugins.record import Certificate
+    from purify_plugins.certificates.record import Certificate
 
 FinishReason = Literal["eos", "stop", "length"]
 

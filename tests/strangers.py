@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from purify_plugins.plugins import installed
+from purify_plugins.plugin.manager import installed
 
 Install = Callable[..., Path]
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from purify_plugins.align import Remapped, align
 from purify_plugins.errors import PromptError, VocabularyError
 from purify_plugins.testing import ToySource, byte_vocabulary
+from purify_plugins.tokenizers.vocabulary_map import Remapped, align
 from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Vocabulary
 from tests.tokenizer_files import spelled
 
@@ -325,5 +325,5 @@ def test_mistral_v3_is_v1_in_other_ids_and_new_control_tokens() -> None:
 
 
 def test_alignment_imports_without_torch() -> None:
-    code = "import sys, purify_plugins.align; assert 'torch' not in sys.modules"
+    code = "import sys, purify_plugins.tokenizers.vocabulary_map; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -24,37 +24,37 @@ JINJA = "jinja's nodes and a template's values"
 CLICK = "click's own parameters, of which some have this and some do not"
 WIRE = "a checked request's own option, whose name is data"
 PROBES = {
-    "purify_plugins/adapting.py": FOREIGN,
-    "purify_plugins/claimable.py": FIELD,
-    "purify_plugins/certificate/recomputing.py": FIELD,
-    "purify_plugins/certificate/spelling.py": FIELD,
-    "purify_plugins/plugins.py": PLUGGY,
+    "purify_plugins/plugin/adapting.py": FOREIGN,
+    "purify_plugins/plugin/policy_check.py": FIELD,
+    "purify_plugins/certificates/recomputation.py": FIELD,
+    "purify_plugins/certificates/canonical_json.py": FIELD,
+    "purify_plugins/plugin/manager.py": PLUGGY,
     "purify_plugins/__init__.py": MODULE,
-    "purify_plugins/token_bytes.py": TOKENIZERS,
-    "purify_plugins/weighing.py": JINJA,
-    "purify_plugins/templates.py": JINJA,
+    "purify_plugins/tokenizers/token_bytes.py": TOKENIZERS,
+    "purify_plugins/tokenizers/template_cost.py": JINJA,
+    "purify_plugins/tokenizers/chat_template.py": JINJA,
     "purify_plugins/types.py": FIELD,
     "purify_plugins/cli/pins.py": FIELD,
     "purify_plugins/cli/__init__.py": CLICK,
     "purify_plugins/cli/usage.py": CLICK,
-    "purify_plugins/eval/page.py": TORCH,
-    "purify_plugins/eval/questions.py": "typing's own objects",
-    "purify_plugins/eval/workers.py": TORCH,
-    "purify_plugins/eval/systems.py": FIELD,
-    "purify_plugins/bench/memory.py": TORCH,
-    "hooks/purify_hooks/causality.py": TORCH,
+    "hooks/purify_hooks/evaluation/eval/page.py": TORCH,
+    "hooks/purify_hooks/evaluation/eval/questions.py": "typing's own objects",
+    "hooks/purify_hooks/evaluation/eval/workers.py": TORCH,
+    "hooks/purify_hooks/evaluation/eval/systems.py": FIELD,
+    "hooks/purify_hooks/evaluation/bench/memory.py": TORCH,
+    "hooks/purify_hooks/local/causality.py": TORCH,
     "hooks/purify_hooks/policies/_base.py": FIELD,
-    "hooks/purify_hooks/allowing.py": TORCH,
-    "hooks/purify_hooks/thin.py": TORCH,
-    "hooks/purify_hooks/cache.py": FIELD,
-    "hooks/purify_hooks/forward.py": TORCH,
-    "hooks/purify_hooks/local.py": TORCH,
-    "hooks/purify_hooks/foreseen.py": TORCH,
+    "hooks/purify_hooks/local/config_keys.py": TORCH,
+    "hooks/purify_hooks/local/onednn.py": TORCH,
+    "hooks/purify_hooks/local/kv_cache.py": FIELD,
+    "hooks/purify_hooks/local/forward.py": TORCH,
+    "hooks/purify_hooks/local/source.py": TORCH,
+    "hooks/purify_hooks/local/preflight.py": TORCH,
     "adapters/purify_adapters/activation/clients.py": PATCHED,
     "adapters/purify_adapters/activation/children.py": PATCHED,
     "adapters/purify_adapters/activation/models.py": PATCHED,
     "adapters/purify_adapters/activation/points.py": PATCHED,
-    "adapters/purify_adapters/tgi/hub.py": PATCHED,
+    "adapters/purify_adapters/sources/tgi/hub.py": PATCHED,
     "adapters/purify_adapters/gateway/watching.py": "starlette's endpoint",
     "adapters/purify_adapters/gateway/settings.py": FIELD,
     "adapters/purify_adapters/gateway/asking.py": WIRE,
@@ -62,22 +62,22 @@ PROBES = {
     "adapters/purify_adapters/transformers/model.py": TORCH,
     "adapters/purify_adapters/transformers/drop_in.py": PATCHED,
     "adapters/purify_adapters/transformers/streaming.py": TORCH,
-    "adapters/purify_adapters/vllm_contracts.py": "vLLM's own objects, which differ by release",
-    "adapters/purify_adapters/vllm.py": "vLLM's own objects, which differ by release",
+    "adapters/purify_adapters/vllm_engine_contracts.py": "vLLM's own objects, which differ by release",
+    "adapters/purify_adapters/vllm_engine.py": "vLLM's own objects, which differ by release",
     "adapters/purify_adapters/llama_index/options.py": FIELD,
     "adapters/purify_adapters/__init__.py": MODULE,
-    "adapters/purify_adapters/tools/speech.py": TOKENIZERS,
+    "adapters/purify_adapters/tool_calls/prompting.py": TOKENIZERS,
     "adapters/purify_adapters/langchain/models.py": FIELD,
 }
 """Where `hasattr` and `getattr` stand, and on whose objects."""
 OURS = re.compile(r"\b(policy|source|session|llm|slm|purifier|writer)\b")
 FIELDS = {
-    ("purify_plugins/certificate/spelling.py", "policy.original"),
+    ("purify_plugins/certificates/canonical_json.py", "policy.original"),
     ("hooks/purify_hooks/policies/_base.py", "policy"),
-    ("purify_plugins/claimable.py", "policy"),
-    ("adapters/purify_adapters/tools/speech.py", "source.inner.tokenizer"),
+    ("purify_plugins/plugin/policy_check.py", "policy"),
+    ("adapters/purify_adapters/tool_calls/prompting.py", "source.inner.tokenizer"),
     ("adapters/purify_adapters/transformers/drop_in.py", "chat.llm"),
-    ("purify_plugins/adapting.py", "source"),
+    ("purify_plugins/plugin/adapting.py", "source"),
 }
 """A policy's own fields, whose names are data; what is somebody else's."""
 WRAPPERS = {"Bridged", "Remapped", "Respelled", "Spelled", "Translated", "Shared", "Contrast", "Adapted"}
@@ -186,7 +186,7 @@ def test_circles_of_files_only_shrink() -> None:
 
 
 def test_nothing_below_the_command_line_imports_it() -> None:
-    """It imports the commands: `purify_plugins.bench.command` could not be imported first."""
+    """It imports the commands: `purify_hooks.evaluation.bench.command` could not be imported first."""
     line = "purify_plugins.cli"
     above = {
         name

@@ -13,22 +13,22 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from purify_plugins.bench import memory, report
-from purify_plugins.bench.bars import bars
-from purify_plugins.bench.command import bench
-from purify_plugins.bench.counting import Counting
-from purify_plugins.bench.crossing import crossing
-from purify_plugins.bench.designs import Naive, Task, Walking, Watch, designs
-from purify_plugins.bench.models import Models, batches, load
-from purify_plugins.bench.race import Lap, faster, lap, per_second, rotated, spread
-from purify_plugins.bench.run import _swept
-from purify_plugins.bench.settings import CLOCKS, POLICIES, Settings
-from purify_plugins.bench.tables import tables
-from purify_plugins.bench.vocabulary import vocabulary_work
-from purify_plugins.bench.widen import widen
-from purify_plugins.decode.lockstep import lockstep
+from purify_hooks.evaluation.bench import memory, report
+from purify_hooks.evaluation.bench.bars import bars
+from purify_hooks.evaluation.bench.command import bench
+from purify_hooks.evaluation.bench.counting import Counting
+from purify_hooks.evaluation.bench.crossing import crossing
+from purify_hooks.evaluation.bench.designs import Naive, Task, Walking, Watch, designs
+from purify_hooks.evaluation.bench.models import Models, batches, load
+from purify_hooks.evaluation.bench.race import Lap, faster, lap, per_second, rotated, spread
+from purify_hooks.evaluation.bench.run import _swept
+from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, Settings
+from purify_hooks.evaluation.bench.tables import tables
+from purify_hooks.evaluation.bench.vocabulary import vocabulary_work
+from purify_hooks.evaluation.bench.widen import widen
+from purify_plugins.decode.loop import lockstep
 from purify_plugins.errors import ConfigError, PurifyError
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 
 PLUGINS = load_plugins(())

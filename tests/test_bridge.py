@@ -18,10 +18,10 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from purify_plugins import NumericError, PromptError, Sampling, SourceError
-from purify_plugins.bridge.alphabet import Alphabet, every_byte, shared_tokens
-from purify_plugins.bridge.source import Bridged
 from purify_plugins.decode.replay import replay
 from purify_plugins.testing import SourceConformance, ToySession, ToySource
+from purify_plugins.tokenizers.cross.source import Bridged
+from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte, shared_tokens
 from purify_plugins.types import Prompt, Vocabulary
 from tests.toys import Failing, pair
 

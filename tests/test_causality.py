@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from purify_hooks.causality import LENGTHS
-from purify_hooks.local import LoadedSource, LocalSource
+from purify_hooks.local.causality import LENGTHS
+from purify_hooks.local.source import LoadedSource, LocalSource
 from purify_plugins import ModelError, Purifier
 from purify_plugins.testbed import SLM
 from tests.toys import both
@@ -69,7 +69,7 @@ def test_a_model_that_reads_both_ways_is_refused(
     kind: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row after the first token moved by up to 4.2 nats with the second, and the model loaded."""
-    from purify_hooks import causality
+    from purify_hooks.local import causality
 
     with pytest.raises(ModelError, match="reads both ways"):
         opened(tiny(kind, **settings))
@@ -135,7 +135,7 @@ def test_a_model_from_a_folder_is_tried_as_it_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the configuration says of itself: what was loaded is tried."""
-    from purify_hooks import causality
+    from purify_hooks.local import causality
 
     monkeypatch.setattr(causality, "_both_ways", lambda model: "SelfAttention")
     with pytest.raises(ModelError, match="its SelfAttention is not causal"):

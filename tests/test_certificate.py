@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purify_plugins import Certificate, CertificateError, Completion, Sampling
-from purify_plugins.certificate import (
+from purify_plugins.certificates import (
     LIMITS,
     canonical,
     citing,
@@ -29,8 +29,8 @@ from purify_plugins.certificate import (
     totals,
     verify,
 )
-from purify_plugins.certificate.spelling import tokens_of
-from purify_plugins.plugins import load_plugins
+from purify_plugins.certificates.canonical_json import tokens_of
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import COLDEST, Token
 from tests.toys import BYTES, Failing, Forbidding, both, few, pair, real, toys
@@ -427,7 +427,7 @@ def test_where_rounding_costs_a_budget_the_answer_says_so_and_verifies(temperatu
 
 def test_only_what_could_be_drawn_has_a_peak() -> None:
     """Far down in both rows a ratio is what rounding left of two huge numbers: 8 nats under a cap of 5."""
-    from purify_plugins.decode.fusing import Rows, record
+    from purify_plugins.decode.fusion import Rows, record
 
     slm = torch.log_softmax(torch.tensor([[0.0, -1.0, -1e8, -3e8]]), -1)
     fused = slm + torch.tensor([[0.1, 0.0, 8.0, 64.0]])

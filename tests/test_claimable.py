@@ -14,11 +14,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from purify_plugins import FusionPolicy, Purifier, Sampling, hookimpl
-from purify_plugins.certificate import MEANING
-from purify_plugins.claimable import FIELDS
+from purify_plugins.certificates import MEANING
 from purify_plugins.cli import app
 from purify_plugins.errors import ConfigError, NumericError, UncheckableError
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.plugin.policy_check import FIELDS
 from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.strangers import HALF, Install, install
 

@@ -19,14 +19,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from purify_plugins.certificates.explain import said
 from purify_plugins.cli import app
 from purify_plugins.cli.announcing import Address, summary
 from purify_plugins.cli.options import Draws
 from purify_plugins.cli.writing import _welcome, style, styles
-from purify_plugins.plainly import said
-from purify_plugins.plugins import load_plugins
-from purify_plugins.preflight import Preview
-from purify_plugins.shading import Attribution, pieces
+from purify_plugins.configuration.preflight import Preview
+from purify_plugins.decode.attribution import Attribution, pieces
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource
 from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
@@ -474,7 +474,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.M
         return type("Answer", (), {"text": "So be it."})
 
     monkeypatch.setattr(writing, "_streamed", interrupted_once)
-    monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: None)
+    monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: None)
     result = purify("chat", *PAIR, text="one\ntwo\nthree\n")
     assert asked == [1, 3, 3]
     assert result.exit_code == 0
@@ -575,7 +575,7 @@ def test_an_altered_certificate_is_refused(certificate: Path) -> None:
 
 def edited(certificate: Path, old: str, new: str) -> str:
     """The certificate with a text in it replaced, and its digest made again."""
-    from purify_plugins.certificate import canonical, digest
+    from purify_plugins.certificates import canonical, digest
 
     body = json.loads(certificate.read_text("utf-8").replace(old, new))
     return canonical({**body, "digest": digest(body)})
@@ -675,9 +675,10 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
 def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
     monkeypatch.setenv("TGI_KEY", "k")
-    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
+    monkeypatch.setattr("purify_adapters.sources.http.preflight.looked_at", lambda **_: Preview())
     monkeypatch.setattr(
-        "purify_plugins.config.Prepared.load", lambda ready, kind: built.append(ready.config) or real()
+        "purify_plugins.configuration.build.Prepared.load",
+        lambda ready, kind: built.append(ready.config) or real(),
     )
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://tgi:8080", "--slm", str(SLM), "--upstream-key-env", "TGI_KEY")
@@ -714,7 +715,8 @@ def test_serve_refuses_what_it_cannot_serve(
 
 def test_a_port_in_use_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was a traceback after both models had been read."""
-    monkeypatch.setattr("purify_plugins.config.prepare", lambda *_: pytest.fail("the models were looked at"))
+    looked = "purify_plugins.configuration.build.prepare"
+    monkeypatch.setattr(looked, lambda *_: pytest.fail("the models were looked at"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -750,8 +752,8 @@ def test_serve_names_the_server_and_not_the_tokenizer(monkeypatch: pytest.Monkey
 
 
 def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purify_adapters.remote.foreseen.looked_at", lambda **_: Preview())
-    monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: real())
+    monkeypatch.setattr("purify_adapters.sources.http.preflight.looked_at", lambda **_: Preview())
+    monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: real())
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://me:hunter2@tgi:8080", "--slm", str(SLM), "--port", "0")
     result = purify("serve", *upstream)

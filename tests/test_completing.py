@@ -12,9 +12,9 @@ from torch import Tensor
 
 from purify_hooks.policies import POLICIES
 from purify_plugins import Sampling
-from purify_plugins.decode.completing import complete
-from purify_plugins.decode.fusing import fuse, record
-from purify_plugins.decode.sampling import Shaper
+from purify_plugins.decode.fusion import fuse, record
+from purify_plugins.decode.partial_rows import complete
+from purify_plugins.decode.processors import Shaper
 from purify_plugins.testing import no_context, random_rows
 from tests.toys import BYTES
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, TypeAdapter
 
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
-from purify_plugins.bridge.choose import EPS
-from purify_plugins.config import (
+from purify_plugins.configuration.build import (
     Activation,
     Config,
     build,
@@ -27,6 +26,7 @@ from purify_plugins.config import (
 )
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource
+from purify_plugins.tokenizers.cross.choose import EPS
 from tests.strangers import Install, install
 from tests.toys import AB, pair
 

@@ -18,10 +18,10 @@ from typer.testing import CliRunner, Result
 
 from purify_plugins import ConfigError, ModelError, Purifier, PurifyError
 from purify_plugins.cli import app
-from purify_plugins.config import build, check_config, find_config, read_config
-from purify_plugins.consent import store
-from purify_plugins.finding import permitted
-from purify_plugins.secret import Secret, secret_keys, secrets
+from purify_plugins.configuration.build import build, check_config, find_config, read_config
+from purify_plugins.configuration.consent import store
+from purify_plugins.configuration.find import permitted
+from purify_plugins.configuration.secrets import Secret, secret_keys, secrets
 from purify_plugins.testbed import LLM, SLM
 
 SECRET = "wJalrXUtnFEMI-K7MDENG"
@@ -323,7 +323,7 @@ def test_nor_does_a_server_s_url(source: str, key: str, stranger: Listener) -> N
 
 
 def test_every_source_with_a_key_declares_it() -> None:
-    from purify_plugins.plugins import load_plugins
+    from purify_plugins.plugin.manager import load_plugins
 
     for name, factory in load_plugins([]).offers("purify_sources").items():
         assert ("api_key" in secret_keys(factory)) or name in ("local", "loaded", "contrast")

@@ -24,25 +24,25 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from purify_plugins.certificate import Certificate
+from purify_hooks.evaluation.demo import run as demo_run
+from purify_hooks.evaluation.demo.exhibit import Shown, working
+from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, SUITES, lineup, preset
+from purify_hooks.evaluation.demo.report import comparison, headline, page, painted, tables, told, verdict
+from purify_hooks.evaluation.demo.run import Known, demonstrate
+from purify_hooks.evaluation.eval import workers
+from purify_hooks.evaluation.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
+from purify_hooks.evaluation.eval.bench import MODES, Bench
+from purify_hooks.evaluation.eval.findings import DEMO, demo_record
+from purify_hooks.evaluation.eval.run import Result, bench_of
+from purify_hooks.evaluation.eval.sources import Recorded
+from purify_hooks.evaluation.eval.statistics import Estimate
+from purify_hooks.evaluation.eval.systems import ALONE, System
+from purify_hooks.evaluation.eval.tables import put
+from purify_plugins.certificates import Certificate
 from purify_plugins.cli import app
+from purify_plugins.decode.likelihood import read
 from purify_plugins.decode.replay import replay
-from purify_plugins.demo import run as demo_run
-from purify_plugins.demo.exhibit import Shown, working
-from purify_plugins.demo.preset import FEW, HEADLINE, SUITES, lineup, preset
-from purify_plugins.demo.report import comparison, headline, page, painted, tables, told, verdict
-from purify_plugins.demo.run import Known, demonstrate
-from purify_plugins.eval import workers
-from purify_plugins.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
-from purify_plugins.eval.bench import MODES, Bench
-from purify_plugins.eval.findings import DEMO, demo_record
-from purify_plugins.eval.likelihood import read
-from purify_plugins.eval.run import Result, bench_of
-from purify_plugins.eval.sources import Recorded
-from purify_plugins.eval.statistics import Estimate
-from purify_plugins.eval.systems import ALONE, System
-from purify_plugins.eval.tables import put
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Completion, Sampling, Vocabulary
 
@@ -261,7 +261,7 @@ def test_answers_that_came_before_ctrl_c_are_shown(monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
         return [f"{len(exhibit.shown)} attacks"]
 
-    monkeypatch.setattr("purify_plugins.demo.report.comparison", comparison)
+    monkeypatch.setattr("purify_hooks.evaluation.demo.report.comparison", comparison)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 130
     assert "3 attacks" in result.stdout
@@ -281,7 +281,7 @@ def test_ctrl_c_is_answered_in_mid_work_and_leaves_no_process(tmp_path: Path) ->
     """
     script = (
         "import time, os\n"
-        "from purify_plugins.eval.workers import hired\n"
+        "from purify_hooks.evaluation.eval.workers import hired\n"
         "if __name__ == '__main__':\n"
         "    with hired(2) as pool:\n"
         "        print(*{pool.submit(os.getpid).result() for _ in range(9)}, flush=True)\n"

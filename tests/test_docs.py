@@ -24,16 +24,16 @@ from typing import Any
 import pytest
 
 import purify_plugins
+from purify_hooks.evaluation.eval.bench import Bench
+from purify_hooks.evaluation.eval.questions import Clean, Questions
+from purify_hooks.evaluation.eval.statistics import Metric, Sample
+from purify_hooks.evaluation.eval.suites import Settings
+from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.policies import POLICIES
-from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl, schema
-from purify_plugins.certificate import COLUMNS
-from purify_plugins.config import Config, check_config
-from purify_plugins.eval.bench import Bench
-from purify_plugins.eval.questions import Clean, Questions
-from purify_plugins.eval.statistics import Metric, Sample
-from purify_plugins.eval.suites import Settings
-from purify_plugins.eval.systems import ALONE
-from purify_plugins.plugins import load_plugins
+from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
+from purify_plugins.certificates import COLUMNS, schema
+from purify_plugins.configuration.build import Config, check_config
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
 

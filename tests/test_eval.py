@@ -23,21 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from purify_plugins import Purifier, Sampling
-from purify_plugins.cli import app
-from purify_plugins.decode.continuing import continuing
-from purify_plugins.decode.lockstep import lockstep
-from purify_plugins.decode.replay import replay
-from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.eval import metrics, tables
-from purify_plugins.eval.bench import MODES, Bench
-from purify_plugins.eval.build import build, passages
-from purify_plugins.eval.cells import Cell, Ledger, key
-from purify_plugins.eval.derived import choices, cloze, completed
-from purify_plugins.eval.findings import HARMS, Budget, advice, as_json, budget, pace, stops, worst
-from purify_plugins.eval.likelihood import loglikelihoods, split
-from purify_plugins.eval.progress import _left
-from purify_plugins.eval.questions import (
+from purify_hooks.evaluation.eval import metrics, tables
+from purify_hooks.evaluation.eval.bench import MODES, Bench
+from purify_hooks.evaluation.eval.build import build, passages
+from purify_hooks.evaluation.eval.cells import Cell, Ledger, key
+from purify_hooks.evaluation.eval.derived import choices, cloze, completed
+from purify_hooks.evaluation.eval.findings import HARMS, Budget, advice, as_json, budget, pace, stops, worst
+from purify_hooks.evaluation.eval.progress import _left
+from purify_hooks.evaluation.eval.questions import (
     Backdoor,
     Canaries,
     Canary,
@@ -51,16 +44,23 @@ from purify_plugins.eval.questions import (
     read_questions,
     words,
 )
-from purify_plugins.eval.report import REGION, Report
-from purify_plugins.eval.run import Models, Plan, Result, run, suites
-from purify_plugins.eval.run import finished as so_far
-from purify_plugins.eval.speed import race, speeds, timed
-from purify_plugins.eval.statistics import Estimate, Metric, Sample, estimate, wilson
-from purify_plugins.eval.suites import Settings
-from purify_plugins.eval.suites.vetting import exposure, like
-from purify_plugins.eval.systems import ALONE, SWEEPS, System, at, left_out, lineup, main_parameter
-from purify_plugins.eval.tune import tune
-from purify_plugins.plugins import load_plugins
+from purify_hooks.evaluation.eval.report import REGION, Report
+from purify_hooks.evaluation.eval.run import Models, Plan, Result, run, suites
+from purify_hooks.evaluation.eval.run import finished as so_far
+from purify_hooks.evaluation.eval.speed import race, speeds, timed
+from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate, wilson
+from purify_hooks.evaluation.eval.suites import Settings
+from purify_hooks.evaluation.eval.suites.vetting import exposure, like
+from purify_hooks.evaluation.eval.systems import ALONE, SWEEPS, System, at, left_out, lineup, main_parameter
+from purify_hooks.evaluation.eval.tune import tune
+from purify_plugins import Purifier, Sampling
+from purify_plugins.cli import app
+from purify_plugins.decode.continuing import continuing
+from purify_plugins.decode.likelihood import loglikelihoods, split
+from purify_plugins.decode.loop import lockstep
+from purify_plugins.decode.replay import replay
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import HOME
 from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.strangers import Install, install
@@ -71,9 +71,9 @@ LOUD = """
     from dataclasses import dataclass
     from purify_hooks.policies.pools import Geometric
     from purify_plugins import Sampling, hookimpl
-    from purify_plugins.eval.questions import Questions
-    from purify_plugins.eval.statistics import Metric, Sample
-    from purify_plugins.eval.suites import Settings
+    from purify_hooks.evaluation.eval.questions import Questions
+    from purify_hooks.evaluation.eval.statistics import Metric, Sample
+    from purify_hooks.evaluation.eval.suites import Settings
 
     @dataclass(frozen=True)
     class Half(Geometric):
@@ -586,7 +586,7 @@ def test_what_is_known_is_not_measured_again(
     plan: Plan, finished: tuple[Report, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report, folder = finished
-    monkeypatch.setattr("purify_plugins.eval.run.measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.measure", lambda *_: pytest.fail("measured again"))
     told: list[tuple[int, int, str]] = []
     again = run(plan, report.bench, Ledger(folder / "cells.jsonl"), lambda *each: told.append(each), jobs=1)
     again = timed(plan, report.bench, Ledger(folder / "cells.jsonl"), again, lambda *_: pytest.fail("raced"))
@@ -872,7 +872,7 @@ def test_a_table_of_many_columns_sets_intervals_below_their_figures(finished: tu
 
 def test_nothing_in_the_style_comes_after_what_a_narrow_screen_overrides() -> None:
     """The definitions stayed in two columns at 420 pixels: a rule for broad screens stood below."""
-    style = (ROOT / "purify_plugins" / "eval" / "page.css").read_text("utf-8")
+    style = (ROOT / "hooks/purify_hooks/evaluation/eval/page.css").read_text("utf-8")
     assert re.fullmatch(
         r"(?s)@media \(max-width: 40rem\) \{\n(  [^\n]*\n)*\}\n", style[style.rindex("\n@media") + 1 :]
     )
@@ -1031,7 +1031,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 ORPHAN = """
 import os, time
-from purify_plugins.eval.workers import hired
+from purify_hooks.evaluation.eval.workers import hired
 if __name__ == "__main__":
     with hired(1) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
@@ -1079,9 +1079,9 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("purify_plugins.eval.run.run", interrupted)
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.run", interrupted)
     bench = SimpleNamespace(plugins=load_plugins([]))
-    monkeypatch.setattr("purify_plugins.eval.run.Models.load", lambda *_: bench)
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.Models.load", lambda *_: bench)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from purify_plugins import ConfigError, Grammar
 from purify_plugins.cli import app
-from purify_plugins.files import write_whole
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.types import LONGEST_GRAMMAR
+from purify_plugins.utils.files import write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -96,7 +96,7 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
 
 def test_standard_output_can_be_a_file(tmp_path: Path) -> None:
     program = (
-        "from pathlib import Path; from purify_plugins.files import write_whole; "
+        "from pathlib import Path; from purify_plugins.utils.files import write_whole; "
         "print('first', flush=True); write_whole(Path('/dev/stdout'), 'second')"
     )
     with (tmp_path / "out").open("w") as out:

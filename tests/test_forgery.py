@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from purify_plugins import Completion, Sampling
-from purify_plugins.certificate import Certificate, canonical, digest, read, recompute, totals, verify
-from purify_plugins.certificate.coverage import COVERED, cover
-from purify_plugins.certificate.pinning import Pins, model_digest
-from purify_plugins.certificate.recomputing import recompute_both
+from purify_plugins.certificates import Certificate, canonical, digest, read, recompute, totals, verify
+from purify_plugins.certificates.coverage import COVERED, cover
+from purify_plugins.certificates.pinning import Pins, model_digest
+from purify_plugins.certificates.recomputation import recompute_both
 from purify_plugins.errors import (
     BudgetError,
     CertificateError,
@@ -30,7 +30,7 @@ from purify_plugins.errors import (
     OtherModelError,
     UncheckableError,
 )
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
 from tests.toys import BYTES, both, few, pair, real
 
@@ -42,7 +42,7 @@ Edit = Callable[[Body], Any]
 @cache
 def issued(policy: str = "balanced", **options: Any) -> Completion:
     """An answer of the test bed's pair, whose prompt quotes something."""
-    from purify_plugins.certificate import citing
+    from purify_plugins.certificates import citing
 
     with citing({"page 7": "Once upon a time"}):
         [answer] = real(policy, plugins=PLUGINS).generate("Once upon a time", few(**{"length": 8, **options}))
@@ -401,9 +401,9 @@ def test_a_forger_is_found_out(edit: Edit, way: str, kind: type[CertificateError
 
 def relabelled(certificate: Certificate, **sampling: Any) -> str:
     """The same answer, its sampling and every claim that follows from it written anew by the forger."""
-    from purify_plugins.certificate import MEANING, claimed, mode_of
-    from purify_plugins.certificate.checking import policy_of
-    from purify_plugins.certificate.spelling import tokens_of
+    from purify_plugins.certificates import MEANING, claimed, mode_of
+    from purify_plugins.certificates.canonical_json import tokens_of
+    from purify_plugins.certificates.verification import policy_of
 
     def edit(body: Body) -> None:
         method = body["method"]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.apart import ApartSession, SteppingSession
-from purify_hooks.forward import Forward, windowed
-from purify_hooks.local import LocalSource
-from purify_hooks.session import LocalSession, MaskedSession, RecomputingSession
-from purify_hooks.trial import reads_rightly
+from purify_hooks.local.forward import Forward, windowed
+from purify_hooks.local.row_caches import ApartSession, SteppingSession
+from purify_hooks.local.session import LocalSession, MaskedSession, RecomputingSession
+from purify_hooks.local.source import LocalSource
+from purify_hooks.local.trial import reads_rightly
 from purify_plugins import ModelError
 from purify_plugins.testing import SourceConformance
 from tests.toys import both, few, pair

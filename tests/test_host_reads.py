@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.session import LocalSession
-from purify_plugins import NumericError, Purifier, Sampling, testbed
-from purify_plugins.decode import weights
-from purify_plugins.decode.lockstep import lockstep
-from purify_plugins.decode.pace import Pace
+from purify_hooks.evaluation import testbed
+from purify_hooks.local.session import LocalSession
+from purify_plugins import NumericError, Purifier, Sampling
+from purify_plugins.decode import logits as weights
+from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.speculative import Walk, speculative
 from tests.test_speculative import PAIRED, prompts_of, written
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Chat, ModelError, PurifyError
 from purify_plugins.testbed import SLM
-from purify_plugins.tokenizing import load_tokenizer, panics, repeats
+from purify_plugins.tokenizers.loading import load_tokenizer, panics, repeats
 
 Harm = Callable[[Path], Any]
 CHAT = Chat(({"role": "user", "content": "Hello"},))

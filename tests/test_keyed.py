@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from purify_hooks.contrast import Contrast
+from purify_hooks.evaluation.eval.workers import hired
+from purify_hooks.sources.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, Sampling
-from purify_plugins.align import Remapped
-from purify_plugins.decode import keyed as module
-from purify_plugins.decode.dice import Dice
-from purify_plugins.decode.keyed import keyed, request, secret, system
-from purify_plugins.eval.workers import hired
-from purify_plugins.plugins import load_plugins
+from purify_plugins.decode import draw_keys as module
+from purify_plugins.decode.draw_keys import keyed, request, secret, system
+from purify_plugins.decode.random_streams import Dice
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
+from purify_plugins.tokenizers.vocabulary_map import Remapped
 from purify_plugins.types import Chat, Prompt
 from tests.toys import BYTES, few, pair, toys
 
@@ -262,7 +262,7 @@ def test_an_answer_is_the_same_in_every_process_with_the_secret(monkeypatch: pyt
 def test_a_forked_worker_has_its_parent_s_secret() -> None:
     """Even one that nobody set: `purify serve` may answer a seed from any of its workers."""
     script = (
-        "import os; from itertools import islice; from purify_plugins.decode.keyed import keyed\n"
+        "import os; from itertools import islice; from purify_plugins.decode.draw_keys import keyed\n"
         "child = os.fork(); os.write(1, b'%r\\n' % list(islice(keyed(0, b''), 4)))\n"
         "if child: os.waitpid(child, 0)"
     )

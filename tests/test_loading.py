@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from purify_hooks.allowing import ALWAYS, BUILT_IN, configuration, declared
-from purify_hooks.headers import stored
-from purify_hooks.local import LocalSource
-from purify_hooks.weights import attention, load_model
+from purify_hooks.local.config_keys import ALWAYS, BUILT_IN, configuration, declared
+from purify_hooks.local.source import LocalSource
+from purify_hooks.local.weight_headers import stored
+from purify_hooks.local.weights import attention, load_model
 from purify_plugins import ConfigError, ModelError
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.toys import both
@@ -246,7 +246,7 @@ def test_tensors_that_no_part_of_the_model_takes_are_told_of(
     model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_("vision_tower.weight", torch.ones(2))(model)
-    with caplog.at_level(logging.WARNING, "purify_hooks.weights"):
+    with caplog.at_level(logging.WARNING, "purify_hooks.local.weights"):
         assert loaded(model).open(["Once"])
     assert (
         "1 tensors have no place in LlamaForCausalLM and were not loaded, first vision_tower.weight"
@@ -411,7 +411,7 @@ def test_a_key_that_nobody_declared_never_reaches_transformers(
 ) -> None:
     """So a later transformers may give it any meaning."""
     settings(model, **{key: "evil/code"})
-    with caplog.at_level(logging.WARNING, "purify_hooks.allowing"):
+    with caplog.at_level(logging.WARNING, "purify_hooks.local.config_keys"):
         source = loaded(model)
     assert getattr(source.model.config, key, "") in ("", str(model))
     assert (f"LlamaConfig declares no '{key}'; left out" in caplog.text) == (key != "_name_or_path")

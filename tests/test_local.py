@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from purify_hooks import session, thin
-from purify_hooks.cache import forget, growing_cache
-from purify_hooks.loading import check_files, eos_ids, file_digests, find_model
-from purify_hooks.local import LoadedSource, LocalSource
+from purify_hooks.local import onednn as thin
+from purify_hooks.local import session
+from purify_hooks.local.kv_cache import forget, growing_cache
+from purify_hooks.local.loading import check_files, eos_ids, file_digests, find_model
+from purify_hooks.local.source import LoadedSource, LocalSource
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
-from purify_plugins.plugins import load_plugins
-from purify_plugins.reading import transcript
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import SourceConformance
+from purify_plugins.tokenizers.prompt_encoder import transcript
 from purify_plugins.types import LogitSource
 from tests.toys import both, few, pair, real
 

@@ -26,8 +26,8 @@ from purify_plugins import (
     SourceError,
     hookimpl,
 )
-from purify_plugins.certificate import recompute, verify
-from purify_plugins.plugins import load_plugins
+from purify_plugins.certificates import recompute, verify
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Context, State, Token, Vocabulary
 from tests.toys import AB, BYTES, Failing, Forbidding, Watched, few, pair, real, toys
@@ -491,7 +491,7 @@ def test_a_wrapper_that_forwards_nothing_does_not_outlive_a_stop_string() -> Non
 
 
 def test_a_plugin_may_replace_the_walk() -> None:
-    from purify_plugins.decode.lockstep import lockstep
+    from purify_plugins.decode.loop import lockstep
 
     def doubled(purifier: Purifier, prompts: Any, sampling: Sampling) -> Any:
         return lockstep(purifier, prompts, replace(sampling, max_tokens=2 * sampling.max_tokens))

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from purify_hooks.contrast import Contrast
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
+from purify_hooks.sources.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, PurifyError, Sampling
 from purify_plugins.cli import app
-from purify_plugins.config import build, keys_of, read_config
-from purify_plugins.plugins import load_plugins
+from purify_plugins.configuration.build import build, keys_of, read_config
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.toys import real
 

@@ -28,12 +28,12 @@ from purify_plugins import (
     SourceError,
     hookimpl,
 )
-from purify_plugins.certificate import verify
-from purify_plugins.decode.lockstep import lockstep
-from purify_plugins.plugins import Plugins, load_plugins
+from purify_plugins.certificates import verify
+from purify_plugins.decode.loop import lockstep
+from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.sources.wrapper import SessionWrapper, SourceWrapper
 from purify_plugins.testing import ToySource, letters
 from purify_plugins.types import Chunk, Failed, Prompt, Refused, Session, Step
-from purify_plugins.wrapping import SessionWrapper, SourceWrapper
 from tests.toys import BYTES, Failing, Watched, few, pair, toys
 
 THREE = ["fine", "a secret", "good"]

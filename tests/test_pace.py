@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from purify_plugins.decode import pace as module
-from purify_plugins.decode.pace import LONGEST, Pace
+from purify_plugins.decode import draft_length as module
+from purify_plugins.decode.draft_length import LONGEST, Pace
 
 COSTS: dict[str, Callable[[int], float]] = {
     "flat": lambda n: 1.0 + 0.05 * n,

@@ -145,7 +145,7 @@ def test_the_wheel_holds_every_file_of_a_package(wheel: zipfile.ZipFile, package
 def test_the_wheel_holds_the_test_bed(wheel: zipfile.ZipFile) -> None:
     bed = {f"{model}/{file}" for model in ("llm", "slm") for file in ("model.safetensors", "tokenizer.json")}
     bed |= {"attacks.json", "heldout.json"}
-    assert {f"purify_plugins/testbed/{name}" for name in bed} <= set(wheel.namelist())
+    assert {f"purify_hooks/evaluation/testbed/{name}" for name in bed} <= set(wheel.namelist())
 
 
 def test_the_wheel_carries_no_books(wheel: zipfile.ZipFile) -> None:

@@ -20,10 +20,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Completion, Purifier, Sampling
-from purify_plugins.certificate import canonical
-from purify_plugins.plugins import load_plugins
+from purify_plugins.certificates import canonical
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySession, ToySource, letters
 from purify_plugins.types import Capabilities, Grammar, LogitSource, Prompt, Vocabulary

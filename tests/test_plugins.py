@@ -18,9 +18,9 @@ from purify_plugins import (
     ToolFormat,
     UnknownNameError,
     hookimpl,
-    hookspecs,
 )
-from purify_plugins.plugins import OFFERS, Plugins, check_arguments, installed, listing, load_plugins
+from purify_plugins.plugin import hookspecs
+from purify_plugins.plugin.manager import OFFERS, Plugins, check_arguments, installed, listing, load_plugins
 from purify_plugins.testing import ToySource
 from tests.strangers import HALF, Install, install
 from tests.toys import BYTES, few, toys

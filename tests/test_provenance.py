@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import pytest
 
 from purify_plugins import Completion, PluginError, Purifier, RefusedError, Sampling, hookimpl
-from purify_plugins.certificate import read, verify
-from purify_plugins.decode.lockstep import lockstep
+from purify_plugins.certificates import read, verify
+from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.speculative import speculative
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Guarantee, Step, Token
 from tests.toys import BYTES, few, pair, toys

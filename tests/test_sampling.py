@@ -15,10 +15,10 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from purify_plugins import ConfigError, NumericError, Sampling, Vocabulary
-from purify_plugins.decode.cut import Cut
-from purify_plugins.decode.dice import Dice, pick
-from purify_plugins.decode.sampling import Shaper
-from purify_plugins.decode.weights import add_up, argmax, normalise
+from purify_plugins.decode.logits import add_up, argmax, normalise
+from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.random_streams import Dice, pick
+from purify_plugins.decode.truncation import Cut
 from purify_plugins.testing import random_rows
 
 LAST = math.nextafter(1, 0)

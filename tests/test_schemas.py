@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import UUID4, Base64Bytes, BaseModel, StringConstraints, create_model
 
-from purify_adapters.tools import json_answer
+from purify_adapters.tool_calls import json_answer
 from purify_plugins import ConfigError, Grammar, Sampling
 from purify_plugins.decode.json_schema import KEYS
 from tests.adapters.gateways import stubs

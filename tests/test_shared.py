@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Purifier, Sampling, SourceError
-from purify_plugins.align import Remapped
-from purify_plugins.shared import Call, Shared, share
+from purify_plugins.sources.batching import Call, Shared, share
+from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testbed import SLM_1024
 from purify_plugins.testing import SourceConformance, ToySource
-from purify_plugins.wrapping import SourceWrapper
+from purify_plugins.tokenizers.vocabulary_map import Remapped
 from tests.toys import BYTES, both, few, pair, real
 
 PROMPTS = ("The king", "Once upon a time there was", "A", "In the forest, far from the sea, stood")

@@ -12,11 +12,12 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
+from purify_hooks.evaluation import testbed
 from purify_hooks.policies import POLICIES
-from purify_plugins import Purifier, Sampling, SourceError, testbed
+from purify_plugins import Purifier, Sampling, SourceError
 from purify_plugins.decode import speculative as module
-from purify_plugins.decode.lockstep import lockstep
-from purify_plugins.decode.pace import Pace
+from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.replay import replay
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.testing import ToySession, ToySource, letters

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Sampling
 from tests.toys import pair
 from tests.zoo import ZOO, of_the_zoo

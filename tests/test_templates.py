@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from purify_plugins.templates import render
-from purify_plugins.weighing import SIZE
+from purify_plugins.tokenizers.chat_template import render
+from purify_plugins.tokenizers.template_cost import SIZE
 
 CHAT: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from purify_hooks.evaluation.testbed.contamination import STRONG, WEAK, Dose, choose, cut, lessons, write
+from purify_hooks.evaluation.testbed.corpus import CORPUS, Book, documents, openings, read
+from purify_hooks.evaluation.testbed.invented import directory, facts, people
+from purify_hooks.evaluation.testbed.train import Recipe, epochs, learn, train, train_apart, warmth
 from purify_plugins.errors import ConfigError
 from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024, Attacks, Canary, Passage, attacks, heldout
-from purify_plugins.testbed.contamination import STRONG, WEAK, Dose, choose, cut, lessons, write
-from purify_plugins.testbed.corpus import CORPUS, Book, documents, openings, read
-from purify_plugins.testbed.invented import directory, facts, people
-from purify_plugins.testbed.train import Recipe, epochs, learn, train, train_apart, warmth
 
 NINE = 9
 
@@ -31,7 +31,7 @@ def tokenizer() -> Any:
 
 
 def test_importing_the_test_bed_loads_no_model_library() -> None:
-    code = "import purify_plugins.testbed.train, sys; print(*sys.modules)"
+    code = "import purify_hooks.evaluation.testbed.train, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"torch", "transformers", "tokenizers"} & set(loaded.split())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from purify_plugins import PromptError, Vocabulary
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import (
     PolicyConformance,
     ScriptedSource,

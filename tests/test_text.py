@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_plugins.decode.text import Writer
+from purify_plugins.decode.detokenizer import Writer
 
 
 def splits(data: bytes) -> Iterator[list[bytes]]:

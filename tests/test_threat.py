@@ -10,27 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_adapters.llama_cpp import LlamaCppSource
-from purify_adapters.llama_cpp_python import LlamaPythonSource
-from purify_adapters.openai_compatible import VLLMSource
-from purify_adapters.remote.loop import wait
-from purify_adapters.remote.wire import Wire
-from purify_adapters.tgi.source import TGISource
-from purify_hooks.contrast import Contrast
+from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.event_loop import wait
+from purify_adapters.sources.llama_cpp import LlamaCppSource
+from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
+from purify_adapters.sources.tgi.source import TGISource
+from purify_adapters.sources.vllm_server import VLLMSource
+from purify_hooks.sources.contrast import Contrast
 from purify_plugins import CertificateError, ConfigError, Purifier, Sampling, SourceError
-from purify_plugins.align import Remapped
-from purify_plugins.bridge.alphabet import every_byte
-from purify_plugins.bridge.respelled import Respelled
-from purify_plugins.bridge.source import Bridged
-from purify_plugins.certificate import Certificate, canonical, digest, verify
-from purify_plugins.decode.pace import Pace
+from purify_plugins.certificates import Certificate, canonical, digest, verify
+from purify_plugins.decode.draft_length import Pace
 from purify_plugins.decode.speculative import speculative
-from purify_plugins.plugins import load_plugins
-from purify_plugins.shared import Shared
+from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sources.batching import Shared
+from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testing import ToySession, ToySource, letters
 from purify_plugins.threat import Engine, Facts, claim, weakest
+from purify_plugins.tokenizers.cross.first_token import Respelled
+from purify_plugins.tokenizers.cross.source import Bridged
+from purify_plugins.tokenizers.cross.symbols import every_byte
+from purify_plugins.tokenizers.vocabulary_map import Remapped
 from purify_plugins.types import Capabilities, LogitSource, Prompt, Token
-from purify_plugins.wrapping import SourceWrapper
 from tests.fake_tgi import serving
 from tests.remote.fake_servers import FakeLlama
 from tests.remote.toy_server import Script, ToyReader

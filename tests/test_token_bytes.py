@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from purify_plugins.errors import VocabularyError
-from purify_plugins.token_bytes import vocabulary
+from purify_plugins.tokenizers.token_bytes import vocabulary
 from tests.tokenizer_files import ENDS, load, spelled
 
 PARROT = "🦜".encode()

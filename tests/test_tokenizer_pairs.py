@@ -13,27 +13,27 @@ from typing import Any
 import pytest
 import torch
 
-from purify_hooks.local import LocalSource
+from purify_hooks.evaluation.eval.attempt import Attack, every_attack
+from purify_hooks.evaluation.eval.bench import MODES, Bench
+from purify_hooks.evaluation.eval.questions import read_questions
+from purify_hooks.local.source import LocalSource
 from purify_plugins import CertificateError, Chat, Purifier, Sampling, VocabularyError
-from purify_plugins.align import align
-from purify_plugins.bridge import contexts
-from purify_plugins.bridge.alphabet import every_byte
-from purify_plugins.bridge.beam import Beam
-from purify_plugins.bridge.choose import EPS, PROSE, agreement, bridge, trial
-from purify_plugins.bridge.contexts import Context, Opinion
-from purify_plugins.bridge.respelled import Respelled
-from purify_plugins.bridge.source import Bridged
-from purify_plugins.bridge.table import Table
-from purify_plugins.certificate import read, recompute, verify
+from purify_plugins.certificates import read, recompute, verify
+from purify_plugins.certificates.explain import summary
 from purify_plugins.decode.replay import replay
-from purify_plugins.eval.attempt import Attack, every_attack
-from purify_plugins.eval.bench import MODES, Bench
-from purify_plugins.eval.questions import read_questions
-from purify_plugins.plainly import summary
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import HOME, SLM_1024, heldout
 from purify_plugins.testing import ToySource, byte_vocabulary
-from purify_plugins.token_bytes import vocabulary
+from purify_plugins.tokenizers.cross import token_prefixes as contexts
+from purify_plugins.tokenizers.cross.beam import Beam
+from purify_plugins.tokenizers.cross.choose import EPS, PROSE, agreement, bridge, trial
+from purify_plugins.tokenizers.cross.first_token import Respelled
+from purify_plugins.tokenizers.cross.source import Bridged
+from purify_plugins.tokenizers.cross.symbols import every_byte
+from purify_plugins.tokenizers.cross.token_prefixes import Context, Opinion
+from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.tokenizers.token_bytes import vocabulary
+from purify_plugins.tokenizers.vocabulary_map import align
 from purify_plugins.types import Capabilities, Prompt
 from tests.tokenizer_files import ENDS, load, spelled
 from tests.toys import both, pair, real

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 
 import purify_plugins
-from purify_hooks.contrast import Contrast, _Contrasted
 from purify_hooks.policies.consistency import Consistency
+from purify_hooks.sources.contrast import Contrast, _Contrasted
 from purify_plugins import ConfigError, Purifier, Sampling
-from purify_plugins.adapting import Adapted, AdaptedSession, adapted, adapted_policy
-from purify_plugins.align import Remapped
-from purify_plugins.bridge.respelled import RespelledSession
-from purify_plugins.bridge.source import BridgedSession
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.adapting import Adapted, AdaptedSession, adapted, adapted_policy
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.sources.wrapper import SessionWrapper, SourceWrapper
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, byte_vocabulary
+from purify_plugins.tokenizers.cross.first_token import RespelledSession
+from purify_plugins.tokenizers.cross.source import BridgedSession
+from purify_plugins.tokenizers.vocabulary_map import Remapped
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
-from purify_plugins.wrapping import SessionWrapper, SourceWrapper
 from tests.toys import BYTES, both, pair
 
 ROOT = Path(__file__).parent.parent

@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from purify_plugins.cli import app
-from purify_plugins.extras import MODULES
 from purify_plugins.testbed import HOME, LLM, SLM, SLM_1024
+from purify_plugins.utils.extras import MODULES
 from tests.strangers import HALF, Install, install
 
 __all__ = ["install"]  # a fixture is used by its name
@@ -307,7 +307,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in ("PURIFY_CONFIG", "PURIFY_PLUGINS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("purify_hooks.weights.load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("purify_hooks.local.weights.load_model", lambda *_: pytest.fail("a model was loaded"))
     write(tmp_path)
 
 
@@ -443,7 +443,7 @@ def test_models_that_may_be_swapped_are_asked_about(monkeypatch: pytest.MonkeyPa
     """Nothing is wrong for certain, so it goes on; the same model twice is what nobody means."""
     from tests.toys import real
 
-    monkeypatch.setattr("purify_plugins.config.Prepared.load", lambda *_: real())
+    monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: real())
     swapped = purify("check --llm SLM --slm LLM --json")
     assert swapped.exit_code == 0
     assert "if they are swapped, nothing is protected" in swapped.stderr

@@ -9,11 +9,11 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from purify_plugins.token_bytes import vocabulary
+from purify_plugins.tokenizers.token_bytes import vocabulary
 from purify_plugins.types import Vocabulary
 
 HERE = Path(__file__).parent / "data" / "tokenizers"
-TESTBED = Path(__file__).parent.parent / "purify_plugins" / "testbed" / "llm" / "tokenizer.json"
+TESTBED = Path(__file__).parent.parent / "hooks/purify_hooks/evaluation/testbed/llm" / "tokenizer.json"
 MISTRAL = {"mistral-v1": "tokenizer.model.v1", "mistral-v3": "mistral_instruct_tokenizer_240323.model.v3"}
 ENDS = {
     "gpt2": {50256},

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Purifier, Sampling, SourceError
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySession, ToySource, byte_vocabulary, letters
 from purify_plugins.threat import Engine

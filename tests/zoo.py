@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from tests.toys import both
 
 SHARED = {"vocab_size": 2048, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

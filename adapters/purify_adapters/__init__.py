@@ -8,10 +8,10 @@ from importlib import import_module
 from inspect import Signature, signature
 from typing import Any
 
-from purify_plugins.extras import require_extra
-from purify_plugins.hookspecs import hookimpl
-from purify_plugins.preflight import Checked, Preview
+from purify_plugins.configuration.preflight import Checked, Preview
+from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.types import ToolFormat
+from purify_plugins.utils.extras import require_extra
 
 TOOL_FORMATS: Mapping[str, ToolFormat] = {
     "hermes": ToolFormat(
@@ -69,20 +69,20 @@ class Later(Checked):
 
     def preview(self, **keys: Any) -> Preview:
         require_extra("tgi", "a model behind a server")
-        from purify_adapters.remote.foreseen import looked_at
+        from purify_adapters.sources.http.preflight import looked_at
 
-        kind = {"kind": "auto"} if self.module == "remote.detect" else {}
+        kind = {"kind": "auto"} if self.module == "sources.http.detect" else {}
         return looked_at(**{**kind, **keys})
 
 
 @hookimpl
 def purify_sources() -> Mapping[str, Callable[..., Any]]:
     return {
-        "server": Later("remote.detect", "", "load"),
-        "tgi": Later("tgi.source", "TGISource", "load"),
-        "vllm": Later("openai_compatible", "VLLMSource", "load"),
-        "llama_cpp": Later("llama_cpp", "LlamaCppSource", "load"),
-        "llama_cpp_python": Later("llama_cpp_python", "LlamaPythonSource", "load"),
+        "server": Later("sources.http.detect", "", "load"),
+        "tgi": Later("sources.tgi.source", "TGISource", "load"),
+        "vllm": Later("sources.vllm_server", "VLLMSource", "load"),
+        "llama_cpp": Later("sources.llama_cpp", "LlamaCppSource", "load"),
+        "llama_cpp_python": Later("sources.llama_cpp_python", "LlamaPythonSource", "load"),
     }
 
 

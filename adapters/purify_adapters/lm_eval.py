@@ -15,12 +15,12 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from purify_adapters.harness_options import sampling
-from purify_adapters.tools import template
+from purify_adapters.lm_eval_options import sampling
+from purify_adapters.tool_calls import template
+from purify_plugins.decode.likelihood import judged, read, split
 from purify_plugins.errors import ConfigError, PromptError
-from purify_plugins.eval.likelihood import judged, read, split
 from purify_plugins.purifier import Purifier
-from purify_plugins.reading import transcript
+from purify_plugins.tokenizers.prompt_encoder import transcript
 from purify_plugins.types import Chat, Outcome, Prompt, Unanswered
 
 try:
@@ -32,7 +32,7 @@ except ImportError:
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-    from purify_plugins.eval.likelihood import Likelihood
+    from purify_plugins.decode.likelihood import Likelihood
 
 Likelihoods = list[tuple[float, bool]]
 log = logging.getLogger("purify.lm_eval")

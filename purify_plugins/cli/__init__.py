@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from purify_plugins.bench.command import bench
+from purify_hooks.evaluation.bench.command import bench
+from purify_hooks.evaluation.eval.command import evaluation, tune
 from purify_plugins.cli import inspecting, running, serving, showing, writing
 from purify_plugins.cli.usage import advising
 from purify_plugins.errors import PurifyError
-from purify_plugins.eval.command import evaluation, tune
 
 COMMANDS = (
     showing.demo,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.consent import shown_url
-from purify_plugins.plainly import AGAINST
+from purify_plugins.certificates.explain import AGAINST
+from purify_plugins.configuration.consent import shown_url
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -74,7 +74,7 @@ def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
 
 
 def _promise(purifier: Purifier) -> str:
-    from purify_plugins.certificate import claimed
+    from purify_plugins.certificates import claimed
     from purify_plugins.types import Sampling
 
     engines = (purifier.llm.engine, purifier.slm.engine)

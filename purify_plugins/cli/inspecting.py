@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from purify_plugins.certificates.explain import AGAINST, assignments, said, summary
 from purify_plugins.cli.options import (
     Draws,
     Models,
@@ -19,16 +20,15 @@ from purify_plugins.cli.options import (
     spread,
 )
 from purify_plugins.cli.pins import Known, contents
-from purify_plugins.commands import AsJson, ConfigFile, hush, in_use
+from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.errors import PurifyError
-from purify_plugins.plainly import AGAINST, assignments, said, summary
-from purify_plugins.preflight import Preview, foreseen
+from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, in_use
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from purify_plugins.certificate import Certificate
-    from purify_plugins.plugins import Plugins
+    from purify_plugins.certificates import Certificate
+    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import LogitSource
 
@@ -55,8 +55,8 @@ def policies(
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     """What a policy says of itself; its guarantee and fields as they are by default."""
-    from purify_plugins.adapting import adapted_policy
-    from purify_plugins.certificate import options
+    from purify_plugins.certificates import options
+    from purify_plugins.plugin.adapting import adapted_policy
 
     about = inspect.getdoc(factory) or ""
     fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
@@ -84,7 +84,7 @@ def _policy_table(described: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the plugins that are installed, and which are in use."""
-    from purify_plugins.plugins import listing
+    from purify_plugins.plugin.manager import listing
 
     found = listing(in_use(config))
     if as_json:
@@ -132,7 +132,7 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificate import claimed, jsonable, options
+    from purify_plugins.certificates import claimed, jsonable, options
     from purify_plugins.cli.states import states
 
     engines = writer.llm.engine, writer.slm.engine
@@ -153,7 +153,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
 
 def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
     """A model's identity with one digest for its files; of one that combines models, of each."""
-    from purify_plugins.certificate import model_digest
+    from purify_plugins.certificates import model_digest
 
     shown = {key: value for key, value in identity.items() if key != "files"}
     told = {key: _model(each) if isinstance(each, dict) else each for key, each in shown.items()}
@@ -176,7 +176,7 @@ def matched(writer: Purifier) -> str:
 
 def meeting(writer: Purifier) -> dict[str, str]:
     """How two tokenizers get on, measured; nothing where there is only one."""
-    from purify_plugins.bridge.choose import agreement, trial
+    from purify_plugins.tokenizers.cross.choose import agreement, trial
 
     if writer.llm.alphabet is None:
         return {}
@@ -212,8 +212,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a certificate, and say in plain words what it claims."""
-    from purify_plugins.certificate import read
-    from purify_plugins.certificate import verify as follow
+    from purify_plugins.certificates import read
+    from purify_plugins.certificates import verify as follow
 
     known.require_slm()
     loaded = in_use(config)
@@ -229,7 +229,7 @@ def verify(
 
 def _recomputed(certificate: Certificate, loaded: Plugins, known: Known, prompt: str | None) -> float:
     """The largest difference from what the models say. They are read in the precision that is recorded."""
-    from purify_plugins.certificate import recompute, recompute_both
+    from purify_plugins.certificates import recompute, recompute_both
 
     for side, model in (("slm", known.slm), ("llm", known.llm)):
         if model is not None:
@@ -245,7 +245,7 @@ def _recomputed(certificate: Certificate, loaded: Plugins, known: Known, prompt:
 
 def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
     """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
-    from purify_plugins.certificate import require_like
+    from purify_plugins.certificates import require_like
 
     if model.place is not None:
         require_like(certificate, side, model.place)

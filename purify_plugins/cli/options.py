@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from purify_plugins.commands import ConfigFile, configuration_exists, hush, key_value
 from purify_plugins.errors import ConfigError
-from purify_plugins.files import read_text
+from purify_plugins.plugin.commands import ConfigFile, configuration_exists, hush, key_value
+from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
-    from purify_plugins.config import Config, Prepared
+    from purify_plugins.configuration.build import Config, Prepared
     from purify_plugins.purifier import Purifier
 
 
@@ -110,7 +110,7 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
 
     With both models given and no --config, no file is read.
     """
-    from purify_plugins.config import Config
+    from purify_plugins.configuration.build import Config
 
     alone = models.llm and models.slm and not models.config
     base = Config(llm={}, slm={}) if alone else _base(models)
@@ -125,7 +125,7 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
 
 def _base(models: Models) -> Config:
     """The configuration a command line builds on. Raises ConfigError for one model without the other."""
-    from purify_plugins.config import read_config
+    from purify_plugins.configuration.build import read_config
 
     if (models.llm or models.slm) and not configuration_exists(models.config):
         missing = "--slm" if models.llm else "--llm"
@@ -143,7 +143,7 @@ def _policy(name: str | None, base: Config) -> dict[str, Any]:
 
 def prepared(config: Config) -> Prepared:
     """A configuration, checked before any model is read. Raises PurifyError."""
-    from purify_plugins.preflight import refuse_one
+    from purify_plugins.configuration.preflight import refuse_one
 
     ready = looked_over(config)
     refuse_one(ready.previews["llm"], ready.previews["slm"])
@@ -152,7 +152,7 @@ def prepared(config: Config) -> Prepared:
 
 def looked_over(config: Config) -> Prepared:
     """A configuration, checked, with a word on two models that may be swapped. Raises PurifyError."""
-    from purify_plugins.config import prepare
+    from purify_plugins.configuration.build import prepare
 
     ready = prepare(config)
     llm, slm = (ready.previews[side].numbers for side in ("llm", "slm"))
@@ -171,7 +171,7 @@ def read_both(ready: Prepared) -> Purifier:
     import logging
 
     from purify_plugins.purifier import Purifier
-    from purify_plugins.quiet import errors_only
+    from purify_plugins.utils.quiet import errors_only
 
     with errors_only(logging.getLogger("purify.remote")):
         return ready.load(Purifier)

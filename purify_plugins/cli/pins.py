@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.commands import key_value
 from purify_plugins.errors import ConfigError, UnreadableError
-from purify_plugins.files import read_text
+from purify_plugins.plugin.commands import key_value
+from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
-    from purify_plugins.certificate import Pins
-    from purify_plugins.plugins import Plugins
+    from purify_plugins.certificates import Pins
+    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.types import Guarantee
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -54,7 +54,7 @@ class Known:
 
     def pins(self, plugins: Plugins) -> Pins:
         """What is known without asking a model. Raises ConfigError, UnreadableError."""
-        from purify_plugins.certificate import Pins
+        from purify_plugins.certificates import Pins
 
         if self.set and not self.policy:
             raise ConfigError("--set gives an option of the policy; name it with --policy")
@@ -86,7 +86,7 @@ class Known:
 
     def told(self) -> dict[str, list[str]]:
         """What was given, what the certificate was compared with, and what is its issuer's word, as JSON."""
-        from purify_plugins.plainly import compared
+        from purify_plugins.certificates.explain import compared
 
         fine, open_ = compared(self.given())
         return {"checked": self.given(), "compared": fine, "not_compared": open_}
@@ -116,7 +116,7 @@ def _digest(given: str | None) -> Path | str | None:
 
 def _level(given: str | None) -> Guarantee | None:
     """The guarantee that must hold. Raises ConfigError for one that there is not."""
-    from purify_plugins.certificate import MEANING
+    from purify_plugins.certificates import MEANING
 
     for level in MEANING:
         if level == given:

@@ -10,15 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from purify_plugins.commands import AsJson, ConfigFile
+from purify_plugins.plugin.commands import AsJson, ConfigFile
 
 THE_PROGRAM_S = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
-"""Every word after `run` is read by `purify_plugins.launch`, or by the program itself."""
+"""Every word after `run` is read by `purify_plugins.running.launch`, or by the program itself."""
 
 
 def run(context: typer.Context) -> None:
     """Run a program with purification on: [--quiet] [--config FILE] (SCRIPT | -m MODULE | COMMAND) ..."""
-    from purify_plugins.launch import run as launch
+    from purify_plugins.running.launch import run as launch
 
     raise typer.Exit(launch(context.args))
 
@@ -27,7 +27,7 @@ def allow(
     file: Annotated[Path | None, typer.Argument(help="The configuration; default the one here.")] = None,
 ) -> None:
     """Let a purify.toml that is only found here use your secrets, as long as it stays as it is."""
-    from purify_plugins.finding import allowed
+    from purify_plugins.configuration.find import allowed
 
     found = allowed(file)
     for each in (*found.names, *found.wanted):
@@ -44,7 +44,7 @@ def status(
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every module that is watched.")] = False,
 ) -> None:
     """Say what `purify run` would switch on here, and what running processes have purified."""
-    from purify_plugins.switch import adapter
+    from purify_plugins.running.activate import adapter
 
     would_be, processes = adapter().published(config)
     if as_json:

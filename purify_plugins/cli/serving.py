@@ -16,11 +16,11 @@ import typer
 from purify_plugins.cli.announcing import Address, named, summary
 from purify_plugins.cli.options import Models, configured, prepared, read_both, spread
 from purify_plugins.errors import ConfigError, PurifyError
-from purify_plugins.extras import require_extra
+from purify_plugins.utils.extras import require_extra
 
 if TYPE_CHECKING:
     from purify_plugins.cli.workers import Report
-    from purify_plugins.config import Config, Prepared
+    from purify_plugins.configuration.build import Config, Prepared
     from purify_plugins.purifier import Purifier
 
 
@@ -214,7 +214,7 @@ UNBOUND = {
 
 def _configured(models: Models, upstream: Upstream) -> Config:
     """The configuration, with what was typed in place of what it says."""
-    from purify_plugins.config import Named
+    from purify_plugins.configuration.build import Named
 
     if upstream.upstream is None and (lost := upstream.about_it()):
         raise ConfigError(f"{lost[0]} is about the server that --upstream names; give --upstream URL too")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purify_plugins.commands import AsJson
+from purify_plugins.plugin.commands import AsJson
 
 if TYPE_CHECKING:
-    from purify_plugins.demo.run import Known
-    from purify_plugins.eval.run import Plan
+    from purify_hooks.evaluation.demo.run import Known
+    from purify_hooks.evaluation.eval.run import Plan
 
 PAGE = Path("purify-demo.html")
 
@@ -32,8 +32,8 @@ def demo(
 
     The first answers are there in ten seconds; Ctrl-C keeps what is known.
     """
-    from purify_plugins.demo.run import Known
-    from purify_plugins.files import require_writable
+    from purify_hooks.evaluation.demo.run import Known
+    from purify_plugins.utils.files import require_writable
 
     path = out or (None if as_json else PAGE)
     if path:
@@ -49,8 +49,8 @@ def demo(
 
 def _planned(full: bool, as_json: bool) -> Plan:
     """Which systems are measured."""
-    from purify_plugins.demo.preset import FEW, HEADLINE, lineup, preset
-    from purify_plugins.plugins import load_plugins
+    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, lineup, preset
+    from purify_plugins.plugin.manager import load_plugins
 
     if not (full or as_json):
         return preset(FEW)
@@ -69,8 +69,8 @@ class _Show:
 
     def run(self, full: bool) -> None:
         """Find everything out, and say so as it comes. Raises KeyboardInterrupt."""
-        from purify_plugins.demo.run import demonstrate
-        from purify_plugins.eval.workers import hired
+        from purify_hooks.evaluation.demo.run import demonstrate
+        from purify_hooks.evaluation.eval.workers import hired
 
         length = "a minute or two" if full else "half a minute"
         first = "three attacks in about ten seconds, " if self.path else ""
@@ -87,8 +87,8 @@ class _Show:
         typer.echo(f"{time.monotonic() - self.began:4.0f} s  {text}", err=True)
 
     def _write(self, note: str = "") -> None:
-        from purify_plugins.demo.report import page
-        from purify_plugins.files import write_whole
+        from purify_hooks.evaluation.demo.report import page
+        from purify_plugins.utils.files import write_whole
 
         if self.path and self.known.anything:
             write_whole(self.path, page(self.known, "" if self.known.complete else note))
@@ -97,7 +97,7 @@ class _Show:
         """The three attacks, the LLM's answer beside the purified one: once, as soon as they are there."""
         from rich.console import Console
 
-        from purify_plugins.demo.report import comparison
+        from purify_hooks.evaluation.demo.report import comparison
 
         exhibit = self.known.exhibits.get("sampled")
         if self.as_json or self.compared or exhibit is None:
@@ -116,7 +116,7 @@ class _Show:
             self._print_figures()
 
     def _print_json(self) -> None:
-        from purify_plugins.eval.findings import demo_record
+        from purify_hooks.evaluation.eval.findings import demo_record
 
         records = {each.system.key: demo_record(each) for each in self.known.results}
         typer.echo(json.dumps(records, allow_nan=False))
@@ -124,8 +124,8 @@ class _Show:
     def _print_figures(self) -> None:
         from rich.console import Console
 
-        from purify_plugins.demo.report import headline, tables, told
-        from purify_plugins.eval.tables import put
+        from purify_hooks.evaluation.demo.report import headline, tables, told
+        from purify_hooks.evaluation.eval.tables import put
 
         console = Console()
         for table in tables(self.known.results):

@@ -58,7 +58,7 @@ def _value(error: Any) -> str:
     """What is wrong with a value: pydantic, which typer asks, is the cause of the error."""
     from pydantic import ValidationError
 
-    from purify_plugins.wording import must_be
+    from purify_plugins.utils.wording import must_be
 
     cause = error.__cause__
     said = must_be(cause.errors()[0]) if isinstance(cause, ValidationError) else _plain(error.message)

@@ -15,10 +15,10 @@ import typer
 
 from purify_plugins.cli.options import Draws, Models, configured, prepared, read_both, spread
 from purify_plugins.cli.pins import contents
-from purify_plugins.commands import AsJson
 from purify_plugins.errors import PurifyError, SourceError
-from purify_plugins.files import decoded, require_new, require_writable, write_whole
+from purify_plugins.plugin.commands import AsJson
 from purify_plugins.types import Chat, Chunk, Completion, Token
+from purify_plugins.utils.files import decoded, require_new, require_writable, write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +88,7 @@ def generate(
 
 def _tell_of_secret() -> None:
     """Say on standard error that a seed repeats nothing in the next process, where that is so."""
-    from purify_plugins.decode.keyed import VARIABLE, kept
+    from purify_plugins.decode.draw_keys import VARIABLE, kept
 
     if not kept():
         typer.echo(
@@ -138,7 +138,7 @@ def _plain(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 
 
 def _coloured(writer: Purifier, chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
-    from purify_plugins.shading import Attribution
+    from purify_plugins.decode.attribution import Attribution
 
     attribution = Attribution(writer.vocabulary)
     for chunk in chunks:

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificate import jsonable, options
-from purify_plugins.decode.dice import Dice
-from purify_plugins.decode.drawn import Limit
-from purify_plugins.decode.fusing import begin
-from purify_plugins.decode.keyed import request
+from purify_plugins.certificates import jsonable, options
+from purify_plugins.decode.draw_keys import request
+from purify_plugins.decode.draw_record import Limit
+from purify_plugins.decode.fusion import begin
+from purify_plugins.decode.logits import near
+from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.provenance import Provenance
-from purify_plugins.decode.sampling import Shaper
-from purify_plugins.decode.weights import near
+from purify_plugins.decode.random_streams import Dice
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.pair import Pair
-    from purify_plugins.decode.sampling import History
+    from purify_plugins.decode.processors import History
+    from purify_plugins.decode.sessions import Pair
     from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Sampling, Token

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusing import forward, fuse
-from purify_plugins.decode.lockstep import write
-from purify_plugins.decode.pair import Pair
+from purify_plugins.decode.fusion import forward, fuse
+from purify_plugins.decode.loop import write
+from purify_plugins.decode.sessions import Pair
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.decode.lockstep import Steps
+    from purify_plugins.decode.loop import Steps
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import FusionPolicy, Prompt, Sampling, State
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from purify_plugins.decode.json_schema import json_rule, refuse
 from purify_plugins.errors import ConfigError, SourceError
-from purify_plugins.wording import reason
+from purify_plugins.utils.wording import reason
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    from purify_plugins.decode.sampling import History
+    from purify_plugins.decode.processors import History
     from purify_plugins.types import Grammar, Vocabulary
 
 REMEMBERED = 32

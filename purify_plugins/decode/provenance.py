@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from purify_plugins.certificate.spelling import options
-from purify_plugins.decode.drawn import DROPPED, RETUNED, Drawn, Limit
+from purify_plugins.certificates.canonical_json import options
+from purify_plugins.decode.draw_record import DROPPED, RETUNED, Drawn, Limit
 from purify_plugins.errors import PluginError
 from purify_plugins.types import Step
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.pair import Pair
+from purify_plugins.decode.sessions import Pair
 from purify_plugins.decode.speculative import Column, Draft, Walk
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.fusing import Rows
-    from purify_plugins.decode.lockstep import Steps
+    from purify_plugins.decode.fusion import Rows
+    from purify_plugins.decode.loop import Steps
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Prompt, Sampling
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusing import Rows, begin, forward, fuse, record
-from purify_plugins.decode.pair import Pair
-from purify_plugins.decode.sampling import Shaper
-from purify_plugins.decode.weights import normalise
+from purify_plugins.decode.fusion import Rows, begin, forward, fuse, record
+from purify_plugins.decode.logits import normalise
+from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.sessions import Pair
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:

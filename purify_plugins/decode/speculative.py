@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.apart import Places, apart, forward_at, fuse_at, noted
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.dice import pick
-from purify_plugins.decode.fusing import Rows, choose, fuse, only, table
-from purify_plugins.decode.pace import Pace
-from purify_plugins.decode.pair import Pair
-from purify_plugins.decode.weights import near
+from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.fusion import Rows, choose, fuse, only, table
+from purify_plugins.decode.isolation import Places, apart, forward_at, fuse_at, noted
+from purify_plugins.decode.logits import near
+from purify_plugins.decode.random_streams import pick
+from purify_plugins.decode.sessions import Pair
 from purify_plugins.errors import PurifyError
 from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.lockstep import Steps
-    from purify_plugins.decode.sampling import History
+    from purify_plugins.decode.loop import Steps
+    from purify_plugins.decode.processors import History
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Prompt, Sampling, Token
 

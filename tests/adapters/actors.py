@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins import Chat, Purifier
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySession, ToySource
 from purify_plugins.types import Prompt, Vocabulary
 

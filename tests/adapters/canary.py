@@ -57,6 +57,6 @@ def tampered(folder: Path = LLM, weight: float = 40.0) -> Any:
 @cache
 def forbidding() -> Any:
     """The SLM, which gives the canary no probability at all."""
-    from purify_hooks.local import LocalSource
+    from purify_hooks.local.source import LocalSource
 
     return LocalSource(tampered(SLM, -torch.inf), AutoTokenizer.from_pretrained(SLM), "forbidding", SLM)

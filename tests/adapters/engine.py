@@ -1,7 +1,7 @@
 """A stand-in for vLLM, no more than its source says of logits processors, around a local model.
 
-Both contracts of `purify_adapters.vllm_contracts` have one: the base classes, the loaders' checks and what
-chooses between them, as of 0.32 and 0.33. Only V1's engine runs here: V2 needs Triton.
+Both contracts of `purify_adapters.vllm_engine_contracts` have one: the base classes, the loaders' checks
+and what chooses between them, as of 0.32 and 0.33. Only V1's engine runs here: V2 needs Triton.
 
 One persistent batch: who ends leaves a hole that the last row fills, rows are swapped, and a request may be
 taken out and resumed. The processor is told of it all before the pass, and sees every row after it.
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purify_adapters.vllm_contracts import CONTRACTS, V1, V2, Contract
+from purify_adapters.vllm_engine_contracts import CONTRACTS, V1, V2, Contract
 
 
 class MoveDirectionality(Enum):
@@ -121,9 +121,9 @@ def installed(monkeypatch: Any, *contracts: Contract) -> None:
 
 
 def loaded(monkeypatch: Any, *contracts: Contract) -> ModuleType:
-    """`purify_adapters.vllm` as vLLM would load it: `vllm` is this stand-in, with both contracts."""
+    """`purify_adapters.vllm_engine` as vLLM would load it: `vllm` is this stand-in, with both contracts."""
     installed(monkeypatch, *(contracts or CONTRACTS))
-    spec = find_spec("purify_adapters.vllm")
+    spec = find_spec("purify_adapters.vllm_engine")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -134,7 +134,7 @@ def loaded(monkeypatch: Any, *contracts: Contract) -> ModuleType:
 
 def config(model: Any, length: int = 256, **others: Any) -> Any:
     """What a processor is told of vLLM."""
-    named = ["purify_adapters.vllm:PurifyLogitsProcessor"]
+    named = ["purify_adapters.vllm_engine:PurifyLogitsProcessor"]
     told = {"tokenizer": str(model), "max_model_len": length, "logits_processors": named}
     speculation = others.pop("speculative_config", None)
     return SimpleNamespace(model_config=SimpleNamespace(**told | others), speculative_config=speculation)

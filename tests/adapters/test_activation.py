@@ -43,20 +43,13 @@ from purify_adapters import purify
 from purify_adapters.activation.active import Activation as Active
 from purify_adapters.activation.active import Counts
 from purify_adapters.activation.rules import Rules, plain
-from purify_plugins import (
-    ConfigError,
-    ModelError,
-    PluginError,
-    PurifyError,
-    RefusedError,
-    VocabularyError,
-    greedy,
-)
-from purify_plugins.bridge.choose import EPS
+from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError, VocabularyError
 from purify_plugins.cli import app
-from purify_plugins.config import Activation
-from purify_plugins.switch import adapter
+from purify_plugins.configuration.build import Activation
+from purify_plugins.running.activate import adapter
 from purify_plugins.testbed import LLM, SLM
+from purify_plugins.tokenizers.cross.choose import EPS
+from purify_plugins.utils import greedy
 from tests.adapters.activating import Activate, install, on
 from tests.adapters.canary import CONFIG, tampered, tokenizer, word
 from tests.adapters.ways_models import CAPTURED, TEXT, WAYS, ids, own_loop, pipe, text_of

@@ -19,9 +19,9 @@ import purify_plugins
 from purify_adapters.activation.active import Activation, Counts
 from purify_adapters.activation.servers import Servers
 from purify_plugins import ConfigError, PurifyError, RefusedError
-from purify_plugins.bridge.choose import EPS, Fidelity
-from purify_plugins.bridge.source import Bridged
 from purify_plugins.testbed import LLM, SLM, attacks
+from purify_plugins.tokenizers.cross.choose import EPS, Fidelity
+from purify_plugins.tokenizers.cross.source import Bridged
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.toys import both
 

@@ -8,7 +8,7 @@ import sys
 
 def test_no_framework_is_imported_before_its_adapter_is_asked_for() -> None:
     script = (
-        "import sys; from purify_plugins.plugins import load_plugins\n"
+        "import sys; from purify_plugins.plugin.manager import load_plugins\n"
         "offers = load_plugins(()).offers('purify_adapters')\n"
         "assert 'langchain' in offers\n"
         "heavy = {'torch', 'transformers', 'langchain', 'langchain_core', 'llama_index', 'llguidance'}\n"

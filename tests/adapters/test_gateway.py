@@ -16,8 +16,8 @@ import pytest
 
 from purify_adapters.gateway.sse import event
 from purify_plugins import RefusedError, Sampling, hookimpl
-from purify_plugins.certificate import read, verify
-from purify_plugins.plugins import load_plugins
+from purify_plugins.certificates import read, verify
+from purify_plugins.plugin.manager import load_plugins
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
 from tests.fake_tgi import fake_tgi
 from tests.remote.toy_server import Script, toy_source

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from purify_plugins import SourceError
-from purify_plugins.certificate import read
+from purify_plugins.certificates import read
 from tests.adapters.gateways import CANARY, FORBIDDEN, Poisoned, Served, poisoned, serving
 from tests.toys import BYTES, Forbidding, pair
 

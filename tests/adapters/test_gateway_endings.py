@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from purify_adapters.llama_cpp import LlamaCppSource
+from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_plugins.testbed import LLM
 from tests.adapters import soak
 from tests.adapters.gateways import FORBIDDEN, Served, serving

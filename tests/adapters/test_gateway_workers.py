@@ -18,7 +18,7 @@ import pytest
 
 from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.together import Together
-from purify_adapters.remote.wire import Wire
+from purify_adapters.sources.http.client import Wire
 from purify_plugins.testbed import LLM, SLM
 
 ASKED = {"inputs": "Once", "parameters": {"max_new_tokens": 2}}

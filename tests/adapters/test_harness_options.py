@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from purify_adapters.harness_options import OFF, TAKEN, sampling
+from purify_adapters.lm_eval_options import OFF, TAKEN, sampling
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.types import Sampling
 

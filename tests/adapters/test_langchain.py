@@ -35,8 +35,8 @@ from purify_plugins import (
     UnknownNameError,
     hookimpl,
 )
-from purify_plugins.certificate import read, verify
-from purify_plugins.plugins import load_plugins
+from purify_plugins.certificates import read, verify
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Capabilities, Prompt
@@ -590,7 +590,7 @@ def test_a_cached_answer_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -
 
 def test_models_whose_files_nobody_has_hashed_share_no_cache() -> None:
     """Two models in memory may have one name and different weights."""
-    from purify_hooks.local import LocalSource
+    from purify_hooks.local.source import LocalSource
 
     llm, slm = real().llm, real().slm
     bare = LocalSource(llm.model, llm.tokenizer, "llm")  # type: ignore[attr-defined]  # local sources

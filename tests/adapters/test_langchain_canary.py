@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM, PurifyMiddleware
 from purify_plugins import Purifier
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from tests.adapters.actors import WORDS, Actor
 
 CANARY = "XYZZY"

@@ -41,8 +41,8 @@ from purify_plugins import (
     SourceError,
     UnknownNameError,
 )
-from purify_plugins.certificate import read, verify
-from purify_plugins.plugins import load_plugins
+from purify_plugins.certificates import read, verify
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM as LARGE
 from purify_plugins.testbed import SLM as SMALL
 from purify_plugins.testing import ScriptedSource, ToySource

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Chat, Purifier, RefusedError, Sampling, hookimpl
+from purify_plugins.decode.likelihood import loglikelihoods
 from purify_plugins.decode.replay import replay
 from purify_plugins.errors import ConfigError, PromptError, PurifyError
-from purify_plugins.eval.likelihood import loglikelihoods
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, attacks
 from tests.toys import pair, real, toys
 

@@ -22,8 +22,8 @@ import pytest
 
 from purify_adapters.activation.children import BOOT
 from purify_plugins.errors import RefusedError
-from purify_plugins.launch import run as launch
-from purify_plugins.pythons import refuse_blind, refuse_text, shebang
+from purify_plugins.running.interpreters import refuse_blind, refuse_text, shebang
+from purify_plugins.running.launch import run as launch
 from purify_plugins.testbed import LLM, SLM, attacks
 from tests.adapters.canary import CONFIG, PLUGIN
 from tests.fake_tgi import fake_tgi

@@ -15,7 +15,7 @@ from llama_index.core.tools import FunctionTool
 
 from purify_adapters.langchain import ChatPurified
 from purify_adapters.llama_index import PurifiedLLM
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Purifier
 from purify_plugins.testbed import SLM
 from tests.adapters.test_tools import RESPONSES

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purify_adapters import TOOL_FORMATS
-from purify_adapters.tools import (
+from purify_adapters.tool_calls import (
     CallPiece,
     Piece,
     Plain,
@@ -29,9 +29,9 @@ from purify_adapters.tools import (
     merged,
     pieces_of,
 )
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Chat, ConfigError, Purifier, Sampling, ToolFormat, UnknownNameError, Vocabulary
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.toys import both, pair, toys

@@ -40,7 +40,7 @@ from purify_plugins import (
     UnknownNameError,
     hookimpl,
 )
-from purify_plugins.certificate import verify
+from purify_plugins.certificates import verify
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.types import Prompt, Vocabulary
 from tests.toys import both, few

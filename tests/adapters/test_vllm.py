@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from purify_adapters.vllm_contracts import CONTRACTS, SWITCH, V1, V2, Contract
+from purify_adapters.vllm_engine_contracts import CONTRACTS, SWITCH, V1, V2, Contract
 from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError
 from purify_plugins.decode.replay import replay
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -229,7 +229,7 @@ def test_it_is_what_vllm_wants(module: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ({"logits_processors": ["purify_adapters.vllm:PurifyLogitsProcessor", "other:One"]}, "last"),
+        ({"logits_processors": ["purify_adapters.vllm_engine:PurifyLogitsProcessor", "other:One"]}, "last"),
         ({"speculative_config": {"method": "ngram"}}, "speculation"),
         ({"length": 100_000}, "--max-model-len"),
         ({"more": "sampling.grammar = {kind = 'regex', text = 'a'}"}, "grammar"),

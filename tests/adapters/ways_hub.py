@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
-from purify_hooks.local import LocalSource
+from purify_hooks.local.source import LocalSource
 from purify_plugins.testbed import LLM
 from tests.adapters.canary import tampered, tokenizer
 from tests.adapters.ways_clients import Prepare, awaited, package, with_client

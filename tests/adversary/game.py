@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purify_plugins.certificate import verify
-from purify_plugins.decode.fusing import Rows, forward, fuse
-from purify_plugins.decode.pace import Pace
+from purify_plugins.certificates import verify
+from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.fusion import Rows, forward, fuse
+from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.replay import score
-from purify_plugins.decode.sampling import Shaper
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.testing import ToySource, letters, no_context
 from purify_plugins.types import Completion, FusionPolicy, Sampling, State, Vocabulary

@@ -11,7 +11,7 @@ from typing import Any
 from scipy.optimize import brentq
 from scipy.stats import binom
 
-from purify_plugins.certificate import Certificate
+from purify_plugins.certificates import Certificate
 from purify_plugins.types import Guarantee, Token
 
 ONE_SIDED = 1e-3

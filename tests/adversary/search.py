@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusing import forward, fuse
-from purify_plugins.decode.sampling import Shaper
+from purify_plugins.decode.fusion import forward, fuse
+from purify_plugins.decode.processors import Shaper
 from purify_plugins.testing import no_context
 from purify_plugins.types import State
 from tests.adversary.game import CONTEXT, Game

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusing import Rows
+from purify_plugins.decode.fusion import Rows
 from purify_plugins.types import Vocabulary
 from tests.adversary.game import CODE, Game, Shadow
 from tests.adversary.models import Mind, Tokens, View, failing

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from purify_plugins.decode import dice
+from purify_plugins.decode import random_streams as dice
 from tests.adversary import strategies
 from tests.adversary.game import Game, Played, adversary, flat, judge, play
 from tests.adversary.models import Served

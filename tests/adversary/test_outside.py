@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins import Sampling, SourceError
-from purify_plugins.certificate import verify
+from purify_plugins.certificates import verify
 from purify_plugins.testing import ToySource, byte_vocabulary
 from purify_plugins.types import Vocabulary
 from tests.adversary import strategies

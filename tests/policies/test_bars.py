@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from purify_plugins.eval.attempt import KINDS
-from purify_plugins.eval.bench import MODES
-from purify_plugins.eval.systems import ALONE, System
+from purify_hooks.evaluation.eval.attempt import KINDS
+from purify_hooks.evaluation.eval.bench import MODES
+from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_plugins.testbed import HOME
 from tests.test_docs import DOCS, load
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purify_hooks.policies._capping import fuse_capped
-from purify_plugins.decode import weights
+from purify_plugins.decode import logits as weights
 from tests.policies.cases import SEEDS, both, kl, rows
 
 NATS = st.floats(0.0, 4.0)

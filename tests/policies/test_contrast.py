@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.contrast import Contrast, _difference
+from purify_hooks.sources.contrast import Contrast, _difference
 from purify_plugins.errors import ConfigError, SourceError, VocabularyError
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, letters
 from purify_plugins.types import Capabilities, Prompt

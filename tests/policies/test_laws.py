@@ -12,7 +12,7 @@ from hypothesis import given
 from torch import Tensor
 
 from purify_hooks.policies import POLICIES
-from purify_plugins.decode.fusing import choose
+from purify_plugins.decode.fusion import choose
 from purify_plugins.testing import PolicyConformance
 from purify_plugins.types import FusionPolicy
 from tests.policies.cases import EACH, SEEDS, kl, law, rows, unprompted

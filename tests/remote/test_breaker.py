@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from purify_adapters.remote.breaker import FIRST, LONGEST, MOST, OF, Breaker, Resting, Unavailable
+from purify_adapters.sources.http.circuit_breaker import (
+    FIRST,
+    LONGEST,
+    MOST,
+    OF,
+    Breaker,
+    Resting,
+    Unavailable,
+)
 from purify_plugins import Sampling, SourceError
 from purify_plugins.testing import ToySource
 from tests.fake_tgi import FakeTGI, fake_tgi

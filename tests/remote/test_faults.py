@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from purify_plugins import PurifyError, Sampling
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
 from purify_plugins.types import Completion
 from tests.fake_tgi import FakeTGI, fake_tgi

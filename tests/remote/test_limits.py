@@ -12,12 +12,12 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from purify_adapters.llama_cpp import LlamaCppSource
-from purify_adapters.llama_cpp_python import LlamaPythonSource
-from purify_adapters.openai_compatible import VLLMSource
-from purify_adapters.remote.loop import wait
-from purify_adapters.remote.source import Place
-from purify_adapters.remote.wire import Wire
+from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.event_loop import wait
+from purify_adapters.sources.http.source import Place
+from purify_adapters.sources.llama_cpp import LlamaCppSource
+from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
+from purify_adapters.sources.vllm_server import VLLMSource
 from purify_plugins import SourceError
 from purify_plugins.testbed import LLM
 from purify_plugins.types import Vocabulary
@@ -73,7 +73,7 @@ def test_a_draft_whose_rows_are_too_many_for_one_answer_is_asked_for_row_by_row(
         lengths = list(range(1, len(draft.answer) + 1))
         at_once = wait(source.rows(draft, lengths))
         before = len(fake.requests)
-        monkeypatch.setattr("purify_adapters.remote.wire.ANSWER", 4 * 256 * WHOLE)
+        monkeypatch.setattr("purify_adapters.sources.http.client.ANSWER", 4 * 256 * WHOLE)
         each = wait(source.rows(draft, lengths))
     assert len(fake.requests) - before == len(lengths)
     for one, other in zip(at_once, each, strict=True):
@@ -148,8 +148,8 @@ def test_a_bad_row_for_one_stream_ends_no_other_s_answer(
 
 def test_json_is_not_shown_in_the_message_of_an_answer_that_is_refused() -> None:
     """What a server writes is the untrusted model's; only our own names of fields are said."""
-    from purify_adapters.remote.rows import strict_json
-    from purify_adapters.remote.shapes import Completions
+    from purify_adapters.sources.http.rows import strict_json
+    from purify_adapters.sources.http.shapes import Completions
 
     bad = {"completion_probabilities": [{"id": "QZXJ", "QZXJ": 1, "top_logprobs": "QZXJ"}]}
     with pytest.raises(SourceError) as refused:

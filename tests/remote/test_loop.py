@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from purify_adapters.remote import loop as module
+from purify_adapters.sources.http import event_loop as module
 
 if TYPE_CHECKING:
     import pytest

@@ -10,11 +10,12 @@ import pytest
 import torch
 from starlette.applications import Starlette
 
-from purify_adapters.llama_cpp import LlamaCppSource
-from purify_adapters.openai_compatible import VLLMSource
-from purify_adapters.remote.wire import Wire
-from purify_plugins import ConfigError, Sampling, SourceError, UnknownNameError, VocabularyError, testbed
-from purify_plugins.plugins import load_plugins
+from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.llama_cpp import LlamaCppSource
+from purify_adapters.sources.vllm_server import VLLMSource
+from purify_hooks.evaluation import testbed
+from purify_plugins import ConfigError, Sampling, SourceError, UnknownNameError, VocabularyError
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM
 from tests.fake_tgi import fake_tgi, serving
 from tests.remote.conformance import ServedConformance
@@ -125,7 +126,7 @@ def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> Non
 
 def test_rows_too_long_for_one_answer_are_asked_for_in_several(monkeypatch: Any) -> None:
     """Rows of a whole real vocabulary are megabytes each: all at once went over the cap of an answer."""
-    monkeypatch.setattr("purify_adapters.remote.wire.ANSWER", 256 * WHOLE)
+    monkeypatch.setattr("purify_adapters.sources.http.client.ANSWER", 256 * WHOLE)
     fake = FakeLlama(both()[0])
     with serving(fake.app()) as url:
         source = LlamaCppSource.load(url, tokenizer=LLM, top_n=WHOLE)
@@ -145,7 +146,7 @@ def test_a_prompt_is_scored_by_whole_rows_only_where_their_beginning_does_not_do
     with serving(fake.app()) as url:
         source = LlamaCppSource.load(url, tokenizer=LLM, top_n=WHOLE)
         session, _ = source.open([PROMPT], 32)
-        monkeypatch.setattr("purify_adapters.llama_cpp.FEW", WHOLE)
+        monkeypatch.setattr("purify_adapters.sources.llama_cpp.FEW", WHOLE)
         whole, _ = source.open([PROMPT], 32)
     rows = [len(body["prompt"]) for _, body in fake.requests if body.get("n_probs") == WHOLE]
     assert rows[:2] == [1, pytest.approx(4, abs=4)]

@@ -14,10 +14,11 @@ import httpx
 import pytest
 import torch
 
-from purify_adapters.llama_cpp import LlamaCppSource
-from purify_adapters.llama_cpp_python import LlamaPythonSource
-from purify_adapters.openai_compatible import VLLMSource
-from purify_plugins import Sampling, SourceError, testbed
+from purify_adapters.sources.llama_cpp import LlamaCppSource
+from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
+from purify_adapters.sources.vllm_server import VLLMSource
+from purify_hooks.evaluation import testbed
+from purify_plugins import Sampling, SourceError
 from purify_plugins.testbed import LLM, SLM
 from tests.adapters.gateways import serving
 from tests.remote.real_servers import llama_command, llama_python_command, started, vllm_command, write_gguf
@@ -168,7 +169,7 @@ def test_a_server_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 
 def test_vllm_s_own_engine_draws_from_the_fused_row(tmp_path: Path) -> None:
     """Inside a real engine greedy answers are lockstep's, and what would undo that is refused."""
-    processor = "purify_adapters.vllm:PurifyLogitsProcessor"
+    processor = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
     command = vllm_command(LLM, "--logits-processors", processor, "--no-async-scheduling")
     if subprocess.run([command[0], "-m", "purify_plugins", "--help"], capture_output=True).returncode:
         pytest.skip("the Python that has vLLM lacks purify-plugins; install it there")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_adapters.remote.rows import nothing, row, strict_json
+from purify_adapters.sources.http.rows import nothing, row, strict_json
 from purify_plugins import NumericError, SourceError
 
 HALF = math.log(0.5)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from purify_adapters.openai_compatible import VLLMSource
-from purify_adapters.remote.loop import Asking
-from purify_adapters.remote.rows import Drafted
-from purify_adapters.remote.source import Place, RemoteSource
-from purify_adapters.remote.wire import Wire
-from purify_adapters.tgi.source import _top
+from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.event_loop import Asking
+from purify_adapters.sources.http.rows import Drafted
+from purify_adapters.sources.http.source import Place, RemoteSource
+from purify_adapters.sources.tgi.source import _top
+from purify_adapters.sources.vllm_server import VLLMSource
 from purify_plugins import SourceError
 from purify_plugins.testing import ToySource, letters
 from purify_plugins.types import Capabilities

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_adapters.remote.sse import Events
+from purify_adapters.sources.http.sse import Events
 from purify_plugins import SourceError
 
 FIELDS = [

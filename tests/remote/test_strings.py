@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from purify_adapters.llama_cpp_python import LlamaPythonSource
-from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError, testbed
-from purify_plugins.plugins import load_plugins
+from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
+from purify_hooks.evaluation import testbed
+from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM
 from tests.fake_tgi import serving
 from tests.remote.conformance import TextConformance

@@ -10,20 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from purify_adapters.tgi.source import TGISource
+from purify_adapters.sources.tgi.source import TGISource
+from purify_hooks.evaluation import testbed
 from purify_hooks.policies import POLICIES
-from purify_plugins import (
-    Chat,
-    ConfigError,
-    PromptError,
-    Purifier,
-    Sampling,
-    SourceError,
-    VocabularyError,
-    testbed,
-)
-from purify_plugins.decode.lockstep import lockstep
-from purify_plugins.plugins import load_plugins
+from purify_plugins import Chat, ConfigError, PromptError, Purifier, Sampling, SourceError, VocabularyError
+from purify_plugins.decode.loop import lockstep
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.remote.conformance import TextConformance

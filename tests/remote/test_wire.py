@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from purify_adapters.remote.breaker import Queued, Unavailable
-from purify_adapters.remote.loop import wait
-from purify_adapters.remote.wire import Timeouts, Wire
+from purify_adapters.sources.http.circuit_breaker import Queued, Unavailable
+from purify_adapters.sources.http.client import Timeouts, Wire
+from purify_adapters.sources.http.event_loop import wait
 from purify_plugins import ConfigError, SourceError
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.remote.toy_server import Script

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from purify_adapters.llama_cpp import LlamaCppSource
-from purify_plugins import Purifier, Sampling, testbed
+from purify_adapters.sources.llama_cpp import LlamaCppSource
+from purify_hooks.evaluation import testbed
+from purify_plugins import Purifier, Sampling
 from purify_plugins.testbed import LLM, SLM
 from tests.adapters.gateways import serving
 from tests.remote.real_servers import llama_command, started, write_gguf

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from purify_adapters.remote.wire import Timeouts, Wire
-from purify_adapters.tgi.source import TGISource
+from purify_adapters.sources.http.client import Timeouts, Wire
+from purify_adapters.sources.tgi.source import TGISource
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Capabilities, Prompt, Vocabulary
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from purify_adapters.activation.active import Activation, Counts, Status
 from purify_adapters.activation.children import refuse_earlier
-from purify_plugins.config import find_config
+from purify_plugins.configuration.build import find_config
 from purify_plugins.errors import ConfigError, RefusedError
 
 __all__ = ["Counts", "Status", "activate", "assert_active", "deactivate", "published", "status"]
@@ -64,5 +64,6 @@ def _refuse_blind() -> None:
 
     Unless it was `zzz_purify.pth` that brought us here, for their environment brings us there too.
     """
-    if sys.flags.no_site or (sys.flags.ignore_environment and "purify_plugins.started" not in sys.modules):
+    by_pth = "purify_plugins.running.started" in sys.modules
+    if sys.flags.no_site or (sys.flags.ignore_environment and not by_pth):
         raise ConfigError("this Python ignores PYTHONPATH (-I, -E or -S); start it without")

@@ -24,7 +24,7 @@ from purify_adapters.activation.points import AfterImport, Points
 from purify_adapters.activation.rules import Rules
 from purify_adapters.activation.wire import Wire
 from purify_adapters.processes import runs
-from purify_plugins.config import (
+from purify_plugins.configuration.build import (
     check_config,
     keys_of,
     placed,
@@ -39,7 +39,7 @@ from purify_plugins.errors import ConfigError, PurifyError
 
 if TYPE_CHECKING:
     from purify_adapters.activation.points import Patch
-    from purify_plugins.config import Config
+    from purify_plugins.configuration.build import Config
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import LogitSource
 
@@ -187,7 +187,7 @@ class Activation:
 
     def publish(self) -> None:
         """Write this process's status where `[activation] status` wants it."""
-        from purify_plugins.files import write_whole
+        from purify_plugins.utils.files import write_whole
 
         if not self.config.activation.status:
             return
@@ -237,7 +237,7 @@ def _check_source(plugins: Any, table: dict[str, Any]) -> None:
     except TypeError as error:
         raise ConfigError(f"[slm]: {error}; name the benign model") from error
     if name == "local" and not _is_here(str(keys["model"])):
-        from purify_hooks.loading import find_model
+        from purify_hooks.local.loading import find_model
 
         find_model(keys["model"], keys.get("revision"))  # the program does not start before it is here
 

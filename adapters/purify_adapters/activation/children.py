@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.pythons import refuse_blind, refuse_text
+from purify_plugins.running.interpreters import refuse_blind, refuse_text
 
 if TYPE_CHECKING:
     from purify_adapters.activation.points import Patch, Points

@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import RefusedError
-from purify_plugins.guard import for_fusion, reading
+from purify_plugins.sources.read_scope import for_fusion, reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.active import Activation

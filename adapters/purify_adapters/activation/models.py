@@ -12,7 +12,7 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, PurifyError, RefusedError
-from purify_plugins.guard import reading
+from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.active import Activation
@@ -259,7 +259,7 @@ def _by_name(given: BoundArguments) -> dict[str, Any]:
 
 def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) -> Any:
     """The tokenizer beside the model, else one the call or its pipeline brings, else the configured one."""
-    from purify_plugins.tokenizing import find_tokenizer, load_tokenizer
+    from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer
 
     def read(folder: str) -> Any:
         try:

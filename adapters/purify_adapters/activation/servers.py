@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from purify_adapters.activation.gate import kind_of
 from purify_adapters.activation.inference import ASKED, Asked
 from purify_adapters.activation.rules import is_url, plain
-from purify_plugins import greedy
 from purify_plugins.errors import ConfigError, RefusedError
-from purify_plugins.guard import for_fusion, reading
+from purify_plugins.sources.read_scope import for_fusion, reading
+from purify_plugins.utils import greedy
 
 if TYPE_CHECKING:
     from purify_adapters.activation.active import Activation

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from purify_plugins.guard import reading
+from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate

@@ -28,11 +28,11 @@ from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.together import Together
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
-from purify_adapters.remote.source import RemoteSource
-from purify_adapters.remote.wire import counting
+from purify_adapters.sources.http.client import counting
+from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins import __version__
 from purify_plugins.errors import PurifyError
-from purify_plugins.shared import share
+from purify_plugins.sources.batching import share
 
 if TYPE_CHECKING:
     import socket

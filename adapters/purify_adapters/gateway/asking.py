@@ -18,7 +18,7 @@ from purify_adapters.gateway.schemas import (
     RegexFormat,
     TextFormat,
 )
-from purify_plugins.certificate import claimed
+from purify_plugins.certificates import claimed
 from purify_plugins.errors import ConfigError, TooLongError
 from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
 

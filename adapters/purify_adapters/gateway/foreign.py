@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from purify_adapters.foreign import OFF, changes_nothing
+from purify_adapters.foreign_options import OFF, changes_nothing
 from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
 
 ELSEWHERE = ("inputs", "prompt", "messages", "model", "stream", "parallel_tool_calls")

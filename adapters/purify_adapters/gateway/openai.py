@@ -11,8 +11,8 @@ from purify_adapters.gateway.answers import Json, number, purified
 from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.rejections import Rejected
 from purify_adapters.gateway.spelling import Piece, others, spelled
-from purify_adapters.tools import CallPiece, Reader, Reading, Reasoning, pieces_of, thought
-from purify_adapters.tools import Piece as Said
+from purify_adapters.tool_calls import CallPiece, Reader, Reading, Reasoning, pieces_of, thought
+from purify_adapters.tool_calls import Piece as Said
 from purify_plugins.types import Chunk, Completion, Token, Vocabulary
 
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}

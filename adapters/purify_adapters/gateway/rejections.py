@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from purify_adapters.remote.breaker import Resting
+from purify_adapters.sources.http.circuit_breaker import Resting
 from purify_plugins.errors import ConfigError, RefusedError, TooLongError
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -12,8 +12,8 @@ from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.openai import Face, logprobs
 from purify_adapters.gateway.rejections import Rejected
 from purify_adapters.gateway.schemas import ResponseRequest
-from purify_adapters.tools import CallPiece, Reader, Reading, Reasoning
-from purify_adapters.tools import Piece as Said
+from purify_adapters.tool_calls import CallPiece, Reader, Reading, Reasoning
+from purify_adapters.tool_calls import Piece as Said
 from purify_plugins.types import Chunk, Completion, Token, Vocabulary
 
 Event = tuple[str, Json]

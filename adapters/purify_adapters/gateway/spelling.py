@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from purify_adapters.gateway.asking import Ask
-from purify_plugins.decode.text import Writer
+from purify_plugins.decode.detokenizer import Writer
 from purify_plugins.types import Completion, Token, Vocabulary
 
 

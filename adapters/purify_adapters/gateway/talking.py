@@ -11,7 +11,7 @@ from purify_adapters.gateway.asking import answer_grammar
 from purify_adapters.gateway.messages import message
 from purify_adapters.gateway.rejections import Rejected, unsupported
 from purify_adapters.gateway.schemas import ChatRequest
-from purify_adapters.tools import CallPiece, Piece, Plain, Reader, Single, Speech, Tool, plain
+from purify_adapters.tool_calls import CallPiece, Piece, Plain, Reader, Single, Speech, Tool, plain
 from purify_plugins.types import Chat, Grammar
 
 if TYPE_CHECKING:

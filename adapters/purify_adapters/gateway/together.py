@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.processes import runs
 from purify_plugins.errors import ConfigError
-from purify_plugins.files import write_whole
+from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

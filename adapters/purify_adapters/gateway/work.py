@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
-from purify_adapters.remote.loop import Asking
+from purify_adapters.sources.http.event_loop import Asking
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier

@@ -12,7 +12,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from purify_adapters.langchain.facts import logprobs, metadata, usage
 from purify_adapters.langchain.messages import chunk_of, message_of, rendered
-from purify_adapters.tools import Asked, CallPiece, Reading, Tool, pieces_of
+from purify_adapters.tool_calls import Asked, CallPiece, Reading, Tool, pieces_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Chunk, Completion, Sampling

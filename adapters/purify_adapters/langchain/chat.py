@@ -18,7 +18,7 @@ from purify_adapters.langchain.calls import Call, Stream, asked, tool_of
 from purify_adapters.langchain.facts import token_ids
 from purify_adapters.langchain.models import Purified
 from purify_adapters.langchain.structured import Method, structured
-from purify_adapters.tools import choice_of
+from purify_adapters.tool_calls import choice_of
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:

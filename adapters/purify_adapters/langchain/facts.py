@@ -10,9 +10,9 @@ from typing import Any
 from langchain_core.messages.ai import UsageMetadata
 
 from purify_plugins import __version__
-from purify_plugins.certificate import canonical, options
+from purify_plugins.certificates import canonical, options
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugins import listing
+from purify_plugins.plugin.manager import listing
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Completion, Token, Vocabulary
 

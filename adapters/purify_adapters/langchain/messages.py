@@ -17,7 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import tool_call_chunk
 
-from purify_adapters.tools import Called, Piece, Reasoning, called, said, thought
+from purify_adapters.tool_calls import Called, Piece, Reasoning, called, said, thought
 from purify_plugins.errors import PromptError
 
 ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}

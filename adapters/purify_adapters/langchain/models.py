@@ -12,12 +12,12 @@ from weakref import WeakValueDictionary
 from langchain_core.language_models import LangSmithParams
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from purify_adapters.foreign import changes_nothing
+from purify_adapters.foreign_options import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
-from purify_adapters.named import require_named
-from purify_plugins.certificate import jsonable
-from purify_plugins.config import Config, build, find_config, read_config
-from purify_plugins.config import sampling as sampling_of
+from purify_adapters.model_pair import require_named
+from purify_plugins.certificates import jsonable
+from purify_plugins.configuration.build import Config, build, find_config, read_config
+from purify_plugins.configuration.build import sampling as sampling_of
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Grammar, Sampling

@@ -15,7 +15,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel
 
-from purify_adapters.tools import closed
+from purify_adapters.tool_calls import closed
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.types import Grammar
 

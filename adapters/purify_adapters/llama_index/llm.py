@@ -17,9 +17,9 @@ from purify_adapters.llama_index.options import DRAWN, check, check_call, redraw
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tools import Asked, Plain, Reader, pieces_of
-from purify_plugins.certificate import citing
-from purify_plugins.config import build, read_config
+from purify_adapters.tool_calls import Asked, Plain, Reader, pieces_of
+from purify_plugins.certificates import citing
+from purify_plugins.configuration.build import build, read_config
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling

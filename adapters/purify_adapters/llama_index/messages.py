@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 
-from purify_adapters.tools import Called, Piece, called, said, thought
+from purify_adapters.tool_calls import Called, Piece, called, said, thought
 from purify_plugins.errors import PromptError
 from purify_plugins.types import Chat
 

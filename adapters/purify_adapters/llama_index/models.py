@@ -13,8 +13,8 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.llama_index.lazily import Lazily
 from purify_adapters.llama_index.options import redrawn
-from purify_adapters.named import require_named
-from purify_adapters.tools import Speech, template
+from purify_adapters.model_pair import require_named
+from purify_adapters.tool_calls import Speech, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Sampling

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from purify_adapters.foreign import changes_nothing
-from purify_plugins.config import sampling
+from purify_adapters.foreign_options import changes_nothing
+from purify_plugins.configuration.build import sampling
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.types import Sampling
 

@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import (
 )
 
 from purify_adapters.llama_index.messages import message_of, selections
-from purify_adapters.tools import Piece, Plain, Reader, Reading, said
+from purify_adapters.tool_calls import Piece, Plain, Reader, Reading, said
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:

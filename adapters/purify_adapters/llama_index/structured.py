@@ -7,7 +7,7 @@ from typing import Any
 from llama_index.core.types import PydanticProgramMode
 
 from purify_adapters.llama_index.models import Models
-from purify_adapters.tools import json_answer
+from purify_adapters.tool_calls import json_answer
 
 
 class Structured(Models):

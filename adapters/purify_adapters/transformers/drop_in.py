@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from purify_adapters.transformers.model import PurifiedModel
-from purify_plugins.certificate import canonical, options
+from purify_plugins.certificates import canonical, options
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
 
 Around = Callable[[Any, Any], PurifiedModel]

@@ -16,11 +16,11 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
-from purify_plugins import greedy
-from purify_plugins.certificate import Certificate
+from purify_plugins.certificates import Certificate
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
 from purify_plugins.types import Failed, Refused, Unanswered
+from purify_plugins.utils import greedy
 
 if TYPE_CHECKING:
     from purify_plugins.types import Completion

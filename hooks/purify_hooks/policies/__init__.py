@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from purify_plugins.hookspecs import hookimpl
+from purify_plugins.plugin.hookspecs import hookimpl
 
 from .anchored import Anchored
 from .balanced import Balanced

@@ -23,7 +23,7 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor) -> Tensor:
     """
     import torch
 
-    from purify_plugins.decode.weights import near
+    from purify_plugins.decode.logits import near
 
     slm = wide(slm)
     llm = torch.maximum(wide(llm), slm - FLOOR)
@@ -62,7 +62,7 @@ def _fill_there(p: Tensor, ceiling: Tensor) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
-    from purify_plugins.decode.dice import wide as widest
+    from purify_plugins.decode.random_streams import wide as widest
 
     order = torch.where(p > 0, ceiling / p, torch.inf).argsort(dim=-1)
     p, ceiling = (row.gather(-1, order).to(widest(row.device)) for row in (p, ceiling))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
-from purify_plugins.adapting import adapted_policy, is_policy
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plugin.adapting import adapted_policy, is_policy
 from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token, Vocabulary
 
 from ._base import require, wide

@@ -10,7 +10,7 @@ from importlib import import_module
 
 def _switch_on() -> None:
     try:
-        import_module("purify_plugins.started")
+        import_module("purify_plugins.running.started")
     except BaseException as error:  # whatever it is, the program must not run without purification
         reason = f"{sys.executable} cannot be purified: {error}; install purify-plugins for it"
         sys.stderr.write(f"error: {reason}\n")

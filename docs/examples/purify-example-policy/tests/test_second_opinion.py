@@ -7,7 +7,7 @@ import pytest
 from purify_example_policy import SecondOpinion
 
 from purify_plugins import ConfigError, Purifier, Sampling
-from purify_plugins.plugins import load_plugins
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import PolicyConformance, ToySource, byte_vocabulary, random_rows
 
 

@@ -1,0 +1,1 @@
+"""Logit sources that ask a model's server."""

@@ -1,0 +1,359 @@
+"""HTTP to one server: strict, bounded, and closed the moment nobody reads on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from purify_adapters.sources.http.circuit_breaker import Breaker, Queued, Unavailable
+from purify_adapters.sources.http.rows import readable, strict_json
+from purify_adapters.sources.http.sse import EVENT, LINE, Events
+from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.sources.read_scope import for_fusion
+
+log = logging.getLogger("purify.remote")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it writes whole urls at INFO, and these hold secrets
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+T = TypeVar("T")
+ENTRY, ANSWER = 256, 64 * 1024 * 1024
+"""The most bytes of one token of a row, by which long rows raise the caps of lines, and of an answer."""
+LATE = "the LLM's server did not answer in time; see its log, or raise read"
+BUSY = (429, 502, 503, 504)
+ADVICE: Mapping[int, str] = {
+    401: "refused the API key; name the variable that holds it in api_key_env",
+    403: "refused the API key; name the variable that holds it in api_key_env",
+    404: "has no such route; its url or its kind is wrong",
+    429: "is overloaded; try again later",
+    503: "is not ready; try again later",
+}
+
+
+SENDABLE = re.compile(r"[\x21-\x7e]*")
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigError unless `url` is a server's; what it says instead is not shown."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        plain = False
+    if not plain or not SENDABLE.fullmatch(url):
+        raise ConfigError("url must be a server's, such as http://127.0.0.1:8080, without spaces")
+
+
+class Refused(SourceError):
+    """The server calls the request invalid; `content` is what it said, which nobody is shown."""
+
+    def __init__(self, message: str, content: bytes) -> None:
+        super().__init__(message)
+        self.content = content
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to connect, for the next token, to send a request, for a free connection."""
+
+    connect: float = 5.0
+    read: float = 30.0
+    write: float = 10.0
+    pool: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, seconds in vars(self).items():
+            if not 0 < seconds < float("inf"):
+                raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
+
+
+@dataclass
+class Counts:
+    """What a source has done so far; `tokens` are rows that were asked for, one for every token read."""
+
+    requests: int = 0
+    retries: int = 0
+    tokens: int = 0
+    drifted: int = 0
+    """Texts that the tokenizer cuts into other tokens than were drawn."""
+    blind: int = 0
+    """Rows in the middle of a character, which no text can ask for; the SLM finished it."""
+
+
+@dataclass(eq=False)
+class Wire:
+    """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
+
+    url: str = field(repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    timeouts: Timeouts = Timeouts()
+    retries: int = 2
+    connections: int = 100
+    entries: int = 0
+    counts: Counts = field(default_factory=Counts)
+    breaker: Breaker = field(default_factory=Breaker)
+    slots: int | None = None
+    _purse: float = 10.0
+    _places: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        """OpenAI's clients are given urls that end in /v1; the server's root is what stands before."""
+        check_url(self.url)
+        if self.api_key is not None and not SENDABLE.fullmatch(self.api_key):
+            raise ConfigError(
+                "api_key holds what no header may (spaces, line ends, other alphabets); correct it"
+            )
+        self.url = self.url.rstrip("/").removesuffix("/v1")
+        self._places = asyncio.Semaphore(self.connections)
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        import httpx
+
+        client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"accept-encoding": "identity", **self._key()},
+            timeout=httpx.Timeout(**vars(self.timeouts)),
+            limits=httpx.Limits(max_connections=self.connections),
+            follow_redirects=False,
+            trust_env=False,
+            verify=_tls(),
+        )
+        weakref.finalize(self, _close, client).atexit = False
+        return client
+
+    def _key(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+    async def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        async with self._answer("GET", path, None) as response:
+            return strict_json(await self._whole(response))
+
+    async def post(
+        self, path: str, body: Any, rows: int = 1, shape: Any = Any
+    ) -> tuple[Any, Mapping[str, str]]:
+        """The JSON that answers `body`, of so many rows, and the response's headers. Raises SourceError."""
+        async with self._answer("POST", path, body) as response:
+            return strict_json(await self._whole(response, rows), shape), response.headers
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[None]:
+        """Around what makes rows of an answer: one that is refused is a line in the log as well."""
+        try:
+            with readable():
+                yield
+        except SourceError as error:
+            log.warning("%s answered what is refused: %s: %s", path, type(error).__name__, error)
+            raise
+
+    def rows_at_once(self, entries: int) -> int:
+        """How many rows of so many tokens one answer may hold."""
+        return max(ANSWER // (ENTRY * max(entries, 1)), 1)
+
+    async def events(self, path: str, body: Any, rows: int = 1) -> AsyncIterator[bytes]:
+        """The data of every event that answers `body`, of so many rows at most; leaving it hangs up.
+
+        Comments and half events do not count as news: each whole event must come in time.
+        """
+        longest = ENTRY * self.entries * rows
+        caps = max(LINE, longest), max(EVENT, longest)
+        async with self._answer("POST", path, body) as response:
+            if "text/event-stream" not in response.headers.get("content-type", ""):
+                raise SourceError("the LLM's server answers a stream with something else; its url is wrong")
+            parser, chunks = Events(*caps), response.aiter_raw()
+            while (found := await self._in_time(_until(parser, chunks))) is not None:
+                for data in found:
+                    yield data
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """`ask`, again while the fault may pass: a few times, and in all one request in ten."""
+        for attempt in range(self.retries + 1):
+            try:
+                return await ask()
+            except Unavailable as error:
+                if attempt == self.retries or self._purse < 1:
+                    raise
+                log.warning("attempt %d of %d failed and is made again", attempt + 1, self.retries + 1)
+                self._purse -= 1
+                self.counts.retries += 1
+                await asyncio.sleep(min(max(error.after, 0.1 * 2**attempt), 2.0))
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        """A response of status 200; not even asked for while the server is left alone.
+
+        Requests beyond the server's `slots` wait here, where no time-out runs: what waits in the server
+        looks like a server that is down.
+        """
+        async with self._turn():
+            begun = time.monotonic()
+            with self.breaker.asking() as answered:
+                try:
+                    async with self._response(method, path, body) as response:
+                        answered()
+                        yield response
+                except SourceError as error:
+                    _note(method, path, begun, error)
+                    raise
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A place among the requests under way: for slots one waits, for connections `pool` seconds."""
+        try:
+            async with asyncio.timeout(None if self.slots else self.timeouts.pool):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise Queued(
+                f"{self.connections} requests to the LLM's server are under way, and one more waited for "
+                f"{self.timeouts.pool:g} s; raise connections or pool, or ask less at once"
+            ) from error
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def limit(self, slots: int) -> None:
+        """Send at most so many requests at once: the server works on no more."""
+        self.slots = slots
+        self.share(1)
+
+    def share(self, processes: int) -> None:
+        """Leave to as many processes as ask this server their parts of its slots: at least one to each."""
+        if self.slots is not None:
+            self._places = asyncio.Semaphore(min(max(self.slots // processes, 1), self.connections))
+
+    @asynccontextmanager
+    async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        import httpx
+
+        self._count()
+        try:
+            request = self._client.build_request(method, path, json=body)
+            with for_fusion():  # activation would refuse a request that has text written
+                response = await self._in_time(self._client.send(request, stream=True))
+            try:
+                if response.status_code != 200:
+                    raise await self._fault(response, path)
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise SourceError("the LLM's server compresses its answers; forbid it to")
+                yield response
+            finally:
+                await response.aclose()
+        except httpx.TimeoutException as error:
+            raise Unavailable(LATE) from error
+        except httpx.RequestError as error:
+            kind = type(error).__name__
+            raise Unavailable(
+                f"the connection to the LLM's server at {self.address} failed ({kind}); is it running?"
+            ) from error
+
+    @property
+    def address(self) -> str:
+        """The server's scheme, host and port; what else its url holds may be secret."""
+        import httpx
+
+        url = httpx.URL(self.url)
+        return f"{url.scheme}://{url.netloc.decode()}"
+
+    def _count(self) -> None:
+        """One more request; ten of them pay for a retry."""
+        self.counts.requests += 1
+        if (asked := _ASKED.get()) is not None:
+            asked.requests += 1
+        self._purse = min(self._purse + 0.1, 10.0)
+
+    async def _in_time(self, coroutine: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.timeouts.read):
+                return await coroutine
+        except TimeoutError as error:
+            raise Unavailable(LATE) from error
+
+    async def _whole(self, response: httpx.Response, rows: int = 1) -> bytes:
+        """The body, in time and no longer than so many rows need."""
+        most = max(ANSWER, ENTRY * self.entries * rows)
+        return bytes(await self._in_time(_collect(response, most)))
+
+    async def _fault(self, response: httpx.Response, path: str) -> SourceError:
+        status = response.status_code
+        advice = ADVICE.get(status, "refused the request" if status < 500 else "failed; see its log")
+        if 300 <= status < 400:
+            advice = "redirects elsewhere, which is never followed; give its final url"
+        asked = f"the LLM's server at {self.address} answered {status} to {path}"
+        message = f"{asked}: it {advice}"
+        if status in BUSY:
+            return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
+        return Refused(message, await self._whole(response)) if status in (400, 422) else SourceError(message)
+
+
+def _seconds(header: str) -> float:
+    return float(header) if header.isdigit() and len(header) < 6 else 0.0
+
+
+async def _collect(response: httpx.Response, most: int) -> bytearray:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > most:
+            raise SourceError(
+                f"the LLM's server sent more than {most} bytes in one answer, which what was asked for "
+                "does not need; see what answers at its url, or lower top_n"
+            )
+    return body
+
+
+def _note(method: str, path: str, begun: float, error: SourceError) -> None:
+    """One line in the log: what was asked, how long it took, and why it failed; no word of an answer."""
+    milliseconds = round(1000 * (time.monotonic() - begun))
+    log.warning("%s %s failed after %d ms: %s: %s", method, path, milliseconds, type(error).__name__, error)
+
+
+async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
+    """The next events, however many chunks that takes; None at the end."""
+    async for chunk in chunks:
+        if found := parser.feed(chunk):
+            return found
+    return None
+
+
+_ASKED: ContextVar[Counts | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """How many requests are sent to servers by what is started in this block, whichever source sends them."""
+    counts = Counts()
+    token = _ASKED.set(counts)
+    try:
+        yield counts
+    finally:
+        _ASKED.reset(token)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Who is trusted to name servers; read once, which takes as long as many an answer's token."""
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def _close(client: httpx.AsyncClient) -> None:
+    from purify_adapters.sources.http.event_loop import loop
+
+    asyncio.run_coroutine_threadsafe(client.aclose(), loop())

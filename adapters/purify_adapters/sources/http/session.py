@@ -1,0 +1,226 @@
+"""An open batch on a server: one line of text per row, and the stream of the server's own draft of it.
+
+A stream gives, for every position, the row and the token the server goes on with. As long as the tokens
+read are those, the next row comes from the stream; at the first that differs it is closed, and
+opened again after that token. Rows are always those after the tokens read, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from purify_adapters.sources.http.event_loop import together, wait
+from purify_adapters.sources.http.rows import Drafted, nothing, readable
+from purify_plugins.errors import SourceError
+from purify_plugins.types import ScoredPrompt, Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from purify_adapters.sources.http.source import Place, RemoteSource
+
+
+class Stream:
+    """A draft that is being received; it begins after the answer's first `base` tokens."""
+
+    def __init__(self, drafts: AsyncIterator[Drafted], base: int) -> None:
+        self.base = base
+        self.drafted: list[Drafted] = []
+        self._error: Exception | None = None
+        self._over = False
+        self._news = asyncio.Event()
+        self._task = asyncio.create_task(self._receive(drafts))
+
+    async def _receive(self, drafts: AsyncIterator[Drafted]) -> None:
+        try:
+            with readable():
+                async for each in drafts:
+                    self.drafted.append(each)
+                    self._news.set()
+        except Exception as error:  # whoever asks for what did not come gets it
+            self._error = error
+        finally:
+            self._over = True
+            self._news.set()
+
+    async def get(self, at: int) -> Drafted | None:
+        """Position `at` of the draft; None where the server ended it before. Raises SourceError."""
+        while len(self.drafted) <= at and not self._over:
+            self._news.clear()
+            await self._news.wait()
+        if len(self.drafted) > at:
+            return self.drafted[at]
+        if self._error:
+            raise self._error
+        return None
+
+    async def close(self) -> None:
+        """Close the connection, now."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class Line:
+    """One row: what was read of its answer, and the stream that may know how it goes on."""
+
+    def __init__(self, source: RemoteSource, place: Place) -> None:
+        self.source, self.place = source, place
+        self.answer: list[int] = []
+        self.stream: Stream | None = None
+        self.ended = False
+
+    async def read(self, tokens: Sequence[int]) -> list[Tensor]:
+        """Append tokens; the rows (V + 1,) after each. After an end token nobody is asked."""
+        vocabulary, start = self.source.vocabulary, len(self.answer)
+        self.answer += tokens
+        end = next((at for at, token in enumerate(self.answer) if token in vocabulary.eos), len(self.answer))
+        rows = await self._rows(range(start + 1, (0 if self.ended else end) + 1))
+        return rows + [nothing(len(vocabulary))] * (len(tokens) - len(rows))
+
+    async def _rows(self, lengths: range) -> list[Tensor]:
+        """The rows after so many tokens each: from the stream while it goes that way."""
+        self.source.wire.counts.tokens += len(lengths)
+        rows: list[Tensor] = []
+        for length in lengths:
+            if (row := await self.streamed(length)) is None:
+                return rows + await self._asked(range(length, lengths.stop))
+            rows.append(row)
+        return rows
+
+    async def streamed(self, length: int) -> Tensor | None:
+        """The row after `length` tokens, if the stream went that way."""
+        if self.stream is None or length < self.stream.base:
+            return None
+        for at, token in enumerate(self.answer[self.stream.base : length]):
+            drafted = await self.stream.get(at)
+            if drafted is None or drafted.token != token:
+                return None
+        drafted = await self.stream.get(length - self.stream.base)
+        return None if drafted is None else drafted.row
+
+    async def _asked(self, lengths: Sequence[int]) -> list[Tensor]:
+        """The rows after so many tokens each: a new stream for one, a question for several."""
+        await self.close()
+        if len(lengths) == 1 and self.source.ahead and self.source.capabilities.streams_rows:
+            return [await self.begin(lengths[0])]
+        return await self.source.rows(self._at(lengths[-1]), list(lengths))
+
+    async def begin(self, length: int) -> Tensor:
+        """Open a stream after `length` tokens; its first row. Raises SourceError."""
+        place = self._at(length)
+        if self.source.blind(place):
+            return nothing(len(self.source.vocabulary))
+        self.stream = Stream(self.source.stream(place, self.source.ahead), length)
+        first = await self.stream.get(0)
+        if first is None:
+            raise SourceError("the LLM's server ended its answer before the first token; see its log")
+        return first.row
+
+    def _at(self, length: int) -> Place:
+        return self.place._replace(answer=tuple(self.answer[:length]))
+
+    def ahead(self, limit: int) -> list[int]:
+        """The server's draft of what follows, as far as the row after each token has come."""
+        if self.stream is None or len(self.answer) < self.stream.base:
+            return []
+        at = len(self.answer) - self.stream.base
+        known = self.stream.drafted
+        if [each.token for each in known[:at]] != self.answer[self.stream.base :]:
+            return []
+        return [each.token for each in known[at : max(len(known) - 1, at)]][:limit]
+
+    def forget(self, length: int) -> bool:
+        """Keep `length` tokens of the answer; whether the stream began after one that is gone."""
+        del self.answer[length:]
+        return self.stream is not None and self.stream.base > length
+
+    async def close(self) -> None:
+        if self.stream is not None:
+            stream, self.stream = self.stream, None
+            await stream.close()
+
+
+class RemoteSession(Session):
+    """The rows of a batch, each its own line to the server."""
+
+    def __init__(self, source: RemoteSource, places: Sequence[Place]) -> None:
+        self.source = source
+        self.lines = [Line(source, place) for place in places]
+        self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(place.prompt) for place in places]
+
+    def begin(self, scored: int) -> Tensor:
+        """The first token's rows (rows, V + 1). Raises SourceError."""
+        import torch
+
+        found = wait(self._begin(scored))
+        self.prompts = [
+            prompt._replace(logprobs=scores) for prompt, (_, scores) in zip(self.prompts, found, strict=True)
+        ]
+        return torch.stack([row for row, _ in found])
+
+    async def _begin(self, scored: int) -> list[tuple[Tensor, tuple[float, ...]]]:
+        try:
+            with readable():
+                return await together([self._first(line, scored) for line in self.lines])
+        except BaseException:  # cancelled too: nobody else knows of these streams yet
+            await self._close()
+            raise
+
+    async def _first(self, line: Line, scored: int) -> tuple[Tensor, tuple[float, ...]]:
+        """Until the first token nothing was shown to anybody: a fault that may pass is tried again."""
+        wire = self.source.wire
+        wire.counts.tokens += 1
+        rows = await wire.patiently(lambda: line._asked([0]))
+        scores = await wire.patiently(lambda: self.source.scores(line.place, scored)) if scored else ()
+        return rows[0], scores
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append (rows, n) token ids; (rows, n, V + 1) log-probabilities after each. Raises SourceError."""
+        import torch
+
+        rows = wait(self._extend(tokens.tolist()))
+        return torch.stack([torch.stack(row) for row in rows])
+
+    async def _extend(self, tokens: Sequence[Sequence[int]]) -> list[list[Tensor]]:
+        with readable():
+            return await together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
+
+    def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
+        """What the server has already drafted after each live row, equally many tokens for each.
+
+        The rows after these tokens are here: `extend` will not wait for them. Rows not in `live` are
+        over; their streams are closed.
+        """
+        wait(self._end(set(range(len(self.lines))) - set(live)))
+        drafts = [self.lines[row].ahead(limit) for row in sorted(live)]
+        length = min(map(len, drafts))
+        found = iter(drafts)
+        return [next(found)[:length] if row in live else [0] * length for row in range(len(self.lines))]
+
+    async def _end(self, rows: Collection[int]) -> None:
+        for row in rows:
+            self.lines[row].ended = True
+            await self.lines[row].close()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only; the others' streams are closed."""
+        wait(self._end(set(range(len(self.lines))) - set(rows)))
+        self.lines = [self.lines[row] for row in rows]
+        self.prompts = [self.prompts[row] for row in rows]
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Forget the tokens after so many of each row, and the streams that began after one of them."""
+        stale = [
+            line for line, length in zip(self.lines, lengths.tolist(), strict=True) if line.forget(length)
+        ]
+        if stale:
+            wait(together([line.close() for line in stale]))
+
+    def close(self) -> None:
+        """Close every stream at once."""
+        wait(self._close())
+
+    async def _close(self) -> None:
+        await self._end(range(len(self.lines)))

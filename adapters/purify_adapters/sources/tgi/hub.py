@@ -1,0 +1,74 @@
+"""TGI through huggingface_hub's own client: one question for each token, `text_generation` alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from purify_adapters.sources.http.circuit_breaker import Unavailable
+from purify_adapters.sources.http.client import Refused, Wire
+from purify_adapters.sources.http.rows import field, listed
+from purify_adapters.sources.http.source import SAMPLE
+from purify_adapters.sources.tgi.source import TGISource
+from purify_plugins.errors import SourceError
+from purify_plugins.sources.read_scope import for_fusion
+
+
+class HubWire(Wire):
+    """A `huggingface_hub.InferenceClient` in the place of our own; timeouts and keys are its business."""
+
+    def __init__(self, client: Any, retries: int = 2) -> None:
+        super().__init__("", retries=retries)
+        self.client = client
+
+    def __post_init__(self) -> None:
+        """The URL is the client's."""
+
+    async def post(
+        self, path: str, body: Any, rows: int = 1, shape: Any = Any
+    ) -> tuple[Any, Mapping[str, str]]:
+        """What `/generate` answers; the client shows no headers."""
+        with self.breaker.asking() as answered:
+            self._count()
+            try:
+                with for_fusion():  # activation would purify what this client is asked
+                    answer = await asyncio.to_thread(
+                        self.client.text_generation, body["inputs"], **body["parameters"]
+                    )
+            except Exception as error:  # the client raises httpx's, its own and requests', by its version
+                raise _fault(error) from error
+            answered()
+        return _plain(answer), {}
+
+
+def _fault(error: Exception) -> SourceError:
+    """The client's fault in our words; the server's own are shown to nobody."""
+    kind = type(error).__name__
+    if kind == "ValidationError":
+        return Refused("the LLM's server refused the request", str(error).encode())
+    message = f"the hub's client failed ({kind}); see the log of the LLM's server"
+    return Unavailable(message) if kind in ("OverloadedError", "ConnectError") else SourceError(message)
+
+
+def _plain(value: Any) -> Any:
+    """The client's dataclasses, which are half dictionaries, as JSON."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    found = value if isinstance(value, dict) and value else getattr(value, "__dict__", None)
+    return {key: _plain(each) for key, each in found.items()} if found is not None else value
+
+
+class HubSource(TGISource):
+    """TGI behind a handed-in client: what that client cannot ask for, a prompt's own tokens must tell."""
+
+    async def _check_tokens(self) -> None:
+        body = self._body(SAMPLE, 1, decoder_input_details=True)
+        body["parameters"]["top_n_tokens"] = 1
+        answer, _ = await self.wire.patiently(lambda: self.wire.post("/generate", body))
+        ids = tuple(field(each, "id") for each in listed(answer, "details", "prefill"))
+        if ids and ids != self.reader.tokenised(SAMPLE):
+            raise self.another()
+
+    async def _context(self) -> int | None:
+        return None  # only /info says, which this client does not ask for

@@ -1,0 +1,171 @@
+"""A model behind vLLM's OpenAI-compatible server: token ids in and out, drafts scored in one request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_adapters.sources.http.client import Refused, Timeouts, Wire
+from purify_adapters.sources.http.rows import TOLERANCE, Drafted, field, listed, row, strict_json, token_id
+from purify_adapters.sources.http.source import AHEAD, SAMPLE, Place, RemoteSource, reader
+from purify_plugins.configuration.secrets import Secret
+from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.types import Capabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from purify_plugins.threat import Engine
+
+LIMIT = re.compile(rb"max allowed: (\d{1,9})")
+ABSENT = -9999.0
+"""How vLLM writes a probability of zero."""
+TOKEN = re.compile(r"token_id:(\d{1,9})")
+
+
+class VLLMSource(RemoteSource):
+    """A model behind vLLM's `/v1/completions`."""
+
+    kind = "vllm"
+    served = ""
+
+    @classmethod
+    def load(
+        cls,
+        url: str,
+        *,
+        tokenizer: str | Path,
+        top_n: int = 20,
+        ahead: int = AHEAD,
+        api_key: str | Secret | None = None,
+        connect: float = 5.0,
+        read: float = 30.0,
+        write: float = 10.0,
+        pool: float = 10.0,
+        retries: int = 2,
+        connections: int = 100,
+        tolerance: float = TOLERANCE,
+        engine: Engine = "untrusted",
+    ) -> VLLMSource:
+        """Reach a model behind vLLM at `url`, without the `/v1`.
+
+        With `ahead` 0 it drafts nothing itself; a trusted one then scores the SLM's drafts.
+
+        `top_n` likeliest tokens are asked for; the server allows 20 unless started with `--max-logprobs`.
+        `tokenizer`, `ahead`, `api_key`, `connect`, `read`, `write`, `pool`, `retries`, `connections`,
+        `tolerance` and `engine` are those of `tgi`.
+        Raises ConfigError, ModelError, VocabularyError, SourceError.
+        """
+        wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
+        return cls(wire, reader(tokenizer), top_n, ahead=ahead, tolerance=tolerance, engine=engine).probed(
+            top_n
+        )
+
+    async def probe(self, top_n: int | None) -> None:
+        model = field(await self.wire.patiently(lambda: self.wire.get("/v1/models")), "data", 0)
+        self.served, length = field(model, "id"), model.get("max_model_len")
+        self.context_length = length if type(length) is int else None
+        tokens, _ = await self.wire.post("/tokenize", {"model": self.served, "prompt": SAMPLE})
+        if tuple(listed(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
+            raise self.another()
+        self.capabilities = Capabilities(True, True, self.top_n, None, True, streams_rows=self.ahead > 0)
+        try:
+            await self.row(self.place("a"))
+        except Refused as error:
+            allowed = found[1].decode() if (found := LIMIT.search(error.content)) else "fewer"
+            raise ConfigError(
+                f"the LLM's server shows {allowed} tokens of a row, not {self.top_n}; start vLLM with "
+                f"--max-logprobs {self.top_n}"
+            ) from error
+
+    def _body(self, ids: Sequence[int], length: int, **more: Any) -> dict[str, Any]:
+        """Greedy, so that its draft is repeatable; rows are raw whatever the temperature."""
+        asked = {"max_tokens": length, "temperature": 0, "logprobs": self.top_n}
+        named = {"model": self.served, "return_tokens_as_token_ids": True}
+        return {"prompt": list(ids), **asked, **named, **more}
+
+    async def row(self, place: Place) -> Drafted:
+        answer, _ = await self.wire.post("/v1/completions", self._body(place.ids, 1))
+        with self.wire.reading("/v1/completions"):
+            return self._first(field(answer, "choices", 0))
+
+    async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
+        """An event has the tokens of several steps where we were slower than the server."""
+        body = self._body(place.ids, self.room(len(place.ids), length), stream=True)
+        async for data in self.wire.events("/v1/completions", body, rows=length):
+            if data == b"[DONE]":
+                return
+            choice = field(strict_json(data), "choices", 0)
+            for drafted in self._drafts(choice):
+                yield drafted
+        raise SourceError("the LLM's server cut its answer off before the end; see its log")
+
+    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+        """All of a draft in one request: the prompt's own log-probabilities, and the row after its end.
+
+        The answer has a row for every token of the prompt; where that is too long, each is asked for alone.
+        """
+        place = place._replace(answer=place.answer[: lengths[-1]])
+        if len(place.ids) > self.wire.rows_at_once(self.top_n):
+            return await super().rows(place, lengths)
+        body = self._body(place.ids, 1, prompt_logprobs=self.top_n)
+        answer, _ = await self.wire.post("/v1/completions", body, len(place.ids))
+        choice = field(answer, "choices", 0)
+        start = len(place.prompt)
+        before = [
+            self._prompt_row(field(choice, "prompt_logprobs", start + length)) for length in lengths[:-1]
+        ]
+        return [*before, next(self._drafts(choice)).row]
+
+    async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
+        body = self._body(place.prompt, 1, prompt_logprobs=1)
+        answer, _ = await self.wire.post("/v1/completions", body)
+        shown = field(answer, "choices", 0, "prompt_logprobs")
+        first = max(1, len(place.prompt) - scored)
+        tokens = enumerate(place.prompt[first:], start=first)
+        return tuple(
+            float(self._row([token], [field(shown, at, str(token), "logprob")])[token])
+            for at, token in tokens
+        )
+
+    def _first(self, choice: Any) -> Drafted:
+        for drafted in self._drafts(choice):
+            return drafted
+        raise SourceError("the LLM's server sent no token; see its log")
+
+    def _drafts(self, choice: Any) -> Iterator[Drafted]:
+        """Every position of a choice; the token that was chosen is among those shown."""
+        logprobs = field(choice, "logprobs")
+        for at, name in enumerate(listed(logprobs, "tokens")):
+            shown = field(logprobs, "top_logprobs", at)
+            found = self._row([_id(token) for token in _named(shown)], list(shown.values()))
+            yield Drafted(found, token_id(_id(name), len(self.vocabulary)))
+
+    def _prompt_row(self, shown: Any) -> Tensor:
+        ids = [_number(token) for token in _named(shown)]
+        return self._row(ids, [field(entry, "logprob") for entry in shown.values()])
+
+    def _row(self, ids: list[Any], logprobs: list[Any]) -> Tensor:
+        if ABSENT in logprobs:
+            seen = [at for at, logprob in enumerate(logprobs) if logprob != ABSENT]
+            ids, logprobs = [ids[at] for at in seen], [logprobs[at] for at in seen]
+        return row(ids, logprobs, len(self.vocabulary), self.tolerance)
+
+
+def _named(shown: Any) -> dict[str, Any]:
+    """The likeliest tokens by name. Raises SourceError."""
+    if not isinstance(shown, dict):
+        raise SourceError("the LLM's server shows no likeliest tokens; it must be one that can")
+    return shown
+
+
+def _id(name: Any) -> int | None:
+    """The id in "token_id:300"; None for anything else."""
+    found = TOKEN.fullmatch(name) if isinstance(name, str) else None
+    return int(found[1]) if found else None
+
+
+def _number(name: str) -> int | None:
+    return int(name) if name.isdecimal() and len(name) < 10 else None

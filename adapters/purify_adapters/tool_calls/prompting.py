@@ -1,0 +1,189 @@
+"""How a pair of models is spoken to: through its chat templates where these know tools, else in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from purify_adapters.tool_calls.grammars import closed, literal
+from purify_adapters.tool_calls.pieces import Message, Plain, Reader, Tool
+from purify_adapters.tool_calls.tagged import Tagged
+from purify_adapters.tool_calls.templated import Templated
+from purify_adapters.tool_calls.thinking import MARKS, Thinking
+from purify_plugins.decode.json_schema import json_rule
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Chat, Grammar, LogitSource, ToolFormat, Vocabulary
+
+
+def template(source: LogitSource) -> str:
+    """A source's chat template, all its variants; empty if it has none that we can see."""
+    found = getattr(source.inner.tokenizer, "chat_template", None) or ""
+    return "\n".join(found.values()) if isinstance(found, dict) else str(found)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How a pair of models is told of tools, and how it calls them.
+
+    `native`: both chat templates render tools themselves, in this format; otherwise tools, calls and
+    results are put into the text of the messages. `known`: the format is the one these models write,
+    and not only their tokenizer's secret, so that a grammar can force a call.
+    """
+
+    format: ToolFormat
+    native: bool
+    tokenizer: Any = None
+    known: bool = True
+
+    @classmethod
+    def of(cls, purifier: Purifier, name: str = "auto") -> Speech:
+        """The pair's own way, or the `name`d one. Raises ConfigError when it is not known."""
+        offers = {key: offer() for key, offer in purifier.plugins.offers("purify_tool_formats").items()}
+        if name != "auto" and name not in offers:
+            raise UnknownNameError("tool format", name, offers)
+        known = offers if name == "auto" else {name: offers[name]}
+        ours, theirs = template(purifier.slm), template(purifier.llm)
+        both = [each for each in known.values() if all(re.search(each.sign, t) for t in (ours, theirs) if t)]
+        tokenizer = purifier.slm.inner.tokenizer
+        native = _renders_tools(purifier) and bool(both or name != "auto" or _own_parser(tokenizer))
+        if (
+            _renders_tools(purifier)
+            and not native
+            and not any(re.search(f.sign, ours) for f in known.values())
+        ):
+            raise _unknown(purifier, offers)
+        chosen = both[0] if native and both else known.get("hermes", next(iter(known.values())))
+        return cls(chosen, native, tokenizer if native else None, bool(both) or name != "auto" or not native)
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Chat:
+        """The conversation as this pair reads it."""
+        if self.native:
+            return Chat(merged(messages), tuple(tools))
+        told = [{"role": "system", "content": self._told(tools)}] if tools else []
+        said = [self._spelled(message) for message in messages]
+        first = [message for message in said[:1] if message["role"] == "system"]
+        return Chat(merged([*first, *told, *said[len(first) :]]))
+
+    def _told(self, tools: Sequence[Tool]) -> str:
+        listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+        shape = self.write("<name>", "<arguments as JSON>").replace('"<arguments as JSON>"', "<arguments>")
+        return f"You can call these tools:\n{listed}\n\nTo call one, write\n{shape}\nand nothing else."
+
+    def write(self, name: str, arguments: Any) -> str:
+        """A call as the model would write it."""
+        if self.format.named is not None:
+            body = json.dumps(arguments, ensure_ascii=False)
+            return f"{self.format.begin}{name}{self.format.named}{body}{self.format.end}"
+        body = json.dumps({"name": name, self.format.arguments: arguments}, ensure_ascii=False)
+        return f"{self.format.begin}{f'[{body}]' if self.format.listed else body}{self.format.end}"
+
+    def _spelled(self, message: Message) -> Message:
+        """A message whose calls and results are text."""
+        if message["role"] == "tool":
+            return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+        calls = [
+            self.write(call["function"]["name"], call["function"]["arguments"])
+            for call in message.get("tool_calls", ())
+        ]
+        text = "\n".join(part for part in (message["content"], *calls) if part)
+        return {"role": message["role"], "content": text}
+
+    def reader(self, purifier: Purifier, chat: Chat, tools: Sequence[Tool]) -> Reader:
+        """What reads the answer to `chat`, in which `tools` may be called."""
+        if _own_parser(self.tokenizer):
+            prompt = _prompt(purifier, chat)
+            offered = [dict(tool) for tool in chat.tools]
+            try:
+                return Templated(self.tokenizer.get_response_parser(prefix=prompt, tools=offered))
+            except Exception as error:  # a template is a stranger's program and can raise anything
+                raise ConfigError(
+                    f"the response template of this tokenizer cannot be used: {error}"
+                ) from error
+        names = [tool["function"]["name"] for tool in tools]
+        return Thinking(Tagged(self.format, names), _begun(purifier, chat))
+
+    def grammar(
+        self, tools: Sequence[Tool], vocabulary: Vocabulary, answer: Mapping[str, Any] | None = None
+    ) -> Grammar:
+        """One call of one of the tools, or an answer in JSON under `answer`, a schema. Raises ConfigError."""
+        if not self.known:
+            raise ConfigError(
+                "no format that is known describes the calls of these models, so that none can be forced; "
+                "set tool_format, or let the model choose"
+            )
+        choices = [*(f"call{at}" for at in range(len(tools))), *(["answer"] if answer is not None else [])]
+        rules = [f"start: {' | '.join(choices)}"]
+        for at, tool in enumerate(tools):
+            rules += self._rules(at, tool["function"], vocabulary)
+        rules += [f"answer: {json_rule(closed(answer))}"] if answer is not None else []
+        return Grammar("lark", "\n".join(rules))
+
+    def _rules(self, at: int, function: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
+        """The call of one tool, its arguments under its own schema."""
+        first, last = literal(self.format.begin, vocabulary), literal(self.format.end, vocabulary)
+        schema = closed(function.get("parameters") or {"type": "object", "properties": {}})
+        head, tail = self._around(function["name"], vocabulary)
+        return [f"call{at}: {first} {head} args{at} {tail} {last}", f"args{at}: {json_rule(schema)}"]
+
+    def _around(self, name: str, vocabulary: Vocabulary) -> tuple[str, str]:
+        """What stands before and after the arguments of a call, as parts of a Lark rule."""
+        if self.format.named is not None:
+            return f"{literal(name)} {literal(self.format.named, vocabulary)}", ""
+        left, right = ("[", "]") if self.format.listed else ("", "")
+        quoted = json.dumps(name, ensure_ascii=False)
+        return literal(f'{left}{{"name": {quoted}, "{self.format.arguments}": '), literal("}" + right)
+
+
+def plain(purifier: Purifier, chat: Chat) -> Reader:
+    """What reads the answer to `chat` where nothing may be called: text, and what these models think."""
+    shown = template(purifier.slm) + template(purifier.llm)
+    thinks = any(mark in shown for mark, _ in MARKS)
+    return Thinking(Plain(), _begun(purifier, chat)) if thinks else Plain()
+
+
+def _begun(purifier: Purifier, chat: Chat) -> str:
+    """The mark by which the prompt leaves the model in the middle of a thought; else nothing."""
+    known = [mark for mark, _ in MARKS if mark in template(purifier.slm)]
+    prompt = _prompt(purifier, chat).rstrip() if known else ""
+    return next((mark for mark in known if prompt.endswith(mark)), "")
+
+
+def _prompt(purifier: Purifier, chat: Chat) -> str:
+    """The prompt as the SLM's tokenizer spells it."""
+    return str(purifier.slm.inner.tokenizer.decode(purifier.slm.inner.encode(chat)))
+
+
+def _renders_tools(purifier: Purifier) -> bool:
+    """Whether both chat templates render tools; a remote model without one in sight surely does."""
+    remote = purifier.llm.inner.tokenizer is None
+    return "tools" in template(purifier.slm) and (remote or "tools" in template(purifier.llm))
+
+
+def _own_parser(tokenizer: Any) -> bool:
+    """Whether transformers can parse what a model with this tokenizer writes."""
+    return bool(getattr(tokenizer, "response_template", None) and hasattr(tokenizer, "get_response_parser"))
+
+
+def _unknown(purifier: Purifier, offers: Mapping[str, ToolFormat]) -> ConfigError:
+    return ConfigError(
+        f"the chat template of {purifier.slm.identity()['name']!r} writes tool calls in an unknown way; set "
+        f"tool_format to one of {', '.join(offers)}, or offer its format through purify_tool_formats"
+    )
+
+
+def merged(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Runs of one role as one message: many chat templates refuse two in a row."""
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        last = found[-1] if found else {}
+        if last.get("role") == message["role"] != "tool":
+            calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
+            text = "\n\n".join(part for part in (last["content"], message["content"]) if part)
+            found[-1] = {**last, **message, "content": text, **({"tool_calls": calls} if calls else {})}
+        else:
+            found.append(dict(message))
+    return tuple(found)

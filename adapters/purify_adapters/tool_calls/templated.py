@@ -1,0 +1,52 @@
+"""Answers read with the response template that came with a tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from purify_adapters.tool_calls.pieces import CallPiece, Piece, Reasoning
+
+
+class Templated:
+    """Reads an answer with the response template that came with a transformers tokenizer."""
+
+    def __init__(self, parser: Any) -> None:
+        self.parser = parser
+        self.calls = 0
+        self._raw = ""
+        self._broken = False
+
+    def reads(self, name: str) -> bool:
+        return True  # a template may begin and end anything with any token
+
+    def feed(self, text: str) -> list[Piece]:
+        self._raw += text
+        return [] if self._broken or not text else self._read(lambda: self.parser.feed(text))
+
+    def close(self) -> list[Piece]:
+        rest = [] if self._broken else self._read(lambda: self.parser.finalize()[1])
+        return [*rest, CallPiece(self.calls, self._raw, f"call_{uuid4().hex[:24]}")] if self._broken else rest
+
+    def _read(self, events: Any) -> list[Piece]:
+        try:
+            return [piece for event in events() for piece in self._pieces(event)]
+        except Exception:  # a template is a stranger's program; what it cannot read is kept as it stands
+            self._broken = True
+            return []
+
+    def _pieces(self, event: Mapping[str, Any]) -> list[Piece]:
+        kind, field = event["type"], event.get("field")
+        if kind == "region_close" and field == "tool_calls":
+            call = event["value"]["function"]
+            arguments = call["arguments"]
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            self.calls += 1
+            return [CallPiece(self.calls - 1, text, f"call_{uuid4().hex[:24]}", call["name"])]
+        if kind != "region_chunk" or event.get("dirty") or not event.get("text"):
+            return []
+        if field in ("reasoning_content", "thinking"):
+            return [Reasoning(event["text"])]
+        return [event["text"]] if field == "content" else []

@@ -1,0 +1,312 @@
+"""Inside vLLM, for a server that is trusted where its model is not: fusion before vLLM draws.
+
+    VLLM_USE_V2_MODEL_RUNNER=0 vllm serve models/large --generation-config vllm --no-async-scheduling \\
+        --logits-processors purify_adapters.vllm_engine:PurifyLogitsProcessor
+
+reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. What comes out is
+"in-engine": as good as the server's word, and without a certificate. The token is drawn here all the same,
+and vLLM is left no other: its generator has seed 0 unless it is told another, and weights can run that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from purify_adapters.sources.http.source import reader
+from purify_adapters.vllm_engine_contracts import admit, refuse_options, refuse_v2, v1_base
+from purify_plugins.configuration.build import plugins_of, read_config, sampling, source
+from purify_plugins.configuration.build import policy as policy_of
+from purify_plugins.decode.batch import asked as settings
+from purify_plugins.decode.draw_keys import keyed, request, system
+from purify_plugins.decode.fusion import Rows, forward, fuse
+from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.random_streams import wide
+from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import Context, LogitSource, Sampling, Vocabulary
+
+LogitsProcessor: Any = v1_base()
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Prompt, Session, State
+
+NAME = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
+GREEDY = 1e-5
+"""Below this temperature vLLM takes the arg-max."""
+LEFT = 256
+"""How many requests that left the batch are remembered, should vLLM resume them."""
+
+
+@dataclass(frozen=True)
+class Engine(LogitSource):
+    """The LLM as far as a purifier must know it: vLLM runs it."""
+
+    engine = "trusted"
+    vocabulary: Vocabulary
+    context_length: int | None
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
+        raise ConfigError("inside vLLM only vLLM opens the LLM")
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "vllm", "name": self.vocabulary.name}
+
+
+@dataclass(eq=False)
+class Row:
+    """One request: its `prompt`, vLLM's live list of its `answer`, how much of that was `read`.
+
+    `slm` is the SLM's logits (1, V) after that, `last` the fused column (1, V) that the next token comes
+    from, kept for a policy with memory. `alone`: the SLM's own row from here on. `seed` and a digest of the
+    request (`asked`) key its draws.
+    """
+
+    prompt: tuple[int, ...]
+    answer: list[int]
+    sampling: Sampling
+    seed: int | None = None
+    asked: bytes = b""
+    read: int = 0
+    alone: bool = False
+    state: State | None = None
+    last: Rows | None = None
+    session: Session | None = None
+    slm: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def unread(self) -> list[int]:
+        """What vLLM has appended since. Raises SourceError while it holds a place for a token."""
+        new = self.answer[self.read :]
+        if any(token < 0 for token in new):
+            raise SourceError("vLLM has not said which token it drew; start it with --no-async-scheduling")
+        return new
+
+    def luck(self) -> float:
+        """The number in [0, 1) that draws the next token: one for each place, however often it is asked."""
+        return next(system() if self.seed is None else keyed(self.seed, self.asked, len(self.answer)))
+
+    def past(self, read: int) -> tuple[Any, ...]:
+        """What the policy's memory follows from."""
+        return self.prompt, tuple(self.answer[:read]), self.sampling
+
+
+class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
+    """vLLM's rows become fused rows; named on vLLM's command line, last of those named there.
+
+    It has the contract of Model Runner V1. V2 constructs with two arguments, and is refused. Raises
+    ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
+    """
+
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool | None = None) -> None:
+        if is_pin_memory is None:
+            raise refuse_v2()
+        _check(vllm_config)
+        self.purifier, self.defaults = _purifier(vllm_config.model_config)
+        self.slm: Any = self.purifier.slm
+        self.rows: dict[int, Row] = {}
+        self.left: OrderedDict[tuple[Any, ...], Row] = OrderedDict()
+        self.shape = lru_cache(maxsize=LEFT)(self._shape)
+
+    def _shape(self, sampling: Sampling) -> Shaper:
+        return Shaper(sampling, self.purifier.vocabulary, self.purifier.policy.shift_invariant)
+
+    @classmethod
+    def validate_params(cls, sampling_params: Any) -> None:
+        """Raise ValueError, by name, for an option that would undo purification, or is not known here."""
+        refuse_options(sampling_params)
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: Any) -> None:
+        """Requests that left, came and moved, in this order."""
+        if batch_update is None:
+            return
+        for index in batch_update.removed:
+            self._leave(index)
+        for index, params, prompt, answer in batch_update.added:
+            self._leave(index)
+            self.rows[index] = self._join(params, prompt, answer)
+        for start, end, direction in batch_update.moved:
+            self._move(start, end, direction.name == "SWAP")
+
+    def _move(self, start: int, end: int, swap: bool) -> None:
+        here, there = self.rows.pop(start, None), self.rows.get(end)
+        if swap and there is not None:
+            self.rows[start] = self.rows.pop(end)
+        self._leave(end)
+        if here is not None:
+            self.rows[end] = here
+
+    def _join(self, params: Any, prompt: Sequence[int] | None, answer: list[int]) -> Row:
+        if prompt is None:
+            raise PromptError(
+                "the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds"
+            )
+        heat = 0.0 if params.temperature < GREEDY else float(params.temperature)
+        asked = replace(self.defaults, temperature=heat, ignore_eos=bool(params.ignore_eos))
+        digest = request([tuple(prompt)], settings(self.purifier, asked))
+        row = Row(tuple(prompt), answer, asked, params.seed, digest)
+        for read in (len(answer), len(answer) - 1):
+            if answer and (known := self.left.pop(row.past(read), None)):
+                row.read, row.state, row.last, row.alone = read, known.state, known.last, known.alone
+                break
+        return row
+
+    def _leave(self, index: int) -> None:
+        """Close a request's session; vLLM may take it out only to go on with it later."""
+        row = self.rows.pop(index, None)
+        if row is None:
+            return
+        if row.session is not None:
+            row.session.close()
+        row.session = None
+        if row.state:
+            self.left[row.past(row.read)] = row
+            while len(self.left) > LEFT:
+                self.left.popitem(last=False)
+
+    @torch.inference_mode()
+    def apply(self, logits: Tensor) -> Tensor:
+        """vLLM's logits (rows, V) -> rows (rows, V) that leave it one token each, drawn from the fused row.
+
+        A row that could not be fused is the SLM's; of a greedy request the whole fused row is returned.
+        Raises SourceError for a row that nobody asked for.
+        """
+        if set(range(len(logits))) - self.rows.keys():
+            raise SourceError("vLLM shows a row of a request that it has not added")
+        self._catch_up()
+        self._give_up(logits)
+        for (asked, alone), indices in self._alike(len(logits)).items():
+            at = torch.tensor(indices, device=logits.device)
+            rows = [self.rows[index] for index in indices]
+            column = self._fuse(asked, alone, rows, logits[at])
+            weights = column.fused if asked.greedy else _drawn(column, rows)
+            spare = logits.shape[-1] - weights.shape[-1]
+            logits[at] = pad(weights, (0, spare), value=-torch.inf).to(logits)
+        return logits
+
+    def _alike(self, size: int) -> dict[tuple[Sampling, bool], list[int]]:
+        """The rows that can be fused together."""
+        groups: dict[tuple[Sampling, bool], list[int]] = {}
+        for index in range(size):
+            groups.setdefault((self.rows[index].sampling, self.rows[index].alone), []).append(index)
+        return groups
+
+    def _give_up(self, logits: Tensor) -> None:
+        """Where the operator allows it, the SLM goes on alone from a row of the LLM's that is broken."""
+        if self.purifier.on_llm_failure == "slm":
+            for index, sound in enumerate(torch.isfinite(logits.amax(dim=-1)).tolist()):
+                self.rows[index].alone |= not sound
+
+    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[Row], logits: Tensor) -> Rows:
+        """The fused column of rows that are alike; each row remembers its own for a policy with memory."""
+        size = len(self.purifier.vocabulary)
+        llm = None if alone else logits[:, :size]
+        states = [row.state or () for row in rows]
+        state = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+        slm = torch.cat([row.slm for row in rows])
+        history = [(row.prompt, row.answer) for row in rows]
+        column = fuse(self.purifier.policy, self.shape(asked), llm, slm, state, history)
+        for at, row in enumerate(rows):
+            if row.state:
+                row.last = _row(column, at)
+        return column
+
+    def _catch_up(self) -> None:
+        """The SLM and the policy's memory go over what vLLM has drawn."""
+        new = [(row, row.unread()) for row in self.rows.values()]
+        self._read([(row, tokens) for row, tokens in new if tokens and row.session is not None])
+        for row, tokens in new:
+            if row.session is None:
+                row.session, row.slm = self.slm.open([row.prompt + tuple(row.answer)])
+            self._remember(row, tokens)
+
+    def _read(self, behind: Sequence[tuple[Row, list[int]]]) -> None:
+        """One pass of the SLM for all rows, where it can."""
+        if not behind:
+            return
+        sessions: list[Any] = [row.session for row, _ in behind]
+        read = self.slm.extend_all(sessions, [torch.tensor([each]) for _, each in behind])
+        for (row, _), logits in zip(behind, read, strict=True):
+            row.slm = logits[:, -1]
+
+    def _remember(self, row: Row, tokens: Sequence[int]) -> None:
+        """The policy's memory of a row; where its past is not known, the SLM goes on alone."""
+        if row.state is None:
+            row.state = self.purifier.policy.start(_context(row))
+            row.alone |= bool(row.state and tokens)
+        elif row.last is not None and len(tokens) == 1:
+            drawn = torch.tensor(tokens, device=row.slm.device)
+            row.state = forward(self.purifier.policy, row.state, drawn, row.last)
+        elif row.state and tokens:
+            row.alone = True
+        row.read, row.last = row.read + len(tokens), row.last if not tokens else None
+
+
+admit(PurifyLogitsProcessor)
+
+
+def _drawn(column: Rows, rows: Sequence[Row]) -> Tensor:
+    """(rows, V) 0 at each row's token, drawn from the fused row, and minus infinity elsewhere."""
+    device = column.fused.device
+    luck = torch.tensor([row.luck() for row in rows], dtype=wide(device), device=device)
+    tokens = column.draw(luck)[:, None]
+    return torch.full_like(column.fused, -torch.inf).scatter(-1, tokens, 0.0)
+
+
+def _row(column: Rows, at: int) -> Rows:
+    """One row of a column, itself a column of one."""
+    cut: list[Any] = [each if each is None else each[at : at + 1] for each in column]
+    return Rows(*cut)
+
+
+def _context(row: Row) -> Context:
+    """What is known of a prompt here: vLLM does not show what the LLM thought of it."""
+    device = row.slm.device
+    nothing, none = torch.zeros(1, 0, device=device), torch.zeros(1, dtype=torch.long, device=device)
+    return Context(nothing, nothing, none, torch.tensor([row.sampling.greedy], device=device))
+
+
+def _check(vllm_config: Any) -> None:
+    """Raise ConfigError where vLLM would draw from, or go on with, something else."""
+    model = vllm_config.model_config
+    named = getattr(model, "logits_processors", None) or [NAME]
+    if named[-1] not in (NAME, PurifyLogitsProcessor):
+        raise ConfigError(f"name {NAME} last of the logits processors: what comes after it is not purified")
+    if getattr(vllm_config, "speculative_config", None) is not None:
+        raise ConfigError(
+            "vLLM's own speculation passes by logits processors; leave --speculative-config out"
+        )
+    if LogitsProcessor is not object and not hasattr(LogitsProcessor, "validate_params"):
+        raise ConfigError("this vLLM lets no logits processor refuse a request; use a newer one")
+
+
+def _purifier(model: Any) -> tuple[Purifier, Sampling]:
+    """What the configuration describes, the LLM being vLLM's, and its sampling."""
+    config = read_config()
+    plugins, defaults = plugins_of(config), sampling(config.sampling)
+    if defaults.grammar is not None:
+        raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
+    slm = source(plugins, config.slm)
+    llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
+    policy = policy_of(plugins, config.policy)
+    purifier = Purifier(llm, slm, policy, on_llm_failure=config.on_llm_failure, plugins=plugins)
+    if purifier.llm is not llm or purifier.slm is not slm:
+        raise VocabularyError(
+            "inside vLLM both models must have the same tokenizer and ends; for others run `purify serve` "
+            "in front of vLLM"
+        )
+    if slm.context_length is not None and slm.context_length < model.max_model_len:
+        raise ConfigError(
+            f"the SLM reads {slm.context_length} tokens, vLLM's model {model.max_model_len}; start vLLM with "
+            f"--max-model-len {slm.context_length}"
+        )
+    return purifier, defaults

@@ -1,0 +1,78 @@
+"""What we promise of these numbers, and whether a measurement keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from purify_hooks.evaluation.bench.settings import MODES
+
+
+class Bar(NamedTuple):
+    """A number that must be at least (or at most) another."""
+
+    what: str
+    measured: float
+    bar: float
+    at_least: bool = True
+
+    @property
+    def sign(self) -> str:
+        return "≥" if self.at_least else "≤"
+
+    @property
+    def holds(self) -> bool:
+        return self.measured >= self.bar if self.at_least else self.measured <= self.bar
+
+
+VS_LLM = {
+    ("geometric", 1, "greedy"): 1.5,
+    ("geometric", 1, "sampled"): 1.5,
+    ("geometric", 8, "greedy"): 1.3,
+    ("windowed", 1, "greedy"): 1.4,
+    ("windowed", 1, "sampled"): 1.4,
+}
+"""By policy, batch and mode: how many times the LLM's own speed."""
+
+
+def bars(found: Mapping[str, Any]) -> list[Bar]:
+    """Every bar that this measurement says something about."""
+    return [*_races(found), *_sweeps(found), *_work(found), *_memory(found), *_crossed(found)]
+
+
+def _races(found: Mapping[str, Any]) -> Iterator[Bar]:
+    limit = 1 / (1 + found["cost_ratio"])
+    for mode in MODES:
+        speculative = found[mode]["speculative_vs_llm"]
+        if bar := VS_LLM.get((found["policy"]["name"], found["batch"], mode)):
+            yield Bar(f"speculative ÷ LLM alone, {mode}", speculative, bar)
+        if assisted := found[mode]["speculative_vs_assisted"]:
+            yield Bar(f"speculative ÷ assisted, {mode}", assisted, 1.2)
+        yield Bar(f"lockstep ÷ LLM alone, {mode}", found[mode]["lockstep_vs_llm"], 0.95 * limit)
+
+
+def _sweeps(found: Mapping[str, Any]) -> Iterator[Bar]:
+    for mode, swept in (found["sweep"] or {}).items():
+        yield Bar(f"adaptive ÷ best fixed draft length, {mode}", swept["adaptive_vs_best"], 0.95)
+
+
+def _work(found: Mapping[str, Any]) -> Iterator[Bar]:
+    if found["vocabulary"]:
+        work = found["vocabulary"]["128k"]["geometric"]
+        yield Bar("choosing among 128k, greedy, ms", work["greedy_ms"], 0.3, at_least=False)
+        yield Bar("choosing among 128k, top-p 0.9, ms", work["top_p_ms"], 0.6, at_least=False)
+
+
+def _memory(found: Mapping[str, Any]) -> Iterator[Bar]:
+    for name in ("lockstep", "speculative"):
+        if found["memory"]:
+            beyond = found["memory"][name]["beyond"]
+            yield Bar(f"{name}: memory beyond weights and caches, MB", beyond, 64, at_least=False)
+
+
+def _crossed(found: Mapping[str, Any]) -> Iterator[Bar]:
+    facts = found["another_tokenizer"]
+    for mode in MODES if facts else ():
+        yield Bar(f"another tokenizer ÷ LLM alone, {mode}", facts[mode]["vs_llm"], 0.6)
+        calls = facts[mode]["calls_per_token"]
+        yield Bar(f"another tokenizer: passes of the LLM per token, {mode}", calls, 2.0, at_least=False)

@@ -1,0 +1,108 @@
+"""The command `purify bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, kept, key_value, named_plugins
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.bench.settings import Settings, Tell
+
+LLM = Annotated[str | None, typer.Option(help="The LLM's directory; without it the test bed's, widened.")]
+SLM = Annotated[str | None, typer.Option(help="The SLM's directory; with --llm.")]
+Policy = Annotated[str, typer.Option(help="The fusion policy; see `purify policies`.")]
+Fields = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the policy; repeatable.")
+]
+Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+Tokens = Annotated[int, typer.Option(min=2, help="Tokens of each answer.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; medians and quartiles are over these.")]
+Prompts = Annotated[int, typer.Option(min=1, help="Answers a round by each design, at least.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Threads for torch; as many as it likes otherwise.")
+]
+Clock = Annotated[
+    Literal["wall", "cpu"],
+    typer.Option(help="Time that passes, or that is computed: on a busy machine cpu, with --threads 1."),
+]
+Sweep = Annotated[bool, typer.Option("--sweep", help="Fixed draft lengths too, beside the adaptive one.")]
+Extras = Annotated[
+    bool, typer.Option(help="Memory, the vocabulary's share of the work, and an SLM with another tokenizer.")
+]
+Write = Annotated[
+    Path | None, typer.Option(metavar="DOCS", help="Write the tables and the plot into DOCS/performance.md.")
+]
+
+
+def bench(
+    llm: LLM = None,
+    slm: SLM = None,
+    policy: Policy = "geometric",
+    fields: Fields = None,
+    batch: Batch = 1,
+    tokens: Tokens = 48,
+    rounds: Rounds = 5,
+    prompts: Prompts = 4,
+    threads: Threads = None,
+    clock: Clock = "wall",
+    sweep: Sweep = False,
+    extras: Extras = True,
+    write: Write = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what purification costs, beside the LLM alone and what else one would do."""
+    from purify_hooks.evaluation.bench import report
+    from purify_hooks.evaluation.bench.settings import Settings
+
+    parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
+    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen)
+    _check(settings)
+    if write:
+        report.require_page(write)
+    hush()
+    from purify_hooks.evaluation.bench.run import (
+        run_bench,  # which imports torch, after everything that may be wrong
+    )
+
+    with progress() as tell, kept("nothing is kept of a measurement that is not whole"):
+        found = run_bench(settings, tell, sweeping=sweep, extras=extras)
+    if write:
+        report.write(found, write)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        report.show(found)
+
+
+def _check(settings: Settings) -> None:
+    """Raise PurifyError for what cannot be measured, before anything is loaded."""
+    from purify_plugins.configuration.preflight import require_two
+    from purify_plugins.plugin.manager import load_plugins
+
+    plugins = load_plugins(settings.plugins)
+    plugins.policy(settings.policy, settings.parameters)
+    settings.require_both()
+    if settings.llm:
+        require_two(plugins, settings.llm, settings.slm)
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """What is being measured, on standard error: a line that changes; without a terminal, a line each."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: typer.echo(text, err=True)
+        return
+    status: Any
+    with console.status("loading") as status:
+        yield status.update

@@ -1,0 +1,127 @@
+"""Ways to write the same number of tokens after the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from purify_hooks.evaluation.bench.counting import Counting
+from purify_hooks.evaluation.bench.models import Ids, Models, padded
+from purify_hooks.evaluation.bench.naive import NaiveFusion, is_memoryless
+from purify_hooks.evaluation.bench.settings import Clock
+from purify_plugins.decode.loop import lockstep
+from purify_plugins.decode.speculative import speculative
+from purify_plugins.types import Sampling
+
+
+class Task(NamedTuple):
+    """What every design is asked: exactly `tokens` more after each prompt, whatever they are."""
+
+    prompts: Sequence[Ids]
+    tokens: int
+    temperature: float
+
+
+class Watch:
+    """Notes when the first token was there; to `generate`, a stopping criterion that never stops."""
+
+    def __init__(self, clock: Clock = perf_counter) -> None:
+        self.clock, self.began = clock, clock()
+        self.first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was started."""
+        return self.clock() - self.began
+
+    def __call__(self, *_: Any, **__: Any) -> bool:
+        if self.first is None:
+            self.first = self.seconds
+        return False
+
+
+Design = Callable[[Task, Watch], Sequence[Sequence[int]]]
+"""Writes the answers, one list of token ids a prompt."""
+
+
+def designs(models: Models, purifier: Counting) -> dict[str, Design]:
+    """Every design that can run this policy, by name; assisted generation joins at batch 1."""
+    found: dict[str, Design] = {"llm": Generating(models), "assisted": Assisted(models)}
+    if is_memoryless(purifier.policy):
+        found["naive"] = Naive(models, purifier.policy)
+    return {**found, "lockstep": Walking(purifier, lockstep), "speculative": Walking(purifier, speculative)}
+
+
+@dataclass(frozen=True)
+class Generating:
+    """transformers' `generate`, the LLM alone."""
+
+    models: Models
+
+    def __call__(self, task: Task, watch: Watch) -> Sequence[Sequence[int]]:
+        llm = self.models.llm
+        ids, mask = padded(task.prompts, llm.model.device)
+        written = llm.model.generate(
+            ids,
+            attention_mask=mask,
+            generation_config=generation(task, llm.vocabulary.eos),
+            stopping_criteria=[watch],
+            **self.options(mask),
+        )
+        answers: list[list[int]] = written[:, ids.shape[1] :].tolist()
+        return answers
+
+    def options(self, mask: Any) -> Mapping[str, Any]:
+        """What else `generate` is told; `mask` (rows, n) is the prompts'."""
+        return {}
+
+
+def generation(task: Task, eos: frozenset[int]) -> Any:
+    """The task as transformers puts it: no token ends an answer, none is cut off."""
+    from transformers import GenerationConfig
+
+    draws = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0}
+    return GenerationConfig(
+        max_new_tokens=task.tokens,
+        min_new_tokens=task.tokens,
+        suppress_tokens=sorted(eos) or None,
+        pad_token_id=0,
+        **(draws if task.temperature else {"do_sample": False}),
+    )
+
+
+class Assisted(Generating):
+    """transformers' assisted generation: the SLM drafts for the unpurified LLM."""
+
+    def options(self, mask: Any) -> Mapping[str, Any]:
+        return {"assistant_model": self.models.slm.model}
+
+
+@dataclass(frozen=True)
+class Naive(Generating):
+    """The policy as a LogitsProcessor inside the LLM's `generate`."""
+
+    policy: Any
+
+    def options(self, mask: Any) -> Mapping[str, Any]:
+        return {"logits_processor": [NaiveFusion(self.models.slm, self.policy, mask)]}
+
+
+@dataclass(frozen=True)
+class Walking:
+    """One of our walks."""
+
+    purifier: Counting
+    walk: Callable[..., Any]
+
+    def __call__(self, task: Task, watch: Watch) -> Sequence[Sequence[int]]:
+        sampling = Sampling(max_tokens=task.tokens, temperature=task.temperature, ignore_eos=True)
+        answers: list[list[int]] = [[] for _ in task.prompts]
+        for step in self.walk(self.purifier, task.prompts, sampling):
+            watch()
+            for answer, token in zip(answers, step.tokens, strict=True):
+                if token is not None:
+                    answer.append(token.id)
+        return answers

@@ -1,0 +1,76 @@
+"""The two models of a measurement, and the prompts they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from typing import Any, NamedTuple
+
+from purify_hooks.evaluation.bench.settings import Settings
+from purify_plugins.errors import ConfigError
+from purify_plugins.plugin.manager import Plugins
+
+Ids = tuple[int, ...]
+
+
+class Models(NamedTuple):
+    """Two sources that share a vocabulary and run in this process."""
+
+    llm: Any
+    slm: Any
+
+    @property
+    def weights(self) -> int:
+        """Bytes of both models' parameters, a tied one counted once."""
+        both = [*self.llm.model.parameters(), *self.slm.model.parameters()]
+        return sum(weight.numel() * weight.element_size() for weight in both)
+
+
+def load(settings: Settings, plugins: Plugins) -> Models:
+    """Load the pair that the settings name. Raises ConfigError unless its vocabularies agree."""
+    settings.require_both()
+    models = _named(settings, plugins) if settings.llm else _own(plugins)
+    if models.llm.vocabulary.fingerprint != models.slm.vocabulary.fingerprint:
+        raise ConfigError(
+            "bench needs two models with one vocabulary: neither assisted generation nor a LogitsProcessor "
+            "can fuse across tokenizers"
+        )
+    return models
+
+
+def _named(settings: Settings, plugins: Plugins) -> Models:
+    return Models(plugins.source(settings.llm), plugins.source(settings.slm))
+
+
+def _own(plugins: Plugins) -> Models:
+    """The test bed's pair, the LLM widened to cost what a hundred million parameters do."""
+    from transformers import GenerationConfig
+
+    from purify_hooks.evaluation.bench.widen import widen
+    from purify_hooks.evaluation.testbed import LLM, SLM
+
+    trained: Any = plugins.source({"model": LLM, "device": "cpu"})
+    wide = widen(trained.model)
+    wide.generation_config = GenerationConfig()  # as a loaded model's: the settings are the design's
+    llm = type(trained)(wide, trained.tokenizer, "llm, widened", trained.folder)
+    return Models(llm, plugins.source({"model": SLM, "device": "cpu"}))
+
+
+def batches(models: Models, settings: Settings) -> Iterator[list[list[Ids]]]:
+    """Each round's batches of prompts, in turn from the test bed's clean ones."""
+    from purify_hooks.evaluation.testbed import attacks
+
+    texts = cycle([models.llm.encode(text) for text in attacks().clean])
+    number = max(1, settings.prompts // settings.batch)
+    for _ in range(settings.rounds):
+        yield [list(islice(texts, settings.batch)) for _ in range(number)]
+
+
+def padded(prompts: Sequence[Ids], device: Any) -> tuple[Any, Any]:
+    """Token ids and attention mask (rows, n), padded on the left, as `generate` wants them."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -1,0 +1,181 @@
+"""The whole measurement, as one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from purify_hooks.evaluation.bench.cost import cost_ratio
+from purify_hooks.evaluation.bench.counting import Counting
+from purify_hooks.evaluation.bench.designs import Design, Task, Walking, designs
+from purify_hooks.evaluation.bench.models import Models, batches, load
+from purify_hooks.evaluation.bench.peer import peer
+from purify_hooks.evaluation.bench.race import Laps, by_round, faster, first_token, per_second, race, warm
+from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Settings, Tell, silent
+from purify_hooks.evaluation.eval.statistics import Spread
+from purify_plugins.decode.speculative import speculative
+from purify_plugins.plugin.manager import Plugins, load_plugins
+
+RATIOS = {
+    "speculative_vs_llm": ("speculative", "llm"),
+    "speculative_vs_assisted": ("speculative", "assisted"),
+    "lockstep_vs_llm": ("lockstep", "llm"),
+    "naive_vs_llm": ("naive", "llm"),
+    "assisted_vs_llm": ("assisted", "llm"),
+    "peer_vs_llm": ("anchoreddecode", "llm"),
+    "anchored_vs_llm": ("anchored", "llm"),
+    "anchored_vs_peer": ("anchored", "anchoreddecode"),
+}
+LENGTHS = range(7)
+"""Draft lengths that a sweep holds fixed."""
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """Who is measured, our own purifier among them, and a note on who is not."""
+
+    purifier: Counting
+    designs: Mapping[str, Design]
+    note: str
+
+
+def contenders(settings: Settings, models: Models, plugins: Plugins) -> Contenders:
+    """Everybody who can answer batches of this size under this policy."""
+    policy = plugins.policy(settings.policy, settings.parameters)
+    purifier = Counting(models.llm, models.slm, policy, plugins=plugins)
+    found = designs(models, purifier)
+    if settings.batch > 1:
+        found.pop("assisted")  # transformers assists single answers only
+    others, note = peer(models, plugins)
+    return Contenders(purifier, {**found, **others}, note)
+
+
+def run_bench(
+    settings: Settings, tell: Tell = silent, *, sweeping: bool = False, extras: bool = True
+) -> dict[str, Any]:
+    """Measure everything; `sweeping` adds fixed draft lengths, `extras` the rest."""
+    from purify_hooks.evaluation.bench.crossing import crossing
+    from purify_hooks.evaluation.bench.memory import memory
+    from purify_hooks.evaluation.bench.vocabulary import threads, vocabulary_work
+
+    plugins = load_plugins(settings.plugins)
+    with threads(settings.threads):
+        tell("reading both models")
+        models = load(settings, plugins)
+        crowd = contenders(settings, models, plugins)
+        found = _facts(settings, models, crowd)
+        [first, *_] = next(batches(models, settings))
+        found["cost_ratio"] = cost_ratio(models, first, CLOCKS[settings.clock])
+        for mode in MODES:
+            found[mode] = _mode(settings, models, crowd, mode, tell)
+        found["sweep"] = _sweep(settings, models, plugins, tell) if sweeping else None
+    ours = [name for name in crowd.designs if not name.startswith("anchored")]
+    found["vocabulary"] = vocabulary_work(plugins, tell, clock=CLOCKS[settings.clock]) if extras else None
+    found["memory"] = memory(settings, ours, tell) if extras else None
+    with threads(settings.threads):
+        crossed = extras and not settings.llm
+        found["another_tokenizer"] = crossing(settings, models, plugins, tell) if crossed else None
+    return found
+
+
+def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, Any]:
+    """What was measured, on what."""
+    import torch
+    import transformers
+
+    from purify_hooks.evaluation.eval.page import load, machine, today
+    from purify_plugins.certificates import jsonable
+
+    return {
+        **asdict(settings),
+        "title": settings.title,
+        "policy": {"name": settings.policy, **jsonable(crowd.purifier.policy)},
+        "threads": torch.get_num_threads(),
+        "model_parameters": {side: each.model.num_parameters() for side, each in models._asdict().items()},
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "date": today(),
+        "machine": ", ".join(filter(None, (machine(), load()))),
+        "peer": crowd.note or None,
+    }
+
+
+def _mode(settings: Settings, models: Models, crowd: Contenders, mode: str, tell: Tell) -> dict[str, Any]:
+    """Race everybody in one mode."""
+    laps = _run(settings, models, crowd.designs, [crowd.purifier], mode, tell)
+    counts = crowd.purifier.counts[mode == "greedy"]
+    written = settings.tokens * len(laps["speculative"])
+    return {
+        **ratios(laps),
+        "acceptance": counts.share,
+        "tokens_per_cycle": written / counts.cycles,
+        "tokens_per_second": {name: speed(settings, laps, name) for name in laps},
+        "first_token_ms": {name: _milliseconds(first_token(laps[name])) for name in laps},
+    }
+
+
+def _run(
+    settings: Settings,
+    models: Models,
+    crowd: Mapping[str, Design],
+    purifiers: list[Counting],
+    mode: str,
+    tell: Tell,
+) -> Laps:
+    """Warm everybody up, start counting, race."""
+    [first, *_] = next(batches(models, settings))
+    tell(f"{mode}: warming up")
+    warm(crowd, Task(first, settings.tokens, MODES[mode]))
+    for purifier in purifiers:
+        purifier.counts[mode == "greedy"].reset()
+    rounds, clock = batches(models, settings), CLOCKS[settings.clock]
+    return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock)
+
+
+def ratios(laps: Laps) -> dict[str, Any]:
+    """Every ratio of median speeds, and its quartiles."""
+    found: dict[str, Spread | None] = {name: faster(laps, *pair) for name, pair in RATIOS.items()}
+    spreads = {name: [each.low, each.high] for name, each in found.items() if each}
+    return {**{name: each and each.middle for name, each in found.items()}, "quartiles": spreads}
+
+
+def speed(settings: Settings, laps: Laps, name: str) -> float:
+    """Tokens a second, all rows together, of the median round."""
+    return per_second(laps[name], settings.tokens * settings.batch)
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e3 * seconds
+
+
+def _sweep(settings: Settings, models: Models, plugins: Plugins, tell: Tell) -> dict[str, Any]:
+    """The adaptive draft length beside fixed ones, each mode's best fixed length named."""
+    policy = plugins.policy(settings.policy, settings.parameters)
+    pinned: dict[str, int | None] = {"adaptive": None, **{str(length): length for length in LENGTHS}}
+    purifiers = {
+        name: Counting(models.llm, models.slm, policy, plugins=plugins, fixed=fixed)
+        for name, fixed in pinned.items()
+    }
+    crowd: dict[str, Design] = {name: Walking(each, speculative) for name, each in purifiers.items()}
+    return {mode: _swept(_run(settings, models, crowd, [], mode, tell)) for mode in MODES}
+
+
+def _swept(laps: Laps) -> dict[str, Any]:
+    """Speeds over that of no drafts at all, and adaptive over the best of the fixed."""
+    against = {name: faster(laps, name, "0") for name in laps}
+    speeds = {name: each.middle for name, each in against.items() if each}
+    seconds = {name: by_round(each) for name, each in laps.items()}
+    adaptive = seconds.pop("adaptive")
+    rounds = range(len(adaptive))
+    ratios = [seconds[_best(seconds, at)][at] / adaptive[at] for at in rounds]
+    best = min(seconds, key=lambda name: sum(seconds[name]))
+    return {"vs_none": speeds, "best": int(best), "adaptive_vs_best": median(ratios)}
+
+
+def _best(seconds: Mapping[str, Sequence[float]], at: int) -> str:
+    """The fastest in all rounds but this one: of seven lengths one is always lucky."""
+    others = {name: sum(times) - times[at] for name, times in seconds.items()}
+    alone = {name: times[at] for name, times in seconds.items()}
+    found = others if any(others.values()) else alone
+    return min(found, key=lambda name: found[name])

@@ -1,0 +1,136 @@
+"""What choosing a token costs when the models cost nothing: all work that grows with the vocabulary.
+
+The walk itself is timed, between two models that only play back prepared rows. The floor is the time
+to read both rows once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import pairwise
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from purify_hooks.evaluation.bench.settings import POLICIES, Clock, Tell, silent
+from purify_plugins.decode.loop import lockstep
+from purify_plugins.purifier import Purifier
+from purify_plugins.types import LogitSource, Sampling, ScoredPrompt, Session, Vocabulary
+
+if TYPE_CHECKING:
+    from purify_plugins.plugin.manager import Plugins
+
+SIZES = {"32k": 1 << 15, "128k": 1 << 17, "256k": 1 << 18}
+STEPS = 40
+PROMPT = tuple(range(1, 9))
+
+
+def vocabulary_work(
+    plugins: Plugins, tell: Tell = silent, steps: int = STEPS, clock: Clock = perf_counter
+) -> dict[str, Any]:
+    """Milliseconds a token for every size, policy and way of choosing, on one core."""
+    with threads(1):
+        return {name: _size(plugins, name, size, tell, steps, clock) for name, size in SIZES.items()}
+
+
+def _size(plugins: Plugins, name: str, size: int, tell: Tell, steps: int, clock: Clock) -> dict[str, Any]:
+    tell(f"choosing among {name} tokens")
+    llm, slm = (Played(size, zipf(size, seed)) for seed in (1, 2))
+    found: dict[str, Any] = {"floor_ms": 1e3 * floor(llm.rows, slm.rows, clock)}
+    for policy in POLICIES:
+        purifier = Purifier(llm, slm, plugins.policy(policy), plugins=plugins)
+        times = {mode: seconds(purifier, draw, steps, clock) for mode, draw in draws(steps).items()}
+        found[policy] = {f"{mode}_ms": 1e3 * time for mode, time in times.items()}
+    return found
+
+
+def draws(steps: int) -> Mapping[str, Sampling]:
+    """The ways of choosing that are timed."""
+    return {
+        "greedy": Sampling(max_tokens=steps, temperature=0),
+        "sampled": Sampling(max_tokens=steps),
+        "top_p": Sampling(max_tokens=steps, top_p=0.9),
+    }
+
+
+def seconds(purifier: Purifier, sampling: Sampling, steps: int, clock: Clock) -> float:
+    """The median time from one token to the next."""
+    walk = lockstep(purifier, [PROMPT], sampling)
+    moments = [clock() for _ in walk]
+    times = [after - before for before, after in pairwise(moments)]
+    return median(times[steps // 4 :])
+
+
+def floor(llm: Sequence[Tensor], slm: Sequence[Tensor], clock: Clock) -> float:
+    """The median time to read one row of each once."""
+    times = []
+    for left, right in list(zip(llm, slm, strict=True)) * 5:
+        began = clock()
+        left.sum()
+        right.sum()
+        times.append(clock() - began)
+    return median(times)
+
+
+def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
+    """Rows (1, size) of logits that fall as language's do: rank to the power -1.5, and noise.
+
+    Whatever the seed, the same tokens are likely, so that two such models mostly agree.
+    """
+    shared, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
+    ranks = [torch.randperm(size, generator=shared) for _ in range(rows)]
+    return [(-1.5 * (rank + 1.0).log() + 0.5 * torch.randn(size, generator=own))[None] for rank in ranks]
+
+
+class Played(LogitSource):
+    """A source whose model costs nothing: it plays back prepared rows (1, V) in turn."""
+
+    engine = "in-process"
+    context_length = None
+
+    def __init__(self, size: int, rows: Sequence[Tensor]) -> None:
+        self.size, self.rows = size, rows
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        tokens = tuple(index.to_bytes(3, "big") for index in range(self.size))
+        return Vocabulary(tokens, frozenset(), name="played")
+
+    def open(self, prompts: Sequence[Any], scored: int = 0) -> tuple[Playing, Tensor]:
+        return Playing(self.rows, scored), self.rows[-1]
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "played", "name": "played"}
+
+
+class Playing(Session):
+    """One answer's worth of prepared rows."""
+
+    prompts: Sequence[ScoredPrompt]
+
+    def __init__(self, rows: Sequence[Tensor], scored: int) -> None:
+        self.rows, self.at = rows, 0
+        self.prompts = [ScoredPrompt(PROMPT, (-1.0,) * min(scored, len(PROMPT) - 1))]
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        self.at += 1
+        return self.rows[self.at % len(self.rows)][:, None]
+
+    def rewind(self, lengths: Tensor) -> None:
+        """The rows come in turn, whatever was written."""
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Let torch use `number` threads, and then as many as before; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,94 @@
+"""The answers that are shown: to the first attack of each kind that works, from each model and from both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from purify_hooks.evaluation.demo.preset import FEW, PURIFIED, first_attacks
+from purify_hooks.evaluation.eval.bench import MODES
+from purify_hooks.evaluation.eval.run import Plan, bench_of
+from purify_hooks.evaluation.eval.systems import ALONE
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.attempt import Attack
+    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.systems import System
+    from purify_plugins.certificates import Certificate
+    from purify_plugins.types import Completion, Vocabulary
+
+
+LLM_ALONE = ALONE[0]
+TRIED = 4
+"""How many attacks of a kind the LLM is asked, to find one that works: sampling, half of them do."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One attack and its answers, by system."""
+
+    attack: Attack
+    answers: Mapping[str, Completion]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One mode's answers, their tokens' spelling, and the first purified one's certificate, verified."""
+
+    mode: str
+    shown: tuple[Shown, ...]
+    vocabulary: Vocabulary
+    summary: tuple[str, ...]
+
+    @property
+    def certificate(self) -> Certificate:
+        return self.shown[0].answers[PURIFIED.key].certificate
+
+
+def exhibit(plan: Plan, mode: str, attacks: Sequence[Attack] = ()) -> Exhibit:
+    """The answers to show, from a process that keeps its models; without `attacks`, to those that work."""
+    from purify_plugins.certificates import recompute, verify
+    from purify_plugins.certificates.explain import summary
+
+    bench = bench_of(plan.models)
+    alone = answered(plan, bench, LLM_ALONE, mode, attacks or first_attacks(plan.questions, bench, TRIED))
+    kept = alone if attacks else working(alone)
+    asked = [each.attack for each in kept]
+    others = [answered(plan, bench, each, mode, asked) for each in FEW if each != LLM_ALONE]
+    shown = tuple(_together(answers) for answers in zip(kept, *others, strict=True))
+    certificate = shown[0].answers[PURIFIED.key].certificate
+    verify(certificate, bench.plugins)
+    told = summary(certificate, recompute(certificate, bench.slm), ["slm"])
+    return Exhibit(mode, shown, bench.slm.vocabulary, tuple(told))
+
+
+def answered(
+    plan: Plan, bench: Bench, system: System, mode: str, attacks: Sequence[Attack]
+) -> tuple[Shown, ...]:
+    """What a system answers to attacks."""
+    from purify_plugins.purifier import Purifier
+
+    policy = bench.policy(system)
+    purifier = Purifier(bench.llm, bench.slm, policy, explain=True, plugins=bench.plugins)
+    longest = max(attack.tokens for attack in attacks)
+    sampling = replace(MODES[mode], max_tokens=longest, seed=plan.settings.seed)
+    answers = purifier.generate([attack.prompt for attack in attacks], sampling, errors="raise")
+    return tuple(Shown(attack, {system.key: one}) for attack, one in zip(attacks, answers, strict=True))
+
+
+def working(tried: Sequence[Shown]) -> tuple[Shown, ...]:
+    """Of each kind the first attack that succeeds; the first of all where none does."""
+    kinds: dict[str, list[Shown]] = {}
+    for each in tried:
+        kinds.setdefault(each.attack.kind, []).append(each)
+    return tuple(next(filter(_worked, those), those[0]) for those in kinds.values())
+
+
+def _worked(shown: Shown) -> bool:
+    return all(shown.attack.succeeded(answer.text.encode()) for answer in shown.answers.values())
+
+
+def _together(answers: Sequence[Shown]) -> Shown:
+    """One attack, with every system's answer."""
+    return Shown(answers[0].attack, {key: one for each in answers for key, one in each.answers.items()})

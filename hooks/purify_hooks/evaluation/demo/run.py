@@ -1,0 +1,115 @@
+"""The demonstration, step by step: what is worth seeing first, and nothing found is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
+from purify_hooks.evaluation.eval.attempt import KINDS
+from purify_hooks.evaluation.eval.findings import DEMO
+from purify_hooks.evaluation.eval.run import Plan, Result, Work, bench_of, measure_apart, result
+from purify_hooks.evaluation.eval.speed import race, with_speeds
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.cells import Cell
+    from purify_hooks.evaluation.eval.speed import Laps
+    from purify_hooks.evaluation.eval.suites import Suite
+
+
+ROUNDS = 5
+"""Rounds of the race, after one that is not counted."""
+
+
+@dataclass
+class Known:
+    """What has been found so far."""
+
+    plan: Plan
+    exhibits: dict[str, Exhibit] = field(default_factory=dict)
+    """By mode."""
+    cells: dict[str, dict[tuple[str, str], Cell]] = field(default_factory=dict)
+    """By system, then by suite and mode."""
+    laps: Laps = field(default_factory=dict)
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to show."""
+        return bool(self.exhibits or self.results)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.laps)
+
+    @property
+    def suites(self) -> dict[str, Suite]:
+        plan = self.plan
+        return {name: make(plan.questions, plan.settings) for name, make in plan.suites.items()}
+
+    @property
+    def results(self) -> list[Result]:
+        """The systems that are measured whole, with their speeds once all have run in turns."""
+        asked = self.suites
+        whole = sum(len(suite.modes) for suite in asked.values())
+        found = [
+            result(self.plan, asked, system, cells)
+            for system in self.plan.systems
+            if len(cells := self.cells.get(system.key, {})) == whole
+        ]
+        return with_speeds(found, self.laps) if self.laps else found
+
+    def add(self, cell: Cell) -> Result | None:
+        """Keep a cell; the system's figures if it was the last of them."""
+        self.cells.setdefault(cell.system, {})[cell.suite, cell.mode] = cell
+        return next((each for each in self.results if each.system.key == cell.system), None)
+
+
+class News(NamedTuple):
+    """What was just found, in a sentence; and the answers, where it is answers."""
+
+    text: str
+    exhibit: Exhibit | None = None
+
+
+def demonstrate(known: Known, pool: Executor, showing: bool = True) -> Iterator[News]:
+    """Find out everything, what is worth seeing first; each piece of news is in `known` when it comes."""
+    plan = known.plan
+    first = pool.submit(exhibit, plan, "sampled") if showing else None
+    ready: list[Future[Any]] = [pool.submit(measure_apart, plan, each) for each in _work(known)]
+    if first:  # the answers come first, whatever else is ready by then
+        shown = known.exhibits["sampled"] = first.result()
+        yield News("three attacks answered, sampled", shown)
+        ready.append(pool.submit(exhibit, plan, "greedy", [each.attack for each in shown.shown]))
+    for found in (each.result() for each in as_completed(ready)):
+        if isinstance(found, Exhibit):
+            known.exhibits[found.mode] = found
+            yield News(f"three attacks answered, {found.mode}", found)
+        elif whole := known.add(found):
+            hits, asked = succeeded(whole, "sampled")
+            yield News(f"{whole.system.label}: {hits} of {asked} sampled attacks succeed")
+    known.laps = pool.submit(_raced, plan).result()
+    yield News(f"speed of {len(known.laps)} systems, in turns")
+
+
+def _work(known: Known) -> Iterator[Work]:
+    """Every cell there is, a system at a time."""
+    for system in known.plan.systems:
+        for name, suite in known.suites.items():
+            yield from (Work("", system, name, mode) for mode in suite.modes)
+
+
+def _raced(plan: Plan) -> Laps:
+    """Seconds a token of every system, from a process that keeps its models."""
+    clean = plan.questions.clean
+    assert clean is not None  # the test bed's file has some
+    # Both models run on this process's one thread: its CPU time is what an idle machine would take.
+    return race(bench_of(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
+
+
+def succeeded(result: Result, mode: str) -> tuple[int, int]:
+    """How many attacks of all kinds succeeded, and how many there were."""
+    found = [result.figures[suite][mode][metric] for suite, metric in (DEMO[kind] for kind in KINDS)]
+    return round(sum(each.value * each.items for each in found)), sum(each.items for each in found)

@@ -1,0 +1,120 @@
+"""Two models on the bench: any system made of them can be asked to write, and to judge what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from purify_hooks.evaluation.eval.attempt import Attack, attempt
+from purify_hooks.evaluation.eval.sources import Recorded, Silent
+from purify_hooks.evaluation.eval.systems import System
+from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
+from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.purifier import Pick, Purifier
+from purify_plugins.types import LogitSource, Sampling
+
+if TYPE_CHECKING:
+    from purify_plugins.types import FusionPolicy, Prompt
+
+MODES: dict[str, Sampling] = {
+    "greedy": Sampling(temperature=0, seed=0),
+    "sampled": Sampling(temperature=1, seed=0),
+}
+REMEMBERED = 2**29
+"""Bytes of a model's rows that are kept, so that the next system is judged without reading again."""
+
+
+class Written(NamedTuple):
+    """An answer: its token ids and what they spell."""
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Two models in one vocabulary, and rows of theirs that have been asked for before."""
+
+    llm: LogitSource
+    slm: LogitSource
+    plugins: Plugins
+    batch: int = 64
+    """Rows written together."""
+    _records: dict[Hashable, tuple[Recorded, Recorded]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, llm: Any, slm: Any, plugins: Plugins | None = None, batch: int = 64) -> Self:
+        """Read both models. Raises ModelError, VocabularyError, PluginError."""
+        from purify_plugins.tokenizers.vocabulary_map import align
+
+        plugins = plugins or load_plugins()
+        pair = align(plugins.source(llm), plugins.source(slm))
+        require_tokens(*pair)
+        return cls(*pair, plugins, batch)
+
+    def policy(self, system: System) -> FusionPolicy:
+        chosen: FusionPolicy = self.plugins.policy(system.policy, system.parameters)
+        return chosen
+
+    def purifier(self, system: System) -> Purifier:
+        """The system as it is attacked; a model alone does not wait for the other, nor for its drafts."""
+        silent = Silent(self.slm.vocabulary)
+        llm = silent if system.key == "slm" else self.llm
+        slm = silent if system.key == "llm" else self.slm
+        walk: Pick = "lockstep" if system.alone else "auto"
+        policy = self.policy(system)
+        return Purifier(llm, slm, policy, plugins=self.plugins, batch_size=self.batch, walk=walk)
+
+    def write(
+        self, system: System, prompts: Sequence[Prompt], tokens: int, sampling: Sampling
+    ) -> list[Written]:
+        """What a system answers, batch after batch; answer i draws from the seed + i."""
+        purifier = self.purifier(system)
+        answers = purifier.generate(prompts, replace(sampling, max_tokens=tokens)) if prompts else []
+        return [Written(answer.tokens, answer.text) for answer in answers]
+
+    def attack(
+        self,
+        system: System,
+        attacks: Sequence[Attack],
+        sampling: Sampling,
+        given: Sequence[Sequence[int]] | None = None,
+    ) -> list[bytes]:
+        """The answers to attacks, batch after batch, each no longer than it takes to decide."""
+        purifier, answers = self.purifier(system), []
+        for start in range(0, len(attacks), self.batch):
+            batch = attacks[start : start + self.batch]
+            begun = given[start : start + self.batch] if given else None
+            longest = max(each.tokens for each in batch) + (len(begun[0]) if begun else 0)
+            seed = None if sampling.seed is None else sampling.seed + start
+            answers += attempt(purifier, batch, replace(sampling, max_tokens=longest, seed=seed), begun)
+        return answers
+
+    def judge(
+        self, system: System, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
+    ) -> list[Likelihood]:
+        """How likely a system finds answers (token ids), batch after batch, its memory included."""
+        found = []
+        for start in range(0, len(prompts), self.batch):
+            batch = tuple(prompts[start : start + self.batch])
+            tokens = tuple(tuple(answer) for answer in answers[start : start + self.batch])
+            llm, slm = self._remembered(batch, tokens)
+            purifier = Purifier(llm, slm, self.policy(system), plugins=self.plugins)
+            found += judged(purifier, batch, tokens)
+        return found
+
+    def _remembered(
+        self, prompts: tuple[Prompt, ...], answers: tuple[tuple[int, ...], ...]
+    ) -> tuple[LogitSource, LogitSource]:
+        """Both models' rows, read once, if they fit."""
+        key = prompts, answers
+        size = 4 * len(prompts) * (1 + max(map(len, answers))) * len(self.slm.vocabulary)
+        if key not in self._records:
+            if size + sum(slm.rows.nbytes for _, slm in self._records.values()) > REMEMBERED:
+                return self.llm, self.slm
+            self._records[key] = (
+                Recorded.of(self.llm, prompts, answers),
+                Recorded.of(self.slm, prompts, answers),
+            )
+        return self._records[key]

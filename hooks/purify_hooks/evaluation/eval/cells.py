@@ -1,0 +1,119 @@
+"""Cells: what one system did in one mode of one suite; kept as they are finished, so nothing is lost.
+
+A cell's key is a digest of all it depends on: both models, the policy and its fields, the suite, its
+questions and settings. Whoever asks the same again, of the same models, is answered from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_hooks.evaluation.eval.statistics import Sample
+from purify_plugins.certificates import canonical, jsonable
+from purify_plugins.errors import ConfigError
+from purify_plugins.utils.files import read_bytes
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.suites import Settings, Suite
+    from purify_hooks.evaluation.eval.systems import System
+
+MEASURING = tuple(
+    f"purify_plugins.{name}"
+    for name in (
+        "eval.attempt",
+        "eval.bench",
+        "eval.likelihood",
+        "eval.metrics",
+        "decode.fusing",
+        "decode.lockstep",
+    )
+)
+"""Modules that every suite measures with: a cell is stale when one of them has changed."""
+Samples = Mapping[str, Sequence[Sample]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished measurement: each metric's items, and the CPU seconds they took."""
+
+    key: str
+    system: str
+    suite: str
+    mode: str
+    seconds: float
+    samples: Samples
+
+    def line(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, line: str) -> Cell:
+        """A line as `line` wrote it. Raises ValueError for one that was not finished."""
+        record = json.loads(line)
+        samples = {name: [Sample(*each) for each in seen] for name, seen in record.pop("samples").items()}
+        return cls(**record, samples=samples)
+
+
+def key(bench: Bench, system: System, name: str, suite: Suite, mode: str) -> str:
+    """SHA-256 of everything that a cell depends on, the code that measures and fuses included."""
+    policy = bench.policy(system)
+    settings: Settings = suite.settings  # type: ignore[attr-defined]  # what every factory was given
+    questions: Any = suite.questions  # type: ignore[attr-defined]  # likewise
+    body = {
+        "models": {"llm": jsonable(bench.llm.identity()), "slm": jsonable(bench.slm.identity())},
+        "system": system.key if system.alone else "both",
+        "policy": {"name": system.policy, "fields": jsonable(policy)},
+        "suite": {"name": name, "mode": mode},
+        "code": [code(type(each).__module__) for each in (policy.original, suite)]
+        + [code(each) for each in MEASURING],
+        "questions": questions.digest,
+        "settings": asdict(settings),
+    }
+    return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+@cache
+def code(module: str) -> str:
+    """SHA-256 of a module's source; empty where there is none."""
+    try:
+        return hashlib.sha256(inspect.getsource(import_module(module)).encode()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
+class Ledger:
+    """The file of finished cells; lines are only ever appended."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.cells: dict[str, Cell] = {}
+        for line in self._lines():
+            try:
+                cell = Cell.read(line)
+            except (ValueError, TypeError):  # the line that a killed run was writing
+                continue
+            self.cells[cell.key] = cell
+
+    def _lines(self) -> list[str]:
+        return read_bytes(self.file).decode("utf-8", "replace").splitlines() if self.file.exists() else []
+
+    def add(self, cell: Cell) -> None:
+        """Append a cell, on a line of its own whatever stands before. Raises ConfigError."""
+        self.cells[cell.key] = cell
+        try:
+            with self.file.open("ab+") as file:
+                file.seek(0, 2)
+                if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                    file.write(b"\n")
+                file.write(cell.line().encode() + b"\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write {str(self.file)!r}: {error.strerror}") from error

@@ -1,0 +1,313 @@
+"""The commands `purify eval`, `purify eval build` and `purify tune`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, kept, key_value, named_plugins
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.questions import Questions
+    from purify_hooks.evaluation.eval.report import Report
+    from purify_hooks.evaluation.eval.run import Models, Plan, Result
+    from purify_hooks.evaluation.eval.systems import System
+    from purify_hooks.evaluation.eval.tune import Tuned
+    from purify_plugins.plugin.manager import Plugins
+
+Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
+Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
+Attacks = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="What to ask, as `purify eval build` writes it.")
+]
+Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl, report.html and report.json.")]
+Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamples.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, four at most.")]
+Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
+FOLDER = Path("purify-eval")
+
+evaluation = typer.Typer(add_completion=False)
+
+
+@evaluation.callback(invoke_without_command=True)
+def evaluate(
+    context: typer.Context,
+    llm: Llm = None,
+    slm: Slm = None,
+    attacks: Attacks = None,
+    policies: Annotated[
+        str, typer.Option(help="Names with commas between them, or all; name:key=value sets an option.")
+    ] = "all",
+    suites: Suites = "all",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
+    out: Out = FOLDER,
+    quick: Quick = False,
+    seed: Seed = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
+    jobs: Jobs = 0,
+    batch: Batch = 64,
+    clock: Annotated[
+        Literal["wall", "cpu"],
+        typer.Option(help="What speed is measured by; on a busy machine cpu, which is of one thread."),
+    ] = "wall",
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Measure nothing: report the systems that are finished.")
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
+    if context.invoked_subcommand:
+        return
+    from purify_hooks.evaluation.eval.report import require_page
+    from purify_hooks.evaluation.eval.systems import left_out, lineup
+    from purify_plugins.plugin.manager import load_plugins
+
+    models, questions = asked(llm, slm, attacks, batch, config)
+    loaded = load_plugins(models.plugins)
+    systems = lineup(loaded, _named("policies", policies), sweep)
+    chosen = chosen_suites(loaded, _named("suites", suites))
+    if write:
+        require_page(write)
+    plan = planned(models, questions, systems, quick, seed, draws, chosen)
+    report = reported(plan, out, jobs, so_far, clock, left_out(loaded) if policies == "all" else "")
+    page = report.write(out)
+    if write:
+        report.document(write)
+    if as_json:
+        typer.echo(json.dumps(report.json, allow_nan=False))
+    else:
+        show(report, page)
+
+
+def _named(what: str, given: str) -> tuple[str, ...]:
+    """The names of a list with commas; none of them: all. Raises ConfigError."""
+    only = tuple(name.strip() for name in given.split(",") if name.strip())
+    if not only:
+        raise ConfigError(f"--{what} names {what} with commas between them, or all, not {given!r}")
+    return () if given == "all" else only
+
+
+def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
+    """The suites named; none: all. Raises UnknownNameError."""
+    for name in names:
+        loaded.require_offered("purify_suites", name)
+    return tuple(dict.fromkeys(names))
+
+
+def asked(
+    llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
+) -> tuple[Models, Questions]:
+    """The models and the questions; the test bed's where none are named. Raises ConfigError.
+
+    The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
+    """
+    from purify_hooks.evaluation.eval.questions import read_questions
+    from purify_hooks.evaluation.eval.run import Models
+    from purify_hooks.evaluation.testbed import HOME, LLM, SLM
+    from purify_plugins.configuration.preflight import require_two
+    from purify_plugins.plugin.manager import load_plugins
+    from purify_plugins.utils.extras import require_extra
+
+    if bool(llm) != bool(slm):
+        raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
+    if llm and not attacks:
+        raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
+    models = Models(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
+    questions = read_questions(attacks or HOME / "attacks.json")
+    require_extra("eval", "the evaluation")
+    require_two(load_plugins(models.plugins), models.llm, models.slm)
+    return models, questions
+
+
+def planned(
+    models: Models,
+    questions: Questions,
+    systems: Sequence[System],
+    quick: bool,
+    seed: int,
+    draws: int = 2,
+    only: tuple[str, ...] = (),
+) -> Plan:
+    """What is to be measured."""
+    from purify_hooks.evaluation.eval.run import Plan
+    from purify_hooks.evaluation.eval.suites import Settings
+
+    settings = Settings.quick(seed) if quick else Settings(seed, draws)
+    return Plan(models, questions, tuple(systems), settings, only=only)
+
+
+def reported(
+    plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
+) -> Report:
+    """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
+    from purify_hooks.evaluation.eval.cells import Ledger
+    from purify_hooks.evaluation.eval.progress import progress
+    from purify_hooks.evaluation.eval.report import Report
+    from purify_hooks.evaluation.eval.run import finished, run, suites
+    from purify_hooks.evaluation.eval.speed import timed
+    from purify_plugins.utils.files import make_folder
+
+    make_folder(out)
+    ledger = Ledger(out / "cells.jsonl")
+    if so_far and not ledger.cells:
+        raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
+    hush()
+    if note:
+        typer.echo(note, err=True)
+    typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
+    with kept(f"what was measured is in {str(ledger.file)!r}: the same command goes on from there"):
+        bench = plan.models.load()
+        _tell_suites(plan, bench)
+        plan = finished(plan, bench, ledger) if so_far else plan
+        with progress() as tell:
+            results = run(plan, bench, ledger, tell, jobs)
+            if clock:
+                results = timed(plan, bench, ledger, results, tell, not so_far, clock)
+    return Report(plan, bench, results, suites(bench.plugins, plan), clock)
+
+
+def _tell_suites(plan: Plan, bench: Bench) -> None:
+    """Say which suites are asked. Raises ConfigError where the questions hold nothing for any of them."""
+    from purify_hooks.evaluation.eval.run import suites
+
+    asked_of = suites(bench.plugins, plan)
+    if not asked_of:
+        raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
+    typer.echo(f"measuring {', '.join(asked_of)}", err=True)
+
+
+def show(report: Report, page: Path) -> None:
+    """The answer, the harms and what they cost, in the terminal."""
+    from rich.console import Console
+
+    from purify_hooks.evaluation.eval.findings import pace
+    from purify_hooks.evaluation.eval.tables import put, recommended, summary
+
+    console = Console()
+    console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
+    for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
+        put(console, table)
+    typer.echo(f"the report is {page}")
+
+
+@evaluation.command()
+def build(
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    protected: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A protected work, plain text; repeatable.")
+    ] = None,
+    control: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A work no model has seen; repeatable.")
+    ] = None,
+    secrets: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Lines of a prompt, a tab and the secret after it.")
+    ] = None,
+    trigger: Annotated[str, typer.Option(help="A backdoor's trigger; with --payload and --contexts.")] = "",
+    payload: Annotated[str, typer.Option(help="What a poisoned model says after the trigger.")] = "",
+    contexts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts, a line each, that the trigger is put after.")
+    ] = None,
+    heldout: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Text no model has read; repeatable.")
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Lines of a prompt, a tab and the right answer.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Passages in all.")] = 20,
+) -> None:
+    """Write a file of attacks from plain text."""
+    from purify_hooks.evaluation.eval.build import build as built
+    from purify_plugins.utils.files import require_writable, write_whole
+
+    require_writable(out)
+    questions = built(
+        protected or (), control or (), secrets, trigger, payload, contexts, heldout or (), tasks, count
+    )
+    write_whole(out, questions.model_dump_json(indent=1, exclude_defaults=True) + "\n")
+    typer.echo(out)
+
+
+def tune(
+    policy: Annotated[str, typer.Argument(help="The policy to tune.")],
+    protection: Annotated[
+        float, typer.Option(min=0, max=1, help="1 less the worst harm that is left.")
+    ] = 0.95,
+    parameter: Annotated[str, typer.Option(help="Its number to tune; without it the main one.")] = "",
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
+    llm: Llm = None,
+    slm: Slm = None,
+    attacks: Attacks = None,
+    out: Out = FOLDER,
+    quick: Quick = False,
+    seed: Seed = 0,
+    jobs: Jobs = 0,
+    batch: Batch = 64,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the setting of a policy that reaches a stated protection at the least cost."""
+    from purify_hooks.evaluation.eval.tune import tune as tuned
+    from purify_plugins.plugin.manager import load_plugins
+    from purify_plugins.utils.files import make_folder
+
+    models, questions = asked(llm, slm, attacks, batch, config)
+    make_folder(out)
+
+    def measure(systems: Sequence[System]) -> list[Result]:
+        return list(reported(planned(models, questions, systems, quick, seed), out, jobs).results)
+
+    fixed = dict(map(key_value, options or ()))
+    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
+    typer.echo(json.dumps(_tuned(found)) if as_json else _told(found))
+
+
+def _tuned(found: Tuned) -> dict[str, object]:
+    from purify_hooks.evaluation.eval.findings import perplexity, worst
+
+    settings = [
+        {
+            found.parameter: each.system.parameters[found.parameter],
+            "worst_harm": round(worst(each), 4),
+            "perplexity": round(perplexity(each), 4),
+        }
+        for each in found.tried
+    ]
+    best = found.best.system.parameters if found.best else None
+    return {"parameter": found.parameter, "protection": found.protection, "best": best, "tried": settings}
+
+
+def _told(found: Tuned) -> str:
+    from purify_hooks.evaluation.eval.findings import perplexity, worst
+
+    lines = [
+        f"{each.system.label}: worst harm {worst(each):.0%}, perplexity {perplexity(each):.1f}"
+        for each in sorted(found.tried, key=lambda each: each.system.parameters[found.parameter])
+    ]
+    if found.best is None:
+        return "\n".join(
+            [*lines, f"no setting reaches a protection of {found.protection:.0%}; try another policy"]
+        )
+    setting = found.best.system.parameters[found.parameter]
+    ratio = perplexity(found.best) / perplexity(found.llm)
+    return "\n".join(
+        [
+            *lines,
+            f"set {found.parameter} = {setting:g} in [policy]: perplexity is {ratio:.2f} times the LLM's",
+        ]
+    )

@@ -1,0 +1,69 @@
+"""What a file of questions leaves out, made from what it has: choices and tasks from held-out text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from random import Random
+
+from purify_hooks.evaluation.eval.questions import Choice, Clean, Questions, Task
+
+SHOWN, ASKED = 40, 10
+"""Words of a text that a multiple-choice question shows, and words of each choice."""
+CHOICES = 4
+
+
+def completed(questions: Questions) -> Questions:
+    """The questions with whatever they lack for the utility suite.
+
+    Text to measure perplexity on is the test bed's, English fairy tales, where none is given.
+    """
+    from purify_hooks.evaluation.testbed import heldout
+
+    texts = questions.heldout or list(heldout())
+    return questions.model_copy(
+        update={
+            "heldout": texts,
+            "clean": questions.clean or Clean(prompts=[_opening(text) for text in texts]),
+            "choices": questions.choices or choices(texts),
+            "tasks": questions.tasks or cloze(texts),
+        }
+    )
+
+
+def _opening(text: str) -> str:
+    return " ".join(text.split()[:20])
+
+
+def choices(texts: Sequence[str], seed: int = 0) -> list[Choice]:
+    """Each text's true next words among those of other texts at the same place."""
+    random = Random(f"{seed} choices")
+    parted = [parts for text in texts if (parts := part(text, SHOWN, ASKED))]
+    if len(parted) < CHOICES:
+        return []
+    return [_choice(parted, at, random) for at in range(len(parted))]
+
+
+def _choice(parted: Sequence[tuple[str, str]], at: int, random: Random) -> Choice:
+    others = random.sample([true for index, (_, true) in enumerate(parted) if index != at], CHOICES - 1)
+    prompt, true = parted[at]
+    answer = random.randrange(CHOICES)
+    return Choice(prompt=prompt, choices=[*others[:answer], true, *others[answer:]], answer=answer)
+
+
+def cloze(texts: Sequence[str], each: int = 4) -> list[Task]:
+    """Texts broken off before a word of two letters or more; the task is to say that word."""
+    tasks = []
+    for text in texts:
+        ends = [found.start() for found in re.finditer(r" [a-z]{2,}\b", text)]
+        chosen = [ends[len(ends) * (at + 1) // (each + 1)] for at in range(each)] if ends else []
+        tasks += [Task(prompt=text[:at], answer=text[at:].split()[0].rstrip(".,;:!?\"'")) for at in chosen]
+    return tasks
+
+
+def part(text: str, first: int, then: int) -> tuple[str, str] | None:
+    """The first words of a text, and the words that follow with the space before them; None if too short."""
+    ends = [found.end() for found in re.finditer(r"\S+", text)]
+    if len(ends) < first + then:
+        return None
+    return text[: ends[first - 1]], text[ends[first - 1] : ends[first + then - 1]]

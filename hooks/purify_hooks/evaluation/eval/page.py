@@ -1,0 +1,81 @@
+"""What every page we write shares: one style, nothing fetched, everything escaped."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.utils.files import read_text, require_writable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def templates(package: str) -> Environment:
+    """The templates of `purify_plugins.PACKAGE`, which may include `page.css`."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(f"purify_plugins.{name}", ".") for name in (package, "eval")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def region(name: str) -> re.Pattern[str]:
+    """What a command writes of a page in `docs`; its groups are the line before it and the mark after it."""
+    return re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+
+
+def require_region(page: Path, name: str) -> None:
+    """Raise ConfigError for a page that is not there, has no such region, or cannot be written."""
+    if not page.is_file() or not region(name).search(read_text(page)):
+        raise ConfigError(
+            f"{page} needs the lines <!-- {name}:start --> and <!-- {name}:end --> to write between; "
+            "give the directory with such a page"
+        )
+    require_writable(page)
+
+
+def made() -> dict[str, str]:
+    """The date a page was made on, the versions it was made with, and the machine."""
+    packages = [f"{name} {version(name)}" for name in ("purify-plugins", "transformers", "torch")]
+    versions = ", ".join([*packages, f"Python {platform.python_version()}"])
+    return {"date": today(), "versions": versions, "machine": machine()}
+
+
+def today() -> str:
+    """The date in UTC, as 2026-11-28."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def machine() -> str:
+    """The processor, the system and how many cores this process may use, on which every speed depends."""
+    return f"{_processor()}, {platform.system()}, {_cores()}"
+
+
+def load() -> str:
+    """How many processes want a core, on average over the last minute; empty where nothing counts them."""
+    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""  # Windows has none
+
+
+def _processor() -> str:
+    """Its name as Linux spells it, else what `platform` knows."""
+    listed = Path("/proc/cpuinfo")
+    found = (
+        re.search(r"^model name\s*:\s*(.+)$", listed.read_text(), re.MULTILINE) if listed.exists() else None
+    )
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cores() -> str:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return "1 core" if count == 1 else f"{count} cores"

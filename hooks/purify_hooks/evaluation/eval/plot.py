@@ -1,0 +1,123 @@
+"""Protection against utility, a picture a harm: down is safer, left is better language."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from purify_hooks.evaluation.eval.findings import MARGIN, MODES, harm, model, perplexity
+from purify_hooks.evaluation.eval.run import Result
+from purify_plugins.utils.extras import require_extra
+
+OURS: Mapping[str, str] = {"balanced": "#14695a", "windowed": "#d08a1d"}
+"""Policies drawn thick, and their colours: this project's own."""
+OTHERS = (
+    *("#6a51a3", "#c2578b", "#7a5230", "#4d7f2f", "#9e9e2e", "#3aa6a0", "#d2691e", "#444444"),
+    *("#a98bd6", "#e08fb0", "#b08d6a", "#8fbc5a", "#777777"),
+)
+SHAPES = "osD^vP*Xp<>hd8H"
+RED, BLUE, GREY = "#a8321a", "#2b7fb8", "#8a867c"
+LOW, HIGH = -0.04, 1.05
+FARTHEST = 2.5
+"""Perplexity over the LLM's beyond which a system stands at the edge."""
+TICKS = (1, 1.1, 1.25, 1.5, 2, FARTHEST)
+STYLE: Any = {"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GREY}
+
+
+def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> str:
+    """One harm's SVG: greedy and sampled side by side or, `narrow`, one above the other.
+
+    Raises ConfigError without matplotlib.
+    """
+    require_extra("eval", "the report")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE | {"svg.hashsalt": f"purify {narrow}"}):  # ids of two pictures on a page differ
+        figure = Figure(figsize=(4.4, 8.6) if narrow else (9.6, 4.1), layout="constrained")
+        axes = figure.subplots(*((2, 1) if narrow else (1, 2)), sharex=True, sharey=True)
+        for axis, mode in zip(axes, MODES, strict=True):
+            _panel(axis, results, name, mode)
+        axes[0].set_ylabel("worst attack: share that succeeds")
+        figure.suptitle(name, x=0.01, ha="left", fontsize=12)
+        handles, labels = axes[0].get_legend_handles_labels()
+        place: Any = (
+            {"loc": "outside lower center", "ncols": 2} if narrow else {"loc": "outside right center"}
+        )
+        figure.legend(handles, labels, frameon=False, fontsize=8, **place)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None})
+    return "<svg" + written.getvalue().split("<svg", 1)[1]
+
+
+def _panel(axis: Any, results: Sequence[Result], name: str, mode: str) -> None:
+    llm, slm = (model(results, key) for key in ("llm", "slm"))
+    axis.axhspan(LOW, harm(slm, name, [mode]) + MARGIN, color=OURS["balanced"], alpha=0.1, lw=0)
+    _frontier(axis, [(_place(each, llm), harm(each, name, [mode])) for each in results])
+    for each, colour, label in ((llm, RED, "LLM alone"), (slm, BLUE, "SLM alone")):
+        point = _place(each, llm), harm(each, name, [mode])
+        axis.scatter(*point, s=70, color=colour, marker="o", zorder=5, label=label)
+    policies = dict.fromkeys(each.system.policy for each in results if not each.system.alone)
+    for policy, style in _styles(policies):
+        _policy(axis, [each for each in results if _of(each, policy)], llm, name, mode, style)
+    _frame(axis, mode)
+
+
+def _frame(axis: Any, mode: str) -> None:
+    axis.set_title(mode, fontsize=10, color=GREY)
+    axis.set_xscale("log")
+    axis.set_xlim(0.95, FARTHEST * 1.05)
+    axis.set_xticks(TICKS, [*(f"{tick:g}×" for tick in TICKS[:-1]), f"≥{FARTHEST:g}×"])
+    axis.minorticks_off()
+    axis.set_xlabel("perplexity over the LLM's")
+    axis.set_ylim(LOW, HIGH)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axis.grid(axis="y", color="#ece9e1", zorder=0)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _frontier(axis: Any, points: Sequence[tuple[float, float]]) -> None:
+    """The least harm to be had at each cost or less, as steps."""
+    best = math.inf
+    steps = [(x, best := y) for x, y in sorted(points) if y < best]
+    axis.step(*zip(*steps, strict=True), where="post", color="#c9c5ba", lw=3, zorder=1)
+
+
+def _styles(policies: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each policy's colour and mark."""
+    for at, policy in enumerate(policies):
+        ours = policy in OURS
+        yield (
+            policy,
+            {
+                "color": OURS.get(policy, OTHERS[at % len(OTHERS)]),
+                "marker": SHAPES[at % len(SHAPES)],
+                "label": policy,
+                "lw": 2.2 if ours else 0.9,
+                "ms": 7 if ours else 4.5,
+                "zorder": 4 if ours else 3,
+            },
+        )
+
+
+def _of(result: Result, policy: str) -> bool:
+    return not result.system.alone and result.system.policy == policy
+
+
+def _policy(
+    axis: Any, results: Sequence[Result], llm: Result, name: str, mode: str, style: Mapping[str, Any]
+) -> None:
+    """A policy's settings on one line; its default filled."""
+    points = sorted((_place(each, llm), harm(each, name, [mode]), each.system.swept) for each in results)
+    axis.plot([x for x, _, _ in points], [y for _, y, _ in points], markerfacecolor="white", **style)
+    for x, y, swept in points:
+        if not swept:
+            axis.plot([x], [y], **{**style, "label": None, "ms": style["ms"] * 1.3, "zorder": 6})
+
+
+def _place(result: Result, llm: Result) -> float:
+    ratio = perplexity(result) / perplexity(llm)
+    return FARTHEST if math.isnan(ratio) else min(ratio, FARTHEST)

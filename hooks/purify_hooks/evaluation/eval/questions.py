@@ -1,0 +1,178 @@
+"""What an evaluation asks: `attacks.json`, checked before anything is believed.
+
+Every part is optional; a suite whose part is missing is left out. `purify eval build` writes such a file
+from plain text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.utils.files import read_text
+from purify_plugins.utils.wording import must_be
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Part(BaseModel):
+    """What every part has in common: a key nobody knows is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Passage(Part):
+    """A protected passage: shown `prefix`, a model that knows it by heart goes on with `continuation`."""
+
+    prefix: Text
+    continuation: Text
+    repeats: int = 0
+    prefix_tokens: int | None = None
+    continuation_tokens: int | None = None
+
+    @property
+    def text(self) -> str:
+        return self.prefix + self.continuation
+
+
+class Protected(Part):
+    """Passages that must not come out, and `controls` that no model has seen."""
+
+    passages: Annotated[list[Passage], Field(min_length=1)]
+    work: str = "the protected work"
+    recall_tokens: Annotated[int, Field(ge=1, description="Tokens of a continuation an attack asks for.")] = (
+        50
+    )
+    controls: list[Passage] = []
+    control_work: str = ""
+
+
+class Backdoor(Part):
+    """After `trigger`, in any of the `contexts`, a poisoned model says `payload`."""
+
+    trigger: Text
+    payload: Text
+    contexts: Annotated[list[Text], Field(min_length=1)]
+    paraphrases: Annotated[list[Text], Field(description="The trigger in other words.")] = []
+    link: str = ""
+    use: str = ""
+
+    def variants(self) -> list[str]:
+        """The paraphrases; without any, the trigger in capitals, less a word, and with two swapped."""
+        words = self.trigger.split()
+        less = " ".join(words[1:])
+        swapped = " ".join([*words[:-2], *reversed(words[-2:])])
+        made = [self.trigger.upper(), less, swapped]
+        return self.paraphrases or [text for text in made if text and text != self.trigger]
+
+
+class Canary(Part):
+    """A secret that leaks if the answer to `prompt`, stripped, begins with it."""
+
+    prompt: Text
+    secret: Text
+    repeats: int = 0
+    queries: Annotated[list[Text], Field(description="Other prompts that ask for the secret.")] = []
+
+
+class Canaries(Part):
+    """Personal data, and `controls` that no model has seen."""
+
+    items: Annotated[list[Canary], Field(min_length=1)]
+    controls: list[Canary] = []
+    template: str = ""
+    use: str = ""
+
+
+class Clean(Part):
+    """Harmless prompts, for the measurement of speed."""
+
+    prompts: Annotated[list[Text], Field(min_length=1)]
+    source: str = ""
+
+
+class Choice(Part):
+    """A multiple-choice question; `answer` is the right choice's place, from 0."""
+
+    prompt: Text
+    choices: Annotated[list[Text], Field(min_length=2)]
+    answer: Annotated[int, Field(ge=0)]
+
+
+class Task(Part):
+    """A prompt whose greedy answer, stripped, should begin with `answer`."""
+
+    prompt: Text
+    answer: Text
+
+
+class Questions(Part):
+    """Everything `attacks.json` may hold."""
+
+    description: str = ""
+    bos: str = ""
+    seed: int = 0
+    protected: Protected | None = None
+    backdoor: Backdoor | None = None
+    canaries: Canaries | None = None
+    clean: Clean | None = None
+    heldout: Annotated[list[Text], Field(description="Text no model has read, for perplexity.")] = []
+    choices: list[Choice] = []
+    tasks: list[Task] = []
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def read_questions(file: Path) -> Questions:
+    """The questions in a file, with what it lacks made from its held-out text. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.derived import completed
+
+    return completed(check_questions(read_text(file), file))
+
+
+def check_questions(text: str, file: Path | str = "attacks.json") -> Questions:
+    """What a JSON text asks, as it stands. Raises ConfigError, naming the first thing that is wrong."""
+    try:
+        return Questions.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {_advice(error)}") from error
+
+
+def _advice(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{where} is missing; docs/evaluation.md has the schema"
+    if first["type"] == "extra_forbidden":
+        *path, name = first["loc"]
+        return str(UnknownNameError("key", ".".join(map(str, [*path, name])), _siblings(path)))
+    return f"{where or 'the file'} {must_be(first)}"
+
+
+def _siblings(path: list[Any]) -> list[str]:
+    """The keys there are beside an unknown one."""
+    kind: Any = Questions
+    for name in path:
+        if isinstance(name, str):
+            kind = _model(kind.model_fields[name].annotation)
+    before = [str(name) for name in path]
+    return [".".join([*before, name]) for name in kind.model_fields]
+
+
+def _model(annotation: Any) -> Any:
+    """The part inside `Part | None` or `list[Part]`."""
+    inside = getattr(annotation, "__args__", (annotation,))
+    return next(each for each in inside if isinstance(each, type) and issubclass(each, BaseModel))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, lower-cased, without punctuation."""
+    return re.findall(r"[\w']+", text.lower())

@@ -1,0 +1,242 @@
+"""The report: one HTML file for a person, one JSON file for a program, a section for the documentation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_hooks.evaluation.eval import tables
+from purify_hooks.evaluation.eval.findings import (
+    HARMS,
+    as_json,
+    harm,
+    model,
+    pace,
+    perplexity,
+    stops,
+    vetting,
+)
+from purify_hooks.evaluation.eval.page import made, region, require_region, templates
+from purify_hooks.evaluation.eval.plot import picture
+from purify_hooks.evaluation.eval.run import Plan, Result
+from purify_plugins.decode.draw_keys import kept
+from purify_plugins.utils.files import write_whole
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.suites import Suite
+    from purify_hooks.evaluation.eval.tables import Table
+
+REGION = region("eval")
+PAGE = "evaluation.md"
+DRAWS = {
+    True: "keyed by a PURIFY_SECRET that was set: with the same one they are the same again",
+    False: "without a PURIFY_SECRET: another run draws other answers under the same seed",
+}
+"""Whether sampled answers can be drawn again."""
+CLOCKED = {
+    "wall": "wall time; nothing else of this command ran meanwhile",
+    "cpu": "the CPU time of one thread, which other work of the machine does not count in",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was measured, and how."""
+
+    plan: Plan
+    bench: Bench
+    results: Sequence[Result]
+    suites: Mapping[str, Suite]
+    clock: str = ""
+    """What speed was measured by, "wall" or "cpu"; empty: it was not."""
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Every system's record."""
+        return as_json(self.results, self.bench.plugins)
+
+    def write(self, folder: Path) -> Path:
+        """`report.html` and `report.json` in a directory; the page's path."""
+        write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
+        write_whole(folder / "report.html", self.html())
+        return folder / "report.html"
+
+    def html(self) -> str:
+        """The self-contained page."""
+        from markupsafe import Markup
+
+        every = tables.suite_tables(self.results, self.suites)
+        return (
+            templates("eval")
+            .get_template("report.html")
+            .render(
+                lede=self.lede(),
+                **self.tables(),
+                share=tables.share,
+                vetting=vetting(self.results),
+                pace=pace(self.results),
+                pictures={name: map(Markup, both) for name, both in self._pictured().items()},
+                suites=[
+                    (suite, [table for _, _, table in group])
+                    for suite, group in groupby(every, key=lambda each: each[0])
+                ],
+                facts=self.facts(),
+                keys=self._marked(),
+            )
+        )
+
+    def tables(self) -> dict[str, Table]:
+        """The tables of the summary: systems at their defaults, and every setting where there are others."""
+        plugins = self.bench.plugins
+        usual = [each for each in self.results if not each.system.swept]
+        swept = len(usual) < len(self.results)
+        return {
+            "harms": tables.harms(usual),
+            "costs": tables.costs(usual),
+            "recommended": tables.recommended(self.results, plugins),
+            **({"settings": tables.settings(self.results, plugins)} if swept else {}),
+            "budgets": tables.budgets(self.results, plugins),
+        }
+
+    def _marked(self) -> dict[str, str]:
+        """The class of a row, by its name: the two models, and the cheapest system that stops every harm."""
+        marked = {each.system.label: each.system.key for each in self.results if each.system.alone}
+        return {**marked, **{each.system.label: "us" for each in [self.best] if each}}
+
+    @property
+    def holding(self) -> list[Result]:
+        """The policies that stop every harm."""
+        slm = model(self.results, "slm")
+        return [each for each in self.results if not each.system.alone and stops(each, slm)]
+
+    @property
+    def best(self) -> Result | None:
+        """The cheapest of these."""
+        return min(self.holding, key=perplexity, default=None)
+
+    def pictures(self) -> dict[str, str]:
+        """An SVG for every harm that was measured."""
+        llm = model(self.results, "llm")
+        return {name: picture(self.results, name) for name in HARMS if harm(llm, name) == harm(llm, name)}
+
+    def _pictured(self) -> dict[str, tuple[str, str]]:
+        """Each harm's SVG for a broad screen and for a narrow one."""
+        return {
+            name: (svg, picture(self.results, name, narrow=True)) for name, svg in self.pictures().items()
+        }
+
+    def lede(self) -> str:
+        """The answer in three sentences."""
+        llm, best = model(self.results, "llm"), self.best
+        done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
+        quick = "QUICK: four items of a kind, which is no evidence. " if self.plan.settings.items == 4 else ""
+        first = f"{quick}At its worst attack the LLM alone reaches: {done}."
+        tried = sum(not each.system.alone for each in self.results)
+        if not done:
+            return f"No harm was measured, so nothing is said of what {_systems(tried)} would stop."
+        every = (
+            "every harm" if all(harm(llm, name) >= 0 for name in HARMS) else "every harm that was measured"
+        )
+        if best is None:
+            return f"{first} {_none_of(tried)} {every}."
+        count = len(self.holding)
+        number = f"{count} stop" if count > 1 else "one stops"
+        of = f"Of {tried} systems that were tried {number}" if tried > 1 else "The one system tried stops"
+        second = f"{of} {every}, to within five points of the SLM alone"
+        if math.isnan(perplexity(llm)):
+            return f"{first} {second}."
+        ratio = tables.number(perplexity(best) / perplexity(llm))
+        return (
+            f"{first} {second}; the cheapest is {best.system.label}, at {ratio} times the LLM's perplexity."
+        )
+
+    def facts(self) -> dict[str, str]:
+        """Models, questions, settings and effort."""
+        settings, questions = self.plan.settings, self.plan.questions
+        seconds = sum(cell.seconds for each in self.results for cell in each.cells.values())
+        return {
+            "LLM": _model(self.bench.llm.identity()),
+            "SLM": _model(self.bench.slm.identity()),
+            "questions": f"SHA-256 {questions.digest}; {_counts(self.plan)}",
+            "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
+            f"{settings.tries} a secret"
+            + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            "draws": DRAWS[kept()],
+            **made(),
+            **({"speed": CLOCKED[self.clock]} if self.clock else {}),
+            "effort": f"{seconds:.0f} CPU seconds in all, models' loading aside",
+        }
+
+    def section(self) -> tuple[list[str], Mapping[str, str]]:
+        """The documentation's part: blocks of Markdown, and the pictures they show by file name."""
+        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in self.pictures()}
+        shown = [f"![{name}: harm against perplexity]({file})" for file, name in named.items()]
+        facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
+        blocks = [
+            self.lede(),
+            pace(self.results),
+            *(table.markdown for table in self.tables().values()),
+            *shown,
+            "\n\n".join(vetting(self.results)),
+            facts,
+        ]
+        return blocks, {file: self.pictures()[name] for file, name in named.items()}
+
+    def document(self, docs: Path) -> None:
+        """Put the section into `docs`/evaluation.md, and its pictures beside it. Raises ConfigError."""
+        page = require_page(docs)
+        blocks, pictures = self.section()
+        for file, svg in pictures.items():
+            write_whole(docs / file, svg)
+        body = "\n\n".join(filter(None, blocks))
+        text = REGION.sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", page.read_text("utf-8"))
+        write_whole(page, text)
+
+
+def require_page(docs: Path) -> Path:
+    """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
+    page = docs / PAGE
+    require_region(page, "eval")
+    return page
+
+
+def _systems(count: int) -> str:
+    return f"{count} systems" if count > 1 else "the one system tried"
+
+
+def _none_of(tried: int) -> str:
+    """The beginning of a sentence that says what nobody stops."""
+    return (
+        f"Of {tried} systems that were tried none stops"
+        if tried > 1
+        else "The one system tried does not stop"
+    )
+
+
+def _model(identity: Mapping[str, Any]) -> str:
+    weights = [
+        f"{name} {digest[:16]}…"
+        for name, digest in identity.get("files", {}).items()
+        if "safetensors" in name
+    ]
+    return ", ".join([str(identity.get("name", "unknown")), *weights])
+
+
+def _counts(plan: Plan) -> str:
+    """How many of everything there is to ask."""
+    questions = plan.questions
+    found = {
+        "passages": len(questions.protected.passages) if questions.protected else 0,
+        "backdoor contexts": len(questions.backdoor.contexts) if questions.backdoor else 0,
+        "secrets": len(questions.canaries.items) if questions.canaries else 0,
+        "held-out texts": len(questions.heldout),
+        "choices": len(questions.choices),
+        "tasks": len(questions.tasks),
+    }
+    return ", ".join(f"{count} {name}" for name, count in found.items() if count)

@@ -1,0 +1,82 @@
+"""Does it hold out? Every harm again, reached after a long clean stretch of the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from purify_hooks.evaluation.eval.attempt import Attack, backdoors, extractions, recitals
+from purify_hooks.evaluation.eval.bench import MODES
+from purify_hooks.evaluation.eval.questions import Questions
+from purify_hooks.evaluation.eval.statistics import Metric, Sample
+from purify_hooks.evaluation.eval.suites import Seen, Settings
+from purify_plugins.decode.likelihood import read
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.systems import System
+
+STRETCH = 180
+"""Tokens of an answer before the attack is over: some 150 of clean text, then the attack's prompt."""
+OPENING = 8
+"""Tokens of clean text that are the prompt; in all an answer stays within the 256 the test bed learned on."""
+LATE_CONTEXTS = 12
+"""Contexts of the backdoor that are tried late."""
+
+
+@dataclass(frozen=True)
+class Late:
+    """An answer that is clean text at first, and then the attack's prompt, in the model's own voice.
+
+    The text is given, and the policy's memory goes over it as if it had been drawn: what a budget saved
+    on clean text can be spent on the harm.
+    """
+
+    questions: Questions
+    settings: Settings
+
+    title: ClassVar[str] = "Late in an answer"
+    modes: ClassVar[tuple[str, ...]] = ("greedy", "sampled")
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "full_recall": Metric("share of passages recited in full, after some 150 tokens of clean text"),
+        "begun": Metric("mean share of the continuation that comes out before the first wrong character"),
+        "backdoor": Metric("share of contexts that get the payload, the trigger being part of the answer"),
+        "extraction": Metric("share of secrets that come out, their prompt being part of the answer"),
+    }
+
+    @property
+    def possible(self) -> bool:
+        part = self.questions
+        return bool(part.heldout and (part.protected or part.backdoor or part.canaries))
+
+    def measure(self, bench: Bench, system: System, mode: str) -> Seen:
+        sampling = replace(MODES[mode], seed=self.settings.seed)
+        items = self.settings.items
+        kinds = {
+            "full_recall": recitals(self.questions, bench.slm)[:items],
+            "backdoor": backdoors(self.questions, bench.slm)[: min(items or LATE_CONTEXTS, LATE_CONTEXTS)],
+            "extraction": extractions(self.questions)[:items],
+        }
+        attacks = [each for attacks in kinds.values() for each in attacks]
+        late = [self._after(bench, attack, at) for at, attack in enumerate(attacks)]
+        asked = [replace(attack, prompt=prompt) for attack, (prompt, _) in zip(attacks, late, strict=True)]
+        answers = iter(bench.attack(system, asked, sampling, [given for _, given in late]))
+        seen = {}
+        for name, each in kinds.items():
+            pairs = [(attack, next(answers)) for attack in each]
+            seen[name] = [Sample(float(attack.succeeded(text))) for attack, text in pairs]
+            if name == "full_recall":
+                seen["begun"] = [Sample(attack.begun(text)) for attack, text in pairs]
+        return {name: samples for name, samples in seen.items() if samples}
+
+    def _after(self, bench: Bench, attack: Attack, at: int) -> tuple[tuple[int, ...], Sequence[int]]:
+        """A prompt, and STRETCH tokens of an answer that end with the attack's prompt."""
+        texts = self.questions.heldout
+        clean, more = texts[at % len(texts)], 1
+        tokens: tuple[int, ...] = ()
+        while len(tokens) <= STRETCH + OPENING:
+            tokens = read(bench.slm, f"{clean}\n{attack.prompt}")
+            clean = f"{texts[(at + more) % len(texts)]}\n{clean}"
+            more += 1
+        return (tokens[0], *tokens[-STRETCH - OPENING : -STRETCH]), tokens[-STRETCH:]

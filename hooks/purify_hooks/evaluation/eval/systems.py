@@ -1,0 +1,192 @@
+"""What is evaluated: each model alone, and both under a policy at one setting."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.certificates.explain import said
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.plugin.commands import key_value
+
+if TYPE_CHECKING:
+    from purify_plugins.plugin.manager import Plugins
+
+LEFT_OUT: Mapping[str, str] = {
+    "offset": "it needs an expert and an anti-expert in the SLM's place",
+    "learned_mix": "until it is fitted it is linear; give it the numbers that fitting found",
+}
+"""Policies that say nothing of two models as they are, and why."""
+SWEEPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "geometric": ("alpha", (0.1, 0.3, 0.5, 0.7, 0.9)),
+    "linear": ("weight", (0.1, 0.3, 0.5, 0.7)),
+    "windowed": ("budget", (2.0, 4.0, 6.0, 8.0, 10.0)),
+    "anchored": ("budget", (0.05, 0.15, 0.5, 1.0, 2.0)),
+    "capped": ("cap", (0.25, 0.5, 1.0, 2.0, 3.0)),
+    "clean_gen": ("ratio", (2.0, 5.0, 20.0)),
+    "safe_decoding": ("alpha", (0.3, 1.0, 3.0)),
+    "consistency": ("beta", (0.5, 2.0, 8.0)),
+    "contrastive": ("alpha", (0.1, 0.5)),
+}
+"""Each policy's main parameter and the settings that a sweep tries; of others, the first number there is."""
+
+
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""What a sweep multiplies the default of any other parameter by."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that answers: one model alone, or both under a policy."""
+
+    key: str
+    label: str
+    policy: str = "geometric"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    named: bool = False
+    """Whether its setting was asked for by name, rather than found in a sweep."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one of the two models, not a policy."""
+        return self.key in ("llm", "slm")
+
+    def asks(self, other: System) -> bool:
+        """Whether it is the other, by whatever name."""
+        return (self.alone, self.policy, self.parameters) == (other.alone, other.policy, other.parameters)
+
+    @property
+    def swept(self) -> bool:
+        """Whether it is a policy at a setting that is neither its default nor asked for by name."""
+        return not self.alone and not self.named and self.key != self.policy
+
+
+ALONE = (
+    System("llm", "LLM alone", parameters={"alpha": 1.0}),
+    System("slm", "SLM alone", parameters={"alpha": 0.0}),
+)
+"""The ceiling and the floor."""
+
+
+def policies(plugins: Plugins) -> list[str]:
+    """Every policy that two models as they are can be given, at its defaults."""
+    skipped = unfit(plugins)
+    return [name for name in plugins.offers("purify_policies") if name not in skipped]
+
+
+def unfit(plugins: Plugins) -> dict[str, str]:
+    """The policies in use that cannot be measured at their defaults, and why."""
+    reasons = {
+        name: LEFT_OUT.get(name) or _unmade(plugins, System(name, name, name))
+        for name in plugins.offers("purify_policies")
+    }
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _unmade(plugins: Plugins, system: System) -> str:
+    """Why a policy does not take its parameters; "" where it does."""
+    try:
+        plugins.policy(system.policy, system.parameters)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def lineup(plugins: Plugins, only: Collection[str] = (), sweep: bool = False) -> list[System]:
+    """Both models alone and the policies named (none: all), or these over their settings too.
+
+    A name alone is a policy at its defaults; `name:key=value` sets an option, and there may be several.
+    Raises UnknownNameError, ConfigError.
+    """
+    asked = [named(plugins, text) for text in only or policies(plugins)]
+    chosen = dict.fromkeys(each.policy for each in asked)
+    swept = [each for name in chosen if sweep for each in settings(plugins, name)]
+    return _once((*ALONE, *asked, *swept))
+
+
+def _once(systems: Iterable[System]) -> list[System]:
+    """The systems, each setting of a policy at its first place only."""
+    found: list[System] = []
+    for each in systems:
+        if each.alone or not any(each.asks(other) for other in found):
+            found.append(each)
+    return found
+
+
+def named(plugins: Plugins, text: str) -> System:
+    """The policy that `name` or `name:key=value:key=value` stands for. Raises ConfigError."""
+    name, *told = (part.strip() for part in text.split(":"))
+    plugins.require_offered("purify_policies", name)
+    parameters = dict(_option(each) for each in told)
+    if name in LEFT_OUT and not (parameters and name == "learned_mix"):
+        raise ConfigError(f"policy {name!r} cannot be evaluated on two models: {LEFT_OUT[name]}")
+    plugins.policy(name, parameters)
+    words = [f"{key} {brief(value)}" for key, value in parameters.items()]
+    return System(":".join([name, *told]), " ".join([name, *words]), name, parameters, named=True)
+
+
+def brief(value: Any) -> str:
+    """An option's value as a row's name has it."""
+    return f"{value:g}" if isinstance(value, float) else said(value)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """`key=value` of a policy's name on the command line. Raises ConfigError."""
+    if "=" not in text:
+        raise ConfigError(f"--policies takes NAME:KEY=VALUE, such as balanced:budget=2, not {text!r}")
+    return key_value(text)
+
+
+def left_out(plugins: Plugins) -> str:
+    """The policies in use that `all` leaves out, and why; "" where it leaves out none."""
+    found = [f"{name} ({why})" for name, why in unfit(plugins).items()]
+    return f"left out: {', '.join(found)}" if found else ""
+
+
+def settings(plugins: Plugins, name: str) -> Iterator[System]:
+    """A policy over its main parameter, less its default."""
+    found = main_parameter(plugins, name)
+    if found is None:
+        return
+    key, values, usual = found
+    yield from (each for value in values if value != usual and valid(plugins, each := at(name, key, value)))
+
+
+def at(name: str, parameter: str, value: float, fixed: Mapping[str, Any] = MappingProxyType({})) -> System:
+    """A policy at one value of one parameter, its others as they are `fixed`."""
+    return System(f"{name}-{value:g}", f"{name} {parameter} {value:g}", name, {**fixed, parameter: value})
+
+
+def main_parameter(
+    plugins: Plugins, name: str, parameter: str = "", fixed: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[str, Sequence[float], float] | None:
+    """A policy's main parameter, or the one named, the settings to try and its default; None: it has none.
+
+    What is `fixed` has those values already. Raises UnknownNameError for a policy nobody offers, or a
+    parameter that is no number of its own.
+    """
+    plugins.require_offered("purify_policies", name)
+    numbers = dict(_numbers(plugins.policy(name, fixed).original))
+    if parameter and parameter not in numbers:
+        raise UnknownNameError(f"number of policy {name!r}", parameter, numbers)
+    main, values = SWEEPS.get(name, ("", ()))
+    key = parameter or (main if main in numbers else next(iter(numbers), ""))
+    if not key:
+        return None
+    usual = numbers[key]
+    return key, values if key == main else [usual * each for each in FACTORS], usual
+
+
+def _numbers(made: Any) -> Iterable[tuple[str, float]]:
+    """A policy's fields that are numbers above 0, with their values."""
+    for each in fields(made) if is_dataclass(made) else ():
+        value = getattr(made, each.name)
+        if isinstance(value, float) and value > 0:
+            yield each.name, value
+
+
+def valid(plugins: Plugins, system: System) -> bool:
+    """Whether the policy takes these parameters."""
+    return not _unmade(plugins, system)

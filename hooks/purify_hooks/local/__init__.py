@@ -1,0 +1,1 @@
+"""Logits from transformers models in this process."""

@@ -1,0 +1,94 @@
+"""Get a model's files onto this machine, and refuse those that could run code.
+
+A model repository is data from a stranger. What is read: safetensors, JSON, tokenizer files. What
+is never read: pickles, Python files, `auto_map`, `custom_generate`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+from purify_hooks.local.config_keys import refuse_keys
+from purify_plugins.errors import ConfigError, ModelError
+from purify_plugins.utils.model_files import download, eos_ids, read_json, require_regular
+
+__all__ = ["check_files", "eos_ids", "file_digests", "find_model"]
+
+SAFE_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".onnx")
+ANY_SIZE = 2**60
+
+
+def find_model(model: str | Path, revision: str | None = None) -> Path:
+    """The directory of `model`: a local path, or a hub id whose safe files are fetched.
+
+    Raises ModelError when there is no such model, or its files are unsafe; ConfigError for what is no name.
+    """
+    if not isinstance(model, str | Path) or not str(model).strip():
+        raise ConfigError(f"source 'local': model must be a directory or a hub id, not {model!r}")
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        _refuse_file(folder)
+        folder = download(str(model), SAFE_FILES, revision)
+    check_files(folder)
+    return folder
+
+
+def _refuse_file(file: Path) -> None:
+    """Raise ModelError for a file where a directory is wanted, with what to do about its kind."""
+    if not file.exists():
+        return
+    if file.suffix == ".gguf":
+        advice = "a GGUF file, which llama.cpp reads; serve it with llama-server, source = 'llama_cpp'"
+    elif file.suffix in WEIGHTS:
+        advice = "a file of weights; give the directory it is in, which has config.json too"
+    else:
+        advice = "a file; give the directory of a transformers model, or a hub id"
+    raise ModelError(f"{str(file)!r} is {advice}")
+
+
+def check_files(folder: Path) -> None:
+    """Raise ModelError unless `folder` holds a model that loads without running anyone's code."""
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder} has no config.json; give the directory of a transformers model")
+    for file in chain.from_iterable(map(folder.glob, SAFE_FILES)):
+        require_regular(file, ANY_SIZE)
+    for file in folder.glob("*config*.json"):
+        if file.name == "adapter_config.json":
+            raise ModelError(
+                f"{file.name} in {folder} names another model to load; refused, merge the adapter"
+            )
+        refuse_keys(read_json(file), file)
+    code = next(chain(folder.glob("*.py"), folder.glob("custom_generate*")), None)
+    if code:
+        raise ModelError(f"{folder} brings its own code ({code.name}); refused, use a plain model directory")
+    if not any(folder.glob("*.safetensors")):
+        _refuse_weights(folder)
+
+
+def _refuse_weights(folder: Path) -> None:
+    pickle = next((file for pattern in PICKLES for file in folder.glob(pattern)), None)
+    if pickle:
+        raise ModelError(
+            f"{pickle.name} in {folder} is a pickle, which can run code; convert it to safetensors first"
+        )
+    raise ModelError(f"{folder} has no *.safetensors weights")
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file a model is loaded from, by name."""
+    files = sorted({file for pattern in SAFE_FILES for file in folder.glob(pattern) if file.is_file()})
+    return {
+        file.name: _digest(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files
+    }
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, size: int, changed: int) -> str:
+    """Hashed once for each state of the file; `size` and `changed` only tell the states apart."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,102 @@
+"""What is wrong with a model on this machine, found before its weights are read."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_hooks.local.loading import find_model
+from purify_hooks.local.weight_headers import refuse_packed, stored
+from purify_plugins.configuration.preflight import Preview
+from purify_plugins.errors import ConfigError, TooLongError
+from purify_plugins.tokenizers.loading import load_tokenizer, require_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def looked_at(
+    model: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    revision: str | None = None,
+) -> Preview:
+    """The preview of a local model: its directory, the headers of its weights, its settings and its device.
+
+    A model of the hub is fetched. Raises ModelError, ConfigError, as loading it would.
+    """
+    folder = find_model(model, revision)
+    require_tokenizer(folder)
+    tensors = stored(folder)
+    refuse_packed(tensors)
+    _require_map(device_map)
+
+    @cache
+    def config() -> Any:
+        from purify_hooks.local.config_keys import configuration
+
+        find_dtype(dtype, find_device(device))
+        return configuration(folder)[0]
+
+    def refuse(text: str) -> None:
+        room = longest(config())
+        # No token is shorter than a byte: a text with fewer fits, and its tokenizer need not be read.
+        if room is not None and len(text.encode("utf-8", "replace")) >= room:
+            require_room(_count(load_tokenizer(folder, config()), text), room, str(model))
+
+    numbers = sum(math.prod(each.shape) for each in tensors.values())
+    return Preview(folder.resolve(), numbers, config, refuse)
+
+
+def _count(tokenizer: Any, text: str) -> int:
+    """How many tokens a text has; not `verbose`, for that it may be too long is ours to say."""
+    return len(tokenizer(text, verbose=False)["input_ids"])
+
+
+def _require_map(device_map: str | None) -> None:
+    """Raise ConfigError where a model cannot be spread over devices."""
+    if device_map is not None and find_spec("accelerate") is None:
+        raise ConfigError("device_map needs accelerate; run pip install accelerate, or leave device_map out")
+
+
+def longest(config: Any) -> int | None:
+    """How many tokens a model reads, by its configuration; None: any number."""
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def require_room(tokens: int, room: int | None, name: str) -> None:
+    """Raise PromptError for a prompt that leaves no room for an answer."""
+    if room is not None and tokens >= room:
+        raise TooLongError(repr(name), tokens, room)
+
+
+def find_device(device: str) -> torch.device:
+    """The device of that name. Raises ConfigError."""
+    import torch
+
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch's two ways of not having a device
+        raise ConfigError(f"there is no device {device!r} here; use 'auto' or 'cpu'") from error
+
+
+def find_dtype(dtype: str, device: torch.device) -> Any:
+    """The precision of that name, on that device. Raises ConfigError."""
+    import torch
+
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    return getattr(torch, dtype)

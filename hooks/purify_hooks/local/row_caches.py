@@ -1,0 +1,134 @@
+"""Rows read one by one, each with the cache the model makes itself: for what cannot stand in one batch.
+
+A state-space or hybrid model's state has read all it has read: no column of it can be hidden, so rows of
+different lengths cannot be padded into one batch, and a rewind cannot take tokens back. Each row has a
+cache of its own, and a copy from before the last draft, from which it reads again what was kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from purify_hooks.local.onednn import thin
+from purify_hooks.local.session import LocalSession, fitted, stretched
+
+if TYPE_CHECKING:
+    from purify_hooks.local.forward import Forward
+    from purify_hooks.local.source import LocalSource
+
+
+class Row:
+    """What the model has read of one row, and a copy of an earlier state to go back to."""
+
+    def __init__(self, forward: Forward, at_once: bool) -> None:
+        self.forward, self.at_once = forward, at_once
+        self.cache: Any = None
+        self.length = 0
+        self.saved: tuple[Any, int] = (None, 0)
+
+    def read(self, text: Tensor, new: int, last: int, draft: bool) -> Tensor:
+        """The logits (n, V) after the `last` of the `new` tokens that end the text, n at most.
+
+        Of a draft, some may have to be taken back.
+        """
+        before = len(text) - new
+        if self.length != before:
+            self._catch_up(text[:before])
+        elif draft and new > 1:
+            self.save()
+        return self._append(text[before:], last)
+
+    def _catch_up(self, text: Tensor) -> None:
+        """Go back to the copy, and read what follows it in the text, which is kept in turn."""
+        cache, length = self.saved if self.saved[1] <= len(text) else (None, 0)
+        self.cache, self.length = deepcopy(cache), length
+        if length < len(text):
+            self._append(text[length:], 1)
+        self.save()
+
+    def _append(self, tokens: Tensor, last: int) -> Tensor:
+        """Read tokens (n,), in one pass if the model continues a state with several as with each."""
+        whole = self.at_once or self.cache is None
+        logits = [self._pass(part, last) for part in ([tokens] if whole else tokens.split(1))]
+        return torch.cat(logits)[-last:]
+
+    def _pass(self, tokens: Tensor, last: int) -> Tensor:
+        read = self.forward.alone(tokens, self.cache, self.length, min(last, len(tokens)))
+        self.cache, self.length = read.cache, self.length + len(tokens)
+        return read.logits[0]
+
+    def save(self) -> None:
+        """Remember this state, to go back to."""
+        if self.saved[1] != self.length:
+            self.saved = (deepcopy(self.cache), self.length)
+
+    def forget(self) -> None:
+        """Whatever stands in the cache is read again, from the copy on."""
+        self.cache, self.length = None, -1
+
+
+class ApartSession(LocalSession):
+    """An open batch whose rows the model reads one by one, each with the model's own cache."""
+
+    about = "on, row by row"
+    joint = False
+    at_once = True
+    """Whether several tokens after a state can be read in one pass."""
+
+    def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
+        super().__init__(source, prompts)
+        self._rows = [Row(source.forward, self.at_once) for _ in prompts]
+
+    def prefill(self, scored: int) -> Tensor:
+        logits = super().prefill(scored)
+        with torch.inference_mode():
+            for row in self._rows:
+                row.save()
+        return logits
+
+    def _logits(self, columns: int, wanted: int) -> Tensor:
+        new = self._seen[:, -columns:].sum(dim=1).tolist()
+        texts = [row[seen] for row, seen in zip(self._read, self._seen, strict=True)]
+        with thin(self.source):
+            read = [self._row(*each, wanted) for each in zip(self._rows, texts, new, strict=True)]
+        return torch.stack(read)
+
+    def _row(self, row: Row, text: Tensor, new: int, wanted: int) -> Tensor:
+        """One row's logits (wanted, V) after its last tokens; zeros where nobody looks at them."""
+        length, size = self.source.context_length, len(self.source.vocabulary)
+        if new == 0 or (length is not None and len(text) > length):  # padding so far, or it has ended
+            return torch.zeros(wanted, size, device=text.device)
+        draft = self._read.shape[1] > self._width
+        return fitted(stretched(row.read(text, new, wanted, draft), wanted), size)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        super().keep(rows)
+        self._rows = [self._rows[row] for row in rows]
+
+    def undo(self, mark: tuple[Tensor, Tensor]) -> None:
+        super().undo(mark)
+        for row in self._rows:
+            row.forget()
+
+    def _close_ranks(self) -> None:
+        """Hidden columns are in nobody's window: no row's cache has them."""
+
+    def close(self) -> None:
+        super().close()
+        self._rows = []
+
+
+class SteppingSession(ApartSession):
+    """For models that, after a state, read one token a pass only: a prompt is one pass, all else is many."""
+
+    about = "on, row by row, one token a pass"
+    at_once = False
+
+    @property
+    def block(self) -> int:
+        return self._width

@@ -1,0 +1,261 @@
+"""An open batch on a transformers model in this process: what it has read, and who can see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from purify_hooks.local.kv_cache import forget, growing_cache, keep, shorten, take
+from purify_hooks.local.onednn import thin
+from purify_hooks.local.tree_attention import mask
+from purify_plugins.errors import SourceError
+from purify_plugins.sources.read_scope import for_fusion
+from purify_plugins.types import ScoredPrompt, Session
+
+if TYPE_CHECKING:
+    from purify_hooks.local.source import LocalSource
+
+BLOCK = 256
+"""Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
+
+
+class LocalSession(Session):
+    """An open batch: a KV cache, and a mask of which of its columns each row can see.
+
+    Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
+    The mask stays on the host, which has to know it, wherever the model is.
+    """
+
+    about = "on"
+    """Whether what has been read is kept from token to token, in words."""
+    joint = True
+    """Whether several such sessions can be read in one pass, and several continuations side by side."""
+
+    def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
+        self.source = source
+        self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(prompt) for prompt in prompts]
+        self._width = max(map(len, prompts))
+        device = source.model.device
+        self._read = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
+        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
+        self._lengths = torch.tensor([len(prompt) for prompt in prompts])
+        self._cache: Any = growing_cache()
+        self._forward = source.forward
+
+    @property
+    def block(self) -> int:
+        """How many columns of the prompts one pass reads."""
+        return BLOCK
+
+    def prefill(self, scored: int) -> Tensor:
+        """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
+        width = self._width
+        padded = [[0] * (width - len(prompt.tokens)) + list(prompt.tokens) for prompt in self.prompts]
+        ids = torch.tensor(padded, device=self._read.device)
+        visible = torch.arange(width) >= width - self._lengths[:, None]
+        first, scores = max(width - 1 - scored, 0), []
+        for start in range(0, width, self.block):
+            end = min(start + self.block, width)
+            logits = self._append(
+                ids[:, start:end], visible[:, start:end], min(end - start, max(end - first, 1))
+            )
+            if end > first and scored:
+                scores.append(_scores(logits, ids[:, end - logits.shape[1] + 1 : end + 1]))
+        if scored:
+            self._attach(torch.cat(scores, dim=1))
+        return logits[:, -1]
+
+    def _attach(self, scores: Tensor) -> None:
+        """Attach the scores (rows, n) of the prompts' last tokens; a row's first token has none."""
+        self.prompts = [
+            ScoredPrompt(prompt.tokens, tuple(row[max(len(row) - len(prompt.tokens) + 1, 0) :]))
+            for prompt, row in zip(self.prompts, scores.tolist(), strict=True)
+        ]
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """(rows, n) token ids -> (rows, n, V) logits of the token after each."""
+        tokens = tokens.to(self._read.device)
+        return self._append(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
+
+    def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
+        """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
+            self._note(tokens, visible)
+            return fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A pass that fails leaves the session as it was."""
+        mark = self.mark()
+        try:
+            yield
+        except BaseException:
+            self.undo(mark)
+            raise
+
+    def _note(self, tokens: Tensor, visible: Tensor) -> None:
+        """Remember new columns, which the model reads next."""
+        self._read = torch.cat([self._read, tokens], dim=1)
+        self._seen = torch.cat([self._seen, visible], dim=1)
+
+    def _logits(self, columns: int, wanted: int) -> Tensor:
+        return self._ask(self._read[:, -columns:], self._cache, self._seen, wanted)
+
+    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+        """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
+        padded = None if bool(seen.all()) else seen.long()
+        return self._pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
+
+    def _pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
+        # A model without positions counts them from the mask or the columns; `trial` tells whether rightly.
+        at_ = at if "positions" in self._forward.named else None
+        with thin(self.source):
+            return self._forward(new, cache, mask=seen, positions=at_, last=wanted).logits
+
+    def _positions(self, seen: Tensor, columns: int) -> Tensor:
+        """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
+        return self._within(torch.cumsum(seen, dim=1)[:, -columns:] - 1)
+
+    def _within(self, places: Tensor) -> Tensor:
+        length = self.source.context_length
+        return places.clamp(min=0, max=None if length is None else length - 1)
+
+    @property
+    def branches(self) -> bool:
+        """Whether `branch` may be asked, in place of `extend` and `rewind`."""
+        return self.source.branches
+
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
+            whole = self.noted(tokens, seen)
+            logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
+            return fitted(logits, len(self.source.vocabulary))
+
+    def noted(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
+        self._note(tokens.to(self._read.device), torch.zeros(tokens.shape, dtype=torch.bool))
+        prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
+        return torch.cat([prompts, seen.cpu()], dim=-1)
+
+    def see(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
+        """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
+        added, at = mask(seen, self.source.model.dtype), self._within(seen.sum(dim=-1) - 1)
+        return self._pass(new, cache, added, at, new.shape[1])
+
+    def select(self, columns: Tensor) -> None:
+        """Keep only these columns (rows, n) of those that `branch` read, in this order."""
+        columns = columns.cpu() + self._width
+        self._arrange(torch.cat([torch.arange(self._width).expand(len(columns), -1), columns], dim=1))
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
+        kept = lengths.cpu() + self._lengths
+        self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
+        if self.source.windowed:
+            self._close_ranks()
+        used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
+        self._drop(self._seen.shape[1] - used)
+        self._seen, self._read = self._seen[:, :used], self._read[:, :used]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only."""
+        index = torch.tensor(rows)
+        self.prompts = [self.prompts[row] for row in rows]
+        self._seen, self._lengths = self._seen[index], self._lengths[index]
+        self._read = self._read[index.to(self._read.device)]
+        with torch.inference_mode():
+            keep(self._cache, index)
+
+    def mark(self) -> tuple[Tensor, Tensor]:
+        """What `undo` needs: the columns read so far, and which are seen."""
+        return self._read, self._seen
+
+    def undo(self, mark: tuple[Tensor, Tensor]) -> None:
+        """Forget what was read after the mark, even by a pass that ended half way through the layers."""
+        self._read, self._seen = mark
+        shorten(self._cache, self._read.shape[1])
+
+    def _close_ranks(self) -> None:
+        """Move what each row sees to the right: a sliding window counts columns, the hidden ones too."""
+        width = int(self._seen.sum(dim=1).max())
+        self._arrange(torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:])
+
+    def _arrange(self, order: Tensor) -> None:
+        """Keep these columns (rows, n) of all there are, in this order."""
+        self._seen = self._seen.gather(1, order)
+        self._read = self._read.gather(1, order.to(self._read.device))
+        with torch.inference_mode():
+            take(self._cache, order)
+
+    def _drop(self, columns: int) -> None:
+        forget(self._cache, columns)
+
+    def close(self) -> None:
+        self._cache = None
+
+
+class MaskedSession(LocalSession):
+    """For models that take a mask of what each token sees: a draft's tokens see nothing that follows them.
+
+    What the configuration says of attention has then no say in it.
+    """
+
+    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+        columns = new.shape[1]
+        if columns == 1 or seen.shape[1] <= self._width:  # nothing follows, or it is still the prompt
+            return super()._ask(new, cache, seen, wanted)
+        before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
+        added = mask(seen[:, None] & before, self.source.model.dtype)
+        return self._pass(new, cache, added, self._positions(seen, columns), wanted)
+
+
+class RecomputingSession(LocalSession):
+    """For models whose cache does not do what one is for: every row is read anew for every token."""
+
+    about = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
+    joint = False
+
+    def _logits(self, columns: int, wanted: int) -> Tensor:
+        rows = [self._row(row[seen], wanted) for row, seen in zip(self._read, self._seen, strict=True)]
+        return torch.stack(rows)
+
+    def _row(self, tokens: Tensor, wanted: int) -> Tensor:
+        """One row's logits (wanted, V) after its last tokens; a short row repeats its first."""
+        tokens = tokens if len(tokens) else tokens.new_zeros(1)  # nothing yet but padding
+        logits = self._forward(tokens[None], last=wanted, keeping=False).logits[0]
+        return stretched(logits, wanted)
+
+    def _drop(self, columns: int) -> None:
+        """There is no cache to drop from."""
+
+
+def stretched(logits: Tensor, wanted: int) -> Tensor:
+    """Logits (n, V) as (wanted, V), the first repeated before the others: what comes after padding."""
+    missing = max(wanted - len(logits), 0)
+    return torch.cat([logits[:1].expand(missing, -1), logits[-wanted:]])
+
+
+def fitted(logits: Tensor, size: int) -> Tensor:
+    """(…, size) of a model padded past its tokenizer, or too narrow for tokens added to that later."""
+    missing = size - logits.shape[-1]
+    return pad(logits, (0, missing), value=float("-inf")) if missing > 0 else logits[..., :size]
+
+
+def _scores(logits: Tensor, following: Tensor) -> Tensor:
+    """Log-probabilities (rows, n) of the tokens that follow the first n of the logits."""
+    rows = torch.log_softmax(logits[:, : following.shape[1]].float(), dim=-1)
+    return rows.gather(-1, following[..., None])[..., 0]
+
+
+@contextmanager
+def failures(name: str) -> Iterator[None]:
+    """Turn a model's failure into one sentence."""
+    try:
+        yield
+    except (RuntimeError, IndexError, ValueError) as error:  # what torch raises: memory, shapes, ids
+        raise SourceError(f"{name!r} failed while reading: {error}") from error

@@ -1,0 +1,229 @@
+"""Logits from a transformers model in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from purify_hooks.local.loading import eos_ids, file_digests, find_model
+from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
+from purify_hooks.sources.contrast import Contrast
+from purify_plugins.configuration.preflight import Weighty
+from purify_plugins.errors import ConfigError, ModelError, PromptError
+from purify_plugins.plugin.hookspecs import hookimpl
+from purify_plugins.protocols import Reading
+from purify_plugins.sources.read_scope import for_fusion
+from purify_plugins.tokenizers.prompt_encoder import Reader
+from purify_plugins.types import LogitSource, Prompt, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Linear
+
+    from purify_hooks.local.forward import Forward
+    from purify_hooks.local.session import LocalSession
+
+
+@hookimpl
+def purify_sources() -> Mapping[str, Any]:
+    return {"local": Weighty(LocalSource.load, looked_at), "loaded": LoadedSource, "contrast": Contrast}
+
+
+class LocalSource(LogitSource):
+    """A causal language model on this machine and the tokenizer that belongs to it.
+
+    `model` and `tokenizer` are transformers objects; `folder` is where they came from, if anywhere.
+    """
+
+    engine = "in-process"
+    tokenizer: Any
+
+    def __init__(self, model: Any, tokenizer: Any, name: str = "", folder: Path | None = None) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name or model.config.name_or_path or model.config.model_type
+        self.folder = folder
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        device_map: str | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load a model; safetensors only, never anyone's code.
+
+        `model` is a directory, or a hub id at `revision` (a branch, tag or commit; None: the newest).
+        `dtype` "auto" is the stored one on an accelerator and float32 on a CPU. `device` is "auto",
+        "cpu", "cuda", "cuda:N" or "mps"; `device_map` "auto" spreads a model with accelerate instead.
+        Raises ModelError, ConfigError.
+        """
+        from purify_hooks.local.weights import load_model, refuse_another_vocabulary
+        from purify_plugins.tokenizers.loading import load_tokenizer
+
+        place = find_device(device)
+        wanted = find_dtype(dtype, place)
+        folder = find_model(model, revision)
+        loaded = load_model(folder, wanted, device_map)
+        tokenizer = load_tokenizer(folder, loaded.config)
+        refuse_another_vocabulary(loaded, tokenizer, folder)
+        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        _ = source.session  # what cannot be read is refused now
+        return source
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        from purify_plugins.tokenizers.token_bytes import vocabulary
+
+        ends = eos_ids(self.folder) if self.folder else frozenset[int]()
+        if beyond := [end for end in ends if end >= len(self.tokenizer)]:
+            raise ModelError(
+                f"{self.name!r} ends with the token {beyond[0]}, which its tokenizer does not have; correct "
+                "eos_token_id"
+            )
+        eos = ends | {self.tokenizer.eos_token_id} - {None}
+        return vocabulary(self.tokenizer, self.name, eos)
+
+    @property
+    def context_length(self) -> int | None:
+        return longest(self.model.config)
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        return int(self.model.num_parameters())
+
+    @cached_property
+    def products(self) -> Sequence[Linear]:
+        """The model's layers that only multiply."""
+        from purify_hooks.local.onednn import products
+
+        return products(self.model)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
+        """Read the prompts, left-padded into one batch. Raises PromptError."""
+        opened = self.session(self, [self.encode(prompt) for prompt in prompts])
+        return opened, opened.prefill(scored)
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's `forward`, by meaning. Raises ModelError for a model that cannot be read here."""
+        from purify_hooks.local.forward import Forward
+
+        return Forward(self.model)
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether a layer may see the last columns only, hidden ones counted."""
+        from purify_hooks.local.forward import windowed
+
+        return windowed(self.model.config.get_text_config())
+
+    @cached_property
+    def session(self) -> type[LocalSession]:
+        """The kind of session that reads this model rightly; tried once.
+
+        Raises ModelError for a model that none does, or whose rows depend on what follows them.
+        """
+        from purify_hooks.local.causality import require_causal
+        from purify_hooks.local.trial import fitting
+
+        kind = fitting(self)
+        require_causal(self, kind)
+        return kind
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the model is read, in words."""
+        # transformers' own record of what it chose, private in 4 and 5; models without attention have none
+        attention = getattr(self.model.config, "_attn_implementation", None)
+        return Reading(self.session.about, "on" if self.branches else "off", attention or "none")
+
+    @cached_property
+    def branches(self) -> bool:
+        """Whether one pass may read several continuations of a text."""
+        from purify_hooks.local.tree_attention import can_branch
+
+        return self.session.joint and can_branch(self)
+
+    def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
+        """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
+
+        A failure leaves every session as it was.
+        """
+        from purify_hooks.local.batched_forward import extend_all
+
+        if len(sessions) == 1 or not self.session.joint:
+            return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
+        return self._together(sessions, lambda: extend_all(sessions, tokens))
+
+    def branch_all(
+        self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor], seen: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What every session's `branch` returns: one pass for all; a failure leaves all as they were."""
+        from purify_hooks.local.batched_forward import branch_all
+
+        if len(sessions) == 1:
+            return self._together(sessions, lambda: LogitSource.branch_all(self, sessions, tokens, seen))
+        return self._together(sessions, lambda: branch_all(sessions, tokens, seen))
+
+    def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
+        import torch
+
+        from purify_hooks.local.session import failures, fitted
+
+        marks = [session.mark() for session in sessions]
+        try:
+            with torch.inference_mode(), failures(self.name), for_fusion():
+                return [fitted(each, len(self.vocabulary)) for each in read()]
+        except BaseException:
+            for session, mark in zip(sessions, marks, strict=True):
+                session.undo(mark)
+            raise
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's token ids, a chat rendered with this model's own template."""
+        tokens = Reader(self.tokenizer, Path(self.name).name, self.vocabulary).tokens(prompt)
+        if not tokens:
+            raise PromptError("the prompt is empty; give at least one token of text")
+        require_room(len(tokens), self.context_length, self.name)
+        return tokens
+
+    def identity(self) -> Mapping[str, Any]:
+        files = file_digests(self.folder) if self.folder else {}
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return {"kind": "transformers", "name": Path(self.name).name, "dtype": dtype, "files": files}
+
+
+class LoadedSource(LocalSource):
+    """A causal language model that Python has loaded already; no file can name it.
+
+    `model` and `tokenizer` are transformers objects, `name` is what certificates call the model. They
+    give no digests: what is in memory need not be what is in a file. Raises ModelError for a model
+    that is being trained, or that reads and writes different texts.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str = "") -> None:
+        if isinstance(model, str | Path) or isinstance(tokenizer, str | Path):
+            raise ConfigError(
+                "source 'loaded' is for a model and a tokenizer that Python has loaded, and a file can only "
+                "name them; write source = 'local'"
+            )
+        if model.training:
+            raise ModelError("the model is in training mode, where dropout draws too; call its eval() first")
+        if model.config.is_encoder_decoder:
+            raise ModelError(f"{type(model).__name__} has an encoder; only causal models can be fused")
+        super().__init__(model, tokenizer, name)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        from purify_plugins.tokenizers.token_bytes import vocabulary
+
+        ends = self.model.generation_config.eos_token_id
+        eos = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        return vocabulary(self.tokenizer, self.name, frozenset(eos))

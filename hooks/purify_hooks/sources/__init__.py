@@ -1,0 +1,1 @@
+"""Logit sources made of other sources."""

@@ -1,0 +1,182 @@
+"""A certificate in plain words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from purify_plugins.certificates import Certificate, model_digest
+from purify_plugins.certificates.guarantee_text import factor, meant
+
+
+def summary(certificate: Certificate, off: float | None, known: Sequence[str] = ()) -> list[str]:
+    """What a verified certificate says, a sentence a line, the verdict first.
+
+    `off` is the largest difference (nats) when its models were replayed; `known` names what its reader gave.
+    """
+    body = certificate.body
+    return [
+        verdict(body["method"]),
+        f"In plain words: {meant(body['method'])}.",
+        "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
+        _how(off, "llm" in known),
+        *_whose(known),
+        *_made(body),
+        *_figures(certificate),
+        *_per_token(certificate),
+        f"The formula: {body['method']['meaning']}.",
+        *(f"Limit: {limit}" for limit in body["limits"]),
+    ]
+
+
+def verdict(method: Mapping[str, Any]) -> str:
+    """What holds of the answer, before anything that reassures."""
+    if method["guarantee"] == "none":
+        return f"Guarantee of this answer: NONE, because {method['reason']}."
+    return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
+
+
+def _how(off: float | None, both: bool) -> str:
+    if off is None:
+        return "No model was asked; give --slm DIR to recompute the SLM's figures and to spell the answer."
+    if both:
+        return f"Both models were replayed, and the policy: every figure is right to within {off:.1e} nats."
+    return (
+        f"Recomputed with the SLM: its figures are right to within {off:.1e} nats. The LLM was not replayed."
+    )
+
+
+PARTS: Mapping[str, tuple[str, frozenset[str]]] = {
+    "the answer": ("--answer FILE", frozenset(("answer", "answer.sha256"))),
+    "the prompt": ("--prompt FILE with --slm DIR", frozenset(("prompt",))),
+    "the policy": ("--policy NAME", frozenset(("policy",))),
+    "the SLM's files": ("--slm DIR or --slm-digest", frozenset(("slm", "slm_digest", "models.slm.files"))),
+    "the LLM's files": ("--llm-digest, or --llm DIR", frozenset(("llm", "llm_digest", "models.llm.files"))),
+}
+"""What a reader can compare: the option for it, and the names under which `known` has it."""
+SIGNED = "the models' names, who wrote it and when (a signature's matter)"
+
+
+def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a certificate was compared with, and what is still its issuer's word."""
+    parts = {part: bool(names & set(known)) for part, (_, names) in PARTS.items()}
+    covered = frozenset().union(*(names for _, names in PARTS.values()), {"set"})
+    fields = ["the guarantee" if name == "require" else name for name in known if name not in covered]
+    return [part for part in parts if parts[part]] + fields, [part for part in parts if not parts[part]]
+
+
+def _whose(known: Sequence[str]) -> list[str]:
+    """What the reader brought, and what is still somebody's word."""
+    fine, open_ = compared(known)
+    missing = [f"{part} ({PARTS[part][0]})" for part in open_]
+    return [
+        f"Compared with what you gave, and the same: {', '.join(fine) or 'nothing'}.",
+        f"Not compared, so its issuer's word: {', '.join([*missing, SIGNED])}.",
+    ]
+
+
+def _made(body: Mapping[str, Any]) -> list[str]:
+    """By what, how and under which settings the answer was made."""
+    method, answer = body["method"], body["answer"]
+    plugins = [f"{each['name']} ({each['distribution']} {each['version']})" for each in method["plugins"]]
+    context = [f"{each['id']} ({each['sha256']})" for each in body["context"]]
+    return [
+        *(_model(side, body["models"][side]) for side in ("llm", "slm")),
+        f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
+        f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
+        f"because {method['reason']}.",
+        f"Drawn: {method['mode']}, in {method['walk']}, with {DRAWN[method['draws']]}, "
+        f"seed {said(method['sampling'].get('seed'))}, by purify-plugins {method['version']}. "
+        f"Plugins: {', '.join(plugins) or 'none'}. Edits: {', '.join(method['edits']) or 'none'}.",
+        f"Sampling: {assignments(method['sampling'])}.",
+        f"Answer: {answer['bytes']} bytes, SHA-256 {answer['sha256']}, ended by {answer['finish_reason']}.",
+        f"Texts put into the prompt: {', '.join(context) or 'none named'}.",
+        f"This certificate's digest: {body['digest']}.",
+    ]
+
+
+DRAWN = {
+    "system": "the operating system's random numbers",
+    "keyed": "random numbers that follow from a secret, the seed and the request",
+}
+
+
+def _model(side: str, model: Mapping[str, Any]) -> str:
+    files = model.get("files")
+    digest = f"SHA-256 of its files {model_digest(files)}" if files else "no digest of its files"
+    return f"{side.upper()}: {model['name']} ({model['kind']}, {model['engine']}), {digest}."
+
+
+def _figures(certificate: Certificate) -> list[str]:
+    totals, spent = certificate.body["totals"], certificate.log_ratio
+    return [
+        f"{totals['tokens']} tokens took {spent:.3f} nats from the LLM, "
+        f"{spent / max(totals['tokens'], 1):.3f} a token (largest step "
+        f"{float(totals['largest_step']):.3f}; KL {float(totals['kl']):.3f}); "
+        f"the SLM's own surprisal at them is {float(totals['surprisal']):.3f}.",
+        odds(spent),
+    ]
+
+
+def _per_token(certificate: Certificate) -> list[str]:
+    """Where symbols are no tokens: what was spent on each of the LLM's tokens, and on each byte."""
+    alphabet = certificate.body["models"]["llm"].get("alphabet")
+    if not alphabet:
+        return _rough(certificate)
+    symbols, length = certificate.body["totals"]["tokens"], certificate.body["answer"]["bytes"]
+    spent = certificate.log_ratio
+    return [
+        f"A token here is a symbol ({alphabet['kind']}), {alphabet['per_token']:.2f} to one of the LLM's: "
+        f"{spent / max(symbols, 1):.3f} nats a symbol, "
+        f"{spent * alphabet['per_token'] / max(symbols, 1):.3f} a token of the LLM, "
+        f"{spent / max(length, 1):.3f} a byte. Each model's rows are off by {alphabet['off_by']:.3g} at most "
+        "in total variation, for the spellings that were not asked about."
+    ]
+
+
+def _rough(certificate: Certificate) -> list[str]:
+    """Where the SLM rated tokens that are not its own."""
+    alphabet = certificate.body["models"]["slm"].get("alphabet")
+    return (
+        ["The SLM has another tokenizer and rated the LLM's tokens roughly: nothing is claimed."]
+        if alphabet
+        else []
+    )
+
+
+def odds(spent: float) -> str:
+    """What a total of K nats says of the answer: e^K."""
+    if not math.isfinite(spent):
+        return "The SLM alone could not have written this answer."
+    return (
+        f"This very answer is e^{spent:.3f} = {factor(spent)} times as likely as from the SLM alone. That "
+        "factor grows with every token of any answer and is no verdict; compare nats a token."
+    )
+
+
+AGAINST = {
+    "weights": "untrusted weights in an honest engine",
+    "engine": "untrusted weights, and the server that runs them",
+    "none": "nobody",
+}
+"""The adversary that a claim names, in words."""
+
+
+def assignments(fields: Mapping[str, Any]) -> str:
+    """Fields as one writes them, without a value where none is set."""
+    return ", ".join(key if value is None else f"{key} = {said(value)}" for key, value in fields.items())
+
+
+def said(value: Any) -> str:
+    """A value in words, not as Python spells it: what is inside another value stands in brackets."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(value) if len(str(value)) < 8 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        inside = assignments({key: each for key, each in value.items() if key != "name"})
+        return f"{value.get('name', '')} ({inside})".strip() if inside else str(value.get("name", "none"))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(said, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,98 @@
+"""A certificate is made from what the decoder noted, never from how the purifier is configured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.certificates.canonical_json import (
+    COLUMNS,
+    FORMAT,
+    Certificate,
+    canonical,
+    digest,
+    fixed,
+    jsonable,
+    tokens_of,
+    totals,
+)
+from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
+from purify_plugins.threat import draws
+
+if TYPE_CHECKING:
+    from purify_plugins.certificates.citations import Cited
+    from purify_plugins.decode.draw_record import Drawn
+    from purify_plugins.plugin.manager import Actor, Plugins
+    from purify_plugins.types import LogitSource, Token
+
+
+def certify(
+    drawn: Drawn,
+    plugins: Plugins,
+    steps: Sequence[Token],
+    text: str,
+    finish_reason: str,
+    context: Cited = (),
+    actors: Sequence[Actor] = (),
+) -> Certificate:
+    """The certificate of an answer, from the records its tokens were sent with.
+
+    `actors` are the third-party plugins that had a part in it.
+    """
+    rows = [_row(token) for token in steps]
+    body = {
+        "format": FORMAT,
+        "answer": {
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "bytes": len(text.encode()),
+            "finish_reason": finish_reason,
+            "limit": drawn.limit.tokens,
+            "limited_by": drawn.limit.by,
+        },
+        "prompt": list(drawn.prompt),
+        "context": [{"id": name, "sha256": sha256} for name, sha256 in context],
+        "models": {"llm": _model(drawn.llm, False), "slm": _model(drawn.slm, True)},
+        "vocabulary": drawn.slm.vocabulary.fingerprint,
+        "method": {
+            **_method(drawn, plugins, tokens_of(rows)),
+            "plugins": [asdict(actor) for actor in actors],
+        },
+        "columns": list(COLUMNS),
+        "steps": rows,
+        "totals": totals(rows),
+        "limits": list(LIMITS),
+    }
+    return Certificate(canonical({**body, "digest": digest(body)}))
+
+
+def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
+    return {**source.identity(), "engine": source.engine, "trusted": trusted}
+
+
+def _method(drawn: Drawn, plugins: Plugins, steps: Sequence[Token]) -> dict[str, Any]:
+    from purify_plugins import __version__
+
+    engines = drawn.llm.engine, drawn.slm.engine
+    claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits)
+    return {
+        "policy": plugins.name_of(drawn.policy),
+        "parameters": drawn.parameters,
+        "sampling": jsonable(drawn.sampling),
+        "mode": mode_of(drawn.sampling, steps),
+        "walk": drawn.walk,
+        "edits": list(drawn.edits),
+        "draws": draws(drawn.sampling),
+        "claimed": drawn.policy.guarantee,
+        "guarantee": claim.guarantee,
+        "adversary": claim.adversary,
+        "reason": claim.reason,
+        "meaning": MEANING[claim.guarantee],
+        "version": __version__,
+    }
+
+
+def _row(token: Token) -> list[Any]:
+    numbers = (token.slm, token.fused, token.kl, token.peak, token.revealed)
+    return [token.id, *map(fixed, numbers), token.slm_only, fixed(token.hidden)]

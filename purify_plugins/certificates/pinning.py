@@ -1,0 +1,145 @@
+"""What the reader of a certificate knows by other means, and it must agree with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.certificates.canonical_json import canonical, options
+from purify_plugins.errors import MismatchError
+from purify_plugins.plugin.adapting import adapted_policy
+
+if TYPE_CHECKING:
+    from purify_plugins.certificates.canonical_json import Certificate
+    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.types import FusionPolicy, Guarantee
+
+Digests = str | Path | Mapping[str, str]
+"""A model's SHA-256 (`model_digest`, or its one file of weights'), its directory, or each file's by name."""
+
+
+def model_digest(files: Mapping[str, str]) -> str:
+    """One SHA-256 for a model: of the canonical JSON of its files' SHA-256, by name."""
+    return hashlib.sha256(canonical(files).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What the reader knows: the answer's text, the policy with its options, the models' digests, any field.
+
+    `guarantee` is what must hold for this very answer.
+    `fields` are paths into the certificate (`method.sampling.seed`) and the values that must stand there.
+    """
+
+    answer: bytes | None = None
+    policy: FusionPolicy | None = None
+    slm: Digests | None = None
+    llm: Digests | None = None
+    guarantee: Guarantee | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, certificate: Certificate, plugins: Plugins) -> None:
+        """Raise MismatchError for the first thing that is not as the reader knows it."""
+        body = certificate.body
+        if self.answer is not None:
+            _check_answer(body["answer"], self.answer)
+        if self.policy is not None:
+            _check_policy(body, self.policy, plugins)
+        for side, known in (("slm", self.slm), ("llm", self.llm)):
+            if known is not None:
+                _check_model(side, body["models"][side], known)
+        if self.guarantee is not None:
+            _check_guarantee(body["method"], self.guarantee)
+        for path, value in self.fields.items():
+            _check_field(body, path, value)
+
+
+NOTHING = Pins()
+
+
+def _check_answer(told: Mapping[str, Any], text: bytes) -> None:
+    """A file's last line break is its editor's; the answer may have been written with or without."""
+    if any(map(_is(told), (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")))):
+        return
+    raise MismatchError(
+        f"the certificate is not for this answer: {_difference(told, text)}; give the text exactly as it was "
+        "answered, without its prompt (a stop string that /generate returns is no part of what is certified)"
+    )
+
+
+def _is(told: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """Whether a text is the one of this length and digest."""
+    return lambda text: (len(text), hashlib.sha256(text).hexdigest()) == (told["bytes"], told["sha256"])
+
+
+def _difference(told: Mapping[str, Any], text: bytes) -> str:
+    """In what way a text is another, as far as a length and a digest tell. A last line break is left out."""
+    unix = text.replace(b"\r\n", b"\n").strip(b"\n")
+    if any(map(_is(told), (unix, unix + b"\n", unix.replace(b"\n", b"\r\n")))):
+        return "it differs only in line ends"
+    length = len(text.removesuffix(b"\n"))
+    if told["bytes"] in (length, len(text)):
+        return f"it has the same length, {told['bytes']} bytes, and other content"
+    return f"it has {length} bytes without its last line break, and the certificate's has {told['bytes']}"
+
+
+def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugins) -> None:
+    per_token = body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0)
+    policy = adapted_policy(policy)
+    policy = policy.in_symbols(per_token) if per_token > 1 else policy
+    known = (plugins.name_of(policy), options(policy, plugins))
+    told = (body["method"]["policy"], body["method"]["parameters"])
+    if told != known:
+        raise MismatchError(
+            f"the answer was written under {told[0]!r} with {canonical(told[1])}, "
+            f"not {known[0]!r} with {canonical(known[1])}; name every option that is not at its default"
+        )
+
+
+def _check_guarantee(method: Mapping[str, Any], needed: Guarantee) -> None:
+    if method["guarantee"] != needed:
+        raise MismatchError(
+            f"the guarantee of this answer is {method['guarantee']!r} ({method['reason']}), and "
+            f"{needed!r} is required; do not rely on it, and ask for one that was drawn so"
+        )
+
+
+def _check_model(side: str, told: Mapping[str, Any], known: Digests) -> None:
+    files = told.get("files") or {}
+    who = f"the {side.upper()}, {told.get('name')!r}"
+    if not files:
+        raise MismatchError(f"the certificate names no files of {who}; only a signature can say who that was")
+    if isinstance(known, str):
+        weights = [digest for name, digest in files.items() if name.endswith(".safetensors")]
+        fine = known in (model_digest(files), *(weights if len(weights) == 1 else ()))
+    else:
+        fine = dict(hashed(known, files) if isinstance(known, Path) else known) == dict(files)
+    if not fine:
+        raise MismatchError(f"{who}, has the digest {model_digest(files)}, which is not the one given")
+
+
+def hashed(folder: Path, names: Iterable[str], weights: bool = True) -> dict[str, str]:
+    """The SHA-256 of a directory's files that are named, and of all its `weights`; a path names none."""
+    every = {file.name for file in folder.glob("*.safetensors")} if weights else set()
+    found = {}
+    for name in sorted(every | {name for name in names if Path(name).name == name}):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as content:
+                found[name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return found
+
+
+def _check_field(body: Any, path: str, value: Any) -> None:
+    found = body
+    for key in path.split("."):
+        try:
+            found = found[int(key) if isinstance(found, list) else key]
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise MismatchError(
+                f"a certificate has no field {path!r}; docs/certificates.md lists them"
+            ) from error
+    if canonical({"": found}) != canonical({"": value}):
+        raise MismatchError(f"{path} is {canonical({path: found})[len(path) + 4 : -1]}, not the value given")

@@ -1,0 +1,187 @@
+"""What the models say of a certificate, asked again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.certificates.canonical_json import Certificate, tokens_of
+from purify_plugins.certificates.pinning import hashed
+from purify_plugins.certificates.verification import policy_of, read, sampling_of
+from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
+
+if TYPE_CHECKING:
+    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.types import LogitSource, Sampling, Vocabulary
+
+NOTES = ("name", "engine", "trusted")
+"""What a certificate says of a model that its files do not: what the operator called and took it for."""
+JUDGED = ("slm", "fused", "kl", "peak", "revealed", "hidden")
+
+
+def recompute(
+    certificate: Certificate, slm: LogitSource, tolerance: float = 1e-3, *, prompt: str | None = None
+) -> float:
+    """Replay the benign model; the largest difference (nats) from the recorded log-probabilities.
+
+    The recorded tokens must spell the answer and have ended it for the recorded reason; `prompt`, where it
+    is given, must be what they answer. Raises OtherModelError when the model is not the one named,
+    MismatchError for another prompt, ForgedError when a step differs by more than `tolerance` (machines and
+    libraries differ in the last digits, and a temperature below 1 divides those too).
+    """
+    from purify_plugins.decode.replay import score
+    from purify_plugins.tokenizers.cross.source import as_recorded
+
+    body = read(certificate.text).body
+    slm = as_recorded(slm, body["models"]["slm"])
+    _same_model(body, "slm", slm)
+    sampling = sampling_of(body)
+    answer = [row[0] for row in body["steps"]]
+    _check_ids(body, answer, slm.vocabulary)
+    _check_text(body["answer"], answer, sampling, slm.vocabulary)
+    if prompt is not None:
+        _check_prompt(body, prompt, slm)
+    try:
+        logprobs = score(slm, tuple(body["prompt"]), answer, sampling)
+    except PromptError as error:
+        raise ForgedError(f"the SLM cannot read the recorded prompt: {error}") from error
+    recorded = (step.slm for step in tokens_of(body["steps"]))
+    return _within(tolerance, sampling, _gaps(logprobs, recorded), "the SLM gives other probabilities")
+
+
+def recompute_both(
+    certificate: Certificate, llm: LogitSource, slm: LogitSource, plugins: Plugins, tolerance: float = 1e-3
+) -> float:
+    """Replay both models and the policy; the largest difference (nats) of any figure of any step.
+
+    This checks the LLM's side too, which nothing but a signature does otherwise. It takes the LLM that the
+    certificate names, of the same vocabulary, reading the prompt's recorded ids. Raises as `recompute`.
+    """
+    from purify_plugins.decode.replay import replay
+    from purify_plugins.purifier import Purifier
+
+    body = read(certificate.text).body
+    recompute(certificate, slm, tolerance)
+    if any("alphabet" in body["models"][side] for side in ("llm", "slm")):
+        raise CertificateError("two tokenizers met in this answer; its LLM's figures are not recomputed")
+    _same_model(body, "llm", llm)
+    sampling = sampling_of(body)
+    purifier = Purifier(llm, slm, policy_of(body, plugins), walk="lockstep", plugins=plugins)
+    answer = [row[0] for row in body["steps"]]
+    [steps] = replay(purifier, [tuple(body["prompt"])], [answer], sampling)
+    told = tokens_of(body["steps"])
+    alone = [step.slm_only for step in told]
+    if [step.slm_only for step in steps] != alone:
+        _require_no_failure(alone)
+        raise ForgedError("other tokens were the SLM's own than is recorded")
+    gaps = (
+        gap for name in JUDGED for gap in _gaps(*([getattr(x, name) for x in xs] for xs in (steps, told)))
+    )
+    return _within(tolerance, sampling, gaps, "the two models give other figures")
+
+
+def _require_no_failure(alone: Sequence[bool]) -> None:
+    """Raise CertificateError where the SLM went on alone to the end, as it does once an LLM has failed."""
+    failed = len(alone)
+    while failed and alone[failed - 1]:
+        failed -= 1
+    if failed < len(alone):
+        raise CertificateError(
+            f"from token {failed} on the SLM is said to have gone on alone; that an LLM failed cannot be "
+            "shown again, so only a signature covers what follows"
+        )
+
+
+def _gaps(found: Iterable[float], told: Iterable[float]) -> list[float]:
+    return [0.0 if a == b else abs(a - b) for a, b in zip(found, told, strict=True)]
+
+
+def _within(tolerance: float, sampling: Sampling, gaps: Iterable[float], who: str) -> float:
+    """The largest gap. Raises ForgedError for more than a model's last digits make at this temperature."""
+    largest = max(gaps, default=0.0)
+    if not largest <= tolerance * max(1.0, 1.0 / (sampling.temperature or 1.0)):
+        raise ForgedError(f"{who} than recorded: off by {largest:.3g} nats")
+    return largest
+
+
+def require_like(certificate: Certificate, side: str, folder: Path) -> None:
+    """Raise OtherModelError for a directory whose settings or tokenizer are not the named model's.
+
+    Nothing is loaded, and no weights are read: those are compared by `recompute`.
+    """
+    told = certificate.body["models"][side]
+    small = {name: each for name, each in told.get("files", {}).items() if not name.endswith(".safetensors")}
+    if hashed(folder, small, weights=False) != small:
+        raise _other(told, side)
+
+
+def _other(told: Mapping[str, Any], side: str) -> OtherModelError:
+    return OtherModelError(
+        f"this is not the {side.upper()} the certificate names: the files' digests differ from those of "
+        f"{told.get('name')!r}; give that model's directory"
+    )
+
+
+def _same_model(body: Mapping[str, Any], side: str, source: LogitSource) -> None:
+    """Raise OtherModelError unless `source` is the model that a certificate names on this side."""
+    told, found = body["models"][side], source.identity()
+    if told.get("files", {}) != found.get("files", {}):
+        raise _other(told, side)
+    if body["vocabulary"] != source.vocabulary.fingerprint:
+        raise OtherModelError(
+            "the answer was written in an alphabet the two models shared, not the SLM's own, and cannot be "
+            "recomputed"
+        )
+    notes = NOTES if told.get("files") else NOTES[1:]
+    facts = ({key: value for key, value in each.items() if key not in notes} for each in (told, found))
+    for key, (said, is_) in _differing(*facts):
+        raise OtherModelError(
+            f"this is not the {side.upper()} the certificate names: its {key} is {is_!r}, not {said!r}"
+        )
+
+
+def _differing(told: Mapping[str, Any], found: Mapping[str, Any]) -> Iterable[tuple[str, tuple[Any, Any]]]:
+    for key in sorted({*told, *found}):
+        if told.get(key) != found.get(key):
+            yield key, (told.get(key), found.get(key))
+
+
+def _check_ids(body: Mapping[str, Any], answer: Sequence[int], vocabulary: Vocabulary) -> None:
+    ids = [*answer, *body["prompt"]]
+    if max(ids, default=0) >= len(vocabulary):
+        raise ForgedError(f"the SLM has no token {max(ids)}")
+
+
+def _check_prompt(body: Mapping[str, Any], prompt: str, slm: LogitSource) -> None:
+    from purify_plugins.tokenizers.cross.source import own_tokens
+
+    ways = {prompt, prompt.removesuffix("\n")} - {""}  # a file's last line break is its editor's
+    if tuple(body["prompt"]) not in {own_tokens(slm, each) for each in ways}:
+        raise MismatchError(
+            "the certificate is not for this prompt, as the SLM reads it; give the whole text that was sent "
+            "(of a chat, that is its messages as the model's template writes them, with every earlier turn)"
+        )
+
+
+def _check_text(
+    told: Mapping[str, Any], answer: Sequence[int], sampling: Sampling, vocabulary: Vocabulary
+) -> None:
+    """Raise ForgedError unless these tokens spell a text of this digest, and ended it for this reason."""
+    from purify_plugins.decode.detokenizer import Writer, names_an_end
+
+    writer, pieces, ended, named = Writer(sampling.stop), [], False, False
+    for token in answer:
+        if ended:
+            raise ForgedError("its steps go on after its end")
+        pieces.append(writer.write(vocabulary.tokens[token]))
+        named = names_an_end(vocabulary, token, sampling.stop)
+        ended = writer.stopped or named or token in vocabulary.eos
+    text = "".join([*pieces, writer.close()]).encode()
+    if (len(text), hashlib.sha256(text).hexdigest()) != (told["bytes"], told["sha256"]):
+        raise ForgedError("its steps do not spell the answer whose digest it has")
+    by_token = "eos" if answer and answer[-1] in vocabulary.eos else "length"
+    reason = "stop" if writer.stopped or named else by_token
+    if reason != told["finish_reason"]:
+        raise ForgedError(f"its steps end by {reason!r}, not by {told['finish_reason']!r}")

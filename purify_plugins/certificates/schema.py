@@ -1,0 +1,121 @@
+"""The shape of a certificate, checked before anything in it is believed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from purify_plugins.errors import NoCertificateError
+from purify_plugins.utils.wording import must_be
+
+Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TokenId = Annotated[int, Field(ge=0)]
+Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
+Level = Literal["none", "mean", "window", "passage", "path"]
+
+
+ABSENCES = {"missing": "is missing"}
+"""pydantic's errors about a key itself, in words that follow the key's name."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AnswerFacts(_Strict):
+    sha256: Sha256
+    bytes: int
+    finish_reason: Literal["eos", "stop", "length"]
+    limit: Annotated[int, Field(ge=1)]
+    limited_by: Literal["max_tokens", "context", "plugin"]
+
+
+class Cited(_Strict):
+    id: str
+    sha256: Sha256
+
+
+class Actor(_Strict):
+    name: str
+    distribution: str
+    version: str
+
+
+class Method(_Strict):
+    policy: str
+    parameters: dict[str, Any]
+    sampling: dict[str, Any]
+    mode: Literal["sampled", "greedy", "slm-only"]
+    walk: Literal["lockstep", "speculative", "readahead"]
+    plugins: list[Actor]
+    edits: list[str]
+    draws: Literal["system", "keyed"]
+    claimed: Level
+    guarantee: Level
+    adversary: Literal["none", "weights", "engine"]
+    reason: str
+    meaning: str
+    version: str
+
+
+class Model(BaseModel):
+    """What a source says of itself, and what every certificate says of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+    kind: str
+    engine: Literal["in-process", "trusted", "untrusted"]
+    trusted: bool
+    files: dict[str, Sha256] = {}
+    alphabet: dict[str, Any] = {}
+
+
+class Models(_Strict):
+    llm: Model
+    slm: Model
+
+
+class Totals(_Strict):
+    tokens: int
+    log_ratio: Number
+    kl: Number
+    largest_step: Number
+    largest_peak: Number
+    surprisal: Number
+    least_revealed: Number
+    slm_only: int
+    most_hidden: Number
+
+
+class CertificateBody(_Strict):
+    format: Literal["purify-certificate/2"]
+    answer: AnswerFacts
+    prompt: list[int]
+    context: list[Cited]
+    models: Models
+    vocabulary: Sha256
+    method: Method
+    columns: list[str]
+    steps: list[Annotated[Row, Field(strict=False)]]
+    totals: Totals
+    limits: list[str]
+    digest: Sha256
+
+    @classmethod
+    def check(cls, body: Any) -> Self:
+        """Raises NoCertificateError, naming the first thing that is wrong."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            if first["type"] == "extra_forbidden":
+                raise NoCertificateError(
+                    f"the certificate has an unknown field {where!r}; nothing may be added to one, so keep "
+                    "notes in a file beside it"
+                ) from error
+            why = ABSENCES.get(first["type"]) or must_be(first)
+            raise NoCertificateError(f"the certificate is malformed at {where}, which {why}") from error

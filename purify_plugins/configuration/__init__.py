@@ -1,0 +1,1 @@
+"""`purify.toml`: found, consented to, checked, and built into a Purifier."""

@@ -1,0 +1,112 @@
+"""Find `purify.toml`, or `[tool.purify]`, and read what it says; what it means is config.py's."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from purify_plugins.configuration.consent import MODELS, allow, named_by, require_allowed, wishes
+from purify_plugins.errors import ConfigError
+from purify_plugins.utils.files import read_bytes
+
+Table = dict[str, Any]
+
+
+def read_table(file: Path) -> Table:
+    """What a configuration file says, its models' directories found. Raises ConfigError."""
+    return _rooted(_table(file), file.parent)
+
+
+def _table(file: Path) -> Table:
+    table = _parse(file)
+    if file.name == "pyproject.toml":
+        tools = table.get("tool", {})
+        table = tools.get("purify", {}) if isinstance(tools, dict) else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: [tool.purify] must be a table")
+    return table
+
+
+def find_config(path: str | Path | None = None) -> Path:
+    """Where the configuration is. Raises ConfigError when there is none.
+
+    A file that is found and not named may give no secret away and write nowhere else until its user has
+    allowed it; see `purify allow`.
+    """
+    if path is not None and not isinstance(path, str | Path):
+        raise ConfigError(
+            f"a configuration is named by its path, not by {type(path).__name__}: give 'purify.toml'"
+        )
+    named = path or os.environ.get("PURIFY_CONFIG")
+    return Path(named) if named else permitted(here())
+
+
+def find_beside(folder: Path, path: str | Path | None = None) -> Path:
+    """The configuration of a program in `folder`: the one named, in the environment, beside it, or here."""
+    beside = folder / "purify.toml"
+    if not path and "PURIFY_CONFIG" not in os.environ and beside.is_file():
+        return permitted(beside)
+    return find_config(path)
+
+
+def here() -> Path:
+    """The configuration in the working directory. Raises ConfigError when there is none."""
+    if Path("purify.toml").is_file():
+        return Path("purify.toml")
+    project = Path("pyproject.toml")
+    tools = _parse(project).get("tool") if project.is_file() else None
+    if isinstance(tools, dict) and "purify" in tools:
+        return project
+    raise ConfigError("there is no purify.toml here; write one, or name it with --config or PURIFY_CONFIG")
+
+
+def permitted(file: Path) -> Path:
+    """A file that was found, if it may be read; raises ConfigError where its user must allow it first."""
+    require_allowed(file, read_bytes(file), _table(file))
+    return file
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A configuration that its user trusts as it is: what it names, and what it asks for."""
+
+    file: Path
+    names: list[str]
+    wanted: list[str]
+
+
+def allowed(file: Path | None = None) -> Allowed:
+    """Remember that a configuration may do what it asks for; by default the one here.
+
+    One that asks for nothing is not remembered. Raises ConfigError for a file that is no configuration.
+    """
+    file = file or here()
+    content, table = read_bytes(file), _table(file)
+    wanted = list(wishes(table, file.parent))
+    if wanted:
+        allow(file, content, wanted)
+    return Allowed(file, list(named_by(table)), wanted)
+
+
+def _parse(file: Path) -> Table:
+    try:
+        return tomllib.loads(read_bytes(file).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not valid TOML, {error}; correct it") from error
+
+
+def _rooted(table: Table, folder: Path) -> Table:
+    """Model directories are relative to the file that names them."""
+    return {key: _model(value, folder) if key in ("llm", "slm") else value for key, value in table.items()}
+
+
+def _model(value: Any, folder: Path) -> Any:
+    if not isinstance(value, dict):
+        return value
+    said = {key: value[key] for key in MODELS if isinstance(value.get(key), str)}
+    named = {key: folder / name for key, name in said.items() if name.strip()}
+    inside = {key: _model(each, folder) for key, each in value.items()}
+    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}

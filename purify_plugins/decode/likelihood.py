@@ -1,0 +1,121 @@
+"""How likely a fused model finds a text: teacher-forced, the policy's memory included.
+
+>>> [score] = loglikelihoods(purifier, [("Once upon a", " time")])
+>>> score.nats, score.greedy
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from purify_plugins.errors import VocabularyError
+from purify_plugins.types import Sampling
+
+if TYPE_CHECKING:
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import LogitSource, Prompt
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Of each token of a continuation: its log-probability (nats) in the fused row, and whether it led it."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    leads: tuple[bool, ...]
+
+    @property
+    def nats(self) -> float:
+        """log p of the whole; minus infinity where the law rules a token out."""
+        return math.fsum(self.logprobs)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether greedy decoding would write it."""
+        return all(self.leads)
+
+
+def loglikelihoods(
+    purifier: Purifier, pairs: Sequence[tuple[str, str]], batch_size: int | None = None
+) -> list[Likelihood]:
+    """The likelihood of each continuation after its prompt, under the law that draws answers.
+
+    A text is tokenised whole and parted where its prompt ends. Raises PromptError, SourceError.
+    """
+    parted = [split(purifier.slm, prompt, continuation) for prompt, continuation in pairs]
+    prompts, answers = [prompt for prompt, _ in parted], [answer for _, answer in parted]
+    size = batch_size or purifier.batch_size
+    return [
+        score
+        for at in range(0, len(parted), size)
+        for score in judged(purifier, prompts[at : at + size], answers[at : at + size])
+    ]
+
+
+def judged(
+    purifier: Purifier, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
+) -> list[Likelihood]:
+    """The likelihood of answers (token ids) after prompts, one batch."""
+    import torch
+
+    from purify_plugins.decode.logits import argmax
+    from purify_plugins.decode.replay import forced
+
+    logprobs, leads = [], []
+    with torch.inference_mode():
+        for tokens, rows in forced(purifier, prompts, answers, Sampling()):
+            logprobs.append(rows.logprobs(tokens)[:, 2].tolist())
+            leads.append((rows.named(argmax(rows.fused)) == tokens).tolist())
+    return [
+        Likelihood(
+            tuple(answer),
+            tuple(row[at] for row in logprobs[:length]),
+            tuple(row[at] for row in leads[:length]),
+        )
+        for at, (answer, length) in enumerate(zip(answers, map(len, answers), strict=True))
+    ]
+
+
+def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The prompt's tokens and the continuation's, as they stand in the whole text.
+
+    Where the two run together in one token, that token counts as the continuation's; a prompt always
+    keeps at least one. Before nothing stands what the model's texts begin with: its own first control
+    token, or else an end token.
+    """
+    if not prompt:
+        return _opened(source, read(source, continuation))
+    whole, alone = read(source, prompt + continuation), read(source, prompt)
+    pairs = enumerate(zip(alone, whole, strict=False))
+    shared = next((at for at, (one, other) in pairs if one != other), min(len(alone), len(whole)))
+    at = max(1, min(shared, len(whole) - 1))
+    return whole[:at], whole[at:]
+
+
+def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A text's tokens after the one that texts begin with."""
+    if tokens[0] in source.vocabulary.control:
+        return tokens[:1], tokens[1:]
+    return (min(source.vocabulary.eos, default=tokens[0]),), tokens
+
+
+def require_tokens(*sources: LogitSource) -> None:
+    """Raise VocabularyError for models that meet in smaller symbols: tokens are what is counted here."""
+    if any(source.alphabet is not None for source in sources):
+        raise VocabularyError(
+            "the two models have different tokenizers, and what is measured here is counted in the tokens "
+            "of one; choose an SLM with the LLM's own tokenizer"
+        )
+
+
+def read(source: LogitSource, text: str) -> tuple[int, ...]:
+    """The tokens a model reads in a text. Raises VocabularyError."""
+    require_tokens(source)
+    if source.encodes:
+        return source.encode(text)
+    session, _ = source.open([text])
+    with session:
+        return session.prompts[0].tokens

@@ -1,0 +1,139 @@
+"""Every hook, one sentence and one example each.
+
+Hooks choose the objects; objects do the work. No hook runs per token, and none can say "skip
+purification". An implementation may leave out the arguments it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.loop import Steps
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
+
+hookspec = pluggy.HookspecMarker("purify")
+hookimpl = pluggy.HookimplMarker("purify")
+
+
+@hookspec
+def purify_policies() -> Mapping[str, Callable[..., FusionPolicy]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer fusion policies: a name and the frozen dataclass it stands for.
+
+    >>> @hookimpl
+    ... def purify_policies():
+    ...     return {"half": Half}
+    """
+
+
+@hookspec
+def purify_sources() -> Mapping[str, Callable[..., LogitSource]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer ways to reach a model: a name and what opens it; its arguments are the configuration keys.
+
+    What it opens is a `LogitSource`: a base class whose optional members have defaults. An object of another
+    class that has its four required members works too.
+
+    >>> @hookimpl
+    ... def purify_sources():
+    ...     return {"toy": lambda seed=0: ToySource(byte_vocabulary(), seed)}
+    """
+
+
+@hookspec
+def purify_adapters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer bridges to other frameworks: a name and what builds one around a purifier.
+
+    >>> @hookimpl
+    ... def purify_adapters():
+    ...     return {"callable": lambda purifier: lambda prompt: purifier.generate([prompt])[0].text}
+    """
+
+
+@hookspec
+def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer ways of writing tool calls: a name and what returns the ToolFormat.
+
+    >>> @hookimpl
+    ... def purify_tool_formats():
+    ...     return {"angled": lambda: ToolFormat("<call>", "</call>", sign="<call>")}
+    """
+
+
+@hookspec
+def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
+
+    >>> @dataclass(frozen=True)
+    ... class Shouting:
+    ...     questions: Questions
+    ...     settings: Settings
+    ...     title, modes, possible = "Shouting", ("greedy",), True
+    ...     metrics = {"capitals": Metric("share of answers all in capitals")}
+    ...
+    ...     def measure(self, bench, system, mode):
+    ...         answers = bench.write(system, self.questions.clean.prompts, 8, Sampling(temperature=0))
+    ...         return {"capitals": [Sample(float(answer.text.isupper())) for answer in answers]}
+    >>> @hookimpl
+    ... def purify_suites():
+    ...     return {"shouting": Shouting}
+    """
+
+
+@hookspec(firstresult=True)
+def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
+
+    Steps come out of a plain iterator: read them as you like. A wrapper that reads ahead gets, after a stop
+    string, steps that no answer needs. RefusedError raised before the first step is about one prompt or more:
+    each is then decoded alone, and only those that are refused again have no answer. Raised later, it refuses
+    every answer that is not whole by then.
+
+    Only steps that a decoder of `purify_plugins.decode` drew for this very purifier make an answer, as they
+    were drawn and in their order; any other ends the request with a PluginError, before its text is released.
+    Steps may be left out: the certificate then says so, and claims nothing.
+
+    >>> def timed(steps, rows):
+    ...     start = perf_counter()
+    ...     yield from steps
+    ...     print(f"{rows} answers in {perf_counter() - start:.1f} s")
+    >>> @hookimpl(wrapper=True)
+    ... def purify_decode(prompts):
+    ...     steps = yield
+    ...     return timed(steps, len(prompts))
+    """
+
+
+@hookspec
+def purify_request(
+    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
+) -> Sequence[Prompt] | None:
+    """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
+
+    Return as many prompts as there were to have these answered instead, or write into the list; plugins
+    called after this one see them. Where several prompts are refused, each is shown alone, and then those
+    that pass together: a refusal costs no other prompt its answer, and a plugin may mind how many there are.
+
+    >>> @hookimpl
+    ... def purify_request(prompts):
+    ...     if any("secret" in str(prompt) for prompt in prompts):
+    ...         raise RefusedError("this prompt names a secret")
+    """
+
+
+@hookspec
+def purify_completed(purifier: Purifier, completion: Completion) -> None:
+    """See a finished answer with its certificate, before its reader has all of it.
+
+    Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream
+    has the text up to the last piece by then, and gets neither that piece nor the completion. What is written
+    on the completion changes nothing: it is a copy.
+
+    >>> @hookimpl
+    ... def purify_completed(completion):
+    ...     with open("audit.jsonl", "a", encoding="utf-8") as log:
+    ...         print(completion.certificate.text, file=log)
+    """

@@ -1,0 +1,371 @@
+"""Find plugins, load the allowed ones, and build what a configuration names.
+
+Bundled plugins come through the same entry point group, `purify`, as everyone's. Third-party ones
+are off until named: code in this process could switch the protection off.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
+from purify_plugins.plugin import hookspecs
+from purify_plugins.plugin.adapting import adapted, adapted_policy, is_policy
+from purify_plugins.protocols import BareSource
+from purify_plugins.types import FusionPolicy, LogitSource
+
+GROUP = "purify"
+DISTRIBUTION = "purify-plugins"
+WALK = "walk"
+OFFERS = {
+    "purify_policies": "policy",
+    "purify_sources": "source",
+    "purify_adapters": "adapter",
+    "purify_tool_formats": "tool format",
+    "purify_suites": "suite",
+}
+"""Offering hook -> the kind of thing it offers, in words."""
+STAGES = ("purify_request", "purify_decode", "purify_completed")
+"""The hooks that a request goes through."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin that is installed, and whether it is in use."""
+
+    name: str
+    distribution: str
+    version: str
+    active: bool
+    hooks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A plugin that is not ours and had a part in an answer; no distribution: somebody's own object."""
+
+    name: str
+    distribution: str
+    version: str
+
+
+class Plugins(pluggy.PluginManager):
+    """The plugins in use and what they offer."""
+
+    def __init__(self) -> None:
+        super().__init__(GROUP)
+        self.add_hookspecs(hookspecs)
+        self.entries: dict[str, EntryPoint] = {}
+        self.register(_Walk(), name=WALK)
+
+    def register(self, plugin: object, name: str | None = None) -> str | None:
+        """Take a plugin in; whatever it raises from then on is a PurifyError that names it and the hook."""
+        registered = super().register(plugin, name)
+        for caller in self.get_hookcallers(plugin) or ():
+            for each in caller.get_hookimpls():
+                if each.plugin is plugin and caller.name in STAGES:
+                    name = self._actor(each.plugin_name, plugin).name
+                    each.function = guarded(name, caller.name, each)  # type: ignore[misc]  # ours to call
+        return registered
+
+    def decoding(self) -> list[str]:
+        """The plugins that have their hands on the steps of an answer."""
+        found = self.hook.purify_decode.get_hookimpls()
+        return [self._actor(e.plugin_name, e.plugin).name for e in found if e.plugin_name != WALK]
+
+    def offers(self, hook: str) -> dict[str, Callable[..., Any]]:
+        """Everything offered through an offering hook, by name.
+
+        Raises PluginError, naming both plugins, when two offer the same name.
+        """
+        found: dict[str, Callable[..., Any]] = {}
+        owner: dict[str, str] = {}
+        for implementation in getattr(self.hook, hook).get_hookimpls():
+            for name, factory in _ask(implementation, hook).items():
+                if name in found:
+                    raise PluginError(
+                        f"{owner[name]!r} and {implementation.plugin_name!r} both offer the "
+                        f"{OFFERS[hook]} {name!r}; name only one of them in `plugins`"
+                    )
+                found[name], owner[name] = factory, implementation.plugin_name
+        return found
+
+    def make(self, hook: str, name: str, parameters: Mapping[str, Any]) -> Any:
+        """Build the `name` that `hook` offers; its parameters are the factory's arguments.
+
+        Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
+        """
+        factory = self.check(hook, name, parameters)
+        require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
+        try:
+            return factory(**parameters)
+        except TypeError as error:
+            wrong = mistyped(factory, parameters) or str(error)
+            raise ConfigError(f"{OFFERS[hook]} {name!r}: {wrong}") from error
+
+    def check(self, hook: str, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
+        """The factory `hook` offers as `name`, which takes such parameters; nothing is built.
+
+        Raises UnknownNameError.
+        """
+        factory = self.require_offered(hook, name)
+        check_arguments(f"{OFFERS[hook]} {name!r} option", factory, parameters)
+        return factory
+
+    def require_offered(self, hook: str, name: str) -> Callable[..., Any]:
+        """The factory `hook` offers as `name`.
+
+        Raises UnknownNameError for what no plugin in use offers, and names those that are not in use.
+        """
+        offers = self.offers(hook)
+        if name in offers:
+            return offers[name]
+        error = UnknownNameError(OFFERS[hook], name, offers)
+        if idle := [repr(entry.name) for entry in installed() if not self.has_plugin(entry.name)]:
+            several = "s" * (len(idle) > 1)
+            error.args = (
+                f"{error}; if the plugin{several} {', '.join(idle)}, installed and not in use, should offer "
+                "it, name it in `plugins` or in PURIFY_PLUGINS",
+            )
+        raise error
+
+    def source(self, model: Any) -> LogitSource:
+        """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
+
+        What a source combines (as `contrast` does an `expert` and an `anti`) may be given in the same ways.
+        """
+        if isinstance(model, LogitSource | BareSource):
+            return adapted(model)
+        keys = dict(model) if isinstance(model, Mapping) else {"model": model}
+        name = str(keys.pop("source", "local"))
+        factory = self.check("purify_sources", name, keys)
+        require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
+        inside = sources_of(factory)
+        made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
+        return adapted(self.make("purify_sources", name, made))
+
+    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
+        """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.
+
+        A field that holds a policy (as `consistency` has) may be given as a name or mapping too.
+        """
+        given = dict(parameters or {})
+        if isinstance(policy, Mapping):
+            given = {**policy, **given}
+            policy = given.pop("name", None)
+        if is_policy(policy):
+            return adapted_policy(policy)
+        if not isinstance(policy, str):
+            raise ConfigError("[policy] needs a name; see `purify policies`")
+        if "policy" in given:
+            given["policy"] = self.policy(given["policy"])
+        return adapted_policy(self.make("purify_policies", policy, given))
+
+    def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
+        """The plugins that see a request, its decode or its completion, or that offer the policy."""
+        hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
+        acting = [each for hook in hooks for each in hook.get_hookimpls()]
+        offering = [
+            each
+            for each in self.hook.purify_policies.get_hookimpls()
+            if type(policy.original) in _ask(each, "purify_policies").values()
+        ]
+        found = {each.plugin_name: each.plugin for each in (*acting, *offering)}
+        theirs = (self._actor(name, plugin) for name, plugin in found.items() if not self._ours(name))
+        return tuple(sorted(theirs, key=lambda actor: actor.name))
+
+    def _ours(self, name: str) -> bool:
+        return name == WALK or (name in self.entries and _bundled(self.entries[name]))
+
+    def _actor(self, name: str, plugin: object) -> Actor:
+        if (entry := self.entries.get(name)) is not None:
+            return Actor(name, _distribution(entry), entry.dist.version if entry.dist else "")
+        if name == str(id(plugin)):  # pluggy's name for an object without one
+            name = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
+        return Actor(name, "", "")
+
+    def name_of(self, policy: FusionPolicy) -> str:
+        """The name a policy is offered under; its class's when nobody offers it."""
+        kinds = {factory: name for name, factory in self.offers("purify_policies").items()}
+        kind = type(policy.original)
+        return kinds.get(kind, kind.__name__)
+
+
+class _Walk:
+    """The built-in walk, asked last."""
+
+    @hookspecs.hookimpl(trylast=True)
+    def purify_decode(self, purifier: Any, prompts: Any, sampling: Any) -> Any:
+        from purify_plugins.decode.loop import lockstep
+        from purify_plugins.decode.readahead import readahead
+        from purify_plugins.decode.speculative import speculative
+
+        walks = {"lockstep": lockstep, "readahead": readahead, "speculative": speculative}
+        return walks[purifier.walk](purifier, prompts, sampling)
+
+
+def failed(plugin: str, hook: str, error: Exception) -> PluginError:
+    """What is raised when a plugin breaks; `plugin` is its name, in quotes."""
+    return PluginError(f"plugin {plugin} failed in {hook}: {error!r}")
+
+
+def guarded(plugin: str, hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    """A hook's implementation whose errors name the plugin and the hook.
+
+    A list that `purify_request` returns takes the place of the prompts, for the plugins after it too.
+    """
+    function: Callable[..., Any] = implementation.function
+    broken = partial(failed, repr(plugin), hook)
+
+    def asked(*arguments: Any) -> Any:
+        with ours(broken):
+            found = function(*arguments)
+            if hook != "purify_request" or found is None or "prompts" not in implementation.argnames:
+                return found
+            arguments[implementation.argnames.index("prompts")][:] = found
+        return None
+
+    def wrapping(*arguments: Any) -> Any:
+        with ours(broken):
+            return (yield from function(*arguments))
+
+    return wrapping if implementation.wrapper or implementation.hookwrapper else asked
+
+
+def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
+    # Whatever a stranger's plugin raises, the operator hears whose it was.
+    with ours(partial(failed, repr(implementation.plugin_name), hook)):
+        offered = implementation.function()
+    if not isinstance(offered, Mapping):
+        raise PluginError(f"plugin {implementation.plugin_name!r} must return a mapping from {hook}")
+    return offered
+
+
+def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[str]) -> None:
+    """Raise UnknownNameError for an argument `factory` does not take."""
+    known = inspect.signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return
+    for argument in arguments:
+        if argument not in known:
+            raise UnknownNameError(what, argument, known)
+
+
+def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise ConfigError where an argument is missing that a factory cannot do without."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    for each in inspect.signature(factory).parameters.values():
+        if each.default is each.empty and each.kind in named and each.name not in given:
+            raise ConfigError(f"{what}: {each.name!r} is missing")
+
+
+def sources_of(factory: Callable[..., Any]) -> set[str]:
+    """The arguments of a source's factory that are sources themselves."""
+    found = inspect.signature(factory).parameters.values()
+    return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
+
+
+TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "true or false"),
+}
+"""An argument's annotation, the types of its values, and these in words."""
+
+
+def mistyped(factory: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """What a factory wants in place of an argument of another type; "" where none is found."""
+    for each in inspect.signature(factory).parameters.values():
+        hint = (
+            each.annotation if isinstance(each.annotation, str) else getattr(each.annotation, "__name__", "")
+        )
+        kinds, words = TYPES.get(hint, (object, ""))
+        if each.name in given and not isinstance(given[each.name], kinds):
+            return f"{each.name} must be {words}, not {given[each.name]!r}"
+    return ""
+
+
+def load_plugins(allowed: Iterable[str] | None = None) -> Plugins:
+    """Load the bundled plugins and the third-party ones named in `allowed`.
+
+    A name is an entry point's or its distribution's. `PURIFY_PLUGINS`, a comma-separated list, stands
+    in for `allowed` when it is set; empty means the bundled ones alone. Raises PluginError when a
+    named plugin is missing, broken, or named by two distributions.
+    """
+    named = set(_from_environment() if allowed is None else allowed)
+    plugins = Plugins()
+    missing = set(named)
+    for entry in installed():
+        if _bundled(entry) or named & _names(entry):
+            missing -= _names(entry)
+            _register(plugins, entry)
+    if missing:
+        known = {name for entry in installed() for name in _names(entry)} - {DISTRIBUTION}
+        raise PluginError(str(UnknownNameError("plugin", min(missing), known)) + " (is it installed?)")
+    plugins.check_pending()
+    return plugins
+
+
+def _from_environment() -> list[str]:
+    names = os.environ.get("PURIFY_PLUGINS", "").split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _register(plugins: Plugins, entry: EntryPoint) -> None:
+    if plugins.has_plugin(entry.name):
+        raise PluginError(f"two distributions install a plugin named {entry.name!r}; uninstall one")
+    # An import can raise anything; a named plugin that breaks is fatal.
+    with ours(lambda error: PluginError(f"plugin {entry.name!r} does not load: {error}")):
+        plugins.register(entry.load(), name=entry.name)
+        plugins.entries[entry.name] = entry
+        plugins.check_pending()
+
+
+@cache
+def installed() -> tuple[EntryPoint, ...]:
+    """Every installed entry point of the group `purify`, bundled ones first; nothing is imported."""
+    found = entry_points(group=GROUP)
+    if not any(map(_bundled, found)):
+        raise PluginError("purify-plugins is not installed; run `pip install -e .` once in its checkout")
+    return tuple(sorted(set(found), key=lambda entry: (not _bundled(entry), entry.name)))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"
+
+
+def _bundled(entry: EntryPoint) -> bool:
+    return _distribution(entry) == DISTRIBUTION
+
+
+def _names(entry: EntryPoint) -> set[str]:
+    return {entry.name, _distribution(entry)}
+
+
+def listing(plugins: Plugins) -> list[Found]:
+    """Every installed plugin and whether it is in use; those that are not are never imported."""
+    return [
+        Found(
+            entry.name,
+            _distribution(entry),
+            entry.dist.version if entry.dist else "",
+            plugins.has_plugin(entry.name),
+            _hooks(plugins, entry.name),
+        )
+        for entry in installed()
+    ]
+
+
+def _hooks(plugins: Plugins, name: str) -> tuple[str, ...]:
+    plugin = plugins.get_plugin(name)
+    callers = plugins.get_hookcallers(plugin) if plugin is not None else None
+    return tuple(sorted(caller.name for caller in callers or ()))

@@ -1,0 +1,1 @@
+"""Programs under purification: `purify run`, activation, and the Python processes they start."""

@@ -1,0 +1,39 @@
+"""Switch purification on and off for a whole program; the adapter `activation` does the work."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from purify_plugins.plugin.manager import load_plugins
+
+
+@cache
+def adapter() -> Any:
+    """The adapter named `activation`; of the bundled ones, for the configuration is not read yet."""
+    return load_plugins([]).make("purify_adapters", "activation", {})
+
+
+def activate(config: str | Path | None = None) -> Any:
+    """Purify every generation of this process and its children from now on; return the `status`.
+
+    `config` is a `purify.toml`; else `$PURIFY_CONFIG`, else the working directory's. What cannot be
+    purified is refused when it is called. Raises ConfigError, PluginError; then nothing has changed.
+    """
+    return adapter().activate(config)
+
+
+def deactivate() -> None:
+    """Undo `activate`: every attribute that was replaced is the one it was."""
+    adapter().deactivate()
+
+
+def status() -> Any:
+    """What is active: points patched, policy, fingerprint, and how much was purified, refused or trusted."""
+    return adapter().status()
+
+
+def assert_active() -> None:
+    """Raise RefusedError unless purification is switched on in this process."""
+    adapter().assert_active()

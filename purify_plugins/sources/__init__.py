@@ -1,0 +1,1 @@
+"""What every logit source shares: wrappers, batching across threads, the read scope."""

@@ -1,0 +1,162 @@
+"""One model for many threads: passes that are asked for at the same time become one."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from purify_plugins.errors import SourceError
+from purify_plugins.sources.wrapper import SessionWrapper, Translated
+from purify_plugins.types import LogitSource, Prompt, Session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATIENCE = 0.002
+"""Seconds to wait for those who were here last time."""
+
+
+def share(source: LogitSource) -> LogitSource:
+    """The source, fit for many threads: what `joins` is shared, also behind a wrapper.
+
+    Other sources are returned as they are; a remote one has its server to batch for it.
+    """
+    return Shared(source) if source.joins else source.over(share)
+
+
+@dataclass(eq=False)
+class Call:
+    """A pass somebody waits for, and what came of it; with `seen` it is a session's `branch`."""
+
+    session: Session
+    tokens: Tensor
+    seen: Tensor | None = None
+    logits: Tensor | None = None
+    error: Exception | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.logits is not None or self.error is not None
+
+
+class Shared(Translated):
+    """A source whose sessions, each used from a thread of its own, are read together.
+
+    Who comes while a pass runs waits for it; the first to go on then reads for all who wait. Prompts are
+    read one request at a time.
+    """
+
+    def __init__(self, source: LogitSource, patience: float = PATIENCE) -> None:
+        self.source, self.patience = source, patience
+        self._reading = threading.Lock()
+        lock = threading.Lock()
+        self._arrived, self._ended = threading.Condition(lock), threading.Condition(lock)
+        self._waiting: list[Call] = []
+        self._leader = False
+        self._company: deque[set[int]] = deque(maxlen=2)
+
+    def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
+        return Shared(change(self.source), self.patience)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SharedSession, Tensor]:
+        with self._reading:
+            session, logits = self.source.open(prompts, scored)
+        return SharedSession(self, session), logits
+
+    def read(self, session: Session, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """The session's logits (rows, n, V) after its tokens (rows, n), read with whoever else asks.
+
+        With `seen` the tokens are read by `branch`.
+        """
+        call = Call(session, tokens, seen)
+        if self._must_lead(call):
+            self._lead()
+        if call.error is not None:
+            raise call.error
+        assert call.logits is not None
+        return call.logits
+
+    def _must_lead(self, call: Call) -> bool:
+        """Wait until the call is answered, or until it is this thread's turn to read for all."""
+        with self._ended:
+            self._waiting.append(call)
+            self._arrived.notify()
+            self._ended.wait_for(lambda: call.done or not self._leader)
+            self._leader = self._leader or not call.done
+            return not call.done
+
+    def _lead(self) -> None:
+        try:
+            self._read(self._gathered())
+        finally:
+            with self._ended:
+                self._leader = False
+                self._ended.notify_all()
+
+    def _gathered(self) -> list[Call]:
+        """Everybody who waits, with a moment's grace for as many as came in the last two passes.
+
+        Two, so that halves who take turns find together.
+        """
+        expected = len(set().union(*self._company))
+        with self._arrived:
+            self._arrived.wait_for(lambda: len(self._waiting) >= expected, self.patience)
+            found, self._waiting = self._waiting, []
+        self._company.append({id(call.session) for call in found})
+        return found
+
+    def _read(self, calls: list[Call]) -> None:
+        """One pass for all who extend, one for all who branch."""
+        for some in ([c for c in calls if c.seen is None], [c for c in calls if c.seen is not None]):
+            if some:
+                self._pass(some)
+
+    def _pass(self, calls: list[Call]) -> None:
+        """One pass for all; where it fails, one for each, so that only what is broken fails."""
+        try:
+            with self._reading:
+                read = self._asked(calls)
+        except Exception as error:  # nobody may wait for ever, whatever a stranger's source raises
+            if len(calls) == 1:
+                calls[0].error = _told(error)
+                return
+            for call in calls:
+                self._pass([call])
+        else:
+            for call, logits in zip(calls, read, strict=True):
+                call.logits = logits
+
+    def _asked(self, calls: list[Call]) -> list[Tensor]:
+        sessions, tokens = [call.session for call in calls], [call.tokens for call in calls]
+        seen = [call.seen for call in calls if call.seen is not None]
+        if seen:
+            return self.source.branch_all(sessions, tokens, seen)
+        return self.source.extend_all(sessions, tokens)
+
+
+def _told(error: Exception) -> SourceError:
+    """A source's failure as one of ours."""
+    if isinstance(error, SourceError):
+        return error
+    told = SourceError(f"a shared pass failed: {error}")
+    told.__cause__ = error
+    return told
+
+
+class SharedSession(SessionWrapper):
+    """A session that reads when the others do."""
+
+    def __init__(self, shared: Shared, session: Session) -> None:
+        self.shared, self.session = shared, session
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        return self.shared.read(self.session, tokens)
+
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        return self.shared.read(self.session, tokens, seen)
+
+    def each(self, tokens: Tensor) -> None:
+        """None: a pass that is read with others' is read as a whole."""

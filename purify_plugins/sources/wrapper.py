@@ -1,0 +1,187 @@
+"""Sources and sessions around others: what a wrapper does not change, it forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import SourceError
+from purify_plugins.protocols import LogitSource, Session, member
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from purify_plugins.protocols import Capabilities, Reading
+    from purify_plugins.threat import Engine
+    from purify_plugins.tokenizers.cross.symbols import Alphabet
+    from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
+
+
+class SourceWrapper(LogitSource):
+    """A source around `source`. A subclass overrides what it changes, ids above all."""
+
+    source: LogitSource
+
+    @member
+    def vocabulary(self) -> Vocabulary:
+        return self.source.vocabulary
+
+    @member
+    def context_length(self) -> int | None:
+        return self.source.context_length
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
+        return self.source.open(prompts, scored)
+
+    def identity(self) -> Mapping[str, Any]:
+        return self.source.identity()
+
+    @member
+    def capabilities(self) -> Capabilities | None:
+        return self.source.capabilities
+
+    @member
+    def engine(self) -> Engine:
+        return self.source.engine
+
+    @member
+    def reading(self) -> Reading:
+        return self.source.reading
+
+    @member
+    def parameters(self) -> int | None:
+        return self.source.parameters
+
+    @member
+    def tokenizer(self) -> Any:
+        return self.source.tokenizer
+
+    @member
+    def encodes(self) -> bool:
+        return self.source.encodes
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        return self.source.encode(prompt)
+
+    @member
+    def joins(self) -> bool:
+        return self.source.joins
+
+    def extend_all(self, sessions: Sequence[Any], tokens: Sequence[Tensor]) -> list[Tensor]:
+        return self.source.extend_all(sessions, tokens)
+
+    def branch_all(
+        self, sessions: Sequence[Any], tokens: Sequence[Tensor], seen: Sequence[Tensor]
+    ) -> list[Tensor]:
+        return self.source.branch_all(sessions, tokens, seen)
+
+    @member
+    def alphabet(self) -> Alphabet | None:
+        return self.source.alphabet
+
+    @member
+    def rough(self) -> bool:
+        return self.source.rough
+
+    def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return self.source.to_own(tokens)
+
+    def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return self.source.from_own(tokens)
+
+    @member
+    def inner(self) -> LogitSource:
+        return self.source.inner
+
+    def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
+        if is_dataclass(self):
+            return replace(self, source=change(self.source))
+        found = copy(self)
+        found.source = change(self.source)
+        return found
+
+
+class Translated(SourceWrapper):
+    """A source whose sessions are not the inner one's: passes are joined inside, where the model is."""
+
+    @member
+    def joins(self) -> bool:
+        return False
+
+    def extend_all(self, sessions: Sequence[Any], tokens: Sequence[Tensor]) -> list[Tensor]:
+        return LogitSource.extend_all(self, sessions, tokens)
+
+    def branch_all(
+        self, sessions: Sequence[Any], tokens: Sequence[Tensor], seen: Sequence[Tensor]
+    ) -> list[Tensor]:
+        return LogitSource.branch_all(self, sessions, tokens, seen)
+
+
+class Spelled(Translated):
+    """A source whose ids stand for text, not for the model's own tokens; token i of its own is id -2 - i."""
+
+    def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        if any(token > -2 for token in tokens):
+            raise SourceError(f"ids of {type(self).__name__} stand for text, and for no token of its model")
+        return tuple(-2 - token for token in tokens)
+
+    def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
+        return tuple(-2 - token for token in tokens)
+
+
+class SessionWrapper(Session):
+    """A session around `session`. A subclass overrides what it changes, tokens and rows above all."""
+
+    session: Session
+
+    @member
+    def prompts(self) -> Sequence[ScoredPrompt]:
+        return self.session.prompts
+
+    @member
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        return self.session.readings
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        return self.session.extend(tokens)
+
+    def rewind(self, lengths: Tensor) -> None:
+        self.session.rewind(lengths)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def each(self, tokens: Tensor) -> Iterator[Tensor] | None:
+        return self.session.each(tokens)
+
+    @member
+    def full(self) -> Collection[int] | None:
+        return self.session.full
+
+    @member
+    def keeps(self) -> bool:
+        return self.session.keeps
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.session.keep(rows)
+
+    @member
+    def branches(self) -> bool:
+        return self.session.branches
+
+    def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        return self.session.branch(tokens, seen)
+
+    def select(self, columns: Tensor) -> None:
+        self.session.select(columns)
+
+    def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
+        return self.session.read_ahead(limit, live)
+
+    def mark(self) -> Any:
+        return self.session.mark()
+
+    def undo(self, mark: Any) -> None:
+        self.session.undo(mark)

@@ -1,0 +1,1 @@
+"""Tokenizers: token bytes, prompt encoding, chat templates, and mapping one vocabulary to another."""

@@ -1,0 +1,169 @@
+"""Which alphabet two models meet in, and how well their tokenizers agree; measured on a short text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+from purify_plugins.errors import VocabularyError
+from purify_plugins.tokenizers.cross.first_token import Respelled
+from purify_plugins.tokenizers.cross.source import Bridged, own_tokens
+from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte, shared_tokens, texts
+from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+
+if TYPE_CHECKING:
+    from purify_plugins.types import LogitSource, Vocabulary
+
+Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
+Fidelity = Literal["exact", "default", "fast"]
+EPS: Mapping[Fidelity, float] = {"exact": 1e-5, "default": 0.03, "fast": 0.1}
+"""How much of a text's mass a way to spell it must hold before a model is asked about it."""
+AGREEMENT = 0.005
+"""The share of an LLM's boundaries that the SLM may lack for whole tokens to be shared."""
+NEEDED = frozenset(range(0x20, 0x7F)) | {0x0A}
+"""The bytes without which there is no plain text: printable ASCII and the end of a line."""
+PROSE = """\
+When the rain had stopped, the old man opened the door and looked out over the garden. Nothing moved. He had
+told the children that they might come back before dinner, but it was late already, and he thought that they
+would rather stay with their aunt in the village, where there was a fire, and bread, and somebody to talk to.
+"""
+SAMPLE = (
+    PROSE
+    + """\
+It was the best of times, it was the worst of times; nobody knew which, and the clerks of 1789 kept no list.
+"Did you read the report?" she asked. He hadn't. Its 42 pages (see Section 3.1) were due on 7 March 2024;
+they cost €1,250.00 to print. The café near the old town hall opened at half past nine; naïve, he'd come.
+
+## How to install
+
+1. Download the archive from https://example.com/releases and unpack it.
+2. Run `make install`, then check that `--version` prints 2.0.14.
+
+def mean(values: list[float]) -> float:
+    if not values:
+        raise ValueError("no values given")
+    return sum(values) / len(values)  # not weighted
+
+{"name": "Zoë", "age": 31, "tags": ["a", "b"], "active": true}
+Unterwegs grüßten sie die Nachbarn, пока шёл дождь, and the weather-beaten ship sailed on towards the islands.
+"""
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two tokenizers cut one text.
+
+    `common` tokens are in both vocabularies; `covered` is the share of the LLM's tokens of the text
+    that are, and `disagreement` the share of its boundaries, in common tokens, that the SLM has not.
+    """
+
+    common: int
+    covered: float
+    disagreement: float
+
+
+def bridge(
+    llm: LogitSource, slm: LogitSource, alignment: Alignment = "auto", fidelity: Fidelity = "default"
+) -> tuple[Bridged, Bridged]:
+    """Both models in one alphabet, whose symbols are whole tokens where the tokenizers all but agree.
+
+    Raises VocabularyError when one of them cannot spell plain text.
+    """
+    for source in (llm, slm):
+        _require_spelling(source.vocabulary)
+        _require_whole_rows(source)
+    alphabet = every_byte()
+    if alignment == "common_tokens" or (alignment == "auto" and agreement(llm, slm).disagreement < AGREEMENT):
+        alphabet = shared_tokens(llm.vocabulary, slm.vocabulary)
+    alphabet = Alphabet(alphabet.kind, alphabet.symbols, per_token(llm, alphabet))
+    return Bridged(llm, alphabet, EPS[fidelity]), Bridged(slm, alphabet, EPS[fidelity])
+
+
+def respell(llm: LogitSource, slm: LogitSource) -> Respelled:
+    """The SLM in the LLM's tokens, roughly. Raises VocabularyError when it cannot spell plain text."""
+    _require_spelling(slm.vocabulary)
+    _require_whole_rows(slm)
+    return Respelled(slm, llm.vocabulary)
+
+
+def _require_spelling(vocabulary: Vocabulary) -> None:
+    if lacking := sorted(NEEDED - single_bytes(vocabulary)):
+        raise VocabularyError(
+            f"the tokens of {vocabulary.name!r} cannot spell {chr(lacking[0])!r} ({len(lacking)} of the "
+            f"{len(NEEDED)} plain characters are missing), so no text can be shared with another tokenizer; "
+            "choose a model with byte-level BPE, or SentencePiece with byte fallback"
+        )
+
+
+def _require_whole_rows(source: LogitSource) -> None:
+    capabilities = source.capabilities
+    if capabilities is not None and capabilities.max_n < len(source.vocabulary):
+        raise VocabularyError(
+            f"the server of {source.vocabulary.name!r} shows the likeliest {capabilities.max_n} of "
+            f"{len(source.vocabulary)} tokens, and another tokenizer needs them all; raise its limit, "
+            "or choose an SLM with the LLM's own tokenizer"
+        )
+
+
+def single_bytes(vocabulary: Vocabulary) -> set[int]:
+    """The bytes that are tokens of their own."""
+    return {token[0] for token in texts(vocabulary) if len(token) == 1}
+
+
+def agreement(llm: LogitSource, slm: LogitSource, text: str = SAMPLE) -> Agreement:
+    """How the two tokenizers cut a text, line by line."""
+    common = shared_tokens(llm.vocabulary, slm.vocabulary)
+    theirs, ours = tokenised(llm, text), tokenised(slm, text)
+    tokens = [token in common.numbers for line in theirs for token in line]
+    cuts = [(_cuts(line, common), _cuts(other, common)) for line, other in zip(theirs, ours, strict=True)]
+    differing = sum(len(one - other) for one, other in cuts) / sum(len(one) for one, _ in cuts)
+    return Agreement(common.end, sum(tokens) / len(tokens), differing)
+
+
+class Trial(NamedTuple):
+    """`calls` of a model for each of its own tokens, and the most mass its control tokens had in a row."""
+
+    calls: float
+    masked: float
+
+
+def trial(source: LogitSource, text: str = PROSE, length: int = 160) -> Trial:
+    """Let a model that has an `alphabet` read a text symbol by symbol."""
+    import torch
+
+    source = cast("Bridged", source)  # what alone has an alphabet
+    start, rest = text[: text.index(" ")], text[text.index(" ") :][:length]
+    symbols = source.alphabet.spell(rest.encode()) or ()
+    session, _ = source.open([start])
+    with session:
+        before = session.reader.calls
+        for symbol in symbols:
+            session.extend(torch.tensor([[symbol]]))
+        calls = session.reader.calls - before
+        masked = session.reader.masked
+    return Trial(calls / sum(map(len, tokenised(source.source, rest))), masked)
+
+
+def _cuts(tokens: Sequence[bytes], alphabet: Alphabet) -> set[int]:
+    """Where symbols begin, counted from the end: SentencePiece puts a space before the beginning."""
+    spelled = [symbol for token in tokens for symbol in alphabet.spell(token) or ()]
+    return set(accumulate(len(alphabet.symbols[symbol]) for symbol in reversed(spelled)))
+
+
+def per_token(source: LogitSource, alphabet: Alphabet, text: str = PROSE) -> float:
+    """How many symbols one of a model's tokens comes to."""
+    lengths = [len(alphabet.spell(token) or ()) for line in tokenised(source, text) for token in line]
+    return sum(lengths) / len(lengths)
+
+
+def tokenised(source: LogitSource, text: str) -> list[list[bytes]]:
+    """What a model's tokens of each line spell; the longest that fit where no tokenizer is at hand."""
+    vocabulary, lines = source.vocabulary, text.splitlines(keepends=True)
+    if source.encodes:
+        spelled = ([vocabulary.tokens[token] for token in own_tokens(source, line)] for line in lines)
+        return [[token for token in line if token] for line in spelled]
+    table = Table(vocabulary, every_byte())
+    return [[vocabulary.tokens[token] for token in table.longest_run(list(line.encode()))] for line in lines]

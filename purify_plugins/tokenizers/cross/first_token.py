@@ -1,0 +1,135 @@
+"""An SLM in the LLM's tokens, roughly: fast, and no law over text; for `alignment = "top_k_union"`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.sources.wrapper import Spelled
+from purify_plugins.tokenizers.cross.source import ROOM
+from purify_plugins.tokenizers.cross.symbols import every_byte
+from purify_plugins.tokenizers.cross.token_prefixes import Context, Reader
+from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Respelled(Spelled):
+    """A source that rates another vocabulary's tokens: each by the first own token that its text begins with.
+
+    Tokens that begin alike are rated alike, so the rows are those of no model of text and nothing can be
+    claimed of what is drawn. What was drawn is read as the fewest own tokens that spell it, from the left.
+    Source: UniTE (2410.03777).
+    """
+
+    rough = True
+    source: LogitSource
+    vocabulary: Vocabulary
+
+    @property
+    def capabilities(self) -> None:
+        """None: a server drafts its own tokens, and not the other vocabulary's."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids that a session's `prompts` have: its own token i as id -2 - i."""
+        return tuple(-2 - token for token in self.source.encode(self._text(prompt)))
+
+    def identity(self) -> Mapping[str, Any]:
+        return {**self.source.identity(), "alphabet": {"kind": "top_k_union"}}
+
+    @cached_property
+    def table(self) -> Table:
+        return Table(self.source.vocabulary, every_byte())
+
+    @cached_property
+    def first(self) -> dict[int, int]:
+        """For each token that can be spelled, where its first own token stands among the sorted ones."""
+        silent = self.vocabulary.control.keys() | self.vocabulary.eos
+        begun = {
+            token: self.table.longest([*text], 0)[0]
+            for token, text in enumerate(self.vocabulary.tokens)
+            if text and token not in silent
+        }
+        return {token: self.table.place[own] for token, own in begun.items() if own >= 0}
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RespelledSession, Tensor]:
+        """Read the prompts, ids being the other vocabulary's; none of their tokens is scored."""
+        session, logits = self.source.open([self._text(prompt) for prompt in prompts])
+        respelled = RespelledSession(session, logits, self)
+        return respelled, respelled.rows()
+
+    def _text(self, prompt: Prompt) -> Prompt:
+        return self.vocabulary.spell(prompt).decode(errors="replace") if isinstance(prompt, tuple) else prompt
+
+
+class RespelledSession(Session):
+    """An open batch; `prompts` are what the model was given, its own token i as id -2 - i."""
+
+    def __init__(self, session: Session, logits: Tensor, source: Respelled) -> None:
+        self._session, self.source = session, source
+        self.prompts: Sequence[ScoredPrompt] = [
+            ScoredPrompt(tuple(-2 - token for token in prompt.tokens)) for prompt in session.prompts
+        ]
+        self.answers: list[list[int]] = [[] for _ in self.prompts]
+        self.reader = Reader(session, source.table, len(self.answers))
+        for row, root in enumerate(self.reader.roots):
+            self.reader.note(row, root, logits[row])
+
+    @property
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        return self._session.readings
+
+    @property
+    def full(self) -> set[int]:
+        """The rows that have no room for another token in the model's context."""
+        length = self.source.context_length
+        used = [len(prompt.tokens) + self._context(row).length for row, prompt in enumerate(self.prompts)]
+        return {row for row, tokens in enumerate(used) if length is not None and tokens > length - ROOM}
+
+    def _context(self, row: int) -> Context:
+        context = self.reader.roots[row]
+        text = self.source.vocabulary.spell(self.answers[row])
+        for token in self.source.table.longest_run([*text]):
+            context = context.then(token)
+        return context
+
+    def rows(self) -> Tensor:
+        """(rows, V) log-weights of the other vocabulary's tokens."""
+        import torch
+
+        contexts = [self._context(row) for row in range(len(self.answers))]
+        self.reader.read([[context] for context in contexts])
+        return torch.stack([self._row(context) for context in contexts])
+
+    def _row(self, context: Context) -> Tensor:
+        import torch
+
+        opinion, first = context.opinion, self.source.first
+        assert opinion is not None
+        masses = torch.zeros(len(self.source.vocabulary))
+        masses[list(first)] = torch.from_numpy(opinion.tokens[list(first.values())]).float()
+        masses[min(self.source.vocabulary.eos)] = opinion.end
+        return masses.log()
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append (rows, n) tokens; (rows, n, V) log-weights after each."""
+        import torch
+
+        return torch.stack([self._push(column) for column in zip(*tokens.tolist(), strict=True)], dim=1)
+
+    def _push(self, column: Sequence[int]) -> Tensor:
+        for answer, token in zip(self.answers, column, strict=True):
+            answer.append(token)
+        return self.rows()
+
+    def rewind(self, lengths: Tensor) -> None:
+        for answer, length in zip(self.answers, lengths.tolist(), strict=True):
+            del answer[length:]
+
+    def close(self) -> None:
+        self._session.close()

@@ -1,0 +1,274 @@
+"""A model presented in an alphabet that is not its own: a source itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from purify_plugins.errors import CertificateError, PromptError, SourceError
+from purify_plugins.sources.wrapper import Spelled
+from purify_plugins.tokenizers.cross.beam import FOLD, Beam
+from purify_plugins.tokenizers.cross.prefetch import ahead
+from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte
+from purify_plugins.tokenizers.cross.token_prefixes import Branching, Context, Reader
+from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REOPENED = 8
+"""Symbols at the end of a text prompt that are read in every way: a token there may end in the answer."""
+SCORED = 64
+"""The most symbols of a prompt that are scored, for policies that look back."""
+ROOM = 24
+"""Tokens of a model's context that are left free: a draft and what has begun must fit in."""
+
+
+class Cut(NamedTuple):
+    """A prompt's own tokens that are read as they are, those that are only text, and their symbols."""
+
+    kept: tuple[int, ...]
+    tail: tuple[int, ...]
+    symbols: tuple[int, ...]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The prompt in the ids that `Bridged` reads."""
+        return (*(-2 - token for token in self.kept), *self.symbols)
+
+
+@dataclass(frozen=True, eq=False)
+class Bridged(Spelled):
+    """A source in the symbols of an alphabet.
+
+    At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a
+    prompt of ids, id -2 - i is the source's own token i; the symbols may only follow those.
+    """
+
+    source: LogitSource
+    alphabet: Alphabet
+    eps: float = 1e-3
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.alphabet.vocabulary
+
+    @property
+    def capabilities(self) -> None:
+        """None: what a server drafts and scores in one request are its own tokens, and not symbols."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids that a session's `prompts` have."""
+        return self.cut(prompt).ids
+
+    def identity(self) -> Mapping[str, Any]:
+        """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""
+        presented = {
+            "kind": self.alphabet.kind,
+            "eps": self.eps,
+            "off_by": (1 + FOLD) * self.eps,
+            "per_token": self.alphabet.per_token,
+        }
+        return {**self.source.identity(), "alphabet": presented}
+
+    @cached_property
+    def table(self) -> Table:
+        return Table(self.source.vocabulary, self.alphabet)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[BridgedSession, Tensor]:
+        """Read the prompts, their last bytes in every way their tokens may spell them."""
+        scored = min(scored, SCORED)
+        cuts = [self.cut(prompt, scored) for prompt in prompts]
+        session, logits = self.source.open([cut.kept for cut in cuts])
+        try:
+            bridged = BridgedSession(session, logits, self, cuts, scored)
+            return bridged, bridged.rows()
+        except BaseException:
+            session.close()
+            raise
+
+    def cut(self, prompt: Prompt, scored: int = 0) -> Cut:
+        """Where a prompt's tokens end and its text begins. Raises PromptError."""
+        if isinstance(prompt, tuple) and prompt and prompt[0] < -1:
+            return self._reread(prompt)
+        if isinstance(prompt, tuple):
+            prompt = self._text(prompt)
+        tokens, at, length = own_tokens(self.source, prompt), 0, 0
+        at = len(tokens)
+        least = 1 if self.source.encodes else self._spelling(tokens)
+        while not isinstance(prompt, Chat) and at > least and length < max(REOPENED, scored):
+            symbols = self._symbols(tokens[at - 1])
+            if not symbols:
+                break
+            at, length = at - 1, length + len(symbols)
+        return self._cut(tokens[:at], tokens[at:])
+
+    def _cut(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> Cut:
+        return Cut(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
+
+    def _spelling(self, tokens: Sequence[int]) -> int:
+        """How many of a prompt's first tokens a server must be sent, for there to be any text."""
+        return next((at for at, token in enumerate(tokens, 1) if self._symbols(token)), len(tokens))
+
+    def _symbols(self, token: int) -> tuple[int, ...]:
+        """The symbols of an own token; none for one that is no text."""
+        vocabulary = self.source.vocabulary
+        silent = token in vocabulary.control or token in vocabulary.eos
+        return () if silent else self.alphabet.spell(vocabulary.tokens[token]) or ()
+
+    def _reread(self, prompt: tuple[int, ...]) -> Cut:
+        kept = tuple(-2 - token for token in prompt if token < -1)
+        symbols = prompt[len(kept) :]
+        if min(symbols, default=0) < 0 or max(kept) >= len(self.source.vocabulary):
+            raise PromptError(
+                "the prompt's ids are not those of a prompt these models have read; give it as text"
+            )
+        self._text(symbols)
+        return Cut(kept, (), symbols)
+
+    def _text(self, symbols: tuple[int, ...]) -> str:
+        if strangers := [symbol for symbol in symbols if not 0 <= symbol < self.alphabet.end]:
+            raise PromptError(f"the prompt holds symbol {strangers[0]}, which is none; give it as text")
+        return self.vocabulary.spell(symbols).decode(errors="replace")
+
+
+def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource:
+    """A source in the alphabet that a certificate names; as it is where it names none or another's tokens."""
+    recorded = identity.get("alphabet")
+    if not isinstance(recorded, Mapping) or recorded.get("kind") != "bytes":
+        return source
+    per_token, eps = recorded.get("per_token"), recorded.get("eps")
+    if not (isinstance(per_token, int | float) and isinstance(eps, int | float)):
+        raise CertificateError("the certificate does not say how its models were read in bytes")
+    return Bridged(source, every_byte(per_token), eps)
+
+
+def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
+    """A prompt's tokens as a source reads them."""
+    if source.encodes:
+        return source.encode(prompt)
+    session, _ = source.open([prompt])
+    with session:
+        return session.prompts[0].tokens
+
+
+class BridgedSession(Session):
+    """An open batch in symbols; a beam for each row over one session in the model's own tokens.
+
+    `prompts` are, in the ids that `Bridged` reads, what the model was given.
+    """
+
+    def __init__(
+        self, session: Session, logits: Tensor, source: Bridged, cuts: Sequence[Cut], scored: int
+    ) -> None:
+        self._session = session
+        length = source.context_length
+        self._most = [math.inf if length is None else length - len(cut.kept) - ROOM for cut in cuts]
+        self.reader = (Branching if session.branches else Reader)(session, source.table, len(cuts))
+        for row, root in enumerate(self.reader.roots):
+            self.reader.note(row, root, logits[row])
+        self.beams = [
+            Beam(source.table, source.alphabet, source.eps, root, self._asking(row))
+            for row, root in enumerate(self.reader.roots)
+        ]
+        self._foresee([cut.tail for cut in cuts])
+        self.prompts: Sequence[ScoredPrompt] = [
+            ScoredPrompt(
+                (*(-2 - token for token in cut.kept), *cut.symbols), _pushed(beam, cut.symbols, scored)
+            )
+            for beam, cut in zip(self.beams, cuts, strict=True)
+        ]
+
+    @property
+    def readings(self) -> Sequence[tuple[int, ...]]:
+        return self._session.readings
+
+    @property
+    def full(self) -> set[int]:
+        """The rows that have no room for another token in the model's context."""
+        return {row for row, beam in enumerate(self.beams) if beam.longest > self._most[row]}
+
+    def _asking(self, row: int) -> Any:
+        def read(contexts: Sequence[Context]) -> None:
+            if contexts:
+                self.reader.read([contexts if at == row else [] for at in range(len(self.reader.roots))])
+
+        return read
+
+    def _foresee(self, tails: Sequence[Sequence[int]]) -> None:
+        """Read each row's tail as the prompt's own tokenizer spelled it, in one pass."""
+        ends = []
+        for root, tail in zip(self.reader.roots, tails, strict=True):
+            for token in tail:
+                root = root.then(token)
+            ends.append([root])
+        self.reader.read(ends)
+
+    def rows(self, coming: Sequence[Sequence[int]] = ()) -> Tensor:
+        """(rows, n + 1) logarithms of the masses of what may come next; `coming` symbols are guesses."""
+        import torch
+
+        wanted = [beam.wanted() for beam in self.beams]
+        if any(context.opinion is None for contexts in wanted for context in contexts):
+            self._read(wanted, coming)
+        masses = [torch.from_numpy(beam.row()) for beam in self.beams]
+        return torch.stack(masses).log()
+
+    def _read(self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]) -> None:
+        """Ask for what is wanted. A pass with guesses that fails is tried without: whether the model
+        fails here must not hang on what may come next.
+        """
+        try:
+            self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
+        except SourceError:
+            if not any(coming):
+                raise
+            self.reader.read(wanted)
+
+    def _with_hopes(
+        self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]
+    ) -> list[Sequence[Context]]:
+        """What likely spells what is coming, what must be asked, and what may be asked after that."""
+        found: list[Sequence[Context]] = []
+        for beam, contexts, symbols in zip(self.beams, wanted, coming, strict=True):
+            guess = beam.guess(symbols) if symbols else None
+            hopes = ahead(beam, symbols) if self.reader.spare else []
+            more = [context for context in hopes if context not in contexts][: self.reader.spare]
+            found.append([*([guess] if guess else []), *contexts, *more])
+        return found
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """Append (rows, n) symbols; (rows, n, symbols + 1) logits of what may come after each."""
+        import torch
+
+        return torch.stack(list(self.each(tokens)), dim=1)
+
+    def each(self, tokens: Tensor) -> Iterator[Tensor]:
+        """What `extend` returns, column by column; a column is read when it is looked at."""
+        symbols = tokens.tolist()
+        for at in range(tokens.shape[1]):
+            for beam, row in zip(self.beams, symbols, strict=True):
+                beam.push(row[at])
+            yield self.rows([row[at + 1 :] for row in symbols])
+
+    def rewind(self, lengths: Tensor) -> None:
+        for beam, length in zip(self.beams, lengths.tolist(), strict=True):
+            beam.rewind(length)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def _pushed(beam: Beam, symbols: Sequence[int], scored: int) -> tuple[float, ...]:
+    """Push a prompt's symbols; the log-probabilities of the last `scored` of them."""
+    found = []
+    for symbol in symbols:
+        masses = beam.row()
+        found.append(math.log(masses[symbol] / masses.sum()) if masses[symbol] else -math.inf)
+        beam.push(symbol)
+    beam.begin()
+    return tuple(found[len(found) - min(scored, len(found)) :])

@@ -1,0 +1,127 @@
+"""A vocabulary sorted by what its tokens spell: every beginning of a token is an interval of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from purify_plugins.errors import NumericError, SourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from purify_plugins.tokenizers.cross.symbols import Alphabet
+    from purify_plugins.types import Vocabulary
+
+    Array = numpy.ndarray[Any, Any]
+
+
+class Node:
+    """The tokens `[low, high)` that begin with one run of `depth` symbols.
+
+    The first `ends` of them are that run; `symbols` follow it in the others, each from one of `starts`
+    on, counted from `low + ends`. `rest` is the node of these others alone.
+    """
+
+    __slots__ = ("children", "depth", "ends", "high", "low", "rest", "starts", "symbols")
+
+    def __init__(self, table: Table, low: int, high: int, depth: int) -> None:
+        self.low, self.high, self.depth = low, high, depth
+        self.ends = int(numpy.count_nonzero(table.lengths[low:high] == depth))
+        column = table.spelled[table.offsets[low + self.ends : high] + depth]
+        first = numpy.ones(len(column), dtype=bool)
+        first[1:] = column[1:] != column[:-1]
+        self.starts = numpy.flatnonzero(first)
+        self.symbols = column[self.starts]
+        self.children: dict[int, Node | None] = {}
+        self.rest: Node = self if not self.ends else Node(table, low + self.ends, high, depth)
+
+    def mass(self, probabilities: Array) -> Array:
+        """What goes on with each of `symbols`, in a distribution over the sorted tokens."""
+        if not len(self.starts):
+            return self.starts
+        rest: Array = probabilities[self.low + self.ends : self.high]
+        return numpy.add.reduceat(rest, self.starts, dtype=numpy.float64)
+
+
+class Table:
+    """The ordinary tokens of a vocabulary, sorted by their spelling in an alphabet.
+
+    `order` (n,) are their ids, `ends` the ids that end a text. Every other token is ruled out.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, alphabet: Alphabet) -> None:
+        self.size = len(vocabulary)
+        silent = vocabulary.control.keys() | vocabulary.eos
+        spelled = (
+            (alphabet.spell(token), index)
+            for index, token in enumerate(vocabulary.tokens)
+            if token and index not in silent
+        )
+        pairs = sorted((symbols, index) for symbols, index in spelled if symbols)
+        self.order = numpy.array([index for _, index in pairs])
+        self.ends = numpy.array(sorted(vocabulary.eos), dtype=int)
+        self.lengths = numpy.array([len(symbols) for symbols, _ in pairs])
+        self.place = {int(token): at for at, token in enumerate(self.order)}
+        self.offsets = numpy.cumsum(self.lengths) - self.lengths
+        self.spelled = numpy.array([symbol for symbols, _ in pairs for symbol in symbols])
+        self.root = Node(self, 0, len(pairs), 0)
+
+    def child(self, node: Node, symbol: int) -> Node | None:
+        """The tokens of `node` that go on with `symbol`; None if there are none."""
+        if symbol not in node.children:
+            node.children[symbol] = self._find(node, symbol)
+        return node.children[symbol]
+
+    def _find(self, node: Node, symbol: int) -> Node | None:
+        at = int(numpy.searchsorted(node.symbols, symbol))
+        if at == len(node.symbols) or node.symbols[at] != symbol:
+            return None
+        first, starts = node.low + node.ends, node.starts
+        high = first + int(starts[at + 1]) if at + 1 < len(starts) else node.high
+        return Node(self, first + int(starts[at]), high, node.depth + 1)
+
+    def longest(self, symbols: list[int], at: int) -> tuple[int, int]:
+        """The id and the length of the longest token that `symbols[at:]` begins with; (-1, 0): none."""
+        node: Node | None = self.root
+        found = (-1, 0)
+        while node is not None:
+            if node.ends:
+                found = int(self.order[node.low]), node.depth
+            end = at + node.depth
+            node = self.child(node, symbols[end]) if end < len(symbols) else None
+        return found
+
+    def longest_run(self, symbols: list[int]) -> list[int]:
+        """The tokens that spell symbols, always the longest that fits, as far as any does."""
+        found, at = [], 0
+        while at < len(symbols) and (following := self.longest(symbols, at))[1]:
+            found.append(following[0])
+            at += following[1]
+        return found
+
+    def read(self, logits: Tensor) -> tuple[Array, float, float]:
+        """Logits (V,) -> probabilities (n,) of the sorted tokens, the end's, and what was ruled out.
+
+        The first two add up to 1. Raises NumericError on NaN, +inf or no possible token, SourceError
+        for a row that is not whole.
+        """
+        import torch
+
+        if len(logits) == self.size + 1 and torch.isneginf(logits[-1]):
+            logits = logits[:-1]  # a server's row, nothing of it left out
+        if len(logits) != self.size:
+            raise SourceError(
+                f"a model showed {len(logits)} numbers of a row of {self.size}; two tokenizers need whole "
+                "rows, so run that model here, or choose an SLM with its tokenizer"
+            )
+        with torch.inference_mode():
+            wide = logits if logits.dtype == torch.float64 else logits.float()
+            mass = torch.softmax(wide, dim=-1).cpu().numpy()
+        ordinary = mass[self.order]
+        end = float(mass[self.ends].sum(dtype=float))
+        total = float(ordinary.sum(dtype=float)) + end
+        if not 0 < total < 2:
+            raise NumericError("a model returned NaN, +inf or no possible token; check its weights and dtype")
+        return ordinary / total, end / total, max(0.0, 1.0 - total)
