@@ -18,8 +18,8 @@ ROOMS = {
     "purify_adapters": ROOT / "adapters" / "purify_adapters",
 }
 BANNED = re.compile(
-    r"\b(nobody|somebody|whoever|who wants|(?:is|are|was|were|be) told|heard?s?|theirs|laws?|speaks?|spoken|believe[sd]?|"
-    r"hurry|dawdle\w*|stranger'?s?)\b",
+    r"\b(nobody|somebody|whoever|who wants|(?:is|are|was|were|be) told|heard?s?|theirs|laws?|"
+    r"speaks?|spoken|believe[sd]?|hurry|dawdle\w*|stranger'?s?)\b",
     re.IGNORECASE,
 )
 """Words that a reader who knows transformers and nano-vllm would have to translate."""
