@@ -132,7 +132,7 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificates import claimed, jsonable, options
+    from purify_plugins.certificates import jsonable, options
     from purify_plugins.cli.states import states
 
     engines = writer.llm.engine, writer.slm.engine
@@ -142,7 +142,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
         "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
         "guarantee": writer.policy.guarantee,
-        "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
+        "adversary": writer.claim().adversary,
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,

@@ -15,8 +15,8 @@ from purify_plugins.decode.sessions import Pair
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.loop import Steps
-    from purify_plugins.purifier import Purifier
     from purify_plugins.types import FusionPolicy, Prompt, Sampling, State
 
 BLOCK = 64
@@ -24,7 +24,7 @@ BLOCK = 64
 
 
 def continuing(
-    purifier: Purifier,
+    decoder: Decoder,
     prompts: Sequence[Prompt],
     given: Sequence[Sequence[int]],
     sampling: Sampling,
@@ -35,11 +35,11 @@ def continuing(
     The policy's memory goes over them; steps are yielded for what follows. They count towards
     `max_tokens`. What an answer turns into late is found this way.
     """
-    with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling, finished=finished)
+    with Pair(decoder, prompts) as pair:
+        batch = Batch(decoder, pair, sampling, finished=finished)
         for answer, tokens in zip(batch.answers, given, strict=True):
             answer += tokens
-        yield from write(purifier.policy, pair, batch, sampling, *follow(purifier.policy, pair, batch, given))
+        yield from write(decoder.policy, pair, batch, sampling, *follow(decoder.policy, pair, batch, given))
 
 
 @torch.inference_mode()

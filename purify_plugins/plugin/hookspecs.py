@@ -1,20 +1,21 @@
 """Every hook, one sentence and one example each.
 
 Hooks choose the objects; objects do the work. No hook runs per token, and none can say "skip
-purification". An implementation may leave out the arguments it does not need.
+purification". An implementation may leave out the arguments it does not need; `purifier` is the
+`purify_plugins.Purifier` that answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.loop import Steps
-    from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Completion, Prompt, Sampling, Step, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")
@@ -84,7 +85,9 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
 
 
 @hookspec(firstresult=True)
-def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:  # type: ignore[empty-body]  # pluggy never calls a specification
+def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specification
+    purifier: Any, prompts: Sequence[Prompt], sampling: Sampling
+) -> Generator[Step, None, None]:
     """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
 
     Steps come out of a plain iterator: read them as you like. A wrapper that reads ahead gets, after a stop
@@ -108,9 +111,7 @@ def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampl
 
 
 @hookspec
-def purify_request(
-    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
-) -> Sequence[Prompt] | None:
+def purify_request(purifier: Any, prompts: Sequence[Prompt], sampling: Sampling) -> Sequence[Prompt] | None:
     """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
 
     Return as many prompts as there were to have these answered instead, or write into the list; plugins
@@ -125,7 +126,7 @@ def purify_request(
 
 
 @hookspec
-def purify_completed(purifier: Purifier, completion: Completion) -> None:
+def purify_completed(purifier: Any, completion: Completion) -> None:
     """See a finished answer with its certificate, before its reader has all of it.
 
     Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream

@@ -11,10 +11,10 @@ from purify_plugins.decode.detokenizer import Writer, names_an_end
 from purify_plugins.types import Chunk, Completion
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.provenance import Reader
     from purify_plugins.errors import PurifyError
     from purify_plugins.plugin.manager import Actor
-    from purify_plugins.purifier import Purifier
     from purify_plugins.types import FinishReason, Sampling, Step, Token
 
 
@@ -34,8 +34,8 @@ class Asked:
 class Answer:
     """Collects one row's tokens; what it has released is exactly what it has recorded."""
 
-    def __init__(self, purifier: Purifier, asked: Asked, row: int, reader: Reader) -> None:
-        self.purifier, self.asked, self.row, self.reader = purifier, asked, row, reader
+    def __init__(self, decoder: Decoder, asked: Asked, row: int, reader: Reader) -> None:
+        self.vocabulary, self.asked, self.row, self.reader = decoder.vocabulary, asked, row, reader
         self.steps: list[Token] = []
         self.reason: FinishReason = "length"
         self.finished = False
@@ -52,11 +52,11 @@ class Answer:
         if self.ended or token is None:
             return []
         self.steps.append(token)
-        text = self._write(self._writer.write(self.purifier.vocabulary.tokens[token.id]))
-        vocabulary, stop = self.purifier.vocabulary, self.asked.sampling.stop
+        vocabulary, stop = self.vocabulary, self.asked.sampling.stop
+        text = self._write(self._writer.write(vocabulary.tokens[token.id]))
         if self._writer.stopped or names_an_end(vocabulary, token.id, stop):
             self._end("stop")
-        elif token.id in self.purifier.vocabulary.eos:
+        elif token.id in vocabulary.eos:
             self._end("eos")
         return self._release(Chunk(text, (token,)))
 
@@ -99,7 +99,7 @@ class Answer:
             self._end("stop")
         drawn = self.reader.drawn(self.row, len(self.steps), self.finished, self.asked.sampling.stop)
         text, tokens = "".join(self._text), tuple(token.id for token in self.steps)
-        asked, plugins = self.asked, self.purifier.plugins
-        certificate = certify(drawn, plugins, self.steps, text, self.reason, asked.context, asked.actors)
+        asked = self.asked
+        certificate = certify(drawn, self.steps, text, self.reason, asked.context, asked.actors)
         whole = Completion(text, tokens, self.reason, tuple(self.steps), certificate)
         return [*self._held, Chunk(rest, (), whole)]

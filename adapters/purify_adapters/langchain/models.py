@@ -28,9 +28,6 @@ IGNORED = ("timeout", "max_retries", "api_key", "base_url")
 TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
 
-KEPT = ("sampling", "on_llm_failure", "batch_size", "explain", "alignment", "fidelity", "plugins")
-"""What a purifier with another LLM has of the first one's."""
-
 
 class Models:
     """The purifiers of one pair, by the name of their LLM; loaded once, in whichever thread comes first.
@@ -181,9 +178,7 @@ class Purified(BaseModel):
         if name not in self.llms:
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
-        kept = {key: getattr(own, key) for key in KEPT}
-        llm, slm = own.plugins.source(self.llms[name]), own.slm.inner
-        return Purifier(llm, slm, own.given_policy, walk=own.given_walk, **kept)
+        return own.replace(llm=own.plugins.source(self.llms[name]))
 
     @property
     def _own_name(self) -> str:

@@ -1,0 +1,42 @@
+"""Decoder: the two models, the policy and the options that every decoding strategy reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from purify_plugins.decode.draft_length import DraftLengths
+
+if TYPE_CHECKING:
+    from purify_plugins.types import FusionPolicy, LogitSource, Vocabulary
+
+Fallback = Literal["refuse", "slm"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoder:
+    """An untrusted LLM and a benign SLM in one vocabulary, and the policy that fuses their rows.
+
+    `policy` is bound to the vocabulary; certificates record it by `policy_name` and `parameters()`, its
+    options as they are at that time. `on_llm_failure` says what happens when the LLM fails: "refuse" raises,
+    "slm" goes on with the SLM alone. `explain` records the LLM's log-probability of each token under every
+    policy, `top` as many of the likeliest tokens of each fused row. `draft_lengths` are learned by decoding.
+    """
+
+    llm: LogitSource
+    slm: LogitSource
+    policy: FusionPolicy
+    _: KW_ONLY
+    policy_name: str = ""
+    parameters: Callable[[], Mapping[str, Any]] = dict
+    on_llm_failure: Fallback = "refuse"
+    explain: bool = False
+    top: int = 0
+    draft_lengths: DraftLengths = field(default_factory=DraftLengths)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the fused model: the SLM's, since that side is trusted."""
+        return self.slm.vocabulary
