@@ -14,8 +14,9 @@ from purify_hooks.local.kv_cache import forget, growing_cache, keep, shorten, ta
 from purify_hooks.local.onednn import thin
 from purify_hooks.local.tree_attention import mask
 from purify_plugins.errors import SourceError
+from purify_plugins.protocols import Session
 from purify_plugins.sources.read_scope import for_fusion
-from purify_plugins.types import ScoredPrompt, Session
+from purify_plugins.types import ScoredPrompt
 
 if TYPE_CHECKING:
     from purify_hooks.local.source import LocalSource
