@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
-from purify_plugins.certificates import options
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build, read_config
 from purify_plugins.decode.decoder import Decoder, Fallback
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.plugin.adapting import adapted, adapted_policy
+from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pieces, Pipeline, chunks, in_thread, outcomes
@@ -27,10 +25,11 @@ from purify_plugins.types import Chunk, Completion, Outcome, Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.decode.likelihood import Likelihood
-    from purify_plugins.policy import BarePolicy
-    from purify_plugins.protocols import BareSource
+    from purify_plugins.foreign import BarePolicy, BareSource
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
-    from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Step, Vocabulary
+    from purify_plugins.types import Prompt, Step, Vocabulary
 
 Errors = Literal["return", "raise"]
 OWN = ("sampling", "batch_size", "walk", "alignment", "fidelity", "plugins", "given_policy", "given_walk")
@@ -88,8 +87,7 @@ class Purifier(Decoder):
             llm,
             slm,
             fused,
-            policy_name=plugins.name_of(fused),
-            parameters=partial(options, fused, plugins),
+            name_of=plugins.name_of,
             on_llm_failure=on_llm_failure,
             explain=explain,
             top=top,

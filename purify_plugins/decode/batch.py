@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates import jsonable
+from purify_plugins.canonical_json import jsonable
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import begin
@@ -18,10 +18,9 @@ from purify_plugins.types import Step
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.decode.processors import History
     from purify_plugins.decode.sessions import Pair
     from purify_plugins.errors import PurifyError
-    from purify_plugins.types import Sampling, Token
+    from purify_plugins.types import History, Sampling, Token
 
 
 class Batch:
@@ -142,7 +141,7 @@ def asked(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
     """
     return {
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
-        "policy": decoder.policy_name,
+        "policy": decoder.name_of(decoder.policy),
         "options": decoder.parameters(),
     }
 

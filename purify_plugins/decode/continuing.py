@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.decode.loop import Steps
-    from purify_plugins.types import FusionPolicy, Prompt, Sampling, State
+    from purify_plugins.policy import FusionPolicy, State
+    from purify_plugins.types import Prompt, Sampling, Steps
 
 BLOCK = 64
 """Given tokens read in one pass; bounds the logits in memory to rows x 64 x V."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.types import FusionPolicy, Prompt, Sampling, State, Step
-
-Steps = Generator["Step", None, None]
-"""Yields one Step per column of tokens."""
+    from purify_plugins.policy import FusionPolicy, State
+    from purify_plugins.types import Prompt, Sampling, Steps
 
 
 def lockstep(

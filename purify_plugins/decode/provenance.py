@@ -74,7 +74,7 @@ class Provenance:
             edits += (RETUNED,)
         if seed is not None or stop != sampling.stop:
             sampling = replace(sampling, stop=stop, seed=None if seed is None else seed + row)
-        named = self.policy, self.decoder.policy_name, self.parameters
+        named = self.policy, self.decoder.name_of(self.policy), self.parameters
         return Drawn(self.walk, *named, sampling, self.llm, self.slm, self.prompts[row], limit, edits)
 
 

@@ -21,8 +21,7 @@ from purify_plugins.decode.speculative import Column, Draft, Walk
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.fusion import Rows
-    from purify_plugins.decode.loop import Steps
-    from purify_plugins.types import Prompt, Sampling
+    from purify_plugins.types import Prompt, Sampling, Steps
 
 LONGEST = 16
 """Drafted tokens that the SLM reads in one pass."""

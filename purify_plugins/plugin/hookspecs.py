@@ -1,13 +1,12 @@
 """Every hook, one sentence and one example each.
 
 Hooks choose the objects; objects do the work. No hook runs per token, and none can say "skip
-purification". An implementation may leave out the arguments it does not need; `purifier` is the
-`purify_plugins.Purifier` that answers.
+purification". An implementation may leave out the arguments it does not need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -15,10 +14,12 @@ import pluggy
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Completion, Prompt, Sampling, Step, ToolFormat
+    from purify_plugins.types import Completion, Prompt, Sampling, Steps, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")
+Purifier = Any
+"""`purify_plugins.Purifier`, which is made of plugins and so stands above them."""
 
 
 @hookspec
@@ -86,8 +87,8 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
 
 @hookspec(firstresult=True)
 def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specification
-    purifier: Any, prompts: Sequence[Prompt], sampling: Sampling
-) -> Generator[Step, None, None]:
+    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
+) -> Steps:
     """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
 
     Steps come out of a plain iterator: read them as you like. A wrapper that reads ahead gets, after a stop
@@ -111,7 +112,9 @@ def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specifica
 
 
 @hookspec
-def purify_request(purifier: Any, prompts: Sequence[Prompt], sampling: Sampling) -> Sequence[Prompt] | None:
+def purify_request(
+    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
+) -> Sequence[Prompt] | None:
     """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
 
     Return as many prompts as there were to have these answered instead, or write into the list; plugins
@@ -126,7 +129,7 @@ def purify_request(purifier: Any, prompts: Sequence[Prompt], sampling: Sampling)
 
 
 @hookspec
-def purify_completed(purifier: Any, completion: Completion) -> None:
+def purify_completed(purifier: Purifier, completion: Completion) -> None:
     """See a finished answer with its certificate, before its reader has all of it.
 
     Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream

@@ -17,10 +17,10 @@ from typing import Any
 import pluggy
 
 from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
+from purify_plugins.foreign import BareSource, adapted, adapted_policy, is_policy
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.adapting import adapted, adapted_policy, is_policy
-from purify_plugins.protocols import BareSource
-from purify_plugins.types import FusionPolicy, LogitSource
+from purify_plugins.policy import FusionPolicy
+from purify_plugins.protocols import LogitSource
 
 GROUP = "purify"
 DISTRIBUTION = "purify-plugins"
@@ -210,10 +210,12 @@ class Plugins(pluggy.PluginManager):
         return Actor(name, "", "")
 
     def name_of(self, policy: FusionPolicy) -> str:
-        """The name a policy is offered under; its class's when nobody offers it."""
-        kinds = {factory: name for name, factory in self.offers("purify_policies").items()}
+        """The name a policy is offered under; its class's where no plugin offers it."""
+        if "names" not in self._known:
+            self._known["names"] = {kind: name for name, kind in self.offers("purify_policies").items()}
         kind = type(policy.original)
-        return kinds.get(kind, kind.__name__)
+        name: str = self._known["names"].get(kind, kind.__name__)
+        return name
 
 
 class _BuiltIn:

@@ -12,13 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from purify_plugins.certificates import Certificate, cited
+from purify_plugins.certificates import cited
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
 from purify_plugins.plugin.manager import failed
 from purify_plugins.requests.answer import Answer, Asked
 from purify_plugins.requests.inputs import one
-from purify_plugins.types import Chunk, Completion, Failed, Outcome, Refused, Step, Unanswered
+from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome, Refused, Step, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder

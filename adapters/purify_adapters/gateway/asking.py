@@ -19,7 +19,8 @@ from purify_adapters.gateway.schemas import (
     TextFormat,
 )
 from purify_plugins.errors import ConfigError, TooLongError
-from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
+from purify_plugins.grammar import Grammar
+from purify_plugins.types import Chat, Prompt, Sampling, Vocabulary
 
 if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings

@@ -10,17 +10,18 @@ from typing import Any, Literal, Self
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, model_validator
 
 from purify_adapters.foreign_options import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
 from purify_adapters.model_pair import require_named
-from purify_plugins.certificates import jsonable
+from purify_plugins.canonical_json import jsonable
 from purify_plugins.configuration.build import Config, build, find_config, read_config
 from purify_plugins.configuration.build import sampling as sampling_of
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Grammar, Sampling
+from purify_plugins.types import Sampling
 
 DRAWS = [field.name for field in fields(Sampling)]
 IGNORED = ("timeout", "max_retries", "api_key", "base_url")
@@ -89,7 +90,7 @@ class Purified(BaseModel):
     """The policy's fields, when it is given by name."""
     config: str | Path | None = None
     """A `purify.toml`; without any models, the one that PURIFY_CONFIG or the working directory has."""
-    purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
+    purifier: InstanceOf[Purifier] | None = Field(default=None, exclude=True, repr=False)
     """A purifier that is already there."""
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
