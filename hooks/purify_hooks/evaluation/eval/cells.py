@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.statistics import Sample
-from purify_plugins.certificates import canonical, jsonable
+from purify_plugins.canonical_json import canonical, jsonable
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 
@@ -26,16 +26,13 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.suites import Settings, Suite
     from purify_hooks.evaluation.eval.systems import System
 
-MEASURING = tuple(
-    f"purify_plugins.{name}"
-    for name in (
-        "eval.attempt",
-        "eval.bench",
-        "eval.likelihood",
-        "eval.metrics",
-        "decode.fusing",
-        "decode.lockstep",
-    )
+MEASURING = (
+    "purify_hooks.evaluation.eval.attempt",
+    "purify_hooks.evaluation.eval.bench",
+    "purify_hooks.evaluation.eval.metrics",
+    "purify_plugins.decode.likelihood",
+    "purify_plugins.decode.fusion",
+    "purify_plugins.decode.loop",
 )
 """Modules that every suite measures with: a cell is stale when one of them has changed."""
 Samples = Mapping[str, Sequence[Sample]]

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def templates(package: str) -> Environment:
-    """The templates of `purify_plugins.PACKAGE`, which may include `page.css`."""
+    """The templates of `purify_hooks.evaluation.PACKAGE`, which may include `page.css`."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=ChoiceLoader([PackageLoader(f"purify_plugins.{name}", ".") for name in (package, "eval")]),
+        loader=ChoiceLoader(
+            [PackageLoader(f"purify_hooks.evaluation.{name}", ".") for name in (package, "eval")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
