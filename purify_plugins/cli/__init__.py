@@ -45,7 +45,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     """Print the version and end."""
-    from purify_plugins import __version__
+    from purify_plugins._version import __version__
 
     if asked:
         typer.echo(f"purify-plugins {__version__}")

@@ -53,8 +53,8 @@ def policies(
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     """What a policy says of itself; its guarantee and fields as they are by default."""
-    from purify_plugins.certificates import options
-    from purify_plugins.plugin.adapting import adapted_policy
+    from purify_plugins.canonical_json import options
+    from purify_plugins.foreign import adapted_policy
 
     about = inspect.getdoc(factory) or ""
     fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
@@ -64,7 +64,7 @@ def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
         return {"about": about, "guarantee": "depends on its fields", "fields": fields}
     except PurifyError as error:  # one that cannot be made must not hide the others
         return {"about": about, "guarantee": f"none at its defaults: {error}", "fields": fields}
-    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded)}
+    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded.name_of)}
 
 
 def _tell(name: str, described: Mapping[str, Any]) -> None:
@@ -130,14 +130,18 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificates import claimed, jsonable, options
+    from purify_plugins.canonical_json import jsonable, options
+    from purify_plugins.certificates import claimed
 
     engines = writer.llm.engine, writer.slm.engine
     return {
         "llm": model_facts(writer.llm.identity()),
         "slm": model_facts(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
-        "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
+        "policy": {
+            "name": writer.plugins.name_of(writer.policy),
+            **options(writer.policy, writer.plugins.name_of),
+        },
         "guarantee": writer.policy.guarantee,
         "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
@@ -159,8 +163,9 @@ def model_facts(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def matched(writer: Purifier) -> str:
     """How the two vocabularies came to be one, in words."""
-    if (alphabet := writer.llm.alphabet) is not None:
-        return f"two tokenizers meet in {alphabet.kind}, {alphabet.per_token:.2f} to a token of the LLM's"
+    if writer.llm.symbolic:
+        symbols = writer.vocabulary
+        return f"two tokenizers meet in {symbols.name}, {symbols.per_token:.2f} to a token of the LLM's"
     if writer.slm.rough:
         return "the LLM's tokens, rated roughly by an SLM with another tokenizer: nothing is guaranteed"
     shared, theirs, ours = writer.vocabulary, writer.llm.inner.vocabulary, writer.slm.inner.vocabulary
@@ -175,7 +180,7 @@ def meeting(writer: Purifier) -> dict[str, str]:
     """How two tokenizers get on, measured; nothing where there is only one."""
     from purify_plugins.tokenizers.cross.choose import agreement, trial
 
-    if writer.llm.alphabet is None:
+    if not writer.llm.symbolic:
         return {}
     found = agreement(writer.llm.inner, writer.slm.inner)
     theirs, ours = trial(writer.llm), trial(writer.slm)
@@ -229,7 +234,7 @@ def drafts(writer: Purifier) -> str:
 def used(writer: Purifier) -> str:
     """Whether continuations are read side by side: only where tokens are spelled in smaller symbols."""
     sides = (writer.llm, writer.slm)
-    trees = [side.reading.trees for side in sides if side.alphabet is not None]
+    trees = [side.reading.trees for side in sides if side.symbolic]
     if not trees:
         return "no: both models read the same tokens"
     return "yes" if "on" in trees else "no: neither model can"

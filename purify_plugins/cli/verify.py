@@ -18,9 +18,10 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
-    from purify_plugins.certificates import Certificate, Pins
+    from purify_plugins.certificates import Pins
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.types import Guarantee, LogitSource
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Certificate, Guarantee
 
 SHA256 = re.compile("[0-9a-f]{64}")
 

@@ -12,7 +12,7 @@ from purify_adapters.sources.http.rows import TOLERANCE, Drafted, field, listed,
 from purify_adapters.sources.http.source import SAMPLE, Place, RemoteSource, reader
 from purify_plugins.configuration.secrets import Secret
 from purify_plugins.errors import SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from purify_adapters.sources.http.shapes import Completion

@@ -14,7 +14,7 @@ from purify_adapters.sources.http.source import SAMPLE, Place, reader
 from purify_adapters.sources.http.text import TextSource
 from purify_plugins.configuration.secrets import Secret
 from purify_plugins.errors import SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from torch import Tensor

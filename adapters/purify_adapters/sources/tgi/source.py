@@ -14,7 +14,8 @@ from purify_adapters.sources.http.source import AHEAD, SAMPLE, Place, reader
 from purify_adapters.sources.http.text import TextSource
 from purify_plugins.configuration.secrets import Secret
 from purify_plugins.errors import ConfigError, PromptError, SourceError
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.protocols import Capabilities
+from purify_plugins.types import Prompt
 
 if TYPE_CHECKING:
     from purify_plugins.threat import Engine
