@@ -37,8 +37,8 @@ PROBES = {
     "purify_plugins/tokenizers/template_cost.py": JINJA,
     "purify_plugins/tokenizers/chat_template.py": JINJA,
     "purify_plugins/types.py": FIELD,
-    "purify_plugins/cli/pins.py": FIELD,
-    "purify_plugins/cli/__init__.py": CLICK,
+    "purify_plugins/cli/verify.py": FIELD,
+    "purify_plugins/cli/commands.py": CLICK,
     "purify_plugins/cli/usage.py": CLICK,
     "hooks/purify_hooks/evaluation/eval/page.py": TORCH,
     "hooks/purify_hooks/evaluation/eval/questions.py": "typing's own objects",
@@ -152,14 +152,11 @@ UPWARD = {
         ),
         "purify_plugins.purifier",
     ),
-    "purify_plugins.plugin.commands": "purify_plugins.configuration.build",
 }
 """Imports that still go up from one room of the core to another; none may be added."""
 ACROSS = {
     "purify_plugins.testbed": "the public name of the test bed, which is evaluation's",
     "purify_plugins.testbed.__main__": "as above",
-    "purify_plugins.cli": "bench, eval and tune, until commands come through a hook",
-    "purify_plugins.cli.showing": "demo, until commands come through a hook",
     "purify_adapters.activation.active": "finding a model on the hub",
     "purify_adapters.model_pair": "finding a model on the hub",
 }
@@ -252,6 +249,17 @@ def test_the_core_knows_no_plugin_and_plugins_know_the_core_alone() -> None:
         if each.partition(".")[0] not in ("purify_plugins", name.partition(".")[0]) and name not in ACROSS
     }
     assert not across
+
+
+def test_commands_of_plugins_share_the_command_line_s_options_alone() -> None:
+    shared = {
+        each
+        for name, found in architecture.graph().items()
+        if not name.startswith("purify_plugins")
+        for each in found
+        if f"{each}.".startswith("purify_plugins.cli.")
+    }
+    assert shared <= {"purify_plugins.cli.options"}
 
 
 def test_the_picture_shows_these_rooms_and_arrows() -> None:

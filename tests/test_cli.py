@@ -20,10 +20,11 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from purify_plugins.certificates.explain import said
-from purify_plugins.cli import app
-from purify_plugins.cli.announcing import Address, summary
+from purify_plugins.cli import app, chat
+from purify_plugins.cli.chat import _welcome
+from purify_plugins.cli.generate import style, styles
 from purify_plugins.cli.options import Draws
-from purify_plugins.cli.writing import _welcome, style, styles
+from purify_plugins.cli.serve_summary import Address, summary
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.decode.attribution import Attribution, pieces
 from purify_plugins.plugin.manager import load_plugins
@@ -463,8 +464,6 @@ def test_a_chat_outlives_an_error() -> None:
 
 def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupted exchange is not kept: the next one begins where the last whole one ended."""
-    from purify_plugins.cli import writing
-
     asked: list[int] = []
 
     def interrupted_once(writer: Any, prompt: Any, explain: bool) -> Any:
@@ -473,7 +472,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.M
             raise KeyboardInterrupt
         return type("Answer", (), {"text": "So be it."})
 
-    monkeypatch.setattr(writing, "_streamed", interrupted_once)
+    monkeypatch.setattr(chat, "streamed", interrupted_once)
     monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: None)
     result = purify("chat", *PAIR, text="one\ntwo\nthree\n")
     assert asked == [1, 3, 3]
