@@ -26,11 +26,10 @@ from purify_plugins.cli.generate import style, styles
 from purify_plugins.cli.options import Draws
 from purify_plugins.cli.serve_summary import Address, summary
 from purify_plugins.configuration.preflight import Preview
-from purify_plugins.decode.attribution import Attribution, pieces
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource
-from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+from purify_plugins.types import Sampling, Token
 from tests.fake_tgi import fake_tgi
 from tests.remote.toy_server import Script, toy_source
 from tests.strangers import Install, install
@@ -206,16 +205,6 @@ def test_every_terminal_tells_what_was_taken_from_what_was_added(colours: Any, w
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue().splitlines()
     assert len(set(shown)) == (7 if colours else 1)  # nothing is written to a terminal that takes no styles
-
-
-def test_each_character_is_laid_to_the_token_that_finished_it() -> None:
-    vocabulary = Vocabulary((b"a", b"\xc3", b"\xa9b", b"c"), frozenset())
-    a, half, rest, c = (Token(index, 0.0, 0.0, 0.0, 0.0, 0.0) for index in range(4))
-    attribution = Attribution(vocabulary)
-    chunks = [Chunk("", (a,)), Chunk("a", (half,)), Chunk("é", (rest,)), Chunk("bc", (c,))]
-    told = [[(text, token and token.id) for text, token in attribution.split(chunk)] for chunk in chunks]
-    assert told == [[], [("a", 0)], [("é", 2)], [("b", 2), ("c", 3)]]
-    assert [text for text, _ in pieces(vocabulary, (a, half, rest, c, half))] == ["a", "", "éb", "c", "�"]
 
 
 def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:

@@ -121,7 +121,7 @@ def streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion:
     completion = None
     try:
         with closing(writer.stream(prompt)) as chunks:
-            for chunk in _coloured(writer, chunks, console) if explain else _plain(chunks):
+            for chunk in _coloured(chunks, console) if explain else _plain(chunks):
                 completion = chunk.completion
     except KeyboardInterrupt:
         print()  # what is said of it stands on a line of its own
@@ -140,12 +140,9 @@ def _plain(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         yield chunk
 
 
-def _coloured(writer: Purifier, chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
-    from purify_plugins.decode.attribution import Attribution
-
-    attribution = Attribution(writer.vocabulary)
+def _coloured(chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
     for chunk in chunks:
-        for text, token in attribution.split(chunk):
+        for token, text in chunk.pieces:
             console.print(text, style=style(token, styles(console)), end="", markup=False, emoji=False)
         yield chunk
 
@@ -157,9 +154,9 @@ def styles(console: Console) -> Sequence[str]:
     return SIXTEEN if console.color_system in ("standard", "windows") else SHADED
 
 
-def style(token: Token | None, among: Sequence[str] = SHADED) -> str:
+def style(token: Token, among: Sequence[str] = SHADED) -> str:
     """The terminal style of a token, by log fused/llm."""
-    if token is None or token.llm is None:
+    if token.llm is None:
         return ""
     moved = token.fused - token.llm
     return among[sum(moved > edge for edge in EDGES)]
