@@ -1,4 +1,4 @@
-"""The nouns: vocabularies, prompts, models, policies, tokens and answers."""
+"""The nouns: vocabularies, prompts, sampling settings, tokens, answers and their certificates."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 from purify_plugins.errors import ConfigError, PurifyError, RefusedError, UnknownNameError
-from purify_plugins.policy import Context as Context
-from purify_plugins.policy import FusionPolicy as FusionPolicy
-from purify_plugins.policy import Guarantee as Guarantee
-from purify_plugins.policy import State as State
-from purify_plugins.protocols import Capabilities as Capabilities
-from purify_plugins.protocols import LogitSource as LogitSource
-from purify_plugins.protocols import Session as Session
-from purify_plugins.utils.kinds import expected
-
-if TYPE_CHECKING:
-    from purify_plugins.certificates.record import Certificate
+from purify_plugins.grammar import Grammar
 
 FinishReason = Literal["eos", "stop", "length"]
+Guarantee = Literal["none", "mean", "window", "passage", "path"]
+History = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Per row: the prompt's token ids and the answer's token ids so far."""
 
 
 @dataclass(frozen=True)
@@ -88,50 +82,52 @@ class ScoredPrompt(NamedTuple):
     logprobs: tuple[float, ...] = ()
 
 
-LONGEST_GRAMMAR = 131_072
-"""Characters of a grammar: longer ones take seconds of everybody's time before the first token."""
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """What an answer must look like, to its last character; followed by llguidance.
-
-    `kind` "json_schema" takes a JSON schema, "regex" a regular expression, "lark" a grammar in
-    llguidance's dialect of Lark. Raises ConfigError for a grammar that cannot be followed.
-    """
-
-    kind: Literal["json_schema", "regex", "lark"]
-    text: str
-
-    def __post_init__(self) -> None:
-        from purify_plugins.decode.grammar import check
-
-        if self.kind not in ("json_schema", "regex", "lark"):
-            raise ConfigError(f"grammar: kind must be 'json_schema', 'regex' or 'lark', not {self.kind!r}")
-        if not isinstance(self.text, str):
-            raise ConfigError(f"grammar: text must be text, not {type(self.text).__name__}")
-        if not self.text.strip():
-            raise ConfigError("grammar: text must not be empty")
-        if len(self.text) > LONGEST_GRAMMAR:
-            raise ConfigError(
-                f"grammar: text has {len(self.text):,} characters, at most {LONGEST_GRAMMAR:,} are followed; "
-                "simplify it"
-            )
-        check(self)
-
-    @classmethod
-    def json_schema(cls, schema: Mapping[str, Any]) -> Self:
-        """JSON that a schema describes; properties come in the schema's order."""
-        return cls("json_schema", json.dumps(schema, ensure_ascii=False))
-
-    @classmethod
-    def of(cls, grammar: Mapping[str, Any]) -> Self:
-        """The grammar whose fields a mapping gives; any other mapping is a JSON schema."""
-        return cls(**grammar) if grammar.keys() == {"kind", "text"} else cls.json_schema(grammar)
-
-
 COLDEST = 1e-6
 """The lowest temperature that draws: logits of a hundred become figures of 1e8, which float32 knows to 8."""
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+
+
+CHECKS: Sequence[tuple[str, Callable[[Any], bool], str]] = (
+    ("max_tokens", _whole, "a whole number"),
+    ("temperature", _number, "a number"),
+    ("top_k", _whole, "a whole number"),
+    ("top_p", _number, "a number"),
+    ("min_p", _number, "a number"),
+    ("typical_p", _number, "a number"),
+    ("repetition_penalty", _number, "a number"),
+    ("frequency_penalty", _number, "a number"),
+    ("seed", lambda seed: seed is None or _whole(seed), "a whole number"),
+    ("stop", _texts, "a text, or a list of texts"),
+    ("ignore_eos", lambda value: isinstance(value, bool), "True or False"),
+    ("max_tokens", lambda n: n >= 1, "at least 1"),
+    (
+        "temperature",
+        lambda t: t == 0 or COLDEST <= t < math.inf,
+        f"0 (greedy), or finite and at least {COLDEST}",
+    ),
+    ("top_k", lambda n: n >= 0, "0 (off) or more"),
+    ("top_p", lambda p: 0 < p <= 1, "above 0 and at most 1"),
+    ("min_p", lambda p: 0 <= p <= 1, "between 0 and 1"),
+    ("typical_p", lambda p: 0 < p <= 1, "above 0 and at most 1"),
+    ("repetition_penalty", lambda factor: 0 < factor < math.inf, "above 0"),
+    ("frequency_penalty", lambda nats: abs(nats) < math.inf, "finite"),
+    ("seed", lambda seed: seed is None or seed >= 0, "0 or more"),
+    ("stop", all, "without empty strings"),
+    ("stop", lambda texts: not re.search("[\ud800-\udfff]", "".join(texts)), "valid Unicode"),
+    ("grammar", lambda grammar: grammar is None or isinstance(grammar, Grammar), "a Grammar"),
+)
+"""What each sampling option must be, in this order: its kind before its range."""
 
 
 @dataclass(frozen=True)
@@ -183,29 +179,14 @@ class Sampling:
     def __post_init__(self) -> None:
         if isinstance(self.grammar, Mapping):
             object.__setattr__(self, "grammar", Grammar.of(self.grammar))
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        for name, fine, kind in expected(vars(self)):
-            self._require(name, fine, kind)
-        object.__setattr__(self, "stop", tuple(self.stop))
-        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
-        warm = self.greedy or COLDEST <= self.temperature < math.inf
-        self._require("temperature", warm, f"0 (greedy), or finite and at least {COLDEST}")
-        self._require("top_k", self.top_k >= 0, "0 (off) or more")
-        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
-        self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
-        self._require("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
-        self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
-        self._require("frequency_penalty", abs(self.frequency_penalty) < math.inf, "finite")
-        self._require("seed", self.seed is None or self.seed >= 0, "0 or more")
-        self._require("stop", all(self.stop), "without empty strings")
-        self._require("stop", not re.search("[\ud800-\udfff]", "".join(self.stop)), "valid Unicode")
-        self._require("grammar", self.grammar is None or isinstance(self.grammar, Grammar), "a Grammar")
-        self._require("ignore_eos", not (self.ignore_eos and self.grammar), "off: a grammar ends its answer")
-
-    def _require(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            raise ConfigError(f"sampling: {name} must be {expected}, not {getattr(self, name)!r}")
+        if isinstance(self.stop, str | list):
+            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        for name, fine, expected in CHECKS:
+            value = getattr(self, name)
+            if not fine(value):
+                raise ConfigError(f"sampling: {name} must be {expected}, not {value!r}")
+        if self.ignore_eos and self.grammar:
+            raise ConfigError("sampling: ignore_eos must be off: a grammar ends its answer, not True")
 
     @property
     def greedy(self) -> bool:
@@ -275,6 +256,33 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """The proof that goes with an answer; `text` is its canonical JSON."""
+
+    text: str
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """Everything it says, by name."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    @property
+    def digest(self) -> str:
+        return str(self.body["digest"])
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The guarantee that holds for this very answer, in the mode it was drawn."""
+        return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
+
+    @property
+    def log_ratio(self) -> float:
+        """log fused/slm of the whole answer, in nats."""
+        return float(self.body["totals"]["log_ratio"])
+
+
+@dataclass(frozen=True)
 class Completion:
     """A finished answer: its text, its token ids, why it ended and the proof of how it was made."""
 
@@ -290,25 +298,10 @@ class Unanswered:
 
     error: PurifyError
 
-    @property
-    def text(self) -> NoReturn:
+    def _unanswered(self) -> NoReturn:
         raise self.error
 
-    @property
-    def tokens(self) -> NoReturn:
-        raise self.error
-
-    @property
-    def finish_reason(self) -> NoReturn:
-        raise self.error
-
-    @property
-    def steps(self) -> NoReturn:
-        raise self.error
-
-    @property
-    def certificate(self) -> NoReturn:
-        raise self.error
+    text = tokens = finish_reason = steps = certificate = property(_unanswered)
 
 
 @dataclass(frozen=True)

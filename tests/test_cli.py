@@ -575,7 +575,7 @@ def test_an_altered_certificate_is_refused(certificate: Path) -> None:
 
 def edited(certificate: Path, old: str, new: str) -> str:
     """The certificate with a text in it replaced, and its digest made again."""
-    from purify_plugins.certificates import canonical, digest
+    from purify_plugins.canonical_json import canonical, digest
 
     body = json.loads(certificate.read_text("utf-8").replace(old, new))
     return canonical({**body, "digest": digest(body)})

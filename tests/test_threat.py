@@ -18,10 +18,12 @@ from purify_adapters.sources.tgi.source import TGISource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins import CertificateError, ConfigError, Purifier, Sampling, SourceError
-from purify_plugins.certificates import Certificate, canonical, digest, verify
+from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.certificates import verify
 from purify_plugins.decode.draft_length import Pace
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.sources.batching import Shared
 from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testing import ToySession, ToySource, letters
@@ -30,7 +32,7 @@ from purify_plugins.tokenizers.cross.first_token import Respelled
 from purify_plugins.tokenizers.cross.source import Bridged
 from purify_plugins.tokenizers.cross.symbols import every_byte
 from purify_plugins.tokenizers.vocabulary_map import Remapped
-from purify_plugins.types import Capabilities, LogitSource, Prompt, Token
+from purify_plugins.types import Certificate, Prompt, Token
 from tests.fake_tgi import serving
 from tests.remote.fake_servers import FakeLlama
 from tests.remote.toy_server import Script, ToyReader

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import tokens_of
+from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.errors import ForgedError
 
 if TYPE_CHECKING:

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import Certificate, tokens_of
+from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.certificates.pinning import hashed
 from purify_plugins.certificates.verification import policy_of, read, sampling_of
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
+from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.types import LogitSource, Sampling, Vocabulary
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Sampling, Vocabulary
 
 NOTES = ("name", "engine", "trusted")
 """What a certificate says of a model that its files do not: what the operator called and took it for."""

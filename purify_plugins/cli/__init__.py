@@ -85,7 +85,7 @@ app.command(context_settings=running.THE_PROGRAM_S, add_help_option=False)(runni
 
 def _version(asked: bool) -> None:
     """Print the version and end."""
-    from purify_plugins import __version__
+    from purify_plugins._version import __version__
 
     if asked:
         typer.echo(f"purify-plugins {__version__}")

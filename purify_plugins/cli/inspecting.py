@@ -27,10 +27,10 @@ from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, in_use
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from purify_plugins.certificates import Certificate
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
+    from purify_plugins.types import Certificate
 
 
 def policies(
@@ -55,8 +55,8 @@ def policies(
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     """What a policy says of itself; its guarantee and fields as they are by default."""
-    from purify_plugins.certificates import options
-    from purify_plugins.plugin.adapting import adapted_policy
+    from purify_plugins.canonical_json import options
+    from purify_plugins.foreign import adapted_policy
 
     about = inspect.getdoc(factory) or ""
     fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
@@ -66,7 +66,7 @@ def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
         return {"about": about, "guarantee": "depends on its fields", "fields": fields}
     except PurifyError as error:  # one that cannot be made must not hide the others
         return {"about": about, "guarantee": f"none at its defaults: {error}", "fields": fields}
-    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded)}
+    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded.name_of)}
 
 
 def _tell(name: str, described: Mapping[str, Any]) -> None:
@@ -132,7 +132,8 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificates import claimed, jsonable, options
+    from purify_plugins.canonical_json import jsonable, options
+    from purify_plugins.certificates import claimed
     from purify_plugins.cli.states import states
 
     engines = writer.llm.engine, writer.slm.engine
@@ -140,7 +141,10 @@ def would_run(writer: Purifier) -> dict[str, Any]:
         "llm": _model(writer.llm.identity()),
         "slm": _model(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
-        "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
+        "policy": {
+            "name": writer.plugins.name_of(writer.policy),
+            **options(writer.policy, writer.plugins.name_of),
+        },
         "guarantee": writer.policy.guarantee,
         "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
@@ -162,8 +166,9 @@ def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def matched(writer: Purifier) -> str:
     """How the two vocabularies came to be one, in words."""
-    if (alphabet := writer.llm.alphabet) is not None:
-        return f"two tokenizers meet in {alphabet.kind}, {alphabet.per_token:.2f} to a token of the LLM's"
+    if writer.llm.symbolic:
+        symbols = writer.vocabulary
+        return f"two tokenizers meet in {symbols.name}, {symbols.per_token:.2f} to a token of the LLM's"
     if writer.slm.rough:
         return "the LLM's tokens, rated roughly by an SLM with another tokenizer: nothing is guaranteed"
     shared, theirs, ours = writer.vocabulary, writer.llm.inner.vocabulary, writer.slm.inner.vocabulary
@@ -178,7 +183,7 @@ def meeting(writer: Purifier) -> dict[str, str]:
     """How two tokenizers get on, measured; nothing where there is only one."""
     from purify_plugins.tokenizers.cross.choose import agreement, trial
 
-    if writer.llm.alphabet is None:
+    if not writer.llm.symbolic:
         return {}
     found = agreement(writer.llm.inner, writer.slm.inner)
     theirs, ours = trial(writer.llm), trial(writer.slm)

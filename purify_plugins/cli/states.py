@@ -35,7 +35,7 @@ def drafts(writer: Purifier) -> str:
 def used(writer: Purifier) -> str:
     """Whether continuations are read side by side: only where tokens are spelled in smaller symbols."""
     sides = (writer.llm, writer.slm)
-    trees = [side.reading.trees for side in sides if side.alphabet is not None]
+    trees = [side.reading.trees for side in sides if side.symbolic]
     if not trees:
         return "no: both models read the same tokens"
     return "yes" if "on" in trees else "no: neither model can"

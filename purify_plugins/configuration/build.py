@@ -17,8 +17,9 @@ from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.protocols import LogitSource
 from purify_plugins.requests.inputs import one
-from purify_plugins.types import LogitSource, Sampling
+from purify_plugins.types import Sampling
 from purify_plugins.utils.wording import must_be
 
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ def _penalties(sampling: Sampling) -> list[Shaping]:
 def _masks(sampling: Sampling, vocabulary: Vocabulary) -> list[Shaping]:
     if not sampling.grammar:
         return []
-    from purify_plugins.decode.grammar import Mask
+    from purify_plugins.decode.grammar_mask import Mask
 
     return [Mask(sampling.grammar, vocabulary)]
 

@@ -15,8 +15,9 @@ from purify_plugins.decode.sessions import Pair
 from purify_plugins.types import Sampling
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource, Prompt, Token
+    from purify_plugins.types import Prompt, Token
 
 BLOCK = 64
 """Answer tokens read in one pass; bounds the logits in memory to rows x 64 x V."""

@@ -13,8 +13,10 @@ import pluggy
 
 if TYPE_CHECKING:
     from purify_plugins.decode.loop import Steps
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
+    from purify_plugins.types import Completion, Prompt, Sampling, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")

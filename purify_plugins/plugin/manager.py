@@ -17,10 +17,10 @@ from typing import Any
 import pluggy
 
 from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
+from purify_plugins.foreign import BareSource, adapted, adapted_policy, is_policy
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.adapting import adapted, adapted_policy, is_policy
-from purify_plugins.protocols import BareSource
-from purify_plugins.types import FusionPolicy, LogitSource
+from purify_plugins.policy import FusionPolicy
+from purify_plugins.protocols import LogitSource
 
 GROUP = "purify"
 DISTRIBUTION = "purify-plugins"

@@ -20,8 +20,8 @@ from purify_adapters.sources.http.source import RemoteSource
 from purify_adapters.sources.tgi.source import _top
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_plugins import SourceError
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testing import ToySource, letters
-from purify_plugins.types import Capabilities
 from tests.remote.toy_server import ToyReader
 
 VOCABULARY = letters("abcd")

@@ -8,8 +8,9 @@ from typing import Any
 from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.options import Timeouts
 from purify_adapters.sources.tgi.source import TGISource
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import Capabilities, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 
 
 @dataclass(frozen=True)

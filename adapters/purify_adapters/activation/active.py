@@ -41,8 +41,8 @@ from purify_plugins.errors import ConfigError
 if TYPE_CHECKING:
     from purify_adapters.activation.monkeypatch import Patch
     from purify_plugins.configuration.build import Config
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
 
 
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -125,7 +125,7 @@ class Activation:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and our version: what tells one purification from another."""
-        from purify_plugins import __version__
+        from purify_plugins._version import __version__
 
         said = {name: value for name, value in asdict(self.config).items() if name != "activation"}
         text = json.dumps([__version__, said], sort_keys=True, default=str)
@@ -168,7 +168,7 @@ class Activation:
             return
         folder = self.file.parent / self.config.activation.status
         folder.mkdir(parents=True, exist_ok=True)
-        from purify_plugins import __version__
+        from purify_plugins._version import __version__
 
         about = {"pid": os.getpid(), "started": STARTED, "version": __version__, "argv": sys.argv}
         place = folder / f"{STARTED.replace(':', '')}-{os.getpid()}.json"  # a later process may get this id

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
     from purify_adapters.activation.monkeypatch import Patch, Points
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Chunk, Completion, LogitSource
+    from purify_plugins.types import Chunk, Completion
 
 OWN = frozenset(("api_key", "api_key_env", "engine"))
 """The keys of `[llm]` that are about its own `url` alone: its secret, and whether it is vouched for."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
     from purify_adapters.activation.monkeypatch import Patch, Points
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
 
 CONTINUOUS = ("generate_batch", "init_continuous_batching")
 OWN = "custom_generate/generate.py"

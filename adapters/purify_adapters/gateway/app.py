@@ -30,7 +30,7 @@ from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
 from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
-from purify_plugins import __version__
+from purify_plugins._version import __version__
 from purify_plugins.errors import PurifyError
 from purify_plugins.sources.batching import share
 

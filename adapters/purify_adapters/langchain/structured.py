@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from purify_adapters.tool_calls import closed
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.types import Grammar
+from purify_plugins.grammar import Grammar
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -12,7 +12,7 @@ from purify_adapters.sources.http.protocol import Position
 from purify_adapters.sources.http.rows import ServerToken, field, listed, row, token_id
 from purify_adapters.sources.http.source import SAMPLE, RemoteSource
 from purify_plugins.errors import SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from purify_adapters.sources.http.shapes import Completion

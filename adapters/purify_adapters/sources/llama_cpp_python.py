@@ -14,7 +14,7 @@ from purify_adapters.sources.http.rows import ServerToken, field, listed, row, u
 from purify_adapters.sources.http.source import SAMPLE
 from purify_adapters.sources.http.text import TextSource
 from purify_plugins.errors import SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from torch import Tensor

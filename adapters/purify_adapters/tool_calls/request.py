@@ -12,8 +12,9 @@ from purify_adapters.tool_calls.grammars import closed
 from purify_adapters.tool_calls.pieces import CallPiece, Message, Piece, Plain, Reader, Single, Tool
 from purify_adapters.tool_calls.prompting import Speech, merged, plain
 from purify_plugins.errors import UnknownNameError
+from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Chunk, Completion, Grammar, Token, Vocabulary
+from purify_plugins.types import Chat, Chunk, Completion, Token, Vocabulary
 
 
 def choice_of(choice: Any, tools: Sequence[Tool]) -> str | None:

@@ -13,8 +13,9 @@ from torch.nn.functional import pad
 from purify_hooks.local.kv_cache import forget, growing_cache, keep, shorten, take
 from purify_hooks.local.onednn import thin
 from purify_plugins.errors import SourceError
+from purify_plugins.protocols import Session
 from purify_plugins.sources.read_scope import for_fusion
-from purify_plugins.types import ScoredPrompt, Session
+from purify_plugins.types import ScoredPrompt
 
 if TYPE_CHECKING:
     from purify_hooks.local.model import LocalModel

@@ -13,10 +13,10 @@ from purify_hooks.sources.contrast import Contrast
 from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.plugin.hookspecs import hookimpl
-from purify_plugins.protocols import Reading
+from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.prompt_encoder import Reader
-from purify_plugins.types import LogitSource, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

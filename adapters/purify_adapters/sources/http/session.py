@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from purify_adapters.sources.http.event_loop import together, wait
 from purify_adapters.sources.http.rows import ServerToken, readable, unrevealed_row
 from purify_plugins.errors import SourceError
-from purify_plugins.types import ScoredPrompt, Session
+from purify_plugins.protocols import Session
+from purify_plugins.types import ScoredPrompt
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,9 +13,10 @@ from purify_adapters.sources.http.protocol import Position
 from purify_adapters.sources.http.rows import TOLERANCE, ServerToken, readable, unrevealed_row
 from purify_adapters.sources.http.session import RemoteSession
 from purify_plugins.errors import ConfigError, ModelError, PromptError, TooLongError, VocabularyError
+from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer
 from purify_plugins.tokenizers.prompt_encoder import Reader
-from purify_plugins.types import Capabilities, LogitSource, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 from purify_plugins.utils.model_files import eos_ids
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from purify_adapters.sources.http.rows import ServerToken, field, listed, row, s
 from purify_adapters.sources.http.source import SAMPLE
 from purify_adapters.sources.http.text import TextSource
 from purify_plugins.errors import ConfigError, PromptError, SourceError
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.protocols import Capabilities
+from purify_plugins.types import Prompt
 
 log = logging.getLogger(__name__)
 

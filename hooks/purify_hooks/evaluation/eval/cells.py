@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.statistics import Sample
-from purify_plugins.certificates import canonical, jsonable
+from purify_plugins.canonical_json import canonical, jsonable
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval.cells import Cell, code
 from purify_hooks.evaluation.eval.statistics import Estimate, Sample, spread
-from purify_plugins.certificates import canonical
+from purify_plugins.canonical_json import canonical
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
