@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
-from inspect import Signature, signature
+from inspect import Signature, getdoc, signature
 from typing import Any
 
 from purify_adapters.sources import SERVERS
@@ -64,7 +64,13 @@ class Server(Checked):
         return signature(self.__wrapped__)
 
     def __getattribute__(self, name: str) -> Any:
-        return self.__wrapped__.__doc__ if name == "__doc__" else super().__getattribute__(name)
+        return self.about if name == "__doc__" else super().__getattribute__(name)
+
+    @property
+    def about(self) -> str:
+        """What the keys do: those of this kind of server, then those of every kind."""
+        own, *above, _ = (getdoc(kind) or "" for kind in self.source.Options.__mro__)
+        return "\n\n".join([own, *above])
 
     def __call__(self, *args: Any, **keys: Any) -> Any:
         return self.source.load(*args, **keys)
@@ -87,6 +93,10 @@ class AnyServer(Server):
     @property
     def __wrapped__(self) -> Callable[..., Any]:
         return self.source.load  # type: ignore[no-any-return]  # a function of that file
+
+    @property
+    def about(self) -> str:
+        return getdoc(self.source.load) or ""
 
     def preview(self, **keys: Any) -> Preview:
         return super().preview(**{"kind": "auto", **keys})

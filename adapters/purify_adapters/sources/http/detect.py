@@ -20,13 +20,7 @@ def load(
     """Reach a model behind the server at `url`, whatever kind of server that is.
 
     `kind` "auto" asks the server what it is; else it is `tgi`, `vllm`, `llama_cpp` or `llama_cpp_python`.
-    All other `options` are that source's.
-
-    Every kind has these: `tokenizer` is the LLM's, a directory or hub id. `top_n` likeliest tokens of a row
-    are asked for. `api_key` is a bearer token; `api_key_env` names the variable with it. Seconds: `connect`,
-    `read` (for each token), `write`, `pool`. `retries` are made before an answer's first token only.
-    `connections` may be open at once. `tolerance` is how far above 1 a row's probabilities may add up.
-    `engine` "trusted" vouches for the server as much as for this process. Raises ConfigError, ModelError,
+    `tokenizer`, `api_key` and all other `options` are that source's. Raises ConfigError, ModelError,
     VocabularyError, SourceError.
     """
     check_kind(kind)

@@ -51,7 +51,14 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """The keys of every server source. A source with others, or other defaults, has a subclass of its own."""
+    """`tokenizer` is the LLM's, a directory or hub id. `api_key` is a bearer token; `api_key_env` names the
+    variable with it. Seconds: `connect`, `read` (for each token), `write`, `pool`. `retries` are made before
+    an answer's first token only. `connections` may be open at once. `tolerance` is how far above 1 a row's
+    probabilities may add up. `engine` "trusted" vouches for the server as much as for this process.
+    Raises ConfigError, ModelError, VocabularyError, SourceError.
+    """
+
+    # A source with other keys, or other defaults, has a subclass, whose docstring says what these do.
 
     url: str
     tokenizer: str | Path

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
     from purify_adapters.sources.http.client import HttpClient
     from purify_adapters.sources.http.rows import ServerToken
-    from purify_plugins.types import Capabilities, Vocabulary
+    from purify_plugins.protocols import Capabilities
+    from purify_plugins.types import Vocabulary
 
 
 class Position(NamedTuple):
