@@ -255,6 +255,13 @@ class Step:
     origin: object = field(default=None, repr=False, compare=False)
 
 
+class Piece(NamedTuple):
+    """A token of an answer, and text that it wrote: see `Detokenizer` for which token that is."""
+
+    token: Token
+    text: str
+
+
 @dataclass(frozen=True)
 class Certificate:
     """The proof that goes with an answer; `text` is its canonical JSON."""
@@ -284,13 +291,28 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished answer: its text, its token ids, why it ended and the proof of how it was made."""
+    """A finished answer: its text, its token ids, why it ended and the proof of how it was made.
+
+    `drawn` are its tokens, each with the text it was decoded to, which a stop string is part of; `pieces`
+    are the same tokens with the text each added to the answer: they join to `text`.
+    """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
-    steps: tuple[Token, ...]
+    drawn: tuple[Piece, ...]
     certificate: Certificate
+    pieces: tuple[Piece, ...] = ()
+
+    @cached_property
+    def steps(self) -> tuple[Token, ...]:
+        """The records of the tokens."""
+        return tuple(token for token, _ in self.drawn)
+
+    @property
+    def chunk(self) -> Chunk:
+        """The whole answer as one chunk."""
+        return Chunk(self.pieces, self.drawn, self, ended=True)
 
 
 class Unanswered:
@@ -301,7 +323,7 @@ class Unanswered:
     def _unanswered(self) -> NoReturn:
         raise self.error
 
-    text = tokens = finish_reason = steps = certificate = property(_unanswered)
+    text = tokens = finish_reason = steps = drawn = pieces = certificate = property(_unanswered)
 
 
 @dataclass(frozen=True)
@@ -324,14 +346,28 @@ Outcome = Completion | Refused | Failed
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed answer; `print(chunk, end="")` prints its text.
+    """A part of a streamed answer; `print(chunk, end="")` prints its text.
 
-    `steps` are the tokens drawn since the last chunk; the final chunk carries the `completion`.
+    `pieces` are the text that is certain now, by the token that wrote it; a token's text can come later than
+    the token. `drawn` are the tokens drawn since the last chunk, each with the text it was decoded to, which
+    a stop string is part of. `ended`: they are the answer's last ones. The final chunk, without tokens, has
+    the rest of the text and the `completion`.
     """
 
-    text: str
-    steps: tuple[Token, ...] = ()
+    pieces: tuple[Piece, ...]
+    drawn: tuple[Piece, ...] = ()
     completion: Completion | None = None
+    ended: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """The text that is certain now."""
+        return "".join(text for _, text in self.pieces)
+
+    @property
+    def steps(self) -> tuple[Token, ...]:
+        """The records of the tokens drawn since the last chunk."""
+        return tuple(token for token, _ in self.drawn)
 
     def __str__(self) -> str:
         return self.text

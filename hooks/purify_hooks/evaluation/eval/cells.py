@@ -23,7 +23,7 @@ from purify_plugins.utils.files import read_bytes
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.suites import Settings, Suite
+    from purify_hooks.evaluation.eval.suites.base import Settings, Suite
     from purify_hooks.evaluation.eval.systems import System
 
 MEASURING = (

@@ -12,7 +12,7 @@ from purify_hooks.evaluation.eval.bench import MODES
 from purify_hooks.evaluation.eval.derived import part
 from purify_hooks.evaluation.eval.questions import Passage, Questions, words
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings, grouped, shares
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings, grouped, shares
 from purify_plugins.decode.likelihood import read
 
 if TYPE_CHECKING:
