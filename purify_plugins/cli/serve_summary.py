@@ -74,7 +74,7 @@ def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
 
 
 def _promise(purifier: Purifier) -> str:
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
     claim = purifier.claim(Sampling())
     if claim.guarantee == "none":

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.policy import FusionPolicy, State
-    from purify_plugins.types import Prompt, Sampling, Steps
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt, Steps
 
 BLOCK = 64
 """Given tokens read in one pass; bounds the logits in memory to rows x 64 x V."""

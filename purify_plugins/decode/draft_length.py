@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
 LONGEST = 16
 FIRST = (3, 0, 6)

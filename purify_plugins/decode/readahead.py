@@ -21,7 +21,8 @@ from purify_plugins.decode.speculative import Column, Draft, Walk
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.fusion import Rows
-    from purify_plugins.types import Prompt, Sampling, Steps
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt, Steps
 
 LONGEST = 16
 """Drafted tokens that the SLM reads in one pass."""

@@ -28,7 +28,8 @@ from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.types import History, Prompt, Sampling, Steps, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import History, Prompt, Steps, Token
 
 Column = list["Token | None"]
 

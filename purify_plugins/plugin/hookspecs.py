@@ -14,7 +14,8 @@ import pluggy
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Completion, Prompt, Sampling, Steps, ToolFormat
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Completion, Prompt, Steps, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")

@@ -23,7 +23,8 @@ from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.types import Prompt, Sampling
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt
 
 Piece = tuple[int, Chunk | Refused | Failed]
 Pieces = Generator[Piece, None, None]
@@ -58,7 +59,7 @@ class Pipeline:
         waiting = deque(_batches(admitted, self.batch_size, asked.sampling.seed is not None))
         while waiting:
             rows = waiting.popleft()
-            batch = Batch(self, rows, asked)
+            batch = AnswerBatch(self, rows, asked)
             try:
                 with closing(batch.steps()) as steps:
                     for step in steps:
@@ -124,7 +125,7 @@ class Pipeline:
         return dict(zip(rows, map(one, shown), strict=True))
 
 
-class Batch:
+class AnswerBatch:
     """The answers to prompts that are decoded together, by their numbers."""
 
     def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt], asked: Asked) -> None:
