@@ -68,13 +68,13 @@ class Provenance:
         limit = self.limits[row]
         if not ended and tokens != limit.tokens:
             limit = Limit(tokens, "plugin")
-        sampling, seed = self.sampling, self.sampling.seed
         edits = tuple(edits)
         # A policy is frozen, but object.__setattr__ is not: nothing is claimed of options that changed.
         if self.decoder.parameters() != self.parameters:
             edits += (RETUNED,)
-        if seed is not None or stop != sampling.stop:
-            sampling = replace(sampling, stop=stop, seed=None if seed is None else seed + row)
+        sampling = self.sampling.of_row(row)
+        if stop != sampling.stop:
+            sampling = replace(sampling, stop=stop)
         named = self.policy, self.decoder.name_of(self.policy), self.parameters
         return Drawn(self.walk, *named, sampling, self.llm, self.slm, self.prompts[row], limit, edits)
 

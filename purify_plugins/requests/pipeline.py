@@ -131,10 +131,8 @@ class AnswerBatch:
     def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt], asked: Asked) -> None:
         self.pipeline, self.rows = pipeline, rows
         self.decoding = pipeline.plugins.implementing("purify_decode")
-        seed = asked.sampling.seed
-        if seed is not None:  # row i of a call draws from its seed + i
-            asked = replace(asked, sampling=replace(asked.sampling, seed=seed + min(rows)))
-        self.sampling = asked.sampling
+        self.sampling = asked.sampling.of_row(min(rows))
+        asked = replace(asked, sampling=self.sampling)
         self.reader = Reader(pipeline.purifier, len(rows), self.decoding)
         self.answers = [Answer(pipeline.purifier, asked, at, self.reader) for at in range(len(rows))]
         self.waiting = deque(zip(rows, self.answers, strict=True))
