@@ -18,8 +18,8 @@ from purify_adapters.sources.tgi.source import TGISource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins import CertificateError, ConfigError, Sampling, SourceError
-from purify_plugins.canonical_json import canonical
-from purify_plugins.certificates import digest, verify
+from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.certificates import verify
 from purify_plugins.decode.draft_length import DraftLength, DraftLengths
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import load_plugins
