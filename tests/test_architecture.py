@@ -36,7 +36,7 @@ PROBES = {
     "purify_plugins/tokenizers/token_bytes.py": TOKENIZERS,
     "purify_plugins/tokenizers/template_cost.py": JINJA,
     "purify_plugins/tokenizers/chat_template.py": JINJA,
-    "purify_plugins/types.py": FIELD,
+    "purify_plugins/sampling.py": FIELD,
     "purify_plugins/cli/verify.py": FIELD,
     "purify_plugins/cli/commands.py": CLICK,
     "purify_plugins/cli/usage.py": CLICK,
