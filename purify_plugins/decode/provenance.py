@@ -19,7 +19,8 @@ from purify_plugins.types import Step
 if TYPE_CHECKING:
     from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Token
 
 Column = tuple["Token | None", ...]
 
@@ -70,8 +71,7 @@ class Provenance:
         edits = tuple(edits)
         if options(self.policy, self.purifier.plugins.name_of) != self.parameters:
             edits += (RETUNED,)
-        seed = self.sampling.seed
-        sampling = replace(self.sampling, stop=stop, seed=None if seed is None else seed + row)
+        sampling = replace(self.sampling.of_row(row), stop=stop)
         prompt = self.prompts[row]
         return Drawn(
             self.walk, self.policy, self.parameters, sampling, self.llm, self.slm, prompt, limit, edits

@@ -13,7 +13,7 @@ from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Pick, Purifier
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
@@ -89,8 +89,7 @@ class ModelPair:
             batch = attacks[start : start + self.batch]
             begun = given[start : start + self.batch] if given else None
             longest = max(each.tokens for each in batch) + (len(begun[0]) if begun else 0)
-            seed = None if sampling.seed is None else sampling.seed + start
-            answers += attempt(purifier, batch, replace(sampling, max_tokens=longest, seed=seed), begun)
+            answers += attempt(purifier, batch, replace(sampling.of_row(start), max_tokens=longest), begun)
         return answers
 
     def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
