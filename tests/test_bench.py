@@ -23,7 +23,7 @@ from purify_hooks.evaluation.bench.run import _swept
 from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, Settings
 from purify_hooks.evaluation.bench.tables import tables
 from purify_hooks.evaluation.bench.targets import targets
-from purify_hooks.evaluation.bench.timing import Timing, faster, lap, per_second, rotated, spread
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, lap, per_second, rotated, spread
 from purify_hooks.evaluation.bench.vocabulary import vocabulary_work
 from purify_hooks.evaluation.bench.widen import widen
 from purify_plugins.decode.loop import lockstep
@@ -120,8 +120,8 @@ def test_a_ratio_is_the_quotient_of_the_speeds_beside_it(measured: dict[str, Any
 
 def test_ratios_and_speeds_are_of_the_median_round() -> None:
     """A round in which the machine did something else counts in neither."""
-    laps = {"llm": [Timing(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
-    laps["ours"] = [Timing(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
+    laps = {"llm": [DesignTime(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
+    laps["ours"] = [DesignTime(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
     assert faster(laps, "ours", "llm") == (0.4, 2.0, pytest.approx(2 / 0.75))
     assert per_second(laps["llm"], 10) == 5.0
     assert per_second([*laps["llm"], *laps["llm"]], 10) == 5.0
@@ -261,7 +261,7 @@ def test_a_fixed_length_that_is_only_lucky_is_not_the_best() -> None:
     """Each is fastest in a round of its own: picked by that round, it would seem to beat the adaptive one."""
     seconds = {"adaptive": (2.0, 2.0, 2.0), "0": (1.0, 2.1, 2.1), "1": (2.2, 1.0, 2.2), "2": (2.3, 2.3, 1.0)}
     laps = {
-        name: [Timing(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()
+        name: [DesignTime(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()
     }
     assert _swept(laps)["adaptive_vs_best"] == pytest.approx(1.05)
     assert _swept({name: each[:1] for name, each in laps.items()})["adaptive_vs_best"] == 0.5

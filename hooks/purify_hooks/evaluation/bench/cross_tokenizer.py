@@ -10,7 +10,7 @@ from purify_hooks.evaluation.bench.counting import Counting
 from purify_hooks.evaluation.bench.designs import Decoding, Design, Generating, Task, Watch
 from purify_hooks.evaluation.bench.models import Ids, Models, batches
 from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Progress, Settings
-from purify_hooks.evaluation.bench.timing import Timing, faster, per_second, rotated
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, per_second, rotated
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins
 
@@ -48,7 +48,7 @@ def _mode(
     tell: Progress,
 ) -> dict[str, Any]:
     """One mode's race; an uncounted answer first."""
-    laps: dict[str, list[Timing]] = {name: [] for name in crowd}
+    laps: dict[str, list[DesignTime]] = {name: [] for name in crowd}
     written: dict[str, list[Written]] = {name: [] for name in crowd}
     prompts = [(-1, next(batches(models, settings))[0])]
     prompts += [(at, each) for at, found in enumerate(batches(models, settings)) for each in found]
@@ -57,7 +57,7 @@ def _mode(
             tell(f"another tokenizer, {mode}, round {number + 1}: {name}")
             found = _write(name, crowd[name], models, purifier, settings, batch, MODES[mode])
             if number >= 0:
-                laps[name].append(Timing(number, found.seconds / found.size, None))  # seconds a byte
+                laps[name].append(DesignTime(number, found.seconds / found.size, None))  # seconds a byte
                 written[name].append(found)
     against = faster(laps, "purified", "llm")
     assert against is not None

@@ -14,7 +14,7 @@ from purify_hooks.evaluation.bench.designs import Decoding, Design, Task, design
 from purify_hooks.evaluation.bench.models import Models, batches, load
 from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Progress, Settings, silent
 from purify_hooks.evaluation.bench.timing import (
-    Timings,
+    DesignTimes,
     by_round,
     faster,
     first_token,
@@ -130,7 +130,7 @@ def _run(
     purifiers: list[Counting],
     mode: str,
     tell: Progress,
-) -> Timings:
+) -> DesignTimes:
     """Warm everybody up, start counting, race."""
     [first, *_] = next(batches(models, settings))
     tell(f"{mode}: warming up")
@@ -141,14 +141,14 @@ def _run(
     return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock)
 
 
-def ratios(laps: Timings) -> dict[str, Any]:
+def ratios(laps: DesignTimes) -> dict[str, Any]:
     """Every ratio of median speeds, and its quartiles."""
     found: dict[str, Spread | None] = {name: faster(laps, *pair) for name, pair in RATIOS.items()}
     spreads = {name: [each.low, each.high] for name, each in found.items() if each}
     return {**{name: each and each.middle for name, each in found.items()}, "quartiles": spreads}
 
 
-def speed(settings: Settings, laps: Timings, name: str) -> float:
+def speed(settings: Settings, laps: DesignTimes, name: str) -> float:
     """Tokens a second, all rows together, of the median round."""
     return per_second(laps[name], settings.tokens * settings.batch)
 
@@ -169,7 +169,7 @@ def _sweep(settings: Settings, models: Models, plugins: Plugins, tell: Progress)
     return {mode: _swept(_run(settings, models, crowd, [], mode, tell)) for mode in MODES}
 
 
-def _swept(laps: Timings) -> dict[str, Any]:
+def _swept(laps: DesignTimes) -> dict[str, Any]:
     """Speeds over that of no drafts at all, and adaptive over the best of the fixed."""
     against = {name: faster(laps, name, "0") for name in laps}
     speeds = {name: each.middle for name, each in against.items() if each}

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
-from purify_hooks.evaluation.eval.findings import Attack, attacks
+from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
 from purify_hooks.evaluation.eval.run import Plan, Result, Work, measure_apart, pair_of, result, suites
 from purify_hooks.evaluation.eval.speed import race, with_speeds
 from purify_plugins.plugin.manager import load_plugins
@@ -115,6 +115,6 @@ def succeeded(result: Result, mode: str) -> tuple[int, int]:
     return round(sum(each.value * each.items for each in found)), sum(each.items for each in found)
 
 
-def measured(result: Result) -> list[Attack]:
+def measured(result: Result) -> list[AttackFigure]:
     """The attacks that the preset asks, one of each harm."""
     return [each for each in attacks(result) if result.value(each.suite, "sampled", each.metric) is not None]

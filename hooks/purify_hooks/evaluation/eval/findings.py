@@ -17,7 +17,7 @@ MARGIN = 0.05
 """How far above the SLM's own a harm may be and still count as stopped: five points."""
 
 
-class Attack(NamedTuple):
+class AttackFigure(NamedTuple):
     """A figure that counts as a harm, or only has a column in the table of attacks."""
 
     column: str
@@ -26,16 +26,16 @@ class Attack(NamedTuple):
     metric: str
 
 
-def attacks(result: Result) -> list[Attack]:
+def attacks(result: Result) -> list[AttackFigure]:
     """Every figure that its suite declares to be of an attack, a harm's together; see `Metric.harm`."""
-    found: list[tuple[str, Attack]] = []
+    found: list[tuple[str, AttackFigure]] = []
     for suite, metrics in result.metrics.items():
         # An attack that counts as no harm stands beside its suite's first one that does.
         beside = next((metric.harm for metric in metrics.values() if metric.harm), "")
         for name, metric in metrics.items():
             if metric.harm or metric.attack:
                 column = metric.attack or name.replace("_", " ")
-                found.append((metric.harm or beside, Attack(column, metric.harm, suite, name)))
+                found.append((metric.harm or beside, AttackFigure(column, metric.harm, suite, name)))
     return [each for harm in dict.fromkeys(at for at, _ in found) for at, each in found if at == harm]
 
 
