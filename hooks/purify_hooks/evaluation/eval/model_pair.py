@@ -12,8 +12,9 @@ from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
-from purify_plugins.purifier import Pick, Purifier
+from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
+from purify_plugins.strategies import Walk
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
@@ -64,7 +65,7 @@ class ModelPair:
         silent = Silent(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
-        walk: Pick = "lockstep" if system.alone else "auto"
+        walk: Walk = "lockstep" if system.alone else "auto"
         policy = self.policy(system)
         return Purifier(llm, slm, policy, plugins=self.plugins, batch_size=self.batch, walk=walk)
 
