@@ -333,7 +333,7 @@ def _head(scope: Scope) -> int:
 
 def _sharing(purifier: Purifier) -> Purifier:
     """The same purifier, its local models shared by all the threads that decode."""
-    return purifier.through(share(purifier.llm), share(purifier.slm))
+    return purifier.replace(llm=share(purifier.llm), slm=share(purifier.slm))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
