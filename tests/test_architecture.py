@@ -67,7 +67,6 @@ PROBES = {
     "adapters/purify_adapters/transformers/streaming.py": TORCH,
     "adapters/purify_adapters/vllm_engine/contracts.py": "vLLM's own objects, which differ by release",
     "adapters/purify_adapters/vllm_engine/processor.py": "vLLM's own objects, which differ by release",
-    "adapters/purify_adapters/llama_index/options.py": FIELD,
     "adapters/purify_adapters/__init__.py": MODULE,
     "adapters/purify_adapters/tool_calls/prompting.py": TOKENIZERS,
     "adapters/purify_adapters/langchain/models.py": FIELD,
@@ -141,7 +140,7 @@ ACROSS = {
     "purify_plugins.testbed": "the public name of the test bed, which is evaluation's",
     "purify_plugins.testbed.__main__": "as above",
     "purify_adapters.activation.active": "finding a model on the hub",
-    "purify_adapters.model_pair": "finding a model on the hub",
+    "purify_adapters.framework_options": "finding a model on the hub",
 }
 """Files that import another package than may be, and why; all the others import the core alone."""
 LINES, LONGEST = 350, 40
