@@ -83,7 +83,16 @@ FIELDS = {
     ("purify_plugins/foreign.py", "source"),
 }
 """A policy's own fields, whose names are data; what is somebody else's."""
-WRAPPERS = {"Bridged", "Remapped", "Respelled", "Spelled", "Translated", "Shared", "Contrast", "Adapted"}
+WRAPPERS = {
+    "SymbolSource",
+    "RemappedSource",
+    "FirstTokenSource",
+    "SpelledSource",
+    "TranslatedSource",
+    "BatchingSource",
+    "Contrast",
+    "AdaptedSource",
+}
 """Wrappers whose kind is asked in no file but their own, nor that of their sessions."""
 
 
