@@ -142,27 +142,8 @@ def test_no_file_asks_whether_a_model_is_wrapped_in_another_file_s_way(function:
 
 # Imports: circles and rooms, imports for types and inside functions counted
 
-LARGEST, INSIDE = 21, 38
+LARGEST, INSIDE = 3, 7
 """The largest circle's files and all files that stand in one; lower them with every circle that is opened."""
-UPWARD = {
-    **dict.fromkeys(
-        (
-            "purify_plugins.certificates.recomputation",
-            "purify_plugins.decode.batch",
-            "purify_plugins.decode.continuing",
-            "purify_plugins.decode.likelihood",
-            "purify_plugins.decode.loop",
-            "purify_plugins.decode.provenance",
-            "purify_plugins.decode.readahead",
-            "purify_plugins.decode.replay",
-            "purify_plugins.decode.sessions",
-            "purify_plugins.decode.speculative",
-            "purify_plugins.plugin.hookspecs",
-        ),
-        "purify_plugins.purifier",
-    ),
-}
-"""Imports that still go up from one room of the core to another; none may be added."""
 ACROSS = {
     "purify_plugins.testbed": "the public name of the test bed, which is evaluation's",
     "purify_plugins.testbed.__main__": "as above",
@@ -178,7 +159,6 @@ LONG_FILES = {
     "adapters/purify_adapters/sources/http/client.py",
 }
 LONG_FUNCTIONS = {
-    "purify_plugins/purifier.py: __init__",
     "hooks/purify_hooks/evaluation/eval/command.py: evaluate",
     "adapters/purify_adapters/gateway/app.py: _app",
     "adapters/purify_adapters/sources/tgi/source.py: load",
@@ -193,9 +173,7 @@ TWICE = {
     "Call",
     "Canary",
     "Completion",
-    "Context",
     "Counts",
-    "Cut",
     "Failed",
     "Item",
     "Known",
@@ -204,18 +182,15 @@ TWICE = {
     "Part",
     "Passage",
     "Piece",
-    "Place",
     "Plan",
     "Position",
     "PurifiedLLM",  # public in LangChain's adapter and in LlamaIndex's
     "Reader",
     "Reading",
-    "Refused",
     "Report",
     "Row",
     "Server",
     "Settings",
-    "Stream",
     "Table",
     "Talk",
     "Task",
@@ -247,7 +222,7 @@ def test_a_room_imports_only_what_is_below_it() -> None:
         f"{name} -> {each}"
         for name in place
         for each in architecture.graph()[name] & place.keys()
-        if place[each] > place[name] and UPWARD.get(name) != each
+        if place[each] > place[name]
     }
     assert not upward
 

@@ -242,8 +242,7 @@ def test_the_example_of_purify_sources() -> None:
 
 
 def test_the_example_of_purify_adapters() -> None:
-    purifier = with_example("purify_adapters")
-    purifier.sampling = SHORT
+    purifier = with_example("purify_adapters").replace(sampling=SHORT)
     adapter = purifier.plugins.make("purify_adapters", "callable", {"purifier": purifier})
     assert adapter("hello") == purifier.generate("hello")[0].text
 

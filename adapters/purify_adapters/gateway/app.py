@@ -333,7 +333,7 @@ def _head(scope: Scope) -> int:
 
 def _sharing(purifier: Purifier) -> Purifier:
     """The same purifier, its local models shared by all the threads that decode."""
-    return purifier.through(batching(purifier.llm), batching(purifier.slm))
+    return purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

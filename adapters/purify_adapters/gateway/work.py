@@ -129,7 +129,7 @@ class Place:
 
     async def stream(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each when it is asked for; ended by whoever stops asking."""
-        chunks = self.work.purifier.showing(top).stream(prompt, sampling)
+        chunks = self.work.purifier.replace(top=top).stream(prompt, sampling)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
@@ -138,7 +138,7 @@ class Place:
 
     def whole(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> Completion:
         """The answer, on the calling thread, until its reader leaves. Raises Rejected if cut short."""
-        with closing(self.work.purifier.showing(top).stream(prompt, sampling)) as chunks:
+        with closing(self.work.purifier.replace(top=top).stream(prompt, sampling)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion

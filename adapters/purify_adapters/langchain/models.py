@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, model_validator
 
 from purify_adapters.foreign_options import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
@@ -28,9 +28,6 @@ IGNORED = ("timeout", "max_retries", "api_key", "base_url")
 """What LangChain's standard constructor may bring, and models in this process have no use for."""
 TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
-
-KEPT = ("sampling", "on_llm_failure", "batch_size", "explain", "alignment", "fidelity", "plugins")
-"""What a purifier with another LLM has of the first one's."""
 
 
 class Models:
@@ -93,7 +90,7 @@ class Purified(BaseModel):
     """The policy's fields, when it is given by name."""
     config: str | Path | None = None
     """A `purify.toml`; without any models, the one that PURIFY_CONFIG or the working directory has."""
-    purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
+    purifier: InstanceOf[Purifier] | None = Field(default=None, exclude=True, repr=False)
     """A purifier that is already there."""
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
@@ -182,9 +179,7 @@ class Purified(BaseModel):
         if name not in self.llms:
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
-        kept = {key: getattr(own, key) for key in KEPT}
-        llm, slm = own.plugins.source(self.llms[name]), own.slm.inner
-        return Purifier(llm, slm, own.given_policy, walk=own.given_walk, **kept)
+        return own.replace(llm=own.plugins.source(self.llms[name]))
 
     @property
     def _own_name(self) -> str:

@@ -104,7 +104,7 @@ def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, A
 def _mode(settings: Settings, models: Models, crowd: Contenders, mode: str, tell: Tell) -> dict[str, Any]:
     """Race everybody in one mode."""
     laps = _run(settings, models, crowd.designs, [crowd.purifier], mode, tell)
-    counts = crowd.purifier.counts[mode == "greedy"]
+    counts = crowd.purifier.draft_lengths.counts[mode == "greedy"]
     written = settings.tokens * len(laps["speculative"])
     return {
         **ratios(laps),
@@ -128,7 +128,7 @@ def _run(
     tell(f"{mode}: warming up")
     warm(crowd, Task(first, settings.tokens, MODES[mode]))
     for purifier in purifiers:
-        purifier.counts[mode == "greedy"].reset()
+        purifier.draft_lengths.counts[mode == "greedy"].reset()
     rounds, clock = batches(models, settings), CLOCKS[settings.clock]
     return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock)
 

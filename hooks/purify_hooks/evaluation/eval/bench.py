@@ -10,9 +10,10 @@ from purify_hooks.evaluation.eval.attempt import Attack, attempt
 from purify_hooks.evaluation.eval.sources import Recorded, Silent
 from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
+from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
-from purify_plugins.purifier import Pick, Purifier
+from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Bench:
         silent = Silent(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
-        walk: Pick = "lockstep" if system.alone else "auto"
+        walk: Walk = "lockstep" if system.alone else "auto"
         policy = self.policy(system)
         return Purifier(llm, slm, policy, plugins=self.plugins, batch_size=self.batch, walk=walk)
 
