@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
-from purify_adapters.sources.http.event_loop import Asking
+from purify_adapters.sources.http.event_loop import PendingRequest
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -123,7 +123,7 @@ class Place:
         self.work = work
         self._loop = asyncio.get_running_loop()
         self._left = False
-        self._asking = Asking()
+        self._asking = PendingRequest()
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 

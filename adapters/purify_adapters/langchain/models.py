@@ -30,7 +30,7 @@ TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
 
 
-class Models:
+class PurifierCache:
     """The purifiers of one pair, by the name of their LLM; loaded once, in whichever thread comes first.
 
     Every object that names the same pair in the same way has the same one for as long as any of them
@@ -47,7 +47,7 @@ class Models:
         return self
 
     @classmethod
-    def of(cls, *named: Any) -> Models:
+    def of(cls, *named: Any) -> PurifierCache:
         """Those of the pair that these values name."""
         key = repr([_key(value) for value in named])
         with _LOCK:
@@ -57,7 +57,7 @@ class Models:
         return found
 
 
-_SHARED: WeakValueDictionary[str, Models] = WeakValueDictionary()
+_SHARED: WeakValueDictionary[str, PurifierCache] = WeakValueDictionary()
 _LOCK = RLock()
 
 
@@ -113,7 +113,7 @@ class Purified(BaseModel):
     certificate: bool = False
     """Put the whole certificate into each answer's metadata, not only its digest."""
 
-    _models: Models = PrivateAttr(default_factory=Models)
+    _models: PurifierCache = PrivateAttr(default_factory=PurifierCache)
     _read: Config | None = PrivateAttr(default=None)
 
     def __init__(self, *models: Any, **options: Any) -> None:
@@ -149,7 +149,7 @@ class Purified(BaseModel):
             self._read = read_config(self.config)
         sampling_of(self._draws({}))
         read = asdict(self._read) if self._read else None
-        self._models = Models.of(
+        self._models = PurifierCache.of(
             self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
         )
         return self

@@ -1,4 +1,4 @@
-"""Two models on the bench: any system made of them can be asked to write, and to judge what is written."""
+"""Two models side by side: any system made of them can be asked to write, and to judge what is written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class ModelPair:
     """Two models in one vocabulary, and rows of theirs that have been asked for before."""
 
     llm: LogitSource
@@ -93,14 +93,12 @@ class Bench:
             answers += attempt(purifier, batch, replace(sampling.of_row(start), max_tokens=longest), begun)
         return answers
 
-    def judge(
-        self, system: System, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
-    ) -> list[Likelihood]:
-        """How likely a system finds answers (token ids), batch after batch, its memory included."""
+    def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
+        """How likely a system finds answers (token ids) to prompts, the policy's state included."""
         found = []
-        for start in range(0, len(prompts), self.batch):
-            batch = tuple(prompts[start : start + self.batch])
-            tokens = tuple(tuple(answer) for answer in answers[start : start + self.batch])
+        for start in range(0, len(asked), self.batch):
+            batch = tuple(prompt for prompt, _ in asked[start : start + self.batch])
+            tokens = tuple(tuple(answer) for _, answer in asked[start : start + self.batch])
             llm, slm = self._remembered(batch, tokens)
             purifier = Purifier(llm, slm, self.policy(system), plugins=self.plugins)
             found += judged(purifier, batch, tokens)
