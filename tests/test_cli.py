@@ -23,7 +23,7 @@ from purify_plugins.certificates.explain import said
 from purify_plugins.cli import app, chat
 from purify_plugins.cli.chat import _welcome
 from purify_plugins.cli.generate import style, styles
-from purify_plugins.cli.options import Draws
+from purify_plugins.cli.options import SamplingOptions
 from purify_plugins.cli.serve_summary import Address, summary
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.plugin.manager import load_plugins
@@ -108,7 +108,7 @@ def test_a_prompt_can_come_from_standard_input() -> None:
 
 def test_every_sampling_field_is_an_option() -> None:
     fields = [name.replace("grammar", "json_schema") for name in Sampling.__dataclass_fields__]
-    assert list(Draws.__dataclass_fields__) == fields
+    assert list(SamplingOptions.__dataclass_fields__) == fields
     help_ = purify("generate", "--help").stdout
     assert all(f"--{name.replace('_', '-')}" in help_ for name in fields)
 
