@@ -1142,7 +1142,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("purify_hooks.evaluation.eval.run.run", interrupted)
     bench = SimpleNamespace(plugins=load_plugins([]))
-    monkeypatch.setattr("purify_hooks.evaluation.eval.run.Models.load", lambda *_: bench)
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.ModelNames.load", lambda *_: bench)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")
