@@ -36,7 +36,7 @@ def stub() -> Purifier:
 def running(purifier: Purifier, **settings: Any) -> Iterator[str]:
     """The gateway's URL, while it serves on a thread."""
     app = gateway(purifier, **settings)
-    server = Server(config(app, port=0), app)
+    server = Server(config(app, app.service.settings, port=0), app.service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
