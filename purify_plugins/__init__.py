@@ -30,6 +30,7 @@ from purify_plugins.grammar import Grammar
 from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.policy import Context, FusionPolicy
 from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.sampling import Sampling
 from purify_plugins.types import (
     Certificate,
     Chat,
@@ -38,7 +39,6 @@ from purify_plugins.types import (
     Failed,
     Outcome,
     Refused,
-    Sampling,
     ScoredPrompt,
     Step,
     Token,

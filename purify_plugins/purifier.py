@@ -15,9 +15,10 @@ from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pieces, in_vain, outcomes, run
+from purify_plugins.sampling import Sampling
 from purify_plugins.threat import VOUCHED, require_draftable, require_known
 from purify_plugins.tokenizers.vocabulary_map import align
-from purify_plugins.types import Chunk, Completion, Outcome, Sampling, Unanswered
+from purify_plugins.types import Chunk, Completion, Outcome, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.decode.draft_length import Pace

@@ -20,8 +20,9 @@ from purify_plugins.canonical_json import canonical, digest, jsonable
 from purify_plugins.certificates import LIMITS, citing, mode_of, read, recompute, totals, verify
 from purify_plugins.certificates.figures import fixed, tokens_of
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sampling import COLDEST
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import COLDEST, Token
+from purify_plugins.types import Token
 from tests.toys import BYTES, Failing, Forbidding, both, few, pair, real, toys
 
 PLUGINS = load_plugins([])

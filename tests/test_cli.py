@@ -27,9 +27,10 @@ from purify_plugins.cli.options import Draws
 from purify_plugins.cli.serve_summary import Address, summary
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource
-from purify_plugins.types import Sampling, Token
+from purify_plugins.types import Token
 from tests.fake_tgi import fake_tgi
 from tests.remote.toy_server import Script, toy_source
 from tests.strangers import Install, install

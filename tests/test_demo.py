@@ -43,7 +43,8 @@ from purify_plugins.decode.likelihood import read
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Certificate, Completion, Sampling, Vocabulary
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Certificate, Completion, Vocabulary
 
 FIGURES = {*KINDS, "canary_digits", "perplexity", "tokens_per_second"}
 PLAN = preset(lineup(load_plugins([]), HEADLINE))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
 from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
@@ -132,7 +132,7 @@ KINDS = {each.kind: each for each in (TGISource, VLLMSource, LlamaCppSource, Lla
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_is_untrusted_unless_somebody_vouches_for_it(kind: str) -> None:
     made: Callable[..., Any] = KINDS[kind]
-    asked = (Wire("http://127.0.0.1:9"), ToyReader(BYTES), 5)
+    asked = (HttpClient("http://127.0.0.1:9"), ToyReader(BYTES), 5)
     assert made(*asked).engine == "untrusted"
     assert made(*asked, engine="trusted").engine == "trusted"
     with pytest.raises(ConfigError, match="engine must be 'untrusted', or 'trusted' for a server you vouch"):
@@ -345,7 +345,7 @@ def test_a_server_that_is_shown_no_draft_cannot_recite(policy: str, monkeypatch:
     with serving(Reciting(slm).app()) as url:
         recited = {}
         for engine in ("trusted", "untrusted"):
-            llm = LlamaCppSource(Wire(url), ToyReader(BYTES), len(BYTES), ahead=0, engine=engine)  # type: ignore[arg-type]  # a toy's reader
+            llm = LlamaCppSource(HttpClient(url), ToyReader(BYTES), len(BYTES), ahead=0, engine=engine)  # type: ignore[arg-type]  # a toy's reader
             llm.capabilities = replace(SEEN, max_n=len(BYTES))
             purifier = pair(llm, slm, chosen, walk="speculative" if engine == "trusted" else "auto")
             answers = [
@@ -438,7 +438,7 @@ def test_a_url_is_shown_to_no_log_and_no_error(caplog: pytest.LogCaptureFixture)
     """`purify serve` logs at INFO, and httpx wrote the whole url of every request there."""
     caplog.set_level("INFO")
     with serving(FakeLlama(ToySource(BYTES, 1)).app()) as url:
-        wire = Wire(f"http://me:hunter2@{url.removeprefix('http://')}/tok_S3CRET")
+        wire = HttpClient(f"http://me:hunter2@{url.removeprefix('http://')}/tok_S3CRET")
         with pytest.raises(SourceError) as refused:
             wait(wire.get("/props"))
     said = f"{caplog.text} {refused.value} {wire!r}"

@@ -1,12 +1,13 @@
-"""The parts of OpenAI's and TGI's wire formats that several adapters write: reasons, usage, tokens, calls."""
+"""The parts of OpenAI's and TGI's wire formats that several adapters write: reasons, usage, tokens."""
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from purify_adapters.tool_calls import CallPart, Part, reasoning_in, text_in
+from purify_plugins.canonical_json import canonical
 from purify_plugins.types import Completion, Piece, Token, Vocabulary
 
 Json = dict[str, Any]
@@ -26,6 +27,11 @@ def usage(prompt: int, answer: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
+def fingerprint_of(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of facts in canonical JSON: equal for answers that depend on the same things."""
+    return hashlib.sha256(canonical(facts).encode()).hexdigest()
+
+
 def number(logprob: float) -> float | None:
     """A log-probability (nats); JSON has no infinity."""
     return logprob if math.isfinite(logprob) else None
@@ -42,25 +48,3 @@ def alternatives(token: Token, vocabulary: Vocabulary) -> list[Piece]:
         Piece(token._replace(id=other, fused=logprob), token_text(other, vocabulary))
         for other, logprob in token.top
     ]
-
-
-def message(parts: Sequence[Part]) -> Json:
-    """The assistant's message that the parts of an answer make."""
-    calls: dict[int, Json] = {}
-    for part in parts:
-        if isinstance(part, CallPart):
-            call = calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
-            call["id"], call["name"] = part.id or call["id"], part.name or call["name"]
-            call["arguments"] += part.arguments
-    text, reasoning = text_in(parts), reasoning_in(parts)
-    found: Json = {"role": "assistant", "content": text if text or not calls else None}
-    if reasoning:
-        found["reasoning_content"] = reasoning
-    if calls:
-        found["tool_calls"] = [function_call(**call) for call in calls.values()]
-    return found
-
-
-def function_call(id: str, name: str, arguments: str) -> Json:
-    """A call of a function."""
-    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}

@@ -33,7 +33,8 @@ from purify_plugins.errors import ConfigError, PromptError, SourceError, Vocabul
 from purify_plugins.policy import Context
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Sampling, Vocabulary
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Vocabulary
 
 LogitsProcessor: Any = v1_base()
 

@@ -16,7 +16,8 @@ from purify_plugins.types import Certificate
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Piece, Sampling, Token, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Piece, Token, Vocabulary
 
 NOTES = ("name", "engine", "trusted")
 """What a certificate says of a model that its files do not: what the operator called and took it for."""

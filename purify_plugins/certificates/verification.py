@@ -22,8 +22,9 @@ from purify_plugins.errors import (
     NoCertificateError,
     UncheckableError,
 )
+from purify_plugins.sampling import Sampling
 from purify_plugins.threat import draws
-from purify_plugins.types import Certificate, Sampling
+from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins

@@ -19,7 +19,7 @@ from purify_plugins.errors import ConfigError, PromptError, PurifyError, Unknown
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.requests.inputs import one
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 from purify_plugins.utils.wording import must_be
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from purify_plugins.decode.sessions import Pair
     from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import History, Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import History, Token
 
 
 class Batch:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from purify_plugins.errors import VocabularyError
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource

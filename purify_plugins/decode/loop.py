@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from purify_plugins.policy import FusionPolicy, State
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling, Step
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt, Step
 
 Steps = Generator["Step", None, None]
 """Yields one Step per column of tokens."""

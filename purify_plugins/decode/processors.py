@@ -12,7 +12,8 @@ from purify_plugins.decode.logits import argmax, near, normalise
 from purify_plugins.decode.truncation import Cut
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Sampling, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Vocabulary
 
 History = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Per row: the prompt's tokens and the answer's tokens so far."""

@@ -19,7 +19,8 @@ from purify_plugins.types import Step
 if TYPE_CHECKING:
     from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Token
 
 Column = tuple["Token | None", ...]
 

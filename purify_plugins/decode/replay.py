@@ -12,7 +12,7 @@ from purify_plugins.decode.fusion import Rows, begin, forward, fuse, record
 from purify_plugins.decode.logits import normalise
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.sessions import Pair
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource

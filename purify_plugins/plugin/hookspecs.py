@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Completion, Prompt, Sampling, ToolFormat
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Completion, Prompt, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from purify_plugins.errors import PurifyError
     from purify_plugins.plugin.manager import Actor
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import FinishReason, Sampling, Step
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import FinishReason, Step
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt
 
 Piece = tuple[int, Chunk | Refused | Failed]
 Pieces = Generator[Piece, None, None]

@@ -20,8 +20,9 @@ from purify_plugins.decode.replay import score
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.policy import FusionPolicy, State
 from purify_plugins.purifier import Purifier
+from purify_plugins.sampling import Sampling
 from purify_plugins.testing import ToySource, letters, no_context
-from purify_plugins.types import Completion, Sampling, Vocabulary
+from purify_plugins.types import Completion, Vocabulary
 from tests.adversary.models import Mind, Served, Tokens, View, Weights
 from tests.adversary.promise import ALARM, Promise, unlikely
 from tests.toys import pair

@@ -14,12 +14,20 @@ from purify_adapters.openai_schema import (
     Json,
     alternatives,
     finish_reason,
-    message,
     number,
     token_text,
     usage,
 )
-from purify_adapters.tool_calls import ChunkParser, Parser, Part, Reasoning, parts_of
+from purify_adapters.tool_calls import (
+    CallPart,
+    ChunkParser,
+    Parser,
+    Part,
+    Reasoning,
+    parts_of,
+    reasoning_in,
+    text_in,
+)
 from purify_plugins.types import Chunk, Completion, Piece, Token, Vocabulary
 
 PREFIXES = {"chat.completion": "chatcmpl", "chat.completion.chunk": "chatcmpl", "text_completion": "cmpl"}
@@ -71,6 +79,28 @@ def _logprob(piece: Piece, vocabulary: Vocabulary) -> Json:
     return {"token": piece.text, "logprob": number(piece.token.fused), "bytes": list(raw)}
 
 
+def _message(parts: Sequence[Part]) -> Json:
+    """The assistant's message that the parts of an answer make."""
+    calls: dict[int, Json] = {}
+    for part in parts:
+        if isinstance(part, CallPart):
+            call = calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
+            call["id"], call["name"] = part.id or call["id"], part.name or call["name"]
+            call["arguments"] += part.arguments
+    text, reasoning = text_in(parts), reasoning_in(parts)
+    found: Json = {"role": "assistant", "content": text if text or not calls else None}
+    if reasoning:
+        found["reasoning_content"] = reasoning
+    if calls:
+        found["tool_calls"] = [_function_call(**call) for call in calls.values()]
+    return found
+
+
+def _function_call(id: str, name: str, arguments: str) -> Json:
+    """A call of a function."""
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def chat_completion(
     head: Json,
     generation: Generation,
@@ -80,7 +110,7 @@ def chat_completion(
     with_logprobs: bool,
 ) -> Json:
     """The answer to a conversation."""
-    answer = message(parts_of(parser, completion, vocabulary))
+    answer = _message(parts_of(parser, completion, vocabulary))
     choice = {
         "index": 0,
         "message": answer,

@@ -20,7 +20,7 @@ from purify_adapters.gateway.request_validation import Generation, RequestValida
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
 from purify_adapters.gateway.tgi_responses import slm_only
 from purify_adapters.gateway.timing import Timing
-from purify_adapters.sources.http.client import counting
+from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins._version import __version__
 from purify_plugins.sources.batching import share
@@ -67,7 +67,7 @@ class Service:
         self.metrics = Metrics()
         self.shared_metrics = SharedMetrics(self.metrics, settings.shared)
         llm = purifier.llm.inner
-        self.upstream = llm.wire if isinstance(llm, RemoteSource) else None
+        self.upstream = llm.http if isinstance(llm, RemoteSource) else None
         if self.upstream is not None:
             self.upstream.share(settings.workers)
         self.certificates: OrderedDict[str, str] = OrderedDict()

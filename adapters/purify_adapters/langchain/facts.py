@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
+from purify_adapters.openai_schema import fingerprint_of, finish_reason, token_text
 from purify_plugins import __version__
 from purify_plugins.canonical_json import options
 from purify_plugins.errors import ConfigError

@@ -21,7 +21,7 @@ from purify_plugins.configuration.build import sampling as sampling_of
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 DRAWS = [field.name for field in fields(Sampling)]
 IGNORED = ("timeout", "max_retries", "api_key", "base_url")

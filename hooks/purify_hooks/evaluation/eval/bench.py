@@ -13,7 +13,7 @@ from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Pick, Purifier
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy

@@ -50,7 +50,7 @@ def race(
 
 def _lap(writer: Purifier, prompts: Sequence[str], clock: Clock) -> float:
     """Seconds a token, certificates included; every system writes equally many."""
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
     start = clock()
     answers = writer.generate(list(prompts), Sampling(max_tokens=TOKENS, ignore_eos=True))

@@ -18,7 +18,7 @@ from purify_plugins.decode.likelihood import read
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench, Written
     from purify_hooks.evaluation.eval.systems import System
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
 LENGTHS = (8, 16, 40)
 """Words of a passage that are shown, beside its own prefix."""
