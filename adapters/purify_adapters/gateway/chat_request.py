@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
 from purify_adapters.gateway.request_validation import answer_grammar
-from purify_adapters.gateway.schemas import Call, ChatRequest, Message
-from purify_adapters.gateway.schemas import Part as ContentPart
+from purify_adapters.gateway.schemas import ChatRequest, ContentPart, Message, MessageCall
 from purify_adapters.tool_calls import CallPart, Parser, Part, Plain, Single, Tool, ToolProtocol, plain
 from purify_plugins.grammar import Grammar
 from purify_plugins.types import Chat
@@ -108,7 +107,7 @@ def _text(content: str | list[ContentPart] | None) -> str:
     return "".join(part.text or part.refusal or "" for part in content)
 
 
-def _call(call: Call) -> Mapping[str, Any]:
+def _call(call: MessageCall) -> Mapping[str, Any]:
     """An earlier call, its arguments as an object; OpenAI writes them as a string."""
     arguments = call.function.arguments
     if isinstance(arguments, str):

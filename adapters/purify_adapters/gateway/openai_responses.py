@@ -71,7 +71,7 @@ class ResponseEvents:
         self.head, self.generation, self.vocabulary = head, generation, vocabulary
         self.with_logprobs = with_logprobs
         self.parser = ChunkParser(parser, vocabulary)
-        self.items: list[Item] = []
+        self.items: list[OutputItem] = []
         self._pending: list[Token] = []
         self._number = 0
 
@@ -142,7 +142,7 @@ def _usage(generation: Generation, completion: Completion) -> Json:
     }
 
 
-class Item:
+class OutputItem:
     """A message, a call or a thought while it is written."""
 
     prefix: str
@@ -172,7 +172,7 @@ class Item:
         return {"item_id": self.id, **fields}
 
 
-class MessageItem(Item):
+class MessageItem(OutputItem):
     prefix = "msg"
 
     def __init__(self) -> None:
@@ -210,7 +210,7 @@ class MessageItem(Item):
         return [("output_text.done", text), ("content_part.done", part), *super().end()]
 
 
-class CallItem(Item):
+class CallItem(OutputItem):
     prefix = "fc"
 
     def __init__(self, part: CallPart) -> None:
@@ -233,7 +233,7 @@ class CallItem(Item):
         return [("function_call_arguments.done", done), *super().end()]
 
 
-class ReasoningItem(Item):
+class ReasoningItem(OutputItem):
     prefix = "rs"
 
     def holds(self, part: Part) -> bool:
@@ -251,7 +251,7 @@ class ReasoningItem(Item):
         return [("reasoning_text.done", self._in(content_index=0, text=self.text)), *super().end()]
 
 
-def _item(part: Part) -> Item:
+def _item(part: Part) -> OutputItem:
     if isinstance(part, CallPart):
         return CallItem(part)
     return ReasoningItem() if isinstance(part, Reasoning) else MessageItem()

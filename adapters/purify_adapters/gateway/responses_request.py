@@ -8,7 +8,7 @@ from typing import Any
 from purify_adapters.gateway.rejections import unsupported
 from purify_adapters.gateway.request_body import parse
 from purify_adapters.gateway.request_validation import OptionNames
-from purify_adapters.gateway.schemas import ChatRequest, Item, ItemPart, ResponseRequest
+from purify_adapters.gateway.schemas import ChatRequest, ResponseItem, ResponseItemPart, ResponseRequest
 from purify_adapters.gateway.sse import encoded
 from purify_adapters.openai_schema import Json
 
@@ -52,7 +52,7 @@ def wants_logprobs(asked: ResponseRequest) -> bool:
     return SHOWN in (asked.include or ()) or bool(asked.top_logprobs)
 
 
-def _turns(items: Sequence[Item]) -> list[Json]:
+def _turns(items: Sequence[ResponseItem]) -> list[Json]:
     """Messages; calls made at once are one message's."""
     found: list[Json] = []
     for item in items:
@@ -66,7 +66,7 @@ def _turns(items: Sequence[Item]) -> list[Json]:
     return found
 
 
-def _turn(item: Item) -> Iterator[Json]:
+def _turn(item: ResponseItem) -> Iterator[Json]:
     if item.type == "message":
         yield {"role": item.role or "user", "content": _text(item.content)}
     elif item.type == "function_call_output":
@@ -75,7 +75,7 @@ def _turn(item: Item) -> Iterator[Json]:
         raise unsupported(item.type, "nothing is stored here, and only text and function calls are read")
 
 
-def _text(content: str | Sequence[ItemPart] | None) -> str:
+def _text(content: str | Sequence[ResponseItemPart] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if strange := [part.type for part in content if part.type not in TEXTS]:

@@ -29,7 +29,7 @@ from purify_adapters.gateway.schemas import (
     GenerateRequest,
     ResponseRequest,
 )
-from purify_adapters.gateway.service import Plan, Service
+from purify_adapters.gateway.service import AnswerPlan, Service
 from purify_adapters.gateway.tgi_responses import TokenEvents, generated, templated, tokenized
 from purify_adapters.openai_schema import Json
 from purify_plugins._version import __version__
@@ -78,11 +78,11 @@ async def responses(request: Request) -> Response:
     service, chat_request, with_logprobs = _service(request), as_chat(asked), wants_logprobs(asked)
     vocabulary, about = service.purifier.vocabulary, head(service.identity, asked)
 
-    def plan() -> Plan:
+    def plan() -> AnswerPlan:
         chat, grammar, parser = prepare_chat(service.purifier, chat_request)
         generation = service.validator.chat(chat_request, chat, grammar, RESPONSE)
         events = ResponseEvents(about, generation, vocabulary, parser, with_logprobs)
-        return Plan([generation], lambda found: response(events, found[0]), [events])
+        return AnswerPlan([generation], lambda found: response(events, found[0]), [events])
 
     return await service.answer(request, plan, bool(asked.stream), _length(chat_request))
 
@@ -127,14 +127,14 @@ async def _generate(
     vocabulary, details = service.purifier.vocabulary, bool(wanted.details)
     prefix = asked.inputs if wanted.return_full_text else ""
 
-    def plan() -> Plan:
+    def plan() -> AnswerPlan:
         generation = service.validator.generate(asked.inputs, wanted)
 
         def body(found: Sequence[Completion]) -> Any:
             answer = generated(found[0], generation, vocabulary, details, prefix)
             return [answer] if listed else answer
 
-        return Plan([generation], body, [TokenEvents(generation, vocabulary, details, prefix)])
+        return AnswerPlan([generation], body, [TokenEvents(generation, vocabulary, details, prefix)])
 
     return await service.answer(request, plan, streaming, len(asked.inputs))
 
@@ -144,7 +144,7 @@ async def _chat(request: Request, asked: ChatRequest) -> Response:
     vocabulary, with_logprobs = service.purifier.vocabulary, bool(asked.logprobs)
     include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
 
-    def plan() -> Plan:
+    def plan() -> AnswerPlan:
         chat, grammar, parser = prepare_chat(service.purifier, asked)
         generation = service.validator.chat(asked, chat, grammar)
         about = service.identity.head("chat.completion", asked.model)
@@ -155,7 +155,7 @@ async def _chat(request: Request, asked: ChatRequest) -> Response:
             return chat_completion(about, generation, found[0], vocabulary, parser, with_logprobs)
 
         events = kind(chunk, generation, vocabulary, parser, with_logprobs, include_usage)
-        return Plan([generation], body, [events])
+        return AnswerPlan([generation], body, [events])
 
     return await service.answer(request, plan, bool(asked.stream), _length(asked))
 
@@ -170,11 +170,13 @@ async def _completions(request: Request, asked: CompletionRequest) -> Response:
     vocabulary = service.purifier.vocabulary
     include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
 
-    def plan() -> Plan:
+    def plan() -> AnswerPlan:
         generations = service.validator.completions(asked)
         about = service.identity.head("text_completion", asked.model)
         events = CompletionEvents.batch(about, generations, vocabulary, include_usage)
-        return Plan(generations, lambda found: text_completion(about, generations, found, vocabulary), events)
+        return AnswerPlan(
+            generations, lambda found: text_completion(about, generations, found, vocabulary), events
+        )
 
     return await service.answer(request, plan, bool(asked.stream), sum(map(len, prompts_of(asked.prompt))))
 

@@ -55,7 +55,7 @@ class HeaderTimeout(H11Protocol):
             self._timer = None
 
 
-class Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """Stop the executor before the connections, so that every running answer ends with an error event."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
@@ -106,4 +106,4 @@ def serve(app: ASGIApp, service: Service, listener: socket.socket | None, host: 
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the command prints the start itself
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
     given = None if listener is None else [listener]
-    Server(config(app, service.settings, host=host, port=port), service).run(given)
+    GatewayServer(config(app, service.settings, host=host, port=port), service).run(given)

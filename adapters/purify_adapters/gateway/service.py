@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Events(Protocol):
+class EventWriter(Protocol):
     """Turns an answer's chunks into a stream's events; `done` ends a stream that succeeded."""
 
     done: str | None
@@ -47,12 +47,12 @@ class Events(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class AnswerPlan:
     """A validated request: its generations, the body of a whole answer, and the events of a stream."""
 
     generations: Sequence[Generation]
     body: Callable[[Sequence[Completion]], Any]
-    events: Sequence[Events]
+    events: Sequence[EventWriter]
 
 
 class Service:
@@ -95,7 +95,7 @@ class Service:
                 raise to_http_error(error) from None
 
     async def answer(
-        self, request: Request, plan: Callable[[], Plan], streaming: bool, characters: int
+        self, request: Request, plan: Callable[[], AnswerPlan], streaming: bool, characters: int
     ) -> Response:
         """Carry out a route's plan. Raises Rejected, only before the first byte."""
         self.metrics.count("tgi_request_count")
@@ -110,7 +110,7 @@ class Service:
 
     # Whole answers
 
-    async def _whole(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
+    async def _whole(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
         task = asyncio.create_task(self._complete(request, plan, timing))
         gone = asyncio.create_task(leaving(request.receive))
         try:
@@ -122,14 +122,14 @@ class Service:
             gone.cancel()
             task.cancel()
 
-    async def _complete(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
+    async def _complete(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
         async with self.executor.slot() as slot:
             timing.queued()
             body, headers = await slot.run(lambda: self._written(request, slot, plan, timing))
         return Response(body, headers=headers, media_type="application/json")
 
     def _written(
-        self, request: Request, slot: Slot, plan: Callable[[], Plan], timing: Timing
+        self, request: Request, slot: Slot, plan: Callable[[], AnswerPlan], timing: Timing
     ) -> tuple[bytes, dict[str, str]]:
         """The whole answer and its headers; one call on one thread."""
         planned = plan()
@@ -150,8 +150,8 @@ class Service:
 
     # Streams
 
-    async def _streamed(self, request: Request, plan: Callable[[], Plan], timing: Timing) -> Response:
-        events: list[Events] = []
+    async def _streamed(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
+        events: list[EventWriter] = []
 
         async def write(emit: Emit) -> None:
             async with self.executor.slot() as slot:
@@ -171,7 +171,9 @@ class Service:
         await stream.begin(request.receive)
         return stream
 
-    async def _write(self, request: Request, slot: Slot, planned: Plan, emit: Emit, timing: Timing) -> None:
+    async def _write(
+        self, request: Request, slot: Slot, planned: AnswerPlan, emit: Emit, timing: Timing
+    ) -> None:
         found: list[Completion] = []
         requests = 0
         for generation, events in zip(planned.generations, planned.events, strict=True):
@@ -203,7 +205,12 @@ class Service:
             self.certificates.popitem(last=False)
 
     def _record(
-        self, request: Request, planned: Plan, found: Sequence[Completion], timing: Timing, requests: int
+        self,
+        request: Request,
+        planned: AnswerPlan,
+        found: Sequence[Completion],
+        timing: Timing,
+        requests: int,
     ) -> None:
         """Record an answer that succeeded; `requests` were sent to models' servers for it."""
         timing.finished()
