@@ -71,8 +71,7 @@ class Provenance:
         edits = tuple(edits)
         if options(self.policy, self.purifier.plugins.name_of) != self.parameters:
             edits += (RETUNED,)
-        seed = self.sampling.seed
-        sampling = replace(self.sampling, stop=stop, seed=None if seed is None else seed + row)
+        sampling = replace(self.sampling.of_row(row), stop=stop)
         prompt = self.prompts[row]
         return Drawn(
             self.walk, self.policy, self.parameters, sampling, self.llm, self.slm, prompt, limit, edits

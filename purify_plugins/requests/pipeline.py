@@ -137,7 +137,7 @@ def _batches(rows: dict[int, Prompt], size: int, seeded: bool) -> Iterator[dict[
 
 def _batch(purifier: Purifier, rows: dict[int, Prompt], asked: Asked) -> Pieces:
     """The answers to prompts that are decoded together; one by one where they cannot begin together."""
-    prompts, own = list(rows.values()), replace(asked, sampling=_of_row(asked.sampling, min(rows)))
+    prompts, own = list(rows.values()), replace(asked, sampling=asked.sampling.of_row(min(rows)))
     reader = Reader(purifier, len(prompts))
     answers = [Answer(purifier, own, at, reader) for at in range(len(prompts))]
     numbers = dict(zip(answers, rows, strict=True))
@@ -192,11 +192,6 @@ def _guarded(purifier: Purifier, steps: Iterator[object]) -> Iterator[object]:
         if not (names := purifier.plugins.decoding()):
             raise
         raise failed(", ".join(map(repr, names)), "purify_decode", error) from error
-
-
-def _of_row(sampling: Sampling, row: int) -> Sampling:
-    """What row `row` would be asked alone: it draws from a seed of its own."""
-    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + row)
 
 
 # Completing: `purify_completed`

@@ -16,7 +16,7 @@ from purify_adapters.activation.rules import is_url, plain
 from purify_plugins.configuration.build import keys_of
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.sources.read_scope import for_fusion, reading
-from purify_plugins.utils import greedy
+from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
@@ -140,7 +140,7 @@ class HubClients:
 
     def _count(self, server: str, completion: Completion) -> None:
         if completion.certificate.body["method"]["mode"] == "greedy":
-            greedy.warn()
+            warn_of_greedy()
         carries = completion.certificate.guarantee != "none"
         self.recorder.count(server, "purified", *["guaranteed"] * carries)
 

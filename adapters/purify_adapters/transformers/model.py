@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -19,7 +19,7 @@ from purify_adapters.transformers.streaming import failing_visibly
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
 from purify_plugins.types import Certificate, Failed, Refused, Unanswered
-from purify_plugins.utils import greedy
+from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
     from purify_plugins.types import Completion
@@ -128,7 +128,7 @@ class PurifiedModel(PreTrainedModel):
                 found = self.purifier.generate(prompts, asked.sampling)
                 written = _settled([e if isinstance(e, Unanswered) else self._written(e) for e in found])
             if asked.sampling.greedy:
-                greedy.warn()
+                warn_of_greedy()
             self.guaranteed = all(map(_is_guaranteed, written))
         return _output(ids.repeat_interleave(asked.copies, dim=0), written, asked)
 
@@ -186,9 +186,8 @@ class PurifiedModel(PreTrainedModel):
         self, prompt: tuple[int, ...], asked: Settings, row: int, criteria: Any, streamer: Any
     ) -> Written:
         tokens: list[int] = []
-        seed = None if asked.sampling.seed is None else asked.sampling.seed + row
         before = [self._own(token) for token in prompt]
-        with closing(self.purifier.stream(prompt, replace(asked.sampling, seed=seed))) as chunks:
+        with closing(self.purifier.stream(prompt, asked.sampling.of_row(row))) as chunks:
             for chunk in chunks:
                 for token in chunk.steps:
                     tokens.append(self._own(token.id))

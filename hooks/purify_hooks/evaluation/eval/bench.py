@@ -89,8 +89,7 @@ class Bench:
             batch = attacks[start : start + self.batch]
             begun = given[start : start + self.batch] if given else None
             longest = max(each.tokens for each in batch) + (len(begun[0]) if begun else 0)
-            seed = None if sampling.seed is None else sampling.seed + start
-            answers += attempt(purifier, batch, replace(sampling, max_tokens=longest, seed=seed), begun)
+            answers += attempt(purifier, batch, replace(sampling.of_row(start), max_tokens=longest), begun)
         return answers
 
     def judge(
