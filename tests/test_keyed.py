@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from purify_hooks.evaluation.eval.workers import hired
+from purify_hooks.evaluation.eval.worker_pool import worker_pool
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, Sampling
 from purify_plugins.decode import draw_keys as module
@@ -275,7 +275,7 @@ def test_a_forked_worker_has_its_parent_s_secret() -> None:
 def test_workers_of_an_evaluation_have_their_parent_s_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are started afresh: each made a secret of its own, and a seed meant another answer in each."""
     monkeypatch.delenv("PURIFY_SECRET")
-    with hired(1) as pool:
+    with worker_pool(1) as pool:
         assert pool.submit(numbers, 4).result() == numbers(4)
 
 

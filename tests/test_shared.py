@@ -110,7 +110,7 @@ def test_passes_asked_for_at_once_become_fewer() -> None:
 def test_answers_written_on_many_threads_are_those_written_alone() -> None:
     """Greedy, so that a draw cannot hide a difference; the walk's drafts differ from run to run."""
     purifier = real("geometric")
-    shared = purifier.through(share(purifier.llm), share(purifier.slm))
+    shared = purifier.replace(llm=share(purifier.llm), slm=share(purifier.slm))
     sampling = Sampling(max_tokens=12, temperature=0)
     expected = [purifier.generate(prompt, sampling)[0].text for prompt in PROMPTS]
     found = together([lambda prompt=prompt: shared.generate(prompt, sampling)[0].text for prompt in PROMPTS])  # type: ignore[misc]  # a default holds the loop's value
@@ -120,7 +120,7 @@ def test_answers_written_on_many_threads_are_those_written_alone() -> None:
 def test_a_seed_draws_the_same_answer_in_company() -> None:
     """Reliability C7: alone and under load, the same tokens on a CPU in float32."""
     purifier = real()
-    purifier = purifier.through(share(purifier.llm), share(purifier.slm))
+    purifier = purifier.replace(llm=share(purifier.llm), slm=share(purifier.slm))
     alone = purifier.generate(PROMPTS[0], few(12))[0].tokens
     found = together([lambda: purifier.generate(PROMPTS[0], few(12))[0].tokens] * 6)
     assert found == [alone] * 6
@@ -299,7 +299,7 @@ def test_behind_the_gateway_a_model_is_read_as_often_as_alone(seed: int) -> None
     """
     slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
     alone, other = (pair(both()[0], slm, "balanced") for _ in range(2))
-    shared = other.through(share(other.llm), share(other.slm))
+    shared = other.replace(llm=share(other.llm), slm=share(other.slm))
     assert both()[0].branches  # tried once, which reads too
     sampling = Sampling(max_tokens=10, seed=seed)
     found = passes(shared, sampling)

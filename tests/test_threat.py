@@ -17,10 +17,10 @@ from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
 from purify_adapters.sources.tgi.source import TGISource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.sources.contrast import Contrast
-from purify_plugins import CertificateError, ConfigError, Purifier, Sampling, SourceError
-from purify_plugins.canonical_json import canonical, digest
-from purify_plugins.certificates import verify
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins import CertificateError, ConfigError, Sampling, SourceError
+from purify_plugins.canonical_json import canonical
+from purify_plugins.certificates import digest, verify
+from purify_plugins.decode.draft_length import DraftLength, DraftLengths
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import Capabilities, LogitSource
@@ -269,7 +269,7 @@ def test_a_model_fails_where_it_failed_and_not_before(
 
     So a model that had seen the draft could make its tokens be the SLM's own, which are accepted for certain.
     """
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     llm = Spiteful(letters("abcdefgh"), 1, raises=raises)
     purifier = pair(llm, ToySource(letters("abcdefgh"), 2), walk=walk, on_llm_failure="slm")
     for seed in range(40):
@@ -280,7 +280,7 @@ def test_a_model_fails_where_it_failed_and_not_before(
 
 def test_a_row_s_refused_draft_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the LLM makes of a guess that was refused counts for no row, its own neither."""
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     vocabulary = letters("abcdefgh")
     llm, slm = Spiteful(vocabulary, 1), ToySource(vocabulary, 2)
     purifier = pair(llm, slm, walk="speculative", on_llm_failure="slm")
@@ -339,7 +339,7 @@ def test_a_server_that_is_shown_no_draft_cannot_recite(policy: str, monkeypatch:
 
     Drafts are three tokens long here; a patient server earns that by agreeing with some.
     """
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     slm = Even(BYTES, b"x")
     chosen = load_plugins().policy(policy, {"cap": 3.0, "total": 12.0} if policy == "capped" else {})
     with serving(Reciting(slm).app()) as url:
@@ -386,7 +386,7 @@ def test_in_smaller_symbols_too_a_failure_is_decided_without_the_guess(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The SLM's guess is read in one pass with what must be asked; a pass that fails is tried without it."""
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     llm = Shy(BYTES, 1)
     purifier = pair(llm, ToySource(BYTES, 2), walk="speculative", on_llm_failure="slm", alignment="bytes")
     steps: list[Token] = []

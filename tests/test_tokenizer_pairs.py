@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from purify_hooks.evaluation.eval.attempt import Attack, every_attack
-from purify_hooks.evaluation.eval.bench import MODES, Bench
-from purify_hooks.evaluation.eval.questions import read_questions
+from purify_hooks.evaluation.eval.derived import read_questions
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.local.source import LocalSource
 from purify_plugins import CertificateError, Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.certificates import read, recompute, verify
@@ -128,7 +128,7 @@ def test_what_is_counted_in_tokens_is_refused() -> None:
     with pytest.raises(VocabularyError, match="counted in the tokens"):
         crossed().loglikelihood(ASKED, " come")
     with pytest.raises(VocabularyError, match="counted in the tokens"):
-        Bench.load(both()[0], foreign())
+        ModelPair.load(both()[0], foreign())
 
 
 def test_a_server_that_shows_the_top_of_its_rows_is_refused() -> None:

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
-from purify_adapters.sources.http.event_loop import Asking
+from purify_adapters.sources.http.event_loop import PendingRequest
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -122,13 +122,13 @@ class Slot:
         self.executor = executor
         self._loop = asyncio.get_running_loop()
         self._left = False
-        self._asking = Asking()
+        self._requests = PendingRequest()
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
     async def stream(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each decoded when it is requested; closing the generator ends the answer."""
-        chunks = self.executor.purifier.showing(top).stream(prompt, sampling)
+        chunks = self.executor.purifier.replace(top=top).stream(prompt, sampling)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
@@ -137,7 +137,7 @@ class Slot:
 
     def whole(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> Completion:
         """The answer, decoded on the calling thread until the client leaves. Raises Rejected if cut short."""
-        with closing(self.executor.purifier.showing(top).stream(prompt, sampling)) as chunks:
+        with closing(self.executor.purifier.replace(top=top).stream(prompt, sampling)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion
@@ -151,14 +151,14 @@ class Slot:
     async def run(self, function: Callable[[], T]) -> T:
         """Call a function on a thread of the pool, in the calling context; one at a time."""
         context = copy_context()
-        context.run(self._asking.enter)
+        context.run(self._requests.enter)
         job = self._job = self.executor.pool.submit(context.run, function)
         return await asyncio.wrap_future(job)
 
     def leave(self) -> None:
         """Free the slot as soon as nothing runs in it; cancel requests to a model's server now."""
         self._left = True
-        self._asking.end()
+        self._requests.end()
         self._afterwards(lambda: self._loop.call_soon_threadsafe(self.executor.release))
 
     def _afterwards(self, function: Callable[[], object]) -> None:

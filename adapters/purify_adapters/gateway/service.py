@@ -233,4 +233,4 @@ def _with_requests(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]
 
 def _batching(purifier: Purifier) -> Purifier:
     """The same purifier, whose local models batch the passes of all decoding threads."""
-    return purifier.through(share(purifier.llm), share(purifier.slm))
+    return purifier.replace(llm=share(purifier.llm), slm=share(purifier.slm))
