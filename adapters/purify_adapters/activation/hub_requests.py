@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from purify_adapters.framework_options import SAMPLING
 from purify_adapters.openai_schema import TGI_FINISH_REASONS, finish_reason, usage
 from purify_plugins.errors import ConfigError
 from purify_plugins.grammar import Grammar
@@ -16,7 +17,8 @@ from purify_plugins.types import Chat, Prompt
 if TYPE_CHECKING:
     from purify_plugins.types import Chunk, Completion, Token
 
-DRAWN = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty", "seed")
+DRAWN = tuple(name for name in SAMPLING if name not in ("max_tokens", "stop", "ignore_eos", "grammar"))
+"""Options that `Sampling` calls the same."""
 
 
 class HubRequest:

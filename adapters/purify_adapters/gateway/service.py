@@ -23,7 +23,7 @@ from purify_adapters.gateway.timing import Timing
 from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins._version import __version__
-from purify_plugins.sources.batching import share
+from purify_plugins.sources.batching import batching
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -233,4 +233,4 @@ def _with_requests(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]
 
 def _batching(purifier: Purifier) -> Purifier:
     """The same purifier, whose local models batch the passes of all decoding threads."""
-    return purifier.replace(llm=share(purifier.llm), slm=share(purifier.slm))
+    return purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
