@@ -654,7 +654,7 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
     result = purify("serve", *PAIR, *limits, *where, "--on-upstream-failure", "slm", "--policy", "geometric")
     assert result.exit_code == 0, result.output
     [(gateway, address)] = served
-    settings = gateway.settings
+    settings = gateway.service.settings
     assert address == ("0.0.0.0", 9999)
     assert (settings.max_concurrent, settings.queue, settings.deadline) == (3, 2, 9.0)
     assert (settings.certificates, settings.model_id, settings.api_key) == (5, "m", "k")

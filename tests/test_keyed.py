@@ -21,7 +21,7 @@ from purify_plugins.decode.draw_keys import keyed, request, secret, system
 from purify_plugins.decode.random_streams import Dice
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
-from purify_plugins.tokenizers.vocabulary_map import Remapped
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource
 from purify_plugins.types import Chat, Prompt
 from tests.toys import BYTES, few, pair, toys
 
@@ -199,7 +199,7 @@ def test_a_token_that_is_not_shared_changes_the_numbers_too() -> None:
     """Tokens that one model lacks were all one and the same to whoever keyed the draws by them."""
     letters = replace(BYTES, added=frozenset({256}))
     columns = tuple(-1 if index in (55, 56) else index for index in range(len(letters)))
-    llm = Remapped(Spy(letters, 1), letters, columns)
+    llm = RemappedSource(Spy(letters, 1), letters, columns)
     answers = [tokens(pair(llm, Blind(letters, 2)), chat, few(32))[0] for chat in map(_told, "78")]
     assert answers[0] != answers[1]
 

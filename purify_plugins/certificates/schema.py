@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from purify_plugins.decode.strategies import Strategy
 from purify_plugins.errors import NoCertificateError
-from purify_plugins.strategies import Strategy
 from purify_plugins.utils.wording import must_be
 
 Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 from purify_plugins.configuration.find import find_config, read_table
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
+from purify_plugins.decode.strategies import Walk
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.requests.inputs import one
 from purify_plugins.sampling import Sampling
-from purify_plugins.strategies import Walk
 from purify_plugins.utils.wording import must_be
 
 if TYPE_CHECKING:

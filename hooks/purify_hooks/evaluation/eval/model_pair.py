@@ -10,11 +10,11 @@ from purify_hooks.evaluation.eval.attempt import Attack, attempt
 from purify_hooks.evaluation.eval.sources import Recorded, Silent
 from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
+from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-from purify_plugins.strategies import Walk
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
