@@ -17,7 +17,7 @@ from purify_adapters.llama_index.models import maker
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tool_calls import Asked, Plain, Reader, pieces_of
+from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
 from purify_plugins.certificates import citing
 from purify_plugins.configuration.build import build, read_config
 from purify_plugins.errors import ConfigError, UnknownNameError
@@ -102,7 +102,7 @@ class PurifiedLLM(Structured, Calling):
     # From a call to a request, from a request to chunks
 
     def _request(
-        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Reader] = Plain
+        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = Plain
     ) -> Request:
         """What one call asks for; raises UnknownNameError for an option there is not."""
         refuse_unknown("option of a purified call", options, PER_CALL)
@@ -129,9 +129,9 @@ class PurifiedLLM(Structured, Calling):
         choice = options.get("tool_choice") or ("any" if options.get("tool_required") else None)
         format = "auto" if self.tool_format == "none" else self.tool_format
         said = [rendered(message) for message in messages]
-        asked = Asked.of(self.purifier, said, tools, choice, format=format)
+        asked = ToolRequest.of(self.purifier, said, tools, choice, format=format)
         held = {**options, "grammar": asked.grammar or options.get("grammar")}
-        return self._request(asked.chat, held, asked.reader)
+        return self._request(asked.chat, held, asked.parser)
 
     def _answer(self, request: Request) -> Completion:
         with citing(quoted(text_of(request.prompt))):
@@ -208,7 +208,7 @@ class PurifiedLLM(Structured, Calling):
 
 
 def _answered(request: Request, completion: Completion) -> ChatResponse:
-    return request.answered(completion, pieces_of(request.reader(), completion, request.vocabulary))
+    return request.answered(completion, parts_of(request.reader(), completion, request.vocabulary))
 
 
 def _taken(chunks: Any, take: Callable[[Chunk], T | None]) -> Iterator[T]:

@@ -14,7 +14,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.framework_options import SAMPLING, require_named
 from purify_adapters.llama_index.lazily import Lazily
-from purify_adapters.tool_calls import Speech, template
+from purify_adapters.tool_calls import ToolProtocol, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
@@ -63,7 +63,7 @@ class PurifiedLLMBase(FunctionCallingLLM):
     def _knows_tools(self) -> bool:
         """Whether it is known how this pair writes calls. Raises UnknownNameError for no format's name."""
         try:
-            return bool(Speech.of(self.purifier, self.tool_format))
+            return bool(ToolProtocol.for_pair(self.purifier, self.tool_format))
         except UnknownNameError:
             raise
         except ConfigError:
