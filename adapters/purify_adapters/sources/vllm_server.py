@@ -88,7 +88,7 @@ class VLLMSource(RemoteSource):
     async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
         """Score a whole draft in one request, by the prompt's log-probabilities and the row after its end.
 
-        The answer has a row for every token of the prompt; if these are too many, each length is requested alone.
+        The answer has a row for every token of the prompt; too many are requested one by one.
         """
         position = position._replace(answer=position.answer[: lengths[-1]])
         if len(position.ids) > self.http.rows_at_once(self.top_n):
