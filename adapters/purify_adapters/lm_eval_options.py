@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purify_plugins.configuration.build import sampling as checked
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.sampling import Sampling
 
@@ -44,7 +43,7 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
         "seed": 0,
         "ignore_eos": asked.get("ignore_eos", False),
     }
-    return checked({**said, **drawn})
+    return Sampling(**{**said, **drawn})
 
 
 def _refuse(asked: Mapping[str, Any]) -> None:

@@ -16,8 +16,9 @@ from purify_adapters.foreign_options import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
 from purify_adapters.model_pair import require_named
 from purify_plugins.canonical_json import jsonable
-from purify_plugins.configuration.build import Config, build, find_config, read_config
-from purify_plugins.configuration.build import sampling as sampling_of
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import Config, read_config
+from purify_plugins.configuration.find import find_config
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
@@ -147,7 +148,7 @@ class Purified(BaseModel):
             require_named(self.llm, self.slm, self.policy, self.policy_options)
         if not named and self.purifier is None:
             self._read = read_config(self.config)
-        sampling_of(self._draws({}))
+        Sampling(**self._draws({}))
         read = asdict(self._read) if self._read else None
         self._models = PurifierCache.of(
             self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
@@ -210,7 +211,7 @@ class Purified(BaseModel):
         return found
 
     def _sampling(self, purifier: Purifier, given: Mapping[str, Any]) -> Sampling:
-        drawn = sampling_of(self._draws(given))
+        drawn = Sampling(**self._draws(given))
         return replace(purifier.sampling, **{name: getattr(drawn, name) for name in self._draws(given)})
 
     def _refuse(self, given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 from purify_adapters.foreign_options import changes_nothing
-from purify_plugins.configuration.build import sampling
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.sampling import Sampling
 
@@ -33,7 +32,7 @@ def redrawn(base: Sampling, options: Mapping[str, Any]) -> Sampling:
     """The sampling options, but for what a call says (None: nothing, save of a seed). Raises ConfigError."""
     said = (name for name in DRAWN & options.keys() if options[name] is not None or name == "seed")
     given = {name: _plain(options[name]) for name in said}
-    checked = sampling(given)
+    checked = Sampling(**given)
     return replace(base, **{name: getattr(checked, name) for name in given}) if given else base
 
 
