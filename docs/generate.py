@@ -321,9 +321,9 @@ def attacks_row(name: str, field: Any) -> list[str]:
 
 
 def plain(annotation: Any) -> Any:
-    """`list[Annotated[str, …]]` as `list[str]`."""
+    """`list[Annotated[str, …]]` and a tuple of them as `list[str]`, which JSON has."""
     inside = [getattr(each, "__origin__", each) for each in get_args(annotation)]
-    return list[inside[0]] if get_origin(annotation) is list else annotation  # type: ignore[valid-type]  # built here
+    return list[inside[0]] if get_origin(annotation) in (list, tuple) else annotation  # type: ignore[valid-type]  # built here
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {

@@ -27,7 +27,7 @@ import purify_plugins
 from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import Clean, Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Settings, Suite
+from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
@@ -254,7 +254,7 @@ def test_the_example_of_purify_tool_formats() -> None:
 def test_the_example_of_purify_suites() -> None:
     plugins = with_example("purify_suites").plugins
     questions = Questions(clean=Clean(prompts=["hello", "you"]))
-    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": Settings()})
+    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": SuiteSettings()})
     toys = [ToySource(byte_vocabulary(), seed) for seed in (1, 2)]
     [*samples] = suite.measure(ModelPair(*toys, plugins), ALONE[0], "greedy")["capitals"]
     assert len(samples) == 2

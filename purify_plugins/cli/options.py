@@ -28,7 +28,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelOptions:
     """Which models and which policy; what is not given is the configuration's."""
 
     llm: Annotated[str | None, typer.Option(help="The untrusted model: a directory or a hub id.")] = None
@@ -42,7 +42,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Draws:
+class SamplingOptions:
     """Every field of Sampling; what is not given is the configuration's."""
 
     max_tokens: Annotated[int | None, typer.Option(help="Tokens at most. [256]")] = None
@@ -113,7 +113,7 @@ def _taken(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     ]
 
 
-def configured(models: Models, draws: Draws | None = None) -> Config:
+def configured(models: ModelOptions, draws: SamplingOptions | None = None) -> Config:
     """The configuration, with what was typed in place of what it says.
 
     With both models given and no --config, no file is read.
@@ -131,7 +131,7 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
     return replace(base, **typed)
 
 
-def _base(models: Models) -> Config:
+def _base(models: ModelOptions) -> Config:
     """The configuration a command line builds on. Raises ConfigError for one model without the other."""
     from purify_plugins.configuration.config import read_config
 

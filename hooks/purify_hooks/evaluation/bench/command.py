@@ -13,7 +13,7 @@ import typer
 from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.bench.settings import Progress, Settings
+    from purify_hooks.evaluation.bench.settings import BenchSettings, Progress
 
 LLM = Annotated[str | None, typer.Option(help="The LLM's directory; without it the test bed's, widened.")]
 SLM = Annotated[str | None, typer.Option(help="The SLM's directory; with --llm.")]
@@ -60,10 +60,12 @@ def bench(
 ) -> None:
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_hooks.evaluation.bench import report
-    from purify_hooks.evaluation.bench.settings import Settings
+    from purify_hooks.evaluation.bench.settings import BenchSettings
 
     parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
-    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen)
+    settings = BenchSettings(
+        llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen
+    )
     _check(settings)
     if write:
         report.require_page(write)
@@ -82,7 +84,7 @@ def bench(
         report.show(found)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: BenchSettings) -> None:
     """Raise PurifyError for what cannot be measured, before anything is loaded."""
     from purify_plugins.configuration.preflight import require_two
     from purify_plugins.plugin.manager import load_plugins
