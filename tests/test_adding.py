@@ -129,7 +129,7 @@ def test_a_policy_is_one_file_and_one_line(install: Install, tmp_path: Path) -> 
     [answer] = Purifier.from_config(file).generate(["Once"], SHORT, errors="raise")
     method = json.loads(answer.certificate.text)["method"]
     assert method["policy"] == "half"
-    assert ["purify-half"] == [plugin["distribution"] for plugin in method["plugins"]]
+    assert [plugin["distribution"] for plugin in method["plugins"]] == ["purify-half"]
 
 
 def test_a_server_s_source_is_one_file_and_one_line(install: Install, url: str, tmp_path: Path) -> None:

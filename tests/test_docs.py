@@ -33,7 +33,7 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
 from purify_plugins.certificates import COLUMNS, schema
 from purify_plugins.cli.commands import Offered
-from purify_plugins.configuration.build import Config, check_config
+from purify_plugins.configuration.config import Config, check_config
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
