@@ -33,7 +33,7 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
 from purify_plugins.certificates import COLUMNS, schema
 from purify_plugins.cli.commands import Offered
-from purify_plugins.configuration.build import Config, check_config
+from purify_plugins.configuration.config import Config, check_config
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
@@ -156,7 +156,14 @@ def test_every_environment_variable_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [schema.CertificateBody, schema.AnswerFacts, schema.Cited, schema.Method, schema.Totals]
+    "kind",
+    [
+        schema.CertificateBody,
+        schema.AnswerFields,
+        schema.ContextFields,
+        schema.MethodFields,
+        schema.TotalsFields,
+    ],
 )
 def test_every_field_of_a_certificate_is_documented(kind: Any) -> None:
     page = text(DOCS / "certificates.md")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from purify_plugins.configuration.build import sampling as checked
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.sampling import Sampling
 
@@ -46,7 +45,7 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
         "seed": 0,
         "ignore_eos": asked.get("ignore_eos", False),
     }
-    return checked({**said, **drawn})
+    return Sampling(**{**said, **drawn})
 
 
 def _refuse(asked: Mapping[str, Any]) -> None:

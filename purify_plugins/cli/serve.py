@@ -20,7 +20,8 @@ from purify_plugins.utils.extras import require_extra
 
 if TYPE_CHECKING:
     from purify_plugins.cli.workers import WorkerReport
-    from purify_plugins.configuration.build import Config, Prepared
+    from purify_plugins.configuration.build import Prepared
+    from purify_plugins.configuration.config import Config
     from purify_plugins.purifier import Purifier
 
 
@@ -214,7 +215,7 @@ UNBOUND = {
 
 def _configured(models: ModelOptions, upstream: Upstream) -> Config:
     """The configuration, with what was typed in place of what it says."""
-    from purify_plugins.configuration.build import Named
+    from purify_plugins.configuration.config import Named
 
     if upstream.upstream is None and (lost := upstream.about_it()):
         raise ConfigError(f"{lost[0]} is about the server that --upstream names; give --upstream URL too")

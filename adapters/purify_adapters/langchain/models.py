@@ -15,7 +15,9 @@ from pydantic import ConfigDict, Field, InstanceOf, PrivateAttr, create_model, m
 from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
 from purify_adapters.langchain.facts import fingerprint
 from purify_plugins.canonical_json import jsonable
-from purify_plugins.configuration.build import Config, build, find_config, read_config
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import Config, read_config
+from purify_plugins.configuration.find import find_config
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling

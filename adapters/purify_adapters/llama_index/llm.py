@@ -19,7 +19,8 @@ from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
 from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
 from purify_plugins.certificates import citing
-from purify_plugins.configuration.build import build, read_config
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import read_config
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
