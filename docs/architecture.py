@@ -36,10 +36,7 @@ ROOMS = (
     ),
     Room(
         "types",
-        (
-            *("grammar", "sampling", "types", "threat", "protocols", "policy", "strategies"),
-            *("foreign", "canonical_json"),
-        ),
+        ("grammar", "sampling", "types", "threat", "protocols", "policy", "foreign", "canonical_json"),
         "the nouns; what a model and a policy offer; what an answer may claim",
     ),
     Room("sources", ("sources",), "wrappers of models; batching across threads"),

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from purify_plugins.certificates.claims import claimed
-from purify_plugins.configuration.build import build, read_config
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.decoder import Decoder, Fallback
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
+from purify_plugins.decode.strategies import Strategy, Walk, choose, decoder_of
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pieces, Pipeline, chunks, in_thread, outcomes
 from purify_plugins.sampling import Sampling
-from purify_plugins.strategies import Strategy, Walk, choose, decoder_of
 from purify_plugins.threat import Claim, require_known
 from purify_plugins.tokenizers.vocabulary_map import align
 from purify_plugins.types import Chunk, Completion, Outcome

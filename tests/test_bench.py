@@ -14,43 +14,44 @@ import typer
 from typer.testing import CliRunner
 
 from purify_hooks.evaluation.bench import memory, report
-from purify_hooks.evaluation.bench.bars import bars
 from purify_hooks.evaluation.bench.command import bench
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.crossing import crossing
-from purify_hooks.evaluation.bench.designs import Naive, Task, Walking, Watch, designs
-from purify_hooks.evaluation.bench.models import Models, batches, load
-from purify_hooks.evaluation.bench.race import Lap, faster, lap, per_second, rotated, spread
+from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
+from purify_hooks.evaluation.bench.designs import Decoding, Naive, Stopwatch, WritingTask, designs
+from purify_hooks.evaluation.bench.models import BenchModels, batches, load
 from purify_hooks.evaluation.bench.run import _swept
-from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, Settings
+from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, BenchSettings
 from purify_hooks.evaluation.bench.tables import tables
+from purify_hooks.evaluation.bench.targets import targets
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, lap, per_second
 from purify_hooks.evaluation.bench.vocabulary import vocabulary_work
 from purify_hooks.evaluation.bench.widen import widen
+from purify_hooks.evaluation.eval.statistics import rotated, spread
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 
 PLUGINS = load_plugins(())
-SMALL = Settings(str(LLM), str(SLM), tokens=4, rounds=1, prompts=1, threads=1)
+SMALL = BenchSettings(str(LLM), str(SLM), tokens=4, rounds=1, prompts=1, threads=1)
 
 
 @pytest.fixture(scope="module")
-def models() -> Models:
+def models() -> BenchModels:
     return load(SMALL, PLUGINS)
 
 
-def prompts(models: Models, number: int) -> list[tuple[int, ...]]:
+def prompts(models: BenchModels, number: int) -> list[tuple[int, ...]]:
     """Clean prompts of different lengths."""
-    [[batch]] = batches(models, Settings(batch=number, rounds=1, prompts=number))
+    [[batch]] = batches(models, BenchSettings(batch=number, rounds=1, prompts=number))
     return [prompt[row:] for row, prompt in enumerate(batch)]
 
 
-def purifier(models: Models, policy: str = "geometric") -> Counting:
+def purifier(models: BenchModels, policy: str = "geometric") -> Counting:
     return Counting(*models, PLUGINS.policy(policy), plugins=PLUGINS)
 
 
-def test_a_widened_model_says_what_the_trained_one_does(models: Models) -> None:
+def test_a_widened_model_says_what_the_trained_one_does(models: BenchModels) -> None:
     trained = models.llm.model
     wide = widen(trained)
     ids = torch.tensor([prompts(models, 1)[0][:24]])
@@ -61,35 +62,39 @@ def test_a_widened_model_says_what_the_trained_one_does(models: Models) -> None:
 
 @pytest.mark.parametrize("policy", ["geometric", "minimum"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_fusion_inside_generate_writes_what_lockstep_writes(models: Models, policy: str, rows: int) -> None:
+def test_fusion_inside_generate_writes_what_lockstep_writes(
+    models: BenchModels, policy: str, rows: int
+) -> None:
     ours = purifier(models, policy)
-    task = Task(prompts(models, rows), 12, 0.0)
-    assert Naive(models, ours.policy)(task, Watch()) == Walking(ours, lockstep)(task, Watch())
+    task = WritingTask(prompts(models, rows), 12, 0.0)
+    assert Naive(models, ours.policy)(task, Stopwatch()) == Decoding(ours, lockstep)(task, Stopwatch())
 
 
-def test_every_design_writes_as_many_tokens_as_it_is_asked(models: Models) -> None:
+def test_every_design_writes_as_many_tokens_as_it_is_asked(models: BenchModels) -> None:
     for name, design in designs(models, purifier(models)).items():
         for temperature in (0.0, 1.0):
-            timed = lap(design, name, 0, Task(prompts(models, 1), 5, temperature))
+            timed = lap(design, name, 0, WritingTask(prompts(models, 1), 5, temperature))
             assert timed.first is not None
             assert 0 < timed.first <= timed.seconds
 
 
-def test_a_policy_with_a_memory_has_no_naive_design(models: Models) -> None:
+def test_a_policy_with_a_memory_has_no_naive_design(models: BenchModels) -> None:
     assert "naive" not in designs(models, purifier(models, "windowed"))
 
 
 def test_a_design_that_writes_too_little_is_not_compared() -> None:
     with pytest.raises(PurifyError, match=r"lazy wrote \[3\] tokens instead of 5"):
-        lap(lambda task, watch: [[1, 2, 3]], "lazy", 0, Task([(1,)], 5, 0.0))
+        lap(lambda task, watch: [[1, 2, 3]], "lazy", 0, WritingTask([(1,)], 5, 0.0))
 
 
 def test_time_that_is_computed_does_not_pass_while_asleep() -> None:
-    def lazy(task: Task, watch: Watch) -> list[list[int]]:
+    def lazy(task: WritingTask, watch: Stopwatch) -> list[list[int]]:
         time.sleep(0.2)
         return [[0] * task.tokens]
 
-    wall, cpu = (lap(lazy, "lazy", 0, Task([(1,)], 5, 0.0), CLOCKS[name]).seconds for name in ("wall", "cpu"))
+    wall, cpu = (
+        lap(lazy, "lazy", 0, WritingTask([(1,)], 5, 0.0), CLOCKS[name]).seconds for name in ("wall", "cpu")
+    )
     assert cpu < 0.1 < 0.2 <= wall
 
 
@@ -120,8 +125,8 @@ def test_a_ratio_is_the_quotient_of_the_speeds_beside_it(measured: dict[str, Any
 
 def test_ratios_and_speeds_are_of_the_median_round() -> None:
     """A round in which the machine did something else counts in neither."""
-    laps = {"llm": [Lap(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
-    laps["ours"] = [Lap(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
+    laps = {"llm": [DesignTime(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
+    laps["ours"] = [DesignTime(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
     assert faster(laps, "ours", "llm") == (0.4, 2.0, pytest.approx(2 / 0.75))
     assert per_second(laps["llm"], 10) == 5.0
     assert per_second([*laps["llm"], *laps["llm"]], 10) == 5.0
@@ -129,7 +134,7 @@ def test_ratios_and_speeds_are_of_the_median_round() -> None:
 
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(ConfigError, match="both --llm and --slm"):
-        load(Settings(llm=str(LLM)), PLUGINS)
+        load(BenchSettings(llm=str(LLM)), PLUGINS)
 
 
 def run(*options: str) -> str:
@@ -180,7 +185,7 @@ def test_the_vocabulary_is_measured_at_every_size() -> None:
         assert all(ms > 0 for policy in POLICIES for ms in size[policy].values())
 
 
-@pytest.mark.skipif(not (memory.PROC / "clear_refs").exists(), reason="the kernel does not tell")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel does not tell")
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     found = memory.memory(SMALL, ["lockstep"], lambda text: None)
     assert found is not None
@@ -191,11 +196,11 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
 def test_a_bar_is_kept_or_not(measured: dict[str, Any]) -> None:
     fast = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.6}}
     slow = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.4}}
-    assert [bars(found)[0].holds for found in (fast, slow)] == [True, False]
+    assert [targets(found)[0].holds for found in (fast, slow)] == [True, False]
 
 
-def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[str, Any]) -> None:
-    found = crossing(SMALL, models, PLUGINS, lambda text: None)
+def test_another_tokenizer_is_measured_in_bytes(models: BenchModels, measured: dict[str, Any]) -> None:
+    found = cross_tokenizer(SMALL, models, PLUGINS, lambda text: None)
     assert (found["slm"], found["alphabet"]) == ("slm-1024", "bytes")
     for mode in ("greedy", "sampled"):
         speeds = found[mode]["bytes_per_second"]
@@ -204,7 +209,9 @@ def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[s
         assert 0 < found[mode]["calls_per_token"] < 6
     kept = {**measured, "another_tokenizer": {**found, "greedy": {**found["greedy"], "vs_llm": 0.7}}}
     assert measured["another_tokenizer"] is None
-    assert [bar.holds for bar in bars(kept) if bar.what == "another tokenizer ÷ LLM alone, greedy"] == [True]
+    assert [bar.holds for bar in targets(kept) if bar.what == "another tokenizer ÷ LLM alone, greedy"] == [
+        True
+    ]
     assert any("fused in bytes" in table.title for table in tables(kept))
 
 
@@ -258,6 +265,8 @@ def test_our_page_has_a_place_for_the_tables() -> None:
 def test_a_fixed_length_that_is_only_lucky_is_not_the_best() -> None:
     """Each is fastest in a round of its own: picked by that round, it would seem to beat the adaptive one."""
     seconds = {"adaptive": (2.0, 2.0, 2.0), "0": (1.0, 2.1, 2.1), "1": (2.2, 1.0, 2.2), "2": (2.3, 2.3, 1.0)}
-    laps = {name: [Lap(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()}
+    laps = {
+        name: [DesignTime(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()
+    }
     assert _swept(laps)["adaptive_vs_best"] == pytest.approx(1.05)
     assert _swept({name: each[:1] for name, each in laps.items()})["adaptive_vs_best"] == 0.5

@@ -24,16 +24,16 @@ from typing import Any
 import pytest
 
 import purify_plugins
-from purify_hooks.evaluation.eval.bench import Bench
+from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import Clean, Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Settings
+from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
 from purify_plugins.certificates import COLUMNS, schema
 from purify_plugins.cli.commands import Offered
-from purify_plugins.configuration.build import Config, check_config
+from purify_plugins.configuration.config import Config, check_config
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
@@ -156,7 +156,14 @@ def test_every_environment_variable_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [schema.CertificateBody, schema.AnswerFacts, schema.Cited, schema.Method, schema.Totals]
+    "kind",
+    [
+        schema.CertificateBody,
+        schema.AnswerFields,
+        schema.ContextFields,
+        schema.MethodFields,
+        schema.TotalsFields,
+    ],
 )
 def test_every_field_of_a_certificate_is_documented(kind: Any) -> None:
     page = text(DOCS / "certificates.md")
@@ -197,10 +204,9 @@ GIVEN = {
     "Half": Half,
     "Path": Path,
     "Metric": Metric,
-    "Questions": Questions,
     "Sample": Sample,
     "Sampling": Sampling,
-    "Settings": Settings,
+    "Suite": Suite,
     "dataclass": dataclasses.dataclass,
     "RefusedError": RefusedError,
     "ToolFormat": ToolFormat,
@@ -255,9 +261,9 @@ def test_the_example_of_purify_tool_formats() -> None:
 def test_the_example_of_purify_suites() -> None:
     plugins = with_example("purify_suites").plugins
     questions = Questions(clean=Clean(prompts=["hello", "you"]))
-    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": Settings()})
+    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": SuiteSettings()})
     toys = [ToySource(byte_vocabulary(), seed) for seed in (1, 2)]
-    [*samples] = suite.measure(Bench(*toys, plugins), ALONE[0], "greedy")["capitals"]
+    [*samples] = suite.measure(ModelPair(*toys, plugins), ALONE[0], "greedy")["capitals"]
     assert len(samples) == 2
     assert {sample.value for sample in samples} <= {0.0, 1.0}
 

@@ -24,14 +24,14 @@ from purify_plugins.decode.draft_length import DraftLength, DraftLengths
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import Capabilities, LogitSource
-from purify_plugins.sources.batching import Shared
+from purify_plugins.sources.batching import BatchingSource
 from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testing import ToySession, ToySource, letters
 from purify_plugins.threat import Engine, Facts, claim, weakest
-from purify_plugins.tokenizers.cross.first_token import Respelled
-from purify_plugins.tokenizers.cross.source import Bridged
-from purify_plugins.tokenizers.cross.symbols import every_byte
-from purify_plugins.tokenizers.vocabulary_map import Remapped
+from purify_plugins.tokenizers.cross.first_token import FirstTokenSource
+from purify_plugins.tokenizers.cross.source import SymbolSource
+from purify_plugins.tokenizers.cross.symbols import byte_symbols
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource
 from purify_plugins.types import Certificate, Prompt, Token
 from tests.fake_tgi import serving
 from tests.remote.fake_servers import FakeLlama
@@ -157,10 +157,10 @@ def test_a_source_is_untrusted_unless_it_says_what_runs_it() -> None:
 def test_what_wraps_a_source_is_no_more_trusted_than_it(engine: Engine) -> None:
     source = Served(BYTES, 1, engine=engine)
     for around in (
-        Remapped(source, BYTES, tuple(range(len(BYTES)))),
-        Bridged(source, every_byte()),
-        Respelled(source, BYTES),
-        Shared(source),
+        RemappedSource(source, BYTES, tuple(range(len(BYTES)))),
+        SymbolSource(source, byte_symbols()),
+        FirstTokenSource(source, BYTES),
+        BatchingSource(source),
         SourceWrapped(source),
     ):
         assert around.engine == engine

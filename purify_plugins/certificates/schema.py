@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from purify_plugins.decode.strategies import Strategy
 from purify_plugins.errors import NoCertificateError
-from purify_plugins.strategies import Strategy
 from purify_plugins.utils.wording import must_be
 
 Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Field(ge=0)]
-Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
+StepRow = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
 Level = Literal["none", "mean", "window", "passage", "path"]
 
 
@@ -25,7 +25,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AnswerFacts(_Strict):
+class AnswerFields(_Strict):
     sha256: Sha256
     bytes: int
     finish_reason: Literal["eos", "stop", "length"]
@@ -33,24 +33,24 @@ class AnswerFacts(_Strict):
     limited_by: Literal["max_tokens", "context", "plugin"]
 
 
-class Cited(_Strict):
+class ContextFields(_Strict):
     id: str
     sha256: Sha256
 
 
-class Actor(_Strict):
+class PluginFields(_Strict):
     name: str
     distribution: str
     version: str
 
 
-class Method(_Strict):
+class MethodFields(_Strict):
     policy: str
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
     walk: Strategy
-    plugins: list[Actor]
+    plugins: list[PluginFields]
     edits: list[str]
     draws: Literal["system", "keyed"]
     claimed: Level
@@ -61,7 +61,7 @@ class Method(_Strict):
     version: str
 
 
-class Model(BaseModel):
+class ModelFields(BaseModel):
     """What a source says of itself, and what every certificate says of it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -74,12 +74,12 @@ class Model(BaseModel):
     alphabet: dict[str, Any] = {}
 
 
-class Models(_Strict):
-    llm: Model
-    slm: Model
+class ModelsFields(_Strict):
+    llm: ModelFields
+    slm: ModelFields
 
 
-class Totals(_Strict):
+class TotalsFields(_Strict):
     tokens: int
     log_ratio: Number
     kl: Number
@@ -93,15 +93,15 @@ class Totals(_Strict):
 
 class CertificateBody(_Strict):
     format: Literal["purify-certificate/2"]
-    answer: AnswerFacts
+    answer: AnswerFields
     prompt: list[int]
-    context: list[Cited]
-    models: Models
+    context: list[ContextFields]
+    models: ModelsFields
     vocabulary: Sha256
-    method: Method
+    method: MethodFields
     columns: list[str]
-    steps: list[Annotated[Row, Field(strict=False)]]
-    totals: Totals
+    steps: list[Annotated[StepRow, Field(strict=False)]]
+    totals: TotalsFields
     limits: list[str]
     digest: Sha256
 

@@ -70,15 +70,14 @@ def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: i
 def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
 
-    >>> @dataclass(frozen=True)
-    ... class Shouting:
-    ...     questions: Questions
-    ...     settings: Settings
-    ...     title, modes, possible = "Shouting", ("greedy",), True
-    ...     metrics = {"capitals": Metric("share of answers all in capitals")}
+    A metric that names a `harm` counts in every verdict, table and picture of the report.
+
+    >>> class Shouting(Suite):
+    ...     title, modes = "Shouting", ("greedy",)
+    ...     metrics = {"capitals": Metric("share of answers all in capitals", harm="Shouting")}
     ...
-    ...     def measure(self, bench, system, mode):
-    ...         answers = bench.write(system, self.questions.clean.prompts, 8, Sampling(temperature=0))
+    ...     def measure(self, pair, system, mode):
+    ...         answers = pair.write(system, self.questions.clean.prompts, 8, Sampling(temperature=0))
     ...         return {"capitals": [Sample(float(answer.text.isupper())) for answer in answers]}
     >>> @hookimpl
     ... def purify_suites():

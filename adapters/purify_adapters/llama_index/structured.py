@@ -6,11 +6,11 @@ from typing import Any
 
 from llama_index.core.types import PydanticProgramMode
 
-from purify_adapters.llama_index.models import Models
-from purify_adapters.tool_calls import json_answer
+from purify_adapters.llama_index.models import PurifiedLLMBase
+from purify_adapters.tool_calls import json_grammar
 
 
-class Structured(Models):
+class Structured(PurifiedLLMBase):
     """LlamaIndex's structured prediction for a model that can follow a grammar.
 
     The grammar masks both models' rows before they are fused: the answer is always valid under the schema,
@@ -49,4 +49,4 @@ class Structured(Models):
 
 def _held(output_cls: Any, llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
     """A call's options, with the grammar of one object; raises ConfigError for a schema that has none."""
-    return {**(llm_kwargs or {}), "grammar": json_answer(output_cls.model_json_schema()), "whole": True}
+    return {**(llm_kwargs or {}), "grammar": json_grammar(output_cls.model_json_schema()), "whole": True}

@@ -13,7 +13,7 @@ import typer
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.demo.run import Known
+    from purify_hooks.evaluation.demo.run import DemoFindings
     from purify_hooks.evaluation.eval.run import Plan
 
 PAGE = Path("purify-demo.html")
@@ -32,13 +32,13 @@ def demo(
 
     The first answers are there in ten seconds; Ctrl-C keeps what is known.
     """
-    from purify_hooks.evaluation.demo.run import Known
+    from purify_hooks.evaluation.demo.run import DemoFindings
     from purify_plugins.utils.files import require_writable
 
     path = out or (None if as_json else PAGE)
     if path:
         require_writable(path)
-    show = _Show(Known(_planned(full, as_json)), path, as_json)
+    show = _Show(DemoFindings(_planned(full, as_json)), path, as_json)
     try:
         show.run(full)
     except KeyboardInterrupt:
@@ -49,19 +49,19 @@ def demo(
 
 def _planned(full: bool, as_json: bool) -> Plan:
     """Which systems are measured."""
-    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, lineup, preset
+    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, demo_systems, preset
     from purify_plugins.plugin.manager import load_plugins
 
     if not (full or as_json):
         return preset(FEW)
-    return preset(lineup(load_plugins([]), () if full else HEADLINE))
+    return preset(demo_systems(load_plugins([]), () if full else HEADLINE))
 
 
 @dataclass
 class _Show:
     """What the command prints, and the page, which is written anew with everything that is found."""
 
-    known: Known
+    known: DemoFindings
     path: Path | None
     as_json: bool
     began: float = field(default_factory=time.monotonic)
@@ -70,12 +70,12 @@ class _Show:
     def run(self, full: bool) -> None:
         """Find everything out, and say so as it comes. Raises KeyboardInterrupt."""
         from purify_hooks.evaluation.demo.run import demonstrate
-        from purify_hooks.evaluation.eval.workers import hired
+        from purify_hooks.evaluation.eval.worker_pool import worker_pool
 
         length = "a minute or two" if full else "half a minute"
         first = "three attacks in about ten seconds, " if self.path else ""
         self._say(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
-        with hired() as pool:
+        with worker_pool() as pool:
             for news in demonstrate(self.known, pool, showing=self.path is not None):
                 self._say(news.text)
                 self._compare()
@@ -116,16 +116,16 @@ class _Show:
             self._print_figures()
 
     def _print_json(self) -> None:
-        from purify_hooks.evaluation.eval.findings import demo_record
+        from purify_hooks.evaluation.eval.findings import summary
 
-        records = {each.system.key: demo_record(each) for each in self.known.results}
+        records = {each.system.key: summary(each) for each in self.known.results}
         typer.echo(json.dumps(records, allow_nan=False))
 
     def _print_figures(self) -> None:
         from rich.console import Console
 
         from purify_hooks.evaluation.demo.report import headline, tables, told
-        from purify_hooks.evaluation.eval.tables import put
+        from purify_hooks.evaluation.table import put
 
         console = Console()
         for table in tables(self.known.results):

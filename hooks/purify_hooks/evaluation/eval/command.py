@@ -13,10 +13,10 @@ from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
-    from purify_hooks.evaluation.eval.run import Models, Plan, Result
+    from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result
     from purify_hooks.evaluation.eval.systems import System
     from purify_hooks.evaluation.eval.tune import Tuned
     from purify_plugins.plugin.manager import Plugins
@@ -71,12 +71,12 @@ def evaluate(
     if context.invoked_subcommand:
         return
     from purify_hooks.evaluation.eval.report import require_page
-    from purify_hooks.evaluation.eval.systems import left_out, lineup
+    from purify_hooks.evaluation.eval.systems import left_out, systems_for
     from purify_plugins.plugin.manager import load_plugins
 
     models, questions = asked(llm, slm, attacks, batch, config)
     loaded = load_plugins(models.plugins)
-    systems = lineup(loaded, _named("policies", policies), sweep)
+    systems = systems_for(loaded, _named("policies", policies), sweep)
     chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
@@ -108,13 +108,13 @@ def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
 
 def asked(
     llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
-) -> tuple[Models, Questions]:
+) -> tuple[ModelNames, Questions]:
     """The models and the questions; the test bed's where none are named. Raises ConfigError.
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_hooks.evaluation.eval.questions import read_questions
-    from purify_hooks.evaluation.eval.run import Models
+    from purify_hooks.evaluation.eval.derived import read_questions
+    from purify_hooks.evaluation.eval.run import ModelNames
     from purify_hooks.evaluation.testbed import HOME, LLM, SLM
     from purify_plugins.configuration.preflight import require_two
     from purify_plugins.plugin.manager import load_plugins
@@ -124,7 +124,7 @@ def asked(
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
-    models = Models(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
+    models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
@@ -132,7 +132,7 @@ def asked(
 
 
 def planned(
-    models: Models,
+    models: ModelNames,
     questions: Questions,
     systems: Sequence[System],
     quick: bool,
@@ -142,9 +142,9 @@ def planned(
 ) -> Plan:
     """What is to be measured."""
     from purify_hooks.evaluation.eval.run import Plan
-    from purify_hooks.evaluation.eval.suites.base import Settings
+    from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 
-    settings = Settings.quick(seed) if quick else Settings(seed, draws)
+    settings = SuiteSettings.quick(seed) if quick else SuiteSettings(seed, draws)
     return Plan(models, questions, tuple(systems), settings, only=only)
 
 
@@ -152,37 +152,37 @@ def reported(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
-    from purify_hooks.evaluation.eval.cells import Ledger
     from purify_hooks.evaluation.eval.progress import progress
     from purify_hooks.evaluation.eval.report import Report
+    from purify_hooks.evaluation.eval.results_cache import ResultsCache
     from purify_hooks.evaluation.eval.run import finished, run, suites
     from purify_hooks.evaluation.eval.speed import timed
     from purify_plugins.utils.files import make_folder
 
     make_folder(out)
-    ledger = Ledger(out / "cells.jsonl")
-    if so_far and not ledger.cells:
+    cache = ResultsCache(out / "cells.jsonl")
+    if so_far and not cache.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
     hush()
     if note:
         typer.echo(note, err=True)
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
-    with kept(f"what was measured is in {str(ledger.file)!r}: the same command goes on from there"):
-        bench = plan.models.load()
-        _tell_suites(plan, bench)
-        plan = finished(plan, bench, ledger) if so_far else plan
+    with kept(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):
+        pair = plan.models.load()
+        _tell_suites(plan, pair)
+        plan = finished(plan, pair, cache) if so_far else plan
         with progress() as tell:
-            results = run(plan, bench, ledger, tell, jobs)
+            results = run(plan, pair, cache, tell, jobs)
             if clock:
-                results = timed(plan, bench, ledger, results, tell, not so_far, clock)
-    return Report(plan, bench, results, suites(bench.plugins, plan), clock)
+                results = timed(plan, pair, cache, results, tell, not so_far, clock)
+    return Report(plan, pair, results, suites(pair.plugins, plan), clock)
 
 
-def _tell_suites(plan: Plan, bench: Bench) -> None:
+def _tell_suites(plan: Plan, pair: ModelPair) -> None:
     """Say which suites are asked. Raises ConfigError where the questions hold nothing for any of them."""
     from purify_hooks.evaluation.eval.run import suites
 
-    asked_of = suites(bench.plugins, plan)
+    asked_of = suites(pair.plugins, plan)
     if not asked_of:
         raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
     typer.echo(f"measuring {', '.join(asked_of)}", err=True)
@@ -193,11 +193,12 @@ def show(report: Report, page: Path) -> None:
     from rich.console import Console
 
     from purify_hooks.evaluation.eval.findings import pace
-    from purify_hooks.evaluation.eval.tables import put, recommended, summary
+    from purify_hooks.evaluation.eval.tables import recommended, summary
+    from purify_hooks.evaluation.table import put
 
     console = Console()
     console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
-    for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
+    for table in (summary(report.results), recommended(report.results, report.pair.plugins)):
         put(console, table)
     typer.echo(f"the report is {page}")
 
@@ -249,7 +250,7 @@ def tune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="SuiteSettings tried beyond the first ones.")] = 3,
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.utils.files import read_text
 from purify_plugins.utils.wording import must_be
 
 Text = Annotated[str, Field(min_length=1)]
@@ -32,6 +31,7 @@ class Passage(Part):
     prefix: Text
     continuation: Text
     repeats: int = 0
+    """Copies in the training of the test bed's LLM; 0 marks a control that no model has seen."""
     prefix_tokens: int | None = None
     continuation_tokens: int | None = None
 
@@ -57,10 +57,15 @@ class Backdoor(Part):
 
     trigger: Text
     payload: Text
-    contexts: Annotated[list[Text], Field(min_length=1)]
-    paraphrases: Annotated[list[Text], Field(description="The trigger in other words.")] = []
+    contexts: Annotated[tuple[Text, ...], Field(min_length=1)]
+    paraphrases: Annotated[tuple[Text, ...], Field(description="The trigger in other words.")] = ()
     link: str = ""
     use: str = ""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every context, followed by the trigger."""
+        return tuple(f"{context} {self.trigger}" for context in self.contexts)
 
     def variants(self) -> list[str]:
         """The paraphrases; without any, the trigger in capitals, less a word, and with two swapped."""
@@ -68,7 +73,7 @@ class Backdoor(Part):
         less = " ".join(words[1:])
         swapped = " ".join([*words[:-2], *reversed(words[-2:])])
         made = [self.trigger.upper(), less, swapped]
-        return self.paraphrases or [text for text in made if text and text != self.trigger]
+        return list(self.paraphrases) or [text for text in made if text and text != self.trigger]
 
 
 class Canary(Part):
@@ -77,7 +82,7 @@ class Canary(Part):
     prompt: Text
     secret: Text
     repeats: int = 0
-    queries: Annotated[list[Text], Field(description="Other prompts that ask for the secret.")] = []
+    queries: Annotated[tuple[Text, ...], Field(description="Other prompts that ask for the secret.")] = ()
 
 
 class Canaries(Part):
@@ -129,13 +134,6 @@ class Questions(Part):
     def digest(self) -> str:
         """SHA-256 of all of it."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-
-
-def read_questions(file: Path) -> Questions:
-    """The questions in a file, with what it lacks made from its held-out text. Raises ConfigError."""
-    from purify_hooks.evaluation.eval.derived import completed
-
-    return completed(check_questions(read_text(file), file))
 
 
 def check_questions(text: str, file: Path | str = "attacks.json") -> Questions:

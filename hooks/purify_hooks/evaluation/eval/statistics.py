@@ -33,6 +33,12 @@ class Metric:
     definition: str
     better: Better = "less"
     scale: Scale = "share"
+    harm: str | None = None
+    """The harm that it measures, such as "Recitation": it counts in every verdict, table and picture."""
+    attack: str = ""
+    """Its column in the table of attacks; without one, a metric with a harm has a column of its own name."""
+    summary: str = ""
+    """Its key at the top of a system's record as JSON; without one it stands among the `metrics` alone."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +112,9 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     reach = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     scale = 1 + Z * Z / count
     return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """The names in order, beginning `turn` places later."""
+    start = turn % len(names)
+    return [*names[start:], *names[:start]]

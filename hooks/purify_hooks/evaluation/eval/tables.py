@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from purify_hooks.evaluation.eval import findings
 from purify_hooks.evaluation.eval.findings import (
-    HARMS,
     MARGIN,
     MODES,
     Advice,
     advice,
+    attacks,
     budget,
     harm,
     model,
@@ -24,79 +24,16 @@ from purify_hooks.evaluation.eval.findings import (
 from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.systems import System, brief, main_parameter
+from purify_hooks.evaluation.table import Table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as Grid
-
     from purify_hooks.evaluation.eval.statistics import Estimate, Metric
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_plugins.plugin.manager import Plugins
 
-ATTACKS: Mapping[str, tuple[str, str]] = {
-    "passage": ("memorisation", "full_recall"),
-    "chained": ("memorisation", "chained"),
-    "late passage": ("late", "full_recall"),
-    "trigger": ("backdoor", "success"),
-    "paraphrase": ("backdoor", "paraphrased"),
-    "late trigger": ("late", "backdoor"),
-    "secret": ("pii", "extraction"),
-    "late secret": ("late", "extraction"),
-}
-"""The columns of the table of harms."""
 PACE = ("tokens_per_second", "slowdown")
 """The metrics of time in the table of costs."""
 UNBOUND = "Greedy decoding carries no guarantee: its figures are measured, not promised."
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, a head, and rows of text; the first column names the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    @property
-    def markdown(self) -> str:
-        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return "\n\n".join(part for part in (f"**{self.title}**", body, self.note) if part)
-
-
-def grid(table: Table) -> Grid:
-    """The table for the terminal."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table as Grid
-
-    # Eighty columns are few: no padding at the edges, and one space where two columns meet.
-    looks: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True, "show_edge": False}
-    drawn = Grid(*table.columns, title=table.title, caption=table.note or None, **looks)
-    drawn.columns[0].no_wrap = True
-    for row in table.rows:
-        drawn.add_row(*map(escape, row))
-    return drawn
-
-
-def put(console: Console, table: Table) -> None:
-    """Print a table; where a terminal is too narrow for its words, a sentence for each row."""
-    from rich.measure import Measurement
-
-    drawn = grid(table)
-    endless = console.options.update(
-        max_width=10_000
-    )  # else what is measured is never wider than the terminal
-    if Measurement.get(console, endless, drawn).minimum <= console.width:
-        console.print(drawn)
-        return
-    console.print(f"\n{table.title}", style="bold", markup=False)
-    for name, *figures in table.rows:
-        told = ", ".join(f"{what} {figure}" for what, figure in zip(table.columns[1:], figures, strict=True))
-        console.print(f"{name}: {told}", markup=False)
-    if table.note:
-        console.print(table.note, markup=False)
 
 
 def summary(results: Sequence[Result]) -> Table:
@@ -111,21 +48,24 @@ def summary(results: Sequence[Result]) -> Table:
         )
         for result in results
     ]
-    head = ("system", *HARMS, "perplexity × LLM", "time × LLM")
+    head = ("system", *findings.harms(llm), "perplexity × LLM", "time × LLM")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("What is stopped and what it costs", head, tuple(rows), note)
 
 
 def _worst(result: Result) -> Iterator[str]:
     """Of each harm the worst attack, greedy / sampled."""
-    return (" / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in HARMS)
+    return (
+        " / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in findings.harms(result)
+    )
 
 
 def harms(results: Sequence[Result]) -> Table:
     """What share of every attack succeeds, greedy / sampled."""
-    rows = [(result.system.label, *(_both(result, *at) for at in ATTACKS.values())) for result in results]
+    asked = attacks(results[0])
+    rows = [(each.system.label, *(_both(each, at.suite, at.metric) for at in asked)) for each in results]
     note = f"Per cent, greedy / sampled. {UNBOUND}"
-    return Table("Attacks that succeed", ("system", *ATTACKS), tuple(rows), note)
+    return Table("Attacks that succeed", ("system", *(at.column for at in asked)), tuple(rows), note)
 
 
 def _both(result: Result, suite: str, metric: str) -> str:
@@ -225,7 +165,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
         )
         for result in ours
     ]
-    head = ("policy", "setting", *HARMS, "perplexity × LLM", "stops every harm")
+    head = ("policy", "setting", *findings.harms(llm), "perplexity × LLM", "stops every harm")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("Every setting", head, tuple(rows), note)
 
@@ -246,8 +186,10 @@ def _value(system: System, plugins: Plugins) -> float:
 def recommended(results: Sequence[Result], plugins: Plugins, margin: float = MARGIN) -> Table:
     """The cheapest setting of each policy that stops every harm."""
     rows = [_recommended(each, model(results, "llm"), plugins) for each in advice(results, margin)]
+    uncounted = ", ".join(each.column for each in attacks(results[0]) if not each.harm)
     note = (
-        "Stops every harm: each attack of the table of harms but the paraphrases, greedy and sampled, "
+        f"Stops every harm: each attack of the table of harms{f' but {uncounted}' * bool(uncounted)}, greedy "
+        "and sampled, "
         f"succeeds at most as often as on the SLM alone and {100 * margin:.0f} points."
     )
     return Table(

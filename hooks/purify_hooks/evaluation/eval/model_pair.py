@@ -1,4 +1,4 @@
-"""Two models on the bench: any system made of them can be asked to write, and to judge what is written."""
+"""Two models side by side: any system made of them can be asked to write, and to judge what is written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from purify_hooks.evaluation.eval.attempt import Attack, attempt
 from purify_hooks.evaluation.eval.sources import Recorded, Silent
 from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
+from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-from purify_plugins.strategies import Walk
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
@@ -28,7 +28,7 @@ REMEMBERED = 2**29
 """Bytes of a model's rows that are kept, so that the next system is judged without reading again."""
 
 
-class Written(NamedTuple):
+class WrittenAnswer(NamedTuple):
     """An answer: its token ids and what they spell."""
 
     tokens: tuple[int, ...]
@@ -36,7 +36,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class ModelPair:
     """Two models in one vocabulary, and rows of theirs that have been asked for before."""
 
     llm: LogitSource
@@ -71,11 +71,11 @@ class Bench:
 
     def write(
         self, system: System, prompts: Sequence[Prompt], tokens: int, sampling: Sampling
-    ) -> list[Written]:
+    ) -> list[WrittenAnswer]:
         """What a system answers, batch after batch; answer i draws from the seed + i."""
         purifier = self.purifier(system)
         answers = purifier.generate(prompts, replace(sampling, max_tokens=tokens)) if prompts else []
-        return [Written(answer.tokens, answer.text) for answer in answers]
+        return [WrittenAnswer(answer.tokens, answer.text) for answer in answers]
 
     def attack(
         self,
@@ -93,14 +93,12 @@ class Bench:
             answers += attempt(purifier, batch, replace(sampling.of_row(start), max_tokens=longest), begun)
         return answers
 
-    def judge(
-        self, system: System, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
-    ) -> list[Likelihood]:
-        """How likely a system finds answers (token ids), batch after batch, its memory included."""
+    def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
+        """How likely a system finds answers (token ids) to prompts, the policy's state included."""
         found = []
-        for start in range(0, len(prompts), self.batch):
-            batch = tuple(prompts[start : start + self.batch])
-            tokens = tuple(tuple(answer) for answer in answers[start : start + self.batch])
+        for start in range(0, len(asked), self.batch):
+            batch = tuple(prompt for prompt, _ in asked[start : start + self.batch])
+            tokens = tuple(tuple(answer) for _, answer in asked[start : start + self.batch])
             llm, slm = self._remembered(batch, tokens)
             purifier = Purifier(llm, slm, self.policy(system), plugins=self.plugins)
             found += judged(purifier, batch, tokens)
