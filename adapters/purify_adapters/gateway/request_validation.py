@@ -101,12 +101,12 @@ class RequestValidator:
     def completions(self, request: CompletionRequest) -> list[Generation]:
         """A request to `/v1/completions`: one answer for each of its prompts."""
         if request.suffix:
-            said = "Suffix is not supported and can be achieved by preprocessing the prompt."
-            raise Rejected(422, said, "suffix not supported")
+            message = "Suffix is not supported and can be achieved by preprocessing the prompt."
+            raise Rejected(422, message, "suffix not supported")
         given = prompts_of(request.prompt)
         if len(given) > self.settings.max_batch:
-            said = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
-            raise Rejected(422, said, "batch size exceeded")
+            message = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
+            raise Rejected(422, message, "batch size exceeded")
         _one_answer(request, "n", "best_of")
         parameters = _openai(request, request.max_tokens)
         parameters.top_n_tokens = request.logprobs
@@ -172,7 +172,7 @@ class RequestValidator:
             raise Rejected(422, f"no guarantee would hold for this answer: {claim.reason}; {way}", "refused")
 
     def _length(self, prompt: Prompt, name: str) -> int:
-        """The prompt's length in tokens. Raises Rejected if it leaves no room for an answer; `name`: its option."""
+        """The prompt's length in tokens. Raises Rejected, naming the option, if no token fits after it."""
         try:
             length = len(self.encode(prompt))
         except TooLongError as error:
@@ -251,7 +251,7 @@ def prompts_of(prompt: Any) -> Sequence[str | Sequence[int]]:
 
 
 def _check(parameters: Parameters, names: OptionNames) -> None:
-    """TGI's validation, in its order and with its messages, except that values without effect are accepted."""
+    """TGI's validation, in its order and with its messages; values without effect are accepted too."""
     if parameters.temperature is not None and parameters.temperature <= 0:
         raise invalid("`temperature` must be strictly positive", "temperature")
     if parameters.repetition_penalty is not None and parameters.repetition_penalty <= 0:
@@ -268,8 +268,8 @@ def _check(parameters: Parameters, names: OptionNames) -> None:
     if parameters.max_new_tokens == 0:
         raise invalid(f"`{names.tokens}` must be strictly positive", names.tokens)
     if (parameters.top_n_tokens or 0) > names.most:
-        said = f"`{names.shown}` must be >= 0 and <= {names.most}. Given: {parameters.top_n_tokens}"
-        raise invalid(said, names.shown)
+        message = f"`{names.shown}` must be >= 0 and <= {names.most}. Given: {parameters.top_n_tokens}"
+        raise invalid(message, names.shown)
 
 
 def answer_grammar(format: TextFormat | ObjectFormat | Format | None) -> Grammar | None:
