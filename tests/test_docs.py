@@ -156,7 +156,14 @@ def test_every_environment_variable_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [schema.CertificateBody, schema.AnswerFacts, schema.Cited, schema.Method, schema.Totals]
+    "kind",
+    [
+        schema.CertificateBody,
+        schema.AnswerFields,
+        schema.ContextFields,
+        schema.MethodFields,
+        schema.TotalsFields,
+    ],
 )
 def test_every_field_of_a_certificate_is_documented(kind: Any) -> None:
     page = text(DOCS / "certificates.md")
