@@ -18,7 +18,6 @@ from purify_plugins.decode.logits import MULTIPLIED, argmax, exp, log_sum, on_cp
 from purify_plugins.decode.partial_rows import complete
 from purify_plugins.decode.random_streams import inverse_cdf
 from purify_plugins.errors import NumericError, PluginError, ours
-from purify_plugins.foreign import require_rows
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
@@ -122,31 +121,31 @@ def fuse(
         llm, fully_masked = processors.process(llm.to(slm.device), history, "the LLM")
         if fully_masked is not None:
             llm = torch.where(fully_masked[:, None], slm, llm)
-        rows = _fused(policy, processors, llm, slm, state, fully_masked)
+        columns = None
+        if processors.truncation:
+            columns, (llm, slm) = narrow(processors.truncation, llm, slm)
+        with ours(partial(_failed, policy, "fuse")):
+            fused = policy.fuse(llm, slm, state).float()
+        rows = _with_totals(policy, processors, llm, slm, fused, fully_masked)._replace(columns=columns)
         rows = rows._replace(shown=_shown(rows, *shown)) if shown else rows
     return rows if none_allowed is None else _without_token(rows, processors, none_allowed, active)
 
 
-def _fused(
+def _with_totals(
     policy: FusionPolicy,
     processors: LogitsProcessors,
     llm: Tensor,
     slm: Tensor,
-    state: State,
+    fused: Tensor,
     fully_masked: Tensor | None,
 ) -> FusedLogits:
-    """Fuse processed log-weights (rows, V); rows that are `fully_masked` (rows,) are the SLM's own."""
-    columns = None
-    if processors.truncation:
-        columns, (llm, slm) = narrow(processors.truncation, llm, slm)
-    with ours(partial(_failed, policy, "fuse")):
-        fused = policy.fuse(llm, slm, state).float()
+    """The column of log-weights (rows, V), checked; empty and `fully_masked` rows are the SLM's own."""
     if fused.shape != slm.shape:
         shapes = f"{tuple(fused.shape)} for rows of {tuple(slm.shape)}"
         raise NumericError(f"{_name(policy)} returned {shapes}")
     slm_total = log_sum(slm, "the SLM")[0] if processors.raw else slm.new_zeros(len(slm), 1)
     try:
-        total, mass = log_sum(fused, _name(policy), may_be_empty=True)
+        total, mass = log_sum(fused, policy, may_be_empty=True)
     except NumericError:
         if processors.raw:
             log_sum(llm, "the LLM")  # raises where the fault came through the policy
@@ -160,7 +159,7 @@ def _fused(
         mass = torch.where(empty, exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if processors.raw else slm_total
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
-    return FusedLogits(llm, slm, fused, mass, totals, empty[:, 0], columns, finite=finite)
+    return FusedLogits(llm, slm, fused, mass, totals, empty[:, 0], finite=finite)
 
 
 def _without_token(
@@ -300,7 +299,14 @@ def _divergences(rows: FusedLogits) -> Tensor:
 def start_state(policy: FusionPolicy, context: Context) -> State:
     """The policy's state before the first token, (rows, …) each. Raises NumericError for another shape."""
     with ours(partial(_failed, policy, "start")):
-        return require_rows(policy, policy.start(context), context.rows)
+        state, rows = policy.start(context), len(context.lengths)
+    if isinstance(state, tuple) and all(each.ndim and len(each) == rows for each in state):
+        return state
+    shapes = ", ".join(str(tuple(each.shape)) for each in state) if isinstance(state, tuple) else "no tuple"
+    raise NumericError(
+        f"{_name(policy)} starts {rows} rows with a state of {shapes}; `start` "
+        "returns a tuple of tensors whose first dimension is the row: (rows, …), or () for no memory"
+    )
 
 
 def advance_state(

@@ -32,7 +32,7 @@ def isolate(
     then the batch itself is at fault.
     """
     try:
-        return act(batch.places)
+        return act(batch.places if batch.errors else None)
     except PurifyError as error:
         flags = active() if active else batch.active
         wanted = [place for place, flag in enumerate(flags) if flag]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +54,7 @@ def forced(
     """
     processors = LogitsProcessors(sampling, decoder.vocabulary)
     policy = decoder.policy
-    with SessionPair(decoder, prompts) as pair:
+    with closing(SessionPair(decoder, prompts)) as pair:
         state = start_state(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]

@@ -7,6 +7,7 @@ only, and no drawn token is ever dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def readahead(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -
 
 
 def _decode(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling, provider: type[Drafts]) -> Steps:
-    with SessionPair(decoder, prompts) as pair:
+    with closing(SessionPair(decoder, prompts)) as pair:
         batch = Batch(decoder, pair, sampling, provider.walk)
         yield from VerifyLoop(decoder, pair, batch, provider).steps()
 

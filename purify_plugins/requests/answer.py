@@ -49,7 +49,7 @@ class Answer:
         """This row's part of a step, as far as its text is certain and may go out."""
         token = step.tokens[self.row]
         if not self.ended:
-            self.error = self.reader.error(self.row)
+            self.error = self.reader.errors.get(self.row)
         if self.ended or token is None:
             return []
         drawn, pieces = self._detokenizer.feed(token)
@@ -77,15 +77,16 @@ class Answer:
     def fail(self, error: PurifyError) -> None:
         """There will be no answer, unless it is whole already."""
         if not self._whole:
-            self.error = self.error or self.reader.error(self.row) or error
+            self.error = self.error or self.reader.errors.get(self.row) or error
 
     @property
     def _whole(self) -> bool:
-        return self.finished or self.reader.full(self.row, len(self.drawn))
+        limits = self.reader.limits
+        return self.finished or (bool(limits) and len(self.drawn) >= limits[self.row].tokens)
 
     def _end(self, reason: FinishReason) -> None:
         self.finished, self.reason = True, reason
-        self.reader.finish(self.row)
+        self.reader.finished.add(self.row)
 
     def finish(self) -> list[Chunk]:
         """What was held back; the last chunk has the held-back rest of the text, and the completion."""
