@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +19,10 @@ from torch import Tensor
 from purify_hooks.evaluation.bench.settings import POLICIES, Clock, Progress, silent
 from purify_hooks.evaluation.eval.sources import Playback
 from purify_plugins.decode.loop import lockstep
+from purify_plugins.plugin.manager import Plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import ScoredPrompt, Vocabulary
-
-if TYPE_CHECKING:
-    from purify_plugins.plugin.manager import Plugins
 
 SIZES = {"32k": 1 << 15, "128k": 1 << 17, "256k": 1 << 18}
 STEPS = 40

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
 from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
+from purify_hooks.evaluation.eval.results_cache import Cell
 from purify_hooks.evaluation.eval.run import (
     CellWork,
     Plan,
@@ -21,14 +22,9 @@ from purify_hooks.evaluation.eval.run import (
     suites,
     work,
 )
-from purify_hooks.evaluation.eval.speed import race, with_speeds
+from purify_hooks.evaluation.eval.speed import Laps, race, with_speeds
+from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_plugins.plugin.manager import load_plugins
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.results_cache import Cell
-    from purify_hooks.evaluation.eval.speed import Laps
-    from purify_hooks.evaluation.eval.suites.base import Suite
-
 
 ROUNDS = 5
 """Rounds of the race, after one that is not counted."""

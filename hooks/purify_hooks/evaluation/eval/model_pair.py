@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from purify_hooks.evaluation.eval.attempt import Attack, attempt
 from purify_hooks.evaluation.eval.sources import Recorded, uniform
@@ -12,13 +12,11 @@ from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-
-if TYPE_CHECKING:
-    from purify_plugins.policy import FusionPolicy
-    from purify_plugins.types import Prompt
+from purify_plugins.types import Prompt
 
 MODES: dict[str, Sampling] = {
     "greedy": Sampling(temperature=0, seed=0),
