@@ -30,6 +30,8 @@ class Prepared:
     plugins: Plugins
     policy: Any
     previews: Mapping[str, Preview]
+    options: Mapping[str, Any]
+    """The Purifier's other options, its Sampling checked."""
 
     def refuse(self, prompt: str) -> None:
         """Raise PromptError for a text that one of the models cannot read."""
@@ -42,7 +44,7 @@ class Prepared:
     def load(self, kind: Callable[..., P]) -> P:
         """The Purifier, or another `kind` of its arguments: both models are read now. Raises PurifyError."""
         models = [source(self.plugins, table) for table in (self.config.llm, self.config.slm)]
-        return kind(*models, self.policy, **options_of(self.config), plugins=self.plugins)
+        return kind(*models, self.policy, **self.options, plugins=self.plugins)
 
 
 def options_of(config: Config) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def prepare(config: Config) -> Prepared:
     from purify_plugins.decode.draw_keys import secret
 
     plugins = plugins_of(config)
-    Sampling(**config.sampling)
+    options = options_of(config)
     chosen = policy(plugins, config.policy)
     secret()
     tables = {"llm": config.llm, "slm": config.slm}
@@ -64,7 +66,7 @@ def prepare(config: Config) -> Prepared:
     for side, table in tables.items():
         with placed(where(table)):
             previews[side].settle()
-    return Prepared(config, plugins, chosen, previews)
+    return Prepared(config, plugins, chosen, previews, options)
 
 
 def build(config: Config, kind: Callable[..., P]) -> P:

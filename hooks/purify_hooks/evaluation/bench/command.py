@@ -62,17 +62,13 @@ def bench(
     from purify_hooks.evaluation.bench import report
     from purify_hooks.evaluation.bench.settings import BenchSettings
 
-    parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
-    settings = BenchSettings(
-        llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen
-    )
+    fixed, chosen = dict(map(key_value, fields or ())), named_plugins(config)
+    settings = BenchSettings(llm, slm, policy, fixed, batch, tokens, rounds, prompts, threads, clock, chosen)
     _check(settings)
     if write:
         report.require_page(write)
     hush()
-    from purify_hooks.evaluation.bench.run import (
-        run_bench,  # which imports torch, after everything that may be wrong
-    )
+    from purify_hooks.evaluation.bench.run import run_bench  # imports torch, after all that may be wrong
 
     with progress() as tell, kept("nothing is kept of a measurement that is not whole"):
         found = run_bench(settings, tell, sweeping=sweep, extras=extras)
