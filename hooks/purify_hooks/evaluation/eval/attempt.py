@@ -135,8 +135,7 @@ def attempt(
 
     With `given` (rows, n) an answer begins with these tokens, and what follows is the answer to the attack.
     """
-    from purify_plugins.decode.continuing import continuing
-    from purify_plugins.decode.loop import lockstep
+    from purify_plugins.decode.loop import continuing, lockstep
 
     prompts = [attack.prompt for attack in attacks]
     decided: set[int] = set()
