@@ -21,7 +21,7 @@ from purify_plugins.decode.strategies import DECODERS, Strategy, Walk, choose
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
-from purify_plugins.requests.answer import Asked
+from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pieces, Pipeline, chunks, in_thread, outcomes
 from purify_plugins.sampling import Sampling
@@ -274,13 +274,13 @@ class Purifier(Decoder):
     def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]) -> Pieces:
         """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
         plugins = self.plugins
-        asked = Asked(
+        how = AnswerOptions(
             copy(drawn(self.sampling, sampling, draws)),  # a hook can write even to a frozen dataclass
             cited(),
             plugins.actors(self.policy),
             held=bool(plugins.implementing("purify_completed")),
         )
-        return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, asked)
+        return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, how)
 
 
 def _check(on_llm_failure: str, batch_size: int, alignment: str, fidelity: str) -> None:
