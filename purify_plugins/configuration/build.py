@@ -74,7 +74,7 @@ class Config:
     sampling: Table = field(default_factory=dict)
     """Defaults for every answer; the keys are listed below."""
     on_llm_failure: Literal["refuse", "slm"] = "refuse"
-    """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone."""
+    """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone, in the rows that failed."""
     walk: Literal["auto", "speculative", "readahead", "lockstep"] = "auto"
     """How answers are written, all by one law: `lockstep` token by token, `speculative` from the SLM's
     drafts, `readahead` from a server's; `auto` takes what the LLM can do."""

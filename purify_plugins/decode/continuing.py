@@ -51,7 +51,7 @@ def follow(
     for block in torch.tensor(given, device=slm.device).split(BLOCK, dim=1):
         llms, slms = pair.extend(block)
         for at, tokens in enumerate(block.unbind(dim=1)):
-            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
+            rows = fuse(policy, batch.shape, llm, slm, state, batch.history, pair.lost)
             rows.require(batch.going)
             state = forward(policy, state, tokens, rows)
             llm, slm = None if llms is None else llms[:, at], slms[:, at]

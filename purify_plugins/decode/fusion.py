@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from purify_plugins.decode.logits import MULTIPLIED, add_up, argmax, exp, near
 from purify_plugins.decode.partial_rows import complete
@@ -97,15 +98,24 @@ class Rows(NamedTuple):
 
 
 def fuse(
-    policy: FusionPolicy, shape: Shaper, llm: Tensor | None, slm: Tensor, state: State, history: History
+    policy: FusionPolicy,
+    shape: Shaper,
+    llm: Tensor | None,
+    slm: Tensor,
+    state: State,
+    history: History,
+    lost: Tensor | None = None,
 ) -> Rows:
-    """Fuse one column of logits (rows, V).
+    """Fuse one column of logits (rows, V); `lost` (rows,) marks rows whose LLM has failed.
 
     A row without an LLM, on which the models share no token, or of which the LLM rules out all that
     a grammar allows, falls back to the SLM's own: never to the LLM's. Raises NumericError when a
     model or the policy returns NaN, +inf or a wrong shape.
     """
     columns, partial = None, None
+    lost = None if lost is None or not bool(lost.any()) else lost
+    if llm is not None and lost is not None:
+        llm = _replaced(llm, slm, lost)
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
         llm, *partial = complete(llm.to(slm.device), slm)
     slm, stuck = shape.weigh(slm, history, "the SLM")
@@ -124,6 +134,7 @@ def fuse(
     total, mass = _add_up(policy, shape, llm, fused)
     sound = None if near(total) else _sound(shape, llm, slm, slm_total, total)
     empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
+    empty = empty if lost is None else empty | lost.to(empty.device)[:, None]
     if not near(empty) or bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, exp(slm - slm_total), mass)
@@ -131,6 +142,12 @@ def fuse(
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
     shown = _shown(partial, mass, columns) if partial else None
     return _unstuck(Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown, sound), shape)
+
+
+def _replaced(llm: Tensor, slm: Tensor, lost: Tensor) -> Tensor:
+    """The LLM's logits (rows, V or V + 1 from a server), with the SLM's own in the rows that are lost."""
+    own = pad(slm.float().log_softmax(dim=-1), (0, llm.shape[-1] - slm.shape[-1]), value=-torch.inf)
+    return torch.where(lost.to(slm.device)[:, None], own.to(llm.dtype), llm.to(slm.device))
 
 
 def _unstuck(rows: Rows, shape: Shaper) -> Rows:

@@ -63,9 +63,10 @@ def fuse_at(
     state: State,
     history: History,
     going: Flags | Tensor,
+    lost: Tensor,
     places: Places,
 ) -> Rows:
-    """Fuse the rows at these places; `llm` and `slm` are (rows, V) logits.
+    """Fuse the rows at these places; `llm` and `slm` are (rows, V) logits, `lost` (rows,) as `fuse` takes it.
 
     Raises NumericError if an active row is NaN or allows no token.
     """
@@ -74,7 +75,8 @@ def fuse_at(
         llm, slm = None if llm is None else llm[places], slm[places]
         state, history = tuple(each[places] for each in state), [history[place] for place in places]
         going = [bool(going[place]) for place in places]
-    rows = fuse(policy, shape, llm, slm, state, history)
+        lost = lost[places]
+    rows = fuse(policy, shape, llm, slm, state, history, lost)
     rows.require(going)
     return rows
 

@@ -48,7 +48,7 @@ def write(
     """Fuse both models' logits (rows, V), draw, yield, read what was drawn; until no row is live."""
     while True:
         with torch.inference_mode():
-            inputs = policy, batch.shape, llm, slm, state, batch.history, batch.going
+            inputs = policy, batch.shape, llm, slm, state, batch.history, batch.going, pair.lost
             rows = apart(batch, lambda: batch.going, partial(fuse_at, *inputs))
             tokens = rows.draw(batch.dice.roll())
             numbers = table(rows, tokens, sampling.greedy, batch.top).tolist()

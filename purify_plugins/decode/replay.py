@@ -55,7 +55,7 @@ def forced(
         state = begin(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
-            rows = fuse(policy, shape, llm, slm, state, history)
+            rows = fuse(policy, shape, llm, slm, state, history, pair.lost)
             rows.require([at < len(answer) for answer in answers])
             yield tokens, rows
             state = forward(policy, state, tokens, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Prompt, ScoredPrompt, Session
 
+log = logging.getLogger(__name__)
+
 
 class Pair:
     """The LLM and the SLM reading the same batch.
 
-    `llm` is None once the LLM has failed and the operator allowed the SLM to go on alone; it
-    never comes back within an answer.
+    `llm` is None once the LLM has failed and the operator allowed the SLM to go on alone. `lost` (rows,)
+    marks single rows in which it has: its logits there were NaN, +inf, or allowed no token. It never comes
+    back within an answer.
     """
 
     def __init__(self, purifier: Purifier, prompts: Sequence[Prompt]) -> None:
         self.purifier = purifier
         self._open = ExitStack()
         self.llm: Session | None = None
+        self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._kept: Tensor | None = None  # what both models have read of each answer since the last rewind
         try:
             self.slm, slm = purifier.slm.open(prompts, purifier.policy.lookback)
@@ -106,6 +111,8 @@ class Pair:
         can = all(session.keeps for session in sessions)
         for session in sessions if can else ():
             session.keep(rows)
+        if can:
+            self.lost = self.lost[list(rows)]
         return can
 
     def _ask(
@@ -118,15 +125,31 @@ class Pair:
         try:
             logits = question()
             if self.purifier.on_llm_failure == "slm":
-                _require_sound(logits if going is None else logits[going().to(logits.device)])
+                self._lose(logits, None if going is None else going())
             return logits
-        except SourceError:
+        except SourceError as error:
             if self.purifier.on_llm_failure == "refuse":
                 raise
+            log.warning("the LLM failed, and the SLM goes on alone: %s", error)
             failed, self.llm = self.llm, None
             if failed is not None:
                 failed.close()
             return None
+
+    def _lose(self, logits: Tensor, going: Tensor | None) -> None:
+        """Mark the rows whose logits (rows, …, V) are broken. Raises NumericError once all rows are."""
+        broken = ~torch.isfinite(logits.amax(dim=-1)).reshape(len(logits), -1).all(dim=-1).cpu()
+        if going is not None:
+            broken &= going.cpu()
+        broken &= ~self.lost
+        if not bool(broken.any()):
+            return
+        error = "the LLM returned NaN, +inf or no possible token"
+        self.lost = self.lost | broken
+        if bool(self.lost.all()):
+            raise NumericError(error)
+        places = broken.nonzero()[:, 0].tolist()
+        log.warning("the LLM failed, and the SLM goes on alone in rows %s of a batch: %s", places, error)
 
     @property
     def prompts(self) -> tuple[tuple[int, ...], ...]:
@@ -166,12 +189,6 @@ class Pair:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _require_sound(logits: Tensor) -> None:
-    """Raise NumericError before a broken row is anybody's business but the LLM's."""
-    if not torch.isfinite(logits.amax(dim=-1)).all():
-        raise NumericError("the LLM returned NaN, +inf or no possible token")
 
 
 def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:

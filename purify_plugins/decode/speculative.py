@@ -254,7 +254,7 @@ class Walk:
         """The fused column after the draft's first `at` tokens."""
         slm = draft.slm[at] if at < len(draft.slm) else self.pair.ask_slm(draft.tokens[-1])[:, 0]
         llm, history = self._looked_at(draft.llm[at]), self._history(draft.tokens[:at])
-        inputs = self.policy, self.batch.shape, llm, slm, self.state, history, self.going
+        inputs = self.policy, self.batch.shape, llm, slm, self.state, history, self.going, self.pair.lost
         return apart(self.batch, self._goes, partial(fuse_at, *inputs))
 
     def _goes(self) -> list[bool]:

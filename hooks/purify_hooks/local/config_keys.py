@@ -10,9 +10,11 @@ import dis
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -63,11 +65,16 @@ ALWAYS = frozenset(
     ]
 )
 """Read for every type: some by code that all types share, under names that older files use."""
+OTHER_HEAD = re.compile(
+    r"For(Sequence|Token|Text)Classification|ForQuestionAnswering|ForMultipleChoice|ForMaskedLM|RewardModel"
+)
+"""Classes of other tasks; such a checkpoint may have every weight of a causal model all the same."""
 NEVER = frozenset({"quantization_config", "model_type"})
 """Named in some type's own code, and not to be taken from a file."""
 INERT = frozenset(
     [
         "_name_or_path",
+        "_model_name_or_path",
         "name_or_path",
         "_commit_hash",
         "architectures",
@@ -102,6 +109,7 @@ INERT = frozenset(
         "add_cross_attention",
         "tie_encoder_decoder",
         "sep_token_id",
+        "unk_token_id",
         "decoder_start_token_id",
         "temperature",
         "top_k",
@@ -244,7 +252,8 @@ def causal(name: Any, file: Path) -> tuple[Any, Any]:
     if not isinstance(name, str) or name not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ModelError(
             f"{file} does not load as a causal language model: this transformers has no causal one "
-            f"of model_type {name!r}; use a causal language model, or install a transformers that knows it"
+            f"of model_type {repr(name)[:80]}; use a causal language model, or install a transformers that "
+            "knows it"
         )
     try:
         kind = CONFIG_MAPPING[name]
@@ -256,7 +265,22 @@ def causal(name: Any, file: Path) -> tuple[Any, Any]:
             f"{file} does not load as a causal language model: {name!r} has an encoder, an image or sound "
             "part, or reads both ways; use a causal language model of text alone"
         )
+    if find_spec("kernels") is not None and _fetches_kernels(model):
+        raise ModelError(
+            f"{file}: for model_type {name!r} transformers fetches compiled code from the hub, because the "
+            "package `kernels` is installed; uninstall it, or use another model"
+        )
     return kind, model
+
+
+@cache
+def _fetches_kernels(model: Any) -> bool:
+    """Whether transformers' module of this class fetches kernels by itself, whatever the configuration says.
+
+    In 4.57 Mamba's does, in 5.24 RWKV's.
+    """
+    source = inspect.getsource(sys.modules[model.__module__])
+    return re.search(r"\b(get_kernel|lazy_load_kernel)\(", source) is not None
 
 
 @cache
@@ -298,10 +322,15 @@ def _default(kind: Any, key: str) -> Any:
 
 
 def _check_architecture(named: Any, model: Any, file: Path) -> None:
-    """Raise ModelError when `architectures` names a class of another type than `model_type` does."""
+    """Raise ModelError when `architectures` names a class of another `model_type`, or no language model."""
     import transformers
 
-    for name in named if isinstance(named, list) else ():
+    for name in named if isinstance(named, list) else (named,):
+        if isinstance(name, str) and OTHER_HEAD.search(name):
+            raise ModelError(
+                f"{file} says that the weights are of {name[:80]}, which writes no text; use a causal "
+                "language model"
+            )
         known = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
         taken = getattr(known, "config_class", None)
         if taken is None or taken is model.config_class or known is model:
@@ -326,5 +355,11 @@ def allowed(kind: Any, settings: Mapping[str, Any], file: Path, inside: str = ""
             check_value(inside + key, key, value, file)
             kept[key] = value
     if left := sorted({*settings} - names - INERT - {"model_type"}):
-        log.warning("%s: %s declares no %s; left out", file, kind.__name__, ", ".join(map(repr, left))[:500])
+        _warn_once(str(file), kind.__name__, ", ".join(map(repr, left))[:500])
     return kept
+
+
+@cache
+def _warn_once(file: str, kind: str, left: str) -> None:
+    """Log which keys were left out; once, since a file is read when it is checked and when it is loaded."""
+    log.warning("%s: %s declares no %s; left out", file, kind, left)

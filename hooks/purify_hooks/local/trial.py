@@ -34,6 +34,7 @@ FAILURES = (SourceError, ModelError, TypeError, AttributeError, NotImplementedEr
 def fitting(source: LocalSource) -> type[LocalSession]:
     """The first kind of session whose rows are those of whole texts read anew; else that which does so."""
     forward = source.forward  # raises for a model that cannot be called here
+    _require_numbers(source)
     for kind in kinds(source):
         if reads_rightly(source, kind):
             return kind
@@ -43,6 +44,20 @@ def fitting(source: LocalSource) -> type[LocalSession]:
         type(forward.model).__name__,
     )
     return RecomputingSession
+
+
+def _require_numbers(source: LocalSource) -> None:
+    """Raise ModelError for a model that returns NaN for an ordinary text, in whichever session it is read."""
+    try:
+        with torch.inference_mode(), failures(source.name), for_fusion():
+            broken = bool(whole(source, some_tokens(source, TOKENS)).isnan().any())
+    except FAILURES:
+        return  # a model that cannot be read so at all; the trials report it
+    if broken:
+        raise ModelError(
+            f"{source.name!r} returns NaN for an ordinary text; correct its config.json, use another "
+            "dtype, or fetch its weights again"
+        )
 
 
 def kinds(source: LocalSource) -> Sequence[type[LocalSession]]:
