@@ -30,9 +30,9 @@ from purify_plugins.decode.likelihood import read, split
 from purify_plugins.decode.sessions import Pair
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
+from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import HOME, heldout
 from purify_plugins.testing import no_context
-from purify_plugins.types import Sampling
 
 Tokens = tuple[int, ...]
 Way = Callable[[Purifier, Kind, Sampling], list[Tokens]]

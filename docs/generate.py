@@ -29,8 +29,8 @@ from purify_plugins.certificates.coverage import COVERED, WAYS
 from purify_plugins.configuration.build import Activation, Config
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
-from purify_plugins.types import Sampling
 
 HERE = Path(__file__).parent
 REGION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

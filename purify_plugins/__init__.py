@@ -3,6 +3,7 @@
 import importlib
 import typing
 
+from purify_plugins._version import __version__ as __version__
 from purify_plugins.errors import (
     AlteredError,
     BudgetError,
@@ -25,21 +26,20 @@ from purify_plugins.errors import (
     UnreadableError,
     VocabularyError,
 )
+from purify_plugins.grammar import Grammar
 from purify_plugins.plugin.hookspecs import hookimpl
+from purify_plugins.policy import Context, FusionPolicy
+from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.sampling import Sampling
 from purify_plugins.types import (
+    Certificate,
     Chat,
     Chunk,
     Completion,
-    Context,
     Failed,
-    FusionPolicy,
-    Grammar,
-    LogitSource,
     Outcome,
     Refused,
-    Sampling,
     ScoredPrompt,
-    Session,
     Step,
     Token,
     ToolFormat,
@@ -47,7 +47,6 @@ from purify_plugins.types import (
 )
 
 if typing.TYPE_CHECKING:
-    from purify_plugins.certificates import Certificate
     from purify_plugins.purifier import Purifier
     from purify_plugins.running.activate import activate, assert_active, deactivate, status
 
@@ -97,10 +96,8 @@ __all__ = [
     "hookimpl",
     "status",
 ]
-__version__ = "0.1.0"
 
 _LAZY = {
-    "Certificate": "certificates",
     "Purifier": "purifier",
     **dict.fromkeys(("activate", "assert_active", "deactivate", "status"), "running.activate"),
 }

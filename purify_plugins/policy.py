@@ -9,16 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.protocols import member
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.types import Token, Vocabulary
+    from purify_plugins.types import Guarantee, Token, Vocabulary
 
-Guarantee = Literal["none", "mean", "window", "passage", "path"]
 State = tuple["Tensor", ...]
 """What a policy remembers of each row: tensors whose first dimension is the row."""
 
@@ -109,20 +108,3 @@ class FusionPolicy(ABC):
     def original(self) -> Any:
         """The object that its author wrote: a name stands for its class, its fields are the options."""
         return self
-
-
-@runtime_checkable
-class BarePolicy(Protocol):
-    """The least that a policy of somebody else's class must have."""
-
-    @property
-    def guarantee(self) -> Guarantee: ...
-
-    @property
-    def lookback(self) -> int: ...
-
-    def start(self, context: Context) -> State: ...
-
-    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor: ...
-
-    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State: ...

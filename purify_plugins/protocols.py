@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self
 
 from purify_plugins.errors import SourceError
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.threat import Engine
-    from purify_plugins.tokenizers.cross.symbols import Alphabet
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
     member = property
@@ -254,9 +253,9 @@ class LogitSource(ABC):
         return [session.branch(new, sees) for session, new, sees in calls]
 
     @member
-    def alphabet(self) -> Alphabet | None:
-        """The symbols, smaller than the model's own tokens, in which it is presented; None: in tokens."""
-        return None
+    def symbolic(self) -> bool:
+        """Whether the ids are symbols smaller than the model's own tokens, as two tokenizers need."""
+        return False
 
     @member
     def rough(self) -> bool:
@@ -286,31 +285,3 @@ def _not_offered(thing: object, method: str) -> SourceError:
         f"{type(thing).__name__} offers no `{method}`: what it offers stands in its other members "
         "(`keeps`, `branches`, `encodes`, …); ask these first"
     )
-
-
-class BareSession(Protocol):
-    """The least that a session of somebody else's class must have; `adapted` adds the defaults."""
-
-    @property
-    def prompts(self) -> Sequence[ScoredPrompt]: ...
-
-    def extend(self, tokens: Tensor) -> Tensor: ...
-
-    def rewind(self, lengths: Tensor) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class BareSource(Protocol):
-    """The least that a source of somebody else's class must have; `adapted` adds the defaults."""
-
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-
-    @property
-    def context_length(self) -> int | None: ...
-
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Any, Tensor]: ...
-
-    def identity(self) -> Mapping[str, Any]: ...

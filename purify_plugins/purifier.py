@@ -8,24 +8,26 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args, overload
 
-from purify_plugins.certificates import options
+from purify_plugins.canonical_json import options
 from purify_plugins.decode.draw_keys import secret
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.adapting import adapted, adapted_policy
+from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pieces, in_vain, outcomes, run
+from purify_plugins.sampling import Sampling
 from purify_plugins.threat import VOUCHED, require_draftable, require_known
 from purify_plugins.tokenizers.vocabulary_map import align
-from purify_plugins.types import Chunk, Completion, Outcome, Sampling, Unanswered
+from purify_plugins.types import Chunk, Completion, Outcome, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.decode.draft_length import Pace
     from purify_plugins.decode.likelihood import Likelihood
-    from purify_plugins.policy import BarePolicy
-    from purify_plugins.protocols import BareSource
+    from purify_plugins.foreign import BarePolicy, BareSource
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
-    from purify_plugins.types import FusionPolicy, LogitSource, Prompt, Vocabulary
+    from purify_plugins.types import Prompt, Vocabulary
 
 Model = "LogitSource | str | Path | Mapping[str, Any]"
 Fallback = Literal["refuse", "slm"]
@@ -97,7 +99,7 @@ class Purifier:
         self.explain = explain
         self.top = 0
         self._paces: dict[tuple[bool, int], Pace] = {}
-        options(self.policy, self.plugins)  # refused now rather than after the first answer
+        options(self.policy, self.plugins.name_of)  # refused now rather than after the first answer
         secret()  # likewise
 
     def _of_the_union(self, policy: FusionPolicy) -> FusionPolicy:

@@ -15,23 +15,16 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import Tensor
 
-from purify_plugins.certificates import canonical, jsonable
+from purify_plugins.canonical_json import canonical, jsonable
 from purify_plugins.decode.fusion import choose
 from purify_plugins.errors import PromptError
-from purify_plugins.plugin.adapting import adapted_policy
-from purify_plugins.types import (
-    Chat,
-    Context,
-    Guarantee,
-    LogitSource,
-    Prompt,
-    ScoredPrompt,
-    Session,
-    Vocabulary,
-)
+from purify_plugins.foreign import adapted_policy
+from purify_plugins.policy import Context
+from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.types import Chat, Guarantee, Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
-    from purify_plugins.types import FusionPolicy, State
+    from purify_plugins.policy import FusionPolicy, State
 
 
 def byte_vocabulary() -> Vocabulary:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Guarantee, Sampling
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Guarantee
 
 Engine = Literal["in-process", "trusted", "untrusted"]
 """What runs a model: this process, a server the operator vouches for, or a server that may do anything."""

@@ -1,30 +1,21 @@
-"""The nouns: vocabularies, prompts, models, policies, tokens and answers."""
+"""The nouns: vocabularies, prompts, sampling settings, tokens, answers and their certificates."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self
+from typing import Any, Literal, NamedTuple, NoReturn
 
-from purify_plugins.errors import ConfigError, PurifyError, RefusedError, UnknownNameError
-from purify_plugins.policy import Context as Context
-from purify_plugins.policy import FusionPolicy as FusionPolicy
-from purify_plugins.policy import Guarantee as Guarantee
-from purify_plugins.policy import State as State
-from purify_plugins.protocols import Capabilities as Capabilities
-from purify_plugins.protocols import LogitSource as LogitSource
-from purify_plugins.protocols import Session as Session
-from purify_plugins.utils.kinds import expected
-
-if TYPE_CHECKING:
-    from purify_plugins.certificates.record import Certificate
+from purify_plugins.errors import PurifyError, RefusedError
 
 FinishReason = Literal["eos", "stop", "length"]
+Guarantee = Literal["none", "mean", "window", "passage", "path"]
+History = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Per row: the prompt's token ids and the answer's token ids so far."""
 
 
 @dataclass(frozen=True)
@@ -86,130 +77,6 @@ class ScoredPrompt(NamedTuple):
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
-
-
-LONGEST_GRAMMAR = 131_072
-"""Characters of a grammar: longer ones take seconds of everybody's time before the first token."""
-
-
-@dataclass(frozen=True)
-class Grammar:
-    """What an answer must look like, to its last character; followed by llguidance.
-
-    `kind` "json_schema" takes a JSON schema, "regex" a regular expression, "lark" a grammar in
-    llguidance's dialect of Lark. Raises ConfigError for a grammar that cannot be followed.
-    """
-
-    kind: Literal["json_schema", "regex", "lark"]
-    text: str
-
-    def __post_init__(self) -> None:
-        from purify_plugins.decode.grammar import check
-
-        if self.kind not in ("json_schema", "regex", "lark"):
-            raise ConfigError(f"grammar: kind must be 'json_schema', 'regex' or 'lark', not {self.kind!r}")
-        if not isinstance(self.text, str):
-            raise ConfigError(f"grammar: text must be text, not {type(self.text).__name__}")
-        if not self.text.strip():
-            raise ConfigError("grammar: text must not be empty")
-        if len(self.text) > LONGEST_GRAMMAR:
-            raise ConfigError(
-                f"grammar: text has {len(self.text):,} characters, at most {LONGEST_GRAMMAR:,} are followed; "
-                "simplify it"
-            )
-        check(self)
-
-    @classmethod
-    def json_schema(cls, schema: Mapping[str, Any]) -> Self:
-        """JSON that a schema describes; properties come in the schema's order."""
-        return cls("json_schema", json.dumps(schema, ensure_ascii=False))
-
-    @classmethod
-    def of(cls, grammar: Mapping[str, Any]) -> Self:
-        """The grammar whose fields a mapping gives; any other mapping is a JSON schema."""
-        return cls(**grammar) if grammar.keys() == {"kind", "text"} else cls.json_schema(grammar)
-
-
-COLDEST = 1e-6
-"""The lowest temperature that draws: logits of a hundred become figures of 1e8, which float32 knows to 8."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn, and when an answer ends.
-
-    Penalties, the grammar, temperature, top_k, top_p, min_p and typical_p shape *both* models' rows
-    before they are fused; nothing touches the fused row. `temperature` 0 takes the arg-max of the fused
-    row. Row i of a batch draws from `seed` + i, so that a batch equals its rows.
-    """
-
-    max_tokens: int = 256
-    """The most tokens an answer may have; a model's context may leave fewer."""
-    temperature: float = 1.0
-    """Divides both models' logits: below 1 steadier, above 1 bolder, 0 the fused row's arg-max. Nothing
-    between 0 and 1e-06: float32 could not tell such a row's tokens apart."""
-    top_k: int = 0
-    """Each model keeps its `top_k` likeliest tokens; 0 keeps all."""
-    top_p: float = 1.0
-    """Each model keeps its likeliest tokens until they hold this much of the probability."""
-    min_p: float = 0.0
-    """Each model keeps the tokens at least this many times as likely as its likeliest; 0 keeps all."""
-    typical_p: float = 1.0
-    """Each model keeps the tokens whose surprisal is nearest to its average, until they hold this much of
-    the probability (locally typical sampling, arXiv 2202.00666); 1 keeps all."""
-    repetition_penalty: float = 1.0
-    """Above 1, tokens that the prompt or the answer has used become less likely; 1 is off."""
-    frequency_penalty: float = 0.0
-    """Nats taken from a token for each time the answer has used it; below 0 they are given."""
-    seed: int | None = None
-    """Repeats the draws within this process; in another one too only if both have the same `PURIFY_SECRET`.
-    None draws anew each time."""
-    stop: tuple[str, ...] = ()
-    """Texts that end the answer where the first of them would appear; none of it is released. The name of a
-    control token ends it where that token is drawn."""
-    ignore_eos: bool = False
-    """Rules out every end token, so that only `stop` and `max_tokens` end the answer."""
-    grammar: Grammar | None = None
-    """What the answer must look like: a table with `kind` ("json_schema", "regex", "lark") and `text`.
-    Where the LLM rules out all that may come next, the SLM goes on alone; the SLM's doing so is an error."""
-
-    def __new__(cls, *args: Any, **options: Any) -> Self:
-        # what dataclasses would say of an unknown name is a TypeError that knows no nearer one
-        for name in options:
-            if name not in cls.__dataclass_fields__:
-                raise UnknownNameError("sampling option", name, cls.__dataclass_fields__)
-        return super().__new__(cls)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.grammar, Mapping):
-            object.__setattr__(self, "grammar", Grammar.of(self.grammar))
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        for name, fine, kind in expected(vars(self)):
-            self._require(name, fine, kind)
-        object.__setattr__(self, "stop", tuple(self.stop))
-        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
-        warm = self.greedy or COLDEST <= self.temperature < math.inf
-        self._require("temperature", warm, f"0 (greedy), or finite and at least {COLDEST}")
-        self._require("top_k", self.top_k >= 0, "0 (off) or more")
-        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
-        self._require("min_p", 0 <= self.min_p <= 1, "between 0 and 1")
-        self._require("typical_p", 0 < self.typical_p <= 1, "above 0 and at most 1")
-        self._require("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0")
-        self._require("frequency_penalty", abs(self.frequency_penalty) < math.inf, "finite")
-        self._require("seed", self.seed is None or self.seed >= 0, "0 or more")
-        self._require("stop", all(self.stop), "without empty strings")
-        self._require("stop", not re.search("[\ud800-\udfff]", "".join(self.stop)), "valid Unicode")
-        self._require("grammar", self.grammar is None or isinstance(self.grammar, Grammar), "a Grammar")
-        self._require("ignore_eos", not (self.ignore_eos and self.grammar), "off: a grammar ends its answer")
-
-    def _require(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            raise ConfigError(f"sampling: {name} must be {expected}, not {getattr(self, name)!r}")
-
-    @property
-    def greedy(self) -> bool:
-        return self.temperature == 0
 
 
 @dataclass(frozen=True)
@@ -274,15 +141,64 @@ class Step:
     origin: object = field(default=None, repr=False, compare=False)
 
 
+class Piece(NamedTuple):
+    """A token of an answer, and text that it wrote: see `Detokenizer` for which token that is."""
+
+    token: Token
+    text: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The proof that goes with an answer; `text` is its canonical JSON."""
+
+    text: str
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """Everything it says, by name."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    @property
+    def digest(self) -> str:
+        return str(self.body["digest"])
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The guarantee that holds for this very answer, in the mode it was drawn."""
+        return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
+
+    @property
+    def log_ratio(self) -> float:
+        """log fused/slm of the whole answer, in nats."""
+        return float(self.body["totals"]["log_ratio"])
+
+
 @dataclass(frozen=True)
 class Completion:
-    """A finished answer: its text, its token ids, why it ended and the proof of how it was made."""
+    """A finished answer: its text, its token ids, why it ended and the proof of how it was made.
+
+    `drawn` are its tokens, each with the text it was decoded to, which a stop string is part of; `pieces`
+    are the same tokens with the text each added to the answer: they join to `text`.
+    """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
-    steps: tuple[Token, ...]
+    drawn: tuple[Piece, ...]
     certificate: Certificate
+    pieces: tuple[Piece, ...] = ()
+
+    @cached_property
+    def steps(self) -> tuple[Token, ...]:
+        """The records of the tokens."""
+        return tuple(token for token, _ in self.drawn)
+
+    @property
+    def chunk(self) -> Chunk:
+        """The whole answer as one chunk."""
+        return Chunk(self.pieces, self.drawn, self, ended=True)
 
 
 class Unanswered:
@@ -290,25 +206,10 @@ class Unanswered:
 
     error: PurifyError
 
-    @property
-    def text(self) -> NoReturn:
+    def _unanswered(self) -> NoReturn:
         raise self.error
 
-    @property
-    def tokens(self) -> NoReturn:
-        raise self.error
-
-    @property
-    def finish_reason(self) -> NoReturn:
-        raise self.error
-
-    @property
-    def steps(self) -> NoReturn:
-        raise self.error
-
-    @property
-    def certificate(self) -> NoReturn:
-        raise self.error
+    text = tokens = finish_reason = steps = drawn = pieces = certificate = property(_unanswered)
 
 
 @dataclass(frozen=True)
@@ -331,14 +232,28 @@ Outcome = Completion | Refused | Failed
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a streamed answer; `print(chunk, end="")` prints its text.
+    """A part of a streamed answer; `print(chunk, end="")` prints its text.
 
-    `steps` are the tokens drawn since the last chunk; the final chunk carries the `completion`.
+    `pieces` are the text that is certain now, by the token that wrote it; a token's text can come later than
+    the token. `drawn` are the tokens drawn since the last chunk, each with the text it was decoded to, which
+    a stop string is part of. `ended`: they are the answer's last ones. The final chunk, without tokens, has
+    the rest of the text and the `completion`.
     """
 
-    text: str
-    steps: tuple[Token, ...] = ()
+    pieces: tuple[Piece, ...]
+    drawn: tuple[Piece, ...] = ()
     completion: Completion | None = None
+    ended: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """The text that is certain now."""
+        return "".join(text for _, text in self.pieces)
+
+    @property
+    def steps(self) -> tuple[Token, ...]:
+        """The records of the tokens drawn since the last chunk."""
+        return tuple(token for token, _ in self.drawn)
 
     def __str__(self) -> str:
         return self.text

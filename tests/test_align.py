@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purify_plugins.errors import PromptError, VocabularyError
+from purify_plugins.protocols import LogitSource
 from purify_plugins.testing import ToySource, byte_vocabulary
 from purify_plugins.tokenizers.vocabulary_map import Remapped, align
-from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
 from tests.tokenizer_files import spelled
 
 END, TURN = "<|endoftext|>", "<|im_end|>"

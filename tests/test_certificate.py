@@ -16,23 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purify_plugins import Certificate, CertificateError, Completion, Sampling
-from purify_plugins.certificates import (
-    LIMITS,
-    canonical,
-    citing,
-    digest,
-    fixed,
-    jsonable,
-    mode_of,
-    read,
-    recompute,
-    totals,
-    verify,
-)
-from purify_plugins.certificates.canonical_json import tokens_of
+from purify_plugins.canonical_json import canonical, digest, jsonable
+from purify_plugins.certificates import LIMITS, citing, mode_of, read, recompute, totals, verify
+from purify_plugins.certificates.figures import fixed, tokens_of
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sampling import COLDEST
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import COLDEST, Token
+from purify_plugins.types import Token
 from tests.toys import BYTES, Failing, Forbidding, both, few, pair, real, toys
 
 PLUGINS = load_plugins([])

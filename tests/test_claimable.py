@@ -17,8 +17,8 @@ from purify_plugins import FusionPolicy, Purifier, Sampling, hookimpl
 from purify_plugins.certificates import MEANING
 from purify_plugins.cli import app
 from purify_plugins.errors import ConfigError, NumericError, UncheckableError
+from purify_plugins.foreign import FIELDS
 from purify_plugins.plugin.manager import load_plugins
-from purify_plugins.plugin.policy_check import FIELDS
 from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.strangers import HALF, Install, install
 

@@ -20,16 +20,17 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from purify_plugins.certificates.explain import said
-from purify_plugins.cli import app
-from purify_plugins.cli.announcing import Address, summary
+from purify_plugins.cli import app, chat
+from purify_plugins.cli.chat import _welcome
+from purify_plugins.cli.generate import style, styles
 from purify_plugins.cli.options import Draws
-from purify_plugins.cli.writing import _welcome, style, styles
+from purify_plugins.cli.serve_summary import Address, summary
 from purify_plugins.configuration.preflight import Preview
-from purify_plugins.decode.attribution import Attribution, pieces
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource
-from purify_plugins.types import Chunk, Sampling, Token, Vocabulary
+from purify_plugins.types import Token
 from tests.fake_tgi import fake_tgi
 from tests.remote.toy_server import Script, toy_source
 from tests.strangers import Install, install
@@ -205,16 +206,6 @@ def test_every_terminal_tells_what_was_taken_from_what_was_added(colours: Any, w
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue().splitlines()
     assert len(set(shown)) == (7 if colours else 1)  # nothing is written to a terminal that takes no styles
-
-
-def test_each_character_is_laid_to_the_token_that_finished_it() -> None:
-    vocabulary = Vocabulary((b"a", b"\xc3", b"\xa9b", b"c"), frozenset())
-    a, half, rest, c = (Token(index, 0.0, 0.0, 0.0, 0.0, 0.0) for index in range(4))
-    attribution = Attribution(vocabulary)
-    chunks = [Chunk("", (a,)), Chunk("a", (half,)), Chunk("é", (rest,)), Chunk("bc", (c,))]
-    told = [[(text, token and token.id) for text, token in attribution.split(chunk)] for chunk in chunks]
-    assert told == [[], [("a", 0)], [("é", 2)], [("b", 2), ("c", 3)]]
-    assert [text for text, _ in pieces(vocabulary, (a, half, rest, c, half))] == ["a", "", "éb", "c", "�"]
 
 
 def test_a_stop_string_longer_than_the_output_stops_nothing() -> None:
@@ -463,8 +454,6 @@ def test_a_chat_outlives_an_error() -> None:
 
 def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupted exchange is not kept: the next one begins where the last whole one ended."""
-    from purify_plugins.cli import writing
-
     asked: list[int] = []
 
     def interrupted_once(writer: Any, prompt: Any, explain: bool) -> Any:
@@ -473,7 +462,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(monkeypatch: pytest.M
             raise KeyboardInterrupt
         return type("Answer", (), {"text": "So be it."})
 
-    monkeypatch.setattr(writing, "_streamed", interrupted_once)
+    monkeypatch.setattr(chat, "streamed", interrupted_once)
     monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: None)
     result = purify("chat", *PAIR, text="one\ntwo\nthree\n")
     assert asked == [1, 3, 3]
@@ -575,7 +564,7 @@ def test_an_altered_certificate_is_refused(certificate: Path) -> None:
 
 def edited(certificate: Path, old: str, new: str) -> str:
     """The certificate with a text in it replaced, and its digest made again."""
-    from purify_plugins.certificates import canonical, digest
+    from purify_plugins.canonical_json import canonical, digest
 
     body = json.loads(certificate.read_text("utf-8").replace(old, new))
     return canonical({**body, "digest": digest(body)})

@@ -38,13 +38,13 @@ from purify_hooks.evaluation.eval.sources import Recorded
 from purify_hooks.evaluation.eval.statistics import Estimate
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_hooks.evaluation.eval.tables import put
-from purify_plugins.certificates import Certificate
 from purify_plugins.cli import app
 from purify_plugins.decode.likelihood import read
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Completion, Sampling, Vocabulary
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Certificate, Completion, Vocabulary
 
 FIGURES = {*KINDS, "canary_digits", "perplexity", "tokens_per_second"}
 PLAN = preset(lineup(load_plugins([]), HEADLINE))

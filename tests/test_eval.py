@@ -49,7 +49,7 @@ from purify_hooks.evaluation.eval.run import Models, Plan, Result, run, suites
 from purify_hooks.evaluation.eval.run import finished as so_far
 from purify_hooks.evaluation.eval.speed import race, speeds, timed
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate, wilson
-from purify_hooks.evaluation.eval.suites import Settings
+from purify_hooks.evaluation.eval.suites.base import Settings
 from purify_hooks.evaluation.eval.suites.vetting import exposure, like
 from purify_hooks.evaluation.eval.systems import ALONE, SWEEPS, System, at, left_out, lineup, main_parameter
 from purify_hooks.evaluation.eval.tune import tune
@@ -73,7 +73,7 @@ LOUD = """
     from purify_plugins import Sampling, hookimpl
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.statistics import Metric, Sample
-    from purify_hooks.evaluation.eval.suites import Settings
+    from purify_hooks.evaluation.eval.suites.base import Settings
 
     @dataclass(frozen=True)
     class Half(Geometric):

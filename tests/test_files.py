@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from purify_plugins import ConfigError, Grammar
 from purify_plugins.cli import app
+from purify_plugins.grammar import LONGEST_GRAMMAR
 from purify_plugins.testbed import LLM, SLM
-from purify_plugins.types import LONGEST_GRAMMAR
 from purify_plugins.utils.files import write_whole
 
 

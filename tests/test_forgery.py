@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from purify_plugins import Completion, Sampling
-from purify_plugins.certificates import Certificate, canonical, digest, read, recompute, totals, verify
+from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.certificates import read, recompute, totals, verify
 from purify_plugins.certificates.coverage import COVERED, cover
 from purify_plugins.certificates.pinning import Pins, model_digest
 from purify_plugins.certificates.recomputation import recompute_both
@@ -32,6 +33,7 @@ from purify_plugins.errors import (
 )
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
+from purify_plugins.types import Certificate
 from tests.toys import BYTES, both, few, pair, real
 
 PLUGINS = load_plugins([])
@@ -402,7 +404,7 @@ def test_a_forger_is_found_out(edit: Edit, way: str, kind: type[CertificateError
 def relabelled(certificate: Certificate, **sampling: Any) -> str:
     """The same answer, its sampling and every claim that follows from it written anew by the forger."""
     from purify_plugins.certificates import MEANING, claimed, mode_of
-    from purify_plugins.certificates.canonical_json import tokens_of
+    from purify_plugins.certificates.figures import tokens_of
     from purify_plugins.certificates.verification import policy_of
 
     def edit(body: Body) -> None:

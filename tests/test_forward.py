@@ -105,8 +105,8 @@ class Demanding(Wrapper):
 def test_a_cache_by_an_older_name_is_used() -> None:
     """transformers 5.24 renamed `past_key_values`; who knew one name read all the text for every token."""
     older = source(Older())
-    assert older.forward.named["cache"] == "past_key_values"
-    assert older.forward.named["last"] == "num_logits_to_keep"
+    assert older.local_model.forward.named["cache"] == "past_key_values"
+    assert older.local_model.forward.named["last"] == "num_logits_to_keep"
     assert older.session is MaskedSession
     ids = (5, 6, 7)
     both_ways = [each.open([ids])[1] for each in (older, of_the_zoo("gpt2"))]
@@ -189,7 +189,7 @@ def test_a_long_row_is_the_models_own(kind: str) -> None:
     with torch.inference_mode():
         for row, prompt in enumerate(prompts):
             ids = torch.tensor([[*prompt, *answer[row].tolist()]])
-            whole = model.forward(ids, keeping=False).logits[0, len(prompt) - 1 :].log_softmax(-1)
+            whole = model.local_model.forward(ids, keeping=False).logits[0, len(prompt) - 1 :].log_softmax(-1)
             found = torch.cat(read, dim=1)[row].log_softmax(-1)
             torch.testing.assert_close(found, whole, atol=5e-3, rtol=5e-3)
 
@@ -230,8 +230,8 @@ def test_a_draft_taken_back_leaves_the_answer_of_lockstep(kind: str) -> None:
 def test_a_state_that_takes_one_token_at_a_time_gets_one() -> None:
     """Mamba's slow path starts from nothing whenever it is given several tokens."""
     mamba = of_the_zoo("mamba")
-    assert reads_rightly(mamba, SteppingSession)
-    assert not reads_rightly(mamba, ApartSession)
+    assert reads_rightly(mamba.local_model, SteppingSession)
+    assert not reads_rightly(mamba.local_model, ApartSession)
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_whatever_is_called_a_window_is_one(settings: dict[str, Any], expected: 
 def test_a_state_that_loses_little_is_noticed() -> None:
     """Jamba starts from nothing too, but its attention hides it: half a per cent of what a token changes."""
     jamba = of_the_zoo("jamba")
-    assert reads_rightly(jamba, SteppingSession)
-    assert not reads_rightly(jamba, ApartSession)
+    assert reads_rightly(jamba.local_model, SteppingSession)
+    assert not reads_rightly(jamba.local_model, ApartSession)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -21,9 +21,10 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import Chat, ConfigError, Failed, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificates import read, recompute, verify
 from purify_plugins.configuration.build import sampling as from_table
-from purify_plugins.decode.grammar import Follower, Mask, compiled, lark
+from purify_plugins.decode.grammar_mask import Follower, Mask, compiled
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.replay import replay
+from purify_plugins.grammar import lark
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource, letters, random_rows
 from tests.toys import AB, BYTES, Failing, Forbidding, Watched, pair, real, toys

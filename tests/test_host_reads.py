@@ -152,7 +152,7 @@ def test_a_broken_row_is_refused_far_away_too(
 
     def breaking(self: LocalSession, columns: int, wanted: int) -> Tensor:
         logits = honest(self, columns, wanted).clone()
-        if self.source.model is broken and self._seen.shape[1] > 40:
+        if self.model.module is broken and self._seen.shape[1] > 40:
             logits[..., 7] = value
         return logits
 

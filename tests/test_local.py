@@ -25,10 +25,10 @@ from purify_hooks.local.source import LoadedSource, LocalSource
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import LogitSource
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import SourceConformance
 from purify_plugins.tokenizers.prompt_encoder import transcript
-from purify_plugins.types import LogitSource
 from tests.toys import both, few, pair, real
 
 CHAT = Chat(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}))

@@ -28,8 +28,9 @@ from purify_plugins import (
 )
 from purify_plugins.certificates import recompute, verify
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.policy import Context, State
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import Context, State, Token, Vocabulary
+from purify_plugins.types import Token, Vocabulary
 from tests.toys import AB, BYTES, Failing, Forbidding, Watched, few, pair, real, toys
 
 LAST, ONLY = {"name": "geometric", "alpha": 0.0}, {"name": "geometric", "alpha": 1.0}

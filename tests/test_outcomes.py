@@ -31,9 +31,10 @@ from purify_plugins import (
 from purify_plugins.certificates import verify
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.protocols import Session
 from purify_plugins.sources.wrapper import SessionWrapper, SourceWrapper
 from purify_plugins.testing import ToySource, letters
-from purify_plugins.types import Chunk, Failed, Prompt, Refused, Session, Step
+from purify_plugins.types import Chunk, Failed, Prompt, Refused, Step
 from tests.toys import BYTES, Failing, Watched, few, pair, toys
 
 THREE = ["fine", "a secret", "good"]

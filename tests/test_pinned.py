@@ -22,11 +22,13 @@ from torch import Tensor
 
 from purify_hooks.local.source import LocalSource
 from purify_plugins import Completion, Purifier, Sampling
-from purify_plugins.certificates import canonical
+from purify_plugins.canonical_json import canonical
+from purify_plugins.grammar import Grammar
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySession, ToySource, letters
-from purify_plugins.types import Capabilities, Grammar, LogitSource, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 
 PINNED = Path(__file__).parent / "data" / "pinned.json"
 ABC = letters("abcdefghijklmnop")

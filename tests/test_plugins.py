@@ -263,6 +263,15 @@ def suites() -> None:
     assert loaded(Mine()).make("purify_suites", "shouting", {"questions": "loud", "settings": None}) == "loud"
 
 
+def commands() -> None:
+    class Mine:
+        @hookimpl
+        def purify_commands(self) -> Any:
+            return {"hello": "hello:main"}
+
+    assert loaded(Mine()).offers("purify_commands")["hello"] == "hello:main"
+
+
 def decode() -> None:
     class Mine:
         @hookimpl(wrapper=True)
@@ -308,6 +317,7 @@ HOOKS: dict[str, Callable[[], None]] = {
     "purify_adapters": adapters,
     "purify_tool_formats": tool_formats,
     "purify_suites": suites,
+    "purify_commands": commands,
     "purify_decode": decode,
     "purify_request": request,
     "purify_completed": completed,

@@ -13,7 +13,7 @@ from pydantic import UUID4, Base64Bytes, BaseModel, StringConstraints, create_mo
 
 from purify_adapters.tool_calls import json_answer
 from purify_plugins import ConfigError, Grammar, Sampling
-from purify_plugins.decode.json_schema import KEYS
+from purify_plugins.grammar import KEYS
 from tests.adapters.gateways import stubs
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from purify_plugins.cli.states import drafts, states
+from purify_plugins.cli.inspect import drafts, states
 from purify_plugins.protocols import Capabilities, Reading
 from purify_plugins.testing import ToySource
 from purify_plugins.threat import Engine

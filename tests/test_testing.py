@@ -10,6 +10,8 @@ import torch
 
 from purify_plugins import PromptError, Vocabulary
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.policy import Context, FusionPolicy, State
+from purify_plugins.protocols import LogitSource
 from purify_plugins.testing import (
     PolicyConformance,
     ScriptedSource,
@@ -20,7 +22,6 @@ from purify_plugins.testing import (
     no_context,
     random_rows,
 )
-from purify_plugins.types import Context, FusionPolicy, LogitSource, State
 from tests.toys import BYTES, Forbidding
 
 WORD = Vocabulary((b"a", b" the", b" of", *(b"%d" % n for n in range(14))), frozenset({0}))

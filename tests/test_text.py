@@ -1,4 +1,4 @@
-"""Text from bytes: the same, and as early, wherever the bytes are cut."""
+"""Text from tokens: the same, as early, and each character its token's, wherever the bytes are cut."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_plugins.decode.detokenizer import Writer
+from purify_plugins.decode.detokenizer import Detokenizer, joined
+from purify_plugins.types import Piece, Token, Vocabulary
 
 
 def splits(data: bytes) -> Iterator[list[bytes]]:
@@ -19,9 +20,45 @@ def splits(data: bytes) -> Iterator[list[bytes]]:
             yield [data[a:b] for a, b in pairwise([0, *cuts, len(data)])]
 
 
+class Writer:
+    """A detokenizer of tokens that spell any bytes; `drawn` and `pieces` are all it has returned."""
+
+    def __init__(self, stop: Sequence[str] = (), control: Sequence[str] = ()) -> None:
+        self.tokens, self.control = [b""] * len(control), dict(enumerate(control))
+        self.stop = stop
+        self.drawn: list[Piece] = []
+        self.pieces: list[Piece] = []
+        self.detokenizer: Detokenizer | None = None
+
+    @property
+    def stopped(self) -> bool:
+        return self.detokenizer is not None and self.detokenizer.ended == "stop"
+
+    def write(self, spelled: bytes) -> str:
+        self.tokens.append(spelled)
+        return self.draw(len(self.tokens) - 1)
+
+    def draw(self, token: int) -> str:
+        vocabulary = Vocabulary(tuple(self.tokens), frozenset(), self.control)
+        self.detokenizer = self.detokenizer or Detokenizer(vocabulary, self.stop)
+        self.detokenizer.vocabulary = vocabulary
+        drawn, pieces = self.detokenizer.feed(Token(token, 0.0, 0.0, 0.0, 0.0, 0.0))
+        self.drawn.append(drawn)
+        return self._text(pieces)
+
+    def close(self) -> str:
+        return self._text(self.detokenizer.close() if self.detokenizer else ())
+
+    def _text(self, pieces: Sequence[Piece]) -> str:
+        self.pieces += pieces
+        return "".join(text for _, text in pieces)
+
+
 def write(pieces: Sequence[bytes], stop: Sequence[str] = ()) -> tuple[str, bool]:
     writer = Writer(stop)
     text = "".join(map(writer.write, pieces)) + writer.close()
+    assert "".join(text for _, text in writer.pieces) == text
+    assert [piece.token for piece in joined(writer.pieces)] == [piece.token for piece in writer.drawn]
     return text, writer.stopped
 
 
@@ -120,3 +157,68 @@ def test_a_stop_string_longer_than_the_text_changes_nothing() -> None:
 
 def test_half_a_character_at_the_end_can_complete_a_stop_string() -> None:
     assert write([b"a", b"\xe6"], ("�",)) == ("a", True)
+
+
+def told(writer: Writer) -> list[tuple[int, str]]:
+    return [(piece.token.id, piece.text) for piece in joined(writer.pieces)]
+
+
+def test_each_character_belongs_to_the_token_that_completed_it() -> None:
+    writer = Writer()
+    assert [writer.write(each) for each in (b"a", b"\xc3", b"\xa9b", b"c")] == ["a", "", "éb", "c"]
+    assert [text for _, text in writer.drawn] == ["a", "", "éb", "c"]
+    assert told(writer) == [(0, "a"), (1, ""), (2, "éb"), (3, "c")]
+
+
+def test_an_incomplete_character_at_the_end_belongs_to_the_token_that_began_it() -> None:
+    writer = Writer(control=["</s>"])
+    for each in (b"a", b"b\xf0", b"\x9f"):
+        writer.write(each)
+    writer.draw(0)
+    assert writer.close() == "\ufffd"
+    assert told(writer) == [(1, "a"), (2, "b\ufffd"), (3, ""), (0, "")]
+
+
+def test_text_that_was_held_belongs_to_the_tokens_that_wrote_it() -> None:
+    writer = Writer(("END",), control=["<tool>"])
+    assert [writer.write(b"aE"), writer.write(b"N"), writer.draw(0), writer.write(b"X")] == [
+        "a",
+        "",
+        "",
+        "ENX",
+    ]
+    assert [(token.id, text) for token, text in writer.pieces] == [
+        (1, "a"),
+        (1, "E"),
+        (2, "N"),
+        (0, ""),
+        (3, "X"),
+    ]
+    assert told(writer) == [(1, "aE"), (2, "N"), (0, ""), (3, "X")]
+
+
+def test_the_tokens_of_a_stop_string_are_decoded_and_add_nothing() -> None:
+    writer = Writer(("END",))
+    assert [writer.write(b"aE"), writer.write(b"N"), writer.write(b"D and more"), writer.close()] == [
+        "a",
+        *[""] * 3,
+    ]
+    assert [text for _, text in writer.drawn] == ["aE", "N", "D and more"]
+    assert told(writer) == [(0, "a"), (1, ""), (2, "")]
+
+
+@given(st.lists(st.one_of(st.binary(max_size=5), st.sampled_from(["é🐤".encode(), b""])), max_size=9), stops)
+def test_every_token_has_its_text_in_order_however_bytes_are_cut(
+    spelled: list[bytes], stop: list[str]
+) -> None:
+    """The pieces join to the answer, one a token; only a stop string or the last character changes a text."""
+    writer = Writer(stop)
+    text = "".join(map(writer.write, spelled)) + writer.close()
+    assert text == expected(b"".join(spelled), stop)[0]
+    whole = joined(writer.pieces)
+    assert [token.id for token, _ in whole] == list(range(len(spelled)))
+    assert "".join(part for _, part in whole) == text
+    for (_, shown), (_, decoded) in zip(whole, writer.drawn, strict=True):
+        assert decoded.startswith(shown) or shown.startswith(
+            decoded
+        )  # cut by a stop; the last half character

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
 from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
@@ -18,10 +18,12 @@ from purify_adapters.sources.tgi.source import TGISource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins import CertificateError, ConfigError, Purifier, Sampling, SourceError
-from purify_plugins.certificates import Certificate, canonical, digest, verify
+from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.certificates import verify
 from purify_plugins.decode.draft_length import Pace
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.sources.batching import Shared
 from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testing import ToySession, ToySource, letters
@@ -30,7 +32,7 @@ from purify_plugins.tokenizers.cross.first_token import Respelled
 from purify_plugins.tokenizers.cross.source import Bridged
 from purify_plugins.tokenizers.cross.symbols import every_byte
 from purify_plugins.tokenizers.vocabulary_map import Remapped
-from purify_plugins.types import Capabilities, LogitSource, Prompt, Token
+from purify_plugins.types import Certificate, Prompt, Token
 from tests.fake_tgi import serving
 from tests.remote.fake_servers import FakeLlama
 from tests.remote.toy_server import Script, ToyReader
@@ -130,7 +132,7 @@ KINDS = {each.kind: each for each in (TGISource, VLLMSource, LlamaCppSource, Lla
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_is_untrusted_unless_somebody_vouches_for_it(kind: str) -> None:
     made: Callable[..., Any] = KINDS[kind]
-    asked = (Wire("http://127.0.0.1:9"), ToyReader(BYTES), 5)
+    asked = (HttpClient("http://127.0.0.1:9"), ToyReader(BYTES), 5)
     assert made(*asked).engine == "untrusted"
     assert made(*asked, engine="trusted").engine == "trusted"
     with pytest.raises(ConfigError, match="engine must be 'untrusted', or 'trusted' for a server you vouch"):
@@ -365,7 +367,7 @@ def test_a_server_that_is_shown_no_draft_cannot_recite(policy: str, monkeypatch:
     with serving(Reciting(slm).app()) as url:
         recited = {}
         for engine in ("trusted", "untrusted"):
-            llm = LlamaCppSource(Wire(url), ToyReader(BYTES), len(BYTES), ahead=0, engine=engine)  # type: ignore[arg-type]  # a toy's reader
+            llm = LlamaCppSource(HttpClient(url), ToyReader(BYTES), len(BYTES), ahead=0, engine=engine)  # type: ignore[arg-type]  # a toy's reader
             llm.capabilities = replace(SEEN, max_n=len(BYTES))
             purifier = pair(llm, slm, chosen, walk="speculative" if engine == "trusted" else "auto")
             answers = [
@@ -458,7 +460,7 @@ def test_a_url_is_shown_to_no_log_and_no_error(caplog: pytest.LogCaptureFixture)
     """`purify serve` logs at INFO, and httpx wrote the whole url of every request there."""
     caplog.set_level("INFO")
     with serving(FakeLlama(ToySource(BYTES, 1)).app()) as url:
-        wire = Wire(f"http://me:hunter2@{url.removeprefix('http://')}/tok_S3CRET")
+        wire = HttpClient(f"http://me:hunter2@{url.removeprefix('http://')}/tok_S3CRET")
         with pytest.raises(SourceError) as refused:
             wait(wire.get("/props"))
     said = f"{caplog.text} {refused.value} {wire!r}"

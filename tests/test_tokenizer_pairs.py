@@ -22,6 +22,7 @@ from purify_plugins.certificates import read, recompute, verify
 from purify_plugins.certificates.explain import summary
 from purify_plugins.decode.replay import replay
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testbed import HOME, SLM_1024, heldout
 from purify_plugins.testing import ToySource, byte_vocabulary
 from purify_plugins.tokenizers.cross import token_prefixes as contexts
@@ -34,7 +35,7 @@ from purify_plugins.tokenizers.cross.token_prefixes import Context, Opinion
 from purify_plugins.tokenizers.cross.vocabulary_trie import Table
 from purify_plugins.tokenizers.token_bytes import vocabulary
 from purify_plugins.tokenizers.vocabulary_map import align
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.types import Prompt
 from tests.tokenizer_files import ENDS, load, spelled
 from tests.toys import both, pair, real
 

@@ -12,11 +12,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from purify_plugins import MismatchError, PluginError, Purifier, Sampling
-from purify_plugins.certificates import Certificate, Pins, canonical, digest, verify
+from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.certificates import Pins, verify
 from purify_plugins.certificates.guarantee_text import meant
 from purify_plugins.cli import app
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
+from purify_plugins.types import Certificate
 
 
 def purify(*arguments: str) -> Result:
@@ -275,7 +277,7 @@ def test_a_false_claim_is_told_beside_what_follows(written: Mapping[str, Path], 
 
 def test_a_budget_that_is_exceeded_names_the_first_token(written: Mapping[str, Path], tmp_path: Path) -> None:
     """Of a budget so small that the first token which takes anything is too much."""
-    from purify_plugins.certificates.canonical_json import tokens_of
+    from purify_plugins.certificates.figures import tokens_of
 
     def tighten(body: dict[str, Any]) -> None:
         body["method"]["parameters"]["budget"] = 0.001

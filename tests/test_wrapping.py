@@ -19,7 +19,7 @@ import purify_plugins
 from purify_hooks.policies.consistency import Consistency
 from purify_hooks.sources.contrast import Contrast, _Contrasted
 from purify_plugins import ConfigError, Purifier, Sampling
-from purify_plugins.plugin.adapting import Adapted, AdaptedSession, adapted, adapted_policy
+from purify_plugins.foreign import Adapted, AdaptedSession, adapted, adapted_policy
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SessionWrapper, SourceWrapper
@@ -57,7 +57,7 @@ LEFT: Mapping[type, Mapping[str, str]] = {
         "extend_all": "as above",
         "branch_all": "as above",
         "inner": "there are two",
-        "alphabet": "its rows are in its models' own tokens",
+        "symbolic": "its rows are in its models' own tokens",
         "rough": "its rows are exactly what they say: a difference",
         "to_own": "its ids are its models' own",
         "from_own": "as above",

@@ -15,10 +15,11 @@ from torch import Tensor
 from purify_hooks.local.source import LocalSource
 from purify_plugins import Purifier, Sampling, SourceError
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySession, ToySource, byte_vocabulary, letters
 from purify_plugins.threat import Engine
-from purify_plugins.types import LogitSource, Prompt, Session, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 
 BYTES = byte_vocabulary()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
-from inspect import Signature, signature
+from inspect import Signature, getdoc, signature
 from typing import Any
 
+from purify_adapters.sources import SERVERS
 from purify_plugins.configuration.preflight import Checked, Preview
 from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.types import ToolFormat
@@ -40,50 +41,70 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
     }
 
 
-class Later(Checked):
-    """A factory that is imported when it is called or asked for its arguments: `purify run` is in a hurry."""
+class Server(Checked):
+    """A kind of server's source, imported only when it is called or its keys are read."""
 
-    def __init__(self, module: str, kind: str, name: str) -> None:
-        self.module, self.kind, self.name = module, kind, name
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
 
     @cached_property
-    def factory(self) -> Callable[..., Any]:
+    def source(self) -> Any:
         require_extra("tgi", "a model behind a server")
-        module = import_module(f"purify_adapters.{self.module}")
-        return getattr(getattr(module, self.kind) if self.kind else module, self.name)  # type: ignore[no-any-return]  # what is named is one
+        from purify_adapters.sources import server_source
+
+        return server_source(self.kind)
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
-        """What type hints are read from."""
-        return self.factory
+        """What keys and their types are read from."""
+        return self.source.Options  # type: ignore[no-any-return]  # a class of that file
 
     @property
     def __signature__(self) -> Signature:
-        return signature(self.factory)
+        return signature(self.__wrapped__)
 
     def __getattribute__(self, name: str) -> Any:
-        return self.factory.__doc__ if name == "__doc__" else super().__getattribute__(name)
+        return self.about if name == "__doc__" else super().__getattribute__(name)
+
+    @property
+    def about(self) -> str:
+        """What the keys do: those of this kind of server, then those of every kind."""
+        own, *above, _ = (getdoc(kind) or "" for kind in self.source.Options.__mro__)
+        return "\n\n".join([own, *above])
 
     def __call__(self, *args: Any, **keys: Any) -> Any:
-        return self.factory(*args, **keys)
+        return self.source.load(*args, **keys)
 
     def preview(self, **keys: Any) -> Preview:
         require_extra("tgi", "a model behind a server")
         from purify_adapters.sources.http.preflight import looked_at
 
-        kind = {"kind": "auto"} if self.module == "sources.http.detect" else {}
-        return looked_at(**{**kind, **keys})
+        return looked_at(**keys)
+
+
+class AnyServer(Server):
+    """The source that asks a server what kind it is."""
+
+    @cached_property
+    def source(self) -> Any:
+        require_extra("tgi", "a model behind a server")
+        return import_module("purify_adapters.sources.http.detect")
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.source.load  # type: ignore[no-any-return]  # a function of that file
+
+    @property
+    def about(self) -> str:
+        return getdoc(self.source.load) or ""
+
+    def preview(self, **keys: Any) -> Preview:
+        return super().preview(**{"kind": "auto", **keys})
 
 
 @hookimpl
 def purify_sources() -> Mapping[str, Callable[..., Any]]:
-    return {
-        "server": Later("sources.http.detect", "", "load"),
-        "tgi": Later("sources.tgi.source", "TGISource", "load"),
-        "vllm": Later("sources.vllm_server", "VLLMSource", "load"),
-        "llama_cpp": Later("sources.llama_cpp", "LlamaCppSource", "load"),
-        "llama_cpp_python": Later("sources.llama_cpp_python", "LlamaPythonSource", "load"),
-    }
+    return {"server": AnyServer("auto"), **{kind: Server(kind) for kind in SERVERS}}
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from typing import Any
 
 from purify_plugins.configuration.build import sampling as checked
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 DEFAULT_LENGTH = 256
 """Tokens of an answer where neither the task nor the command says how many, as with other models."""

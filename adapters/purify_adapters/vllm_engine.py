@@ -30,13 +30,18 @@ from purify_plugins.decode.fusion import Rows, forward, fuse
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.random_streams import wide
 from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
+from purify_plugins.policy import Context
+from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Context, LogitSource, Sampling, Vocabulary
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Vocabulary
 
 LogitsProcessor: Any = v1_base()
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Prompt, Session, State
+    from purify_plugins.policy import State
+    from purify_plugins.protocols import Session
+    from purify_plugins.types import Prompt
 
 NAME = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
 GREEDY = 1e-5

@@ -4,44 +4,28 @@ A certificate is one line of canonical JSON: sorted keys, no spaces, what was sp
 and the SHA-256 of all that under `digest`. Its totals are exact sums of its steps.
 """
 
-from purify_plugins.certificates.canonical_json import (
-    COLUMNS,
-    FORMAT,
-    PLACES,
-    Certificate,
-    canonical,
-    digest,
-    fixed,
-    jsonable,
-    options,
-    totals,
-)
 from purify_plugins.certificates.citations import cited, citing
 from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
+from purify_plugins.certificates.figures import COLUMNS, FORMAT, totals
 from purify_plugins.certificates.issuing import certify
 from purify_plugins.certificates.pinning import Pins, model_digest
 from purify_plugins.certificates.recomputation import recompute, recompute_both, require_like
 from purify_plugins.certificates.verification import read, verify
+from purify_plugins.types import Certificate
 
 __all__ = [
     "COLUMNS",
     "FORMAT",
     "LIMITS",
     "MEANING",
-    "PLACES",
     "Certificate",
     "Pins",
-    "canonical",
     "certify",
     "cited",
     "citing",
     "claimed",
-    "digest",
-    "fixed",
-    "jsonable",
     "mode_of",
     "model_digest",
-    "options",
     "read",
     "recompute",
     "recompute_both",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from purify_plugins.policy import FusionPolicy
+from purify_plugins.sampling import Sampling
 from purify_plugins.threat import Claim, Engine, Facts, claim, draws
-from purify_plugins.types import FusionPolicy, Guarantee, Sampling, Token
+from purify_plugins.types import Guarantee, Token
 
 MEANING: Mapping[Guarantee, str] = {
     "none": "no bound is claimed; the figures are what this answer spent",

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purify_plugins.certificates import Certificate, model_digest
+from purify_plugins.certificates import model_digest
 from purify_plugins.certificates.guarantee_text import factor, meant
+from purify_plugins.types import Certificate
 
 
 def summary(certificate: Certificate, off: float | None, known: Sequence[str] = ()) -> list[str]:

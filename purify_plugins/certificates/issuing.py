@@ -7,25 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import (
-    COLUMNS,
-    FORMAT,
-    Certificate,
-    canonical,
-    digest,
-    fixed,
-    jsonable,
-    tokens_of,
-    totals,
-)
+from purify_plugins._version import __version__
+from purify_plugins.canonical_json import canonical, digest, jsonable
 from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
+from purify_plugins.certificates.figures import COLUMNS, FORMAT, fixed, tokens_of, totals
 from purify_plugins.threat import draws
+from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.certificates.citations import Cited
     from purify_plugins.decode.draw_record import Drawn
     from purify_plugins.plugin.manager import Actor, Plugins
-    from purify_plugins.types import LogitSource, Token
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Token
 
 
 def certify(
@@ -72,8 +66,6 @@ def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
 
 
 def _method(drawn: Drawn, plugins: Plugins, steps: Sequence[Token]) -> dict[str, Any]:
-    from purify_plugins import __version__
-
     engines = drawn.llm.engine, drawn.slm.engine
     claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits)
     return {

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import canonical, options
+from purify_plugins.canonical_json import canonical, options
 from purify_plugins.errors import MismatchError
-from purify_plugins.plugin.adapting import adapted_policy
+from purify_plugins.foreign import adapted_policy
 
 if TYPE_CHECKING:
-    from purify_plugins.certificates.canonical_json import Certificate
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.types import FusionPolicy, Guarantee
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.types import Certificate, Guarantee
 
 Digests = str | Path | Mapping[str, str]
 """A model's SHA-256 (`model_digest`, or its one file of weights'), its directory, or each file's by name."""
@@ -90,7 +90,7 @@ def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugin
     per_token = body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0)
     policy = adapted_policy(policy)
     policy = policy.in_symbols(per_token) if per_token > 1 else policy
-    known = (plugins.name_of(policy), options(policy, plugins))
+    known = (plugins.name_of(policy), options(policy, plugins.name_of))
     told = (body["method"]["policy"], body["method"]["parameters"])
     if told != known:
         raise MismatchError(

@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import tokens_of
+from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.errors import ForgedError
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Token
 
 PLACE = 1e-4  # nats; figures of float32 rows, added up over a wide vocabulary
 SHARE = 2e-6  # of a figure, for its own last places

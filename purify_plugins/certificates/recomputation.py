@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import Certificate, tokens_of
+from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.certificates.pinning import hashed
 from purify_plugins.certificates.verification import policy_of, read, sampling_of
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
+from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.types import LogitSource, Sampling, Vocabulary
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Piece, Token, Vocabulary
 
 NOTES = ("name", "engine", "trusted")
 """What a certificate says of a model that its files do not: what the operator called and took it for."""
@@ -40,14 +43,15 @@ def recompute(
     sampling = sampling_of(body)
     answer = [row[0] for row in body["steps"]]
     _check_ids(body, answer, slm.vocabulary)
-    _check_text(body["answer"], answer, sampling, slm.vocabulary)
+    steps = tokens_of(body["steps"])
+    _check_text(body["answer"], steps, sampling, slm.vocabulary)
     if prompt is not None:
         _check_prompt(body, prompt, slm)
     try:
         logprobs = score(slm, tuple(body["prompt"]), answer, sampling)
     except PromptError as error:
         raise ForgedError(f"the SLM cannot read the recorded prompt: {error}") from error
-    recorded = (step.slm for step in tokens_of(body["steps"]))
+    recorded = (step.slm for step in steps)
     return _within(tolerance, sampling, _gaps(logprobs, recorded), "the SLM gives other probabilities")
 
 
@@ -166,22 +170,20 @@ def _check_prompt(body: Mapping[str, Any], prompt: str, slm: LogitSource) -> Non
 
 
 def _check_text(
-    told: Mapping[str, Any], answer: Sequence[int], sampling: Sampling, vocabulary: Vocabulary
+    told: Mapping[str, Any], steps: Sequence[Token], sampling: Sampling, vocabulary: Vocabulary
 ) -> None:
     """Raise ForgedError unless these tokens spell a text of this digest, and ended it for this reason."""
-    from purify_plugins.decode.detokenizer import Writer, names_an_end
+    from purify_plugins.decode.detokenizer import Detokenizer
 
-    writer, pieces, ended, named = Writer(sampling.stop), [], False, False
-    for token in answer:
-        if ended:
+    detokenizer = Detokenizer(vocabulary, sampling.stop)
+    pieces: list[Piece] = []
+    for step in steps:
+        if detokenizer.ended:
             raise ForgedError("its steps go on after its end")
-        pieces.append(writer.write(vocabulary.tokens[token]))
-        named = names_an_end(vocabulary, token, sampling.stop)
-        ended = writer.stopped or named or token in vocabulary.eos
-    text = "".join([*pieces, writer.close()]).encode()
+        pieces += detokenizer.feed(step)[1]
+    text = "".join(text for _, text in [*pieces, *detokenizer.close()]).encode()
     if (len(text), hashlib.sha256(text).hexdigest()) != (told["bytes"], told["sha256"]):
         raise ForgedError("its steps do not spell the answer whose digest it has")
-    by_token = "eos" if answer and answer[-1] in vocabulary.eos else "length"
-    reason = "stop" if writer.stopped or named else by_token
+    reason = detokenizer.ended or "length"
     if reason != told["finish_reason"]:
         raise ForgedError(f"its steps end by {reason!r}, not by {told['finish_reason']!r}")

@@ -8,18 +8,9 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates.canonical_json import (
-    COLUMNS,
-    FORMAT,
-    Certificate,
-    canonical,
-    digest,
-    jsonable,
-    options,
-    tokens_of,
-    totals,
-)
+from purify_plugins.canonical_json import canonical, digest, jsonable, options
 from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
+from purify_plugins.certificates.figures import COLUMNS, FORMAT, tokens_of, totals
 from purify_plugins.certificates.pinning import NOTHING, Pins
 from purify_plugins.certificates.possible import check_steps
 from purify_plugins.decode.draw_record import DROPPED, RETUNED
@@ -31,13 +22,15 @@ from purify_plugins.errors import (
     NoCertificateError,
     UncheckableError,
 )
+from purify_plugins.sampling import Sampling
 from purify_plugins.threat import draws
-from purify_plugins.types import Sampling
+from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.policy import FusionPolicy
     from purify_plugins.threat import Engine
-    from purify_plugins.types import FusionPolicy, Token
+    from purify_plugins.types import Token
 
 FAMILY = FORMAT.partition("/")[0]
 NO_TEXT = hashlib.sha256(b"").hexdigest()
@@ -170,7 +163,9 @@ def _missing(policy: str, actors: Sequence[Mapping[str, str]]) -> str:
 def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     method, steps = body["method"], tokens_of(body["steps"])
     policy, sampling = policy_of(body, plugins), sampling_of(body)
-    _require(options(policy, plugins) == method["parameters"], "the policy's options are not all there")
+    _require(
+        options(policy, plugins.name_of) == method["parameters"], "the policy's options are not all there"
+    )
     _require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
     claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"])

@@ -1,22 +1,29 @@
-"""Options that several commands share, as dataclasses; `spread` turns them into a command's parameters."""
+"""What commands share: options, reading the configuration and the plugins in use, loading both models."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.commands import ConfigFile, configuration_exists, hush, key_value
+from purify_plugins.errors import ConfigError, UnreadableError
 from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Config, Prepared
+    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.purifier import Purifier
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, nothing else.")]
 
 
 @dataclass(frozen=True)
@@ -175,3 +182,63 @@ def read_both(ready: Prepared) -> Purifier:
 
     with errors_only(logging.getLogger("purify.remote")):
         return ready.load(Purifier)
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as TOML reads it, else as it stands."""
+    key, equals, value = text.partition("=")
+    if key.strip() == "name":
+        raise ConfigError("--set gives a field of the policy; name the policy itself with --policy")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes KEY=VALUE, such as --set alpha=0.3, not {text!r}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def contents(file: str) -> bytes:
+    """A file's bytes; `-` is standard input. Raises UnreadableError."""
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise UnreadableError(
+            f"cannot read {file!r}: {said}; give the path of a file, or - for standard input"
+        ) from error
+
+
+@contextmanager
+def kept(what: str) -> Iterator[None]:
+    """Say, when Ctrl-C ends long work, what is left of it. Raises Exit."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {what}", err=True)
+        raise typer.Exit(130) from None
+
+
+def hush() -> None:
+    """Keep transformers' progress bars out of the terminal."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def in_use(config: Path | None) -> Plugins:
+    """The plugins the configuration names, or $PURIFY_PLUGINS; the bundled ones where neither does."""
+    from purify_plugins.plugin.manager import load_plugins
+
+    return load_plugins(named_plugins(config))
+
+
+def named_plugins(config: Path | None) -> tuple[str, ...] | None:
+    """The third-party plugins the configuration names; None: it names none, so $PURIFY_PLUGINS does."""
+    from purify_plugins.configuration.build import read_config
+
+    return tuple(read_config(config).plugins) or None if configuration_exists(config) else None
+
+
+def configuration_exists(named: Path | None) -> bool:
+    """Whether there is a configuration to read: one named, or the working directory's."""
+    return bool(named or os.environ.get("PURIFY_CONFIG") or Path("purify.toml").is_file())

@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in one sentence and with the way out; typer would draw a box of five."""
+"""Errors in one sentence with the way out; for a wrong command line typer would draw a box of five."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
+from purify_plugins.errors import PurifyError
+
 
 @contextmanager
-def advising() -> Iterator[None]:
-    """Print what typer finds wrong with a command line as one sentence, and end with its exit code."""
+def advising(usage: bool = True) -> Iterator[None]:
+    """Print an error as one sentence and end with its exit code; `usage`: a wrong command line too."""
     try:
         yield
     except TyperException as error:
+        if not usage:
+            raise
         typer.echo(f"error: {sentence(error)}", err=True)
         raise typer.Exit(getattr(error, "exit_code", 2)) from None
+    except PurifyError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(130) from None
 
 
 def sentence(error: Any) -> str:

@@ -17,8 +17,9 @@ from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.protocols import LogitSource
 from purify_plugins.requests.inputs import one
-from purify_plugins.types import LogitSource, Sampling
+from purify_plugins.sampling import Sampling
 from purify_plugins.utils.wording import must_be
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Config:
     sampling: Table = field(default_factory=dict)
     """Defaults for every answer; the keys are listed below."""
     on_llm_failure: Literal["refuse", "slm"] = "refuse"
-    """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone, in the rows that failed."""
+    """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone."""
     walk: Literal["auto", "speculative", "readahead", "lockstep"] = "auto"
     """How answers are written, all by one law: `lockstep` token by token, `speculative` from the SLM's
     drafts, `readahead` from a server's; `auto` takes what the LLM can do."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any, get_args, get_type_hints
 
 from purify_plugins.errors import ConfigError
@@ -33,7 +34,9 @@ def secret_keys(factory: Callable[..., Any]) -> frozenset[str]:
 def hints_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
     """The types of a factory's parameters, as far as it tells them; a factory may be anything callable."""
     plain = inspect.unwrap(factory)
-    if isinstance(plain, type):
+    if isinstance(plain, type) and not is_dataclass(
+        plain
+    ):  # a dataclass's fields have their own module's names
         plain = plain.__init__  # type: ignore[misc]  # the constructor of just this class is meant
     unseen: dict[str, Any] = {}
     while True:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.certificates import jsonable, options
+from purify_plugins.canonical_json import jsonable, options
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import begin
@@ -17,11 +17,11 @@ from purify_plugins.decode.random_streams import Dice
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.processors import History
     from purify_plugins.decode.sessions import Pair
     from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import History, Token
 
 
 class Batch:
@@ -143,7 +143,7 @@ def asked(purifier: Purifier, sampling: Sampling) -> dict[str, Any]:
     return {
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
         "policy": purifier.plugins.name_of(purifier.policy),
-        "options": options(purifier.policy, purifier.plugins),
+        "options": options(purifier.policy, purifier.plugins.name_of),
     }
 
 

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.decode.loop import Steps
+    from purify_plugins.policy import FusionPolicy, State
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import FusionPolicy, Prompt, Sampling, State
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt
 
 BLOCK = 64
 """Given tokens read in one pass; bounds the logits in memory to rows x 64 x V."""

@@ -16,7 +16,7 @@ from random import SystemRandom
 from struct import Struct
 from typing import Any
 
-from purify_plugins.certificates import canonical
+from purify_plugins.canonical_json import canonical
 from purify_plugins.errors import ConfigError
 
 VARIABLE = "PURIFY_SECRET"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from purify_plugins.types import FusionPolicy, LogitSource, Sampling
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.sampling import Sampling
 
 LimitedBy = Literal["max_tokens", "context", "plugin"]
 DROPPED = "dropped steps"

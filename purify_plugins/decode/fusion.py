@@ -19,13 +19,14 @@ from purify_plugins.decode.logits import MULTIPLIED, add_up, argmax, exp, near
 from purify_plugins.decode.partial_rows import complete
 from purify_plugins.decode.random_streams import pick
 from purify_plugins.errors import NumericError, PluginError, ours
-from purify_plugins.plugin.policy_check import require_rows
+from purify_plugins.foreign import require_rows
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.processors import History, Shaper
+    from purify_plugins.decode.processors import Shaper
     from purify_plugins.decode.truncation import Cut
-    from purify_plugins.types import Context, FusionPolicy, State
+    from purify_plugins.policy import Context, FusionPolicy, State
+    from purify_plugins.types import History
 
 
 class Rows(NamedTuple):

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from purify_plugins.decode.batch import Batch
     from purify_plugins.decode.fusion import Rows
-    from purify_plugins.decode.processors import History, Shaper
-    from purify_plugins.types import FusionPolicy, State, Token
+    from purify_plugins.decode.processors import Shaper
+    from purify_plugins.policy import FusionPolicy, State
+    from purify_plugins.types import History, Token
 
 Places = Sequence[int] | None
 """For each place in the batch, the row to read there; None: every row its own."""

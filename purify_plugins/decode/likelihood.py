@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from purify_plugins.errors import VocabularyError
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource, Prompt
+    from purify_plugins.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ..
 
 def require_tokens(*sources: LogitSource) -> None:
     """Raise VocabularyError for models that meet in smaller symbols: tokens are what is counted here."""
-    if any(source.alphabet is not None for source in sources):
+    if any(source.symbolic for source in sources):
         raise VocabularyError(
             "the two models have different tokenizers, and what is measured here is counted in the tokens "
             "of one; choose an SLM with the LLM's own tokenizer"

@@ -16,8 +16,10 @@ from purify_plugins.decode.sessions import Pair
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.policy import FusionPolicy, State
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import FusionPolicy, Prompt, Sampling, State, Step
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt, Step
 
 Steps = Generator["Step", None, None]
 """Yields one Step per column of tokens."""

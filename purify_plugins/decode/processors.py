@@ -12,7 +12,8 @@ from purify_plugins.decode.logits import argmax, near, normalise
 from purify_plugins.decode.truncation import Cut
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Sampling, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Vocabulary
 
 History = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Per row: the prompt's tokens and the answer's tokens so far."""
@@ -94,7 +95,7 @@ def _penalties(sampling: Sampling) -> list[Shaping]:
 def _masks(sampling: Sampling, vocabulary: Vocabulary) -> list[Shaping]:
     if not sampling.grammar:
         return []
-    from purify_plugins.decode.grammar import Mask
+    from purify_plugins.decode.grammar_mask import Mask
 
     return [Mask(sampling.grammar, vocabulary)]
 

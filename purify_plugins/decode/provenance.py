@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from purify_plugins.certificates.canonical_json import options
+from purify_plugins.canonical_json import options
 from purify_plugins.decode.draw_record import DROPPED, RETUNED, Drawn, Limit
 from purify_plugins.errors import PluginError
 from purify_plugins.types import Step
@@ -19,7 +19,8 @@ from purify_plugins.types import Step
 if TYPE_CHECKING:
     from purify_plugins.errors import PurifyError
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Token
 
 Column = tuple["Token | None", ...]
 
@@ -44,7 +45,7 @@ class Provenance:
 
     def __post_init__(self) -> None:
         self.policy, self.llm, self.slm = self.purifier.policy, self.purifier.llm, self.purifier.slm
-        self.parameters = options(self.policy, self.purifier.plugins)
+        self.parameters = options(self.policy, self.purifier.plugins.name_of)
 
     def mark(self, tokens: Column) -> Step:
         """The step of these tokens, which a reader will accept once, and in this order."""
@@ -68,7 +69,7 @@ class Provenance:
         if not ended and tokens != limit.tokens:
             limit = Limit(tokens, "plugin")
         edits = tuple(edits)
-        if options(self.policy, self.purifier.plugins) != self.parameters:
+        if options(self.policy, self.purifier.plugins.name_of) != self.parameters:
             edits += (RETUNED,)
         seed = self.sampling.seed
         sampling = replace(self.sampling, stop=stop, seed=None if seed is None else seed + row)

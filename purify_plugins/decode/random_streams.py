@@ -16,7 +16,7 @@ from purify_plugins.decode.draw_keys import keyed, system
 from purify_plugins.decode.logits import near
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
 PART = 512
 """Tokens whose masses together are looked at first."""

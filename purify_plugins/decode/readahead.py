@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from purify_plugins.decode.fusion import Rows
     from purify_plugins.decode.loop import Steps
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt
 
 LONGEST = 16
 """Drafted tokens that the SLM reads in one pass."""

@@ -12,11 +12,12 @@ from purify_plugins.decode.fusion import Rows, begin, forward, fuse, record
 from purify_plugins.decode.logits import normalise
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.sessions import Pair
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource, Prompt, Token
+    from purify_plugins.types import Prompt, Token
 
 BLOCK = 64
 """Answer tokens read in one pass; bounds the logits in memory to rows x 64 x V."""

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from purify_plugins.errors import NumericError, SourceError
-from purify_plugins.types import Context
+from purify_plugins.policy import Context
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import Session
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, ScoredPrompt, Session
+    from purify_plugins.types import Prompt, ScoredPrompt
 
 log = logging.getLogger(__name__)
 

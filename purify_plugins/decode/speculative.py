@@ -28,9 +28,9 @@ from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
     from purify_plugins.decode.loop import Steps
-    from purify_plugins.decode.processors import History
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import History, Prompt, Token
 
 Column = list["Token | None"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
 PART = 512
 """Tokens whose likeliest is looked at first."""

@@ -13,8 +13,11 @@ import pluggy
 
 if TYPE_CHECKING:
     from purify_plugins.decode.loop import Steps
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Completion, FusionPolicy, LogitSource, Prompt, Sampling, ToolFormat
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Completion, Prompt, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")
@@ -80,6 +83,24 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
     >>> @hookimpl
     ... def purify_suites():
     ...     return {"shouting": Shouting}
+    """
+
+
+@hookspec
+def purify_commands() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer commands of `purify`: a name and a function, its parameters as typer reads them, or a typer app.
+
+    "module:name" in place of the function or app is imported when the command is used: no other command
+    waits for it. A PurifyError that a command raises is printed as one sentence. Two commands of one name
+    are an error that names both plugins; a bundled one still runs. A command is found where the
+    configuration here, or $PURIFY_PLUGINS, names its plugin.
+
+    >>> def count(file: Path) -> None:
+    ...     "Count the certificates in a file of one a line."
+    ...     print(len(file.read_text("utf-8").splitlines()))
+    >>> @hookimpl
+    ... def purify_commands():
+    ...     return {"count": count}
     """
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import pluggy
 
 from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
+from purify_plugins.foreign import BareSource, adapted, adapted_policy, is_policy
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.adapting import adapted, adapted_policy, is_policy
-from purify_plugins.protocols import BareSource
-from purify_plugins.types import FusionPolicy, LogitSource
+from purify_plugins.policy import FusionPolicy
+from purify_plugins.protocols import LogitSource
 
 GROUP = "purify"
 DISTRIBUTION = "purify-plugins"
@@ -31,6 +31,7 @@ OFFERS = {
     "purify_adapters": "adapter",
     "purify_tool_formats": "tool format",
     "purify_suites": "suite",
+    "purify_commands": "command",
 }
 """Offering hook -> the kind of thing it offers, in words."""
 STAGES = ("purify_request", "purify_decode", "purify_completed")
@@ -97,6 +98,11 @@ class Plugins(pluggy.PluginManager):
                     )
                 found[name], owner[name] = factory, implementation.plugin_name
         return found
+
+    def offering(self, hook: str, name: str) -> str:
+        """The plugin that offers `name` through an offering hook."""
+        found = getattr(self.hook, hook).get_hookimpls()
+        return next(str(each.plugin_name) for each in found if name in _ask(each, hook))
 
     def make(self, hook: str, name: str, parameters: Mapping[str, Any]) -> Any:
         """Build the `name` that `hook` offers; its parameters are the factory's arguments.

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from purify_plugins.certificates import certify
 from purify_plugins.certificates.citations import Cited
-from purify_plugins.decode.detokenizer import Writer, names_an_end
-from purify_plugins.types import Chunk, Completion
+from purify_plugins.decode.detokenizer import Detokenizer, joined
+from purify_plugins.types import Chunk, Completion, Piece
 
 if TYPE_CHECKING:
     from purify_plugins.decode.provenance import Reader
     from purify_plugins.errors import PurifyError
     from purify_plugins.plugin.manager import Actor
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import FinishReason, Sampling, Step, Token
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import FinishReason, Step
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Answer:
 
     def __init__(self, purifier: Purifier, asked: Asked, row: int, reader: Reader) -> None:
         self.purifier, self.asked, self.row, self.reader = purifier, asked, row, reader
-        self.steps: list[Token] = []
+        self.drawn: list[Piece] = []
         self.reason: FinishReason = "length"
         self.finished = False
         self.error: PurifyError | None = None
-        self._writer = Writer(asked.sampling.stop)
-        self._text: list[str] = []
+        self._detokenizer = Detokenizer(purifier.vocabulary, asked.sampling.stop)
+        self._pieces: list[Piece] = []
         self._held: list[Chunk] = []
 
     def take(self, step: Step) -> list[Chunk]:
@@ -51,14 +52,12 @@ class Answer:
             self.error = self.reader.error(self.row)
         if self.ended or token is None:
             return []
-        self.steps.append(token)
-        text = self._write(self._writer.write(self.purifier.vocabulary.tokens[token.id]))
-        vocabulary, stop = self.purifier.vocabulary, self.asked.sampling.stop
-        if self._writer.stopped or names_an_end(vocabulary, token.id, stop):
-            self._end("stop")
-        elif token.id in self.purifier.vocabulary.eos:
-            self._end("eos")
-        return self._release(Chunk(text, (token,)))
+        drawn, pieces = self._detokenizer.feed(token)
+        self.drawn.append(drawn)
+        self._pieces += pieces
+        if reason := self._detokenizer.ended:
+            self._end(reason)
+        return self._release(Chunk(pieces, (drawn,), ended=self._whole))
 
     def _release(self, chunk: Chunk) -> list[Chunk]:
         """The chunk; where the last text is held back, those before the last one that has any."""
@@ -82,24 +81,21 @@ class Answer:
 
     @property
     def _whole(self) -> bool:
-        return self.finished or self.reader.full(self.row, len(self.steps))
+        return self.finished or self.reader.full(self.row, len(self.drawn))
 
     def _end(self, reason: FinishReason) -> None:
         self.finished, self.reason = True, reason
         self.reader.finish(self.row)
 
-    def _write(self, text: str) -> str:
-        self._text.append(text)
-        return text
-
     def finish(self) -> list[Chunk]:
         """What was held back; the last chunk has the held-back rest of the text, and the completion."""
-        rest = self._write(self._writer.close())
-        if self._writer.stopped:
+        rest = self._detokenizer.close()
+        if self._detokenizer.ended == "stop":
             self._end("stop")
-        drawn = self.reader.drawn(self.row, len(self.steps), self.finished, self.asked.sampling.stop)
-        text, tokens = "".join(self._text), tuple(token.id for token in self.steps)
+        drawn = self.reader.drawn(self.row, len(self.drawn), self.finished, self.asked.sampling.stop)
+        pieces, tokens = joined([*self._pieces, *rest]), tuple(token.id for token, _ in self.drawn)
+        text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         asked, plugins = self.asked, self.purifier.plugins
-        certificate = certify(drawn, plugins, self.steps, text, self.reason, asked.context, asked.actors)
-        whole = Completion(text, tokens, self.reason, tuple(self.steps), certificate)
+        certificate = certify(drawn, plugins, steps, text, self.reason, asked.context, asked.actors)
+        whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return [*self._held, Chunk(rest, (), whole)]

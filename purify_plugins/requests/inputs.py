@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from purify_plugins.errors import ConfigError, PromptError, UnknownNameError
-from purify_plugins.types import Chat, Prompt, Sampling
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Chat, Prompt
 
 ROLES = (
     *("system", "developer", "user", "assistant", "model", "tool", "function"),

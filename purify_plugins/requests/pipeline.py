@@ -11,17 +11,18 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from purify_plugins.certificates import Certificate, cited
+from purify_plugins.certificates import cited
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError
 from purify_plugins.plugin.manager import failed
 from purify_plugins.requests.answer import Answer, Asked
 from purify_plugins.requests.inputs import one
-from purify_plugins.types import Chunk, Completion, Failed, Outcome, Refused, Unanswered
+from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome, Refused, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Prompt, Sampling
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Prompt
 
 Piece = tuple[int, Chunk | Refused | Failed]
 Pieces = Generator[Piece, None, None]

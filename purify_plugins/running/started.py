@@ -13,7 +13,7 @@ import sys
 
 def _switch_on() -> None:
     try:
-        from purify_adapters.activation import activate
+        from purify_plugins.running.activate import activate
 
         activate(os.environ.get("PURIFY_ACTIVE"))
     except BaseException as error:  # whatever it is, the program must not run without purification

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from purify_plugins.errors import SourceError
+from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SessionWrapper, Translated
-from purify_plugins.types import LogitSource, Prompt, Session
+from purify_plugins.types import Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from purify_plugins.protocols import Capabilities, Reading
     from purify_plugins.threat import Engine
-    from purify_plugins.tokenizers.cross.symbols import Alphabet
     from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 
@@ -78,8 +77,8 @@ class SourceWrapper(LogitSource):
         return self.source.branch_all(sessions, tokens, seen)
 
     @member
-    def alphabet(self) -> Alphabet | None:
-        return self.source.alphabet
+    def symbolic(self) -> bool:
+        return self.source.symbolic
 
     @member
     def rough(self) -> bool:

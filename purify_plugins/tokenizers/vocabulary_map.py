@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from purify_plugins.errors import PromptError
+from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SessionWrapper, Translated
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     import torch

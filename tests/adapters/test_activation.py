@@ -41,7 +41,7 @@ from typer.testing import CliRunner
 import purify_plugins
 from purify_adapters import purify
 from purify_adapters.activation.active import Activation as Active
-from purify_adapters.activation.active import Counts
+from purify_adapters.activation.recorder import Counts
 from purify_adapters.activation.rules import Rules, plain
 from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError, VocabularyError
 from purify_plugins.cli import app

@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 import purify_plugins
-from purify_adapters.activation.active import Activation, Counts
-from purify_adapters.activation.servers import Servers
+from purify_adapters.activation.active import Activation
+from purify_adapters.activation.gate import Gate
+from purify_adapters.activation.hub_clients import HubClients
+from purify_adapters.activation.recorder import Counts, Recorder
+from purify_adapters.activation.rules import Rules
 from purify_plugins import ConfigError, PurifyError, RefusedError
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, attacks
 from purify_plugins.tokenizers.cross.choose import EPS, Fidelity
 from purify_plugins.tokenizers.cross.source import Bridged
@@ -250,12 +253,9 @@ def test_a_server_whose_tokenizer_nobody_names_is_refused(server: FakeTGI, on: C
         InferenceClient(str(server)).text_generation("A")
 
 
-def test_a_server_is_refused_where_no_plugin_can_ask_it(
-    server: FakeTGI, on: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("purify_adapters.activation.servers.SOURCE", "elsewhere")
-    on()
-    with pytest.raises(RefusedError, match="no plugin offers the source 'elsewhere'"):
+def test_a_server_is_refused_where_no_plugin_can_ask_it(server: FakeTGI, on: Callable[..., None]) -> None:
+    on(base=FILE + SERVER.replace("tgi", "elsewhere"))
+    with pytest.raises(ConfigError, match="one of server, tgi, vllm, llama_cpp, llama_cpp_python"):
         InferenceClient(str(server)).text_generation("A")
 
 
@@ -345,9 +345,10 @@ def test_the_text_generation_client_is_refused(
             sys.modules.pop(name, None)
 
 
-def test_trust_is_in_the_server_that_was_named_alone() -> None:
+def test_trust_is_in_the_server_that_was_named_alone(tmp_path: Path) -> None:
     """`engine = "trusted"` under [llm] vouched for every server that the program asked."""
-    servers = Servers(SimpleNamespace(keys_of=dict), None)  # type: ignore[arg-type]  # all that is asked of it here
     llm = {"source": "tgi", "url": "http://mine:80", "tokenizer": "DIR", "engine": "trusted", "api_key": "k"}
-    assert servers._table(llm, "http://mine:80/v1")["engine"] == "trusted"
-    assert not {"engine", "api_key"} & servers._table(llm, "http://other:80").keys()
+    gate = Gate(Rules([], [], tmp_path), Recorder(lambda: None))
+    clients = HubClients(gate, lambda llm: pytest.fail("none is made"), load_plugins(()), llm)
+    assert clients._table("http://mine:80/v1")["engine"] == "trusted"
+    assert not {"engine", "api_key"} & clients._table("http://other:80").keys()

@@ -140,7 +140,7 @@ def test_an_answer_says_how_often_its_model_s_server_was_asked(route: str) -> No
         with serving(stubs(llm)) as found, ThreadPoolExecutor(3) as pool:
             assert list(pool.map(count, lengths)) == lengths
             assert f"\npurify_upstream_requests {sum(lengths)}\n" in found.client.get("/metrics").text
-    assert llm.wire.counts.requests == sum(lengths)
+    assert llm.http.counts.requests == sum(lengths)
 
 
 def test_greedy_answers_have_no_seed(served: Served) -> None:
@@ -466,7 +466,7 @@ def test_the_gateway_is_unhealthy_while_its_upstream_is_down() -> None:
         assert served.client.get("/health").status_code == 200
         for _ in range(20):
             served.post("/generate", ask())
-        assert llm.wire.breaker.open
+        assert llm.http.breaker.open
         assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [503, 200]
 
 

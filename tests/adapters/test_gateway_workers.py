@@ -18,7 +18,7 @@ import pytest
 
 from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.together import Together
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_plugins.testbed import LLM, SLM
 
 ASKED = {"inputs": "Once", "parameters": {"max_new_tokens": 2}}
@@ -101,7 +101,7 @@ def test_two_workers_serve_one_port_one_that_dies_is_replaced_and_sigterm_ends_a
 
 def test_workers_share_the_slots_of_the_llm_s_server() -> None:
     """All of them together sent as many requests at once as each might."""
-    wire = Wire("http://a")
+    wire = HttpClient("http://a")
     wire.share(4)
     assert wire._places._value == wire.connections
     wire.limit(8)

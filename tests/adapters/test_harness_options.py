@@ -8,7 +8,7 @@ import pytest
 
 from purify_adapters.lm_eval_options import OFF, TAKEN, sampling
 from purify_plugins.errors import ConfigError, PurifyError
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 GREEDY = Sampling(max_tokens=256, temperature=0, seed=0)
 

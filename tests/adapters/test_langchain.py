@@ -37,9 +37,10 @@ from purify_plugins import (
 )
 from purify_plugins.certificates import read, verify
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.types import Prompt
 from tests.adapters.actors import Actor, agreeing, call, last
 from tests.adapters.costs import MOST, overhead, replaying
 from tests.adapters.gateways import stubs

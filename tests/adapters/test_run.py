@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from purify_adapters.activation.children import BOOT
+from purify_adapters.activation.subprocess_env import BOOT
 from purify_plugins.errors import RefusedError
 from purify_plugins.running.interpreters import refuse_blind, refuse_text, shebang
 from purify_plugins.running.launch import run as launch

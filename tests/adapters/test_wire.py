@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 import purify_plugins
-from purify_adapters.activation.active import Counts
-from purify_adapters.activation.wire import writes
+from purify_adapters.activation.outgoing import writes
+from purify_adapters.activation.recorder import Counts
 from purify_plugins import RefusedError
 from purify_plugins.cli import app
 from purify_plugins.testbed import SLM

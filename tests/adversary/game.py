@@ -18,9 +18,11 @@ from purify_plugins.decode.fusion import Rows, forward, fuse
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.replay import score
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.policy import FusionPolicy, State
 from purify_plugins.purifier import Purifier
+from purify_plugins.sampling import Sampling
 from purify_plugins.testing import ToySource, letters, no_context
-from purify_plugins.types import Completion, FusionPolicy, Sampling, State, Vocabulary
+from purify_plugins.types import Completion, Vocabulary
 from tests.adversary.models import Mind, Served, Tokens, View, Weights
 from tests.adversary.promise import ALARM, Promise, unlikely
 from tests.toys import pair

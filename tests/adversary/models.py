@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from purify_plugins.errors import SourceError
+from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.testing import ToySession, ToySource
 from purify_plugins.threat import Engine
-from purify_plugins.types import Capabilities, LogitSource, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 Tokens = tuple[int, ...]
 

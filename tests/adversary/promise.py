@@ -11,8 +11,7 @@ from typing import Any
 from scipy.optimize import brentq
 from scipy.stats import binom
 
-from purify_plugins.certificates import Certificate
-from purify_plugins.types import Guarantee, Token
+from purify_plugins.types import Certificate, Guarantee, Token
 
 ONE_SIDED = 1e-3
 """A count this unlikely under the bound is a broken bound: one-sided, 99.9 %."""

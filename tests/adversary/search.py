@@ -15,8 +15,8 @@ from torch import Tensor
 
 from purify_plugins.decode.fusion import forward, fuse
 from purify_plugins.decode.processors import Shaper
+from purify_plugins.policy import State
 from purify_plugins.testing import no_context
-from purify_plugins.types import State
 from tests.adversary.game import CONTEXT, Game
 from tests.adversary.models import Tokens, View
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from purify_plugins import ConfigError, Sampling
-from purify_plugins.types import Grammar
+from purify_plugins.grammar import Grammar
 from tests.adversary import strategies
 from tests.adversary.game import Game, Played, adversary, judge, play
 from tests.adversary.models import Mind

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purify_hooks.policies import POLICIES
-from purify_plugins.types import Context, FusionPolicy, State, Vocabulary
+from purify_plugins.policy import Context, FusionPolicy, State
+from purify_plugins.types import Vocabulary
 
 SEEDS = st.integers(0, 2**31 - 1)
 WORDS = Vocabulary((b" the", b" of", b" cat", b"the", b" sat", b" mat", b""), frozenset({6}), {6: "<end>"})

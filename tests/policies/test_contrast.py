@@ -11,8 +11,9 @@ from torch import Tensor
 
 from purify_hooks.sources.contrast import Contrast, _difference
 from purify_plugins.errors import ConfigError, SourceError, VocabularyError
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, letters
-from purify_plugins.types import Capabilities, Prompt
+from purify_plugins.types import Prompt
 
 EXPERT, ANTI = ToySource(letters("abc"), seed=1), ToySource(letters("abc"), seed=2)
 CONTRAST = Contrast(EXPERT, ANTI)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from purify_hooks.policies import POLICIES
 from purify_plugins.decode.fusion import choose
+from purify_plugins.policy import FusionPolicy
 from purify_plugins.testing import PolicyConformance
-from purify_plugins.types import FusionPolicy
 from tests.policies.cases import EACH, SEEDS, kl, law, rows, unprompted
 
 NOT_AVERAGES = {"offset", "contrastive", "safe_decoding"}  # of two equal rows they make a third

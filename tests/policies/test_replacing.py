@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from purify_hooks.policies._words import FUNCTION_WORDS
 from purify_hooks.policies.replacing import CleanGen, TokenSwap
-from purify_plugins.certificates import jsonable
+from purify_plugins.canonical_json import jsonable
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import Vocabulary
 from tests.policies.cases import SEEDS, WORDS, law, rows

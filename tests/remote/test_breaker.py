@@ -14,8 +14,8 @@ from purify_adapters.sources.http.circuit_breaker import (
     LONGEST,
     MOST,
     OF,
-    Breaker,
-    Resting,
+    CircuitBreaker,
+    CircuitOpen,
     Unavailable,
 )
 from purify_plugins import Sampling, SourceError
@@ -32,14 +32,14 @@ class Clock:
         return self.now
 
 
-def ask(breaker: Breaker, fault: Exception | None = None) -> None:
+def ask(breaker: CircuitBreaker, fault: Exception | None = None) -> None:
     with breaker.asking() as answered:
         if fault:
             raise fault
         answered()
 
 
-def fail(breaker: Breaker, times: int = 1) -> None:
+def fail(breaker: CircuitBreaker, times: int = 1) -> None:
     for _ in range(times):
         with pytest.raises(Unavailable):
             ask(breaker, Unavailable("no"))
@@ -51,14 +51,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def broken(clock: Clock) -> Breaker:
-    breaker = Breaker(clock)
+def broken(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(clock)
     fail(breaker, MOST)
     return breaker
 
 
 def test_a_few_failures_among_many_answers_are_none_of_its_business(clock: Clock) -> None:
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     for _ in range(20):
         fail(breaker, MOST - 1)
         for _ in range(OF):
@@ -67,20 +67,20 @@ def test_a_few_failures_among_many_answers_are_none_of_its_business(clock: Clock
 
 
 def test_refusals_of_the_server_s_are_answers(clock: Clock) -> None:
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     for _ in range(20):
         with pytest.raises(SourceError):
             ask(breaker, SourceError("the LLM's server answered 422"))
     assert not breaker.open
 
 
-def test_one_probe_at_a_time_and_a_good_one_opens_the_way(broken: Breaker, clock: Clock) -> None:
-    with pytest.raises(Resting) as refused:
+def test_one_probe_at_a_time_and_a_good_one_opens_the_way(broken: CircuitBreaker, clock: Clock) -> None:
+    with pytest.raises(CircuitOpen) as refused:
         ask(broken)
     assert refused.value.after == FIRST
     clock.now += FIRST
     with broken.asking() as answered:
-        with pytest.raises(Resting):
+        with pytest.raises(CircuitOpen):
             ask(broken)
         answered()
         ask(broken)
@@ -88,10 +88,10 @@ def test_one_probe_at_a_time_and_a_good_one_opens_the_way(broken: Breaker, clock
     ask(broken)
 
 
-def test_each_probe_that_fails_doubles_the_rest_up_to_a_limit(broken: Breaker, clock: Clock) -> None:
+def test_each_probe_that_fails_doubles_the_rest_up_to_a_limit(broken: CircuitBreaker, clock: Clock) -> None:
     rests = []
     for _ in range(8):
-        with pytest.raises(Resting) as refused:
+        with pytest.raises(CircuitOpen) as refused:
             ask(broken)
         rests.append(refused.value.after)
         clock.now += rests[-1]
@@ -99,7 +99,9 @@ def test_each_probe_that_fails_doubles_the_rest_up_to_a_limit(broken: Breaker, c
     assert rests == [min(FIRST * 2**n, LONGEST) for n in range(8)]
 
 
-def test_a_probe_that_nobody_waits_for_leaves_its_place_to_the_next(broken: Breaker, clock: Clock) -> None:
+def test_a_probe_that_nobody_waits_for_leaves_its_place_to_the_next(
+    broken: CircuitBreaker, clock: Clock
+) -> None:
     clock.now += FIRST
     with pytest.raises(KeyboardInterrupt), broken.asking():
         raise KeyboardInterrupt
@@ -109,7 +111,7 @@ def test_a_probe_that_nobody_waits_for_leaves_its_place_to_the_next(broken: Brea
 
 def test_requests_that_fail_together_are_one_fault(clock: Clock) -> None:
     """One chat asks for thirty rows at once: alone, on a busy machine, it opened the breaker."""
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     for burst in range(MOST):
         assert not breaker.open
         under_way = [breaker.asking() for _ in range(30)]
@@ -131,14 +133,14 @@ def server() -> Iterator[FakeTGI]:
 
 def test_a_server_that_is_down_is_asked_no_more_and_then_found_again(server: FakeTGI) -> None:
     clock, source = Clock(), toy_source(server.url, BYTES, 8)
-    source.wire.breaker.clock = clock
+    source.http.breaker.clock = clock
     purifier, sampling = pair(source, ToySource(BYTES, 2), "geometric"), Sampling(max_tokens=3)
     server.respond = lambda *_: JSONResponse({}, 503)
     for _ in range(3):  # each is tried twice
         with pytest.raises(SourceError):
             purifier.generate("abc", sampling)
     assert len(server.requests) == MOST
-    with pytest.raises(Resting, match="left alone"):
+    with pytest.raises(CircuitOpen, match="left alone"):
         purifier.generate("abc", sampling)
     assert len(server.requests) == MOST
     server.respond = None
@@ -150,7 +152,7 @@ def test_the_gateway_says_when_to_come_again_or_lets_the_slm_answer(server: Fake
     from tests.adapters.gateways import serving
 
     source: Any = toy_source(server.url, BYTES, 8)
-    source.wire.breaker.clock = Clock()
+    source.http.breaker.clock = Clock()
     server.respond = lambda *_: JSONResponse({}, 503)
     asked = {"inputs": "hello", "parameters": {"max_new_tokens": 2}}
     with serving(pair(source, ToySource(BYTES, 2), "geometric")) as refusing:
@@ -175,7 +177,7 @@ def test_a_gateway_is_well_again_when_its_server_may_be_tried(server: FakeTGI) -
     from tests.adapters.gateways import serving
 
     source: Any = toy_source(server.url, BYTES, 8)
-    source.wire.breaker.clock = clock = Clock()
+    source.http.breaker.clock = clock = Clock()
     server.respond = lambda *_: JSONResponse({}, 503)
     asked = {"inputs": "hello", "parameters": {"max_new_tokens": 2}}
 
@@ -202,8 +204,8 @@ def test_a_gateway_whose_slm_answers_alone_is_well_and_says_so(server: FakeTGI) 
     from tests.adapters.gateways import serving
 
     source: Any = toy_source(server.url, BYTES, 8)
-    source.wire.breaker.clock = Clock()
-    fail(source.wire.breaker, MOST)
+    source.http.breaker.clock = Clock()
+    fail(source.http.breaker, MOST)
     with serving(pair(source, ToySource(BYTES, 2), "geometric", on_llm_failure="slm")) as served:
         answer = served.client.get("/health")
         assert (answer.status_code, answer.json()["status"]) == (200, "degraded")

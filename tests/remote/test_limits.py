@@ -12,9 +12,9 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
-from purify_adapters.sources.http.source import Place
+from purify_adapters.sources.http.protocol import Position
 from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
 from purify_adapters.sources.vllm_server import VLLMSource
@@ -52,9 +52,9 @@ def test_rows_of_a_real_sized_vocabulary_are_read() -> None:
     app = Starlette(routes=[Route("/completion", answer, methods=["POST"])])
     vocabulary = Vocabulary(tuple(str(token).encode() for token in range(REAL)), frozenset({0}))
     with serving(app) as url:
-        wire = Wire(url, entries=REAL)
+        wire = HttpClient(url, entries=REAL)
         source = LlamaCppSource(wire, ToyReader(vocabulary), REAL, ahead=0)  # type: ignore[arg-type]  # a toy's
-        found = wait(source.several([Place("", (1,) * length) for length in (1, 2, 3)]))
+        found = wait(source.several([Position("", (1,) * length) for length in (1, 2, 3)]))
     assert len(row) > 12_000_000
     assert sum(asked) == 3
     assert [float(each.row[7]) for each in found] == pytest.approx([-11.93124] * 3)
@@ -68,7 +68,7 @@ def test_a_draft_whose_rows_are_too_many_for_one_answer_is_asked_for_row_by_row(
     fake = (FakeVLLM if kind is VLLMSource else FakeLlamaPython)(both()[0])
     with serving(fake.app()) as url:
         source = kind.load(url, tokenizer=LLM, top_n=WHOLE, engine="trusted")
-        place = source.place("the old king went to the sea")
+        place = source.start("the old king went to the sea")
         draft = place._replace(answer=source.reader.tokenised(" and said")[1:])
         lengths = list(range(1, len(draft.answer) + 1))
         at_once = wait(source.rows(draft, lengths))
@@ -86,7 +86,7 @@ def test_a_prompt_s_scores_ask_llama_cpp_python_for_no_row() -> None:
     with serving(fake.app()) as url:
         source = LlamaPythonSource.load(url, tokenizer=LLM, top_n=WHOLE)
         before = len(fake.requests)
-        assert len(wait(source.scores(source.place("the old king went to the sea"), 5))) == 5
+        assert len(wait(source.scores(source.start("the old king went to the sea"), 5))) == 5
     assert [body["logprobs"] for _, body in fake.requests[before:]] == [1]
 
 
@@ -141,7 +141,7 @@ def test_a_bad_row_for_one_stream_ends_no_other_s_answer(
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(written, texts))
     assert [text == "failed" for text in found] == [False, True] * 8
-    assert not source.wire.breaker.open
+    assert not source.http.breaker.open
     told = [record for record in caplog.records if record.name == "purify.remote"]
     assert len(told) == 8
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from starlette.applications import Starlette
 
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.evaluation import testbed
@@ -46,7 +46,7 @@ def source(server: tuple[Any, str]) -> Any:
 @pytest.fixture(scope="module")
 def trusted(source: Any) -> Any:
     """The same server, vouched for: it may see drafts."""
-    return type(source).load(source.wire.url, tokenizer=LLM, top_n=WHOLE, engine="trusted")
+    return type(source).load(source.http.url, tokenizer=LLM, top_n=WHOLE, engine="trusted")
 
 
 class TestConformance(ServedConformance):
@@ -75,7 +75,7 @@ def test_a_server_s_model_may_be_the_trusted_one(source: Any) -> None:
         pair(both()[1], slm, "geometric").generate(PROMPT, GREEDY)[0].tokens for slm in (source, both()[0])
     ]
     assert answers[0] == answers[1]
-    few = type(source).load(source.wire.url, tokenizer=LLM, top_n=5)
+    few = type(source).load(source.http.url, tokenizer=LLM, top_n=5)
     with pytest.raises(ConfigError, match="shows the likeliest 5 of 2048 tokens"):
         pair(both()[1], few, "geometric")
 
@@ -83,7 +83,7 @@ def test_a_server_s_model_may_be_the_trusted_one(source: Any) -> None:
 def test_a_row_is_shown_where_the_model_would_say_half_a_character() -> None:
     """llama-server leaves the row out there, so that it is made to choose something else."""
     with serving(FakeLlama(Script(BYTES, "é".encode() * 9)).app()) as url:
-        source = LlamaCppSource(Wire(url), ToyReader(BYTES), len(BYTES), ahead=0)  # type: ignore[arg-type]  # a toy's
+        source = LlamaCppSource(HttpClient(url), ToyReader(BYTES), len(BYTES), ahead=0)  # type: ignore[arg-type]  # a toy's
         session, first = source.open(["abc"])
         session.close()
     assert int(first[0].argmax()) == "é".encode()[0]
@@ -92,9 +92,9 @@ def test_a_row_is_shown_where_the_model_would_say_half_a_character() -> None:
 def test_a_draft_costs_one_request(source: Any, server: tuple[Any, str]) -> None:
     session, _ = source.open([PROMPT])
     with session:
-        before = source.wire.counts.requests
+        before = source.http.counts.requests
         session.extend(torch.tensor([[5, 6, 7, 8]]))
-        assert source.wire.counts.requests == before + 1
+        assert source.http.counts.requests == before + 1
         assert source.capabilities.scores_draft
 
 
@@ -103,11 +103,11 @@ def test_a_prompt_s_scores_cost_two_requests_more_at_most(source: Any) -> None:
 
     The second is for tokens that are not among the likeliest few.
     """
-    before = source.wire.counts.requests
+    before = source.http.counts.requests
     session, _ = source.open([PROMPT], 32)
     session.close()
     assert len(session.prompts[0].logprobs) == 32
-    assert source.wire.counts.requests <= before + 3
+    assert source.http.counts.requests <= before + 3
 
 
 def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> None:
@@ -121,7 +121,7 @@ def test_requests_beyond_the_server_s_slots_wait_where_no_time_out_runs() -> Non
             found = list(pool.map(lambda _: purifier.generate(PROMPT, few(2)), range(24)))
     assert len(found) == 24
     assert fake.most_at_once <= 4
-    assert not source.wire.breaker.open
+    assert not source.http.breaker.open
 
 
 def test_rows_too_long_for_one_answer_are_asked_for_in_several(monkeypatch: Any) -> None:

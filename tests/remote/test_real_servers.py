@@ -128,9 +128,9 @@ def test_a_draft_costs_one_request(source: Any) -> None:
     words = source.reader.tokenised(" the old king went")[1:]
     session, _ = source.open([prompts()[0]])
     with session:
-        before = source.wire.counts.requests
+        before = source.http.counts.requests
         rows = session.extend(torch.tensor([words]))
-        assert source.wire.counts.requests == before + 1
+        assert source.http.counts.requests == before + 1
         session.rewind(torch.tensor([0]))
         again = torch.cat([session.extend(torch.tensor([[word]])) for word in words], dim=1)
         shown = torch.isfinite(rows) & torch.isfinite(again)
@@ -222,13 +222,13 @@ def test_many_chats_at_once_are_all_answered_and_the_breaker_stays_shut(llama: s
     """Under the default policy 11 of 24 were: each asked 34 times before its first token, and timed out in
     the queue that all of them made. Prints how much longer than the same chats sent directly it takes."""
     source = LlamaCppSource.load(llama, tokenizer=LLM)
-    before = source.wire.counts.requests
+    before = source.http.counts.requests
     session, _ = source.open([prompts()[0]], 32)
     session.close()
-    assert source.wire.counts.requests - before <= 3
+    assert source.http.counts.requests - before <= 3
     direct = _all(llama)
     with serving(pair(source, both()[1], "balanced")) as gateway:
         through = _all(gateway.url)
-    assert not source.wire.breaker.open
-    assert source.wire.counts.retries == 0
+    assert not source.http.breaker.open
+    assert source.http.counts.retries == 0
     print(f"{CHATS} chats: {direct:.1f} s sent directly, {through:.1f} s purified, {through / direct:.2f} x")

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_adapters.sources.http.rows import nothing, row, strict_json
+from purify_adapters.sources.http.rows import row, strict_json, unrevealed_row
 from purify_plugins import NumericError, SourceError
 
 HALF = math.log(0.5)
@@ -70,7 +70,7 @@ def test_rounding_is_forgiven_and_more_is_not(excess: float, fine: bool) -> None
 
 
 def test_of_a_row_that_shows_nothing_all_mass_is_hidden() -> None:
-    assert nothing(3).tolist() == [-math.inf] * 3 + [0.0]
+    assert unrevealed_row(3).tolist() == [-math.inf] * 3 + [0.0]
 
 
 @pytest.mark.parametrize(

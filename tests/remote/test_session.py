@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import Asking
-from purify_adapters.sources.http.rows import Drafted
-from purify_adapters.sources.http.source import Place, RemoteSource
+from purify_adapters.sources.http.protocol import Position
+from purify_adapters.sources.http.rows import ServerToken
+from purify_adapters.sources.http.source import RemoteSource
 from purify_adapters.sources.tgi.source import _top
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_plugins import SourceError
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testing import ToySource, letters
-from purify_plugins.types import Capabilities
 from tests.remote.toy_server import ToyReader
 
 VOCABULARY = letters("abcd")
@@ -33,14 +34,14 @@ class Streaming(RemoteSource):
     capabilities = Capabilities(True, True, len(VOCABULARY), None, True, streams_rows=True)
 
     def __init__(self) -> None:
-        super().__init__(Wire("http://a"), ToyReader(VOCABULARY), len(VOCABULARY), ahead=8)  # type: ignore[arg-type]  # a toy's
+        super().__init__(HttpClient("http://a"), ToyReader(VOCABULARY), len(VOCABULARY), ahead=8)  # type: ignore[arg-type]  # a toy's
         self.under_way = 0
 
-    async def row(self, place: Place) -> Drafted:
+    async def row(self, place: Position) -> ServerToken:
         row = torch.log_softmax(TOY.logits(place.ids), -1)
-        return Drafted(torch.cat([row, torch.tensor([-torch.inf])]), int(row.argmax()))
+        return ServerToken(torch.cat([row, torch.tensor([-torch.inf])]), int(row.argmax()))
 
-    async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
+    async def stream(self, place: Position, length: int) -> AsyncIterator[ServerToken]:
         for _ in range(length):
             yield (drafted := await self.row(place))
             place = place._replace(answer=(*place.answer, drafted.token))
@@ -56,15 +57,15 @@ class Stuck(Streaming):
         finally:
             self.under_way -= 1
 
-    async def row(self, place: Place) -> Drafted:
+    async def row(self, place: Position) -> ServerToken:
         if not place.answer:
             raise SourceError("no")
         await self._never()
         raise AssertionError("unreachable")
 
-    async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
+    async def stream(self, place: Position, length: int) -> AsyncIterator[ServerToken]:
         await self._never()
-        yield Drafted(torch.zeros(1), 0)
+        yield ServerToken(torch.zeros(1), 0)
 
 
 def until(true: Any) -> None:
@@ -107,7 +108,7 @@ def test_whoever_leaves_before_the_first_token_leaves_no_stream_open() -> None:
 
 def test_where_one_of_several_questions_fails_the_others_are_given_up() -> None:
     source = Stuck()
-    places = [Place("", (1,), (0,) * length) for length in (1, 2, 0)]
+    places = [Position("", (1,), (0,) * length) for length in (1, 2, 0)]
 
     async def ask() -> int:
         with pytest.raises(SourceError, match="no"):
@@ -120,7 +121,7 @@ def test_where_one_of_several_questions_fails_the_others_are_given_up() -> None:
 class Broken(Streaming):
     """Reading its answer breaks in a way that nobody foresaw."""
 
-    async def row(self, place: Place) -> Drafted:
+    async def row(self, place: Position) -> ServerToken:
         raise OverflowError("secret")
 
 
@@ -137,7 +138,7 @@ def test_an_answer_whose_reading_breaks_is_the_server_s_fault_and_is_not_shown(a
     "choice", [5, "x", {"logprobs": 5}, {"logprobs": {"tokens": 5}}, {"logprobs": {"tokens": "x"}}]
 )
 def test_a_vllm_whose_tokens_are_no_list_is_refused(choice: object) -> None:
-    source = VLLMSource(Wire("http://a"), ToyReader(VOCABULARY), 4)  # type: ignore[arg-type]  # a toy's
+    source = VLLMSource(HttpClient("http://a"), ToyReader(VOCABULARY), 4)  # type: ignore[arg-type]  # a toy's
     with pytest.raises(SourceError, match="left out"):
         source._first(choice)
 

@@ -69,9 +69,9 @@ def test_a_draft_that_text_keeps_is_one_request_and_another_as_many_as_tokens(
     for draft, requests in ((whole, 1), (torn, 3), ([ids[b"\xc3"], ids[b"\xa9"], whole[0]], 2)):
         session, _ = source.open([PROMPT])
         with session:
-            before = source.wire.counts.requests
+            before = source.http.counts.requests
             assert session.extend(torch.tensor([draft])).shape[1] == len(draft)
-            assert source.wire.counts.requests == before + requests
+            assert source.http.counts.requests == before + requests
 
 
 def test_it_says_what_it_can_and_is_no_trusted_model(source: LlamaPythonSource) -> None:

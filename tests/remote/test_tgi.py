@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from purify_adapters.sources.tgi import TGI
 from purify_adapters.sources.tgi.source import TGISource
 from purify_hooks.evaluation import testbed
 from purify_hooks.policies import POLICIES
@@ -106,9 +107,9 @@ def test_drafts_of_the_slm_are_scored_by_as_many_requests(server: FakeTGI) -> No
 def test_reading_ahead_asks_for_a_third_of_the_tokens_at_most(source: TGISource, server: FakeTGI) -> None:
     purifier = pair(source, both()[1], "geometric")
     sampling = Sampling(max_tokens=40, temperature=0, ignore_eos=True)
-    before, counted = server.asked(), source.wire.counts.requests
+    before, counted = server.asked(), source.http.counts.requests
     written = sum(map(len, tokens(purifier, prompts()[0], sampling)))
-    assert source.wire.counts.requests - counted == server.asked() - before
+    assert source.http.counts.requests - counted == server.asked() - before
     assert (server.asked() - before) / written <= 0.35
 
 
@@ -229,10 +230,10 @@ def test_inside_a_character_the_slm_goes_on_alone(source: TGISource) -> None:
     first, second = ids[b"\xc3"], ids[b"\xa9"]
     session, _ = source.open(["caf"])
     with session:
-        before = source.wire.counts.requests
+        before = source.http.counts.requests
         row = session.extend(torch.tensor([[first]]))[0, 0]
         assert row[-1] == 0
-        assert source.wire.counts.requests == before
+        assert source.http.counts.requests == before
         assert torch.isneginf(row[:-1]).all()
         whole = session.extend(torch.tensor([[second]]))[0, 0]
         assert torch.isfinite(whole[:-1]).all()
@@ -242,11 +243,11 @@ def test_tokens_that_text_cannot_keep_apart_are_counted(source: TGISource, serve
     """The server reads the text's own tokens, which it says by their number."""
     ids = {piece: index for index, piece in enumerate(source.vocabulary.tokens)}
     server.requests.clear()
-    before = source.wire.counts.drifted
+    before = source.http.counts.drifted
     session, _ = source.open(["Once upon a"])
     with session:
         session.extend(torch.tensor([[ids[b"t"], ids[b"h"], ids[b"e"]]]))
-    assert source.wire.counts.drifted > before
+    assert source.http.counts.drifted > before
     assert "Once upon athe" in [body["inputs"] for _, body in server.requests]  # three at once, in any order
 
 
@@ -338,7 +339,7 @@ def test_the_hub_s_own_client_serves_as_well(server: FakeTGI, monkeypatch: pytes
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the fake is on this machine
     llm, slm = both()
-    source = TGISource.load(client=InferenceClient(str(server)), tokenizer=LLM, top_n=WHOLE)
+    source = TGI.load(client=InferenceClient(str(server)), tokenizer=LLM, top_n=WHOLE)
     sampling, local = Sampling(max_tokens=5, temperature=0), pair(llm, slm, "geometric")
     assert tokens(pair(source, slm, "geometric"), prompts()[0], sampling) == tokens(
         local, prompts()[0], sampling
@@ -347,7 +348,7 @@ def test_the_hub_s_own_client_serves_as_well(server: FakeTGI, monkeypatch: pytes
 
 def test_url_or_client_but_not_both() -> None:
     with pytest.raises(ConfigError, match="url, or else a client"):
-        TGISource.load(tokenizer=LLM)
+        TGI.load(tokenizer=LLM)
 
 
 def test_replies_are_lockstep_s_when_walked_in_lockstep(source: TGISource) -> None:

@@ -11,8 +11,9 @@ import pytest
 from starlette.responses import JSONResponse
 
 from purify_adapters.sources.http.circuit_breaker import Queued, Unavailable
-from purify_adapters.sources.http.client import Timeouts, Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
+from purify_adapters.sources.http.options import Timeouts
 from purify_plugins import ConfigError, SourceError
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.remote.toy_server import Script
@@ -29,13 +30,13 @@ def server() -> Iterator[FakeTGI]:
 def test_each_of_the_four_timeouts_is_some_seconds(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be"):
         Timeouts(**{name: 0})
-    assert getattr(Wire("http://a", timeouts=Timeouts(**{name: 2.5}))._client.timeout, name) == 2.5
+    assert getattr(HttpClient("http://a", timeouts=Timeouts(**{name: 2.5}))._client.timeout, name) == 2.5
 
 
 def test_a_request_that_waits_for_a_connection_gives_up(server: FakeTGI) -> None:
     """Two at once, one connection: the second may wait for `pool` seconds, and is refused."""
     server.seconds = 1.0
-    wire = Wire(server.url, "s3cret", Timeouts(pool=0.1), connections=1)
+    wire = HttpClient(server.url, "s3cret", Timeouts(pool=0.1), connections=1)
     asked = {"inputs": "a", "parameters": {"max_new_tokens": 1}}
 
     async def two() -> list[Any]:
@@ -50,14 +51,14 @@ def test_a_request_that_waits_for_a_connection_gives_up(server: FakeTGI) -> None
 
 def test_retries_are_one_request_in_ten_once_the_purse_is_empty(server: FakeTGI) -> None:
     """Every other answer needs a second try; that many are not paid for."""
-    wire = Wire(server.url, "s3cret", retries=2)
-    wire._purse = 2.0
+    wire = HttpClient(server.url, "s3cret", retries=2)
+    wire._retry_budget = 2.0
     fates = cycle([True, False, False])
     server.respond = lambda *_: JSONResponse({}, 503) if next(fates) else None
 
     def told() -> Any:
         try:
-            return wait(wire.patiently(lambda: wire.post("/tokenize", {"inputs": "a"})))
+            return wait(wire.with_retries(lambda: wire.post("/tokenize", {"inputs": "a"})))
         except Unavailable:
             return None
 
@@ -72,14 +73,14 @@ def test_the_key_is_sent_to_its_own_host_and_no_redirect_is_followed(server: Fak
         elsewhere = JSONResponse({}, 307, {"location": f"{other.url}/tokenize"})
         server.respond = lambda *_: elsewhere
         with pytest.raises(SourceError, match="redirects elsewhere"):
-            wait(Wire(server.url, "s3cret").post("/tokenize", {"inputs": "a"}))
+            wait(HttpClient(server.url, "s3cret").post("/tokenize", {"inputs": "a"}))
         assert (server.authorized, other.requests) == (["Bearer s3cret"], [])
 
 
 def test_an_error_names_the_server_and_not_its_secrets(server: FakeTGI) -> None:
     """ "answered 404: its url or its kind is wrong" did not say which url."""
     port = server.url.rsplit(":", 1)[1]
-    wire = Wire(f"http://user:pass@127.0.0.1:{port}/v1/", "s3cret")
+    wire = HttpClient(f"http://user:pass@127.0.0.1:{port}/v1/", "s3cret")
     with pytest.raises(SourceError, match=f"at http://127.0.0.1:{port} answered 404 to /nowhere") as refused:
         wait(wire.get("/nowhere"))
     assert "pass" not in str(refused.value)

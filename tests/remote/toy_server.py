@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from purify_adapters.sources.http.client import Timeouts, Wire
+from purify_adapters.sources.http.client import HttpClient
+from purify_adapters.sources.http.options import Timeouts
 from purify_adapters.sources.tgi.source import TGISource
+from purify_plugins.protocols import Capabilities
 from purify_plugins.testing import ScriptedSource, ToySource
-from purify_plugins.types import Capabilities, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Script(ScriptedSource):
 
 def toy_source(url: str, vocabulary: Vocabulary, top_n: int, read: float = 30.0, **options: Any) -> TGISource:
     """A source that takes its server's word; probing has tests of its own."""
-    wire = Wire(url, timeouts=Timeouts(read=read), retries=1)
+    wire = HttpClient(url, timeouts=Timeouts(read=read), retries=1)
     source = TGISource(wire, ToyReader(vocabulary), top_n, **options)  # type: ignore[arg-type]  # a toy's reader
     source.capabilities = Capabilities(False, True, top_n, True, False, source.ahead > 0)
     return source

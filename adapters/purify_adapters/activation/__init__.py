@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from purify_adapters.activation.active import Activation, Counts, Status
-from purify_adapters.activation.children import refuse_earlier
+from purify_adapters.activation.active import Activation, Status
+from purify_adapters.activation.recorder import Counts
+from purify_adapters.activation.subprocess_env import refuse_earlier
 from purify_plugins.configuration.build import find_config
 from purify_plugins.errors import ConfigError, RefusedError
 

@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,14 +14,16 @@ from inspect import signature
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
-from purify_adapters.activation import caches, clients, models, servers
-from purify_adapters.activation.children import Children
+from purify_adapters.activation import clients, langchain_cache
 from purify_adapters.activation.gate import Gate
-from purify_adapters.activation.points import AfterImport, Points
+from purify_adapters.activation.hub_clients import HubClients
+from purify_adapters.activation.local_models import LocalModels
+from purify_adapters.activation.monkeypatch import AfterImport, Points
+from purify_adapters.activation.outgoing import Outgoing
+from purify_adapters.activation.recorder import Counts, Recorder
 from purify_adapters.activation.rules import Rules
-from purify_adapters.activation.wire import Wire
+from purify_adapters.activation.subprocess_env import Children
 from purify_adapters.processes import runs
 from purify_plugins.configuration.build import (
     check_config,
@@ -35,28 +36,17 @@ from purify_plugins.configuration.build import (
     source,
     where,
 )
-from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.points import Patch
+    from purify_adapters.activation.monkeypatch import Patch
     from purify_plugins.configuration.build import Config
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
 
 
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 """When this process began to be purified."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many calls were answered, and how."""
-
-    purified: int = 0
-    refused: int = 0
-    trusted: int = 0
-    guaranteed: int = 0
-    """Of the purified: those whose every answer carries a guarantee."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +88,24 @@ class Activation:
         self.policy = policy(self.plugins, self.config.policy)
         with placed(f"{self.file}:", f"{self.file}: "):
             _check_source(self.plugins, self.config.slm)
-        self.counts: dict[str, Counts] = {}
         self.lock = RLock()
-        self.keepers: WeakSet[Any] = WeakSet()
         self.points = Points()
+        self.recorder = Recorder(self.publish)
+        self.gate = Gate(self.rules, self.recorder)
+        self.models = LocalModels(self.gate, self.purifier, self.plugins, self.tokenizer)
         self.children = Children(self.file)
-        self.refused: set[str] = set()
         self.imports = AfterImport(self.points, self._patches())
 
     def _patches(self) -> dict[str, Patch]:
-        gate = Gate(self)
-        purified = {**models.patches(self), **servers.patches(self, gate), **caches.patches(self)}
-        return {**purified, **clients.patches(gate), **Wire(gate).patches, **self.children.patches}
+        """Module -> what is replaced in it."""
+        return {
+            **self.models.patches,
+            **HubClients(self.gate, self.purifier, self.plugins, self.config.llm).patches,
+            **langchain_cache.patches(self.fingerprint),
+            **clients.patches(self.gate),
+            **Outgoing(self.gate).patches,
+            **self.children.patches,
+        }
 
     def start(self) -> None:
         """Raises PluginError, with nothing changed, when a library here is one we do not know."""
@@ -124,13 +120,12 @@ class Activation:
         self.imports.stop()
         self.points.undo()
         self.children.restore()
-        for model in list(self.keepers):
-            models.forget(model)
+        self.models.forget()
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the configuration and our version: what tells one purification from another."""
-        from purify_plugins import __version__
+        from purify_plugins._version import __version__
 
         said = {name: value for name, value in asdict(self.config).items() if name != "activation"}
         text = json.dumps([__version__, said], sort_keys=True, default=str)
@@ -146,10 +141,6 @@ class Activation:
         """The configured tokenizer's directory, found from the file."""
         named = self.config.activation.tokenizer
         return str(self.file.parent / Path(named).expanduser()) if named else None
-
-    def keys_of(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        """A model's table with its secrets read."""
-        return keys_of(self.plugins, dict(table))
 
     def purifier(self, llm: LogitSource) -> Purifier:
         """The file's SLM, policy and options around an LLM. Raises VocabularyError, ModelError."""
@@ -169,22 +160,6 @@ class Activation:
                 plugins=self.plugins,
             )
 
-    def count(self, name: str, *how: str) -> None:
-        """Note one call of `name` that was "purified" (and perhaps "guaranteed"), "refused" or "trusted"."""
-        with self.lock:
-            so_far = asdict(self.counts.get(name, Counts()))
-            self.counts[name] = Counts(**{**so_far, **{each: so_far[each] + 1 for each in how}})
-            self.publish()
-
-    @contextmanager
-    def refusals(self, name: str) -> Iterator[None]:
-        """Note a call of `name` that ends with an error of ours as refused."""
-        try:
-            yield
-        except PurifyError:
-            self.count(name, "refused")
-            raise
-
     def publish(self) -> None:
         """Write this process's status where `[activation] status` wants it."""
         from purify_plugins.utils.files import write_whole
@@ -193,7 +168,7 @@ class Activation:
             return
         folder = self.file.parent / self.config.activation.status
         folder.mkdir(parents=True, exist_ok=True)
-        from purify_plugins import __version__
+        from purify_plugins._version import __version__
 
         about = {"pid": os.getpid(), "started": STARTED, "version": __version__, "argv": sys.argv}
         place = folder / f"{STARTED.replace(':', '')}-{os.getpid()}.json"  # a later process may get this id
@@ -215,8 +190,8 @@ class Activation:
             self.fingerprint,
             tuple(self.points.names),
             tuple(self.imports.waiting),
-            dict(self.counts),
-            tuple(sorted(self.refused)),
+            dict(self.recorder.counts),
+            tuple(sorted(self.recorder.refused)),
             tuple(name for name in clients.UNSEEN if name in sys.modules),
         )
 

@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation.gate import kind_of
-from purify_adapters.activation.wire import asker, is_silent
+from purify_adapters.activation.outgoing import asker, is_silent
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate, Named
-    from purify_adapters.activation.points import Patch, Points
+    from purify_adapters.activation.monkeypatch import Patch, Points
 
 URL, METHOD = "base_url", "_method"
 """Where a client keeps its server, and a gRPC call the method it is for."""

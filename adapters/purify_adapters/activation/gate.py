@@ -11,7 +11,8 @@ from purify_plugins.errors import RefusedError
 from purify_plugins.sources.read_scope import for_fusion, reading
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.active import Activation
+    from purify_adapters.activation.recorder import Recorder
+    from purify_adapters.activation.rules import Rules
 
 Named = Callable[..., Sequence[str]]
 """A call's arguments -> the names it may be trusted by, most telling first; none: it writes nothing."""
@@ -20,20 +21,20 @@ Named = Callable[..., Sequence[str]]
 class Gate:
     """Passes or refuses calls of what cannot be purified."""
 
-    def __init__(self, activation: Activation) -> None:
-        self.activation = activation
+    def __init__(self, rules: Rules, recorder: Recorder) -> None:
+        self.rules, self.recorder = rules, recorder
 
     def check(self, who: str, names: Sequence[str]) -> None:
         """Raise RefusedError unless one of the `names` is trusted; count under the first."""
-        rules = self.activation.rules
-        with self.activation.refusals(names[0]):
+        rules = self.rules
+        with self.recorder.refusals(names[0]):
             if not any(rules.lists(name) for name in names) and not rules.trusts(names[0]):
-                self.activation.refused.add(who)
+                self.recorder.refused.add(who)
                 raise RefusedError(
                     f"{who} asks {names[0]!r}, which cannot be purified; ask a purifying gateway in its "
                     "place, or name it in `trusted`"
                 )
-        self.activation.count(names[0], "trusted")
+        self.recorder.count(names[0], "trusted")
 
     def refusing(self, named: Named, who: Callable[[Any], str]) -> Callable[[Any], Any]:
         """A wrapper that refuses calls whose names are not trusted; what trusted ones ask passes the wire."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.spelling import Piece, Speller, full_text, others, pieces
-from purify_plugins.types import Chunk, Completion, Vocabulary
+from purify_adapters.gateway.spelling import full_text, others, token_texts
+from purify_plugins.types import Chunk, Completion, Piece, Token, Vocabulary
 
 REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
 """Why an answer ended: our word and TGI's."""
@@ -22,18 +22,20 @@ def number(logprob: float) -> float | None:
     return logprob if math.isfinite(logprob) else None
 
 
-def token(piece: Piece) -> Json:
+def token(piece: Piece, vocabulary: Vocabulary) -> Json:
+    """A token; control tokens are `special`, and their text is no part of the answer's."""
+    name = vocabulary.control.get(piece.token.id)
     return {
         "id": piece.token.id,
-        "text": piece.text,
+        "text": piece.text if name is None else name,
         "logprob": number(piece.token.fused),
-        "special": piece.special,
+        "special": name is not None,
     }
 
 
-def tops(piece: Piece, vocabulary: Vocabulary) -> list[Json]:
-    """The likeliest tokens of the row that a piece was drawn from."""
-    return [token(other) for other in others(piece.token, vocabulary)]
+def tops(drawn: Token, vocabulary: Vocabulary) -> list[Json]:
+    """The likeliest tokens of the row that a token was drawn from."""
+    return [token(other, vocabulary) for other in others(drawn, vocabulary)]
 
 
 def seed(ask: Ask) -> int | None:
@@ -58,47 +60,52 @@ def generated(
     completion: Completion, ask: Ask, vocabulary: Vocabulary, details: bool, prefix: str = ""
 ) -> Json:
     """The answer; `details` are left out, not null, when nobody asked for them."""
-    text = prefix + full_text(completion, ask.sampling.stop, vocabulary)
+    text = prefix + full_text(completion, ask.sampling.stop)
     if not details:
         return {"generated_text": text}
-    spelled = pieces(completion, ask, vocabulary)
     found = {
         "finish_reason": REASONS[completion.finish_reason],
         "generated_tokens": len(completion.tokens),
         "seed": seed(ask),
         "prefill": [],
-        "tokens": [token(piece) for piece in spelled],
+        "tokens": [token(piece, vocabulary) for piece in token_texts(completion, ask.sampling.stop)],
     }
     if ask.top:
-        found["top_tokens"] = [tops(piece, vocabulary) for piece in spelled]
+        found["top_tokens"] = [tops(step, vocabulary) for step in completion.steps]
     return {"generated_text": text, "details": found}
 
 
 class TokenEvents:
-    """A stream of tokens; the last event brings the whole text."""
+    """A stream of tokens; the last event brings the whole text.
+
+    The answer's last token is held back until the answer is whole: the last event is that token's. An
+    answer that a plugin ended early has one event more, whose token has no text.
+    """
 
     done: str | None = None
 
     def __init__(self, ask: Ask, vocabulary: Vocabulary, details: bool, prefix: str = "") -> None:
-        self.ask, self.details, self.prefix = ask, details, prefix
-        self.speller = Speller(ask, vocabulary)
-        self.index = 0
+        self.ask, self.vocabulary, self.details, self.prefix = ask, vocabulary, details, prefix
+        self.index = self.length = 0
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
-        for piece in self.speller.take(chunk.steps):
+        for piece in chunk.drawn[:-1] if chunk.ended else chunk.drawn:
+            self.length += len(piece.text)
             yield self._event(piece)
         if chunk.completion:
             yield self._last(chunk.completion)
 
     def _event(self, piece: Piece) -> Json:
         self.index += 1
-        shown = {"top_tokens": tops(piece, self.speller.vocabulary)} if self.ask.top else {}
-        return {"index": self.index, "token": token(piece), **shown, "generated_text": None, "details": None}
+        shown = {"top_tokens": tops(piece.token, self.vocabulary)} if self.ask.top else {}
+        about = {"index": self.index, "token": token(piece, self.vocabulary)}
+        return {**about, **shown, "generated_text": None, "details": None}
 
     def _last(self, completion: Completion) -> Json:
-        text = full_text(completion, self.ask.sampling.stop, self.speller.vocabulary)
+        text = full_text(completion, self.ask.sampling.stop)
+        last = Piece(completion.steps[-1], text[self.length :])
         return {
-            **self._event(self.speller.last(completion)),
+            **self._event(last),
             "generated_text": self.prefix + text,
             "details": self._details(completion) if self.details else None,
             "purify": purified(completion),

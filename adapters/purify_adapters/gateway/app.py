@@ -28,9 +28,9 @@ from purify_adapters.gateway.timing import Timing
 from purify_adapters.gateway.together import Together
 from purify_adapters.gateway.watching import Watch, note_failure
 from purify_adapters.gateway.work import Place, Work
-from purify_adapters.sources.http.client import counting
+from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
-from purify_plugins import __version__
+from purify_plugins._version import __version__
 from purify_plugins.errors import PurifyError
 from purify_plugins.sources.batching import share
 
@@ -62,7 +62,7 @@ class Gateway:
         self.metrics = Metrics()
         self.together = Together(self.metrics, self.settings.shared)
         llm = purifier.llm.inner
-        self.upstream = llm.wire if isinstance(llm, RemoteSource) else None
+        self.upstream = llm.http if isinstance(llm, RemoteSource) else None
         if self.upstream is not None:
             self.upstream.share(self.settings.workers)
         self.certificates: OrderedDict[str, str] = OrderedDict()

@@ -20,7 +20,9 @@ from purify_adapters.gateway.schemas import (
 )
 from purify_plugins.certificates import claimed
 from purify_plugins.errors import ConfigError, TooLongError
-from purify_plugins.types import Chat, Grammar, Prompt, Sampling, Vocabulary
+from purify_plugins.grammar import Grammar
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Chat, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from purify_adapters.gateway.settings import Settings

@@ -18,8 +18,8 @@ import httpx
 from purify_adapters.gateway import gateway
 from purify_adapters.gateway.server import Server, config
 from purify_plugins import Purifier
+from purify_plugins.sampling import Sampling
 from purify_plugins.testing import ScriptedSource, byte_vocabulary
-from purify_plugins.types import Sampling
 
 ANSWERS = 400
 TOKENS = 4

@@ -10,10 +10,10 @@ from uuid import uuid4
 from purify_adapters.gateway.answers import Json, number, purified
 from purify_adapters.gateway.asking import Ask
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.spelling import Piece, others, spelled
+from purify_adapters.gateway.spelling import alone, others
 from purify_adapters.tool_calls import CallPiece, Reader, Reading, Reasoning, pieces_of, thought
 from purify_adapters.tool_calls import Piece as Said
-from purify_plugins.types import Chunk, Completion, Token, Vocabulary
+from purify_plugins.types import Chunk, Completion, Piece, Token, Vocabulary
 
 REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
 """Why an answer ended: our word and OpenAI's."""
@@ -56,7 +56,7 @@ def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
     """Each token's log-probability in the fused row, beside its likeliest neighbours'."""
     content = [
         {
-            **_logprob(spelled(token, vocabulary), vocabulary),
+            **_logprob(alone(token, vocabulary), vocabulary),
             "top_logprobs": [_logprob(other, vocabulary) for other in others(token, vocabulary)],
         }
         for token in tokens
@@ -65,7 +65,8 @@ def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
 
 
 def _logprob(piece: Piece, vocabulary: Vocabulary) -> Json:
-    raw = piece.text.encode() if piece.special else vocabulary.tokens[piece.token.id]
+    name = vocabulary.control.get(piece.token.id)
+    raw = vocabulary.tokens[piece.token.id] if name is None else name.encode()
     return {"token": piece.text, "logprob": number(piece.token.fused), "bytes": list(raw)}
 
 
@@ -199,10 +200,10 @@ def _listed(tokens: Sequence[Token], vocabulary: Vocabulary, start: int, told: b
     """Log-probabilities as completions have them: one list each; `start` is the first token's place."""
     if not told:
         return None
-    found, offsets = [spelled(token, vocabulary) for token in tokens], []
-    for piece in found:
+    found, offsets = [alone(token, vocabulary) for token in tokens], []
+    for token, text in found:
         offsets.append(start)
-        start += 0 if piece.special else len(piece.text)
+        start += 0 if token.id in vocabulary.control else len(text)
     tops = [{other.text: number(other.token.fused) for other in others(t, vocabulary)} for t in tokens]
     return {
         "tokens": [piece.text for piece in found],

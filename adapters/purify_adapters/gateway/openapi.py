@@ -15,7 +15,7 @@ from purify_adapters.gateway.schemas import (
     ResponseRequest,
 )
 from purify_adapters.gateway.settings import Settings
-from purify_plugins import __version__
+from purify_plugins._version import __version__
 
 POSTS: dict[str, type[Body]] = {
     "/": CompatGenerateRequest,

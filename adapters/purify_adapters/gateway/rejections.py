@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from purify_adapters.sources.http.circuit_breaker import Resting
+from purify_adapters.sources.http.circuit_breaker import CircuitOpen
 from purify_plugins.errors import ConfigError, RefusedError, TooLongError
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -86,7 +86,7 @@ def ended() -> Rejected:
     return Rejected(503, said, "generation", retry_after="5")
 
 
-def resting(error: Resting) -> Rejected:
+def resting(error: CircuitOpen) -> Rejected:
     """The LLM's server has failed too often to be asked now."""
     return Rejected(503, "A model's server is down", "overloaded", retry_after=str(ceil(error.after)))
 
@@ -113,7 +113,7 @@ def because(error: BaseException) -> Rejected:
         return too_long(error.most, error.length, "messages")
     if isinstance(error, ConfigError):
         return invalid(str(error))
-    if isinstance(error, Resting):
+    if isinstance(error, CircuitOpen):
         return resting(error)
     if isinstance(error, TimeoutError):
         return failed("the deadline has passed")

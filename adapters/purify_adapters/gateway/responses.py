@@ -51,7 +51,7 @@ def head(face: Face, asked: ResponseRequest) -> Json:
 
 def response(events: ResponseEvents, completion: Completion) -> Any:
     """A whole response: what a stream's last event holds."""
-    *_, last = events.take(Chunk(completion.text, completion.steps, completion))
+    *_, last = events.take(completion.chunk)
     return last["response"]
 
 

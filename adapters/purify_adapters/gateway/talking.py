@@ -12,7 +12,8 @@ from purify_adapters.gateway.messages import message
 from purify_adapters.gateway.rejections import Rejected, unsupported
 from purify_adapters.gateway.schemas import ChatRequest
 from purify_adapters.tool_calls import CallPiece, Piece, Plain, Reader, Single, Speech, Tool, plain
-from purify_plugins.types import Chat, Grammar
+from purify_plugins.grammar import Grammar
+from purify_plugins.types import Chat
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier

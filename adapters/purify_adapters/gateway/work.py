@@ -16,7 +16,8 @@ from purify_adapters.sources.http.event_loop import Asking
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import Chunk, Completion, Prompt, Sampling
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Chunk, Completion, Prompt
 
 T = TypeVar("T")
 log = logging.getLogger("purify.gateway")

@@ -18,7 +18,8 @@ from langchain_core.globals import get_llm_cache
 
 from purify_plugins.errors import PromptError, RefusedError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Completion, Outcome, Prompt, Sampling, Unanswered
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Completion, Outcome, Prompt, Unanswered
 
 Answers = list[Outcome] | None
 """The outcomes in the order of the prompts; None when they cannot be had together."""

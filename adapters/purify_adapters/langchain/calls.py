@@ -15,7 +15,8 @@ from purify_adapters.langchain.messages import chunk_of, message_of, rendered
 from purify_adapters.tool_calls import Asked, CallPiece, Reading, Tool, pieces_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chunk, Completion, Sampling
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Chunk, Completion
 
 
 @dataclass(frozen=True)

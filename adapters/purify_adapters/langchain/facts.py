@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages.ai import UsageMetadata
 
 from purify_plugins import __version__
-from purify_plugins.certificates import canonical, options
+from purify_plugins.canonical_json import canonical, options
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import listing
 from purify_plugins.purifier import Purifier
@@ -21,7 +21,7 @@ def fingerprint(purifier: Purifier) -> dict[str, Any]:
     """Who purifies, with what: names to read, and a digest over all that the answers depend on."""
     named = {
         "policy": purifier.plugins.name_of(purifier.policy),
-        "parameters": options(purifier.policy, purifier.plugins),
+        "parameters": options(purifier.policy, purifier.plugins.name_of),
         "on_llm_failure": purifier.on_llm_failure,
         "version": __version__,
     }

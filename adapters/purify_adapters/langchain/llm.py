@@ -16,7 +16,8 @@ from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
 from purify_adapters.langchain.facts import logprobs, metadata, token_ids, usage
 from purify_adapters.langchain.models import Purified
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chunk, Completion, Sampling
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Chunk, Completion
 
 CALL = ("model", "logprobs", "certificate")
 """What a call may say besides how to draw."""

@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from purify_adapters.foreign_options import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
 from purify_adapters.model_pair import require_named
-from purify_plugins.certificates import jsonable
+from purify_plugins.canonical_json import jsonable
 from purify_plugins.configuration.build import Config, build, find_config, read_config
 from purify_plugins.configuration.build import sampling as sampling_of
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Grammar, Sampling
+from purify_plugins.sampling import Sampling
 
 DRAWS = [field.name for field in fields(Sampling)]
 IGNORED = ("timeout", "max_retries", "api_key", "base_url")

@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from purify_adapters.tool_calls import closed
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.types import Grammar
+from purify_plugins.grammar import Grammar
 
 if TYPE_CHECKING:
-    from purify_adapters.langchain.chat import ChatPurified
+    from langchain_core.language_models import BaseChatModel
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -60,7 +60,7 @@ class WholeObject(_Whole, PydanticToolsParser):
 
 
 def structured(
-    chat: ChatPurified, schema: Any, method: Method, include_raw: bool, rest: Mapping[str, Any]
+    chat: BaseChatModel, schema: Any, method: Method, include_raw: bool, rest: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
     """`chat`, its grammar and a parser as one runnable."""
     if method not in ("json_schema", "function_calling", "json_mode"):

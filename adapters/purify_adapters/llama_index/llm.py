@@ -22,7 +22,7 @@ from purify_plugins.certificates import citing
 from purify_plugins.configuration.build import build, read_config
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from llama_index.core.base.llms.types import (

@@ -17,7 +17,7 @@ from purify_adapters.model_pair import require_named
 from purify_adapters.tool_calls import Speech, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 
 class Models(FunctionCallingLLM):

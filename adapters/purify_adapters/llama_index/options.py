@@ -9,7 +9,7 @@ from typing import Any
 from purify_adapters.foreign_options import changes_nothing
 from purify_plugins.configuration.build import sampling
 from purify_plugins.errors import UnknownNameError
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 DRAWN = frozenset(field.name for field in fields(Sampling))
 """Options that say how tokens are drawn."""

@@ -19,7 +19,8 @@ from purify_adapters.tool_calls import Piece, Plain, Reader, Reading, said
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Chunk, Completion, Prompt, Sampling, Token, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Chunk, Completion, Prompt, Token, Vocabulary
 
 
 @dataclass(frozen=True)

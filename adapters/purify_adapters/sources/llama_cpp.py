@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.sources.http.client import Timeouts, Wire
-from purify_adapters.sources.http.rows import TOLERANCE, Drafted, field, listed, row, token_id
-from purify_adapters.sources.http.source import SAMPLE, Place, RemoteSource, reader
-from purify_plugins.configuration.secrets import Secret
+from purify_adapters.sources.http.options import ServerOptions
+from purify_adapters.sources.http.protocol import Position
+from purify_adapters.sources.http.rows import ServerToken, field, listed, row, token_id
+from purify_adapters.sources.http.source import SAMPLE, RemoteSource
 from purify_plugins.errors import SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from purify_adapters.sources.http.shapes import Completion
-    from purify_plugins.threat import Engine
 
 ABSENT = -1e30
 """Below this, llama.cpp means a probability of zero: it writes the most negative float."""
 FEW = 256
 """How many tokens of a row are asked for first where one is wanted; 9 of 10 are among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaCppOptions(ServerOptions):
+    """Reach a model behind llama.cpp's `llama-server` at `url`.
+
+    `top_n` likeliest tokens are asked for, up to the whole vocabulary.
+    """
 
 
 class LlamaCppSource(RemoteSource):
@@ -32,85 +39,63 @@ class LlamaCppSource(RemoteSource):
     """
 
     kind = "llama_cpp"
-
-    @classmethod
-    def load(
-        cls,
-        url: str,
-        *,
-        tokenizer: str | Path,
-        top_n: int = 100,
-        api_key: str | Secret | None = None,
-        connect: float = 5.0,
-        read: float = 30.0,
-        write: float = 10.0,
-        pool: float = 10.0,
-        retries: int = 2,
-        connections: int = 100,
-        tolerance: float = TOLERANCE,
-        engine: Engine = "untrusted",
-    ) -> LlamaCppSource:
-        """Reach a model behind llama.cpp's `llama-server` at `url`.
-
-        `top_n` likeliest tokens are asked for, up to the whole vocabulary. `tokenizer`, `api_key`, `connect`,
-        `read`, `write`, `pool`, `retries`, `connections`, `tolerance` and `engine` are those of `tgi`. Raises
-        ConfigError, ModelError, VocabularyError, SourceError.
-        """
-        wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance, engine=engine).probed(top_n)
+    sign = ("/props", "default_generation_settings")
+    Options = LlamaCppOptions
 
     async def probe(self, top_n: int | None) -> None:
-        props = await self.wire.patiently(lambda: self.wire.get("/props"))
+        props = await self.http.with_retries(lambda: self.http.get("/props"))
         context = field(props, "default_generation_settings", "n_ctx")
         self.context_length = context if type(context) is int else None
         slots = props.get("total_slots")
         if type(slots) is int and slots > 0:
-            self.wire.limit(slots)
-        tokens, _ = await self.wire.post("/tokenize", {"content": SAMPLE, "add_special": True})
+            self.http.limit(slots)
+        tokens, _ = await self.http.post("/tokenize", {"content": SAMPLE, "add_special": True})
         if tuple(listed(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
             raise self.another()
         self.capabilities = Capabilities(True, True, self.top_n, True, True, streams_rows=False)
 
-    async def row(self, place: Place) -> Drafted:
-        return (await self._ask([place.ids], self.top_n))[0]
+    async def row(self, position: Position) -> ServerToken:
+        return (await self._ask([position.ids], self.top_n))[0]
 
-    async def several(self, places: Sequence[Place]) -> list[Drafted]:
-        return await self._shown(places, self.top_n)
+    async def several(self, positions: Sequence[Position]) -> list[ServerToken]:
+        return await self._shown(positions, self.top_n)
 
-    async def likely(self, places: Sequence[Place], tokens: Sequence[int]) -> list[float]:
+    async def likely(self, positions: Sequence[Position], tokens: Sequence[int]) -> list[float]:
         """Of long rows the first FEW tokens, and all of them only where these lack the one in question.
 
         A default policy looks back over as many rows as a short answer has: whole, they cost as much again.
         """
-        found = await self._likely(places, tokens, min(self.top_n, FEW))
+        found = await self._likely(positions, tokens, min(self.top_n, FEW))
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
         if unseen and self.top_n > FEW:
             again = await self._likely(
-                [places[at] for at in unseen], [tokens[at] for at in unseen], self.top_n
+                [positions[at] for at in unseen], [tokens[at] for at in unseen], self.top_n
             )
             for at, logprob in zip(unseen, again, strict=True):
                 found[at] = logprob
         return found
 
-    async def _likely(self, places: Sequence[Place], tokens: Sequence[int], top_n: int) -> list[float]:
-        drafts = await self._shown(places, top_n)
+    async def _likely(self, positions: Sequence[Position], tokens: Sequence[int], top_n: int) -> list[float]:
+        drafts = await self._shown(positions, top_n)
         return [float(each.row[token]) for each, token in zip(drafts, tokens, strict=True)]
 
-    async def _shown(self, places: Sequence[Place], top_n: int) -> list[Drafted]:
+    async def _shown(self, positions: Sequence[Position], top_n: int) -> list[ServerToken]:
         """One request, or as few as hold so many rows; the server's cache knows most of each prompt."""
-        size = self.wire.rows_at_once(top_n)
-        parts = [places[start : start + size] for start in range(0, len(places), size)]
+        size = self.http.rows_at_once(top_n)
+        parts = [positions[start : start + size] for start in range(0, len(positions), size)]
         return [
-            drafted for part in parts for drafted in await self._ask([place.ids for place in part], top_n)
+            drafted
+            for part in parts
+            for drafted in await self._ask([position.ids for position in part], top_n)
         ]
 
-    async def _ask(self, prompts: Sequence[Sequence[int]], top_n: int) -> list[Drafted]:
+    async def _ask(self, prompts: Sequence[Sequence[int]], top_n: int) -> list[ServerToken]:
         body = {**self.asked, "n_probs": top_n, "prompt": [list(prompt) for prompt in prompts]}
-        found, _ = await self.wire.post("/completion", body, len(prompts), shape=_shape())
-        with self.wire.reading("/completion"):
+        found, _ = await self.http.post("/completion", body, len(prompts), shape=_shape())
+        with self.http.reading("/completion"):
             return self._rows(found if isinstance(found, list) else [found], prompts)
 
-    def _rows(self, answers: Sequence[Completion], prompts: Sequence[Sequence[int]]) -> list[Drafted]:
+    def _rows(self, answers: Sequence[Completion], prompts: Sequence[Sequence[int]]) -> list[ServerToken]:
         if len(answers) != len(prompts):
             raise SourceError("the LLM's server answered another number of prompts; see its version")
         order = [at if answer.index is None else answer.index for at, answer in enumerate(answers)]
@@ -136,7 +121,7 @@ class LlamaCppSource(RemoteSource):
         whole = (token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece.isascii())
         return next(whole, 0)
 
-    def _drafted(self, answer: Completion) -> Drafted:
+    def _drafted(self, answer: Completion) -> ServerToken:
         size = len(self.vocabulary)
         shown = field(answer.completion_probabilities, 0)
         logprobs = [each.logprob for each in shown.top_logprobs]
@@ -144,7 +129,7 @@ class LlamaCppSource(RemoteSource):
         if logprobs and min(logprobs) < ABSENT:
             seen = [at for at, logprob in enumerate(logprobs) if logprob >= ABSENT]
             ids, logprobs = [ids[at] for at in seen], [logprobs[at] for at in seen]
-        return Drafted(row(ids, logprobs, size, self.tolerance), token_id(shown.id, size))
+        return ServerToken(row(ids, logprobs, size, self.tolerance), token_id(shown.id, size))
 
 
 def _shape() -> Any:

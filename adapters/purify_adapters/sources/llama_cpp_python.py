@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.sources.http.client import Timeouts, Wire
-from purify_adapters.sources.http.rows import TOLERANCE, Drafted, field, listed, nothing, row
-from purify_adapters.sources.http.source import SAMPLE, Place, reader
+from purify_adapters.sources.http.options import ServerOptions
+from purify_adapters.sources.http.protocol import Position
+from purify_adapters.sources.http.rows import ServerToken, field, listed, row, unrevealed_row
+from purify_adapters.sources.http.source import SAMPLE
 from purify_adapters.sources.http.text import TextSource
-from purify_plugins.configuration.secrets import Secret
 from purify_plugins.errors import SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.threat import Engine
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaPythonOptions(ServerOptions):
+    """Reach a model behind llama-cpp-python's server at `url`, without the `/v1`.
+
+    Start it with `--logits_all True`. `top_n` likeliest tokens are asked for.
+    """
 
 
 class LlamaPythonSource(TextSource):
@@ -30,38 +36,13 @@ class LlamaPythonSource(TextSource):
     """
 
     kind = "llama_cpp_python"
-
-    @classmethod
-    def load(
-        cls,
-        url: str,
-        *,
-        tokenizer: str | Path,
-        top_n: int = 100,
-        api_key: str | Secret | None = None,
-        connect: float = 5.0,
-        read: float = 30.0,
-        write: float = 10.0,
-        pool: float = 10.0,
-        retries: int = 2,
-        connections: int = 100,
-        tolerance: float = TOLERANCE,
-        engine: Engine = "untrusted",
-    ) -> LlamaPythonSource:
-        """Reach a model behind llama-cpp-python's server at `url`, without the `/v1`.
-
-        Start it with `--logits_all True`. `top_n` likeliest tokens are asked for. `tokenizer`, `api_key`,
-        `connect`, `read`, `write`, `pool`, `retries`, `connections`, `tolerance` and `engine` are those of
-        `tgi`.
-        Raises ConfigError, ModelError, VocabularyError, SourceError.
-        """
-        wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=0, tolerance=tolerance, engine=engine).probed(top_n)
+    sign = ("/v1/models", "data")
+    Options = LlamaPythonOptions
 
     async def probe(self, top_n: int | None) -> None:
         """Whether it cuts a text into the same tokens, and spells them as we do."""
-        ask = self.wire.post
-        found, _ = await self.wire.patiently(lambda: ask("/extras/tokenize", {"input": SAMPLE}))
+        ask = self.http.post
+        found, _ = await self.http.with_retries(lambda: ask("/extras/tokenize", {"input": SAMPLE}))
         ids = self.reader.tokenised(SAMPLE)
         if tuple(listed(found, "tokens")) != ids:
             raise self.another()
@@ -92,39 +73,39 @@ class LlamaPythonSource(TextSource):
         ends = {str(token): -100 for token in self.vocabulary.eos}
         asked = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": shown or self.top_n}
         body = {**asked, "logit_bias": ends, "echo": echo}
-        answer, _ = await self.wire.post("/v1/completions", body, length if echo else 1)
+        answer, _ = await self.http.post("/v1/completions", body, length if echo else 1)
         self.require_read(field(answer, "usage", "prompt_tokens"), length)
         return field(answer, "choices", 0, "logprobs")
 
-    async def row(self, place: Place) -> Drafted:
-        told = await self._ask(*self.inputs(place), echo=False)
-        with self.wire.reading("/v1/completions"):
-            return Drafted(self._row(_last(told, "top_logprobs", 1)), -1)
+    async def row(self, position: Position) -> ServerToken:
+        told = await self._ask(*self.inputs(position), echo=False)
+        with self.http.reading("/v1/completions"):
+            return ServerToken(self._row(_last(told, "top_logprobs", 1)), -1)
 
-    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+    async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
         """One request, where the draft's text is cut into the draft's tokens again.
 
         Its answer has a row for every token of the text, which may be too many for one.
         """
-        place = place._replace(answer=place.answer[: lengths[-1]])
-        long = len(place.ids) > self.wire.rows_at_once(self.top_n)
-        if long or len(lengths) == 1 or any(self._apart(place, length) for length in lengths):
-            return await super().rows(place, lengths)
-        told = await self._ask(*self.inputs(place), echo=True)
+        position = position._replace(answer=position.answer[: lengths[-1]])
+        long = len(position.ids) > self.http.rows_at_once(self.top_n)
+        if long or len(lengths) == 1 or any(self._apart(position, length) for length in lengths):
+            return await super().rows(position, lengths)
+        told = await self._ask(*self.inputs(position), echo=True)
         return [self._row(_last(told, "top_logprobs", 1 + lengths[-1] - length)) for length in lengths]
 
-    def _apart(self, place: Place, length: int) -> bool:
+    def _apart(self, position: Position, length: int) -> bool:
         """Whether the server would read other tokens there, or could not be asked."""
-        place = place._replace(answer=place.answer[:length])
-        text = self.text(place)
-        return text is None or self.reader.tokenised(text) != place.ids
+        position = position._replace(answer=position.answer[:length])
+        text = self.text(position)
+        return text is None or self.reader.tokenised(text) != position.ids
 
-    async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
+    async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
         """As far back as there are no control tokens, which the server leaves out."""
         control = self.vocabulary.control
-        marks = [at for at, token in enumerate(place.prompt) if token in control or not at]
-        wanted = place.prompt[max(marks[-1] + 1, len(place.prompt) - scored) :]
-        told = await self._ask(*self.inputs(place), echo=True, shown=1)
+        marks = [at for at, token in enumerate(position.prompt) if token in control or not at]
+        wanted = position.prompt[max(marks[-1] + 1, len(position.prompt) - scored) :]
+        told = await self._ask(*self.inputs(position), echo=True, shown=1)
         size = len(self.vocabulary)
         return tuple(
             float(row([token], [_last(told, "token_logprobs", 1 + len(wanted) - at)], size)[token])
@@ -136,7 +117,7 @@ class LlamaPythonSource(TextSource):
             raise SourceError("the LLM's server shows no likeliest tokens; it must be one that can")
         named = {self.ids[name]: logprob for name, logprob in shown.items() if name in self.ids}
         size = len(self.vocabulary)
-        return row(list(named), list(named.values()), size, self.tolerance) if named else nothing(size)
+        return row(list(named), list(named.values()), size, self.tolerance) if named else unrevealed_row(size)
 
 
 def _last(told: Any, name: str, back: int) -> Any:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.sources.http.client import Refused, Timeouts, Wire
-from purify_adapters.sources.http.rows import TOLERANCE, Drafted, field, listed, row, strict_json, token_id
-from purify_adapters.sources.http.source import AHEAD, SAMPLE, Place, RemoteSource, reader
-from purify_plugins.configuration.secrets import Secret
+from purify_adapters.sources.http.client import RequestRefused
+from purify_adapters.sources.http.options import AHEAD, ServerOptions
+from purify_adapters.sources.http.protocol import Position
+from purify_adapters.sources.http.rows import ServerToken, field, listed, row, strict_json, token_id
+from purify_adapters.sources.http.source import SAMPLE, RemoteSource
 from purify_plugins.errors import ConfigError, SourceError
-from purify_plugins.types import Capabilities
+from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.threat import Engine
 
 LIMIT = re.compile(rb"max allowed: (\d{1,9})")
 ABSENT = -9999.0
@@ -25,55 +25,38 @@ ABSENT = -9999.0
 TOKEN = re.compile(r"token_id:(\d{1,9})")
 
 
+@dataclass(frozen=True, kw_only=True)
+class VLLMOptions(ServerOptions):
+    """Reach a model behind vLLM at `url`, without the `/v1`.
+
+    `top_n` likeliest tokens are asked for; the server allows 20 unless started with `--max-logprobs`.
+    `ahead` is how many tokens a stream drafts; with 0 the server drafts nothing, and a trusted one then
+    scores the SLM's drafts.
+    """
+
+    top_n: int | None = 20
+    ahead: int = AHEAD
+
+
 class VLLMSource(RemoteSource):
     """A model behind vLLM's `/v1/completions`."""
 
     kind = "vllm"
+    sign = ("/version", "version")
+    Options = VLLMOptions
     served = ""
 
-    @classmethod
-    def load(
-        cls,
-        url: str,
-        *,
-        tokenizer: str | Path,
-        top_n: int = 20,
-        ahead: int = AHEAD,
-        api_key: str | Secret | None = None,
-        connect: float = 5.0,
-        read: float = 30.0,
-        write: float = 10.0,
-        pool: float = 10.0,
-        retries: int = 2,
-        connections: int = 100,
-        tolerance: float = TOLERANCE,
-        engine: Engine = "untrusted",
-    ) -> VLLMSource:
-        """Reach a model behind vLLM at `url`, without the `/v1`.
-
-        With `ahead` 0 it drafts nothing itself; a trusted one then scores the SLM's drafts.
-
-        `top_n` likeliest tokens are asked for; the server allows 20 unless started with `--max-logprobs`.
-        `tokenizer`, `ahead`, `api_key`, `connect`, `read`, `write`, `pool`, `retries`, `connections`,
-        `tolerance` and `engine` are those of `tgi`.
-        Raises ConfigError, ModelError, VocabularyError, SourceError.
-        """
-        wire = Wire(url, api_key, Timeouts(connect, read, write, pool), retries, connections, top_n)
-        return cls(wire, reader(tokenizer), top_n, ahead=ahead, tolerance=tolerance, engine=engine).probed(
-            top_n
-        )
-
     async def probe(self, top_n: int | None) -> None:
-        model = field(await self.wire.patiently(lambda: self.wire.get("/v1/models")), "data", 0)
+        model = field(await self.http.with_retries(lambda: self.http.get("/v1/models")), "data", 0)
         self.served, length = field(model, "id"), model.get("max_model_len")
         self.context_length = length if type(length) is int else None
-        tokens, _ = await self.wire.post("/tokenize", {"model": self.served, "prompt": SAMPLE})
+        tokens, _ = await self.http.post("/tokenize", {"model": self.served, "prompt": SAMPLE})
         if tuple(listed(tokens, "tokens")) != self.reader.tokenised(SAMPLE):
             raise self.another()
         self.capabilities = Capabilities(True, True, self.top_n, None, True, streams_rows=self.ahead > 0)
         try:
-            await self.row(self.place("a"))
-        except Refused as error:
+            await self.row(self.start("a"))
+        except RequestRefused as error:
             allowed = found[1].decode() if (found := LIMIT.search(error.content)) else "fewer"
             raise ConfigError(
                 f"the LLM's server shows {allowed} tokens of a row, not {self.top_n}; start vLLM with "
@@ -86,15 +69,15 @@ class VLLMSource(RemoteSource):
         named = {"model": self.served, "return_tokens_as_token_ids": True}
         return {"prompt": list(ids), **asked, **named, **more}
 
-    async def row(self, place: Place) -> Drafted:
-        answer, _ = await self.wire.post("/v1/completions", self._body(place.ids, 1))
-        with self.wire.reading("/v1/completions"):
+    async def row(self, position: Position) -> ServerToken:
+        answer, _ = await self.http.post("/v1/completions", self._body(position.ids, 1))
+        with self.http.reading("/v1/completions"):
             return self._first(field(answer, "choices", 0))
 
-    async def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
+    async def stream(self, position: Position, length: int) -> AsyncIterator[ServerToken]:
         """An event has the tokens of several steps where we were slower than the server."""
-        body = self._body(place.ids, self.room(len(place.ids), length), stream=True)
-        async for data in self.wire.events("/v1/completions", body, rows=length):
+        body = self._body(position.ids, self.room(len(position.ids), length), stream=True)
+        async for data in self.http.events("/v1/completions", body, rows=length):
             if data == b"[DONE]":
                 return
             choice = field(strict_json(data), "choices", 0)
@@ -102,46 +85,46 @@ class VLLMSource(RemoteSource):
                 yield drafted
         raise SourceError("the LLM's server cut its answer off before the end; see its log")
 
-    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+    async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
         """All of a draft in one request: the prompt's own log-probabilities, and the row after its end.
 
         The answer has a row for every token of the prompt; where that is too long, each is asked for alone.
         """
-        place = place._replace(answer=place.answer[: lengths[-1]])
-        if len(place.ids) > self.wire.rows_at_once(self.top_n):
-            return await super().rows(place, lengths)
-        body = self._body(place.ids, 1, prompt_logprobs=self.top_n)
-        answer, _ = await self.wire.post("/v1/completions", body, len(place.ids))
+        position = position._replace(answer=position.answer[: lengths[-1]])
+        if len(position.ids) > self.http.rows_at_once(self.top_n):
+            return await super().rows(position, lengths)
+        body = self._body(position.ids, 1, prompt_logprobs=self.top_n)
+        answer, _ = await self.http.post("/v1/completions", body, len(position.ids))
         choice = field(answer, "choices", 0)
-        start = len(place.prompt)
+        start = len(position.prompt)
         before = [
             self._prompt_row(field(choice, "prompt_logprobs", start + length)) for length in lengths[:-1]
         ]
         return [*before, next(self._drafts(choice)).row]
 
-    async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
-        body = self._body(place.prompt, 1, prompt_logprobs=1)
-        answer, _ = await self.wire.post("/v1/completions", body)
+    async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
+        body = self._body(position.prompt, 1, prompt_logprobs=1)
+        answer, _ = await self.http.post("/v1/completions", body)
         shown = field(answer, "choices", 0, "prompt_logprobs")
-        first = max(1, len(place.prompt) - scored)
-        tokens = enumerate(place.prompt[first:], start=first)
+        first = max(1, len(position.prompt) - scored)
+        tokens = enumerate(position.prompt[first:], start=first)
         return tuple(
             float(self._row([token], [field(shown, at, str(token), "logprob")])[token])
             for at, token in tokens
         )
 
-    def _first(self, choice: Any) -> Drafted:
+    def _first(self, choice: Any) -> ServerToken:
         for drafted in self._drafts(choice):
             return drafted
         raise SourceError("the LLM's server sent no token; see its log")
 
-    def _drafts(self, choice: Any) -> Iterator[Drafted]:
+    def _drafts(self, choice: Any) -> Iterator[ServerToken]:
         """Every position of a choice; the token that was chosen is among those shown."""
         logprobs = field(choice, "logprobs")
         for at, name in enumerate(listed(logprobs, "tokens")):
             shown = field(logprobs, "top_logprobs", at)
             found = self._row([_id(token) for token in _named(shown)], list(shown.values()))
-            yield Drafted(found, token_id(_id(name), len(self.vocabulary)))
+            yield ServerToken(found, token_id(_id(name), len(self.vocabulary)))
 
     def _prompt_row(self, shown: Any) -> Tensor:
         ids = [_number(token) for token in _named(shown)]

@@ -13,10 +13,11 @@ from purify_adapters.tool_calls.pieces import Message, Plain, Reader, Tool
 from purify_adapters.tool_calls.tagged import Tagged
 from purify_adapters.tool_calls.templated import Templated
 from purify_adapters.tool_calls.thinking import MARKS, Thinking
-from purify_plugins.decode.json_schema import json_rule
 from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.grammar import Grammar, json_rule
+from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Grammar, LogitSource, ToolFormat, Vocabulary
+from purify_plugins.types import Chat, ToolFormat, Vocabulary
 
 
 def template(source: LogitSource) -> str:

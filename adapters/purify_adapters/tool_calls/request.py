@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +10,10 @@ from purify_adapters.tool_calls.grammars import closed
 from purify_adapters.tool_calls.pieces import CallPiece, Message, Piece, Plain, Reader, Single, Tool
 from purify_adapters.tool_calls.prompting import Speech, merged, plain
 from purify_plugins.errors import UnknownNameError
+from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Chunk, Completion, Grammar, Token, Vocabulary
+from purify_plugins.types import Chat, Chunk, Completion, Vocabulary
+from purify_plugins.types import Piece as TextPiece
 
 
 def choice_of(choice: Any, tools: Sequence[Tool]) -> str | None:
@@ -96,38 +96,24 @@ class Reading:
     def __init__(self, reader: Reader, vocabulary: Vocabulary) -> None:
         self.reader, self.vocabulary = reader, vocabulary
         self.called = False
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._drawn = self._released = 0
-        self._names: deque[tuple[int, str]] = deque()
 
     def take(self, chunk: Chunk) -> list[Piece]:
         """What is certain after this chunk; the last one brings the rest."""
-        text = self._named(chunk)
+        text = "".join(map(self._named, chunk.pieces))
         pieces = self.reader.feed(text) if text else []
         if chunk.completion:
             pieces = [*pieces, *self.reader.close()]
         self.called = self.called or any(isinstance(piece, CallPiece) for piece in pieces)
         return pieces
 
-    def _named(self, chunk: Chunk) -> str:
-        """The chunk's text with the names of control tokens, but for ends, where these were drawn."""
-        for step in chunk.steps:
-            self._note(step)
-        text, start = "", 0
-        while self._names and self._names[0][0] <= self._released + len(chunk.text):
-            at, name = self._names.popleft()
-            text += chunk.text[start : at - self._released] + name
-            start = at - self._released
-        self._released += len(chunk.text)
-        return text + chunk.text[start:]
-
-    def _note(self, step: Token) -> None:
-        name = self.vocabulary.control.get(step.id)
-        if name is not None and step.id not in self.vocabulary.eos and self.reader.reads(name):
-            self._names.append((self._drawn, name))
-        self._drawn += len(self._decoder.decode(self.vocabulary.tokens[step.id]))
+    def _named(self, piece: TextPiece) -> str:
+        """A token's text; of a control token, but for ends, its name."""
+        name = self.vocabulary.control.get(piece.token.id)
+        if name is None or piece.token.id in self.vocabulary.eos or not self.reader.reads(name):
+            return piece.text
+        return name
 
 
 def pieces_of(reader: Reader, completion: Completion, vocabulary: Vocabulary) -> list[Piece]:
     """A whole answer's pieces."""
-    return Reading(reader, vocabulary).take(Chunk(completion.text, completion.steps, completion))
+    return Reading(reader, vocabulary).take(completion.chunk)

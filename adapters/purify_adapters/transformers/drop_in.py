@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from purify_adapters.transformers.model import PurifiedModel
-from purify_plugins.certificates import canonical, options
+from purify_plugins.canonical_json import canonical, options
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
@@ -59,7 +59,7 @@ def fingerprint(purifier: Purifier) -> str:
         "llm": dict(purifier.llm.identity()),
         "slm": dict(purifier.slm.identity()),
         "policy": purifier.plugins.name_of(purifier.policy),
-        "options": options(purifier.policy, purifier.plugins),
+        "options": options(purifier.policy, purifier.plugins.name_of),
     }
     return hashlib.sha256(canonical(named).encode()).hexdigest()
 

@@ -16,10 +16,9 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from purify_adapters.transformers.settings import Settings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
-from purify_plugins.certificates import Certificate
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
-from purify_plugins.types import Failed, Refused, Unanswered
+from purify_plugins.types import Certificate, Failed, Refused, Unanswered
 from purify_plugins.utils import greedy
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class PurifiedModel(PreTrainedModel):
         Raises VocabularyError where two tokenizers meet in smaller symbols: what `generate` takes and
         returns are the model's own token ids.
         """
-        if purifier.llm.alphabet is not None:
+        if purifier.llm.symbolic:
             raise VocabularyError(
                 f"{purifier.llm.identity()['name']!r} and the SLM do not meet in the model's tokens, and "
                 "`generate` speaks in token ids; choose an SLM with the model's own tokenizer and "

@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 """Options that `Sampling` has too."""

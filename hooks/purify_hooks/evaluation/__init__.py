@@ -1,1 +1,37 @@
-"""Measuring: `purify eval`, `tune`, `bench` and `demo`, their suites, and the test bed they run on."""
+"""What purification stops and what it costs: suites of measurements, and the commands that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from purify_plugins.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def purify_commands() -> Mapping[str, str]:
+    return {
+        "eval": "purify_hooks.evaluation.eval.command:evaluation",
+        "tune": "purify_hooks.evaluation.eval.command:tune",
+        "bench": "purify_hooks.evaluation.bench.command:bench",
+        "demo": "purify_hooks.evaluation.demo.command:demo",
+    }
+
+
+@hookimpl
+def purify_suites() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
+    from purify_hooks.evaluation.eval.suites.late import Late
+    from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
+    from purify_hooks.evaluation.eval.suites.pii import PersonalData
+    from purify_hooks.evaluation.eval.suites.utility import Utility
+    from purify_hooks.evaluation.eval.suites.vetting import Vetting
+
+    return {
+        "memorisation": Memorisation,
+        "backdoor": Backdoors,
+        "pii": PersonalData,
+        "late": Late,
+        "utility": Utility,
+        "vetting": Vetting,
+    }

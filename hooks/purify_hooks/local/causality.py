@@ -15,8 +15,8 @@ from torch import Tensor
 from purify_plugins.errors import ModelError
 
 if TYPE_CHECKING:
+    from purify_hooks.local.model import LocalModel
     from purify_hooks.local.session import LocalSession
-    from purify_hooks.local.source import LocalSource
 
 LENGTHS = (2, 5, 9)
 """Tokens of the drafts that are tried."""
@@ -26,20 +26,20 @@ ROUGH = 0.2
 """The same for shorter numbers. What a token of context says to a model moves some by whole nats."""
 
 
-def require_causal(source: LocalSource, kind: type[LocalSession]) -> None:
+def require_causal(model: LocalModel, kind: type[LocalSession]) -> None:
     """Raise ModelError for a model whose rows, in such a session, move with later tokens or another row's."""
-    if part := _both_ways(source.model):
-        raise _refused(source, f"its {part} is not causal")
-    size = len(source.vocabulary)
-    with kind(source, [(1 % size, 2 % size, 0), (2 % size,)]) as session:
+    if part := _both_ways(model.module):
+        raise _refused(model, f"its {part} is not causal")
+    size = model.vocabulary_size
+    with kind(model, [(1 % size, 2 % size, 0), (2 % size,)]) as session:
         session.prefill(0)
-        _try(source, session)
+        _try(model, session)
 
 
-def _try(source: LocalSource, session: LocalSession) -> None:
+def _try(model: LocalModel, session: LocalSession) -> None:
     for length in LENGTHS:
-        if (moved := _moved(source, session, length)) > NEAR.get(source.model.dtype, ROUGH):
-            raise _refused(source, f"a row moved by {moved:.2g} nats when the tokens after it changed")
+        if (moved := _moved(model, session, length)) > NEAR.get(model.dtype, ROUGH):
+            raise _refused(model, f"a row moved by {moved:.2g} nats when the tokens after it changed")
 
 
 def _both_ways(model: Any) -> str:
@@ -52,9 +52,9 @@ def _both_ways(model: Any) -> str:
     return next(parts, "")
 
 
-def _moved(source: LocalSource, session: LocalSession, length: int) -> float:
+def _moved(model: LocalModel, session: LocalSession, length: int) -> float:
     """How far any log-probability moves when all that may not matter to its row is another."""
-    rows = [_read(session, drafts) for drafts in _drafts(len(source.vocabulary), length)]
+    rows = [_read(session, drafts) for drafts in _drafts(model.vocabulary_size, length)]
     shared = length // 2
     first, second = (row[0, :shared].float().log_softmax(dim=-1) for row in rows)
     return float(torch.where(first == second, 0.0, (first - second).abs()).amax())  # -inf in both is no move
@@ -75,8 +75,8 @@ def _drafts(size: int, length: int) -> Iterator[Tensor]:
         yield torch.tensor([late, other])
 
 
-def _refused(source: LocalSource, why: str) -> ModelError:
+def _refused(model: LocalModel, why: str) -> ModelError:
     return ModelError(
-        f"{source.name!r} reads both ways: {why}; only causal models can be fused, whose rows depend on "
+        f"{model.name!r} reads both ways: {why}; only causal models can be fused, whose rows depend on "
         "nothing that follows"
     )

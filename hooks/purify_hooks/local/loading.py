@@ -98,8 +98,8 @@ def file_states(folder: Path) -> dict[str, State]:
 def file_digests(folder: Path, loaded: Mapping[str, State] | None = None) -> dict[str, str]:
     """SHA-256 of every file a model is loaded from, by name.
 
-    `loaded` are their states when it was loaded. If any has changed since, there are no digests: they would not
-    be of what was loaded.
+    `loaded` are their states when it was loaded. If any has changed since, there are no digests: they would
+    not be of what was loaded.
     """
     now = file_states(folder)
     loaded = now if loaded is None else loaded

@@ -9,37 +9,32 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module
 from torch.nn.functional import linear
 
 if TYPE_CHECKING:
-    from purify_hooks.local.source import LocalSource
+    from torch.nn import Linear
+
+    from purify_hooks.local.model import LocalModel
 
 LARGE = 10_000_000
 """Parameters that no cache holds; smaller products are over before it matters who makes them."""
 
 
-def thin(source: LocalSource) -> AbstractContextManager[object]:
+def thin(model: LocalModel) -> AbstractContextManager[object]:
     """What to run a pass of the model in.
 
     PyTorch asks MKL, which packs the weight before it multiplies: it writes every number anew only to
     read it once, which for a few rows takes longer than the product. oneDNN, which PyTorch brings along
     too, reads the weight where it lies: up to twelve rows take little longer than one.
     """
-    model = source.model
     plain = model.device.type == "cpu" and model.dtype == torch.float32
-    return lent(source.products) if plain and source.parameters >= LARGE and _offered() else nullcontext()
+    return lent(model.linear_layers) if plain and model.parameters >= LARGE and _offered() else nullcontext()
 
 
 def _offered() -> bool:
     """Whether this torch multiplies by MKL, and oneDNN could instead."""
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-def products(model: Module) -> list[Linear]:
-    """The layers that only multiply, and do so in their own way."""
-    return [layer for layer in model.modules() if type(layer) is Linear and "forward" not in layer.__dict__]
 
 
 @contextmanager

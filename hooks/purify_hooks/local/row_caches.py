@@ -19,7 +19,7 @@ from purify_hooks.local.session import LocalSession, fitted, stretched
 
 if TYPE_CHECKING:
     from purify_hooks.local.forward import Forward
-    from purify_hooks.local.source import LocalSource
+    from purify_hooks.local.model import LocalModel
 
 
 class Row:
@@ -80,9 +80,9 @@ class ApartSession(LocalSession):
     at_once = True
     """Whether several tokens after a state can be read in one pass."""
 
-    def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
-        super().__init__(source, prompts)
-        self._rows = [Row(source.forward, self.at_once) for _ in prompts]
+    def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
+        super().__init__(model, prompts, branches)
+        self._rows = [Row(model.forward, self.at_once) for _ in prompts]
 
     def prefill(self, scored: int) -> Tensor:
         logits = super().prefill(scored)
@@ -94,13 +94,13 @@ class ApartSession(LocalSession):
     def _logits(self, columns: int, wanted: int) -> Tensor:
         new = self._seen[:, -columns:].sum(dim=1).tolist()
         texts = [row[seen] for row, seen in zip(self._read, self._seen, strict=True)]
-        with thin(self.source):
+        with thin(self.model):
             read = [self._row(*each, wanted) for each in zip(self._rows, texts, new, strict=True)]
         return torch.stack(read)
 
     def _row(self, row: Row, text: Tensor, new: int, wanted: int) -> Tensor:
         """One row's logits (wanted, V) after its last tokens; zeros where nobody looks at them."""
-        length, size = self.source.context_length, len(self.source.vocabulary)
+        length, size = self.model.context_length, self.model.vocabulary_size
         if new == 0 or (length is not None and len(text) > length):  # padding so far, or it has ended
             return torch.zeros(wanted, size, device=text.device)
         draft = self._read.shape[1] > self._width

@@ -12,13 +12,13 @@ from torch.nn.functional import pad
 
 from purify_hooks.local.kv_cache import forget, growing_cache, keep, shorten, take
 from purify_hooks.local.onednn import thin
-from purify_hooks.local.tree_attention import mask
 from purify_plugins.errors import SourceError
+from purify_plugins.protocols import Session
 from purify_plugins.sources.read_scope import for_fusion
-from purify_plugins.types import ScoredPrompt, Session
+from purify_plugins.types import ScoredPrompt
 
 if TYPE_CHECKING:
-    from purify_hooks.local.source import LocalSource
+    from purify_hooks.local.model import LocalModel
 
 BLOCK = 256
 """Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
@@ -36,16 +36,17 @@ class LocalSession(Session):
     joint = True
     """Whether several such sessions can be read in one pass, and several continuations side by side."""
 
-    def __init__(self, source: LocalSource, prompts: Sequence[tuple[int, ...]]) -> None:
-        self.source = source
+    def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
+        self.model = model
+        self.branches: bool = branches
         self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(prompt) for prompt in prompts]
         self._width = max(map(len, prompts))
-        device = source.model.device
+        device = model.device
         self._read = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
         self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
         self._cache: Any = growing_cache()
-        self._forward = source.forward
+        self._forward = model.forward
 
     @property
     def block(self) -> int:
@@ -84,9 +85,9 @@ class LocalSession(Session):
 
     def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
-        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.model.name), for_fusion():
             self._note(tokens, visible)
-            return fitted(self._logits(tokens.shape[1], wanted), len(self.source.vocabulary))
+            return fitted(self._logits(tokens.shape[1], wanted), self.model.vocabulary_size)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -114,7 +115,7 @@ class LocalSession(Session):
     def _pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
         # A model without positions counts them from the mask or the columns; `trial` tells whether rightly.
         at_ = at if "positions" in self._forward.named else None
-        with thin(self.source):
+        with thin(self.model):
             return self._forward(new, cache, mask=seen, positions=at_, last=wanted).logits
 
     def _positions(self, seen: Tensor, columns: int) -> Tensor:
@@ -122,19 +123,14 @@ class LocalSession(Session):
         return self._within(torch.cumsum(seen, dim=1)[:, -columns:] - 1)
 
     def _within(self, places: Tensor) -> Tensor:
-        length = self.source.context_length
+        length = self.model.context_length
         return places.clamp(min=0, max=None if length is None else length - 1)
 
-    @property
-    def branches(self) -> bool:
-        """Whether `branch` may be asked, in place of `extend` and `rewind`."""
-        return self.source.branches
-
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        with self._whole(), torch.inference_mode(), failures(self.source.name), for_fusion():
+        with self._whole(), torch.inference_mode(), failures(self.model.name), for_fusion():
             whole = self.noted(tokens, seen)
             logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
-            return fitted(logits, len(self.source.vocabulary))
+            return fitted(logits, self.model.vocabulary_size)
 
     def noted(self, tokens: Tensor, seen: Tensor) -> Tensor:
         """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
@@ -144,7 +140,7 @@ class LocalSession(Session):
 
     def see(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
         """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
-        added, at = mask(seen, self.source.model.dtype), self._within(seen.sum(dim=-1) - 1)
+        added, at = additive_mask(seen, self.model.dtype), self._within(seen.sum(dim=-1) - 1)
         return self._pass(new, cache, added, at, new.shape[1])
 
     def select(self, columns: Tensor) -> None:
@@ -156,7 +152,7 @@ class LocalSession(Session):
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
         kept = lengths.cpu() + self._lengths
         self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
-        if self.source.windowed:
+        if self.model.windowed:
             self._close_ranks()
         used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
         self._drop(self._seen.shape[1] - used)
@@ -210,7 +206,7 @@ class MaskedSession(LocalSession):
         if columns == 1 or seen.shape[1] <= self._width:  # nothing follows, or it is still the prompt
             return super()._ask(new, cache, seen, wanted)
         before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
-        added = mask(seen[:, None] & before, self.source.model.dtype)
+        added = additive_mask(seen[:, None] & before, self.model.dtype)
         return self._pass(new, cache, added, self._positions(seen, columns), wanted)
 
 
@@ -232,6 +228,11 @@ class RecomputingSession(LocalSession):
 
     def _drop(self, columns: int) -> None:
         """There is no cache to drop from."""
+
+
+def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows, 1, n, columns) added to attention scores, from `seen` (rows, n, columns) bool."""
+    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
 
 
 def stretched(logits: Tensor, wanted: int) -> Tensor:

@@ -13,16 +13,15 @@ from purify_hooks.sources.contrast import Contrast
 from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.plugin.hookspecs import hookimpl
-from purify_plugins.protocols import Reading
+from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.prompt_encoder import Reader
-from purify_plugins.types import LogitSource, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn import Linear
 
-    from purify_hooks.local.forward import Forward
+    from purify_hooks.local.model import LocalModel
     from purify_hooks.local.session import LocalSession
 
 
@@ -98,35 +97,22 @@ class LocalSource(LogitSource):
         return longest(self.model.config)
 
     @cached_property
+    def local_model(self) -> LocalModel:
+        """The model as its sessions need it."""
+        from purify_hooks.local.model import LocalModel
+
+        return LocalModel(self.model, self.name, len(self.vocabulary))
+
+    @property
     def parameters(self) -> int:
-        """How many numbers the model has."""
-        return int(self.model.num_parameters())
-
-    @cached_property
-    def products(self) -> Sequence[Linear]:
-        """The model's layers that only multiply."""
-        from purify_hooks.local.onednn import products
-
-        return products(self.model)
+        """The number of the model's weights."""
+        return self.local_model.parameters
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
-        opened = self.session(self, [self.encode(prompt) for prompt in prompts])
+        tokens = [self.encode(prompt) for prompt in prompts]
+        opened = self.session(self.local_model, tokens, branches=self.branches)
         return opened, opened.prefill(scored)
-
-    @cached_property
-    def forward(self) -> Forward:
-        """The model's `forward`, by meaning. Raises ModelError for a model that cannot be read here."""
-        from purify_hooks.local.forward import Forward
-
-        return Forward(self.model)
-
-    @cached_property
-    def windowed(self) -> bool:
-        """Whether a layer may see the last columns only, hidden ones counted."""
-        from purify_hooks.local.forward import windowed
-
-        return windowed(self.model.config.get_text_config())
 
     @cached_property
     def session(self) -> type[LocalSession]:
@@ -137,8 +123,8 @@ class LocalSource(LogitSource):
         from purify_hooks.local.causality import require_causal
         from purify_hooks.local.trial import fitting
 
-        kind = fitting(self)
-        require_causal(self, kind)
+        kind = fitting(self.local_model)
+        require_causal(self.local_model, kind)
         return kind
 
     @cached_property
@@ -153,7 +139,7 @@ class LocalSource(LogitSource):
         """Whether one pass may read several continuations of a text."""
         from purify_hooks.local.tree_attention import can_branch
 
-        return self.session.joint and can_branch(self)
+        return self.session.joint and can_branch(self.local_model, self.session)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.

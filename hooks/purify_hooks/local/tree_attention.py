@@ -1,48 +1,45 @@
-"""Several continuations of one text in one pass: each new token sees the columns of its own run alone."""
+"""Tree attention: whether one pass may read several continuations, each token attending to its own run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
-    from purify_hooks.local.source import LocalSource
+    from purify_hooks.local.model import LocalModel
+    from purify_hooks.local.session import LocalSession
 
 NEAR = 0.05
-"""How far two logits of one token may differ, for rounding, when a model is tried."""
+"""The largest difference (nats) of two log-probabilities that counts as rounding."""
 
 
-def can_branch(source: LocalSource) -> bool:
-    """Whether the model reads two continuations side by side as it reads each alone; tried once.
+def can_branch(model: LocalModel, kind: type[LocalSession]) -> bool:
+    """Whether, in such a session, two continuations read in one pass have the rows of each read alone.
 
-    Some models ignore such a mask without a word (their positions are counted from columns), some
-    cannot take one, and a sliding window counts columns.
+    Some models ignore the mask (their positions are counted from columns), some raise, and a sliding
+    window counts columns.
     """
-    if source.windowed or len(source.vocabulary) < 4:
+    if model.windowed or model.vocabulary_size < 4:
         return False
     try:
-        return _alike(source)
-    except (SourceError, TypeError, AttributeError, NotImplementedError):  # a mask it cannot take
+        return _same_rows(model, kind)
+    except (SourceError, TypeError, AttributeError, NotImplementedError):  # what models raise for such a mask
         return False
 
 
-def _alike(source: LocalSource) -> bool:
+def _same_rows(model: LocalModel, kind: type[LocalSession]) -> bool:
     """Token 0, then 1 and 2 side by side, then 3 after 1."""
-    one, _ = source.open([(0,)])
     seen = torch.tensor([[[True, False, False], [False, True, False], [True, False, True]]])
-    both = one.branch(torch.tensor([[1, 2, 3]]), seen)[0]
-    for place, run in enumerate([[1], [2], [1, 3]]):
-        alone, _ = source.open([(0,)])
-        apart = alone.extend(torch.tensor([run]))[0, -1]
-        if not torch.allclose(torch.log_softmax(both[place], -1), torch.log_softmax(apart, -1), atol=NEAR):
+    with kind(model, [(0,)]) as tree:
+        tree.prefill(0)
+        rows = torch.log_softmax(tree.branch(torch.tensor([[1, 2, 3]]), seen)[0], -1)
+    for row, run in zip(rows, ([1], [2], [1, 3]), strict=True):
+        with kind(model, [(0,)]) as alone:
+            alone.prefill(0)
+            expected = torch.log_softmax(alone.extend(torch.tensor([run]))[0, -1], -1)
+        if not torch.allclose(row, expected, atol=NEAR):
             return False
     return True
-
-
-def mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """(rows, 1, n, columns) what is added to attention, for `seen` (rows, n, columns) bool."""
-    return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]

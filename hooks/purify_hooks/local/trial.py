@@ -20,7 +20,7 @@ from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.sources.read_scope import for_fusion
 
 if TYPE_CHECKING:
-    from purify_hooks.local.source import LocalSource
+    from purify_hooks.local.model import LocalModel
 
 NEAR = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How far off two readings may be, as a share of what one token of context changes."""
@@ -31,61 +31,61 @@ FAILURES = (SourceError, ModelError, TypeError, AttributeError, NotImplementedEr
 """What a model raises that is used as it cannot be."""
 
 
-def fitting(source: LocalSource) -> type[LocalSession]:
+def fitting(model: LocalModel) -> type[LocalSession]:
     """The first kind of session whose rows are those of whole texts read anew; else that which does so."""
-    forward = source.forward  # raises for a model that cannot be called here
-    _require_numbers(source)
-    for kind in kinds(source):
-        if reads_rightly(source, kind):
+    forward = model.forward  # raises for a model that cannot be called here
+    _require_numbers(model)
+    for kind in kinds(model):
+        if reads_rightly(model, kind):
             return kind
     logging.getLogger(__name__).warning(
         "%r (%s) keeps no cache that can be continued: every token is a reading of its whole text",
-        source.name,
+        model.name,
         type(forward.model).__name__,
     )
     return RecomputingSession
 
 
-def _require_numbers(source: LocalSource) -> None:
+def _require_numbers(model: LocalModel) -> None:
     """Raise ModelError for a model that returns NaN for an ordinary text, in whichever session it is read."""
     try:
-        with torch.inference_mode(), failures(source.name), for_fusion():
-            broken = bool(whole(source, some_tokens(source, TOKENS)).isnan().any())
+        with torch.inference_mode(), failures(model.name), for_fusion():
+            broken = bool(whole(model, some_tokens(model, TOKENS)).isnan().any())
     except FAILURES:
         return  # a model that cannot be read so at all; the trials report it
     if broken:
         raise ModelError(
-            f"{source.name!r} returns NaN for an ordinary text; correct its config.json, use another "
-            "dtype, or fetch its weights again"
+            f"{model.name!r} returns NaN for an ordinary text; correct its config.json, use another dtype, "
+            "or fetch its weights again"
         )
 
 
-def kinds(source: LocalSource) -> Sequence[type[LocalSession]]:
+def kinds(model: LocalModel) -> Sequence[type[LocalSession]]:
     """What is worth a trial, the fastest first."""
-    if "cache" not in source.forward.named:
+    if "cache" not in model.forward.named:
         return ()
-    if not source.forward.stateful:
-        together = (LocalSession,) if source.windowed else (MaskedSession, LocalSession)
+    if not model.forward.stateful:
+        together = (LocalSession,) if model.windowed else (MaskedSession, LocalSession)
         return (*together, ApartSession, SteppingSession)
     # What Jamba loses of a state when it reads several tokens is less than bfloat16's rounding.
-    return (ApartSession, SteppingSession) if source.model.dtype in NEAR else (SteppingSession,)
+    return (ApartSession, SteppingSession) if model.dtype in NEAR else (SteppingSession,)
 
 
-def reads_rightly(source: LocalSource, kind: type[LocalSession]) -> bool:
+def reads_rightly(model: LocalModel, kind: type[LocalSession]) -> bool:
     """Whether such a session's rows are the model's own."""
     try:
-        with torch.inference_mode(), failures(source.name), for_fusion():
-            texts, rows = _written(source, kind)
-            return all(alike(source, text, row) for text, row in zip(texts, rows, strict=True))
+        with torch.inference_mode(), failures(model.name), for_fusion():
+            texts, rows = _written(model, kind)
+            return all(alike(model, text, row) for text, row in zip(texts, rows, strict=True))
     except FAILURES:
         return False
 
 
-def _written(source: LocalSource, kind: type[LocalSession]) -> tuple[list[Sequence[int]], list[Tensor]]:
+def _written(model: LocalModel, kind: type[LocalSession]) -> tuple[list[Sequence[int]], list[Tensor]]:
     """Two texts and the logits (V,) after each, as a session reads them bit by bit."""
-    ids = some_tokens(source, TOKENS)
+    ids = some_tokens(model, TOKENS)
     one, two = ids[:3], ids[3:5]
-    with kind(source, [tuple(one), tuple(two)]) as session:
+    with kind(model, [tuple(one), tuple(two)]) as session:
         session.prefill(0)
         session.extend(torch.tensor([ids[5:6], ids[6:7]]))
         session.extend(torch.tensor([[ids[7], ids[0]], ids[8:10]]))
@@ -94,29 +94,29 @@ def _written(source: LocalSource, kind: type[LocalSession]) -> tuple[list[Sequen
     return [[*one, ids[5], ids[7], ids[10]], [*two, ids[6], *ids[8:10], ids[1]]], list(rows)
 
 
-def some_tokens(source: LocalSource, count: int) -> list[int]:
+def some_tokens(model: LocalModel, count: int) -> list[int]:
     """Ordinary tokens, different ones if there are so many: from the middle, where none is special."""
-    size = len(source.vocabulary)
+    size = model.vocabulary_size
     return [(size // 2 + place) % size for place in range(count)]
 
 
-def alike(source: LocalSource, text: Sequence[int], row: Tensor) -> bool:
+def alike(model: LocalModel, text: Sequence[int], row: Tensor) -> bool:
     """Whether a row (V,) is what the model says after a text, up to rounding.
 
     The measure is how much the row changes without the token before the last.
     """
-    right, other = (whole(source, each) for each in (text, [*text[:-2], text[-1]]))
+    right, other = (whole(model, each) for each in (text, [*text[:-2], text[-1]]))
     off, change = (
         float((each.log_softmax(-1) - right.log_softmax(-1)).norm()) for each in (_same(row, right), other)
     )
-    return off <= NEAR.get(source.model.dtype, ROUGH) * change + 1e-4
+    return off <= NEAR.get(model.dtype, ROUGH) * change + 1e-4
 
 
 def _same(row: Tensor, like: Tensor) -> Tensor:
     return row[: len(like)].float()
 
 
-def whole(source: LocalSource, text: Sequence[int]) -> Tensor:
+def whole(model: LocalModel, text: Sequence[int]) -> Tensor:
     """The model's own logits (V,), in float32, after a text read in one pass without any cache."""
-    tokens = torch.tensor([text], device=source.model.device)
-    return source.forward(tokens, last=1, keeping=False).logits[0, -1].float()
+    tokens = torch.tensor([text], device=model.device)
+    return model.forward(tokens, last=1, keeping=False).logits[0, -1].float()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import Context, Token
+from purify_plugins.policy import Context
+from purify_plugins.types import Token
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token
+from purify_plugins.policy import Context, FusionPolicy, State
+from purify_plugins.types import Guarantee, Token
 
 from ._base import ledger, require, require_count, slack, wide
 from ._path import Path, Point

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token
+from purify_plugins.policy import Context, FusionPolicy, State
+from purify_plugins.types import Guarantee, Token
 
 from ._base import below, ledger, require, require_count, slack
 from ._capping import fuse_capped, spend

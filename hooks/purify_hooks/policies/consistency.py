@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.plugin.adapting import adapted_policy, is_policy
-from purify_plugins.types import Context, FusionPolicy, Guarantee, State, Token, Vocabulary
+from purify_plugins.foreign import adapted_policy, is_policy
+from purify_plugins.policy import Context, FusionPolicy, State
+from purify_plugins.types import Guarantee, Token, Vocabulary
 
 from ._base import require, wide
 from .mixtures import Linear

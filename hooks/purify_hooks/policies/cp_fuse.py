@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_plugins.types import Context, FusionPolicy, State
+from purify_plugins.policy import Context, FusionPolicy, State
 
 from ._base import drawn, ledger
 from ._path import Path

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from purify_plugins.types import FusionPolicy, State
+from purify_plugins.policy import FusionPolicy, State
 
 from ._base import require, wide
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import FusionPolicy, State, Vocabulary
+from purify_plugins.policy import FusionPolicy, State
+from purify_plugins.types import Vocabulary
 
 from ._base import require, wide
 from ._words import FUNCTION_WORDS

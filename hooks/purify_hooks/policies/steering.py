@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_plugins.types import Context, FusionPolicy, State
+from purify_plugins.policy import Context, FusionPolicy, State
 
 from ._base import require, require_count, wide
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_plugins.types import Guarantee, State, Token
+from purify_plugins.policy import State
+from purify_plugins.types import Guarantee, Token
 
 from ._base import require_count
 from .consistency import Consistency

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError, VocabularyError
-from purify_plugins.protocols import Reading
+from purify_plugins.protocols import LogitSource, Reading, Session
 from purify_plugins.threat import Engine, weakest
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

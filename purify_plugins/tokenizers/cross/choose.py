@@ -14,7 +14,8 @@ from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte, shared
 from purify_plugins.tokenizers.cross.vocabulary_trie import Table
 
 if TYPE_CHECKING:
-    from purify_plugins.types import LogitSource, Vocabulary
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Vocabulary
 
 Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
 Fidelity = Literal["exact", "default", "fast"]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import Spelled
 from purify_plugins.tokenizers.cross.source import ROOM
 from purify_plugins.tokenizers.cross.symbols import every_byte
 from purify_plugins.tokenizers.cross.token_prefixes import Context, Reader
 from purify_plugins.tokenizers.cross.vocabulary_trie import Table
-from purify_plugins.types import LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,13 +9,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.errors import CertificateError, PromptError, SourceError
+from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import Spelled
 from purify_plugins.tokenizers.cross.beam import FOLD, Beam
 from purify_plugins.tokenizers.cross.prefetch import ahead
 from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte
 from purify_plugins.tokenizers.cross.token_prefixes import Branching, Context, Reader
 from purify_plugins.tokenizers.cross.vocabulary_trie import Table
-from purify_plugins.types import Chat, LogitSource, Prompt, ScoredPrompt, Session, Vocabulary
+from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +57,10 @@ class Bridged(Spelled):
     @property
     def vocabulary(self) -> Vocabulary:
         return self.alphabet.vocabulary
+
+    @property
+    def symbolic(self) -> bool:
+        return True
 
     @property
     def capabilities(self) -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor
 
+    from purify_plugins.protocols import Session
     from purify_plugins.tokenizers.cross.vocabulary_trie import Table
-    from purify_plugins.types import Session
 
     Array = ndarray[Any, Any]
 

@@ -1,1 +1,1 @@
-"""What every source that asks a server shares: the wire, the checks, the open streams."""
+"""What every source that asks a server shares: the http, the checks, the open streams."""

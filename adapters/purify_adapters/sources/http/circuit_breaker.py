@@ -30,7 +30,7 @@ class Queued(Unavailable):
     """The server was not asked: too many of our own requests were before this one."""
 
 
-class Resting(SourceError):
+class CircuitOpen(SourceError):
     """The server was not asked; in `after` seconds it may be."""
 
     def __init__(self, after: float) -> None:
@@ -38,7 +38,7 @@ class Resting(SourceError):
         self.after = after
 
 
-class Breaker:
+class CircuitBreaker:
     """Open while a server rests; then one request probes it, and only if that goes well do others follow.
 
     What counts are faults that may pass; an answer that says no is an answer. Requests that were under
@@ -59,7 +59,7 @@ class Breaker:
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[], None]]:
-        """Around one request; what it yields is called when the server answers. Raises Resting."""
+        """Around one request; what it yields is called when the server answers. Raises CircuitOpen."""
         probe, begun = self._admit(), self._faults
         try:
             yield self._answered
@@ -79,7 +79,7 @@ class Breaker:
             return False
         left = self._until - self.clock()
         if left > 0 or self._probing:
-            raise Resting(max(left, FIRST))
+            raise CircuitOpen(max(left, FIRST))
         self._probing = True
         return True
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from purify_adapters.sources.http.circuit_breaker import Breaker, Queued, Unavailable
+from purify_adapters.sources.http.circuit_breaker import CircuitBreaker, Queued, Unavailable
+from purify_adapters.sources.http.counting import RequestCounts, note_request
+from purify_adapters.sources.http.options import Timeouts, check_key, check_url
 from purify_adapters.sources.http.rows import readable, strict_json
 from purify_adapters.sources.http.sse import EVENT, LINE, Events
-from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.errors import SourceError
 from purify_plugins.sources.read_scope import for_fusion
 
 log = logging.getLogger("purify.remote")
@@ -43,21 +42,7 @@ ADVICE: Mapping[int, str] = {
 }
 
 
-SENDABLE = re.compile(r"[\x21-\x7e]*")
-
-
-def check_url(url: str) -> None:
-    """Raise ConfigError unless `url` is a server's; what it says instead is not shown."""
-    try:
-        parts = urlsplit(url)
-        plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        plain = False
-    if not plain or not SENDABLE.fullmatch(url):
-        raise ConfigError("url must be a server's, such as http://127.0.0.1:8080, without spaces")
-
-
-class Refused(SourceError):
+class RequestRefused(SourceError):
     """The server calls the request invalid; `content` is what it said, which nobody is shown."""
 
     def __init__(self, message: str, content: bytes) -> None:
@@ -65,57 +50,26 @@ class Refused(SourceError):
         self.content = content
 
 
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds: to connect, for the next token, to send a request, for a free connection."""
-
-    connect: float = 5.0
-    read: float = 30.0
-    write: float = 10.0
-    pool: float = 10.0
-
-    def __post_init__(self) -> None:
-        for name, seconds in vars(self).items():
-            if not 0 < seconds < float("inf"):
-                raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
-
-
-@dataclass
-class Counts:
-    """What a source has done so far; `tokens` are rows that were asked for, one for every token read."""
-
-    requests: int = 0
-    retries: int = 0
-    tokens: int = 0
-    drifted: int = 0
-    """Texts that the tokenizer cuts into other tokens than were drawn."""
-    blind: int = 0
-    """Rows in the middle of a character, which no text can ask for; the SLM finished it."""
-
-
 @dataclass(eq=False)
-class Wire:
+class HttpClient:
     """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
 
     url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = field(default_factory=Timeouts)
     retries: int = 2
     connections: int = 100
     entries: int = 0
-    counts: Counts = field(default_factory=Counts)
-    breaker: Breaker = field(default_factory=Breaker)
+    counts: RequestCounts = field(default_factory=RequestCounts)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     slots: int | None = None
-    _purse: float = 10.0
+    _retry_budget: float = 10.0
     _places: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         """OpenAI's clients are given urls that end in /v1; the server's root is what stands before."""
         check_url(self.url)
-        if self.api_key is not None and not SENDABLE.fullmatch(self.api_key):
-            raise ConfigError(
-                "api_key holds what no header may (spaces, line ends, other alphabets); correct it"
-            )
+        check_key(self.api_key)
         self.url = self.url.rstrip("/").removesuffix("/v1")
         self._places = asyncio.Semaphore(self.connections)
 
@@ -179,16 +133,16 @@ class Wire:
                 for data in found:
                     yield data
 
-    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def with_retries(self, ask: Callable[[], Awaitable[T]]) -> T:
         """`ask`, again while the fault may pass: a few times, and in all one request in ten."""
         for attempt in range(self.retries + 1):
             try:
                 return await ask()
             except Unavailable as error:
-                if attempt == self.retries or self._purse < 1:
+                if attempt == self.retries or self._retry_budget < 1:
                     raise
                 log.warning("attempt %d of %d failed and is made again", attempt + 1, self.retries + 1)
-                self._purse -= 1
+                self._retry_budget -= 1
                 self.counts.retries += 1
                 await asyncio.sleep(min(max(error.after, 0.1 * 2**attempt), 2.0))
         raise AssertionError("unreachable")
@@ -213,7 +167,7 @@ class Wire:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """A place among the requests under way: for slots one waits, for connections `pool` seconds."""
+        """A position among the requests under way: for slots one waits, for connections `pool` seconds."""
         try:
             async with asyncio.timeout(None if self.slots else self.timeouts.pool):
                 await self._places.acquire()
@@ -273,9 +227,8 @@ class Wire:
     def _count(self) -> None:
         """One more request; ten of them pay for a retry."""
         self.counts.requests += 1
-        if (asked := _ASKED.get()) is not None:
-            asked.requests += 1
-        self._purse = min(self._purse + 0.1, 10.0)
+        note_request()
+        self._retry_budget = min(self._retry_budget + 0.1, 10.0)
 
     async def _in_time(self, coroutine: Any) -> Any:
         try:
@@ -298,7 +251,9 @@ class Wire:
         message = f"{asked}: it {advice}"
         if status in BUSY:
             return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
-        return Refused(message, await self._whole(response)) if status in (400, 422) else SourceError(message)
+        if status in (400, 422):
+            return RequestRefused(message, await self._whole(response))
+        return SourceError(message)
 
 
 def _seconds(header: str) -> float:
@@ -329,20 +284,6 @@ async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | 
         if found := parser.feed(chunk):
             return found
     return None
-
-
-_ASKED: ContextVar[Counts | None] = ContextVar("asked", default=None)
-
-
-@contextmanager
-def counting() -> Iterator[Counts]:
-    """How many requests are sent to servers by what is started in this block, whichever source sends them."""
-    counts = Counts()
-    token = _ASKED.set(counts)
-    try:
-        yield counts
-    finally:
-        _ASKED.reset(token)
 
 
 @cache

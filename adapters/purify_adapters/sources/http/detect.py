@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from purify_adapters.sources import SERVERS, server_source
 from purify_adapters.sources.http.circuit_breaker import Unavailable
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
 from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins.errors import ConfigError, SourceError, UnknownNameError
 from purify_plugins.plugin.manager import check_arguments
-
-SIGNS: Mapping[str, tuple[str, str]] = {
-    "llama_cpp": ("/props", "default_generation_settings"),
-    "tgi": ("/info", "model_id"),
-    "vllm": ("/version", "version"),
-    "llama_cpp_python": ("/v1/models", "data"),
-}
-"""By kind of server: a route that no kind before it answers, and a key of what it says there."""
 
 
 def load(
@@ -32,33 +24,24 @@ def load(
     VocabularyError, SourceError.
     """
     check_kind(kind)
-    found = wait(detected(Wire(url, api_key, retries=0))) if kind == "auto" else kind
-    source = _sources()[found]
-    check_arguments(f"source {found!r} option", source.load, options)
+    found = wait(detected(HttpClient(url, api_key, retries=0))) if kind == "auto" else kind
+    source = server_source(found)
+    check_arguments(f"source {found!r} option", source.Options, options)
     return source.load(url, tokenizer=tokenizer, api_key=api_key, **options)  # type: ignore[no-any-return]  # each kind's own
 
 
 def check_kind(kind: str) -> None:
     """Raise UnknownNameError for a kind of server that nobody knows."""
-    if kind != "auto" and kind not in SIGNS:
-        raise UnknownNameError("kind of server", kind, ["auto", *SIGNS])
+    if kind != "auto" and kind not in SERVERS:
+        raise UnknownNameError("kind of server", kind, ["auto", *SERVERS])
 
 
-def _sources() -> Mapping[str, Any]:
-    from purify_adapters.sources.llama_cpp import LlamaCppSource
-    from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
-    from purify_adapters.sources.tgi.source import TGISource
-    from purify_adapters.sources.vllm_server import VLLMSource
-
-    kinds = (LlamaCppSource, TGISource, VLLMSource, LlamaPythonSource)
-    return dict(zip(SIGNS, kinds, strict=True))
-
-
-async def detected(wire: Wire) -> str:
+async def detected(http: HttpClient) -> str:
     """What kind of server answers. Raises SourceError if none does, ConfigError for an unknown one."""
-    for kind, (path, key) in SIGNS.items():
+    for kind in SERVERS:
+        path, key = server_source(kind).sign
         try:
-            said = await wire.get(path)
+            said = await http.get(path)
         except Unavailable:
             raise
         except SourceError:
@@ -66,5 +49,5 @@ async def detected(wire: Wire) -> str:
         if isinstance(said, dict) and key in said:
             return kind
     raise ConfigError(
-        f"what answers at {wire.address} is none of {', '.join(SIGNS)}; check the url, or name its kind"
+        f"what answers at {http.address} is none of {', '.join(SERVERS)}; check the url, or name its kind"
     )

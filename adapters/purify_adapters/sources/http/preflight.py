@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from purify_adapters.sources.http.client import Wire, log
+from purify_adapters.sources.http.client import HttpClient, log
 from purify_adapters.sources.http.detect import check_kind, detected
 from purify_adapters.sources.http.event_loop import wait
 from purify_plugins.configuration.preflight import Preview
@@ -37,30 +37,30 @@ def looked_at(
     check_kind(kind or "auto")
     if url is None:  # the source itself says what it needs
         return Preview()
-    wire = Wire(url, api_key)
+    http = HttpClient(url, api_key)
     try:
         require_tokenizer(find_tokenizer(tokenizer))
     except ModelError as error:
         raise ModelError(
             f"the tokenizer {str(tokenizer)!r} does not load ({error}); give a directory or a hub id"
         ) from error
-    reach(wire, min(connect, SECONDS))
+    reach(http, min(connect, SECONDS))
     return Preview(settle=lambda: _recognise(url, api_key)) if kind == "auto" else Preview()
 
 
 def _recognise(url: str, api_key: str | None) -> None:
     """Raise ConfigError for a server of no known kind; that its routes are others' is no news for a log."""
     with errors_only(log):
-        wait(detected(Wire(url, api_key, retries=0)))
+        wait(detected(HttpClient(url, api_key, retries=0)))
 
 
-def reach(wire: Wire, seconds: float) -> None:
+def reach(http: HttpClient, seconds: float) -> None:
     """Raise SourceError where nothing takes a connection."""
-    parts = urlsplit(wire.url)
+    parts = urlsplit(http.url)
     try:
         socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), seconds).close()
     except OSError as error:
         said = error.strerror or "no answer in time"
         raise SourceError(
-            f"there is no server at {wire.address} ({said}); start it, or correct its url"
+            f"there is no server at {http.address} ({said}); start it, or correct its url"
         ) from error

@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 """How far above 1 the probabilities of a row may add up, by rounding."""
 
 
-class Drafted(NamedTuple):
+class ServerToken(NamedTuple):
     """One position: the row (V + 1,) float32, log-probabilities in nats, and the server's own next token.
 
     Tokens that were not shown are minus infinity, and the last column is the log of their mass.
@@ -139,7 +139,7 @@ def _logprobs(values: Sequence[Any], tolerance: float) -> NDArray[Any]:
     raise NumericError("the LLM's server reports a log-probability that is none (NaN, null or above 0)")
 
 
-def nothing(size: int) -> Tensor:
+def unrevealed_row(size: int) -> Tensor:
     """(size + 1,) the row of which nothing was shown: completed, it is the SLM's own."""
     import torch
 

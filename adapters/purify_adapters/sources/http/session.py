@@ -12,28 +12,29 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from purify_adapters.sources.http.event_loop import together, wait
-from purify_adapters.sources.http.rows import Drafted, nothing, readable
+from purify_adapters.sources.http.rows import ServerToken, readable, unrevealed_row
 from purify_plugins.errors import SourceError
-from purify_plugins.types import ScoredPrompt, Session
+from purify_plugins.protocols import Session
+from purify_plugins.types import ScoredPrompt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_adapters.sources.http.source import Place, RemoteSource
+    from purify_adapters.sources.http.protocol import Position, RowProvider
 
 
-class Stream:
+class DraftStream:
     """A draft that is being received; it begins after the answer's first `base` tokens."""
 
-    def __init__(self, drafts: AsyncIterator[Drafted], base: int) -> None:
+    def __init__(self, drafts: AsyncIterator[ServerToken], base: int) -> None:
         self.base = base
-        self.drafted: list[Drafted] = []
+        self.drafted: list[ServerToken] = []
         self._error: Exception | None = None
         self._over = False
         self._news = asyncio.Event()
         self._task = asyncio.create_task(self._receive(drafts))
 
-    async def _receive(self, drafts: AsyncIterator[Drafted]) -> None:
+    async def _receive(self, drafts: AsyncIterator[ServerToken]) -> None:
         try:
             with readable():
                 async for each in drafts:
@@ -45,7 +46,7 @@ class Stream:
             self._over = True
             self._news.set()
 
-    async def get(self, at: int) -> Drafted | None:
+    async def get(self, at: int) -> ServerToken | None:
         """Position `at` of the draft; None where the server ended it before. Raises SourceError."""
         while len(self.drafted) <= at and not self._over:
             self._news.clear()
@@ -62,13 +63,13 @@ class Stream:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-class Line:
+class RemoteRow:
     """One row: what was read of its answer, and the stream that may know how it goes on."""
 
-    def __init__(self, source: RemoteSource, place: Place) -> None:
-        self.source, self.place = source, place
+    def __init__(self, source: RowProvider, position: Position) -> None:
+        self.source, self.position = source, position
         self.answer: list[int] = []
-        self.stream: Stream | None = None
+        self.stream: DraftStream | None = None
         self.ended = False
 
     async def read(self, tokens: Sequence[int]) -> list[Tensor]:
@@ -77,11 +78,11 @@ class Line:
         self.answer += tokens
         end = next((at for at, token in enumerate(self.answer) if token in vocabulary.eos), len(self.answer))
         rows = await self._rows(range(start + 1, (0 if self.ended else end) + 1))
-        return rows + [nothing(len(vocabulary))] * (len(tokens) - len(rows))
+        return rows + [unrevealed_row(len(vocabulary))] * (len(tokens) - len(rows))
 
     async def _rows(self, lengths: range) -> list[Tensor]:
         """The rows after so many tokens each: from the stream while it goes that way."""
-        self.source.wire.counts.tokens += len(lengths)
+        self.source.http.counts.tokens += len(lengths)
         rows: list[Tensor] = []
         for length in lengths:
             if (row := await self.streamed(length)) is None:
@@ -109,17 +110,17 @@ class Line:
 
     async def begin(self, length: int) -> Tensor:
         """Open a stream after `length` tokens; its first row. Raises SourceError."""
-        place = self._at(length)
-        if self.source.blind(place):
-            return nothing(len(self.source.vocabulary))
-        self.stream = Stream(self.source.stream(place, self.source.ahead), length)
+        position = self._at(length)
+        if self.source.mid_character(position):
+            return unrevealed_row(len(self.source.vocabulary))
+        self.stream = DraftStream(self.source.stream(position, self.source.ahead), length)
         first = await self.stream.get(0)
         if first is None:
             raise SourceError("the LLM's server ended its answer before the first token; see its log")
         return first.row
 
-    def _at(self, length: int) -> Place:
-        return self.place._replace(answer=tuple(self.answer[:length]))
+    def _at(self, length: int) -> Position:
+        return self.position._replace(answer=tuple(self.answer[:length]))
 
     def ahead(self, limit: int) -> list[int]:
         """The server's draft of what follows, as far as the row after each token has come."""
@@ -145,10 +146,10 @@ class Line:
 class RemoteSession(Session):
     """The rows of a batch, each its own line to the server."""
 
-    def __init__(self, source: RemoteSource, places: Sequence[Place]) -> None:
+    def __init__(self, source: RowProvider, positions: Sequence[Position]) -> None:
         self.source = source
-        self.lines = [Line(source, place) for place in places]
-        self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(place.prompt) for place in places]
+        self.rows = [RemoteRow(source, position) for position in positions]
+        self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(position.prompt) for position in positions]
 
     def begin(self, scored: int) -> Tensor:
         """The first token's rows (rows, V + 1). Raises SourceError."""
@@ -163,17 +164,17 @@ class RemoteSession(Session):
     async def _begin(self, scored: int) -> list[tuple[Tensor, tuple[float, ...]]]:
         try:
             with readable():
-                return await together([self._first(line, scored) for line in self.lines])
+                return await together([self._first(row, scored) for row in self.rows])
         except BaseException:  # cancelled too: nobody else knows of these streams yet
             await self._close()
             raise
 
-    async def _first(self, line: Line, scored: int) -> tuple[Tensor, tuple[float, ...]]:
+    async def _first(self, row: RemoteRow, scored: int) -> tuple[Tensor, tuple[float, ...]]:
         """Until the first token nothing was shown to anybody: a fault that may pass is tried again."""
-        wire = self.source.wire
-        wire.counts.tokens += 1
-        rows = await wire.patiently(lambda: line._asked([0]))
-        scores = await wire.patiently(lambda: self.source.scores(line.place, scored)) if scored else ()
+        http = self.source.http
+        http.counts.tokens += 1
+        rows = await http.with_retries(lambda: row._asked([0]))
+        scores = await http.with_retries(lambda: self.source.scores(row.position, scored)) if scored else ()
         return rows[0], scores
 
     def extend(self, tokens: Tensor) -> Tensor:
@@ -185,7 +186,7 @@ class RemoteSession(Session):
 
     async def _extend(self, tokens: Sequence[Sequence[int]]) -> list[list[Tensor]]:
         with readable():
-            return await together([line.read(new) for line, new in zip(self.lines, tokens, strict=True)])
+            return await together([row.read(new) for row, new in zip(self.rows, tokens, strict=True)])
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
         """What the server has already drafted after each live row, equally many tokens for each.
@@ -193,34 +194,32 @@ class RemoteSession(Session):
         The rows after these tokens are here: `extend` will not wait for them. Rows not in `live` are
         over; their streams are closed.
         """
-        wait(self._end(set(range(len(self.lines))) - set(live)))
-        drafts = [self.lines[row].ahead(limit) for row in sorted(live)]
+        wait(self._end(set(range(len(self.rows))) - set(live)))
+        drafts = [self.rows[row].ahead(limit) for row in sorted(live)]
         length = min(map(len, drafts))
         found = iter(drafts)
-        return [next(found)[:length] if row in live else [0] * length for row in range(len(self.lines))]
+        return [next(found)[:length] if row in live else [0] * length for row in range(len(self.rows))]
 
     async def _end(self, rows: Collection[int]) -> None:
         for row in rows:
-            self.lines[row].ended = True
-            await self.lines[row].close()
+            self.rows[row].ended = True
+            await self.rows[row].close()
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only; the others' streams are closed."""
-        wait(self._end(set(range(len(self.lines))) - set(rows)))
-        self.lines = [self.lines[row] for row in rows]
+        wait(self._end(set(range(len(self.rows))) - set(rows)))
+        self.rows = [self.rows[row] for row in rows]
         self.prompts = [self.prompts[row] for row in rows]
 
     def rewind(self, lengths: Tensor) -> None:
         """Forget the tokens after so many of each row, and the streams that began after one of them."""
-        stale = [
-            line for line, length in zip(self.lines, lengths.tolist(), strict=True) if line.forget(length)
-        ]
+        stale = [row for row, length in zip(self.rows, lengths.tolist(), strict=True) if row.forget(length)]
         if stale:
-            wait(together([line.close() for line in stale]))
+            wait(together([row.close() for row in stale]))
 
     def close(self) -> None:
         """Close every stream at once."""
         wait(self._close())
 
     async def _close(self) -> None:
-        await self._end(range(len(self.lines)))
+        await self._end(range(len(self.rows)))

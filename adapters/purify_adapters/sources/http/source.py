@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from purify_adapters.sources.http.client import Wire
+from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import together, wait
-from purify_adapters.sources.http.rows import TOLERANCE, Drafted, nothing, readable
+from purify_adapters.sources.http.options import AHEAD, ServerOptions
+from purify_adapters.sources.http.protocol import Position
+from purify_adapters.sources.http.rows import TOLERANCE, ServerToken, readable, unrevealed_row
 from purify_adapters.sources.http.session import RemoteSession
 from purify_plugins.errors import ConfigError, ModelError, PromptError, TooLongError, VocabularyError
+from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer
 from purify_plugins.tokenizers.prompt_encoder import Reader
-from purify_plugins.types import Capabilities, LogitSource, Prompt, Vocabulary
+from purify_plugins.types import Prompt, Vocabulary
 from purify_plugins.utils.model_files import eos_ids
 
 if TYPE_CHECKING:
@@ -21,24 +24,8 @@ if TYPE_CHECKING:
 
     from purify_plugins.threat import Engine
 
-AHEAD = 32
-"""How many tokens a stream drafts before it is opened anew."""
-
-
 SAMPLE = "Été, 北京 und 1,234.5 naïve  cafés:\n\tdef f(x): return x"
 """Text on which tokenizers that differ would differ."""
-
-
-class Place(NamedTuple):
-    """Where in a text the server is asked: after the prompt, as text and as ids, and the answer's tokens."""
-
-    text: str
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...] = ()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return self.prompt + self.answer
 
 
 class RemoteSource(LogitSource):
@@ -49,6 +36,10 @@ class RemoteSource(LogitSource):
     """
 
     kind = "remote"
+    sign: tuple[str, str]
+    """A route that this kind of server answers, and a key of the JSON there: how `detect` knows it."""
+    Options: type[ServerOptions] = ServerOptions
+    """The keys of this source."""
     capabilities: Capabilities
     engine: Engine
     vocabulary: Vocabulary
@@ -56,7 +47,7 @@ class RemoteSource(LogitSource):
 
     def __init__(
         self,
-        wire: Wire,
+        http: HttpClient,
         reader: Reader,
         top_n: int,
         *,
@@ -70,9 +61,43 @@ class RemoteSource(LogitSource):
             raise ConfigError(
                 f"engine must be 'untrusted', or 'trusted' for a server you vouch for, not {engine!r}"
             )
-        self.wire, self.reader, self.top_n = wire, reader, top_n
+        self.http, self.reader, self.top_n = http, reader, top_n
         self.ahead, self.tolerance, self.engine = ahead, tolerance, engine
         self.vocabulary = reader.vocabulary
+
+    @classmethod
+    def load(cls, url: str = "", **keys: Any) -> Self:
+        """Reach the model behind the server at `url`; the other keys are those of `Options`.
+
+        Raises ConfigError, ModelError, VocabularyError, SourceError.
+        """
+        return cls.reached(cls.Options(url=url, **keys))
+
+    @classmethod
+    def reached(cls, options: ServerOptions) -> Self:
+        """The source for these options, once the server has said what it can do. Raises as `load`."""
+        source = cls(
+            cls.client(options),
+            reader(options.tokenizer),
+            options.top_n or 1,
+            ahead=options.ahead,
+            tolerance=options.tolerance,
+            engine=options.engine,
+        )
+        wait(source._probed(options.top_n))
+        return source
+
+    @staticmethod
+    def client(options: ServerOptions) -> HttpClient:
+        """The HTTP client of the options' server."""
+        return HttpClient(
+            options.url,
+            options.api_key,
+            options.timeouts,
+            options.retries,
+            options.connections,
+            options.top_n or 0,
+        )
 
     @property
     def name(self) -> str:
@@ -80,67 +105,64 @@ class RemoteSource(LogitSource):
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RemoteSession, Tensor]:
         """Ask for the first token of each prompt. Raises PromptError, SourceError."""
-        session = RemoteSession(self, [self.place(prompt) for prompt in prompts])
+        session = RemoteSession(self, [self.start(prompt) for prompt in prompts])
         return session, session.begin(scored)
 
-    def place(self, prompt: Prompt) -> Place:
+    def start(self, prompt: Prompt) -> Position:
         """The beginning of an answer to a prompt, a chat rendered here. Raises PromptError."""
         text, ids = self.read(prompt)
         if not ids:
             raise PromptError("the prompt is empty; give at least one token of text")
         if self.context_length is not None and len(ids) >= self.context_length:
             raise TooLongError("the LLM's server", len(ids), self.context_length)
-        return Place(text, ids)
+        return Position(text, ids)
 
     def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
         """The prompt as it is sent; servers that take ids need no text."""
         return "", self.reader.tokens(prompt)
 
-    def blind(self, place: Place) -> bool:
+    def mid_character(self, position: Position) -> bool:
         """Whether the server cannot be asked here."""
         return False
 
-    async def row(self, place: Place) -> Drafted:
-        """The row after a place. Raises SourceError."""
+    async def row(self, position: Position) -> ServerToken:
+        """The row after a position. Raises SourceError."""
         raise NotImplementedError
 
-    def stream(self, place: Place, length: int) -> AsyncIterator[Drafted]:
-        """The server's own draft after a place, greedy, with a row for each token. Raises SourceError."""
+    def stream(self, position: Position, length: int) -> AsyncIterator[ServerToken]:
+        """The server's own draft after a position, greedy, with a row for each token. Raises SourceError."""
         raise NotImplementedError
 
-    async def several(self, places: Sequence[Place]) -> list[Drafted]:
-        """The row after each place: as many questions at once, where one request cannot hold them all."""
-        return await together([self.row(place) for place in places])
+    async def several(self, positions: Sequence[Position]) -> list[ServerToken]:
+        """The row after each position: as many questions at once, where one request cannot hold them all."""
+        return await together([self.row(position) for position in positions])
 
-    async def rows(self, place: Place, lengths: Sequence[int]) -> list[Tensor]:
+    async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
         """The rows after the first so many tokens of the answer."""
-        places = [place._replace(answer=place.answer[:length]) for length in lengths]
-        found = iter(await self.several([each for each in places if not self.blind(each)]))
+        positions = [position._replace(answer=position.answer[:length]) for length in lengths]
+        found = iter(await self.several([each for each in positions if not self.mid_character(each)]))
         size = len(self.vocabulary)
-        return [nothing(size) if self.blind(each) else next(found).row for each in places]
+        return [unrevealed_row(size) if self.mid_character(each) else next(found).row for each in positions]
 
-    async def scores(self, place: Place, scored: int) -> tuple[float, ...]:
+    async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
         """Log-probabilities (nats) of the prompt's last `scored` tokens; fewer where the server has none."""
-        first = max(1, len(place.prompt) - scored)
-        wanted = place.prompt[first:]
-        prefixes = [place._replace(prompt=place.prompt[:at]) for at in range(first, len(place.prompt))]
+        first = max(1, len(position.prompt) - scored)
+        wanted = position.prompt[first:]
+        prefixes = [
+            position._replace(prompt=position.prompt[:at]) for at in range(first, len(position.prompt))
+        ]
         found = await self.likely(prefixes, wanted)
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
         return tuple(found[unseen[-1] + 1 if unseen else 0 :])
 
-    async def likely(self, places: Sequence[Place], tokens: Sequence[int]) -> list[float]:
-        """The log-probability (nats) of a token after each place; minus infinity where it is not shown."""
-        drafts = await self.several(places)
+    async def likely(self, positions: Sequence[Position], tokens: Sequence[int]) -> list[float]:
+        """The log-probability (nats) of a token after each position; minus infinity where it is not shown."""
+        drafts = await self.several(positions)
         return [float(each.row[token]) for each, token in zip(drafts, tokens, strict=True)]
 
     def room(self, read: int, length: int) -> int:
         """How much of `length` the server has room for after `read` tokens."""
         return length if self.context_length is None else max(1, min(length, self.context_length - read))
-
-    def probed(self, top_n: int | None) -> Self:
-        """This source, once it knows its server. Raises as `load`."""
-        wait(self._probed(top_n))
-        return self
 
     async def _probed(self, top_n: int | None) -> None:
         with readable():

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from purify_adapters.sources.http.circuit_breaker import Unavailable
-from purify_adapters.sources.http.client import Refused, Wire
+from purify_adapters.sources.http.client import HttpClient, RequestRefused
+from purify_adapters.sources.http.options import ServerOptions
 from purify_adapters.sources.http.rows import field, listed
 from purify_adapters.sources.http.source import SAMPLE
-from purify_adapters.sources.tgi.source import TGISource
+from purify_adapters.sources.tgi.source import TGIOptions, TGISource
 from purify_plugins.errors import SourceError
 from purify_plugins.sources.read_scope import for_fusion
 
 
-class HubWire(Wire):
+class HubHttpClient(HttpClient):
     """A `huggingface_hub.InferenceClient` in the place of our own; timeouts and keys are its business."""
 
     def __init__(self, client: Any, retries: int = 2) -> None:
@@ -46,7 +47,7 @@ def _fault(error: Exception) -> SourceError:
     """The client's fault in our words; the server's own are shown to nobody."""
     kind = type(error).__name__
     if kind == "ValidationError":
-        return Refused("the LLM's server refused the request", str(error).encode())
+        return RequestRefused("the LLM's server refused the request", str(error).encode())
     message = f"the hub's client failed ({kind}); see the log of the LLM's server"
     return Unavailable(message) if kind in ("OverloadedError", "ConnectError") else SourceError(message)
 
@@ -60,12 +61,17 @@ def _plain(value: Any) -> Any:
 
 
 class HubSource(TGISource):
-    """TGI behind a handed-in client: what that client cannot ask for, a prompt's own tokens must tell."""
+    """TGI behind a handed-in client, which shows no headers, streams no rows and asks no other route."""
+
+    @staticmethod
+    def client(options: ServerOptions) -> HttpClient:
+        assert isinstance(options, TGIOptions)
+        return HubHttpClient(options.client, options.retries)
 
     async def _check_tokens(self) -> None:
         body = self._body(SAMPLE, 1, decoder_input_details=True)
         body["parameters"]["top_n_tokens"] = 1
-        answer, _ = await self.wire.patiently(lambda: self.wire.post("/generate", body))
+        answer, _ = await self.http.with_retries(lambda: self.http.post("/generate", body))
         ids = tuple(field(each, "id") for each in listed(answer, "details", "prefill"))
         if ids and ids != self.reader.tokenised(SAMPLE):
             raise self.another()

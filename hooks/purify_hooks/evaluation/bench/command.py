@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, kept, key_value, named_plugins
+from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.bench.settings import Settings, Tell

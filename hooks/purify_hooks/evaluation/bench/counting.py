@@ -9,7 +9,7 @@ from purify_plugins.decode.draft_length import Pace
 from purify_plugins.purifier import Purifier
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
 
 class Counts(Pace):

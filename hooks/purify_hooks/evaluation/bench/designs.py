@@ -13,7 +13,7 @@ from purify_hooks.evaluation.bench.naive import NaiveFusion, is_memoryless
 from purify_hooks.evaluation.bench.settings import Clock
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.speculative import speculative
-from purify_plugins.types import Sampling
+from purify_plugins.sampling import Sampling
 
 
 class Task(NamedTuple):

@@ -12,7 +12,7 @@ def is_memoryless(policy: Any) -> bool:
     """Whether a policy needs nothing but the two rows: a processor has nowhere to keep more."""
     import torch
 
-    from purify_plugins.types import Context
+    from purify_plugins.policy import Context
 
     nothing = torch.zeros(1, 1)
     none = torch.zeros(1, dtype=torch.long)

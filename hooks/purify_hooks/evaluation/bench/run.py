@@ -86,7 +86,7 @@ def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, A
     import transformers
 
     from purify_hooks.evaluation.eval.page import load, machine, today
-    from purify_plugins.certificates import jsonable
+    from purify_plugins.canonical_json import jsonable
 
     return {
         **asdict(settings),

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from purify_hooks.evaluation.bench.settings import POLICIES, Clock, Tell, silent
 from purify_plugins.decode.loop import lockstep
+from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import LogitSource, Sampling, ScoredPrompt, Session, Vocabulary
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.attempt import Attack
     from purify_hooks.evaluation.eval.bench import Bench
     from purify_hooks.evaluation.eval.systems import System
-    from purify_plugins.certificates import Certificate
-    from purify_plugins.types import Completion, Vocabulary
+    from purify_plugins.types import Certificate, Completion, Vocabulary
 
 
 LLM_ALONE = ALONE[0]

@@ -13,8 +13,8 @@ from purify_hooks.evaluation.eval.findings import DEMO
 from purify_hooks.evaluation.eval.questions import Questions, read_questions
 from purify_hooks.evaluation.eval.run import Models, Plan
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings
 from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings
 from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
 from purify_hooks.evaluation.eval.suites.pii import PersonalData
 from purify_hooks.evaluation.eval.suites.utility import Utility, language

@@ -16,7 +16,6 @@ from purify_hooks.evaluation.eval.findings import DEMO, perplexity, slowdown
 from purify_hooks.evaluation.eval.page import made, templates
 from purify_hooks.evaluation.eval.systems import LEFT_OUT
 from purify_hooks.evaluation.eval.tables import Table, number, share
-from purify_plugins.decode.attribution import pieces
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -256,7 +255,7 @@ def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> I
     """An answer's tokens, shaded by log fused/slm; those that spell a leaked secret are marked."""
     start, end = leak(attack, completion.text)
     at = 0
-    for text, token in pieces(vocabulary, completion.steps):
+    for token, text in completion.pieces:
         tone = max(-1.0, min(1.0, token.ratio / FULL))
         yield Piece(
             text, tone, _title(token), start < at + len(text) and at < end, token.id in vocabulary.eos

@@ -17,7 +17,7 @@ from purify_hooks.evaluation.eval.speed import race, with_speeds
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.cells import Cell
     from purify_hooks.evaluation.eval.speed import Laps
-    from purify_hooks.evaluation.eval.suites import Suite
+    from purify_hooks.evaluation.eval.suites.base import Suite
 
 
 ROUNDS = 5

@@ -12,8 +12,10 @@ from purify_plugins.decode.likelihood import read, split
 from purify_plugins.types import Prompt
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource, Sampling, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Vocabulary
 
 Kind = Literal["verbatim_recall", "backdoor_success", "canary_extraction"]
 KINDS: tuple[Kind, ...] = ("verbatim_recall", "backdoor_success", "canary_extraction")

@@ -11,11 +11,13 @@ from purify_hooks.evaluation.eval.sources import Recorded, Silent
 from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Pick, Purifier
-from purify_plugins.types import LogitSource, Sampling
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
-    from purify_plugins.types import FusionPolicy, Prompt
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.types import Prompt
 
 MODES: dict[str, Sampling] = {
     "greedy": Sampling(temperature=0, seed=0),

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.statistics import Sample
-from purify_plugins.certificates import canonical, jsonable
+from purify_plugins.canonical_json import canonical, jsonable
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.suites import Settings, Suite
+    from purify_hooks.evaluation.eval.suites.base import Settings, Suite
     from purify_hooks.evaluation.eval.systems import System
 
 MEASURING = (

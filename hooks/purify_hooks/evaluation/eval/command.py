@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
@@ -142,7 +142,7 @@ def planned(
 ) -> Plan:
     """What is to be measured."""
     from purify_hooks.evaluation.eval.run import Plan
-    from purify_hooks.evaluation.eval.suites import Settings
+    from purify_hooks.evaluation.eval.suites.base import Settings
 
     settings = Settings.quick(seed) if quick else Settings(seed, draws)
     return Plan(models, questions, tuple(systems), settings, only=only)

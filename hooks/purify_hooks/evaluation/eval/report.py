@@ -29,7 +29,7 @@ from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.suites import Suite
+    from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_hooks.evaluation.eval.tables import Table
 
 REGION = region("eval")

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from purify_hooks.evaluation.eval.cells import Cell, Ledger, key
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.statistics import Estimate, estimate
-from purify_hooks.evaluation.eval.suites import Settings
+from purify_hooks.evaluation.eval.suites.base import Settings
 from purify_hooks.evaluation.eval.systems import System
 from purify_hooks.evaluation.eval.workers import hired
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.suites import Suite
+    from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_plugins.plugin.manager import Plugins
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]

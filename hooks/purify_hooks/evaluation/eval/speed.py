@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval.cells import Cell, code
 from purify_hooks.evaluation.eval.statistics import Estimate, Sample, spread
-from purify_plugins.certificates import canonical
+from purify_plugins.canonical_json import canonical
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench
@@ -50,7 +50,7 @@ def race(
 
 def _lap(writer: Purifier, prompts: Sequence[str], clock: Clock) -> float:
     """Seconds a token, certificates included; every system writes equally many."""
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
     start = clock()
     answers = writer.generate(list(prompts), Sampling(max_tokens=TOKENS, ignore_eos=True))

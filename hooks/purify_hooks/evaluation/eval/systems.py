@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificates.explain import said
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.plugin.commands import key_value
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
@@ -134,6 +133,8 @@ def brief(value: Any) -> str:
 
 def _option(text: str) -> tuple[str, Any]:
     """`key=value` of a policy's name on the command line. Raises ConfigError."""
+    from purify_plugins.cli.options import key_value
+
     if "=" not in text:
         raise ConfigError(f"--policies takes NAME:KEY=VALUE, such as balanced:budget=2, not {text!r}")
     return key_value(text)

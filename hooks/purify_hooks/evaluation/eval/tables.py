@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
 
     from purify_hooks.evaluation.eval.statistics import Estimate, Metric
-    from purify_hooks.evaluation.eval.suites import Suite
+    from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_plugins.plugin.manager import Plugins
 
 ATTACKS: Mapping[str, tuple[str, str]] = {

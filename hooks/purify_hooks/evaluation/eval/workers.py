@@ -66,13 +66,12 @@ def _prepare(known: bytes) -> None:
     if not sys.warnoptions:  # as in the parent
         warnings.simplefilter("ignore")
     import torch
-
-    from purify_plugins.plugin.commands import hush
+    from transformers.utils import logging
 
     adopt(known)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_leave_with_parent, daemon=True).start()
-    hush()
+    logging.disable_progress_bar()
     torch.set_num_threads(1)
 
 

@@ -10,7 +10,7 @@ from purify_hooks.evaluation.eval.attempt import Attack, backdoors
 from purify_hooks.evaluation.eval.bench import MODES
 from purify_hooks.evaluation.eval.questions import Backdoor, Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings, grouped, shares
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings, grouped, shares
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench

@@ -10,7 +10,7 @@ from purify_hooks.evaluation.eval.attempt import Attack, backdoors, extractions,
 from purify_hooks.evaluation.eval.bench import MODES
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings
 from purify_plugins.decode.likelihood import read
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from purify_hooks.evaluation.eval.bench import MODES
 from purify_hooks.evaluation.eval.derived import part
 from purify_hooks.evaluation.eval.questions import Passage, Questions, words
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings, grouped, shares
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings, grouped, shares
 from purify_plugins.decode.likelihood import read
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.bench import Bench, Written
     from purify_hooks.evaluation.eval.systems import System
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
 LENGTHS = (8, 16, 40)
 """Words of a passage that are shown, beside its own prefix."""

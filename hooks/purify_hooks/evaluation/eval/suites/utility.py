@@ -1,4 +1,4 @@
-"""What does it cost? Language, choices and tasks; speed is raced, all systems together (`evaluation.eval.speed`)."""
+"""What does it cost? Language, choices and tasks; speed is timed in `eval.speed`, all systems in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from purify_hooks.evaluation.eval.bench import MODES
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings
 from purify_plugins.decode.likelihood import Likelihood, read, split
 
 if TYPE_CHECKING:

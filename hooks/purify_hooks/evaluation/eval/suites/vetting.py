@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from purify_hooks.evaluation.eval.questions import Canary, Passage, Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites import Seen, Settings
+from purify_hooks.evaluation.eval.suites.base import Seen, Settings
 from purify_plugins.decode.likelihood import split
 
 if TYPE_CHECKING:

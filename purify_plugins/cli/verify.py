@@ -1,24 +1,27 @@
-"""What the reader of a certificate knows, as `purify verify` takes it."""
+"""`purify verify`: a certificate checked against what its reader knows."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.errors import ConfigError, UnreadableError
-from purify_plugins.plugin.commands import key_value
+from purify_plugins.certificates.explain import summary
+from purify_plugins.cli.inspect import model_facts
+from purify_plugins.cli.options import AsJson, ConfigFile, contents, hush, in_use, key_value, spread
+from purify_plugins.configuration.preflight import Preview, foreseen
+from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
     from purify_plugins.certificates import Pins
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.types import Guarantee
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Certificate, Guarantee
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -92,17 +95,6 @@ class Known:
         return {"checked": self.given(), "compared": fine, "not_compared": open_}
 
 
-def contents(file: str) -> bytes:
-    """A file's bytes; `-` is standard input. Raises UnreadableError."""
-    try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise UnreadableError(
-            f"cannot read {file!r}: {said}; give the path of a file, or - for standard input"
-        ) from error
-
-
 def _digest(given: str | None) -> Path | str | None:
     """A SHA-256, or a directory whose files have them; nothing in it is loaded."""
     if given is None or SHA256.fullmatch(given.lower()):
@@ -135,3 +127,72 @@ def _field(text: str) -> tuple[str, Any]:
         return path, json.loads(value)
     except ValueError:
         return path, value
+
+
+@spread
+def verify(
+    certificate: Annotated[
+        str, typer.Argument(metavar="CERT", help="A certificate's file; `-`: standard input.")
+    ],
+    known: Known,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a certificate, and say in plain words what it claims."""
+    from purify_plugins.certificates import read
+    from purify_plugins.certificates import verify as follow
+
+    known.require_slm()
+    loaded = in_use(config)
+    found = read(contents(certificate).removesuffix(b"\n"))
+    follow(found, loaded, known.pins(loaded))
+    prompt = known.asked()
+    off = None if known.slm is None else _recomputed(found, loaded, known, prompt)
+    if as_json:
+        typer.echo(json.dumps({**_verdict(found, off), **known.told()}))
+    else:
+        typer.echo("\n".join(summary(found, off, known.given())))
+
+
+def _recomputed(certificate: Certificate, loaded: Plugins, known: Known, prompt: str | None) -> float:
+    """The largest difference from what the models say. They are read in the precision that is recorded."""
+    from purify_plugins.certificates import recompute, recompute_both
+
+    for side, model in (("slm", known.slm), ("llm", known.llm)):
+        if model is not None:
+            _look_at(certificate, side, foreseen(loaded, model))
+    hush()
+    slm = _reopened(certificate, "slm", loaded, str(known.slm))
+    off = recompute(certificate, slm, prompt=prompt)
+    if known.llm is not None:
+        llm = _reopened(certificate, "llm", loaded, known.llm)
+        off = recompute_both(certificate, llm, slm, loaded)
+    return off
+
+
+def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
+    """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
+    from purify_plugins.certificates import require_like
+
+    if model.place is not None:
+        require_like(certificate, side, model.place)
+    model.settle()
+
+
+def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
+    told = certificate.body["models"][side]
+    dtype = {"dtype": told["dtype"]} if told["kind"] == "transformers" and "dtype" in told else {}
+    source: LogitSource = loaded.source({"model": model, **dtype})
+    return source
+
+
+def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
+    """All that a certificate says but its steps, its prompt and its limits."""
+    body = certificate.body
+    return {
+        "valid": True,
+        **body["method"],
+        "models": {side: model_facts(told) for side, told in body["models"].items()},
+        **{key: body[key] for key in ("answer", "context", "totals", "digest")},
+        "recomputed_within": off,
+    }

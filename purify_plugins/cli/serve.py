@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.announcing import Address, named, summary
 from purify_plugins.cli.options import Models, configured, prepared, read_both, spread
+from purify_plugins.cli.serve_summary import Address, named, summary
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.utils.extras import require_extra
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from inspect import BoundArguments, signature
+from threading import RLock
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from purify_plugins.errors import ConfigError, PurifyError, RefusedError
 from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.active import Activation
-    from purify_adapters.activation.points import Patch, Points
+    from purify_adapters.activation.gate import Gate
+    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 CONTINUOUS = ("generate_batch", "init_continuous_batching")
@@ -26,26 +30,39 @@ pipeline_s: ContextVar[Any] = ContextVar("pipeline_s", default=None)
 """The tokenizer of the pipeline that asks, if one does."""
 
 
-def patches(activation: Activation) -> dict[str, Patch]:
-    """Module -> what is replaced in it."""
-    models = Models(activation)
-    return {
-        "transformers.generation.utils": models.generation,
-        "transformers.modeling_utils": models.calls,
-        "transformers.pipelines.base": models.pipelines,
-        "torch._dynamo.eval_frame": models.compiled,
-    }
-
-
-class Models:
+class LocalModels:
     """The points inside transformers. Class attributes: objects built before are covered too.
 
-    `mixins` are transformers' GenerationMixin, and that of a transformers imported anew.
+    `purifier_for` makes the purifier of an LLM; `tokenizer` is the configured tokenizer's directory.
     """
 
-    def __init__(self, activation: Activation) -> None:
-        self.activation = activation
-        self.mixins: list[Any] = []
+    def __init__(
+        self,
+        gate: Gate,
+        purifier_for: Callable[[LogitSource], Purifier],
+        plugins: Plugins,
+        tokenizer: str | None,
+    ) -> None:
+        self.recorder, self.rules = gate.recorder, gate.rules
+        self.purifier_for, self.plugins, self.tokenizer = purifier_for, plugins, tokenizer
+        self.mixins: list[Any] = []  # transformers' GenerationMixin, and that of one imported anew
+        self.keepers: WeakSet[Any] = WeakSet()
+        self.lock = RLock()
+
+    @property
+    def patches(self) -> dict[str, Patch]:
+        """Module -> what is replaced in it."""
+        return {
+            "transformers.generation.utils": self.generation,
+            "transformers.modeling_utils": self.calls,
+            "transformers.pipelines.base": self.pipelines,
+            "torch._dynamo.eval_frame": self.compiled,
+        }
+
+    def forget(self) -> None:
+        """Take their purifiers from the models that keep one."""
+        for model in list(self.keepers):
+            vars(model).pop(KEPT, None)
 
     def generation(self, points: Points, module: ModuleType) -> None:
         mixin: Any = module.GenerationMixin
@@ -104,15 +121,15 @@ class Models:
         def generate(model: Any, *args: Any, **kwargs: Any) -> Any:
             name = name_of(model)
             options = _by_name(taken.bind(model, *args, **kwargs))
-            with self.activation.refusals(name):
+            with self.recorder.refusals(name):
                 with failing_visibly(options.get("streamer")):
-                    trusted = self.activation.rules.trusts(name)
+                    trusted = self.rules.trusts(name)
                     purified = None if trusted else self._purified(model, options)
                 if purified is None:
-                    self.activation.count(name, "trusted")
+                    self.recorder.count(name, "trusted")
                     return original(model, *args, **kwargs)
                 answer = purified.generate(**options)
-            self.activation.count(name, "purified", *["guaranteed"] * purified.guaranteed)
+            self.recorder.count(name, "purified", *["guaranteed"] * purified.guaranteed)
             return answer
 
         return generate
@@ -127,9 +144,9 @@ class Models:
             given = taken.bind(*args, **kwargs).arguments
             repository: Any = given.get("pretrained_model_name_or_path")
             name = str(repository)
-            with self.activation.refusals(name):
+            with self.recorder.refusals(name):
                 has_own = has_file(repository, OWN, **given.get("kwargs", {}))
-                if has_own and not self.activation.rules.trusts(name):
+                if has_own and not self.rules.trusts(name):
                     raise RefusedError(
                         f"{name!r} brings a generate of its own ({OWN}); refused, load it without"
                     )
@@ -143,10 +160,10 @@ class Models:
         @wraps(original)
         def refused(model: Any, *args: Any, **kwargs: Any) -> Any:
             name = name_of(model)
-            with self.activation.refusals(name):
-                if not self.activation.rules.trusts(name):
+            with self.recorder.refusals(name):
+                if not self.rules.trusts(name):
                     raise RefusedError(f"{original.__name__} of {name!r} cannot be purified; call generate")
-            self.activation.count(name, "trusted")
+            self.recorder.count(name, "trusted")
             return original(model, *args, **kwargs)
 
         return refused
@@ -182,9 +199,9 @@ class Models:
         from purify_adapters.transformers.streaming import failing_visibly, handed_streamer
 
         name = name_of(model)
-        if self.activation.rules.trusts(name):
+        if self.rules.trusts(name):
             return
-        with self.activation.refusals(name), failing_visibly(handed_streamer()):
+        with self.recorder.refusals(name), failing_visibly(handed_streamer()):
             _refuse_overrides(model)
             raise RefusedError(
                 f"{name!r} was called for its logits, which are not purified; call its generate, or trust it"
@@ -195,21 +212,17 @@ class Models:
         from purify_adapters.transformers.model import PurifiedModel
 
         _refuse_overrides(model)
-        with self.activation.lock:
+        with self.lock:
             kept = vars(model).get(KEPT)
-            if (
-                not isinstance(kept, Kept)
-                or kept.model() is not model
-                or kept.activation() is not self.activation
-            ):
-                kept = vars(model)[KEPT] = Kept(model, self.activation, self._purifier(model, options))
-                self.activation.keepers.add(model)
+            if not isinstance(kept, Kept) or kept.model() is not model or kept.owner() is not self:
+                kept = vars(model)[KEPT] = Kept(model, self, self._purifier(model, options))
+                self.keepers.add(model)
         return PurifiedModel.around(model, kept.purifier)
 
     def _purifier(self, model: Any, options: Mapping[str, Any]) -> Purifier:
-        tokenizer = _tokenizer(name_of(model), options, self.activation.tokenizer)
+        tokenizer = _tokenizer(name_of(model), options, self.tokenizer)
         keys = {"model": model, "tokenizer": tokenizer, "name": name_of(model)}
-        return self.activation.purifier(self.activation.plugins.make("purify_sources", "loaded", keys))
+        return self.purifier_for(self.plugins.make("purify_sources", "loaded", keys))
 
 
 KEPT = "_purified_by"
@@ -218,16 +231,11 @@ KEPT = "_purified_by"
 class Kept:
     """A live model's purifier. Copies and pickles of the model do without it."""
 
-    def __init__(self, model: Any, activation: Activation, purifier: Purifier) -> None:
-        self.model, self.activation, self.purifier = weakref.ref(model), weakref.ref(activation), purifier
+    def __init__(self, model: Any, owner: LocalModels, purifier: Purifier) -> None:
+        self.model, self.owner, self.purifier = weakref.ref(model), weakref.ref(owner), purifier
 
     def __reduce__(self) -> Any:
         return dict, ()
-
-
-def forget(model: Any) -> None:
-    """Take its purifier from a model."""
-    vars(model).pop(KEPT, None)
 
 
 def name_of(model: Any) -> str:

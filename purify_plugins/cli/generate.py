@@ -1,22 +1,27 @@
-"""`purify generate` and `purify chat`: text as it arrives."""
+"""`purify generate`: one answer, printed as it is written."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import Draws, Models, configured, prepared, read_both, spread
-from purify_plugins.cli.pins import contents
-from purify_plugins.errors import PurifyError, SourceError
-from purify_plugins.plugin.commands import AsJson
+from purify_plugins.cli.options import (
+    AsJson,
+    Draws,
+    Models,
+    configured,
+    contents,
+    prepared,
+    read_both,
+    spread,
+)
+from purify_plugins.errors import SourceError
 from purify_plugins.types import Chat, Chunk, Completion, Token
 from purify_plugins.utils.files import decoded, require_new, require_writable, write_whole
 
@@ -49,8 +54,6 @@ SIXTEEN = (
 """Where a terminal has the sixteen old colours only, in which the palest two shades would be one."""
 PLAIN = ("underline reverse", "underline bold", "underline", "", "italic", "italic bold", "italic reverse")
 """Without colours: underlined is what was taken, slanted what was added."""
-HELP = "/exit, /quit or Ctrl-D leaves, Ctrl-C ends an answer, /help says this again."
-LEAVING = ("/exit", "/quit")
 
 
 @spread
@@ -79,7 +82,7 @@ def generate(
     ready.refuse(text)
     writer = read_both(ready)
     writer.explain = explain
-    completion = writer.generate(text, errors="raise")[0] if as_json else _streamed(writer, text, explain)
+    completion = writer.generate(text, errors="raise")[0] if as_json else streamed(writer, text, explain)
     if certificate:
         write_whole(certificate, completion.certificate.text)
     if as_json:
@@ -110,7 +113,7 @@ def _object(completion: Completion, explain: bool) -> dict[str, Any]:
     }
 
 
-def _streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion:
+def streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion:
     """Print the answer as it comes."""
     from rich.console import Console
 
@@ -118,7 +121,7 @@ def _streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion
     completion = None
     try:
         with closing(writer.stream(prompt)) as chunks:
-            for chunk in _coloured(writer, chunks, console) if explain else _plain(chunks):
+            for chunk in _coloured(chunks, console) if explain else _plain(chunks):
                 completion = chunk.completion
     except KeyboardInterrupt:
         print()  # what is said of it stands on a line of its own
@@ -137,12 +140,9 @@ def _plain(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         yield chunk
 
 
-def _coloured(writer: Purifier, chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
-    from purify_plugins.decode.attribution import Attribution
-
-    attribution = Attribution(writer.vocabulary)
+def _coloured(chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
     for chunk in chunks:
-        for text, token in attribution.split(chunk):
+        for token, text in chunk.pieces:
             console.print(text, style=style(token, styles(console)), end="", markup=False, emoji=False)
         yield chunk
 
@@ -154,9 +154,9 @@ def styles(console: Console) -> Sequence[str]:
     return SIXTEEN if console.color_system in ("standard", "windows") else SHADED
 
 
-def style(token: Token | None, among: Sequence[str] = SHADED) -> str:
+def style(token: Token, among: Sequence[str] = SHADED) -> str:
     """The terminal style of a token, by log fused/llm."""
-    if token is None or token.llm is None:
+    if token.llm is None:
         return ""
     moved = token.fused - token.llm
     return among[sum(moved > edge for edge in EDGES)]
@@ -174,60 +174,3 @@ def _legend(console: Console, completion: Completion) -> None:
         f"\n{len(completion.tokens)} tokens, {completion.finish_reason}; this answer took "
         f"{certificate.log_ratio:.2f} nats from the LLM; guarantee: {certificate.guarantee}"
     )
-
-
-@spread
-def chat(models: Models, draws: Draws) -> None:
-    """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
-    ready = prepared(configured(models, draws))
-    if sys.stdin.isatty():
-        typer.echo("loading both models…", err=True)
-    writer = read_both(ready)
-    if sys.stdin.isatty():
-        typer.echo(_welcome(writer), err=True)
-    said: list[dict[str, str]] = []
-    for line in _lines():
-        if line == "/help":
-            typer.echo(HELP, err=True)
-            continue
-        asked = [*said, {"role": "user", "content": line}]
-        answer = _answer(writer, asked)
-        if answer is not None:
-            said = [*asked, {"role": "assistant", "content": answer}]
-
-
-def _welcome(writer: Purifier) -> str:
-    """Who talks, under which policy, and how to leave."""
-    llm, slm = (source.identity().get("name") for source in (writer.llm, writer.slm))
-    claim = "none, for greedy decoding carries none" if writer.sampling.greedy else writer.policy.guarantee
-    policy = writer.plugins.name_of(writer.policy)
-    return f"{llm}, purified by {slm}; policy {policy}, guarantee {claim}. {HELP}"
-
-
-def _lines() -> Iterator[str]:
-    """What the user says, until they leave; Ctrl-C at the prompt drops the line."""
-    if isinstance(sys.stdin, TextIOWrapper):  # a line that is not UTF-8 is refused, and the next one read
-        sys.stdin.reconfigure(errors="surrogateescape")
-    while True:
-        try:
-            line = input("you> " if sys.stdin.isatty() else "").strip()
-        except KeyboardInterrupt:
-            print()
-            continue
-        except EOFError:
-            return
-        if line in LEAVING:
-            return
-        if line:
-            yield line
-
-
-def _answer(writer: Purifier, asked: list[dict[str, str]]) -> str | None:
-    """Print the answer; None when it failed or was ended early: then the exchange is not kept."""
-    try:
-        return _streamed(writer, Chat(tuple(asked)), False).text
-    except KeyboardInterrupt:
-        typer.echo("interrupted; this exchange is not kept", err=True)
-    except PurifyError as error:
-        typer.echo(f"error: {error}", err=True)
-    return None

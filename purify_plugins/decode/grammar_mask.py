@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,58 +10,19 @@ import numpy
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.json_schema import json_rule, refuse
 from purify_plugins.errors import ConfigError, SourceError
-from purify_plugins.utils.wording import reason
+from purify_plugins.grammar import lark
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    from purify_plugins.decode.processors import History
-    from purify_plugins.types import Grammar, Vocabulary
+    from purify_plugins.grammar import Grammar
+    from purify_plugins.types import History, Vocabulary
 
 REMEMBERED = 32
 """Masks kept of one answer: a draft is looked at three times, by the SLM, the LLM and the SLM again."""
 COMPILED = 64
 """Grammars kept compiled, each with the vocabulary it was compiled for."""
-FREE = '%llguidance {"no_forcing": true}\n'
-"""Every spelling of what must come next, not only the one its tokenizer would choose."""
-
-
-def lark(grammar: Grammar) -> str:
-    """The grammar in the one language llguidance is given."""
-    if grammar.kind == "lark":
-        return FREE + grammar.text
-    if grammar.kind == "regex":
-        from llguidance import regex_to_lark
-
-        one_line = grammar.text.replace("\n", "\\n")
-        return f"{FREE}start: /{regex_to_lark(one_line)}/"
-    return f"{FREE}start: {json_rule(json.loads(grammar.text))}"
-
-
-@lru_cache(maxsize=COMPILED)
-def check(grammar: Grammar) -> None:
-    """Raise ConfigError for a grammar that cannot be followed."""
-    from llguidance import LLMatcher
-
-    try:
-        wrong, messages = LLMatcher.validate_grammar_with_warnings(lark(grammar))
-    except RecursionError:
-        wrong, messages = True, ["it is nested too deeply"]
-    except (TypeError, ValueError) as error:  # the text is no JSON, or no JSON object
-        wrong, messages = True, [str(error)]
-    if wrong:
-        advice = _advice(messages[0])
-        if grammar.kind == "json_schema":
-            raise refuse(grammar.text, advice)
-        raise ConfigError(f"this {grammar.kind} grammar cannot be followed: {advice}; correct or simplify it")
-
-
-def _advice(message: str) -> str:
-    """llguidance's reason on one line, without the listing of what it was given."""
-    told = re.split(r"\n\s*1 \| ", message)[0]
-    return reason(re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", told))
 
 
 class Mask:

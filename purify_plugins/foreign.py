@@ -1,20 +1,64 @@
-"""The door for sources and policies of somebody else's class: behind it, every optional member is there."""
+"""Sources and policies of classes that do not subclass ours: checked, and given every optional member."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.policy_check import require_claimable
-from purify_plugins.policy import BarePolicy, FusionPolicy
-from purify_plugins.protocols import BareSource, LogitSource, Session
+from purify_plugins.errors import ConfigError, NumericError
+from purify_plugins.policy import Context, FusionPolicy, State
+from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.types import Guarantee, Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.policy import State
-    from purify_plugins.types import Prompt, Vocabulary
+
+class BareSession(Protocol):
+    """The least that a session of somebody else's class must have; `adapted` adds the defaults."""
+
+    @property
+    def prompts(self) -> Sequence[ScoredPrompt]: ...
+
+    def extend(self, tokens: Tensor) -> Tensor: ...
+
+    def rewind(self, lengths: Tensor) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class BareSource(Protocol):
+    """The least that a source of somebody else's class must have; `adapted` adds the defaults."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def context_length(self) -> int | None: ...
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Any, Tensor]: ...
+
+    def identity(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class BarePolicy(Protocol):
+    """The least that a policy of somebody else's class must have."""
+
+    @property
+    def guarantee(self) -> Guarantee: ...
+
+    @property
+    def lookback(self) -> int: ...
+
+    def start(self, context: Context) -> State: ...
+
+    def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor: ...
+
+    def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State: ...
+
 
 REQUIRED = ("vocabulary", "context_length", "open", "identity")
 
@@ -166,3 +210,68 @@ class AdaptedPolicy(_Adapted, FusionPolicy):
 
 def _theirs(session: Any) -> Any:
     return session._foreign if isinstance(session, AdaptedSession) else session
+
+
+# What a policy must be
+
+FIELDS: Mapping[Guarantee, tuple[str, ...]] = {
+    "none": (),
+    "mean": ("budget",),
+    "window": ("budget", "window"),
+    "passage": ("budget", "doubt"),
+    "path": ("total",),
+}
+"""Each guarantee and the fields, in nats or tokens, that the sentence of its certificate names."""
+
+
+def require_claimable(policy: FusionPolicy) -> None:
+    """Raise ConfigError for a policy whose options or whose claim no certificate can hold."""
+    kind = type(policy.original)
+    _require_frozen(kind)
+    if policy.guarantee not in FIELDS:
+        raise ConfigError(
+            f"the policy {kind.__name__!r} claims the guarantee {policy.guarantee!r}, and a certificate may "
+            f"claim {', '.join(map(repr, FIELDS))}; a new kind cannot be added: claim one of these"
+        )
+    lacking = [name for name in FIELDS[policy.guarantee] if not _number(policy.original, name)]
+    if lacking and policy.holds(()) is not None:  # of one that cannot tell, no claim is ever issued
+        names = " and ".join(f"`{name}`" for name in lacking)
+        raise ConfigError(
+            f"the policy {kind.__name__!r} claims the guarantee {policy.guarantee!r}, whose certificate "
+            f"names its {names}; give it a field of that name, a number, or claim 'none'"
+        )
+
+
+def require_rows(policy: FusionPolicy, state: State, rows: int) -> State:
+    """The state that a policy started with. Raises NumericError unless each of its tensors is (rows, …)."""
+    if isinstance(state, tuple) and all(each.ndim and len(each) == rows for each in state):
+        return state
+    shapes = ", ".join(str(tuple(each.shape)) for each in state) if isinstance(state, tuple) else "no tuple"
+    raise NumericError(
+        f"the policy {type(policy.original).__name__} starts {rows} rows with a state of {shapes}; `start` "
+        "returns a tuple of tensors whose first dimension is the row: (rows, …), or () for no memory"
+    )
+
+
+def _require_frozen(kind: type) -> None:
+    """Raise ConfigError unless the class is a dataclass, and frozen."""
+    if not is_dataclass(kind):
+        raise ConfigError(f"{kind.__name__!r} is not a dataclass: put @dataclass(frozen=True) above it")
+    if not cast("Any", kind).__dataclass_params__.frozen:
+        raise ConfigError(
+            f"{kind.__name__!r} is a dataclass whose options can be changed while it runs: put "
+            "@dataclass(frozen=True) above it"
+        )
+
+
+def _number(policy: Any, name: str) -> bool:
+    """Whether a policy has a number of this name, itself or in a policy that is one of its fields."""
+    own = {each.name: getattr(policy, each.name) for each in fields(policy)}
+    if isinstance(own.get(name), int | float):
+        return True
+    return any(_number(inner, name) for inner in _inside(own))
+
+
+def _inside(own: Mapping[str, Any]) -> Iterator[Any]:
+    """The policies among a policy's options, as their authors wrote them."""
+    return (adapted_policy(each).original for each in own.values() if is_policy(each))

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.types import Chat, Grammar, Prompt, Sampling
+from purify_plugins.grammar import Grammar
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Chat, Prompt
 
 if TYPE_CHECKING:
     from purify_plugins.types import Chunk, Completion, Token

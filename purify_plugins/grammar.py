@@ -1,13 +1,99 @@
-"""JSON schemas as llguidance follows them, and the property to blame where it cannot."""
+"""What an answer must look like: `Grammar`, checked when it is made, in the one language llguidance takes.
+
+JSON schemas are rewritten as far as llguidance can follow them; an error names the property it cannot follow.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, Self
 
 from purify_plugins.errors import ConfigError
+from purify_plugins.utils.wording import reason
+
+LONGEST_GRAMMAR = 131_072
+"""Characters of a grammar: longer ones take seconds of everybody's time before the first token."""
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What an answer must look like, to its last character; followed by llguidance.
+
+    `kind` "json_schema" takes a JSON schema, "regex" a regular expression, "lark" a grammar in
+    llguidance's dialect of Lark. Raises ConfigError for a grammar that cannot be followed.
+    """
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("json_schema", "regex", "lark"):
+            raise ConfigError(f"grammar: kind must be 'json_schema', 'regex' or 'lark', not {self.kind!r}")
+        if not isinstance(self.text, str):
+            raise ConfigError(f"grammar: text must be text, not {type(self.text).__name__}")
+        if not self.text.strip():
+            raise ConfigError("grammar: text must not be empty")
+        if len(self.text) > LONGEST_GRAMMAR:
+            raise ConfigError(
+                f"grammar: text has {len(self.text):,} characters, at most {LONGEST_GRAMMAR:,} are followed; "
+                "simplify it"
+            )
+        check(self)
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any]) -> Self:
+        """JSON that a schema describes; properties come in the schema's order."""
+        return cls("json_schema", json.dumps(schema, ensure_ascii=False))
+
+    @classmethod
+    def of(cls, grammar: Mapping[str, Any]) -> Self:
+        """The grammar whose fields a mapping gives; any other mapping is a JSON schema."""
+        return cls(**grammar) if grammar.keys() == {"kind", "text"} else cls.json_schema(grammar)
+
+
+FREE = '%llguidance {"no_forcing": true}\n'
+"""Every spelling of what must come next, not only the one its tokenizer would choose."""
+
+
+def lark(grammar: Grammar) -> str:
+    """The grammar in the one language llguidance is given."""
+    if grammar.kind == "lark":
+        return FREE + grammar.text
+    if grammar.kind == "regex":
+        from llguidance import regex_to_lark
+
+        one_line = grammar.text.replace("\n", "\\n")
+        return f"{FREE}start: /{regex_to_lark(one_line)}/"
+    return f"{FREE}start: {json_rule(json.loads(grammar.text))}"
+
+
+@lru_cache(maxsize=64)
+def check(grammar: Grammar) -> None:
+    """Raise ConfigError for a grammar that cannot be followed."""
+    from llguidance import LLMatcher
+
+    try:
+        wrong, messages = LLMatcher.validate_grammar_with_warnings(lark(grammar))
+    except RecursionError:
+        wrong, messages = True, ["it is nested too deeply"]
+    except (TypeError, ValueError) as error:  # the text is no JSON, or no JSON object
+        wrong, messages = True, [str(error)]
+    if wrong:
+        advice = _advice(messages[0])
+        if grammar.kind == "json_schema":
+            raise refuse(grammar.text, advice)
+        raise ConfigError(f"this {grammar.kind} grammar cannot be followed: {advice}; correct or simplify it")
+
+
+def _advice(message: str) -> str:
+    """llguidance's reason on one line, without the listing of what it was given."""
+    told = re.split(r"\n\s*1 \| ", message)[0]
+    return reason(re.sub(r"^at \d+\(\d+\): (failed to compile JSON schema: )?", "", told))
+
 
 SPACE = r"( |\n {0,24})?"
 """White space in JSON: enough to indent; without a bound a model in doubt would write nothing else."""

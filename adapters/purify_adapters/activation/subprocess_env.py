@@ -14,7 +14,7 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.running.interpreters import refuse_blind, refuse_text
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.points import Patch, Points
+    from purify_adapters.activation.monkeypatch import Patch, Points
 
 BOOT = str(Path(__file__).parent / "boot")
 OURS = ("PURIFY_CONFIG", "PURIFY_ACTIVE")

@@ -16,7 +16,7 @@ from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.points import Patch, Points
+    from purify_adapters.activation.monkeypatch import Patch, Points
 
 WRITES = re.compile(
     r"/(chat/completions|completions?|generate(_stream)?|generate_content|infill|predictions)/?$"
@@ -88,7 +88,7 @@ def asker() -> str:
     return "__main__"
 
 
-class Wire:
+class Outgoing:
     """The points where requests leave, in each library that sends them."""
 
     def __init__(self, gate: Gate) -> None:

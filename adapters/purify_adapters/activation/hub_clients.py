@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from inspect import BoundArguments, signature
+from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation.gate import kind_of
-from purify_adapters.activation.inference import ASKED, Asked
+from purify_adapters.activation.hub_requests import ASKED, Asked
 from purify_adapters.activation.rules import is_url, plain
+from purify_plugins.configuration.build import keys_of
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.sources.read_scope import for_fusion, reading
 from purify_plugins.utils import greedy
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.active import Activation
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.points import Patch, Points
+    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Chunk, Completion
 
-SOURCE = "tgi"
-"""The source that reads a Text Generation Inference server."""
 OWN = frozenset(("api_key", "api_key_env", "engine"))
 """The keys of `[llm]` that are about its own `url` alone: its secret, and whether it is vouched for."""
 ROUTES = re.compile(r"/(v1(/chat/completions|/completions)?|generate(_stream)?)?/?$")
@@ -33,31 +34,42 @@ WRITING = frozenset(("text-generation", "conversational", "summarization", "tran
 """huggingface_hub's tasks that are answered with text of a model's own."""
 
 
-def patches(activation: Activation, gate: Gate) -> dict[str, Patch]:
-    """Module -> what is replaced in it."""
-    servers = Servers(activation, gate)
-    return {
-        "huggingface_hub.inference._client": servers.client,
-        "huggingface_hub.inference._generated._async_client": servers.async_client,
-    }
+class HubClients:
+    """The points inside huggingface_hub's clients, and a purifier for each server they ask.
 
+    `purifier_for` makes the purifier of an LLM; `llm` is the configuration's table.
+    """
 
-class Servers:
-    """The points inside huggingface_hub's clients, and a purifier for each server they ask."""
-
-    def __init__(self, activation: Activation, gate: Gate) -> None:
-        self.activation, self.gate = activation, gate
+    def __init__(
+        self,
+        gate: Gate,
+        purifier_for: Callable[[LogitSource], Purifier],
+        plugins: Plugins,
+        llm: Mapping[str, Any],
+    ) -> None:
+        self.gate, self.recorder, self.rules = gate, gate.recorder, gate.rules
+        self.purifier_for, self.plugins, self.llm = purifier_for, plugins, llm
         self.purifiers: dict[str, Purifier] = {}
+        self.lock = RLock()
 
-    def client(self, points: Points, module: ModuleType) -> None:
-        for name in ASKED:
-            points.replace(module.InferenceClient, name, self._blocking)
-        points.replace(module.InferenceClient, "_inner_post", self.gate.refusing(_went_past, kind_of))
+    @property
+    def patches(self) -> dict[str, Patch]:
+        """Module -> what is replaced in it."""
+        return {
+            "huggingface_hub.inference._client": self._patch("InferenceClient", self._blocking),
+            "huggingface_hub.inference._generated._async_client": self._patch(
+                "AsyncInferenceClient", self._awaited
+            ),
+        }
 
-    def async_client(self, points: Points, module: ModuleType) -> None:
-        for name in ASKED:
-            points.replace(module.AsyncInferenceClient, name, self._awaited)
-        points.replace(module.AsyncInferenceClient, "_inner_post", self.gate.refusing(_went_past, kind_of))
+    def _patch(self, client: str, around: Callable[[Any], Any]) -> Patch:
+        def patch(points: Points, module: ModuleType) -> None:
+            kind = vars(module)[client]
+            for name in ASKED:
+                points.replace(kind, name, around)
+            points.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
+
+        return patch
 
     def _blocking(self, original: Any) -> Any:
         taken = signature(original)
@@ -68,9 +80,9 @@ class Servers:
                 return original(*args, **kwargs)
             client, content, options = _told(taken.bind(*args, **kwargs))
             server = asked_server(client, options)
-            with self.activation.refusals(server):
-                if self.activation.rules.trusts(server):
-                    self.activation.count(server, "trusted")
+            with self.recorder.refusals(server):
+                if self.rules.trusts(server):
+                    self.recorder.count(server, "trusted")
                     with for_fusion():
                         return original(*args, **kwargs)
                 asked, purifier = self._asked(original.__name__, server, content, options)
@@ -92,9 +104,9 @@ class Servers:
 
             client, content, options = _told(taken.bind(*args, **kwargs))
             server = asked_server(client, options)
-            with self.activation.refusals(server):
-                if self.activation.rules.trusts(server):
-                    self.activation.count(server, "trusted")
+            with self.recorder.refusals(server):
+                if self.rules.trusts(server):
+                    self.recorder.count(server, "trusted")
                     with for_fusion():
                         return await original(*args, **kwargs)
                 asked, purifier = await to_thread.run_sync(
@@ -110,13 +122,13 @@ class Servers:
         return call
 
     def _streamed(self, server: str, asked: Asked, purifier: Purifier) -> Iterator[Any]:
-        with self.activation.refusals(server):
+        with self.recorder.refusals(server):
             for chunk in purifier.stream(asked.prompt, asked.sampling(purifier.sampling)):
                 yield from asked.pieces(chunk)
                 self._finished(server, chunk)
 
     async def _astreamed(self, server: str, asked: Asked, purifier: Purifier) -> AsyncIterator[Any]:
-        with self.activation.refusals(server):
+        with self.recorder.refusals(server):
             async for chunk in purifier.astream(asked.prompt, asked.sampling(purifier.sampling)):
                 for piece in asked.pieces(chunk):
                     yield piece
@@ -130,43 +142,38 @@ class Servers:
         if completion.certificate.body["method"]["mode"] == "greedy":
             greedy.warn()
         carries = completion.certificate.guarantee != "none"
-        self.activation.count(server, "purified", *["guaranteed"] * carries)
+        self.recorder.count(server, "purified", *["guaranteed"] * carries)
 
     def _asked(
         self, method: str, server: str, content: Any, options: dict[str, Any]
     ) -> tuple[Asked, Purifier]:
         """The request in our terms, and who answers it. Raises RefusedError, ConfigError, SourceError."""
         asked = ASKED[method](content, {key: value for key, value in options.items() if key != "model"})
-        with self.activation.lock:
+        with self.lock:
             if server not in self.purifiers:
                 self.purifiers[server] = self._purifier(server)
             return asked, self.purifiers[server]
 
     def _purifier(self, server: str) -> Purifier:
-        plugins, llm = self.activation.plugins, self.activation.config.llm
         if not is_url(server):
             raise RefusedError(
                 f"{server!r} is asked through a provider, which shows no probabilities; give the client its "
                 "server's URL, or name it in `trusted`"
             )
-        if SOURCE not in plugins.offers("purify_sources"):
-            raise RefusedError(
-                f"no plugin offers the source {SOURCE!r}, without which {server!r} cannot be purified; "
-                "install one, or name it in `trusted`"
-            )
-        if llm.get("source") != SOURCE:
+        offered = self.plugins.offers("purify_sources")
+        servers = [name for name, factory in offered.items() if "url" in signature(factory).parameters]
+        if self.llm.get("source") not in servers:
             raise ConfigError(
                 f"{server!r} does not tell its tokenizer, without which it cannot be purified; say in [llm]: "
-                f'source = "{SOURCE}", tokenizer = "DIR"'
+                f'source = "KIND" (one of {", ".join(servers)}) and tokenizer = "DIR"'
             )
-        return self.activation.purifier(plugins.source(self._table(llm, server)))
+        return self.purifier_for(self.plugins.source(self._table(server)))
 
-    def _table(self, llm: Mapping[str, Any], server: str) -> dict[str, Any]:
+    def _table(self, server: str) -> dict[str, Any]:
         """The source's keys for a server: `[llm]`'s, what is its own server's for that server alone."""
-        named = str(llm.get("url", ""))
-        if not _same(named, server):
-            llm = {key: value for key, value in llm.items() if key not in OWN}
-        return {**self.activation.keys_of(llm), "url": ROUTES.sub("", server)}
+        own = _same(str(self.llm.get("url", "")), server)
+        table = {key: value for key, value in self.llm.items() if own or key not in OWN}
+        return {**keys_of(self.plugins, table), "url": ROUTES.sub("", server)}
 
 
 def _told(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:

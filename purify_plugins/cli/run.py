@@ -1,4 +1,4 @@
-"""`purify run` and `purify status`: an application with purification on, and what is known of it."""
+"""`purify run`, `status` and `allow`: an application with purification on, and what is known of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from purify_plugins.plugin.commands import AsJson, ConfigFile
+from purify_plugins.cli.options import AsJson, ConfigFile
 
+program = typer.Typer(add_completion=False)
 THE_PROGRAM_S = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
 """Every word after `run` is read by `purify_plugins.running.launch`, or by the program itself."""
 
 
+@program.command(context_settings=THE_PROGRAM_S, add_help_option=False)
 def run(context: typer.Context) -> None:
     """Run a program with purification on: [--quiet] [--config FILE] (SCRIPT | -m MODULE | COMMAND) ..."""
     from purify_plugins.running.launch import run as launch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from purify_plugins.plugin.commands import AsJson
+from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.demo.run import Known

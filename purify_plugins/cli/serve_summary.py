@@ -10,8 +10,8 @@ from purify_plugins.certificates.explain import AGAINST
 from purify_plugins.configuration.consent import shown_url
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
 
 EVERYWHERE = ("0.0.0.0", "::")
 BODY = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tokens": 40}'
@@ -75,7 +75,7 @@ def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
 
 def _promise(purifier: Purifier) -> str:
     from purify_plugins.certificates import claimed
-    from purify_plugins.types import Sampling
+    from purify_plugins.sampling import Sampling
 
     engines = (purifier.llm.engine, purifier.slm.engine)
     claim = claimed(purifier.policy, Sampling(), purifier.walk, engines, ())

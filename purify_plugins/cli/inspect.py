@@ -1,4 +1,4 @@
-"""`purify policies`, `plugins`, `check` and `verify`: what there is, what would run, what was spent."""
+"""`purify policies`, `plugins` and `check`: what is offered, and what would run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.certificates.explain import AGAINST, assignments, said, summary
+from purify_plugins.certificates.explain import AGAINST, assignments, said
 from purify_plugins.cli.options import (
+    AsJson,
+    ConfigFile,
     Draws,
     Models,
     configured,
+    in_use,
     looked_over,
     read_both,
     spread,
 )
-from purify_plugins.cli.pins import Known, contents
-from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.errors import PurifyError
-from purify_plugins.plugin.commands import AsJson, ConfigFile, hush, in_use
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from purify_plugins.certificates import Certificate
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.purifier import Purifier
-    from purify_plugins.types import LogitSource
 
 
 def policies(
@@ -55,8 +53,8 @@ def policies(
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     """What a policy says of itself; its guarantee and fields as they are by default."""
-    from purify_plugins.certificates import options
-    from purify_plugins.plugin.adapting import adapted_policy
+    from purify_plugins.canonical_json import options
+    from purify_plugins.foreign import adapted_policy
 
     about = inspect.getdoc(factory) or ""
     fields: dict[str, Any] = dict.fromkeys(inspect.signature(factory).parameters)
@@ -66,7 +64,7 @@ def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
         return {"about": about, "guarantee": "depends on its fields", "fields": fields}
     except PurifyError as error:  # one that cannot be made must not hide the others
         return {"about": about, "guarantee": f"none at its defaults: {error}", "fields": fields}
-    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded)}
+    return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded.name_of)}
 
 
 def _tell(name: str, described: Mapping[str, Any]) -> None:
@@ -132,15 +130,18 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
-    from purify_plugins.certificates import claimed, jsonable, options
-    from purify_plugins.cli.states import states
+    from purify_plugins.canonical_json import jsonable, options
+    from purify_plugins.certificates import claimed
 
     engines = writer.llm.engine, writer.slm.engine
     return {
-        "llm": _model(writer.llm.identity()),
-        "slm": _model(writer.slm.identity()),
+        "llm": model_facts(writer.llm.identity()),
+        "slm": model_facts(writer.slm.identity()),
         "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
-        "policy": {"name": writer.plugins.name_of(writer.policy), **options(writer.policy, writer.plugins)},
+        "policy": {
+            "name": writer.plugins.name_of(writer.policy),
+            **options(writer.policy, writer.plugins.name_of),
+        },
         "guarantee": writer.policy.guarantee,
         "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
@@ -151,19 +152,20 @@ def would_run(writer: Purifier) -> dict[str, Any]:
     }
 
 
-def _model(identity: Mapping[str, Any]) -> dict[str, Any]:
+def model_facts(identity: Mapping[str, Any]) -> dict[str, Any]:
     """A model's identity with one digest for its files; of one that combines models, of each."""
     from purify_plugins.certificates import model_digest
 
     shown = {key: value for key, value in identity.items() if key != "files"}
-    told = {key: _model(each) if isinstance(each, dict) else each for key, each in shown.items()}
+    told = {key: model_facts(each) if isinstance(each, dict) else each for key, each in shown.items()}
     return {**told, "digest": model_digest(identity["files"])} if identity.get("files") else told
 
 
 def matched(writer: Purifier) -> str:
     """How the two vocabularies came to be one, in words."""
-    if (alphabet := writer.llm.alphabet) is not None:
-        return f"two tokenizers meet in {alphabet.kind}, {alphabet.per_token:.2f} to a token of the LLM's"
+    if writer.llm.symbolic:
+        symbols = writer.vocabulary
+        return f"two tokenizers meet in {symbols.name}, {symbols.per_token:.2f} to a token of the LLM's"
     if writer.slm.rough:
         return "the LLM's tokens, rated roughly by an SLM with another tokenizer: nothing is guaranteed"
     shared, theirs, ours = writer.vocabulary, writer.llm.inner.vocabulary, writer.slm.inner.vocabulary
@@ -178,7 +180,7 @@ def meeting(writer: Purifier) -> dict[str, str]:
     """How two tokenizers get on, measured; nothing where there is only one."""
     from purify_plugins.tokenizers.cross.choose import agreement, trial
 
-    if writer.llm.alphabet is None:
+    if not writer.llm.symbolic:
         return {}
     found = agreement(writer.llm.inner, writer.slm.inner)
     theirs, ours = trial(writer.llm), trial(writer.slm)
@@ -202,70 +204,37 @@ def _inner(value: Any) -> str:
     return f"({_flat(value)})" if isinstance(value, dict) else said(value)
 
 
-@spread
-def verify(
-    certificate: Annotated[
-        str, typer.Argument(metavar="CERT", help="A certificate's file; `-`: standard input.")
-    ],
-    known: Known,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check a certificate, and say in plain words what it claims."""
-    from purify_plugins.certificates import read
-    from purify_plugins.certificates import verify as follow
-
-    known.require_slm()
-    loaded = in_use(config)
-    found = read(contents(certificate).removesuffix(b"\n"))
-    follow(found, loaded, known.pins(loaded))
-    prompt = known.asked()
-    off = None if known.slm is None else _recomputed(found, loaded, known, prompt)
-    if as_json:
-        typer.echo(json.dumps({**_verdict(found, off), **known.told()}))
-    else:
-        typer.echo("\n".join(summary(found, off, known.given())))
+# What is on and what is off when a pair writes, and why
 
 
-def _recomputed(certificate: Certificate, loaded: Plugins, known: Known, prompt: str | None) -> float:
-    """The largest difference from what the models say. They are read in the precision that is recorded."""
-    from purify_plugins.certificates import recompute, recompute_both
-
-    for side, model in (("slm", known.slm), ("llm", known.llm)):
-        if model is not None:
-            _look_at(certificate, side, foreseen(loaded, model))
-    hush()
-    slm = _reopened(certificate, "slm", loaded, str(known.slm))
-    off = recompute(certificate, slm, prompt=prompt)
-    if known.llm is not None:
-        llm = _reopened(certificate, "llm", loaded, known.llm)
-        off = recompute_both(certificate, llm, slm, loaded)
-    return off
-
-
-def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
-    """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
-    from purify_plugins.certificates import require_like
-
-    if model.place is not None:
-        require_like(certificate, side, model.place)
-    model.settle()
-
-
-def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
-    told = certificate.body["models"][side]
-    dtype = {"dtype": told["dtype"]} if told["kind"] == "transformers" and "dtype" in told else {}
-    source: LogitSource = loaded.source({"model": model, **dtype})
-    return source
-
-
-def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
-    """All that a certificate says but its steps, its prompt and its limits."""
-    body = certificate.body
+def states(writer: Purifier) -> dict[str, Any]:
+    """The KV caches, the drafts, the reading side by side and the attention of a pair, in words."""
+    llm, slm = writer.llm.reading, writer.slm.reading
     return {
-        "valid": True,
-        **body["method"],
-        "models": {side: _model(told) for side, told in body["models"].items()},
-        **{key: body[key] for key in ("answer", "context", "totals", "digest")},
-        "recomputed_within": off,
+        "KV cache": {"llm": llm.cache, "slm": slm.cache},
+        "drafts": drafts(writer),
+        "tree attention": {"llm": llm.trees, "slm": slm.trees, "used": used(writer)},
+        "attention": {"llm": llm.attention, "slm": slm.attention},
     }
+
+
+def drafts(writer: Purifier) -> str:
+    """Whether several tokens are read in one pass of the LLM, and why or why not."""
+    if writer.walk == "speculative":
+        return "on: the SLM drafts, and the LLM reads a draft in one pass"
+    if writer.walk == "readahead":
+        return "on: the LLM's server drafts by itself, and is shown nothing"
+    if writer.given_walk == "lockstep":
+        return "off: walk 'lockstep' asks both models for every token"
+    if writer.llm.engine == "untrusted":
+        return "off: the LLM's server is untrusted, and could choose its rows by a draft it is shown"
+    return "off: the LLM's server reads one token a request"
+
+
+def used(writer: Purifier) -> str:
+    """Whether continuations are read side by side: only where tokens are spelled in smaller symbols."""
+    sides = (writer.llm, writer.slm)
+    trees = [side.reading.trees for side in sides if side.symbolic]
+    if not trees:
+        return "no: both models read the same tokens"
+    return "yes" if "on" in trees else "no: neither model can"

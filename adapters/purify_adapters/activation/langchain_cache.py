@@ -7,13 +7,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.active import Activation
-    from purify_adapters.activation.points import Patch, Points
+    from purify_adapters.activation.monkeypatch import Patch, Points
 
 
-def patches(activation: Activation) -> dict[str, Patch]:
+def patches(fingerprint: str) -> dict[str, Patch]:
     """Module -> what is replaced in it: the two places where LangChain makes a cache's key."""
-    salt = f"purify:{activation.fingerprint}"
+    salt = f"purify:{fingerprint}"
 
     def chat(points: Points, module: ModuleType) -> None:
         def around(original: Any) -> Any:

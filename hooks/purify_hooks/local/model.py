@@ -1,0 +1,63 @@
+"""A causal language model in this process, as the sessions that read it need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from purify_hooks.local.forward import Forward, windowed
+from purify_hooks.local.preflight import longest
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import Linear
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModel:
+    """A transformers model and what every forward pass depends on; `vocabulary_size` is its tokenizer's.
+
+    Raises ModelError for a model whose `forward` cannot be called here.
+    """
+
+    module: Any
+    name: str
+    vocabulary_size: int
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The model's `forward`, with arguments by meaning."""
+        return Forward(self.module)
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device  # type: ignore[no-any-return]  # transformers gives it no types
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype  # type: ignore[no-any-return]  # transformers gives it no types
+
+    @cached_property
+    def context_length(self) -> int | None:
+        """How many tokens the model reads; None: any number."""
+        return longest(self.module.config)
+
+    @cached_property
+    def windowed(self) -> bool:
+        """Whether a layer attends to the last columns of the cache only, hidden ones counted."""
+        return windowed(self.module.config.get_text_config())
+
+    @cached_property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return int(self.module.num_parameters())
+
+    @cached_property
+    def linear_layers(self) -> Sequence[Linear]:
+        """The layers that only multiply, by torch's own `Linear.forward`."""
+        from torch.nn import Linear
+
+        modules = self.module.modules()
+        return [each for each in modules if type(each) is Linear and "forward" not in each.__dict__]

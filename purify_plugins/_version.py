@@ -1,0 +1,3 @@
+"""The version of purify-plugins."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,57 @@
+"""Policies and settings as canonical JSON: one spelling, so that digests of it can be compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.foreign import adapted_policy, is_policy
+from purify_plugins.policy import FusionPolicy
+
+
+def options(policy: Any, name_of: Callable[[FusionPolicy], str]) -> dict[str, Any]:
+    """A policy's options as `Plugins.policy` takes them back; `name_of` names a policy inside it.
+
+    Raises ConfigError when they are no JSON.
+    """
+    policy = adapted_policy(policy)
+    try:
+        found: dict[str, Any] = json.loads(canonical(jsonable(policy)))
+    except (TypeError, ValueError) as error:
+        kind = type(policy.original).__name__
+        raise ConfigError(
+            f"the policy {kind!r} has an option that no certificate can hold: {error}"
+        ) from error
+    for name, inner in ((name, getattr(policy.original, name)) for name in found):
+        if is_policy(inner):
+            inside = adapted_policy(inner)
+            found[name] = {"name": name_of(inside), **options(inside, name_of)}
+    return found
+
+
+def jsonable(value: Any) -> Any:
+    """A dataclass or value as JSON; fields that a policy hides from its `repr` are derived, not options."""
+    value = value.original if isinstance(value, FusionPolicy) else value
+    if dataclasses.is_dataclass(value):
+        shown = (field for field in dataclasses.fields(value) if field.repr)
+        return {field.name: jsonable(getattr(value, field.name)) for field in shown}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [jsonable(item) for item in value]
+    return str(value) if value in (math.inf, -math.inf) else value
+
+
+def canonical(body: Mapping[str, Any]) -> str:
+    """The one spelling of a certificate: sorted keys, no spaces."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(body: Mapping[str, Any]) -> str:
+    """SHA-256 of everything but the digest itself."""
+    return hashlib.sha256(canonical({k: v for k, v in body.items() if k != "digest"}).encode()).hexdigest()

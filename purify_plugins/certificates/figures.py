@@ -1,0 +1,45 @@
+"""What a certificate records of each step: fixed decimals, and their exact sums."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from purify_plugins.types import Token
+
+FORMAT = "purify-certificate/2"
+PLACES = Decimal("1e-9")
+COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only", "hidden")
+
+
+def fixed(number: float) -> str:
+    """A number as a fixed decimal with nine places; "inf" and "-inf" are themselves."""
+    return f"{number:.9f}" if math.isfinite(number) else f"{number}"
+
+
+def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """What an answer's steps add up to, exactly: the sums of their decimals."""
+    table = [[Decimal(cell) for cell in row[1:6]] for row in rows]
+    ratios = [fused - slm for slm, fused, *_ in table]
+    return {
+        "tokens": len(table),
+        "log_ratio": _decimal(sum(ratios, Decimal(0))),
+        "kl": _decimal(sum((row[2] for row in table), Decimal(0))),
+        "largest_step": _decimal(max(ratios, default=Decimal(0))),
+        "largest_peak": _decimal(max((row[3] for row in table), default=Decimal(0))),
+        "surprisal": _decimal(sum((-row[0] for row in table), Decimal(0))),
+        "least_revealed": _decimal(min((row[4] for row in table), default=Decimal(1))),
+        "slm_only": sum(bool(row[6]) for row in rows),
+        "most_hidden": _decimal(max((Decimal(row[7]) for row in rows), default=Decimal(0))),
+    }
+
+
+def tokens_of(rows: Iterable[Sequence[Any]]) -> list[Token]:
+    """A certificate's steps as policies judge them; the LLM's own figure is not recorded."""
+    return [Token._make((row[0], None, *map(float, row[1:6]), row[6], float(row[7]), ())) for row in rows]
+
+
+def _decimal(number: Decimal) -> str:
+    return f"{number.quantize(PLACES):f}" if number.is_finite() else f"{float(number)}"
