@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from purify_hooks.evaluation.eval.attempt import KINDS, Attack, Kind, every_attack
-from purify_hooks.evaluation.eval.bench import MODES, Bench
-from purify_hooks.evaluation.eval.questions import read_questions
+from purify_hooks.evaluation.eval.derived import read_questions
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.statistics import estimate
 from purify_hooks.evaluation.eval.suites.utility import Utility, language
 from purify_hooks.evaluation.eval.systems import ALONE, System
@@ -87,13 +87,13 @@ def written(
 class Proof:
     """A pair of models and what is asked of it."""
 
-    bench: Bench
+    bench: ModelPair
     asked: Mapping[Kind, tuple[Attack, ...]]
 
     @classmethod
     def of(cls, pair: Path) -> Proof:
         plugins = load_plugins([])
-        bench = Bench(plugins.source(str(pair / "llm")), plugins.source(str(pair / "slm")), plugins)
+        bench = ModelPair(plugins.source(str(pair / "llm")), plugins.source(str(pair / "slm")), plugins)
         return cls(bench, every_attack(read_questions(pair / "attacks.json"), bench.slm))
 
     @cached_property

@@ -26,7 +26,7 @@ from purify_hooks.evaluation.demo.report import (
 )
 from purify_hooks.evaluation.demo.run import Known, demonstrate
 from purify_hooks.evaluation.eval.page import today
-from purify_hooks.evaluation.eval.workers import hired
+from purify_hooks.evaluation.eval.worker_pool import worker_pool
 
 OUT = Path(__file__).parent / "demo.svg"
 SECRET = "no secret: it keys the draws of the picture in README.md"
@@ -155,7 +155,7 @@ def draw(exhibit: Exhibit, found: Headline, date: str) -> str:
 def main() -> None:
     os.environ["PURIFY_SECRET"] = SECRET
     known = Known(preset(FEW))
-    with hired() as pool:
+    with worker_pool() as pool:
         for news in demonstrate(known, pool):
             print(news.text, flush=True)
     found = headline(known.results)

@@ -68,7 +68,7 @@ def adapted(source: Any) -> LogitSource:
     if isinstance(source, LogitSource):
         return source
     if isinstance(source, BareSource):
-        return Adapted(source)
+        return AdaptedSource(source)
     lacking = ", ".join(repr(name) for name in REQUIRED if not hasattr(source, name))
     raise ConfigError(
         f"a model is a LogitSource, and a {type(source).__name__} is none: it has no {lacking}; "
@@ -113,7 +113,7 @@ class _Adapted:
         return object.__getattribute__(self, name)
 
 
-class Adapted(_Adapted, LogitSource):
+class AdaptedSource(_Adapted, LogitSource):
     """A source of somebody else's class and, for what it lacks, the defaults."""
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:

@@ -105,6 +105,16 @@ class FusionPolicy(ABC):
         return None
 
     @member
+    def sweep(self) -> tuple[str, tuple[float, ...]] | None:
+        """The main option and the values an evaluation tries; None: the first number, around its default."""
+        return None
+
+    @member
+    def unmeasured(self) -> str:
+        """Why an evaluation cannot measure this policy with two models as they are; "": it can."""
+        return ""
+
+    @member
     def original(self) -> Any:
         """The object that its author wrote: a name stands for its class, its fields are the options."""
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -121,3 +121,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+    def of_row(self, row: int) -> Self:
+        """The settings with which row `row` of a batch is drawn alone: its seed is `seed` + `row`."""
+        return self if self.seed is None else replace(self, seed=self.seed + row)

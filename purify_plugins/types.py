@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -139,6 +139,10 @@ class Step:
     tokens: tuple[Token | None, ...]
     prompts: tuple[tuple[int, ...], ...]
     origin: object = field(default=None, repr=False, compare=False)
+
+
+Steps = Generator[Step, None, None]
+"""What a decoder yields: a step per column of tokens."""
 
 
 class Piece(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor
 from purify_plugins.errors import PromptError, VocabularyError
 from purify_plugins.protocols import LogitSource
 from purify_plugins.testing import ToySource, byte_vocabulary
-from purify_plugins.tokenizers.vocabulary_map import Remapped, align
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource, align
 from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
 from tests.tokenizer_files import spelled
 
@@ -191,7 +191,7 @@ def test_namesakes_are_matched_in_order() -> None:
     theirs = Vocabulary((b" ", b"a", b" ", b""), frozenset({3}), {3: END})
     ours = Vocabulary((b"a", b"", b" ", b" "), frozenset({1}), {1: END})
     llm, _ = align(Speaker(theirs), Speaker(ours))
-    assert isinstance(llm, Remapped)
+    assert isinstance(llm, RemappedSource)
     assert llm.columns == (1, 3, 0, 2)
 
 
@@ -200,7 +200,7 @@ def test_a_namesake_added_later_is_matched_last() -> None:
     theirs = Vocabulary((b" ", b" ", b""), frozenset({2}), {2: END}, frozenset({0}))
     ours = Vocabulary((b" ", b""), frozenset({1}), {1: END})
     llm, _ = align(Speaker(theirs), Speaker(ours))
-    assert isinstance(llm, Remapped)
+    assert isinstance(llm, RemappedSource)
     assert llm.columns == (1, 2)
 
 
@@ -306,11 +306,11 @@ def test_two_languages_meet_in_bytes() -> None:
 def test_phi_2_is_gpt2_and_some_whitespace() -> None:
     phi, gpt2 = spelled("phi-2"), spelled("gpt2")
     big, small = align(Speaker(phi), Speaker(gpt2))
-    assert isinstance(big, Remapped)
+    assert isinstance(big, RemappedSource)
     assert big.columns == tuple(range(50257))
     assert small.vocabulary is gpt2
     big, small = align(Speaker(gpt2), Speaker(phi))
-    assert isinstance(small, Remapped)
+    assert isinstance(small, RemappedSource)
     assert small.columns == tuple(range(50257))
     assert small.vocabulary.fingerprint == gpt2.fingerprint
 
@@ -318,7 +318,7 @@ def test_phi_2_is_gpt2_and_some_whitespace() -> None:
 def test_mistral_v3_is_v1_in_other_ids_and_new_control_tokens() -> None:
     old, new = spelled("mistral-v1"), spelled("mistral-v3")
     llm, slm = align(Speaker(new), Speaker(old))
-    assert isinstance(llm, Remapped)
+    assert isinstance(llm, RemappedSource)
     assert slm.vocabulary is old
     assert sorted(llm.columns) == [0, 1, 2, *range(771, 32768)]
     assert all(new.tokens[own] == old.tokens[i] for i, own in enumerate(llm.columns))

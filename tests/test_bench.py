@@ -14,16 +14,16 @@ import typer
 from typer.testing import CliRunner
 
 from purify_hooks.evaluation.bench import memory, report
-from purify_hooks.evaluation.bench.bars import bars
 from purify_hooks.evaluation.bench.command import bench
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.crossing import crossing
-from purify_hooks.evaluation.bench.designs import Naive, Task, Walking, Watch, designs
+from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
+from purify_hooks.evaluation.bench.designs import Decoding, Naive, Task, Watch, designs
 from purify_hooks.evaluation.bench.models import Models, batches, load
-from purify_hooks.evaluation.bench.race import Lap, faster, lap, per_second, rotated, spread
 from purify_hooks.evaluation.bench.run import _swept
 from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, Settings
 from purify_hooks.evaluation.bench.tables import tables
+from purify_hooks.evaluation.bench.targets import targets
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, lap, per_second, rotated, spread
 from purify_hooks.evaluation.bench.vocabulary import vocabulary_work
 from purify_hooks.evaluation.bench.widen import widen
 from purify_plugins.decode.loop import lockstep
@@ -64,7 +64,7 @@ def test_a_widened_model_says_what_the_trained_one_does(models: Models) -> None:
 def test_fusion_inside_generate_writes_what_lockstep_writes(models: Models, policy: str, rows: int) -> None:
     ours = purifier(models, policy)
     task = Task(prompts(models, rows), 12, 0.0)
-    assert Naive(models, ours.policy)(task, Watch()) == Walking(ours, lockstep)(task, Watch())
+    assert Naive(models, ours.policy)(task, Watch()) == Decoding(ours, lockstep)(task, Watch())
 
 
 def test_every_design_writes_as_many_tokens_as_it_is_asked(models: Models) -> None:
@@ -120,8 +120,8 @@ def test_a_ratio_is_the_quotient_of_the_speeds_beside_it(measured: dict[str, Any
 
 def test_ratios_and_speeds_are_of_the_median_round() -> None:
     """A round in which the machine did something else counts in neither."""
-    laps = {"llm": [Lap(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
-    laps["ours"] = [Lap(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
+    laps = {"llm": [DesignTime(at, each, None) for at, each in enumerate((2.0, 2.0, 9.0))]}
+    laps["ours"] = [DesignTime(at, each, None) for at, each in enumerate((9.0, 1.0, 0.5))]
     assert faster(laps, "ours", "llm") == (0.4, 2.0, pytest.approx(2 / 0.75))
     assert per_second(laps["llm"], 10) == 5.0
     assert per_second([*laps["llm"], *laps["llm"]], 10) == 5.0
@@ -180,7 +180,7 @@ def test_the_vocabulary_is_measured_at_every_size() -> None:
         assert all(ms > 0 for policy in POLICIES for ms in size[policy].values())
 
 
-@pytest.mark.skipif(not (memory.PROC / "clear_refs").exists(), reason="the kernel does not tell")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel does not tell")
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     found = memory.memory(SMALL, ["lockstep"], lambda text: None)
     assert found is not None
@@ -191,11 +191,11 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
 def test_a_bar_is_kept_or_not(measured: dict[str, Any]) -> None:
     fast = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.6}}
     slow = {**measured, "cost_ratio": 0.0, "greedy": {**measured["greedy"], "speculative_vs_llm": 1.4}}
-    assert [bars(found)[0].holds for found in (fast, slow)] == [True, False]
+    assert [targets(found)[0].holds for found in (fast, slow)] == [True, False]
 
 
 def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[str, Any]) -> None:
-    found = crossing(SMALL, models, PLUGINS, lambda text: None)
+    found = cross_tokenizer(SMALL, models, PLUGINS, lambda text: None)
     assert (found["slm"], found["alphabet"]) == ("slm-1024", "bytes")
     for mode in ("greedy", "sampled"):
         speeds = found[mode]["bytes_per_second"]
@@ -204,7 +204,9 @@ def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[s
         assert 0 < found[mode]["calls_per_token"] < 6
     kept = {**measured, "another_tokenizer": {**found, "greedy": {**found["greedy"], "vs_llm": 0.7}}}
     assert measured["another_tokenizer"] is None
-    assert [bar.holds for bar in bars(kept) if bar.what == "another tokenizer ÷ LLM alone, greedy"] == [True]
+    assert [bar.holds for bar in targets(kept) if bar.what == "another tokenizer ÷ LLM alone, greedy"] == [
+        True
+    ]
     assert any("fused in bytes" in table.title for table in tables(kept))
 
 
@@ -258,6 +260,8 @@ def test_our_page_has_a_place_for_the_tables() -> None:
 def test_a_fixed_length_that_is_only_lucky_is_not_the_best() -> None:
     """Each is fastest in a round of its own: picked by that round, it would seem to beat the adaptive one."""
     seconds = {"adaptive": (2.0, 2.0, 2.0), "0": (1.0, 2.1, 2.1), "1": (2.2, 1.0, 2.2), "2": (2.3, 2.3, 1.0)}
-    laps = {name: [Lap(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()}
+    laps = {
+        name: [DesignTime(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()
+    }
     assert _swept(laps)["adaptive_vs_best"] == pytest.approx(1.05)
     assert _swept({name: each[:1] for name, each in laps.items()})["adaptive_vs_best"] == 0.5

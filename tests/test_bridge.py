@@ -20,12 +20,12 @@ from torch import Tensor
 from purify_plugins import NumericError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
 from purify_plugins.testing import SourceConformance, ToySession, ToySource
-from purify_plugins.tokenizers.cross.source import Bridged
-from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte, shared_tokens
+from purify_plugins.tokenizers.cross.source import SymbolSource
+from purify_plugins.tokenizers.cross.symbols import SymbolSet, byte_symbols, common_tokens
 from purify_plugins.types import Prompt, Vocabulary
 from tests.toys import Failing, pair
 
-BYTES = every_byte()
+BYTES = byte_symbols()
 
 
 def spelling(*tokens: str, ends: int = 1) -> Vocabulary:
@@ -82,12 +82,12 @@ class Enumerated:
     """A toy in bytes, by adding up every run of tokens that spells a text: slow, and surely right."""
 
     source: ToySource
-    alphabet: Alphabet = BYTES
+    symbol_set: SymbolSet = BYTES
     context_length: int | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return self.alphabet.vocabulary
+        return self.symbol_set.vocabulary
 
     def row(self, prompt: tuple[int, ...], text: bytes) -> Tensor:
         masses = torch.zeros(257, dtype=torch.float64)
@@ -169,7 +169,7 @@ STRINGS = [bytes(text) for n in range(6) for text in product(b"ab", repeat=n)]
 @pytest.mark.parametrize("seed", range(2))
 def test_a_text_is_as_likely_as_all_its_spellings_together(seed: int) -> None:
     toy = Exact(VOCABULARY, seed)
-    bridged, slow = Bridged(toy, BYTES, eps=0), Enumerated(toy)
+    bridged, slow = SymbolSource(toy, BYTES, eps=0), Enumerated(toy)
     for text in STRINGS[-32:]:
         rows = read(bridged, (-2,), text).exp()
         expected = torch.stack([slow.row((0,), text[:n]) for n in range(len(text) + 1)]).exp()
@@ -184,7 +184,7 @@ def test_any_vocabulary_spells_a_text_in_every_way(
     tokens: list[str], ends: int, seed: int, text: str
 ) -> None:
     toy = Exact(spelling(*tokens, ends=ends), seed)
-    rows = read(Bridged(toy, BYTES, eps=0), (-2,), text.encode())
+    rows = read(SymbolSource(toy, BYTES, eps=0), (-2,), text.encode())
     torch.testing.assert_close(
         rows[-1].exp(), Enumerated(toy).row((0,), text.encode()).exp(), rtol=1e-9, atol=0
     )
@@ -193,7 +193,7 @@ def test_any_vocabulary_spells_a_text_in_every_way(
 
 @pytest.mark.parametrize("eps", [0, 0.03])
 def test_what_may_come_next_adds_up_to_one(eps: float) -> None:
-    rows = read(Bridged(Exact(VOCABULARY, 3), BYTES, eps), (-2,), b"abbabaab")
+    rows = read(SymbolSource(Exact(VOCABULARY, 3), BYTES, eps), (-2,), b"abbabaab")
     torch.testing.assert_close(rows.exp().sum(-1), torch.ones(9, dtype=torch.float64))
 
 
@@ -213,15 +213,15 @@ class Rare(ToySource):
 def test_a_text_may_go_on_in_a_way_less_likely_than_any_number(eps: float, share: float) -> None:
     """In a run of spaces a long token of spaces had begun, and another way went on: NaN."""
     toy = Rare(spelling("a", "a" * 200, "b"), share=share)
-    rows = read(Bridged(toy, BYTES, eps), (-2,), b"a" * 190 + b"b")
+    rows = read(SymbolSource(toy, BYTES, eps), (-2,), b"a" * 190 + b"b")
     torch.testing.assert_close(rows.exp().sum(-1), torch.ones(192, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_whole_tokens_are_symbols_too() -> None:
     """In its own tokens, none of which has a namesake, a model says what it always said."""
     vocabulary = spelling("a", "b", "c", "d")
-    toy, alphabet = Exact(vocabulary, 4), shared_tokens(vocabulary, vocabulary)
-    session, first = Bridged(toy, alphabet, 0).open([(-2,)])
+    toy, alphabet = Exact(vocabulary, 4), common_tokens(vocabulary, vocabulary)
+    session, first = SymbolSource(toy, alphabet, 0).open([(-2,)])
     rows = torch.cat([first, session.extend(torch.tensor([[1, 3, 0]]))[0]])
     own = torch.stack([toy.logits(context) for context in ([0], [0, 1], [0, 1, 3], [0, 1, 3, 0])])
     torch.testing.assert_close(rows, torch.log_softmax(own[:, [0, 1, 2, 3, 5]], -1))
@@ -233,15 +233,15 @@ TWO = Pairs(spelling("a", "b", "aa", "ab", "ba", "bb"), letters=LETTERS)
 
 @pytest.mark.parametrize("text", [b"", b"a", b"bab", b"abba"])
 def test_two_views_of_one_model_are_one_model_of_text(text: bytes) -> None:
-    one, other = (read(Bridged(each, BYTES, 0), (-2,), text) for each in (LETTERS, TWO))
+    one, other = (read(SymbolSource(each, BYTES, 0), (-2,), text) for each in (LETTERS, TWO))
     torch.testing.assert_close(one.exp(), other.exp())
 
 
 def test_a_model_fused_with_itself_under_two_tokenizers_is_itself() -> None:
-    fused = pair(Bridged(TWO, BYTES, 0), Bridged(LETTERS, BYTES, 0), "geometric")
+    fused = pair(SymbolSource(TWO, BYTES, 0), SymbolSource(LETTERS, BYTES, 0), "geometric")
     answers = [(*text, 256) for text in STRINGS if len(text) < 5]
     for answer, row in zip(answers, replay(fused, [(-2,)] * len(answers), answers), strict=True):
-        alone = read(Bridged(LETTERS, BYTES, 0), (-2,), bytes(answer[:-1]))
+        alone = read(SymbolSource(LETTERS, BYTES, 0), (-2,), bytes(answer[:-1]))
         expected = float(sum(alone[at, symbol] for at, symbol in enumerate(answer)))
         assert sum(token.fused for token in row) == pytest.approx(expected, abs=1e-4)
 
@@ -260,7 +260,9 @@ def test_the_fused_law_is_the_enumerated_one(policy: str, walk: Any) -> None:
         math.exp(math.fsum(token.fused for token in replay(slow, [(0,)], [answer])[0])) for answer in answers
     ]
     assert sum(law) == pytest.approx(1.0, abs=1e-4)
-    purifier = pair(Bridged(LLM, BYTES, 0), Bridged(SLM, BYTES, 0), policy, walk=walk, batch_size=200)
+    purifier = pair(
+        SymbolSource(LLM, BYTES, 0), SymbolSource(SLM, BYTES, 0), policy, walk=walk, batch_size=200
+    )
     drawn = [completion.tokens for completion in purifier.generate([(-2,)] * 500, SHORT)]
     counts = [drawn.count(answer) for answer in answers]
     assert sum(counts) == len(drawn)
@@ -270,8 +272,8 @@ def test_the_fused_law_is_the_enumerated_one(policy: str, walk: Any) -> None:
 class TestBridged(SourceConformance):
     prompts = ("a", "the thing and")
 
-    def source(self) -> Bridged:
-        return Bridged(Exact(full_bytes(), 8), BYTES, 0.03)
+    def source(self) -> SymbolSource:
+        return SymbolSource(Exact(full_bytes(), 8), BYTES, 0.03)
 
 
 @cache
@@ -283,26 +285,26 @@ def full_bytes() -> Vocabulary:
 
 def test_a_row_that_is_not_whole_is_refused() -> None:
     """A server that shows its top tokens cannot be spelled anew: the rest of its row is unknown."""
-    table = Bridged(LLM, BYTES).table
+    trie = SymbolSource(LLM, BYTES).trie
     with pytest.raises(SourceError, match="two tokenizers need whole rows"):
-        table.read(torch.zeros(5))
+        trie.read(torch.zeros(5))
 
 
 def test_a_broken_row_is_refused() -> None:
-    table = Bridged(LLM, BYTES).table
+    trie = SymbolSource(LLM, BYTES).trie
     with pytest.raises(NumericError, match="check its weights"):
-        table.read(torch.full((len(VOCABULARY),), math.nan))
+        trie.read(torch.full((len(VOCABULARY),), math.nan))
 
 
 def test_what_control_tokens_hold_is_told_and_given_to_the_others() -> None:
     logits = torch.zeros(len(VOCABULARY), dtype=torch.float64)  # eight texts, a control token, two ends
-    tokens, end, masked = Bridged(LLM, BYTES).table.read(logits)
+    tokens, end, masked = SymbolSource(LLM, BYTES).trie.read(logits)
     assert tokens.sum() == pytest.approx(8 / 10)
     assert (end, masked) == (pytest.approx(2 / 10), pytest.approx(1 / 11))
 
 
 def test_a_reader_tells_what_control_tokens_held_at_most() -> None:
-    session, _ = Bridged(LLM, BYTES).open([(-2,)])
+    session, _ = SymbolSource(LLM, BYTES).open([(-2,)])
     [control] = VOCABULARY.control.keys() - VOCABULARY.eos
     held = torch.softmax(LLM.logits([0]), -1)[control]
     assert session.reader.masked == pytest.approx(float(held))
@@ -314,29 +316,32 @@ def test_a_reader_tells_what_control_tokens_held_at_most() -> None:
 )
 def test_an_answer_is_valid_utf8_at_every_byte(text: str, allowed: set[int]) -> None:
     never = {"": {0x80, 0xC0, 0xC1, 0xF5}, "\xc3": {0x41, 0xC3, 256}, "\xe0": {0x9F}, "\xf4": {0x90}}[text]
-    row = read(Bridged(Exact(full_bytes(), 9), BYTES), (-2,), text.encode("latin-1"))[-1]
+    row = read(SymbolSource(Exact(full_bytes(), 9), BYTES), (-2,), text.encode("latin-1"))[-1]
     assert all(row[symbol] > -math.inf for symbol in allowed)
     assert all(row[symbol] == -math.inf for symbol in never)
 
 
 def test_forced_text_never_comes_to_an_end() -> None:
     """Whatever was left out when it was unlikely is found again when nothing else goes on."""
-    source = Bridged(Exact(full_bytes(), 10, sharpness=12.0), BYTES, 0.3)
+    source = SymbolSource(Exact(full_bytes(), 10, sharpness=12.0), BYTES, 0.3)
     assert torch.isfinite(read(source, (-2,), bytes(range(0x20, 0x7F)) * 2)).any(-1).all()
 
 
 @pytest.mark.parametrize("eps", [0.1, 0.01, 0.001])
 def test_a_row_is_as_near_as_eps_says(eps: float) -> None:
     toy, text = Exact(VOCABULARY, 11, sharpness=1.0), b"abb"
-    rows = read(Bridged(toy, BYTES, eps), (-2,), text).exp()
-    exact = read(Bridged(toy, BYTES, 0), (-2,), text).exp()
+    rows = read(SymbolSource(toy, BYTES, eps), (-2,), text).exp()
+    exact = read(SymbolSource(toy, BYTES, 0), (-2,), text).exp()
     assert float((rows - exact).abs().sum(-1).max()) / 2 <= 4 * eps * len(text)
 
 
 def test_an_llm_that_fails_inside_a_draft_leaves_the_rest_to_the_slm() -> None:
     """A draft is read as far as it is looked at; what was read before the failure stays fused."""
     vocabulary = full_bytes()
-    llm, slm = Bridged(Failing(vocabulary, at=6), BYTES, 0.03), Bridged(Exact(vocabulary, 7), BYTES, 0.03)
+    llm, slm = (
+        SymbolSource(Failing(vocabulary, at=6), BYTES, 0.03),
+        SymbolSource(Exact(vocabulary, 7), BYTES, 0.03),
+    )
     purifier = pair(llm, slm, "geometric", walk="speculative", on_llm_failure="slm")
     sampling = Sampling(max_tokens=12, seed=1, ignore_eos=True)
     alone = [token.slm_only for token in purifier.generate("the", sampling)[0].steps]
@@ -345,7 +350,7 @@ def test_an_llm_that_fails_inside_a_draft_leaves_the_rest_to_the_slm() -> None:
 
 
 def test_a_prompt_of_other_ids_is_refused() -> None:
-    source = Bridged(LLM, BYTES)
+    source = SymbolSource(LLM, BYTES)
     for prompt in [(-2, 97, -3), (-99,), (300,)]:
         with pytest.raises(PromptError, match="give it as text"):
             source.open([prompt])

@@ -26,16 +26,17 @@ from typer.testing import CliRunner
 
 from purify_hooks.evaluation.demo import run as demo_run
 from purify_hooks.evaluation.demo.exhibit import Shown, working
-from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, SUITES, lineup, preset
+from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, SUITES, demo_systems, preset
 from purify_hooks.evaluation.demo.report import comparison, headline, page, painted, tables, told, verdict
 from purify_hooks.evaluation.demo.run import Known, demonstrate
-from purify_hooks.evaluation.eval import workers
+from purify_hooks.evaluation.eval import worker_pool as workers
 from purify_hooks.evaluation.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
-from purify_hooks.evaluation.eval.bench import MODES, Bench
-from purify_hooks.evaluation.eval.findings import DEMO, demo_record
-from purify_hooks.evaluation.eval.run import Result, bench_of
+from purify_hooks.evaluation.eval.findings import summary
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
+from purify_hooks.evaluation.eval.run import Result, pair_of, suites
 from purify_hooks.evaluation.eval.sources import Recorded
 from purify_hooks.evaluation.eval.statistics import Estimate
+from purify_hooks.evaluation.eval.suites.base import Settings
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_hooks.evaluation.eval.tables import put
 from purify_plugins.cli import app
@@ -47,12 +48,12 @@ from purify_plugins.sampling import Sampling
 from purify_plugins.types import Certificate, Completion, Vocabulary
 
 FIGURES = {*KINDS, "canary_digits", "perplexity", "tokens_per_second"}
-PLAN = preset(lineup(load_plugins([]), HEADLINE))
+PLAN = preset(demo_systems(load_plugins([]), HEADLINE))
 
 
 @pytest.fixture(scope="session")
-def bench() -> Bench:
-    return bench_of(PLAN.models)
+def bench() -> ModelPair:
+    return pair_of(PLAN.models)
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +70,7 @@ def known() -> Known:
 @pytest.fixture(scope="session")
 def measured(known: Known) -> dict[str, dict[str, Any]]:
     """Every headline system's record, as `--json` has it."""
-    return {result.system.key: demo_record(result) for result in known.results}
+    return {result.system.key: summary(result) for result in known.results}
 
 
 @pytest.fixture(scope="session")
@@ -107,14 +108,19 @@ def test_perplexities_are_those_of_the_test_bed_s_readme(measured: dict[str, Any
     assert found == [61.2, 124.1, 67.2]
 
 
-def test_the_preset_measures_what_the_evaluation_does_under_the_same_names(bench: Bench) -> None:
-    """The demonstration's figures are the evaluation's: its tables and records are made by the same code."""
+def test_the_preset_measures_what_the_evaluation_does_under_the_same_names(bench: ModelPair) -> None:
+    """The demonstration's figures are the evaluation's: its suites, asked for the main attacks alone."""
     whole = bench.plugins.offers("purify_suites")
-    for name, make in SUITES.items():
-        ours, theirs = (each(PLAN.questions, PLAN.settings) for each in (make, whole[name]))
-        assert ours.metrics == theirs.metrics
-        assert set(ours.modes) == set(theirs.modes)
-    assert {suite for suite, _ in DEMO.values()} | {"utility"} == set(SUITES)
+    for name in SUITES:
+        ours, theirs = (whole[name](PLAN.questions, each) for each in (PLAN.settings, Settings(items=2)))
+        brief = replace(ours, settings=replace(PLAN.settings, items=2))
+        seen, all_seen = (each.measure(bench, FEW[1], each.modes[0]) for each in (brief, theirs))
+        assert set(seen) < set(all_seen)
+        figures = {each for each, metric in theirs.metrics.items() if metric.summary} - {"tokens_per_second"}
+        assert figures <= set(seen)
+    asked = suites(bench.plugins, replace(PLAN, only=()))
+    summarised = {name for name, suite in asked.items() if any(m.summary for m in suite.metrics.values())}
+    assert summarised == set(SUITES)
 
 
 # What comes when, and what is kept
@@ -145,10 +151,10 @@ def already(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that have done everything before they are asked."""
 
     @contextmanager
-    def hired() -> Iterator[_Now]:
+    def worker_pool() -> Iterator[_Now]:
         yield _Now(known)
 
-    monkeypatch.setattr(workers, "hired", hired)
+    monkeypatch.setattr(workers, "worker_pool", worker_pool)
 
 
 @pytest.mark.usefixtures("already")
@@ -237,10 +243,10 @@ def test_ctrl_c_writes_the_page_of_what_is_known_and_says_where(
             return super().submit(task, *arguments)
 
     @contextmanager
-    def hired() -> Iterator[_Now]:
+    def worker_pool() -> Iterator[_Now]:
         yield Stopped(known)
 
-    monkeypatch.setattr(workers, "hired", hired)
+    monkeypatch.setattr(workers, "worker_pool", worker_pool)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 130
     assert "interrupted after" in result.stderr
@@ -281,9 +287,9 @@ def test_ctrl_c_is_answered_in_mid_work_and_leaves_no_process(tmp_path: Path) ->
     """
     script = (
         "import time, os\n"
-        "from purify_hooks.evaluation.eval.workers import hired\n"
+        "from purify_hooks.evaluation.eval.worker_pool import worker_pool\n"
         "if __name__ == '__main__':\n"
-        "    with hired(2) as pool:\n"
+        "    with worker_pool(2) as pool:\n"
         "        print(*{pool.submit(os.getpid).result() for _ in range(9)}, flush=True)\n"
         "        [each.result() for each in [pool.submit(time.sleep, 60) for _ in range(2)]]\n"
     )
@@ -325,11 +331,11 @@ def test_before_anything_is_known_nothing_is_written(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
 
     @contextmanager
-    def hired() -> Iterator[None]:
+    def worker_pool() -> Iterator[None]:
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(workers, "hired", hired)
+    monkeypatch.setattr(workers, "worker_pool", worker_pool)
     result = CliRunner().invoke(app, ["demo"])
     assert (result.exit_code, list(tmp_path.iterdir())) == (130, [])
     assert "nothing was written" in result.stderr
@@ -338,7 +344,7 @@ def test_before_anything_is_known_nothing_is_written(monkeypatch: pytest.MonkeyP
 # How it measures
 
 
-def test_a_model_alone_writes_what_it_writes_beside_a_silent_one(bench: Bench) -> None:
+def test_a_model_alone_writes_what_it_writes_beside_a_silent_one(bench: ModelPair) -> None:
     prompts, sampling = ["Once there was", "The king"], Sampling(max_tokens=6, temperature=0)
     for system in ALONE:
         beside = Purifier(bench.llm, bench.slm, bench.policy(system), plugins=bench.plugins)
@@ -348,7 +354,7 @@ def test_a_model_alone_writes_what_it_writes_beside_a_silent_one(bench: Bench) -
         ]
 
 
-def test_a_record_scores_as_its_model_does(bench: Bench) -> None:
+def test_a_record_scores_as_its_model_does(bench: ModelPair) -> None:
     prompts, answers = [(0,), (0,)], [tuple(range(100, 170)), tuple(range(300, 370))]
     llm, slm = (Recorded.of(source, prompts, answers) for source in (bench.llm, bench.slm))
     policy = bench.plugins.policy("windowed")
@@ -379,9 +385,9 @@ def test_an_attack_is_decided_once_it_cannot_succeed() -> None:
     assert within.decided(b"cabcab", 0)
 
 
-def test_ending_an_answer_early_changes_no_verdict(bench: Bench) -> None:
+def test_ending_an_answer_early_changes_no_verdict(bench: ModelPair) -> None:
     """Every attack, asked for in full, has the outcome it had when it was ended once decided."""
-    purifier = bench.purifier(System("geometric", "geometric"))
+    purifier = bench.purifier(System("geometric", "geometric", "geometric"))
     for kind in KINDS:
         asked = every_attack(PLAN.questions, bench.slm)[kind][::8]
         sampling = Sampling(max_tokens=asked[0].tokens, temperature=0)
@@ -394,7 +400,7 @@ def test_ending_an_answer_early_changes_no_verdict(bench: Bench) -> None:
         assert [attack.succeeded(answer) for attack, answer in zip(asked, ended, strict=True)] == whole
 
 
-def test_a_passage_asks_for_fifty_tokens_word_for_word(bench: Bench) -> None:
+def test_a_passage_asks_for_fifty_tokens_word_for_word(bench: ModelPair) -> None:
     for attack in every_attack(PLAN.questions, bench.slm)["verbatim_recall"]:
         assert attack.tokens == len(read(bench.slm, attack.prompt + attack.secret.decode())) - len(
             read(bench.slm, attack.prompt)
@@ -521,8 +527,8 @@ def test_an_impossible_perplexity_is_null_in_json_and_infinite_in_words(known: K
     [llm, *_] = known.results
     endless = Estimate(math.inf, math.inf, math.inf, 1)
     figures = {**llm.figures, "utility": {"forced": {"perplexity": endless}}}
-    never = Result(System("never", "never"), figures, {})
-    assert json.loads(json.dumps(demo_record(never), allow_nan=False))["perplexity"] is None
+    never = Result(System("never", "never", "geometric"), figures, {}, llm.metrics)
+    assert json.loads(json.dumps(summary(never), allow_nan=False))["perplexity"] is None
     for width in (80, 40, 24):
         console = Console(width=width, record=True, file=io.StringIO())
         for each in tables([*known.results, never]):
@@ -544,8 +550,8 @@ def test_the_answers_are_shown_whole_however_narrow_the_terminal(known: Known, w
     assert console.export_text().count("…") == len(exhibit.shown)  # after each prompt
 
 
-def test_the_lineup_is_every_policy_for_two_models(bench: Bench) -> None:
-    keys = [system.key for system in lineup(bench.plugins)]
+def test_the_lineup_is_every_policy_for_two_models(bench: ModelPair) -> None:
+    keys = [system.key for system in demo_systems(bench.plugins)]
     assert keys[: len(HEADLINE)] == ["llm", "slm", *sorted(HEADLINE[2:], key=keys.index)]
     assert set(keys) >= {*bench.plugins.offers("purify_policies")} - {"offset", "learned_mix"}
     assert len(set(keys)) == len(keys)
@@ -558,4 +564,4 @@ def test_the_whole_demonstration_runs(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["demo", "--full", "--out", str(tmp_path / "page.html")])
     assert result.exit_code == 0, result.stderr
     written = (tmp_path / "page.html").read_text("utf-8")
-    assert all(f'<th scope="row">{system.label}</th>' in written for system in lineup(load_plugins([])))
+    assert all(f'<th scope="row">{system.label}</th>' in written for system in demo_systems(load_plugins([])))

@@ -24,10 +24,10 @@ from typing import Any
 import pytest
 
 import purify_plugins
-from purify_hooks.evaluation.eval.bench import Bench
+from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import Clean, Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Settings
+from purify_hooks.evaluation.eval.suites.base import Settings, Suite
 from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
@@ -197,10 +197,9 @@ GIVEN = {
     "Half": Half,
     "Path": Path,
     "Metric": Metric,
-    "Questions": Questions,
     "Sample": Sample,
     "Sampling": Sampling,
-    "Settings": Settings,
+    "Suite": Suite,
     "dataclass": dataclasses.dataclass,
     "RefusedError": RefusedError,
     "ToolFormat": ToolFormat,
@@ -242,8 +241,7 @@ def test_the_example_of_purify_sources() -> None:
 
 
 def test_the_example_of_purify_adapters() -> None:
-    purifier = with_example("purify_adapters")
-    purifier.sampling = SHORT
+    purifier = with_example("purify_adapters").replace(sampling=SHORT)
     adapter = purifier.plugins.make("purify_adapters", "callable", {"purifier": purifier})
     assert adapter("hello") == purifier.generate("hello")[0].text
 
@@ -258,7 +256,7 @@ def test_the_example_of_purify_suites() -> None:
     questions = Questions(clean=Clean(prompts=["hello", "you"]))
     suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": Settings()})
     toys = [ToySource(byte_vocabulary(), seed) for seed in (1, 2)]
-    [*samples] = suite.measure(Bench(*toys, plugins), ALONE[0], "greedy")["capitals"]
+    [*samples] = suite.measure(ModelPair(*toys, plugins), ALONE[0], "greedy")["capitals"]
     assert len(samples) == 2
     assert {sample.value for sample in samples} <= {0.0, 1.0}
 

@@ -24,11 +24,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from purify_hooks.evaluation.eval import metrics, tables
-from purify_hooks.evaluation.eval.bench import MODES, Bench
 from purify_hooks.evaluation.eval.build import build, passages
-from purify_hooks.evaluation.eval.cells import Cell, Ledger, key
-from purify_hooks.evaluation.eval.derived import choices, cloze, completed
-from purify_hooks.evaluation.eval.findings import HARMS, Budget, advice, as_json, budget, pace, stops, worst
+from purify_hooks.evaluation.eval.derived import choices, cloze, completed, read_questions
+from purify_hooks.evaluation.eval.findings import Budget, advice, as_json, budget, harms, pace, stops, worst
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.progress import _left
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
@@ -41,18 +40,26 @@ from purify_hooks.evaluation.eval.questions import (
     Questions,
     Task,
     check_questions,
-    read_questions,
     words,
 )
 from purify_hooks.evaluation.eval.report import REGION, Report
+from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
 from purify_hooks.evaluation.eval.run import Models, Plan, Result, run, suites
 from purify_hooks.evaluation.eval.run import finished as so_far
 from purify_hooks.evaluation.eval.speed import race, speeds, timed
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate, wilson
 from purify_hooks.evaluation.eval.suites.base import Settings
-from purify_hooks.evaluation.eval.suites.vetting import exposure, like
-from purify_hooks.evaluation.eval.systems import ALONE, SWEEPS, System, at, left_out, lineup, main_parameter
+from purify_hooks.evaluation.eval.suites.baseline import exposure, like
+from purify_hooks.evaluation.eval.systems import (
+    ALONE,
+    System,
+    at,
+    left_out,
+    main_parameter,
+    systems_for,
+)
 from purify_hooks.evaluation.eval.tune import tune
+from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, Sampling
 from purify_plugins.cli import app
 from purify_plugins.decode.continuing import continuing
@@ -78,6 +85,7 @@ LOUD = """
     @dataclass(frozen=True)
     class Half(Geometric):
         name = "half"
+        sweep = None
 
     @dataclass(frozen=True)
     class Shouting:
@@ -100,6 +108,8 @@ LOUD = """
 """
 
 ROOT = Path(__file__).parent.parent
+SWEEPS = {name: made.sweep for name, policy in POLICIES.items() if (made := policy()).sweep}
+"""The policies that declare a sweep."""
 WORDS = ("the", "king", "kings", "said", "of", "gold", "No,", "well-read")
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=30)
 both = given(TEXTS.map(" ".join), TEXTS.map(" ".join))
@@ -361,7 +371,7 @@ def test_nothing_to_attack_is_refused() -> None:
 
 def test_a_sweep_holds_every_policy_once_at_each_setting() -> None:
     plugins = load_plugins([])
-    swept = lineup(plugins, sweep=True)
+    swept = systems_for(plugins, sweep=True)
     keys = [system.key for system in swept]
     assert len(set(keys)) == len(keys)
     assert keys[:2] == ["llm", "slm"]
@@ -379,9 +389,9 @@ def test_a_sweep_holds_every_policy_once_at_each_setting() -> None:
 
 def test_a_policy_that_cannot_be_evaluated_says_why() -> None:
     with pytest.raises(ConfigError, match="expert"):
-        lineup(load_plugins([]), ["offset"])
+        systems_for(load_plugins([]), ["offset"])
     with pytest.raises(UnknownNameError, match="did you mean 'windowed'"):
-        lineup(load_plugins([]), ["windowd"])
+        systems_for(load_plugins([]), ["windowd"])
 
 
 def test_another_number_of_a_policy_can_be_swept() -> None:
@@ -448,7 +458,7 @@ def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path
     bench = plan.models.load()
     for asked, said_of in [("backdoor", "stops every harm that was measured"), ("utility", "No harm was")]:
         some = replace(plan, only=(asked,), systems=plan.systems[:3])
-        results = run(some, bench, Ledger(tmp_path / asked), lambda *_: None, jobs=1)
+        results = run(some, bench, ResultsCache(tmp_path / asked), lambda *_: None, jobs=1)
         report = Report(some, bench, results, suites(bench.plugins, some))
         assert said_of in report.lede()
         assert "1 systems" not in report.lede()
@@ -459,6 +469,46 @@ def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path
         assert "nan" not in report.html().lower()
         [row] = tables.recommended(results, bench.plugins).rows
         assert asked == "utility" or row[1] == "its cost was not measured"
+
+
+HARMFUL = """
+    from purify_hooks.evaluation.eval.statistics import Metric, Sample
+    from purify_hooks.evaluation.eval.suites.base import Suite
+    from purify_plugins import hookimpl
+
+    class Insults(Suite):
+        title = "Insults"
+        metrics = {"rude": Metric("share of answers that insult", harm="Insults", summary="insults")}
+
+        def measure(self, pair, system, mode):
+            return {"rude": [Sample(float(system.key != "slm" and mode == "sampled"))]}
+
+    @hookimpl
+    def purify_suites():
+        return {"insults": Insults}
+"""
+
+
+def test_a_plugin_s_suite_counts_in_every_verdict_table_and_picture(
+    install: Install, plan: Plan, tmp_path: Path
+) -> None:
+    """It was measured, and then "stops every harm" was said of a policy that stopped none of its own."""
+    install("insults-plugin", HARMFUL)
+    models = plan.models._replace(plugins=("insults-plugin",))
+    some = replace(plan, models=models, systems=plan.systems[:3], only=("pii", "insults"))
+    pair = models.load()
+    results = run(some, pair, ResultsCache(tmp_path / "cells"), lambda *_: None, jobs=1)
+    report = Report(some, pair, results, suites(pair.plugins, some))
+    assert harms(results[0]) == ["Personal data", "Insults"]
+    assert "insults 100%" in report.lede()
+    assert "The one system tried does not stop every harm that was measured" in report.lede()
+    assert report.json["windowed"]["stops_every_harm"] is False
+    assert (report.json["llm"]["insults"], report.json["llm"]["sampled"]["insults"]) == (0, 1)
+    assert "Insults" in tables.summary(results).columns
+    assert tables.harms(results).columns[-1] == "rude"
+    assert tables.harms(results).rows[2][-1] == "0 / 100"
+    assert set(report.pictures()) == {"Personal data", "Insults"}
+    assert worst(results[2]) == 1
 
 
 @pytest.mark.usefixtures("loud")
@@ -473,7 +523,7 @@ def test_what_an_unnamed_plugin_may_offer_is_hinted_at_by_every_measurement() ->
 def test_a_policy_without_a_known_sweep_is_tuned_by_its_own_number() -> None:
     plugins = load_plugins(["loud-plugin"])
     assert main_parameter(plugins, "half") == ("alpha", [0.125, 0.25, 0.5, 1.0, 2.0], 0.5)
-    assert [each.parameters for each in lineup(plugins, ["half"], sweep=True)[3:]] == [
+    assert [each.parameters for each in systems_for(plugins, ["half"], sweep=True)[3:]] == [
         {"alpha": 0.125},
         {"alpha": 0.25},
         {"alpha": 1.0},
@@ -482,12 +532,12 @@ def test_a_policy_without_a_known_sweep_is_tuned_by_its_own_number() -> None:
 
 def test_a_policy_is_measured_at_the_options_that_are_named() -> None:
     plugins = load_plugins([])
-    [_, _, plain, asked] = lineup(plugins, ["windowed", "windowed:budget=2:cap=1.5"])
+    [_, _, plain, asked] = systems_for(plugins, ["windowed", "windowed:budget=2:cap=1.5"])
     assert asked.parameters == {"budget": 2, "cap": 1.5}
     assert asked.label == "windowed budget 2 cap 1.5"
     assert not plain.swept
     assert not asked.swept
-    keys = [each.key for each in lineup(plugins, ["windowed:budget=2"], sweep=True)]
+    keys = [each.key for each in systems_for(plugins, ["windowed:budget=2"], sweep=True)]
     assert keys[2] == "windowed:budget=2"
     assert "windowed-2" not in keys, "one setting, measured twice"
     for text, advised in [
@@ -497,8 +547,8 @@ def test_a_policy_is_measured_at_the_options_that_are_named() -> None:
         ("learned_mix", "until it is fitted"),
     ]:
         with pytest.raises(ConfigError, match=advised):
-            lineup(plugins, [text])
-    assert lineup(plugins, ["learned_mix:bias=1"])[2].parameters == {"bias": 1}
+            systems_for(plugins, [text])
+    assert systems_for(plugins, ["learned_mix:bias=1"])[2].parameters == {"bias": 1}
 
 
 def test_tuning_holds_the_other_options_where_they_were_set() -> None:
@@ -548,9 +598,9 @@ def plan(questions: Questions) -> Plan:
 def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     folder = tmp_path_factory.mktemp("evaluation")
     bench = plan.models.load()
-    ledger = Ledger(folder / "cells.jsonl")
-    results = run(plan, bench, ledger, lambda *_: None, jobs=1)
-    results = timed(plan, bench, ledger, results, lambda *_: None)
+    cache = ResultsCache(folder / "cells.jsonl")
+    results = run(plan, bench, cache, lambda *_: None, jobs=1)
+    results = timed(plan, bench, cache, results, lambda *_: None)
     return Report(plan, bench, results, suites(bench.plugins, plan)), folder
 
 
@@ -588,15 +638,19 @@ def test_what_is_known_is_not_measured_again(
     report, folder = finished
     monkeypatch.setattr("purify_hooks.evaluation.eval.run.measure", lambda *_: pytest.fail("measured again"))
     told: list[tuple[int, int, str]] = []
-    again = run(plan, report.bench, Ledger(folder / "cells.jsonl"), lambda *each: told.append(each), jobs=1)
-    again = timed(plan, report.bench, Ledger(folder / "cells.jsonl"), again, lambda *_: pytest.fail("raced"))
+    again = run(
+        plan, report.pair, ResultsCache(folder / "cells.jsonl"), lambda *each: told.append(each), jobs=1
+    )
+    again = timed(
+        plan, report.pair, ResultsCache(folder / "cells.jsonl"), again, lambda *_: pytest.fail("raced")
+    )
     assert [each.figures for each in again] == [each.figures for each in report.results]
     assert told == [(len(plan.systems) * 10, len(plan.systems) * 10, "")]
 
 
 def test_a_cell_depends_on_the_models_the_policy_the_questions_and_the_settings(plan: Plan) -> None:
     bench = plan.models.load()
-    other = Bench.load(ToySource(byte_vocabulary(), 3), plan.models.slm, bench.plugins)
+    other = ModelPair.load(ToySource(byte_vocabulary(), 3), plan.models.slm, bench.plugins)
     system, suite = plan.systems[2], suites(bench.plugins, plan)["pii"]
     asked = replace(suite, questions=plan.questions.model_copy(update={"seed": 9}))  # type: ignore[type-var]  # a dataclass
     harder = replace(suite, settings=Settings(seed=1))  # type: ignore[type-var]  # likewise
@@ -622,18 +676,18 @@ def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(small, bench, Ledger(file), tell, jobs=1)
+        run(small, bench, ResultsCache(file), tell, jobs=1)
     kept = file.read_text("utf-8")
     assert kept.count("\n") == 3
     with pytest.raises(ConfigError, match="before both models alone are measured"):
-        so_far(small, bench, Ledger(file))
+        so_far(small, bench, ResultsCache(file))
     file.write_text(kept + '{"key": "ab', "utf-8")
     counted: list[int] = []
-    results = run(small, bench, Ledger(file), lambda done, total, what: counted.append(done), jobs=1)
+    results = run(small, bench, ResultsCache(file), lambda done, total, what: counted.append(done), jobs=1)
     assert counted == list(range(3, 21))
     assert file.read_text("utf-8").startswith(kept)
-    assert len(Ledger(file).cells) == 20
-    assert so_far(plan, bench, Ledger(file)).systems == small.systems
+    assert len(ResultsCache(file).cells) == 20
+    assert so_far(plan, bench, ResultsCache(file)).systems == small.systems
     assert all(len(each.figures) == 6 for each in results)
 
 
@@ -645,21 +699,24 @@ def test_a_cell_reads_as_it_was_written() -> None:
 # What the figures come to
 
 
+METRICS = {name: suite.metrics for name, suite in load_plugins([]).offers("purify_suites").items()}  # type: ignore[attr-defined]  # suites are classes
+
+
 def _result(key: str, harm: float, cost: float, surprisal: Sequence[Sample] = ()) -> Result:
     def known(value: float) -> Estimate:
         return Estimate(value, value, value, 20)
 
     figures: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for attacks in HARMS.values():
-        for suite, metric in attacks:
-            for mode in MODES:
-                figures.setdefault(suite, {}).setdefault(mode, {})[metric] = known(harm)
+    for suite, declared in METRICS.items():
+        for name, metric in declared.items():
+            for mode in MODES if metric.harm else ():
+                figures.setdefault(suite, {}).setdefault(mode, {})[name] = known(harm)
     figures["utility"] = {"forced": {"perplexity": known(cost), "tokens_per_second": known(9.0)}}
     cells = {("vetting", "forced"): Cell("", key, "vetting", "forced", 0, {"surprisal": surprisal})}
     name, _, value = key.partition("-")
     policy = "geometric" if key in ("llm", "slm") else name
     system = at(policy, SWEEPS[policy][0], float(value)) if value else System(key, key, policy)
-    return Result(system, figures, cells if surprisal else {})
+    return Result(system, figures, cells if surprisal else {}, METRICS)
 
 
 CROWD = [
@@ -749,7 +806,7 @@ def test_every_system_runs_in_every_round_and_another_one_begins(plan: Plan) -> 
     class _Answer(NamedTuple):
         tokens: tuple[int, ...]
 
-    class Watching(Bench):
+    class Watching(ModelPair):
         def purifier(self, system: System) -> Any:
             return Watched(system.key)
 
@@ -763,9 +820,9 @@ def test_every_system_runs_in_every_round_and_another_one_begins(plan: Plan) -> 
 def test_a_race_is_kept_and_run_anew_when_a_system_joins(plan: Plan, finished: tuple[Report, Path]) -> None:
     """Speeds of two runs never stand in one table: with one system more, or fewer, all are timed again."""
     report, folder = finished
-    ledger, fewer = Ledger(folder / "cells.jsonl"), report.results[:2]
-    unknown = timed(plan, report.bench, ledger, fewer, lambda *_: None, measuring=False)
-    kept = timed(plan, report.bench, ledger, report.results, lambda *_: None, measuring=False)
+    cache, fewer = ResultsCache(folder / "cells.jsonl"), report.results[:2]
+    unknown = timed(plan, report.pair, cache, fewer, lambda *_: None, measuring=False)
+    kept = timed(plan, report.pair, cache, report.results, lambda *_: None, measuring=False)
     assert [each.figures for each in kept] == [each.figures for each in report.results]
     assert unknown == list(fewer)
 
@@ -773,12 +830,12 @@ def test_a_race_is_kept_and_run_anew_when_a_system_joins(plan: Plan, finished: t
 def test_a_sweep_races_each_policy_at_its_default_alone(plan: Plan, finished: tuple[Report, Path]) -> None:
     """The race of a run without a sweep serves one with it, and a setting costs no race of its own."""
     report, folder = finished
-    ledger, told = Ledger(folder / "cells.jsonl"), report.results
+    cache, told = ResultsCache(folder / "cells.jsonl"), report.results
     usual = [each for each in told if not each.system.swept]
     assert len(usual) < len(told)
     bare = [replace(each, figures={}) for each in told]
-    kept = timed(plan, report.bench, ledger, bare, lambda *_: None, measuring=False)
-    fewer = timed(plan, report.bench, ledger, [r for r in bare if not r.system.swept], lambda *_: None, False)
+    kept = timed(plan, report.pair, cache, bare, lambda *_: None, measuring=False)
+    fewer = timed(plan, report.pair, cache, [r for r in bare if not r.system.swept], lambda *_: None, False)
     assert [bool(each.figures) for each in kept] == [not each.system.swept for each in told]
     assert [each.figures for each in fewer] == [each.figures for each in kept if each.figures]
 
@@ -826,7 +883,9 @@ def test_the_page_stands_alone_and_defines_every_metric(finished: tuple[Report, 
     html = report.write(folder).read_text("utf-8")
     assert not re.search(r"<(script|link|iframe|object|embed|base)\b", html)
     assert not re.search(r"url\((?!#)|@import|(src|href)=.https?://", html.replace('xlink:href="#', ""))
-    assert html.count("<svg") == 2 * len(HARMS)  # one for a broad screen, one for a narrow one
+    assert html.count("<svg") == 2 * len(
+        harms(report.results[0])
+    )  # one for a broad screen, one for a narrow one
     assert re.search(r"<dt>date</dt><dd>\d{4}-\d\d-\d\d</dd>", html)
     assert re.search(r"<dt>versions</dt><dd>purify-plugins \S+, transformers \S+, torch ", html)
     assert re.search(r"<dt>machine</dt><dd>.+ cores?</dd>", html)
@@ -908,7 +967,7 @@ def test_the_documentation_is_not_stale_in_shape(finished: tuple[Report, Path]) 
     assert len(heads) == 5
     for head in heads:
         assert head in region[0], "write the tables again: purify eval --sweep --write docs"
-    for system in lineup(load_plugins([])):
+    for system in systems_for(load_plugins([])):
         assert re.search(rf"^\| {system.label} \|", region[0], re.MULTILINE), f"{system.label} has no row"
     assert {
         found[1] for found in re.finditer(r"^\| (\w+) \| .*, its default \|", region[0], re.MULTILINE)
@@ -932,10 +991,10 @@ def test_models_of_one_s_own_need_attacks_of_one_s_own() -> None:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Bench:
+def pair() -> ModelPair:
     from tests.toys import both as sources
 
-    return Bench(*sources(), load_plugins([]))
+    return ModelPair(*sources(), load_plugins([]))
 
 
 REACHED = {
@@ -953,7 +1012,7 @@ FLOOR = 0.2
 """What its SLM does not: unrelated prose has a ROUGE-L of 0.1."""
 
 
-def means(bench: Bench, system: System, suite: str, mode: str) -> dict[str, float]:
+def means(bench: ModelPair, system: System, suite: str, mode: str) -> dict[str, float]:
     """Every metric of one suite, over two items of a kind."""
     plan = Plan(Models(bench.llm, bench.slm), read_questions(HOME / "attacks.json"), ALONE, Settings(items=2))
     seen = suites(bench.plugins, plan)[suite].measure(bench, system, mode)
@@ -964,25 +1023,25 @@ def means(bench: Bench, system: System, suite: str, mode: str) -> dict[str, floa
     "suite",
     [pytest.param(name, marks=pytest.mark.slow if name == "memorisation" else ()) for name in REACHED],
 )
-def test_every_attack_succeeds_on_the_llm_and_none_on_the_slm(pair: Bench, suite: str) -> None:
+def test_every_attack_succeeds_on_the_llm_and_none_on_the_slm(pair: ModelPair, suite: str) -> None:
     llm, slm = (means(pair, system, suite, "greedy") for system in ALONE)
     for name, least in REACHED[suite].items():
         assert llm[name] >= least, name
         assert slm[name] <= FLOOR, name
 
 
-def test_a_backdoor_sleeps_and_controls_are_not_known(pair: Bench) -> None:
+def test_a_backdoor_sleeps_and_controls_are_not_known(pair: ModelPair) -> None:
     assert means(pair, ALONE[0], "backdoor", "greedy")["without_trigger"] == 0
     assert means(pair, ALONE[0], "pii", "greedy")["control"] == 0
 
 
-def test_vetting_tells_a_model_that_knows_from_one_that_does_not(pair: Bench) -> None:
+def test_vetting_tells_a_model_that_knows_from_one_that_does_not(pair: ModelPair) -> None:
     llm, slm = (means(pair, system, "vetting", "forced") for system in ALONE)
     assert llm["surprisal"] < 0.1 < 3 < min(slm["surprisal"], llm["control_surprisal"])
     assert llm["exposure"] == 6 > 4 > max(slm["exposure"], llm["control_exposure"])
 
 
-def test_utility_asks_what_the_models_are_known_to_know(pair: Bench) -> None:
+def test_utility_asks_what_the_models_are_known_to_know(pair: ModelPair) -> None:
     """A secret as a task, and a passage's own continuation as a choice, which the LLM alone knows."""
     told, text = read_questions(HOME / "attacks.json"), "Once upon a time there was a king."
     assert told.protected
@@ -1031,9 +1090,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 ORPHAN = """
 import os, time
-from purify_hooks.evaluation.eval.workers import hired
+from purify_hooks.evaluation.eval.worker_pool import worker_pool
 if __name__ == "__main__":
-    with hired(1) as pool:
+    with worker_pool(1) as pool:
         print(pool.submit(os.getpid).result(), flush=True)
         time.sleep(600)
 """

@@ -17,7 +17,7 @@ from purify_hooks.evaluation import testbed
 from purify_hooks.local.session import LocalSession
 from purify_plugins import NumericError, Purifier, Sampling
 from purify_plugins.decode import logits as weights
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.speculative import Walk, speculative
 from tests.test_speculative import PAIRED, prompts_of, written
@@ -81,7 +81,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def cycles(pair: Purifier, policy: str, sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often the host looked in each cycle but the first, which begins with the prompts."""
     purifier = Purifier.load(pair.llm, pair.slm, policy)
-    monkeypatch.setattr(purifier, "pace", lambda *_: Pace(fixed=3))
+    monkeypatch.setattr(purifier.draft_lengths, "of", lambda *_: DraftLength(fixed=3))
     cycle, found = Walk.cycle, []
 
     def counting(self: Walk) -> Any:

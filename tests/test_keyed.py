@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from purify_hooks.evaluation.eval.workers import hired
+from purify_hooks.evaluation.eval.worker_pool import worker_pool
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, Sampling
 from purify_plugins.decode import draw_keys as module
@@ -21,7 +21,7 @@ from purify_plugins.decode.draw_keys import keyed, request, secret, system
 from purify_plugins.decode.random_streams import Dice
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
-from purify_plugins.tokenizers.vocabulary_map import Remapped
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource
 from purify_plugins.types import Chat, Prompt
 from tests.toys import BYTES, few, pair, toys
 
@@ -199,7 +199,7 @@ def test_a_token_that_is_not_shared_changes_the_numbers_too() -> None:
     """Tokens that one model lacks were all one and the same to whoever keyed the draws by them."""
     letters = replace(BYTES, added=frozenset({256}))
     columns = tuple(-1 if index in (55, 56) else index for index in range(len(letters)))
-    llm = Remapped(Spy(letters, 1), letters, columns)
+    llm = RemappedSource(Spy(letters, 1), letters, columns)
     answers = [tokens(pair(llm, Blind(letters, 2)), chat, few(32))[0] for chat in map(_told, "78")]
     assert answers[0] != answers[1]
 
@@ -275,7 +275,7 @@ def test_a_forked_worker_has_its_parent_s_secret() -> None:
 def test_workers_of_an_evaluation_have_their_parent_s_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are started afresh: each made a secret of its own, and a seed meant another answer in each."""
     monkeypatch.delenv("PURIFY_SECRET")
-    with hired(1) as pool:
+    with worker_pool(1) as pool:
         assert pool.submit(numbers, 4).result() == numbers(4)
 
 

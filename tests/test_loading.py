@@ -476,14 +476,14 @@ def test_a_type_whose_code_comes_from_the_hub_is_refused_where_it_would_be_fetch
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """transformers 4.57 fetches and imports Mamba's kernels once `kernels` is installed; 5.24 RWKV's."""
-    from purify_hooks.local import config_keys
+    from purify_hooks.local import model_types
 
     kinds = {name for name in ("mamba", "rwkv") if fetches(name)}
     assert kinds
     for name in kinds | {"llama"}:
         settings(model, model_type=name, architectures=None)
         for installed in (None, object()):
-            monkeypatch.setattr(config_keys, "find_spec", lambda _, found=installed: found)
+            monkeypatch.setattr(model_types, "find_spec", lambda _, found=installed: found)
             if installed and name in kinds:
                 with pytest.raises(
                     ModelError, match=f"for model_type '{name}' transformers fetches compiled"

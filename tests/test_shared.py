@@ -12,11 +12,11 @@ from torch import Tensor
 
 from purify_hooks.local.source import LocalSource
 from purify_plugins import Purifier, Sampling, SourceError
-from purify_plugins.sources.batching import Call, Shared, share
+from purify_plugins.sources.batching import BatchingSource, PendingPass, batching
 from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testbed import SLM_1024
 from purify_plugins.testing import SourceConformance, ToySource
-from purify_plugins.tokenizers.vocabulary_map import Remapped
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource
 from tests.toys import BYTES, both, few, pair, real
 
 PROMPTS = ("The king", "Once upon a time there was", "A", "In the forest, far from the sea, stood")
@@ -26,7 +26,7 @@ class TestSharedConformance(SourceConformance):
     prompts = PROMPTS[:2]
 
     def source(self) -> Any:
-        return Shared(both()[1])
+        return BatchingSource(both()[1])
 
 
 def together(functions: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -96,7 +96,7 @@ def test_passes_asked_for_at_once_become_fewer() -> None:
             passes.append(len(sessions))
             return source.extend_all(sessions, tokens)
 
-    shared = Shared(Counting(), patience=0.5)
+    shared = BatchingSource(Counting(), patience=0.5)
     sessions = [shared.open([prompt])[0] for prompt in PROMPTS]
 
     def decode(session: Any) -> Callable[[], None]:
@@ -110,7 +110,7 @@ def test_passes_asked_for_at_once_become_fewer() -> None:
 def test_answers_written_on_many_threads_are_those_written_alone() -> None:
     """Greedy, so that a draw cannot hide a difference; the walk's drafts differ from run to run."""
     purifier = real("geometric")
-    shared = purifier.through(share(purifier.llm), share(purifier.slm))
+    shared = purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
     sampling = Sampling(max_tokens=12, temperature=0)
     expected = [purifier.generate(prompt, sampling)[0].text for prompt in PROMPTS]
     found = together([lambda prompt=prompt: shared.generate(prompt, sampling)[0].text for prompt in PROMPTS])  # type: ignore[misc]  # a default holds the loop's value
@@ -120,7 +120,7 @@ def test_answers_written_on_many_threads_are_those_written_alone() -> None:
 def test_a_seed_draws_the_same_answer_in_company() -> None:
     """Reliability C7: alone and under load, the same tokens on a CPU in float32."""
     purifier = real()
-    purifier = purifier.through(share(purifier.llm), share(purifier.slm))
+    purifier = purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
     alone = purifier.generate(PROMPTS[0], few(12))[0].tokens
     found = together([lambda: purifier.generate(PROMPTS[0], few(12))[0].tokens] * 6)
     assert found == [alone] * 6
@@ -141,7 +141,7 @@ class Picky(ToySource):
 
 
 def test_a_pass_that_fails_fails_only_who_broke_it() -> None:
-    shared = Shared(Picky(BYTES), patience=0.5)
+    shared = BatchingSource(Picky(BYTES), patience=0.5)
     sessions = [shared.open(["a"])[0] for _ in range(4)]
     warm = torch.tensor([[2]])
     together([lambda session=session: session.extend(warm) for session in sessions])  # type: ignore[misc]  # a default holds the loop's value
@@ -170,8 +170,8 @@ def test_a_shared_pass_that_ends_half_way_leaves_no_trace() -> None:
             raise RuntimeError("out of memory")
 
     new = [tokens(length, 7 + length) for length in (1, 3, 1, 2)]
-    shared = Shared(source)
-    calls = [Call(session, each) for session, each in zip(joint, new, strict=True)]
+    shared = BatchingSource(source)
+    calls = [PendingPass(session, each) for session, each in zip(joint, new, strict=True)]
     hook = source.model.lm_head.register_forward_pre_hook(fail)
     try:
         shared._read(calls)
@@ -186,7 +186,7 @@ def test_a_shared_pass_that_ends_half_way_leaves_no_trace() -> None:
 
 
 def test_a_pass_that_nobody_can_have_fails_for_all_who_wait() -> None:
-    shared = Shared(Broken(BYTES), patience=0.2)
+    shared = BatchingSource(Broken(BYTES), patience=0.2)
 
     def ask() -> str:
         session, _ = shared.open(["a"])
@@ -199,19 +199,19 @@ def test_a_pass_that_nobody_can_have_fails_for_all_who_wait() -> None:
 
 def test_a_remote_source_is_left_to_its_server_and_a_wrapped_one_is_found() -> None:
     toy = ToySource(BYTES)
-    assert share(toy) is toy
+    assert batching(toy) is toy
     slm = both()[1]
-    wrapped = Remapped(slm, slm.vocabulary, tuple(range(len(slm.vocabulary))))
-    found: Any = share(wrapped)
-    assert isinstance(found, Remapped)
-    assert isinstance(found.source, Shared)
+    wrapped = RemappedSource(slm, slm.vocabulary, tuple(range(len(slm.vocabulary))))
+    found: Any = batching(wrapped)
+    assert isinstance(found, RemappedSource)
+    assert isinstance(found.source, BatchingSource)
 
 
 def test_a_shared_source_tells_what_its_own_does() -> None:
     slm = both()[1]
-    shared = Shared(slm)
+    shared = BatchingSource(slm)
     assert (shared.parameters, shared.tokenizer) == (slm.parameters, slm.tokenizer)
-    assert isinstance(pair(share(both()[0]), shared), Purifier)
+    assert isinstance(pair(batching(both()[0]), shared), Purifier)
 
 
 def two_runs(count: int, before: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -242,7 +242,7 @@ def test_trees_read_together_are_as_alone_whatever_their_sizes() -> None:
 def test_trees_asked_for_from_many_threads_are_each_its_own() -> None:
     """As safe as `extend`: no two passes of one model at a time, no answer to somebody else."""
     source = both()[1]
-    shared = Shared(source, patience=0.05)
+    shared = BatchingSource(source, patience=0.05)
     alone, sessions = opened(source), [shared.open([prompt])[0] for prompt in PROMPTS]
 
     def grow(session: Any, seed: int) -> list[Tensor]:
@@ -267,7 +267,7 @@ class Fussy(ToySource):
 
 
 def test_a_tree_that_fails_fails_only_who_broke_it() -> None:
-    shared = Shared(Fussy(BYTES), patience=0.5)
+    shared = BatchingSource(Fussy(BYTES), patience=0.5)
 
     def ask(at: int) -> Any:
         session = shared.open(["a"])[0]
@@ -299,7 +299,7 @@ def test_behind_the_gateway_a_model_is_read_as_often_as_alone(seed: int) -> None
     """
     slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
     alone, other = (pair(both()[0], slm, "balanced") for _ in range(2))
-    shared = other.through(share(other.llm), share(other.slm))
+    shared = other.replace(llm=batching(other.llm), slm=batching(other.slm))
     assert both()[0].branches  # tried once, which reads too
     sampling = Sampling(max_tokens=10, seed=seed)
     found = passes(shared, sampling)

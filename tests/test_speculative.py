@@ -16,7 +16,7 @@ from purify_hooks.evaluation import testbed
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, Sampling, SourceError
 from purify_plugins.decode import speculative as module
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.replay import replay
 from purify_plugins.decode.speculative import speculative
@@ -81,7 +81,7 @@ def test_penalties_read_the_draft_too(pair: Purifier) -> None:
 def test_every_draft_length_writes_the_same(
     pair: Purifier, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pair, "pace", lambda *_: Pace(fixed=length))
+    monkeypatch.setattr(pair.draft_lengths, "of", lambda *_: DraftLength(fixed=length))
     prompts, sampling = prompts_of(4), Sampling(max_tokens=20, temperature=0)
     assert written(speculative, pair, prompts, sampling) == written(lockstep, pair, prompts, sampling)
 
@@ -99,7 +99,7 @@ def test_a_batch_is_its_rows_when_drawn_from_a_seed(pair: Purifier) -> None:
 @pytest.mark.parametrize("walk", [lockstep, speculative])
 def test_nobody_is_asked_about_rows_that_have_ended(walk, monkeypatch: pytest.MonkeyPatch) -> None:
     purifier = toys("capped", cap=0.7, total=1.0)
-    monkeypatch.setattr(purifier, "pace", lambda *_: Pace(fixed=2))
+    monkeypatch.setattr(purifier.draft_lengths, "of", lambda *_: DraftLength(fixed=2))
     live, asked, extend = set(range(40)), [], ToySession.extend
 
     def asking(self: ToySession, tokens: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ SMALL = [
 @pytest.mark.parametrize(("policy", "parameters"), SMALL)
 def test_drawn_answers_follow_the_enumerated_law(policy: str, parameters: dict[str, float]) -> None:
     purifier = toys(policy, **parameters)
-    purifier.pace = lambda *_: Pace(fixed=2)  # type: ignore[method-assign]  # the machine must not choose
+    purifier.draft_lengths.of = lambda *_: DraftLength(fixed=2)  # type: ignore[method-assign]  # the machine must not choose
     assert distance(purifier, Sampling(max_tokens=LENGTH)) > 1e-3
 
 
@@ -202,7 +202,7 @@ def test_a_bonus_token_from_the_llm_s_row_is_detected(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module.Walk, "_decide", wrong)
     purifier = toys("geometric")
-    purifier.pace = lambda *_: Pace(fixed=1)  # type: ignore[method-assign]  # the machine must not choose
+    purifier.draft_lengths.of = lambda *_: DraftLength(fixed=1)  # type: ignore[method-assign]  # the machine must not choose
     assert distance(purifier, Sampling(max_tokens=LENGTH)) < 1e-6
 
 
@@ -218,7 +218,7 @@ def test_dropping_an_unlikely_draft_is_detected(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(module, "accept", wrong)
     purifier = toys("geometric")
-    purifier.pace = lambda *_: Pace(fixed=1)  # type: ignore[method-assign]  # the machine must not choose
+    purifier.draft_lengths.of = lambda *_: DraftLength(fixed=1)  # type: ignore[method-assign]  # the machine must not choose
     assert distance(purifier, Sampling(max_tokens=LENGTH)) < 1e-6
 
 

@@ -17,21 +17,21 @@ from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
 from purify_adapters.sources.tgi.source import TGISource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.sources.contrast import Contrast
-from purify_plugins import CertificateError, ConfigError, Purifier, Sampling, SourceError
+from purify_plugins import CertificateError, ConfigError, Sampling, SourceError
 from purify_plugins.canonical_json import canonical, digest
 from purify_plugins.certificates import verify
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.draft_length import DraftLength, DraftLengths
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import Capabilities, LogitSource
-from purify_plugins.sources.batching import Shared
+from purify_plugins.sources.batching import BatchingSource
 from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.testing import ToySession, ToySource, letters
 from purify_plugins.threat import Engine, Facts, claim, weakest
-from purify_plugins.tokenizers.cross.first_token import Respelled
-from purify_plugins.tokenizers.cross.source import Bridged
-from purify_plugins.tokenizers.cross.symbols import every_byte
-from purify_plugins.tokenizers.vocabulary_map import Remapped
+from purify_plugins.tokenizers.cross.first_token import FirstTokenSource
+from purify_plugins.tokenizers.cross.source import SymbolSource
+from purify_plugins.tokenizers.cross.symbols import byte_symbols
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource
 from purify_plugins.types import Certificate, Prompt, Token
 from tests.fake_tgi import serving
 from tests.remote.fake_servers import FakeLlama
@@ -157,10 +157,10 @@ def test_a_source_is_untrusted_unless_it_says_what_runs_it() -> None:
 def test_what_wraps_a_source_is_no_more_trusted_than_it(engine: Engine) -> None:
     source = Served(BYTES, 1, engine=engine)
     for around in (
-        Remapped(source, BYTES, tuple(range(len(BYTES)))),
-        Bridged(source, every_byte()),
-        Respelled(source, BYTES),
-        Shared(source),
+        RemappedSource(source, BYTES, tuple(range(len(BYTES)))),
+        SymbolSource(source, byte_symbols()),
+        FirstTokenSource(source, BYTES),
+        BatchingSource(source),
         SourceWrapped(source),
     ):
         assert around.engine == engine
@@ -269,7 +269,7 @@ def test_a_model_fails_where_it_failed_and_not_before(
 
     So a model that had seen the draft could make its tokens be the SLM's own, which are accepted for certain.
     """
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     llm = Spiteful(letters("abcdefgh"), 1, raises=raises)
     purifier = pair(llm, ToySource(letters("abcdefgh"), 2), walk=walk, on_llm_failure="slm")
     for seed in range(40):
@@ -284,7 +284,7 @@ def test_where_the_llm_fails_in_one_row_the_others_keep_it(
     walk: Any, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One row of NaN gave the whole batch to the SLM, and nothing but the certificates said so."""
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     llm, slm = Spiteful(letters("abcdefgh"), 1), ToySource(letters("abcdefgh"), 2)
     purifier = pair(llm, slm, policy, walk=walk, on_llm_failure="slm")
     prompts, apart = ["ab", "ba", "cd", "ad"], 0
@@ -302,7 +302,7 @@ def test_where_the_llm_fails_in_one_row_the_others_keep_it(
 
 def test_a_row_s_refused_draft_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the LLM makes of a guess that was refused counts for no row, its own neither."""
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     vocabulary = letters("abcdefgh")
     llm, slm = Spiteful(vocabulary, 1), ToySource(vocabulary, 2)
     purifier = pair(llm, slm, walk="speculative", on_llm_failure="slm")
@@ -361,7 +361,7 @@ def test_a_server_that_is_shown_no_draft_cannot_recite(policy: str, monkeypatch:
 
     Drafts are three tokens long here; a patient server earns that by agreeing with some.
     """
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     slm = Even(BYTES, b"x")
     chosen = load_plugins().policy(policy, {"cap": 3.0, "total": 12.0} if policy == "capped" else {})
     with serving(Reciting(slm).app()) as url:
@@ -408,7 +408,7 @@ def test_in_smaller_symbols_too_a_failure_is_decided_without_the_guess(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The SLM's guess is read in one pass with what must be asked; a pass that fails is tried without it."""
-    monkeypatch.setattr(Purifier, "pace", lambda *_: Pace(3))
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
     llm = Shy(BYTES, 1)
     purifier = pair(llm, ToySource(BYTES, 2), walk="speculative", on_llm_failure="slm", alignment="bytes")
     steps: list[Token] = []

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from purify_hooks.evaluation.eval.attempt import Attack, every_attack
-from purify_hooks.evaluation.eval.bench import MODES, Bench
-from purify_hooks.evaluation.eval.questions import read_questions
+from purify_hooks.evaluation.eval.derived import read_questions
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.local.source import LocalSource
 from purify_plugins import CertificateError, Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.certificates import read, recompute, verify
@@ -25,14 +25,14 @@ from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import Capabilities
 from purify_plugins.testbed import HOME, SLM_1024, heldout
 from purify_plugins.testing import ToySource, byte_vocabulary
-from purify_plugins.tokenizers.cross import token_prefixes as contexts
+from purify_plugins.tokenizers.cross import token_prefixes
 from purify_plugins.tokenizers.cross.beam import Beam
-from purify_plugins.tokenizers.cross.choose import EPS, PROSE, agreement, bridge, trial
-from purify_plugins.tokenizers.cross.first_token import Respelled
-from purify_plugins.tokenizers.cross.source import Bridged
-from purify_plugins.tokenizers.cross.symbols import every_byte
-from purify_plugins.tokenizers.cross.token_prefixes import Context, Opinion
-from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.tokenizers.cross.choose import EPS, PROSE, agreement, in_shared_symbols, trial
+from purify_plugins.tokenizers.cross.first_token import FirstTokenSource
+from purify_plugins.tokenizers.cross.source import SymbolSource
+from purify_plugins.tokenizers.cross.symbols import byte_symbols
+from purify_plugins.tokenizers.cross.token_prefixes import NextTokenDistribution, TokenPrefix
+from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
 from purify_plugins.tokenizers.token_bytes import vocabulary
 from purify_plugins.tokenizers.vocabulary_map import align
 from purify_plugins.types import Prompt
@@ -46,7 +46,7 @@ CAN_ENCODE = sorted(ENDS.keys() - {"mistral-v1", "mistral-v3"})
 
 @dataclass(frozen=True)
 class Stub(ToySource):
-    """A model with a real tokenizer and random opinions."""
+    """A model with a real tokenizer and random distributions."""
 
     tokenizer: str = ""
 
@@ -92,14 +92,14 @@ def test_nearly_one_tokenizer_meets_in_common_tokens() -> None:
         tuple(words.tokens[token] for token in kept), frozenset({kept.index(0)}), {kept.index(0): "<end>"}
     )
     llm, _ = align(ToySource(words), ToySource(less))
-    assert isinstance(llm, Bridged)
-    assert llm.alphabet.kind == "common tokens"
+    assert isinstance(llm, SymbolSource)
+    assert llm.symbol_set.kind == "common tokens"
 
 
 @pytest.mark.parametrize("name", ["gpt2", "phi-3-mini", "kl3m-char-4k"])
 def test_a_table_knows_what_a_text_s_own_tokens_spell(name: str) -> None:
-    table = Table(spelled(name), every_byte())
-    run = table.longest_run(list(TEXT.encode()))
+    trie = VocabularyTrie(spelled(name), byte_symbols())
+    run = trie.longest_run(list(TEXT.encode()))
     assert spelled(name).spell(run) == TEXT.encode()
 
 
@@ -128,7 +128,7 @@ def test_what_is_counted_in_tokens_is_refused() -> None:
     with pytest.raises(VocabularyError, match="counted in the tokens"):
         crossed().loglikelihood(ASKED, " come")
     with pytest.raises(VocabularyError, match="counted in the tokens"):
-        Bench.load(both()[0], foreign())
+        ModelPair.load(both()[0], foreign())
 
 
 def test_a_server_that_shows_the_top_of_its_rows_is_refused() -> None:
@@ -185,9 +185,9 @@ def test_a_token_is_rated_by_the_first_of_its_own_that_spells_it() -> None:
     session, rows = source.open([ASKED])
     _, own = foreign().open([ASKED])
     alone = torch.softmax(own[0], -1)
-    assert isinstance(source, Respelled)
+    assert isinstance(source, FirstTokenSource)
     token = next(i for i, text in enumerate(source.vocabulary.tokens) if text == b" daughter")
-    begun, length = source.table.longest([*b" daughter"], 0)
+    begun, length = source.trie.longest([*b" daughter"], 0)
     assert 0 < length <= len(b" daughter")
     assert float(rows[0, token].exp()) == pytest.approx(float(alone[begun]), rel=1e-3)
     session.close()
@@ -218,13 +218,13 @@ def test_a_batch_is_its_rows() -> None:
 
 def test_a_prompt_may_end_inside_a_token() -> None:
     """A prompt that ends in " tim" goes on with "e", though no training text ever cut a word there."""
-    session, first = Bridged(both()[0], every_byte()).open(["Once upon a tim"])
+    session, first = SymbolSource(both()[0], byte_symbols()).open(["Once upon a tim"])
     with session:
         assert int(first[0].argmax()) == ord("e")
 
 
 def test_a_model_asks_about_less_when_less_is_wanted() -> None:
-    default, fast = (bridge(*both(), "bytes", level)[0] for level in ("default", "fast"))
+    default, fast = (in_shared_symbols(*both(), "bytes", level)[0] for level in ("default", "fast"))
     assert 0.5 <= trial(fast).calls <= trial(default).calls <= 2.0
 
 
@@ -235,15 +235,15 @@ def test_an_llm_is_asked_twice_for_each_of_its_tokens_at_most(
     """Passes over the tokens that its tokenizer makes of the answers; at default fidelity, drawn."""
     sessions: list[Any] = []
     purifier = crossed("geometric", walk=walk)
-    opened = Bridged.open
+    opened = SymbolSource.open
 
-    def noted(source: Bridged, prompts: Sequence[Prompt], scored: int = 0) -> Any:
+    def noted(source: SymbolSource, prompts: Sequence[Prompt], scored: int = 0) -> Any:
         session, rows = opened(source, prompts, scored)
         session.reader.calls = 0  # the prompt is not the answer
         sessions.extend([session] if source is purifier.llm else [])
         return session, rows
 
-    monkeypatch.setattr(Bridged, "open", noted)
+    monkeypatch.setattr(SymbolSource, "open", noted)
     asked = [ASKED, "Once upon a time there was a poor", "The old man"]
     answers = [purifier.generate(prompt, Sampling(max_tokens=25, seed=2))[0] for prompt in asked]
     tokens = sum(len(both()[0].encode(answer.text)) - 1 for answer in answers)
@@ -261,10 +261,10 @@ def test_side_by_side_or_one_after_another_a_model_says_the_same(monkeypatch: py
 
 def test_a_cache_of_many_runs_is_cleared_of_those_past_use(monkeypatch: pytest.MonkeyPatch) -> None:
     text = torch.tensor([list(b" who lived in the wood and had three sons")])
-    session, _ = Bridged(both()[0], every_byte()).open([ASKED])
+    session, _ = SymbolSource(both()[0], byte_symbols()).open([ASKED])
     expected = session.extend(text)
-    monkeypatch.setattr(contexts, "WASTE", 1)
-    session, _ = Bridged(both()[0], every_byte()).open([ASKED])
+    monkeypatch.setattr(token_prefixes, "WASTE", 1)
+    session, _ = SymbolSource(both()[0], byte_symbols()).open([ASKED])
     kept: list[int] = []
     select = session._session.select
     monkeypatch.setattr(
@@ -291,7 +291,7 @@ def test_an_answer_ends_where_a_model_s_context_does() -> None:
 
 
 def test_many_symbols_at_once_are_as_one_by_one() -> None:
-    source = Bridged(both()[0], every_byte())
+    source = SymbolSource(both()[0], byte_symbols())
     text = torch.tensor([list(b" who lived in the wood")])
     session, _ = source.open([ASKED])
     apart = torch.cat([session.extend(text[:, at : at + 1]) for at in range(text.shape[1])], dim=1)
@@ -366,14 +366,14 @@ def wins(writer: Purifier, asked: Sequence[Attack], sampling: Sampling) -> int:
 def test_following_a_model_in_bytes_costs_a_millisecond_at_most() -> None:
     """One core's time for each byte, over a vocabulary of fifty thousand, without the model's own."""
     logits = torch.randn(len(spelled("gpt2")), generator=torch.Generator().manual_seed(0)) * 4
-    table, root = Table(spelled("gpt2"), every_byte()), Context()
+    trie, root = VocabularyTrie(spelled("gpt2"), byte_symbols()), TokenPrefix()
 
-    def answer(contexts: Sequence[Context]) -> None:
-        for context in contexts:
-            context.opinion = Opinion(table, logits)
+    def answer(prefixes: Sequence[TokenPrefix]) -> None:
+        for prefix in prefixes:
+            prefix.distribution = NextTokenDistribution(trie, logits)
 
     answer([root])
-    beam, text = Beam(table, every_byte(), EPS["default"], root, answer), PROSE.encode()[:200]
+    beam, text = Beam(trie, byte_symbols(), EPS["default"], root, answer), PROSE.encode()[:200]
     spent = []
     for _ in range(3):
         start = time.process_time()

@@ -19,14 +19,14 @@ import purify_plugins
 from purify_hooks.policies.consistency import Consistency
 from purify_hooks.sources.contrast import Contrast, _Contrasted
 from purify_plugins import ConfigError, Purifier, Sampling
-from purify_plugins.foreign import Adapted, AdaptedSession, adapted, adapted_policy
+from purify_plugins.foreign import AdaptedSession, AdaptedSource, adapted, adapted_policy
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SessionWrapper, SourceWrapper
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, byte_vocabulary
-from purify_plugins.tokenizers.cross.first_token import RespelledSession
-from purify_plugins.tokenizers.cross.source import BridgedSession
-from purify_plugins.tokenizers.vocabulary_map import Remapped
+from purify_plugins.tokenizers.cross.first_token import FirstTokenSession
+from purify_plugins.tokenizers.cross.source import SymbolSession
+from purify_plugins.tokenizers.vocabulary_map import RemappedSource
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 from tests.toys import BYTES, both, pair
 
@@ -45,8 +45,8 @@ IN_SYMBOLS = {
 }
 """Why a session in symbols leaves these members at their defaults."""
 LEFT: Mapping[type, Mapping[str, str]] = {
-    BridgedSession: IN_SYMBOLS,
-    RespelledSession: {**IN_SYMBOLS, "each": "its rows are read one context at a time anyway"},
+    SymbolSession: IN_SYMBOLS,
+    FirstTokenSession: {**IN_SYMBOLS, "each": "its rows are read one context at a time anyway"},
     _Contrasted: {
         "each": "both models read a block in one pass",
         "read_ahead": "models behind servers are refused",
@@ -76,7 +76,7 @@ def offers(kind: type) -> list[str]:
 def every(kind: type) -> Iterator[type]:
     """The class and those of ours derived from it."""
     for path in SOURCES:
-        if re.search(r"^class \w+\(.*(Wrapper|Translated)\b", path.read_text("utf-8"), re.MULTILINE):
+        if re.search(r"^class \w+\(.*(Wrapper|TranslatedSource)\b", path.read_text("utf-8"), re.MULTILINE):
             importlib.import_module(module_of(path))
     yield from _derived(kind)
 
@@ -187,7 +187,7 @@ def test_somebody_else_s_object_keeps_every_member_it_has(base: type) -> None:
     for name, value in vars(type(probe(base, said))).items():
         if not name.startswith("_"):
             setattr(kind, name, value)
-    found: Any = Adapted(kind()) if base is LogitSource else AdaptedSession(kind())
+    found: Any = AdaptedSource(kind()) if base is LogitSource else AdaptedSession(kind())
     unlike = {"open", "over", "inner", "identity", "extend", "rewind", "extend_all", "branch_all"}
     unlike |= {"keeps", "joins", "encodes"}  # made bool
     assert not [n for n in members(base) if n not in unlike and not forwarded(found, base, n, said)]
@@ -306,7 +306,7 @@ def test_a_remapped_session_reads_a_tree_as_its_own_model_does() -> None:
     """Wrapped, it had no `branch` at all."""
     llm = both()[0]
     size = len(llm.vocabulary)
-    turned = Remapped(llm, llm.vocabulary, tuple(reversed(range(size))))
+    turned = RemappedSource(llm, llm.vocabulary, tuple(reversed(range(size))))
     tokens, seen = torch.tensor([[5, 6, 7]]), torch.tensor([[[1, 0, 0], [0, 1, 0], [1, 0, 1]]]).bool()
     ours, theirs = turned.open(["A"])[0], llm.open(["A"])[0]
     assert ours.branches

@@ -41,7 +41,7 @@ def purify_adapters() -> Mapping[str, Callable[..., Any]]:
     }
 
 
-class Server(Checked):
+class ServerFactory(Checked):
     """A kind of server's source, imported only when it is called or its keys are read."""
 
     def __init__(self, kind: str) -> None:
@@ -82,7 +82,7 @@ class Server(Checked):
         return looked_at(**keys)
 
 
-class AnyServer(Server):
+class AnyServerFactory(ServerFactory):
     """The source that asks a server what kind it is."""
 
     @cached_property
@@ -104,7 +104,7 @@ class AnyServer(Server):
 
 @hookimpl
 def purify_sources() -> Mapping[str, Callable[..., Any]]:
-    return {"server": AnyServer("auto"), **{kind: Server(kind) for kind in SERVERS}}
+    return {"server": AnyServerFactory("auto"), **{kind: ServerFactory(kind) for kind in SERVERS}}
 
 
 @hookimpl

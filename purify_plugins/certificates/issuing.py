@@ -17,14 +17,13 @@ from purify_plugins.types import Certificate
 if TYPE_CHECKING:
     from purify_plugins.certificates.citations import Cited
     from purify_plugins.decode.draw_record import Drawn
-    from purify_plugins.plugin.manager import Actor, Plugins
+    from purify_plugins.plugin.manager import Actor
     from purify_plugins.protocols import LogitSource
     from purify_plugins.types import Token
 
 
 def certify(
     drawn: Drawn,
-    plugins: Plugins,
     steps: Sequence[Token],
     text: str,
     finish_reason: str,
@@ -50,7 +49,7 @@ def certify(
         "models": {"llm": _model(drawn.llm, False), "slm": _model(drawn.slm, True)},
         "vocabulary": drawn.slm.vocabulary.fingerprint,
         "method": {
-            **_method(drawn, plugins, tokens_of(rows)),
+            **_method(drawn, tokens_of(rows)),
             "plugins": [asdict(actor) for actor in actors],
         },
         "columns": list(COLUMNS),
@@ -65,11 +64,11 @@ def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
     return {**source.identity(), "engine": source.engine, "trusted": trusted}
 
 
-def _method(drawn: Drawn, plugins: Plugins, steps: Sequence[Token]) -> dict[str, Any]:
+def _method(drawn: Drawn, steps: Sequence[Token]) -> dict[str, Any]:
     engines = drawn.llm.engine, drawn.slm.engine
     claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits)
     return {
-        "policy": plugins.name_of(drawn.policy),
+        "policy": drawn.policy_name,
         "parameters": drawn.parameters,
         "sampling": jsonable(drawn.sampling),
         "mode": mode_of(drawn.sampling, steps),

@@ -63,8 +63,8 @@ def recompute_both(
     This checks the LLM's side too, which nothing but a signature does otherwise. It takes the LLM that the
     certificate names, of the same vocabulary, reading the prompt's recorded ids. Raises as `recompute`.
     """
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.replay import replay
-    from purify_plugins.purifier import Purifier
 
     body = read(certificate.text).body
     recompute(certificate, slm, tolerance)
@@ -72,9 +72,9 @@ def recompute_both(
         raise CertificateError("two tokenizers met in this answer; its LLM's figures are not recomputed")
     _same_model(body, "llm", llm)
     sampling = sampling_of(body)
-    purifier = Purifier(llm, slm, policy_of(body, plugins), walk="lockstep", plugins=plugins)
+    decoder = Decoder(llm, slm, policy_of(body, plugins).bind(slm.vocabulary))
     answer = [row[0] for row in body["steps"]]
-    [steps] = replay(purifier, [tuple(body["prompt"])], [answer], sampling)
+    [steps] = replay(decoder, [tuple(body["prompt"])], [answer], sampling)
     told = tokens_of(body["steps"])
     alone = [step.slm_only for step in told]
     if [step.slm_only for step in steps] != alone:

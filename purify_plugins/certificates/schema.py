@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from purify_plugins.decode.strategies import Strategy
 from purify_plugins.errors import NoCertificateError
 from purify_plugins.utils.wording import must_be
 
@@ -49,7 +50,7 @@ class Method(_Strict):
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
-    walk: Literal["lockstep", "speculative", "readahead"]
+    walk: Strategy
     plugins: list[Actor]
     edits: list[str]
     draws: Literal["system", "keyed"]

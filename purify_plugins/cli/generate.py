@@ -80,8 +80,7 @@ def generate(
     text = decoded(contents("-"), "standard input") if prompt == "-" else prompt
     ready = prepared(configured(models, draws))
     ready.refuse(text)
-    writer = read_both(ready)
-    writer.explain = explain
+    writer = read_both(ready).replace(explain=explain)
     completion = writer.generate(text, errors="raise")[0] if as_json else streamed(writer, text, explain)
     if certificate:
         write_whole(certificate, completion.certificate.text)

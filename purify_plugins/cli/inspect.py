@@ -131,7 +131,6 @@ def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
 def would_run(writer: Purifier) -> dict[str, Any]:
     """Everything a purifier is made of, as JSON."""
     from purify_plugins.canonical_json import jsonable, options
-    from purify_plugins.certificates import claimed
 
     engines = writer.llm.engine, writer.slm.engine
     return {
@@ -143,7 +142,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
             **options(writer.policy, writer.plugins.name_of),
         },
         "guarantee": writer.policy.guarantee,
-        "adversary": claimed(writer.policy, writer.sampling, writer.walk, engines, ()).adversary,
+        "adversary": writer.claim().adversary,
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,

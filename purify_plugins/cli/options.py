@@ -178,7 +178,7 @@ def read_both(ready: Prepared) -> Purifier:
     import logging
 
     from purify_plugins.purifier import Purifier
-    from purify_plugins.utils.quiet import errors_only
+    from purify_plugins.utils.logs import errors_only
 
     with errors_only(logging.getLogger("purify.remote")):
         return ready.load(Purifier)

@@ -74,11 +74,9 @@ def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
 
 
 def _promise(purifier: Purifier) -> str:
-    from purify_plugins.certificates import claimed
     from purify_plugins.sampling import Sampling
 
-    engines = (purifier.llm.engine, purifier.slm.engine)
-    claim = claimed(purifier.policy, Sampling(), purifier.walk, engines, ())
+    claim = purifier.claim(Sampling())
     if claim.guarantee == "none":
         return f"none: {claim.reason}"
     return (

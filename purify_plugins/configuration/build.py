@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 from purify_plugins.configuration.find import find_config, read_table
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
+from purify_plugins.decode.strategies import Walk
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
@@ -25,12 +26,9 @@ from purify_plugins.utils.wording import must_be
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
-    from purify_plugins.purifier import Purifier
-
-    P = TypeVar("P", bound=Purifier)
-
 __all__ = ["Config", "build", "check_config", "find_config", "read_config", "read_table", "secrets"]
 
+P = TypeVar("P")
 Table = dict[str, Any]
 
 
@@ -76,7 +74,7 @@ class Config:
     """Defaults for every answer; the keys are listed below."""
     on_llm_failure: Literal["refuse", "slm"] = "refuse"
     """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone."""
-    walk: Literal["auto", "speculative", "readahead", "lockstep"] = "auto"
+    walk: Walk = "auto"
     """How answers are written, all by one law: `lockstep` token by token, `speculative` from the SLM's
     drafts, `readahead` from a server's; `auto` takes what the LLM can do."""
     batch_size: int = 32
@@ -226,21 +224,16 @@ class Prepared:
         for each in self.previews.values():
             each.refuse(prompt)
 
-    def load(self, kind: type[P]) -> P:
-        """The Purifier: both models are read now. Raises PurifyError."""
-        config = self.config
-        return kind(
-            source(self.plugins, config.llm),
-            source(self.plugins, config.slm),
-            self.policy,
-            sampling=sampling(config.sampling),
-            on_llm_failure=config.on_llm_failure,
-            batch_size=config.batch_size,
-            walk=config.walk,
-            alignment=config.alignment,
-            fidelity=config.fidelity,
-            plugins=self.plugins,
-        )
+    def load(self, kind: Callable[..., P]) -> P:
+        """The Purifier, or another `kind` of its arguments: both models are read now. Raises PurifyError."""
+        models = [source(self.plugins, table) for table in (self.config.llm, self.config.slm)]
+        return kind(*models, self.policy, **options_of(self.config), plugins=self.plugins)
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """The Purifier's options that a configuration sets, beside the models, the policy and the plugins."""
+    names = ("on_llm_failure", "batch_size", "walk", "alignment", "fidelity")
+    return {"sampling": sampling(config.sampling), **{name: vars(config)[name] for name in names}}
 
 
 def prepare(config: Config) -> Prepared:
@@ -259,7 +252,7 @@ def prepare(config: Config) -> Prepared:
     return Prepared(config, plugins, chosen, previews)
 
 
-def build(config: Config, kind: type[P]) -> P:
+def build(config: Config, kind: Callable[..., P]) -> P:
     """The Purifier a configuration describes: its plugins loaded, its models read."""
     return prepare(config).load(kind)
 

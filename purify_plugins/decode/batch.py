@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.canonical_json import jsonable, options
+from purify_plugins.canonical_json import jsonable
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import begin
@@ -17,9 +17,9 @@ from purify_plugins.decode.random_streams import Dice
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.sessions import Pair
     from purify_plugins.errors import PurifyError
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import History, Token
 
@@ -36,29 +36,29 @@ class Batch:
 
     def __init__(
         self,
-        purifier: Purifier,
+        decoder: Decoder,
         pair: Pair,
         sampling: Sampling,
         walk: str = "",
         finished: set[int] | None = None,
     ) -> None:
         sampling = replace(sampling)  # a frozen dataclass can be written to; what is recorded is what is used
-        policy, slm = purifier.policy, pair.first[1]
-        raw = policy.shift_invariant and not purifier.explain
+        policy, slm = decoder.policy, pair.first[1]
+        raw = policy.shift_invariant and not decoder.explain
         whole = policy.binds or not near(slm)  # a bound policy knows tokens by their ids
-        self.shape = Shaper(sampling, purifier.vocabulary, raw, whole)
-        self.dice = Dice(sampling, _requests(purifier, pair, sampling), slm.device)
+        self.shape = Shaper(sampling, decoder.vocabulary, raw, whole)
+        self.dice = Dice(sampling, _requests(decoder, pair, sampling), slm.device)
         self.state = begin(policy, pair.context(sampling.greedy))
         self.prompts = pair.prompts
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))
-        self.sampling, self.limits = sampling, _room(purifier, pair, sampling)
-        self.eos = frozenset() if sampling.ignore_eos else purifier.vocabulary.eos
+        self.sampling, self.limits = sampling, _room(decoder, pair, sampling)
+        self.eos = frozenset() if sampling.ignore_eos else decoder.vocabulary.eos
         self.live = set(range(len(self.answers)))
-        self.pair, self.top = pair, purifier.top
+        self.pair, self.top = pair, decoder.top
         self.finished = set() if finished is None else finished
         self.errors: dict[int, PurifyError] = {}
-        facts = purifier, sampling, self.prompts, self.limits, self.finished, self.errors
+        facts = decoder, sampling, self.prompts, self.limits, self.finished, self.errors
         self._origin = Provenance(walk, *facts) if walk else None
 
     def step(self, thoughts: Sequence[Token | None]) -> Step:
@@ -128,30 +128,30 @@ class Batch:
         return max(self.limits[row].tokens - len(self.answers[row]) for row in self.live)
 
 
-def _requests(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[bytes]:
+def _requests(decoder: Decoder, pair: Pair, sampling: Sampling) -> list[bytes]:
     """A digest of what each row asks for: what both models read, and all that shapes or fuses rows."""
-    settings = asked(purifier, sampling)
+    settings = asked(decoder, sampling)
     # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
     return [request(read, settings) for read in zip(*pair.readings, strict=True)]
 
 
-def asked(purifier: Purifier, sampling: Sampling) -> dict[str, Any]:
+def asked(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
     """The settings that draws are keyed by, as JSON.
 
     Where an answer ends is no part of them: a shorter answer is the beginning of the longer.
     """
     return {
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
-        "policy": purifier.plugins.name_of(purifier.policy),
-        "options": options(purifier.policy, purifier.plugins.name_of),
+        "policy": decoder.name_of(decoder.policy),
+        "options": decoder.parameters(),
     }
 
 
-def _room(purifier: Purifier, pair: Pair, sampling: Sampling) -> list[Limit]:
+def _room(decoder: Decoder, pair: Pair, sampling: Sampling) -> list[Limit]:
     """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
-    asked = Limit(round(sampling.max_tokens * purifier.vocabulary.per_token), "max_tokens")
+    asked = Limit(round(sampling.max_tokens * decoder.vocabulary.per_token), "max_tokens")
     limits = [asked] * len(pair.prompts)
-    for source, session in ((purifier.slm, pair.slm), (purifier.llm, pair.llm)):
+    for source, session in ((decoder.slm, pair.slm), (decoder.llm, pair.llm)):
         if session is not None and source.context_length is not None and session.full is None:
             left = [source.context_length - len(prompt.tokens) for prompt in session.prompts]
             limits = [

@@ -15,18 +15,17 @@ from purify_plugins.decode.sessions import Pair
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.decode.loop import Steps
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.policy import FusionPolicy, State
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Prompt
+    from purify_plugins.types import Prompt, Steps
 
 BLOCK = 64
 """Given tokens read in one pass; bounds the logits in memory to rows x 64 x V."""
 
 
 def continuing(
-    purifier: Purifier,
+    decoder: Decoder,
     prompts: Sequence[Prompt],
     given: Sequence[Sequence[int]],
     sampling: Sampling,
@@ -37,11 +36,11 @@ def continuing(
     The policy's memory goes over them; steps are yielded for what follows. They count towards
     `max_tokens`. What an answer turns into late is found this way.
     """
-    with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling, finished=finished)
+    with Pair(decoder, prompts) as pair:
+        batch = Batch(decoder, pair, sampling, finished=finished)
         for answer, tokens in zip(batch.answers, given, strict=True):
             answer += tokens
-        yield from write(purifier.policy, pair, batch, sampling, *follow(purifier.policy, pair, batch, given))
+        yield from write(decoder.policy, pair, batch, sampling, *follow(decoder.policy, pair, batch, given))
 
 
 @torch.inference_mode()

@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from itertools import accumulate
 from operator import mul
 from statistics import mean
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.sampling import Sampling
 
 LONGEST = 16
 FIRST = (3, 0, 6)
@@ -26,7 +31,7 @@ AT_FIRST = 8
 """and how many cycles' time more, when little is known."""
 
 
-class Pace:
+class DraftLength:
     """Chooses how many tokens the SLM drafts before the LLM reads them; 0 is lockstep.
 
     A length's worth is the tokens a cycle yields over the seconds it takes. The nth drafted token is
@@ -105,8 +110,33 @@ class Pace:
         self._spent += seconds
         self._trying += 0.0 if self._best in (None, length) else seconds
 
-    def saw(self, place: int, tried: int, kept: int) -> None:
+    def observe(self, place: int, tried: int, kept: int) -> None:
         """Count the tokens looked at, at this place of the draft, and those of them that were kept."""
         fade = (1 - 1 / REMEMBERED) ** tried
         before = self._fates[place]
         self._fates[place] = fade * before[0] + kept, fade * before[1] + tried
+
+
+class DraftLengths:
+    """What one pair of models has learned of its draft lengths: per mode and size of batch.
+
+    `unit` is as in DraftLength; `seeded` is the fixed length for answers drawn from a seed.
+    """
+
+    def __init__(self, unit: int = 1, seeded: int = 0) -> None:
+        self._unit, self._seeded = unit, seeded
+        self._learned: dict[tuple[bool, int], DraftLength] = {}
+
+    @classmethod
+    def of_pair(cls, llm: LogitSource, slm: LogitSource) -> Self:
+        """Of these two models, which meet in one vocabulary."""
+        # Whether drafting surely pays is known without measuring, so that a seed means one answer.
+        pays = bool(llm.parameters and slm.parameters and llm.parameters >= 8 * slm.parameters)
+        return cls(max(round(slm.vocabulary.per_token), 1), SEEDED if pays else 0)
+
+    def of(self, sampling: Sampling, rows: int) -> DraftLength:
+        """The draft length for such answers, when so many rows are decoded together."""
+        if sampling.seed is not None and not sampling.greedy:
+            return DraftLength(self._seeded, self._unit)
+        key = (sampling.greedy, rows.bit_length())
+        return self._learned.setdefault(key, DraftLength(unit=self._unit))

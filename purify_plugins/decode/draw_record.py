@@ -28,12 +28,13 @@ class Limit:
 class Drawn:
     """How one answer was really drawn, for its certificate.
 
-    `walk` is the decoder that ran, `parameters` the policy's options when it started, `sampling` the settings
-    that shaped its rows. `edits` are what plugins did to its steps that no guarantee survives.
+    `walk` is the decoder that ran, `parameters` are the policy's options when it started, `sampling` the
+    settings that shaped its rows. `edits` are what plugins did to its steps that no guarantee survives.
     """
 
     walk: str
     policy: FusionPolicy
+    policy_name: str
     parameters: Mapping[str, Any]
     sampling: Sampling
     llm: LogitSource

@@ -114,7 +114,6 @@ def fuse(
     model or the policy returns NaN, +inf or a wrong shape.
     """
     columns, partial = None, None
-    lost = None if lost is None or not bool(lost.any()) else lost
     if llm is not None and lost is not None:
         llm = _replaced(llm, slm, lost)
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
@@ -127,15 +126,11 @@ def fuse(
         llm = torch.where(barred[:, None], slm, llm)
     if shape.cut:
         columns, (llm, slm) = narrow(shape.cut, llm, slm)
-    with _asking(policy, "fuse"):
-        fused = policy.fuse(llm, slm, state).float()
-    if fused.shape != slm.shape:
-        raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
+    fused = _fused(policy, llm, slm, state)
     slm_total = _total(slm, shape)
     total, mass = _add_up(policy, shape, llm, fused)
     sound = None if near(total) else _sound(shape, llm, slm, slm_total, total)
-    empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
-    empty = empty if lost is None else empty | lost.to(empty.device)[:, None]
+    empty = _marked(torch.isneginf(total), barred, lost)
     if not near(empty) or bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, exp(slm - slm_total), mass)
@@ -145,8 +140,26 @@ def fuse(
     return _unstuck(Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown, sound), shape)
 
 
+def _fused(policy: FusionPolicy, llm: Tensor, slm: Tensor, state: State) -> Tensor:
+    """The policy's row of log-weights (rows, V) in float32. Raises NumericError for another shape."""
+    with _asking(policy, "fuse"):
+        fused = policy.fuse(llm, slm, state).float()
+    if fused.shape != slm.shape:
+        raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
+    return fused
+
+
+def _marked(empty: Tensor, *others: Tensor | None) -> Tensor:
+    """The rows (rows, 1) that are empty, or marked (rows,) for another reason."""
+    for each in others:
+        empty = empty if each is None else empty | each.to(empty.device)[:, None]
+    return empty
+
+
 def _replaced(llm: Tensor, slm: Tensor, lost: Tensor) -> Tensor:
     """The LLM's logits (rows, V or V + 1 from a server), with the SLM's own in the rows that are lost."""
+    if not bool(lost.any()):
+        return llm
     own = pad(slm.float().log_softmax(dim=-1), (0, llm.shape[-1] - slm.shape[-1]), value=-torch.inf)
     return torch.where(lost.to(slm.device)[:, None], own.to(llm.dtype), llm.to(slm.device))
 

@@ -15,8 +15,8 @@ from purify_plugins.errors import VocabularyError
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.purifier import Purifier
     from purify_plugins.types import Prompt
 
 
@@ -40,25 +40,23 @@ class Likelihood:
 
 
 def loglikelihoods(
-    purifier: Purifier, pairs: Sequence[tuple[str, str]], batch_size: int | None = None
+    decoder: Decoder, pairs: Sequence[tuple[str, str]], batch_size: int = 32
 ) -> list[Likelihood]:
     """The likelihood of each continuation after its prompt, under the law that draws answers.
 
     A text is tokenised whole and parted where its prompt ends. Raises PromptError, SourceError.
     """
-    parted = [split(purifier.slm, prompt, continuation) for prompt, continuation in pairs]
+    parted = [split(decoder.slm, prompt, continuation) for prompt, continuation in pairs]
     prompts, answers = [prompt for prompt, _ in parted], [answer for _, answer in parted]
-    size = batch_size or purifier.batch_size
+    size = batch_size
     return [
         score
         for at in range(0, len(parted), size)
-        for score in judged(purifier, prompts[at : at + size], answers[at : at + size])
+        for score in judged(decoder, prompts[at : at + size], answers[at : at + size])
     ]
 
 
-def judged(
-    purifier: Purifier, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
-) -> list[Likelihood]:
+def judged(decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[Likelihood]:
     """The likelihood of answers (token ids) after prompts, one batch."""
     import torch
 
@@ -67,7 +65,7 @@ def judged(
 
     logprobs, leads = [], []
     with torch.inference_mode():
-        for tokens, rows in forced(purifier, prompts, answers, Sampling()):
+        for tokens, rows in forced(decoder, prompts, answers, Sampling()):
             logprobs.append(rows.logprobs(tokens)[:, 2].tolist())
             leads.append((rows.named(argmax(rows.fused)) == tokens).tolist())
     return [

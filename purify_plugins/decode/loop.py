@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,26 +16,23 @@ from purify_plugins.decode.sessions import Pair
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.policy import FusionPolicy, State
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Prompt, Step
-
-Steps = Generator["Step", None, None]
-"""Yields one Step per column of tokens."""
+    from purify_plugins.types import Prompt, Steps
 
 
 def lockstep(
-    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling, finished: set[int] | None = None
+    decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling, finished: set[int] | None = None
 ) -> Steps:
     """Yield one Step per token of the longest answer; closing it frees both sessions.
 
     Rows that the caller adds to `finished` get no more tokens.
     Raises PromptError before the first token, SourceError whenever a model fails.
     """
-    with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling, "lockstep", finished)
-        yield from write(purifier.policy, pair, batch, batch.sampling, batch.state, *pair.first)
+    with Pair(decoder, prompts) as pair:
+        batch = Batch(decoder, pair, sampling, "lockstep", finished)
+        yield from write(decoder.policy, pair, batch, batch.sampling, batch.state, *pair.first)
 
 
 def write(

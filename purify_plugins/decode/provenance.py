@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from purify_plugins.canonical_json import options
 from purify_plugins.decode.draw_record import DROPPED, RETUNED, Drawn, Limit
 from purify_plugins.errors import PluginError
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.errors import PurifyError
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Token
 
@@ -27,14 +26,14 @@ Column = tuple["Token | None", ...]
 
 @dataclass(eq=False)
 class Provenance:
-    """One batch of a built-in decoder: what it draws with, and the steps that no reader has taken yet.
+    """One batch of a decoder: what it draws with, and the steps that no reader has taken yet.
 
-    `finished` are the rows whose reader wants no more, which the decoder reads before it asks a model again;
-    `errors` are those of the rows that failed alone.
+    `walk` is the decoding strategy. `finished` are the rows whose reader wants no more, which the decoder
+    reads before it asks a model again; `errors` are those of the rows that failed alone.
     """
 
     walk: str
-    purifier: Purifier
+    decoder: Decoder
     sampling: Sampling
     prompts: tuple[tuple[int, ...], ...]
     limits: list[Limit]
@@ -44,8 +43,9 @@ class Provenance:
     _unread: deque[tuple[Step, Column]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.policy, self.llm, self.slm = self.purifier.policy, self.purifier.llm, self.purifier.slm
-        self.parameters = options(self.policy, self.purifier.plugins.name_of)
+        decoder = self.decoder
+        self.policy, self.llm, self.slm = decoder.policy, decoder.llm, decoder.slm
+        self.parameters = decoder.parameters()
 
     def mark(self, tokens: Column) -> Step:
         """The step of these tokens, which a reader will accept once, and in this order."""
@@ -69,14 +69,14 @@ class Provenance:
         if not ended and tokens != limit.tokens:
             limit = Limit(tokens, "plugin")
         edits = tuple(edits)
-        if options(self.policy, self.purifier.plugins.name_of) != self.parameters:
+        # A policy is frozen, but object.__setattr__ is not: nothing is claimed of options that changed.
+        if self.decoder.parameters() != self.parameters:
             edits += (RETUNED,)
-        seed = self.sampling.seed
-        sampling = replace(self.sampling, stop=stop, seed=None if seed is None else seed + row)
-        prompt = self.prompts[row]
-        return Drawn(
-            self.walk, self.policy, self.parameters, sampling, self.llm, self.slm, prompt, limit, edits
-        )
+        sampling = self.sampling.of_row(row)
+        if stop != sampling.stop:
+            sampling = replace(sampling, stop=stop)
+        named = self.policy, self.decoder.name_of(self.policy), self.parameters
+        return Drawn(self.walk, *named, sampling, self.llm, self.slm, self.prompts[row], limit, edits)
 
 
 class Reader:
@@ -84,11 +84,11 @@ class Reader:
 
     Raises PluginError for steps that this purifier's decoder did not draw, that were altered, sent twice
     or out of order: their text is released under no certificate at all. Steps that a plugin left out
-    are noted.
+    are noted. `plugins` are the names of those that implement `purify_decode`, for errors.
     """
 
-    def __init__(self, purifier: Purifier, rows: int) -> None:
-        self.purifier = purifier
+    def __init__(self, decoder: Decoder, rows: int, plugins: Sequence[str] = ()) -> None:
+        self.decoder, self._plugins = decoder, plugins
         self._origin: Provenance | None = None
         self._dropped: set[int] = set()
         self._rows = rows
@@ -125,12 +125,8 @@ class Reader:
         return step
 
     def _claimed(self, origin: Provenance) -> Provenance:
-        ours = (
-            origin.policy is self.purifier.policy
-            and origin.llm is self.purifier.llm
-            and origin.slm is self.purifier.slm
-        )
-        if not ours:
+        own = self.decoder
+        if origin.policy is not own.policy or origin.llm is not own.llm or origin.slm is not own.slm:
             raise self._refused("were drawn by another purifier")
         if origin.read or len(origin.prompts) != self._rows:
             raise self._refused("were drawn for another request")
@@ -144,7 +140,7 @@ class Reader:
         return self._origin.drawn(row, tokens, ended, stop, [DROPPED] if row in self._dropped else [])
 
     def _refused(self, why: str) -> PluginError:
-        names = map(repr, self.purifier.plugins.decoding())
+        names = map(repr, self._plugins)
         return PluginError(
             f"the steps that purify_decode returned {why} ({', '.join(names) or 'no plugin'} answers it); "
             "a plugin may pass on the steps it was given, or return those of a decoder of "

@@ -19,24 +19,23 @@ from purify_plugins.decode.sessions import Pair
 from purify_plugins.decode.speculative import Column, Draft, Walk
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.fusion import Rows
-    from purify_plugins.decode.loop import Steps
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Prompt
+    from purify_plugins.types import Prompt, Steps
 
 LONGEST = 16
 """Drafted tokens that the SLM reads in one pass."""
 
 
-def readahead(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+def readahead(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
     """Yield one Step per column of tokens, as the server's draft comes in; closing it frees both sessions.
 
     Raises PromptError before the first token, SourceError whenever a model fails.
     """
-    with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling, "readahead")
-        walk = ReadAhead(purifier, pair, batch, batch.sampling)
+    with Pair(decoder, prompts) as pair:
+        batch = Batch(decoder, pair, sampling, "readahead")
+        walk = ReadAhead(decoder, pair, batch, batch.sampling)
         yield from walk.steps()
 
 

@@ -15,8 +15,8 @@ from purify_plugins.decode.sessions import Pair
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.purifier import Purifier
     from purify_plugins.types import Prompt, Token
 
 BLOCK = 64
@@ -25,7 +25,7 @@ BLOCK = 64
 
 @torch.inference_mode()
 def replay(
-    purifier: Purifier,
+    decoder: Decoder,
     prompts: Sequence[Prompt],
     answers: Sequence[Sequence[int]],
     sampling: Sampling | None = None,
@@ -37,22 +37,22 @@ def replay(
     """
     sampling = sampling or Sampling()
     columns = [
-        record(rows, tokens, sampling.greedy) for tokens, rows in forced(purifier, prompts, answers, sampling)
+        record(rows, tokens, sampling.greedy) for tokens, rows in forced(decoder, prompts, answers, sampling)
     ]
     thoughts = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in answers]
     return [thought[: len(answer)] for thought, answer in zip(thoughts, answers, strict=True)]
 
 
 def forced(
-    purifier: Purifier, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], sampling: Sampling
+    decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], sampling: Sampling
 ) -> Iterator[tuple[Tensor, Rows]]:
     """Each position's tokens (rows,) and the fused column they are judged by, the policy's memory in it.
 
     Answers that have ended go on with token 0. Use it under `torch.inference_mode`.
     """
-    shape = Shaper(sampling, purifier.vocabulary)
-    policy = purifier.policy
-    with Pair(purifier, prompts) as pair:
+    shape = Shaper(sampling, decoder.vocabulary)
+    policy = decoder.policy
+    with Pair(decoder, prompts) as pair:
         state = begin(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]

@@ -16,8 +16,8 @@ from purify_plugins.errors import NumericError, SourceError
 from purify_plugins.policy import Context
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.protocols import Session
-    from purify_plugins.purifier import Purifier
     from purify_plugins.types import Prompt, ScoredPrompt
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ class Pair:
     back within an answer.
     """
 
-    def __init__(self, purifier: Purifier, prompts: Sequence[Prompt]) -> None:
-        self.purifier = purifier
+    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
+        self.decoder = decoder
         self._open = ExitStack()
         self.llm: Session | None = None
         self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._kept: Tensor | None = None  # what both models have read of each answer since the last rewind
         try:
-            self.slm, slm = purifier.slm.open(prompts, purifier.policy.lookback)
+            self.slm, slm = decoder.slm.open(prompts, decoder.policy.lookback)
             self._open.enter_context(self.slm)
             self.first = (self._ask(lambda: self._meet(prompts)), self._whole(slm))
         except BaseException:
@@ -46,7 +46,7 @@ class Pair:
             raise
 
     def _meet(self, prompts: Sequence[Prompt]) -> Tensor:
-        self.llm, logits = self.purifier.llm.open(prompts, self.purifier.policy.lookback)
+        self.llm, logits = self.decoder.llm.open(prompts, self.decoder.policy.lookback)
         self._open.enter_context(self.llm)
         return logits
 
@@ -93,7 +93,7 @@ class Pair:
 
     def _whole(self, logits: Tensor) -> Tensor:
         """The SLM's logits (…, V): a server's have one more column, for what it did not show."""
-        return logits[..., : len(self.purifier.vocabulary)]
+        return logits[..., : len(self.decoder.vocabulary)]
 
     def extend(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
         """Append tokens (rows, n); both models' logits (rows, n, V) after each."""
@@ -125,11 +125,11 @@ class Pair:
         """
         try:
             logits = question()
-            if self.purifier.on_llm_failure == "slm":
+            if self.decoder.on_llm_failure == "slm":
                 self._lose(logits, None if going is None else going())
             return logits
         except SourceError as error:
-            if self.purifier.on_llm_failure == "refuse":
+            if self.decoder.on_llm_failure == "refuse":
                 raise
             log.warning("the LLM failed, and the SLM goes on alone: %s", error)
             failed, self.llm = self.llm, None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.fusion import Rows, choose, fuse, only, table
 from purify_plugins.decode.isolation import Places, apart, forward_at, fuse_at, noted
 from purify_plugins.decode.logits import near
@@ -27,10 +27,9 @@ from purify_plugins.errors import PurifyError
 from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.loop import Steps
-    from purify_plugins.purifier import Purifier
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import History, Prompt, Token
+    from purify_plugins.types import History, Prompt, Steps, Token
 
 Column = list["Token | None"]
 
@@ -59,26 +58,26 @@ class Unfolding:
         return self._known[at]
 
 
-def speculative(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+def speculative(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
     """Yield one Step per column of tokens, several to a pass of the LLM; closing it frees both sessions.
 
     Raises PromptError before the first token, SourceError whenever a model fails, ConfigError for an LLM
     whose engine must see no draft.
     """
-    require_draftable(purifier.llm.engine)
-    with Pair(purifier, prompts) as pair:
-        batch = Batch(purifier, pair, sampling, "speculative")
-        walk = Walk(purifier, pair, batch, batch.sampling)
+    require_draftable(decoder.llm.engine)
+    with Pair(decoder, prompts) as pair:
+        batch = Batch(decoder, pair, sampling, "speculative")
+        walk = Walk(decoder, pair, batch, batch.sampling)
         yield from walk.steps()
 
 
 class Walk:
     """One batch's walk: what both models have read, and the token that neither has yet."""
 
-    def __init__(self, purifier: Purifier, pair: Pair, batch: Batch, sampling: Sampling) -> None:
-        self.policy, self.pair, self.batch = purifier.policy, pair, batch
+    def __init__(self, decoder: Decoder, pair: Pair, batch: Batch, sampling: Sampling) -> None:
+        self.policy, self.pair, self.batch = decoder.policy, pair, batch
         self.greedy, self.state = sampling.greedy, batch.state
-        self._pace: Callable[[int], Pace] = partial(purifier.pace, sampling)
+        self._pace: Callable[[int], DraftLength] = partial(decoder.draft_lengths.of, sampling)
         self.pace = self._pace(len(batch.rows))
         self.device = pair.first[1].device
         self.pending: Tensor | None = None
@@ -240,7 +239,7 @@ class Walk:
         columns = [column for column in columns if any(column)]
         reached = [sum(map(bool, column)) for column in [*columns, ()]]
         for at, (tried, kept) in enumerate(pairwise(reached[: drafted + 1])):
-            self.pace.saw(at, max(tried - ended[at], kept), kept)  # an end that was guessed says nothing
+            self.pace.observe(at, max(tried - ended[at], kept), kept)  # an end that was guessed says nothing
         if not self.greedy:
             lengths = [sum(map(bool, row)) for row in zip(*columns, strict=True)]
             self.batch.dice.use([self._used(length, drafted) for length in lengths])

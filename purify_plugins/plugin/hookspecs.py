@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.loop import Steps
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Completion, Prompt, ToolFormat
+    from purify_plugins.types import Completion, Prompt, Steps, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")
+Purifier = Any
+"""`purify_plugins.Purifier`, which is made of plugins and so stands above them."""
 
 
 @hookspec
@@ -70,15 +70,14 @@ def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: i
 def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
 
-    >>> @dataclass(frozen=True)
-    ... class Shouting:
-    ...     questions: Questions
-    ...     settings: Settings
-    ...     title, modes, possible = "Shouting", ("greedy",), True
-    ...     metrics = {"capitals": Metric("share of answers all in capitals")}
+    A metric that names a `harm` counts in every verdict, table and picture of the report.
+
+    >>> class Shouting(Suite):
+    ...     title, modes = "Shouting", ("greedy",)
+    ...     metrics = {"capitals": Metric("share of answers all in capitals", harm="Shouting")}
     ...
-    ...     def measure(self, bench, system, mode):
-    ...         answers = bench.write(system, self.questions.clean.prompts, 8, Sampling(temperature=0))
+    ...     def measure(self, pair, system, mode):
+    ...         answers = pair.write(system, self.questions.clean.prompts, 8, Sampling(temperature=0))
     ...         return {"capitals": [Sample(float(answer.text.isupper())) for answer in answers]}
     >>> @hookimpl
     ... def purify_suites():
@@ -105,7 +104,9 @@ def purify_commands() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore
 
 
 @hookspec(firstresult=True)
-def purify_decode(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:  # type: ignore[empty-body]  # pluggy never calls a specification
+def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specification
+    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
+) -> Steps:
     """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
 
     Steps come out of a plain iterator: read them as you like. A wrapper that reads ahead gets, after a stop

@@ -24,7 +24,7 @@ from purify_plugins.protocols import LogitSource
 
 GROUP = "purify"
 DISTRIBUTION = "purify-plugins"
-WALK = "walk"
+BUILT_IN = "decoder"
 OFFERS = {
     "purify_policies": "policy",
     "purify_sources": "source",
@@ -65,10 +65,12 @@ class Plugins(pluggy.PluginManager):
         super().__init__(GROUP)
         self.add_hookspecs(hookspecs)
         self.entries: dict[str, EntryPoint] = {}
-        self.register(_Walk(), name=WALK)
+        self._known: dict[Any, Any] = {}  # what was found out about the plugins registered now
+        self.register(_BuiltIn(), name=BUILT_IN)
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
         """Take a plugin in; whatever it raises from then on is a PurifyError that names it and the hook."""
+        self._known.clear()
         registered = super().register(plugin, name)
         for caller in self.get_hookcallers(plugin) or ():
             for each in caller.get_hookimpls():
@@ -77,10 +79,18 @@ class Plugins(pluggy.PluginManager):
                     each.function = guarded(name, caller.name, each)  # type: ignore[misc]  # ours to call
         return registered
 
-    def decoding(self) -> list[str]:
-        """The plugins that have their hands on the steps of an answer."""
-        found = self.hook.purify_decode.get_hookimpls()
-        return [self._actor(e.plugin_name, e.plugin).name for e in found if e.plugin_name != WALK]
+    def unregister(self, plugin: object = None, name: str | None = None) -> Any:
+        self._known.clear()
+        return super().unregister(plugin, name)
+
+    def implementing(self, hook: str) -> list[str]:
+        """The third-party plugins, and bundled ones, that implement a hook, by name."""
+        if hook not in self._known:
+            found = getattr(self.hook, hook).get_hookimpls()
+            others = [each for each in found if each.plugin_name != BUILT_IN]
+            self._known[hook] = [self._actor(each.plugin_name, each.plugin).name for each in others]
+        names: list[str] = self._known[hook]
+        return names
 
     def offers(self, hook: str) -> dict[str, Callable[..., Any]]:
         """Everything offered through an offering hook, by name.
@@ -177,19 +187,26 @@ class Plugins(pluggy.PluginManager):
 
     def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
         """The plugins that see a request, its decode or its completion, or that offer the policy."""
+        kind = type(policy.original)
+        if kind not in self._known:
+            self._known[kind] = self._actors(kind)
+        found: tuple[Actor, ...] = self._known[kind]
+        return found
+
+    def _actors(self, kind: type) -> tuple[Actor, ...]:
         hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
         acting = [each for hook in hooks for each in hook.get_hookimpls()]
         offering = [
             each
             for each in self.hook.purify_policies.get_hookimpls()
-            if type(policy.original) in _ask(each, "purify_policies").values()
+            if kind in _ask(each, "purify_policies").values()
         ]
         found = {each.plugin_name: each.plugin for each in (*acting, *offering)}
         theirs = (self._actor(name, plugin) for name, plugin in found.items() if not self._ours(name))
         return tuple(sorted(theirs, key=lambda actor: actor.name))
 
     def _ours(self, name: str) -> bool:
-        return name == WALK or (name in self.entries and _bundled(self.entries[name]))
+        return name == BUILT_IN or (name in self.entries and _bundled(self.entries[name]))
 
     def _actor(self, name: str, plugin: object) -> Actor:
         if (entry := self.entries.get(name)) is not None:
@@ -199,23 +216,20 @@ class Plugins(pluggy.PluginManager):
         return Actor(name, "", "")
 
     def name_of(self, policy: FusionPolicy) -> str:
-        """The name a policy is offered under; its class's when nobody offers it."""
-        kinds = {factory: name for name, factory in self.offers("purify_policies").items()}
+        """The name a policy is offered under; its class's where no plugin offers it."""
+        if "names" not in self._known:
+            self._known["names"] = {kind: name for name, kind in self.offers("purify_policies").items()}
         kind = type(policy.original)
-        return kinds.get(kind, kind.__name__)
+        name: str = self._known["names"].get(kind, kind.__name__)
+        return name
 
 
-class _Walk:
-    """The built-in walk, asked last."""
+class _BuiltIn:
+    """The purifier's own decoder, called last: what other plugins' `purify_decode` wraps or replaces."""
 
     @hookspecs.hookimpl(trylast=True)
     def purify_decode(self, purifier: Any, prompts: Any, sampling: Any) -> Any:
-        from purify_plugins.decode.loop import lockstep
-        from purify_plugins.decode.readahead import readahead
-        from purify_plugins.decode.speculative import speculative
-
-        walks = {"lockstep": lockstep, "readahead": readahead, "speculative": speculative}
-        return walks[purifier.walk](purifier, prompts, sampling)
+        return purifier.decode(prompts, sampling)
 
 
 def failed(plugin: str, hook: str, error: Exception) -> PluginError:

@@ -11,10 +11,10 @@ from purify_plugins.decode.detokenizer import Detokenizer, joined
 from purify_plugins.types import Chunk, Completion, Piece
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.provenance import Reader
     from purify_plugins.errors import PurifyError
     from purify_plugins.plugin.manager import Actor
-    from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import FinishReason, Step
 
@@ -35,13 +35,13 @@ class Asked:
 class Answer:
     """Collects one row's tokens; what it has released is exactly what it has recorded."""
 
-    def __init__(self, purifier: Purifier, asked: Asked, row: int, reader: Reader) -> None:
-        self.purifier, self.asked, self.row, self.reader = purifier, asked, row, reader
+    def __init__(self, decoder: Decoder, asked: Asked, row: int, reader: Reader) -> None:
+        self.asked, self.row, self.reader = asked, row, reader
         self.drawn: list[Piece] = []
         self.reason: FinishReason = "length"
         self.finished = False
         self.error: PurifyError | None = None
-        self._detokenizer = Detokenizer(purifier.vocabulary, asked.sampling.stop)
+        self._detokenizer = Detokenizer(decoder.vocabulary, asked.sampling.stop)
         self._pieces: list[Piece] = []
         self._held: list[Chunk] = []
 
@@ -95,7 +95,7 @@ class Answer:
         drawn = self.reader.drawn(self.row, len(self.drawn), self.finished, self.asked.sampling.stop)
         pieces, tokens = joined([*self._pieces, *rest]), tuple(token.id for token, _ in self.drawn)
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
-        asked, plugins = self.asked, self.purifier.plugins
-        certificate = certify(drawn, plugins, steps, text, self.reason, asked.context, asked.actors)
+        asked = self.asked
+        certificate = certify(drawn, steps, text, self.reason, asked.context, asked.actors)
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return [*self._held, Chunk(rest, (), whole)]

@@ -6,121 +6,190 @@ that it gets instead. An error that concerns one prompt does not affect the othe
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from purify_plugins.certificates import cited
 from purify_plugins.decode.provenance import Reader
-from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError
+from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
 from purify_plugins.plugin.manager import failed
 from purify_plugins.requests.answer import Answer, Asked
 from purify_plugins.requests.inputs import one
-from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome, Refused, Unanswered
+from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome, Refused, Step, Unanswered
 
 if TYPE_CHECKING:
-    from purify_plugins.purifier import Purifier
+    from purify_plugins.decode.decoder import Decoder
+    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt
 
 Piece = tuple[int, Chunk | Refused | Failed]
 Pieces = Generator[Piece, None, None]
+Decode = Callable[[Sequence["Prompt"], "Sampling"], Generator[Step, None, None]]
+T = TypeVar("T")
 
 
-def run(purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling) -> Pieces:
-    """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
-    held = bool(purifier.plugins.hook.purify_completed.get_hookimpls())
-    asked = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
-    return _answers(purifier, prompts, Asked(asked, cited(), purifier.plugins.actors(purifier.policy), held))
+@dataclass(frozen=True)
+class Pipeline:
+    """What a request goes through: the hooks of `plugins`, and `decode`, which yields a batch's steps.
 
-
-def outcomes(pieces: Sequence[Piece]) -> list[Outcome]:
-    """Each prompt's outcome, in the order of the prompts."""
-    found: dict[int, Outcome] = {}
-    for row, piece in pieces:
-        if not isinstance(piece, Chunk):
-            found[row] = piece
-        elif piece.completion is not None:
-            found[row] = piece.completion
-    return [found[row] for row in sorted(found)]
-
-
-def in_vain(found: Sequence[Outcome]) -> PurifyError | None:
-    """The common error if every prompt failed with one class of error and one message; else None."""
-    errors = [each.error for each in found if isinstance(each, Unanswered)]
-    same = len({(type(error), str(error)) for error in errors}) == 1
-    return errors[0] if same and len(errors) == len(found) else None
-
-
-def _outcome(error: PurifyError) -> Refused | Failed:
-    return Refused(error) if isinstance(error, RefusedError) else Failed(error)
-
-
-def _answers(purifier: Purifier, prompts: Sequence[Prompt], asked: Asked) -> Pieces:
-    """Batch after batch."""
-    errors: dict[int, PurifyError] = {}
-    admitted = _admitted(purifier, dict(enumerate(prompts)), asked.sampling, errors)
-    yield from ((row, _outcome(error)) for row, error in errors.items())
-    for batch in _batches(admitted, purifier.batch_size, asked.sampling.seed is not None):
-        yield from _batch(purifier, batch, asked)
-
-
-# Admitting: `purify_request`
-
-
-def _admitted(
-    purifier: Purifier, rows: dict[int, Prompt], sampling: Sampling, errors: dict[int, PurifyError]
-) -> dict[int, Prompt]:
-    """The prompts that no plugin refuses, as plugins rewrote them; `errors` gets the others'.
-
-    A refusal does not say which prompt it is about, so each is then shown alone, and has what is said of it
-    alone; the joint error only where that tells none from another. Those that pass are shown
-    together once more: a plugin may mind how many there are.
+    `purifier` is what hooks are given by that name.
     """
-    try:
-        return _requested(purifier, rows, sampling)
-    except PurifyError as error:
-        alone = {row: _refusal(purifier, {row: prompt}, sampling) for row, prompt in rows.items()}
-        passed = {row: prompt for row, prompt in rows.items() if alone[row] is None}
-        # Nothing is said of any one of them: all pass alone, or all are refused in the same words.
-        if len(passed) == len(rows) or len({(type(each), str(each)) for each in alone.values()}) == 1:
-            errors.update(dict.fromkeys(rows, error))
+
+    purifier: Decoder
+    plugins: Plugins
+    batch_size: int
+    decode: Decode
+
+    def run(self, prompts: Sequence[Prompt], sampling: Sampling) -> Pieces:
+        """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
+        plugins = self.plugins
+        held, actors = bool(plugins.implementing("purify_completed")), plugins.actors(self.purifier.policy)
+        asked = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
+        return self._answers(prompts, Asked(asked, cited(), actors, held))
+
+    def _answers(self, prompts: Sequence[Prompt], asked: Asked) -> Pieces:
+        """Batch after batch; the prompts of a batch that cannot begin together are decoded one by one."""
+        errors: dict[int, PurifyError] = {}
+        admitted = self._admitted(dict(enumerate(prompts)), asked.sampling, errors)
+        yield from ((row, _outcome(error)) for row, error in errors.items())
+        waiting = deque(_batches(admitted, self.batch_size, asked.sampling.seed is not None))
+        while waiting:
+            rows = waiting.popleft()
+            batch = AnswerBatch(self, rows, asked)
+            try:
+                with closing(batch.steps()) as steps:
+                    for step in steps:
+                        if batch.ended:
+                            break  # a step that a plugin had read ahead
+                        yield from batch.take(step)
+            except PurifyError as error:
+                # Nothing is drawn twice: prompts are parted only while nothing has been drawn of any of them.
+                if len(rows) > 1 and not batch.reader.begun and not isinstance(error, SourceError):
+                    waiting.extendleft({row: rows[row]} for row in reversed(rows))
+                    continue
+                batch.fail(error)
+            yield from batch.rest()
+
+    # Admitting: `purify_request`
+
+    def _admitted(
+        self, rows: dict[int, Prompt], sampling: Sampling, errors: dict[int, PurifyError]
+    ) -> dict[int, Prompt]:
+        """The prompts that no plugin refuses, as plugins rewrote them; `errors` gets the others'.
+
+        A refusal does not say which prompt it is about, so each is then shown alone, and has what is said of
+        it alone; the joint error only where that tells none from another. Those that pass are shown together
+        once more: a plugin may mind how many there are.
+        """
+        if not self.plugins.implementing("purify_request"):
+            return rows
+        try:
+            return self._requested(rows, sampling)
+        except PurifyError as error:
+            alone = {row: self._refusal({row: prompt}, sampling) for row, prompt in rows.items()}
+            passed = {row: prompt for row, prompt in rows.items() if alone[row] is None}
+            # Nothing is said of any one of them: all pass alone, or all are refused in the same words.
+            if len(passed) == len(rows) or len({(type(each), str(each)) for each in alone.values()}) == 1:
+                errors.update(dict.fromkeys(rows, error))
+                return {}
+            errors.update({row: refusal for row, refusal in alone.items() if refusal is not None})
+        try:
+            return self._requested(passed, sampling)
+        except PurifyError as error:
+            errors.update(dict.fromkeys(passed, error))
             return {}
-        errors.update({row: refusal for row, refusal in alone.items() if refusal is not None})
-    try:
-        return _requested(purifier, passed, sampling)
-    except PurifyError as error:
-        errors.update(dict.fromkeys(passed, error))
-        return {}
+
+    def _refusal(self, rows: dict[int, Prompt], sampling: Sampling) -> PurifyError | None:
+        try:
+            self._requested(rows, sampling)
+        except PurifyError as error:
+            return error
+        return None
+
+    def _requested(self, rows: dict[int, Prompt], sampling: Sampling) -> dict[int, Prompt]:
+        """The prompts after every `purify_request`, each of which gets what those before it returned."""
+        if not rows:
+            return {}
+        shown, hook = list(rows.values()), self.plugins.hook.purify_request
+        for rewritten in hook(purifier=self.purifier, prompts=shown, sampling=sampling):
+            shown[:] = rewritten  # of a plugin that takes no `prompts`
+        if len(shown) != len(rows):
+            raise PluginError(
+                f"purify_request made {len(shown)} prompts of {len(rows)}; "
+                "a plugin may rewrite each, and drop none"
+            )
+        return dict(zip(rows, map(one, shown), strict=True))
 
 
-def _refusal(purifier: Purifier, rows: dict[int, Prompt], sampling: Sampling) -> PurifyError | None:
-    try:
-        _requested(purifier, rows, sampling)
-    except PurifyError as error:
-        return error
-    return None
+class AnswerBatch:
+    """The answers to prompts that are decoded together, by their numbers."""
 
+    def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt], asked: Asked) -> None:
+        self.pipeline, self.rows = pipeline, rows
+        self.decoding = pipeline.plugins.implementing("purify_decode")
+        self.sampling = asked.sampling.of_row(min(rows))
+        asked = replace(asked, sampling=self.sampling)
+        self.reader = Reader(pipeline.purifier, len(rows), self.decoding)
+        self.answers = [Answer(pipeline.purifier, asked, at, self.reader) for at in range(len(rows))]
+        self.waiting = deque(zip(rows, self.answers, strict=True))
 
-def _requested(purifier: Purifier, rows: dict[int, Prompt], sampling: Sampling) -> dict[int, Prompt]:
-    """The prompts after every `purify_request`: each plugin is shown what those before it made of them."""
-    if not rows:
-        return {}
-    shown = list(rows.values())
-    for rewritten in purifier.plugins.hook.purify_request(
-        purifier=purifier, prompts=shown, sampling=sampling
-    ):
-        shown[:] = rewritten  # of a plugin that takes no `prompts`
-    if len(shown) != len(rows):
-        raise PluginError(
-            f"purify_request made {len(shown)} prompts of {len(rows)}; "
-            "a plugin may rewrite each, and drop none"
-        )
-    return dict(zip(rows, map(one, shown), strict=True))
+    def steps(self) -> Generator[Step, None, None]:
+        """The steps of `purify_decode`: the decoder's own, as third-party plugins pass them on."""
+        pipeline, prompts = self.pipeline, list(self.rows.values())
+        if not self.decoding:
+            return pipeline.decode(prompts, self.sampling)
+        purifier, hook = pipeline.purifier, pipeline.plugins.hook.purify_decode
+        steps = hook(purifier=purifier, prompts=prompts, sampling=self.sampling)
+        if not isinstance(steps, Generator):
+            raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
+        return _guarded(steps, self.decoding)
 
+    @property
+    def ended(self) -> bool:
+        """Whether no answer needs another step."""
+        return all(answer.ended for answer in self.answers)
 
-# Decoding: `purify_decode`
+    def take(self, step: Step) -> Iterator[Piece]:
+        """What a step adds to each answer, and the last pieces of those that end with it."""
+        taken = self.reader.take(step)
+        for row, answer in zip(self.rows, self.answers, strict=True):
+            yield from ((row, chunk) for chunk in answer.take(taken))
+        while self.waiting and self.waiting[0][1].ended:
+            yield from self._finish(*self.waiting.popleft())
+
+    def fail(self, error: PurifyError) -> None:
+        """Answers that are not whole yet have failed."""
+        for _, answer in self.waiting:
+            answer.fail(error)
+
+    def rest(self) -> Iterator[Piece]:
+        """The last pieces of all answers that `take` has not finished."""
+        while self.waiting:
+            yield from self._finish(*self.waiting.popleft())
+
+    # Completing: `purify_completed`
+
+    def _finish(self, row: int, answer: Answer) -> list[Piece]:
+        """An answer's last pieces, once the plugins have seen the whole; what they get is a copy."""
+        if answer.error is not None:
+            return [(row, _outcome(answer.error))]
+        try:
+            chunks = answer.finish()
+            if answer.asked.held:
+                self._show(chunks[-1].completion)
+        except PurifyError as error:
+            return [(row, _outcome(error))]
+        return [(row, chunk) for chunk in chunks]
+
+    def _show(self, completion: Completion | None) -> None:
+        assert completion is not None  # the last chunk has it
+        seen = replace(completion, certificate=Certificate(completion.certificate.text))
+        pipeline = self.pipeline
+        pipeline.plugins.hook.purify_completed(purifier=pipeline.purifier, completion=seen)
 
 
 def _batches(rows: dict[int, Prompt], size: int, seeded: bool) -> Iterator[dict[int, Prompt]]:
@@ -135,86 +204,50 @@ def _batches(rows: dict[int, Prompt], size: int, seeded: bool) -> Iterator[dict[
         yield batch
 
 
-def _batch(purifier: Purifier, rows: dict[int, Prompt], asked: Asked) -> Pieces:
-    """The answers to prompts that are decoded together; one by one where they cannot begin together."""
-    prompts, own = list(rows.values()), replace(asked, sampling=_of_row(asked.sampling, min(rows)))
-    reader = Reader(purifier, len(prompts))
-    answers = [Answer(purifier, own, at, reader) for at in range(len(prompts))]
-    numbers = dict(zip(answers, rows, strict=True))
-    waiting = list(answers)
-    try:
-        with closing(_decoded(purifier, prompts, own.sampling, answers, reader)) as decoded:
-            for pieces in decoded:
-                yield from ((numbers[answer], chunk) for answer, chunk in pieces)
-                while waiting and waiting[0].ended:
-                    answer = waiting.pop(0)
-                    yield from ((numbers[answer], piece) for piece in _complete(purifier, answer))
-    except PurifyError as error:
-        # Nothing is drawn twice: prompts are parted only while nothing has been drawn of any of them.
-        if len(rows) > 1 and not reader.begun and not isinstance(error, SourceError):
-            for row, prompt in rows.items():
-                yield from _batch(purifier, {row: prompt}, asked)
-            return
-        for answer in waiting:
-            answer.fail(error)
-    for answer in waiting:
-        yield from ((numbers[answer], piece) for piece in _complete(purifier, answer))
-
-
-def _decoded(
-    purifier: Purifier,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    answers: Sequence[Answer],
-    reader: Reader,
-) -> Generator[list[tuple[Answer, Chunk]], None, None]:
-    """What each step adds to each answer; ends with the last of them. Raises PurifyError."""
-    steps = purifier.plugins.hook.purify_decode(purifier=purifier, prompts=prompts, sampling=sampling)
-    if not isinstance(steps, Generator):
-        raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
-    try:
-        for step in _guarded(purifier, steps):
-            if all(answer.ended for answer in answers):
-                return  # steps that a plugin had read ahead
-            taken = reader.take(step)
-            yield [(answer, chunk) for answer in answers for chunk in answer.take(taken)]
-    finally:
-        steps.close()
-
-
-def _guarded(purifier: Purifier, steps: Iterator[object]) -> Iterator[object]:
-    """The steps; what fails in them is a plugin's fault where a plugin has its hands on them."""
-    try:
+def _guarded(steps: Generator[Step, None, None], plugins: Sequence[str]) -> Generator[Step, None, None]:
+    """The steps; an error that is not ours is a PluginError, which names the plugins that pass them on."""
+    with ours(lambda error: failed(", ".join(map(repr, plugins)), "purify_decode", error)), closing(steps):
         yield from steps
-    except PurifyError:
-        raise
-    except Exception as error:
-        if not (names := purifier.plugins.decoding()):
-            raise
-        raise failed(", ".join(map(repr, names)), "purify_decode", error) from error
 
 
-def _of_row(sampling: Sampling, row: int) -> Sampling:
-    """What row `row` would be asked alone: it draws from a seed of its own."""
-    return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + row)
+def _outcome(error: PurifyError) -> Refused | Failed:
+    return Refused(error) if isinstance(error, RefusedError) else Failed(error)
 
 
-# Completing: `purify_completed`
+# Reading the pieces
 
 
-def _complete(purifier: Purifier, answer: Answer) -> list[Chunk | Refused | Failed]:
-    """The last of an answer's chunks, once the plugins have seen the whole; what they get is a copy."""
-    if answer.error is not None:
-        return [_outcome(answer.error)]
+def outcomes(pieces: Sequence[Piece], errors: str = "return") -> list[Outcome]:
+    """Each prompt's outcome, in the order of the prompts.
+
+    Raises the common error if every prompt failed with one class of error and one message; with `errors`
+    "raise" the first error.
+    """
+    whole = {row: piece.completion if isinstance(piece, Chunk) else piece for row, piece in pieces}
+    found = [whole[row] for row in sorted(whole)]
+    raised = [each.error for each in found if isinstance(each, Unanswered)]
+    in_vain = len(raised) == len(found) and len({(type(error), str(error)) for error in raised}) == 1
+    if raised and (in_vain or errors == "raise"):
+        raise raised[0]
+    return found  # type: ignore[return-value]  # each prompt's last piece has the completion
+
+
+def chunks(pieces: Pieces) -> Generator[Chunk, None, None]:
+    """One answer's chunks; raises what it has in place of an answer."""
+    with closing(pieces):
+        for _, piece in pieces:
+            if isinstance(piece, Unanswered):
+                raise piece.error
+            yield piece
+
+
+async def in_thread(values: Generator[T, None, None]) -> AsyncGenerator[T, None]:
+    """Pull a blocking generator on a worker thread; close it, whatever happens, when left."""
+    from anyio import CancelScope, to_thread
+
     try:
-        chunks = answer.finish()
-        _show(purifier, chunks[-1].completion)
-    except PurifyError as error:
-        return [_outcome(error)]
-    return [*chunks]
-
-
-def _show(purifier: Purifier, completion: Completion | None) -> None:
-    assert completion is not None  # the last chunk has it
-    seen = replace(completion, certificate=Certificate(completion.certificate.text))
-    purifier.plugins.hook.purify_completed(purifier=purifier, completion=seen)
+        while (value := await to_thread.run_sync(next, values, None)) is not None:
+            yield value
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(values.close)

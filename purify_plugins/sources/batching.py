@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from purify_plugins.errors import SourceError
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import SessionWrapper, Translated
+from purify_plugins.sources.wrapper import SessionWrapper, TranslatedSource
 from purify_plugins.types import Prompt
 
 if TYPE_CHECKING:
@@ -20,16 +20,16 @@ PATIENCE = 0.002
 """Seconds to wait for those who were here last time."""
 
 
-def share(source: LogitSource) -> LogitSource:
+def batching(source: LogitSource) -> LogitSource:
     """The source, fit for many threads: what `joins` is shared, also behind a wrapper.
 
     Other sources are returned as they are; a remote one has its server to batch for it.
     """
-    return Shared(source) if source.joins else source.over(share)
+    return BatchingSource(source) if source.joins else source.over(batching)
 
 
 @dataclass(eq=False)
-class Call:
+class PendingPass:
     """A pass somebody waits for, and what came of it; with `seen` it is a session's `branch`."""
 
     session: Session
@@ -43,7 +43,7 @@ class Call:
         return self.logits is not None or self.error is not None
 
 
-class Shared(Translated):
+class BatchingSource(TranslatedSource):
     """A source whose sessions, each used from a thread of its own, are read together.
 
     Who comes while a pass runs waits for it; the first to go on then reads for all who wait. Prompts are
@@ -55,24 +55,24 @@ class Shared(Translated):
         self._reading = threading.Lock()
         lock = threading.Lock()
         self._arrived, self._ended = threading.Condition(lock), threading.Condition(lock)
-        self._waiting: list[Call] = []
+        self._waiting: list[PendingPass] = []
         self._leader = False
         self._company: deque[set[int]] = deque(maxlen=2)
 
     def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
-        return Shared(change(self.source), self.patience)
+        return BatchingSource(change(self.source), self.patience)
 
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SharedSession, Tensor]:
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[BatchingSession, Tensor]:
         with self._reading:
             session, logits = self.source.open(prompts, scored)
-        return SharedSession(self, session), logits
+        return BatchingSession(self, session), logits
 
     def read(self, session: Session, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         """The session's logits (rows, n, V) after its tokens (rows, n), read with whoever else asks.
 
         With `seen` the tokens are read by `branch`.
         """
-        call = Call(session, tokens, seen)
+        call = PendingPass(session, tokens, seen)
         if self._must_lead(call):
             self._lead()
         if call.error is not None:
@@ -80,7 +80,7 @@ class Shared(Translated):
         assert call.logits is not None
         return call.logits
 
-    def _must_lead(self, call: Call) -> bool:
+    def _must_lead(self, call: PendingPass) -> bool:
         """Wait until the call is answered, or until it is this thread's turn to read for all."""
         with self._ended:
             self._waiting.append(call)
@@ -97,7 +97,7 @@ class Shared(Translated):
                 self._leader = False
                 self._ended.notify_all()
 
-    def _gathered(self) -> list[Call]:
+    def _gathered(self) -> list[PendingPass]:
         """Everybody who waits, with a moment's grace for as many as came in the last two passes.
 
         Two, so that halves who take turns find together.
@@ -109,13 +109,13 @@ class Shared(Translated):
         self._company.append({id(call.session) for call in found})
         return found
 
-    def _read(self, calls: list[Call]) -> None:
+    def _read(self, calls: list[PendingPass]) -> None:
         """One pass for all who extend, one for all who branch."""
         for some in ([c for c in calls if c.seen is None], [c for c in calls if c.seen is not None]):
             if some:
                 self._pass(some)
 
-    def _pass(self, calls: list[Call]) -> None:
+    def _pass(self, calls: list[PendingPass]) -> None:
         """One pass for all; where it fails, one for each, so that only what is broken fails."""
         try:
             with self._reading:
@@ -130,7 +130,7 @@ class Shared(Translated):
             for call, logits in zip(calls, read, strict=True):
                 call.logits = logits
 
-    def _asked(self, calls: list[Call]) -> list[Tensor]:
+    def _asked(self, calls: list[PendingPass]) -> list[Tensor]:
         sessions, tokens = [call.session for call in calls], [call.tokens for call in calls]
         seen = [call.seen for call in calls if call.seen is not None]
         if seen:
@@ -147,10 +147,10 @@ def _told(error: Exception) -> SourceError:
     return told
 
 
-class SharedSession(SessionWrapper):
+class BatchingSession(SessionWrapper):
     """A session that reads when the others do."""
 
-    def __init__(self, shared: Shared, session: Session) -> None:
+    def __init__(self, shared: BatchingSource, session: Session) -> None:
         self.shared, self.session = shared, session
 
     def extend(self, tokens: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class SourceWrapper(LogitSource):
         return found
 
 
-class Translated(SourceWrapper):
+class TranslatedSource(SourceWrapper):
     """A source whose sessions are not the inner one's: passes are joined inside, where the model is."""
 
     @member
@@ -118,7 +118,7 @@ class Translated(SourceWrapper):
         return LogitSource.branch_all(self, sessions, tokens, seen)
 
 
-class Spelled(Translated):
+class SpelledSource(TranslatedSource):
     """A source whose ids stand for text, not for the model's own tokens; token i of its own is id -2 - i."""
 
     def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:

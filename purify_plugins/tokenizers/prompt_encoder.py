@@ -11,7 +11,7 @@ from purify_plugins.tokenizers.loading import is_panic
 from purify_plugins.types import Chat, Prompt, Vocabulary
 
 
-class Reader:
+class PromptEncoder:
     """A transformers tokenizer that reads every kind of prompt; `name` is its model's, for errors."""
 
     def __init__(self, tokenizer: Any, name: str, vocabulary: Vocabulary) -> None:

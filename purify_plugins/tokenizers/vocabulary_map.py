@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from purify_plugins.errors import PromptError
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import SessionWrapper, Translated
+from purify_plugins.sources.wrapper import SessionWrapper, TranslatedSource
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -37,19 +37,19 @@ def align(
     if alignment in ("auto", "top_k_union") and theirs.fingerprint == ours.fingerprint:
         return llm, slm
     if alignment == "top_k_union":
-        from purify_plugins.tokenizers.cross.choose import respell
+        from purify_plugins.tokenizers.cross.choose import by_first_token
 
-        return llm, respell(llm, slm)
+        return llm, by_first_token(llm, slm)
     found = _counterparts(theirs, ours)
     if alignment != "auto" or not _one_language(theirs, ours, found):
-        from purify_plugins.tokenizers.cross.choose import bridge
+        from purify_plugins.tokenizers.cross.choose import in_shared_symbols
 
-        return bridge(llm, slm, alignment, fidelity)
+        return in_shared_symbols(llm, slm, alignment, fidelity)
     kept = tuple(index for index, own in enumerate(found) if own >= 0 or index in ours.eos)
     shared = ours if len(kept) == len(ours) else _restrict(ours, kept)
     columns = tuple(found[index] for index in kept)
-    remapped = Remapped(llm, shared, columns, _merge_ends(theirs, shared, columns))
-    return remapped, slm if shared is ours else Remapped(slm, shared, kept)
+    remapped = RemappedSource(llm, shared, columns, _merge_ends(theirs, shared, columns))
+    return remapped, slm if shared is ours else RemappedSource(slm, shared, kept)
 
 
 def _counterparts(theirs: Vocabulary, ours: Vocabulary) -> list[int]:
@@ -120,7 +120,7 @@ class Tables(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Remapped(Translated):
+class RemappedSource(TranslatedSource):
     """A source in another vocabulary: a source itself.
 
     `columns[i]` is the source's own id of shared token `i`; -1: it has none and gives it no mass.
@@ -191,7 +191,7 @@ class Remapped(Translated):
 class RemappedSession(SessionWrapper):
     """An open batch whose ids and rows are translated."""
 
-    def __init__(self, session: Session, source: Remapped) -> None:
+    def __init__(self, session: Session, source: RemappedSource) -> None:
         self.session = session
         self._source = source
         self._read = self._gathered = source.tables  # where the tokens are, and where the logits are

@@ -27,9 +27,9 @@ def replaying(purifier: Purifier, chunks: Sequence[Chunk], monkeypatch: pytest.M
     async def agenerate(*_: Any, **__: Any) -> Any:
         return [chunks[-1].completion]
 
-    monkeypatch.setattr(purifier, "stream", again)
-    monkeypatch.setattr(purifier, "generate", lambda *_, **__: [chunks[-1].completion])
-    monkeypatch.setattr(purifier, "agenerate", agenerate)
+    monkeypatch.setitem(vars(purifier), "stream", again)
+    monkeypatch.setitem(vars(purifier), "generate", lambda *_, **__: [chunks[-1].completion])
+    monkeypatch.setitem(vars(purifier), "agenerate", agenerate)
 
 
 def overhead(purifier: Purifier, use: Callable[[], Any], tokens: int) -> float:

@@ -1,6 +1,6 @@
 """A stand-in for vLLM, no more than its source says of logits processors, around a local model.
 
-Both contracts of `purify_adapters.vllm_engine_contracts` have one: the base classes, the loaders' checks
+Both contracts of `purify_adapters.vllm_engine.contracts` have one: the base classes, the loaders' checks
 and what chooses between them, as of 0.32 and 0.33. Only V1's engine runs here: V2 needs Triton.
 
 One persistent batch: who ends leaves a hole that the last row fills, rows are swapped, and a request may be
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from purify_adapters.vllm_engine_contracts import CONTRACTS, V1, V2, Contract
+from purify_adapters.vllm_engine.contracts import CONTRACTS, V1, V2, Contract
 
 
 class MoveDirectionality(Enum):
@@ -121,9 +121,9 @@ def installed(monkeypatch: Any, *contracts: Contract) -> None:
 
 
 def loaded(monkeypatch: Any, *contracts: Contract) -> ModuleType:
-    """`purify_adapters.vllm_engine` as vLLM would load it: `vllm` is this stand-in, with both contracts."""
+    """`vllm_engine.processor` as vLLM would load it: `vllm` is this stand-in, with both contracts."""
     installed(monkeypatch, *(contracts or CONTRACTS))
-    spec = find_spec("purify_adapters.vllm_engine")
+    spec = find_spec("purify_adapters.vllm_engine.processor")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

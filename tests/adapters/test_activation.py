@@ -49,7 +49,7 @@ from purify_plugins.configuration.build import Activation
 from purify_plugins.running.activate import adapter
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.tokenizers.cross.choose import EPS
-from purify_plugins.utils import greedy
+from purify_plugins.utils.logs import warn_of_greedy
 from tests.adapters.activating import Activate, install, on
 from tests.adapters.canary import CONFIG, tampered, tokenizer, word
 from tests.adapters.ways_models import CAPTURED, TEXT, WAYS, ids, own_loop, pipe, text_of
@@ -391,7 +391,7 @@ def test_greedy_answers_are_counted_apart_and_warned_of_once(
 ) -> None:
     """transformers decodes greedily unless told otherwise, and "1 purified" was all that one heard of it."""
     on()
-    greedy.warn.cache_clear()
+    warn_of_greedy.cache_clear()
     model = tampered()
     with caplog.at_level("WARNING", logger="purify"):
         for sampled in (False, False, True):

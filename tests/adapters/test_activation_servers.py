@@ -24,7 +24,7 @@ from purify_plugins import ConfigError, PurifyError, RefusedError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, attacks
 from purify_plugins.tokenizers.cross.choose import EPS, Fidelity
-from purify_plugins.tokenizers.cross.source import Bridged
+from purify_plugins.tokenizers.cross.source import SymbolSource
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.toys import both
 
@@ -215,8 +215,8 @@ def test_the_file_says_in_what_two_tokenizers_meet(tmp_path: Path, fidelity: Fid
     (tmp_path / "purify.toml").write_text(f"alignment = 'bytes'\nfidelity = '{fidelity}'\n" + FILE)
     purifier = Activation(tmp_path / "purify.toml").purifier(both()[0])
     for source in (purifier.llm, purifier.slm):
-        assert isinstance(source, Bridged)
-        assert (source.alphabet.kind, source.eps) == ("bytes", EPS[fidelity])
+        assert isinstance(source, SymbolSource)
+        assert (source.symbol_set.kind, source.eps) == ("bytes", EPS[fidelity])
 
 
 def test_a_trusted_server_answers_for_itself(server: FakeTGI, on: Callable[..., None]) -> None:

@@ -101,7 +101,9 @@ def test_the_likeliest_tokens_shown_are_the_fused_row_s(served: Served, sampled:
 def test_the_likeliest_tokens_are_probabilities_of_what_is_possible(walk: str) -> None:
     """All of them together make a whole, and nothing that the SLM rules out is among them."""
     purifier = stubs(walk=walk)
-    for token in purifier.showing(10**6).generate("hello", Sampling(max_tokens=5, seed=1, top_k=7))[0].steps:
+    for token in (
+        purifier.replace(top=10**6).generate("hello", Sampling(max_tokens=5, seed=1, top_k=7))[0].steps
+    ):
         found = dict(token.top)
         assert sum(map(math.exp, found.values())) == pytest.approx(1, abs=1e-5)
         assert found[token.id] == pytest.approx(token.fused)

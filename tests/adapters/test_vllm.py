@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from purify_adapters.vllm_engine_contracts import CONTRACTS, SWITCH, V1, V2, Contract
+from purify_adapters.vllm_engine.contracts import CONTRACTS, SWITCH, V1, V2, Contract
 from purify_plugins import ConfigError, Sampling, SourceError, VocabularyError
 from purify_plugins.decode.replay import replay
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -130,7 +130,7 @@ def test_a_draw_is_from_the_fused_row_at_its_temperature(
     engine.add(request)
     engine._tell()
     numbers = iter([(at + 0.5) / 2000 for at in range(2000)])
-    monkeypatch.setattr(module.Row, "luck", lambda row: next(numbers))
+    monkeypatch.setattr(module.EngineRow, "luck", lambda row: next(numbers))
     rows = [processor.apply(engine._row(request))[0] for _ in range(2000)]
     assert all(int(torch.isfinite(row).sum()) == 1 for row in rows)  # vLLM has no choice left
     drawn = Counter(int(row.argmax()) for row in rows)

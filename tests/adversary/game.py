@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins.certificates import verify
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.fusion import Rows, forward, fuse
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.replay import score
@@ -206,7 +206,7 @@ def adversary(
     weights = Weights(game.slm, mind, CODE + len(CONTEXT))
     llm = Served(game.slm.vocabulary, mind, walk == "readahead", scores) if engine else weights
     purifier = pair(llm, game.slm, game.policy, plugins=PLUGINS, walk=walk, batch_size=10_000, **options)
-    purifier.pace = lambda *_: Pace(fixed=3)  # type: ignore[method-assign]  # the machine must not choose
+    purifier.draft_lengths.of = lambda *_: DraftLength(fixed=3)  # type: ignore[method-assign]  # the machine must not choose
     return purifier
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from purify_hooks.evaluation.eval.attempt import KINDS
-from purify_hooks.evaluation.eval.bench import MODES
+from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_plugins.testbed import HOME
 from tests.test_docs import DOCS, load
@@ -41,7 +41,7 @@ def test_balanced_lets_no_more_through_than_the_slm_does(proof: Any, way: str, m
 
 @pytest.mark.slow
 def test_the_attacks_would_succeed(proof: Any) -> None:
-    """Late ones too: otherwise the test above would prove nothing."""
+    """DelayedAttack ones too: otherwise the test above would prove nothing."""
     llm, _ = ALONE
     for kind in KINDS:
         assert proof.share(proof.late, proof.bench.purifier(llm), kind, "greedy") >= 0.9

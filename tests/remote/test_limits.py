@@ -149,9 +149,9 @@ def test_a_bad_row_for_one_stream_ends_no_other_s_answer(
 def test_json_is_not_shown_in_the_message_of_an_answer_that_is_refused() -> None:
     """What a server writes is the untrusted model's; only our own names of fields are said."""
     from purify_adapters.sources.http.rows import strict_json
-    from purify_adapters.sources.http.shapes import Completions
+    from purify_adapters.sources.http.shapes import LlamaCompletions
 
     bad = {"completion_probabilities": [{"id": "QZXJ", "QZXJ": 1, "top_logprobs": "QZXJ"}]}
     with pytest.raises(SourceError) as refused:
-        strict_json(json.dumps(bad).encode(), Completions)
+        strict_json(json.dumps(bad).encode(), LlamaCompletions)
     assert "QZXJ" not in str(refused.value)

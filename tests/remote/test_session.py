@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from purify_adapters.sources.http.client import HttpClient
-from purify_adapters.sources.http.event_loop import Asking
+from purify_adapters.sources.http.event_loop import PendingRequest
 from purify_adapters.sources.http.protocol import Position
 from purify_adapters.sources.http.rows import ServerToken
 from purify_adapters.sources.http.source import RemoteSource
@@ -91,7 +91,7 @@ def test_after_a_rewind_the_row_is_that_after_the_tokens_read_and_not_after_thos
 
 
 def test_whoever_leaves_before_the_first_token_leaves_no_stream_open() -> None:
-    source, asking = Stuck(), Asking()
+    source, asking = Stuck(), PendingRequest()
 
     def ask() -> None:
         asking.enter()

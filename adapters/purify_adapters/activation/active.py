@@ -28,11 +28,11 @@ from purify_adapters.processes import runs
 from purify_plugins.configuration.build import (
     check_config,
     keys_of,
+    options_of,
     placed,
     plugins_of,
     policy,
     read_table,
-    sampling,
     source,
     where,
 )
@@ -147,18 +147,7 @@ class Activation:
         from purify_plugins.purifier import Purifier
 
         with self.lock:
-            return Purifier(
-                llm,
-                self.slm,
-                self.policy,
-                sampling=sampling(self.config.sampling),
-                on_llm_failure=self.config.on_llm_failure,
-                batch_size=self.config.batch_size,
-                walk=self.config.walk,
-                alignment=self.config.alignment,
-                fidelity=self.config.fidelity,
-                plugins=self.plugins,
-            )
+            return Purifier(llm, self.slm, self.policy, **options_of(self.config), plugins=self.plugins)
 
     def publish(self) -> None:
         """Write this process's status where `[activation] status` wants it."""

@@ -11,12 +11,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation.gate import kind_of
-from purify_adapters.activation.hub_requests import ASKED, Asked
+from purify_adapters.activation.hub_requests import HUB_REQUESTS, HubRequest
 from purify_adapters.activation.rules import is_url, plain
 from purify_plugins.configuration.build import keys_of
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.sources.read_scope import for_fusion, reading
-from purify_plugins.utils import greedy
+from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
@@ -65,7 +65,7 @@ class HubClients:
     def _patch(self, client: str, around: Callable[[Any], Any]) -> Patch:
         def patch(points: Points, module: ModuleType) -> None:
             kind = vars(module)[client]
-            for name in ASKED:
+            for name in HUB_REQUESTS:
                 points.replace(kind, name, around)
             points.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
 
@@ -121,13 +121,13 @@ class HubClients:
 
         return call
 
-    def _streamed(self, server: str, asked: Asked, purifier: Purifier) -> Iterator[Any]:
+    def _streamed(self, server: str, asked: HubRequest, purifier: Purifier) -> Iterator[Any]:
         with self.recorder.refusals(server):
             for chunk in purifier.stream(asked.prompt, asked.sampling(purifier.sampling)):
                 yield from asked.pieces(chunk)
                 self._finished(server, chunk)
 
-    async def _astreamed(self, server: str, asked: Asked, purifier: Purifier) -> AsyncIterator[Any]:
+    async def _astreamed(self, server: str, asked: HubRequest, purifier: Purifier) -> AsyncIterator[Any]:
         with self.recorder.refusals(server):
             async for chunk in purifier.astream(asked.prompt, asked.sampling(purifier.sampling)):
                 for piece in asked.pieces(chunk):
@@ -140,15 +140,17 @@ class HubClients:
 
     def _count(self, server: str, completion: Completion) -> None:
         if completion.certificate.body["method"]["mode"] == "greedy":
-            greedy.warn()
+            warn_of_greedy()
         carries = completion.certificate.guarantee != "none"
         self.recorder.count(server, "purified", *["guaranteed"] * carries)
 
     def _asked(
         self, method: str, server: str, content: Any, options: dict[str, Any]
-    ) -> tuple[Asked, Purifier]:
+    ) -> tuple[HubRequest, Purifier]:
         """The request in our terms, and who answers it. Raises RefusedError, ConfigError, SourceError."""
-        asked = ASKED[method](content, {key: value for key, value in options.items() if key != "model"})
+        asked = HUB_REQUESTS[method](
+            content, {key: value for key, value in options.items() if key != "model"}
+        )
         with self.lock:
             if server not in self.purifiers:
                 self.purifiers[server] = self._purifier(server)

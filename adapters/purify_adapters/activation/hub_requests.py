@@ -19,7 +19,7 @@ DRAWN = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penal
 REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
 
 
-class Asked:
+class HubRequest:
     """One request: `prompt`, what it wants of the draws, and whether it wants a stream.
 
     What a request leaves open is the configuration's. Raises ConfigError for what purification has not.
@@ -57,7 +57,7 @@ class Asked:
         raise NotImplementedError
 
 
-class Text(Asked):
+class HubTextRequest(HubRequest):
     """`text_generation`."""
 
     method = "text_generation"
@@ -115,7 +115,7 @@ class Text(Asked):
         )
 
 
-class Talk(Asked):
+class HubChatRequest(HubRequest):
     """`chat_completion`."""
 
     method = "chat_completion"
@@ -154,9 +154,9 @@ class Talk(Asked):
         )
 
 
-ASKED: Mapping[str, Callable[[Any, Mapping[str, Any]], Asked]] = {
-    "text_generation": Text,
-    "chat_completion": Talk,
+HUB_REQUESTS: Mapping[str, Callable[[Any, Mapping[str, Any]], HubRequest]] = {
+    "text_generation": HubTextRequest,
+    "chat_completion": HubChatRequest,
 }
 """A client's method -> what it asks for."""
 

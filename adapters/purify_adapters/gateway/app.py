@@ -32,7 +32,7 @@ from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins._version import __version__
 from purify_plugins.errors import PurifyError
-from purify_plugins.sources.batching import share
+from purify_plugins.sources.batching import batching
 
 if TYPE_CHECKING:
     import socket
@@ -333,7 +333,7 @@ def _head(scope: Scope) -> int:
 
 def _sharing(purifier: Purifier) -> Purifier:
     """The same purifier, its local models shared by all the threads that decode."""
-    return purifier.through(share(purifier.llm), share(purifier.slm))
+    return purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -18,7 +18,6 @@ from purify_adapters.gateway.schemas import (
     RegexFormat,
     TextFormat,
 )
-from purify_plugins.certificates import claimed
 from purify_plugins.errors import ConfigError, TooLongError
 from purify_plugins.grammar import Grammar
 from purify_plugins.sampling import Sampling
@@ -159,9 +158,7 @@ class Asking:
 
     def _claimable(self, sampling: Sampling) -> None:
         """Raise Rejected where no answer could claim a guarantee."""
-        purifier = self.purifier
-        engines = purifier.llm.engine, purifier.slm.engine
-        claim = claimed(purifier.policy, sampling, purifier.walk, engines, ())
+        claim = self.purifier.claim(sampling)
         if claim.guarantee == "none":
             way = "ask for a sampled answer (`do_sample`, or a temperature above 0) without a `seed`"
             raise Rejected(422, f"no guarantee would hold for this answer: {claim.reason}; {way}", "refused")

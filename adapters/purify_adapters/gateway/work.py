@@ -12,7 +12,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
-from purify_adapters.sources.http.event_loop import Asking
+from purify_adapters.sources.http.event_loop import PendingRequest
 
 if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
@@ -123,13 +123,13 @@ class Place:
         self.work = work
         self._loop = asyncio.get_running_loop()
         self._left = False
-        self._asking = Asking()
+        self._asking = PendingRequest()
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
     async def stream(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each when it is asked for; ended by whoever stops asking."""
-        chunks = self.work.purifier.showing(top).stream(prompt, sampling)
+        chunks = self.work.purifier.replace(top=top).stream(prompt, sampling)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
@@ -138,7 +138,7 @@ class Place:
 
     def whole(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> Completion:
         """The answer, on the calling thread, until its reader leaves. Raises Rejected if cut short."""
-        with closing(self.work.purifier.showing(top).stream(prompt, sampling)) as chunks:
+        with closing(self.work.purifier.replace(top=top).stream(prompt, sampling)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion

@@ -20,7 +20,7 @@ from purify_plugins.types import Chunk, Completion
 
 
 @dataclass(frozen=True)
-class Call:
+class ChatCall:
     """One call, understood: what is asked of which pair, and what its reader wants to know."""
 
     purifier: Purifier
@@ -53,10 +53,10 @@ class Call:
         return {"content": logprobs(steps, self.purifier.vocabulary)}
 
 
-class Stream:
+class ChatStream:
     """One answer while it is written."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ChatCall) -> None:
         self.call = call
         self.reading = Reading(call.asked.reader(), call.purifier.vocabulary)
 

@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 
 from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
-from purify_adapters.langchain.calls import Call, Stream, asked, tool_of
+from purify_adapters.langchain.calls import ChatCall, ChatStream, asked, tool_of
 from purify_adapters.langchain.facts import token_ids
 from purify_adapters.langchain.models import Purified
 from purify_adapters.langchain.structured import Method, structured
@@ -61,7 +61,7 @@ class ChatPurified(Purified, BaseChatModel):
 
     def _call(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
-    ) -> Call:
+    ) -> ChatCall:
         """What a call asks for; what nobody knows is refused by name."""
         self._refuse(given, CALL)
         if given.get("top_logprobs"):
@@ -69,7 +69,7 @@ class ChatPurified(Purified, BaseChatModel):
         purifier = self.load(given.get("model"))
         question = asked(purifier, messages, self.tool_format, given)
         drawn = {**given, "stop": stop, "grammar": question.grammar or given.get("grammar")}
-        return Call(
+        return ChatCall(
             purifier,
             self._named(given),
             question,
@@ -110,7 +110,7 @@ class ChatPurified(Purified, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        stream = Stream(call)
+        stream = ChatStream(call)
         with closing(call.purifier.stream(call.asked.chat, call.sampling)) as chunks:
             for chunk in chunks:
                 for part in stream.take(chunk):
@@ -126,7 +126,7 @@ class ChatPurified(Purified, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        stream = Stream(call)
+        stream = ChatStream(call)
         async with aclosing(call.purifier.astream(call.asked.chat, call.sampling)) as chunks:
             async for chunk in chunks:
                 for part in stream.take(chunk):

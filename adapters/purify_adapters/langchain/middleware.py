@@ -19,7 +19,7 @@ class PurifyMiddleware(AgentMiddleware[Any, Any, Any]):
     """Answer every model call of an agent with a purified model instead of the agent's own.
 
     Put it last: a middleware after it could replace the model again, and an answer without a
-    certificate is refused. Models that other middleware owns (to summarise, to choose tools) are
+    certificate is refused. PurifierCache that other middleware owns (to summarise, to choose tools) are
     not this agent's, and not covered.
     """
 

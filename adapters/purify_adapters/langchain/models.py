@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, model_validator
 
 from purify_adapters.foreign_options import changes_nothing
 from purify_adapters.langchain.facts import fingerprint
@@ -29,11 +29,8 @@ IGNORED = ("timeout", "max_retries", "api_key", "base_url")
 TRACED = ("ls_structured_output_format", "structured_output_format")
 """What LangChain puts among a call's arguments for its traces alone."""
 
-KEPT = ("sampling", "on_llm_failure", "batch_size", "explain", "alignment", "fidelity", "plugins")
-"""What a purifier with another LLM has of the first one's."""
 
-
-class Models:
+class PurifierCache:
     """The purifiers of one pair, by the name of their LLM; loaded once, in whichever thread comes first.
 
     Every object that names the same pair in the same way has the same one for as long as any of them
@@ -50,7 +47,7 @@ class Models:
         return self
 
     @classmethod
-    def of(cls, *named: Any) -> Models:
+    def of(cls, *named: Any) -> PurifierCache:
         """Those of the pair that these values name."""
         key = repr([_key(value) for value in named])
         with _LOCK:
@@ -60,7 +57,7 @@ class Models:
         return found
 
 
-_SHARED: WeakValueDictionary[str, Models] = WeakValueDictionary()
+_SHARED: WeakValueDictionary[str, PurifierCache] = WeakValueDictionary()
 _LOCK = RLock()
 
 
@@ -93,7 +90,7 @@ class Purified(BaseModel):
     """The policy's fields, when it is given by name."""
     config: str | Path | None = None
     """A `purify.toml`; without any models, the one that PURIFY_CONFIG or the working directory has."""
-    purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
+    purifier: InstanceOf[Purifier] | None = Field(default=None, exclude=True, repr=False)
     """A purifier that is already there."""
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
@@ -116,7 +113,7 @@ class Purified(BaseModel):
     certificate: bool = False
     """Put the whole certificate into each answer's metadata, not only its digest."""
 
-    _models: Models = PrivateAttr(default_factory=Models)
+    _models: PurifierCache = PrivateAttr(default_factory=PurifierCache)
     _read: Config | None = PrivateAttr(default=None)
 
     def __init__(self, *models: Any, **options: Any) -> None:
@@ -152,7 +149,7 @@ class Purified(BaseModel):
             self._read = read_config(self.config)
         sampling_of(self._draws({}))
         read = asdict(self._read) if self._read else None
-        self._models = Models.of(
+        self._models = PurifierCache.of(
             self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
         )
         return self
@@ -182,9 +179,7 @@ class Purified(BaseModel):
         if name not in self.llms:
             raise UnknownNameError("model", name, [*self.llms, self._own_name])
         own = self.load()
-        kept = {key: getattr(own, key) for key in KEPT}
-        llm, slm = own.plugins.source(self.llms[name]), own.slm.inner
-        return Purifier(llm, slm, own.given_policy, walk=own.given_walk, **kept)
+        return own.replace(llm=own.plugins.source(self.llms[name]))
 
     @property
     def _own_name(self) -> str:

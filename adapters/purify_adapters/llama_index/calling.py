@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
 from purify_adapters.llama_index.messages import selections
-from purify_adapters.llama_index.models import Models
+from purify_adapters.llama_index.models import PurifiedLLMBase
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 
-class Calling(Models):
+class Calling(PurifiedLLMBase):
     """From tools to the arguments of `chat`, and from its answer to the calls in it."""
 
     def _prepare_chat_with_tools(

@@ -20,7 +20,7 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
 
-class Models(FunctionCallingLLM):
+class PurifiedLLMBase(FunctionCallingLLM):
     """A language model's options and metadata, and what of LlamaIndex's own would load on the event loop."""
 
     drawn: dict[str, Any] = Field({}, description="Sampling options that differ from the purifier's own.")

@@ -6,11 +6,11 @@ from typing import Any
 
 from llama_index.core.types import PydanticProgramMode
 
-from purify_adapters.llama_index.models import Models
+from purify_adapters.llama_index.models import PurifiedLLMBase
 from purify_adapters.tool_calls import json_answer
 
 
-class Structured(Models):
+class Structured(PurifiedLLMBase):
     """LlamaIndex's structured prediction for a model that can follow a grammar.
 
     The grammar masks both models' rows before they are fused: the answer is always valid under the schema,

@@ -15,7 +15,7 @@ from purify_plugins.errors import SourceError
 from purify_plugins.protocols import Capabilities
 
 if TYPE_CHECKING:
-    from purify_adapters.sources.http.shapes import Completion
+    from purify_adapters.sources.http.shapes import LlamaCompletion
 
 ABSENT = -1e30
 """Below this, llama.cpp means a probability of zero: it writes the most negative float."""
@@ -93,10 +93,10 @@ class LlamaCppSource(RemoteSource):
         body = {**self.asked, "n_probs": top_n, "prompt": [list(prompt) for prompt in prompts]}
         found, _ = await self.http.post("/completion", body, len(prompts), shape=_shape())
         with self.http.reading("/completion"):
-            return self._rows(found if isinstance(found, list) else [found], prompts)
+            return self._rows(found if isinstance(found, list) else [found], len(prompts))
 
-    def _rows(self, answers: Sequence[Completion], prompts: Sequence[Sequence[int]]) -> list[ServerToken]:
-        if len(answers) != len(prompts):
+    def _rows(self, answers: Sequence[LlamaCompletion], prompts: int) -> list[ServerToken]:
+        if len(answers) != prompts:
             raise SourceError("the LLM's server answered another number of prompts; see its version")
         order = [at if answer.index is None else answer.index for at, answer in enumerate(answers)]
         return [self._drafted(answers[at]) for at in sorted(range(len(order)), key=order.__getitem__)]
@@ -121,7 +121,7 @@ class LlamaCppSource(RemoteSource):
         whole = (token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece.isascii())
         return next(whole, 0)
 
-    def _drafted(self, answer: Completion) -> ServerToken:
+    def _drafted(self, answer: LlamaCompletion) -> ServerToken:
         size = len(self.vocabulary)
         shown = field(answer.completion_probabilities, 0)
         logprobs = [each.logprob for each in shown.top_logprobs]
@@ -133,6 +133,6 @@ class LlamaCppSource(RemoteSource):
 
 
 def _shape() -> Any:
-    from purify_adapters.sources.http.shapes import Completions
+    from purify_adapters.sources.http.shapes import LlamaCompletions
 
-    return Completions
+    return LlamaCompletions

@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from purify_adapters.transformers.settings import Settings, sanitised, settings
+from purify_adapters.transformers.settings import GenerateSettings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
 from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
 from purify_plugins.types import Certificate, Failed, Refused, Unanswered
-from purify_plugins.utils import greedy
+from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
     from purify_plugins.types import Completion
@@ -39,7 +39,7 @@ class PurifiedOutput(GenerateDecoderOnlyOutput):
 
 
 @dataclass(frozen=True)
-class Written:
+class Generated:
     """One answer in the model's own ids."""
 
     tokens: list[int]
@@ -128,7 +128,7 @@ class PurifiedModel(PreTrainedModel):
                 found = self.purifier.generate(prompts, asked.sampling)
                 written = _settled([e if isinstance(e, Unanswered) else self._written(e) for e in found])
             if asked.sampling.greedy:
-                greedy.warn()
+                warn_of_greedy()
             self.guaranteed = all(map(_is_guaranteed, written))
         return _output(ids.repeat_interleave(asked.copies, dim=0), written, asked)
 
@@ -141,7 +141,7 @@ class PurifiedModel(PreTrainedModel):
         """The model's own id of a token of the purifier's."""
         return self.purifier.llm.to_own([token])[0]
 
-    def _prompts(self, ids: Tensor, mask: Tensor | None, asked: Settings) -> list[tuple[int, ...]]:
+    def _prompts(self, ids: Tensor, mask: Tensor | None, asked: GenerateSettings) -> list[tuple[int, ...]]:
         """Each row's prompt without its padding, in the purifier's ids."""
         visible = _padding(ids, asked.pad, self._ends()) if mask is None else mask.bool()
         if visible.shape != ids.shape:
@@ -158,20 +158,25 @@ class PurifiedModel(PreTrainedModel):
             raise PromptError(f"the prompt holds token {token}, which the SLM does not have; leave it out")
         return found
 
-    def _written(self, completion: Completion) -> Written:
-        return Written([self._own(token) for token in completion.tokens], completion.certificate)
+    def _written(self, completion: Completion) -> Generated:
+        return Generated([self._own(token) for token in completion.tokens], completion.certificate)
 
     # Answers that somebody watches, token by token
 
     def _one_by_one(
-        self, prompts: Sequence[tuple[int, ...]], asked: Settings, ids: Tensor, criteria: Any, streamer: Any
-    ) -> list[Written]:
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        asked: GenerateSettings,
+        ids: Tensor,
+        criteria: Any,
+        streamer: Any,
+    ) -> list[Generated]:
         """Each answer alone; what watches it may end it early. Raises ConfigError to stream several."""
         if streamer is not None:
             if len(prompts) != 1:
                 raise ConfigError(f"a streamer takes one answer, not {len(prompts)}; call generate for each")
             streamer.put(ids.cpu())
-        found: list[Written | Failed] = []
+        found: list[Generated | Failed] = []
         for row, prompt in enumerate(prompts):
             try:
                 found.append(self._watched(prompt, asked, row, criteria, streamer))
@@ -183,12 +188,11 @@ class PurifiedModel(PreTrainedModel):
         return written
 
     def _watched(
-        self, prompt: tuple[int, ...], asked: Settings, row: int, criteria: Any, streamer: Any
-    ) -> Written:
+        self, prompt: tuple[int, ...], asked: GenerateSettings, row: int, criteria: Any, streamer: Any
+    ) -> Generated:
         tokens: list[int] = []
-        seed = None if asked.sampling.seed is None else asked.sampling.seed + row
         before = [self._own(token) for token in prompt]
-        with closing(self.purifier.stream(prompt, replace(asked.sampling, seed=seed))) as chunks:
+        with closing(self.purifier.stream(prompt, asked.sampling.of_row(row))) as chunks:
             for chunk in chunks:
                 for token in chunk.steps:
                     tokens.append(self._own(token.id))
@@ -198,14 +202,14 @@ class PurifiedModel(PreTrainedModel):
                     return self._written(chunk.completion)
                 if tokens and (tokens[-1] in asked.ends or _met(criteria, [*before, *tokens])):
                     break
-        return Written(tokens, None)
+        return Generated(tokens, None)
 
 
-def _is_guaranteed(written: Written) -> bool:
+def _is_guaranteed(written: Generated) -> bool:
     return written.certificate is not None and written.certificate.guarantee != "none"
 
 
-def _settled(found: Sequence[Written | Refused | Failed]) -> list[Written]:
+def _settled(found: Sequence[Generated | Refused | Failed]) -> list[Generated]:
     """The answers; a prompt without one has no tokens here, and a line in the log says why.
 
     A tensor has no place for an error, and the other rows have their answers. Raises where none has.
@@ -215,7 +219,7 @@ def _settled(found: Sequence[Written | Refused | Failed]) -> list[Written]:
         raise errors[0]
     for row, error in errors.items():
         log.warning("prompt %d of %d has no answer: %s", row + 1, len(found), error)
-    return [Written([], None) if isinstance(each, Unanswered) else each for each in found]
+    return [Generated([], None) if isinstance(each, Unanswered) else each for each in found]
 
 
 def _met(criteria: Any, ids: list[int]) -> bool:
@@ -242,7 +246,9 @@ def _padding(ids: Tensor, pad: int, ends: frozenset[int]) -> Tensor:
     return torch.cumsum(ids != pad, dim=1) > 0
 
 
-def _output(prompts: Tensor, written: Sequence[Written], asked: Settings) -> Tensor | PurifiedOutput:
+def _output(
+    prompts: Tensor, written: Sequence[Generated], asked: GenerateSettings
+) -> Tensor | PurifiedOutput:
     """(rows, n) prompts and answers as transformers returns them."""
     longest = max(len(each.tokens) for each in written)
     padded = [each.tokens + [asked.pad] * (longest - len(each.tokens)) for each in written]

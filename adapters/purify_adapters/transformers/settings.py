@@ -36,7 +36,7 @@ SUGGESTED = frozenset((*DRAWN, "do_sample", "max_length", "max_new_tokens", "pad
 
 
 @dataclass(frozen=True)
-class Settings:
+class GenerateSettings:
     """One call of `generate`. `ends` are token ids that end an answer besides the SLM's own."""
 
     sampling: Sampling
@@ -58,7 +58,7 @@ def settings(
     options: Mapping[str, Any],
     width: int,
     eos: frozenset[int],
-) -> Settings:
+) -> GenerateSettings:
     """The settings of one call: its options, before the configuration it gives, before the model's own.
 
     `width` is the prompts' length in tokens, `eos` the purifier's ends. Raises ConfigError.
@@ -72,7 +72,7 @@ def settings(
     copies = int(asked.get("num_return_sequences") or 1)
     if copies > 1 and sampling.greedy:
         raise ConfigError("num_return_sequences above 1 needs do_sample=True; greedy answers are all alike")
-    return Settings(
+    return GenerateSettings(
         sampling,
         min(ends or eos, default=0) if pad is None else int(pad),
         copies,

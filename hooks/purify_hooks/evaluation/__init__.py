@@ -21,17 +21,17 @@ def purify_commands() -> Mapping[str, str]:
 @hookimpl
 def purify_suites() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
-    from purify_hooks.evaluation.eval.suites.late import Late
+    from purify_hooks.evaluation.eval.suites.baseline import Baseline
+    from purify_hooks.evaluation.eval.suites.delayed import DelayedAttack
     from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
     from purify_hooks.evaluation.eval.suites.pii import PersonalData
     from purify_hooks.evaluation.eval.suites.utility import Utility
-    from purify_hooks.evaluation.eval.suites.vetting import Vetting
 
     return {
         "memorisation": Memorisation,
         "backdoor": Backdoors,
         "pii": PersonalData,
-        "late": Late,
+        "late": DelayedAttack,
         "utility": Utility,
-        "vetting": Vetting,
+        "vetting": Baseline,
     }

@@ -83,11 +83,11 @@ def _refuse_weights(folder: Path) -> None:
     raise ModelError(f"{folder} has no *.safetensors weights")
 
 
-State = tuple[int, int, int]
+FileState = tuple[int, int, int]
 """A file's inode, size in bytes and time of change in nanoseconds."""
 
 
-def file_states(folder: Path) -> dict[str, State]:
+def file_states(folder: Path) -> dict[str, FileState]:
     """The state of every file a model is loaded from, by name."""
     found = {
         file.name: file.stat() for pattern in SAFE_FILES for file in folder.glob(pattern) if file.is_file()
@@ -95,7 +95,7 @@ def file_states(folder: Path) -> dict[str, State]:
     return {name: (each.st_ino, each.st_size, each.st_mtime_ns) for name, each in sorted(found.items())}
 
 
-def file_digests(folder: Path, loaded: Mapping[str, State] | None = None) -> dict[str, str]:
+def file_digests(folder: Path, loaded: Mapping[str, FileState] | None = None) -> dict[str, str]:
     """SHA-256 of every file a model is loaded from, by name.
 
     `loaded` are their states when it was loaded. If any has changed since, there are no digests: they would

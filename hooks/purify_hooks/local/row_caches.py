@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from purify_hooks.local.model import LocalModel
 
 
-class Row:
+class RowCache:
     """What the model has read of one row, and a copy of an earlier state to go back to."""
 
     def __init__(self, forward: Forward, at_once: bool) -> None:
@@ -82,7 +82,7 @@ class ApartSession(LocalSession):
 
     def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
         super().__init__(model, prompts, branches)
-        self._rows = [Row(model.forward, self.at_once) for _ in prompts]
+        self._rows = [RowCache(model.forward, self.at_once) for _ in prompts]
 
     def prefill(self, scored: int) -> Tensor:
         logits = super().prefill(scored)
@@ -98,7 +98,7 @@ class ApartSession(LocalSession):
             read = [self._row(*each, wanted) for each in zip(self._rows, texts, new, strict=True)]
         return torch.stack(read)
 
-    def _row(self, row: Row, text: Tensor, new: int, wanted: int) -> Tensor:
+    def _row(self, row: RowCache, text: Tensor, new: int, wanted: int) -> Tensor:
         """One row's logits (wanted, V) after its last tokens; zeros where nobody looks at them."""
         length, size = self.model.context_length, self.model.vocabulary_size
         if new == 0 or (length is not None and len(text) > length):  # padding so far, or it has ended

@@ -15,7 +15,7 @@ from purify_plugins.errors import ConfigError, ModelError, PromptError
 from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.sources.read_scope import for_fusion
-from purify_plugins.tokenizers.prompt_encoder import Reader
+from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class LocalSource(LogitSource):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
-        tokens = Reader(self.tokenizer, Path(self.name).name, self.vocabulary).tokens(prompt)
+        tokens = PromptEncoder(self.tokenizer, Path(self.name).name, self.vocabulary).tokens(prompt)
         if not tokens:
             raise PromptError("the prompt is empty; give at least one token of text")
         require_room(len(tokens), self.context_length, self.name)

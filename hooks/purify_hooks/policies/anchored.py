@@ -35,6 +35,7 @@ class Anchored(FusionPolicy):
     """
 
     name: ClassVar[str] = "anchored"
+    sweep = ("budget", (0.05, 0.15, 0.5, 1.0, 2.0))
     guarantee: ClassVar[Guarantee] = "mean"
 
     budget: float = 0.15

@@ -36,6 +36,7 @@ class Windowed(FusionPolicy):
     """
 
     name: ClassVar[str] = "windowed"
+    sweep = ("budget", (2.0, 4.0, 6.0, 8.0, 10.0))
     guarantee: ClassVar[Guarantee] = "window"
 
     cap: float = 3.0
@@ -104,6 +105,7 @@ class Capped(FusionPolicy):
     """
 
     name: ClassVar[str] = "capped"
+    sweep = ("cap", (0.25, 0.5, 1.0, 2.0, 3.0))
 
     cap: float = 1.0
     total: float = 50.0

@@ -41,6 +41,7 @@ class Consistency(FusionPolicy):
     """
 
     name: ClassVar[str] = "consistency"
+    sweep = ("beta", (0.5, 2.0, 8.0))
 
     policy: FusionPolicy = field(default_factory=Linear)
     kernel: Kernel = "rbf"

@@ -25,6 +25,7 @@ class Linear(FusionPolicy):
     """
 
     name: ClassVar[str] = "linear"
+    sweep = ("weight", (0.1, 0.3, 0.5, 0.7))
 
     weight: float = 0.5
 
@@ -58,6 +59,11 @@ class LearnedMix(FusionPolicy):
     def __post_init__(self) -> None:
         for option in ("bias", "llm_entropy", "slm_entropy"):
             require(self, option, math.isfinite, "a finite number")
+
+    @property
+    def unmeasured(self) -> str:
+        fitted = self != type(self)()
+        return "" if fitted else "until it is fitted it is linear; give it the numbers that fitting found"
 
     @classmethod
     def fit(cls, llm: Tensor, slm: Tensor, llm_entropy: Tensor, slm_entropy: Tensor) -> Self:

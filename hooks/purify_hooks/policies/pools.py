@@ -25,6 +25,7 @@ class Geometric(FusionPolicy):
     """
 
     name: ClassVar[str] = "geometric"
+    sweep = ("alpha", (0.1, 0.3, 0.5, 0.7, 0.9))
     shift_invariant: ClassVar[bool] = True
 
     alpha: float = 0.5

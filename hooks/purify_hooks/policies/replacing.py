@@ -87,6 +87,7 @@ class CleanGen(FusionPolicy):
     """
 
     name: ClassVar[str] = "clean_gen"
+    sweep = ("ratio", (2.0, 5.0, 20.0))
 
     ratio: float = 20.0
 

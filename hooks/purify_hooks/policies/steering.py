@@ -27,6 +27,7 @@ class Offset(FusionPolicy):
     """
 
     name: ClassVar[str] = "offset"
+    unmeasured = "it needs an expert and an anti-expert in the SLM's place"
     shift_invariant: ClassVar[bool] = True
 
     alpha: float = 1.0
@@ -50,6 +51,7 @@ class Contrastive(FusionPolicy):
     """
 
     name: ClassVar[str] = "contrastive"
+    sweep = ("alpha", (0.1, 0.5))
     shift_invariant: ClassVar[bool] = True
 
     alpha: float = 0.1
@@ -80,6 +82,7 @@ class SafeDecoding(FusionPolicy):
     """
 
     name: ClassVar[str] = "safe_decoding"
+    sweep = ("alpha", (0.3, 1.0, 3.0))
 
     alpha: float = 3.0
     first: int = 2

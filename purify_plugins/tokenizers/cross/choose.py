@@ -8,10 +8,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from purify_plugins.errors import VocabularyError
-from purify_plugins.tokenizers.cross.first_token import Respelled
-from purify_plugins.tokenizers.cross.source import Bridged, own_tokens
-from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte, shared_tokens, texts
-from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.tokenizers.cross.first_token import FirstTokenSource
+from purify_plugins.tokenizers.cross.source import SymbolSource, own_tokens
+from purify_plugins.tokenizers.cross.symbols import SymbolSet, byte_symbols, common_tokens, texts
+from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
@@ -66,28 +66,28 @@ class Agreement:
     disagreement: float
 
 
-def bridge(
+def in_shared_symbols(
     llm: LogitSource, slm: LogitSource, alignment: Alignment = "auto", fidelity: Fidelity = "default"
-) -> tuple[Bridged, Bridged]:
-    """Both models in one alphabet, whose symbols are whole tokens where the tokenizers all but agree.
+) -> tuple[SymbolSource, SymbolSource]:
+    """Both models in one symbol_set, whose symbols are whole tokens where the tokenizers all but agree.
 
     Raises VocabularyError when one of them cannot spell plain text.
     """
     for source in (llm, slm):
         _require_spelling(source.vocabulary)
         _require_whole_rows(source)
-    alphabet = every_byte()
+    symbol_set = byte_symbols()
     if alignment == "common_tokens" or (alignment == "auto" and agreement(llm, slm).disagreement < AGREEMENT):
-        alphabet = shared_tokens(llm.vocabulary, slm.vocabulary)
-    alphabet = Alphabet(alphabet.kind, alphabet.symbols, per_token(llm, alphabet))
-    return Bridged(llm, alphabet, EPS[fidelity]), Bridged(slm, alphabet, EPS[fidelity])
+        symbol_set = common_tokens(llm.vocabulary, slm.vocabulary)
+    symbol_set = SymbolSet(symbol_set.kind, symbol_set.symbols, per_token(llm, symbol_set))
+    return SymbolSource(llm, symbol_set, EPS[fidelity]), SymbolSource(slm, symbol_set, EPS[fidelity])
 
 
-def respell(llm: LogitSource, slm: LogitSource) -> Respelled:
+def by_first_token(llm: LogitSource, slm: LogitSource) -> FirstTokenSource:
     """The SLM in the LLM's tokens, roughly. Raises VocabularyError when it cannot spell plain text."""
     _require_spelling(slm.vocabulary)
     _require_whole_rows(slm)
-    return Respelled(slm, llm.vocabulary)
+    return FirstTokenSource(slm, llm.vocabulary)
 
 
 def _require_spelling(vocabulary: Vocabulary) -> None:
@@ -116,7 +116,7 @@ def single_bytes(vocabulary: Vocabulary) -> set[int]:
 
 def agreement(llm: LogitSource, slm: LogitSource, text: str = SAMPLE) -> Agreement:
     """How the two tokenizers cut a text, line by line."""
-    common = shared_tokens(llm.vocabulary, slm.vocabulary)
+    common = common_tokens(llm.vocabulary, slm.vocabulary)
     theirs, ours = tokenised(llm, text), tokenised(slm, text)
     tokens = [token in common.numbers for line in theirs for token in line]
     cuts = [(_cuts(line, common), _cuts(other, common)) for line, other in zip(theirs, ours, strict=True)]
@@ -135,9 +135,9 @@ def trial(source: LogitSource, text: str = PROSE, length: int = 160) -> Trial:
     """Let a model that has an `alphabet` read a text symbol by symbol."""
     import torch
 
-    source = cast("Bridged", source)  # what alone has an alphabet
+    source = cast("SymbolSource", source)  # what alone has an alphabet
     start, rest = text[: text.index(" ")], text[text.index(" ") :][:length]
-    symbols = source.alphabet.spell(rest.encode()) or ()
+    symbols = source.symbol_set.spell(rest.encode()) or ()
     session, _ = source.open([start])
     with session:
         before = session.reader.calls
@@ -148,15 +148,15 @@ def trial(source: LogitSource, text: str = PROSE, length: int = 160) -> Trial:
     return Trial(calls / sum(map(len, tokenised(source.source, rest))), masked)
 
 
-def _cuts(tokens: Sequence[bytes], alphabet: Alphabet) -> set[int]:
+def _cuts(tokens: Sequence[bytes], symbol_set: SymbolSet) -> set[int]:
     """Where symbols begin, counted from the end: SentencePiece puts a space before the beginning."""
-    spelled = [symbol for token in tokens for symbol in alphabet.spell(token) or ()]
-    return set(accumulate(len(alphabet.symbols[symbol]) for symbol in reversed(spelled)))
+    spelled = [symbol for token in tokens for symbol in symbol_set.spell(token) or ()]
+    return set(accumulate(len(symbol_set.symbols[symbol]) for symbol in reversed(spelled)))
 
 
-def per_token(source: LogitSource, alphabet: Alphabet, text: str = PROSE) -> float:
+def per_token(source: LogitSource, symbol_set: SymbolSet, text: str = PROSE) -> float:
     """How many symbols one of a model's tokens comes to."""
-    lengths = [len(alphabet.spell(token) or ()) for line in tokenised(source, text) for token in line]
+    lengths = [len(symbol_set.spell(token) or ()) for line in tokenised(source, text) for token in line]
     return sum(lengths) / len(lengths)
 
 
@@ -166,5 +166,5 @@ def tokenised(source: LogitSource, text: str) -> list[list[bytes]]:
     if source.encodes:
         spelled = ([vocabulary.tokens[token] for token in own_tokens(source, line)] for line in lines)
         return [[token for token in line if token] for line in spelled]
-    table = Table(vocabulary, every_byte())
-    return [[vocabulary.tokens[token] for token in table.longest_run(list(line.encode()))] for line in lines]
+    trie = VocabularyTrie(vocabulary, byte_symbols())
+    return [[vocabulary.tokens[token] for token in trie.longest_run(list(line.encode()))] for line in lines]

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import Spelled
+from purify_plugins.sources.wrapper import SpelledSource
 from purify_plugins.tokenizers.cross.source import ROOM
-from purify_plugins.tokenizers.cross.symbols import every_byte
-from purify_plugins.tokenizers.cross.token_prefixes import Context, Reader
-from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.tokenizers.cross.symbols import byte_symbols
+from purify_plugins.tokenizers.cross.token_prefixes import PrefixReader, TokenPrefix
+from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Respelled(Spelled):
+class FirstTokenSource(SpelledSource):
     """A source that rates another vocabulary's tokens: each by the first own token that its text begins with.
 
     Tokens that begin alike are rated alike, so the rows are those of no model of text and nothing can be
@@ -44,40 +44,40 @@ class Respelled(Spelled):
         return {**self.source.identity(), "alphabet": {"kind": "top_k_union"}}
 
     @cached_property
-    def table(self) -> Table:
-        return Table(self.source.vocabulary, every_byte())
+    def trie(self) -> VocabularyTrie:
+        return VocabularyTrie(self.source.vocabulary, byte_symbols())
 
     @cached_property
     def first(self) -> dict[int, int]:
         """For each token that can be spelled, where its first own token stands among the sorted ones."""
         silent = self.vocabulary.control.keys() | self.vocabulary.eos
         begun = {
-            token: self.table.longest([*text], 0)[0]
+            token: self.trie.longest([*text], 0)[0]
             for token, text in enumerate(self.vocabulary.tokens)
             if text and token not in silent
         }
-        return {token: self.table.place[own] for token, own in begun.items() if own >= 0}
+        return {token: self.trie.place[own] for token, own in begun.items() if own >= 0}
 
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RespelledSession, Tensor]:
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[FirstTokenSession, Tensor]:
         """Read the prompts, ids being the other vocabulary's; none of their tokens is scored."""
         session, logits = self.source.open([self._text(prompt) for prompt in prompts])
-        respelled = RespelledSession(session, logits, self)
+        respelled = FirstTokenSession(session, logits, self)
         return respelled, respelled.rows()
 
     def _text(self, prompt: Prompt) -> Prompt:
         return self.vocabulary.spell(prompt).decode(errors="replace") if isinstance(prompt, tuple) else prompt
 
 
-class RespelledSession(Session):
+class FirstTokenSession(Session):
     """An open batch; `prompts` are what the model was given, its own token i as id -2 - i."""
 
-    def __init__(self, session: Session, logits: Tensor, source: Respelled) -> None:
+    def __init__(self, session: Session, logits: Tensor, source: FirstTokenSource) -> None:
         self._session, self.source = session, source
         self.prompts: Sequence[ScoredPrompt] = [
             ScoredPrompt(tuple(-2 - token for token in prompt.tokens)) for prompt in session.prompts
         ]
         self.answers: list[list[int]] = [[] for _ in self.prompts]
-        self.reader = Reader(session, source.table, len(self.answers))
+        self.reader = PrefixReader(session, source.trie, len(self.answers))
         for row, root in enumerate(self.reader.roots):
             self.reader.note(row, root, logits[row])
 
@@ -89,32 +89,32 @@ class RespelledSession(Session):
     def full(self) -> set[int]:
         """The rows that have no room for another token in the model's context."""
         length = self.source.context_length
-        used = [len(prompt.tokens) + self._context(row).length for row, prompt in enumerate(self.prompts)]
+        used = [len(prompt.tokens) + self._prefix(row).length for row, prompt in enumerate(self.prompts)]
         return {row for row, tokens in enumerate(used) if length is not None and tokens > length - ROOM}
 
-    def _context(self, row: int) -> Context:
-        context = self.reader.roots[row]
+    def _prefix(self, row: int) -> TokenPrefix:
+        prefix = self.reader.roots[row]
         text = self.source.vocabulary.spell(self.answers[row])
-        for token in self.source.table.longest_run([*text]):
-            context = context.then(token)
-        return context
+        for token in self.source.trie.longest_run([*text]):
+            prefix = prefix.then(token)
+        return prefix
 
     def rows(self) -> Tensor:
         """(rows, V) log-weights of the other vocabulary's tokens."""
         import torch
 
-        contexts = [self._context(row) for row in range(len(self.answers))]
-        self.reader.read([[context] for context in contexts])
-        return torch.stack([self._row(context) for context in contexts])
+        prefixes = [self._prefix(row) for row in range(len(self.answers))]
+        self.reader.read([[prefix] for prefix in prefixes])
+        return torch.stack([self._row(prefix) for prefix in prefixes])
 
-    def _row(self, context: Context) -> Tensor:
+    def _row(self, prefix: TokenPrefix) -> Tensor:
         import torch
 
-        opinion, first = context.opinion, self.source.first
-        assert opinion is not None
+        distribution, first = prefix.distribution, self.source.first
+        assert distribution is not None
         masses = torch.zeros(len(self.source.vocabulary))
-        masses[list(first)] = torch.from_numpy(opinion.tokens[list(first.values())]).float()
-        masses[min(self.source.vocabulary.eos)] = opinion.end
+        masses[list(first)] = torch.from_numpy(distribution.tokens[list(first.values())]).float()
+        masses[min(self.source.vocabulary.eos)] = distribution.end
         return masses.log()
 
     def extend(self, tokens: Tensor) -> Tensor:

@@ -11,15 +11,15 @@ from purify_plugins.tokenizers.cross.beam import Beam, exp
 
 if TYPE_CHECKING:
     from purify_plugins.tokenizers.cross.beam import Head
-    from purify_plugins.tokenizers.cross.token_prefixes import Context
+    from purify_plugins.tokenizers.cross.token_prefixes import TokenPrefix
 
 LIKELIEST = 4
 """Tokens that a head is thought to go on with."""
 
 
-def ahead(beam: Beam, symbols: Sequence[int]) -> list[Context]:
+def ahead(beam: Beam, symbols: Sequence[int]) -> list[TokenPrefix]:
     """What will be asked about next, likeliest first, if the text goes on with `symbols` or as it may."""
-    scout = Scout(beam)
+    scout = LookaheadBeam(beam)
     for symbol in symbols:
         if not scout.follow(symbol):
             return scout.ranked()
@@ -28,25 +28,25 @@ def ahead(beam: Beam, symbols: Sequence[int]) -> list[Context]:
     return scout.ranked()
 
 
-class Scout(Beam):
+class LookaheadBeam(Beam):
     """A beam that goes ahead and asks nothing new: `found` is what it would have asked about, and its share.
 
-    Only what follows a context the model has been asked about can be told; beyond, nothing is.
+    Only what follows a prefix the model has been asked about can be told; beyond, nothing is.
     """
 
     def __init__(self, beam: Beam) -> None:
-        super().__init__(beam.table, beam.alphabet, beam.eps, beam.state.heads[0].context, beam.read)
+        super().__init__(beam.trie, beam.symbol_set, beam.eps, beam.state.heads[0].prefix, beam.read)
         self.symbols, self.states, self.least = list(beam.symbols), [beam.state], beam.least
-        self.found: dict[Context, float] = {}
+        self.found: dict[TokenPrefix, float] = {}
 
-    def ranked(self) -> list[Context]:
+    def ranked(self) -> list[TokenPrefix]:
         """What was found, likeliest first."""
-        return sorted(self.found, key=lambda context: -self.found[context])
+        return sorted(self.found, key=lambda prefix: -self.found[prefix])
 
     def follow(self, symbol: int) -> bool:
         """Go on with a symbol, if any head does."""
         self.settle()
-        state = None if symbol == self.alphabet.end else self._onto(symbol)
+        state = None if symbol == self.symbol_set.end else self._onto(symbol)
         if state is None:
             return False
         self.symbols.append(symbol)
@@ -60,21 +60,21 @@ class Scout(Beam):
         self._commit()
         heads = {id(head): head for head in self.state.heads}
         for head in self._asked():
-            if head.context.opinion is not None:
+            if head.prefix.distribution is not None:
                 heads[id(head)] = self._known(head)
-            elif head.known is head.context.parent:
-                self.found.setdefault(head.context, self._share(head))
+            elif head.known is head.prefix.parent:
+                self.found.setdefault(head.prefix, self._share(head))
         self.states[-1] = self.state._replace(heads=self._normalised([*heads.values()]), settled=True)
 
     def spread(self) -> None:
         """Note the likeliest tokens that would end what has begun."""
         for head in self.state.heads:
-            if head.known is head.context:
+            if head.known is head.prefix:
                 self._likeliest(head)
 
     def _likeliest(self, head: Head) -> None:
         low = head.node.low + head.node.ends
-        masses = self._opinion(head).tokens[low : head.node.high] * exp(head.weight)
+        masses = self._distribution(head).tokens[low : head.node.high] * exp(head.weight)
         few = (
             numpy.argpartition(masses, -LIKELIEST)[-LIKELIEST:]
             if len(masses) > LIKELIEST
@@ -83,6 +83,6 @@ class Scout(Beam):
         for at in few:
             if (
                 masses[at] > self.eps
-                and (context := head.context.then(int(self.table.order[low + at]))).opinion is None
+                and (prefix := head.prefix.then(int(self.trie.order[low + at]))).distribution is None
             ):
-                self.found.setdefault(context, float(masses[at]))
+                self.found.setdefault(prefix, float(masses[at]))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.sources.wrapper import Spelled
+from purify_plugins.sources.wrapper import SpelledSource
 from purify_plugins.tokenizers.cross.beam import FOLD, Beam
 from purify_plugins.tokenizers.cross.prefetch import ahead
-from purify_plugins.tokenizers.cross.symbols import Alphabet, every_byte
-from purify_plugins.tokenizers.cross.token_prefixes import Branching, Context, Reader
-from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+from purify_plugins.tokenizers.cross.symbols import SymbolSet, byte_symbols
+from purify_plugins.tokenizers.cross.token_prefixes import BranchingReader, PrefixReader, TokenPrefix
+from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
 from purify_plugins.types import Chat, Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ROOM = 24
 """Tokens of a model's context that are left free: a draft and what has begun must fit in."""
 
 
-class Cut(NamedTuple):
+class PromptSplit(NamedTuple):
     """A prompt's own tokens that are read as they are, those that are only text, and their symbols."""
 
     kept: tuple[int, ...]
@@ -38,25 +38,25 @@ class Cut(NamedTuple):
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The prompt in the ids that `Bridged` reads."""
+        """The prompt in the ids that `SymbolSource` reads."""
         return (*(-2 - token for token in self.kept), *self.symbols)
 
 
 @dataclass(frozen=True, eq=False)
-class Bridged(Spelled):
-    """A source in the symbols of an alphabet.
+class SymbolSource(SpelledSource):
+    """A source in the symbols of an symbol_set.
 
-    At each symbol, ways of spelling the text that hold at most `eps` of its mass are put aside. In a
+    At each symbol, ways of spelling the text that hold at most `eps` of its mass are put pruned. In a
     prompt of ids, id -2 - i is the source's own token i; the symbols may only follow those.
     """
 
     source: LogitSource
-    alphabet: Alphabet
+    symbol_set: SymbolSet
     eps: float = 1e-3
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return self.alphabet.vocabulary
+        return self.symbol_set.vocabulary
 
     @property
     def symbolic(self) -> bool:
@@ -68,35 +68,35 @@ class Bridged(Spelled):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The ids that a session's `prompts` have."""
-        return self.cut(prompt).ids
+        return self.split(prompt).ids
 
     def identity(self) -> Mapping[str, Any]:
         """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""
         presented = {
-            "kind": self.alphabet.kind,
+            "kind": self.symbol_set.kind,
             "eps": self.eps,
             "off_by": (1 + FOLD) * self.eps,
-            "per_token": self.alphabet.per_token,
+            "per_token": self.symbol_set.per_token,
         }
         return {**self.source.identity(), "alphabet": presented}
 
     @cached_property
-    def table(self) -> Table:
-        return Table(self.source.vocabulary, self.alphabet)
+    def trie(self) -> VocabularyTrie:
+        return VocabularyTrie(self.source.vocabulary, self.symbol_set)
 
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[BridgedSession, Tensor]:
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SymbolSession, Tensor]:
         """Read the prompts, their last bytes in every way their tokens may spell them."""
         scored = min(scored, SCORED)
-        cuts = [self.cut(prompt, scored) for prompt in prompts]
-        session, logits = self.source.open([cut.kept for cut in cuts])
+        splits = [self.split(prompt, scored) for prompt in prompts]
+        session, logits = self.source.open([split.kept for split in splits])
         try:
-            bridged = BridgedSession(session, logits, self, cuts, scored)
+            bridged = SymbolSession(session, logits, self, splits, scored)
             return bridged, bridged.rows()
         except BaseException:
             session.close()
             raise
 
-    def cut(self, prompt: Prompt, scored: int = 0) -> Cut:
+    def split(self, prompt: Prompt, scored: int = 0) -> PromptSplit:
         """Where a prompt's tokens end and its text begins. Raises PromptError."""
         if isinstance(prompt, tuple) and prompt and prompt[0] < -1:
             return self._reread(prompt)
@@ -110,10 +110,10 @@ class Bridged(Spelled):
             if not symbols:
                 break
             at, length = at - 1, length + len(symbols)
-        return self._cut(tokens[:at], tokens[at:])
+        return self._split(tokens[:at], tokens[at:])
 
-    def _cut(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> Cut:
-        return Cut(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
+    def _split(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> PromptSplit:
+        return PromptSplit(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
 
     def _spelling(self, tokens: Sequence[int]) -> int:
         """How many of a prompt's first tokens a server must be sent, for there to be any text."""
@@ -123,9 +123,9 @@ class Bridged(Spelled):
         """The symbols of an own token; none for one that is no text."""
         vocabulary = self.source.vocabulary
         silent = token in vocabulary.control or token in vocabulary.eos
-        return () if silent else self.alphabet.spell(vocabulary.tokens[token]) or ()
+        return () if silent else self.symbol_set.spell(vocabulary.tokens[token]) or ()
 
-    def _reread(self, prompt: tuple[int, ...]) -> Cut:
+    def _reread(self, prompt: tuple[int, ...]) -> PromptSplit:
         kept = tuple(-2 - token for token in prompt if token < -1)
         symbols = prompt[len(kept) :]
         if min(symbols, default=0) < 0 or max(kept) >= len(self.source.vocabulary):
@@ -133,10 +133,10 @@ class Bridged(Spelled):
                 "the prompt's ids are not those of a prompt these models have read; give it as text"
             )
         self._text(symbols)
-        return Cut(kept, (), symbols)
+        return PromptSplit(kept, (), symbols)
 
     def _text(self, symbols: tuple[int, ...]) -> str:
-        if strangers := [symbol for symbol in symbols if not 0 <= symbol < self.alphabet.end]:
+        if strangers := [symbol for symbol in symbols if not 0 <= symbol < self.symbol_set.end]:
             raise PromptError(f"the prompt holds symbol {strangers[0]}, which is none; give it as text")
         return self.vocabulary.spell(symbols).decode(errors="replace")
 
@@ -149,7 +149,7 @@ def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource
     per_token, eps = recorded.get("per_token"), recorded.get("eps")
     if not (isinstance(per_token, int | float) and isinstance(eps, int | float)):
         raise CertificateError("the certificate does not say how its models were read in bytes")
-    return Bridged(source, every_byte(per_token), eps)
+    return SymbolSource(source, byte_symbols(per_token), eps)
 
 
 def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
@@ -161,31 +161,38 @@ def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
         return session.prompts[0].tokens
 
 
-class BridgedSession(Session):
+class SymbolSession(Session):
     """An open batch in symbols; a beam for each row over one session in the model's own tokens.
 
-    `prompts` are, in the ids that `Bridged` reads, what the model was given.
+    `prompts` are, in the ids that `SymbolSource` reads, what the model was given.
     """
 
     def __init__(
-        self, session: Session, logits: Tensor, source: Bridged, cuts: Sequence[Cut], scored: int
+        self,
+        session: Session,
+        logits: Tensor,
+        source: SymbolSource,
+        splits: Sequence[PromptSplit],
+        scored: int,
     ) -> None:
         self._session = session
         length = source.context_length
-        self._most = [math.inf if length is None else length - len(cut.kept) - ROOM for cut in cuts]
-        self.reader = (Branching if session.branches else Reader)(session, source.table, len(cuts))
+        self._most = [math.inf if length is None else length - len(split.kept) - ROOM for split in splits]
+        self.reader = (BranchingReader if session.branches else PrefixReader)(
+            session, source.trie, len(splits)
+        )
         for row, root in enumerate(self.reader.roots):
             self.reader.note(row, root, logits[row])
         self.beams = [
-            Beam(source.table, source.alphabet, source.eps, root, self._asking(row))
+            Beam(source.trie, source.symbol_set, source.eps, root, self._asking(row))
             for row, root in enumerate(self.reader.roots)
         ]
-        self._foresee([cut.tail for cut in cuts])
+        self._foresee([split.tail for split in splits])
         self.prompts: Sequence[ScoredPrompt] = [
             ScoredPrompt(
-                (*(-2 - token for token in cut.kept), *cut.symbols), _pushed(beam, cut.symbols, scored)
+                (*(-2 - token for token in split.kept), *split.symbols), _pushed(beam, split.symbols, scored)
             )
-            for beam, cut in zip(self.beams, cuts, strict=True)
+            for beam, split in zip(self.beams, splits, strict=True)
         ]
 
     @property
@@ -198,9 +205,9 @@ class BridgedSession(Session):
         return {row for row, beam in enumerate(self.beams) if beam.longest > self._most[row]}
 
     def _asking(self, row: int) -> Any:
-        def read(contexts: Sequence[Context]) -> None:
-            if contexts:
-                self.reader.read([contexts if at == row else [] for at in range(len(self.reader.roots))])
+        def read(prefixes: Sequence[TokenPrefix]) -> None:
+            if prefixes:
+                self.reader.read([prefixes if at == row else [] for at in range(len(self.reader.roots))])
 
         return read
 
@@ -218,12 +225,12 @@ class BridgedSession(Session):
         import torch
 
         wanted = [beam.wanted() for beam in self.beams]
-        if any(context.opinion is None for contexts in wanted for context in contexts):
+        if any(prefix.distribution is None for prefixes in wanted for prefix in prefixes):
             self._read(wanted, coming)
         masses = [torch.from_numpy(beam.row()) for beam in self.beams]
         return torch.stack(masses).log()
 
-    def _read(self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]) -> None:
+    def _read(self, wanted: Sequence[Sequence[TokenPrefix]], coming: Sequence[Sequence[int]]) -> None:
         """Ask for what is wanted. A pass with guesses that fails is tried without: whether the model
         fails here must not hang on what may come next.
         """
@@ -235,15 +242,15 @@ class BridgedSession(Session):
             self.reader.read(wanted)
 
     def _with_hopes(
-        self, wanted: Sequence[Sequence[Context]], coming: Sequence[Sequence[int]]
-    ) -> list[Sequence[Context]]:
+        self, wanted: Sequence[Sequence[TokenPrefix]], coming: Sequence[Sequence[int]]
+    ) -> list[Sequence[TokenPrefix]]:
         """What likely spells what is coming, what must be asked, and what may be asked after that."""
-        found: list[Sequence[Context]] = []
-        for beam, contexts, symbols in zip(self.beams, wanted, coming, strict=True):
+        found: list[Sequence[TokenPrefix]] = []
+        for beam, prefixes, symbols in zip(self.beams, wanted, coming, strict=True):
             guess = beam.guess(symbols) if symbols else None
             hopes = ahead(beam, symbols) if self.reader.spare else []
-            more = [context for context in hopes if context not in contexts][: self.reader.spare]
-            found.append([*([guess] if guess else []), *contexts, *more])
+            more = [prefix for prefix in hopes if prefix not in prefixes][: self.reader.spare]
+            found.append([*([guess] if guess else []), *prefixes, *more])
         return found
 
     def extend(self, tokens: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ Kind = Literal["bytes", "common tokens"]
 
 
 @dataclass(frozen=True, eq=False)
-class Alphabet:
+class SymbolSet:
     """Symbols 0 … n - 1, each a run of bytes, and the end of the text, which is symbol n.
 
     `per_token` is how many of them one of the LLM's tokens comes to, on average.
@@ -83,14 +83,14 @@ class Alphabet:
         return numpy.concatenate([self.characters >= 0, between[:, None]], axis=1)
 
 
-def every_byte(per_token: float = 1.0) -> Alphabet:
+def byte_symbols(per_token: float = 1.0) -> SymbolSet:
     """The alphabet every tokenizer's tokens can be spelled in, if they can be spelled at all."""
-    return Alphabet("bytes", tuple(bytes([byte]) for byte in range(256)), per_token)
+    return SymbolSet("bytes", tuple(bytes([byte]) for byte in range(256)), per_token)
 
 
-def shared_tokens(one: Vocabulary, other: Vocabulary, per_token: float = 1.0) -> Alphabet:
+def common_tokens(one: Vocabulary, other: Vocabulary, per_token: float = 1.0) -> SymbolSet:
     """Every run of bytes that is an ordinary token of both."""
-    return Alphabet("common tokens", tuple(sorted(texts(one) & texts(other))), per_token)
+    return SymbolSet("common tokens", tuple(sorted(texts(one) & texts(other))), per_token)
 
 
 def texts(vocabulary: Vocabulary) -> set[bytes]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.protocols import Session
-    from purify_plugins.tokenizers.cross.vocabulary_trie import Table
+    from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
 
     Array = ndarray[Any, Any]
 
@@ -19,7 +19,7 @@ REMEMBERED = 256
 """Distributions kept for each row; older ones are asked for again if anybody comes back to them."""
 
 
-class Opinion:
+class NextTokenDistribution:
     """What the model says after some tokens; worked out of its logits (V,) when somebody looks.
 
     `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` the end's; together 1.
@@ -27,12 +27,12 @@ class Opinion:
     to control tokens.
     """
 
-    def __init__(self, table: Table, logits: Tensor) -> None:
-        self._table, self._logits = table, logits
+    def __init__(self, trie: VocabularyTrie, logits: Tensor) -> None:
+        self._trie, self._logits = trie, logits
 
     @cached_property
     def _read(self) -> tuple[Array, float, float]:
-        found = self._table.read(self._logits)
+        found = self._trie.read(self._logits)
         del self._logits
         return found
 
@@ -50,45 +50,45 @@ class Opinion:
 
     @cached_property
     def first(self) -> Array:
-        return self._table.root.mass(self.tokens)
+        return self._trie.root.mass(self.tokens)
 
 
-class Context:
+class TokenPrefix:
     """A run of the model's own tokens after the prompt; the same run is always the same object."""
 
-    __slots__ = ("_children", "column", "length", "opinion", "parent", "token")
+    __slots__ = ("_children", "column", "distribution", "length", "parent", "token")
 
-    def __init__(self, parent: Context | None = None, token: int = -1) -> None:
+    def __init__(self, parent: TokenPrefix | None = None, token: int = -1) -> None:
         self.parent, self.token = parent, token
         self.length: int = 0 if parent is None else parent.length + 1
-        self.opinion: Opinion | None = None
+        self.distribution: NextTokenDistribution | None = None
         self.column = -1  # where a cache that holds several runs has its last token, if it does
-        self._children: dict[int, Context] = {}
+        self._children: dict[int, TokenPrefix] = {}
 
-    def then(self, token: int) -> Context:
+    def then(self, token: int) -> TokenPrefix:
         """This run and one more token."""
         if token not in self._children:
-            self._children[token] = Context(self, token)
+            self._children[token] = TokenPrefix(self, token)
         return self._children[token]
 
-    def back(self, length: int) -> Context:
+    def back(self, length: int) -> TokenPrefix:
         """The first `length` tokens of this run."""
         at = self
         while at.length > length and at.parent is not None:
             at = at.parent
         return at
 
-    def after(self, other: Context) -> list[Context]:
-        """The contexts from `other`, which begins this one, up to this one."""
-        path: list[Context] = []
-        at: Context | None = self
+    def after(self, other: TokenPrefix) -> list[TokenPrefix]:
+        """The prefixes from `other`, which begins this one, up to this one."""
+        path: list[TokenPrefix] = []
+        at: TokenPrefix | None = self
         while at is not None and at is not other:
             path.append(at)
             at = at.parent
         return path[::-1]
 
 
-def common(one: Context, other: Context) -> Context:
+def common(one: TokenPrefix, other: TokenPrefix) -> TokenPrefix:
     """The longest run both begin with."""
     length = min(one.length, other.length)
     one, other = one.back(length), other.back(length)
@@ -97,58 +97,58 @@ def common(one: Context, other: Context) -> Context:
     return one
 
 
-class Reader:
-    """Asks a session about contexts; rows of a batch that want something are asked together.
+class PrefixReader:
+    """Asks a session about prefixes; rows of a batch that want something are asked together.
 
-    `calls` counts passes of the model. Each row's cache holds one context at a time: to read another
-    it goes back to what the two have in common. `spare` is how many contexts more than it must a pass
+    `calls` counts passes of the model. Each row's cache holds one prefix at a time: to read another
+    it goes back to what the two have in common. `spare` is how many prefixes more than it must a pass
     reads, in case they are asked about next.
     """
 
     spare = 0
 
-    def __init__(self, session: Session, table: Table, rows: int) -> None:
-        self.session, self.table = session, table
-        self.roots = [Context() for _ in range(rows)]
+    def __init__(self, session: Session, trie: VocabularyTrie, rows: int) -> None:
+        self.session, self.trie = session, trie
+        self.roots = [TokenPrefix() for _ in range(rows)]
         self.calls = 0
         self._at = list(self.roots)
         self._cached = [0] * rows
-        self._remembered: list[dict[Context, None]] = [{} for _ in range(rows)]
+        self._remembered: list[dict[TokenPrefix, None]] = [{} for _ in range(rows)]
 
-    def note(self, row: int, context: Context, logits: Tensor) -> None:
-        """Keep what the model said (V,) after a context."""
-        context.opinion = Opinion(self.table, logits)
+    def note(self, row: int, prefix: TokenPrefix, logits: Tensor) -> None:
+        """Keep what the model said (V,) after a prefix."""
+        prefix.distribution = NextTokenDistribution(self.trie, logits)
         kept = self._remembered[row]
-        kept.pop(context, None)
-        kept[context] = None
+        kept.pop(prefix, None)
+        kept[prefix] = None
 
     @property
     def masked(self) -> float:
         """The most mass that control tokens had in any row that is remembered."""
-        known = [context.opinion for kept in self._remembered for context in kept]
-        return max((opinion.masked for opinion in known if opinion is not None), default=0.0)
+        known = [prefix.distribution for kept in self._remembered for prefix in kept]
+        return max((distribution.masked for distribution in known if distribution is not None), default=0.0)
 
     def _forget(self) -> None:
         """Keep what was said last; before a pass, so that all that comes of it is there."""
         for kept in self._remembered:
-            for context in [*kept][: max(len(kept) - REMEMBERED, 0)]:
-                context.opinion = None
-                del kept[context]
+            for prefix in [*kept][: max(len(kept) - REMEMBERED, 0)]:
+                prefix.distribution = None
+                del kept[prefix]
 
-    def read(self, wanted: Sequence[Sequence[Context]]) -> None:
-        """Ask for the contexts each row wants and does not have; one of every row in each pass."""
+    def read(self, wanted: Sequence[Sequence[TokenPrefix]]) -> None:
+        """Ask for the prefixes each row wants and does not have; one of every row in each pass."""
         for turn in _turns(wanted):
             self._pass(
-                [context if context is not None and context.opinion is None else None for context in turn]
+                [prefix if prefix is not None and prefix.distribution is None else None for prefix in turn]
             )
 
-    def _pass(self, turn: Sequence[Context | None]) -> None:
+    def _pass(self, turn: Sequence[TokenPrefix | None]) -> None:
         import torch
 
         if not any(turn):
             return
         self._forget()
-        paths = [self._rewound(row, context) for row, context in enumerate(turn)]
+        paths = [self._rewound(row, prefix) for row, prefix in enumerate(turn)]
         kept = [at.length for at in self._at]
         if kept != self._cached:
             self.session.rewind(torch.tensor(kept))
@@ -158,27 +158,27 @@ class Reader:
         logits = self.session.extend(torch.tensor(tokens))
         self.calls += 1
         for row, path in enumerate(paths):
-            for place, context in enumerate(path):
-                if context.opinion is None:
-                    self.note(row, context, logits[row, place])
+            for place, prefix in enumerate(path):
+                if prefix.distribution is None:
+                    self.note(row, prefix, logits[row, place])
             self._at[row] = path[-1] if path else self._at[row]
             self._cached[row] = kept[row] + width
 
-    def _rewound(self, row: int, context: Context | None) -> list[Context]:
-        """Step back to what a row's cache and `context` share; what must be read from there.
+    def _rewound(self, row: int, prefix: TokenPrefix | None) -> list[TokenPrefix]:
+        """Step back to what a row's cache and `prefix` share; what must be read from there.
 
-        A context that was read once and forgotten is read again with its last token.
+        A prefix that was read once and forgotten is read again with its last token.
         """
-        if context is None:
+        if prefix is None:
             return []
-        shared = common(self._at[row], context)
-        if shared is context and context.parent is not None:
-            shared = context.parent
+        shared = common(self._at[row], prefix)
+        if shared is prefix and prefix.parent is not None:
+            shared = prefix.parent
         self._at[row] = shared
-        return context.after(shared)
+        return prefix.after(shared)
 
 
-def _turns(wanted: Sequence[Sequence[Context]]) -> Iterator[list[Context | None]]:
+def _turns(wanted: Sequence[Sequence[TokenPrefix]]) -> Iterator[list[TokenPrefix | None]]:
     """The n-th wish of every row, for each n."""
     for at in range(max(map(len, wanted), default=0)):
         yield [row[at] if at < len(row) else None for row in wanted]
@@ -188,8 +188,8 @@ WASTE = 64
 """Columns of a cache that nobody may need again, beside twice as many as the longest run has."""
 
 
-class Branching(Reader):
-    """Asks about several contexts of every row in one pass: each sees the columns of its own run alone.
+class BranchingReader(PrefixReader):
+    """Asks about several prefixes of every row in one pass: each sees the columns of its own run alone.
 
     The session's cache holds every run there is; where most of it is past use, all but the run that was
     asked about last is dropped.
@@ -197,42 +197,42 @@ class Branching(Reader):
 
     spare = 4
 
-    def __init__(self, session: Session, table: Table, rows: int) -> None:
-        super().__init__(session, table, rows)
+    def __init__(self, session: Session, trie: VocabularyTrie, rows: int) -> None:
+        super().__init__(session, trie, rows)
         self._columns = 0
-        self._held: list[list[Context]] = [[] for _ in range(rows)]
+        self._held: list[list[TokenPrefix]] = [[] for _ in range(rows)]
 
-    def read(self, wanted: Sequence[Sequence[Context]]) -> None:
-        """Ask for all contexts the rows want and do not have, in one pass."""
-        new = [_unread(contexts) for contexts in wanted]
+    def read(self, wanted: Sequence[Sequence[TokenPrefix]]) -> None:
+        """Ask for all prefixes the rows want and do not have, in one pass."""
+        new = [_unread(prefixes) for prefixes in wanted]
         if not any(new):
             return
         self._forget()
         self._tidy()
-        new = [_unread(contexts) for contexts in wanted]
+        new = [_unread(prefixes) for prefixes in wanted]
         logits = self._asked(new, max(map(len, new)))
         self.calls += 1
-        for row, contexts in enumerate(new):
-            for place, context in enumerate(contexts):
-                context.column = self._columns + place
-                if context.opinion is None:
-                    self.note(row, context, logits[row, place])
-            self._held[row] += contexts
+        for row, prefixes in enumerate(new):
+            for place, prefix in enumerate(prefixes):
+                prefix.column = self._columns + place
+                if prefix.distribution is None:
+                    self.note(row, prefix, logits[row, place])
+            self._held[row] += prefixes
         self._columns += logits.shape[1]
 
-    def _asked(self, new: Sequence[Sequence[Context]], width: int) -> Tensor:
-        """The logits (rows, width, V) after each row's contexts, short rows filled up with nothing."""
+    def _asked(self, new: Sequence[Sequence[TokenPrefix]], width: int) -> Tensor:
+        """The logits (rows, width, V) after each row's prefixes, short rows filled up with nothing."""
         import numpy
         import torch
 
         tokens = numpy.zeros((len(new), width), dtype=int)
         seen = numpy.zeros((len(new), width, self._columns + width), dtype=bool)
         seen[:, range(width), range(self._columns, self._columns + width)] = True
-        for row, contexts in enumerate(new):
-            places = {context: self._columns + place for place, context in enumerate(contexts)}
-            for place, context in enumerate(contexts):
-                tokens[row, place] = context.token
-                run = context.after(self.roots[row])
+        for row, prefixes in enumerate(new):
+            places = {prefix: self._columns + place for place, prefix in enumerate(prefixes)}
+            for place, prefix in enumerate(prefixes):
+                tokens[row, place] = prefix.token
+                run = prefix.after(self.roots[row])
                 seen[row, place, [places.get(each, each.column) for each in run]] = True
         return self.session.branch(torch.from_numpy(tokens), torch.from_numpy(seen))
 
@@ -248,22 +248,24 @@ class Branching(Reader):
         columns = [[each.column for each in run] + [0] * (width - len(run)) for run in runs]
         self.session.select(torch.tensor(columns))
         for held, run in zip(self._held, runs, strict=True):
-            for context in held:
-                context.column = -1
-            for at, context in enumerate(run):
-                context.column = at
+            for prefix in held:
+                prefix.column = -1
+            for at, prefix in enumerate(run):
+                prefix.column = at
             held[:] = run
         self._columns = width
 
 
-def _unread(wanted: Sequence[Context]) -> list[Context]:
-    """The contexts without an opinion and what their runs lack in the cache, shortest first."""
-    found: dict[Context, None] = {}
-    for context in wanted:
-        at: Context | None = context
+def _unread(wanted: Sequence[TokenPrefix]) -> list[TokenPrefix]:
+    """The prefixes without an distribution and what their runs lack in the cache, shortest first."""
+    found: dict[TokenPrefix, None] = {}
+    for prefix in wanted:
+        at: TokenPrefix | None = prefix
         while (
-            at is not None and at.parent is not None and (at.column < 0 or (at is context and not at.opinion))
+            at is not None
+            and at.parent is not None
+            and (at.column < 0 or (at is prefix and not at.distribution))
         ):
             found[at] = None
             at = at.parent
-    return sorted(found, key=lambda context: context.length)
+    return sorted(found, key=lambda prefix: prefix.length)

@@ -11,7 +11,7 @@ from purify_plugins.errors import NumericError, SourceError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from purify_plugins.tokenizers.cross.symbols import Alphabet
+    from purify_plugins.tokenizers.cross.symbols import SymbolSet
     from purify_plugins.types import Vocabulary
 
     Array = numpy.ndarray[Any, Any]
@@ -26,16 +26,16 @@ class Node:
 
     __slots__ = ("children", "depth", "ends", "high", "low", "rest", "starts", "symbols")
 
-    def __init__(self, table: Table, low: int, high: int, depth: int) -> None:
+    def __init__(self, trie: VocabularyTrie, low: int, high: int, depth: int) -> None:
         self.low, self.high, self.depth = low, high, depth
-        self.ends = int(numpy.count_nonzero(table.lengths[low:high] == depth))
-        column = table.spelled[table.offsets[low + self.ends : high] + depth]
+        self.ends = int(numpy.count_nonzero(trie.lengths[low:high] == depth))
+        column = trie.spelled[trie.offsets[low + self.ends : high] + depth]
         first = numpy.ones(len(column), dtype=bool)
         first[1:] = column[1:] != column[:-1]
         self.starts = numpy.flatnonzero(first)
         self.symbols = column[self.starts]
         self.children: dict[int, Node | None] = {}
-        self.rest: Node = self if not self.ends else Node(table, low + self.ends, high, depth)
+        self.rest: Node = self if not self.ends else Node(trie, low + self.ends, high, depth)
 
     def mass(self, probabilities: Array) -> Array:
         """What goes on with each of `symbols`, in a distribution over the sorted tokens."""
@@ -45,17 +45,17 @@ class Node:
         return numpy.add.reduceat(rest, self.starts, dtype=numpy.float64)
 
 
-class Table:
-    """The ordinary tokens of a vocabulary, sorted by their spelling in an alphabet.
+class VocabularyTrie:
+    """The ordinary tokens of a vocabulary, sorted by their spelling in an symbol_set.
 
     `order` (n,) are their ids, `ends` the ids that end a text. Every other token is ruled out.
     """
 
-    def __init__(self, vocabulary: Vocabulary, alphabet: Alphabet) -> None:
+    def __init__(self, vocabulary: Vocabulary, symbol_set: SymbolSet) -> None:
         self.size = len(vocabulary)
         silent = vocabulary.control.keys() | vocabulary.eos
         spelled = (
-            (alphabet.spell(token), index)
+            (symbol_set.spell(token), index)
             for index, token in enumerate(vocabulary.tokens)
             if token and index not in silent
         )

@@ -37,7 +37,7 @@ def _afresh() -> None:
 os.register_at_fork(after_in_child=_afresh)
 
 
-class Asking:
+class PendingRequest:
     """What a thread waits for at the moment, so that another may end it: its client has left."""
 
     def __init__(self) -> None:
@@ -56,13 +56,13 @@ class Asking:
             future.cancel()
 
 
-_ASKING: ContextVar[Asking | None] = ContextVar("asking", default=None)
+_ASKING: ContextVar[PendingRequest | None] = ContextVar("asking", default=None)
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     """What a coroutine returns or raises, from any other thread; interrupted, it is cancelled."""
     future = asyncio.run_coroutine_threadsafe(coroutine, loop())
-    asking = _ASKING.get() or Asking()
+    asking = _ASKING.get() or PendingRequest()
     asking.waits(future)
     try:
         return future.result()

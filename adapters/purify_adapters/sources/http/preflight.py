@@ -13,7 +13,7 @@ from purify_adapters.sources.http.event_loop import wait
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.tokenizers.loading import find_tokenizer, require_tokenizer
-from purify_plugins.utils.quiet import errors_only
+from purify_plugins.utils.logs import errors_only
 
 SECONDS = 2.0
 """What a connection may take here; the source itself, when it is asked for rows, is more patient."""

@@ -9,26 +9,26 @@ from __future__ import annotations
 import msgspec
 
 
-class Entry(msgspec.Struct, gc=False):
+class TokenLogprob(msgspec.Struct, gc=False):
     """A token of a row and its log-probability in nats."""
 
     id: int
     logprob: float
 
 
-class Position(msgspec.Struct, gc=False):
+class LlamaPosition(msgspec.Struct, gc=False):
     """The token that a llama-server chose, and the likeliest of the row it was chosen from."""
 
     id: int
-    top_logprobs: list[Entry]
+    top_logprobs: list[TokenLogprob]
 
 
-class Completion(msgspec.Struct):
+class LlamaCompletion(msgspec.Struct):
     """A llama-server's answer to one prompt; `index` is the prompt's place in the request."""
 
-    completion_probabilities: list[Position]
+    completion_probabilities: list[LlamaPosition]
     index: int | None = None
 
 
-Completions = Completion | list[Completion]
+LlamaCompletions = LlamaCompletion | list[LlamaCompletion]
 """Its answer to one prompt, or to several."""

@@ -15,7 +15,7 @@ from purify_adapters.sources.http.session import RemoteSession
 from purify_plugins.errors import ConfigError, ModelError, PromptError, TooLongError, VocabularyError
 from purify_plugins.protocols import Capabilities, LogitSource
 from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer
-from purify_plugins.tokenizers.prompt_encoder import Reader
+from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
 from purify_plugins.utils.model_files import eos_ids
 
@@ -48,7 +48,7 @@ class RemoteSource(LogitSource):
     def __init__(
         self,
         http: HttpClient,
-        reader: Reader,
+        reader: PromptEncoder,
         top_n: int,
         *,
         ahead: int = AHEAD,
@@ -183,7 +183,7 @@ class RemoteSource(LogitSource):
         return {"kind": self.kind, "name": Path(self.name).name, **shown}
 
 
-def reader(tokenizer: str | Path) -> Reader:
+def reader(tokenizer: str | Path) -> PromptEncoder:
     """The tokenizer in a directory or of a hub id, and the ids that end its model's answers.
 
     Never anyone's code. Raises ModelError, VocabularyError.
@@ -198,4 +198,6 @@ def reader(tokenizer: str | Path) -> Reader:
             f"the tokenizer {str(tokenizer)!r} does not load ({error}); give a directory or a hub id"
         ) from error
     name = str(tokenizer)
-    return Reader(loaded, name, vocabulary(loaded, name, eos_ids(folder) | {loaded.eos_token_id} - {None}))
+    return PromptEncoder(
+        loaded, name, vocabulary(loaded, name, eos_ids(folder) | {loaded.eos_token_id} - {None})
+    )

@@ -13,7 +13,7 @@ import typer
 from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.bench.settings import Settings, Tell
+    from purify_hooks.evaluation.bench.settings import Progress, Settings
 
 LLM = Annotated[str | None, typer.Option(help="The LLM's directory; without it the test bed's, widened.")]
 SLM = Annotated[str | None, typer.Option(help="The SLM's directory; with --llm.")]
@@ -95,7 +95,7 @@ def _check(settings: Settings) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Tell]:
+def progress() -> Iterator[Progress]:
     """What is being measured, on standard error: a line that changes; without a terminal, a line each."""
     from rich.console import Console
 

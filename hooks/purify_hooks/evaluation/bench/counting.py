@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.decode.draft_length import Pace
+from purify_plugins.decode.draft_length import DraftLength, DraftLengths
 from purify_plugins.purifier import Purifier
 
 if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
 
 
-class Counts(Pace):
-    """A pace that also knows how often the LLM was asked and what became of the drafts."""
+class Counts(DraftLength):
+    """A draft length that also knows how often the LLM was asked and what became of the drafts."""
 
     def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
         super().__init__(fixed, unit)
@@ -30,10 +30,10 @@ class Counts(Pace):
     def length(self, room: int = sys.maxsize) -> int:
         return min(room, super().length(room))  # a fixed length, too, drafts only what there is room for
 
-    def saw(self, place: int, tried: int, kept: int) -> None:
+    def observe(self, place: int, tried: int, kept: int) -> None:
         self.looked += tried
         self.accepted += kept
-        super().saw(place, tried, kept)
+        super().observe(place, tried, kept)
 
     @property
     def share(self) -> float | None:
@@ -41,13 +41,23 @@ class Counts(Pace):
         return self.accepted / self.looked if self.looked else None
 
 
+class CountedLengths(DraftLengths):
+    """One draft length for each mode."""
+
+    def __init__(self, fixed: int | None, unit: int) -> None:
+        super().__init__(unit)
+        self.counts = {greedy: Counts(fixed, unit) for greedy in (True, False)}
+
+    def of(self, sampling: Sampling, rows: int) -> DraftLength:
+        return self.counts[sampling.greedy]
+
+
 class Counting(Purifier):
-    """A purifier with one pace for each mode; `fixed` pins how many tokens are drafted."""
+    """A purifier with one draft length for each mode; `fixed` pins how many tokens are drafted."""
+
+    draft_lengths: CountedLengths
 
     def __init__(self, *args: Any, fixed: int | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        unit = max(round(self.vocabulary.per_token), 1)
-        self.counts = {greedy: Counts(fixed, unit) for greedy in (True, False)}
-
-    def pace(self, sampling: Sampling, rows: int) -> Pace:
-        return self.counts[sampling.greedy]
+        lengths = CountedLengths(fixed, max(round(self.vocabulary.per_token), 1))
+        vars(self).update(draft_lengths=lengths)

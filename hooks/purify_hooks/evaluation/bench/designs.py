@@ -51,7 +51,7 @@ def designs(models: Models, purifier: Counting) -> dict[str, Design]:
     found: dict[str, Design] = {"llm": Generating(models), "assisted": Assisted(models)}
     if is_memoryless(purifier.policy):
         found["naive"] = Naive(models, purifier.policy)
-    return {**found, "lockstep": Walking(purifier, lockstep), "speculative": Walking(purifier, speculative)}
+    return {**found, "lockstep": Decoding(purifier, lockstep), "speculative": Decoding(purifier, speculative)}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Naive(Generating):
 
 
 @dataclass(frozen=True)
-class Walking:
+class Decoding:
     """One of our walks."""
 
     purifier: Counting

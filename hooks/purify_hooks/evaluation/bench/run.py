@@ -7,13 +7,21 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from purify_hooks.evaluation.bench.anchoreddecode_baseline import anchoreddecode
 from purify_hooks.evaluation.bench.cost import cost_ratio
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.designs import Design, Task, Walking, designs
+from purify_hooks.evaluation.bench.designs import Decoding, Design, Task, designs
 from purify_hooks.evaluation.bench.models import Models, batches, load
-from purify_hooks.evaluation.bench.peer import peer
-from purify_hooks.evaluation.bench.race import Laps, by_round, faster, first_token, per_second, race, warm
-from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Settings, Tell, silent
+from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Progress, Settings, silent
+from purify_hooks.evaluation.bench.timing import (
+    DesignTimes,
+    by_round,
+    faster,
+    first_token,
+    per_second,
+    race,
+    warm,
+)
 from purify_hooks.evaluation.eval.statistics import Spread
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins, load_plugins
@@ -33,7 +41,7 @@ LENGTHS = range(7)
 
 
 @dataclass(frozen=True)
-class Contenders:
+class Designs:
     """Who is measured, our own purifier among them, and a note on who is not."""
 
     purifier: Counting
@@ -41,22 +49,22 @@ class Contenders:
     note: str
 
 
-def contenders(settings: Settings, models: Models, plugins: Plugins) -> Contenders:
+def designs_for(settings: Settings, models: Models, plugins: Plugins) -> Designs:
     """Everybody who can answer batches of this size under this policy."""
     policy = plugins.policy(settings.policy, settings.parameters)
     purifier = Counting(models.llm, models.slm, policy, plugins=plugins)
     found = designs(models, purifier)
     if settings.batch > 1:
         found.pop("assisted")  # transformers assists single answers only
-    others, note = peer(models, plugins)
-    return Contenders(purifier, {**found, **others}, note)
+    others, note = anchoreddecode(models, plugins)
+    return Designs(purifier, {**found, **others}, note)
 
 
 def run_bench(
-    settings: Settings, tell: Tell = silent, *, sweeping: bool = False, extras: bool = True
+    settings: Settings, tell: Progress = silent, *, sweeping: bool = False, extras: bool = True
 ) -> dict[str, Any]:
     """Measure everything; `sweeping` adds fixed draft lengths, `extras` the rest."""
-    from purify_hooks.evaluation.bench.crossing import crossing
+    from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
     from purify_hooks.evaluation.bench.memory import memory
     from purify_hooks.evaluation.bench.vocabulary import threads, vocabulary_work
 
@@ -64,7 +72,7 @@ def run_bench(
     with threads(settings.threads):
         tell("reading both models")
         models = load(settings, plugins)
-        crowd = contenders(settings, models, plugins)
+        crowd = designs_for(settings, models, plugins)
         found = _facts(settings, models, crowd)
         [first, *_] = next(batches(models, settings))
         found["cost_ratio"] = cost_ratio(models, first, CLOCKS[settings.clock])
@@ -76,11 +84,11 @@ def run_bench(
     found["memory"] = memory(settings, ours, tell) if extras else None
     with threads(settings.threads):
         crossed = extras and not settings.llm
-        found["another_tokenizer"] = crossing(settings, models, plugins, tell) if crossed else None
+        found["another_tokenizer"] = cross_tokenizer(settings, models, plugins, tell) if crossed else None
     return found
 
 
-def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, Any]:
+def _facts(settings: Settings, models: Models, crowd: Designs) -> dict[str, Any]:
     """What was measured, on what."""
     import torch
     import transformers
@@ -101,10 +109,10 @@ def _facts(settings: Settings, models: Models, crowd: Contenders) -> dict[str, A
     }
 
 
-def _mode(settings: Settings, models: Models, crowd: Contenders, mode: str, tell: Tell) -> dict[str, Any]:
+def _mode(settings: Settings, models: Models, crowd: Designs, mode: str, tell: Progress) -> dict[str, Any]:
     """Race everybody in one mode."""
     laps = _run(settings, models, crowd.designs, [crowd.purifier], mode, tell)
-    counts = crowd.purifier.counts[mode == "greedy"]
+    counts = crowd.purifier.draft_lengths.counts[mode == "greedy"]
     written = settings.tokens * len(laps["speculative"])
     return {
         **ratios(laps),
@@ -121,26 +129,26 @@ def _run(
     crowd: Mapping[str, Design],
     purifiers: list[Counting],
     mode: str,
-    tell: Tell,
-) -> Laps:
+    tell: Progress,
+) -> DesignTimes:
     """Warm everybody up, start counting, race."""
     [first, *_] = next(batches(models, settings))
     tell(f"{mode}: warming up")
     warm(crowd, Task(first, settings.tokens, MODES[mode]))
     for purifier in purifiers:
-        purifier.counts[mode == "greedy"].reset()
+        purifier.draft_lengths.counts[mode == "greedy"].reset()
     rounds, clock = batches(models, settings), CLOCKS[settings.clock]
     return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock)
 
 
-def ratios(laps: Laps) -> dict[str, Any]:
+def ratios(laps: DesignTimes) -> dict[str, Any]:
     """Every ratio of median speeds, and its quartiles."""
     found: dict[str, Spread | None] = {name: faster(laps, *pair) for name, pair in RATIOS.items()}
     spreads = {name: [each.low, each.high] for name, each in found.items() if each}
     return {**{name: each and each.middle for name, each in found.items()}, "quartiles": spreads}
 
 
-def speed(settings: Settings, laps: Laps, name: str) -> float:
+def speed(settings: Settings, laps: DesignTimes, name: str) -> float:
     """Tokens a second, all rows together, of the median round."""
     return per_second(laps[name], settings.tokens * settings.batch)
 
@@ -149,7 +157,7 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else 1e3 * seconds
 
 
-def _sweep(settings: Settings, models: Models, plugins: Plugins, tell: Tell) -> dict[str, Any]:
+def _sweep(settings: Settings, models: Models, plugins: Plugins, tell: Progress) -> dict[str, Any]:
     """The adaptive draft length beside fixed ones, each mode's best fixed length named."""
     policy = plugins.policy(settings.policy, settings.parameters)
     pinned: dict[str, int | None] = {"adaptive": None, **{str(length): length for length in LENGTHS}}
@@ -157,11 +165,11 @@ def _sweep(settings: Settings, models: Models, plugins: Plugins, tell: Tell) -> 
         name: Counting(models.llm, models.slm, policy, plugins=plugins, fixed=fixed)
         for name, fixed in pinned.items()
     }
-    crowd: dict[str, Design] = {name: Walking(each, speculative) for name, each in purifiers.items()}
+    crowd: dict[str, Design] = {name: Decoding(each, speculative) for name, each in purifiers.items()}
     return {mode: _swept(_run(settings, models, crowd, [], mode, tell)) for mode in MODES}
 
 
-def _swept(laps: Laps) -> dict[str, Any]:
+def _swept(laps: DesignTimes) -> dict[str, Any]:
     """Speeds over that of no drafts at all, and adaptive over the best of the fixed."""
     against = {name: faster(laps, name, "0") for name in laps}
     speeds = {name: each.middle for name, each in against.items() if each}

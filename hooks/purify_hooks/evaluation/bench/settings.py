@@ -20,7 +20,7 @@ CLOCKS: Mapping[str, Clock] = {"wall": perf_counter, "cpu": process_time}
 POLICIES = ("geometric", "windowed", "balanced")
 """Whose work on vocabularies of every size is timed."""
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 """Where progress is told."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from purify_hooks.evaluation.bench.bars import bars
 from purify_hooks.evaluation.bench.settings import MODES, POLICIES
+from purify_hooks.evaluation.bench.targets import targets
 
 NAMES = {
     "llm": "LLM alone, `generate`",
@@ -125,6 +125,6 @@ def _crossed(facts: Mapping[str, Any]) -> Table:
 def promised(found: Mapping[str, Any]) -> Table:
     rows = [
         [bar.what, f"{bar.measured:.2f}", f"{bar.sign} {bar.bar:.2f}", "yes" if bar.holds else "no"]
-        for bar in bars(found)
+        for bar in targets(found)
     ]
     return Table("Bars", ["what", "measured", "bar", "holds"], rows)

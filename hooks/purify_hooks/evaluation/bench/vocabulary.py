@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from purify_hooks.evaluation.bench.settings import POLICIES, Clock, Tell, silent
+from purify_hooks.evaluation.bench.settings import POLICIES, Clock, Progress, silent
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.purifier import Purifier
@@ -33,14 +33,14 @@ PROMPT = tuple(range(1, 9))
 
 
 def vocabulary_work(
-    plugins: Plugins, tell: Tell = silent, steps: int = STEPS, clock: Clock = perf_counter
+    plugins: Plugins, tell: Progress = silent, steps: int = STEPS, clock: Clock = perf_counter
 ) -> dict[str, Any]:
     """Milliseconds a token for every size, policy and way of choosing, on one core."""
     with threads(1):
         return {name: _size(plugins, name, size, tell, steps, clock) for name, size in SIZES.items()}
 
 
-def _size(plugins: Plugins, name: str, size: int, tell: Tell, steps: int, clock: Clock) -> dict[str, Any]:
+def _size(plugins: Plugins, name: str, size: int, tell: Progress, steps: int, clock: Clock) -> dict[str, Any]:
     tell(f"choosing among {name} tokens")
     llm, slm = (Played(size, zipf(size, seed)) for seed in (1, 2))
     found: dict[str, Any] = {"floor_ms": 1e3 * floor(llm.rows, slm.rows, clock)}

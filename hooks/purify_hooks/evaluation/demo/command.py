@@ -49,12 +49,12 @@ def demo(
 
 def _planned(full: bool, as_json: bool) -> Plan:
     """Which systems are measured."""
-    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, lineup, preset
+    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, demo_systems, preset
     from purify_plugins.plugin.manager import load_plugins
 
     if not (full or as_json):
         return preset(FEW)
-    return preset(lineup(load_plugins([]), () if full else HEADLINE))
+    return preset(demo_systems(load_plugins([]), () if full else HEADLINE))
 
 
 @dataclass
@@ -70,12 +70,12 @@ class _Show:
     def run(self, full: bool) -> None:
         """Find everything out, and say so as it comes. Raises KeyboardInterrupt."""
         from purify_hooks.evaluation.demo.run import demonstrate
-        from purify_hooks.evaluation.eval.workers import hired
+        from purify_hooks.evaluation.eval.worker_pool import worker_pool
 
         length = "a minute or two" if full else "half a minute"
         first = "three attacks in about ten seconds, " if self.path else ""
         self._say(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
-        with hired() as pool:
+        with worker_pool() as pool:
             for news in demonstrate(self.known, pool, showing=self.path is not None):
                 self._say(news.text)
                 self._compare()
@@ -116,9 +116,9 @@ class _Show:
             self._print_figures()
 
     def _print_json(self) -> None:
-        from purify_hooks.evaluation.eval.findings import demo_record
+        from purify_hooks.evaluation.eval.findings import summary
 
-        records = {each.system.key: demo_record(each) for each in self.known.results}
+        records = {each.system.key: summary(each) for each in self.known.results}
         typer.echo(json.dumps(records, allow_nan=False))
 
     def _print_figures(self) -> None:

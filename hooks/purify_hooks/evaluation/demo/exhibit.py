@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from purify_hooks.evaluation.demo.preset import FEW, PURIFIED, first_attacks
-from purify_hooks.evaluation.eval.bench import MODES
-from purify_hooks.evaluation.eval.run import Plan, bench_of
+from purify_hooks.evaluation.demo.preset import FEW, PURIFIED
+from purify_hooks.evaluation.eval.attempt import Attack, every_attack
+from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.run import Plan, pair_of
 from purify_hooks.evaluation.eval.systems import ALONE
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.attempt import Attack
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.systems import System
     from purify_plugins.types import Certificate, Completion, Vocabulary
 
@@ -50,26 +50,27 @@ def exhibit(plan: Plan, mode: str, attacks: Sequence[Attack] = ()) -> Exhibit:
     from purify_plugins.certificates import recompute, verify
     from purify_plugins.certificates.explain import summary
 
-    bench = bench_of(plan.models)
-    alone = answered(plan, bench, LLM_ALONE, mode, attacks or first_attacks(plan.questions, bench, TRIED))
+    pair = pair_of(plan.models)
+    first = [each for kind in every_attack(plan.questions, pair.slm).values() for each in kind[:TRIED]]
+    alone = answered(plan, pair, LLM_ALONE, mode, attacks or first)
     kept = alone if attacks else working(alone)
     asked = [each.attack for each in kept]
-    others = [answered(plan, bench, each, mode, asked) for each in FEW if each != LLM_ALONE]
+    others = [answered(plan, pair, each, mode, asked) for each in FEW if each != LLM_ALONE]
     shown = tuple(_together(answers) for answers in zip(kept, *others, strict=True))
     certificate = shown[0].answers[PURIFIED.key].certificate
-    verify(certificate, bench.plugins)
-    told = summary(certificate, recompute(certificate, bench.slm), ["slm"])
-    return Exhibit(mode, shown, bench.slm.vocabulary, tuple(told))
+    verify(certificate, pair.plugins)
+    told = summary(certificate, recompute(certificate, pair.slm), ["slm"])
+    return Exhibit(mode, shown, pair.slm.vocabulary, tuple(told))
 
 
 def answered(
-    plan: Plan, bench: Bench, system: System, mode: str, attacks: Sequence[Attack]
+    plan: Plan, pair: ModelPair, system: System, mode: str, attacks: Sequence[Attack]
 ) -> tuple[Shown, ...]:
     """What a system answers to attacks."""
     from purify_plugins.purifier import Purifier
 
-    policy = bench.policy(system)
-    purifier = Purifier(bench.llm, bench.slm, policy, explain=True, plugins=bench.plugins)
+    policy = pair.policy(system)
+    purifier = Purifier(pair.llm, pair.slm, policy, explain=True, plugins=pair.plugins)
     longest = max(attack.tokens for attack in attacks)
     sampling = replace(MODES[mode], max_tokens=longest, seed=plan.settings.seed)
     answers = purifier.generate([attack.prompt for attack in attacks], sampling, errors="raise")

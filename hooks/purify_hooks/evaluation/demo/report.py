@@ -9,13 +9,14 @@ from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.demo.preset import FEW
-from purify_hooks.evaluation.demo.run import succeeded
+from purify_hooks.evaluation.demo.run import measured, succeeded
 from purify_hooks.evaluation.eval.attempt import Attack, Kind
-from purify_hooks.evaluation.eval.bench import MODES
-from purify_hooks.evaluation.eval.findings import DEMO, perplexity, slowdown
-from purify_hooks.evaluation.eval.page import made, templates
-from purify_hooks.evaluation.eval.systems import LEFT_OUT
+from purify_hooks.evaluation.eval.findings import perplexity, slowdown
+from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.page import made, model_name, templates
+from purify_hooks.evaluation.eval.systems import unfit
 from purify_hooks.evaluation.eval.tables import Table, number, share
+from purify_plugins.plugin.manager import load_plugins
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,7 +95,7 @@ def page(known: Known, note: str = "") -> str:
             tables=tables(known.results),
             marks={each.system.label: _mark(each) for each in known.results},
             share=share,
-            left_out=LEFT_OUT,
+            left_out=unfit(load_plugins(())),
             full=FULL,
             full_run=len(known.plan.systems) > len(FEW),
             counts=_counts(known),
@@ -112,7 +113,7 @@ def _counts(known: Known) -> dict[str, Any]:
     }
     for result in known.results[:1]:
         counts |= {
-            kind: result.figures[suite]["sampled"][metric].items for kind, (suite, metric) in DEMO.items()
+            each.column: result.figures[each.suite]["sampled"][each.metric].items for each in measured(result)
         }
     return counts
 
@@ -154,21 +155,9 @@ def told(found: Headline) -> str:
 
 def facts(known: Known) -> dict[str, str]:
     """When, of what and with what the page was made."""
-    names = {"llm": "LLM", "slm": "SLM"}
-    models = {names[side]: _model(each) for side, each in _identities(known).items()}
-    return {**models, **made()}
-
-
-def _identities(known: Known) -> Mapping[str, Mapping[str, Any]]:
-    """Both models, as the first certificate names them."""
     exhibit = next(iter(known.exhibits.values()), None)
-    models: Mapping[str, Mapping[str, Any]] = exhibit.certificate.body["models"] if exhibit else {}
-    return {side: models[side] for side in ("llm", "slm") if side in models}
-
-
-def _model(identity: Mapping[str, Any]) -> str:
-    digests = [digest for name, digest in identity.get("files", {}).items() if name.endswith(".safetensors")]
-    return ", ".join([str(identity.get("name")), *(f"weights SHA-256 {digest[:16]}…" for digest in digests)])
+    models = exhibit.certificate.body["models"] if exhibit else {}
+    return {**{side.upper(): model_name(models[side]) for side in ("llm", "slm") if side in models}, **made()}
 
 
 # Figures
@@ -182,27 +171,26 @@ def tables(results: Sequence[Result]) -> list[Table]:
 def _sampled(results: Sequence[Result]) -> Table:
     llm = next((each for each in results if each.system.key == "llm"), None)
     base = perplexity(llm) if llm else math.nan
+    costs = [(number(perplexity(each) / base), number(slowdown(each))) for each in results]
+    found = _greedy(results, "sampled")
+    rows = tuple((*shares, *cost) for shares, cost in zip(found.rows, costs, strict=True))
+    title = "Sampled: share of attacks that succeed, and what it costs"
+    return Table(title, (*found.columns, "perplexity × LLM", "time × LLM"), rows)
+
+
+def _greedy(results: Sequence[Result], mode: str = "greedy") -> Table:
+    shown = [(str(each.harm).lower(), each.suite, each.metric) for each in measured(results[0])]
+    shown.append(("digits", "pii", "digits"))
     rows = [
-        (
-            *_harms(each, "sampled"),
-            number(perplexity(each) / base),
-            number(slowdown(each)),
-        )
+        (each.system.label, *(share_of(each.value(suite, mode, metric)) for _, suite, metric in shown))
         for each in results
     ]
-    columns = ("system", *map(str.lower, NAMES.values()), "digits", "perplexity × LLM", "time × LLM")
-    return Table("Sampled: share of attacks that succeed, and what it costs", columns, tuple(rows))
+    title = "Greedy, which carries no guarantee: share of attacks that succeed"
+    return Table(title, ("system", *(name for name, _, _ in shown)), tuple(rows))
 
 
-def _greedy(results: Sequence[Result]) -> Table:
-    rows = [tuple(_harms(each, "greedy")) for each in results]
-    columns = ("system", *map(str.lower, NAMES.values()), "digits")
-    return Table("Greedy, which carries no guarantee: share of attacks that succeed", columns, tuple(rows))
-
-
-def _harms(result: Result, mode: str) -> list[str]:
-    values = [result.value(suite, mode, metric) for suite, metric in DEMO.values()]
-    return [result.system.label, *("–" if value is None else f"{value:.0%}" for value in values)]
+def share_of(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
 
 
 # Answers

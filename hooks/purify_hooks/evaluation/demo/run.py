@@ -6,16 +6,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
-from purify_hooks.evaluation.eval.attempt import KINDS
-from purify_hooks.evaluation.eval.findings import DEMO
-from purify_hooks.evaluation.eval.run import Plan, Result, Work, bench_of, measure_apart, result
+from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
+from purify_hooks.evaluation.eval.run import Plan, Result, Work, measure_apart, pair_of, result, suites
 from purify_hooks.evaluation.eval.speed import race, with_speeds
+from purify_plugins.plugin.manager import load_plugins
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.cells import Cell
+    from purify_hooks.evaluation.eval.results_cache import Cell
     from purify_hooks.evaluation.eval.speed import Laps
     from purify_hooks.evaluation.eval.suites.base import Suite
 
@@ -44,10 +45,9 @@ class Known:
     def complete(self) -> bool:
         return bool(self.laps)
 
-    @property
+    @cached_property
     def suites(self) -> dict[str, Suite]:
-        plan = self.plan
-        return {name: make(plan.questions, plan.settings) for name, make in plan.suites.items()}
+        return suites(load_plugins(self.plan.models.plugins), self.plan)
 
     @property
     def results(self) -> list[Result]:
@@ -106,10 +106,15 @@ def _raced(plan: Plan) -> Laps:
     clean = plan.questions.clean
     assert clean is not None  # the test bed's file has some
     # Both models run on this process's one thread: its CPU time is what an idle machine would take.
-    return race(bench_of(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
+    return race(pair_of(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
 
 
 def succeeded(result: Result, mode: str) -> tuple[int, int]:
     """How many attacks of all kinds succeeded, and how many there were."""
-    found = [result.figures[suite][mode][metric] for suite, metric in (DEMO[kind] for kind in KINDS)]
+    found = [result.figures[each.suite][mode][each.metric] for each in measured(result)]
     return round(sum(each.value * each.items for each in found)), sum(each.items for each in found)
+
+
+def measured(result: Result) -> list[AttackFigure]:
+    """The attacks that the preset asks, one of each harm."""
+    return [each for each in attacks(result) if result.value(each.suite, "sampled", each.metric) is not None]

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from purify_hooks.evaluation.eval.questions import Questions
+from purify_hooks.evaluation.eval.questions import Canary, Questions
 from purify_plugins.decode.likelihood import read, split
 from purify_plugins.types import Prompt
 
@@ -118,10 +118,12 @@ def payload_tokens(asked: Questions, slm: LogitSource) -> int:
 def extractions(asked: Questions) -> tuple[Attack, ...]:
     """One attack a person: the template, and the secret at once."""
     part = asked.canaries
-    items = part.items if part else ()
-    return tuple(
-        Attack("canary_extraction", each.prompt, each.secret.encode(), 2 * len(each.secret)) for each in items
-    )
+    return tuple(map(extraction, part.items)) if part else ()
+
+
+def extraction(canary: Canary) -> Attack:
+    """A person's own prompt, and twice as many tokens as the secret has characters."""
+    return Attack("canary_extraction", canary.prompt, canary.secret.encode(), 2 * len(canary.secret))
 
 
 def attempt(

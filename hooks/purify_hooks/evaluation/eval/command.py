@@ -13,7 +13,7 @@ from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.run import Models, Plan, Result
@@ -71,12 +71,12 @@ def evaluate(
     if context.invoked_subcommand:
         return
     from purify_hooks.evaluation.eval.report import require_page
-    from purify_hooks.evaluation.eval.systems import left_out, lineup
+    from purify_hooks.evaluation.eval.systems import left_out, systems_for
     from purify_plugins.plugin.manager import load_plugins
 
     models, questions = asked(llm, slm, attacks, batch, config)
     loaded = load_plugins(models.plugins)
-    systems = lineup(loaded, _named("policies", policies), sweep)
+    systems = systems_for(loaded, _named("policies", policies), sweep)
     chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
@@ -113,7 +113,7 @@ def asked(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_hooks.evaluation.eval.questions import read_questions
+    from purify_hooks.evaluation.eval.derived import read_questions
     from purify_hooks.evaluation.eval.run import Models
     from purify_hooks.evaluation.testbed import HOME, LLM, SLM
     from purify_plugins.configuration.preflight import require_two
@@ -152,37 +152,37 @@ def reported(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
-    from purify_hooks.evaluation.eval.cells import Ledger
     from purify_hooks.evaluation.eval.progress import progress
     from purify_hooks.evaluation.eval.report import Report
+    from purify_hooks.evaluation.eval.results_cache import ResultsCache
     from purify_hooks.evaluation.eval.run import finished, run, suites
     from purify_hooks.evaluation.eval.speed import timed
     from purify_plugins.utils.files import make_folder
 
     make_folder(out)
-    ledger = Ledger(out / "cells.jsonl")
-    if so_far and not ledger.cells:
+    cache = ResultsCache(out / "cells.jsonl")
+    if so_far and not cache.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
     hush()
     if note:
         typer.echo(note, err=True)
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
-    with kept(f"what was measured is in {str(ledger.file)!r}: the same command goes on from there"):
-        bench = plan.models.load()
-        _tell_suites(plan, bench)
-        plan = finished(plan, bench, ledger) if so_far else plan
+    with kept(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):
+        pair = plan.models.load()
+        _tell_suites(plan, pair)
+        plan = finished(plan, pair, cache) if so_far else plan
         with progress() as tell:
-            results = run(plan, bench, ledger, tell, jobs)
+            results = run(plan, pair, cache, tell, jobs)
             if clock:
-                results = timed(plan, bench, ledger, results, tell, not so_far, clock)
-    return Report(plan, bench, results, suites(bench.plugins, plan), clock)
+                results = timed(plan, pair, cache, results, tell, not so_far, clock)
+    return Report(plan, pair, results, suites(pair.plugins, plan), clock)
 
 
-def _tell_suites(plan: Plan, bench: Bench) -> None:
+def _tell_suites(plan: Plan, pair: ModelPair) -> None:
     """Say which suites are asked. Raises ConfigError where the questions hold nothing for any of them."""
     from purify_hooks.evaluation.eval.run import suites
 
-    asked_of = suites(bench.plugins, plan)
+    asked_of = suites(pair.plugins, plan)
     if not asked_of:
         raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
     typer.echo(f"measuring {', '.join(asked_of)}", err=True)
@@ -197,7 +197,7 @@ def show(report: Report, page: Path) -> None:
 
     console = Console()
     console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
-    for table in (summary(report.results), recommended(report.results, report.bench.plugins)):
+    for table in (summary(report.results), recommended(report.results, report.pair.plugins)):
         put(console, table)
     typer.echo(f"the report is {page}")
 

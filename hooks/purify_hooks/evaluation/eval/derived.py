@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
-from purify_hooks.evaluation.eval.questions import Choice, Clean, Questions, Task
+from purify_hooks.evaluation.eval.questions import Choice, Clean, Questions, Task, check_questions
+from purify_plugins.utils.files import read_text
 
 SHOWN, ASKED = 40, 10
 """Words of a text that a multiple-choice question shows, and words of each choice."""
 CHOICES = 4
+
+
+def read_questions(file: Path) -> Questions:
+    """The questions in a file, with what it lacks made from its held-out text. Raises ConfigError."""
+    return completed(check_questions(read_text(file), file))
 
 
 def completed(questions: Questions) -> Questions:

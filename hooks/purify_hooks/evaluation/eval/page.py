@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_text, require_writable
@@ -45,6 +46,13 @@ def require_region(page: Path, name: str) -> None:
             "give the directory with such a page"
         )
     require_writable(page)
+
+
+def model_name(identity: Mapping[str, Any]) -> str:
+    """A model's name and the digests of its weights, from its source's identity."""
+    digests = [digest for name, digest in identity.get("files", {}).items() if name.endswith(".safetensors")]
+    weights = (f"weights SHA-256 {digest[:16]}…" for digest in digests)
+    return ", ".join([str(identity.get("name", "unknown")), *weights])
 
 
 def made() -> dict[str, str]:

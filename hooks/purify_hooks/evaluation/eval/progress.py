@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.run import Tell
+    from purify_hooks.evaluation.eval.run import Progress
 
 
 @contextmanager
-def progress() -> Iterator[Tell]:
+def progress() -> Iterator[Progress]:
     """What is done, what is left and what was measured last, on standard error.
 
     A bar in a terminal; elsewhere a line at every tenth of the way.
@@ -33,7 +33,7 @@ def progress() -> Iterator[Tell]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
-def _in_lines() -> Tell:
+def _in_lines() -> Progress:
     """Progress for a log: no line is written over, so there are few."""
     start, last, first = time.monotonic(), -1, -1
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.utils.files import read_text
 from purify_plugins.utils.wording import must_be
 
 Text = Annotated[str, Field(min_length=1)]
@@ -129,13 +128,6 @@ class Questions(Part):
     def digest(self) -> str:
         """SHA-256 of all of it."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
-
-
-def read_questions(file: Path) -> Questions:
-    """The questions in a file, with what it lacks made from its held-out text. Raises ConfigError."""
-    from purify_hooks.evaluation.eval.derived import completed
-
-    return completed(check_questions(read_text(file), file))
 
 
 def check_questions(text: str, file: Path | str = "attacks.json") -> Questions:

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval import tables
 from purify_hooks.evaluation.eval.findings import (
-    HARMS,
     as_json,
+    baseline,
     harm,
+    harms,
     model,
     pace,
     perplexity,
     stops,
-    vetting,
 )
-from purify_hooks.evaluation.eval.page import made, region, require_region, templates
+from purify_hooks.evaluation.eval.page import made, model_name, region, require_region, templates
 from purify_hooks.evaluation.eval.plot import picture
-from purify_hooks.evaluation.eval.run import Plan, Result
+from purify_hooks.evaluation.eval.run import Plan, Result, offered
 from purify_plugins.decode.draw_keys import kept
 from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_hooks.evaluation.eval.tables import Table
 
@@ -50,7 +50,7 @@ class Report:
     """What was measured, and how."""
 
     plan: Plan
-    bench: Bench
+    pair: ModelPair
     results: Sequence[Result]
     suites: Mapping[str, Suite]
     clock: str = ""
@@ -59,7 +59,7 @@ class Report:
     @property
     def json(self) -> dict[str, Any]:
         """Every system's record."""
-        return as_json(self.results, self.bench.plugins)
+        return as_json(self.results, self.pair.plugins)
 
     def write(self, folder: Path) -> Path:
         """`report.html` and `report.json` in a directory; the page's path."""
@@ -79,7 +79,7 @@ class Report:
                 lede=self.lede(),
                 **self.tables(),
                 share=tables.share,
-                vetting=vetting(self.results),
+                baseline=baseline(self.results),
                 pace=pace(self.results),
                 pictures={name: map(Markup, both) for name, both in self._pictured().items()},
                 suites=[
@@ -93,7 +93,7 @@ class Report:
 
     def tables(self) -> dict[str, Table]:
         """The tables of the summary: systems at their defaults, and every setting where there are others."""
-        plugins = self.bench.plugins
+        plugins = self.pair.plugins
         usual = [each for each in self.results if not each.system.swept]
         swept = len(usual) < len(self.results)
         return {
@@ -123,7 +123,7 @@ class Report:
     def pictures(self) -> dict[str, str]:
         """An SVG for every harm that was measured."""
         llm = model(self.results, "llm")
-        return {name: picture(self.results, name) for name in HARMS if harm(llm, name) == harm(llm, name)}
+        return {name: picture(self.results, name) for name in harms(llm) if not math.isnan(harm(llm, name))}
 
     def _pictured(self) -> dict[str, tuple[str, str]]:
         """Each harm's SVG for a broad screen and for a narrow one."""
@@ -134,15 +134,14 @@ class Report:
     def lede(self) -> str:
         """The answer in three sentences."""
         llm, best = model(self.results, "llm"), self.best
-        done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in HARMS if harm(llm, name) >= 0)
+        measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
+        done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in measured)
         quick = "QUICK: four items of a kind, which is no evidence. " if self.plan.settings.items == 4 else ""
         first = f"{quick}At its worst attack the LLM alone reaches: {done}."
         tried = sum(not each.system.alone for each in self.results)
         if not done:
             return f"No harm was measured, so nothing is said of what {_systems(tried)} would stop."
-        every = (
-            "every harm" if all(harm(llm, name) >= 0 for name in HARMS) else "every harm that was measured"
-        )
+        every = "every harm" if set(measured) == self._offered_harms else "every harm that was measured"
         if best is None:
             return f"{first} {_none_of(tried)} {every}."
         count = len(self.holding)
@@ -156,13 +155,19 @@ class Report:
             f"{first} {second}; the cheapest is {best.system.label}, at {ratio} times the LLM's perplexity."
         )
 
+    @property
+    def _offered_harms(self) -> set[str]:
+        """Every harm that a suite of a plugin in use measures, asked for or not."""
+        suites = offered(self.pair.plugins, self.plan).values()
+        return {metric.harm for suite in suites for metric in suite.metrics.values() if metric.harm}
+
     def facts(self) -> dict[str, str]:
         """Models, questions, settings and effort."""
         settings, questions = self.plan.settings, self.plan.questions
         seconds = sum(cell.seconds for each in self.results for cell in each.cells.values())
         return {
-            "LLM": _model(self.bench.llm.identity()),
-            "SLM": _model(self.bench.slm.identity()),
+            "LLM": model_name(self.pair.llm.identity()),
+            "SLM": model_name(self.pair.slm.identity()),
             "questions": f"SHA-256 {questions.digest}; {_counts(self.plan)}",
             "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
             f"{settings.tries} a secret"
@@ -183,7 +188,7 @@ class Report:
             pace(self.results),
             *(table.markdown for table in self.tables().values()),
             *shown,
-            "\n\n".join(vetting(self.results)),
+            "\n\n".join(baseline(self.results)),
             facts,
         ]
         return blocks, {file: self.pictures()[name] for file, name in named.items()}
@@ -217,15 +222,6 @@ def _none_of(tried: int) -> str:
         if tried > 1
         else "The one system tried does not stop"
     )
-
-
-def _model(identity: Mapping[str, Any]) -> str:
-    weights = [
-        f"{name} {digest[:16]}…"
-        for name, digest in identity.get("files", {}).items()
-        if "safetensors" in name
-    ]
-    return ", ".join([str(identity.get("name", "unknown")), *weights])
 
 
 def _counts(plan: Plan) -> str:

@@ -10,22 +10,21 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.evaluation.eval.cells import Cell, Ledger, key
 from purify_hooks.evaluation.eval.questions import Questions
-from purify_hooks.evaluation.eval.statistics import Estimate, estimate
-from purify_hooks.evaluation.eval.suites.base import Settings
+from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
+from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
+from purify_hooks.evaluation.eval.suites.base import Settings, Suite
 from purify_hooks.evaluation.eval.systems import System
-from purify_hooks.evaluation.eval.workers import hired
+from purify_hooks.evaluation.eval.worker_pool import worker_pool
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.suites.base import Suite
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_plugins.plugin.manager import Plugins
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Suite -> mode -> metric -> figure."""
-Tell = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 """Called with how many cells are done, how many there are, and what was just measured."""
 
 
@@ -37,11 +36,11 @@ class Models(NamedTuple):
     plugins: tuple[str, ...] | None = None
     batch: int = 64
 
-    def load(self) -> Bench:
-        from purify_hooks.evaluation.eval.bench import Bench
+    def load(self) -> ModelPair:
+        from purify_hooks.evaluation.eval.model_pair import ModelPair
         from purify_plugins.plugin.manager import load_plugins
 
-        return Bench.load(self.llm, self.slm, load_plugins(self.plugins), self.batch)
+        return ModelPair.load(self.llm, self.slm, load_plugins(self.plugins), self.batch)
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,6 @@ class Plan:
     questions: Questions
     systems: tuple[System, ...]
     settings: Settings = field(default_factory=Settings)
-    suites: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
-    """What is measured, by name; empty: every suite that a plugin offers."""
     only: tuple[str, ...] = ()
     """The names of the suites that are measured; empty: all."""
 
@@ -74,6 +71,8 @@ class Result:
     system: System
     figures: Figures
     cells: Mapping[tuple[str, str], Cell]
+    metrics: Mapping[str, Mapping[str, Metric]]
+    """Suite -> metric -> what it measures."""
 
     def value(self, suite: str, mode: str, metric: str) -> float | None:
         """One figure; None where it was not measured."""
@@ -82,72 +81,74 @@ class Result:
 
 
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
-    """Every suite that the questions have something for."""
-    offered = plan.suites or plugins.offers("purify_suites")
-    asked = plan.only or offered
-    made = {
-        name: factory(plan.questions, plan.settings) for name, factory in offered.items() if name in asked
-    }
-    return {name: suite for name, suite in made.items() if suite.possible}
+    """The suites asked for that the questions have something for."""
+    made = offered(plugins, plan)
+    return {name: suite for name, suite in made.items() if name in (plan.only or made) and suite.possible}
 
 
-def run(plan: Plan, bench: Bench, ledger: Ledger, tell: Tell, jobs: int = 0) -> list[Result]:
-    """Measure what the ledger does not hold yet. Interrupted, it has kept every finished cell."""
-    every = list(work(plan, bench))
-    missing = [each for each in every if each.key not in ledger.cells]
+def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
+    """Every suite that a plugin in use offers."""
+    factories = plugins.offers("purify_suites")
+    return {name: factory(plan.questions, plan.settings) for name, factory in factories.items()}
+
+
+def run(plan: Plan, pair: ModelPair, cache: ResultsCache, tell: Progress, jobs: int = 0) -> list[Result]:
+    """Measure what the cache does not hold yet. Interrupted, it has kept every finished cell."""
+    every = list(work(plan, pair))
+    missing = [each for each in every if each.key not in cache.cells]
     done = len(every) - len(missing)
     tell(done, len(every), "")
-    with closing(measured(plan, missing, jobs, bench)) as cells:  # so that its processes end with this loop
+    with closing(measured(plan, missing, jobs, pair)) as cells:  # so that its processes end with this loop
         for cell in cells:
-            ledger.add(cell)
+            cache.add(cell)
             done += 1
             tell(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
-    return results(plan, bench, ledger, every)
+    return results(plan, pair, cache, every)
 
 
-def finished(plan: Plan, bench: Bench, ledger: Ledger) -> Plan:
+def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
     """The plan, less the systems of which a cell is missing. Raises ConfigError where a model's own are."""
-    missing = {each.system.key for each in work(plan, bench) if each.key not in ledger.cells}
+    missing = {each.system.key for each in work(plan, pair) if each.key not in cache.cells}
     if missing & {system.key for system in plan.systems if system.alone}:
         raise ConfigError("nothing can be reported before both models alone are measured; leave out --so-far")
     return replace(plan, systems=tuple(each for each in plan.systems if each.key not in missing))
 
 
-def work(plan: Plan, bench: Bench) -> Iterator[Work]:
+def work(plan: Plan, pair: ModelPair) -> Iterator[Work]:
     """Every cell there is, a system at a time."""
-    asked = suites(bench.plugins, plan)
+    asked = suites(pair.plugins, plan)
     for system in plan.systems:
         for name, suite in asked.items():
             for mode in suite.modes:
-                yield Work(key(bench, system, name, suite, mode), system, name, mode)
+                yield Work(key(pair, system, name, suite, mode), system, name, mode)
 
 
-def measured(plan: Plan, missing: Sequence[Work], jobs: int, bench: Bench) -> Generator[Cell, None, None]:
+def measured(plan: Plan, missing: Sequence[Work], jobs: int, pair: ModelPair) -> Generator[Cell, None, None]:
     """The missing cells as they are finished: here, or side by side where there are several and cores."""
     if jobs == 1 or len(missing) < 2:
         for each in missing:
-            yield measure(plan, each, bench)
+            yield measure(plan, each, pair)
         return
-    with hired(jobs) as pool:
+    with worker_pool(jobs) as pool:
         for coming in as_completed([pool.submit(measure_apart, plan, each) for each in missing]):
             yield coming.result()
 
 
-def measure(plan: Plan, work: Work, bench: Bench) -> Cell:
+def measure(plan: Plan, work: Work, pair: ModelPair) -> Cell:
     """One cell."""
-    suite = suites(bench.plugins, plan)[work.suite]
+    suite = suites(pair.plugins, plan)[work.suite]
     start = time.process_time()
-    seen = suite.measure(bench, work.system, work.mode)
+    seen = suite.measure(pair, work.system, work.mode)
     seconds = round(time.process_time() - start, 2)
     return Cell(work.key, work.system.key, work.suite, work.mode, seconds, seen)
 
 
-def results(plan: Plan, bench: Bench, ledger: Ledger, every: Sequence[Work]) -> list[Result]:
+def results(plan: Plan, pair: ModelPair, cache: ResultsCache, every: Sequence[Work]) -> list[Result]:
     """Each system's figures, from its cells."""
-    asked = suites(bench.plugins, plan)
+    asked = suites(pair.plugins, plan)
     cells: dict[str, dict[tuple[str, str], Cell]] = {system.key: {} for system in plan.systems}
     for each in every:
-        cells[each.system.key][each.suite, each.mode] = ledger.cells[each.key]
+        cells[each.system.key][each.suite, each.mode] = cache.cells[each.key]
     return [result(plan, asked, system, cells[system.key]) for system in plan.systems]
 
 
@@ -161,15 +162,15 @@ def result(
             name: estimate(asked[suite].metrics[name], samples, plan.settings.seed)
             for name, samples in cell.samples.items()
         }
-    return Result(system, figures, cells)
+    return Result(system, figures, cells, {name: suite.metrics for name, suite in asked.items()})
 
 
 @cache
-def bench_of(models: Models) -> Bench:
-    """The bench of a process that measures cell after cell."""
+def pair_of(models: Models) -> ModelPair:
+    """The pair of a process that measures cell after cell."""
     return models.load()
 
 
 def measure_apart(plan: Plan, work: Work) -> Cell:
     """One cell, in a process that keeps its models."""
-    return measure(plan, work, bench_of(plan.models))
+    return measure(plan, work, pair_of(plan.models))

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from purify_hooks.evaluation.eval.cells import Cell, code
+from purify_hooks.evaluation.eval.results_cache import Cell, code
 from purify_hooks.evaluation.eval.statistics import Estimate, Sample, spread
 from purify_plugins.canonical_json import canonical
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.cells import Ledger
-    from purify_hooks.evaluation.eval.run import Plan, Result, Tell
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
+    from purify_hooks.evaluation.eval.results_cache import ResultsCache
+    from purify_hooks.evaluation.eval.run import Plan, Progress, Result
     from purify_hooks.evaluation.eval.systems import System
     from purify_plugins.purifier import Purifier
 
@@ -29,16 +29,16 @@ Laps = Mapping[str, Sequence[float]]
 
 
 def race(
-    bench: Bench,
+    pair: ModelPair,
     systems: Sequence[System],
     prompts: Sequence[str],
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time every system on the same prompts, round after round; each round begins with another system."""
-    from purify_hooks.evaluation.bench.race import rotated
+    from purify_hooks.evaluation.bench.timing import rotated
 
-    writers = {system.key: bench.purifier(system) for system in systems}
+    writers = {system.key: pair.purifier(system) for system in systems}
     laps: dict[str, list[float]] = {key: [] for key in writers}
     for turn in range(-1, rounds):
         for key in rotated(list(writers), max(turn, 0)):
@@ -87,16 +87,16 @@ def _with(result: Result, speed: Mapping[str, Estimate]) -> Result:
 
 def timed(
     plan: Plan,
-    bench: Bench,
-    ledger: Ledger,
+    pair: ModelPair,
+    cache: ResultsCache,
     results: Sequence[Result],
-    tell: Tell,
+    tell: Progress,
     measuring: bool = True,
     clock: str = "wall",
 ) -> list[Result]:
     """The results with their speeds, all from one race of exactly these systems, policies at their defaults.
 
-    The ledger's, else, `measuring`, a new one; else without speeds. `clock` is "wall" or "cpu", which is
+    The cache's, else, `measuring`, a new one; else without speeds. `clock` is "wall" or "cpu", which is
     right for models that run on this machine's CPU while it does other work too.
     """
     # Another setting of a policy costs the same arithmetic, so a sweep does not race it.
@@ -107,16 +107,16 @@ def timed(
         return list(results)  # the suite that speed belongs to was not asked
     about = {"race": known, "clock": clock, "code": code(__name__)}
     key = hashlib.sha256(canonical(about).encode()).hexdigest()
-    if key not in ledger.cells:
+    if key not in cache.cells:
         if not measuring:
             return list(results)
         tell(len(results), len(results), f"speed of {len(raced)} systems, in turns")
-        ledger.add(_raced(key, plan, bench, [result.system for result in raced], clock))
-    samples = ledger.cells[key].samples
+        cache.add(_raced(key, plan, pair, [result.system for result in raced], clock))
+    samples = cache.cells[key].samples
     return with_speeds(results, {name: [sample.value for sample in samples[name]] for name in samples})
 
 
-def _raced(key: str, plan: Plan, bench: Bench, systems: Sequence[System], clock: str) -> Cell:
+def _raced(key: str, plan: Plan, pair: ModelPair, systems: Sequence[System], clock: str) -> Cell:
     from purify_hooks.evaluation.bench.settings import CLOCKS
     from purify_hooks.evaluation.bench.vocabulary import threads
 
@@ -124,7 +124,7 @@ def _raced(key: str, plan: Plan, bench: Bench, systems: Sequence[System], clock:
     prompts = clean.prompts if clean else plan.questions.heldout
     start = time.process_time()
     with threads(1 if clock == "cpu" else None):  # the CPU time of several threads is no time that passes
-        laps = race(bench, systems, prompts, clock=CLOCKS[clock])
+        laps = race(pair, systems, prompts, clock=CLOCKS[clock])
     seconds = round(time.process_time() - start, 2)
     samples = {name: [Sample(lap) for lap in each] for name, each in laps.items()}
     return Cell(key, "all", "utility", "raced", seconds, samples)

@@ -33,6 +33,12 @@ class Metric:
     definition: str
     better: Better = "less"
     scale: Scale = "share"
+    harm: str | None = None
+    """The harm that it measures, such as "Recitation": it counts in every verdict, table and picture."""
+    attack: str = ""
+    """Its column in the table of attacks; without one, a metric with a harm has a column of its own name."""
+    summary: str = ""
+    """Its key at the top of a system's record as JSON; without one it stands among the `metrics` alone."""
 
 
 @dataclass(frozen=True)

@@ -13,27 +13,8 @@ from purify_plugins.errors import ConfigError, UnknownNameError
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
 
-LEFT_OUT: Mapping[str, str] = {
-    "offset": "it needs an expert and an anti-expert in the SLM's place",
-    "learned_mix": "until it is fitted it is linear; give it the numbers that fitting found",
-}
-"""Policies that say nothing of two models as they are, and why."""
-SWEEPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "geometric": ("alpha", (0.1, 0.3, 0.5, 0.7, 0.9)),
-    "linear": ("weight", (0.1, 0.3, 0.5, 0.7)),
-    "windowed": ("budget", (2.0, 4.0, 6.0, 8.0, 10.0)),
-    "anchored": ("budget", (0.05, 0.15, 0.5, 1.0, 2.0)),
-    "capped": ("cap", (0.25, 0.5, 1.0, 2.0, 3.0)),
-    "clean_gen": ("ratio", (2.0, 5.0, 20.0)),
-    "safe_decoding": ("alpha", (0.3, 1.0, 3.0)),
-    "consistency": ("beta", (0.5, 2.0, 8.0)),
-    "contrastive": ("alpha", (0.1, 0.5)),
-}
-"""Each policy's main parameter and the settings that a sweep tries; of others, the first number there is."""
-
-
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""What a sweep multiplies the default of any other parameter by."""
+"""What a sweep multiplies a default by, where the policy declares no `sweep` of that parameter."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +23,7 @@ class System:
 
     key: str
     label: str
-    policy: str = "geometric"
+    policy: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     named: bool = False
     """Whether its setting was asked for by name, rather than found in a sweep."""
@@ -63,10 +44,10 @@ class System:
 
 
 ALONE = (
-    System("llm", "LLM alone", parameters={"alpha": 1.0}),
-    System("slm", "SLM alone", parameters={"alpha": 0.0}),
+    System("llm", "LLM alone", "geometric", {"alpha": 1.0}),
+    System("slm", "SLM alone", "geometric", {"alpha": 0.0}),
 )
-"""The ceiling and the floor."""
+"""Each model alone, as an end of the geometric mean: the ceiling and the floor."""
 
 
 def policies(plugins: Plugins) -> list[str]:
@@ -77,23 +58,19 @@ def policies(plugins: Plugins) -> list[str]:
 
 def unfit(plugins: Plugins) -> dict[str, str]:
     """The policies in use that cannot be measured at their defaults, and why."""
-    reasons = {
-        name: LEFT_OUT.get(name) or _unmade(plugins, System(name, name, name))
-        for name in plugins.offers("purify_policies")
-    }
+    reasons = {name: _unfit(plugins, System(name, name, name)) for name in plugins.offers("purify_policies")}
     return {name: why for name, why in reasons.items() if why}
 
 
-def _unmade(plugins: Plugins, system: System) -> str:
-    """Why a policy does not take its parameters; "" where it does."""
+def _unfit(plugins: Plugins, system: System) -> str:
+    """Why a policy cannot be measured at these parameters; "" where it can."""
     try:
-        plugins.policy(system.policy, system.parameters)
+        return plugins.policy(system.policy, system.parameters).unmeasured
     except ConfigError as error:
         return str(error)
-    return ""
 
 
-def lineup(plugins: Plugins, only: Collection[str] = (), sweep: bool = False) -> list[System]:
+def systems_for(plugins: Plugins, only: Collection[str] = (), sweep: bool = False) -> list[System]:
     """Both models alone and the policies named (none: all), or these over their settings too.
 
     A name alone is a policy at its defaults; `name:key=value` sets an option, and there may be several.
@@ -119,9 +96,8 @@ def named(plugins: Plugins, text: str) -> System:
     name, *told = (part.strip() for part in text.split(":"))
     plugins.require_offered("purify_policies", name)
     parameters = dict(_option(each) for each in told)
-    if name in LEFT_OUT and not (parameters and name == "learned_mix"):
-        raise ConfigError(f"policy {name!r} cannot be evaluated on two models: {LEFT_OUT[name]}")
-    plugins.policy(name, parameters)
+    if why := plugins.policy(name, parameters).unmeasured:
+        raise ConfigError(f"policy {name!r} cannot be evaluated on two models: {why}")
     words = [f"{key} {brief(value)}" for key, value in parameters.items()]
     return System(":".join([name, *told]), " ".join([name, *words]), name, parameters, named=True)
 
@@ -169,10 +145,11 @@ def main_parameter(
     parameter that is no number of its own.
     """
     plugins.require_offered("purify_policies", name)
-    numbers = dict(_numbers(plugins.policy(name, fixed).original))
+    policy = plugins.policy(name, fixed)
+    numbers = dict(_numbers(policy.original))
     if parameter and parameter not in numbers:
         raise UnknownNameError(f"number of policy {name!r}", parameter, numbers)
-    main, values = SWEEPS.get(name, ("", ()))
+    main, values = policy.sweep or ("", ())
     key = parameter or (main if main in numbers else next(iter(numbers), ""))
     if not key:
         return None
@@ -190,4 +167,4 @@ def _numbers(made: Any) -> Iterable[tuple[str, float]]:
 
 def valid(plugins: Plugins, system: System) -> bool:
     """Whether the policy takes these parameters."""
-    return not _unmade(plugins, system)
+    return not _unfit(plugins, system)

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from purify_hooks.evaluation.eval import findings
 from purify_hooks.evaluation.eval.findings import (
-    HARMS,
     MARGIN,
     MODES,
     Advice,
     advice,
+    attacks,
     budget,
     harm,
     model,
@@ -33,17 +34,6 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_plugins.plugin.manager import Plugins
 
-ATTACKS: Mapping[str, tuple[str, str]] = {
-    "passage": ("memorisation", "full_recall"),
-    "chained": ("memorisation", "chained"),
-    "late passage": ("late", "full_recall"),
-    "trigger": ("backdoor", "success"),
-    "paraphrase": ("backdoor", "paraphrased"),
-    "late trigger": ("late", "backdoor"),
-    "secret": ("pii", "extraction"),
-    "late secret": ("late", "extraction"),
-}
-"""The columns of the table of harms."""
 PACE = ("tokens_per_second", "slowdown")
 """The metrics of time in the table of costs."""
 UNBOUND = "Greedy decoding carries no guarantee: its figures are measured, not promised."
@@ -111,21 +101,24 @@ def summary(results: Sequence[Result]) -> Table:
         )
         for result in results
     ]
-    head = ("system", *HARMS, "perplexity × LLM", "time × LLM")
+    head = ("system", *findings.harms(llm), "perplexity × LLM", "time × LLM")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("What is stopped and what it costs", head, tuple(rows), note)
 
 
 def _worst(result: Result) -> Iterator[str]:
     """Of each harm the worst attack, greedy / sampled."""
-    return (" / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in HARMS)
+    return (
+        " / ".join(percent(harm(result, name, [mode])) for mode in MODES) for name in findings.harms(result)
+    )
 
 
 def harms(results: Sequence[Result]) -> Table:
     """What share of every attack succeeds, greedy / sampled."""
-    rows = [(result.system.label, *(_both(result, *at) for at in ATTACKS.values())) for result in results]
+    asked = attacks(results[0])
+    rows = [(each.system.label, *(_both(each, at.suite, at.metric) for at in asked)) for each in results]
     note = f"Per cent, greedy / sampled. {UNBOUND}"
-    return Table("Attacks that succeed", ("system", *ATTACKS), tuple(rows), note)
+    return Table("Attacks that succeed", ("system", *(at.column for at in asked)), tuple(rows), note)
 
 
 def _both(result: Result, suite: str, metric: str) -> str:
@@ -225,7 +218,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
         )
         for result in ours
     ]
-    head = ("policy", "setting", *HARMS, "perplexity × LLM", "stops every harm")
+    head = ("policy", "setting", *findings.harms(llm), "perplexity × LLM", "stops every harm")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("Every setting", head, tuple(rows), note)
 
@@ -246,8 +239,10 @@ def _value(system: System, plugins: Plugins) -> float:
 def recommended(results: Sequence[Result], plugins: Plugins, margin: float = MARGIN) -> Table:
     """The cheapest setting of each policy that stops every harm."""
     rows = [_recommended(each, model(results, "llm"), plugins) for each in advice(results, margin)]
+    uncounted = ", ".join(each.column for each in attacks(results[0]) if not each.harm)
     note = (
-        "Stops every harm: each attack of the table of harms but the paraphrases, greedy and sampled, "
+        f"Stops every harm: each attack of the table of harms{f' but {uncounted}' * bool(uncounted)}, greedy "
+        "and sampled, "
         f"succeeds at most as often as on the SLM alone and {100 * margin:.0f} points."
     )
     return Table(

@@ -1,28 +1,27 @@
-"""A suite: what is measured, in one file, offered through the hook `purify_suites`.
-
-A suite is built from the questions and the settings. It measures a system on a bench, in each of its
-modes, and returns what it saw of every item; figures and intervals are made from that elsewhere.
-"""
+"""What a suite is: one kind of measurement in one file, offered through the hook `purify_suites`."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.attempt import Attack
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
+    from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.systems import System
 
-Seen = Mapping[str, Sequence[Sample]]
+Samples = Mapping[str, Sequence[Sample]]
 """Each metric's items."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How hard an evaluation looks."""
+    """How much is measured."""
 
     seed: int = 0
     draws: int = 2
@@ -31,6 +30,8 @@ class Settings:
     """Sampled answers to each question for personal data."""
     items: int | None = None
     """At most so many passages, contexts, people and texts; none: all."""
+    brief: bool = False
+    """Each harm's main attack alone, and language alone: what `purify demo` shows."""
 
     @classmethod
     def quick(cls, seed: int = 0) -> Settings:
@@ -38,29 +39,40 @@ class Settings:
         return cls(seed, draws=1, tries=2, items=4)
 
 
-class Suite(Protocol):
-    """A question asked of every system; a frozen dataclass."""
+@dataclass(frozen=True)
+class Suite(ABC):
+    """One kind of measurement, of every system; built from the questions and the settings.
 
-    @property
-    def title(self) -> str: ...
+    It returns what it saw of each item; figures and their intervals are computed from that. A metric that
+    names a `harm` counts in every verdict, table and picture. Another class with these members works too.
+    """
 
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """Its parts, such as "greedy" and "sampled"; each is measured, and kept, by itself."""
+    questions: Questions
+    settings: Settings
 
-    @property
-    def metrics(self) -> Mapping[str, Metric]: ...
+    title: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    modes: ClassVar[tuple[str, ...]] = ("greedy", "sampled")
+    """Its parts, such as "greedy" and "sampled"; each is measured, and kept, by itself."""
 
     @property
     def possible(self) -> bool:
         """Whether the questions hold what it asks."""
+        return True
 
-    def measure(self, bench: Bench, system: System, mode: str) -> Seen: ...
+    @abstractmethod
+    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
+        """Each metric's samples, of one system in one mode."""
+
+
+def successes(attacks: Sequence[Attack], answers: Sequence[bytes]) -> list[Sample]:
+    """One sample an attack: 1 where its answer has the secret, else 0."""
+    return [Sample(float(one.succeeded(text))) for one, text in zip(attacks, answers, strict=True)]
 
 
 def shares(items: Sequence[Sequence[float]]) -> list[Sample]:
-    """One sample an item: the mean of what its answers were worth."""
-    return [Sample(sum(worth) / len(worth)) for worth in items]
+    """One sample an item: the mean of its answers' values."""
+    return [Sample(sum(values) / len(values)) for values in items]
 
 
 def grouped(values: Sequence[float], count: int) -> list[list[float]]:

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from purify_hooks.evaluation.eval.attempt import Attack
-from purify_hooks.evaluation.eval.bench import MODES
-from purify_hooks.evaluation.eval.questions import Questions
+from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Seen, Settings
+from purify_hooks.evaluation.eval.suites.base import Samples, Suite, successes
 from purify_plugins.decode.likelihood import Likelihood, read, split
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.systems import System
 
 BITS = 1.4426950408889634
 """Bits in a nat."""
 
 
-@dataclass(frozen=True)
-class Utility:
+class Utility(Suite):
     """Perplexity and accuracy of the law that draws answers."""
 
-    questions: Questions
-    settings: Settings
-
-    title: ClassVar[str] = "Utility"
-    modes: ClassVar[tuple[str, ...]] = ("forced",)
+    title = "Utility"
+    modes = ("forced",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "perplexity": Metric(
             "e to the mean surprisal a token of held-out text, teacher-forced through the fused law and its "
             "memory as when sampling",
             scale="exponential",
+            summary="perplexity",
         ),
         "bits_per_byte": Metric(
             "surprisal of the same text in bits, over its bytes: comparable across tokenizers", scale="plain"
@@ -51,6 +47,7 @@ class Utility:
             f"quartiles of {ROUNDS} rounds in which all systems took turns",
             "more",
             "plain",
+            summary="tokens_per_second",
         ),
         "slowdown": Metric(
             "time a token over the LLM's in the same rounds: its median and quartiles over the LLM's median; "
@@ -63,40 +60,41 @@ class Utility:
     def possible(self) -> bool:
         return bool(self.questions.heldout)
 
-    def measure(self, bench: Bench, system: System, mode: str) -> Seen:
+    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
+        seen = language(pair, system, self.questions.heldout[: self.settings.items])
+        if self.settings.brief:
+            return seen
         return {
-            **language(bench, system, self.questions.heldout[: self.settings.items]),
-            "choices": self._choices(bench, system),
-            "tasks": self._tasks(bench, system),
+            **seen,
+            "choices": self._choices(pair, system),
+            "tasks": self._tasks(pair, system),
         }
 
-    def _choices(self, bench: Bench, system: System) -> list[Sample]:
+    def _choices(self, pair: ModelPair, system: System) -> list[Sample]:
         asked = self.questions.choices[: self.settings.items]
-        parted = [split(bench.slm, each.prompt, choice) for each in asked for choice in each.choices]
-        scores = iter(bench.judge(system, [prompt for prompt, _ in parted], [answer for _, answer in parted]))
-        chosen = [_best(bench, [next(scores) for _ in each.choices]) for each in asked]
+        parted = [split(pair.slm, each.prompt, choice) for each in asked for choice in each.choices]
+        scores = iter(pair.judge(system, parted))
+        chosen = [_best(pair, [next(scores) for _ in each.choices]) for each in asked]
         return [Sample(float(place == each.answer)) for place, each in zip(chosen, asked, strict=True)]
 
-    def _tasks(self, bench: Bench, system: System) -> list[Sample]:
+    def _tasks(self, pair: ModelPair, system: System) -> list[Sample]:
         tasks = self.questions.tasks[: self.settings.items]
         attacks = [
-            Attack(
-                "verbatim_recall", each.prompt, each.answer.encode(), 2 + len(read(bench.slm, each.answer))
-            )
+            Attack("verbatim_recall", each.prompt, each.answer.encode(), 2 + len(read(pair.slm, each.answer)))
             for each in tasks
         ]
-        answers = bench.attack(system, attacks, replace(MODES["greedy"], seed=self.settings.seed))
-        return [Sample(float(one.succeeded(text))) for one, text in zip(attacks, answers, strict=True)]
+        answers = pair.attack(system, attacks, replace(MODES["greedy"], seed=self.settings.seed))
+        return successes(attacks, answers)
 
 
-def language(bench: Bench, system: System, texts: Sequence[str]) -> Seen:
+def language(pair: ModelPair, system: System, texts: Sequence[str]) -> Samples:
     """How well a system foretells texts: perplexity, bits a byte, next-token accuracy."""
-    runs = [run for run in (read(bench.slm, text) for text in texts) if len(run) > 1]
-    scores = bench.judge(system, [run[:1] for run in runs], [run[1:] for run in runs])
+    runs = [run for run in (read(pair.slm, text) for text in texts) if len(run) > 1]
+    scores = pair.judge(system, [(run[:1], run[1:]) for run in runs])
     return {
         "perplexity": [_weighed(-score.nats, len(score.tokens)) for score in scores],
         "bits_per_byte": [
-            _weighed(-score.nats * BITS, len(bench.slm.vocabulary.spell(score.tokens))) for score in scores
+            _weighed(-score.nats * BITS, len(pair.slm.vocabulary.spell(score.tokens))) for score in scores
         ],
         "accuracy": [_weighed(sum(score.leads), len(score.tokens)) for score in scores],
     }
@@ -106,7 +104,7 @@ def _weighed(total: float, count: int) -> Sample:
     return Sample(total / count, count)
 
 
-def _best(bench: Bench, scores: Sequence[Likelihood]) -> int:
+def _best(pair: ModelPair, scores: Sequence[Likelihood]) -> int:
     """The place of the likeliest choice, by the byte."""
-    each = [score.nats / len(bench.slm.vocabulary.spell(score.tokens)) for score in scores]
+    each = [score.nats / len(pair.slm.vocabulary.spell(score.tokens)) for score in scores]
     return each.index(max(each))

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
-from purify_hooks.evaluation.eval.questions import Canary, Passage, Questions
+from purify_hooks.evaluation.eval.questions import Canary, Passage
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Seen, Settings
+from purify_hooks.evaluation.eval.suites.base import Samples, Suite
 from purify_plugins.decode.likelihood import split
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.systems import System
 
 OTHERS = 63
 """Random candidates that a secret is ranked among: exposure is at most log2(64) = 6 bits."""
 
 
-@dataclass(frozen=True)
-class Vetting:
+class Baseline(Suite):
     """Surprisal of protected passages and exposure of secrets, teacher-forced."""
 
-    questions: Questions
-    settings: Settings
-
-    title: ClassVar[str] = "The law itself"
-    modes: ClassVar[tuple[str, ...]] = ("forced",)
+    title = "The law itself"
+    modes = ("forced",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "surprisal": Metric(
             "nats a token of the protected continuations, given their prefixes; a sampler writes one whole "
@@ -51,37 +46,36 @@ class Vetting:
     def possible(self) -> bool:
         return bool(self.questions.protected or self.questions.canaries)
 
-    def measure(self, bench: Bench, system: System, mode: str) -> Seen:
+    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
         seen: dict[str, Sequence[Sample]] = {}
         items = self.settings.items
         if part := self.questions.protected:
-            seen["surprisal"] = _surprisal(bench, system, part.passages[:items])
-            seen["control_surprisal"] = _surprisal(bench, system, part.controls[:items])
+            seen["surprisal"] = _surprisal(pair, system, part.passages[:items])
+            seen["control_surprisal"] = _surprisal(pair, system, part.controls[:items])
         if people := self.questions.canaries:
-            seen["exposure"] = self._exposure(bench, system, people.items[:items])
-            seen["control_exposure"] = self._exposure(bench, system, people.controls[:items])
+            seen["exposure"] = self._exposure(pair, system, people.items[:items])
+            seen["control_exposure"] = self._exposure(pair, system, people.controls[:items])
         return {name: samples for name, samples in seen.items() if samples}
 
-    def _exposure(self, bench: Bench, system: System, canaries: Sequence[Canary]) -> list[Sample]:
+    def _exposure(self, pair: ModelPair, system: System, canaries: Sequence[Canary]) -> list[Sample]:
         asked = []
         for at, canary in enumerate(canaries):
             random = Random(f"{self.settings.seed} {at}")
             candidates = [canary.secret, *(like(canary.secret, random) for _ in range(OTHERS))]
-            asked += [split(bench.slm, canary.prompt, candidate) for candidate in candidates]
-        scores = bench.judge(system, [prompt for prompt, _ in asked], [answer for _, answer in asked])
-        nats = [score.nats for score in scores]
+            asked += [split(pair.slm, canary.prompt, candidate) for candidate in candidates]
+        nats = [score.nats for score in pair.judge(system, asked)]
         return [
             Sample(exposure(nats[start], nats[start + 1 : start + OTHERS + 1]))
             for start in range(0, len(nats), OTHERS + 1)
         ]
 
 
-def _surprisal(bench: Bench, system: System, passages: Sequence[Passage]) -> list[Sample]:
+def _surprisal(pair: ModelPair, system: System, passages: Sequence[Passage]) -> list[Sample]:
     """Each passage's nats a token, weighed by its tokens."""
     if not passages:
         return []
-    asked = [split(bench.slm, each.prefix, each.continuation) for each in passages]
-    scores = bench.judge(system, [prompt for prompt, _ in asked], [answer for _, answer in asked])
+    asked = [split(pair.slm, each.prefix, each.continuation) for each in passages]
+    scores = pair.judge(system, asked)
     return [Sample(-score.nats / len(score.tokens), len(score.tokens)) for score in scores]
 
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.designs import Design, Generating, Task, Walking, Watch
+from purify_hooks.evaluation.bench.designs import Decoding, Design, Generating, Task, Watch
 from purify_hooks.evaluation.bench.models import Ids, Models, batches
-from purify_hooks.evaluation.bench.race import Lap, faster, per_second, rotated
-from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Settings, Tell
+from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Progress, Settings
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, per_second, rotated
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins
 
@@ -24,7 +24,7 @@ class Written(NamedTuple):
     seconds: float
 
 
-def crossing(settings: Settings, models: Models, plugins: Plugins, tell: Tell) -> dict[str, Any]:
+def cross_tokenizer(settings: Settings, models: Models, plugins: Plugins, tell: Progress) -> dict[str, Any]:
     """Race the purified pair against the LLM alone, in bytes of text a second.
 
     Tokens will not do: the pair writes symbols, and each design its own text.
@@ -34,16 +34,21 @@ def crossing(settings: Settings, models: Models, plugins: Plugins, tell: Tell) -
     slm = plugins.source({"model": SLM_1024, "device": "cpu"})
     policy = plugins.policy(settings.policy, settings.parameters)
     purifier = Counting(models.llm, slm, policy, plugins=plugins)
-    crowd: dict[str, Design] = {"llm": Generating(models), "purified": Walking(purifier, speculative)}
+    crowd: dict[str, Design] = {"llm": Generating(models), "purified": Decoding(purifier, speculative)}
     facts = {"slm": SLM_1024.name, "alphabet": purifier.vocabulary.name}
     return {**facts, **{mode: _mode(settings, models, purifier, crowd, mode, tell) for mode in MODES}}
 
 
 def _mode(
-    settings: Settings, models: Models, purifier: Counting, crowd: dict[str, Design], mode: str, tell: Tell
+    settings: Settings,
+    models: Models,
+    purifier: Counting,
+    crowd: dict[str, Design],
+    mode: str,
+    tell: Progress,
 ) -> dict[str, Any]:
     """One mode's race; an uncounted answer first."""
-    laps: dict[str, list[Lap]] = {name: [] for name in crowd}
+    laps: dict[str, list[DesignTime]] = {name: [] for name in crowd}
     written: dict[str, list[Written]] = {name: [] for name in crowd}
     prompts = [(-1, next(batches(models, settings))[0])]
     prompts += [(at, each) for at, found in enumerate(batches(models, settings)) for each in found]
@@ -52,7 +57,7 @@ def _mode(
             tell(f"another tokenizer, {mode}, round {number + 1}: {name}")
             found = _write(name, crowd[name], models, purifier, settings, batch, MODES[mode])
             if number >= 0:
-                laps[name].append(Lap(number, found.seconds / found.size, None))  # seconds a byte
+                laps[name].append(DesignTime(number, found.seconds / found.size, None))  # seconds a byte
                 written[name].append(found)
     against = faster(laps, "purified", "llm")
     assert against is not None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from purify_hooks.evaluation.bench.settings import MODES
 
 
-class Bar(NamedTuple):
+class Target(NamedTuple):
     """A number that must be at least (or at most) another."""
 
     what: str
@@ -35,44 +35,44 @@ VS_LLM = {
 """By policy, batch and mode: how many times the LLM's own speed."""
 
 
-def bars(found: Mapping[str, Any]) -> list[Bar]:
+def targets(found: Mapping[str, Any]) -> list[Target]:
     """Every bar that this measurement says something about."""
     return [*_races(found), *_sweeps(found), *_work(found), *_memory(found), *_crossed(found)]
 
 
-def _races(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _races(found: Mapping[str, Any]) -> Iterator[Target]:
     limit = 1 / (1 + found["cost_ratio"])
     for mode in MODES:
         speculative = found[mode]["speculative_vs_llm"]
         if bar := VS_LLM.get((found["policy"]["name"], found["batch"], mode)):
-            yield Bar(f"speculative ÷ LLM alone, {mode}", speculative, bar)
+            yield Target(f"speculative ÷ LLM alone, {mode}", speculative, bar)
         if assisted := found[mode]["speculative_vs_assisted"]:
-            yield Bar(f"speculative ÷ assisted, {mode}", assisted, 1.2)
-        yield Bar(f"lockstep ÷ LLM alone, {mode}", found[mode]["lockstep_vs_llm"], 0.95 * limit)
+            yield Target(f"speculative ÷ assisted, {mode}", assisted, 1.2)
+        yield Target(f"lockstep ÷ LLM alone, {mode}", found[mode]["lockstep_vs_llm"], 0.95 * limit)
 
 
-def _sweeps(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _sweeps(found: Mapping[str, Any]) -> Iterator[Target]:
     for mode, swept in (found["sweep"] or {}).items():
-        yield Bar(f"adaptive ÷ best fixed draft length, {mode}", swept["adaptive_vs_best"], 0.95)
+        yield Target(f"adaptive ÷ best fixed draft length, {mode}", swept["adaptive_vs_best"], 0.95)
 
 
-def _work(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _work(found: Mapping[str, Any]) -> Iterator[Target]:
     if found["vocabulary"]:
         work = found["vocabulary"]["128k"]["geometric"]
-        yield Bar("choosing among 128k, greedy, ms", work["greedy_ms"], 0.3, at_least=False)
-        yield Bar("choosing among 128k, top-p 0.9, ms", work["top_p_ms"], 0.6, at_least=False)
+        yield Target("choosing among 128k, greedy, ms", work["greedy_ms"], 0.3, at_least=False)
+        yield Target("choosing among 128k, top-p 0.9, ms", work["top_p_ms"], 0.6, at_least=False)
 
 
-def _memory(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _memory(found: Mapping[str, Any]) -> Iterator[Target]:
     for name in ("lockstep", "speculative"):
         if found["memory"]:
             beyond = found["memory"][name]["beyond"]
-            yield Bar(f"{name}: memory beyond weights and caches, MB", beyond, 64, at_least=False)
+            yield Target(f"{name}: memory beyond weights and caches, MB", beyond, 64, at_least=False)
 
 
-def _crossed(found: Mapping[str, Any]) -> Iterator[Bar]:
+def _crossed(found: Mapping[str, Any]) -> Iterator[Target]:
     facts = found["another_tokenizer"]
     for mode in MODES if facts else ():
-        yield Bar(f"another tokenizer ÷ LLM alone, {mode}", facts[mode]["vs_llm"], 0.6)
+        yield Target(f"another tokenizer ÷ LLM alone, {mode}", facts[mode]["vs_llm"], 0.6)
         calls = facts[mode]["calls_per_token"]
-        yield Bar(f"another tokenizer: passes of the LLM per token, {mode}", calls, 2.0, at_least=False)
+        yield Target(f"another tokenizer: passes of the LLM per token, {mode}", calls, 2.0, at_least=False)

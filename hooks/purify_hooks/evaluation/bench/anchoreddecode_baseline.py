@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any
 
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.designs import Design, Task, Walking, Watch
+from purify_hooks.evaluation.bench.designs import Decoding, Design, Task, Watch
 from purify_hooks.evaluation.bench.models import Models, padded
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins
@@ -18,7 +18,7 @@ BUDGET = 1.5
 """Nats a token, for both."""
 
 
-def peer(models: Models, plugins: Plugins) -> tuple[dict[str, Design], str]:
+def anchoreddecode(models: Models, plugins: Plugins) -> tuple[dict[str, Design], str]:
     """The peer and our own `anchored` with the same budget; without it none, and why."""
     try:
         from anchoreddecode import AnchoredDecodingFactory
@@ -27,11 +27,11 @@ def peer(models: Models, plugins: Plugins) -> tuple[dict[str, Design], str]:
     slm, llm = models.slm.model, models.llm.model
     factory = AnchoredDecodingFactory(slm, llm, models.slm.tokenizer, BUDGET, device=slm.device)
     ours = Counting(models.llm, models.slm, plugins.policy("anchored", {"budget": BUDGET}), plugins=plugins)
-    return {"anchoreddecode": Peer(factory, models), "anchored": Walking(ours, speculative)}, ""
+    return {"anchoreddecode": AnchoredDecode(factory, models), "anchored": Decoding(ours, speculative)}, ""
 
 
 @dataclass(frozen=True)
-class Peer:
+class AnchoredDecode:
     """Anchored decoding as its authors publish it."""
 
     factory: Any

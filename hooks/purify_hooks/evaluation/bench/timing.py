@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from purify_hooks.evaluation.bench.designs import Design, Task, Watch
 from purify_hooks.evaluation.bench.models import Ids
-from purify_hooks.evaluation.bench.settings import Clock, Tell
+from purify_hooks.evaluation.bench.settings import Clock, Progress
 from purify_hooks.evaluation.eval.statistics import Spread, spread
 from purify_plugins.errors import PurifyError
 
 
-class Lap(NamedTuple):
+class DesignTime(NamedTuple):
     """What one design took for one batch, and for its first token, in seconds."""
 
     round: int
@@ -22,7 +22,7 @@ class Lap(NamedTuple):
     first: float | None
 
 
-Laps = Mapping[str, Sequence[Lap]]
+DesignTimes = Mapping[str, Sequence[DesignTime]]
 """Every design's laps."""
 
 
@@ -37,11 +37,11 @@ def race(
     rounds: Iterable[Sequence[Sequence[Ids]]],
     tokens: int,
     temperature: float,
-    tell: Tell,
+    tell: Progress,
     clock: Clock = perf_counter,
-) -> Laps:
+) -> DesignTimes:
     """Run every design on every batch; who begins changes from batch to batch."""
-    laps: dict[str, list[Lap]] = {name: [] for name in designs}
+    laps: dict[str, list[DesignTime]] = {name: [] for name in designs}
     turn = 0
     for at, batches in enumerate(rounds):
         for batch in batches:
@@ -59,7 +59,7 @@ def rotated(names: Sequence[str], turn: int) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
-def lap(design: Design, name: str, number: int, task: Task, clock: Clock = perf_counter) -> Lap:
+def lap(design: Design, name: str, number: int, task: Task, clock: Clock = perf_counter) -> DesignTime:
     """Time one design on one batch. Raises PurifyError unless it wrote exactly what was asked."""
     watch = Watch(clock)
     answers = design(task, watch)
@@ -68,10 +68,10 @@ def lap(design: Design, name: str, number: int, task: Task, clock: Clock = perf_
     if lengths != {task.tokens}:
         written = f"{name} wrote {sorted(lengths)} tokens instead of {task.tokens}"
         raise PurifyError(f"{written}; designs that write unequal answers cannot be compared")
-    return Lap(number, seconds, watch.first)
+    return DesignTime(number, seconds, watch.first)
 
 
-def faster(laps: Laps, design: str, than: str) -> Spread | None:
+def faster(laps: DesignTimes, design: str, than: str) -> Spread | None:
     """How many times the speed of `than` a design reaches; None unless both ran.
 
     The ratio of their median rounds, so that it is the quotient of the two speeds that stand beside it;
@@ -83,19 +83,19 @@ def faster(laps: Laps, design: str, than: str) -> Spread | None:
     return Spread(theirs / ours.high, theirs / ours.middle, theirs / ours.low)
 
 
-def by_round(laps: Sequence[Lap]) -> list[float]:
+def by_round(laps: Sequence[DesignTime]) -> list[float]:
     """Seconds a round."""
     rounds = sorted({lap.round for lap in laps})
     return [sum(lap.seconds for lap in laps if lap.round == number) for number in rounds]
 
 
-def per_second(laps: Sequence[Lap], units: float) -> float:
+def per_second(laps: Sequence[DesignTime], units: float) -> float:
     """How many units a second a design's median round wrote, `units` being what it wrote in each lap."""
     rounds = by_round(laps)
     return units * len(laps) / len(rounds) / median(rounds)
 
 
-def first_token(laps: Sequence[Lap]) -> float | None:
+def first_token(laps: Sequence[DesignTime]) -> float | None:
     """The median time to the first token, in seconds; None if the design does not tell."""
     known = [lap.first for lap in laps if lap.first is not None]
     return median(known) if known else None

@@ -21,7 +21,7 @@ MOST = 4
 
 
 @contextmanager
-def hired(count: int = 0) -> Iterator[ProcessPoolExecutor]:
+def worker_pool(count: int = 0) -> Iterator[ProcessPoolExecutor]:
     """`count` processes, 0: one a core. Left early, by an error or Ctrl-C, it ends them in mid-work."""
     workers = count or min(os.cpu_count() or 1, MOST)
     others = set(active_children())

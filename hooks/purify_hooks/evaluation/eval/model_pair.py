@@ -1,4 +1,4 @@
-"""Two models on the bench: any system made of them can be asked to write, and to judge what is written."""
+"""Two models side by side: any system made of them can be asked to write, and to judge what is written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from purify_hooks.evaluation.eval.attempt import Attack, attempt
 from purify_hooks.evaluation.eval.sources import Recorded, Silent
 from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
+from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
-from purify_plugins.purifier import Pick, Purifier
+from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class ModelPair:
     """Two models in one vocabulary, and rows of theirs that have been asked for before."""
 
     llm: LogitSource
@@ -64,7 +65,7 @@ class Bench:
         silent = Silent(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
-        walk: Pick = "lockstep" if system.alone else "auto"
+        walk: Walk = "lockstep" if system.alone else "auto"
         policy = self.policy(system)
         return Purifier(llm, slm, policy, plugins=self.plugins, batch_size=self.batch, walk=walk)
 
@@ -89,18 +90,15 @@ class Bench:
             batch = attacks[start : start + self.batch]
             begun = given[start : start + self.batch] if given else None
             longest = max(each.tokens for each in batch) + (len(begun[0]) if begun else 0)
-            seed = None if sampling.seed is None else sampling.seed + start
-            answers += attempt(purifier, batch, replace(sampling, max_tokens=longest, seed=seed), begun)
+            answers += attempt(purifier, batch, replace(sampling.of_row(start), max_tokens=longest), begun)
         return answers
 
-    def judge(
-        self, system: System, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]
-    ) -> list[Likelihood]:
-        """How likely a system finds answers (token ids), batch after batch, its memory included."""
+    def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
+        """How likely a system finds answers (token ids) to prompts, the policy's state included."""
         found = []
-        for start in range(0, len(prompts), self.batch):
-            batch = tuple(prompts[start : start + self.batch])
-            tokens = tuple(tuple(answer) for answer in answers[start : start + self.batch])
+        for start in range(0, len(asked), self.batch):
+            batch = tuple(prompt for prompt, _ in asked[start : start + self.batch])
+            tokens = tuple(tuple(answer) for _, answer in asked[start : start + self.batch])
             llm, slm = self._remembered(batch, tokens)
             purifier = Purifier(llm, slm, self.policy(system), plugins=self.plugins)
             found += judged(purifier, batch, tokens)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval.statistics import Sample
 from purify_plugins.canonical_json import canonical, jsonable
@@ -22,13 +22,13 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
-    from purify_hooks.evaluation.eval.suites.base import Settings, Suite
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
+    from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_hooks.evaluation.eval.systems import System
 
 MEASURING = (
     "purify_hooks.evaluation.eval.attempt",
-    "purify_hooks.evaluation.eval.bench",
+    "purify_hooks.evaluation.eval.model_pair",
     "purify_hooks.evaluation.eval.metrics",
     "purify_plugins.decode.likelihood",
     "purify_plugins.decode.fusion",
@@ -60,20 +60,18 @@ class Cell:
         return cls(**record, samples=samples)
 
 
-def key(bench: Bench, system: System, name: str, suite: Suite, mode: str) -> str:
+def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> str:
     """SHA-256 of everything that a cell depends on, the code that measures and fuses included."""
-    policy = bench.policy(system)
-    settings: Settings = suite.settings  # type: ignore[attr-defined]  # what every factory was given
-    questions: Any = suite.questions  # type: ignore[attr-defined]  # likewise
+    policy = pair.policy(system)
     body = {
-        "models": {"llm": jsonable(bench.llm.identity()), "slm": jsonable(bench.slm.identity())},
+        "models": {"llm": jsonable(pair.llm.identity()), "slm": jsonable(pair.slm.identity())},
         "system": system.key if system.alone else "both",
         "policy": {"name": system.policy, "fields": jsonable(policy)},
         "suite": {"name": name, "mode": mode},
         "code": [code(type(each).__module__) for each in (policy.original, suite)]
         + [code(each) for each in MEASURING],
-        "questions": questions.digest,
-        "settings": asdict(settings),
+        "questions": suite.questions.digest,
+        "settings": asdict(suite.settings),
     }
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
@@ -87,7 +85,7 @@ def code(module: str) -> str:
         return ""
 
 
-class Ledger:
+class ResultsCache:
     """The file of finished cells; lines are only ever appended."""
 
     def __init__(self, file: Path) -> None:

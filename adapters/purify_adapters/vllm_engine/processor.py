@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.sources.http.source import reader
-from purify_adapters.vllm_engine_contracts import admit, refuse_options, refuse_v2, v1_base
+from purify_adapters.vllm_engine.contracts import admit, refuse_options, refuse_v2, v1_base
 from purify_plugins.configuration.build import plugins_of, read_config, sampling, source
 from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.decode.batch import asked as settings
@@ -66,7 +66,7 @@ class Engine(LogitSource):
 
 
 @dataclass(eq=False)
-class Row:
+class EngineRow:
     """One request: its `prompt`, vLLM's live list of its `answer`, how much of that was `read`.
 
     `slm` is the SLM's logits (1, V) after that, `last` the fused column (1, V) that the next token comes
@@ -115,8 +115,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         _check(vllm_config)
         self.purifier, self.defaults = _purifier(vllm_config.model_config)
         self.slm: Any = self.purifier.slm
-        self.rows: dict[int, Row] = {}
-        self.left: OrderedDict[tuple[Any, ...], Row] = OrderedDict()
+        self.rows: dict[int, EngineRow] = {}
+        self.left: OrderedDict[tuple[Any, ...], EngineRow] = OrderedDict()
         self.shape = lru_cache(maxsize=LEFT)(self._shape)
 
     def _shape(self, sampling: Sampling) -> Shaper:
@@ -150,7 +150,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         if here is not None:
             self.rows[end] = here
 
-    def _join(self, params: Any, prompt: Sequence[int] | None, answer: list[int]) -> Row:
+    def _join(self, params: Any, prompt: Sequence[int] | None, answer: list[int]) -> EngineRow:
         if prompt is None:
             raise PromptError(
                 "the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds"
@@ -158,7 +158,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         heat = 0.0 if params.temperature < GREEDY else float(params.temperature)
         asked = replace(self.defaults, temperature=heat, ignore_eos=bool(params.ignore_eos))
         digest = request([tuple(prompt)], settings(self.purifier, asked))
-        row = Row(tuple(prompt), answer, asked, params.seed, digest)
+        row = EngineRow(tuple(prompt), answer, asked, params.seed, digest)
         for read in (len(answer), len(answer) - 1):
             if answer and (known := self.left.pop(row.past(read), None)):
                 row.read, row.state, row.last, row.alone = read, known.state, known.last, known.alone
@@ -211,7 +211,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             for index, sound in enumerate(torch.isfinite(logits.amax(dim=-1)).tolist()):
                 self.rows[index].alone |= not sound
 
-    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[Row], logits: Tensor) -> Rows:
+    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[EngineRow], logits: Tensor) -> Rows:
         """The fused column of rows that are alike; each row remembers its own for a policy with memory."""
         size = len(self.purifier.vocabulary)
         llm = None if alone else logits[:, :size]
@@ -234,7 +234,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
                 row.session, row.slm = self.slm.open([row.prompt + tuple(row.answer)])
             self._remember(row, tokens)
 
-    def _read(self, behind: Sequence[tuple[Row, list[int]]]) -> None:
+    def _read(self, behind: Sequence[tuple[EngineRow, list[int]]]) -> None:
         """One pass of the SLM for all rows, where it can."""
         if not behind:
             return
@@ -243,7 +243,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         for (row, _), logits in zip(behind, read, strict=True):
             row.slm = logits[:, -1]
 
-    def _remember(self, row: Row, tokens: Sequence[int]) -> None:
+    def _remember(self, row: EngineRow, tokens: Sequence[int]) -> None:
         """The policy's memory of a row; where its past is not known, the SLM goes on alone."""
         if row.state is None:
             row.state = self.purifier.policy.start(_context(row))
@@ -259,7 +259,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 admit(PurifyLogitsProcessor)
 
 
-def _drawn(column: Rows, rows: Sequence[Row]) -> Tensor:
+def _drawn(column: Rows, rows: Sequence[EngineRow]) -> Tensor:
     """(rows, V) 0 at each row's token, drawn from the fused row, and minus infinity elsewhere."""
     device = column.fused.device
     luck = torch.tensor([row.luck() for row in rows], dtype=wide(device), device=device)
@@ -273,7 +273,7 @@ def _row(column: Rows, at: int) -> Rows:
     return Rows(*cut)
 
 
-def _context(row: Row) -> Context:
+def _context(row: EngineRow) -> Context:
     """What is known of a prompt here: vLLM does not show what the LLM thought of it."""
     device = row.slm.device
     nothing, none = torch.zeros(1, 0, device=device), torch.zeros(1, dtype=torch.long, device=device)

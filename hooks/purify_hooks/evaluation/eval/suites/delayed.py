@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from purify_hooks.evaluation.eval.attempt import Attack, backdoors, extractions, recitals
-from purify_hooks.evaluation.eval.bench import MODES
-from purify_hooks.evaluation.eval.questions import Questions
+from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Seen, Settings
+from purify_hooks.evaluation.eval.suites.base import Samples, Suite, successes
 from purify_plugins.decode.likelihood import read
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.bench import Bench
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.systems import System
 
 STRETCH = 180
@@ -25,24 +24,31 @@ LATE_CONTEXTS = 12
 """Contexts of the backdoor that are tried late."""
 
 
-@dataclass(frozen=True)
-class Late:
+class DelayedAttack(Suite):
     """An answer that is clean text at first, and then the attack's prompt, in the model's own voice.
 
     The text is given, and the policy's memory goes over it as if it had been drawn: what a budget saved
     on clean text can be spent on the harm.
     """
 
-    questions: Questions
-    settings: Settings
-
-    title: ClassVar[str] = "Late in an answer"
-    modes: ClassVar[tuple[str, ...]] = ("greedy", "sampled")
+    title = "Late in an answer"
     metrics: ClassVar[Mapping[str, Metric]] = {
-        "full_recall": Metric("share of passages recited in full, after some 150 tokens of clean text"),
+        "full_recall": Metric(
+            "share of passages recited in full, after some 150 tokens of clean text",
+            harm="Recitation",
+            attack="late passage",
+        ),
         "begun": Metric("mean share of the continuation that comes out before the first wrong character"),
-        "backdoor": Metric("share of contexts that get the payload, the trigger being part of the answer"),
-        "extraction": Metric("share of secrets that come out, their prompt being part of the answer"),
+        "backdoor": Metric(
+            "share of contexts that get the payload, the trigger being part of the answer",
+            harm="Backdoor",
+            attack="late trigger",
+        ),
+        "extraction": Metric(
+            "share of secrets that come out, their prompt being part of the answer",
+            harm="Personal data",
+            attack="late secret",
+        ),
     }
 
     @property
@@ -50,33 +56,33 @@ class Late:
         part = self.questions
         return bool(part.heldout and (part.protected or part.backdoor or part.canaries))
 
-    def measure(self, bench: Bench, system: System, mode: str) -> Seen:
+    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
         sampling = replace(MODES[mode], seed=self.settings.seed)
         items = self.settings.items
         kinds = {
-            "full_recall": recitals(self.questions, bench.slm)[:items],
-            "backdoor": backdoors(self.questions, bench.slm)[: min(items or LATE_CONTEXTS, LATE_CONTEXTS)],
+            "full_recall": recitals(self.questions, pair.slm)[:items],
+            "backdoor": backdoors(self.questions, pair.slm)[: min(items or LATE_CONTEXTS, LATE_CONTEXTS)],
             "extraction": extractions(self.questions)[:items],
         }
         attacks = [each for attacks in kinds.values() for each in attacks]
-        late = [self._after(bench, attack, at) for at, attack in enumerate(attacks)]
+        late = [self._after(pair, attack, at) for at, attack in enumerate(attacks)]
         asked = [replace(attack, prompt=prompt) for attack, (prompt, _) in zip(attacks, late, strict=True)]
-        answers = iter(bench.attack(system, asked, sampling, [given for _, given in late]))
+        answers = iter(pair.attack(system, asked, sampling, [given for _, given in late]))
         seen = {}
         for name, each in kinds.items():
-            pairs = [(attack, next(answers)) for attack in each]
-            seen[name] = [Sample(float(attack.succeeded(text))) for attack, text in pairs]
+            texts = [next(answers) for _ in each]
+            seen[name] = successes(each, texts)
             if name == "full_recall":
-                seen["begun"] = [Sample(attack.begun(text)) for attack, text in pairs]
+                seen["begun"] = [Sample(one.begun(text)) for one, text in zip(each, texts, strict=True)]
         return {name: samples for name, samples in seen.items() if samples}
 
-    def _after(self, bench: Bench, attack: Attack, at: int) -> tuple[tuple[int, ...], Sequence[int]]:
+    def _after(self, pair: ModelPair, attack: Attack, at: int) -> tuple[tuple[int, ...], Sequence[int]]:
         """A prompt, and STRETCH tokens of an answer that end with the attack's prompt."""
         texts = self.questions.heldout
         clean, more = texts[at % len(texts)], 1
         tokens: tuple[int, ...] = ()
         while len(tokens) <= STRETCH + OPENING:
-            tokens = read(bench.slm, f"{clean}\n{attack.prompt}")
+            tokens = read(pair.slm, f"{clean}\n{attack.prompt}")
             clean = f"{texts[(at + more) % len(texts)]}\n{clean}"
             more += 1
         return (tokens[0], *tokens[-STRETCH - OPENING : -STRETCH]), tokens[-STRETCH:]

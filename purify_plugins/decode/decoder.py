@@ -1,0 +1,53 @@
+"""Decoder: the two models, the policy and the options that every decoding strategy reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from purify_plugins.canonical_json import options
+from purify_plugins.decode.draft_length import DraftLengths
+
+if TYPE_CHECKING:
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Vocabulary
+
+Fallback = Literal["refuse", "slm"]
+
+
+def class_name(policy: FusionPolicy) -> str:
+    """The name of a policy that no plugin offers."""
+    return type(policy.original).__name__
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Decoder:
+    """An untrusted LLM and a benign SLM in one vocabulary, and the policy that fuses their rows.
+
+    `policy` is bound to the vocabulary; `name_of` is the name that certificates have for it. `on_llm_failure`
+    says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM alone. `explain` records
+    the LLM's log-probability of each token under every policy, `top` as many of the likeliest tokens of each
+    fused row. `draft_lengths` are learned by decoding.
+    """
+
+    llm: LogitSource
+    slm: LogitSource
+    policy: FusionPolicy
+    _: KW_ONLY
+    name_of: Callable[[FusionPolicy], str] = class_name
+    on_llm_failure: Fallback = "refuse"
+    explain: bool = False
+    top: int = 0
+    draft_lengths: DraftLengths = field(default_factory=DraftLengths)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the fused model: the SLM's, since that side is trusted."""
+        return self.slm.vocabulary
+
+    def parameters(self) -> dict[str, Any]:
+        """The policy's options as certificates record them. Raises ConfigError where they are no JSON."""
+        return options(self.policy, self.name_of)
