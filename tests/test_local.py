@@ -595,7 +595,7 @@ def test_a_half_trained_model_that_answers_nan_is_refused() -> None:
 
 
 def test_a_model_that_comes_to_answer_nan_is_refused() -> None:
-    source = tiny("gpt2", n_positions=32)
+    source = tiny("gpt2", n_positions=31)  # of no other test, for it is broken from here on
     assert source.session
     with torch.no_grad():
         source.model.transformer.ln_f.weight[0] = math.nan
