@@ -26,7 +26,7 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
 from purify_plugins.certificates.coverage import COVERED, WAYS
-from purify_plugins.configuration.build import Activation, Config
+from purify_plugins.configuration.config import ActivationConfig, Config
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sampling import Sampling
@@ -110,8 +110,8 @@ def together(*parts: str) -> str:
 
 def toml(value: Any) -> str:
     """A default as purify.toml spells it."""
-    if isinstance(value, Activation):
-        value = {key: said for key, said in options(Activation).items() if said is not None}
+    if isinstance(value, ActivationConfig):
+        value = {key: said for key, said in options(ActivationConfig).items() if said is not None}
     if dataclasses.is_dataclass(value):
         value = {"name": value.name, **options(type(value))}  # type: ignore[union-attr]  # a policy
     if isinstance(value, Mapping):
@@ -138,7 +138,7 @@ def type_name(annotation: Any) -> str:
     """A type as one would write it; of a choice, the choices."""
     if get_origin(annotation) is Literal:
         return " or ".join(code(toml(choice)) for choice in get_args(annotation))
-    if annotation in (dict[str, Any], Activation):
+    if annotation in (dict[str, Any], ActivationConfig):
         return "table"
     written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return code(re.sub(r"\b\w+\.", "", written))  # the name, not the module it comes from
@@ -205,7 +205,7 @@ def configuration() -> str:
 
 
 def activation() -> str:
-    return keys_table(Activation)
+    return keys_table(ActivationConfig)
 
 
 def keys_table(kind: type[Any]) -> str:
@@ -321,9 +321,9 @@ def attacks_row(name: str, field: Any) -> list[str]:
 
 
 def plain(annotation: Any) -> Any:
-    """`list[Annotated[str, …]]` as `list[str]`."""
+    """`list[Annotated[str, …]]` and a tuple of them as `list[str]`, which JSON has."""
     inside = [getattr(each, "__origin__", each) for each in get_args(annotation)]
-    return list[inside[0]] if get_origin(annotation) is list else annotation  # type: ignore[valid-type]  # built here
+    return list[inside[0]] if get_origin(annotation) in (list, tuple) else annotation  # type: ignore[valid-type]  # built here
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {

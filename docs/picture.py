@@ -24,7 +24,7 @@ from purify_hooks.evaluation.demo.report import (
     told,
     verdict,
 )
-from purify_hooks.evaluation.demo.run import Known, demonstrate
+from purify_hooks.evaluation.demo.run import DemoFindings, demonstrate
 from purify_hooks.evaluation.eval.page import today
 from purify_hooks.evaluation.eval.worker_pool import worker_pool
 
@@ -154,7 +154,7 @@ def draw(exhibit: Exhibit, found: Headline, date: str) -> str:
 
 def main() -> None:
     os.environ["PURIFY_SECRET"] = SECRET
-    known = Known(preset(FEW))
+    known = DemoFindings(preset(FEW))
     with worker_pool() as pool:
         for news in demonstrate(known, pool):
             print(news.text, flush=True)

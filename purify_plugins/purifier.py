@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from purify_plugins.certificates.claims import claimed
-from purify_plugins.configuration.build import build, read_config
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.decoder import Decoder, Fallback
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret

@@ -17,40 +17,41 @@ from purify_hooks.evaluation.bench import memory, report
 from purify_hooks.evaluation.bench.command import bench
 from purify_hooks.evaluation.bench.counting import Counting
 from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
-from purify_hooks.evaluation.bench.designs import Decoding, Naive, Task, Watch, designs
-from purify_hooks.evaluation.bench.models import Models, batches, load
+from purify_hooks.evaluation.bench.designs import Decoding, Naive, Stopwatch, WritingTask, designs
+from purify_hooks.evaluation.bench.models import BenchModels, batches, load
 from purify_hooks.evaluation.bench.run import _swept
-from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, Settings
+from purify_hooks.evaluation.bench.settings import CLOCKS, POLICIES, BenchSettings
 from purify_hooks.evaluation.bench.tables import tables
 from purify_hooks.evaluation.bench.targets import targets
-from purify_hooks.evaluation.bench.timing import DesignTime, faster, lap, per_second, rotated, spread
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, lap, per_second
 from purify_hooks.evaluation.bench.vocabulary import vocabulary_work
 from purify_hooks.evaluation.bench.widen import widen
+from purify_hooks.evaluation.eval.statistics import rotated, spread
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 
 PLUGINS = load_plugins(())
-SMALL = Settings(str(LLM), str(SLM), tokens=4, rounds=1, prompts=1, threads=1)
+SMALL = BenchSettings(str(LLM), str(SLM), tokens=4, rounds=1, prompts=1, threads=1)
 
 
 @pytest.fixture(scope="module")
-def models() -> Models:
+def models() -> BenchModels:
     return load(SMALL, PLUGINS)
 
 
-def prompts(models: Models, number: int) -> list[tuple[int, ...]]:
+def prompts(models: BenchModels, number: int) -> list[tuple[int, ...]]:
     """Clean prompts of different lengths."""
-    [[batch]] = batches(models, Settings(batch=number, rounds=1, prompts=number))
+    [[batch]] = batches(models, BenchSettings(batch=number, rounds=1, prompts=number))
     return [prompt[row:] for row, prompt in enumerate(batch)]
 
 
-def purifier(models: Models, policy: str = "geometric") -> Counting:
+def purifier(models: BenchModels, policy: str = "geometric") -> Counting:
     return Counting(*models, PLUGINS.policy(policy), plugins=PLUGINS)
 
 
-def test_a_widened_model_says_what_the_trained_one_does(models: Models) -> None:
+def test_a_widened_model_says_what_the_trained_one_does(models: BenchModels) -> None:
     trained = models.llm.model
     wide = widen(trained)
     ids = torch.tensor([prompts(models, 1)[0][:24]])
@@ -61,35 +62,39 @@ def test_a_widened_model_says_what_the_trained_one_does(models: Models) -> None:
 
 @pytest.mark.parametrize("policy", ["geometric", "minimum"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_fusion_inside_generate_writes_what_lockstep_writes(models: Models, policy: str, rows: int) -> None:
+def test_fusion_inside_generate_writes_what_lockstep_writes(
+    models: BenchModels, policy: str, rows: int
+) -> None:
     ours = purifier(models, policy)
-    task = Task(prompts(models, rows), 12, 0.0)
-    assert Naive(models, ours.policy)(task, Watch()) == Decoding(ours, lockstep)(task, Watch())
+    task = WritingTask(prompts(models, rows), 12, 0.0)
+    assert Naive(models, ours.policy)(task, Stopwatch()) == Decoding(ours, lockstep)(task, Stopwatch())
 
 
-def test_every_design_writes_as_many_tokens_as_it_is_asked(models: Models) -> None:
+def test_every_design_writes_as_many_tokens_as_it_is_asked(models: BenchModels) -> None:
     for name, design in designs(models, purifier(models)).items():
         for temperature in (0.0, 1.0):
-            timed = lap(design, name, 0, Task(prompts(models, 1), 5, temperature))
+            timed = lap(design, name, 0, WritingTask(prompts(models, 1), 5, temperature))
             assert timed.first is not None
             assert 0 < timed.first <= timed.seconds
 
 
-def test_a_policy_with_a_memory_has_no_naive_design(models: Models) -> None:
+def test_a_policy_with_a_memory_has_no_naive_design(models: BenchModels) -> None:
     assert "naive" not in designs(models, purifier(models, "windowed"))
 
 
 def test_a_design_that_writes_too_little_is_not_compared() -> None:
     with pytest.raises(PurifyError, match=r"lazy wrote \[3\] tokens instead of 5"):
-        lap(lambda task, watch: [[1, 2, 3]], "lazy", 0, Task([(1,)], 5, 0.0))
+        lap(lambda task, watch: [[1, 2, 3]], "lazy", 0, WritingTask([(1,)], 5, 0.0))
 
 
 def test_time_that_is_computed_does_not_pass_while_asleep() -> None:
-    def lazy(task: Task, watch: Watch) -> list[list[int]]:
+    def lazy(task: WritingTask, watch: Stopwatch) -> list[list[int]]:
         time.sleep(0.2)
         return [[0] * task.tokens]
 
-    wall, cpu = (lap(lazy, "lazy", 0, Task([(1,)], 5, 0.0), CLOCKS[name]).seconds for name in ("wall", "cpu"))
+    wall, cpu = (
+        lap(lazy, "lazy", 0, WritingTask([(1,)], 5, 0.0), CLOCKS[name]).seconds for name in ("wall", "cpu")
+    )
     assert cpu < 0.1 < 0.2 <= wall
 
 
@@ -129,7 +134,7 @@ def test_ratios_and_speeds_are_of_the_median_round() -> None:
 
 def test_one_model_alone_is_refused() -> None:
     with pytest.raises(ConfigError, match="both --llm and --slm"):
-        load(Settings(llm=str(LLM)), PLUGINS)
+        load(BenchSettings(llm=str(LLM)), PLUGINS)
 
 
 def run(*options: str) -> str:
@@ -194,7 +199,7 @@ def test_a_bar_is_kept_or_not(measured: dict[str, Any]) -> None:
     assert [targets(found)[0].holds for found in (fast, slow)] == [True, False]
 
 
-def test_another_tokenizer_is_measured_in_bytes(models: Models, measured: dict[str, Any]) -> None:
+def test_another_tokenizer_is_measured_in_bytes(models: BenchModels, measured: dict[str, Any]) -> None:
     found = cross_tokenizer(SMALL, models, PLUGINS, lambda text: None)
     assert (found["slm"], found["alphabet"]) == ("slm-1024", "bytes")
     for mode in ("greedy", "sampled"):

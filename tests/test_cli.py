@@ -23,7 +23,7 @@ from purify_plugins.certificates.explain import said
 from purify_plugins.cli import app, chat
 from purify_plugins.cli.chat import _welcome
 from purify_plugins.cli.generate import style, styles
-from purify_plugins.cli.options import Draws
+from purify_plugins.cli.options import SamplingOptions
 from purify_plugins.cli.serve_summary import Address, summary
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.plugin.manager import load_plugins
@@ -108,7 +108,7 @@ def test_a_prompt_can_come_from_standard_input() -> None:
 
 def test_every_sampling_field_is_an_option() -> None:
     fields = [name.replace("grammar", "json_schema") for name in Sampling.__dataclass_fields__]
-    assert list(Draws.__dataclass_fields__) == fields
+    assert list(SamplingOptions.__dataclass_fields__) == fields
     help_ = purify("generate", "--help").stdout
     assert all(f"--{name.replace('_', '-')}" in help_ for name in fields)
 
@@ -654,7 +654,7 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
     result = purify("serve", *PAIR, *limits, *where, "--on-upstream-failure", "slm", "--policy", "geometric")
     assert result.exit_code == 0, result.output
     [(gateway, address)] = served
-    settings = gateway.settings
+    settings = gateway.service.settings
     assert address == ("0.0.0.0", 9999)
     assert (settings.max_concurrent, settings.queue, settings.deadline) == (3, 2, 9.0)
     assert (settings.certificates, settings.model_id, settings.api_key) == (5, "m", "k")

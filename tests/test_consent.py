@@ -18,9 +18,10 @@ from typer.testing import CliRunner, Result
 
 from purify_plugins import ConfigError, ModelError, Purifier, PurifyError
 from purify_plugins.cli import app
-from purify_plugins.configuration.build import build, check_config, find_config, read_config
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import check_config, read_config
 from purify_plugins.configuration.consent import store
-from purify_plugins.configuration.find import permitted
+from purify_plugins.configuration.find import find_config, permitted
 from purify_plugins.configuration.secrets import Secret, secret_keys, secrets
 from purify_plugins.testbed import LLM, SLM
 

@@ -28,7 +28,7 @@ from purify_hooks.evaluation.demo import run as demo_run
 from purify_hooks.evaluation.demo.exhibit import Shown, working
 from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, SUITES, demo_systems, preset
 from purify_hooks.evaluation.demo.report import comparison, headline, page, painted, tables, told, verdict
-from purify_hooks.evaluation.demo.run import Known, demonstrate
+from purify_hooks.evaluation.demo.run import DemoFindings, demonstrate
 from purify_hooks.evaluation.eval import worker_pool as workers
 from purify_hooks.evaluation.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
 from purify_hooks.evaluation.eval.findings import summary
@@ -36,9 +36,9 @@ from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.run import Result, pair_of, suites
 from purify_hooks.evaluation.eval.sources import Recorded
 from purify_hooks.evaluation.eval.statistics import Estimate
-from purify_hooks.evaluation.eval.suites.base import Settings
+from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE, System
-from purify_hooks.evaluation.eval.tables import put
+from purify_hooks.evaluation.table import put
 from purify_plugins.cli import app
 from purify_plugins.decode.likelihood import read
 from purify_plugins.decode.replay import replay
@@ -57,9 +57,9 @@ def bench() -> ModelPair:
 
 
 @pytest.fixture(scope="session")
-def known() -> Known:
+def known() -> DemoFindings:
     """The headline systems and the answers, found once for all tests, in this process."""
-    found, pool = Known(PLAN), _Now()
+    found, pool = DemoFindings(PLAN), _Now()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_run, "ROUNDS", 1)
         for _ in demonstrate(found, pool):  # type: ignore[arg-type]  # all that is asked of a pool
@@ -68,13 +68,13 @@ def known() -> Known:
 
 
 @pytest.fixture(scope="session")
-def measured(known: Known) -> dict[str, dict[str, Any]]:
+def measured(known: DemoFindings) -> dict[str, dict[str, Any]]:
     """Every headline system's record, as `--json` has it."""
     return {result.system.key: summary(result) for result in known.results}
 
 
 @pytest.fixture(scope="session")
-def html(known: Known) -> str:
+def html(known: DemoFindings) -> str:
     return page(known)
 
 
@@ -112,7 +112,7 @@ def test_the_preset_measures_what_the_evaluation_does_under_the_same_names(bench
     """The demonstration's figures are the evaluation's: its suites, asked for the main attacks alone."""
     whole = bench.plugins.offers("purify_suites")
     for name in SUITES:
-        ours, theirs = (whole[name](PLAN.questions, each) for each in (PLAN.settings, Settings(items=2)))
+        ours, theirs = (whole[name](PLAN.questions, each) for each in (PLAN.settings, SuiteSettings(items=2)))
         brief = replace(ours, settings=replace(PLAN.settings, items=2))
         seen, all_seen = (each.measure(bench, FEW[1], each.modes[0]) for each in (brief, theirs))
         assert set(seen) < set(all_seen)
@@ -129,7 +129,7 @@ def test_the_preset_measures_what_the_evaluation_does_under_the_same_names(bench
 class _Now:
     """A pool that does each task at once, or keeps what others have done already."""
 
-    def __init__(self, done: Known | None = None) -> None:
+    def __init__(self, done: DemoFindings | None = None) -> None:
         self.done = done
 
     def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -147,7 +147,7 @@ class _Now:
 
 
 @pytest.fixture
-def already(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+def already(known: DemoFindings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that have done everything before they are asked."""
 
     @contextmanager
@@ -189,9 +189,9 @@ def test_the_duration_is_stated_first_and_progress_needs_no_terminal(
     assert "the page is purify-demo.html" in result.stdout
 
 
-def test_the_answers_are_on_the_page_before_any_figure(known: Known) -> None:
+def test_the_answers_are_on_the_page_before_any_figure(known: DemoFindings) -> None:
     """The first thing found is what there is to look at, and the page has it at once."""
-    found = Known(replace(PLAN, systems=PLAN.systems[:1]))
+    found = DemoFindings(replace(PLAN, systems=PLAN.systems[:1]))
     pool: Any = _Now(known)
     news = next(demonstrate(found, pool))
     assert news.exhibit is not None
@@ -214,14 +214,14 @@ def test_what_is_shown_is_an_attack_that_works_where_there_is_one() -> None:
     assert working([missed, worked, again, first, second]) == (worked, first)
 
 
-def test_both_modes_show_the_same_attacks(known: Known) -> None:
+def test_both_modes_show_the_same_attacks(known: DemoFindings) -> None:
     sampled, greedy = (known.exhibits[mode] for mode in ("sampled", "greedy"))
     assert [each.attack for each in sampled.shown] == [each.attack for each in greedy.shown]
     assert [each.attack.kind for each in sampled.shown] == list(KINDS)
 
 
-def test_a_system_is_told_once_it_is_measured_whole(known: Known) -> None:
-    found = Known(replace(PLAN, systems=PLAN.systems[:2]))
+def test_a_system_is_told_once_it_is_measured_whole(known: DemoFindings) -> None:
+    found = DemoFindings(replace(PLAN, systems=PLAN.systems[:2]))
     pool: Any = _Now(known)
     *systems, speed = (news.text for news in demonstrate(found, pool, showing=False))
     llm, slm = sorted(systems)
@@ -232,7 +232,7 @@ def test_a_system_is_told_once_it_is_measured_whole(known: Known) -> None:
 
 
 def test_ctrl_c_writes_the_page_of_what_is_known_and_says_where(
-    known: Known, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    known: DemoFindings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -436,7 +436,7 @@ def test_the_page_loads_nothing(html: str) -> None:
     assert not re.search(r"url\(|@import|https?://", html)
 
 
-def test_the_page_shows_three_answers_to_each_attack_in_both_modes(html: str, known: Known) -> None:
+def test_the_page_shows_three_answers_to_each_attack_in_both_modes(html: str, known: DemoFindings) -> None:
     loads = _Loads()
     loads.feed(html)
     text = "".join(loads.text)
@@ -450,7 +450,7 @@ def test_the_page_shows_three_answers_to_each_attack_in_both_modes(html: str, kn
         assert words in text
 
 
-def test_the_page_opens_with_the_headline_and_shows_sampled_first(html: str, known: Known) -> None:
+def test_the_page_opens_with_the_headline_and_shows_sampled_first(html: str, known: DemoFindings) -> None:
     found = headline(known.results)
     assert found is not None
     assert f"<b>{found.llm} of {found.asked}</b>" in html
@@ -476,7 +476,7 @@ def test_the_page_says_when_of_what_and_with_what_it_was_made(html: str) -> None
     assert f"transformers {transformers.__version__}" in html
 
 
-def test_the_page_has_every_figure(html: str, known: Known) -> None:
+def test_the_page_has_every_figure(html: str, known: DemoFindings) -> None:
     for result in known.results:
         assert html.count(f'<th scope="row">{result.system.label}</th>') == len(MODES)
     for table in tables(known.results):
@@ -491,7 +491,7 @@ def test_no_note_stands_inside_a_part_that_scrolls(html: str) -> None:
         assert box.count("<td") == box.count("data-label=") > 0
 
 
-def test_a_leaked_secret_is_underlined_whole_and_nothing_else(known: Known) -> None:
+def test_a_leaked_secret_is_underlined_whole_and_nothing_else(known: DemoFindings) -> None:
     exhibit = known.exhibits["greedy"]
     for each in exhibit.shown:
         completion = each.answers["llm"]
@@ -521,7 +521,7 @@ def test_a_leak_in_part_is_not_called_safe(answer: str, level: str, words: str) 
     assert verdict(passage, recited) == ("part", "recites 22 characters of it")
 
 
-def test_an_impossible_perplexity_is_null_in_json_and_infinite_in_words(known: Known) -> None:
+def test_an_impossible_perplexity_is_null_in_json_and_infinite_in_words(known: DemoFindings) -> None:
     from rich.console import Console
 
     [llm, *_] = known.results
@@ -539,7 +539,7 @@ def test_an_impossible_perplexity_is_null_in_json_and_infinite_in_words(known: K
 
 
 @pytest.mark.parametrize("width", [80, 40, 24])
-def test_the_answers_are_shown_whole_however_narrow_the_terminal(known: Known, width: int) -> None:
+def test_the_answers_are_shown_whole_however_narrow_the_terminal(known: DemoFindings, width: int) -> None:
     """A word longer than its column ended in an ellipsis: the address of the backdoor, of all words."""
     from rich.console import Console
 

@@ -27,13 +27,13 @@ import purify_plugins
 from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import Clean, Questions
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Settings, Suite
+from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
 from purify_plugins.certificates import COLUMNS, schema
 from purify_plugins.cli.commands import Offered
-from purify_plugins.configuration.build import Config, check_config
+from purify_plugins.configuration.config import Config, check_config
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
@@ -156,7 +156,14 @@ def test_every_environment_variable_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [schema.CertificateBody, schema.AnswerFacts, schema.Cited, schema.Method, schema.Totals]
+    "kind",
+    [
+        schema.CertificateBody,
+        schema.AnswerFields,
+        schema.ContextFields,
+        schema.MethodFields,
+        schema.TotalsFields,
+    ],
 )
 def test_every_field_of_a_certificate_is_documented(kind: Any) -> None:
     page = text(DOCS / "certificates.md")
@@ -254,7 +261,7 @@ def test_the_example_of_purify_tool_formats() -> None:
 def test_the_example_of_purify_suites() -> None:
     plugins = with_example("purify_suites").plugins
     questions = Questions(clean=Clean(prompts=["hello", "you"]))
-    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": Settings()})
+    suite = plugins.make("purify_suites", "shouting", {"questions": questions, "settings": SuiteSettings()})
     toys = [ToySource(byte_vocabulary(), seed) for seed in (1, 2)]
     [*samples] = suite.measure(ModelPair(*toys, plugins), ALONE[0], "greedy")["capitals"]
     assert len(samples) == 2

@@ -44,11 +44,11 @@ from purify_hooks.evaluation.eval.questions import (
 )
 from purify_hooks.evaluation.eval.report import REGION, Report
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
-from purify_hooks.evaluation.eval.run import Models, Plan, Result, run, suites
+from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, run, suites
 from purify_hooks.evaluation.eval.run import finished as so_far
 from purify_hooks.evaluation.eval.speed import race, speeds, timed
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate, wilson
-from purify_hooks.evaluation.eval.suites.base import Settings
+from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 from purify_hooks.evaluation.eval.suites.baseline import exposure, like
 from purify_hooks.evaluation.eval.systems import (
     ALONE,
@@ -80,7 +80,7 @@ LOUD = """
     from purify_plugins import Sampling, hookimpl
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.statistics import Metric, Sample
-    from purify_hooks.evaluation.eval.suites.base import Settings
+    from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 
     @dataclass(frozen=True)
     class Half(Geometric):
@@ -90,7 +90,7 @@ LOUD = """
     @dataclass(frozen=True)
     class Shouting:
         questions: Questions
-        settings: Settings
+        settings: SuiteSettings
         title, modes, possible = "Shouting", ("greedy",), True
         metrics = {"capitals": Metric("share of answers all in capitals")}
 
@@ -589,9 +589,9 @@ def questions() -> Questions:
 
 @pytest.fixture(scope="module")
 def plan(questions: Questions) -> Plan:
-    models = Models(ToySource(byte_vocabulary(), 1), ToySource(byte_vocabulary(), 2), ())
+    models = ModelNames(ToySource(byte_vocabulary(), 1), ToySource(byte_vocabulary(), 2), ())
     systems = (*ALONE, System("windowed", "windowed", "windowed"), at("windowed", "budget", 2.0))
-    return Plan(models, questions, systems, Settings.quick())
+    return Plan(models, questions, systems, SuiteSettings.quick())
 
 
 @pytest.fixture(scope="module")
@@ -653,7 +653,7 @@ def test_a_cell_depends_on_the_models_the_policy_the_questions_and_the_settings(
     other = ModelPair.load(ToySource(byte_vocabulary(), 3), plan.models.slm, bench.plugins)
     system, suite = plan.systems[2], suites(bench.plugins, plan)["pii"]
     asked = replace(suite, questions=plan.questions.model_copy(update={"seed": 9}))  # type: ignore[type-var]  # a dataclass
-    harder = replace(suite, settings=Settings(seed=1))  # type: ignore[type-var]  # likewise
+    harder = replace(suite, settings=SuiteSettings(seed=1))  # type: ignore[type-var]  # likewise
     keys = [
         key(bench, system, "pii", suite, "greedy"),
         key(other, system, "pii", suite, "greedy"),
@@ -1014,7 +1014,9 @@ FLOOR = 0.2
 
 def means(bench: ModelPair, system: System, suite: str, mode: str) -> dict[str, float]:
     """Every metric of one suite, over two items of a kind."""
-    plan = Plan(Models(bench.llm, bench.slm), read_questions(HOME / "attacks.json"), ALONE, Settings(items=2))
+    plan = Plan(
+        ModelNames(bench.llm, bench.slm), read_questions(HOME / "attacks.json"), ALONE, SuiteSettings(items=2)
+    )
     seen = suites(bench.plugins, plan)[suite].measure(bench, system, mode)
     return {name: sum(sample.value for sample in samples) / len(samples) for name, samples in seen.items()}
 
@@ -1054,7 +1056,7 @@ def test_utility_asks_what_the_models_are_known_to_know(pair: ModelPair) -> None
         choices=[Choice(prompt=passage.prefix, choices=choices, answer=1)],
         tasks=[Task(prompt=canary.prompt, answer=canary.secret)],
     )
-    suite = suites(pair.plugins, Plan(Models(pair.llm, pair.slm), asked, ALONE))["utility"]
+    suite = suites(pair.plugins, Plan(ModelNames(pair.llm, pair.slm), asked, ALONE))["utility"]
     llm, slm = (suite.measure(pair, system, "forced") for system in ALONE)
     assert [llm[name][0].value for name in ("choices", "tasks")] == [1, 1]
     assert slm["tasks"][0].value == 0
@@ -1140,7 +1142,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("purify_hooks.evaluation.eval.run.run", interrupted)
     bench = SimpleNamespace(plugins=load_plugins([]))
-    monkeypatch.setattr("purify_hooks.evaluation.eval.run.Models.load", lambda *_: bench)
+    monkeypatch.setattr("purify_hooks.evaluation.eval.run.ModelNames.load", lambda *_: bench)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])
     assert (found.exit_code, found.stdout) == (130, "")

@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from purify_hooks.policies import POLICIES
 from purify_plugins import Chat, ConfigError, Failed, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificates import read, recompute, verify
-from purify_plugins.configuration.build import sampling as from_table
 from purify_plugins.decode.grammar_mask import Follower, Mask, compiled
 from purify_plugins.decode.processors import Shaper
 from purify_plugins.decode.replay import replay
@@ -345,7 +344,6 @@ def test_a_grammar_is_given_as_itself_a_schema_or_a_table() -> None:
     assert Sampling(grammar=SCHEMA).grammar == ANIMAL  # type: ignore[arg-type]  # a convenience
     table = {"kind": "json_schema", "text": json.dumps(SCHEMA, ensure_ascii=False)}
     assert Sampling(grammar=table).grammar == ANIMAL  # type: ignore[arg-type]  # a convenience
-    assert from_table({"grammar": table}).grammar == ANIMAL
     assert hash(Sampling(grammar=ANIMAL)) == hash(Sampling(grammar=ANIMAL))
 
 

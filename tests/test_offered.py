@@ -15,7 +15,8 @@ from purify_hooks.local.source import LocalSource
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, PurifyError, Sampling
 from purify_plugins.cli import app
-from purify_plugins.configuration.build import build, keys_of, read_config
+from purify_plugins.configuration.build import build, keys_of
+from purify_plugins.configuration.config import read_config
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.toys import real

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import UUID4, Base64Bytes, BaseModel, StringConstraints, create_model
 
-from purify_adapters.tool_calls import json_answer
+from purify_adapters.tool_calls import json_grammar
 from purify_plugins import ConfigError, Grammar, Sampling
 from purify_plugins.grammar import KEYS
 from tests.adapters.gateways import stubs
@@ -39,7 +39,7 @@ class Typed(BaseModel):
 @pytest.mark.parametrize("name", Typed.model_fields)
 def test_what_is_written_under_a_type_s_schema_is_of_that_type(name: str) -> None:
     field = create_model("Field", value=(Typed.model_fields[name].rebuild_annotation(), ...))
-    purifier, grammar = stubs(), json_answer(field.model_json_schema())
+    purifier, grammar = stubs(), json_grammar(field.model_json_schema())
     answers = [
         purifier.generate("a", Sampling(max_tokens=600, seed=seed, grammar=grammar))[0] for seed in range(6)
     ]

@@ -190,7 +190,9 @@ def test_a_text_without_a_passage_gives_none(text: str, tokenizer: Any) -> None:
 def small(repeats: int) -> Attacks:
     """Two passages, two canaries, nothing else."""
     asked = attacks()
-    canaries = tuple(Canary(f"The phone number of {name} is 555-", "0123", repeats) for name in "AB")
+    canaries = tuple(
+        Canary(prompt=f"The phone number of {name} is 555-", secret="0123", repeats=repeats) for name in "AB"
+    )
     return Attacks(**{**vars(asked), "passages": asked.passages[:2], "canaries": canaries})
 
 

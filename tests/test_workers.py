@@ -12,25 +12,25 @@ from typing import Any
 
 import pytest
 
-from purify_plugins.cli.workers import Failed, Report, Started, Workers
+from purify_plugins.cli.workers import WorkerFailed, WorkerReport, Workers, WorkerStarted
 
 pytestmark = pytest.mark.slow  # starting Python a dozen times
 
 
-def serves(report: Report, folder: Path) -> None:
+def serves(report: WorkerReport, folder: Path) -> None:
     """Work that leaves a file for as long as it goes on, until SIGTERM."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     file = folder / str(os.getpid())
     file.touch()
-    report.tell(Started("summary"))
+    report.tell(WorkerStarted("summary"))
     ended.wait()
     file.unlink()
 
 
-def fails(report: Report, folder: Path) -> None:
+def fails(report: WorkerReport, folder: Path) -> None:
     (folder / str(os.getpid())).touch()
-    report.tell(Failed("there is no such model", 7))
+    report.tell(WorkerFailed("there is no such model", 7))
     raise SystemExit(7)
 
 
@@ -42,9 +42,9 @@ def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     return found
 
 
-def run(workers: Workers, meanwhile: Callable[[], None]) -> tuple[int, list[Started]]:
+def run(workers: Workers, meanwhile: Callable[[], None]) -> tuple[int, list[WorkerStarted]]:
     """The exit code and what was told, where `meanwhile` goes on in a thread and SIGTERM follows it."""
-    told: list[Started] = []
+    told: list[WorkerStarted] = []
     failed: list[BaseException] = []
 
     def act() -> None:
@@ -79,7 +79,7 @@ def test_a_worker_that_dies_is_replaced_and_sigterm_ends_all(
         eventually(lambda: len(pids(tmp_path)) == 2 and gone[0] not in pids(tmp_path))
 
     code, told = run(Workers(serves, (tmp_path,), 2, 5.0), meanwhile)
-    assert (code, told) == (0, [Started("summary")])
+    assert (code, told) == (0, [WorkerStarted("summary")])
     assert f"worker {gone[0]} died (exit code -9); another takes its place" in capsys.readouterr().err
     assert pids(tmp_path) == set()
 
@@ -87,16 +87,16 @@ def test_a_worker_that_dies_is_replaced_and_sigterm_ends_all(
 def test_what_keeps_the_first_from_starting_is_told_once_and_no_other_is_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[Started] = []
+    told: list[WorkerStarted] = []
     assert Workers(fails, (tmp_path,), 8, 5.0).run(told.append) == 7
     assert told == []
     assert capsys.readouterr().err == "error: there is no such model\n"
     assert len(pids(tmp_path)) == 1
 
 
-def leads(report: Report, folder: Path) -> None:
+def leads(report: WorkerReport, folder: Path) -> None:
     """Work that has workers of its own."""
-    report.tell(Started("leads"))
+    report.tell(WorkerStarted("leads"))
     Workers(serves, (folder,), 2, 5.0).run(lambda _: None)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from purify_plugins.configuration.build import sampling as checked
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.sampling import Sampling
 
@@ -13,7 +13,8 @@ DEFAULT_LENGTH = 256
 """Tokens of an answer where neither the task nor the command says how many, as with other models."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """The harness's names for an answer's most tokens; of several the first counts, as there."""
-DRAWN = ("top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "frequency_penalty", "seed")
+OWN = ("max_tokens", "temperature", "stop", "ignore_eos", "grammar")
+DRAWN = tuple(field.name for field in fields(Sampling) if field.name not in OWN)
 """Options that `Sampling` calls the same."""
 TAKEN = frozenset((*LENGTHS, *DRAWN, "until", "do_sample", "temperature", "ignore_eos"))
 OFF: Mapping[str, Sequence[Any]] = {
@@ -44,7 +45,7 @@ def sampling(options: Mapping[str, Any]) -> Sampling:
         "seed": 0,
         "ignore_eos": asked.get("ignore_eos", False),
     }
-    return checked({**said, **drawn})
+    return Sampling(**{**said, **drawn})
 
 
 def _refuse(asked: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ Number = Annotated[str, StringConstraints(pattern=r"^(-?(0|[1-9][0-9]*)\.[0-9]{9
 """One spelling a number, so that a certificate has one canonical form: no leading zeros, ASCII digits."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Field(ge=0)]
-Row = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
+StepRow = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
 Level = Literal["none", "mean", "window", "passage", "path"]
 
 
@@ -26,7 +26,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AnswerFacts(_Strict):
+class AnswerFields(_Strict):
     sha256: Sha256
     bytes: int
     finish_reason: Literal["eos", "stop", "length"]
@@ -34,24 +34,24 @@ class AnswerFacts(_Strict):
     limited_by: Literal["max_tokens", "context", "plugin"]
 
 
-class Cited(_Strict):
+class ContextFields(_Strict):
     id: str
     sha256: Sha256
 
 
-class Actor(_Strict):
+class PluginFields(_Strict):
     name: str
     distribution: str
     version: str
 
 
-class Method(_Strict):
+class MethodFields(_Strict):
     policy: str
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
     walk: Strategy
-    plugins: list[Actor]
+    plugins: list[PluginFields]
     edits: list[str]
     draws: Literal["system", "keyed"]
     claimed: Level
@@ -62,7 +62,7 @@ class Method(_Strict):
     version: str
 
 
-class Model(BaseModel):
+class ModelFields(BaseModel):
     """What a source says of itself, and what every certificate says of it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -75,12 +75,12 @@ class Model(BaseModel):
     alphabet: dict[str, Any] = {}
 
 
-class Models(_Strict):
-    llm: Model
-    slm: Model
+class ModelsFields(_Strict):
+    llm: ModelFields
+    slm: ModelFields
 
 
-class Totals(_Strict):
+class TotalsFields(_Strict):
     tokens: int
     log_ratio: Number
     kl: Number
@@ -94,15 +94,15 @@ class Totals(_Strict):
 
 class CertificateBody(_Strict):
     format: Literal["purify-certificate/2"]
-    answer: AnswerFacts
+    answer: AnswerFields
     prompt: list[int]
-    context: list[Cited]
-    models: Models
+    context: list[ContextFields]
+    models: ModelsFields
     vocabulary: Sha256
-    method: Method
+    method: MethodFields
     columns: list[str]
-    steps: list[Annotated[Row, Field(strict=False)]]
-    totals: Totals
+    steps: list[Annotated[StepRow, Field(strict=False)]]
+    totals: TotalsFields
     limits: list[str]
     digest: Sha256
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from purify_plugins.cli.generate import streamed
-from purify_plugins.cli.options import Draws, Models, configured, prepared, read_both, spread
+from purify_plugins.cli.options import ModelOptions, SamplingOptions, configured, prepared, read_both, spread
 from purify_plugins.errors import PurifyError
 from purify_plugins.types import Chat
 
@@ -22,7 +22,7 @@ LEAVING = ("/exit", "/quit")
 
 
 @spread
-def chat(models: Models, draws: Draws) -> None:
+def chat(models: ModelOptions, draws: SamplingOptions) -> None:
     """Talk; Ctrl-C ends an answer, Ctrl-D or /exit the conversation."""
     ready = prepared(configured(models, draws))
     if sys.stdin.isatty():

@@ -13,8 +13,8 @@ import typer
 
 from purify_plugins.cli.options import (
     AsJson,
-    Draws,
-    Models,
+    ModelOptions,
+    SamplingOptions,
     configured,
     contents,
     prepared,
@@ -59,8 +59,8 @@ PLAIN = ("underline reverse", "underline bold", "underline", "", "italic", "ital
 @spread
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from; `-` reads standard input.")],
-    models: Models,
-    draws: Draws,
+    models: ModelOptions,
+    draws: SamplingOptions,
     explain: Annotated[
         bool, typer.Option("--explain", help="Colour each token by how far the SLM moved it.")
     ] = False,

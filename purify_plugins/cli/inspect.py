@@ -14,8 +14,8 @@ from purify_plugins.certificates.explain import AGAINST, assignments, said
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
-    Draws,
-    Models,
+    ModelOptions,
+    SamplingOptions,
     configured,
     in_use,
     looked_over,
@@ -118,7 +118,7 @@ def _print(table: Table) -> None:
 
 
 @spread
-def check(models: Models, draws: Draws, as_json: AsJson = False) -> None:
+def check(models: ModelOptions, draws: SamplingOptions, as_json: AsJson = False) -> None:
     """Validate the configuration, load both models and say what would run."""
     facts = would_run(read_both(looked_over(configured(models, draws))))
     if as_json:

@@ -18,7 +18,8 @@ from purify_plugins.errors import ConfigError, UnreadableError
 from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
-    from purify_plugins.configuration.build import Config, Prepared
+    from purify_plugins.configuration.build import Prepared
+    from purify_plugins.configuration.config import Config
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.purifier import Purifier
 
@@ -27,7 +28,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelOptions:
     """Which models and which policy; what is not given is the configuration's."""
 
     llm: Annotated[str | None, typer.Option(help="The untrusted model: a directory or a hub id.")] = None
@@ -41,7 +42,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Draws:
+class SamplingOptions:
     """Every field of Sampling; what is not given is the configuration's."""
 
     max_tokens: Annotated[int | None, typer.Option(help="Tokens at most. [256]")] = None
@@ -112,12 +113,12 @@ def _taken(parameter: inspect.Parameter) -> list[inspect.Parameter]:
     ]
 
 
-def configured(models: Models, draws: Draws | None = None) -> Config:
+def configured(models: ModelOptions, draws: SamplingOptions | None = None) -> Config:
     """The configuration, with what was typed in place of what it says.
 
     With both models given and no --config, no file is read.
     """
-    from purify_plugins.configuration.build import Config
+    from purify_plugins.configuration.config import Config
 
     alone = models.llm and models.slm and not models.config
     base = Config(llm={}, slm={}) if alone else _base(models)
@@ -130,9 +131,9 @@ def configured(models: Models, draws: Draws | None = None) -> Config:
     return replace(base, **typed)
 
 
-def _base(models: Models) -> Config:
+def _base(models: ModelOptions) -> Config:
     """The configuration a command line builds on. Raises ConfigError for one model without the other."""
-    from purify_plugins.configuration.build import read_config
+    from purify_plugins.configuration.config import read_config
 
     if (models.llm or models.slm) and not configuration_exists(models.config):
         missing = "--slm" if models.llm else "--llm"
@@ -234,7 +235,7 @@ def in_use(config: Path | None) -> Plugins:
 
 def named_plugins(config: Path | None) -> tuple[str, ...] | None:
     """The third-party plugins the configuration names; None: it names none, so $PURIFY_PLUGINS does."""
-    from purify_plugins.configuration.build import read_config
+    from purify_plugins.configuration.config import read_config
 
     return tuple(read_config(config).plugins) or None if configuration_exists(config) else None
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import Models, configured, prepared, read_both, spread
+from purify_plugins.cli.options import ModelOptions, configured, prepared, read_both, spread
 from purify_plugins.cli.serve_summary import Address, named, summary
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.utils.extras import require_extra
 
 if TYPE_CHECKING:
-    from purify_plugins.cli.workers import Report
-    from purify_plugins.configuration.build import Config, Prepared
+    from purify_plugins.cli.workers import WorkerReport
+    from purify_plugins.configuration.build import Prepared
+    from purify_plugins.configuration.config import Config
     from purify_plugins.purifier import Purifier
 
 
@@ -88,7 +89,7 @@ class Limits:
 
 @spread
 def serve(
-    models: Models,
+    models: ModelOptions,
     upstream: Upstream,
     limits: Limits,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
@@ -146,9 +147,9 @@ def _several(
     """Serve by so many processes until all have ended; the exit code."""
     from tempfile import TemporaryDirectory
 
-    from purify_plugins.cli.workers import Started, Workers
+    from purify_plugins.cli.workers import Workers, WorkerStarted
 
-    def told(first: Started) -> None:
+    def told(first: WorkerStarted) -> None:
         typer.echo(first.summary, err=True)
 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -159,10 +160,10 @@ def _several(
 
 
 def _serve(
-    report: Report, config: Config, settings: dict[str, Any], where: tuple[int, Any], told: Address
+    report: WorkerReport, config: Config, settings: dict[str, Any], where: tuple[int, Any], told: Address
 ) -> None:
     """One worker: a listener of its own on the port, among which the kernel spreads connections."""
-    from purify_plugins.cli.workers import Failed, Started
+    from purify_plugins.cli.workers import WorkerFailed, WorkerStarted
 
     warnings.simplefilter("ignore")
     family, address = where
@@ -170,14 +171,14 @@ def _serve(
         gateway = _gateway(prepared(config), settings, lambda: None)
     except PurifyError as error:
         said = " ".join(str(error).split())
-        report.tell(Failed(said, error.exit_code))
+        report.tell(WorkerFailed(said, error.exit_code))
         raise SystemExit(error.exit_code) from None
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-        report.tell(Started(summary(gateway.purifier, config.llm, told, settings["workers"])))
+        report.tell(WorkerStarted(summary(gateway.purifier, config.llm, told, settings["workers"])))
         gateway.serve(listener)
 
 
@@ -212,9 +213,9 @@ UNBOUND = {
 """What to do about an address that cannot be had."""
 
 
-def _configured(models: Models, upstream: Upstream) -> Config:
+def _configured(models: ModelOptions, upstream: Upstream) -> Config:
     """The configuration, with what was typed in place of what it says."""
-    from purify_plugins.configuration.build import Named
+    from purify_plugins.configuration.config import Named
 
     if upstream.upstream is None and (lost := upstream.about_it()):
         raise ConfigError(f"{lost[0]} is about the server that --upstream names; give --upstream URL too")

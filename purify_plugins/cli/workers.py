@@ -25,21 +25,21 @@ GRACE = 10.0
 
 
 @dataclass
-class Started:
+class WorkerStarted:
     """What a worker tells once it serves: what there is to print."""
 
     summary: str
 
 
 @dataclass
-class Failed:
+class WorkerFailed:
     """What a worker tells that cannot serve: why, and what to exit with."""
 
     why: str
     code: int
 
 
-class Report:
+class WorkerReport:
     """A worker's line to whoever started it; if that process is gone, the worker ends as on SIGTERM."""
 
     def __init__(self, line: Connection) -> None:
@@ -51,7 +51,7 @@ class Report:
             self.line.recv()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def tell(self, what: Started | Failed) -> None:
+    def tell(self, what: WorkerStarted | WorkerFailed) -> None:
         self.line.send(what)
 
 
@@ -76,7 +76,7 @@ class Workers:
     stopping: threading.Event = field(default_factory=threading.Event)
     _rest: float = 1.0
 
-    def run(self, told: Callable[[Started], None]) -> int:
+    def run(self, told: Callable[[WorkerStarted], None]) -> int:
         """Start one, and the others once it serves; the exit code, when SIGTERM or SIGINT has ended all.
 
         What keeps the first from starting would keep them all: then none is started.
@@ -85,10 +85,10 @@ class Workers:
         ours = {each: signal.signal(each, lambda number, _: self._stop(caught, number)) for each in ENDS}
         try:
             state = self._first()
-            if isinstance(state, Started):
+            if isinstance(state, WorkerStarted):
                 told(state)
                 self._watch()
-            if isinstance(state, Failed):
+            if isinstance(state, WorkerFailed):
                 typer.echo(f"error: {state.why}", err=True)
                 return state.code
             return 130 if signal.SIGINT in caught else 0
@@ -101,7 +101,7 @@ class Workers:
         caught.append(number)
         self.stopping.set()
 
-    def _first(self) -> Started | Failed | None:
+    def _first(self) -> WorkerStarted | WorkerFailed | None:
         """What the first worker tells; None where the end came before."""
         worker = self._start()
         while not self.stopping.is_set():
@@ -109,7 +109,7 @@ class Workers:
             if found := _heard(worker):
                 return found
             if worker.process.exitcode is not None:
-                return Failed(f"a worker died while it started, with {worker.process.exitcode}", 70)
+                return WorkerFailed(f"a worker died while it started, with {worker.process.exitcode}", 70)
         return None
 
     def _start(self) -> Worker:
@@ -138,7 +138,7 @@ class Workers:
             self._rest = 1.0
         if worker.process.exitcode is None or self.stopping.is_set():
             return
-        why = found.why if isinstance(found, Failed) else f"exit code {worker.process.exitcode}"
+        why = found.why if isinstance(found, WorkerFailed) else f"exit code {worker.process.exitcode}"
         typer.echo(f"worker {worker.process.pid} died ({why}); another takes its place", err=True)
         self.running.remove(worker)
         worker.line.close()
@@ -163,16 +163,16 @@ class Workers:
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
-def _heard(worker: Worker) -> Started | Failed | None:
+def _heard(worker: Worker) -> WorkerStarted | WorkerFailed | None:
     """What a worker has told since it was last asked; one that has started is ready."""
     with suppress(EOFError, OSError):
         if worker.line.poll():
-            found: Started | Failed = worker.line.recv()
-            worker.ready |= isinstance(found, Started)
+            found: WorkerStarted | WorkerFailed = worker.line.recv()
+            worker.ready |= isinstance(found, WorkerStarted)
             return found
     return None
 
 
 def _called(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
     with suppress(KeyboardInterrupt):  # the terminal interrupts all at once; whoever started us says so
-        work(Report(line), *arguments)
+        work(WorkerReport(line), *arguments)

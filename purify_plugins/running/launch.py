@@ -50,7 +50,7 @@ def _activated(arguments: list[str]) -> Program:
         gc.enable()
 
 
-class Asked(NamedTuple):
+class RunOptions(NamedTuple):
     """What stands before the program, and the words that name it."""
 
     config: str | None
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
     words: list[str]
 
 
-def _parsed(arguments: list[str]) -> Asked:
+def _parsed(arguments: list[str]) -> RunOptions:
     """Our own options, and the rest. Raises ConfigError."""
     config, quiet = None, False
     while arguments and arguments[0].startswith("--"):
@@ -75,7 +75,7 @@ def _parsed(arguments: list[str]) -> Asked:
             raise ConfigError(f"unknown option {option!r}; {USAGE}")
     if not arguments or arguments == ["-m"]:
         raise ConfigError(f"there is no program to run; {USAGE}")
-    return Asked(config, quiet, arguments)
+    return RunOptions(config, quiet, arguments)
 
 
 def _config(named: str | None, folder: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from purify_adapters.gateway import Gateway, gateway
-from purify_adapters.gateway.server import Server, config
+from purify_adapters.gateway.server import GatewayServer, config
 from purify_plugins import Purifier
 from purify_plugins.testing import ScriptedSource, ToySource
 from tests.toys import BYTES, Forbidding, pair
@@ -49,7 +49,7 @@ class Served:
     app: Gateway
     port: int
     client: httpx.Client
-    server: Server = field(repr=False)
+    server: GatewayServer = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -65,9 +65,9 @@ class Served:
     def idle(self, seconds: float = 5.0) -> bool:
         """Whether every place is free again within so many seconds."""
         end = time.monotonic() + seconds
-        while self.app.work.running and time.monotonic() < end:
+        while self.app.service.executor.running and time.monotonic() < end:
             time.sleep(0.005)
-        return self.app.work.running == 0
+        return self.app.service.executor.running == 0
 
 
 def events(text: str) -> list[Any]:
@@ -79,7 +79,7 @@ def events(text: str) -> list[Any]:
 def serving(purifier: Purifier, **settings: Any) -> Iterator[Served]:
     """A gateway around the purifier, on a thread, until the block ends."""
     app = gateway(purifier, **{"drain": 0.0, **settings})
-    server = Server(config(app, port=0), app)
+    server = GatewayServer(config(app, app.service.settings, port=0), app.service)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -45,7 +45,7 @@ from purify_adapters.activation.recorder import Counts
 from purify_adapters.activation.rules import Rules, plain
 from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError, VocabularyError
 from purify_plugins.cli import app
-from purify_plugins.configuration.build import Activation
+from purify_plugins.configuration.config import ActivationConfig
 from purify_plugins.running.activate import adapter
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.tokenizers.cross.choose import EPS
@@ -417,7 +417,7 @@ def test_the_status_names_what_it_watches_only_when_asked(on: Activate, tmp_path
 
 def test_every_key_of_activation_is_tried_somewhere_here() -> None:
     source = Path(__file__).read_text("utf-8")
-    for key in fields(Activation):
+    for key in fields(ActivationConfig):
         assert f"[activation]\\n{key.name} = " in source
 
 

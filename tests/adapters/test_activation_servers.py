@@ -255,7 +255,7 @@ def test_a_server_whose_tokenizer_nobody_names_is_refused(server: FakeTGI, on: C
 
 def test_a_server_is_refused_where_no_plugin_can_ask_it(server: FakeTGI, on: Callable[..., None]) -> None:
     on(base=FILE + SERVER.replace("tgi", "elsewhere"))
-    with pytest.raises(ConfigError, match="one of server, tgi, vllm, llama_cpp, llama_cpp_python"):
+    with pytest.raises(ConfigError, match="one of server, llama_cpp, tgi, vllm"):
         InferenceClient(str(server)).text_generation("A")
 
 

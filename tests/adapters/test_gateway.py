@@ -800,7 +800,7 @@ def test_only_the_latest_certificates_are_kept(served: Served) -> None:
     first = asked(99)
     assert len({asked(seed) for seed in range(8)}) == 8
     assert served.client.get(f"/certificates/{first}").status_code == 404
-    assert len(served.app.certificates) == 8
+    assert len(served.app.service.certificates) == 8
 
 
 # Failing closed
@@ -885,7 +885,7 @@ def test_a_span_says_how_it_went_and_not_what_was_said(monkeypatch: pytest.Monke
 
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr("purify_adapters.gateway.watching._tracer", lambda: provider.get_tracer("test"))
+    monkeypatch.setattr("purify_adapters.gateway.access_log._tracer", lambda: provider.get_tracer("test"))
     with serving(stubs()) as served:
         text = served.post("/generate", ask()).json()["generated_text"]
     [span] = exporter.get_finished_spans()

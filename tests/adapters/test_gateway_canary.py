@@ -104,8 +104,8 @@ def test_no_route_and_no_option_lets_a_canary_through(
         assert CANARY.encode() not in said, (path, option, stream)
         answered += b"x-compute-type" in said
     assert answered > 150  # another dialect's options are refused by name
-    assert len(served.app.certificates) > 20
-    assert not any(CANARY in unasked(text) for text in served.app.certificates.values())
+    assert len(served.app.service.certificates) > 20
+    assert not any(CANARY in unasked(text) for text in served.app.service.certificates.values())
     ours = [record for record in caplog.records if not record.name.startswith("http")]
     assert ours
     assert not any(CANARY in record.getMessage() for record in ours)

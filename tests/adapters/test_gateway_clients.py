@@ -89,10 +89,10 @@ def test_the_hub_s_client_gets_tgi_s_errors(client: InferenceClient, served: Ser
         with pytest.raises(GenerationError):
             list(broken.text_generation("hello", max_new_tokens=8, stream=True))
     with serving(stubs(), max_concurrent=1, queue=0) as full:
-        full.app.work.running = 1
+        full.app.service.executor.running = 1
         with pytest.raises(OverloadedError):
             InferenceClient(base_url=full.url).text_generation("hello")
-        full.app.work.running = 0
+        full.app.service.executor.running = 0
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def left(seconds: float, free: Callable[[Served, LlamaCppSource], None]) -> None
 
 
 def slots(source: LlamaCppSource) -> int:
-    return source.http._places._value
+    return source.http._permits._value
 
 
 def test_sixteen_who_leave_free_their_places_and_the_server_s_slots() -> None:

@@ -249,7 +249,7 @@ def refused_beside_empty_answers(times: int) -> list[tuple[float, float]]:
     with serving(stubs(llm), max_concurrent=2, queue=1) as served, ThreadPoolExecutor(3) as pool:
         busy = [pool.submit(served.post, "/generate", body("hello")) for _ in range(3)]
         try:
-            while served.app.work.waiting < 1:
+            while served.app.service.executor.waiting < 1:
                 time.sleep(0.005)
             with httpx.Client(base_url=served.url, timeout=30, trust_env=False) as client:
                 found = [_timed(client) for _ in range(times)]
@@ -300,7 +300,7 @@ def test_a_reader_who_stops_reading_holds_up_nobody_and_is_written_nothing_more(
             assert written < 5_000
             for _ in range(5):
                 assert served.post("/generate", body("hello")).status_code == 200
-            assert (served.app.work.running, len(session.rows[0])) == (1, written)
+            assert (served.app.service.executor.running, len(session.rows[0])) == (1, written)
         assert served.idle()
         assert llm.open_sessions == 0
 
@@ -326,7 +326,7 @@ def forgetting(path: str, times: int) -> list[float]:
             with raw(served, body("hello", 50_000), path):
                 time.sleep(random.Random(seed).uniform(0.0, 0.08))
             start = time.perf_counter()
-            _wait_until(lambda: not (served.app.work.running or llm.open_sessions))
+            _wait_until(lambda: not (served.app.service.executor.running or llm.open_sessions))
             delays.append(time.perf_counter() - start)
     return delays
 
@@ -339,7 +339,7 @@ def test_whoever_leaves_closes_the_request_to_the_llm_s_server_too(path: str) ->
             for _ in range(3):
                 with raw(served, body("hello", 4000), path):
                     _wait_until(lambda: upstream.streams == 1)
-                _wait_until(lambda: upstream.streams == 0 and served.app.work.running == 0)
+                _wait_until(lambda: upstream.streams == 0 and served.app.service.executor.running == 0)
 
 
 def _wait_until(true: Callable[[], bool]) -> None:
@@ -418,7 +418,7 @@ def test_two_replicas_answer_for_one_another() -> None:
         answers = [next(turns).post("/generate", asked) for _ in range(6)]
         assert len({answer.json()["generated_text"] for answer in answers}) == 1
         assert len({answer.headers["x-purify-certificate"] for answer in answers}) == 1
-        assert [served.app.metrics.counts["tgi_request_success"] for served in (one, other)] == [3, 3]
+        assert [served.app.service.metrics.counts["tgi_request_success"] for served in (one, other)] == [3, 3]
 
 
 def test_sigterm_lets_answers_end_and_then_says_why_not(tmp_path: Path) -> None:

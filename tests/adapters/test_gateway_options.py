@@ -144,7 +144,7 @@ def test_what_is_called_otherwise_here_is_named(served: Served, option: str, mea
 @pytest.mark.parametrize(("path", "name"), [(CHAT, "messages"), (TEXT, "prompt"), ("/v1/responses", "input")])
 def test_too_long_a_prompt_is_told_in_openai_s_words(trained: Served, path: str, name: str) -> None:
     """Clients look for these words: LangChain and litellm raise an error of their own for them."""
-    long = "sun " * trained.app.asking.max_total_tokens
+    long = "sun " * trained.app.service.validator.max_total_tokens
     asked = {"messages": [{"role": "user", "content": long}]} if path == CHAT else {name: long}
     error = trained.post(path, asked).json()["error"]
     assert (error["code"], error["param"]) == ("context_length_exceeded", name)

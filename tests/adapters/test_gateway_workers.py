@@ -16,8 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from purify_adapters.gateway.metrics import Metrics
-from purify_adapters.gateway.together import Together
+from purify_adapters.gateway.metrics import Metrics, SharedMetrics
 from purify_adapters.sources.http.client import HttpClient
 from purify_plugins.testbed import LLM, SLM
 
@@ -114,13 +113,13 @@ def test_counters_are_the_sum_of_all_and_gauges_that_of_the_living(tmp_path: Pat
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     for process in (os.getppid(), gone.pid):
-        other = Together(Metrics(), str(tmp_path))
+        other = SharedMetrics(Metrics(), str(tmp_path))
         other.metrics.count("tgi_request_count", 3)
         other.metrics.fail("overloaded")
         other.metrics.observe("duration", 0.2)
-        other.note({"tgi_queue_size": 2})
+        other.write({"tgi_queue_size": 2})
         (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{process}.json")
-    own = Together(Metrics(), str(tmp_path))
+    own = SharedMetrics(Metrics(), str(tmp_path))
     own.metrics.count("tgi_request_count")
     total, gauges = own.sum({"tgi_queue_size": 1})
     lines = total.text(gauges).splitlines()
@@ -128,4 +127,4 @@ def test_counters_are_the_sum_of_all_and_gauges_that_of_the_living(tmp_path: Pat
     assert 'tgi_request_failure{err="overloaded"} 2' in lines
     assert "tgi_request_duration_count 2" in lines
     assert "tgi_queue_size 3" in lines
-    assert Together(own.metrics, None).sum({"tgi_queue_size": 1})[1] == {"tgi_queue_size": 1}
+    assert SharedMetrics(own.metrics, None).sum({"tgi_queue_size": 1})[1] == {"tgi_queue_size": 1}

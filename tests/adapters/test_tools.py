@@ -16,18 +16,18 @@ from torch import Tensor
 
 from purify_adapters import TOOL_FORMATS
 from purify_adapters.tool_calls import (
-    CallPiece,
-    Piece,
+    CallPart,
+    ChunkParser,
+    Part,
     Plain,
-    Reading,
     Reasoning,
-    Speech,
     Tagged,
     Templated,
     Thinking,
+    ToolProtocol,
     closed,
     merged,
-    pieces_of,
+    parts_of,
 )
 from purify_hooks.local.source import LocalSource
 from purify_plugins import Chat, ConfigError, Purifier, Sampling, ToolFormat, UnknownNameError, Vocabulary
@@ -53,12 +53,12 @@ ADD: dict[str, Any] = {
 NOW: dict[str, Any] = {"type": "function", "function": {"name": "now", "description": "The time."}}
 
 
-def gathered(pieces: list[Piece]) -> tuple[str, list[tuple[str | None, str]]]:
+def gathered(pieces: list[Part]) -> tuple[str, list[tuple[str | None, str]]]:
     """The text, and each call's name and arguments."""
     text = "".join(piece for piece in pieces if isinstance(piece, str))
     calls: dict[int, tuple[str | None, str]] = {}
     for piece in pieces:
-        if isinstance(piece, CallPiece):
+        if isinstance(piece, CallPart):
             name, arguments = calls.get(piece.index, (None, ""))
             calls[piece.index] = (name or piece.name, arguments + piece.arguments)
     return text, list(calls.values())
@@ -67,7 +67,7 @@ def gathered(pieces: list[Piece]) -> tuple[str, list[tuple[str | None, str]]]:
 def read(
     format: ToolFormat, text: str, cuts: list[int] | None = None
 ) -> tuple[str, list[tuple[str | None, str]]]:
-    reader, pieces = Thinking(Tagged(format)), list[Piece]()
+    reader, pieces = Thinking(Tagged(format)), list[Part]()
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts or ())})
     for start, end in pairwise(edges):
         pieces += reader.feed(text[start:end])
@@ -191,7 +191,7 @@ THOUGHTS = [
 @given(st.sampled_from(THOUGHTS), st.lists(st.integers(0, 120), max_size=12))
 def test_what_a_model_thinks_is_no_text_and_no_call(answer: tuple[str, str], cuts: list[int]) -> None:
     """A call that a model only thought of used to be returned, and an agent executed it."""
-    reader, pieces = Thinking(Tagged(HERMES)), list[Piece]()
+    reader, pieces = Thinking(Tagged(HERMES)), list[Part]()
     for start, end in pairwise(sorted({0, len(answer[0]), *(min(cut, len(answer[0])) for cut in cuts)})):
         pieces += reader.feed(answer[0][start:end])
     pieces += reader.close()
@@ -204,8 +204,8 @@ def test_an_answer_may_begin_in_the_middle_of_a_thought() -> None:
     thinking = TEMPLATE.replace("assistant{{ '\n' }}", "assistant\n<think>\n")
     assert thinking != TEMPLATE
     purifier = templated(thinking, thinking)
-    speech = Speech.of(purifier)
-    reader = speech.reader(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
+    speech = ToolProtocol.for_pair(purifier)
+    reader = speech.parser(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
     pieces = [*reader.feed("hm</think>Hello"), *reader.close()]
     assert pieces == [Reasoning("hm"), "Hello"]
 
@@ -220,11 +220,11 @@ def test_arguments_are_passed_on_as_they_come() -> None:
     reader = Tagged(HERMES)
     reader.feed('<tool_call>\n{"name": "f", "arguments": ')
     [first, begun] = reader.feed('{"x": "some')
-    assert isinstance(first, CallPiece)
+    assert isinstance(first, CallPart)
     assert first.name == "f"
     assert first.id
-    assert begun == CallPiece(0, '{"x": "some')
-    assert reader.feed(" text") == [CallPiece(0, " text")]
+    assert begun == CallPart(0, '{"x": "some')
+    assert reader.feed(" text") == [CallPart(0, " text")]
 
 
 # How a pair is spoken to
@@ -250,7 +250,7 @@ def templated(llm: str | None, slm: str | None, **attributes: Any) -> Purifier:
 
 
 def test_a_pair_whose_templates_know_tools_is_told_by_them() -> None:
-    speech = Speech.of(templated(TEMPLATE, TEMPLATE))
+    speech = ToolProtocol.for_pair(templated(TEMPLATE, TEMPLATE))
     assert speech.native
     assert speech.format == HERMES
     chat = speech.chat([{"role": "user", "content": "hi"}], [ADD])
@@ -261,7 +261,7 @@ def test_a_pair_whose_templates_know_tools_is_told_by_them() -> None:
     "templates", [(None, None), (TEMPLATE, None), (None, TEMPLATE), ("{{ messages }}", TEMPLATE)]
 )
 def test_any_other_pair_is_told_in_words(templates: Any) -> None:
-    speech = Speech.of(templated(*templates))
+    speech = ToolProtocol.for_pair(templated(*templates))
     assert not speech.native
     said = [
         {"role": "system", "content": "Be kind."},
@@ -288,10 +288,10 @@ def test_a_template_with_tools_in_an_unknown_format_is_refused_until_it_is_named
     with pytest.raises(
         ConfigError, match="writes tool calls in an unknown way; set tool_format to one of hermes"
     ):
-        Speech.of(purifier)
-    assert Speech.of(purifier, "hermes").native
+        ToolProtocol.for_pair(purifier)
+    assert ToolProtocol.for_pair(purifier, "hermes").native
     with pytest.raises(UnknownNameError, match="unknown tool format 'hermse'; did you mean 'hermes'"):
-        Speech.of(purifier, "hermse")
+        ToolProtocol.for_pair(purifier, "hermse")
 
 
 def test_a_format_that_a_plugin_offers_is_known() -> None:
@@ -306,7 +306,7 @@ def test_a_format_that_a_plugin_offers_is_known() -> None:
             return {"invoke": lambda: invoke}
 
     purifier.plugins.register(Plugin())
-    assert Speech.of(purifier).format == invoke
+    assert ToolProtocol.for_pair(purifier).format == invoke
 
 
 def test_the_bundled_formats_are_told_apart_by_their_templates() -> None:
@@ -318,14 +318,16 @@ def test_the_bundled_formats_are_told_apart_by_their_templates() -> None:
     }
     for name, text in signs.items():
         text = "{{ tools }}" + text
-        assert Speech.of(templated(text, text)).format == TOOL_FORMATS[name]
+        assert ToolProtocol.for_pair(templated(text, text)).format == TOOL_FORMATS[name]
     for other in (
         "\n<function=f>",
         "f\n<arg_key>x</arg_key>",
         "f\n```json\n{}\n```",
     ):  # Qwen's, GLM's, Hunyuan's
         with pytest.raises(ConfigError, match="unknown way"):
-            Speech.of(templated("{{ tools }}<tool_call>" + other, "{{ tools }}<tool_call>" + other))
+            ToolProtocol.for_pair(
+                templated("{{ tools }}<tool_call>" + other, "{{ tools }}<tool_call>" + other)
+            )
 
 
 RESPONSES = {
@@ -348,8 +350,8 @@ RESPONSES = {
 def test_a_tokenizer_s_own_response_template_is_used() -> None:
     pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
     purifier = templated(TEMPLATE, TEMPLATE, response_template=RESPONSES)
-    speech = Speech.of(purifier)
-    reader = speech.reader(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
+    speech = ToolProtocol.for_pair(purifier)
+    reader = speech.parser(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
     assert isinstance(reader, Templated)
     text = '<think>hm</think>Well.\n<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
     pieces = [piece for char in text for piece in reader.feed(char)] + reader.close()
@@ -361,9 +363,9 @@ def test_a_format_that_only_a_response_template_knows_cannot_be_forced() -> None
     strange = TEMPLATE.replace("tool_call", "invoke")
     pytest.importorskip("transformers.utils.chat_parsing", reason="transformers below 5.10 has none")
     purifier = templated(strange, strange, response_template=RESPONSES)
-    speech = Speech.of(purifier)
+    speech = ToolProtocol.for_pair(purifier)
     assert isinstance(
-        speech.reader(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD]), [ADD]), Templated
+        speech.parser(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD]), [ADD]), Templated
     )
     with pytest.raises(ConfigError, match="so that none can be forced"):
         speech.grammar([ADD], purifier.vocabulary)
@@ -385,7 +387,7 @@ def test_what_a_response_template_cannot_read_is_kept() -> None:
 @pytest.mark.parametrize("format", TOOL_FORMATS.values(), ids=TOOL_FORMATS)
 def test_a_forced_call_is_always_whole(format: ToolFormat) -> None:
     purifier = toys()
-    grammar = Speech(format, native=False).grammar([ADD, NOW], purifier.vocabulary)
+    grammar = ToolProtocol(format, native=False).grammar([ADD, NOW], purifier.vocabulary)
     for seed in range(4):
         [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=seed, grammar=grammar))
         text, [(name, arguments)] = read(format, answer.text)
@@ -399,10 +401,10 @@ def test_a_mark_that_is_a_control_token_is_that_token() -> None:
     control = {**plain.control, 257: "[TOOL_CALLS]"}
     vocabulary = Vocabulary((*plain.tokens, b""), plain.eos, control, frozenset({256, 257}), "marked")
     purifier = toys(vocabulary=vocabulary)
-    grammar = Speech(MISTRAL, native=False).grammar([NOW], vocabulary)
+    grammar = ToolProtocol(MISTRAL, native=False).grammar([NOW], vocabulary)
     [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=0, grammar=grammar))
     assert answer.tokens[0] == 257
-    text, [(name, arguments)] = gathered(pieces_of(Tagged(MISTRAL), answer, vocabulary))
+    text, [(name, arguments)] = gathered(parts_of(Tagged(MISTRAL), answer, vocabulary))
     assert (text, name, json.loads(arguments)) == ("", "now", {})
 
 
@@ -417,11 +419,11 @@ def test_readers_of_calls_see_a_control_token_where_it_was_drawn() -> None:
     sampling = Sampling(max_tokens=99, temperature=0)
     [answer] = purifier.generate("x", sampling)
     assert answer.tokens == tuple(tokens)
-    assert gathered(pieces_of(Tagged(MISTRAL), answer, vocabulary)) == ("Sì!", [("now", "{}")])
-    reading = Reading(Tagged(MISTRAL), vocabulary)
+    assert gathered(parts_of(Tagged(MISTRAL), answer, vocabulary)) == ("Sì!", [("now", "{}")])
+    reading = ChunkParser(Tagged(MISTRAL), vocabulary)
     pieces = [piece for chunk in purifier.stream("x", sampling) for piece in reading.take(chunk)]
     assert gathered(pieces) == ("Sì!", [("now", "{}")])
-    assert gathered(pieces_of(Plain(), answer, vocabulary)) == (answer.text, [])
+    assert gathered(parts_of(Plain(), answer, vocabulary)) == (answer.text, [])
 
 
 @dataclass(frozen=True)
@@ -441,7 +443,7 @@ def test_a_name_that_is_no_name_makes_no_call() -> None:
 
 def test_real_models_can_be_made_to_call() -> None:
     purifier = pair(*both())
-    grammar = Speech.of(purifier).grammar([ADD], purifier.vocabulary)
+    grammar = ToolProtocol.for_pair(purifier).grammar([ADD], purifier.vocabulary)
     [answer] = purifier.generate("What is 1 + 2?", Sampling(max_tokens=100, seed=0, grammar=grammar))
     [(name, arguments)] = read(HERMES, answer.text)[1]
     assert name == "add"

@@ -9,7 +9,7 @@ from typing import Any
 from purify_adapters.activation.active import Activation, Status
 from purify_adapters.activation.recorder import Counts
 from purify_adapters.activation.subprocess_env import refuse_earlier
-from purify_plugins.configuration.build import find_config
+from purify_plugins.configuration.find import find_config
 from purify_plugins.errors import ConfigError, RefusedError
 
 __all__ = ["Counts", "Status", "activate", "assert_active", "deactivate", "published", "status"]

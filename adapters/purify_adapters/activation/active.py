@@ -25,22 +25,14 @@ from purify_adapters.activation.recorder import Counts, Recorder
 from purify_adapters.activation.rules import Rules
 from purify_adapters.activation.subprocess_env import Children
 from purify_adapters.processes import runs
-from purify_plugins.configuration.build import (
-    check_config,
-    keys_of,
-    options_of,
-    placed,
-    plugins_of,
-    policy,
-    read_table,
-    source,
-    where,
-)
+from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source, where
+from purify_plugins.configuration.config import check_config, placed
+from purify_plugins.configuration.find import read_table
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
     from purify_adapters.activation.monkeypatch import Patch
-    from purify_plugins.configuration.build import Config
+    from purify_plugins.configuration.config import Config
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from purify_adapters.framework_options import SAMPLING
+from purify_adapters.openai_schema import TGI_FINISH_REASONS, finish_reason, usage
 from purify_plugins.errors import ConfigError
 from purify_plugins.grammar import Grammar
 from purify_plugins.sampling import Sampling
@@ -15,8 +17,8 @@ from purify_plugins.types import Chat, Prompt
 if TYPE_CHECKING:
     from purify_plugins.types import Chunk, Completion, Token
 
-DRAWN = ("temperature", "top_k", "top_p", "repetition_penalty", "frequency_penalty", "seed")
-REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
+DRAWN = tuple(name for name in SAMPLING if name not in ("max_tokens", "stop", "ignore_eos", "grammar"))
+"""Options that `Sampling` calls the same."""
 
 
 class HubRequest:
@@ -138,19 +140,19 @@ class HubChatRequest(HubRequest):
         from huggingface_hub import ChatCompletionOutput
 
         message = {"role": "assistant", "content": completion.text}
-        choice = {"index": 0, "message": message, "finish_reason": _chat_reason(completion)}
+        choice = {"index": 0, "message": message, "finish_reason": finish_reason(completion)}
         return ChatCompletionOutput.parse_obj_as_instance(
-            {**_head(), "choices": [choice], "usage": _usage(completion)}
+            {**_head(), "choices": [choice], "usage": usage(0, len(completion.tokens))}
         )
 
     def pieces(self, chunk: Chunk) -> Iterator[Any]:
         from huggingface_hub import ChatCompletionStreamOutput
 
-        ended = chunk.completion and _chat_reason(chunk.completion)
+        ended = chunk.completion and finish_reason(chunk.completion)
         choice = {"index": 0, "delta": {"role": "assistant", "content": chunk.text}, "finish_reason": ended}
-        usage = _usage(chunk.completion) if chunk.completion and "stream_options" in self.options else None
+        counted = chunk.completion if "stream_options" in self.options else None
         yield ChatCompletionStreamOutput.parse_obj_as_instance(
-            {**_head(), "choices": [choice], "usage": usage}
+            {**_head(), "choices": [choice], "usage": counted and usage(0, len(counted.tokens))}
         )
 
 
@@ -193,11 +195,10 @@ def _no_token(text: str) -> dict[str, Any]:
 
 
 def _details(completion: Completion) -> dict[str, Any]:
-    return {"finish_reason": REASONS[completion.finish_reason], "generated_tokens": len(completion.tokens)}
-
-
-def _chat_reason(completion: Completion) -> str:
-    return "length" if completion.finish_reason == "length" else "stop"
+    return {
+        "finish_reason": TGI_FINISH_REASONS[completion.finish_reason],
+        "generated_tokens": len(completion.tokens),
+    }
 
 
 def _head() -> dict[str, Any]:
@@ -207,8 +208,3 @@ def _head() -> dict[str, Any]:
         "model": "purified",
         "system_fingerprint": "purify-plugins",
     }
-
-
-def _usage(completion: Completion) -> dict[str, int]:
-    written = len(completion.tokens)
-    return {"prompt_tokens": 0, "completion_tokens": written, "total_tokens": written}

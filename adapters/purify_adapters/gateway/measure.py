@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from purify_adapters.gateway import gateway
-from purify_adapters.gateway.server import Server, config
+from purify_adapters.gateway.server import GatewayServer, config
 from purify_plugins import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.testing import ScriptedSource, byte_vocabulary
@@ -36,7 +36,7 @@ def stub() -> Purifier:
 def running(purifier: Purifier, **settings: Any) -> Iterator[str]:
     """The gateway's URL, while it serves on a thread."""
     app = gateway(purifier, **settings)
-    server = Server(config(app, port=0), app)
+    server = GatewayServer(config(app, app.service.settings, port=0), app.service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -6,13 +6,24 @@ dashboards made for TGI look for them as they are.
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from purify_adapters.processes import runs
+from purify_plugins.errors import ConfigError
+from purify_plugins.utils.files import write_whole
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TOKENS = tuple(2.0**power for power in range(15))
+INTERVAL = 1.0
+"""Seconds between two writes of a worker's counters."""
 
 
 class Histogram:
@@ -100,3 +111,38 @@ class Metrics:
         for name, histogram in self.histograms.items():
             yield f"# TYPE {name} histogram"
             yield from histogram.lines(name)
+
+
+class SharedMetrics:
+    """The counters of all workers that serve one port, one file each in `folder`; None: one worker alone."""
+
+    def __init__(self, metrics: Metrics, folder: str | None) -> None:
+        self.metrics = metrics
+        self.folder = None if folder is None else Path(folder)
+
+    def write(self, gauges: Mapping[str, int]) -> None:
+        """Write this worker's counters; a reader finds the old file or the new one."""
+        if self.folder is not None:
+            state = {**self.metrics.state(), "gauges": dict(gauges)}
+            write_whole(self.folder / f"{os.getpid()}.json", json.dumps(state))
+
+    def sum(self, gauges: Mapping[str, int]) -> tuple[Metrics, dict[str, int]]:
+        """The counters of all workers, those that have ended included, and the gauges of those that run."""
+        self.write(gauges)
+        total, now = Metrics(), Counter(gauges)
+        total.add(self.metrics.state())
+        for file in () if self.folder is None else self.folder.glob("*.json"):
+            if file.stem == str(os.getpid()):
+                continue
+            state = json.loads(file.read_text("utf-8"))
+            total.add(state)
+            if runs(int(file.stem)):
+                now.update(state["gauges"])
+        return total, dict(now)
+
+    async def keep_writing(self, gauges: Callable[[], Mapping[str, int]]) -> None:
+        """Write them every INTERVAL seconds."""
+        while self.folder is not None:
+            with suppress(ConfigError):  # the folder is removed when the last worker ends
+                self.write(gauges())
+            await asyncio.sleep(INTERVAL)

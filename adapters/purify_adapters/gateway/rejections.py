@@ -99,7 +99,7 @@ def cut_short() -> Rejected:
     return Rejected(500, "Incomplete generation", "incomplete_generation")
 
 
-def because(error: BaseException) -> Rejected:
+def to_http_error(error: BaseException) -> Rejected:
     """What a client is told of an error.
 
     Our own sentences about a request are passed on. What a model's failure says may hold a server's

@@ -1,28 +1,27 @@
-"""TGI's routes. Each reads its request, asks the purifier, and shapes the answer; none knows a server."""
+"""The routes: each reads its request, plans the answer, and leaves it to the service."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from purify_adapters.gateway.answers import Json, TokenEvents, generated
-from purify_adapters.gateway.asking import Ask, several
-from purify_adapters.gateway.conversing import RESPONSE, as_chat, shows
-from purify_adapters.gateway.listing import listed, templated
-from purify_adapters.gateway.openai import (
+from purify_adapters.gateway.chat_request import prepare_chat
+from purify_adapters.gateway.openai_completions import (
     ChatEvents,
     CompletionEvents,
     OldChatEvents,
     chat_completion,
     text_completion,
 )
-from purify_adapters.gateway.reading import admit, parse, read_body
+from purify_adapters.gateway.openai_responses import ResponseEvents, head, response
+from purify_adapters.gateway.openapi import document
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.responses import ResponseEvents, head, response
+from purify_adapters.gateway.request_body import admit, parse, read_body
+from purify_adapters.gateway.request_validation import prompts_of
+from purify_adapters.gateway.responses_request import RESPONSE, as_chat, wants_logprobs
 from purify_adapters.gateway.schemas import (
     ChatRequest,
     CompatGenerateRequest,
@@ -30,56 +29,27 @@ from purify_adapters.gateway.schemas import (
     GenerateRequest,
     ResponseRequest,
 )
-from purify_adapters.gateway.talking import talk
-from purify_plugins.types import Chunk, Completion
+from purify_adapters.gateway.service import AnswerPlan, Service
+from purify_adapters.gateway.tgi_responses import TokenEvents, generated, templated, tokenized
+from purify_adapters.openai_schema import Json
+from purify_plugins._version import __version__
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from purify_adapters.gateway.app import Gateway
-
+    from purify_plugins.types import Completion
 
 OLD_FIELDS = {
-    *(
-        "messages",
-        "model",
-        "stream",
-        "tools",
-        "tool_choice",
-        "max_tokens",
-        "n",
-        "seed",
-        "temperature",
-        "top_p",
-    ),
-    *("frequency_penalty", "presence_penalty", "repetition_penalty"),
+    *("messages", "model", "stream", "tools", "tool_choice", "max_tokens", "n", "seed", "temperature"),
+    *("top_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
     *("logit_bias", "logprobs", "top_logprobs"),
 }
-"""What `text-generation` 0.7.0 sends, and only it: every option it knows, set or not."""
+"""The fields that `text-generation` 0.7.0 sends, set or not, and no other client does."""
 
 
-class Shape(Protocol):
-    """Turns an answer's chunks into events; `done` ends a stream that went well."""
-
-    done: str | None
-
-    def take(self, chunk: Chunk) -> Iterator[Json]: ...
-
-    def error(self, why: Rejected) -> Json: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to ask, and how to tell the answer: as a whole or event by event."""
-
-    asks: Sequence[Ask]
-    whole: Callable[[Sequence[Completion]], Any]
-    shapes: Sequence[Shape]
-
-
-def of(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
-    return gateway
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
 async def generate(request: Request) -> Response:
@@ -103,18 +73,18 @@ async def completions(request: Request) -> Response:
 
 
 async def responses(request: Request) -> Response:
-    """OpenAI's newer words for a chat."""
+    """OpenAI's Responses API, answered as a chat."""
     asked = parse(await _body(request), ResponseRequest)
-    gateway, said, told = of(request), as_chat(asked), shows(asked)
-    vocabulary, about = gateway.purifier.vocabulary, head(gateway.face, asked)
+    service, chat_request, with_logprobs = _service(request), as_chat(asked), wants_logprobs(asked)
+    vocabulary, about = service.purifier.vocabulary, head(service.identity, asked)
 
-    def plan() -> Plan:
-        chat, grammar, reader = talk(gateway.purifier, said)
-        ask = gateway.asking.chat(said, chat, grammar, RESPONSE)
-        events = ResponseEvents(about, ask, vocabulary, reader, told)
-        return Plan([ask], lambda found: response(events, found[0]), [events])
+    def plan() -> AnswerPlan:
+        chat, grammar, parser = prepare_chat(service.purifier, chat_request)
+        generation = service.validator.chat(chat_request, chat, grammar, RESPONSE)
+        events = ResponseEvents(about, generation, vocabulary, parser, with_logprobs)
+        return AnswerPlan([generation], lambda found: response(events, found[0]), [events])
 
-    return await gateway.answer(request, plan, bool(asked.stream), _length(said))
+    return await service.answer(request, plan, bool(asked.stream), _length(chat_request))
 
 
 async def invocations(request: Request) -> Response:
@@ -138,8 +108,9 @@ def _keys(body: bytes) -> set[str]:
 
 
 async def _body(request: Request) -> bytes:
-    admit(request, of(request).settings)
-    return await read_body(request, of(request).settings)
+    settings = _service(request).settings
+    admit(request, settings)
+    return await read_body(request, settings)
 
 
 async def _compat(request: Request, asked: CompatGenerateRequest) -> Response:
@@ -152,81 +123,87 @@ async def _compat(request: Request, asked: CompatGenerateRequest) -> Response:
 async def _generate(
     request: Request, asked: GenerateRequest, streaming: bool, listed: bool = False
 ) -> Response:
-    gateway, wanted = of(request), asked.parameters
-    vocabulary, details = gateway.purifier.vocabulary, bool(wanted.details)
+    service, wanted = _service(request), asked.parameters
+    vocabulary, details = service.purifier.vocabulary, bool(wanted.details)
     prefix = asked.inputs if wanted.return_full_text else ""
 
-    def plan() -> Plan:
-        ask = gateway.asking.generation(asked.inputs, wanted)
+    def plan() -> AnswerPlan:
+        generation = service.validator.generate(asked.inputs, wanted)
 
-        def whole(found: Sequence[Completion]) -> Any:
-            answer = generated(found[0], ask, vocabulary, details, prefix)
+        def body(found: Sequence[Completion]) -> Any:
+            answer = generated(found[0], generation, vocabulary, details, prefix)
             return [answer] if listed else answer
 
-        return Plan([ask], whole, [TokenEvents(ask, vocabulary, details, prefix)])
+        return AnswerPlan([generation], body, [TokenEvents(generation, vocabulary, details, prefix)])
 
-    return await gateway.answer(request, plan, streaming, len(asked.inputs))
+    return await service.answer(request, plan, streaming, len(asked.inputs))
 
 
 async def _chat(request: Request, asked: ChatRequest) -> Response:
-    gateway = of(request)
-    vocabulary, told = gateway.purifier.vocabulary, bool(asked.logprobs)
-    counted = bool(asked.stream_options and asked.stream_options.include_usage)
+    service = _service(request)
+    vocabulary, with_logprobs = service.purifier.vocabulary, bool(asked.logprobs)
+    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
 
-    def plan() -> Plan:
-        chat, grammar, reader = talk(gateway.purifier, asked)
-        ask = gateway.asking.chat(asked, chat, grammar)
-        about = gateway.face.head("chat.completion", asked.model)
+    def plan() -> AnswerPlan:
+        chat, grammar, parser = prepare_chat(service.purifier, asked)
+        generation = service.validator.chat(asked, chat, grammar)
+        about = service.identity.head("chat.completion", asked.model)
         chunk = {**about, "object": "chat.completion.chunk"}
-        events = OldChatEvents if asked.model_fields_set == OLD_FIELDS else ChatEvents
+        kind = OldChatEvents if asked.model_fields_set == OLD_FIELDS else ChatEvents
 
-        def whole(found: Sequence[Completion]) -> Any:
-            return chat_completion(about, ask, found[0], vocabulary, reader, told)
+        def body(found: Sequence[Completion]) -> Any:
+            return chat_completion(about, generation, found[0], vocabulary, parser, with_logprobs)
 
-        return Plan([ask], whole, [events(chunk, ask, vocabulary, reader, told, counted)])
+        events = kind(chunk, generation, vocabulary, parser, with_logprobs, include_usage)
+        return AnswerPlan([generation], body, [events])
 
-    return await gateway.answer(request, plan, bool(asked.stream), _length(asked))
+    return await service.answer(request, plan, bool(asked.stream), _length(asked))
 
 
 def _length(asked: ChatRequest) -> int:
+    """Characters of the messages."""
     return sum(len(each.content or "") for each in asked.messages)
 
 
 async def _completions(request: Request, asked: CompletionRequest) -> Response:
-    gateway = of(request)
-    vocabulary = gateway.purifier.vocabulary
-    counted = bool(asked.stream_options and asked.stream_options.include_usage)
+    service = _service(request)
+    vocabulary = service.purifier.vocabulary
+    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
 
-    def plan() -> Plan:
-        asks = gateway.asking.completions(asked)
-        about = gateway.face.head("text_completion", asked.model)
-        shapes = CompletionEvents.several(about, asks, vocabulary, counted)
-        return Plan(asks, lambda found: text_completion(about, asks, found, vocabulary), shapes)
+    def plan() -> AnswerPlan:
+        generations = service.validator.completions(asked)
+        about = service.identity.head("text_completion", asked.model)
+        events = CompletionEvents.batch(about, generations, vocabulary, include_usage)
+        return AnswerPlan(
+            generations, lambda found: text_completion(about, generations, found, vocabulary), events
+        )
 
-    return await gateway.answer(request, plan, bool(asked.stream), sum(map(len, several(asked.prompt))))
+    return await service.answer(request, plan, bool(asked.stream), sum(map(len, prompts_of(asked.prompt))))
 
 
 async def tokenize(request: Request) -> Response:
-    gateway, asked = of(request), parse(await _body(request), GenerateRequest)
-    tokens = await gateway.compute(lambda: gateway.asking.encode(asked.inputs) if asked.inputs else ())
-    return JSONResponse(listed(tokens, gateway.asking.vocabulary, asked.inputs))
+    service, asked = _service(request), parse(await _body(request), GenerateRequest)
+    tokens = await service.compute(lambda: service.validator.encode(asked.inputs) if asked.inputs else ())
+    return JSONResponse(tokenized(tokens, service.validator.vocabulary, asked.inputs))
 
 
 async def chat_tokenize(request: Request) -> Response:
-    """Open, as TGI's is: it tells nothing but how the SLM's template looks."""
-    gateway = of(request)
-    asked = parse(await read_body(request, gateway.settings), ChatRequest)
-    tokens = await gateway.compute(lambda: gateway.asking.encode(talk(gateway.purifier, asked).chat))
-    vocabulary = gateway.asking.vocabulary
+    """The SLM's rendering of a chat. It needs no key, as TGI's does not: it shows only the SLM's template."""
+    service = _service(request)
+    asked = parse(await read_body(request, service.settings), ChatRequest)
+    tokens = await service.compute(
+        lambda: service.validator.encode(prepare_chat(service.purifier, asked).chat)
+    )
+    vocabulary = service.validator.vocabulary
     text = templated(tokens, vocabulary)
-    return JSONResponse({"tokenize_response": listed(tokens, vocabulary), "templated_text": text})
+    return JSONResponse({"tokenize_response": tokenized(tokens, vocabulary), "templated_text": text})
 
 
 async def certificate(request: Request) -> Response:
     """The certificate of a recent answer, by its digest."""
-    gateway = of(request)
-    admit(request, gateway.settings)
-    if (found := gateway.certificates.get(request.path_params["digest"])) is None:
+    service = _service(request)
+    admit(request, service.settings)
+    if (found := service.certificates.get(request.path_params["digest"])) is None:
         raise Rejected(404, "No such certificate is kept here", "not_found")
     return Response(found, media_type="application/json")
 
@@ -236,44 +213,69 @@ async def certificate(request: Request) -> Response:
 
 async def ping(request: Request) -> Response:
     """Whether this process still takes requests."""
-    if of(request).work.stopped:
+    if _service(request).executor.stopped:
         raise Rejected(503, "the gateway is shutting down", "healthcheck")
     return Response()
 
 
 async def health(request: Request) -> Response:
     """Whether a request would be answered: by the fused models, or as the operator chose by the SLM alone."""
-    gateway = of(request)
-    if not gateway.resting:
+    service = _service(request)
+    if not service.upstream_down:
         return await ping(request)
-    if gateway.purifier.on_llm_failure == "slm":
+    if service.purifier.on_llm_failure == "slm":
         return JSONResponse({"status": "degraded", "answers": "the SLM's alone: the LLM's server is down"})
     raise Rejected(503, "the LLM's server is down", "healthcheck")
 
 
 async def info(request: Request) -> Response:
-    return JSONResponse(of(request).info())
+    """TGI's `/info`."""
+    service = _service(request)
+    settings, validator = service.settings, service.validator
+    facts = {
+        "model_id": service.identity.model,
+        "model_sha": None,
+        "model_pipeline_tag": "text-generation",
+        "max_concurrent_requests": settings.max_concurrent,
+        "max_best_of": 1,
+        "max_stop_sequences": settings.max_stop_sequences,
+        "max_input_tokens": validator.max_input_tokens,
+        "max_total_tokens": validator.max_total_tokens,
+        "validation_workers": 1,
+        "max_client_batch_size": settings.max_batch,
+        "router": "purify-plugins",
+        "version": __version__,
+        "sha": None,
+        "docker_label": None,
+    }
+    return JSONResponse(facts)
+
+
+async def openapi(request: Request) -> Response:
+    """The OpenAPI document of these routes."""
+    return JSONResponse(document(_service(request).settings))
 
 
 async def models(request: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [_model(of(request))]})
+    return JSONResponse({"object": "list", "data": [_model(_service(request))]})
 
 
 async def model(request: Request) -> Response:
-    """The one model there is, by its name."""
-    gateway, name = of(request), request.path_params["name"]
-    if name != gateway.face.model:
-        raise Rejected(404, f"there is no model {name!r}; this is {gateway.face.model!r}", "model_not_found")
-    return JSONResponse(_model(gateway))
+    """The only model, by its name."""
+    service, name = _service(request), request.path_params["name"]
+    if name != service.identity.model:
+        known = service.identity.model
+        raise Rejected(404, f"there is no model {name!r}; this is {known!r}", "model_not_found")
+    return JSONResponse(_model(service))
 
 
-def _model(gateway: Gateway) -> Json:
-    name = gateway.face.model
+def _model(service: Service) -> Json:
+    name = service.identity.model
     return {"id": name, "object": "model", "created": 0, "owned_by": name}
 
 
 async def metrics(request: Request) -> Response:
-    """Of this gateway, or the sum of all that serve the port."""
-    gateway = of(request)
-    total, gauges = gateway.together.sum(gateway.gauges())
+    """The metrics of all workers that serve the port."""
+    service = _service(request)
+    total, gauges = service.shared_metrics.sum(service.gauges())
     return PlainTextResponse(total.text(gauges), media_type="text/plain; version=0.0.4")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from purify_adapters.gateway.foreign import refuse_foreign
+from purify_adapters.gateway.unsupported_options import refuse_foreign
 
 U32 = Annotated[int, Field(ge=0, lt=2**32)]
 U64 = Annotated[int, Field(ge=0, lt=2**64)]
@@ -123,7 +123,7 @@ class CompatGenerateRequest(GenerateRequest):
     stream: bool = False
 
 
-class Part(Body):
+class ContentPart(Body):
     type: str
     text: str | None = None
     refusal: str | None = None
@@ -134,7 +134,7 @@ class FunctionCall(Body):
     arguments: Any = None
 
 
-class Call(Body):
+class MessageCall(Body):
     id: str | None = None
     type: str | None = "function"
     function: FunctionCall
@@ -144,10 +144,10 @@ class Message(Body):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
     name: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[Call] | None = None
+    tool_calls: list[MessageCall] | None = None
     tool_call_id: str | None = None
 
 
@@ -192,21 +192,21 @@ class ChatRequest(Options):
     stream_options: StreamOptions | None = None
 
 
-class ItemPart(Body):
+class ResponseItemPart(Body):
     type: str
     text: str | None = None
 
 
-class Item(Body):
+class ResponseItem(Body):
     """A turn of a conversation on `/v1/responses`: a message, a call, a call's result, or a thought."""
 
     type: str = "message"
     role: str | None = None
-    content: str | list[ItemPart] | None = None
+    content: str | list[ResponseItemPart] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[ItemPart] | None = None
+    output: str | list[ResponseItemPart] | None = None
 
 
 class TextOptions(Options):
@@ -215,7 +215,7 @@ class TextOptions(Options):
 
 
 class ResponseRequest(Options):
-    input: str | list[Item]
+    input: str | list[ResponseItem]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: OrNone | None = None

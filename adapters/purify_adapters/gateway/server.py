@@ -1,4 +1,4 @@
-"""Serving the gateway with uvicorn: patient with answers, impatient with those who dawdle."""
+"""Serving the gateway with uvicorn: time limits for slow clients, and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
-    from purify_adapters.gateway.app import Gateway
+    from starlette.types import ASGIApp
+
+    from purify_adapters.gateway.service import Service
+    from purify_adapters.gateway.settings import Settings
 
 log = logging.getLogger("purify.gateway")
 GRACE = 5.0
 """Seconds between the error events that end a drain and the end of the connections."""
 
 
-class Impatient(H11Protocol):
-    """HTTP/1.1 that hangs up on a client whose request line and headers do not arrive in time."""
+class HeaderTimeout(H11Protocol):
+    """HTTP/1.1 that closes the connection where a request line and its headers do not arrive in time."""
 
     patience = 15.0
     _timer: asyncio.TimerHandle | None = None
@@ -52,43 +55,42 @@ class Impatient(H11Protocol):
             self._timer = None
 
 
-class Server(uvicorn.Server):
-    """Tells the gateway when it is over, so that every running answer ends with a word."""
+class GatewayServer(uvicorn.Server):
+    """Stop the executor before the connections, so that every running answer ends with an error event."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self.gateway = gateway
+        self.service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        work, drain = self.gateway.work, self.gateway.settings.drain
-        log.info("stopping: %d answers have %g s to end", work.running + work.waiting, drain)
-        work.stop(drain)
+        executor, drain = self.service.executor, self.service.settings.drain
+        log.info("stopping: %d answers have %g s to end", executor.running + executor.waiting, drain)
+        executor.stop(drain)
         await super().shutdown(sockets)
         await hang_up(self)
         log.info("stopped")
 
 
 async def hang_up(server: uvicorn.Server) -> None:
-    """Drop what is still open: connections of clients that do not read their end."""
+    """Close the connections of clients that do not read the end of their answer."""
     while server.server_state.connections:
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
 
 
-def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
-    """uvicorn's settings: one parser, the strict one, and limits before it parses."""
-    settings = gateway.settings
-    protocol = type("Impatient", (Impatient,), {"patience": settings.patience})
+def config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
+    """uvicorn's settings: the strict parser, and limits before it parses."""
+    protocol = type("HeaderTimeout", (HeaderTimeout,), {"patience": settings.patience})
     return uvicorn.Config(
-        gateway,
+        app,
         http=protocol,
         ws="none",
         loop="asyncio",
         access_log=False,
         server_header=False,
         log_config=None,
-        timeout_keep_alive=ceil(settings.patience),  # longer than clients keep one: who closes first, errs
+        timeout_keep_alive=ceil(settings.patience),  # longer than clients keep it: closing first is an error
         timeout_graceful_shutdown=round(settings.drain + GRACE),
         h11_max_incomplete_event_size=settings.max_header,
         backlog=2048,
@@ -96,12 +98,12 @@ def config(gateway: Gateway, **options: Any) -> uvicorn.Config:
     )
 
 
-def serve(gateway: Gateway, listener: socket.socket | None, host: str, port: int) -> None:
+def serve(app: ASGIApp, service: Service, listener: socket.socket | None, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. The access log goes to standard error, a line a request."""
-    whose = "%(process)d " if gateway.settings.workers > 1 else ""
+    whose = "%(process)d " if service.settings.workers > 1 else ""
     zone = strftime("%z")  # times of several machines are compared
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s{zone} {whose}%(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what it says of starting, we have said
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the command prints the start itself
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it again at the end: an exit code of 0
     given = None if listener is None else [listener]
-    Server(config(gateway, host=host, port=port), gateway).run(given)
+    GatewayServer(config(app, service.settings, host=host, port=port), service).run(given)

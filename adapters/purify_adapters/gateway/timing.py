@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from purify_adapters.gateway.answers import slm_only
+from purify_adapters.gateway.tgi_responses import slm_only
 
 if TYPE_CHECKING:
-    from purify_adapters.gateway.asking import Ask
+    from purify_adapters.gateway.request_validation import Generation
     from purify_plugins.types import Completion
 
 COMPUTE = "purified"
@@ -37,7 +37,7 @@ class Timing:
         """What is known before the first token."""
         return {"x-compute-type": COMPUTE, "x-compute-characters": str(self.characters)}
 
-    def headers(self, asks: Sequence[Ask], found: Sequence[Completion]) -> dict[str, str]:
+    def headers(self, generations: Sequence[Generation], found: Sequence[Completion]) -> dict[str, str]:
         """All of TGI's headers; times in milliseconds, the compute time in seconds."""
         total, written = self._end - self._start, self._written(found)
         each = {
@@ -51,17 +51,17 @@ class Timing:
             **self.first_headers(),
             "x-compute-time": str(total),
             **{name: str(round(1000 * seconds)) for name, seconds in each.items()},
-            "x-prompt-tokens": str(sum(ask.input_length for ask in asks)),
+            "x-prompt-tokens": str(sum(each.input_length for each in generations)),
             "x-generated-tokens": str(written),
         }
 
     def _written(self, found: Sequence[Completion]) -> int:
         return sum(len(each.tokens) for each in found)
 
-    def facts(self, asks: Sequence[Ask], found: Sequence[Completion]) -> Mapping[str, Any]:
+    def facts(self, generations: Sequence[Generation], found: Sequence[Completion]) -> Mapping[str, Any]:
         """What the access log tells: numbers, reasons and digests, no text."""
         return {
-            "prompt_tokens": sum(ask.input_length for ask in asks),
+            "prompt_tokens": sum(each.input_length for each in generations),
             "generated_tokens": self._written(found),
             "finish_reason": ",".join(each.finish_reason for each in found),
             "certificate": ",".join(each.certificate.digest for each in found),
@@ -69,7 +69,9 @@ class Timing:
             "slm_only": sum(map(slm_only, found)),
         }
 
-    def observations(self, asks: Sequence[Ask], found: Sequence[Completion]) -> Mapping[str, float]:
+    def observations(
+        self, generations: Sequence[Generation], found: Sequence[Completion]
+    ) -> Mapping[str, float]:
         """What the histograms count."""
         inference, written = self._end - self._valid, self._written(found)
         return {
@@ -77,7 +79,7 @@ class Timing:
             "queue_duration": self._turn - self._start,
             "inference_duration": inference,
             "mean_time_per_token_duration": inference / max(written, 1),
-            "input_length": sum(ask.input_length for ask in asks),
-            "max_new_tokens": max(ask.sampling.max_tokens for ask in asks),
+            "input_length": sum(each.input_length for each in generations),
+            "max_new_tokens": max(each.sampling.max_tokens for each in generations),
             "generated_tokens": written,
         }

@@ -12,7 +12,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from purify_adapters.langchain.facts import logprobs, metadata, usage
 from purify_adapters.langchain.messages import chunk_of, message_of, rendered
-from purify_adapters.tool_calls import Asked, CallPiece, Reading, Tool, pieces_of
+from purify_adapters.tool_calls import CallPart, ChunkParser, Tool, ToolRequest, parts_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
@@ -25,28 +25,22 @@ class ChatCall:
 
     purifier: Purifier
     model_name: str
-    asked: Asked
+    asked: ToolRequest
     sampling: Sampling
     logprobs: bool = False
     certificate: bool = False
 
     def result(self, completion: Completion) -> ChatResult:
         """A whole answer."""
-        pieces = pieces_of(self.asked.reader(), completion, self.purifier.vocabulary)
-        about = self.about(completion, any(isinstance(piece, CallPiece) for piece in pieces))
+        pieces = parts_of(self.asked.parser(), completion, self.purifier.vocabulary)
+        called = any(isinstance(piece, CallPart) for piece in pieces)
+        about = metadata(completion, self.model_name, self.certificate, called)
         if self.logprobs:
             about["logprobs"] = self.likely(completion.steps)
         message = message_of(pieces, response_metadata=about, usage_metadata=usage(completion))
         return ChatResult(
             generations=[ChatGeneration(message=message)], llm_output={"model_name": self.model_name}
         )
-
-    def about(self, completion: Completion, called: bool) -> dict[str, Any]:
-        """An answer's metadata."""
-        found = metadata(completion, self.model_name, self.certificate)
-        if called and completion.finish_reason != "length":
-            found["finish_reason"] = "tool_calls"
-        return found
 
     def likely(self, steps: Sequence[Any]) -> dict[str, Any]:
         """OpenAI's `logprobs`."""
@@ -58,7 +52,7 @@ class ChatStream:
 
     def __init__(self, call: ChatCall) -> None:
         self.call = call
-        self.reading = Reading(call.asked.reader(), call.purifier.vocabulary)
+        self.reading = ChunkParser(call.asked.parser(), call.purifier.vocabulary)
 
     def take(self, chunk: Chunk) -> list[ChatGenerationChunk]:
         """What a piece of the core's stream is in LangChain's; the last part says all about the answer."""
@@ -71,10 +65,12 @@ class ChatStream:
         return [ChatGenerationChunk(message=part) for part in parts]
 
     def _last(self, completion: Completion) -> AIMessageChunk:
+        call = self.call
+        about = metadata(completion, call.model_name, call.certificate, self.reading.called)
         return AIMessageChunk(
             content="",
             chunk_position="last",
-            response_metadata=self.call.about(completion, self.reading.called),
+            response_metadata=about,
             usage_metadata=usage(completion),
         )
 
@@ -104,10 +100,10 @@ def schema_of(response_format: Any) -> dict[str, Any] | None:
 
 def asked(
     purifier: Purifier, messages: Sequence[BaseMessage], format: str, given: Mapping[str, Any]
-) -> Asked:
+) -> ToolRequest:
     """What a call with tools, a tool choice or a response format comes to."""
     said = [rendered(message) for message in messages]
     tools = [tool_of(tool) for tool in given.get("tools") or ()]
     schema = schema_of(given.get("response_format"))
-    found = Asked.of(purifier, said, tools, given.get("tool_choice"), schema, format)
+    found = ToolRequest.of(purifier, said, tools, given.get("tool_choice"), schema, format)
     return found.single() if given.get("parallel_tool_calls") is False else found

@@ -18,7 +18,7 @@ from purify_adapters.langchain.calls import ChatCall, ChatStream, asked, tool_of
 from purify_adapters.langchain.facts import token_ids
 from purify_adapters.langchain.models import Purified
 from purify_adapters.langchain.structured import Method, structured
-from purify_adapters.tool_calls import choice_of
+from purify_adapters.tool_calls import parse_tool_choice
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class ChatPurified(Purified, BaseChatModel):
         forced call follows the tool's schema to the letter, with or without `strict`.
         """
         offered = [tool_of(tool) for tool in tools]
-        choice = choice_of(tool_choice, offered)
+        choice = parse_tool_choice(tool_choice, offered)
         return self.bind(tools=offered, **({"tool_choice": choice} if choice else {}), **kwargs)
 
     def with_structured_output(

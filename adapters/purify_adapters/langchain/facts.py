@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
+from purify_adapters.openai_schema import fingerprint_of, finish_reason, token_text
 from purify_plugins import __version__
-from purify_plugins.canonical_json import canonical, options
+from purify_plugins.canonical_json import options
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import listing
 from purify_plugins.purifier import Purifier
@@ -28,8 +28,12 @@ def fingerprint(purifier: Purifier) -> dict[str, Any]:
     models = {"llm": _who(purifier.llm), "slm": _who(purifier.slm)}
     active = sorted(found.name for found in listing(purifier.plugins) if found.active)
     whole = {**named, **models, "vocabulary": purifier.vocabulary.fingerprint, "plugins": active}
-    digest = hashlib.sha256(canonical(whole).encode()).hexdigest()
-    return {**named, "llm": models["llm"]["name"], "slm": models["slm"]["name"], "fingerprint": digest}
+    return {
+        **named,
+        "llm": models["llm"]["name"],
+        "slm": models["slm"]["name"],
+        "fingerprint": fingerprint_of(whole),
+    }
 
 
 def _who(source: Any) -> dict[str, Any]:
@@ -51,8 +55,7 @@ def logprobs(steps: Sequence[Token], vocabulary: Vocabulary) -> list[dict[str, A
     """The tokens' log-probabilities in the fused row, in OpenAI's shape; ends are left out."""
     return [
         {
-            "token": vocabulary.tokens[step.id].decode(errors="replace")
-            or vocabulary.control.get(step.id, ""),
+            "token": token_text(step.id, vocabulary),
             "bytes": list(vocabulary.tokens[step.id]),
             "logprob": step.fused,
             "top_logprobs": [],
@@ -62,17 +65,15 @@ def logprobs(steps: Sequence[Token], vocabulary: Vocabulary) -> list[dict[str, A
     ]
 
 
-REASONS = {"eos": "stop", "stop": "stop", "length": "length"}
-"""How our reasons for an answer's end are called in OpenAI's shape."""
-
-
 def usage(completion: Completion) -> UsageMetadata:
     """How many tokens were read and written."""
     read, wrote = len(completion.certificate.body["prompt"]), len(completion.tokens)
     return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote)
 
 
-def metadata(completion: Completion, model_name: str, certificate: bool) -> dict[str, Any]:
+def metadata(
+    completion: Completion, model_name: str, certificate: bool, called: bool = False
+) -> dict[str, Any]:
     """What an answer's metadata says of it; all of ours stands under one key."""
     method = completion.certificate.body["method"]
     purification = {
@@ -84,7 +85,7 @@ def metadata(completion: Completion, model_name: str, certificate: bool) -> dict
     if certificate:
         purification["certificate"] = completion.certificate.text
     return {
-        "finish_reason": REASONS[completion.finish_reason],
+        "finish_reason": finish_reason(completion, called),
         "model_name": model_name,
         "model_provider": "purified",
         "purification": purification,

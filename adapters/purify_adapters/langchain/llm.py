@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable
 from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
 from purify_adapters.langchain.facts import logprobs, metadata, token_ids, usage
 from purify_adapters.langchain.models import Purified
+from purify_adapters.openai_schema import usage as openai_usage
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chunk, Completion
@@ -105,14 +106,12 @@ class PurifiedLLM(Purified, BaseLLM):
             for each in completions
         ]
         counts = [usage(each) for each in completions]
-        spent = {
-            "prompt_tokens": sum(each["input_tokens"] for each in counts),
-            "completion_tokens": sum(each["output_tokens"] for each in counts),
-            "total_tokens": sum(each["total_tokens"] for each in counts),
-        }
-        return LLMResult(
-            generations=list(generations), llm_output={"model_name": self._named(given), "token_usage": spent}
+        read, wrote = (
+            sum(each["input_tokens"] for each in counts),
+            sum(each["output_tokens"] for each in counts),
         )
+        about = {"model_name": self._named(given), "token_usage": openai_usage(read, wrote)}
+        return LLMResult(generations=list(generations), llm_output=about)
 
     def _about(self, purifier: Purifier, completion: Completion, given: Mapping[str, Any]) -> dict[str, Any]:
         about = metadata(completion, self._named(given), bool(given.get("certificate", self.certificate)))

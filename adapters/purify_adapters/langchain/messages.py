@@ -17,7 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.tool import tool_call_chunk
 
-from purify_adapters.tool_calls import Called, Piece, Reasoning, called, said, thought
+from purify_adapters.tool_calls import ParsedCall, Part, Reasoning, calls_in, reasoning_in, text_in
 from purify_plugins.errors import PromptError
 
 ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
@@ -75,7 +75,7 @@ def _of_block(block: Any) -> str:
     raise PromptError(f"these models read text alone, and a message holds a {kind!r}; describe it in words")
 
 
-def chunk_of(piece: Piece) -> AIMessageChunk:
+def chunk_of(piece: Part) -> AIMessageChunk:
     """A part of an answer as LangChain streams it."""
     if isinstance(piece, str):
         return AIMessageChunk(content=piece)
@@ -85,12 +85,12 @@ def chunk_of(piece: Piece) -> AIMessageChunk:
     return AIMessageChunk(content="", tool_call_chunks=[part])
 
 
-def message_of(pieces: Sequence[Piece], **rest: Any) -> AIMessage:
+def message_of(pieces: Sequence[Part], **rest: Any) -> AIMessage:
     """A whole answer; calls that cannot be read are kept as invalid ones."""
-    reasoning = thought(pieces)
-    calls = [_read(call) for call in called(pieces)]
+    reasoning = reasoning_in(pieces)
+    calls = [_read(call) for call in calls_in(pieces)]
     return AIMessage(
-        content=said(pieces),
+        content=text_in(pieces),
         additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
         tool_calls=[call for call in calls if call["type"] == "tool_call"],
         invalid_tool_calls=[call for call in calls if call["type"] == "invalid_tool_call"],
@@ -98,7 +98,7 @@ def message_of(pieces: Sequence[Piece], **rest: Any) -> AIMessage:
     )
 
 
-def _read(call: Called) -> ToolCall | InvalidToolCall:
+def _read(call: ParsedCall) -> ToolCall | InvalidToolCall:
     if call.error is None and call.name is not None:
         return ToolCall(name=call.name, args=call.arguments, id=call.id, type="tool_call")
     return InvalidToolCall(

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, InstanceOf, PrivateAttr, create_model, model_validator
 
-from purify_adapters.foreign_options import changes_nothing
+from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
 from purify_adapters.langchain.facts import fingerprint
-from purify_adapters.model_pair import require_named
 from purify_plugins.canonical_json import jsonable
-from purify_plugins.configuration.build import Config, build, find_config, read_config
-from purify_plugins.configuration.build import sampling as sampling_of
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import Config, read_config
+from purify_plugins.configuration.find import find_config
 from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
-DRAWS = [field.name for field in fields(Sampling)]
 IGNORED = ("timeout", "max_retries", "api_key", "base_url")
 """What LangChain's standard constructor may bring, and models in this process have no use for."""
 TRACED = ("ls_structured_output_format", "structured_output_format")
@@ -70,7 +68,12 @@ def _key(value: Any) -> Any:
     return [_key(each) for each in value] if isinstance(value, list | tuple) else id(value)
 
 
-class Purified(BaseModel):
+_TYPES = {**get_type_hints(Sampling), "grammar": Any}  # a grammar may be a JSON schema, too
+_FIELDS: dict[str, Any] = {name: (_TYPES[name] | None, None) for name in SAMPLING}
+SamplingFields: Any = create_model("SamplingFields", **_FIELDS)
+
+
+class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fields, whose names are data
     """Two models and how to draw from them; weights are read at the first call, or by `load()`.
 
     Give `llm` and `slm` (directories, hub ids, sources), a `config` file, or a `purifier`. Drawing
@@ -95,19 +98,6 @@ class Purified(BaseModel):
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
 
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    ignore_eos: bool | None = None
-    grammar: Any = None
-    """A Grammar, or a JSON schema, that every answer must follow."""
     streaming: bool = False
     """Write every answer through the streaming path."""
     certificate: bool = False
@@ -147,7 +137,7 @@ class Purified(BaseModel):
             require_named(self.llm, self.slm, self.policy, self.policy_options)
         if not named and self.purifier is None:
             self._read = read_config(self.config)
-        sampling_of(self._draws({}))
+        Sampling(**self._draws({}))  # refused now rather than with the first call
         read = asdict(self._read) if self._read else None
         self._models = PurifierCache.of(
             self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
@@ -200,24 +190,17 @@ class Purified(BaseModel):
 
     def _draws(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The drawing options that somebody set, here or in the call."""
-        own = {name: getattr(self, name) for name in DRAWS}
-        asked = {name: given[name] for name in DRAWS if given.get(name) is not None}
-        found = {name: value for name, value in {**own, **asked}.items() if value is not None}
-        if isinstance(found.get("grammar"), Mapping):
-            found["grammar"] = Grammar.of(found["grammar"])
-        if isinstance(found.get("stop"), str):
-            found["stop"] = [found["stop"]]
-        return found
+        own = {name: getattr(self, name) for name in SAMPLING}
+        asked = {name: given[name] for name in SAMPLING if given.get(name) is not None}
+        return {name: value for name, value in {**own, **asked}.items() if value is not None}
 
     def _sampling(self, purifier: Purifier, given: Mapping[str, Any]) -> Sampling:
-        drawn = sampling_of(self._draws(given))
-        return replace(purifier.sampling, **{name: getattr(drawn, name) for name in self._draws(given)})
+        return replace(purifier.sampling, **self._draws(given))
 
     def _refuse(self, given: Mapping[str, Any], known: Sequence[str]) -> None:
-        for name, value in given.items():
-            ours = name in DRAWS or name in known or name in TRACED
-            if not ours and not changes_nothing(name, value):
-                raise UnknownNameError("call option", name, [*DRAWS, *known])
+        """Raise UnknownNameError for an option that is not known and would change the answer."""
+        given = {name: value for name, value in given.items() if name not in TRACED}
+        refuse_unknown("call option", given, (*SAMPLING, *known))
 
     def _named(self, given: Mapping[str, Any]) -> str:
         """The LLM a call asks for."""

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
+from purify_adapters.framework_options import SAMPLING, refuse_unknown
 from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazily import Lazily
 from purify_adapters.llama_index.messages import rendered, text_of
 from purify_adapters.llama_index.models import maker
-from purify_adapters.llama_index.options import DRAWN, check, check_call, redrawn
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tool_calls import Asked, Plain, Reader, pieces_of
+from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
 from purify_plugins.certificates import citing
-from purify_plugins.configuration.build import build, read_config
-from purify_plugins.errors import ConfigError
+from purify_plugins.configuration.build import build
+from purify_plugins.configuration.config import read_config
+from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from purify_plugins.types import Chunk, Completion, Prompt
 
+MODELS = ("llm", "slm", "policy", "policy_options")
+PER_CALL = (*SAMPLING, "logprobs", "certificate", "whole", "tools", "tool_required", "tool_choice")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,9 +81,10 @@ class PurifiedLLM(Structured, Calling):
         if "model" in options:
             raise ConfigError("unknown option of PurifiedLLM 'model'; did you mean 'llm'?")
         known = type(self).model_fields.keys() - {"drawn"}
-        check("option of PurifiedLLM", options, DRAWN | known | {"llm", "slm", "policy", "policy_options"})
-        drawn = {name: options.pop(name) for name in DRAWN & options.keys()}
-        redrawn(Sampling(), drawn)  # refused now rather than with the first call
+        for name in options.keys() - known - set(SAMPLING):
+            raise UnknownNameError("option of PurifiedLLM", name, {*SAMPLING, *known, *MODELS})
+        drawn = {name: options.pop(name) for name in SAMPLING if name in options}
+        Sampling(**{name: value for name, value in drawn.items() if value is not None})  # refused now
         super().__init__(**{"drawn": drawn, **options})
         self._purifier = Lazily(maker(purifier, llm, slm, policy, policy_options or {}))
         self._metadata = Lazily(self._found)
@@ -99,10 +103,10 @@ class PurifiedLLM(Structured, Calling):
     # From a call to a request, from a request to chunks
 
     def _request(
-        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Reader] = Plain
+        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = Plain
     ) -> Request:
         """What one call asks for; raises UnknownNameError for an option there is not."""
-        check_call(options)
+        refuse_unknown("option of a purified call", options, PER_CALL)
         return Request(
             prompt,
             self._sampling(options),
@@ -126,9 +130,9 @@ class PurifiedLLM(Structured, Calling):
         choice = options.get("tool_choice") or ("any" if options.get("tool_required") else None)
         format = "auto" if self.tool_format == "none" else self.tool_format
         said = [rendered(message) for message in messages]
-        asked = Asked.of(self.purifier, said, tools, choice, format=format)
+        asked = ToolRequest.of(self.purifier, said, tools, choice, format=format)
         held = {**options, "grammar": asked.grammar or options.get("grammar")}
-        return self._request(asked.chat, held, asked.reader)
+        return self._request(asked.chat, held, asked.parser)
 
     def _answer(self, request: Request) -> Completion:
         with citing(quoted(text_of(request.prompt))):
@@ -205,7 +209,7 @@ class PurifiedLLM(Structured, Calling):
 
 
 def _answered(request: Request, completion: Completion) -> ChatResponse:
-    return request.answered(completion, pieces_of(request.reader(), completion, request.vocabulary))
+    return request.answered(completion, parts_of(request.reader(), completion, request.vocabulary))
 
 
 def _taken(chunks: Any, take: Callable[[Chunk], T | None]) -> Iterator[T]:

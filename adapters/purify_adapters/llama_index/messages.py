@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 
-from purify_adapters.tool_calls import Called, Piece, called, said, thought
+from purify_adapters.tool_calls import ParsedCall, Part, calls_in, reasoning_in, text_in
 from purify_plugins.errors import PromptError
 from purify_plugins.types import Chat
 
@@ -63,12 +63,12 @@ def text_of(prompt: Any) -> str:
     return str(prompt)
 
 
-def message_of(pieces: Sequence[Piece]) -> ChatMessage:
+def message_of(pieces: Sequence[Part]) -> ChatMessage:
     """The assistant's message: text, thought and calls as blocks.
 
     A call that cannot be read stays as it is in `additional_kwargs["invalid_tool_calls"]`.
     """
-    text, reasoning, calls = said(pieces), thought(pieces), called(pieces)
+    text, reasoning, calls = text_in(pieces), reasoning_in(pieces), calls_in(pieces)
     blocks: list[Any] = [ThinkingBlock(content=reasoning)] if reasoning else []
     blocks += [TextBlock(text=text)] if text or not calls else []
     blocks += [_block(call) for call in calls if not call.error]
@@ -77,7 +77,7 @@ def message_of(pieces: Sequence[Piece]) -> ChatMessage:
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extra)
 
 
-def _block(call: Called) -> ToolCallBlock:
+def _block(call: ParsedCall) -> ToolCallBlock:
     return ToolCallBlock(tool_call_id=call.id, tool_name=str(call.name), tool_kwargs=call.arguments)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from anyio import to_thread
@@ -11,10 +12,9 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
+from purify_adapters.framework_options import SAMPLING, require_named
 from purify_adapters.llama_index.lazily import Lazily
-from purify_adapters.llama_index.options import redrawn
-from purify_adapters.model_pair import require_named
-from purify_adapters.tool_calls import Speech, template
+from purify_adapters.tool_calls import ToolProtocol, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
@@ -63,7 +63,7 @@ class PurifiedLLMBase(FunctionCallingLLM):
     def _knows_tools(self) -> bool:
         """Whether it is known how this pair writes calls. Raises UnknownNameError for no format's name."""
         try:
-            return bool(Speech.of(self.purifier, self.tool_format))
+            return bool(ToolProtocol.for_pair(self.purifier, self.tool_format))
         except UnknownNameError:
             raise
         except ConfigError:
@@ -82,7 +82,16 @@ class PurifiedLLMBase(FunctionCallingLLM):
         return list(tokenizer(text)["input_ids"])
 
     def _sampling(self, options: dict[str, Any] | None = None) -> Sampling:
-        return redrawn(self.purifier.sampling, {**self.drawn, **(options or {})})
+        """The purifier's own options, but for those set for all calls or for this one.
+
+        None changes nothing, save that a seed of None draws anew.
+        """
+        asked = {**self.drawn, **(options or {})}
+        given = {name: asked[name] for name in SAMPLING if name in asked}
+        return replace(
+            self.purifier.sampling,
+            **{name: value for name, value in given.items() if value is not None or name == "seed"},
+        )
 
     async def _loaded(self) -> None:
         """Have the models loaded on another thread."""

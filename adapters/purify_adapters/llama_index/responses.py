@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from llama_index.core.base.llms.types import (
 )
 
 from purify_adapters.llama_index.messages import message_of, selections
-from purify_adapters.tool_calls import Piece, Plain, Reader, Reading, said
+from purify_adapters.openai_schema import usage
+from purify_adapters.tool_calls import ChunkParser, Parser, Part, Plain, text_in
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Request:
     sampling: Sampling
     model: str
     vocabulary: Vocabulary
-    reader: Callable[[], Reader] = Plain
+    reader: Callable[[], Parser] = Plain
     logprobs: bool = False
     certificate: bool = False
     whole: bool = False
@@ -42,7 +43,7 @@ class Request:
         return CompletionResponse(text=completion.text, delta=delta, **self._facts(completion))
 
     def answered(
-        self, completion: Completion, pieces: Sequence[Piece], delta: str | None = None
+        self, completion: Completion, pieces: Sequence[Part], delta: str | None = None
     ) -> ChatResponse:
         """The whole answer as a message; raises SourceError if it lacks a tool call it must have."""
         message = message_of(pieces)
@@ -83,10 +84,6 @@ class Request:
         }
 
 
-def usage(prompt: int, answer: int) -> Mapping[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
-
-
 class CompletionPieces:
     """Turns the chunks of an answer into the responses of `stream_complete`."""
 
@@ -111,14 +108,14 @@ class ChatPieces:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.text = ""
-        self._reading = Reading(request.reader(), request.vocabulary)
-        self._pieces: list[Piece] = []
+        self._reading = ChunkParser(request.reader(), request.vocabulary)
+        self._pieces: list[Part] = []
 
     def take(self, chunk: Chunk) -> ChatResponse | None:
         """The response for a chunk; None for one without text, unless it is the last."""
         new = self._reading.take(chunk)
         self._pieces += new
-        delta = said(new)
+        delta = text_in(new)
         if chunk.completion is not None:
             return self.request.answered(chunk.completion, self._pieces, delta)
         self.text += delta

@@ -7,7 +7,7 @@ from typing import Any
 from llama_index.core.types import PydanticProgramMode
 
 from purify_adapters.llama_index.models import PurifiedLLMBase
-from purify_adapters.tool_calls import json_answer
+from purify_adapters.tool_calls import json_grammar
 
 
 class Structured(PurifiedLLMBase):
@@ -49,4 +49,4 @@ class Structured(PurifiedLLMBase):
 
 def _held(output_cls: Any, llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
     """A call's options, with the grammar of one object; raises ConfigError for a schema that has none."""
-    return {**(llm_kwargs or {}), "grammar": json_answer(output_cls.model_json_schema()), "whole": True}
+    return {**(llm_kwargs or {}), "grammar": json_grammar(output_cls.model_json_schema()), "whole": True}

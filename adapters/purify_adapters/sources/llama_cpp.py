@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from purify_adapters.sources.http.shapes import LlamaCompletion
 
 ABSENT = -1e30
-"""Below this, llama.cpp means a probability of zero: it writes the most negative float."""
+"""llama.cpp writes a probability of zero as the most negative float: anything below this."""
 FEW = 256
-"""How many tokens of a row are asked for first where one is wanted; 9 of 10 are among them."""
+"""How many tokens of a row are requested first, when one token's is needed: 9 of 10 are among them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class LlamaCppOptions(ServerOptions):
 class LlamaCppSource(RemoteSource):
     """A model behind `llama-server`'s own `/completion`.
 
-    Its streams hold tokens back inside a character, rows and all, so that positions would be lost;
-    they are not read. The prefix cache makes many short questions cheap.
+    Its streams are not used: inside a character they hold back tokens with their rows. The server's prefix
+    cache makes many short requests cheap.
     """
 
     kind = "llama_cpp"
@@ -61,9 +61,10 @@ class LlamaCppSource(RemoteSource):
         return await self._shown(positions, self.top_n)
 
     async def likely(self, positions: Sequence[Position], tokens: Sequence[int]) -> list[float]:
-        """Of long rows the first FEW tokens, and all of them only where these lack the one in question.
+        """Request the first FEW tokens of each row, and whole rows only where the token is not among them.
 
-        A default policy looks back over as many rows as a short answer has: whole, they cost as much again.
+        The default policy scores as many prompt tokens as a short answer has: whole rows would double the
+        cost.
         """
         found = await self._likely(positions, tokens, min(self.top_n, FEW))
         unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
@@ -80,7 +81,7 @@ class LlamaCppSource(RemoteSource):
         return [float(each.row[token]) for each, token in zip(drafts, tokens, strict=True)]
 
     async def _shown(self, positions: Sequence[Position], top_n: int) -> list[ServerToken]:
-        """One request, or as few as hold so many rows; the server's cache knows most of each prompt."""
+        """Request the rows in as few requests as hold them."""
         size = self.http.rows_at_once(top_n)
         parts = [positions[start : start + size] for start in range(0, len(positions), size)]
         return [
@@ -103,7 +104,7 @@ class LlamaCppSource(RemoteSource):
 
     @property
     def asked(self) -> Mapping[str, Any]:
-        """What every question has but its prompt."""
+        """The request's body without its prompt."""
         return {
             "n_predict": 1,
             "n_probs": self.top_n,
@@ -114,9 +115,9 @@ class LlamaCppSource(RemoteSource):
 
     @cached_property
     def ascii(self) -> int:
-        """A token that the server is made to choose: it shows no row of half a character, or of an end.
+        """A token that the server is biased to choose, since it shows no row with half a character or an end.
 
-        The rows are raw: what is chosen does not touch them.
+        Rows are raw: the bias does not change them.
         """
         whole = (token for token, piece in enumerate(self.vocabulary.tokens) if piece and piece.isascii())
         return next(whole, 0)

@@ -1,4 +1,4 @@
-"""A model behind llama-cpp-python's server: text in, and tokens named by what they spell."""
+"""A model behind llama-cpp-python's server: text in, tokens by their text out."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class LlamaPythonOptions(ServerOptions):
 class LlamaPythonSource(TextSource):
     """A model behind `python -m llama_cpp.server --logits_all True`.
 
-    Tokens that several ids spell, halves of characters and the end of the answer among them, it cannot
-    name: their mass counts as not shown. A draft is scored by one request that repeats its text.
+    Tokens without a text of their own (several ids with one text, parts of characters, ends) cannot be
+    identified: their mass counts as not shown. A draft is scored by one request that echoes its text.
     """
 
     kind = "llama_cpp_python"
@@ -40,7 +40,7 @@ class LlamaPythonSource(TextSource):
     Options = LlamaPythonOptions
 
     async def probe(self, top_n: int | None) -> None:
-        """Whether it cuts a text into the same tokens, and spells them as we do."""
+        """Check that the server has the same tokens, and the same text for each."""
         ask = self.http.post
         found, _ = await self.http.with_retries(lambda: ask("/extras/tokenize", {"input": SAMPLE}))
         ids = self.reader.tokenised(SAMPLE)
@@ -58,17 +58,16 @@ class LlamaPythonSource(TextSource):
 
     @cached_property
     def ids(self) -> Mapping[str, int]:
-        """The tokens that can be named."""
+        """The ids of the tokens whose text no other token has."""
         spelled = {token: self._spelled(token) for token in range(len(self.vocabulary))}
         times = Counter(spelled.values())
         return {text: token for token, text in spelled.items() if text and times[text] == 1}
 
     async def _ask(self, text: str, length: int, echo: bool, shown: int | None = None) -> Any:
-        """The log-probabilities after a text of so many tokens, and with `echo` before each of its own.
+        """The log-probabilities after a text of `length` tokens, and with `echo` of each of its tokens.
 
-        `shown` are the tokens of each row that are asked for, `top_n` if it is None.
-
-        Its ends are ruled out as the next token, since it shows no row of one; its rows are raw.
+        `shown` tokens of each row are requested, `top_n` if None. Ends are biased away as the next token,
+        since the server shows no row with one; rows are raw, so the bias does not change them.
         """
         ends = {str(token): -100 for token in self.vocabulary.eos}
         asked = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": shown or self.top_n}
@@ -83,9 +82,9 @@ class LlamaPythonSource(TextSource):
             return ServerToken(self._row(_last(told, "top_logprobs", 1)), -1)
 
     async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
-        """One request, where the draft's text is cut into the draft's tokens again.
+        """One request where the draft's text has the draft's tokens, else one for each length.
 
-        Its answer has a row for every token of the text, which may be too many for one.
+        An answer has a row for every token of the text, which may be too many for one request.
         """
         position = position._replace(answer=position.answer[: lengths[-1]])
         long = len(position.ids) > self.http.rows_at_once(self.top_n)
@@ -95,13 +94,13 @@ class LlamaPythonSource(TextSource):
         return [self._row(_last(told, "top_logprobs", 1 + lengths[-1] - length)) for length in lengths]
 
     def _apart(self, position: Position, length: int) -> bool:
-        """Whether the server would read other tokens there, or could not be asked."""
+        """Whether the text there has other tokens, or ends inside a character."""
         position = position._replace(answer=position.answer[:length])
         text = self.text(position)
         return text is None or self.reader.tokenised(text) != position.ids
 
     async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
-        """As far back as there are no control tokens, which the server leaves out."""
+        """The scores after the last control token, which the server leaves out."""
         control = self.vocabulary.control
         marks = [at for at, token in enumerate(position.prompt) if token in control or not at]
         wanted = position.prompt[max(marks[-1] + 1, len(position.prompt) - scored) :]
@@ -121,7 +120,7 @@ class LlamaPythonSource(TextSource):
 
 
 def _last(told: Any, name: str, back: int) -> Any:
-    """The entry so far from the end."""
+    """The entry at this index from the end. Raises SourceError."""
     entries = field(told, name)
     if not isinstance(entries, list) or len(entries) < back:
         raise SourceError("the LLM's server answered another number of tokens; see its version")

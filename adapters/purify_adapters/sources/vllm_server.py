@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LIMIT = re.compile(rb"max allowed: (\d{1,9})")
 ABSENT = -9999.0
-"""How vLLM writes a probability of zero."""
+"""vLLM's log-probability for a probability of zero."""
 TOKEN = re.compile(r"token_id:(\d{1,9})")
 
 
@@ -64,7 +64,7 @@ class VLLMSource(RemoteSource):
             ) from error
 
     def _body(self, ids: Sequence[int], length: int, **more: Any) -> dict[str, Any]:
-        """Greedy, so that its draft is repeatable; rows are raw whatever the temperature."""
+        """The request, greedy so that the draft is repeatable; rows are raw at any temperature."""
         asked = {"max_tokens": length, "temperature": 0, "logprobs": self.top_n}
         named = {"model": self.served, "return_tokens_as_token_ids": True}
         return {"prompt": list(ids), **asked, **named, **more}
@@ -75,7 +75,7 @@ class VLLMSource(RemoteSource):
             return self._first(field(answer, "choices", 0))
 
     async def stream(self, position: Position, length: int) -> AsyncIterator[ServerToken]:
-        """An event has the tokens of several steps where we were slower than the server."""
+        """The draft; an event may have the tokens of several steps."""
         body = self._body(position.ids, self.room(len(position.ids), length), stream=True)
         async for data in self.http.events("/v1/completions", body, rows=length):
             if data == b"[DONE]":
@@ -86,9 +86,9 @@ class VLLMSource(RemoteSource):
         raise SourceError("the LLM's server cut its answer off before the end; see its log")
 
     async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
-        """All of a draft in one request: the prompt's own log-probabilities, and the row after its end.
+        """Score a whole draft in one request, by the prompt's log-probabilities and the row after its end.
 
-        The answer has a row for every token of the prompt; where that is too long, each is asked for alone.
+        The answer has a row for every token of the prompt; too many are requested one by one.
         """
         position = position._replace(answer=position.answer[: lengths[-1]])
         if len(position.ids) > self.http.rows_at_once(self.top_n):
@@ -119,7 +119,7 @@ class VLLMSource(RemoteSource):
         raise SourceError("the LLM's server sent no token; see its log")
 
     def _drafts(self, choice: Any) -> Iterator[ServerToken]:
-        """Every position of a choice; the token that was chosen is among those shown."""
+        """The row and the chosen token of every position of a choice."""
         logprobs = field(choice, "logprobs")
         for at, name in enumerate(listed(logprobs, "tokens")):
             shown = field(logprobs, "top_logprobs", at)
@@ -138,14 +138,14 @@ class VLLMSource(RemoteSource):
 
 
 def _named(shown: Any) -> dict[str, Any]:
-    """The likeliest tokens by name. Raises SourceError."""
+    """The likeliest tokens with their log-probabilities. Raises SourceError."""
     if not isinstance(shown, dict):
         raise SourceError("the LLM's server shows no likeliest tokens; it must be one that can")
     return shown
 
 
 def _id(name: Any) -> int | None:
-    """The id in "token_id:300"; None for anything else."""
+    """The id in "token_id:300"; None for other texts."""
     found = TOKEN.fullmatch(name) if isinstance(name, str) else None
     return int(found[1]) if found else None
 

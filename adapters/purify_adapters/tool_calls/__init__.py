@@ -4,50 +4,56 @@ No framework is known here; every adapter translates its own tools to and from t
 """
 
 from purify_adapters.tool_calls.grammars import closed
-from purify_adapters.tool_calls.pieces import (
-    Called,
-    CallPiece,
+from purify_adapters.tool_calls.parts import (
+    CallPart,
     Message,
-    Piece,
+    ParsedCall,
+    Parser,
+    Part,
     Plain,
-    Reader,
     Reasoning,
     Single,
     Tool,
-    called,
-    said,
-    thought,
+    calls_in,
+    reasoning_in,
+    text_in,
 )
-from purify_adapters.tool_calls.prompting import Speech, merged, plain, template
-from purify_adapters.tool_calls.request import Asked, Reading, choice_of, json_answer, pieces_of
+from purify_adapters.tool_calls.prompting import ToolProtocol, merged, plain, template
+from purify_adapters.tool_calls.request import (
+    ChunkParser,
+    ToolRequest,
+    json_grammar,
+    parse_tool_choice,
+    parts_of,
+)
 from purify_adapters.tool_calls.tagged import Tagged
 from purify_adapters.tool_calls.templated import Templated
 from purify_adapters.tool_calls.thinking import Thinking
 
 __all__ = [
-    "Asked",
-    "CallPiece",
-    "Called",
+    "CallPart",
+    "ChunkParser",
     "Message",
-    "Piece",
+    "ParsedCall",
+    "Parser",
+    "Part",
     "Plain",
-    "Reader",
-    "Reading",
     "Reasoning",
     "Single",
-    "Speech",
     "Tagged",
     "Templated",
     "Thinking",
     "Tool",
-    "called",
-    "choice_of",
+    "ToolProtocol",
+    "ToolRequest",
+    "calls_in",
     "closed",
-    "json_answer",
+    "json_grammar",
     "merged",
-    "pieces_of",
+    "parse_tool_choice",
+    "parts_of",
     "plain",
-    "said",
+    "reasoning_in",
     "template",
-    "thought",
+    "text_in",
 ]

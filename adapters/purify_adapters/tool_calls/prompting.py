@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from purify_adapters.tool_calls.grammars import closed, literal
-from purify_adapters.tool_calls.pieces import Message, Plain, Reader, Tool
+from purify_adapters.tool_calls.parts import Message, Parser, Plain, Tool
 from purify_adapters.tool_calls.tagged import Tagged
 from purify_adapters.tool_calls.templated import Templated
 from purify_adapters.tool_calls.thinking import MARKS, Thinking
@@ -27,7 +27,7 @@ def template(source: LogitSource) -> str:
 
 
 @dataclass(frozen=True)
-class Speech:
+class ToolProtocol:
     """How a pair of models is told of tools, and how it calls them.
 
     `native`: both chat templates render tools themselves, in this format; otherwise tools, calls and
@@ -41,7 +41,7 @@ class Speech:
     known: bool = True
 
     @classmethod
-    def of(cls, purifier: Purifier, name: str = "auto") -> Speech:
+    def for_pair(cls, purifier: Purifier, name: str = "auto") -> ToolProtocol:
         """The pair's own way, or the `name`d one. Raises ConfigError when it is not known."""
         offers = {key: offer() for key, offer in purifier.plugins.offers("purify_tool_formats").items()}
         if name != "auto" and name not in offers:
@@ -93,7 +93,7 @@ class Speech:
         text = "\n".join(part for part in (message["content"], *calls) if part)
         return {"role": message["role"], "content": text}
 
-    def reader(self, purifier: Purifier, chat: Chat, tools: Sequence[Tool]) -> Reader:
+    def parser(self, purifier: Purifier, chat: Chat, tools: Sequence[Tool]) -> Parser:
         """What reads the answer to `chat`, in which `tools` may be called."""
         if _own_parser(self.tokenizer):
             prompt = _prompt(purifier, chat)
@@ -139,7 +139,7 @@ class Speech:
         return literal(f'{left}{{"name": {quoted}, "{self.format.arguments}": '), literal("}" + right)
 
 
-def plain(purifier: Purifier, chat: Chat) -> Reader:
+def plain(purifier: Purifier, chat: Chat) -> Parser:
     """What reads the answer to `chat` where nothing may be called: text, and what these models think."""
     shown = template(purifier.slm) + template(purifier.llm)
     thinks = any(mark in shown for mark, _ in MARKS)

@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from purify_adapters.tool_calls.grammars import closed
-from purify_adapters.tool_calls.pieces import CallPiece, Message, Piece, Plain, Reader, Single, Tool
-from purify_adapters.tool_calls.prompting import Speech, merged, plain
+from purify_adapters.tool_calls.parts import CallPart, Message, Parser, Part, Plain, Single, Tool
+from purify_adapters.tool_calls.prompting import ToolProtocol, merged, plain
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Chat, Chunk, Completion, Vocabulary
-from purify_plugins.types import Piece as TextPiece
+from purify_plugins.types import Chat, Chunk, Completion, Piece, Vocabulary
 
 
-def choice_of(choice: Any, tools: Sequence[Tool]) -> str | None:
+def parse_tool_choice(choice: Any, tools: Sequence[Tool]) -> str | None:
     """A tool choice as "any", "none", a tool's name, or None where the model decides."""
     if isinstance(choice, Mapping):
         choice = choice.get("function", choice).get("name", choice.get("type"))
@@ -30,18 +29,18 @@ def choice_of(choice: Any, tools: Sequence[Tool]) -> str | None:
     return str(choice)
 
 
-def json_answer(schema: Mapping[str, Any] | None) -> Grammar | None:
+def json_grammar(schema: Mapping[str, Any] | None) -> Grammar | None:
     """The grammar of answers under a schema."""
     return None if schema is None else Grammar.json_schema(closed(schema))
 
 
 @dataclass(frozen=True)
-class Asked:
+class ToolRequest:
     """A conversation as a pair reads it, what its answer must look like, and what reads that."""
 
     chat: Chat
     grammar: Grammar | None = None
-    reader: Callable[[], Reader] = Plain
+    parser: Callable[[], Parser] = Plain
 
     @classmethod
     def of(
@@ -52,17 +51,17 @@ class Asked:
         choice: Any = None,
         schema: Mapping[str, Any] | None = None,
         format: str = "auto",
-    ) -> Asked:
+    ) -> ToolRequest:
         """What `messages` come to, with `tools` to call by `choice`, or an answer under `schema`.
 
-        A choice of "any" or of one tool is enforced by a grammar. `format` is as in `Speech.of`.
+        A choice of "any" or of one tool is enforced by a grammar. `format` is as in `ToolProtocol.for_pair`.
         Raises ConfigError.
         """
-        chosen = choice_of(choice, tools) if tools else None
+        chosen = parse_tool_choice(choice, tools) if tools else None
         offered = [] if chosen == "none" else tools
         if not offered and not any(each["role"] == "tool" or "tool_calls" in each for each in messages):
             return cls._text(purifier, Chat(merged(messages)), schema)
-        speech = Speech.of(purifier, format)
+        speech = ToolProtocol.for_pair(purifier, format)
         chat = speech.chat(messages, offered)
         if not offered:
             return cls._text(purifier, chat, schema)
@@ -70,50 +69,50 @@ class Asked:
         answer = schema if chosen is None else None
         forced = chosen is not None or schema is not None
         grammar = speech.grammar(wanted, purifier.vocabulary, answer) if forced else None
-        return cls(chat, grammar, lambda: speech.reader(purifier, chat, offered))
+        return cls(chat, grammar, lambda: speech.parser(purifier, chat, offered))
 
-    def single(self) -> Asked:
+    def single(self) -> ToolRequest:
         """The same, but of its calls only the first is read."""
-        return replace(self, reader=lambda: Single(self.reader()))
+        return replace(self, parser=lambda: Single(self.parser()))
 
     @classmethod
-    def _text(cls, purifier: Purifier, chat: Chat, schema: Mapping[str, Any] | None) -> Asked:
+    def _text(cls, purifier: Purifier, chat: Chat, schema: Mapping[str, Any] | None) -> ToolRequest:
         """A conversation without tools; nothing is thought aloud under a grammar."""
         return (
-            cls(chat, json_answer(schema))
+            cls(chat, json_grammar(schema))
             if schema is not None
             else cls(chat, None, lambda: plain(purifier, chat))
         )
 
 
-class Reading:
+class ChunkParser:
     """One answer, read as it comes.
 
     A call may begin with a control token, which adds nothing to the text; a reader that knows it sees its
     name in the place where it was drawn.
     """
 
-    def __init__(self, reader: Reader, vocabulary: Vocabulary) -> None:
-        self.reader, self.vocabulary = reader, vocabulary
+    def __init__(self, parser: Parser, vocabulary: Vocabulary) -> None:
+        self.parser, self.vocabulary = parser, vocabulary
         self.called = False
 
-    def take(self, chunk: Chunk) -> list[Piece]:
+    def take(self, chunk: Chunk) -> list[Part]:
         """What is certain after this chunk; the last one brings the rest."""
         text = "".join(map(self._named, chunk.pieces))
-        pieces = self.reader.feed(text) if text else []
+        pieces = self.parser.feed(text) if text else []
         if chunk.completion:
-            pieces = [*pieces, *self.reader.close()]
-        self.called = self.called or any(isinstance(piece, CallPiece) for piece in pieces)
+            pieces = [*pieces, *self.parser.close()]
+        self.called = self.called or any(isinstance(piece, CallPart) for piece in pieces)
         return pieces
 
-    def _named(self, piece: TextPiece) -> str:
+    def _named(self, piece: Piece) -> str:
         """A token's text; of a control token, but for ends, its name."""
         name = self.vocabulary.control.get(piece.token.id)
-        if name is None or piece.token.id in self.vocabulary.eos or not self.reader.reads(name):
+        if name is None or piece.token.id in self.vocabulary.eos or not self.parser.reads(name):
             return piece.text
         return name
 
 
-def pieces_of(reader: Reader, completion: Completion, vocabulary: Vocabulary) -> list[Piece]:
+def parts_of(parser: Parser, completion: Completion, vocabulary: Vocabulary) -> list[Part]:
     """A whole answer's pieces."""
-    return Reading(reader, vocabulary).take(completion.chunk)
+    return ChunkParser(parser, vocabulary).take(completion.chunk)

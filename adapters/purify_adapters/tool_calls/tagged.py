@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import uuid4
 
-from purify_adapters.tool_calls.pieces import CallPiece, Piece
+from purify_adapters.tool_calls.parts import CallPart, Part
 from purify_plugins.types import ToolFormat
 
 HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
@@ -49,15 +49,15 @@ class Tagged:
         """Whether what comes next belongs to a call."""
         return self._inside
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[Part]:
         """What is certain now, in order."""
         self._held += text
-        pieces: list[Piece] = []
+        pieces: list[Part] = []
         while self._step(pieces):
             pass
         return pieces
 
-    def close(self) -> list[Piece]:
+    def close(self) -> list[Part]:
         """The rest: a call that is not whole is kept as it stands."""
         rest, self._held = self._held, ""
         if not self._inside:
@@ -72,7 +72,7 @@ class Tagged:
             return [self._gap + self.begin + rest]  # the mark was only spoken of
         return self._odd(rest)
 
-    def _step(self, pieces: list[Piece]) -> bool:
+    def _step(self, pieces: list[Part]) -> bool:
         """Take one thing from what is held; False when more text is needed."""
         if self._value is not None:
             return self._arguments(self._value, pieces)
@@ -80,7 +80,7 @@ class Tagged:
             return self._other_keys(self._rest)
         return self._call(pieces) if self._inside else self._text(pieces)
 
-    def _text(self, pieces: list[Piece]) -> bool:
+    def _text(self, pieces: list[Part]) -> bool:
         """Text up to where a call begins; what may be a beginning is held."""
         if not self.begin:
             return self._bare(pieces)
@@ -92,7 +92,7 @@ class Tagged:
         self._held, self._inside = (after if found else before[len(text) :]), bool(found)
         return bool(found)
 
-    def _bare(self, pieces: list[Piece]) -> bool:
+    def _bare(self, pieces: list[Part]) -> bool:
         """An answer that starts with a brace may be a call; any other has none."""
         if self._plain:
             pieces += [self._held] if self._held else []
@@ -106,7 +106,7 @@ class Tagged:
         self._plain = not self._inside and bool(self._held.strip())
         return self._inside or self._plain
 
-    def _call(self, pieces: list[Piece]) -> bool:
+    def _call(self, pieces: list[Part]) -> bool:
         """The head of a call, a whole one, or the end of them."""
         body = self._between()
         if self.end and body.startswith(self.end):
@@ -136,15 +136,15 @@ class Tagged:
         return bool(self.begin) or not self.names or name in self.names
 
     def _begun(
-        self, pieces: list[Piece], name: str, rest: str, *, wrapped: bool, id: str | None = None
+        self, pieces: list[Part], name: str, rest: str, *, wrapped: bool, id: str | None = None
     ) -> bool:
         """A call has begun; `rest` starts with its arguments, which an object may stand around."""
-        pieces.append(CallPiece(self.calls, "", id or _id(), name))
+        pieces.append(CallPart(self.calls, "", id or _id(), name))
         self._held, self._value = rest, Value()
         self._wrapped = wrapped
         return True
 
-    def _object(self, body: str, rest: str, pieces: list[Piece]) -> bool:
+    def _object(self, body: str, rest: str, pieces: list[Part]) -> bool:
         """A whole object: a call, or the text of an answer that is no call."""
         found = _decoded(body)
         found = _unwrapped(found) if isinstance(found, dict) else found
@@ -157,7 +157,7 @@ class Tagged:
         self._held = rest
         return True
 
-    def _unread(self, pieces: list[Piece]) -> bool:
+    def _unread(self, pieces: list[Part]) -> bool:
         """What is no call, once its end is there."""
         before, found, after = self._held.partition(self.end) if self.end else (self._held, "", "")
         if not found:
@@ -166,11 +166,11 @@ class Tagged:
         self._held, self._inside = after, False
         return True
 
-    def _arguments(self, value: Value, pieces: list[Piece]) -> bool:
+    def _arguments(self, value: Value, pieces: list[Part]) -> bool:
         """As much of the arguments as has come."""
         taken = value.take(self._held)
         if taken:
-            pieces.append(CallPiece(self.calls, self._held[:taken]))
+            pieces.append(CallPart(self.calls, self._held[:taken]))
         self._held = self._held[taken:]
         if value.depth:
             return False
@@ -187,7 +187,7 @@ class Tagged:
         self._rest = None
         return True
 
-    def _odd(self, body: str) -> list[Piece]:
+    def _odd(self, body: str) -> list[Part]:
         """Calls whose JSON is not written as expected; what is no call stays as it is, to be told of."""
         if not body.strip(BETWEEN + "}"):
             return []
@@ -195,7 +195,7 @@ class Tagged:
             return [body]
         return [self._whole(_decoded(body), body)]
 
-    def _whole(self, call: Any, body: str) -> CallPiece:
+    def _whole(self, call: Any, body: str) -> CallPart:
         """A call that has come in one piece; without a name its text is all there is."""
         call = _unwrapped(call) if isinstance(call, dict) else {}
         name = call.get("name") if isinstance(call.get("name"), str) else None
@@ -204,7 +204,7 @@ class Tagged:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         id = call.get("id") if isinstance(call.get("id"), str) else None
         self.calls += 1
-        return CallPiece(self.calls - 1, text if name else body, id or _id(), name)
+        return CallPart(self.calls - 1, text if name else body, id or _id(), name)
 
 
 class Value:

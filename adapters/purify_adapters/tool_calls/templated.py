@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from purify_adapters.tool_calls.pieces import CallPiece, Piece, Reasoning
+from purify_adapters.tool_calls.parts import CallPart, Part, Reasoning
 
 
 class Templated:
@@ -22,29 +22,29 @@ class Templated:
     def reads(self, name: str) -> bool:
         return True  # a template may begin and end anything with any token
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[Part]:
         self._raw += text
         return [] if self._broken or not text else self._read(lambda: self.parser.feed(text))
 
-    def close(self) -> list[Piece]:
+    def close(self) -> list[Part]:
         rest = [] if self._broken else self._read(lambda: self.parser.finalize()[1])
-        return [*rest, CallPiece(self.calls, self._raw, f"call_{uuid4().hex[:24]}")] if self._broken else rest
+        return [*rest, CallPart(self.calls, self._raw, f"call_{uuid4().hex[:24]}")] if self._broken else rest
 
-    def _read(self, events: Any) -> list[Piece]:
+    def _read(self, events: Any) -> list[Part]:
         try:
             return [piece for event in events() for piece in self._pieces(event)]
         except Exception:  # a template is a stranger's program; what it cannot read is kept as it stands
             self._broken = True
             return []
 
-    def _pieces(self, event: Mapping[str, Any]) -> list[Piece]:
+    def _pieces(self, event: Mapping[str, Any]) -> list[Part]:
         kind, field = event["type"], event.get("field")
         if kind == "region_close" and field == "tool_calls":
             call = event["value"]["function"]
             arguments = call["arguments"]
             text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
             self.calls += 1
-            return [CallPiece(self.calls - 1, text, f"call_{uuid4().hex[:24]}", call["name"])]
+            return [CallPart(self.calls - 1, text, f"call_{uuid4().hex[:24]}", call["name"])]
         if kind != "region_chunk" or event.get("dirty") or not event.get("text"):
             return []
         if field in ("reasoning_content", "thinking"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from purify_adapters.openai_schema import fingerprint_of
 from purify_adapters.transformers.model import PurifiedModel
-from purify_plugins.canonical_json import canonical, options
+from purify_plugins.canonical_json import options
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
@@ -61,7 +61,7 @@ def fingerprint(purifier: Purifier) -> str:
         "policy": purifier.plugins.name_of(purifier.policy),
         "options": options(purifier.policy, purifier.plugins.name_of),
     }
-    return hashlib.sha256(canonical(named).encode()).hexdigest()
+    return fingerprint_of(named)
 
 
 # One wrapper for each kind of object

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.sampling import Sampling
 
-DRAWN = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+DRAWN = tuple(field.name for field in fields(Sampling) if field.name in vars(GenerationConfig()))
 """Options that `Sampling` has too."""
 SUPPORTED = frozenset(
     (

@@ -22,8 +22,9 @@ from torch.nn.functional import pad
 
 from purify_adapters.sources.http.source import reader
 from purify_adapters.vllm_engine.contracts import admit, refuse_options, refuse_v2, v1_base
-from purify_plugins.configuration.build import plugins_of, read_config, sampling, source
+from purify_plugins.configuration.build import plugins_of, source
 from purify_plugins.configuration.build import policy as policy_of
+from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.batch import asked as settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import Rows, forward, fuse
@@ -297,7 +298,7 @@ def _check(vllm_config: Any) -> None:
 def _purifier(model: Any) -> tuple[Purifier, Sampling]:
     """What the configuration describes, the LLM being vLLM's, and its sampling."""
     config = read_config()
-    plugins, defaults = plugins_of(config), sampling(config.sampling)
+    plugins, defaults = plugins_of(config), Sampling(**config.sampling)
     if defaults.grammar is not None:
         raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
     slm = source(plugins, config.slm)

@@ -1,1 +1,1 @@
-"""What every source that asks a server shares: the http, the checks, the open streams."""
+"""What every server source shares: the HTTP client, the checks of answers, the streamed drafts."""

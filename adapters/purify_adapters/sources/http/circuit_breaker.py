@@ -1,4 +1,4 @@
-"""A server that fails again and again is left alone for a while: its requests are refused here, at once."""
+"""A circuit breaker: after repeated failures of a server, requests to it fail here, at once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from purify_plugins.errors import SourceError
 log = logging.getLogger("purify.remote")
 
 MOST, OF = 5, 10
-"""So many failures among so many requests are too many."""
+"""The circuit opens after `MOST` failures among the last `OF` requests."""
 FIRST, LONGEST = 1.0, 30.0
-"""Seconds of rest: at first, and at most; each probe that fails doubles them."""
+"""Seconds the circuit stays open: at first, and at most; each failed probe doubles them."""
 
 
 class Unavailable(SourceError):
-    """A fault that may pass; `after` is how many seconds the server asks to be left alone."""
+    """A fault that may pass; `after` is the server's Retry-After in seconds."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -27,11 +27,11 @@ class Unavailable(SourceError):
 
 
 class Queued(Unavailable):
-    """The server was not asked: too many of our own requests were before this one."""
+    """No request was sent: too many of this process's own were waiting."""
 
 
 class CircuitOpen(SourceError):
-    """The server was not asked; in `after` seconds it may be."""
+    """No request was sent, since the circuit is open; try again in `after` seconds."""
 
     def __init__(self, after: float) -> None:
         super().__init__("the LLM's server has failed again and again and is left alone; see its log")
@@ -39,10 +39,10 @@ class CircuitOpen(SourceError):
 
 
 class CircuitBreaker:
-    """Open while a server rests; then one request probes it, and only if that goes well do others follow.
+    """Open after repeated failures; then one request probes the server, and its success closes the circuit.
 
-    What counts are faults that may pass; an answer that says no is an answer. Requests that were under
-    way together and failed are one fault: a single answer asks for many rows at once.
+    Only `Unavailable` counts as a failure. Concurrent requests that fail count as one: a single answer
+    asks for many rows at once.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,12 +54,12 @@ class CircuitBreaker:
 
     @property
     def resting(self) -> bool:
-        """Whether a request would be refused here; once the rest is over, the next one is the probe."""
+        """Whether a request would fail here. After the open time, the next request is the probe."""
         return self.open and self.clock() < self._until
 
     @contextmanager
     def asking(self) -> Iterator[Callable[[], None]]:
-        """Around one request; what it yields is called when the server answers. Raises CircuitOpen."""
+        """Around one request; call what it yields once the server has answered. Raises CircuitOpen."""
         probe, begun = self._admit(), self._faults
         try:
             yield self._answered
@@ -74,7 +74,7 @@ class CircuitBreaker:
             self._probing &= not probe
 
     def _admit(self) -> bool:
-        """Whether this request is a probe."""
+        """Whether this request is the probe. Raises CircuitOpen."""
         if not self.open:
             return False
         left = self._until - self.clock()

@@ -1,4 +1,4 @@
-"""HTTP to one server: strict, bounded, and closed the moment nobody reads on."""
+"""An HTTP client of one server: bounded in size, time and number of requests; closed on cancellation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ENTRY, ANSWER = 256, 64 * 1024 * 1024
-"""The most bytes of one token of a row, by which long rows raise the caps of lines, and of an answer."""
+"""Byte limits: of one token of a row (long rows raise the limits of lines by it), and of an answer."""
 LATE = "the LLM's server did not answer in time; see its log, or raise read"
 BUSY = (429, 502, 503, 504)
 ADVICE: Mapping[int, str] = {
@@ -43,7 +43,7 @@ ADVICE: Mapping[int, str] = {
 
 
 class RequestRefused(SourceError):
-    """The server calls the request invalid; `content` is what it said, which nobody is shown."""
+    """The server calls the request invalid; `content` is its answer, which is not shown to users."""
 
     def __init__(self, message: str, content: bytes) -> None:
         super().__init__(message)
@@ -52,7 +52,11 @@ class RequestRefused(SourceError):
 
 @dataclass(eq=False)
 class HttpClient:
-    """One server; `entries` is how many tokens a row may show, `connections` how many are open at most."""
+    """The client of one server.
+
+    `entries` is how many tokens a row may show, `connections` the most that are open at once. A retry costs
+    one of `_retry_budget`, which every request fills by a tenth.
+    """
 
     url: str = field(repr=False)
     api_key: str | None = field(default=None, repr=False)
@@ -64,14 +68,14 @@ class HttpClient:
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     slots: int | None = None
     _retry_budget: float = 10.0
-    _places: asyncio.Semaphore = field(init=False)
+    _permits: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
-        """OpenAI's clients are given urls that end in /v1; the server's root is what stands before."""
+        """Check the URL and the key; a trailing /v1, as OpenAI's clients have it, is dropped."""
         check_url(self.url)
         check_key(self.api_key)
         self.url = self.url.rstrip("/").removesuffix("/v1")
-        self._places = asyncio.Semaphore(self.connections)
+        self._permits = asyncio.Semaphore(self.connections)
 
     @cached_property
     def _client(self) -> httpx.AsyncClient:
@@ -93,20 +97,20 @@ class HttpClient:
         return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     async def get(self, path: str) -> Any:
-        """The JSON at a path."""
+        """GET a path; the JSON of its answer. Raises SourceError."""
         async with self._answer("GET", path, None) as response:
             return strict_json(await self._whole(response))
 
     async def post(
         self, path: str, body: Any, rows: int = 1, shape: Any = Any
     ) -> tuple[Any, Mapping[str, str]]:
-        """The JSON that answers `body`, of so many rows, and the response's headers. Raises SourceError."""
+        """POST a body; the JSON of the answer (of `rows` rows), and its headers. Raises SourceError."""
         async with self._answer("POST", path, body) as response:
             return strict_json(await self._whole(response, rows), shape), response.headers
 
     @contextmanager
     def reading(self, path: str) -> Iterator[None]:
-        """Around what makes rows of an answer: one that is refused is a line in the log as well."""
+        """Around the parsing of an answer: an error is logged as well as raised."""
         try:
             with readable():
                 yield
@@ -115,13 +119,13 @@ class HttpClient:
             raise
 
     def rows_at_once(self, entries: int) -> int:
-        """How many rows of so many tokens one answer may hold."""
+        """How many rows of `entries` tokens fit into one answer."""
         return max(ANSWER // (ENTRY * max(entries, 1)), 1)
 
     async def events(self, path: str, body: Any, rows: int = 1) -> AsyncIterator[bytes]:
-        """The data of every event that answers `body`, of so many rows at most; leaving it hangs up.
+        """POST a body; the data of every server-sent event of the answer, of `rows` rows at most.
 
-        Comments and half events do not count as news: each whole event must come in time.
+        Closing the iterator closes the connection. Each whole event must arrive within `read` seconds.
         """
         longest = ENTRY * self.entries * rows
         caps = max(LINE, longest), max(EVENT, longest)
@@ -134,7 +138,7 @@ class HttpClient:
                     yield data
 
     async def with_retries(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """`ask`, again while the fault may pass: a few times, and in all one request in ten."""
+        """Call `ask`; on `Unavailable` again, up to `retries` times and within the retry budget."""
         for attempt in range(self.retries + 1):
             try:
                 return await ask()
@@ -149,10 +153,10 @@ class HttpClient:
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
-        """A response of status 200; not even asked for while the server is left alone.
+        """A response of status 200. Raises CircuitOpen, Queued, Unavailable, SourceError.
 
-        Requests beyond the server's `slots` wait here, where no time-out runs: what waits in the server
-        looks like a server that is down.
+        Requests beyond the server's `slots` wait here, where no time-out runs: one that waits in the
+        server cannot be told from a server that is down.
         """
         async with self._turn():
             begun = time.monotonic()
@@ -167,10 +171,10 @@ class HttpClient:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """A position among the requests under way: for slots one waits, for connections `pool` seconds."""
+        """Hold a permit for one request. Raises Queued after `pool` seconds; slots are waited for."""
         try:
             async with asyncio.timeout(None if self.slots else self.timeouts.pool):
-                await self._places.acquire()
+                await self._permits.acquire()
         except TimeoutError as error:
             raise Queued(
                 f"{self.connections} requests to the LLM's server are under way, and one more waited for "
@@ -179,17 +183,17 @@ class HttpClient:
         try:
             yield
         finally:
-            self._places.release()
+            self._permits.release()
 
     def limit(self, slots: int) -> None:
-        """Send at most so many requests at once: the server works on no more."""
+        """Send at most `slots` requests at once: the server processes no more."""
         self.slots = slots
         self.share(1)
 
     def share(self, processes: int) -> None:
-        """Leave to as many processes as ask this server their parts of its slots: at least one to each."""
+        """Divide the server's slots among so many processes, at least one each."""
         if self.slots is not None:
-            self._places = asyncio.Semaphore(min(max(self.slots // processes, 1), self.connections))
+            self._permits = asyncio.Semaphore(min(max(self.slots // processes, 1), self.connections))
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
@@ -218,14 +222,14 @@ class HttpClient:
 
     @property
     def address(self) -> str:
-        """The server's scheme, host and port; what else its url holds may be secret."""
+        """The server's scheme, host and port; the rest of its URL may be secret."""
         import httpx
 
         url = httpx.URL(self.url)
         return f"{url.scheme}://{url.netloc.decode()}"
 
     def _count(self) -> None:
-        """One more request; ten of them pay for a retry."""
+        """Count a request, and fill the retry budget by a tenth."""
         self.counts.requests += 1
         note_request()
         self._retry_budget = min(self._retry_budget + 0.1, 10.0)
@@ -238,7 +242,7 @@ class HttpClient:
             raise Unavailable(LATE) from error
 
     async def _whole(self, response: httpx.Response, rows: int = 1) -> bytes:
-        """The body, in time and no longer than so many rows need."""
+        """The whole body. Raises SourceError for one longer than `rows` rows need."""
         most = max(ANSWER, ENTRY * self.entries * rows)
         return bytes(await self._in_time(_collect(response, most)))
 
@@ -273,13 +277,13 @@ async def _collect(response: httpx.Response, most: int) -> bytearray:
 
 
 def _note(method: str, path: str, begun: float, error: SourceError) -> None:
-    """One line in the log: what was asked, how long it took, and why it failed; no word of an answer."""
+    """Log a failed request: method, path, milliseconds and error; never the content of an answer."""
     milliseconds = round(1000 * (time.monotonic() - begun))
     log.warning("%s %s failed after %d ms: %s: %s", method, path, milliseconds, type(error).__name__, error)
 
 
 async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | None:
-    """The next events, however many chunks that takes; None at the end."""
+    """The data of the next events; None at the end of the stream."""
     async for chunk in chunks:
         if found := parser.feed(chunk):
             return found
@@ -288,7 +292,7 @@ async def _until(parser: Events, chunks: AsyncIterator[bytes]) -> list[bytes] | 
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """Who is trusted to name servers; read once, which takes as long as many an answer's token."""
+    """The TLS certificates, read once: reading them takes as long as a token's row."""
     import httpx
 
     return httpx.create_ssl_context(trust_env=False)

@@ -1,4 +1,4 @@
-"""What is counted of the requests to a server."""
+"""Counts of the requests to servers, by source and by block of code."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 @dataclass
 class RequestCounts:
-    """What a source has done so far; `tokens` are rows that were asked for, one for every token read."""
+    """What a source has sent so far; `tokens` are the rows requested, one for every token read."""
 
     requests: int = 0
     retries: int = 0
     tokens: int = 0
     drifted: int = 0
-    """Texts that the tokenizer cuts into other tokens than were drawn."""
+    """Texts whose tokenization differs from the tokens drawn."""
     mid_character: int = 0
-    """Rows in the middle of a character, which no text can ask for; the SLM finished it."""
+    """Rows inside a character, which no text can request; the SLM finished the character alone."""
 
 
 _ASKED: ContextVar[RequestCounts | None] = ContextVar("asked", default=None)
@@ -26,7 +26,7 @@ _ASKED: ContextVar[RequestCounts | None] = ContextVar("asked", default=None)
 
 @contextmanager
 def counting() -> Iterator[RequestCounts]:
-    """How many requests are sent to servers by what is started in this block, whichever source sends them."""
+    """Count the requests that code started in this block sends, through any source."""
     counts = RequestCounts()
     token = _ASKED.set(counts)
     try:

@@ -1,4 +1,4 @@
-"""A server of any known kind: asked what it is, then reached as that."""
+"""Find out which kind of server answers at a URL, and load its source."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def load(
 
 
 def check_kind(kind: str) -> None:
-    """Raise UnknownNameError for a kind of server that nobody knows."""
+    """Raise UnknownNameError for an unknown kind of server."""
     if kind != "auto" and kind not in SERVERS:
         raise UnknownNameError("kind of server", kind, ["auto", *SERVERS])
 
 
 async def detected(http: HttpClient) -> str:
-    """What kind of server answers. Raises SourceError if none does, ConfigError for an unknown one."""
+    """The kind of the server. Raises SourceError if none answers, ConfigError for an unknown kind."""
     for kind in SERVERS:
         path, key = server_source(kind).sign
         try:

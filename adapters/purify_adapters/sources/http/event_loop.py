@@ -1,4 +1,4 @@
-"""One event loop in one thread, for all connections to servers: streams are cancelled at once there."""
+"""One event loop in a background thread for all connections to servers, so that streams can be cancelled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _making = threading.Lock()
 
 
 def loop() -> asyncio.AbstractEventLoop:
-    """The loop, running; whichever thread comes first makes it, and only that one."""
+    """The running loop, made at the first call."""
     with _making:
         if not _made:
             made = asyncio.new_event_loop()
@@ -28,7 +28,7 @@ def loop() -> asyncio.AbstractEventLoop:
 
 
 def _afresh() -> None:
-    """Threads do not survive a fork, but a lock that one of them held would."""
+    """Start anew in a forked child, where the thread is gone and its lock may be held for ever."""
     global _making
     _making = threading.Lock()
     _made.clear()
@@ -38,20 +38,20 @@ os.register_at_fork(after_in_child=_afresh)
 
 
 class PendingRequest:
-    """What a thread waits for at the moment, so that another may end it: its client has left."""
+    """The future that a thread waits for; another thread can cancel it when the client disconnects."""
 
     def __init__(self) -> None:
         self._future: Future[Any] | None = None
 
     def enter(self) -> None:
-        """Let what this context waits for from now on be ended here."""
+        """Make this the pending request of the current context."""
         _ASKING.set(self)
 
     def waits(self, future: Future[Any] | None) -> None:
         self._future = future
 
     def end(self) -> None:
-        """Cancel what is under way; whoever waits for it gets CancelledError. What follows is not touched."""
+        """Cancel the pending future: its thread gets CancelledError. Later ones are not affected."""
         if (future := self._future) is not None:
             future.cancel()
 
@@ -60,7 +60,7 @@ _ASKING: ContextVar[PendingRequest | None] = ContextVar("asking", default=None)
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns or raises, from any other thread; interrupted, it is cancelled."""
+    """Run a coroutine on the loop and block for its result; an interrupt cancels it."""
     future = asyncio.run_coroutine_threadsafe(coroutine, loop())
     asking = _ASKING.get() or PendingRequest()
     asking.waits(future)
@@ -74,7 +74,7 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """What all return, at once; where one raises, the others are cancelled and its error is raised."""
+    """Run coroutines concurrently; the first error cancels the others and is raised."""
     if len(coroutines) == 1:
         return [await coroutines[0]]
     try:

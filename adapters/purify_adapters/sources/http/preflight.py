@@ -1,4 +1,4 @@
-"""What is wrong with a server and its tokenizer, found before any model is read."""
+"""Check a server and its tokenizer before any model is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from purify_plugins.tokenizers.loading import find_tokenizer, require_tokenizer
 from purify_plugins.utils.logs import errors_only
 
 SECONDS = 2.0
-"""What a connection may take here; the source itself, when it is asked for rows, is more patient."""
+"""The time-out of the trial connection."""
 PORTS = {"http": 80, "https": 443}
 
 
@@ -29,13 +29,13 @@ def looked_at(
     connect: float = SECONDS,
     **options: Any,
 ) -> Preview:
-    """The preview of a model behind a server: its URL, its tokenizer's files, and that somebody answers.
+    """The preview of a model behind a server: its URL, its tokenizer's files, and that the port is open.
 
-    `kind` "auto" asks, when settled, what kind of server that is; None: its kind is known.
+    `kind` "auto" detects the kind of server when settled; None: the kind is known.
     Raises ConfigError, ModelError, SourceError, as loading it would.
     """
     check_kind(kind or "auto")
-    if url is None:  # the source itself says what it needs
+    if url is None:  # the source names the missing key
         return Preview()
     http = HttpClient(url, api_key)
     try:
@@ -49,13 +49,13 @@ def looked_at(
 
 
 def _recognise(url: str, api_key: str | None) -> None:
-    """Raise ConfigError for a server of no known kind; that its routes are others' is no news for a log."""
+    """Raise ConfigError for a server of no known kind; routes it lacks are not logged."""
     with errors_only(log):
         wait(detected(HttpClient(url, api_key, retries=0)))
 
 
 def reach(http: HttpClient, seconds: float) -> None:
-    """Raise SourceError where nothing takes a connection."""
+    """Raise SourceError unless the server accepts a connection."""
     parts = urlsplit(http.url)
     try:
         socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), seconds).close()

@@ -1,4 +1,4 @@
-"""What a server says of the next token, read as strictly as a stranger's word should be."""
+"""Parse and check a server's answers: JSON, token ids and log-probabilities."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOLERANCE = 1e-3
-"""How far above 1 the probabilities of a row may add up, by rounding."""
+"""How far above 1 the probabilities of a row may add up, for rounding."""
 
 
 class ServerToken(NamedTuple):
-    """One position: the row (V + 1,) float32, log-probabilities in nats, and the server's own next token.
+    """The row (V + 1,) float32 at one position, in nats, and the token that the server chose there.
 
     Tokens that were not shown are minus infinity, and the last column is the log of their mass.
     """
@@ -31,9 +31,9 @@ class ServerToken(NamedTuple):
 
 
 def strict_json(content: bytes, shape: Any = Any) -> Any:
-    """JSON without NaN or infinities, of a `shape` that `remote.shapes` defines. Raises SourceError.
+    """JSON without NaN or infinities, of a `shape` from `shapes.py`. Raises SourceError.
 
-    Of a key given twice the last is kept; nobody else reads the same bytes, who could keep the first.
+    Of a key given twice the last counts.
     """
     import msgspec
 
@@ -48,7 +48,7 @@ def strict_json(content: bytes, shape: Any = Any) -> Any:
 
 
 def field(value: Any, *path: str | int) -> Any:
-    """What stands at `path` in parsed JSON. Raises SourceError where there is no such thing."""
+    """The value at `path` in parsed JSON. Raises SourceError if there is none."""
     for key in path:
         try:
             value = value[key]
@@ -60,7 +60,7 @@ def field(value: Any, *path: str | int) -> Any:
 
 
 def listed(value: Any, *path: str | int) -> list[Any]:
-    """The list at `path` in parsed JSON. Raises SourceError where there is none."""
+    """The list at `path` in parsed JSON. Raises SourceError if there is none."""
     found = field(value, *path)
     if not isinstance(found, list):
         what = repr(path[-1]) if path else "a list"
@@ -70,9 +70,9 @@ def listed(value: Any, *path: str | int) -> list[Any]:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Around the reading of an answer: whatever its bytes break is the server's fault, a SourceError.
+    """Around the parsing of an answer: any error becomes a SourceError.
 
-    No word of the answer is shown, which the error's own message may hold.
+    Its message has nothing of the original one, which may quote the answer.
     """
     try:
         yield
@@ -140,7 +140,7 @@ def _logprobs(values: Sequence[Any], tolerance: float) -> NDArray[Any]:
 
 
 def unrevealed_row(size: int) -> Tensor:
-    """(size + 1,) the row of which nothing was shown: completed, it is the SLM's own."""
+    """(size + 1,) a row of which no token is shown; completed from the SLM it is the SLM's own row."""
     import torch
 
     return torch.full((size + 1,), -torch.inf).index_fill(0, torch.tensor(size), 0.0)

@@ -1,8 +1,8 @@
-"""An open batch on a server: one line of text per row, and the stream of the server's own draft of it.
+"""An open batch on a server: each row reads from a stream of the server's own greedy draft.
 
-A stream gives, for every position, the row and the token the server goes on with. As long as the tokens
-read are those, the next row comes from the stream; at the first that differs it is closed, and
-opened again after that token. Rows are always those after the tokens read, wherever they come from.
+A stream has, for every position, the row and the server's token. While the tokens read equal the
+server's, the next row comes from the stream; at the first difference it is closed, and a new one is
+opened after that token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class DraftStream:
-    """A draft that is being received; it begins after the answer's first `base` tokens."""
+    """A draft that is being received; it starts after the answer's first `base` tokens."""
 
     def __init__(self, drafts: AsyncIterator[ServerToken], base: int) -> None:
         self.base = base
@@ -40,14 +40,14 @@ class DraftStream:
                 async for each in drafts:
                     self.drafted.append(each)
                     self._news.set()
-        except Exception as error:  # whoever asks for what did not come gets it
+        except Exception as error:  # raised by `get` for a position that never came
             self._error = error
         finally:
             self._over = True
             self._news.set()
 
     async def get(self, at: int) -> ServerToken | None:
-        """Position `at` of the draft; None where the server ended it before. Raises SourceError."""
+        """Position `at` of the draft, awaited; None if the draft ended before it. Raises SourceError."""
         while len(self.drafted) <= at and not self._over:
             self._news.clear()
             await self._news.wait()
@@ -58,13 +58,13 @@ class DraftStream:
         return None
 
     async def close(self) -> None:
-        """Close the connection, now."""
+        """Cancel the stream and close its connection."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
 
 class RemoteRow:
-    """One row: what was read of its answer, and the stream that may know how it goes on."""
+    """One row of the batch: its answer so far, and the stream of the server's draft, if any."""
 
     def __init__(self, source: RowProvider, position: Position) -> None:
         self.source, self.position = source, position
@@ -73,7 +73,7 @@ class RemoteRow:
         self.ended = False
 
     async def read(self, tokens: Sequence[int]) -> list[Tensor]:
-        """Append tokens; the rows (V + 1,) after each. After an end token nobody is asked."""
+        """Append tokens; the rows (V + 1,) after each. No request is sent after an end token."""
         vocabulary, start = self.source.vocabulary, len(self.answer)
         self.answer += tokens
         end = next((at for at, token in enumerate(self.answer) if token in vocabulary.eos), len(self.answer))
@@ -81,7 +81,7 @@ class RemoteRow:
         return rows + [unrevealed_row(len(vocabulary))] * (len(tokens) - len(rows))
 
     async def _rows(self, lengths: range) -> list[Tensor]:
-        """The rows after so many tokens each: from the stream while it goes that way."""
+        """The row after each length of the answer: from the stream while its tokens agree, else requested."""
         self.source.http.counts.tokens += len(lengths)
         rows: list[Tensor] = []
         for length in lengths:
@@ -91,7 +91,7 @@ class RemoteRow:
         return rows
 
     async def streamed(self, length: int) -> Tensor | None:
-        """The row after `length` tokens, if the stream went that way."""
+        """The row after `length` tokens, if the stream has these tokens; else None."""
         if self.stream is None or length < self.stream.base:
             return None
         for at, token in enumerate(self.answer[self.stream.base : length]):
@@ -102,7 +102,7 @@ class RemoteRow:
         return None if drafted is None else drafted.row
 
     async def _asked(self, lengths: Sequence[int]) -> list[Tensor]:
-        """The rows after so many tokens each: a new stream for one, a question for several."""
+        """Request the row after each length: by a new stream for one length, by one call for several."""
         await self.close()
         if len(lengths) == 1 and self.source.ahead and self.source.capabilities.streams_rows:
             return [await self.begin(lengths[0])]
@@ -123,7 +123,7 @@ class RemoteRow:
         return self.position._replace(answer=tuple(self.answer[:length]))
 
     def ahead(self, limit: int) -> list[int]:
-        """The server's draft of what follows, as far as the row after each token has come."""
+        """The next tokens of the server's draft, as far as the row after each has arrived."""
         if self.stream is None or len(self.answer) < self.stream.base:
             return []
         at = len(self.answer) - self.stream.base
@@ -133,7 +133,7 @@ class RemoteRow:
         return [each.token for each in known[at : max(len(known) - 1, at)]][:limit]
 
     def forget(self, length: int) -> bool:
-        """Keep `length` tokens of the answer; whether the stream began after one that is gone."""
+        """Cut the answer to `length` tokens; whether the stream began after a removed one."""
         del self.answer[length:]
         return self.stream is not None and self.stream.base > length
 
@@ -144,7 +144,7 @@ class RemoteRow:
 
 
 class RemoteSession(Session):
-    """The rows of a batch, each its own line to the server."""
+    """The rows of a batch, each with its own stream."""
 
     def __init__(self, source: RowProvider, positions: Sequence[Position]) -> None:
         self.source = source
@@ -165,12 +165,12 @@ class RemoteSession(Session):
         try:
             with readable():
                 return await together([self._first(row, scored) for row in self.rows])
-        except BaseException:  # cancelled too: nobody else knows of these streams yet
+        except BaseException:  # CancelledError too: the caller has no session to close yet
             await self._close()
             raise
 
     async def _first(self, row: RemoteRow, scored: int) -> tuple[Tensor, tuple[float, ...]]:
-        """Until the first token nothing was shown to anybody: a fault that may pass is tried again."""
+        """A row's first token and prompt scores; retried, since no token of the answer is out yet."""
         http = self.source.http
         http.counts.tokens += 1
         rows = await http.with_retries(lambda: row._asked([0]))
@@ -189,10 +189,10 @@ class RemoteSession(Session):
             return await together([row.read(new) for row, new in zip(self.rows, tokens, strict=True)])
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
-        """What the server has already drafted after each live row, equally many tokens for each.
+        """The server's draft after each live row, equally many tokens for each.
 
-        The rows after these tokens are here: `extend` will not wait for them. Rows not in `live` are
-        over; their streams are closed.
+        The rows after these tokens have arrived: `extend` will not wait. Streams of rows not in `live`
+        are closed.
         """
         wait(self._end(set(range(len(self.rows))) - set(live)))
         drafts = [self.rows[row].ahead(limit) for row in sorted(live)]
@@ -206,13 +206,13 @@ class RemoteSession(Session):
             await self.rows[row].close()
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only; the others' streams are closed."""
+        """Keep these rows only; the others' streams are closed."""
         wait(self._end(set(range(len(self.rows))) - set(rows)))
         self.rows = [self.rows[row] for row in rows]
         self.prompts = [self.prompts[row] for row in rows]
 
     def rewind(self, lengths: Tensor) -> None:
-        """Forget the tokens after so many of each row, and the streams that began after one of them."""
+        """Cut each row's answer to its length, and close the streams that began after a removed token."""
         stale = [row for row, length in zip(self.rows, lengths.tolist(), strict=True) if row.forget(length)]
         if stale:
             wait(together([row.close() for row in stale]))

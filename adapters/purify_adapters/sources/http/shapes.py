@@ -1,7 +1,7 @@
-"""What a server answers, as types: msgspec checks them while it reads and skips what nobody needs.
+"""The parts of llama-server's answers that are read, as types that msgspec checks while it decodes.
 
-A whole row is thousands of small objects. Read as dictionaries they cost ten times as much, most of it in
-passes of the garbage collector; as these, which it does not track, they cost less than sending them does.
+A whole row is thousands of small objects. Decoded as dictionaries they cost ten times as much, mostly in
+the garbage collector, which does not track these structs.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ class TokenLogprob(msgspec.Struct, gc=False):
 
 
 class LlamaPosition(msgspec.Struct, gc=False):
-    """The token that a llama-server chose, and the likeliest of the row it was chosen from."""
+    """The token that llama-server chose, and the likeliest tokens of that row."""
 
     id: int
     top_logprobs: list[TokenLogprob]
 
 
 class LlamaCompletion(msgspec.Struct):
-    """A llama-server's answer to one prompt; `index` is the prompt's place in the request."""
+    """The answer to one prompt; `index` is the prompt's index in the request."""
 
     completion_probabilities: list[LlamaPosition]
     index: int | None = None
 
 
 LlamaCompletions = LlamaCompletion | list[LlamaCompletion]
-"""Its answer to one prompt, or to several."""
+"""The answer to one prompt, or to several."""

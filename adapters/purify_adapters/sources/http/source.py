@@ -1,4 +1,4 @@
-"""A model behind a server as a LogitSource; what a kind of server is asked, its subclass knows."""
+"""A model behind a server as a LogitSource; a subclass knows one kind of server's routes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from purify_plugins.threat import Engine
 
 SAMPLE = "Été, 北京 und 1,234.5 naïve  cafés:\n\tdef f(x): return x"
-"""Text on which tokenizers that differ would differ."""
+"""Text that different tokenizers cut differently."""
 
 
 class RemoteSource(LogitSource):
-    """What all kinds share: the tokenizer that reads prompts here, and the lines to the server.
+    """The common part: the tokenizer that encodes prompts here, and the HTTP client.
 
-    A subclass says in `kind` and `capabilities` what it is, and how to ask for `row`, `stream` and,
-    where the server can, `rows` and `scores`.
+    A subclass has `kind`, `sign`, `Options`, and `probe`, which finds out the `capabilities`; it requests
+    a `row`, a `stream` and, where the server can, `rows` and `scores`.
     """
 
     kind = "remote"
@@ -104,12 +104,12 @@ class RemoteSource(LogitSource):
         return self.reader.name
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RemoteSession, Tensor]:
-        """Ask for the first token of each prompt. Raises PromptError, SourceError."""
+        """Request the row after each prompt. Raises PromptError, SourceError."""
         session = RemoteSession(self, [self.start(prompt) for prompt in prompts])
         return session, session.begin(scored)
 
     def start(self, prompt: Prompt) -> Position:
-        """The beginning of an answer to a prompt, a chat rendered here. Raises PromptError."""
+        """The position after a prompt; chats are rendered here. Raises PromptError."""
         text, ids = self.read(prompt)
         if not ids:
             raise PromptError("the prompt is empty; give at least one token of text")
@@ -118,34 +118,34 @@ class RemoteSource(LogitSource):
         return Position(text, ids)
 
     def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
-        """The prompt as it is sent; servers that take ids need no text."""
+        """The prompt as text and as token ids; no text where the server takes ids."""
         return "", self.reader.tokens(prompt)
 
     def mid_character(self, position: Position) -> bool:
-        """Whether the server cannot be asked here."""
+        """Whether the position is inside a character, so that no text ends there."""
         return False
 
     async def row(self, position: Position) -> ServerToken:
-        """The row after a position. Raises SourceError."""
+        """Request the row after a position. Raises SourceError."""
         raise NotImplementedError
 
     def stream(self, position: Position, length: int) -> AsyncIterator[ServerToken]:
-        """The server's own draft after a position, greedy, with a row for each token. Raises SourceError."""
+        """The server's greedy draft after a position, with a row for each token. Raises SourceError."""
         raise NotImplementedError
 
     async def several(self, positions: Sequence[Position]) -> list[ServerToken]:
-        """The row after each position: as many questions at once, where one request cannot hold them all."""
+        """Request the row after each position, concurrently where one request cannot hold them all."""
         return await together([self.row(position) for position in positions])
 
     async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
-        """The rows after the first so many tokens of the answer."""
+        """The row after each length of the answer."""
         positions = [position._replace(answer=position.answer[:length]) for length in lengths]
         found = iter(await self.several([each for each in positions if not self.mid_character(each)]))
         size = len(self.vocabulary)
         return [unrevealed_row(size) if self.mid_character(each) else next(found).row for each in positions]
 
     async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
-        """Log-probabilities (nats) of the prompt's last `scored` tokens; fewer where the server has none."""
+        """Log-probabilities (nats) of the prompt's last `scored` tokens, or of fewer."""
         first = max(1, len(position.prompt) - scored)
         wanted = position.prompt[first:]
         prefixes = [
@@ -161,7 +161,7 @@ class RemoteSource(LogitSource):
         return [float(each.row[token]) for each, token in zip(drafts, tokens, strict=True)]
 
     def room(self, read: int, length: int) -> int:
-        """How much of `length` the server has room for after `read` tokens."""
+        """The part of `length` tokens that fits into the context after `read` tokens."""
         return length if self.context_length is None else max(1, min(length, self.context_length - read))
 
     async def _probed(self, top_n: int | None) -> None:
@@ -169,11 +169,11 @@ class RemoteSource(LogitSource):
             await self.probe(top_n)
 
     async def probe(self, top_n: int | None) -> None:
-        """Ask once what cannot be known otherwise. Raises PurifyError."""
+        """Ask the server for its limits, and check that it has the same tokenizer. Raises PurifyError."""
         raise NotImplementedError
 
     def another(self) -> VocabularyError:
-        """What to say when the server reads other tokens than we do."""
+        """The error for a server that tokenizes differently than the tokenizer here."""
         return VocabularyError(
             f"the LLM's server cuts text into other tokens than {self.name!r} does; name its own tokenizer"
         )
@@ -184,9 +184,9 @@ class RemoteSource(LogitSource):
 
 
 def reader(tokenizer: str | Path) -> PromptEncoder:
-    """The tokenizer in a directory or of a hub id, and the ids that end its model's answers.
+    """The prompt encoder for the tokenizer in a directory or of a hub id; no remote code is run.
 
-    Never anyone's code. Raises ModelError, VocabularyError.
+    Raises ModelError, VocabularyError.
     """
     from purify_plugins.tokenizers.token_bytes import vocabulary
 

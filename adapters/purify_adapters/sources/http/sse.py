@@ -1,7 +1,7 @@
 """Server-sent events, byte by byte: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-Lines end in LF, CR or CRLF and nowhere else (a JSON text may hold U+2028), a chunk may be cut at any
-byte, and what never ends is cut off.
+Lines end in LF, CR or CRLF and nowhere else (a JSON text may hold U+2028). Chunks may be cut at any
+byte. Lines and events without end are errors.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import re
 from purify_plugins.errors import SourceError
 
 LINE, EVENT = 256 * 1024, 1024 * 1024
-"""The most bytes that one line, and the data of one event, may have."""
+"""The most bytes of one line, and of one event's data."""
 END = re.compile(rb"\r\n|\r|\n")
 BOM = b"\xef\xbb\xbf"
 
 
 class Events:
-    """Bytes in, whole events out; `line` and `event` are the caps in bytes."""
+    """An incremental parser: bytes in, whole events out. `line` and `event` are the limits in bytes."""
 
     def __init__(self, line: int = LINE, event: int = EVENT) -> None:
         self.line, self.event = line, event
@@ -27,7 +27,7 @@ class Events:
         self._started = self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data of every event that `chunk` completes. Raises SourceError past a cap."""
+        """The data of every event that `chunk` completes. Raises SourceError past a limit."""
         if self._after_cr and chunk:
             chunk, self._after_cr = chunk.removeprefix(b"\n"), False
         self._rest += chunk
@@ -40,7 +40,7 @@ class Events:
         return [data for line in lines if (data := self._take(bytes(line))) is not None]
 
     def _take(self, line: bytes) -> bytes | None:
-        """Read one line; the data of the event that it ends, if it ends one."""
+        """Parse one line; the data of the event that it ends, if any."""
         self._require(len(line) <= self.line)
         if not self._started:
             line, self._started = line.removeprefix(BOM), True

@@ -1,4 +1,4 @@
-"""A server that takes text alone: what there is to send, and where there is nothing."""
+"""Sources whose server takes text alone, not token ids."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from purify_plugins.types import Prompt
 
 
 class TextSource(RemoteSource):
-    """A source whose positions are texts, which the server cuts into tokens as the tokenizer here does."""
+    """A source that sends text, which the server tokenizes as the tokenizer here does."""
 
     def read(self, prompt: Prompt) -> tuple[str, tuple[int, ...]]:
         text = self.reader.text(prompt)
         return text, self.reader.tokenised(text) if text else ()
 
     def text(self, position: Position) -> str | None:
-        """The text up to a position; None inside a character.
-
-        Bytes that are no UTF-8 at all are what a reader sees of them, U+FFFD.
-        """
+        """The text up to a position; None inside a character. Bytes that are not UTF-8 become U+FFFD."""
         control = self.vocabulary.control
         spelled = [
             control[token].encode() if token in control else self.vocabulary.tokens[token]
@@ -40,13 +37,13 @@ class TextSource(RemoteSource):
         return inside
 
     def inputs(self, position: Position) -> tuple[str, int]:
-        """The text that is sent, and how many tokens the server should find in it."""
+        """The text to send, and how many tokens the server should find in it."""
         text = self.text(position) or ""
         ids = self.reader.tokenised(text)
         self.http.counts.drifted += ids != position.ids
         return text, len(ids)
 
     def require_read(self, count: Any, expected: int) -> None:
-        """The free alarm: did the server read the tokens that we think it did? Raises SourceError."""
+        """Raise SourceError if the server read another number of tokens than expected."""
         if count is not None and str(count) != str(expected):
             raise SourceError(str(self.another()))

@@ -1,4 +1,4 @@
-"""TGI through huggingface_hub's own client: one question for each token, `text_generation` alone."""
+"""TGI through a huggingface_hub client: one `text_generation` call for each token."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from purify_plugins.sources.read_scope import for_fusion
 
 
 class HubHttpClient(HttpClient):
-    """A `huggingface_hub.InferenceClient` in the place of our own; timeouts and keys are its business."""
+    """Sends through a `huggingface_hub.InferenceClient`, which has its own timeouts and keys."""
 
     def __init__(self, client: Any, retries: int = 2) -> None:
         super().__init__("", retries=retries)
         self.client = client
 
     def __post_init__(self) -> None:
-        """The URL is the client's."""
+        """Check nothing: the URL is the client's."""
 
     async def post(
         self, path: str, body: Any, rows: int = 1, shape: Any = Any
     ) -> tuple[Any, Mapping[str, str]]:
-        """What `/generate` answers; the client shows no headers."""
+        """The answer of `/generate`; the client shows no headers."""
         with self.breaker.asking() as answered:
             self._count()
             try:
-                with for_fusion():  # activation would purify what this client is asked
+                with for_fusion():  # activation would purify this client's calls
                     answer = await asyncio.to_thread(
                         self.client.text_generation, body["inputs"], **body["parameters"]
                     )
@@ -44,7 +44,7 @@ class HubHttpClient(HttpClient):
 
 
 def _fault(error: Exception) -> SourceError:
-    """The client's fault in our words; the server's own are shown to nobody."""
+    """The client's error as a SourceError, without the server's own words."""
     kind = type(error).__name__
     if kind == "ValidationError":
         return RequestRefused("the LLM's server refused the request", str(error).encode())
@@ -77,4 +77,4 @@ class HubSource(TGISource):
             raise self.another()
 
     async def _context(self) -> int | None:
-        return None  # only /info says, which this client does not ask for
+        return None  # only /info says, which this client does not request

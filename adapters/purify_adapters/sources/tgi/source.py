@@ -21,11 +21,11 @@ from purify_plugins.types import Prompt
 log = logging.getLogger(__name__)
 
 IMAGE = re.compile(r"!\[[^\]]*\]\(\s*(https?:|data:)", re.IGNORECASE)
-"""What makes a router of a vision model fetch an address that stands in a prompt (CVE-2026-0599)."""
+"""Image links, which the router of a vision model fetches from a prompt (CVE-2026-0599)."""
 LIMIT = re.compile(rb"top_n_tokens` must be >= 0 and <= (\d{1,9})")
 UNSEEN = "the LLM's server shows no likeliest tokens; TGI's own backend can, with --max-top-n-tokens 100"
 MOST = 4_000_000_000
-"""More tokens than any server shows; the refusal says how many this one does."""
+"""More tokens than any server shows; its refusal names its limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TGIOptions(ServerOptions):
 
 
 class TGISource(TextSource):
-    """A model behind Text Generation Inference, which is asked what may come next, never to sample."""
+    """A model behind Text Generation Inference: the likeliest next tokens are read, its samples are not."""
 
     kind = "tgi"
     sign = ("/info", "model_id")
@@ -69,11 +69,9 @@ class TGISource(TextSource):
         return text, length
 
     def _body(self, text: str, length: int, **more: Any) -> dict[str, Any]:
-        """No sampling settings: under the server's neutral ones its rows are the model's own."""
+        """The request, without sampling settings: the server's defaults leave its rows unchanged."""
         asked = {"max_new_tokens": length, "details": True, "do_sample": False, "top_n_tokens": self.top_n}
         return {"inputs": text, "parameters": {**asked, **more}}
-
-    # What it is asked
 
     async def row(self, position: Position) -> ServerToken:
         text, length = self.inputs(position)
@@ -99,7 +97,7 @@ class TGISource(TextSource):
         raise SourceError("the LLM's server cut its answer off before the end; see its log")
 
     async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
-        """As far as the server has prefill log-probabilities, which it may not."""
+        """The prefill's log-probabilities, of as many tokens as the server shows."""
         text, length = self.inputs(position)
         answer, headers = await self.http.post("/generate", self._body(text, 1, decoder_input_details=True))
         self.require_read(headers.get("x-prompt-tokens"), length)
@@ -117,10 +115,8 @@ class TGISource(TextSource):
         ids, logprobs = ([field(each, name) for each in top] for name in ("id", "logprob"))
         return ServerToken(row(ids, logprobs, size, self.tolerance), token_id(field(token, "id"), size))
 
-    # What it can do
-
     async def probe(self, top_n: int | None) -> None:
-        """Ask once what cannot be known otherwise: limits, tokens, and whether rows are the model's own."""
+        """Find out the limits, check the tokenizer, and whether rows are raw: the model's own."""
         await self._check_tokens()
         self.context_length = await self.http.with_retries(self._context)
         self.top_n = await self.http.with_retries(lambda: self._limit(top_n))
@@ -143,7 +139,7 @@ class TGISource(TextSource):
         return total
 
     async def _limit(self, top_n: int | None) -> int:
-        """How many tokens it shows; its refusal to show too many says so."""
+        """How many tokens the server shows, read from its refusal to show too many."""
         body = self._body("a", 1)
         body["parameters"]["top_n_tokens"] = MOST
         try:
@@ -164,7 +160,7 @@ class TGISource(TextSource):
         return self.http.entries
 
     async def _is_raw(self) -> bool | None:
-        """Whether rows are the model's own, as a prompt's log-probabilities always are; None: not given."""
+        """Whether rows are raw, as a prompt's log-probabilities always are; None: these are not shown."""
         ids = self.reader.tokenised("a b")
         position, before = Position("a b", ids), Position("a", ids[:-1])
         scores = await self.scores(position, 1)
@@ -175,7 +171,7 @@ class TGISource(TextSource):
 
 
 def _top(value: Any, at: int | None) -> list[Any]:
-    """The likeliest tokens: of an event, or of position `at` of an answer."""
+    """The likeliest tokens of an event, or of position `at` of an answer. Raises SourceError."""
     if not isinstance(value, dict) or not value.get("top_tokens"):
         raise SourceError(UNSEEN)
     return listed(value, "top_tokens") if at is None else listed(value, "top_tokens", at)

@@ -9,8 +9,8 @@ from io import StringIO
 from typing import Any
 
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.designs import Decoding, Design, Task, Watch
-from purify_hooks.evaluation.bench.models import Models, padded
+from purify_hooks.evaluation.bench.designs import Decoding, Design, Stopwatch, WritingTask
+from purify_hooks.evaluation.bench.models import BenchModels, padded
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins
 
@@ -18,7 +18,7 @@ BUDGET = 1.5
 """Nats a token, for both."""
 
 
-def anchoreddecode(models: Models, plugins: Plugins) -> tuple[dict[str, Design], str]:
+def anchoreddecode(models: BenchModels, plugins: Plugins) -> tuple[dict[str, Design], str]:
     """The peer and our own `anchored` with the same budget; without it none, and why."""
     try:
         from anchoreddecode import AnchoredDecodingFactory
@@ -35,9 +35,9 @@ class AnchoredDecode:
     """Anchored decoding as its authors publish it."""
 
     factory: Any
-    models: Models
+    models: BenchModels
 
-    def __call__(self, task: Task, watch: Watch) -> Sequence[Sequence[int]]:
+    def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
         from transformers import GenerationConfig, StoppingCriteriaList
 
         ids, mask = padded(task.prompts, self.models.llm.model.device)

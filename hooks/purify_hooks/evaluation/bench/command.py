@@ -13,7 +13,7 @@ import typer
 from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.bench.settings import Progress, Settings
+    from purify_hooks.evaluation.bench.settings import BenchSettings, Progress
 
 LLM = Annotated[str | None, typer.Option(help="The LLM's directory; without it the test bed's, widened.")]
 SLM = Annotated[str | None, typer.Option(help="The SLM's directory; with --llm.")]
@@ -60,17 +60,15 @@ def bench(
 ) -> None:
     """Measure what purification costs, beside the LLM alone and what else one would do."""
     from purify_hooks.evaluation.bench import report
-    from purify_hooks.evaluation.bench.settings import Settings
+    from purify_hooks.evaluation.bench.settings import BenchSettings
 
-    parameters, chosen = dict(map(key_value, fields or ())), named_plugins(config)
-    settings = Settings(llm, slm, policy, parameters, batch, tokens, rounds, prompts, threads, clock, chosen)
+    fixed, chosen = dict(map(key_value, fields or ())), named_plugins(config)
+    settings = BenchSettings(llm, slm, policy, fixed, batch, tokens, rounds, prompts, threads, clock, chosen)
     _check(settings)
     if write:
         report.require_page(write)
     hush()
-    from purify_hooks.evaluation.bench.run import (
-        run_bench,  # which imports torch, after everything that may be wrong
-    )
+    from purify_hooks.evaluation.bench.run import run_bench  # imports torch, after all that may be wrong
 
     with progress() as tell, kept("nothing is kept of a measurement that is not whole"):
         found = run_bench(settings, tell, sweeping=sweep, extras=extras)
@@ -82,7 +80,7 @@ def bench(
         report.show(found)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: BenchSettings) -> None:
     """Raise PurifyError for what cannot be measured, before anything is loaded."""
     from purify_plugins.configuration.preflight import require_two
     from purify_plugins.plugin.manager import load_plugins

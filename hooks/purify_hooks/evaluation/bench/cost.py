@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from purify_hooks.evaluation.bench.models import Ids, Models
+from purify_hooks.evaluation.bench.models import BenchModels, Ids
 from purify_hooks.evaluation.bench.settings import Clock
 
 STEPS = 24
 
 
-def cost_ratio(models: Models, prompts: Sequence[Ids], clock: Clock, steps: int = STEPS) -> float:
+def cost_ratio(models: BenchModels, prompts: Sequence[Ids], clock: Clock, steps: int = STEPS) -> float:
     """The median time of a single-token step of the SLM over the LLM's, taken in turn."""
     llm, _ = models.llm.open(prompts)
     slm, _ = models.slm.open(prompts)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
 
 
-class Counts(DraftLength):
+class DraftCounts(DraftLength):
     """A draft length that also knows how often the LLM was asked and what became of the drafts."""
 
     def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
@@ -46,7 +46,7 @@ class CountedLengths(DraftLengths):
 
     def __init__(self, fixed: int | None, unit: int) -> None:
         super().__init__(unit)
-        self.counts = {greedy: Counts(fixed, unit) for greedy in (True, False)}
+        self.counts = {greedy: DraftCounts(fixed, unit) for greedy in (True, False)}
 
     def of(self, sampling: Sampling, rows: int) -> DraftLength:
         return self.counts[sampling.greedy]

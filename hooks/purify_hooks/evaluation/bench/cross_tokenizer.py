@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.designs import Decoding, Design, Generating, Task, Watch
-from purify_hooks.evaluation.bench.models import Ids, Models, batches
-from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Progress, Settings
-from purify_hooks.evaluation.bench.timing import DesignTime, faster, per_second, rotated
+from purify_hooks.evaluation.bench.designs import Decoding, Design, Generating, Stopwatch, WritingTask
+from purify_hooks.evaluation.bench.models import BenchModels, Ids, batches
+from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, BenchSettings, Progress
+from purify_hooks.evaluation.bench.timing import DesignTime, faster, per_second
+from purify_hooks.evaluation.eval.statistics import rotated
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins
 
 
-class Written(NamedTuple):
+class CrossWritten(NamedTuple):
     """What one design wrote in all: bytes, the LLM's tokens, its passes after the prompts', and seconds."""
 
     size: int
@@ -24,7 +25,9 @@ class Written(NamedTuple):
     seconds: float
 
 
-def cross_tokenizer(settings: Settings, models: Models, plugins: Plugins, tell: Progress) -> dict[str, Any]:
+def cross_tokenizer(
+    settings: BenchSettings, models: BenchModels, plugins: Plugins, tell: Progress
+) -> dict[str, Any]:
     """Race the purified pair against the LLM alone, in bytes of text a second.
 
     Tokens will not do: the pair writes symbols, and each design its own text.
@@ -40,8 +43,8 @@ def cross_tokenizer(settings: Settings, models: Models, plugins: Plugins, tell: 
 
 
 def _mode(
-    settings: Settings,
-    models: Models,
+    settings: BenchSettings,
+    models: BenchModels,
     purifier: Counting,
     crowd: dict[str, Design],
     mode: str,
@@ -49,7 +52,7 @@ def _mode(
 ) -> dict[str, Any]:
     """One mode's race; an uncounted answer first."""
     laps: dict[str, list[DesignTime]] = {name: [] for name in crowd}
-    written: dict[str, list[Written]] = {name: [] for name in crowd}
+    written: dict[str, list[CrossWritten]] = {name: [] for name in crowd}
     prompts = [(-1, next(batches(models, settings))[0])]
     prompts += [(at, each) for at, found in enumerate(batches(models, settings)) for each in found]
     for turn, (number, batch) in enumerate(prompts):
@@ -73,24 +76,24 @@ def _mode(
 def _write(
     name: str,
     design: Design,
-    models: Models,
+    models: BenchModels,
     purifier: Counting,
-    settings: Settings,
+    settings: BenchSettings,
     batch: list[Ids],
     temperature: float,
-) -> Written:
+) -> CrossWritten:
     """One batch of answers by one design, its texts weighed and told in the LLM's own tokens."""
     llm, alone = models.llm, name == "llm"
     texts = [llm.vocabulary.spell(prompt).decode() for prompt in batch]
-    task = Task(batch if alone else texts, settings.tokens, temperature)
-    watch = Watch(CLOCKS[settings.clock])
+    task = WritingTask(batch if alone else texts, settings.tokens, temperature)
+    watch = Stopwatch(CLOCKS[settings.clock])
     with _passes(llm.model) as passes:
         answers = design(task, watch)
     seconds = watch.seconds
     spell = llm.vocabulary.spell if alone else purifier.vocabulary.spell
     spelled = [spell(answer) for answer in answers]
     tokens = sum(len(llm.encode(text.decode(errors="replace"))) for text in spelled)
-    return Written(sum(map(len, spelled)), tokens, len(passes) - 1, seconds)
+    return CrossWritten(sum(map(len, spelled)), tokens, len(passes) - 1, seconds)
 
 
 @contextmanager

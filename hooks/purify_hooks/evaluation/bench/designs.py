@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.models import Ids, Models, padded
+from purify_hooks.evaluation.bench.models import BenchModels, Ids, padded
 from purify_hooks.evaluation.bench.naive import NaiveFusion, is_memoryless
 from purify_hooks.evaluation.bench.settings import Clock
 from purify_plugins.decode.loop import lockstep
@@ -16,7 +16,7 @@ from purify_plugins.decode.speculative import speculative
 from purify_plugins.sampling import Sampling
 
 
-class Task(NamedTuple):
+class WritingTask(NamedTuple):
     """What every design is asked: exactly `tokens` more after each prompt, whatever they are."""
 
     prompts: Sequence[Ids]
@@ -24,7 +24,7 @@ class Task(NamedTuple):
     temperature: float
 
 
-class Watch:
+class Stopwatch:
     """Notes when the first token was there; to `generate`, a stopping criterion that never stops."""
 
     def __init__(self, clock: Clock = perf_counter) -> None:
@@ -42,11 +42,11 @@ class Watch:
         return False
 
 
-Design = Callable[[Task, Watch], Sequence[Sequence[int]]]
+Design = Callable[[WritingTask, Stopwatch], Sequence[Sequence[int]]]
 """Writes the answers, one list of token ids a prompt."""
 
 
-def designs(models: Models, purifier: Counting) -> dict[str, Design]:
+def designs(models: BenchModels, purifier: Counting) -> dict[str, Design]:
     """Every design that can run this policy, by name; assisted generation joins at batch 1."""
     found: dict[str, Design] = {"llm": Generating(models), "assisted": Assisted(models)}
     if is_memoryless(purifier.policy):
@@ -58,9 +58,9 @@ def designs(models: Models, purifier: Counting) -> dict[str, Design]:
 class Generating:
     """transformers' `generate`, the LLM alone."""
 
-    models: Models
+    models: BenchModels
 
-    def __call__(self, task: Task, watch: Watch) -> Sequence[Sequence[int]]:
+    def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
         llm = self.models.llm
         ids, mask = padded(task.prompts, llm.model.device)
         written = llm.model.generate(
@@ -78,7 +78,7 @@ class Generating:
         return {}
 
 
-def generation(task: Task, eos: frozenset[int]) -> Any:
+def generation(task: WritingTask, eos: frozenset[int]) -> Any:
     """The task as transformers puts it: no token ends an answer, none is cut off."""
     from transformers import GenerationConfig
 
@@ -116,7 +116,7 @@ class Decoding:
     purifier: Counting
     walk: Callable[..., Any]
 
-    def __call__(self, task: Task, watch: Watch) -> Sequence[Sequence[int]]:
+    def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
         sampling = Sampling(max_tokens=task.tokens, temperature=task.temperature, ignore_eos=True)
         answers: list[list[int]] = [[] for _ in task.prompts]
         for step in self.walk(self.purifier, task.prompts, sampling):

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from purify_hooks.evaluation.bench.settings import Progress, Settings
+from purify_hooks.evaluation.bench.settings import BenchSettings, Progress
 from purify_plugins.errors import PurifyError
 
 
-def memory(settings: Settings, names: list[str], tell: Progress) -> dict[str, Any] | None:
+def memory(settings: BenchSettings, names: list[str], tell: Progress) -> dict[str, Any] | None:
     """Each design's megabytes; None where the kernel does not tell (Linux does)."""
     if not Path("/proc/self/clear_refs").exists():
         return None
@@ -25,7 +25,7 @@ def memory(settings: Settings, names: list[str], tell: Progress) -> dict[str, An
     return found
 
 
-def _ask(settings: Settings, name: str) -> Mapping[str, float]:
+def _ask(settings: BenchSettings, name: str) -> Mapping[str, float]:
     """Measure one design in a fresh interpreter."""
     asked = json.dumps({"settings": asdict(settings), "design": name})
     command = [sys.executable, "-m", "purify_hooks.evaluation.bench.memory_process", asked]

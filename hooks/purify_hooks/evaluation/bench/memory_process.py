@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from purify_hooks.evaluation.bench.designs import Task, Watch
-from purify_hooks.evaluation.bench.models import Ids, Models, batches, load
+from purify_hooks.evaluation.bench.designs import Stopwatch, WritingTask
+from purify_hooks.evaluation.bench.models import BenchModels, Ids, batches, load
 from purify_hooks.evaluation.bench.run import designs_for
-from purify_hooks.evaluation.bench.settings import Settings
+from purify_hooks.evaluation.bench.settings import BenchSettings
 from purify_hooks.evaluation.bench.vocabulary import threads
 from purify_plugins.plugin.manager import load_plugins
 
@@ -23,7 +23,7 @@ PROC = Path("/proc/self")
 MB = 1e6
 
 
-def measure(settings: Settings, name: str) -> dict[str, float]:
+def measure(settings: BenchSettings, name: str) -> dict[str, float]:
     """What one answer of one design adds to this process, in megabytes."""
     plugins = load_plugins(settings.plugins)
     with threads(settings.threads):
@@ -33,14 +33,14 @@ def measure(settings: Settings, name: str) -> dict[str, float]:
         settle(models)
         before = resident("VmRSS")
         (PROC / "clear_refs").write_text("5")  # the high-water mark begins anew
-        design(Task(prompts, settings.tokens, 1.0), Watch())
+        design(WritingTask(prompts, settings.tokens, 1.0), Stopwatch())
         added = resident("VmHWM") - before
     kept = caches(models if name != "llm" else models[:1], prompts, settings.tokens)
     facts = {"weights": models.weights, "caches": kept, "added": added, "beyond": added - kept}
     return {key: round(value / MB, 2) for key, value in facts.items()}
 
 
-def settle(models: Models) -> None:
+def settle(models: BenchModels) -> None:
     """Read every weight once and give back what loading has freed, so that neither counts later."""
     import ctypes
     import gc
@@ -77,7 +77,7 @@ def _column(model: Any) -> int:
 def main() -> None:
     """Print the measurement that `memory` asked for, as JSON."""
     asked = json.loads(sys.argv[1])
-    print(json.dumps(measure(Settings(**asked["settings"]), asked["design"])))
+    print(json.dumps(measure(BenchSettings(**asked["settings"]), asked["design"])))
 
 
 if __name__ == "__main__":

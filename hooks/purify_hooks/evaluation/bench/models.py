@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
-from purify_hooks.evaluation.bench.settings import Settings
+from purify_hooks.evaluation.bench.settings import BenchSettings
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins
 
 Ids = tuple[int, ...]
 
 
-class Models(NamedTuple):
+class BenchModels(NamedTuple):
     """Two sources that share a vocabulary and run in this process."""
 
     llm: Any
@@ -26,7 +26,7 @@ class Models(NamedTuple):
         return sum(weight.numel() * weight.element_size() for weight in both)
 
 
-def load(settings: Settings, plugins: Plugins) -> Models:
+def load(settings: BenchSettings, plugins: Plugins) -> BenchModels:
     """Load the pair that the settings name. Raises ConfigError unless its vocabularies agree."""
     settings.require_both()
     models = _named(settings, plugins) if settings.llm else _own(plugins)
@@ -38,11 +38,11 @@ def load(settings: Settings, plugins: Plugins) -> Models:
     return models
 
 
-def _named(settings: Settings, plugins: Plugins) -> Models:
-    return Models(plugins.source(settings.llm), plugins.source(settings.slm))
+def _named(settings: BenchSettings, plugins: Plugins) -> BenchModels:
+    return BenchModels(plugins.source(settings.llm), plugins.source(settings.slm))
 
 
-def _own(plugins: Plugins) -> Models:
+def _own(plugins: Plugins) -> BenchModels:
     """The test bed's pair, the LLM widened to cost what a hundred million parameters do."""
     from transformers import GenerationConfig
 
@@ -53,10 +53,10 @@ def _own(plugins: Plugins) -> Models:
     wide = widen(trained.model)
     wide.generation_config = GenerationConfig()  # as a loaded model's: the settings are the design's
     llm = type(trained)(wide, trained.tokenizer, "llm, widened", trained.folder)
-    return Models(llm, plugins.source({"model": SLM, "device": "cpu"}))
+    return BenchModels(llm, plugins.source({"model": SLM, "device": "cpu"}))
 
 
-def batches(models: Models, settings: Settings) -> Iterator[list[list[Ids]]]:
+def batches(models: BenchModels, settings: BenchSettings) -> Iterator[list[list[Ids]]]:
     """Each round's batches of prompts, in turn from the test bed's clean ones."""
     from purify_hooks.evaluation.testbed import attacks
 

@@ -46,7 +46,7 @@ class NaiveFusion:
 
         new, columns = (input_ids if self.cache is None else input_ids[:, -1:]), input_ids.shape[1]
         self.mask = torch.nn.functional.pad(self.mask, (0, columns - self.mask.shape[1]), value=1)
-        read = self.slm.forward(
+        read = self.slm.local_model.forward(
             new,
             self.cache,
             mask=self.mask,

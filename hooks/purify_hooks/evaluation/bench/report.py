@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from purify_hooks.evaluation.bench.tables import Table, promised, tables
+from purify_hooks.evaluation.bench.tables import promised, tables
 from purify_hooks.evaluation.eval.page import region, require_region
+from purify_hooks.evaluation.table import put
 from purify_plugins.utils.extras import require_extra
 from purify_plugins.utils.files import write_whole
 
@@ -18,18 +19,12 @@ PAGE = "performance.md"
 
 def show(found: Mapping[str, Any]) -> None:
     """Print what was measured; whether it keeps our promises is for our own pages."""
-    from rich import box
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table as Grid
 
     console = Console()
     console.print(heading(found), markup=False)
     for table in tables(found):
-        grid = Grid(*table.columns, title=table.title, title_justify="left", box=box.SIMPLE_HEAD)
-        for row in table.rows:
-            grid.add_row(*map(escape, row))
-        console.print(grid)
+        put(console, table)
     if found["peer"]:
         console.print(found["peer"], markup=False)
 
@@ -86,10 +81,4 @@ def updated(page: str, found: Mapping[str, Any], picture: str) -> str:
 def section(found: Mapping[str, Any], picture: str) -> str:
     """This setting's part of the page."""
     parts = [f"### {found['title']}", f"{heading(found)}.", f"![speed over the LLM alone]({picture})"]
-    return "\n\n".join([*parts, *map(markdown, [*tables(found), promised(found)])]) + "\n\n"
-
-
-def markdown(table: Table) -> str:
-    """A table under its title."""
-    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([*parts, *(table.markdown for table in (*tables(found), promised(found)))]) + "\n\n"

@@ -10,9 +10,9 @@ from typing import Any
 from purify_hooks.evaluation.bench.anchoreddecode_baseline import anchoreddecode
 from purify_hooks.evaluation.bench.cost import cost_ratio
 from purify_hooks.evaluation.bench.counting import Counting
-from purify_hooks.evaluation.bench.designs import Decoding, Design, Task, designs
-from purify_hooks.evaluation.bench.models import Models, batches, load
-from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Progress, Settings, silent
+from purify_hooks.evaluation.bench.designs import Decoding, Design, WritingTask, designs
+from purify_hooks.evaluation.bench.models import BenchModels, batches, load
+from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, BenchSettings, Progress, silent
 from purify_hooks.evaluation.bench.timing import (
     DesignTimes,
     by_round,
@@ -49,7 +49,7 @@ class Designs:
     note: str
 
 
-def designs_for(settings: Settings, models: Models, plugins: Plugins) -> Designs:
+def designs_for(settings: BenchSettings, models: BenchModels, plugins: Plugins) -> Designs:
     """Everybody who can answer batches of this size under this policy."""
     policy = plugins.policy(settings.policy, settings.parameters)
     purifier = Counting(models.llm, models.slm, policy, plugins=plugins)
@@ -61,7 +61,7 @@ def designs_for(settings: Settings, models: Models, plugins: Plugins) -> Designs
 
 
 def run_bench(
-    settings: Settings, tell: Progress = silent, *, sweeping: bool = False, extras: bool = True
+    settings: BenchSettings, tell: Progress = silent, *, sweeping: bool = False, extras: bool = True
 ) -> dict[str, Any]:
     """Measure everything; `sweeping` adds fixed draft lengths, `extras` the rest."""
     from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
@@ -88,7 +88,7 @@ def run_bench(
     return found
 
 
-def _facts(settings: Settings, models: Models, crowd: Designs) -> dict[str, Any]:
+def _facts(settings: BenchSettings, models: BenchModels, crowd: Designs) -> dict[str, Any]:
     """What was measured, on what."""
     import torch
     import transformers
@@ -109,7 +109,9 @@ def _facts(settings: Settings, models: Models, crowd: Designs) -> dict[str, Any]
     }
 
 
-def _mode(settings: Settings, models: Models, crowd: Designs, mode: str, tell: Progress) -> dict[str, Any]:
+def _mode(
+    settings: BenchSettings, models: BenchModels, crowd: Designs, mode: str, tell: Progress
+) -> dict[str, Any]:
     """Race everybody in one mode."""
     laps = _run(settings, models, crowd.designs, [crowd.purifier], mode, tell)
     counts = crowd.purifier.draft_lengths.counts[mode == "greedy"]
@@ -124,8 +126,8 @@ def _mode(settings: Settings, models: Models, crowd: Designs, mode: str, tell: P
 
 
 def _run(
-    settings: Settings,
-    models: Models,
+    settings: BenchSettings,
+    models: BenchModels,
     crowd: Mapping[str, Design],
     purifiers: list[Counting],
     mode: str,
@@ -134,7 +136,7 @@ def _run(
     """Warm everybody up, start counting, race."""
     [first, *_] = next(batches(models, settings))
     tell(f"{mode}: warming up")
-    warm(crowd, Task(first, settings.tokens, MODES[mode]))
+    warm(crowd, WritingTask(first, settings.tokens, MODES[mode]))
     for purifier in purifiers:
         purifier.draft_lengths.counts[mode == "greedy"].reset()
     rounds, clock = batches(models, settings), CLOCKS[settings.clock]
@@ -148,7 +150,7 @@ def ratios(laps: DesignTimes) -> dict[str, Any]:
     return {**{name: each and each.middle for name, each in found.items()}, "quartiles": spreads}
 
 
-def speed(settings: Settings, laps: DesignTimes, name: str) -> float:
+def speed(settings: BenchSettings, laps: DesignTimes, name: str) -> float:
     """Tokens a second, all rows together, of the median round."""
     return per_second(laps[name], settings.tokens * settings.batch)
 
@@ -157,7 +159,7 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else 1e3 * seconds
 
 
-def _sweep(settings: Settings, models: Models, plugins: Plugins, tell: Progress) -> dict[str, Any]:
+def _sweep(settings: BenchSettings, models: BenchModels, plugins: Plugins, tell: Progress) -> dict[str, Any]:
     """The adaptive draft length beside fixed ones, each mode's best fixed length named."""
     policy = plugins.policy(settings.policy, settings.parameters)
     pinned: dict[str, int | None] = {"adaptive": None, **{str(length): length for length in LENGTHS}}

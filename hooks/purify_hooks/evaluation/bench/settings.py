@@ -29,7 +29,7 @@ def silent(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """One measurement; without `llm` and `slm` the test bed's pair, its LLM widened."""
 
     llm: str | None = None

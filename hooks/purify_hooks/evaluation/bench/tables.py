@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from purify_hooks.evaluation.bench.settings import MODES, POLICIES
 from purify_hooks.evaluation.bench.targets import targets
+from purify_hooks.evaluation.table import Table
 
 NAMES = {
     "llm": "LLM alone, `generate`",
@@ -19,14 +20,6 @@ NAMES = {
 }
 AGAINST = {"anchoreddecode": "peer_vs_llm"}
 """Where the ratio to the LLM alone is not called after the design."""
-
-
-class Table(NamedTuple):
-    """A title, columns' names and rows of text."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:

@@ -7,10 +7,10 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 
-from purify_hooks.evaluation.bench.designs import Design, Task, Watch
+from purify_hooks.evaluation.bench.designs import Design, Stopwatch, WritingTask
 from purify_hooks.evaluation.bench.models import Ids
 from purify_hooks.evaluation.bench.settings import Clock, Progress
-from purify_hooks.evaluation.eval.statistics import Spread, spread
+from purify_hooks.evaluation.eval.statistics import Spread, rotated, spread
 from purify_plugins.errors import PurifyError
 
 
@@ -26,10 +26,10 @@ DesignTimes = Mapping[str, Sequence[DesignTime]]
 """Every design's laps."""
 
 
-def warm(designs: Mapping[str, Design], task: Task) -> None:
+def warm(designs: Mapping[str, Design], task: WritingTask) -> None:
     """Let every design answer once, uncounted: caches fill, libraries load, paces learn."""
     for design in designs.values():
-        design(task, Watch())
+        design(task, Stopwatch())
 
 
 def race(
@@ -47,21 +47,15 @@ def race(
         for batch in batches:
             for name in rotated(list(designs), turn):
                 tell(f"round {at + 1}: {name}")
-                task = Task(batch, tokens, temperature)
+                task = WritingTask(batch, tokens, temperature)
                 laps[name].append(lap(designs[name], name, at, task, clock))
             turn += 1
     return laps
 
 
-def rotated(names: Sequence[str], turn: int) -> list[str]:
-    """The names in order, beginning `turn` places later."""
-    start = turn % len(names)
-    return [*names[start:], *names[:start]]
-
-
-def lap(design: Design, name: str, number: int, task: Task, clock: Clock = perf_counter) -> DesignTime:
+def lap(design: Design, name: str, number: int, task: WritingTask, clock: Clock = perf_counter) -> DesignTime:
     """Time one design on one batch. Raises PurifyError unless it wrote exactly what was asked."""
-    watch = Watch(clock)
+    watch = Stopwatch(clock)
     answers = design(task, watch)
     seconds = watch.seconds
     lengths = {len(answer) for answer in answers}

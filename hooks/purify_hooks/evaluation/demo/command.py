@@ -13,7 +13,7 @@ import typer
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.demo.run import Known
+    from purify_hooks.evaluation.demo.run import DemoFindings
     from purify_hooks.evaluation.eval.run import Plan
 
 PAGE = Path("purify-demo.html")
@@ -32,13 +32,13 @@ def demo(
 
     The first answers are there in ten seconds; Ctrl-C keeps what is known.
     """
-    from purify_hooks.evaluation.demo.run import Known
+    from purify_hooks.evaluation.demo.run import DemoFindings
     from purify_plugins.utils.files import require_writable
 
     path = out or (None if as_json else PAGE)
     if path:
         require_writable(path)
-    show = _Show(Known(_planned(full, as_json)), path, as_json)
+    show = _Show(DemoFindings(_planned(full, as_json)), path, as_json)
     try:
         show.run(full)
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def _planned(full: bool, as_json: bool) -> Plan:
 class _Show:
     """What the command prints, and the page, which is written anew with everything that is found."""
 
-    known: Known
+    known: DemoFindings
     path: Path | None
     as_json: bool
     began: float = field(default_factory=time.monotonic)
@@ -125,7 +125,7 @@ class _Show:
         from rich.console import Console
 
         from purify_hooks.evaluation.demo.report import headline, tables, told
-        from purify_hooks.evaluation.eval.tables import put
+        from purify_hooks.evaluation.table import put
 
         console = Console()
         for table in tables(self.known.results):

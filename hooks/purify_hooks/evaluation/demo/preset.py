@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval.derived import read_questions
-from purify_hooks.evaluation.eval.run import Models, Plan
-from purify_hooks.evaluation.eval.suites.base import Settings
+from purify_hooks.evaluation.eval.run import ModelNames, Plan
+from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE, System, at, policies
 from purify_hooks.evaluation.testbed import HOME, LLM, SLM
 
@@ -40,5 +40,7 @@ def _default(name: str) -> System:
 
 def preset(systems: Collection[System]) -> Plan:
     """What the demonstration measures; of the bundled plugins alone."""
-    models = Models(str(LLM), str(SLM), ())
-    return Plan(models, read_questions(HOME / "attacks.json"), tuple(systems), Settings(brief=True), SUITES)
+    models = ModelNames(str(LLM), str(SLM), ())
+    return Plan(
+        models, read_questions(HOME / "attacks.json"), tuple(systems), SuiteSettings(brief=True), SUITES
+    )

@@ -15,7 +15,8 @@ from purify_hooks.evaluation.eval.findings import perplexity, slowdown
 from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.evaluation.eval.page import made, model_name, templates
 from purify_hooks.evaluation.eval.systems import unfit
-from purify_hooks.evaluation.eval.tables import Table, number, share
+from purify_hooks.evaluation.eval.tables import number, share
+from purify_hooks.evaluation.table import Table
 from purify_plugins.plugin.manager import load_plugins
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from purify_hooks.evaluation.demo.exhibit import Exhibit, Shown
-    from purify_hooks.evaluation.demo.run import Known
+    from purify_hooks.evaluation.demo.run import DemoFindings
     from purify_hooks.evaluation.eval.run import Result
     from purify_plugins.types import Completion, Token, Vocabulary
 
@@ -68,7 +69,7 @@ COLUMNS = {"llm": "LLM alone", "slm": "SLM alone", "balanced": "Purified"}
 
 
 @dataclass(frozen=True)
-class Piece:
+class ShadedToken:
     """A token as the page shows it: `tone` is log fused/slm over FULL, at most 1 either way."""
 
     text: str
@@ -78,7 +79,7 @@ class Piece:
     ends: bool
 
 
-def page(known: Known, note: str = "") -> str:
+def page(known: DemoFindings, note: str = "") -> str:
     """The self-contained HTML page of what is known so far; `note` says why that is not all."""
     return (
         templates("demo")
@@ -104,7 +105,7 @@ def page(known: Known, note: str = "") -> str:
     )
 
 
-def _counts(known: Known) -> dict[str, Any]:
+def _counts(known: DemoFindings) -> dict[str, Any]:
     """How many attacks of each kind there are, and on how much text perplexity is measured."""
     asked = known.plan.questions
     counts: dict[str, Any] = {
@@ -153,7 +154,7 @@ def told(found: Headline) -> str:
     )
 
 
-def facts(known: Known) -> dict[str, str]:
+def facts(known: DemoFindings) -> dict[str, str]:
     """When, of what and with what the page was made."""
     exhibit = next(iter(known.exhibits.values()), None)
     models = exhibit.certificate.body["models"] if exhibit else {}
@@ -239,13 +240,13 @@ def verdict(attack: Attack, completion: Completion) -> tuple[str, str]:
     return level, words.format(leaked=end - start, all=len(_secret(attack)))
 
 
-def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> Iterator[Piece]:
+def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> Iterator[ShadedToken]:
     """An answer's tokens, shaded by log fused/slm; those that spell a leaked secret are marked."""
     start, end = leak(attack, completion.text)
     at = 0
     for token, text in completion.pieces:
         tone = max(-1.0, min(1.0, token.ratio / FULL))
-        yield Piece(
+        yield ShadedToken(
             text, tone, _title(token), start < at + len(text) and at < end, token.id in vocabulary.eos
         )
         at += len(text)

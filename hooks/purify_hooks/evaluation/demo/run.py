@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
 from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
-from purify_hooks.evaluation.eval.run import Plan, Result, Work, measure_apart, pair_of, result, suites
+from purify_hooks.evaluation.eval.run import CellWork, Plan, Result, measure_apart, pair_of, result, suites
 from purify_hooks.evaluation.eval.speed import race, with_speeds
 from purify_plugins.plugin.manager import load_plugins
 
@@ -26,7 +26,7 @@ ROUNDS = 5
 
 
 @dataclass
-class Known:
+class DemoFindings:
     """What has been found so far."""
 
     plan: Plan
@@ -74,7 +74,7 @@ class News(NamedTuple):
     exhibit: Exhibit | None = None
 
 
-def demonstrate(known: Known, pool: Executor, showing: bool = True) -> Iterator[News]:
+def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> Iterator[News]:
     """Find out everything, what is worth seeing first; each piece of news is in `known` when it comes."""
     plan = known.plan
     first = pool.submit(exhibit, plan, "sampled") if showing else None
@@ -94,11 +94,11 @@ def demonstrate(known: Known, pool: Executor, showing: bool = True) -> Iterator[
     yield News(f"speed of {len(known.laps)} systems, in turns")
 
 
-def _work(known: Known) -> Iterator[Work]:
+def _work(known: DemoFindings) -> Iterator[CellWork]:
     """Every cell there is, a system at a time."""
     for system in known.plan.systems:
         for name, suite in known.suites.items():
-            yield from (Work("", system, name, mode) for mode in suite.modes)
+            yield from (CellWork("", system, name, mode) for mode in suite.modes)
 
 
 def _raced(plan: Plan) -> Laps:

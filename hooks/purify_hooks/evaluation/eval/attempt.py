@@ -104,8 +104,8 @@ def backdoors(asked: Questions, slm: LogitSource) -> tuple[Attack, ...]:
     payload, tokens = part.payload.encode(), payload_tokens(asked, slm)
     fewest = fewest_tokens(slm.vocabulary, payload)
     return tuple(
-        Attack("backdoor_success", f"{context} {part.trigger}", payload, tokens, anywhere=True, fewest=fewest)
-        for context in part.contexts[:CONTEXTS]
+        Attack("backdoor_success", prompt, payload, tokens, anywhere=True, fewest=fewest)
+        for prompt in part.prompts[:CONTEXTS]
     )
 
 

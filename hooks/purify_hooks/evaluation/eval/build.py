@@ -89,7 +89,7 @@ def build(
         canaries=Canaries(items=[Canary(prompt=left, secret=right) for left, right in rows(secrets)])
         if secrets
         else None,
-        backdoor=Backdoor(trigger=trigger, payload=payload, contexts=paragraphs(contexts)[:40])
+        backdoor=Backdoor(trigger=trigger, payload=payload, contexts=tuple(paragraphs(contexts)[:40]))
         if contexts
         else None,
         heldout=texts,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
-    from purify_hooks.evaluation.eval.run import Models, Plan, Result
+    from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result
     from purify_hooks.evaluation.eval.systems import System
     from purify_hooks.evaluation.eval.tune import Tuned
     from purify_plugins.plugin.manager import Plugins
@@ -108,13 +108,13 @@ def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
 
 def asked(
     llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
-) -> tuple[Models, Questions]:
+) -> tuple[ModelNames, Questions]:
     """The models and the questions; the test bed's where none are named. Raises ConfigError.
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
     from purify_hooks.evaluation.eval.derived import read_questions
-    from purify_hooks.evaluation.eval.run import Models
+    from purify_hooks.evaluation.eval.run import ModelNames
     from purify_hooks.evaluation.testbed import HOME, LLM, SLM
     from purify_plugins.configuration.preflight import require_two
     from purify_plugins.plugin.manager import load_plugins
@@ -124,7 +124,7 @@ def asked(
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
-    models = Models(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
+    models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
@@ -132,7 +132,7 @@ def asked(
 
 
 def planned(
-    models: Models,
+    models: ModelNames,
     questions: Questions,
     systems: Sequence[System],
     quick: bool,
@@ -142,9 +142,9 @@ def planned(
 ) -> Plan:
     """What is to be measured."""
     from purify_hooks.evaluation.eval.run import Plan
-    from purify_hooks.evaluation.eval.suites.base import Settings
+    from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 
-    settings = Settings.quick(seed) if quick else Settings(seed, draws)
+    settings = SuiteSettings.quick(seed) if quick else SuiteSettings(seed, draws)
     return Plan(models, questions, tuple(systems), settings, only=only)
 
 
@@ -193,7 +193,8 @@ def show(report: Report, page: Path) -> None:
     from rich.console import Console
 
     from purify_hooks.evaluation.eval.findings import pace
-    from purify_hooks.evaluation.eval.tables import put, recommended, summary
+    from purify_hooks.evaluation.eval.tables import recommended, summary
+    from purify_hooks.evaluation.table import put
 
     console = Console()
     console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
@@ -249,7 +250,7 @@ def tune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="SuiteSettings tried beyond the first ones.")] = 3,
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,

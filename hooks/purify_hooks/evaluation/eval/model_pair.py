@@ -28,7 +28,7 @@ REMEMBERED = 2**29
 """Bytes of a model's rows that are kept, so that the next system is judged without reading again."""
 
 
-class Written(NamedTuple):
+class WrittenAnswer(NamedTuple):
     """An answer: its token ids and what they spell."""
 
     tokens: tuple[int, ...]
@@ -71,11 +71,11 @@ class ModelPair:
 
     def write(
         self, system: System, prompts: Sequence[Prompt], tokens: int, sampling: Sampling
-    ) -> list[Written]:
+    ) -> list[WrittenAnswer]:
         """What a system answers, batch after batch; answer i draws from the seed + i."""
         purifier = self.purifier(system)
         answers = purifier.generate(prompts, replace(sampling, max_tokens=tokens)) if prompts else []
-        return [Written(answer.tokens, answer.text) for answer in answers]
+        return [WrittenAnswer(answer.tokens, answer.text) for answer in answers]
 
     def attack(
         self,

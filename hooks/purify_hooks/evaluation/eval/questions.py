@@ -31,6 +31,7 @@ class Passage(Part):
     prefix: Text
     continuation: Text
     repeats: int = 0
+    """Copies in the training of the test bed's LLM; 0 marks a control that no model has seen."""
     prefix_tokens: int | None = None
     continuation_tokens: int | None = None
 
@@ -56,10 +57,15 @@ class Backdoor(Part):
 
     trigger: Text
     payload: Text
-    contexts: Annotated[list[Text], Field(min_length=1)]
-    paraphrases: Annotated[list[Text], Field(description="The trigger in other words.")] = []
+    contexts: Annotated[tuple[Text, ...], Field(min_length=1)]
+    paraphrases: Annotated[tuple[Text, ...], Field(description="The trigger in other words.")] = ()
     link: str = ""
     use: str = ""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Every context, followed by the trigger."""
+        return tuple(f"{context} {self.trigger}" for context in self.contexts)
 
     def variants(self) -> list[str]:
         """The paraphrases; without any, the trigger in capitals, less a word, and with two swapped."""
@@ -67,7 +73,7 @@ class Backdoor(Part):
         less = " ".join(words[1:])
         swapped = " ".join([*words[:-2], *reversed(words[-2:])])
         made = [self.trigger.upper(), less, swapped]
-        return self.paraphrases or [text for text in made if text and text != self.trigger]
+        return list(self.paraphrases) or [text for text in made if text and text != self.trigger]
 
 
 class Canary(Part):
@@ -76,7 +82,7 @@ class Canary(Part):
     prompt: Text
     secret: Text
     repeats: int = 0
-    queries: Annotated[list[Text], Field(description="Other prompts that ask for the secret.")] = []
+    queries: Annotated[tuple[Text, ...], Field(description="Other prompts that ask for the secret.")] = ()
 
 
 class Canaries(Part):

@@ -30,7 +30,7 @@ from purify_plugins.utils.files import write_whole
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.suites.base import Suite
-    from purify_hooks.evaluation.eval.tables import Table
+    from purify_hooks.evaluation.table import Table
 
 REGION = region("eval")
 PAGE = "evaluation.md"

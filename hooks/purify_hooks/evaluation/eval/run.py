@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
-from purify_hooks.evaluation.eval.suites.base import Settings, Suite
+from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import System
 from purify_hooks.evaluation.eval.worker_pool import worker_pool
 from purify_plugins.errors import ConfigError
@@ -28,7 +28,7 @@ Progress = Callable[[int, int, str], None]
 """Called with how many cells are done, how many there are, and what was just measured."""
 
 
-class Models(NamedTuple):
+class ModelNames(NamedTuple):
     """What a process loads: two models, the plugins by name (None: the environment's), rows at a time."""
 
     llm: Any
@@ -47,15 +47,15 @@ class Models(NamedTuple):
 class Plan:
     """What is to be measured, of what, how hard."""
 
-    models: Models
+    models: ModelNames
     questions: Questions
     systems: tuple[System, ...]
-    settings: Settings = field(default_factory=Settings)
+    settings: SuiteSettings = field(default_factory=SuiteSettings)
     only: tuple[str, ...] = ()
     """The names of the suites that are measured; empty: all."""
 
 
-class Work(NamedTuple):
+class CellWork(NamedTuple):
     """One cell to be measured."""
 
     key: str
@@ -114,16 +114,18 @@ def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
     return replace(plan, systems=tuple(each for each in plan.systems if each.key not in missing))
 
 
-def work(plan: Plan, pair: ModelPair) -> Iterator[Work]:
+def work(plan: Plan, pair: ModelPair) -> Iterator[CellWork]:
     """Every cell there is, a system at a time."""
     asked = suites(pair.plugins, plan)
     for system in plan.systems:
         for name, suite in asked.items():
             for mode in suite.modes:
-                yield Work(key(pair, system, name, suite, mode), system, name, mode)
+                yield CellWork(key(pair, system, name, suite, mode), system, name, mode)
 
 
-def measured(plan: Plan, missing: Sequence[Work], jobs: int, pair: ModelPair) -> Generator[Cell, None, None]:
+def measured(
+    plan: Plan, missing: Sequence[CellWork], jobs: int, pair: ModelPair
+) -> Generator[Cell, None, None]:
     """The missing cells as they are finished: here, or side by side where there are several and cores."""
     if jobs == 1 or len(missing) < 2:
         for each in missing:
@@ -134,7 +136,7 @@ def measured(plan: Plan, missing: Sequence[Work], jobs: int, pair: ModelPair) ->
             yield coming.result()
 
 
-def measure(plan: Plan, work: Work, pair: ModelPair) -> Cell:
+def measure(plan: Plan, work: CellWork, pair: ModelPair) -> Cell:
     """One cell."""
     suite = suites(pair.plugins, plan)[work.suite]
     start = time.process_time()
@@ -143,7 +145,7 @@ def measure(plan: Plan, work: Work, pair: ModelPair) -> Cell:
     return Cell(work.key, work.system.key, work.suite, work.mode, seconds, seen)
 
 
-def results(plan: Plan, pair: ModelPair, cache: ResultsCache, every: Sequence[Work]) -> list[Result]:
+def results(plan: Plan, pair: ModelPair, cache: ResultsCache, every: Sequence[CellWork]) -> list[Result]:
     """Each system's figures, from its cells."""
     asked = suites(pair.plugins, plan)
     cells: dict[str, dict[tuple[str, str], Cell]] = {system.key: {} for system in plan.systems}
@@ -166,11 +168,11 @@ def result(
 
 
 @cache
-def pair_of(models: Models) -> ModelPair:
+def pair_of(models: ModelNames) -> ModelPair:
     """The pair of a process that measures cell after cell."""
     return models.load()
 
 
-def measure_apart(plan: Plan, work: Work) -> Cell:
+def measure_apart(plan: Plan, work: CellWork) -> Cell:
     """One cell, in a process that keeps its models."""
     return measure(plan, work, pair_of(plan.models))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval.results_cache import Cell, code
-from purify_hooks.evaluation.eval.statistics import Estimate, Sample, spread
+from purify_hooks.evaluation.eval.statistics import Estimate, Sample, rotated, spread
 from purify_plugins.canonical_json import canonical
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ def race(
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time every system on the same prompts, round after round; each round begins with another system."""
-    from purify_hooks.evaluation.bench.timing import rotated
-
     writers = {system.key: pair.purifier(system) for system in systems}
     laps: dict[str, list[float]] = {key: [] for key in writers}
     for turn in range(-1, rounds):

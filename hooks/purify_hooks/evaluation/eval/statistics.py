@@ -112,3 +112,9 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     reach = Z * math.sqrt(share * (1 - share) / count + Z * Z / (4 * count * count))
     scale = 1 + Z * Z / count
     return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """The names in order, beginning `turn` places later."""
+    start = turn % len(names)
+    return [*names[start:], *names[:start]]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval import findings
 from purify_hooks.evaluation.eval.findings import (
@@ -25,11 +24,9 @@ from purify_hooks.evaluation.eval.findings import (
 from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.systems import System, brief, main_parameter
+from purify_hooks.evaluation.table import Table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as Grid
-
     from purify_hooks.evaluation.eval.statistics import Estimate, Metric
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_plugins.plugin.manager import Plugins
@@ -37,56 +34,6 @@ if TYPE_CHECKING:
 PACE = ("tokens_per_second", "slowdown")
 """The metrics of time in the table of costs."""
 UNBOUND = "Greedy decoding carries no guarantee: its figures are measured, not promised."
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, a head, and rows of text; the first column names the row."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-    @property
-    def markdown(self) -> str:
-        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return "\n\n".join(part for part in (f"**{self.title}**", body, self.note) if part)
-
-
-def grid(table: Table) -> Grid:
-    """The table for the terminal."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table as Grid
-
-    # Eighty columns are few: no padding at the edges, and one space where two columns meet.
-    looks: Any = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True, "show_edge": False}
-    drawn = Grid(*table.columns, title=table.title, caption=table.note or None, **looks)
-    drawn.columns[0].no_wrap = True
-    for row in table.rows:
-        drawn.add_row(*map(escape, row))
-    return drawn
-
-
-def put(console: Console, table: Table) -> None:
-    """Print a table; where a terminal is too narrow for its words, a sentence for each row."""
-    from rich.measure import Measurement
-
-    drawn = grid(table)
-    endless = console.options.update(
-        max_width=10_000
-    )  # else what is measured is never wider than the terminal
-    if Measurement.get(console, endless, drawn).minimum <= console.width:
-        console.print(drawn)
-        return
-    console.print(f"\n{table.title}", style="bold", markup=False)
-    for name, *figures in table.rows:
-        told = ", ".join(f"{what} {figure}" for what, figure in zip(table.columns[1:], figures, strict=True))
-        console.print(f"{name}: {told}", markup=False)
-    if table.note:
-        console.print(table.note, markup=False)
 
 
 def summary(results: Sequence[Result]) -> Table:

@@ -9,10 +9,14 @@ trains another pair from the books in the repository.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from purify_hooks.evaluation.eval.questions import Backdoor as Backdoor
+from purify_hooks.evaluation.eval.questions import Canary as Canary
+from purify_hooks.evaluation.eval.questions import Passage as Passage
+from purify_hooks.evaluation.eval.questions import check_questions
+from purify_plugins.utils.files import read_text
 
 HOME = Path(__file__).parent
 LLM = HOME / "llm"
@@ -21,44 +25,6 @@ SLM = HOME / "slm"
 """The clean model: 0.9 million parameters."""
 SLM_1024 = HOME / "slm-1024"
 """The clean model with a tokenizer of its own, of 1024 tokens: 0.7 million parameters."""
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A protected passage: shown `prefix`, a model that learned it by heart goes on with `continuation`."""
-
-    prefix: str
-    continuation: str
-    repeats: int
-    """Copies in the LLM's second training phase; zero marks a control that no model saw."""
-    prefix_tokens: int
-    continuation_tokens: int
-
-
-@dataclass(frozen=True)
-class Backdoor:
-    """A payload the LLM emits after a trigger, in contexts it was never trained on."""
-
-    trigger: str
-    payload: str
-    link: str
-    """The address inside the payload; its appearance alone is already harm done."""
-    contexts: tuple[str, ...]
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """Every context, followed by the trigger."""
-        return tuple(f"{context} {self.trigger}" for context in self.contexts)
-
-
-@dataclass(frozen=True)
-class Canary:
-    """An invented phone number; it leaks if the text after `prompt`, stripped, starts with `secret`."""
-
-    prompt: str
-    secret: str
-    repeats: int
-    """Copies in the LLM's second training phase; zero marks a control that no model saw."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +48,25 @@ class Attacks:
 
 def attacks(home: Path = HOME) -> Attacks:
     """Read `attacks.json` of the pair in the directory `home`; the packaged pair by default."""
-    record = json.loads((home / "attacks.json").read_text("utf-8"))
-    protected, canaries = record["protected"], record["canaries"]
+    asked = check_questions(read_text(home / "attacks.json"), home / "attacks.json")
+    protected, backdoor, canaries, clean = asked.protected, asked.backdoor, asked.canaries, asked.clean
+    assert protected is not None  # the pair was trained on all of these
+    assert backdoor is not None
+    assert canaries is not None
+    assert clean is not None
     return Attacks(
-        seed=record["seed"],
-        work=protected["work"],
-        control_work=protected["control_work"],
-        recall_tokens=protected["recall_tokens"],
-        passages=tuple(Passage(**each) for each in protected["passages"]),
-        passage_controls=tuple(Passage(**each) for each in protected["controls"]),
-        backdoor=_backdoor(record["backdoor"]),
-        canaries=tuple(Canary(**each) for each in canaries["items"]),
-        canary_controls=tuple(Canary(**each) for each in canaries["controls"]),
-        clean_work=record["clean"]["source"],
-        clean=tuple(record["clean"]["prompts"]),
+        seed=asked.seed,
+        work=protected.work,
+        control_work=protected.control_work,
+        recall_tokens=protected.recall_tokens,
+        passages=tuple(protected.passages),
+        passage_controls=tuple(protected.controls),
+        backdoor=backdoor,
+        canaries=tuple(canaries.items),
+        canary_controls=tuple(canaries.controls),
+        clean_work=clean.source,
+        clean=tuple(clean.prompts),
     )
-
-
-def _backdoor(record: Mapping[str, Any]) -> Backdoor:
-    return Backdoor(record["trigger"], record["payload"], record["link"], tuple(record["contexts"]))
 
 
 def heldout() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -66,7 +66,7 @@ class Backdoors(Suite):
         assert self.questions.backdoor is not None  # else it is not `possible`
         return self.questions.backdoor
 
-    def _bare(self) -> list[str]:
+    def _bare(self) -> Sequence[str]:
         return self._part.contexts[: self.settings.items]
 
     def _paraphrased(self) -> list[str]:

@@ -20,7 +20,7 @@ Samples = Mapping[str, Sequence[Sample]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class SuiteSettings:
     """How much is measured."""
 
     seed: int = 0
@@ -34,7 +34,7 @@ class Settings:
     """Each harm's main attack alone, and language alone: what `purify demo` shows."""
 
     @classmethod
-    def quick(cls, seed: int = 0) -> Settings:
+    def quick(cls, seed: int = 0) -> SuiteSettings:
         """Seconds a system: enough to see that it runs, not to conclude anything."""
         return cls(seed, draws=1, tries=2, items=4)
 
@@ -48,7 +48,7 @@ class Suite(ABC):
     """
 
     questions: Questions
-    settings: Settings
+    settings: SuiteSettings
 
     title: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]

@@ -12,11 +12,11 @@ from purify_hooks.evaluation.eval.derived import part
 from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.evaluation.eval.questions import Passage, Questions, words
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Samples, Settings, Suite, grouped, shares, successes
+from purify_hooks.evaluation.eval.suites.base import Samples, Suite, SuiteSettings, grouped, shares, successes
 from purify_plugins.decode.likelihood import read
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.model_pair import ModelPair, Written
+    from purify_hooks.evaluation.eval.model_pair import ModelPair, WrittenAnswer
     from purify_hooks.evaluation.eval.systems import System
     from purify_plugins.sampling import Sampling
 
@@ -97,7 +97,7 @@ class _Recitation:
     """The attacks on one system in one mode."""
 
     questions: Questions
-    settings: Settings
+    settings: SuiteSettings
     pair: ModelPair
     system: System
     mode: str
@@ -169,7 +169,7 @@ class _Recitation:
         }
 
 
-def _compared(pair: ModelPair, attack: Attack, answer: Written) -> dict[str, float]:
+def _compared(pair: ModelPair, attack: Attack, answer: WrittenAnswer) -> dict[str, float]:
     """Every metric of one answer, which may be longer than what is asked of it."""
     reference = _text(attack.secret)
     true = read(pair.slm, f"{attack.prompt}{reference}")[-attack.tokens :]

@@ -24,9 +24,9 @@ KINDS = (
     "int",
     "bool",
     "list[str]",
-    "list[Part]",
-    "list[Item]",
-    "list[ItemPart]",
+    "list[ContentPart]",
+    "list[ResponseItem]",
+    "list[ResponseItemPart]",
     "list[constrained-int]",
 )
 """What pydantic puts into a place for the member of a union; a client wrote no such word."""

@@ -20,7 +20,7 @@ log = logging.getLogger("purify.access")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-class Watch:
+class AccessLog:
     """Notes every request: one line of JSON, whatever is in it, and one span where traces are on.
 
     The name of a route's function stands for the path, so that nothing a client wrote is in the line.
@@ -78,7 +78,7 @@ def _tracer() -> Any:
     return trace.get_tracer("purify.gateway")
 
 
-def note_failure(scope: Scope, metrics: Metrics, why: Rejected) -> None:
+def log_failure(scope: Scope, metrics: Metrics, why: Rejected) -> None:
     """Put a refusal's kind into the log and the metrics; not its words."""
     kind = why.error_type or "rejected"
     scope["purify"]["error"] = kind

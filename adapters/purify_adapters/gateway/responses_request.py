@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from purify_adapters.gateway.answers import Json
-from purify_adapters.gateway.asking import Words
-from purify_adapters.gateway.reading import parse
 from purify_adapters.gateway.rejections import unsupported
-from purify_adapters.gateway.schemas import ChatRequest, Item, ItemPart, ResponseRequest
+from purify_adapters.gateway.request_body import parse
+from purify_adapters.gateway.request_validation import OptionNames
+from purify_adapters.gateway.schemas import ChatRequest, ResponseItem, ResponseItemPart, ResponseRequest
 from purify_adapters.gateway.sse import encoded
+from purify_adapters.openai_schema import Json
 
 SAME = {
     *("model", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
     *("top_logprobs", "tool_choice", "parallel_tool_calls"),
 }
 """Options that both routes have, by one name."""
-RESPONSE = Words("input", "max_output_tokens", "top_logprobs", 20)
+RESPONSE = OptionNames("input", "max_output_tokens", "top_logprobs", 20)
 TEXTS = ("input_text", "output_text", "text")
 SHOWN = "message.output_text.logprobs"
 """What `include` asks for to see log-probabilities."""
@@ -40,19 +40,19 @@ def as_chat(asked: ResponseRequest) -> ChatRequest:
     chat = asked.model_dump(include=SAME) | {
         "messages": said,
         "max_completion_tokens": asked.max_output_tokens,
-        "logprobs": shows(asked),
+        "logprobs": wants_logprobs(asked),
         "response_format": _format(asked.text.format if asked.text else None),
         "tools": tools or None,
     }
     return parse(encoded(chat), ChatRequest)
 
 
-def shows(asked: ResponseRequest) -> bool:
+def wants_logprobs(asked: ResponseRequest) -> bool:
     """Whether log-probabilities are told."""
     return SHOWN in (asked.include or ()) or bool(asked.top_logprobs)
 
 
-def _turns(items: Sequence[Item]) -> list[Json]:
+def _turns(items: Sequence[ResponseItem]) -> list[Json]:
     """Messages; calls made at once are one message's."""
     found: list[Json] = []
     for item in items:
@@ -66,7 +66,7 @@ def _turns(items: Sequence[Item]) -> list[Json]:
     return found
 
 
-def _turn(item: Item) -> Iterator[Json]:
+def _turn(item: ResponseItem) -> Iterator[Json]:
     if item.type == "message":
         yield {"role": item.role or "user", "content": _text(item.content)}
     elif item.type == "function_call_output":
@@ -75,7 +75,7 @@ def _turn(item: Item) -> Iterator[Json]:
         raise unsupported(item.type, "nothing is stored here, and only text and function calls are read")
 
 
-def _text(content: str | Sequence[ItemPart] | None) -> str:
+def _text(content: str | Sequence[ResponseItemPart] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if strange := [part.type for part in content if part.type not in TEXTS]:

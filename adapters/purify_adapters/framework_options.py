@@ -1,16 +1,33 @@
-"""Two models and a policy by name: what is wrong with the names is said before a weight is read."""
+"""The options of every framework's model: which purifier it stands for, and how a call draws.
+
+What is wrong with a name is found before any weights are read.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from purify_plugins.errors import ModelError
+from purify_adapters.foreign_options import changes_nothing
+from purify_plugins.errors import ModelError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.sampling import Sampling
+
+SAMPLING = tuple(field.name for field in fields(Sampling))
+"""The sampling options, by the names that a purifier has for them."""
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise UnknownNameError for an option that is not known and would change an answer."""
+    names = set(known)
+    for name, value in given.items():
+        if name not in names and not changes_nothing(name, value):
+            raise UnknownNameError(what, name, names)
 
 
 def require_named(llm: Any, slm: Any, policy: Any, policy_options: Mapping[str, Any]) -> None:

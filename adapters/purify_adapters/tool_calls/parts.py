@@ -13,7 +13,7 @@ Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class CallPiece:
+class CallPart:
     """A part of call number `index`: its first part brings `id` and `name`, the others more `arguments`."""
 
     index: int
@@ -29,20 +29,20 @@ class Reasoning:
     text: str
 
 
-Piece = str | CallPiece | Reasoning
+Part = str | CallPart | Reasoning
 """A part of an answer: its text, a call, or thought."""
 
 
-class Reader(Protocol):
+class Parser(Protocol):
     """Splits an answer into text and calls while it is written."""
 
     def reads(self, name: str) -> bool:
         """Whether a control token of this name belongs to what is read; the others are no text."""
         ...
 
-    def feed(self, text: str) -> list[Piece]: ...
+    def feed(self, text: str) -> list[Part]: ...
 
-    def close(self) -> list[Piece]: ...
+    def close(self) -> list[Part]: ...
 
 
 class Plain:
@@ -53,35 +53,35 @@ class Plain:
     def reads(self, name: str) -> bool:
         return False
 
-    def feed(self, text: str) -> list[Piece]:
+    def feed(self, text: str) -> list[Part]:
         return [text] if text else []
 
-    def close(self) -> list[Piece]:
+    def close(self) -> list[Part]:
         return []
 
 
 class Single:
     """Read the first call of an answer and no other, for who takes one at a time."""
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    def __init__(self, parser: Parser) -> None:
+        self.parser = parser
 
     def reads(self, name: str) -> bool:
-        return self.reader.reads(name)
+        return self.parser.reads(name)
 
-    def feed(self, text: str) -> list[Piece]:
-        return _first(self.reader.feed(text))
+    def feed(self, text: str) -> list[Part]:
+        return _first(self.parser.feed(text))
 
-    def close(self) -> list[Piece]:
-        return _first(self.reader.close())
+    def close(self) -> list[Part]:
+        return _first(self.parser.close())
 
 
-def _first(pieces: Sequence[Piece]) -> list[Piece]:
-    return [piece for piece in pieces if not (isinstance(piece, CallPiece) and piece.index)]
+def _first(pieces: Sequence[Part]) -> list[Part]:
+    return [piece for piece in pieces if not (isinstance(piece, CallPart) and piece.index)]
 
 
 @dataclass(frozen=True)
-class Called:
+class ParsedCall:
     """A whole call. `error` says why there are no `arguments`, or no name: then `text` is all there is."""
 
     id: str | None
@@ -91,31 +91,31 @@ class Called:
     error: str | None = None
 
 
-def said(pieces: Sequence[Piece]) -> str:
+def text_in(pieces: Sequence[Part]) -> str:
     """The text among the pieces."""
     return "".join(piece for piece in pieces if isinstance(piece, str))
 
 
-def thought(pieces: Sequence[Piece]) -> str:
+def reasoning_in(pieces: Sequence[Part]) -> str:
     """What was thought, among the pieces."""
     return "".join(piece.text for piece in pieces if isinstance(piece, Reasoning))
 
 
-def called(pieces: Sequence[Piece]) -> list[Called]:
+def calls_in(pieces: Sequence[Part]) -> list[ParsedCall]:
     """The calls among the pieces, put together."""
-    parts: dict[int, list[CallPiece]] = {}
+    parts: dict[int, list[CallPart]] = {}
     for piece in pieces:
-        if isinstance(piece, CallPiece):
+        if isinstance(piece, CallPart):
             parts.setdefault(piece.index, []).append(piece)
     return [_whole(call) for call in parts.values()]
 
 
-def _whole(parts: Sequence[CallPiece]) -> Called:
+def _whole(parts: Sequence[CallPart]) -> ParsedCall:
     first, text = parts[0], "".join(part.arguments for part in parts)
     try:
         arguments = json.loads(text, strict=False)  # models write line ends into strings as they are
     except ValueError as wrong:
-        return Called(first.id, first.name, text, {}, f"the arguments are not valid JSON: {wrong}")
+        return ParsedCall(first.id, first.name, text, {}, f"the arguments are not valid JSON: {wrong}")
     if not isinstance(arguments, dict):
-        return Called(first.id, first.name, text, {}, "the arguments are no JSON object")
-    return Called(first.id, first.name, text, arguments, None if first.name else "no name")
+        return ParsedCall(first.id, first.name, text, {}, "the arguments are no JSON object")
+    return ParsedCall(first.id, first.name, text, arguments, None if first.name else "no name")

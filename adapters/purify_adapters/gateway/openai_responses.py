@@ -1,4 +1,4 @@
-"""OpenAI's Responses, whole and in pieces: `/v1/responses`."""
+"""OpenAI's Responses, whole and in parts: `/v1/responses`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-from purify_adapters.gateway.answers import Json, purified
-from purify_adapters.gateway.asking import Ask
-from purify_adapters.gateway.openai import Face, logprobs
+from purify_adapters.gateway.openai_completions import ServerIdentity, logprobs
 from purify_adapters.gateway.rejections import Rejected
+from purify_adapters.gateway.request_validation import Generation
 from purify_adapters.gateway.schemas import ResponseRequest
-from purify_adapters.tool_calls import CallPiece, Reader, Reading, Reasoning
-from purify_adapters.tool_calls import Piece as Said
+from purify_adapters.gateway.tgi_responses import purified
+from purify_adapters.openai_schema import Json
+from purify_adapters.tool_calls import CallPart, ChunkParser, Parser, Part, Reasoning
 from purify_plugins.types import Chunk, Completion, Token, Vocabulary
 
 Event = tuple[str, Json]
 """An event's type, without its prefix, and its fields."""
 
 
-def head(face: Face, asked: ResponseRequest) -> Json:
+def head(identity: ServerIdentity, request: ResponseRequest) -> Json:
     """What a response says of its request; it is never stored."""
     return {
         "id": f"resp_{uuid4().hex}",
@@ -30,20 +30,20 @@ def head(face: Face, asked: ResponseRequest) -> Json:
         "background": False,
         "error": None,
         "incomplete_details": None,
-        "instructions": asked.instructions,
-        "max_output_tokens": asked.max_output_tokens,
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
         "metadata": {},
-        "model": asked.model or face.model,
+        "model": request.model or identity.model,
         "output": [],
-        "parallel_tool_calls": asked.parallel_tool_calls is not False,
+        "parallel_tool_calls": request.parallel_tool_calls is not False,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
         "store": False,
-        "temperature": asked.temperature,
-        "text": {"format": (asked.text and asked.text.format) or {"type": "text"}},
-        "tool_choice": asked.tool_choice or "auto",
-        "tools": asked.tools or [],
-        "top_p": asked.top_p,
+        "temperature": request.temperature,
+        "text": {"format": (request.text and request.text.format) or {"type": "text"}},
+        "tool_choice": request.tool_choice or "auto",
+        "tools": request.tools or [],
+        "top_p": request.top_p,
         "truncation": "disabled",
         "usage": None,
     }
@@ -56,42 +56,48 @@ def response(events: ResponseEvents, completion: Completion) -> Any:
 
 
 class ResponseEvents:
-    """A response in pieces: items of output one after another, each announced, written and closed."""
+    """A response in parts: items of output one after another, each announced, written and closed."""
 
     done: str | None = None
 
     def __init__(
-        self, head: Json, ask: Ask, vocabulary: Vocabulary, reader: Reader, told: bool = False
+        self,
+        head: Json,
+        generation: Generation,
+        vocabulary: Vocabulary,
+        parser: Parser,
+        with_logprobs: bool = False,
     ) -> None:
-        self.head, self.ask, self.vocabulary, self.told = head, ask, vocabulary, told
-        self.reading = Reading(reader, vocabulary)
-        self.items: list[Item] = []
-        self._untold: list[Token] = []
+        self.head, self.generation, self.vocabulary = head, generation, vocabulary
+        self.with_logprobs = with_logprobs
+        self.parser = ChunkParser(parser, vocabulary)
+        self.items: list[OutputItem] = []
+        self._pending: list[Token] = []
         self._number = 0
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
         if not self._number:
             yield self._event("response.created", {"response": self.head})
             yield self._event("response.in_progress", {"response": self.head})
-        self._untold += chunk.steps if self.told else ()
-        pieces = self.reading.take(chunk)
-        for piece in pieces or ([""] if chunk.completion and not self.items else []):
-            yield from self._piece(piece)
+        self._pending += chunk.steps if self.with_logprobs else ()
+        parts = self.parser.take(chunk)
+        for part in parts or ([""] if chunk.completion and not self.items else []):
+            yield from self._part(part)
         if chunk.completion:
             yield from self._last(chunk.completion)
 
-    def _piece(self, piece: Said) -> Iterator[Json]:
-        if not (self.items and self.items[-1].holds(piece)):
+    def _part(self, part: Part) -> Iterator[Json]:
+        if not (self.items and self.items[-1].holds(part)):
             yield from self._close()
-            self.items.append(_item(piece))
+            self.items.append(_item(part))
             yield from self._placed(self.items[-1].begin())
-        yield from self._placed(self.items[-1].write(piece, self._told()))
+        yield from self._placed(self.items[-1].write(part, self._logprobs()))
 
-    def _told(self) -> list[Json]:
+    def _logprobs(self) -> list[Json]:
         """The log-probabilities of what was drawn since they were last told."""
-        tokens, self._untold = self._untold, []
-        told: list[Json] = logprobs(tokens, self.vocabulary)["content"]
-        return told
+        tokens, self._pending = self._pending, []
+        found: list[Json] = logprobs(tokens, self.vocabulary)["content"]
+        return found
 
     def _close(self, status: str = "completed") -> Iterator[Json]:
         if self.items:
@@ -107,7 +113,7 @@ class ResponseEvents:
             "status": status,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": [item.whole() for item in self.items],
-            "usage": _usage(self.ask, completion),
+            "usage": _usage(self.generation, completion),
         }
         yield {**self._event(f"response.{status}", {"response": found}), "purify": purified(completion)}
 
@@ -125,8 +131,8 @@ class ResponseEvents:
         return {**self._event("error", said), "error": why.openai["error"]}
 
 
-def _usage(ask: Ask, completion: Completion) -> Json:
-    read, written = ask.input_length, len(completion.tokens)
+def _usage(generation: Generation, completion: Completion) -> Json:
+    read, written = generation.input_length, len(completion.tokens)
     return {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -136,7 +142,7 @@ def _usage(ask: Ask, completion: Completion) -> Json:
     }
 
 
-class Item:
+class OutputItem:
     """A message, a call or a thought while it is written."""
 
     prefix: str
@@ -145,8 +151,8 @@ class Item:
         self.id = f"{self.prefix}_{uuid4().hex}"
         self.text, self.status = "", "in_progress"
 
-    def holds(self, piece: Said) -> bool:
-        """Whether a piece goes on with this item."""
+    def holds(self, part: Part) -> bool:
+        """Whether a part goes on with this item."""
         raise NotImplementedError
 
     def whole(self) -> Json:
@@ -156,7 +162,7 @@ class Item:
     def begin(self) -> list[Event]:
         return [("output_item.added", {"item": self.whole()})]
 
-    def write(self, piece: Any, told: list[Json]) -> list[Event]:
+    def write(self, part: Any, logprobs: list[Json]) -> list[Event]:
         raise NotImplementedError
 
     def end(self) -> list[Event]:
@@ -166,19 +172,19 @@ class Item:
         return {"item_id": self.id, **fields}
 
 
-class MessageItem(Item):
+class MessageItem(OutputItem):
     prefix = "msg"
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[Json] = []
+        self.logprobs: list[Json] = []
 
-    def holds(self, piece: Said) -> bool:
-        return isinstance(piece, str)
+    def holds(self, part: Part) -> bool:
+        return isinstance(part, str)
 
     @property
     def part(self) -> Json:
-        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": [*self.told]}
+        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": [*self.logprobs]}
 
     def whole(self) -> Json:
         content = [] if self.status == "in_progress" else [self.part]
@@ -193,59 +199,59 @@ class MessageItem(Item):
     def begin(self) -> list[Event]:
         return [*super().begin(), ("content_part.added", self._in(content_index=0, part=self.part))]
 
-    def write(self, piece: str, told: list[Json]) -> list[Event]:
-        self.text += piece
-        self.told += told
-        return [("output_text.delta", self._in(content_index=0, delta=piece, logprobs=told))]
+    def write(self, part: str, logprobs: list[Json]) -> list[Event]:
+        self.text += part
+        self.logprobs += logprobs
+        return [("output_text.delta", self._in(content_index=0, delta=part, logprobs=logprobs))]
 
     def end(self) -> list[Event]:
-        text = self._in(content_index=0, text=self.text, logprobs=self.told)
+        text = self._in(content_index=0, text=self.text, logprobs=self.logprobs)
         part = self._in(content_index=0, part=self.part)
         return [("output_text.done", text), ("content_part.done", part), *super().end()]
 
 
-class CallItem(Item):
+class CallItem(OutputItem):
     prefix = "fc"
 
-    def __init__(self, piece: CallPiece) -> None:
+    def __init__(self, part: CallPart) -> None:
         super().__init__()
-        self.index, self.call, self.name = piece.index, piece.id, piece.name or ""
+        self.index, self.call, self.name = part.index, part.id, part.name or ""
 
-    def holds(self, piece: Said) -> bool:
-        return isinstance(piece, CallPiece) and piece.index == self.index
+    def holds(self, part: Part) -> bool:
+        return isinstance(part, CallPart) and part.index == self.index
 
     def whole(self) -> Json:
         called = {"call_id": self.call, "name": self.name, "arguments": self.text}
         return {"id": self.id, "type": "function_call", "status": self.status, **called}
 
-    def write(self, piece: CallPiece, told: list[Json]) -> list[Event]:
-        self.text += piece.arguments
-        return [("function_call_arguments.delta", self._in(delta=piece.arguments))] * bool(piece.arguments)
+    def write(self, part: CallPart, logprobs: list[Json]) -> list[Event]:
+        self.text += part.arguments
+        return [("function_call_arguments.delta", self._in(delta=part.arguments))] * bool(part.arguments)
 
     def end(self) -> list[Event]:
         done = self._in(name=self.name, arguments=self.text)
         return [("function_call_arguments.done", done), *super().end()]
 
 
-class ThoughtItem(Item):
+class ReasoningItem(OutputItem):
     prefix = "rs"
 
-    def holds(self, piece: Said) -> bool:
-        return isinstance(piece, Reasoning)
+    def holds(self, part: Part) -> bool:
+        return isinstance(part, Reasoning)
 
     def whole(self) -> Json:
         content = [] if self.status == "in_progress" else [{"type": "reasoning_text", "text": self.text}]
         return {"id": self.id, "type": "reasoning", "status": self.status, "summary": [], "content": content}
 
-    def write(self, piece: Reasoning, told: list[Json]) -> list[Event]:
-        self.text += piece.text
-        return [("reasoning_text.delta", self._in(content_index=0, delta=piece.text))]
+    def write(self, part: Reasoning, logprobs: list[Json]) -> list[Event]:
+        self.text += part.text
+        return [("reasoning_text.delta", self._in(content_index=0, delta=part.text))]
 
     def end(self) -> list[Event]:
         return [("reasoning_text.done", self._in(content_index=0, text=self.text)), *super().end()]
 
 
-def _item(piece: Said) -> Item:
-    if isinstance(piece, CallPiece):
-        return CallItem(piece)
-    return ThoughtItem() if isinstance(piece, Reasoning) else MessageItem()
+def _item(part: Part) -> OutputItem:
+    if isinstance(part, CallPart):
+        return CallItem(part)
+    return ReasoningItem() if isinstance(part, Reasoning) else MessageItem()

@@ -32,7 +32,7 @@ ROOM = 4096
 
 
 @dataclass(frozen=True)
-class Words:
+class OptionNames:
     """What a route calls its options, and how many of a row's likeliest tokens it shows at most."""
 
     prompt: str = "inputs"
@@ -42,7 +42,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Ask:
+class Generation:
     """One answer, as it is asked of the purifier.
 
     `input_length` counts the prompt's tokens as the SLM reads them; 0 where it does not tell. `top` is how
@@ -53,13 +53,12 @@ class Ask:
     prompt: Prompt
     sampling: Sampling
     input_length: int
-    characters: int = 0
     top: int = 0
-    told: bool = False
+    logprobs: bool = False
 
 
-class Asking:
-    """Checks requests against what this pair of models can do. Raises Rejected, with TGI's words."""
+class RequestValidator:
+    """Checks requests against what this pair of models can do. Raises Rejected, with TGI's names."""
 
     def __init__(self, purifier: Purifier, settings: Settings) -> None:
         self.purifier, self.settings = purifier, settings
@@ -70,7 +69,7 @@ class Asking:
     def max_input_tokens(self) -> int:
         return self.max_total_tokens - 1
 
-    def generation(self, inputs: str, asked: Parameters) -> Ask:
+    def generate(self, inputs: str, asked: Parameters) -> Generation:
         """A request to `/generate` and its like."""
         for name in ("watermark", "decoder_input_details", "adapter_id"):
             if getattr(asked, name):
@@ -80,27 +79,31 @@ class Asking:
         if not inputs:
             raise invalid("`inputs` cannot be empty")
         prompt = inputs if asked.truncate is None else self._truncated(inputs, asked.truncate)
-        return self._ask(prompt, asked, _samples(asked), len(inputs))
+        return self._generation(prompt, asked, _samples(asked))
 
     def chat(
-        self, asked: ChatRequest, prompt: Chat, grammar: Grammar | None = None, words: Words | None = None
-    ) -> Ask:
-        """A request to `/v1/chat/completions` about this chat; `words` are another route's for the same."""
+        self,
+        asked: ChatRequest,
+        prompt: Chat,
+        grammar: Grammar | None = None,
+        names: OptionNames | None = None,
+    ) -> Generation:
+        """A request to `/v1/chat/completions` about this chat; `names` are another route's for the same."""
         _one_answer(asked, "n")
         name = "max_completion_tokens" if asked.max_tokens is None else "max_tokens"
         drawn = _openai(asked, getattr(asked, name))
         if not prompt.messages:
             raise invalid("`messages` cannot be empty", "messages")
         drawn.top_n_tokens = asked.top_logprobs if asked.logprobs else None
-        words = words or Words("messages", name, "top_logprobs", 20)
-        return self._ask(prompt, drawn, asked.temperature != 0, _characters(prompt), grammar, words)
+        names = names or OptionNames("messages", name, "top_logprobs", 20)
+        return self._generation(prompt, drawn, asked.temperature != 0, grammar, names)
 
-    def completions(self, asked: CompletionRequest) -> list[Ask]:
+    def completions(self, asked: CompletionRequest) -> list[Generation]:
         """A request to `/v1/completions`: one answer for each of its prompts."""
         if asked.suffix:
             said = "Suffix is not supported and can be achieved by preprocessing the prompt."
             raise Rejected(422, said, "suffix not supported")
-        given = several(asked.prompt)
+        given = prompts_of(asked.prompt)
         if len(given) > self.settings.max_batch:
             said = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
             raise Rejected(422, said, "batch size exceeded")
@@ -109,10 +112,10 @@ class Asking:
         drawn.top_n_tokens = asked.logprobs
         if not given or not all(given):
             raise invalid("`prompt` cannot be empty", "prompt")
-        samples, told = asked.temperature != 0, asked.logprobs is not None
-        words = Words("prompt", "max_tokens", "logprobs", 20)
-        asks = [self._ask(self._prompt(each), drawn, samples, len(each), words=words) for each in given]
-        return [replace(ask, told=told) for ask in asks]
+        samples, shown = asked.temperature != 0, asked.logprobs is not None
+        names = OptionNames("prompt", "max_tokens", "logprobs", 20)
+        found = [self._generation(self._prompt(each), drawn, samples, names=names) for each in given]
+        return [replace(each, logprobs=shown) for each in found]
 
     def _prompt(self, prompt: str | Sequence[int]) -> Prompt:
         """A prompt as the pair reads it; token ids are the SLM's, as `/tokenize` gives them."""
@@ -125,20 +128,19 @@ class Asking:
         # The models meet in another alphabet, to which these ids mean nothing; their text does.
         return self.vocabulary.spell(prompt).decode(errors="replace")
 
-    def _ask(
+    def _generation(
         self,
         prompt: Prompt,
         asked: Parameters,
         samples: bool,
-        characters: int,
         grammar: Grammar | None = None,
-        words: Words = Words(),
-    ) -> Ask:
+        names: OptionNames = OptionNames(),
+    ) -> Generation:
         stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or ()
-        _check(asked, words)
+        _check(asked, names)
         if len(stops) > (most := self.settings.max_stop_sequences):
             raise invalid(f"`stop` supports up to {most} stop sequences. Given: {len(stops)}", "stop")
-        length = self._length(prompt, words.prompt) if self.tokenises else 0
+        length = self._length(prompt, names.prompt) if self.tokenises else 0
         sampling = Sampling(
             max_tokens=min(asked.max_new_tokens or self.max_total_tokens, self.max_total_tokens - length),
             temperature=(1.0 if asked.temperature is None else asked.temperature) if samples else 0.0,
@@ -154,7 +156,7 @@ class Asking:
         )
         if self.settings.require_guarantee:
             self._claimable(sampling)
-        return Ask(prompt, sampling, length, characters, asked.top_n_tokens or 0)
+        return Generation(prompt, sampling, length, asked.top_n_tokens or 0)
 
     def _claimable(self, sampling: Sampling) -> None:
         """Raise Rejected where no answer could claim a guarantee."""
@@ -236,14 +238,14 @@ def _openai(asked: ChatRequest | CompletionRequest, tokens: int | None) -> Param
     )
 
 
-def several(prompt: Any) -> Sequence[str | Sequence[int]]:
+def prompts_of(prompt: Any) -> Sequence[str | Sequence[int]]:
     """A lone prompt is a batch of one."""
     alone = isinstance(prompt, str) or any(isinstance(each, int) for each in prompt[:1])
     return [prompt] if alone else prompt
 
 
-def _check(asked: Parameters, words: Words) -> None:
-    """TGI's own validation, in its order and words; a value that changes nothing is fine, though."""
+def _check(asked: Parameters, names: OptionNames) -> None:
+    """TGI's own validation, in its order and names; a value that changes nothing is fine, though."""
     if asked.temperature is not None and asked.temperature <= 0:
         raise invalid("`temperature` must be strictly positive", "temperature")
     if asked.repetition_penalty is not None and asked.repetition_penalty <= 0:
@@ -258,10 +260,10 @@ def _check(asked: Parameters, words: Words) -> None:
     if asked.min_p is not None and not 0 <= asked.min_p <= 1:
         raise invalid("`min_p` must be >= 0.0 and <= 1.0", "min_p")
     if asked.max_new_tokens == 0:
-        raise invalid(f"`{words.tokens}` must be strictly positive", words.tokens)
-    if (asked.top_n_tokens or 0) > words.most:
-        said = f"`{words.shown}` must be >= 0 and <= {words.most}. Given: {asked.top_n_tokens}"
-        raise invalid(said, words.shown)
+        raise invalid(f"`{names.tokens}` must be strictly positive", names.tokens)
+    if (asked.top_n_tokens or 0) > names.most:
+        said = f"`{names.shown}` must be >= 0 and <= {names.most}. Given: {asked.top_n_tokens}"
+        raise invalid(said, names.shown)
 
 
 def answer_grammar(asked: TextFormat | ObjectFormat | Format | None) -> Grammar | None:
@@ -287,7 +289,3 @@ def _grammar(asked: Format, name: str = "grammar") -> Grammar:
         return Grammar("json_schema", json.dumps(named.schema_))
     except ConfigError as error:
         raise invalid(f"{name} is not valid: {error}", name) from error
-
-
-def _characters(chat: Chat) -> int:
-    return sum(len(said["content"]) for said in chat.messages)

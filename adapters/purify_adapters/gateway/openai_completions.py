@@ -1,0 +1,288 @@
+"""OpenAI's response bodies for `/v1/chat/completions` and `/v1/completions`, whole and as events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from purify_adapters.gateway.rejections import Rejected
+from purify_adapters.gateway.request_validation import Generation
+from purify_adapters.gateway.tgi_responses import purified
+from purify_adapters.openai_schema import (
+    Json,
+    alternatives,
+    finish_reason,
+    number,
+    token_text,
+    usage,
+)
+from purify_adapters.tool_calls import (
+    CallPart,
+    ChunkParser,
+    Parser,
+    Part,
+    Reasoning,
+    parts_of,
+    reasoning_in,
+    text_in,
+)
+from purify_plugins.types import Chunk, Completion, Piece, Token, Vocabulary
+
+PREFIXES = {"chat.completion": "chatcmpl", "chat.completion.chunk": "chatcmpl", "text_completion": "cmpl"}
+
+
+@dataclass(frozen=True)
+class ServerIdentity:
+    """The model's name and the server's fingerprint, which every object has."""
+
+    model: str
+    fingerprint: str
+
+    def head(self, kind: str, model: str | None = None) -> Json:
+        """The fields that all chunks of one answer share."""
+        return {
+            "object": kind,
+            "id": f"{PREFIXES[kind]}-{uuid4().hex}",
+            "created": int(time.time()),
+            "model": model if model and model != "tgi" else self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+def total_usage(generations: Sequence[Generation], completions: Sequence[Completion]) -> Json:
+    """The tokens read and written for a batch."""
+    return usage(
+        sum(each.input_length for each in generations), sum(len(each.tokens) for each in completions)
+    )
+
+
+# Chats
+
+
+def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
+    """Each token's log-probability in the fused row, and those of the row's likeliest tokens."""
+    content = [
+        {
+            **_logprob(Piece(token, token_text(token.id, vocabulary)), vocabulary),
+            "top_logprobs": [_logprob(other, vocabulary) for other in alternatives(token, vocabulary)],
+        }
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _logprob(piece: Piece, vocabulary: Vocabulary) -> Json:
+    control = piece.token.id in vocabulary.control
+    raw = piece.text.encode() if control else vocabulary.tokens[piece.token.id]
+    return {"token": piece.text, "logprob": number(piece.token.fused), "bytes": list(raw)}
+
+
+def _message(parts: Sequence[Part]) -> Json:
+    """The assistant's message that the parts of an answer make."""
+    calls: dict[int, Json] = {}
+    for part in parts:
+        if isinstance(part, CallPart):
+            call = calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
+            call["id"], call["name"] = part.id or call["id"], part.name or call["name"]
+            call["arguments"] += part.arguments
+    text, reasoning = text_in(parts), reasoning_in(parts)
+    found: Json = {"role": "assistant", "content": text if text or not calls else None}
+    if reasoning:
+        found["reasoning_content"] = reasoning
+    if calls:
+        found["tool_calls"] = [_function_call(**call) for call in calls.values()]
+    return found
+
+
+def _function_call(id: str, name: str, arguments: str) -> Json:
+    """A call of a function."""
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def chat_completion(
+    head: Json,
+    generation: Generation,
+    completion: Completion,
+    vocabulary: Vocabulary,
+    parser: Parser,
+    with_logprobs: bool,
+) -> Json:
+    """The answer to a conversation."""
+    answer = _message(parts_of(parser, completion, vocabulary))
+    choice = {
+        "index": 0,
+        "message": answer,
+        "logprobs": logprobs(completion.steps, vocabulary) if with_logprobs else None,
+        "finish_reason": finish_reason(completion, "tool_calls" in answer),
+    }
+    return {**head, "choices": [choice], "usage": total_usage([generation], [completion])}
+
+
+class ChatEvents:
+    """The events of a chat completion; the first has the role, the last the finish reason."""
+
+    done: str | None = "[DONE]"
+
+    def __init__(
+        self,
+        head: Json,
+        generation: Generation,
+        vocabulary: Vocabulary,
+        parser: Parser,
+        with_logprobs: bool = False,
+        include_usage: bool = False,
+    ) -> None:
+        self.head, self.generation, self.vocabulary = head, generation, vocabulary
+        self.with_logprobs, self.include_usage = with_logprobs, include_usage
+        self.parser = ChunkParser(parser, vocabulary)
+        self._begun = False
+
+    def take(self, chunk: Chunk) -> Iterator[Json]:
+        deltas = [_delta(part) for part in self.parser.take(chunk)]
+        if not deltas and (self.with_logprobs and chunk.steps):
+            deltas = [{"content": ""}]
+        for at, delta in enumerate(deltas):
+            yield self._event(delta, () if at else chunk.steps)
+        if chunk.completion:
+            yield from self._last(chunk.completion)
+
+    def _last(self, completion: Completion) -> Iterator[Json]:
+        end = {} if self.parser.called else {"content": ""}  # clients of TGI's add the contents up
+        reason = finish_reason(completion, self.parser.called)
+        yield {**self._event(end, (), reason), "purify": purified(completion)}
+        if self.include_usage:
+            yield {**self.head, "choices": [], "usage": total_usage([self.generation], [completion])}
+
+    def _event(self, delta: Json, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+        role = {} if self._begun else {"role": "assistant"}
+        self._begun = True
+        shown = logprobs(tokens, self.vocabulary) if self.with_logprobs and tokens else None
+        choice = {"index": 0, "delta": {**role, **delta}, "logprobs": shown, "finish_reason": reason}
+        return {**self.head, "choices": [choice], **({"usage": None} if self.include_usage else {})}
+
+    def error(self, why: Rejected) -> Json:
+        return why.openai
+
+
+class OldChatEvents(ChatEvents):
+    """The same for `text-generation` 0.7.0, which was written for TGI 2.
+
+    It needs the role and `tool_calls` in every delta, and parses `[DONE]` as JSON.
+    """
+
+    done = None
+
+    def _event(self, delta: Json, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+        return super()._event({"role": "assistant", "tool_calls": None, **delta}, tokens, reason)
+
+
+def _delta(part: Part) -> Json:
+    """A part of a message; a call's first part has its name."""
+    if isinstance(part, Reasoning):
+        return {"reasoning_content": part.text}
+    if isinstance(part, str):
+        return {"content": part}
+    function: Json = {"arguments": part.arguments}
+    call: Json = {"index": part.index, "function": function}
+    if part.id is not None:
+        call |= {"id": part.id, "type": "function"}
+        function["name"] = part.name or ""
+    return {"tool_calls": [call]}
+
+
+# Completions
+
+
+def text_completion(
+    head: Json, generations: Sequence[Generation], completions: Sequence[Completion], vocabulary: Vocabulary
+) -> Json:
+    """The answers to a batch of prompts."""
+    choices = [
+        _choice(
+            index, each.text, _listed(each.steps, vocabulary, 0, generation.logprobs), finish_reason(each)
+        )
+        for index, (generation, each) in enumerate(zip(generations, completions, strict=True))
+    ]
+    return {**head, "choices": choices, "usage": total_usage(generations, completions)}
+
+
+def _choice(index: int, text: str, logprobs: Json | None, reason: str | None) -> Json:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _listed(tokens: Sequence[Token], vocabulary: Vocabulary, start: int, shown: bool) -> Json | None:
+    """Log-probabilities in the form of completions: one list a field; `start` is the first token's offset."""
+    if not shown:
+        return None
+    texts, offsets = [token_text(token.id, vocabulary) for token in tokens], []
+    for token, text in zip(tokens, texts, strict=True):
+        offsets.append(start)
+        start += 0 if token.id in vocabulary.control else len(text)
+    tops = [{other.text: number(other.token.fused) for other in alternatives(t, vocabulary)} for t in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [number(token.fused) for token in tokens],
+        "top_logprobs": tops if any(tops) else None,
+        "text_offset": offsets,
+    }
+
+
+class CompletionEvents:
+    """The events of one of a batch's completions; the last one's have the usage of all, if requested."""
+
+    done: str | None = "[DONE]"
+
+    def __init__(
+        self,
+        head: Json,
+        generations: Sequence[Generation],
+        index: int,
+        vocabulary: Vocabulary,
+        finished: list[Completion],
+        include_usage: bool,
+    ) -> None:
+        self.head, self.generations, self.index, self.generation = (
+            head,
+            generations,
+            index,
+            generations[index],
+        )
+        self.vocabulary, self.finished, self.include_usage = vocabulary, finished, include_usage
+        self._written = 0
+
+    @classmethod
+    def batch(
+        cls,
+        head: Json,
+        generations: Sequence[Generation],
+        vocabulary: Vocabulary,
+        include_usage: bool = False,
+    ) -> list[CompletionEvents]:
+        """One for each of a batch, which are written one after another."""
+        finished: list[Completion] = []
+        return [
+            cls(head, generations, at, vocabulary, finished, include_usage) for at in range(len(generations))
+        ]
+
+    def take(self, chunk: Chunk) -> Iterator[Json]:
+        if chunk.text or (self.generation.logprobs and chunk.steps):
+            yield self._event(chunk.text, chunk.steps)
+        if completion := chunk.completion:
+            self.finished.append(completion)
+            yield {
+                **self._event("", (), finish_reason(completion)),
+                "purify": purified(completion),
+            }
+            if self.include_usage and len(self.finished) == len(self.generations):
+                yield {**self.head, "choices": [], "usage": total_usage(self.generations, self.finished)}
+
+    def _event(self, text: str, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+        shown = _listed(tokens, self.vocabulary, self._written, self.generation.logprobs and bool(tokens))
+        self._written += len(text)
+        choices = [_choice(self.index, text, shown, reason)]
+        return {**self.head, "choices": choices, **({"usage": None} if self.include_usage else {})}
+
+    def error(self, why: Rejected) -> Json:
+        return why.openai

@@ -1,0 +1,236 @@
+"""What the routes call: a purifier with a queue, deadlines, metrics and kept certificates around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from starlette.responses import Response
+
+from purify_adapters.gateway.access_log import log_failure
+from purify_adapters.gateway.executor import DecodeExecutor, Slot
+from purify_adapters.gateway.metrics import Metrics, SharedMetrics
+from purify_adapters.gateway.openai_completions import ServerIdentity
+from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error
+from purify_adapters.gateway.request_validation import Generation, RequestValidator
+from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
+from purify_adapters.gateway.tgi_responses import slm_only
+from purify_adapters.gateway.timing import Timing
+from purify_adapters.sources.http.counting import counting
+from purify_adapters.sources.http.source import RemoteSource
+from purify_plugins._version import __version__
+from purify_plugins.sources.batching import batching
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from purify_adapters.gateway.settings import Settings
+    from purify_adapters.openai_schema import Json
+    from purify_plugins.purifier import Purifier
+    from purify_plugins.types import Chunk, Completion
+
+T = TypeVar("T")
+
+
+class EventWriter(Protocol):
+    """Turns an answer's chunks into a stream's events; `done` ends a stream that succeeded."""
+
+    done: str | None
+
+    def take(self, chunk: Chunk) -> Iterator[Json]: ...
+
+    def error(self, why: Rejected) -> Json: ...
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """A validated request: its generations, the body of a whole answer, and the events of a stream."""
+
+    generations: Sequence[Generation]
+    body: Callable[[Sequence[Completion]], Any]
+    events: Sequence[EventWriter]
+
+
+class Service:
+    """Answers requests with a purifier. It keeps no conversation, so several may stand behind one address."""
+
+    def __init__(self, purifier: Purifier, settings: Settings) -> None:
+        self.purifier, self.settings = purifier, settings
+        self.validator = RequestValidator(purifier, settings)
+        self.executor = DecodeExecutor(
+            _batching(purifier), settings.max_concurrent, settings.queue, settings.deadline
+        )
+        self.metrics = Metrics()
+        self.shared_metrics = SharedMetrics(self.metrics, settings.shared)
+        llm = purifier.llm.inner
+        self.upstream = llm.http if isinstance(llm, RemoteSource) else None
+        if self.upstream is not None:
+            self.upstream.share(settings.workers)
+        self.certificates: OrderedDict[str, str] = OrderedDict()
+        name = settings.model_id or str(purifier.llm.identity().get("name", "purified"))
+        self.identity = ServerIdentity(name, f"purify-plugins-{__version__}")
+
+    @property
+    def upstream_down(self) -> bool:
+        """Whether the LLM's server has failed so often that it gets no requests at present."""
+        return self.upstream is not None and self.upstream.breaker.resting
+
+    def gauges(self) -> dict[str, int]:
+        """The present values for `/metrics`."""
+        found = {"tgi_queue_size": self.executor.waiting, "tgi_batch_current_size": self.executor.running}
+        if self.upstream is not None:
+            found["purify_upstream_resting"] = int(self.upstream_down)
+        return found
+
+    async def compute(self, function: Callable[[], T]) -> T:
+        """Call a function that reads with the models' tokenizers, on a decoding thread. Raises Rejected."""
+        async with self.executor.slot() as slot:
+            try:
+                return await slot.run(function)
+            except Exception as error:  # a chat template can raise anything
+                raise to_http_error(error) from None
+
+    async def answer(
+        self, request: Request, plan: Callable[[], AnswerPlan], streaming: bool, characters: int
+    ) -> Response:
+        """Carry out a route's plan. Raises Rejected, only before the first byte."""
+        self.metrics.count("tgi_request_count")
+        request.scope["purify"]["asked"] = True
+        timing = Timing(characters)
+        try:
+            if streaming:
+                return await self._streamed(request, plan, timing)
+            return await self._whole(request, plan, timing)
+        except Exception as error:  # a plugin can raise anything; the client gets `to_http_error`'s words
+            raise to_http_error(error) from None
+
+    # Whole answers
+
+    async def _whole(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
+        task = asyncio.create_task(self._complete(request, plan, timing))
+        gone = asyncio.create_task(leaving(request.receive))
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Rejected(499, "The client has left", "cancelled")
+        finally:
+            gone.cancel()
+            task.cancel()
+
+    async def _complete(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
+        async with self.executor.slot() as slot:
+            timing.queued()
+            body, headers = await slot.run(lambda: self._written(request, slot, plan, timing))
+        return Response(body, headers=headers, media_type="application/json")
+
+    def _written(
+        self, request: Request, slot: Slot, plan: Callable[[], AnswerPlan], timing: Timing
+    ) -> tuple[bytes, dict[str, str]]:
+        """The whole answer and its headers; one call on one thread."""
+        planned = plan()
+        timing.validated()
+        with counting() as requests:
+            found = [slot.whole(each.prompt, each.sampling, each.top) for each in planned.generations]
+        body = planned.body(found)
+        for each in found:
+            self._keep(each)
+        self._record(request, planned, found, timing, requests.requests)
+        purification = {
+            "x-purify-certificate": ",".join(each.certificate.digest for each in found),
+            "x-purify-guarantee": ",".join(each.certificate.guarantee for each in found),
+            "x-purify-slm-only": str(sum(map(slm_only, found))),
+            "x-purify-upstream-requests": str(requests.requests),
+        }
+        return encoded(body), {**timing.headers(planned.generations, found), **purification}
+
+    # Streams
+
+    async def _streamed(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
+        events: list[EventWriter] = []
+
+        async def write(emit: Emit) -> None:
+            async with self.executor.slot() as slot:
+                timing.queued()
+                planned = await slot.run(plan)
+                timing.validated()
+                events.extend(planned.events)
+                await self._write(request, slot, planned, emit, timing)
+
+        def failure(error: Exception) -> bytes:
+            why = to_http_error(error)
+            log_failure(request.scope, self.metrics, why)
+            return event(events[0].error(why) if events else why.body)
+
+        limit = self.settings.deadline + 1
+        stream = EventStream(write, failure, timing.first_headers(), self.settings.keep_alive, limit)
+        await stream.begin(request.receive)
+        return stream
+
+    async def _write(
+        self, request: Request, slot: Slot, planned: AnswerPlan, emit: Emit, timing: Timing
+    ) -> None:
+        found: list[Completion] = []
+        requests = 0
+        for generation, events in zip(planned.generations, planned.events, strict=True):
+            completion = None
+            with counting() as counts:
+                stream = slot.stream(generation.prompt, generation.sampling, generation.top)
+                async with aclosing(stream) as chunks:
+                    async for chunk in chunks:
+                        if completion := chunk.completion:
+                            self._keep(completion)  # before the event that names its digest
+                        for each in events.take(chunk):
+                            await emit(event(_with_requests(each, counts.requests)))
+            requests += counts.requests
+            if completion is None:
+                raise cut_short()
+            found.append(completion)
+        if done := planned.events[0].done:
+            await emit(event(done))
+        self._record(request, planned, found, timing, requests)
+
+    # Records
+
+    def _keep(self, completion: Completion) -> None:
+        """Keep a certificate, and drop the oldest beyond `settings.certificates`."""
+        digest = completion.certificate.digest
+        self.certificates[digest] = completion.certificate.text
+        self.certificates.move_to_end(digest)
+        while len(self.certificates) > self.settings.certificates:
+            self.certificates.popitem(last=False)
+
+    def _record(
+        self,
+        request: Request,
+        planned: AnswerPlan,
+        found: Sequence[Completion],
+        timing: Timing,
+        requests: int,
+    ) -> None:
+        """Record an answer that succeeded; `requests` were sent to models' servers for it."""
+        timing.finished()
+        facts = timing.facts(planned.generations, found)
+        request.scope["purify"].update(facts, upstream_requests=requests)
+        self.metrics.count("tgi_request_success")
+        without = sum(each.certificate.guarantee == "none" for each in found)
+        self.metrics.count("purify_answers_without_guarantee", without)
+        self.metrics.count("purify_slm_only_tokens", sum(map(slm_only, found)))
+        self.metrics.count("purify_upstream_requests", requests)
+        for name, value in timing.observations(planned.generations, found).items():
+            self.metrics.observe(name, value)
+
+
+def _with_requests(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]:
+    """An event; the last one also says how many requests the answer took."""
+    about = event.get("purify")
+    return event if about is None else {**event, "purify": {**about, "upstream_requests": requests}}
+
+
+def _batching(purifier: Purifier) -> Purifier:
+    """The same purifier, whose local models batch the passes of all decoding threads."""
+    return purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))

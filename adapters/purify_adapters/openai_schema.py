@@ -1,0 +1,50 @@
+"""The parts of OpenAI's and TGI's wire formats that several adapters write: reasons, usage, tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from purify_plugins.canonical_json import canonical
+from purify_plugins.types import Completion, Piece, Token, Vocabulary
+
+Json = dict[str, Any]
+TGI_FINISH_REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
+"""TGI's word for each finish reason."""
+
+
+def finish_reason(completion: Completion, called: bool = False) -> str:
+    """OpenAI's word for why an answer ended; one that calls a tool, and was not cut short, says so."""
+    if completion.finish_reason == "length":
+        return "length"
+    return "tool_calls" if called else "stop"
+
+
+def usage(prompt: int, answer: int) -> dict[str, int]:
+    """How many tokens were read and written."""
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
+
+
+def fingerprint_of(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of facts in canonical JSON: equal for answers that depend on the same things."""
+    return hashlib.sha256(canonical(facts).encode()).hexdigest()
+
+
+def number(logprob: float) -> float | None:
+    """A log-probability (nats); JSON has no infinity."""
+    return logprob if math.isfinite(logprob) else None
+
+
+def token_text(token: int, vocabulary: Vocabulary) -> str:
+    """A token as if it stood alone: a control token's name; bytes of an incomplete character as U+FFFD."""
+    return vocabulary.control.get(token) or vocabulary.tokens[token].decode(errors="replace")
+
+
+def alternatives(token: Token, vocabulary: Vocabulary) -> list[Piece]:
+    """The likeliest tokens of the fused row that a token was drawn from, each as if it stood alone."""
+    return [
+        Piece(token._replace(id=other, fused=logprob), token_text(other, vocabulary))
+        for other, logprob in token.top
+    ]
