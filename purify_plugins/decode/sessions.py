@@ -28,8 +28,8 @@ class SessionPair:
     """The LLM's session and the SLM's, reading the same batch; a context manager that closes both.
 
     `first` are both models' logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the
-    operator allowed the SLM to go on alone. `lost` (rows,) marks single rows in which it has failed: its logits
-    there were NaN, +inf, or allowed no token. It never comes back within an answer.
+    operator allowed the SLM to go on alone. `lost` (rows,) marks single rows in which it has failed: its
+    logits there were NaN, +inf, or allowed no token. It never comes back within an answer.
     """
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
