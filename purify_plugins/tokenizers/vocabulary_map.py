@@ -30,7 +30,7 @@ def align(
     Either model may lack only added and control tokens of the other; their mass is left out of its rows.
     The LLM's end tokens are mapped to the SLM's. If ordinary tokens differ, or `alignment` is not "auto",
     both are presented in symbols that they share (`purify_plugins.tokenizers.cross`). With "top_k_union" the
-    SLM's rows are approximated in the LLM's vocabulary. Raises VocabularyError when they share too few symbols.
+    SLM's rows are approximated in the LLM's vocabulary. Raises VocabularyError when they share too few.
     """
     theirs, ours = llm.vocabulary, slm.vocabulary
     if alignment in ("auto", "top_k_union") and theirs.fingerprint == ours.fingerprint:
