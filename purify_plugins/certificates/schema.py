@@ -1,4 +1,4 @@
-"""The shape of a certificate, checked before anything in it is believed."""
+"""The schema of a certificate, checked before its content is used."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class MethodFields(_Strict):
 
 
 class ModelFields(BaseModel):
-    """What a source says of itself, and what every certificate says of it."""
+    """A source's identity, and what every certificate adds to it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -108,7 +108,7 @@ class CertificateBody(_Strict):
 
     @classmethod
     def check(cls, body: Any) -> Self:
-        """Raises NoCertificateError, naming the first thing that is wrong."""
+        """The parsed body. Raises NoCertificateError, naming the first error."""
         try:
             return cls.model_validate(body)
         except ValidationError as error:

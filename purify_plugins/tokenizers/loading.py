@@ -1,4 +1,4 @@
-"""Load a stranger's tokenizer: bounded in size, in what it makes of a text, and in what it names."""
+"""Load an untrusted tokenizer: its size, its output per character and its settings are limited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PIECE = 4096
 PATTERN = 8192
 """The most characters of a regular expression; the longest published have 600."""
 GROWTH = 32
-"""How many characters a normalizer may make of one."""
+"""The most characters that a normalizer may make of one."""
 BIG = (
     "tokenizer.json",
     "tokenizer.model",
@@ -81,7 +81,7 @@ SETTING = frozenset(
         "pretokenizer_type",
     ]
 )
-"""What of tokenizer_config.json is handed on; the rest, paths among it, is not."""
+"""The keys of tokenizer_config.json that are used; others, such as paths, are dropped."""
 
 
 def find_tokenizer(tokenizer: str | Path, offline: bool = False) -> Path:
@@ -106,7 +106,7 @@ def require_tokenizer(folder: Path) -> None:
 def load_tokenizer(folder: Path, config: Any = None) -> Any:
     """The tokenizer in a directory, as transformers loads it; `config` is its model's, where there is one.
 
-    It is loaded from a copy that has only what was looked at. Raises ModelError.
+    It is loaded from a copy with only the checked files. Raises ModelError.
     """
     from transformers import AutoTokenizer
 
@@ -121,7 +121,7 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
 
 @contextmanager
 def panics(what: str) -> Iterator[None]:
-    """Turn whatever a tokenizer raises into a ModelError: a panic of its Rust code is no Exception."""
+    """Raise a ModelError for any error of a tokenizer; a panic of its Rust code is not an Exception."""
     try:
         yield
     except BaseException as error:
@@ -131,12 +131,12 @@ def panics(what: str) -> Iterator[None]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether Rust code has panicked; pyo3 says so by an exception whose class no module offers."""
+    """Whether Rust code has panicked; pyo3's exception class cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raise ModelError for files that are too large, or make too much of a text."""
+    """Raise ModelError for files that are too large, or whose output per character is too large."""
     for pattern in BIG:
         for file in folder.glob(pattern):
             require_regular(file, FILES)
@@ -147,7 +147,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def check_template(template: Any, folder: Path) -> None:
-    """Raise ModelError for a chat template that is none, or too long to be read in time."""
+    """Raise ModelError for a chat template that is not text, or is too long to be parsed in time."""
     for each in template.values() if isinstance(template, dict) else [template]:
         if each is not None and (not isinstance(each, str) or len(each) > TEMPLATE):
             raise ModelError(
@@ -157,7 +157,7 @@ def check_template(template: Any, folder: Path) -> None:
 
 @contextmanager
 def _copied(folder: Path) -> Iterator[Path]:
-    """A directory with the tokenizer's files, and of its settings those that we know."""
+    """A temporary directory with the tokenizer's files and its known settings."""
     with tempfile.TemporaryDirectory(prefix="purify-") as made:
         copy = Path(made)
         for pattern in (*BIG, "*.jinja", "added_tokens.json", "special_tokens_map.json"):
@@ -198,7 +198,7 @@ def _link(file: Path, place: Path) -> None:
 
 
 def _check_fast(settings: Mapping[str, Any], file: Path) -> None:
-    """Raise ModelError for a tokenizer.json whose work on a text has no sensible bound."""
+    """Raise ModelError for a tokenizer.json whose output or run time has no sensible bound."""
     model = settings.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     added = settings.get("added_tokens") or []
@@ -225,7 +225,7 @@ def _pieces(vocabulary: Any, added: list[Any]) -> Iterator[str]:
 
 
 def _grows(part: Any, file: Path) -> float:
-    """How many characters a part of a tokenizer may make of one, its steps multiplied."""
+    """The most characters that a part of a tokenizer makes of one, multiplied over its steps."""
     if not isinstance(part, dict):
         return 1
     for name in ("normalizers", "pretokenizers", "decoders", "processors"):
@@ -264,7 +264,7 @@ def _replaced(part: Mapping[str, Any]) -> float:
 
 
 def _charsmap(encoded: Any) -> float:
-    """The longest text that SentencePiece's table of characters has for one."""
+    """The longest replacement in SentencePiece's table of characters."""
     try:
         table = base64.b64decode(encoded or "", validate=True)
     except (ValueError, TypeError):
@@ -274,7 +274,7 @@ def _charsmap(encoded: Any) -> float:
 
 
 def _check_pattern(pattern: Any, file: Path) -> None:
-    """Raise ModelError for a regular expression that some text keeps busy for ever."""
+    """Raise ModelError for a regular expression with catastrophic backtracking."""
     regex = pattern.get("Regex") if isinstance(pattern, dict) else None
     if not isinstance(regex, str):
         return
@@ -286,7 +286,7 @@ def _check_pattern(pattern: Any, file: Path) -> None:
 
 
 def repeats(regex: str) -> int:
-    """How deep unbounded repetition stands inside unbounded repetition: 1 for `a+b*`, 2 for `(a+)+`."""
+    """The nesting depth of unbounded repetition: 1 for `a+b*`, 2 for `(a+)+`."""
     plain = re.sub(r"\\.", "x", regex, flags=re.DOTALL)  # no escaped character opens or repeats anything
     plain = _without_classes(plain)
     stack, last, deepest = [0], 0, 0
@@ -312,7 +312,7 @@ def repeats(regex: str) -> int:
 
 
 def _without_classes(regex: str) -> str:
-    """Every class of characters, also one inside another, as one letter."""
+    """The expression with every character class, nested ones included, replaced by one letter."""
     made, depth = [], 0
     for letter in regex:
         if letter == "[":
