@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from purify_plugins.decode.logits import MULTIPLIED, argmax, exp, log_sum, on_cpu
 from purify_plugins.decode.partial_rows import complete
@@ -98,19 +99,20 @@ def fuse(
     state: State,
     history: History,
     active: Sequence[bool] | Tensor | None = None,
+    lost: Tensor | None = None,
     places: Places = None,
 ) -> FusedLogits:
-    """Fuse one column of logits (rows, V), at these `places` of the batch.
+    """Fuse one column of logits (rows, V), at these `places`; `lost` (rows,) marks rows whose LLM failed.
 
     A row without an LLM, on which the models share no token, or of which the LLM rules out all that
     a grammar allows, falls back to the SLM's own: never to the LLM's. Raises NumericError when a
     model or the policy returns NaN, +inf or a wrong shape, or an `active` row has no token to draw.
     """
     if places is not None:
-        places = list(places)
-        llm, slm, state = None if llm is None else llm[places], slm[places], select(places, state)
-        history = [history[place] for place in places]
-        active = None if active is None else [bool(active[place]) for place in places]
+        inputs = llm, slm, lost, state, history, active
+        llm, slm, lost, state, history, active = _at(list(places), *inputs)
+    if llm is not None and lost is not None and bool(lost.any()):
+        llm = _without_lost(llm, slm, lost)
     shown: Sequence[Tensor] = ()
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
         llm, *shown = complete(llm.to(slm.device), slm)
@@ -121,14 +123,40 @@ def fuse(
         llm, fully_masked = processors.process(llm.to(slm.device), history, "the LLM")
         if fully_masked is not None:
             llm = torch.where(fully_masked[:, None], slm, llm)
-        columns = None
-        if processors.truncation:
-            columns, (llm, slm) = narrow(processors.truncation, llm, slm)
+        cut = processors.truncation
+        columns, (llm, slm) = narrow(cut, llm, slm) if cut else (None, [llm, slm])
         with ours(partial(_failed, policy, "fuse")):
             fused = policy.fuse(llm, slm, state).float()
-        rows = _with_totals(policy, processors, llm, slm, fused, fully_masked)._replace(columns=columns)
+        rows = _with_totals(policy, processors, llm, slm, fused, [fully_masked, lost])
+        rows = rows._replace(columns=columns)
         rows = rows._replace(shown=_shown(rows, *shown)) if shown else rows
     return rows if none_allowed is None else _without_token(rows, processors, none_allowed, active)
+
+
+def _at(
+    places: list[int],
+    llm: Tensor | None,
+    slm: Tensor,
+    lost: Tensor | None,
+    state: State,
+    history: History,
+    active: Sequence[bool] | Tensor | None,
+) -> tuple[Tensor | None, Tensor, Tensor | None, State, History, Sequence[bool] | None]:
+    """The inputs of `fuse` at these places of the batch."""
+    return (
+        None if llm is None else llm[places],
+        slm[places],
+        None if lost is None else lost[places],
+        select(places, state),
+        [history[place] for place in places],
+        None if active is None else [bool(active[place]) for place in places],
+    )
+
+
+def _without_lost(llm: Tensor, slm: Tensor, lost: Tensor) -> Tensor:
+    """The LLM's logits (rows, V or V + 1 from a server), with the SLM's own in the rows that are lost."""
+    own = pad(slm.float().log_softmax(dim=-1), (0, llm.shape[-1] - slm.shape[-1]), value=-torch.inf)
+    return torch.where(lost.to(slm.device)[:, None], own.to(llm.dtype), llm.to(slm.device))
 
 
 def _with_totals(
@@ -137,9 +165,9 @@ def _with_totals(
     llm: Tensor,
     slm: Tensor,
     fused: Tensor,
-    fully_masked: Tensor | None,
+    without: Sequence[Tensor | None],
 ) -> FusedLogits:
-    """The column of log-weights (rows, V), checked; empty and `fully_masked` rows are the SLM's own."""
+    """The column of log-weights (rows, V), checked; rows marked by any of `without` (rows,) are the SLM's."""
     if fused.shape != slm.shape:
         shapes = f"{tuple(fused.shape)} for rows of {tuple(slm.shape)}"
         raise NumericError(f"{_name(policy)} returned {shapes}")
@@ -152,8 +180,8 @@ def _with_totals(
         raise
     finite = None if on_cpu(total) else _finite(processors, llm, slm, slm_total, total)
     empty = torch.isneginf(total)
-    if fully_masked is not None:
-        empty = empty | fully_masked[:, None]
+    for each in without:
+        empty = empty if each is None else empty | each.to(empty.device)[:, None]
     if not on_cpu(empty) or bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, exp(slm - slm_total), mass)
