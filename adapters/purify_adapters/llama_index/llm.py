@@ -17,7 +17,7 @@ from purify_adapters.llama_index.models import maker
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrieved import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
+from purify_adapters.tool_calls import Parser, PlainParser, ToolRequest, parts_of
 from purify_plugins.certificates import citing
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
@@ -103,7 +103,7 @@ class PurifiedLLM(Structured, Calling):
     # From a call to a request, from a request to chunks
 
     def _request(
-        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = Plain
+        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = PlainParser
     ) -> Request:
         """What one call asks for; raises UnknownNameError for an option there is not."""
         refuse_unknown("option of a purified call", options, PER_CALL)
