@@ -25,7 +25,7 @@ def activate(config: str | Path | None = None) -> Status:
     global _active
     file = find_config(config).absolute()
     if _active is None:
-        _refuse_blind()
+        _refuse_isolated_python()
         refuse_earlier()
         starting = Activation(file)
         starting.start()
@@ -60,7 +60,7 @@ def assert_active() -> None:
         raise RefusedError("purification is not active; start the program with `purify run`")
 
 
-def _refuse_blind() -> None:
+def _refuse_isolated_python() -> None:
     """A Python that ignores its environment hands that on to children, which would write unpurified.
 
     Unless it was `zzz_purify.pth` that brought us here, for their environment brings us there too.

@@ -1,4 +1,4 @@
-"""What is active in this process: the configuration, the points, the purifiers and the counts."""
+"""What is active in this process: the configuration, the monkeypatch, the purifiers and the counts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from purify_adapters.activation import clients, langchain_cache
 from purify_adapters.activation.gate import Gate
 from purify_adapters.activation.hub_clients import HubClients
 from purify_adapters.activation.local_models import LocalModels
-from purify_adapters.activation.monkeypatch import AfterImport, Points
+from purify_adapters.activation.monkeypatch import AfterImport, Monkeypatch
 from purify_adapters.activation.outgoing import Outgoing
 from purify_adapters.activation.recorder import Counts, Recorder
 from purify_adapters.activation.rules import Rules
-from purify_adapters.activation.subprocess_env import Children
+from purify_adapters.activation.subprocess_env import SubprocessEnvironment
 from purify_adapters.processes import runs
 from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source, where
 from purify_plugins.configuration.config import check_config, placed
@@ -81,12 +81,12 @@ class Activation:
         with placed(f"{self.file}:", f"{self.file}: "):
             _check_source(self.plugins, self.config.slm)
         self.lock = RLock()
-        self.points = Points()
+        self.monkeypatch = Monkeypatch()
         self.recorder = Recorder(self.publish)
         self.gate = Gate(self.rules, self.recorder)
         self.models = LocalModels(self.gate, self.purifier, self.plugins, self.tokenizer)
-        self.children = Children(self.file)
-        self.imports = AfterImport(self.points, self._patches())
+        self.subprocess_env = SubprocessEnvironment(self.file)
+        self.imports = AfterImport(self.monkeypatch, self._patches())
 
     def _patches(self) -> dict[str, Patch]:
         """Module -> what is replaced in it."""
@@ -96,13 +96,13 @@ class Activation:
             **langchain_cache.patches(self.fingerprint),
             **clients.patches(self.gate),
             **Outgoing(self.gate).patches,
-            **self.children.patches,
+            **self.subprocess_env.patches,
         }
 
     def start(self) -> None:
         """Raises PluginError, with nothing changed, when a library here is one we do not know."""
         try:
-            self.children.cover()
+            self.subprocess_env.cover()
             self.imports.start()
         except BaseException:
             self.stop()
@@ -110,8 +110,8 @@ class Activation:
 
     def stop(self) -> None:
         self.imports.stop()
-        self.points.undo()
-        self.children.restore()
+        self.monkeypatch.undo()
+        self.subprocess_env.restore()
         self.models.forget()
 
     @cached_property
@@ -169,7 +169,7 @@ class Activation:
             str(self.file),
             self.plugins.name_of(self.policy),
             self.fingerprint,
-            tuple(self.points.names),
+            tuple(self.monkeypatch.names),
             tuple(self.imports.waiting),
             dict(self.recorder.counts),
             tuple(sorted(self.recorder.refused)),

@@ -17,7 +17,7 @@ from purify_adapters.activation.outgoing import asker, is_silent
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate, Named
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 URL, METHOD = "base_url", "_method"
 """Where a client keeps its server, and a gRPC call the method it is for."""
@@ -117,14 +117,14 @@ def patches(gate: Gate) -> dict[str, Patch]:
 
 
 def _patch(client: Client, gate: Gate) -> Patch:
-    def patch(points: Points, module: ModuleType) -> None:
+    def patch(monkeypatch: Monkeypatch, module: ModuleType) -> None:
         around = gate.refusing(_named(client), _who(client))
         for written in client.writes.split():
             owner = _owner(module, written.removesuffix("?"))
             if owner is not None:
-                points.replace(owner, written.removesuffix("?").rpartition(".")[2], around)
+                monkeypatch.replace(owner, written.removesuffix("?").rpartition(".")[2], around)
             elif not client.loose and not written.endswith("?"):
-                points.replace(module, written, around)  # which says what this version lacks
+                monkeypatch.replace(module, written, around)  # which says what this version lacks
 
     return patch
 

@@ -20,7 +20,7 @@ from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
@@ -35,7 +35,7 @@ WRITING = frozenset(("text-generation", "conversational", "summarization", "tran
 
 
 class HubClients:
-    """The points inside huggingface_hub's clients, and a purifier for each server they ask.
+    """The monkeypatch inside huggingface_hub's clients, and a purifier for each server they ask.
 
     `purifier_for` makes the purifier of an LLM; `llm` is the configuration's table.
     """
@@ -63,11 +63,11 @@ class HubClients:
         }
 
     def _patch(self, client: str, around: Callable[[Any], Any]) -> Patch:
-        def patch(points: Points, module: ModuleType) -> None:
+        def patch(monkeypatch: Monkeypatch, module: ModuleType) -> None:
             kind = vars(module)[client]
             for name in HUB_REQUESTS:
-                points.replace(kind, name, around)
-            points.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
+                monkeypatch.replace(kind, name, around)
+            monkeypatch.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
 
         return patch
 

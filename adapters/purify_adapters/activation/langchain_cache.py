@@ -7,14 +7,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 
 def patches(fingerprint: str) -> dict[str, Patch]:
     """Module -> what is replaced in it: the two places where LangChain makes a cache's key."""
     salt = f"purify:{fingerprint}"
 
-    def chat(points: Points, module: ModuleType) -> None:
+    def chat(monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             def _get_llm_string(model: Any, *args: Any, **kwargs: Any) -> str:
@@ -22,9 +22,9 @@ def patches(fingerprint: str) -> dict[str, Patch]:
 
             return _get_llm_string
 
-        points.replace(module.BaseChatModel, "_get_llm_string", around)
+        monkeypatch.replace(module.BaseChatModel, "_get_llm_string", around)
 
-    def completion(points: Points, module: ModuleType) -> None:
+    def completion(monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """The key that `get_prompts` returns is the one the answer is stored under."""
 
         def blocking(original: Any) -> Any:
@@ -41,8 +41,8 @@ def patches(fingerprint: str) -> dict[str, Patch]:
 
             return aget_prompts
 
-        points.replace(module, "get_prompts", blocking)
-        points.replace(module, "aget_prompts", awaited)
+        monkeypatch.replace(module, "get_prompts", blocking)
+        monkeypatch.replace(module, "aget_prompts", awaited)
 
     home = "langchain_core.language_models"
     return {f"{home}.chat_models": chat, f"{home}.llms": completion}

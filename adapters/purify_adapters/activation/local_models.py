@@ -18,7 +18,7 @@ from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 CONTINUOUS = ("generate_batch", "init_continuous_batching")
 OWN = "custom_generate/generate.py"
 """Where a repository keeps a `generate` of its own."""
-pipeline_s: ContextVar[Any] = ContextVar("pipeline_s", default=None)
+current_pipeline_tokenizer: ContextVar[Any] = ContextVar("current_pipeline_tokenizer", default=None)
 """The tokenizer of the pipeline that asks, if one does."""
 
 
 class LocalModels:
-    """The points inside transformers. Class attributes: objects built before are covered too.
+    """The monkeypatch inside transformers. Class attributes: objects built before are covered too.
 
     `purifier_for` makes the purifier of an LLM; `tokenizer` is the configured tokenizer's directory.
     """
@@ -64,22 +64,22 @@ class LocalModels:
         for model in list(self.keepers):
             vars(model).pop(KEPT, None)
 
-    def generation(self, points: Points, module: ModuleType) -> None:
+    def generation(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         mixin: Any = module.GenerationMixin
         self.mixins.append(mixin)
-        points.replace(mixin, "generate", self._generate)
-        points.replace(mixin, "load_custom_generate", self._load_custom)
+        monkeypatch.replace(mixin, "generate", self._generate)
+        monkeypatch.replace(mixin, "load_custom_generate", self._load_custom)
         for kind in mixin.__mro__:
             for name in CONTINUOUS:
                 if name in vars(kind):
-                    points.replace(kind, name, self._refused)
+                    monkeypatch.replace(kind, name, self._refused)
 
-    def calls(self, points: Points, module: ModuleType) -> None:
+    def calls(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         from torch.nn import Module
 
-        points.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
+        monkeypatch.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
 
-    def compiled(self, points: Points, module: ModuleType) -> None:
+    def compiled(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """What `torch.compile` made of a model; what it has compiled already would not come by the model."""
         if (reset := vars(sys.modules["torch._dynamo"]).get("reset")) is not None:
             reset()  # it is not there yet while it is imported: then nothing is compiled
@@ -94,23 +94,23 @@ class LocalModels:
 
             return __call__
 
-        points.replace(module.OptimizedModule, "__call__", around)
+        monkeypatch.replace(module.OptimizedModule, "__call__", around)
 
-    def pipelines(self, points: Points, module: ModuleType) -> None:
+    def pipelines(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """A pipeline's model is asked under the pipeline's tokenizer."""
 
         def around(original: Any) -> Any:
             @wraps(original)
             def forward(pipeline: Any, *args: Any, **options: Any) -> Any:
-                before = pipeline_s.set(pipeline.tokenizer)
+                before = current_pipeline_tokenizer.set(pipeline.tokenizer)
                 try:
                     return original(pipeline, *args, **options)
                 finally:
-                    pipeline_s.reset(before)
+                    current_pipeline_tokenizer.reset(before)
 
             return forward
 
-        points.replace(module.Pipeline, "forward", around)
+        monkeypatch.replace(module.Pipeline, "forward", around)
 
     def _generate(self, original: Any) -> Any:
         from purify_adapters.transformers.streaming import failing_visibly
@@ -214,8 +214,8 @@ class LocalModels:
         _refuse_overrides(model)
         with self.lock:
             kept = vars(model).get(KEPT)
-            if not isinstance(kept, Kept) or kept.model() is not model or kept.owner() is not self:
-                kept = vars(model)[KEPT] = Kept(model, self, self._purifier(model, options))
+            if not isinstance(kept, KeptPurifier) or kept.model() is not model or kept.owner() is not self:
+                kept = vars(model)[KEPT] = KeptPurifier(model, self, self._purifier(model, options))
                 self.keepers.add(model)
         return PurifiedModel.around(model, kept.purifier)
 
@@ -228,7 +228,7 @@ class LocalModels:
 KEPT = "_purified_by"
 
 
-class Kept:
+class KeptPurifier:
     """A live model's purifier. Copies and pickles of the model do without it."""
 
     def __init__(self, model: Any, owner: LocalModels, purifier: Purifier) -> None:
@@ -276,7 +276,12 @@ def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) ->
             return None
 
     brought = options.get("tokenizer") or getattr(options.get("streamer"), "tokenizer", None)
-    found = read(name) or brought or pipeline_s.get() or (read(configured) if configured else None)
+    found = (
+        read(name)
+        or brought
+        or current_pipeline_tokenizer.get()
+        or (read(configured) if configured else None)
+    )
     if found is None:
         raise ConfigError(
             f"{name!r} has no tokenizer that purify can find; name its directory in [activation]: "

@@ -1,4 +1,4 @@
-"""Interception points: attributes replaced, put back exactly, and modules that are patched when they come."""
+"""Interception monkeypatch: attributes replaced, put back exactly, and modules that are patched when they come."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from purify_plugins.errors import PluginError
 
 MISSING: Any = object()
 """Stands for an attribute that was not there before."""
-Patch = Callable[["Points", ModuleType], None]
+Patch = Callable[["Monkeypatch", ModuleType], None]
 
 
-class Points:
+class Monkeypatch:
     """What has been replaced, in order; `undo` puts it back."""
 
     def __init__(self) -> None:
@@ -68,8 +68,8 @@ class AfterImport(MetaPathFinder):
     every module whose name ends so.
     """
 
-    def __init__(self, points: Points, patches: dict[str, Patch]) -> None:
-        self.points, self.patches = points, patches
+    def __init__(self, monkeypatch: Monkeypatch, patches: dict[str, Patch]) -> None:
+        self.monkeypatch, self.patches = monkeypatch, patches
         self.done: set[str] = set()
         self.endings = tuple(name.removeprefix("*") for name in patches if name.startswith("*"))
 
@@ -98,7 +98,7 @@ class AfterImport(MetaPathFinder):
 
     def patch(self, name: str, module: ModuleType) -> None:
         if (patch := self.found(name)) is not None:
-            patch(self.points, module)
+            patch(self.monkeypatch, module)
             self.done.add(name)
 
     def find_spec(

@@ -16,7 +16,7 @@ from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 WRITES = re.compile(
     r"/(chat/completions|completions?|generate(_stream)?|generate_content|infill|predictions)/?$"
@@ -84,7 +84,7 @@ def asker() -> str:
 
 
 class Outgoing:
-    """The points where requests leave, in each library that sends them."""
+    """The monkeypatch where requests leave, in each library that sends them."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -107,7 +107,7 @@ class Outgoing:
             root = f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc.rpartition('@')[2]}"
             self.gate.check(who, (root, root + parts.path, who))
 
-    def _httpx(self, points: Points, module: ModuleType) -> None:
+    def _httpx(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """Transports, so that an application that is called in this process is left alone."""
 
         def blocking(original: Any) -> Any:
@@ -126,10 +126,10 @@ class Outgoing:
 
             return handle_async_request
 
-        points.replace(module.HTTPTransport, "handle_request", blocking)
-        points.replace(module.AsyncHTTPTransport, "handle_async_request", awaited)
+        monkeypatch.replace(module.HTTPTransport, "handle_request", blocking)
+        monkeypatch.replace(module.AsyncHTTPTransport, "handle_async_request", awaited)
 
-    def _standard(self, points: Points, module: ModuleType) -> None:
+    def _standard(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             def putrequest(connection: Any, method: str, url: str, *args: Any, **options: Any) -> None:
@@ -138,9 +138,9 @@ class Outgoing:
 
             return putrequest
 
-        points.replace(module.HTTPConnection, "putrequest", around)
+        monkeypatch.replace(module.HTTPConnection, "putrequest", around)
 
-    def _aiohttp(self, points: Points, module: ModuleType) -> None:
+    def _aiohttp(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             async def _request(session: Any, method: str, str_or_url: Any, **options: Any) -> Any:
@@ -149,9 +149,9 @@ class Outgoing:
 
             return _request
 
-        points.replace(module.ClientSession, "_request", around)
+        monkeypatch.replace(module.ClientSession, "_request", around)
 
-    def _websockets(self, points: Points, module: ModuleType) -> None:
+    def _websockets(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             def connect(protocol: Any) -> Any:
@@ -162,7 +162,7 @@ class Outgoing:
 
             return connect
 
-        points.replace(module.ClientProtocol, "connect", around)
+        monkeypatch.replace(module.ClientProtocol, "connect", around)
 
 
 def _root(connection: Any) -> str:

@@ -14,7 +14,7 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.running.interpreters import refuse_blind, refuse_text
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 BOOT = str(Path(__file__).parent / "boot")
 OURS = ("PURIFY_CONFIG", "PURIFY_ACTIVE")
@@ -35,7 +35,7 @@ def refuse_earlier() -> None:
         )
 
 
-class Children:
+class SubprocessEnvironment:
     """The environment that makes every Python child activate `config` before its program starts."""
 
     def __init__(self, config: Path) -> None:
@@ -68,7 +68,7 @@ class Children:
         self.cover(covered)
         return covered
 
-    def _subprocess(self, points: Points, module: ModuleType) -> None:
+    def _subprocess(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """`Popen`, by which subprocess and asyncio start everything."""
         from inspect import signature
 
@@ -85,9 +85,9 @@ class Children:
 
             return __init__
 
-        points.replace(module.Popen, "__init__", around)
+        monkeypatch.replace(module.Popen, "__init__", around)
 
-    def _os(self, points: Points, module: ModuleType) -> None:
+    def _os(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """What starts another program, or becomes it, without subprocess."""
 
         def without(original: Any) -> Any:
@@ -116,13 +116,13 @@ class Children:
 
             return system
 
-        points.replace(module, "system", by_shell)
-        points.replace(module, "execv", without)
+        monkeypatch.replace(module, "system", by_shell)
+        monkeypatch.replace(module, "execv", without)
         for name in ("execve", "posix_spawn", "posix_spawnp"):
             if hasattr(module, name):  # Windows has no posix_spawn
-                points.replace(module, name, given)
+                monkeypatch.replace(module, name, given)
 
-    def _spawned(self, points: Points, module: ModuleType) -> None:
+    def _spawned(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """multiprocessing's spawn and forkserver give their children this process's environment."""
 
         def around(original: Any) -> Any:
@@ -134,7 +134,7 @@ class Children:
 
             return spawnv_passfds
 
-        points.replace(module, "spawnv_passfds", around)
+        monkeypatch.replace(module, "spawnv_passfds", around)
 
 
 def _check(args: Any, executable: Any = None, is_text: bool = False) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
+from purify_adapters.llama_index.base import PurifiedLLMBase
 from purify_adapters.llama_index.messages import selections
-from purify_adapters.llama_index.models import PurifiedLLMBase
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from llama_index.core.base.llms.generic_utils import messages_to_prompt as gener
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown
+from purify_adapters.llama_index.base import maker
 from purify_adapters.llama_index.calling import Calling
-from purify_adapters.llama_index.lazily import Lazily
+from purify_adapters.llama_index.lazy import Lazy
 from purify_adapters.llama_index.messages import rendered, text_of
-from purify_adapters.llama_index.models import maker
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
-from purify_adapters.llama_index.retrieved import listen, quoted
+from purify_adapters.llama_index.retrievals import listen, quoted
 from purify_adapters.llama_index.structured import Structured
 from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
 from purify_plugins.certificates import citing
@@ -86,8 +86,8 @@ class PurifiedLLM(Structured, Calling):
         drawn = {name: options.pop(name) for name in SAMPLING if name in options}
         Sampling(**{name: value for name, value in drawn.items() if value is not None})  # refused now
         super().__init__(**{"drawn": drawn, **options})
-        self._purifier = Lazily(maker(purifier, llm, slm, policy, policy_options or {}))
-        self._metadata = Lazily(self._found)
+        self._purifier = Lazy(maker(purifier, llm, slm, policy, policy_options or {}))
+        self._metadata = Lazy(self._found)
         listen()
 
     @classmethod

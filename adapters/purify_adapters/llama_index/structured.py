@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_index.core.types import PydanticProgramMode
 
-from purify_adapters.llama_index.models import PurifiedLLMBase
+from purify_adapters.llama_index.base import PurifiedLLMBase
 from purify_adapters.tool_calls import json_grammar
 
 

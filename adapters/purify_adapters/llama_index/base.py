@@ -13,7 +13,7 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.framework_options import SAMPLING, require_named
-from purify_adapters.llama_index.lazily import Lazily
+from purify_adapters.llama_index.lazy import Lazy
 from purify_adapters.tool_calls import ToolProtocol, template
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
@@ -34,8 +34,8 @@ class PurifiedLLMBase(FunctionCallingLLM):
         description="How calls are written: an offered format; auto: as the templates say; none.",
     )
 
-    _purifier: Lazily[Purifier] = PrivateAttr()
-    _metadata: Lazily[LLMMetadata] = PrivateAttr()
+    _purifier: Lazy[Purifier] = PrivateAttr()
+    _metadata: Lazy[LLMMetadata] = PrivateAttr()
 
     @property
     def purifier(self) -> Purifier:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Lazily(Generic[T]):
+class Lazy(Generic[T]):
     """Makes its value once, whichever thread asks first; the others wait for it."""
 
     def __init__(self, make: Callable[[], T]) -> None:

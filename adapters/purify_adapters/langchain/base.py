@@ -13,7 +13,7 @@ from langchain_core.language_models import LangSmithParams
 from pydantic import ConfigDict, Field, InstanceOf, PrivateAttr, create_model, model_validator
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
-from purify_adapters.langchain.facts import fingerprint
+from purify_adapters.langchain.response_metadata import fingerprint
 from purify_plugins.canonical_json import jsonable
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import Config, read_config
@@ -73,7 +73,7 @@ _FIELDS: dict[str, Any] = {name: (_TYPES[name] | None, None) for name in SAMPLIN
 SamplingFields: Any = create_model("SamplingFields", **_FIELDS)
 
 
-class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fields, whose names are data
+class PurifiedBase(SamplingFields):  # type: ignore[misc]  # made from Sampling's fields, whose names are data
     """Two models and how to draw from them; weights are read at the first call, or by `load()`.
 
     Give `llm` and `slm` (directories, hub ids, sources), a `config` file, or a `purifier`. Drawing

@@ -24,10 +24,10 @@ from purify_plugins.types import Completion, Outcome, Prompt, Unanswered
 Answers = list[Outcome] | None
 """The outcomes in the order of the prompts; None when they cannot be had together."""
 
-_ahead: ContextVar[Ahead | None] = ContextVar("ahead", default=None)
+_coalesced: ContextVar[CoalescedBatch | None] = ContextVar("coalesced_batch", default=None)
 
 
-class Ahead:
+class CoalescedBatch:
     """Prompts that will be asked for, one by one, in any order and from any thread."""
 
     def __init__(self, purifier: Purifier, chats: Sequence[Prompt], sampling: Sampling) -> None:
@@ -98,19 +98,19 @@ def cached(cache: Any) -> bool:
     return cache is not False and (cache or get_llm_cache()) is not None
 
 
-def expected() -> Ahead | None:
+def expected() -> CoalescedBatch | None:
     """What was announced in this context."""
-    return _ahead.get()
+    return _coalesced.get()
 
 
 @contextmanager
-def announce(ahead: Ahead | None) -> Iterator[None]:
+def announce(batch: CoalescedBatch | None) -> Iterator[None]:
     """Within this context, `ahead` is what will be asked for; None changes nothing."""
-    if ahead is None:
+    if batch is None:
         yield
         return
-    token = _ahead.set(ahead)
+    token = _coalesced.set(batch)
     try:
         yield
     finally:
-        _ahead.reset(token)
+        _coalesced.reset(token)

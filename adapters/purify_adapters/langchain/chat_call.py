@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from purify_adapters.langchain.facts import logprobs, metadata, usage
 from purify_adapters.langchain.messages import chunk_of, message_of, rendered
+from purify_adapters.langchain.response_metadata import logprobs, metadata, usage
 from purify_adapters.tool_calls import CallPart, ChunkParser, Tool, ToolRequest, parts_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
