@@ -1,4 +1,4 @@
-"""LangChain's cache: what was answered before purification was switched on is not replayed after."""
+"""Salts LangChain's cache keys, so that answers from before activation are not replayed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def patches(fingerprint: str) -> dict[str, Patch]:
-    """Module -> what is replaced in it: the two places where LangChain makes a cache's key."""
+    """Module -> its patch: the two functions that make cache keys."""
     salt = f"purify:{fingerprint}"
 
     def chat(monkeypatch: Monkeypatch, module: ModuleType) -> None:
@@ -25,7 +25,7 @@ def patches(fingerprint: str) -> dict[str, Patch]:
         monkeypatch.replace(module.BaseChatModel, "_get_llm_string", around)
 
     def completion(monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        """The key that `get_prompts` returns is the one the answer is stored under."""
+        """Salt the key that `get_prompts` returns: answers are stored under it."""
 
         def blocking(original: Any) -> Any:
             @wraps(original)

@@ -1,4 +1,4 @@
-"""transformers: every untrusted model's `generate` is the purifier's; what goes past it is refused."""
+"""Patches transformers: an untrusted model's `generate` is purified, and what bypasses it is refused."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 CONTINUOUS = ("generate_batch", "init_continuous_batching")
 OWN = "custom_generate/generate.py"
-"""Where a repository keeps a `generate` of its own."""
+"""The file of a repository with its own `generate`."""
 current_pipeline_tokenizer: ContextVar[Any] = ContextVar("current_pipeline_tokenizer", default=None)
-"""The tokenizer of the pipeline that asks, if one does."""
+"""The tokenizer of the pipeline that is running, if any."""
 
 
 class LocalModels:
-    """The monkeypatch inside transformers. Class attributes: objects built before are covered too.
+    """The patches of transformers, made on classes: objects built before are covered too.
 
     `purifier_for` makes the purifier of an LLM; `tokenizer` is the configured tokenizer's directory.
     """
@@ -60,7 +60,7 @@ class LocalModels:
         }
 
     def forget(self) -> None:
-        """Take their purifiers from the models that keep one."""
+        """Delete the purifiers kept on models."""
         for model in list(self.keepers):
             vars(model).pop(KEPT, None)
 
@@ -80,9 +80,9 @@ class LocalModels:
         monkeypatch.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
 
     def compiled(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        """What `torch.compile` made of a model; what it has compiled already would not come by the model."""
+        """Check calls of compiled models; existing compiled code is dropped: it bypasses `__call__`."""
         if (reset := vars(sys.modules["torch._dynamo"]).get("reset")) is not None:
-            reset()  # it is not there yet while it is imported: then nothing is compiled
+            reset()  # missing while torch._dynamo is being imported: then nothing is compiled
 
         def around(original: Any) -> Any:
             @wraps(original)
@@ -97,7 +97,7 @@ class LocalModels:
         monkeypatch.replace(module.OptimizedModule, "__call__", around)
 
     def pipelines(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        """A pipeline's model is asked under the pipeline's tokenizer."""
+        """Note the pipeline's tokenizer while its model runs."""
 
         def around(original: Any) -> Any:
             @wraps(original)
@@ -155,7 +155,7 @@ class LocalModels:
         return load_custom_generate
 
     def _refused(self, original: Any) -> Any:
-        """A way of generating that never comes by `generate`."""
+        """Refuse, unless trusted, a method that generates without `generate`."""
 
         @wraps(original)
         def refused(model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -169,7 +169,7 @@ class LocalModels:
         return refused
 
     def _call(self, original: Any) -> Any:
-        """The model itself, called for its logits: by a source of ours, or by a loop that goes past us."""
+        """Check calls for logits, from a source of this package or from a program's own loop."""
 
         @wraps(original)
         def __call__(model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -182,16 +182,16 @@ class LocalModels:
         return __call__
 
     def _writes(self, model: Any) -> bool:
-        """Whether a model is one that generates, rather than an embedder or a classifier."""
+        """Whether a model generates text; embedders and classifiers do not."""
         return isinstance(model, tuple(self.mixins))
 
     def _around(self, frame: FrameType | None) -> Any:
-        """The language model whose `forward` calls an inner model of its own; None where none does.
+        """The language model whose `forward` calls this inner model; None if there is none.
 
-        So a `forward` that is called in place of its model, or was bound before, does not go unseen.
+        This catches a `forward` that is called directly, or was bound before activation.
         """
         while frame is not None and frame.f_globals.get("__name__") == __name__:
-            frame = frame.f_back  # more than one of ours where torch has compiled this
+            frame = frame.f_back  # several frames where torch has compiled this
         caller = frame and frame.f_locals.get("self")
         return caller if self._writes(caller) else None
 
@@ -208,7 +208,7 @@ class LocalModels:
             )
 
     def _purified(self, model: Any, options: Mapping[str, Any]) -> Any:
-        """The drop-in for a live model; its purifier is kept on the model, to be freed with it."""
+        """The drop-in for a live model; the purifier is kept on the model and freed with it."""
         from purify_adapters.transformers.model import PurifiedModel
 
         _refuse_overrides(model)
@@ -229,7 +229,7 @@ KEPT = "_purified_by"
 
 
 class KeptPurifier:
-    """A live model's purifier. Copies and pickles of the model do without it."""
+    """A live model's purifier, left out of copies and pickles of the model."""
 
     def __init__(self, model: Any, owner: LocalModels, purifier: Purifier) -> None:
         self.model, self.owner, self.purifier = weakref.ref(model), weakref.ref(owner), purifier
@@ -239,7 +239,7 @@ class KeptPurifier:
 
 
 def name_of(model: Any) -> str:
-    """The directory or hub id a model was loaded from; of one built otherwise, its class."""
+    """The directory or hub id a model was loaded from, else its class's name."""
     return str(getattr(model, "name_or_path", "") or type(model).__name__)
 
 
@@ -266,7 +266,7 @@ def _by_name(given: BoundArguments) -> dict[str, Any]:
 
 
 def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) -> Any:
-    """The tokenizer beside the model, else one the call or its pipeline brings, else the configured one."""
+    """The tokenizer in the model's directory, else the call's or its pipeline's, else the configured one."""
     from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer
 
     def read(folder: str) -> Any:

@@ -1,4 +1,4 @@
-"""Child processes: Python reads the boot directory's `sitecustomize` first, or `zzz_purify.pth`."""
+"""Activates Python child processes through the boot directory's `sitecustomize`, or `zzz_purify.pth`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 BOOT = str(Path(__file__).parent / "boot")
 OURS = ("PURIFY_CONFIG", "PURIFY_ACTIVE")
-"""Both name the configuration: the first what a user may set, the second that all children are purified."""
+"""Both name the configuration file; the second one also says that children are activated."""
 
 
 def refuse_earlier() -> None:
-    """Raise ConfigError where workers were started before; a forkserver is stopped, and starts anew."""
+    """Raise ConfigError if multiprocessing workers are running; a forkserver is stopped, to start again."""
     if "multiprocessing.forkserver" in sys.modules:
         from multiprocessing import forkserver
 
@@ -59,7 +59,7 @@ class SubprocessEnvironment:
 
     @property
     def patches(self) -> dict[str, Patch]:
-        """Module -> what is replaced in it: an environment that is swept clean would leave children raw."""
+        """Module -> its patch: a child must keep these variables even in an environment of its own."""
         return {"os": self._os, "subprocess": self._subprocess, "multiprocessing.util": self._spawned}
 
     def _covered(self, environment: Mapping[str, str] | None) -> dict[str, str]:
@@ -69,7 +69,7 @@ class SubprocessEnvironment:
         return covered
 
     def _subprocess(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        """`Popen`, by which subprocess and asyncio start everything."""
+        """Patch `Popen`, which subprocess and asyncio use."""
         from inspect import signature
 
         def around(original: Any) -> Any:
@@ -88,7 +88,7 @@ class SubprocessEnvironment:
         monkeypatch.replace(module.Popen, "__init__", around)
 
     def _os(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        """What starts another program, or becomes it, without subprocess."""
+        """Patch the functions of `os` that start or become another program."""
 
         def without(original: Any) -> Any:
             @wraps(original)
@@ -123,7 +123,7 @@ class SubprocessEnvironment:
                 monkeypatch.replace(module, name, given)
 
     def _spawned(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        """multiprocessing's spawn and forkserver give their children this process's environment."""
+        """Patch multiprocessing's spawn and forkserver: their children get this process's environment."""
 
         def around(original: Any) -> Any:
             @wraps(original)

@@ -29,9 +29,9 @@ CALL = (
     *("parallel_tool_calls", "strict", "stream_usage"),
     "stream",  # LangChain's own switch between _generate and _stream
 )
-"""What a call may say besides how to draw."""
+"""The options of a call besides the sampling options."""
 RUN = ("callbacks", "tags", "metadata", "run_name", "run_id", "return_exceptions", "stop")
-"""What LangChain's own methods take besides."""
+"""Further arguments of LangChain's own methods."""
 
 
 class ChatPurified(PurifiedBase, BaseChatModel):
@@ -62,7 +62,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     def _call(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
     ) -> ChatCall:
-        """What a call asks for; what nobody knows is refused by name."""
+        """Parse a call. Raises UnknownNameError for an unknown option."""
         self._refuse(given, CALL)
         if given.get("top_logprobs"):
             raise ConfigError("top_logprobs must be 0: only the drawn token's own figure is kept")
@@ -134,7 +134,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
                         await run_manager.on_llm_new_token(part.text, chunk=part)
                     yield part
 
-    # Many calls at once, and weights that are read off the event loop
+    # Batches; models are loaded on a worker thread
 
     def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """LangChain's `generate`; several conversations are decoded as one batch."""
@@ -171,16 +171,17 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     def _coalesced(
         self, conversations: Sequence[list[BaseMessage]], stop: list[str] | None = None, **given: Any
     ) -> CoalescedBatch | None:
-        """What is about to be asked for, where it may be decoded together.
+        """The conversations as one batch, if they can be decoded together.
 
-        A cache may know some of it; a seeded draw depends on its row; streams are written one by one.
+        Not with a cache, which may hold some of the answers, with a seed, whose draws depend on the row,
+        or when streaming.
         """
         if len(conversations) < 2 or cached(self.cache) or self.streaming or given.get("stream"):
             return None
         kept = {key: value for key, value in given.items() if key not in RUN}
         try:
             calls = [self._call(messages, stop, kept) for messages in conversations]
-        except Exception:  # whatever is wrong, the call it is wrong with will say so
+        except Exception:  # the call itself will raise the error
             return None
         sampling = calls[0].sampling
         seeded = sampling.seed is not None and not sampling.greedy
@@ -221,16 +222,16 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         """
         return structured(self, schema, method, include_raw, kwargs)
 
-    # Counting, without fetching anybody's tokenizer
+    # Counting tokens, without downloading a tokenizer
 
     def get_token_ids(self, text: str) -> list[int]:
-        """A text's tokens as the SLM reads them."""
+        """A text's token ids in the SLM's tokenizer."""
         return token_ids(self.load(), text)
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """How many tokens the SLM reads for a conversation, template and tools included."""
+        """The number of tokens of a conversation in the SLM's chat template, tools included."""
         purifier = self.load()
         question = asked(purifier, messages, self.tool_format, {"tools": tools})
         return len(purifier.slm.inner.encode(question.chat))

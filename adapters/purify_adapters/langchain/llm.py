@@ -21,7 +21,7 @@ from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chunk, Completion
 
 CALL = ("model", "logprobs", "certificate")
-"""What a call may say besides how to draw."""
+"""The options of a call besides the sampling options."""
 
 
 class PurifiedLLM(PurifiedBase, BaseLLM):
@@ -68,7 +68,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
         answers = [done] if done else await purifier.agenerate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
 
-    # One prompt that is refused is one exception of a batch, whose other answers are written once
+    # With return_exceptions, a refused prompt is one exception, and the others are decoded once
 
     def batch(
         self, inputs: list[Any], *args: Any, return_exceptions: bool = False, **kwargs: Any
@@ -91,10 +91,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     def _coalesced(
         self, inputs: Sequence[Any], stop: list[str] | None = None, **given: Any
     ) -> CoalescedBatch | None:
-        """The prompts that are about to be asked for one by one, to be decoded together.
-
-        Not with a cache, which may know some of them.
-        """
+        """The prompts as one batch; None with a cache, which may hold some of the answers."""
         if cached(self.cache):
             return None
         purifier, sampling = self._ask(stop, given)
@@ -158,5 +155,5 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
         return [GenerationChunk(text=chunk.text)] if chunk.text else []
 
     def get_token_ids(self, text: str) -> list[int]:
-        """A text's tokens as the SLM reads them."""
+        """A text's token ids in the SLM's tokenizer."""
         return token_ids(self.load(), text)

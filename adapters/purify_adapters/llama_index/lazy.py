@@ -1,4 +1,4 @@
-"""A value that is made when it is first asked for."""
+"""A value that is computed at its first use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Lazy(Generic[T]):
-    """Makes its value once, whichever thread asks first; the others wait for it."""
+    """Computes its value once; concurrent threads wait for it."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -25,5 +25,5 @@ class Lazy(Generic[T]):
 
     @property
     def made(self) -> bool:
-        """Whether asking again is free."""
+        """Whether the value has been computed."""
         return bool(self._made)
