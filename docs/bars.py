@@ -25,9 +25,9 @@ from purify_hooks.evaluation.eval.statistics import estimate
 from purify_hooks.evaluation.eval.suites.utility import Utility, language
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusion import forward, fuse
+from purify_plugins.decode.fusion import advance_state, fuse
 from purify_plugins.decode.likelihood import read, split
-from purify_plugins.decode.sessions import Pair
+from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
@@ -64,20 +64,20 @@ def written(
     `unseen` keeps from the policy how likely the prompts were.
     """
     answers: list[Tensor] = []
-    with Pair(purifier, prompts) as pair:
+    with SessionPair(purifier, prompts) as pair:
         batch, policy = Batch(purifier, pair, sampling), purifier.policy
         state = policy.start(no_context(len(prompts), sampling.greedy)) if unseen else batch.state
         llm, slm = pair.first
         for block in () if led is None else led.split(BLOCK, dim=1):
             llms, slms = pair.extend(block)
             for at, tokens in enumerate(block.unbind(dim=1)):
-                rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
-                state = forward(policy, state, tokens, rows)
+                rows = fuse(policy, batch.processors, llm, slm, state, batch.history)
+                state = advance_state(policy, state, tokens, rows)
                 llm, slm = None if llms is None else llms[:, at], slms[:, at]
         for _ in range(count):
-            rows = fuse(policy, batch.shape, llm, slm, state, batch.history)
-            answers.append(rows.draw(batch.dice.roll()))
-            state = forward(policy, state, answers[-1], rows)
+            rows = fuse(policy, batch.processors, llm, slm, state, batch.history)
+            answers.append(rows.draw(batch.streams.next()))
+            state = advance_state(policy, state, answers[-1], rows)
             llms, slms = pair.extend(answers[-1][:, None])
             llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
     return [tuple(row) for row in torch.stack(answers, dim=1).tolist()]

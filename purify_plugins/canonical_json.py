@@ -35,7 +35,7 @@ def options(policy: Any, name_of: Callable[[FusionPolicy], str]) -> dict[str, An
 
 
 def jsonable(value: Any) -> Any:
-    """A dataclass or value as JSON; fields that a policy hides from its `repr` are derived, not options."""
+    """A dataclass or value as JSON values; fields with `repr=False` are derived and left out."""
     value = value.original if isinstance(value, FusionPolicy) else value
     if dataclasses.is_dataclass(value):
         shown = (field for field in dataclasses.fields(value) if field.repr)
@@ -48,7 +48,7 @@ def jsonable(value: Any) -> Any:
 
 
 def canonical(body: Mapping[str, Any]) -> str:
-    """The one spelling of a certificate: sorted keys, no spaces."""
+    """The canonical spelling: sorted keys, no spaces."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -2,12 +2,12 @@
 
 PurifyError
 ├── ConfigError            an option, a prompt or purify.toml is wrong; nothing has run
-│   ├── UnknownNameError   a name nobody offers, with the nearest one that somebody does
+│   ├── UnknownNameError   an unknown name, with the nearest known one
 │   └── PromptError        the prompt is empty, or nothing that the models can read
 │       └── TooLongError   it is longer than a model can read
 ├── PluginError            a plugin is missing, broken, duplicated or offers a taken name
 ├── ModelError             a model directory is missing, unsafe or not a causal LM
-│   └── VocabularyError    the two models cannot be brought into one alphabet
+│   └── VocabularyError    the two models cannot be brought into one vocabulary
 ├── SourceError            a model failed while an answer was being written
 │   └── NumericError       a model or a policy returned NaN, +inf or nothing at all
 ├── RefusedError           a plugin, or the operator's policy, refused this request
@@ -41,7 +41,7 @@ class PurifyError(Exception):
 
 @contextmanager
 def ours(made_of: Callable[[Exception], PurifyError]) -> Iterator[None]:
-    """Raise `made_of(error)` in place of an error from inside that is no PurifyError: a stranger's code's."""
+    """Raise `made_of(error)` in place of an error of foreign code, which is not a PurifyError."""
     try:
         yield
     except PurifyError:
@@ -57,7 +57,7 @@ class ConfigError(PurifyError):
 
 
 class UnknownNameError(ConfigError):
-    """A name nobody offers. The message quotes the nearest known name.
+    """An unknown name. The message quotes the nearest known name.
 
     `what` names the kind in words ("policy"); `known` are the names there are.
     """
@@ -92,7 +92,7 @@ class ModelError(PurifyError):
 
 
 class VocabularyError(ModelError):
-    """The two models cannot be brought into one alphabet, or what is asked of them needs one tokenizer."""
+    """The two models cannot be brought into one vocabulary, or the request needs one tokenizer."""
 
 
 class SourceError(PurifyError):
@@ -108,7 +108,7 @@ class RefusedError(PurifyError):
 
 
 DISTRUST = "; do not rely on it, and ask its issuer for the original file"
-"""What to do about a certificate that is not true, or no longer as it was written."""
+"""What to do about a certificate that is false or was altered."""
 
 
 class CertificateError(PurifyError):
@@ -160,12 +160,12 @@ class OtherModelError(CertificateError):
 
 
 class MismatchError(CertificateError):
-    """A certificate is sound, but not about the answer, the prompt or the settings its reader knows of."""
+    """A certificate is sound, but not about the answer, prompt or settings that its reader knows."""
 
     exit_code = 9
 
 
 class UncheckableError(CertificateError):
-    """A certificate names a policy that no plugin in use offers, so that nothing can be said of it here."""
+    """A certificate names a policy that no plugin in use offers, so that it cannot be checked here."""
 
     exit_code = 10

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BareSession(Protocol):
-    """The least that a session of somebody else's class must have; `adapted` adds the defaults."""
+    """The members that a session of another class must have; `adapted` adds the others."""
 
     @property
     def prompts(self) -> Sequence[ScoredPrompt]: ...
@@ -30,7 +30,7 @@ class BareSession(Protocol):
 
 @runtime_checkable
 class BareSource(Protocol):
-    """The least that a source of somebody else's class must have; `adapted` adds the defaults."""
+    """The members that a source of another class must have; `adapted` adds the others."""
 
     @property
     def vocabulary(self) -> Vocabulary: ...
@@ -45,7 +45,7 @@ class BareSource(Protocol):
 
 @runtime_checkable
 class BarePolicy(Protocol):
-    """The least that a policy of somebody else's class must have."""
+    """The members that a policy of another class must have; `adapted_policy` adds the others."""
 
     @property
     def guarantee(self) -> Guarantee: ...
@@ -77,7 +77,7 @@ def adapted(source: Any) -> LogitSource:
 
 
 def is_policy(value: Any) -> bool:
-    """Whether a value is a fusion policy, of our class or of somebody else's."""
+    """Whether a value is a fusion policy, of our class or another."""
     return isinstance(value, FusionPolicy | BarePolicy) and not isinstance(value, type)
 
 
@@ -97,9 +97,9 @@ def adapted_policy(policy: Any) -> FusionPolicy:
 
 
 class _Adapted:
-    """Finds a member in the foreign object first, then among this class's own and the defaults.
+    """Looks a member up in the foreign object first, then in this class and its base class.
 
-    One rule for all members, so that a member which a base class gains later is found too.
+    One rule for all members, so that members which a base class gains later are covered too.
     """
 
     def __init__(self, foreign: Any) -> None:
@@ -114,7 +114,7 @@ class _Adapted:
 
 
 class AdaptedSource(_Adapted, LogitSource):
-    """A source of somebody else's class and, for what it lacks, the defaults."""
+    """A source of another class, with the defaults for members it lacks."""
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
         session, logits = self._foreign.open(prompts, scored)
@@ -155,7 +155,7 @@ class AdaptedSource(_Adapted, LogitSource):
 
 
 class AdaptedSession(_Adapted, Session):
-    """A session of somebody else's class and, for what it lacks, the defaults."""
+    """A session of another class, with the defaults for members it lacks."""
 
     def extend(self, tokens: Tensor) -> Tensor:
         found: Tensor = self._foreign.extend(tokens)
@@ -177,7 +177,7 @@ class AdaptedSession(_Adapted, Session):
 
 
 class AdaptedPolicy(_Adapted, FusionPolicy):
-    """A policy of somebody else's class and, for what it lacks, the defaults; equal to what it is around."""
+    """A policy of another class, with the defaults for members it lacks; equal to the policy inside it."""
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
         found: Tensor = self._foreign.fuse(llm, slm, state)
@@ -221,11 +221,11 @@ FIELDS: Mapping[Guarantee, tuple[str, ...]] = {
     "passage": ("budget", "doubt"),
     "path": ("total",),
 }
-"""Each guarantee and the fields, in nats or tokens, that the sentence of its certificate names."""
+"""Each guarantee and the policy fields (nats or tokens) that its sentence in a certificate names."""
 
 
 def require_claimable(policy: FusionPolicy) -> None:
-    """Raise ConfigError for a policy whose options or whose claim no certificate can hold."""
+    """Raise ConfigError for a policy whose options or claim a certificate cannot record."""
     kind = type(policy.original)
     _require_frozen(kind)
     if policy.guarantee not in FIELDS:
@@ -234,7 +234,7 @@ def require_claimable(policy: FusionPolicy) -> None:
             f"claim {', '.join(map(repr, FIELDS))}; a new kind cannot be added: claim one of these"
         )
     lacking = [name for name in FIELDS[policy.guarantee] if not _number(policy.original, name)]
-    if lacking and policy.holds(()) is not None:  # of one that cannot tell, no claim is ever issued
+    if lacking and policy.holds(()) is not None:  # no claim is ever issued for a policy without `holds`
         names = " and ".join(f"`{name}`" for name in lacking)
         raise ConfigError(
             f"the policy {kind.__name__!r} claims the guarantee {policy.guarantee!r}, whose certificate "
@@ -243,7 +243,7 @@ def require_claimable(policy: FusionPolicy) -> None:
 
 
 def require_rows(policy: FusionPolicy, state: State, rows: int) -> State:
-    """The state that a policy started with. Raises NumericError unless each of its tensors is (rows, …)."""
+    """A policy's initial state. Raises NumericError unless each of its tensors is (rows, …)."""
     if isinstance(state, tuple) and all(each.ndim and len(each) == rows for each in state):
         return state
     shapes = ", ".join(str(tuple(each.shape)) for each in state) if isinstance(state, tuple) else "no tuple"
@@ -265,7 +265,7 @@ def _require_frozen(kind: type) -> None:
 
 
 def _number(policy: Any, name: str) -> bool:
-    """Whether a policy has a number of this name, itself or in a policy that is one of its fields."""
+    """Whether a policy, or a policy inside it, has a number of this name."""
     own = {each.name: getattr(policy, each.name) for each in fields(policy)}
     if isinstance(own.get(name), int | float):
         return True
@@ -273,5 +273,5 @@ def _number(policy: Any, name: str) -> bool:
 
 
 def _inside(own: Mapping[str, Any]) -> Iterator[Any]:
-    """The policies among a policy's options, as their authors wrote them."""
+    """The policies among a policy's options, as their authors' own objects."""
     return (adapted_policy(each).original for each in own.values() if is_policy(each))

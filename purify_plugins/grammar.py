@@ -1,4 +1,4 @@
-"""What an answer must look like: `Grammar`, checked when it is made, in the one language llguidance takes.
+"""`Grammar`: a constraint on an answer's text, checked when it is made and compiled for llguidance.
 
 JSON schemas are rewritten as far as llguidance can follow them; an error names the property it cannot follow.
 """
@@ -16,12 +16,12 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.utils.wording import reason
 
 LONGEST_GRAMMAR = 131_072
-"""Characters of a grammar: longer ones take seconds of everybody's time before the first token."""
+"""The most characters of a grammar: compiling a longer one takes seconds before the first token."""
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an answer must look like, to its last character; followed by llguidance.
+    """A constraint on the whole text of an answer, enforced by llguidance.
 
     `kind` "json_schema" takes a JSON schema, "regex" a regular expression, "lark" a grammar in
     llguidance's dialect of Lark. Raises ConfigError for a grammar that cannot be followed.
@@ -46,7 +46,7 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Self:
-        """JSON that a schema describes; properties come in the schema's order."""
+        """JSON that satisfies a schema; properties come in the schema's order."""
         return cls("json_schema", json.dumps(schema, ensure_ascii=False))
 
     @classmethod
@@ -56,11 +56,11 @@ class Grammar:
 
 
 FREE = '%llguidance {"no_forcing": true}\n'
-"""Every spelling of what must come next, not only the one its tokenizer would choose."""
+"""Allows every tokenization of forced text, not only the canonical one."""
 
 
 def lark(grammar: Grammar) -> str:
-    """The grammar in the one language llguidance is given."""
+    """The grammar in llguidance's dialect of Lark."""
     if grammar.kind == "lark":
         return FREE + grammar.text
     if grammar.kind == "regex":
@@ -96,11 +96,11 @@ def _advice(message: str) -> str:
 
 
 SPACE = r"( |\n {0,24})?"
-"""White space in JSON: enough to indent; without a bound a model in doubt would write nothing else."""
+"""White space in JSON: enough to indent; without a bound an uncertain model writes nothing else."""
 NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
-"""Keywords whose values hold schemas by names, which are no keywords themselves."""
+"""Keywords whose values are mappings from names to schemas."""
 LITERAL = ("enum", "const", "default", "examples")
-"""Keywords whose values are JSON, and no schemas."""
+"""Keywords whose values are plain JSON, not schemas."""
 
 
 DAY = r"((0[13578]|1[02])-(0[1-9]|[12]\d|3[01])|(0[469]|11)-(0[1-9]|[12]\d|30)|02-(0[1-9]|1\d|2[0-8]))"
@@ -114,11 +114,11 @@ PATTERNS = {
     "base64": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
     **{f"uuid{version}": UUID % version for version in range(1, 9)},
 }
-"""Formats as patterns: llguidance writes leap seconds, which Python does not read, and knows no uuid4."""
+"""Formats as patterns: llguidance allows leap seconds, which Python cannot parse, and lacks uuid4."""
 KEYS = {**PATTERNS, "date": f"^{DATE}$", "uuid": UUID % "[1-8]"}
 """Formats of the names of properties."""
 SILENT = ("title", "description", "type", "examples", "default")
-"""What a schema of names may say without asking anything of them."""
+"""Keywords of a schema of property names that constrain nothing."""
 
 
 def json_rule(schema: Any) -> str:
@@ -196,7 +196,7 @@ def _named(schema: dict[str, Any], definitions: Mapping[str, Any]) -> dict[str, 
 
 
 def _annotates(key: str, value: Any) -> bool:
-    """Whether a keyword says something that cannot be followed and need not be."""
+    """Whether a keyword is an annotation that cannot be enforced and need not be."""
     if key == "format" and isinstance(value, str):
         return not followed({"type": "string", "format": value})
     return key == "uniqueItems" and value is True
@@ -216,7 +216,7 @@ def _followed(rule: str) -> bool:
 
 
 def culprit(schema: Any) -> str:
-    """The path of the innermost property that cannot be followed by itself; empty if none is to blame."""
+    """The path of the innermost property that cannot be followed by itself; empty if there is none."""
     definitions = schema.get("$defs") if isinstance(schema, dict) else None
     definitions = definitions if isinstance(definitions, dict) else {}
     path: list[str] = []
@@ -247,7 +247,7 @@ def _parts(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def refuse(text: str, messages: str) -> ConfigError:
-    """What is said of a schema (JSON) that cannot be followed: which property, and llguidance's reason."""
+    """The error for a schema (JSON) that cannot be followed: the property, and llguidance's reason."""
     try:
         field = culprit(json.loads(text))
     except (TypeError, ValueError, RecursionError):  # it is no JSON, or no schema

@@ -1,7 +1,7 @@
-"""How the two models' rows become one: `FusionPolicy`, with every optional member and its default.
+"""`FusionPolicy`: how the two models' rows are fused, with every optional member and its default.
 
-Subclass it. An object of another class that has its five oldest members (`guarantee`, `lookback`, `start`,
-`fuse`, `advance`) works too: `adapted_policy` adds the others.
+Subclass it. An object of another class with the members `guarantee`, `lookback`, `start`, `fuse` and
+`advance` works too: `adapted_policy` adds the others.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from purify_plugins.types import Guarantee, Token, Vocabulary
 
 State = tuple["Tensor", ...]
-"""What a policy remembers of each row: tensors whose first dimension is the row."""
+"""A policy's state: tensors whose first dimension is the row."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a policy may know when an answer begins; `rows` answers begin together.
+    """What a policy gets when a batch of `rows` answers begins: the scored end of each prompt.
 
     `llm` and `slm` are (rows, n) float32 log-probabilities (nats) of the prompt's last n tokens
     that both models read alike, right-aligned and zero-filled on the left; `lengths` (rows,) counts
@@ -42,7 +42,7 @@ class Context:
 
 
 class FusionPolicy(ABC):
-    """How the two models' rows become one; a frozen dataclass whose fields are its options.
+    """Fuses the two models' rows; a frozen dataclass whose fields are its options.
 
     A subclass has `fuse`; the other members have defaults: no guarantee, no memory.
     """
@@ -54,12 +54,12 @@ class FusionPolicy(ABC):
 
     @member
     def lookback(self) -> int:
-        """How many of the prompt's last tokens `start` wants scored; 0: none."""
+        """How many of the prompt's last tokens `start` needs scored; 0: none."""
         return 0
 
     @member
     def shift_invariant(self) -> bool:
-        """Whether a constant added to a row only shifts the outcome, so that rows may be raw logits."""
+        """Whether adding a constant to a row only shifts the fused row, so that rows may be raw logits."""
         return False
 
     def start(self, context: Context) -> State:
@@ -79,7 +79,7 @@ class FusionPolicy(ABC):
 
     @member
     def binds(self) -> bool:
-        """Whether tokens are known by their ids, so that rows must be whole: true of a class with `bind`."""
+        """Whether the policy depends on token ids, and needs whole rows: true of a class with `bind`."""
         return type(self).bind is not FusionPolicy.bind
 
     def bind(self, vocabulary: Vocabulary) -> FusionPolicy:
@@ -87,20 +87,20 @@ class FusionPolicy(ABC):
         return self
 
     def in_symbols(self, per_token: float) -> FusionPolicy:
-        """The same strictness in symbols smaller than tokens, of which a token of the LLM has `per_token`."""
+        """The equally strict policy for symbols, of which a token of the LLM has `per_token` on average."""
         return self
 
     def holds(self, steps: Sequence[Token]) -> bool | None:
-        """Whether an answer's recorded steps keep what `guarantee` says; `Token.llm` is not recorded.
+        """Whether an answer's recorded steps satisfy `guarantee`; `Token.llm` is not recorded.
 
-        None: this policy cannot tell, and then no guarantee of it is ever issued.
+        None: unknown; no guarantee is then ever issued.
         """
         return None
 
     def allowance(self, tokens: int, surprisal: float) -> float | None:
         """The most nats by which a passage may be likelier than under the SLM; None: there is no bound.
 
-        The passage has so many `tokens` and costs the SLM `surprisal` nats.
+        `tokens` is the length of the passage, `surprisal` (nats) its surprisal under the SLM.
         """
         return None
 
@@ -116,5 +116,5 @@ class FusionPolicy(ABC):
 
     @member
     def original(self) -> Any:
-        """The object that its author wrote: a name stands for its class, its fields are the options."""
+        """The author's own object: policies are named by its class, and its fields are the options."""
         return self

@@ -1,4 +1,4 @@
-"""What a model offers: `LogitSource` and `Session`, with every optional member and its default.
+"""`LogitSource` and `Session`: the interface of a model, with every optional member and its default.
 
 Subclass these. Whatever wraps a source or a session subclasses `SourceWrapper` or `SessionWrapper`
 (`purify_plugins.sources.wrapper`), which forward every member named here.
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 else:
 
     class member:
-        """A property that an instance, or a dataclass's field, may replace with a value of its own.
+        """A property that an instance attribute or a dataclass field may override.
 
-        A plain property would refuse both: it has no setter, and `dataclass` takes what a class
-        inherits under a field's name for that field's default.
+        A plain property allows neither: it has no setter, and `dataclass` takes an inherited class attribute
+        of a field's name for that field's default.
         """
 
         def __init__(self, default: Callable[[Any], Any]) -> None:
@@ -40,11 +40,12 @@ else:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model behind a server can do; a source that has one offers it as `capabilities`.
+    """What a model's server can do.
 
-    `ids_in` and `ids_out`: it takes, and names, token ids. `max_n`: how many tokens of a row it shows.
-    `raw`: its rows are the model's own (None: not known). `scores_draft`: several tokens in one request.
-    `streams_rows`: it drafts by itself, a row with every token; its sessions then offer `read_ahead`.
+    `ids_in` and `ids_out`: it accepts and returns token ids. `max_n`: how many tokens of a row it shows.
+    `raw`: its rows are the model's own, without sampling settings (None: unknown). `scores_draft`: it scores
+    several tokens in one request. `streams_rows`: it generates by itself and returns a row with every token;
+    its sessions then offer `read_ahead`.
     """
 
     ids_in: bool
@@ -57,10 +58,10 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model is read, in words, as far as it is known on this side.
+    """How a model is run, in words, for `purify check`.
 
-    `cache`: whether what has been read is kept from token to token ("on", or "off" and why). `trees`:
-    whether one pass reads several continuations of a text. `attention`: the implementation's name.
+    `cache`: whether a KV cache is used ("on", or "off" and why). `trees`: whether one forward pass evaluates
+    several continuations (tree attention). `attention`: the attention implementation's name.
     """
 
     cache: str = "not known here"
@@ -69,7 +70,7 @@ class Reading:
 
 
 class Session(ABC):
-    """One open batch on one model. Owns the KV cache or the connection; a context manager.
+    """One open batch on one model; owns the KV cache or the connection. A context manager.
 
     A subclass has `prompts`, `extend` and `rewind`; the other members have defaults.
     """
@@ -84,14 +85,14 @@ class Session(ABC):
         """Append (rows, n) token ids; return (rows, n, V) logits of the token after each.
 
         Logits are log-probabilities up to a constant per row, in the model's own dtype; the loop
-        normalises them once, in float32. A model of which only the top of a row is seen returns V + 1
-        columns: minus infinity for tokens not shown, and last the log of their mass together; see
-        `decode/completing.py`. Raises SourceError; `rewind` then brings back what was before.
+        normalises them once, in float32. A server that shows only the top of a row returns V + 1 columns:
+        minus infinity for tokens not shown, and last the log of their total mass; see
+        `decode/partial_rows.py`. Raises SourceError; `rewind` then restores the state before the call.
         """
 
     @abstractmethod
     def rewind(self, lengths: Tensor) -> None:
-        """Forget what follows the first `lengths` (rows,) tokens after each row's prompt."""
+        """Remove all but the first `lengths` (rows,) tokens after each row's prompt."""
 
     def close(self) -> None:  # noqa: B027  # a session that owns nothing has nothing to free
         """Free the cache or the connection; calling it twice is harmless."""
@@ -103,35 +104,35 @@ class Session(ABC):
         self.close()
 
     def each(self, tokens: Tensor) -> Iterator[Tensor] | None:
-        """What `extend` returns, one (rows, V) after another, each read only when it is asked for.
+        """What `extend` returns, one (rows, V) after another, each computed when it is requested.
 
-        None, with nothing appended: this session reads all of them in one pass; call `extend`.
+        None, with nothing appended: this session computes all of them in one pass; call `extend`.
         """
         return None
 
     @member
     def readings(self) -> Sequence[tuple[int, ...]]:
-        """All that was read of each row's prompt, by every model behind this: what keys a seed's draws.
+        """The token ids that all models behind this session read of each row's prompt; they key seeded draws.
 
-        A source that reads a prompt with several models tells what each of them read.
+        A source that combines several models returns the ids of all of them.
         """
         return [prompt.tokens for prompt in self.prompts]
 
     @member
     def full(self) -> Collection[int] | None:
-        """The rows that have used up the model's context, where its ids are not the model's own tokens.
+        """The rows whose context is full, for a session whose ids are not the model's own tokens.
 
-        None: they are, and `context_length` says how many there may be.
+        None: they are its own tokens, and `context_length` is their limit.
         """
         return None
 
     @member
     def keeps(self) -> bool:
-        """Whether `keep` may be called: true of a class that has one."""
+        """Whether `keep` may be called: true of a class that overrides it."""
         return type(self).keep is not Session.keep
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Drop all rows but these (their places): only these are read and answered, in this order."""
+        """Drop all rows but these (indices); later calls take and return them in this order."""
         raise _not_offered(self, "keep")
 
     @member
@@ -140,31 +141,31 @@ class Session(ABC):
         return False
 
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Append (rows, n) tokens, not all of one text; (rows, n, V) logits of the token after each.
+        """Append (rows, n) tokens of a tree; (rows, n, V) logits of the token after each.
 
-        `seen` (rows, n, m + n) bool says what each follows: which of the m columns read since the
-        prompt, and of the new ones, itself among them. Raises SourceError.
+        `seen` (rows, n, m + n) bool is the attention mask: for each new token, which of the m columns read
+        since the prompt and of the n new ones it attends to, itself included. Raises SourceError.
         """
         raise _not_offered(self, "branch")
 
     def select(self, columns: Tensor) -> None:
-        """Keep only these columns (rows, n) of those that `branch` read, in this order."""
+        """Keep only these cached columns (rows, n), in this order."""
         raise _not_offered(self, "select")
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
-        """The server's own draft after each row, at most `limit` tokens, equally many for each live row.
+        """The server's draft for each row, at most `limit` tokens, equally many for each live row.
 
-        The rows after these tokens have come: `extend` will not wait for them. Rows not in `live` are
-        over. A session that drafts nothing returns an empty draft for each row.
+        The logits after these tokens are buffered: `extend` returns them without a request. Rows not in
+        `live` have ended. A session that does not draft returns an empty draft for each row.
         """
         return [[] for _ in self.prompts]
 
     def mark(self) -> Any:
-        """What `undo` needs to forget the passes that follow."""
+        """A checkpoint that `undo` takes."""
         raise _not_offered(self, "mark")
 
     def undo(self, mark: Any) -> None:
-        """Forget what was read after the mark, even by a pass that failed half way."""
+        """Restore the state at a checkpoint, even after a forward pass that failed half way."""
         raise _not_offered(self, "undo")
 
 
@@ -181,7 +182,7 @@ class LogitSource(ABC):
 
     @member
     def context_length(self) -> int | None:
-        """How many tokens, prompt and answer together, the model can read; None: no limit."""
+        """The longest sequence, prompt and answer together, in tokens; None: no limit."""
         raise NotImplementedError(f"{type(self).__name__} needs a `context_length`, None for no limit")
 
     @abstractmethod
@@ -194,7 +195,7 @@ class LogitSource(ABC):
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """Who this is, for certificates: name, kind, dtype, digests of the files."""
+        """The model's identity, for certificates: name, kind, dtype, digests of its files."""
 
     @member
     def capabilities(self) -> Capabilities | None:
@@ -203,52 +204,52 @@ class LogitSource(ABC):
 
     @member
     def engine(self) -> Engine:
-        """What runs the model; "untrusted", which is shown no draft, unless the class says otherwise.
+        """What runs the model; the default "untrusted" is never shown a draft.
 
-        A source that computes in this process, by weights that cannot look ahead, says "in-process".
+        A source that computes in this process, with causal attention, is "in-process".
         """
         return "untrusted"
 
     @member
     def reading(self) -> Reading:
-        """How the model is read, in words: for `purify check`."""
+        """How the model is run, in words: for `purify check`."""
         return Reading()
 
     @member
     def parameters(self) -> int | None:
-        """How many numbers the model has; None: not known."""
+        """The number of the model's parameters; None: unknown."""
         return None
 
     @member
     def tokenizer(self) -> Any:
-        """The transformers tokenizer that belongs to the model; None where there is none here."""
+        """The model's transformers tokenizer; None where there is none."""
         return None
 
     @member
     def encodes(self) -> bool:
-        """Whether `encode` may be called: true of a class that has one."""
+        """Whether `encode` may be called: true of a class that overrides it."""
         return type(self).encode is not LogitSource.encode
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """The ids that this source reads in a prompt, found without asking the model."""
+        """The token ids of a prompt, without a forward pass."""
         raise _not_offered(self, "encode")
 
     @member
     def joins(self) -> bool:
-        """Whether several sessions may be read in one pass: true of a class with its own `extend_all`."""
+        """Whether several sessions can be read in one pass: true of a class that overrides `extend_all`."""
         return type(self).extend_all is not LogitSource.extend_all
 
     def extend_all(self, sessions: Sequence[Any], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """What each session's `extend` would return for its (rows, n) tokens; n may differ.
+        """The result of each session's `extend` for its (rows, n) tokens; n may differ.
 
-        Where it raises, every session is as it was before.
+        If it raises, every session is unchanged.
         """
         return [session.extend(new) for session, new in zip(sessions, tokens, strict=True)]
 
     def branch_all(
         self, sessions: Sequence[Any], tokens: Sequence[Tensor], seen: Sequence[Tensor]
     ) -> list[Tensor]:
-        """What each session's `branch` would return for its tokens and what they see."""
+        """The result of each session's `branch` for its tokens and attention mask."""
         calls = zip(sessions, tokens, seen, strict=True)
         return [session.branch(new, sees) for session, new, sees in calls]
 
@@ -259,24 +260,24 @@ class LogitSource(ABC):
 
     @member
     def rough(self) -> bool:
-        """Whether rows are only an estimate of the model's, so that nothing can be guaranteed by them."""
+        """Whether rows only approximate the model's, so that nothing can be guaranteed."""
         return False
 
     def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        """The model's own ids of these tokens. Raises SourceError where symbols stand for none."""
+        """The model's own ids of these tokens. Raises SourceError for symbols, which have none."""
         return tuple(tokens)
 
     def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        """The ids here of the model's own tokens; -2 - i for a token i that has none here."""
+        """The ids here of the model's own tokens; -2 - i for an own token i that has none here."""
         return tuple(tokens)
 
     @member
     def inner(self) -> LogitSource:
-        """The source behind any that only present it otherwise; itself where there is none."""
+        """The innermost source behind wrappers; itself where there is no wrapper."""
         return self
 
     def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
-        """This source with every source that it presents or combines changed; itself where it has none."""
+        """This source with `change` applied to every source that it wraps or combines; itself without any."""
         return self
 
 

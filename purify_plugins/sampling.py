@@ -57,7 +57,7 @@ CHECKS: Sequence[tuple[str, Callable[[Any], bool], str]] = (
     ("stop", lambda texts: not re.search("[\ud800-\udfff]", "".join(texts)), "valid Unicode"),
     ("grammar", lambda grammar: grammar is None or isinstance(grammar, Grammar), "a Grammar"),
 )
-"""What each sampling option must be, in this order: its kind before its range."""
+"""Checks of each sampling option and what is expected, types before ranges."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Sampling:
     Where the LLM rules out all that may come next, the SLM goes on alone; the SLM's doing so is an error."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        # what dataclasses would say of an unknown name is a TypeError that knows no nearer one
+        # a dataclass raises a TypeError for an unknown name, without the nearest known one
         for name in options:
             if name not in cls.__dataclass_fields__:
                 raise UnknownNameError("sampling option", name, cls.__dataclass_fields__)

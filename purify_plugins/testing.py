@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins.canonical_json import canonical, jsonable
-from purify_plugins.decode.fusion import choose
+from purify_plugins.decode.fusion import where_rows
 from purify_plugins.errors import PromptError
 from purify_plugins.foreign import adapted_policy
 from purify_plugins.policy import Context
@@ -256,7 +256,7 @@ class PolicyConformance:
         fused = self._fused(llm, slm, old)
         new = policy.advance(old, fused.argmax(-1), llm, slm, fused)
         assert all(len(tensor) == 4 for tensor in new), "each tensor of the state is (rows, …)"
-        choose(torch.tensor([True, False, True, False]), new, old)
+        where_rows(torch.tensor([True, False, True, False]), new, old)
 
 
 class SourceConformance:

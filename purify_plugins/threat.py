@@ -1,4 +1,4 @@
-"""Whom a guarantee holds against, and what voids it: the one place that says what an answer may claim.
+"""What an answer may claim, against which adversary, and what voids it: the only place that decides.
 
 The reasons are in docs/threat-model.md.
 """
@@ -14,27 +14,28 @@ if TYPE_CHECKING:
     from purify_plugins.types import Guarantee
 
 Engine = Literal["in-process", "trusted", "untrusted"]
-"""What runs a model: this process, a server the operator vouches for, or a server that may do anything."""
+"""What runs a model: this process, a server the operator trusts, or any other server."""
 VOUCHED = ("in-process", "trusted")
-"""The engines that may be shown a draft; whatever is not among them is not trusted."""
+"""The engines that may see a draft; any other is untrusted."""
 Adversary = Literal["none", "weights", "engine"]
-"""What a guarantee holds against; each of the ladder's rungs can do all that those before it can.
+"""What a guarantee holds against; each adversary can do everything that those before it can.
 
-"weights": a model that is out to break the bound, in an engine that shows it tokens in their order. "engine":
-a server that says whatever it likes, and sees prompts, timing and all tokens drawn before.
+"weights": an adversarial model in an honest engine, which shows it tokens in their order. "engine": a server
+that returns arbitrary rows, and sees prompts, timing and all tokens drawn before.
 """
 Draws = Literal["system", "keyed"]
-"""Where an answer's random numbers came from: the operating system, or a secret and a seed."""
+"""The source of an answer's random numbers: the operating system, or a secret and a seed."""
 DRAFTED = "speculative"
-"""The walk in which the LLM is shown tokens before it has said how likely they are."""
+"""The decoding strategy in which the LLM sees tokens before it has returned their probabilities."""
 
 
 class Facts(NamedTuple):
-    """What happened, as far as a claim follows from it.
+    """The facts that a claim follows from.
 
     `claimed` is the policy's guarantee, `mode` how tokens were taken from the fused rows ("sampled",
-    "greedy", "slm-only"), `llm` and `slm` what ran the two models. `edits` are what plugins did to the
-    steps on their way, `kept` says whether the steps keep the policy's budget (None: it cannot tell).
+    "greedy", "slm-only"), `walk` the decoding strategy, `llm` and `slm` the engines of the two models.
+    `edits` are plugins' changes to the steps; `kept`: whether the steps satisfy the policy's budget (None:
+    unknown).
     """
 
     claimed: Guarantee
@@ -56,7 +57,7 @@ class Claim(NamedTuple):
 
 
 def claim(facts: Facts) -> Claim:
-    """What follows from the facts; nothing else decides what a certificate claims."""
+    """The claim that follows from the facts; nothing else decides what a certificate claims."""
     if reason := voided(facts):
         return Claim("none", "none", reason)
     reason = "every token was drawn from the fused row, and nothing was applied after it"
@@ -65,7 +66,7 @@ def claim(facts: Facts) -> Claim:
 
 
 def voided(facts: Facts) -> str:
-    """What leaves this answer without any guarantee; empty: nothing does."""
+    """Why this answer has no guarantee; empty: it has one."""
     if facts.mode == "greedy":
         return "greedy decoding takes the arg-max, which no budget bounds; see totals.surprisal"
     if facts.mode == "slm-only":
@@ -82,7 +83,7 @@ def voided(facts: Facts) -> str:
 
 
 def _distrusted(facts: Facts) -> str:
-    """What an engine that nobody vouches for could have done; empty: nothing."""
+    """What an untrusted engine could have done; empty: nothing."""
     if facts.slm not in VOUCHED:
         return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
     if facts.llm in VOUCHED:
@@ -95,12 +96,12 @@ def _distrusted(facts: Facts) -> str:
 
 
 def draws(sampling: Sampling) -> Draws:
-    """Where an answer with these settings gets its random numbers."""
+    """The source of the random numbers of an answer with these settings."""
     return "system" if sampling.seed is None else "keyed"
 
 
 def require_draftable(engine: Engine) -> None:
-    """Raise ConfigError for an engine that must not see what may come next before it has said its row."""
+    """Raise ConfigError for an engine that must not see a draft before it has returned its row."""
     if engine not in VOUCHED:
         raise ConfigError(
             "walk 'speculative' shows the LLM's engine what may come next before it says how likely that is; "
@@ -109,14 +110,14 @@ def require_draftable(engine: Engine) -> None:
 
 
 def weakest(*engines: Engine) -> Engine:
-    """What must be supposed of a source that several engines have a part in."""
+    """The engine to assume for a source that several engines have a part in."""
     if any(each not in VOUCHED for each in engines):
         return "untrusted"
     return "trusted" if "trusted" in engines else "in-process"
 
 
 def require_known(who: str, engine: object) -> None:
-    """Raise ConfigError for an engine that is none of the three words: no claim could be made of it."""
+    """Raise ConfigError for an engine that is none of the three known ones."""
     if engine not in get_args(Engine):
         known = ", ".join(map(repr, get_args(Engine)))
         raise ConfigError(f"the engine of {who} must be one of {known}, not {engine!r}")

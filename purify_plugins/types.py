@@ -39,8 +39,8 @@ class Vocabulary:
 
     `tokens[i]` is the bytes token `i` adds to a text; control tokens add none and have a name in
     `control` instead. `eos` ids end an answer. `added` ids came after the tokenizer was trained:
-    two models may differ in these and still speak the same language. `per_token` is how many of these
-    a token of the LLM's own comes to: more than 1 where two tokenizers meet in smaller symbols.
+    two vocabularies may differ in these and still count as one. `per_token` is the average number of these
+    ids in one of the LLM's own tokens: more than 1 where two tokenizers are fused in smaller symbols.
     """
 
     tokens: tuple[bytes, ...]
@@ -64,7 +64,7 @@ class Vocabulary:
         return digest.hexdigest()
 
     def spell(self, tokens: Sequence[int]) -> bytes:
-        """The bytes a run of token ids adds to a text."""
+        """The bytes of a sequence of token ids."""
         return b"".join(self.tokens[token] for token in tokens)
 
 
@@ -72,7 +72,7 @@ class ScoredPrompt(NamedTuple):
     """One row's prompt as a model read it.
 
     `tokens` are all its ids; `logprobs` are the model's log-probabilities (nats) of the *last*
-    `len(logprobs)` of them, given what stands before each.
+    `len(logprobs)` of them, each given the tokens before it.
     """
 
     tokens: tuple[int, ...]
@@ -81,12 +81,12 @@ class ScoredPrompt(NamedTuple):
 
 @dataclass(frozen=True)
 class ToolFormat:
-    """How a family of models writes the call of a tool.
+    """How a family of models writes a tool call.
 
     A call is `begin`, a JSON object with `name` and `arguments` (by that key), and `end`; with
-    `listed` the objects stand in a JSON array. With `named` a call is no object but its name, this
-    mark and the arguments. Where `begin` is empty, an answer that starts with a brace is a call if it
-    names a tool and its arguments. `sign` is a regular expression found in the chat templates of that family.
+    `listed` the objects stand in a JSON array. With `named` a call is the tool's name, this mark and the
+    arguments. Where `begin` is empty, an answer that starts with a brace is a call if it names a tool and its
+    arguments. `sign` is a regular expression found in the chat templates of that family.
     """
 
     begin: str
@@ -98,17 +98,16 @@ class ToolFormat:
 
 
 class Token(NamedTuple):
-    """One token of an answer and what was thought of it when it was drawn (nats).
+    """One token of an answer and its figures when it was drawn (nats).
 
-    `llm`, `slm` and `fused` are its log-probabilities in the three rows (`llm` is None where the policy
-    could do without: to add up a wide row costs as much as to fuse it; see `Purifier.explain`). `kl` is
-    KL(fused || slm) of the whole row and `peak` the largest log fused/slm of any token in it; of a
-    greedy token, whose row is sure of it, both are its surprisal under the SLM. `revealed` is the LLM's
-    mass that was actually shown (below 1 for servers that show their top few). `slm_only` marks a
-    token drawn from the SLM's row because there was no fused one. `hidden` is the fused mass of tokens that
-    such a server did not show: the whole row could have moved a pool's (geometric, minimum, linear) by no
-    more than that, in total variation. `top` are the fused row's likeliest tokens, likeliest first, and
-    their log-probabilities, as many as `Purifier.showing` asks for.
+    `llm`, `slm` and `fused` are its log-probabilities in the three rows; `llm` is None where the policy takes
+    raw logits, whose normalisation would cost as much as the fusion (see `Purifier.explain`). `kl` is
+    KL(fused || slm) of the whole row and `peak` the largest log fused/slm of any token in it; for a greedy
+    token both are its surprisal under the SLM. `revealed` is the LLM's probability that its server showed
+    (below 1 for the top few tokens). `slm_only` marks a token drawn from the SLM's row because there was no
+    fused one. `hidden` is the fused mass of tokens that the server did not show: with the whole row a pool
+    (geometric, minimum, linear) would differ by no more than that, in total variation. `top` are the fused
+    row's likeliest tokens and their log-probabilities, in descending order.
     """
 
     id: int
@@ -124,16 +123,16 @@ class Token(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """log fused/slm of the drawn token: what the untrusted model added, in nats."""
+        """log fused/slm of the drawn token (nats): what the untrusted model added."""
         return self.fused - self.slm if self.fused > -math.inf else 0.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """One column of a batch: each row's token, or None where the row has ended or waits.
+    """One column of a batch: each row's token, or None where the row has ended or got none.
 
-    `prompts` are the token ids the SLM read, the same object in every step of a batch. `origin` is the
-    decoder's mark, without which no reader accepts it: see `decode/provenance.py`.
+    `prompts` are the token ids the SLM read, the same object in every step of a batch. `origin` is set by the
+    decoder; steps without it are refused (see `decode/provenance.py`).
     """
 
     tokens: tuple[Token | None, ...]
@@ -146,7 +145,7 @@ Steps = Generator[Step, None, None]
 
 
 class Piece(NamedTuple):
-    """A token of an answer, and text that it wrote: see `Detokenizer` for which token that is."""
+    """A token of an answer and text that is attributed to it; see `Detokenizer`."""
 
     token: Token
     text: str
@@ -154,13 +153,13 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Certificate:
-    """The proof that goes with an answer; `text` is its canonical JSON."""
+    """The record that comes with an answer; `text` is its canonical JSON."""
 
     text: str
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """Everything it says, by name."""
+        """The parsed JSON."""
         parsed: dict[str, Any] = json.loads(self.text)
         return parsed
 
@@ -170,7 +169,7 @@ class Certificate:
 
     @property
     def guarantee(self) -> Guarantee:
-        """The guarantee that holds for this very answer, in the mode it was drawn."""
+        """The guarantee that holds for this answer, in the mode it was drawn."""
         return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
 
     @property
@@ -181,7 +180,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished answer: its text, its token ids, why it ended and the proof of how it was made.
+    """A finished answer: its text, its token ids, why it ended and its certificate.
 
     `drawn` are its tokens, each with the text it was decoded to, which a stop string is part of; `pieces`
     are the same tokens with the text each added to the answer: they join to `text`.
@@ -206,7 +205,7 @@ class Completion:
 
 
 class Unanswered:
-    """What a prompt has in place of an answer: `error` says why; all that an answer would have raises it."""
+    """An outcome without an answer: `error` says why; every attribute of an answer raises it."""
 
     error: PurifyError
 
@@ -231,7 +230,7 @@ class Failed(Unanswered):
 
 
 Outcome = Completion | Refused | Failed
-"""What became of one prompt."""
+"""The outcome of one prompt."""
 
 
 @dataclass(frozen=True)

@@ -417,14 +417,16 @@ def test_where_rounding_costs_a_budget_the_answer_says_so_and_verifies(temperatu
 
 def test_only_what_could_be_drawn_has_a_peak() -> None:
     """Far down in both rows a ratio is what rounding left of two huge numbers: 8 nats under a cap of 5."""
-    from purify_plugins.decode.fusion import Rows, record
+    from purify_plugins.decode.fusion import FusedLogits, token_records
 
     slm = torch.log_softmax(torch.tensor([[0.0, -1.0, -1e8, -3e8]]), -1)
     fused = slm + torch.tensor([[0.1, 0.0, 8.0, 64.0]])
     total = fused.logsumexp(-1, keepdim=True)
     totals = torch.cat([total, torch.zeros_like(total), total], -1)
     alone = torch.zeros(1, dtype=torch.bool)
-    [token] = record(Rows(fused, slm, fused, fused.exp(), totals, alone), torch.tensor([0]), False)
+    [token] = token_records(
+        FusedLogits(fused, slm, fused, fused.exp(), totals, alone), torch.tensor([0]), False
+    )
     assert 0 < token.peak < 0.1
 
 

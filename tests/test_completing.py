@@ -12,9 +12,9 @@ from torch import Tensor
 
 from purify_hooks.policies import POLICIES
 from purify_plugins import Sampling
-from purify_plugins.decode.fusion import fuse, record
+from purify_plugins.decode.fusion import fuse, token_records
 from purify_plugins.decode.partial_rows import complete
-from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.testing import no_context, random_rows
 from tests.toys import BYTES
 
@@ -86,8 +86,8 @@ def test_budgets_hold_whatever_a_server_reports(reported, slm, name) -> None:
     policy = POLICIES[name]()
     state = policy.start(no_context(1))
     sampling = Sampling()
-    rows = fuse(policy, Shaper(sampling, BYTES), torch.tensor([reported]), slm, state, [((), ())])
-    token = record(rows, torch.tensor([int(rows.fused.argmax())]), greedy=False)[0]
+    rows = fuse(policy, LogitsProcessors(sampling, BYTES), torch.tensor([reported]), slm, state, [((), ())])
+    token = token_records(rows, torch.tensor([int(rows.fused.argmax())]), greedy=False)[0]
     drawn = (rows.mass / rows.mass.sum()).double()
     spent = torch.where(drawn > 0, drawn * (drawn.log() - slm.double()), 0.0)
     assert token.kl == pytest.approx(float(spent.sum()), abs=1e-4)
@@ -100,13 +100,13 @@ def test_budgets_hold_whatever_a_server_reports(reported, slm, name) -> None:
 
 @given(rows_of, rows_of, st.integers(1, SIZE), st.sampled_from(["geometric", "minimum", "linear"]))
 def test_a_pool_is_no_further_from_the_whole_row_s_than_the_record_says(llm, slm, number, name) -> None:
-    policy, shape = POLICIES[name](), Shaper(Sampling(), BYTES)
+    policy, shape = POLICIES[name](), LogitsProcessors(Sampling(), BYTES)
     state, history = policy.start(no_context(3)), [((), ())] * 3
     seen = fuse(policy, shape, top(llm, number), slm, state, history)
     whole = fuse(policy, shape, llm, slm, state, history)
     shares = [rows.mass / rows.mass.sum(-1, keepdim=True) for rows in (seen, whole)]
     distance = 0.5 * (shares[0] - shares[1]).abs().sum(-1)
-    tokens = record(seen, torch.zeros(3, dtype=torch.long), greedy=False)
+    tokens = token_records(seen, torch.zeros(3, dtype=torch.long), greedy=False)
     assert all(far <= token.hidden + 1e-5 for token, far in zip(tokens, distance.tolist(), strict=True))
 
 
@@ -114,7 +114,7 @@ def test_a_cut_row_counts_hidden_mass_among_what_is_left() -> None:
     """Top-p narrows rows to other columns; the mask of unseen tokens must follow."""
     llm, slm = random_rows(2, SIZE, 1), random_rows(2, SIZE, 2)
     policy = POLICIES["geometric"]()
-    shape = Shaper(Sampling(top_p=0.8), BYTES, whole=False)
+    shape = LogitsProcessors(Sampling(top_p=0.8), BYTES, whole=False)
     rows = fuse(policy, shape, top(llm, 3), slm, (), [((), ())] * 2)
     assert rows.columns is not None
     unseen = complete(top(llm, 3), slm)[2][:, rows.columns]

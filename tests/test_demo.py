@@ -142,7 +142,7 @@ class _Now:
         if name == "exhibit":
             return self.done.exhibits[arguments[1]]
         if name == "measure_apart":
-            return self.done.cells[arguments[1].system.key][arguments[1].suite, arguments[1].mode]
+            return self.done.cells[arguments[1].key]
         return {system.key: self.done.laps[system.key] for system in arguments[0].systems}
 
 

@@ -62,9 +62,8 @@ from purify_hooks.evaluation.eval.tune import tune
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, Sampling
 from purify_plugins.cli import app
-from purify_plugins.decode.continuing import continuing
 from purify_plugins.decode.likelihood import loglikelihoods, split
-from purify_plugins.decode.loop import lockstep
+from purify_plugins.decode.loop import continuing, lockstep
 from purify_plugins.decode.replay import replay
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plugin.manager import load_plugins

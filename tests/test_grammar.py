@@ -21,7 +21,7 @@ from purify_hooks.policies import POLICIES
 from purify_plugins import Chat, ConfigError, Failed, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificates import read, recompute, verify
 from purify_plugins.decode.grammar_mask import Follower, Mask, compiled
-from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.replay import replay
 from purify_plugins.grammar import lark
 from purify_plugins.plugin.manager import load_plugins
@@ -282,8 +282,8 @@ def _by_hand(purifier: Purifier, answer: tuple[int, ...]) -> float:
 
 
 def test_without_a_grammar_nothing_looks_back() -> None:
-    assert not Shaper(Sampling(), BYTES).looks_back
-    assert Shaper(Sampling(grammar=ANIMAL), BYTES).looks_back
+    assert not LogitsProcessors(Sampling(), BYTES).reads_history
+    assert LogitsProcessors(Sampling(grammar=ANIMAL), BYTES).reads_history
 
 
 # One row's place in the grammar

@@ -19,7 +19,7 @@ from purify_plugins import NumericError, Purifier, Sampling
 from purify_plugins.decode import logits as weights
 from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.loop import lockstep
-from purify_plugins.decode.speculative import Walk, speculative
+from purify_plugins.decode.speculative import VerifyLoop, speculative
 from tests.test_speculative import PAIRED, prompts_of, written
 
 LOOKS = {
@@ -82,15 +82,15 @@ def cycles(pair: Purifier, policy: str, sampling: Sampling, monkeypatch: pytest.
     """How often the host looked in each cycle but the first, which begins with the prompts."""
     purifier = Purifier.load(pair.llm, pair.slm, policy)
     monkeypatch.setattr(purifier.draft_lengths, "of", lambda *_: DraftLength(fixed=3))
-    cycle, found = Walk.cycle, []
+    cycle, found = VerifyLoop.draft_and_verify, []
 
-    def counting(self: Walk) -> Any:
+    def counting(self: VerifyLoop) -> Any:
         Far.looks.clear()
         columns = cycle(self)
         found.append(len(Far.looks))
         return columns
 
-    monkeypatch.setattr(Walk, "cycle", counting)
+    monkeypatch.setattr(VerifyLoop, "draft_and_verify", counting)
     answers = written(speculative, purifier, prompts_of(2), sampling)
     assert set(map(len, answers)) == {TOKENS}
     return found[1:]

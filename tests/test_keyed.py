@@ -18,7 +18,7 @@ from purify_hooks.sources.contrast import Contrast
 from purify_plugins import ConfigError, Purifier, Sampling
 from purify_plugins.decode import draw_keys as module
 from purify_plugins.decode.draw_keys import keyed, request, secret, system
-from purify_plugins.decode.random_streams import Dice
+from purify_plugins.decode.random_streams import RandomStreams
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
 from purify_plugins.tokenizers.vocabulary_map import RemappedSource
@@ -216,7 +216,7 @@ def test_a_batch_is_its_rows_asked_alone() -> None:
 
 
 def test_unseeded_numbers_are_never_the_same_twice() -> None:
-    looked = [Dice(Sampling(), [b""]).look(8) for _ in range(50)]
+    looked = [RandomStreams(Sampling(), [b""]).peek(8) for _ in range(50)]
     assert len({tuple(map(float, each[0])) for each in looked if each is not None}) == 50
     assert all(0 <= number < 1 for number in islice(system(), 1000))
 

@@ -161,7 +161,7 @@ def of_a_looser_policy(purifier: Purifier, prompts: Any, sampling: Sampling) -> 
 
 def continued(purifier: Purifier, prompts: Any, sampling: Sampling) -> Any:
     """Drawn after tokens that stand in no certificate."""
-    from purify_plugins.decode.continuing import continuing
+    from purify_plugins.decode.loop import continuing
 
     return continuing(purifier, prompts, [[*b"the secret"]] * len(prompts), replace(sampling, max_tokens=40))
 

@@ -15,10 +15,10 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from purify_plugins import ConfigError, NumericError, Sampling, Vocabulary
-from purify_plugins.decode.logits import add_up, argmax, normalise
-from purify_plugins.decode.processors import Shaper
-from purify_plugins.decode.random_streams import Dice, pick
-from purify_plugins.decode.truncation import Cut
+from purify_plugins.decode.logits import argmax, log_sum, normalise
+from purify_plugins.decode.processors import LogitsProcessors
+from purify_plugins.decode.random_streams import RandomStreams, inverse_cdf
+from purify_plugins.decode.truncation import Truncation
 from purify_plugins.testing import random_rows
 
 LAST = math.nextafter(1, 0)
@@ -33,12 +33,12 @@ def ending(*eos: int) -> Vocabulary:
 def shaped(
     rows: Tensor, history: Sequence[tuple[Sequence[int], Sequence[int]]] = EMPTY, **options: float
 ) -> Tensor:
-    return Shaper(Sampling(**options), ending(0))(rows, history)  # type: ignore[arg-type]
+    return LogitsProcessors(Sampling(**options), ending(0))(rows, history)  # type: ignore[arg-type]
 
 
 def invert(row: Tensor, numbers: Sequence[float]) -> Tensor:
     """The tokens that numbers in [0, 1) draw from log-weights (rows, V)."""
-    return pick(add_up(row, "the row")[1], torch.tensor(numbers, dtype=torch.float64))
+    return inverse_cdf(log_sum(row, "the row")[1], torch.tensor(numbers, dtype=torch.float64))
 
 
 def test_drawing_follows_the_row() -> None:
@@ -72,25 +72,25 @@ def test_a_row_without_mass_in_float32_is_still_drawn_from_what_is_possible() ->
 def test_a_batch_draws_what_its_rows_would(seed: int, rows: int) -> None:
     fused = random_rows(rows, 9, seed=rows)
     asked = [b"%d" % row for row in range(rows)]
-    dice = Dice(Sampling(seed=seed), asked)
-    alone = [Dice(Sampling(seed=seed + row), asked[row : row + 1]) for row in range(rows)]
+    dice = RandomStreams(Sampling(seed=seed), asked)
+    alone = [RandomStreams(Sampling(seed=seed + row), asked[row : row + 1]) for row in range(rows)]
     for _ in range(4):
-        each = [int(pick(fused[row : row + 1].exp(), one.roll())) for row, one in enumerate(alone)]
-        assert pick(fused.exp(), dice.roll()).tolist() == each
+        each = [int(inverse_cdf(fused[row : row + 1].exp(), one.next())) for row, one in enumerate(alone)]
+        assert inverse_cdf(fused.exp(), dice.next()).tolist() == each
 
 
 def test_numbers_that_were_only_looked_at_come_again() -> None:
-    dice, other = Dice(Sampling(seed=3), [b"", b""]), Dice(Sampling(seed=3), [b"", b""])
-    ahead = dice.look(3)
-    dice.use([2, 0])
-    expected = torch.stack([other.roll() for _ in range(3)], dim=1)
+    dice, other = RandomStreams(Sampling(seed=3), [b"", b""]), RandomStreams(Sampling(seed=3), [b"", b""])
+    ahead = dice.peek(3)
+    dice.consume([2, 0])
+    expected = torch.stack([other.next() for _ in range(3)], dim=1)
     assert torch.equal(ahead, expected)
-    assert dice.roll().tolist() == [expected[0, 2], expected[1, 0]]
+    assert dice.next().tolist() == [expected[0, 2], expected[1, 0]]
 
 
 def test_without_a_seed_every_draw_is_new() -> None:
     fused = torch.full((1, 10_000), -math.log(10_000))
-    assert len({int(pick(fused.exp(), Dice(Sampling(), [b""]).roll())) for _ in range(8)}) > 1
+    assert len({int(inverse_cdf(fused.exp(), RandomStreams(Sampling(), [b""]).next())) for _ in range(8)}) > 1
 
 
 def test_a_negative_seed_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 def test_greedy_takes_the_first_of_the_likeliest() -> None:
-    assert Dice(Sampling(temperature=0), [b""]).roll() is None
+    assert RandomStreams(Sampling(temperature=0), [b""]).next() is None
     assert argmax(torch.tensor([[-2.0, -1.0, -1.0]])).tolist() == [1]
 
 
@@ -178,7 +178,7 @@ def test_a_shaped_row_sums_to_one(
         ignore_eos=True,
     )
     rows = random_rows(seed=seed, holes=bool(seed % 2))
-    after = Shaper(sampling, ending(3))(rows, [((1,), (2, 2))] * 4)
+    after = LogitsProcessors(sampling, ending(3))(rows, [((1,), (2, 2))] * 4)
     torch.testing.assert_close(after.exp().sum(-1), torch.ones(4))
     assert after[:, 3].isneginf().all()
     assert after[rows.isneginf()].isneginf().all()
@@ -209,7 +209,7 @@ def test_a_prompt_of_tokens_that_are_not_shared_is_not_punished() -> None:
 
 
 def test_ignoring_ends_rules_every_end_out() -> None:
-    after = Shaper(Sampling(ignore_eos=True), ending(0, 5))(random_rows(), EMPTY)
+    after = LogitsProcessors(Sampling(ignore_eos=True), ending(0, 5))(random_rows(), EMPTY)
     assert after[:, [0, 5]].isneginf().all()
 
 
@@ -224,7 +224,7 @@ def test_a_row_that_sampling_leaves_empty_is_refused() -> None:
     with pytest.raises(
         NumericError, match=r"under these sampling settings, returned NaN, .inf or no possible token"
     ):
-        Shaper(Sampling(ignore_eos=True), ending(0))(only_end, EMPTY[:1])
+        LogitsProcessors(Sampling(ignore_eos=True), ending(0))(only_end, EMPTY[:1])
 
 
 # Numbers
@@ -300,8 +300,8 @@ def test_a_cut_keeps_what_transformers_keeps(
 ) -> None:
     logits = sharp * torch.randn(1, size, generator=torch.Generator().manual_seed(seed))
     rows = torch.log_softmax(logits, dim=-1)
-    whole = Shaper(Sampling(**options), ending(0))(rows, [((0,), [])])
-    kept = Cut(Sampling(**options)).kept(logits[0], float(logits.logsumexp(-1)))
+    whole = LogitsProcessors(Sampling(**options), ending(0))(rows, [((0,), [])])
+    kept = Truncation(Sampling(**options)).kept(logits[0], float(logits.logsumexp(-1)))
     expected = (whole[0] > -torch.inf).nonzero()[:, 0]
     # A token on the very edge of top_p may fall either side of a rounding.
     assert len(set(kept.tolist()) ^ set(expected.tolist())) <= 1

@@ -15,7 +15,7 @@ from torch import Tensor
 from purify_hooks.evaluation import testbed
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, Sampling, SourceError
-from purify_plugins.decode import speculative as module
+from purify_plugins.decode import drafts as module
 from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.replay import replay
@@ -194,13 +194,13 @@ def test_drawn_answers_follow_the_law_while_the_pace_adapts() -> None:
 @pytest.mark.slow
 def test_a_bonus_token_from_the_llm_s_row_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of two mistakes that look right: the token after a kept draft drawn from the LLM alone."""
-    decide = module.Walk._decide
+    decide = module.SlmDrafts.decide
 
     def wrong(self, rows, guess, going, luck):
         alone = rows._replace(fused=rows.llm, mass=torch.exp(rows.llm))
         return decide(self, alone if guess is None else rows, guess, going, luck)
 
-    monkeypatch.setattr(module.Walk, "_decide", wrong)
+    monkeypatch.setattr(module.SlmDrafts, "decide", wrong)
     purifier = toys("geometric")
     purifier.draft_lengths.of = lambda *_: DraftLength(fixed=1)  # type: ignore[method-assign]  # the machine must not choose
     assert distance(purifier, Sampling(max_tokens=LENGTH)) < 1e-6

@@ -23,11 +23,11 @@ from purify_plugins.cli.options import (
     spread,
 )
 from purify_plugins.errors import PurifyError
+from purify_plugins.plugin.manager import Plugins
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.purifier import Purifier
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from purify_plugins.errors import ConfigError, UnreadableError
+from purify_plugins.plugin.manager import Plugins
 from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Prepared
     from purify_plugins.configuration.config import Config
-    from purify_plugins.plugin.manager import Plugins
     from purify_plugins.purifier import Purifier
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]

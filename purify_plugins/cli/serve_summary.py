@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificates.explain import AGAINST
 from purify_plugins.configuration.consent import shown_url
+from purify_plugins.protocols import LogitSource
 
 if TYPE_CHECKING:
-    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 EVERYWHERE = ("0.0.0.0", "::")

@@ -6,22 +6,20 @@ import json
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from purify_plugins.certificates import Pins
 from purify_plugins.certificates.explain import summary
 from purify_plugins.cli.inspect import model_facts
 from purify_plugins.cli.options import AsJson, ConfigFile, contents, hush, in_use, key_value, spread
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.errors import ConfigError
+from purify_plugins.plugin.manager import Plugins
+from purify_plugins.protocols import LogitSource
+from purify_plugins.types import Certificate, Guarantee
 from purify_plugins.utils.files import read_text
-
-if TYPE_CHECKING:
-    from purify_plugins.certificates import Pins
-    from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Certificate, Guarantee
 
 SHA256 = re.compile("[0-9a-f]{64}")
 

@@ -1,4 +1,4 @@
-"""Which rows of a batch are still being written, what they say so far, and how much they may say."""
+"""The book-keeping of a batch that is being decoded: its rows, their answers so far, and their limits."""
 
 from __future__ import annotations
 
@@ -6,136 +6,144 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from purify_plugins.canonical_json import jsonable
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
-from purify_plugins.decode.fusion import begin
-from purify_plugins.decode.logits import near
-from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.fusion import start_state
+from purify_plugins.decode.logits import on_cpu
+from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.provenance import Provenance
-from purify_plugins.decode.random_streams import Dice
+from purify_plugins.decode.random_streams import RandomStreams
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.decode.sessions import Pair
+    from purify_plugins.decode.sessions import SessionPair
     from purify_plugins.errors import PurifyError
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import History, Token
 
 
 class Batch:
-    """The book-keeping that every walk shares.
+    """What every decoder keeps of a batch.
 
-    `rows` are those that the models read, by their number in the batch; their order is that of all tensors,
-    of `going` and of `history`, each row's prompt and answer as penalties read it. `live` are the rows that
-    want another token, `state` is the policy's before the first. `walk` is the decoder that draws; steps of
-    a batch without one bear no mark, and make no answer. `finished` are the rows whose reader wants no more,
-    because a stop string was found: a set that the reader adds to.
+    `rows` are those that the models read, by their number in the batch; all tensors, `active` and `history`
+    are in their order. `live` are the rows that want another token, `state` is the policy's before the first.
+    `walk` is the decoding strategy; steps of a batch without one bear no mark, and make no answer. `finished`
+    are the rows that have met a stop string: a set that the reader adds to. `errors` are those of rows that
+    failed alone.
     """
 
     def __init__(
         self,
         decoder: Decoder,
-        pair: Pair,
+        pair: SessionPair,
         sampling: Sampling,
         walk: str = "",
         finished: set[int] | None = None,
     ) -> None:
-        sampling = replace(sampling)  # a frozen dataclass can be written to; what is recorded is what is used
+        # A copy: a plugin can write even to a frozen dataclass, and what is recorded must be what is used.
+        self.sampling = sampling = replace(sampling)
         policy, slm = decoder.policy, pair.first[1]
         raw = policy.shift_invariant and not decoder.explain
-        whole = policy.binds or not near(slm)  # a bound policy knows tokens by their ids
-        self.shape = Shaper(sampling, decoder.vocabulary, raw, whole)
-        self.dice = Dice(sampling, _requests(decoder, pair, sampling), slm.device)
-        self.state = begin(policy, pair.context(sampling.greedy))
-        self.prompts = pair.prompts
+        whole = policy.binds or not on_cpu(slm)  # a bound policy knows tokens by their ids
+        self.processors = LogitsProcessors(sampling, decoder.vocabulary, raw, whole)
+        self.state = start_state(policy, pair.context(sampling.greedy))
+        self.pair, self.prompts, self.top = pair, pair.prompts, decoder.top
+        self.streams = RandomStreams(sampling, _requests(decoder, pair, sampling), slm.device)
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))
-        self.sampling, self.limits = sampling, _room(decoder, pair, sampling)
+        self.live = set(self.rows)
+        self.limits = _limits(decoder, pair, sampling)
         self.eos = frozenset() if sampling.ignore_eos else decoder.vocabulary.eos
-        self.live = set(range(len(self.answers)))
-        self.pair, self.top = pair, decoder.top
         self.finished = set() if finished is None else finished
         self.errors: dict[int, PurifyError] = {}
         facts = decoder, sampling, self.prompts, self.limits, self.finished, self.errors
         self._origin = Provenance(walk, *facts) if walk else None
 
-    def step(self, thoughts: Sequence[Token | None]) -> Step:
+    def step(self, tokens: Sequence[Token | None]) -> Step:
         """Append a column of tokens to the live rows; rows that end with theirs are live no more."""
-        full = {self.rows[place] for place in self.pair.full}
+        full = {self.rows[place] for place in self.pair.context_full}
         column: list[Token | None] = [None] * len(self.answers)
-        for row, token in zip(self.rows, thoughts, strict=True):
-            if token is not None and row in self.live:
-                column[row] = token
-                self.answers[row].append(token.id)
-                self._end(row, token.id, row in full)
+        for row, token in zip(self.rows, tokens, strict=True):
+            if token is None or row not in self.live:
+                continue
+            column[row] = token
+            self.answers[row].append(token.id)
+            length, limit = len(self.answers[row]), self.limits[row]
+            if row in full and length < limit.tokens:
+                self.limits[row] = Limit(length, "context")
+            if token.id in self.eos or row in full or length >= limit.tokens:
+                self.live.discard(row)
         return self._origin.mark(tuple(column)) if self._origin else Step(tuple(column), self.prompts)
 
-    def _end(self, row: int, token: int, full: bool) -> None:
-        """The row is live no more if this token ends it, or leaves it no room."""
-        length, limit = len(self.answers[row]), self.limits[row]
-        if full and length < limit.tokens:
-            self.limits[row] = Limit(length, "context")
-        if token in self.eos or full or length >= limit.tokens:
-            self.live.discard(row)
-
-    def end(self) -> None:
-        """Rows whose reader wants no more are live no more."""
-        self.live -= self.finished
-
     def fail(self, errors: Mapping[int, PurifyError]) -> None:
-        """The rows at these places have broken, and get no more tokens."""
+        """Mark the rows at these places as failed; they get no more tokens."""
         for place, error in errors.items():
             self.errors[self.rows[place]] = error
             self.live.discard(self.rows[place])
 
     @property
     def places(self) -> list[int] | None:
-        """Each row's own place, a healthy neighbour's for a row that has failed; None: no row has.
+        """Each row's own place, and a healthy row's for one that has failed; None: no row has.
 
-        What the models say of a failed row may break whoever reads it, and not every model can drop a row.
+        A failed row's logits may be NaN, and not every session can drop a row.
         """
         if not self.errors:
             return None
-        healthy = next((at for at, goes in enumerate(self.going) if goes), 0)
+        healthy = next((at for at, active in enumerate(self.active) if active), 0)
         return [healthy if row in self.errors else at for at, row in enumerate(self.rows)]
 
     def drop(self) -> list[int] | None:
-        """Let the models go on without the rows that have ended; the places of those that stay.
+        """Drop the rows that have ended from both sessions; the places of those that stay.
 
-        None: all stay, or a model cannot go on without one.
+        None: all stay, or a session cannot drop rows.
         """
-        places = [place for place, goes in enumerate(self.going) if goes]
-        if len(places) == len(self.rows) or not self.pair.keep(places):
+        places = [place for place, active in enumerate(self.active) if active]
+        if len(places) == len(self.rows) or not self.pair.select_rows(places):
             return None
         self.rows = [self.rows[place] for place in places]
-        self.dice.keep(places)
+        self.streams.select_rows(places)
         return places
 
     @property
     def history(self) -> History:
+        """Each row's prompt and answer, as penalties and grammars read them."""
         return [(self.prompts[row], self.answers[row]) for row in self.rows]
 
+    def history_with(self, drafted: Sequence[Tensor]) -> History:
+        """`history` with drafted columns (rows, 1) at its end, if a logits processor reads it."""
+        if not (drafted and self.processors.reads_history):
+            return self.history
+        more = torch.cat(list(drafted), dim=1).tolist()
+        pairs = zip(self.history, more, strict=True)
+        return [(prompt, [*answer, *new]) for (prompt, answer), new in pairs]
+
     @property
-    def going(self) -> list[bool]:
+    def active(self) -> list[bool]:
         """Which rows want another token."""
         return [row in self.live for row in self.rows]
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         """How many more tokens some live row may get."""
         return max(self.limits[row].tokens - len(self.answers[row]) for row in self.live)
 
 
-def _requests(decoder: Decoder, pair: Pair, sampling: Sampling) -> list[bytes]:
-    """A digest of what each row asks for: what both models read, and all that shapes or fuses rows."""
-    settings = asked(decoder, sampling)
+def _requests(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[bytes]:
+    """A digest of what each row asks for: what both models read, and all that processes or fuses rows."""
+    if sampling.seed is None:  # the operating system's numbers are keyed by nothing
+        return [b""] * len(pair.prompts)
+    keys = settings(decoder, sampling)
     # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
-    return [request(read, settings) for read in zip(*pair.readings, strict=True)]
+    return [request(read, keys) for read in zip(*pair.readings, strict=True)]
 
 
-def asked(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
+def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
     """The settings that draws are keyed by, as JSON.
 
     Where an answer ends is no part of them: a shorter answer is the beginning of the longer.
@@ -147,7 +155,7 @@ def asked(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _room(decoder: Decoder, pair: Pair, sampling: Sampling) -> list[Limit]:
+def _limits(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[Limit]:
     """How many tokens each row may get: `max_tokens` of the LLM's, or what a model's context leaves."""
     asked = Limit(round(sampling.max_tokens * decoder.vocabulary.per_token), "max_tokens")
     limits = [asked] * len(pair.prompts)

@@ -1,44 +1,46 @@
-"""One column's arithmetic, the same for every walk: shape both rows, fuse, check, record.
+"""One column's arithmetic, the same for every decoder: process both rows, fuse, check, record.
 
-Rows stay log-weights and their totals are kept beside them: to normalise a row that is a hundred
-thousand tokens wide, only to look at one of them, costs more than to fuse it.
+Rows stay log-weights, and the logarithms of their sums are kept beside them: to normalise a row that is a
+hundred thousand tokens wide, only to read one of its entries, costs more than to fuse it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.logits import MULTIPLIED, add_up, argmax, exp, near
+from purify_plugins.decode.logits import MULTIPLIED, argmax, exp, log_sum, on_cpu
 from purify_plugins.decode.partial_rows import complete
-from purify_plugins.decode.random_streams import pick
+from purify_plugins.decode.random_streams import inverse_cdf
 from purify_plugins.errors import NumericError, PluginError, ours
 from purify_plugins.foreign import require_rows
 from purify_plugins.types import Token
 
 if TYPE_CHECKING:
-    from purify_plugins.decode.processors import Shaper
-    from purify_plugins.decode.truncation import Cut
+    from purify_plugins.decode.processors import LogitsProcessors
+    from purify_plugins.decode.truncation import Truncation
     from purify_plugins.policy import Context, FusionPolicy, State
     from purify_plugins.types import History
 
+Places = Sequence[int] | None
+"""For each place in the batch, the row to read there; None: every row its own."""
 
-class Rows(NamedTuple):
+
+class FusedLogits(NamedTuple):
     """One column: log-weights (rows, V) of both models and of their fusion.
 
-    `mass` (rows, V) is proportional to the fused probabilities; `totals` (rows, 3) are the
-    logarithms of what the three rows' weights add up to (NaN for an LLM's row that nobody needed
-    added up). `slm_only` (rows,) marks rows that are the SLM's own because nothing could be
-    fused; `stuck` (rows,) those where the SLM rules out all that a grammar allows, which have no next
-    token. `columns` (V,) are the token ids the columns stand for, ascending, when only these are
-    possible. `shown` (rows, 2), where the LLM's rows were partial, holds the LLM's mass that was shown and
-    the fused mass of tokens that were not. `sound` (rows,), on an accelerator, marks the rows that no model
-    and no policy broke; nobody has looked at it yet.
+    `mass` (rows, V) is proportional to the fused probabilities; `totals` (rows, 3) are the logarithms of the
+    three rows' sums (NaN for an LLM's row that need not be normalised). `slm_only` (rows,) marks rows that
+    are the SLM's own because nothing could be fused; `no_allowed_token` (rows,) those where the SLM rules out
+    all that a grammar allows, which have no next token. `columns` (V,) are the token ids that the columns
+    stand for, ascending, where only these are possible. `shown` (rows, 2), where the LLM's rows were partial,
+    holds the LLM's mass that was shown and the fused mass of tokens that were not. `finite` (rows,), on an
+    accelerator, marks the rows that no model and no policy broke, for the host to read later.
     """
 
     llm: Tensor
@@ -48,23 +50,15 @@ class Rows(NamedTuple):
     totals: Tensor
     slm_only: Tensor
     columns: Tensor | None = None
-    stuck: Tensor | None = None
+    no_allowed_token: Tensor | None = None
     shown: Tensor | None = None
-    sound: Tensor | None = None
+    finite: Tensor | None = None
 
-    def require(self, going: Sequence[bool] | Tensor) -> None:
-        """Raise NumericError if a row that is `going` on has no next token."""
-        if self.stuck is not None and bool((torch.as_tensor(going).to(self.stuck) & self.stuck).any()):
-            raise NumericError(
-                "the SLM gives no probability to any token that the grammar, or ignore_eos, allows next; "
-                "use another grammar, or an SLM that can write it"
-            )
+    def draw(self, uniforms: Tensor | None) -> Tensor:
+        """Tokens (rows,) drawn from the fused rows by numbers (rows,) in [0, 1); without, the arg-max."""
+        return self.ids(argmax(self.fused) if uniforms is None else inverse_cdf(self.mass, uniforms))
 
-    def draw(self, luck: Tensor | None) -> Tensor:
-        """Tokens (rows,) drawn from the fused row by numbers (rows,) in [0, 1); the arg-max without any."""
-        return self.named(argmax(self.fused) if luck is None else pick(self.mass, luck))
-
-    def named(self, places: Tensor) -> Tensor:
+    def ids(self, places: Tensor) -> Tensor:
         """The token ids at places (rows,) of the row."""
         return places if self.columns is None else self.columns[places]
 
@@ -72,14 +66,14 @@ class Rows(NamedTuple):
         """Where tokens (rows,) stand in the row."""
         if self.columns is None:
             return tokens
-        # An impossible token stands anywhere: it is one of a row that nobody needs.
+        # A token that is not possible gets any place: its row is inactive.
         return torch.searchsorted(self.columns, tokens).clamp(max=len(self.columns) - 1)
 
-    def at(self, places: Sequence[int]) -> Rows:
-        """The rows at these places."""
-        columns, index = self.columns, list(places)
-        rows = (None if each is None or each is columns else each[index] for each in self)
-        return Rows(*rows)._replace(columns=columns)  # type: ignore[arg-type]  # what is None may be
+    def at(self, rows: Sequence[int]) -> FusedLogits:
+        """These rows of the column."""
+        columns, index = self.columns, list(rows)
+        found = (None if each is None or each is columns else each[index] for each in self)
+        return FusedLogits(*found)._replace(columns=columns)  # type: ignore[arg-type]  # what is None may be
 
     def logprobs(self, tokens: Tensor) -> Tensor:
         """Log-probabilities (rows, 3) of possible tokens (rows,) under the LLM, the SLM and their fusion."""
@@ -98,103 +92,135 @@ class Rows(NamedTuple):
 
 
 def fuse(
-    policy: FusionPolicy, shape: Shaper, llm: Tensor | None, slm: Tensor, state: State, history: History
-) -> Rows:
-    """Fuse one column of logits (rows, V).
+    policy: FusionPolicy,
+    processors: LogitsProcessors,
+    llm: Tensor | None,
+    slm: Tensor,
+    state: State,
+    history: History,
+    active: Sequence[bool] | Tensor | None = None,
+    places: Places = None,
+) -> FusedLogits:
+    """Fuse one column of logits (rows, V), at these `places` of the batch.
 
     A row without an LLM, on which the models share no token, or of which the LLM rules out all that
     a grammar allows, falls back to the SLM's own: never to the LLM's. Raises NumericError when a
-    model or the policy returns NaN, +inf or a wrong shape.
+    model or the policy returns NaN, +inf or a wrong shape, or an `active` row has no token to draw.
     """
-    columns, partial = None, None
+    if places is not None:
+        places = list(places)
+        llm, slm, state = None if llm is None else llm[places], slm[places], select(places, state)
+        history = [history[place] for place in places]
+        active = None if active is None else [bool(active[place]) for place in places]
+    shown: Sequence[Tensor] = ()
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
-        llm, *partial = complete(llm.to(slm.device), slm)
-    slm, stuck = shape.weigh(slm, history, "the SLM")
+        llm, *shown = complete(llm.to(slm.device), slm)
+    slm, none_allowed = processors.process(slm, history, "the SLM")
     if llm is None:
-        return _unstuck(_alone(slm, shape)._replace(stuck=stuck), shape)
-    llm, barred = shape.weigh(llm.to(slm.device), history, "the LLM")
-    if barred is not None:
-        llm = torch.where(barred[:, None], slm, llm)
-    if shape.cut:
-        columns, (llm, slm) = narrow(shape.cut, llm, slm)
-    with _asking(policy, "fuse"):
+        rows = _slm_alone(slm, processors)
+    else:
+        llm, fully_masked = processors.process(llm.to(slm.device), history, "the LLM")
+        if fully_masked is not None:
+            llm = torch.where(fully_masked[:, None], slm, llm)
+        rows = _fused(policy, processors, llm, slm, state, fully_masked)
+        rows = rows._replace(shown=_shown(rows, *shown)) if shown else rows
+    return rows if none_allowed is None else _without_token(rows, processors, none_allowed, active)
+
+
+def _fused(
+    policy: FusionPolicy,
+    processors: LogitsProcessors,
+    llm: Tensor,
+    slm: Tensor,
+    state: State,
+    fully_masked: Tensor | None,
+) -> FusedLogits:
+    """Fuse processed log-weights (rows, V); rows that are `fully_masked` (rows,) are the SLM's own."""
+    columns = None
+    if processors.truncation:
+        columns, (llm, slm) = narrow(processors.truncation, llm, slm)
+    with ours(partial(_failed, policy, "fuse")):
         fused = policy.fuse(llm, slm, state).float()
     if fused.shape != slm.shape:
-        raise NumericError(f"{_name(policy)} returned {tuple(fused.shape)} for rows of {tuple(slm.shape)}")
-    slm_total = _total(slm, shape)
-    total, mass = _add_up(policy, shape, llm, fused)
-    sound = None if near(total) else _sound(shape, llm, slm, slm_total, total)
-    empty = torch.isneginf(total) if barred is None else torch.isneginf(total) | barred[:, None]
-    if not near(empty) or bool(empty.any()):
+        shapes = f"{tuple(fused.shape)} for rows of {tuple(slm.shape)}"
+        raise NumericError(f"{_name(policy)} returned {shapes}")
+    slm_total = log_sum(slm, "the SLM")[0] if processors.raw else slm.new_zeros(len(slm), 1)
+    try:
+        total, mass = log_sum(fused, _name(policy), may_be_empty=True)
+    except NumericError:
+        if processors.raw:
+            log_sum(llm, "the LLM")  # raises where the fault came through the policy
+        raise
+    finite = None if on_cpu(total) else _finite(processors, llm, slm, slm_total, total)
+    empty = torch.isneginf(total)
+    if fully_masked is not None:
+        empty = empty | fully_masked[:, None]
+    if not on_cpu(empty) or bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, exp(slm - slm_total), mass)
-    llm_total = torch.full_like(total, torch.nan) if shape.raw else slm_total
+    llm_total = torch.full_like(total, torch.nan) if processors.raw else slm_total
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
-    shown = _shown(partial, mass, columns) if partial else None
-    return _unstuck(Rows(llm, slm, fused, mass, totals, empty[:, 0], columns, stuck, shown, sound), shape)
+    return FusedLogits(llm, slm, fused, mass, totals, empty[:, 0], columns, finite=finite)
 
 
-def _unstuck(rows: Rows, shape: Shaper) -> Rows:
-    """The column; on an accelerator a stuck row is not sound, which the host sees with all else at once.
+def _without_token(
+    rows: FusedLogits,
+    processors: LogitsProcessors,
+    none_allowed: Tensor,
+    active: Sequence[bool] | Tensor | None,
+) -> FusedLogits:
+    """The column, some of whose rows (rows,) have no allowed token. Raises NumericError if one is `active`.
 
-    Not so under a grammar, which is followed on the host anyway: there `require` says what is wrong.
+    On an accelerator such a row is marked as not finite, which the host reads with all else at once. Under a
+    grammar, which is followed on the host anyway, the error says what is wrong.
     """
-    if rows.stuck is None or rows.sound is None or shape.followed:
-        return rows
-    return rows._replace(stuck=None, sound=rows.sound & ~rows.stuck)
+    if rows.finite is not None and not processors.follows_grammar:
+        return rows._replace(finite=rows.finite & ~none_allowed)
+    if active is not None and bool((torch.as_tensor(active).to(none_allowed) & none_allowed).any()):
+        raise NumericError(
+            "the SLM gives no probability to any token that the grammar, or ignore_eos, allows next; "
+            "use another grammar, or an SLM that can write it"
+        )
+    return rows._replace(no_allowed_token=none_allowed)
 
 
-def _sound(shape: Shaper, llm: Tensor, slm: Tensor, slm_total: Tensor, total: Tensor) -> Tensor:
-    """(rows,) what `add_up` and `normalise` would have raised of, had they looked."""
+def _finite(
+    processors: LogitsProcessors, llm: Tensor, slm: Tensor, slm_total: Tensor, total: Tensor
+) -> Tensor:
+    """(rows,) bool: the rows for which `log_sum` and `normalise` raise nothing on a CPU."""
     fused = torch.isfinite(total) | torch.isneginf(total)
-    models = torch.isfinite(slm_total) if shape.raw else ~(llm[:, :1].isnan() | slm[:, :1].isnan())
+    models = torch.isfinite(slm_total) if processors.raw else ~(llm[:, :1].isnan() | slm[:, :1].isnan())
     return (fused & models)[:, 0]
 
 
-def _shown(partial: Sequence[Tensor], mass: Tensor, columns: Tensor | None) -> Tensor:
+def _shown(rows: FusedLogits, revealed: Tensor, unseen: Tensor) -> Tensor:
     """(rows, 2) the LLM's mass that was shown, and the fused mass of tokens that were not."""
-    revealed, unseen = partial
-    unseen = unseen if columns is None else unseen[:, columns]
-    return torch.stack([revealed, (mass * unseen).sum(dim=-1) / mass.sum(dim=-1)], dim=-1)
+    unseen = unseen if rows.columns is None else unseen[:, rows.columns]
+    return torch.stack([revealed, (rows.mass * unseen).sum(dim=-1) / rows.mass.sum(dim=-1)], dim=-1)
 
 
-def _total(slm: Tensor, shape: Shaper) -> Tensor:
-    """(rows, 1) what the SLM's weights add up to: 0 where they are probabilities already."""
-    return add_up(slm, "the SLM")[0] if shape.raw else slm.new_zeros(len(slm), 1)
-
-
-def _add_up(policy: FusionPolicy, shape: Shaper, llm: Tensor, fused: Tensor) -> tuple[Tensor, Tensor]:
-    """`add_up` of the fused row; a fault that came through the policy is put down to the LLM."""
-    try:
-        return add_up(fused, _name(policy), may_be_empty=True)
-    except NumericError:
-        if shape.raw:
-            add_up(llm, "the LLM")
-        raise
-
-
-def _alone(slm: Tensor, shape: Shaper) -> Rows:
+def _slm_alone(slm: Tensor, processors: LogitsProcessors) -> FusedLogits:
     """The column of an SLM without an LLM."""
-    columns, (slm,) = narrow(shape.cut, slm) if shape.cut else (None, [slm])
-    total, mass = add_up(slm, "the SLM")
+    columns, (slm,) = narrow(processors.truncation, slm) if processors.truncation else (None, [slm])
+    total, mass = log_sum(slm, "the SLM")
     alone = torch.ones(len(slm), dtype=torch.bool, device=slm.device)
-    sound = None if near(total) else torch.isfinite(total)[:, 0]
-    return Rows(slm, slm, slm, mass, total.expand(-1, 3), alone, columns, sound=sound)
+    finite = None if on_cpu(total) else torch.isfinite(total)[:, 0]
+    return FusedLogits(slm, slm, slm, mass, total.expand(-1, 3), alone, columns, finite=finite)
 
 
-def narrow(cut: Cut, *both: Tensor) -> tuple[Tensor, list[Tensor]]:
+def narrow(truncation: Truncation, *both: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The token ids that any row leaves possible, and the rows (rows, V) on these alone, normalised.
 
     What is possible in no row is possible in no mixture of them, so nothing is lost.
     """
-    kept = [_kept(cut, rows) for rows in both]
+    kept = [_kept(truncation, rows) for rows in both]
     columns = torch.cat([ids for rows in kept for ids in rows]).unique()
     return columns, [_on(columns, rows, ids) for rows, ids in zip(both, kept, strict=True)]
 
 
-def _kept(cut: Cut, rows: Tensor) -> list[Tensor]:
-    totals, _ = add_up(rows, "a model")
-    return [cut.kept(row, total) for row, total in zip(rows, totals[:, 0].tolist(), strict=True)]
+def _kept(truncation: Truncation, rows: Tensor) -> list[Tensor]:
+    totals, _ = log_sum(rows, "a model")
+    return [truncation.kept(row, total) for row, total in zip(rows, totals[:, 0].tolist(), strict=True)]
 
 
 def _on(columns: Tensor, rows: Tensor, kept: list[Tensor]) -> Tensor:
@@ -209,41 +235,35 @@ def _name(policy: FusionPolicy) -> str:
     return f"the policy {type(policy.original).__name__}"
 
 
-def _asking(policy: FusionPolicy, method: str) -> AbstractContextManager[None]:
-    """Where a policy's method runs: PluginError, which names both, for an error that is not ours."""
-    return ours(lambda error: PluginError(f"{_name(policy)} failed in {method}: {error!r}"))
+def _failed(policy: FusionPolicy, method: str, error: Exception) -> PluginError:
+    return PluginError(f"{_name(policy)} failed in {method}: {error!r}")
 
 
-def record(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
-    """What was thought of each drawn token (rows,), and of the row's `top` likeliest, in one copy."""
-    return [thought(numbers) for numbers in table(rows, tokens, greedy, top).tolist()]
+# What the host reads
 
 
-def table(rows: Rows, tokens: Tensor, greedy: bool, top: int = 0) -> Tensor:
-    """All that the host must know of a column, (rows, 10 + 2 top) float32, for `thought` to read.
+def to_host(rows: FusedLogits, tokens: Tensor, greedy: bool, top: int = 0) -> Tensor:
+    """All that the host reads of a column, (rows, 10 + 2 top) float32, for `token_record`.
 
-    A row is the token, what `Token` records of it, whether the row is sound, then the `top` likeliest
+    A row is the token, what `Token` records of it, whether the row is finite, then the `top` likeliest
     tokens, likeliest first, and their log-probabilities.
     """
     logprobs = rows.logprobs(tokens)
-    spent = _point_mass(logprobs) if greedy else _divergences(rows)
+    # A greedy row has one token of probability 1: KL and largest log-ratio are the SLM's surprisal.
+    spent = -logprobs[:, 1:2].expand(-1, 2) if greedy else _divergences(rows)
     shown = spent.new_tensor([1.0, 0.0]).expand_as(spent) if rows.shown is None else rows.shown
-    sound = torch.ones_like(rows.slm_only) if rows.sound is None else rows.sound
-    best = _best(rows, top) if top else []
-    numbers = [tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None], sound[:, None], *best]
+    finite = torch.ones_like(rows.slm_only) if rows.finite is None else rows.finite
+    numbers = [tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None], finite[:, None]]
+    if top:
+        weights, places = rows.fused.topk(min(top, rows.fused.shape[-1]), dim=-1)
+        numbers += [rows.ids(places), weights - rows.totals[:, 2:3]]
     return torch.cat(numbers, dim=-1)
 
 
-def _best(rows: Rows, top: int) -> list[Tensor]:
-    """Each fused row's likeliest tokens and their log-probabilities, (rows, n), likeliest first."""
-    weights, places = rows.fused.topk(min(top, rows.fused.shape[-1]), dim=-1)
-    return [rows.named(places), weights - rows.totals[:, 2:3]]
-
-
-def thought(numbers: Sequence[float]) -> Token:
-    """One row of a `table`. Raises NumericError unless the row is sound."""
-    token, llm, slm, fused, kl, peak, revealed, hidden, slm_only, sound, *best = numbers
-    if not sound:
+def token_record(numbers: Sequence[float]) -> Token:
+    """The record in one row of `to_host`. Raises NumericError unless the row is finite."""
+    token, llm, slm, fused, kl, peak, revealed, hidden, slm_only, finite, *best = numbers
+    if not finite:
         raise NumericError(
             "a model or the policy returned NaN, +inf or no possible token (on a CPU this says which of "
             f"them); check the models' weights and dtype, and that {MULTIPLIED}"
@@ -255,48 +275,54 @@ def thought(numbers: Sequence[float]) -> Token:
     return Token(int(token), own, slm, fused, kl, peak, revealed, bool(slm_only), hidden, possible)
 
 
-def _point_mass(logprobs: Tensor) -> Tensor:
-    """(rows, 2) KL and largest log-ratio of a row that is sure of one token: the SLM's surprisal."""
-    return -logprobs[:, 1:2].expand(-1, 2)
+def token_records(rows: FusedLogits, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
+    """The record of each token (rows,), with the row's `top` likeliest, in one device-to-host copy."""
+    return [token_record(numbers) for numbers in to_host(rows, tokens, greedy, top).tolist()]
 
 
-def _divergences(rows: Rows) -> Tensor:
-    """(rows, 2) KL(fused || slm) and the largest log fused/slm of any token that could be drawn.
-
-    One whose mass float32 does not tell from 0 could not: its two figures may be hundreds of millions, and
-    their difference nothing but what rounding left of them.
-    """
+def _divergences(rows: FusedLogits) -> Tensor:
+    """(rows, 2) KL(fused || slm) and the largest log fused/slm of any token that could be drawn (nats)."""
     ratio, mass = rows.fused - rows.slm, rows.mass
     at = argmax(ratio)[:, None]
     both = torch.stack([torch.linalg.vecdot(mass, ratio), ratio.gather(-1, at)[:, 0]], dim=-1)
-    if not near(both) or not bool((torch.isfinite(both) & (mass.gather(-1, at) > 0)).all()):
+    # A token whose mass is 0 in float32 cannot be drawn. Its two log-weights may be hundreds of millions, and
+    # their difference rounding error alone: it must count in neither figure.
+    if not on_cpu(both) or not bool((torch.isfinite(both) & (mass.gather(-1, at) > 0)).all()):
         peak = torch.where(mass > 0, ratio, -torch.inf).amax(dim=-1)
         both = torch.stack([torch.where(mass > 0, mass * ratio, 0.0).sum(dim=-1), peak], dim=-1)
     both[:, 0] /= mass.sum(dim=-1)
     return both + (rows.totals[:, 1:2] - rows.totals[:, 2:3])
 
 
-def begin(policy: FusionPolicy, context: Context) -> State:
+# The policy's state
+
+
+def start_state(policy: FusionPolicy, context: Context) -> State:
     """The policy's state before the first token, (rows, …) each. Raises NumericError for another shape."""
-    with _asking(policy, "start"):
+    with ours(partial(_failed, policy, "start")):
         return require_rows(policy, policy.start(context), context.rows)
 
 
-def forward(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows) -> State:
-    """The policy's state after tokens (rows,) were drawn; a policy without memory is not asked."""
+def advance_state(
+    policy: FusionPolicy, state: State, tokens: Tensor, rows: FusedLogits, places: Places = None
+) -> State:
+    """The policy's state after tokens (rows,) were drawn, at these `places`; () for one without memory."""
     if not state:
         return state
+    if places is not None:
+        state, tokens, rows = select(places, state), tokens[list(places)], rows.at(places)
     llm, slm, fused = (row - rows.totals[:, at, None] for at, row in enumerate(rows[:3]))
-    with _asking(policy, "advance"):
+    with ours(partial(_failed, policy, "advance")):
         return policy.advance(state, rows.places(tokens), llm, slm, fused)
 
 
-def only(places: Sequence[int], state: State) -> State:
+def select(places: Sequence[int], state: State) -> State:
     """The state of the rows at these places."""
-    return tuple(each[places] for each in state)
+    index = list(places)
+    return tuple(each[index] for each in state)
 
 
-def choose(keep: Tensor, new: State, old: State) -> State:
+def where_rows(keep: Tensor, new: State, old: State) -> State:
     """`new` for the rows where `keep` (rows,) is true, `old` for the others."""
     return tuple(
         torch.where(keep.reshape(-1, *[1] * (fresh.dim() - 1)), fresh, stale)

@@ -9,37 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from purify_plugins.decode.fusion import forward, fuse, thought
+from purify_plugins.decode.fusion import token_record
 from purify_plugins.errors import PurifyError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from purify_plugins.decode.batch import Batch
-    from purify_plugins.decode.fusion import Rows
-    from purify_plugins.decode.processors import Shaper
-    from purify_plugins.policy import FusionPolicy, State
-    from purify_plugins.types import History, Token
+    from purify_plugins.decode.fusion import Places
+    from purify_plugins.types import Token
 
-Places = Sequence[int] | None
-"""For each place in the batch, the row to read there; None: every row its own."""
-Flags = Sequence[bool]
 T = TypeVar("T")
 
 
-def apart(batch: Batch, going: Callable[[], Flags], act: Callable[[Places], T]) -> T:
+def isolate(
+    batch: Batch, act: Callable[[Places], T], active: Callable[[], Sequence[bool]] | None = None
+) -> T:
     """Apply `act` to the whole batch; rows for which it raises are marked as failed, and the rest go on.
 
     `act` takes the rows to read (see `Places`) and must be pure: it may run several times, and nothing is
-    drawn in it. If it raises for the batch, it is tried for each active row alone (`going`, one flag a row),
-    and once more with a healthy row in the place of every failed or inactive one. Raises the error if no
-    active row is healthy, or if every row is healthy when tried alone: then the batch itself is at fault.
+    drawn in it. If it raises for the batch, it is tried for each active row alone (`active`, one flag a row;
+    else those that want another token), and once more with a healthy row in the place of every failed or
+    inactive one. Raises the error if no active row is healthy, or if every row is healthy when tried alone:
+    then the batch itself is at fault.
     """
     try:
         return act(batch.places)
     except PurifyError as error:
-        flags = going()
-        wanted = [place for place, goes in enumerate(flags) if goes]
+        flags = active() if active else batch.active
+        wanted = [place for place, flag in enumerate(flags) if flag]
         broken = {place: own for place in wanted if (own := _alone(act, place)) is not None}
         batch.fail(broken)
         healthy = [place for place in wanted if place not in broken]
@@ -56,50 +52,18 @@ def _alone(act: Callable[[Places], object], place: int) -> PurifyError | None:
     return None
 
 
-def fuse_at(
-    policy: FusionPolicy,
-    shape: Shaper,
-    llm: Tensor | None,
-    slm: Tensor,
-    state: State,
-    history: History,
-    going: Flags | Tensor,
-    places: Places,
-) -> Rows:
-    """Fuse the rows at these places; `llm` and `slm` are (rows, V) logits.
+def records(batch: Batch, numbers: Sequence[Sequence[float]], active: Sequence[bool]) -> list[Token | None]:
+    """The record of each active row's drawn token, from its numbers of `to_host`; a broken row fails here.
 
-    Raises NumericError if an active row is NaN or allows no token.
-    """
-    if places is not None:
-        places = list(places)
-        llm, slm = None if llm is None else llm[places], slm[places]
-        state, history = tuple(each[places] for each in state), [history[place] for place in places]
-        going = [bool(going[place]) for place in places]
-    rows = fuse(policy, shape, llm, slm, state, history)
-    rows.require(going)
-    return rows
-
-
-def forward_at(policy: FusionPolicy, state: State, tokens: Tensor, rows: Rows, places: Places) -> State:
-    """Advance the policy's state by the drawn tokens (rows,), for the rows at these places."""
-    if places is None or not state:
-        return forward(policy, state, tokens, rows)
-    places = list(places)
-    return forward(policy, tuple(each[places] for each in state), tokens[places], rows.at(places))
-
-
-def noted(batch: Batch, numbers: Sequence[Sequence[float]], going: Flags) -> list[Token | None]:
-    """The record of each row's drawn token, from the numbers of `table`; rows marked as unsound fail here.
-
-    This is where NaN is found on an accelerator, which is read once a cycle; on a CPU `fuse_at` has found it
+    On an accelerator, which is read once a cycle, this is where NaN is found; on a CPU `fuse` has found it
     before. Raises NumericError if no live row is left.
     """
     found: list[Token | None] = []
     for place, row in enumerate(numbers):
         token = None
-        if going[place] and batch.rows[place] not in batch.errors:
+        if active[place] and batch.rows[place] not in batch.errors:
             try:
-                token = thought(row)
+                token = token_record(row)
             except PurifyError as error:
                 batch.fail({place: error})
                 if not batch.live:

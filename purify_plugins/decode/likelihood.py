@@ -67,7 +67,7 @@ def judged(decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequen
     with torch.inference_mode():
         for tokens, rows in forced(decoder, prompts, answers, Sampling()):
             logprobs.append(rows.logprobs(tokens)[:, 2].tolist())
-            leads.append((rows.named(argmax(rows.fused)) == tokens).tolist())
+            leads.append((rows.ids(argmax(rows.fused)) == tokens).tolist())
     return [
         Likelihood(
             tuple(answer),

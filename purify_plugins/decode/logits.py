@@ -1,4 +1,4 @@
-"""Log-weights: added up, normalised, and refused when broken."""
+"""Log-weights: their sum, normalised, and refused where they are not finite."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ MULTIPLIED = (
 """What to look for in a policy that returned NaN."""
 
 
-def near(tensor: Tensor) -> bool:
-    """Whether looking at a tensor costs nothing. Looking at an accelerator's waits for all it has to do."""
+def on_cpu(tensor: Tensor) -> bool:
+    """Whether the tensor is on the CPU, so that reading it needs no device synchronisation."""
     return tensor.device.type in HOST
 
 
-def add_up(weights: Tensor, who: str, may_be_empty: bool = False) -> tuple[Tensor, Tensor]:
-    """What log-weights (…, V) in float32 add up to: the sum's logarithm (…, 1), and masses (…, V).
+def log_sum(weights: Tensor, who: str, may_be_empty: bool = False) -> tuple[Tensor, Tensor]:
+    """Log-weights (…, V) in float32 -> the logarithm of their sum (…, 1), and masses (…, V).
 
     Masses are proportional to probabilities. Raises NumericError, naming `who`, on NaN, +inf, or
-    (unless `may_be_empty`) a row without a possible token: a repaired row would be text nobody's
-    model wrote. On an accelerator nobody looks yet: such a sum is not finite.
+    (unless `may_be_empty`) a row without a possible token: a repaired row would not be any model's. On an
+    accelerator nothing is raised: such a sum is not finite.
     """
     mass = exp(weights)
     total = mass.sum(dim=-1, keepdim=True)
-    if near(total) and all(SAFE[0] < each < SAFE[1] for each in total.flatten().tolist()):
+    if on_cpu(total) and all(SAFE[0] < each < SAFE[1] for each in total.flatten().tolist()):
         return total.log(), mass
     total = torch.logsumexp(weights, dim=-1, keepdim=True)
     empty = torch.isneginf(total)
-    if near(total) and not bool((torch.isfinite(total) | (empty & may_be_empty)).all()):
+    if on_cpu(total) and not bool((torch.isfinite(total) | (empty & may_be_empty)).all()):
         raise _broken(who)
     return total, exp(weights - torch.where(empty, 0.0, total))
 
 
 def exp(weights: Tensor) -> Tensor:
     """e to the power of each; on a CPU through numpy, which takes half the time."""
-    if not near(weights):
+    if not on_cpu(weights):
         return torch.exp(weights)
-    with numpy.errstate(over="ignore"):  # an infinite sum is looked into by whoever adds up
+    with numpy.errstate(over="ignore"):  # log_sum checks for an infinite sum
         return torch.from_numpy(numpy.exp(weights.numpy()))
 
 
 def normalise(logits: Tensor, who: str) -> Tensor:
-    """Logits (…, V) of any dtype -> log-probabilities in float32. Raises NumericError as `add_up`."""
+    """Logits (…, V) of any dtype -> log-probabilities in float32. Raises NumericError as `log_sum`."""
     rows = torch.log_softmax(logits.float(), dim=-1)
-    if near(rows) and torch.isnan(rows[..., 0]).any():  # one such number makes the whole row NaN
+    if on_cpu(rows) and torch.isnan(rows[..., 0]).any():  # one such number makes the whole row NaN
         raise _broken(who)
     return rows
 
 
 def argmax(weights: Tensor) -> Tensor:
     """The largest weight's token (rows,); on a CPU through numpy, which is fifteen times as fast."""
-    if near(weights):
+    if on_cpu(weights):
         return torch.from_numpy(weights.numpy().argmax(axis=-1))
     return weights.argmax(dim=-1)
 

@@ -1,4 +1,4 @@
-"""The loop: ask both models, fuse, draw, repeat. The other walks must equal this one."""
+"""The loop: ask both models, fuse, draw, repeat. The other decoders draw what this one does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusion import only, table
-from purify_plugins.decode.isolation import apart, forward_at, fuse_at, noted
-from purify_plugins.decode.sessions import Pair
+from purify_plugins.decode.fusion import advance_state, fuse, select, to_host
+from purify_plugins.decode.isolation import isolate, records
+from purify_plugins.decode.sessions import SessionPair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,44 +21,74 @@ if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt, Steps
 
+BLOCK = 64
+"""Given tokens read in one pass; bounds the logits in memory to rows x 64 x V."""
+
 
 def lockstep(
-    decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling, finished: set[int] | None = None
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    finished: set[int] | None = None,
+    given: Sequence[Sequence[int]] | None = None,
 ) -> Steps:
     """Yield one Step per token of the longest answer; closing it frees both sessions.
 
-    Rows that the caller adds to `finished` get no more tokens.
-    Raises PromptError before the first token, SourceError whenever a model fails.
+    Rows that the caller adds to `finished` get no more tokens. For answers that begin with tokens `given`
+    (rows, n) see `continuing`. Raises PromptError before the first token, SourceError whenever a model fails.
     """
-    with Pair(decoder, prompts) as pair:
-        batch = Batch(decoder, pair, sampling, "lockstep", finished)
-        yield from write(decoder.policy, pair, batch, batch.sampling, batch.state, *pair.first)
+    with SessionPair(decoder, prompts) as pair:
+        policy = decoder.policy
+        batch = Batch(decoder, pair, sampling, "lockstep" if given is None else "", finished)
+        state, (llm, slm) = batch.state, pair.first
+        if given is not None:
+            state, llm, slm = _follow(policy, pair, batch, given)
+        while True:
+            with torch.inference_mode():
+                inputs = policy, batch.processors, llm, slm, state, batch.history, batch.active
+                rows = isolate(batch, partial(fuse, *inputs))
+                tokens = rows.draw(batch.streams.next())
+                numbers = to_host(rows, tokens, batch.sampling.greedy, batch.top).tolist()
+                column = records(batch, numbers, batch.active)
+            yield batch.step(column)
+            batch.live -= batch.finished
+            if not batch.live:
+                return
+            with torch.inference_mode():
+                state = isolate(batch, partial(advance_state, policy, state, tokens, rows))
+                if places := batch.drop():
+                    state, tokens = select(places, state), tokens[places]
+                llms, slms = pair.extend(tokens[:, None])
+                llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
 
 
-def write(
-    policy: FusionPolicy,
-    pair: Pair,
-    batch: Batch,
+def continuing(
+    decoder: Decoder,
+    prompts: Sequence[Prompt],
+    given: Sequence[Sequence[int]],
     sampling: Sampling,
-    state: State,
-    llm: Tensor | None,
-    slm: Tensor,
+    finished: set[int] | None = None,
 ) -> Steps:
-    """Fuse both models' logits (rows, V), draw, yield, read what was drawn; until no row is live."""
-    while True:
-        with torch.inference_mode():
-            inputs = policy, batch.shape, llm, slm, state, batch.history, batch.going
-            rows = apart(batch, lambda: batch.going, partial(fuse_at, *inputs))
-            tokens = rows.draw(batch.dice.roll())
-            numbers = table(rows, tokens, sampling.greedy, batch.top).tolist()
-            thoughts = noted(batch, numbers, batch.going)
-        yield batch.step(thoughts)
-        batch.end()
-        if not batch.live:
-            return
-        with torch.inference_mode():
-            state = apart(batch, lambda: batch.going, partial(forward_at, policy, state, tokens, rows))
-            if places := batch.drop():
-                state, tokens = only(places, state), tokens[places]
-            llms, slms = pair.extend(tokens[:, None])
-            llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
+    """`lockstep` for answers that begin with given tokens (rows, n), as if these had been drawn.
+
+    The policy's state advances over them, and they count towards `max_tokens`; steps are yielded for what
+    follows, without a mark: they make no answer. Evaluation finds late failures this way.
+    """
+    return lockstep(decoder, prompts, sampling, finished, given)
+
+
+@torch.inference_mode()
+def _follow(
+    policy: FusionPolicy, pair: SessionPair, batch: Batch, given: Sequence[Sequence[int]]
+) -> tuple[State, Tensor | None, Tensor]:
+    """The policy's state and both models' logits (rows, V) after the given tokens (rows, n)."""
+    for answer, tokens in zip(batch.answers, given, strict=True):
+        answer += tokens
+    state, (llm, slm) = batch.state, pair.first
+    for block in torch.tensor(given, device=slm.device).split(BLOCK, dim=1):
+        llms, slms = pair.extend(block)
+        for at, drawn in enumerate(block.unbind(dim=1)):
+            rows = fuse(policy, batch.processors, llm, slm, state, batch.history, batch.active)
+            state = advance_state(policy, state, drawn, rows)
+            llm, slm = None if llms is None else llms[:, at], slms[:, at]
+    return state, llm, slm

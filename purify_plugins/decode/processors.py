@@ -1,49 +1,54 @@
-"""Shape both rows before they are fused: penalties, masks, temperature and what is cut off."""
+"""Logits processors, applied to both models' rows before fusion: penalties, masks, warpers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.logits import argmax, near, normalise
-from purify_plugins.decode.truncation import Cut
+from purify_plugins.decode.logits import argmax, normalise, on_cpu
+from purify_plugins.decode.truncation import Truncation
 
 if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Vocabulary
-
-History = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""Per row: the prompt's tokens and the answer's tokens so far."""
+    from purify_plugins.types import History, Vocabulary
 
 UNDER_SETTINGS = "a model, under these sampling settings,"
+Processor = Callable[[Tensor, "History"], Tensor]
 
 
-class Shaper:
+class LogitsProcessors:
     """What `Sampling` does to a row of log-probabilities before fusion; the same for both models.
 
-    `raw` says that no token is to be weighed anew, at most banned, and that the policy only shifts
-    when its rows do: it may be given logits. Rows are `loose`, logits as yet, where they will be
-    narrowed first too. `cut`, unless `whole`, finds the few tokens that top-k,
-    top-p and min-p leave without sorting the row; on an accelerator, where sorting is cheap, the row
-    stays whole.
+    `raw`: no token's weight changes (a token may be banned) and the policy is shift-invariant, so that it may
+    be given logits. Rows stay `unnormalized` logits there, and where they will be truncated first.
+    `truncation`, unless `whole`, finds the few tokens that top-k, top-p and min-p leave without sorting the
+    row; on an accelerator, where sorting is cheap, the row stays whole.
     """
 
     def __init__(
         self, sampling: Sampling, vocabulary: Vocabulary, raw: bool = False, whole: bool = True
     ) -> None:
-        cut = _cuts(sampling)
-        # what is typical is not always what is likeliest, which is all that Cut looks at
-        self.cut = None if whole or not cut or sampling.typical_p < 1 else Cut(sampling)
-        penalties, masks = _penalties(sampling), _masks(sampling, vocabulary)
-        bans, warpers = _bans(sampling, vocabulary.eos), _warpers(sampling, bool(self.cut))
-        self.steps = [*penalties, *masks, *bans, *warpers]
-        self.masked, self.followed = bool(masks or bans), bool(masks)
-        self.looks_back = bool(penalties or masks)
-        self.raw = raw and not (penalties or warpers or cut)
-        self.loose = self.raw or bool(self.cut and not penalties and not warpers)
+        truncates = not sampling.greedy and (
+            sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
+        )
+        # Typical-p may keep tokens that are not the likeliest, which are all that Truncation looks at.
+        narrows = truncates and not whole and sampling.typical_p == 1
+        self.truncation = Truncation(sampling) if narrows else None
+        penalties: list[Processor] = []
+        if (factor := sampling.repetition_penalty) != 1.0:
+            penalties.append(lambda rows, history: _penalise_repetition(rows, history, factor))
+        if nats := sampling.frequency_penalty:
+            penalties.append(lambda rows, history: _penalise_frequency(rows, history, nats))
+        masks = _masks(sampling, vocabulary) if sampling.grammar or sampling.ignore_eos else []
+        warpers = [] if sampling.greedy else _warpers(sampling, narrows)
+        self.steps = [*penalties, *masks, *warpers]
+        self.masks, self.follows_grammar = bool(masks), bool(sampling.grammar)
+        self.reads_history = bool(penalties or sampling.grammar)
+        self.raw = raw and not (penalties or warpers or truncates)
+        self.unnormalized = self.raw or bool(narrows and not penalties and not warpers)
 
     def __call__(self, rows: Tensor, history: History) -> Tensor:
         """Log-probabilities (rows, V) -> log-probabilities (rows, V), normalised again."""
@@ -54,66 +59,45 @@ class Shaper:
         return normalise(rows, UNDER_SETTINGS)
 
     def likeliest(self, logits: Tensor, history: History) -> Tensor:
-        """The arg-max (rows,) of one model's shaped row, which is only normalised if that could change it."""
-        return argmax(self.weigh(logits, history, "a model")[0] if self.steps else logits.float())
+        """The arg-max (rows,) of one model's processed row, normalised only if that could change it."""
+        return argmax(self.process(logits, history, "a model")[0] if self.steps else logits.float())
 
-    def weigh(self, logits: Tensor, history: History, who: str) -> tuple[Tensor, Tensor | None]:
-        """Logits (rows, V) of any dtype -> float32 log-weights (rows, V), normalised unless `loose`.
+    def process(self, logits: Tensor, history: History, who: str) -> tuple[Tensor, Tensor | None]:
+        """Logits (rows, V) of any dtype -> float32 log-weights (rows, V), normalised unless `unnormalized`.
 
-        Beside them, (rows,) bool: rows in which the model rules out every token that the grammar, or
-        `ignore_eos`, allows. All their weights are equal and mean nothing. None: there are no such rows.
+        Beside them, (rows,) bool: fully masked rows, in which the model rules out every token that the
+        grammar, or `ignore_eos`, allows. All their weights are equal and mean nothing. None: there are none.
         """
-        rows = logits.float() if self.loose else normalise(logits, who)
+        rows = logits.float() if self.unnormalized else normalise(logits, who)
         for step in self.steps:
             rows = step(rows, history)
-        barred = torch.isneginf(rows.amax(dim=-1)) if self.masked else None
-        # what a grammar allows is worked out on the host; what is banned is not, and nobody waits for it
-        if barred is not None and ((not near(barred) and not self.followed) or bool(barred.any())):
-            rows = torch.where(barred[:, None], 0.0, rows)
+        masked = torch.isneginf(rows.amax(dim=-1)) if self.masks else None
+        # A grammar's mask is made on the host, which may as well read this. A ban is not: no synchronisation.
+        if masked is not None and ((not on_cpu(masked) and not self.follows_grammar) or bool(masked.any())):
+            rows = torch.where(masked[:, None], 0.0, rows)
         else:
-            barred = None
-        return rows if self.loose or not self.steps else normalise(rows, UNDER_SETTINGS), barred
+            masked = None
+        return rows if self.unnormalized or not self.steps else normalise(rows, UNDER_SETTINGS), masked
 
 
-def _cuts(sampling: Sampling) -> bool:
-    used = sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
-    return not sampling.greedy and used
+def _masks(sampling: Sampling, vocabulary: Vocabulary) -> list[Processor]:
+    """What rules tokens out: a grammar, or end tokens."""
+    found: list[Processor] = []
+    if sampling.grammar:
+        from purify_plugins.decode.grammar_mask import Mask
 
-
-Shaping = Callable[[Tensor, History], Tensor]
-
-
-def _penalties(sampling: Sampling) -> list[Shaping]:
-    found: list[Shaping] = []
-    if sampling.repetition_penalty != 1.0:
-        found.append(lambda rows, history: _discourage(rows, history, sampling.repetition_penalty))
-    if sampling.frequency_penalty:
-        found.append(lambda rows, history: _punish(rows, history, sampling.frequency_penalty))
+        found.append(Mask(sampling.grammar, vocabulary))
+    if sampling.ignore_eos:
+        banned = torch.tensor(sorted(vocabulary.eos))
+        found.append(lambda rows, history: rows.index_fill(-1, banned.to(rows.device), -torch.inf))
     return found
 
 
-def _masks(sampling: Sampling, vocabulary: Vocabulary) -> list[Shaping]:
-    if not sampling.grammar:
-        return []
-    from purify_plugins.decode.grammar_mask import Mask
+def _warpers(sampling: Sampling, narrows: bool) -> list[Processor]:
+    """Temperature, top-k, top-p, min-p and typical-p, in transformers' order.
 
-    return [Mask(sampling.grammar, vocabulary)]
-
-
-def _bans(sampling: Sampling, eos: Collection[int]) -> list[Shaping]:
-    if not sampling.ignore_eos:
-        return []
-    banned = torch.tensor(sorted(eos))
-    return [lambda rows, history: rows.index_fill(-1, banned.to(rows.device), -torch.inf)]
-
-
-def _warpers(sampling: Sampling, cut: bool) -> list[Shaping]:
-    """Temperature, top-k, top-p, min-p and typical-p, in transformers' order; none when greedy.
-
-    With `cut` top-k, top-p and min-p are left to Cut.
+    With `narrows` top-k, top-p and min-p are left to Truncation.
     """
-    if sampling.greedy:
-        return []
     from transformers import (
         LogitsProcessor,
         MinPLogitsWarper,
@@ -126,7 +110,7 @@ def _warpers(sampling: Sampling, cut: bool) -> list[Shaping]:
     chosen: list[LogitsProcessor] = []
     if sampling.temperature != 1.0:
         chosen.append(TemperatureLogitsWarper(float(sampling.temperature)))
-    if cut:
+    if narrows:
         return [_warping(warper) for warper in chosen]
     if sampling.top_k:
         chosen.append(TopKLogitsWarper(top_k=sampling.top_k))
@@ -139,12 +123,12 @@ def _warpers(sampling: Sampling, cut: bool) -> list[Shaping]:
     return [_warping(warper) for warper in chosen]
 
 
-def _warping(warper: Callable[[Tensor, Tensor], Tensor]) -> Shaping:
+def _warping(warper: Callable[[Tensor, Tensor], Tensor]) -> Processor:
     unused = torch.empty(0, dtype=torch.long)
     return lambda rows, history: warper(unused, rows)
 
 
-def _discourage(rows: Tensor, history: History, penalty: float) -> Tensor:
+def _penalise_repetition(rows: Tensor, history: History, penalty: float) -> Tensor:
     """Multiply the log-probability of every token in the prompt or the answer, whatever its count."""
     rows = rows.clone()
     for row, (prompt, answer) in zip(rows, history, strict=True):
@@ -153,7 +137,7 @@ def _discourage(rows: Tensor, history: History, penalty: float) -> Tensor:
     return rows
 
 
-def _punish(rows: Tensor, history: History, penalty: float) -> Tensor:
+def _penalise_frequency(rows: Tensor, history: History, penalty: float) -> Tensor:
     """Take `penalty` nats from a token for each time the answer has used it."""
     rows = rows.clone()
     for row, (_, answer) in zip(rows, history, strict=True):

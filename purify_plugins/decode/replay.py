@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusion import Rows, begin, forward, fuse, record
+from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse, start_state, token_records
 from purify_plugins.decode.logits import normalise
-from purify_plugins.decode.processors import Shaper
-from purify_plugins.decode.sessions import Pair
+from purify_plugins.decode.processors import LogitsProcessors
+from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -37,32 +37,35 @@ def replay(
     """
     sampling = sampling or Sampling()
     columns = [
-        record(rows, tokens, sampling.greedy) for tokens, rows in forced(decoder, prompts, answers, sampling)
+        token_records(rows, tokens, sampling.greedy)
+        for tokens, rows in forced(decoder, prompts, answers, sampling)
     ]
-    thoughts = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in answers]
-    return [thought[: len(answer)] for thought, answer in zip(thoughts, answers, strict=True)]
+    records = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in answers]
+    return [record[: len(answer)] for record, answer in zip(records, answers, strict=True)]
 
 
 def forced(
     decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], sampling: Sampling
-) -> Iterator[tuple[Tensor, Rows]]:
+) -> Iterator[tuple[Tensor, FusedLogits]]:
     """Each position's tokens (rows,) and the fused column they are judged by, the policy's memory in it.
 
     Answers that have ended go on with token 0. Use it under `torch.inference_mode`.
     """
-    shape = Shaper(sampling, decoder.vocabulary)
+    processors = LogitsProcessors(sampling, decoder.vocabulary)
     policy = decoder.policy
-    with Pair(decoder, prompts) as pair:
-        state = begin(policy, pair.context(sampling.greedy))
+    with SessionPair(decoder, prompts) as pair:
+        state = start_state(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
-            rows = fuse(policy, shape, llm, slm, state, history)
-            rows.require([at < len(answer) for answer in answers])
+            active = [at < len(answer) for answer in answers]
+            rows = fuse(policy, processors, llm, slm, state, history, active)
             yield tokens, rows
-            state = forward(policy, state, tokens, rows)
+            state = advance_state(policy, state, tokens, rows)
 
 
-def _columns(pair: Pair, answers: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+def _columns(
+    pair: SessionPair, answers: Sequence[Sequence[int]]
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """Each position's tokens (rows,) and both models' rows (rows, V) before it."""
     width = max(map(len, answers))
     padded = torch.tensor([[*answer, *[0] * (width - len(answer))] for answer in answers])
@@ -77,7 +80,7 @@ def _columns(pair: Pair, answers: Sequence[Sequence[int]]) -> Iterator[tuple[Ten
 @torch.inference_mode()
 def score(source: LogitSource, prompt: Prompt, answer: Sequence[int], sampling: Sampling) -> list[float]:
     """One model's own log-probabilities (nats) of an answer, under the sampling settings."""
-    shape = Shaper(sampling, source.vocabulary)
+    processors = LogitsProcessors(sampling, source.vocabulary)
     session, logits = source.open([prompt])
     with session:
         rows = [logits]
@@ -85,6 +88,6 @@ def score(source: LogitSource, prompt: Prompt, answer: Sequence[int], sampling: 
             rows += session.extend(block).unbind(dim=1)
         read = session.prompts[0].tokens
         return [
-            float(shape(normalise(row, "the model"), [(read, answer[:at])])[0, token])
+            float(processors(normalise(row, "the model"), [(read, answer[:at])])[0, token])
             for at, (row, token) in enumerate(zip(rows, answer, strict=False))
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Self
 
@@ -20,55 +21,62 @@ if TYPE_CHECKING:
     from purify_plugins.types import Prompt, ScoredPrompt
 
 
-class Pair:
-    """The LLM and the SLM reading the same batch.
+class SessionPair:
+    """The LLM's session and the SLM's, reading the same batch; a context manager that closes both.
 
-    `llm` is None once the LLM has failed and the operator allowed the SLM to go on alone; it
-    never comes back within an answer.
+    `first` are both models' logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the
+    operator allowed the SLM to go on alone; it never comes back within an answer.
     """
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
         self.decoder = decoder
-        self._open = ExitStack()
+        self._open, self._width = ExitStack(), len(decoder.vocabulary)
         self.llm: Session | None = None
-        self._kept: Tensor | None = None  # what both models have read of each answer since the last rewind
+        self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
             self.slm, slm = decoder.slm.open(prompts, decoder.policy.lookback)
             self._open.enter_context(self.slm)
-            self.first = (self._ask(lambda: self._meet(prompts)), self._whole(slm))
+            self.first = self._ask(partial(self._open_llm, prompts)), slm[..., : self._width]
         except BaseException:
-            self.close()
+            self._open.close()
             raise
 
-    def _meet(self, prompts: Sequence[Prompt]) -> Tensor:
+    def _open_llm(self, prompts: Sequence[Prompt]) -> Tensor:
         self.llm, logits = self.decoder.llm.open(prompts, self.decoder.policy.lookback)
         self._open.enter_context(self.llm)
         return logits
 
-    def ask_llm(self, tokens: Tensor) -> Tensor | None:
-        """Append tokens (rows, n); the LLM's logits (rows, n, V) after each, None once it has failed."""
-        llm = self.llm
-        return None if llm is None else self._ask(lambda: llm.extend(tokens))
+    def extend(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Append tokens (rows, n); both models' logits (rows, n, V) after each."""
+        return self.extend_llm(tokens), self.extend_slm(tokens)
 
-    def each_llm(self, tokens: Tensor, going: Callable[[], Tensor]) -> Iterator[Tensor | None]:
+    def extend_llm(self, tokens: Tensor) -> Tensor | None:
+        """Append tokens (rows, n); the LLM's logits (rows, n, V) after each, None once it has failed."""
+        return None if self.llm is None else self._ask(partial(self.llm.extend, tokens))
+
+    def extend_slm(self, tokens: Tensor) -> Tensor:
+        """Append tokens (rows, n); the SLM's logits (rows, n, V) after each."""
+        # A server's rows have one column more, for the mass of tokens that it does not show.
+        return self.slm.extend(tokens)[..., : self._width]
+
+    def each_llm(self, tokens: Tensor, active: Callable[[], Tensor]) -> Iterator[Tensor | None]:
         """Append a draft (rows, n); the LLM's logits (rows, V) after each token, None once it has failed.
 
-        An LLM in smaller symbols than its own reads on only as far as somebody looks. Whether it has failed
-        before a token is decided without that token, and by the rows that are then still `going` (rows,):
-        a model that may choose when to fail, after it has seen what comes next, chooses what is written.
+        Rows that are not `active` (rows,) by then may be broken. An LLM in smaller symbols than its own reads
+        only as far as the logits are asked for.
         """
-        each = None if self.llm is None else self.llm.each(tokens)
-        return self._unfold(self._drafted(tokens) if each is None else each, going)
-
-    def _unfold(self, columns: Iterator[Tensor], going: Callable[[], Tensor]) -> Iterator[Tensor | None]:
+        # Whether the LLM has failed before a token is decided without that token: a model that may choose
+        # when to fail, after it has seen what comes next, chooses what is written.
+        columns = None if self.llm is None else self.llm.each(tokens)
+        columns = self._read_draft(tokens) if columns is None else columns
         while self.llm is not None:
-            yield self._ask(lambda: next(columns), going)
+            yield self._ask(partial(next, columns), active)
         yield from repeat(None)
 
-    def _drafted(self, tokens: Tensor) -> Iterator[Tensor]:
+    def _read_draft(self, tokens: Tensor) -> Iterator[Tensor]:
         """The LLM's logits (rows, V) after each token: one pass for all, and a pass each where that fails.
 
-        A column is looked at only once some row has kept all that the pass before it reads.
+        Each later pass is made only if some row has accepted all that the passes before it read.
         """
         llm = self.llm
         if llm is None:
@@ -78,31 +86,20 @@ class Pair:
         except SourceError:
             if tokens.shape[1] == 1:
                 raise
-            llm.rewind(torch.zeros(len(tokens), dtype=torch.long) if self._kept is None else self._kept)
+            none = torch.zeros(len(tokens), dtype=torch.long)
+            llm.rewind(none if self._accepted is None else self._accepted)
             columns = (llm.extend(column)[:, 0] for column in tokens.split(1, dim=1))
         yield from columns
 
-    def ask_slm(self, tokens: Tensor) -> Tensor:
-        """Append tokens (rows, n); the SLM's logits (rows, n, V) after each."""
-        return self._whole(self.slm.extend(tokens))
-
-    def _whole(self, logits: Tensor) -> Tensor:
-        """The SLM's logits (…, V): a server's have one more column, for what it did not show."""
-        return logits[..., : len(self.decoder.vocabulary)]
-
-    def extend(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Append tokens (rows, n); both models' logits (rows, n, V) after each."""
-        return self.ask_llm(tokens), self.ask_slm(tokens)
-
     def rewind(self, lengths: Tensor) -> None:
         """Both models forget what follows the first `lengths` (rows,) tokens of each answer."""
-        self._kept = lengths
+        self._accepted = lengths
         self.slm.rewind(lengths)
         if self.llm is not None:
             self.llm.rewind(lengths)
 
-    def keep(self, rows: Sequence[int]) -> bool:
-        """Both models go on with these rows only, if both can; whether they do."""
+    def select_rows(self, rows: Sequence[int]) -> bool:
+        """Both models go on with these rows only, if both can; returns whether they do."""
         sessions = [self.slm, *([] if self.llm is None else [self.llm])]
         can = all(session.keeps for session in sessions)
         for session in sessions if can else ():
@@ -110,19 +107,22 @@ class Pair:
         return can
 
     def _ask(
-        self, question: Callable[[], Tensor], going: Callable[[], Tensor] | None = None
+        self, question: Callable[[], Tensor], active: Callable[[], Tensor] | None = None
     ) -> Tensor | None:
-        """The LLM's answer; None when it failed and the SLM may go on alone.
+        """The LLM's logits; None when it failed and the SLM may go on alone.
 
-        Rows that are not `going` (all are where it is None) may be broken.
+        Rows that are not `active` (all are where it is None) may be broken.
         """
+        alone = self.decoder.on_llm_failure == "slm"
         try:
             logits = question()
-            if self.decoder.on_llm_failure == "slm":
-                _require_sound(logits if going is None else logits[going().to(logits.device)])
+            if alone:
+                rows = logits if active is None else logits[active().to(logits.device)]
+                if not torch.isfinite(rows.amax(dim=-1)).all():
+                    raise NumericError("the LLM returned NaN, +inf or no possible token")
             return logits
         except SourceError:
-            if self.decoder.on_llm_failure == "refuse":
+            if not alone:
                 raise
             failed, self.llm = self.llm, None
             if failed is not None:
@@ -141,8 +141,8 @@ class Pair:
         return [list(session.readings) for session in sessions]
 
     @property
-    def full(self) -> set[int]:
-        """The rows whose context a model in other symbols than its own says is used up."""
+    def context_full(self) -> set[int]:
+        """The rows whose context is used up, by a model in other symbols than its own."""
         sessions = (self.slm, *([] if self.llm is None else [self.llm]))
         return {row for session in sessions for row in session.full or ()}
 
@@ -158,21 +158,11 @@ class Pair:
         modes = torch.full((len(shared),), greedy, device=device)
         return Context(scores[..., 0], scores[..., 1], lengths, modes)
 
-    def close(self) -> None:
-        """Close both sessions at once."""
-        self._open.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-def _require_sound(logits: Tensor) -> None:
-    """Raise NumericError before a broken row is anybody's business but the LLM's."""
-    if not torch.isfinite(logits.amax(dim=-1)).all():
-        raise NumericError("the LLM returned NaN, +inf or no possible token")
+        self._open.close()
 
 
 def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:

@@ -21,7 +21,7 @@ Walk = Literal["auto", Strategy]
 
 DECODERS: Mapping[Strategy, str] = {
     "speculative": "purify_plugins.decode.speculative:speculative",
-    "readahead": "purify_plugins.decode.readahead:readahead",
+    "readahead": "purify_plugins.decode.speculative:readahead",
     "lockstep": "purify_plugins.decode.loop:lockstep",
 }
 """Each strategy's module and function, which imports torch: (Decoder, prompts, Sampling) -> steps."""

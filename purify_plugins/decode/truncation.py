@@ -13,11 +13,11 @@ from torch import Tensor
 if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
 
-PART = 512
-"""Tokens whose likeliest is looked at first."""
+BLOCK = 512
+"""Tokens whose likeliest is found first."""
 
 
-class Cut:
+class Truncation:
     """Top-k, top-p and min-p by looking only at the likeliest tokens; what transformers would keep."""
 
     def __init__(self, sampling: Sampling) -> None:
@@ -59,9 +59,9 @@ class Cut:
 
 
 def _thresholds(weights: Tensor) -> Iterator[float]:
-    """Log-weights to look above, in turn: what half of the row's parts reach, what all do, any."""
-    parts = len(weights) // PART
-    if parts > 8:
-        tops = weights[: parts * PART].view(parts, PART).amax(dim=-1).numpy()
-        yield from numpy.partition(tops, (0, parts // 2))[[parts // 2, 0]]
+    """Log-weights to look above, in turn: what half of the row's blocks reach, what all do, any."""
+    blocks = len(weights) // BLOCK
+    if blocks > 8:
+        tops = weights[: blocks * BLOCK].view(blocks, BLOCK).amax(dim=-1).numpy()
+        yield from numpy.partition(tops, (0, blocks // 2))[[blocks // 2, 0]]
     yield -math.inf

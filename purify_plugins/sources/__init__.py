@@ -1,1 +1,1 @@
-"""What every logit source shares: wrappers, batching across threads, the read scope."""
+"""Shared by all logit sources: wrappers, batching across threads, the read scope."""

@@ -1,4 +1,4 @@
-"""One model for many threads: passes that are asked for at the same time become one."""
+"""One model for many threads: concurrent forward passes are batched into one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = 0.002
-"""Seconds to wait for those who were here last time."""
+"""Seconds to wait for the sessions that took part in the last passes."""
 
 
 def batching(source: LogitSource) -> LogitSource:
-    """The source, fit for many threads: what `joins` is shared, also behind a wrapper.
+    """The source with passes of several threads batched, where it or a source inside it `joins`.
 
-    Other sources are returned as they are; a remote one has its server to batch for it.
+    Other sources are returned unchanged; a server batches by itself.
     """
     return BatchingSource(source) if source.joins else source.over(batching)
 
 
 @dataclass(eq=False)
 class PendingPass:
-    """A pass somebody waits for, and what came of it; with `seen` it is a session's `branch`."""
+    """A forward pass that a thread waits for, and its result; with `seen` it is a session's `branch`."""
 
     session: Session
     tokens: Tensor
@@ -44,10 +44,10 @@ class PendingPass:
 
 
 class BatchingSource(TranslatedSource):
-    """A source whose sessions, each used from a thread of its own, are read together.
+    """A source whose sessions, each used in a thread of its own, are read in joint passes.
 
-    Who comes while a pass runs waits for it; the first to go on then reads for all who wait. Prompts are
-    read one request at a time.
+    Threads that arrive while a pass runs wait for its end; one of them then runs a pass for all that wait.
+    Prompts are read one request at a time.
     """
 
     def __init__(self, source: LogitSource, patience: float = PATIENCE) -> None:
@@ -68,7 +68,7 @@ class BatchingSource(TranslatedSource):
         return BatchingSession(self, session), logits
 
     def read(self, session: Session, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
-        """The session's logits (rows, n, V) after its tokens (rows, n), read with whoever else asks.
+        """The session's logits (rows, n, V) after its tokens (rows, n), in a joint pass with other sessions.
 
         With `seen` the tokens are read by `branch`.
         """
@@ -81,7 +81,7 @@ class BatchingSource(TranslatedSource):
         return call.logits
 
     def _must_lead(self, call: PendingPass) -> bool:
-        """Wait until the call is answered, or until it is this thread's turn to read for all."""
+        """Wait until the pass is done, or until this thread must run the next one for all."""
         with self._ended:
             self._waiting.append(call)
             self._arrived.notify()
@@ -98,9 +98,9 @@ class BatchingSource(TranslatedSource):
                 self._ended.notify_all()
 
     def _gathered(self) -> list[PendingPass]:
-        """Everybody who waits, with a moment's grace for as many as came in the last two passes.
+        """The waiting passes, after a short wait for as many sessions as took part in the last two.
 
-        Two, so that halves who take turns find together.
+        Two, so that two groups of sessions that alternate are merged.
         """
         expected = len(set().union(*self._company))
         with self._arrived:
@@ -110,17 +110,17 @@ class BatchingSource(TranslatedSource):
         return found
 
     def _read(self, calls: list[PendingPass]) -> None:
-        """One pass for all who extend, one for all who branch."""
+        """One pass for all that extend, one for all that branch."""
         for some in ([c for c in calls if c.seen is None], [c for c in calls if c.seen is not None]):
             if some:
                 self._pass(some)
 
     def _pass(self, calls: list[PendingPass]) -> None:
-        """One pass for all; where it fails, one for each, so that only what is broken fails."""
+        """One pass for all; if it fails, one for each, so that only the broken session fails."""
         try:
             with self._reading:
                 read = self._asked(calls)
-        except Exception as error:  # nobody may wait for ever, whatever a stranger's source raises
+        except Exception as error:  # no thread may wait for ever, whatever a source raises
             if len(calls) == 1:
                 calls[0].error = _told(error)
                 return
@@ -139,7 +139,7 @@ class BatchingSource(TranslatedSource):
 
 
 def _told(error: Exception) -> SourceError:
-    """A source's failure as one of ours."""
+    """A source's exception as a SourceError."""
     if isinstance(error, SourceError):
         return error
     told = SourceError(f"a shared pass failed: {error}")
@@ -148,7 +148,7 @@ def _told(error: Exception) -> SourceError:
 
 
 class BatchingSession(SessionWrapper):
-    """A session that reads when the others do."""
+    """A session whose passes are joined with those of other sessions."""
 
     def __init__(self, shared: BatchingSource, session: Session) -> None:
         self.shared, self.session = shared, session
@@ -160,4 +160,4 @@ class BatchingSession(SessionWrapper):
         return self.shared.read(self.session, tokens, seen)
 
     def each(self, tokens: Tensor) -> None:
-        """None: a pass that is read with others' is read as a whole."""
+        """None: a joint pass is computed as a whole."""

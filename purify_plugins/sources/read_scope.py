@@ -1,4 +1,4 @@
-"""Tell a model that is read for a purifier from one that somebody reads on their own."""
+"""Whether a forward pass belongs to a purifier, or bypasses it: activation refuses the latter."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 reading: ContextVar[bool] = ContextVar("reading", default=False)
-"""True while a source asks its model, or activation has let a trusted one be asked; it refuses all others."""
+"""True inside a source's forward pass, or while activation lets a trusted model run."""
 
 
 @contextmanager
 def for_fusion() -> Iterator[None]:
-    """Mark what happens inside as expected: a source's own reading, above all."""
+    """Mark the forward passes in this block as a source's own, which activation lets through."""
     before = reading.set(True)
     try:
         yield

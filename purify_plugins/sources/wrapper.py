@@ -1,4 +1,4 @@
-"""Sources and sessions around others: what a wrapper does not change, it forwards."""
+"""Base classes of wrappers around sources and sessions: they forward every member."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SourceWrapper(LogitSource):
-    """A source around `source`. A subclass overrides what it changes, ids above all."""
+    """A wrapper around `source`; a subclass overrides what it changes."""
 
     source: LogitSource
 
@@ -103,7 +103,7 @@ class SourceWrapper(LogitSource):
 
 
 class TranslatedSource(SourceWrapper):
-    """A source whose sessions are not the inner one's: passes are joined inside, where the model is."""
+    """A wrapper whose sessions are not the inner source's, which alone can join passes."""
 
     @member
     def joins(self) -> bool:
@@ -119,7 +119,7 @@ class TranslatedSource(SourceWrapper):
 
 
 class SpelledSource(TranslatedSource):
-    """A source whose ids stand for text, not for the model's own tokens; token i of its own is id -2 - i."""
+    """A wrapper whose ids stand for text, not for the model's own tokens; own token i is id -2 - i."""
 
     def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
         if any(token > -2 for token in tokens):
@@ -131,7 +131,7 @@ class SpelledSource(TranslatedSource):
 
 
 class SessionWrapper(Session):
-    """A session around `session`. A subclass overrides what it changes, tokens and rows above all."""
+    """A wrapper around `session`; a subclass overrides what it changes."""
 
     session: Session
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from purify_plugins.certificates import verify
 from purify_plugins.decode.draft_length import DraftLength
-from purify_plugins.decode.fusion import Rows, forward, fuse
-from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
+from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.replay import score
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.policy import FusionPolicy, State
@@ -104,7 +104,9 @@ class Game:
     def likely(self, prompt: Tokens, answer: Tokens) -> Tensor:
         """The SLM's probabilities (V,) as the settings shape them."""
         logits = self.slm.logits((*prompt, *answer))[None]
-        weights, _ = Shaper(self.sampling, self.slm.vocabulary).weigh(logits, [(prompt, answer)], "the SLM")
+        weights, _ = LogitsProcessors(self.sampling, self.slm.vocabulary).weigh(
+            logits, [(prompt, answer)], "the SLM"
+        )
         return weights[0].softmax(-1)
 
     def wanted(self, view: View) -> int | None:
@@ -127,7 +129,7 @@ class Shadow:
 
     def __init__(self, game: Game, mind: Mind) -> None:
         self.game, self.mind = game, mind
-        self.shape = Shaper(game.sampling, game.slm.vocabulary)
+        self.shape = LogitsProcessors(game.sampling, game.slm.vocabulary)
         self.states: dict[tuple[Tokens, Tokens], State] = {}
 
     def state(self, prompt: Tokens, answer: Tokens) -> State:
@@ -141,9 +143,9 @@ class Shadow:
             return self.game.chosen.start(no_context(1))
         before = answer[:-1]
         rows = self.fused(prompt, before, self.mind(View(prompt, before))[None])
-        return forward(self.game.chosen, self.state(prompt, before), torch.tensor(answer[-1:]), rows)
+        return advance_state(self.game.chosen, self.state(prompt, before), torch.tensor(answer[-1:]), rows)
 
-    def fused(self, prompt: Tokens, answer: Tokens, rows: Tensor) -> Rows:
+    def fused(self, prompt: Tokens, answer: Tokens, rows: Tensor) -> FusedLogits:
         """What would become of each of these rows (n, V), were it shown after `answer`."""
         slm = self.game.slm.logits((*prompt, *answer)).expand(len(rows), -1)
         state = tuple(each.expand(len(rows), *each.shape[1:]) for each in self.state(prompt, answer))

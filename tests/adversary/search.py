@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusion import forward, fuse
-from purify_plugins.decode.processors import Shaper
+from purify_plugins.decode.fusion import advance_state, fuse
+from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.policy import State
 from purify_plugins.testing import no_context
 from tests.adversary.game import CONTEXT, Game
@@ -41,7 +41,7 @@ class Search:
     def __init__(self, game: Game, event: Collection[Tokens]) -> None:
         self.game, self.event = game, frozenset(event)
         self.length = len(next(iter(self.event)))
-        self.shape = Shaper(game.sampling, game.slm.vocabulary)
+        self.shape = LogitsProcessors(game.sampling, game.slm.vocabulary)
         self.table: dict[Tokens, Tensor] = {}
         worth, plan = self._best((), game.chosen.start(no_context(1)))
         self.probability = float(worth[0])
@@ -65,7 +65,7 @@ class Search:
         worth, then = torch.zeros(len(llm), dtype=torch.float64), {}
         for token in useful:
             tokens = torch.full((len(llm),), token)
-            after = forward(self.game.chosen, states, tokens, fused)
+            after = advance_state(self.game.chosen, states, tokens, fused)
             best, then[token] = self._best((*answer, token), after)
             worth += fused.logprobs(tokens)[:, 2].double().exp() * best
         best, chosen = worth.view(count, len(rows)).max(dim=1)

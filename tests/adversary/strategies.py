@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusion import Rows
+from purify_plugins.decode.fusion import FusedLogits
 from purify_plugins.types import Vocabulary
 from tests.adversary.game import CODE, Game, Shadow
 from tests.adversary.models import Mind, Tokens, View, failing
@@ -206,7 +206,7 @@ def aimed(
     return llm[torch.where(drawn > drawn.max() - NEAR, spent, torch.inf).argmin()]
 
 
-def marks(rows: Rows) -> tuple[Tensor, Tensor]:
+def marks(rows: FusedLogits) -> tuple[Tensor, Tensor]:
     """(n, V) between which two numbers each token is drawn."""
     share = rows.mass.double() / rows.mass.double().sum(-1, keepdim=True)
     end = share.cumsum(-1)

@@ -41,7 +41,7 @@ def test_balanced_lets_no_more_through_than_the_slm_does(proof: Any, way: str, m
 
 @pytest.mark.slow
 def test_the_attacks_would_succeed(proof: Any) -> None:
-    """DelayedAttack ones too: otherwise the test above would prove nothing."""
+    """Late ones too: otherwise the test above would prove nothing."""
     llm, _ = ALONE
     for kind in KINDS:
         assert proof.share(proof.late, proof.bench.purifier(llm), kind, "greedy") >= 0.9

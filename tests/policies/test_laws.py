@@ -12,7 +12,7 @@ from hypothesis import given
 from torch import Tensor
 
 from purify_hooks.policies import POLICIES
-from purify_plugins.decode.fusion import choose
+from purify_plugins.decode.fusion import where_rows
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.testing import PolicyConformance
 from tests.policies.cases import EACH, SEEDS, kl, law, rows, unprompted
@@ -179,7 +179,7 @@ def test_a_row_that_waits_can_keep_its_old_state(name: str) -> None:
     old = policy.start(unprompted(3))
     fused = law(policy, llm, slm, old)
     new = policy.advance(old, fused.argmax(-1), llm, slm, fused)
-    mixed = choose(torch.tensor([True, False, True]), new, old)
+    mixed = where_rows(torch.tensor([True, False, True]), new, old)
     assert all(torch.equal(a[1], b[1]) for a, b in zip(mixed, old, strict=True))
     assert all(torch.equal(a[0], b[0]) for a, b in zip(mixed, new, strict=True))
 

@@ -1,4 +1,4 @@
-"""`purify serve`: TGI's HTTP interface in front of a purifier.
+"""`purify serve`: TGI's and OpenAI's HTTP interfaces for a purifier.
 
 >>> app = gateway(purifier, api_key="secret")  # an ASGI application
 >>> app.serve(port=8080)
@@ -22,7 +22,7 @@ __all__ = ["Gateway", "Settings", "gateway"]
 def gateway(purifier: Purifier | Callable[[], Purifier], **settings: Any) -> Gateway:
     """The gateway around a purifier; the options are `Settings`' fields. Raises ConfigError.
 
-    What makes a purifier is called once the settings are known to be right: loading takes its time.
+    A callable that returns the purifier is called after the settings are checked, because loading takes long.
     """
     for name in settings:
         if name not in Settings.__dataclass_fields__:

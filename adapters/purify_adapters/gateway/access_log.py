@@ -1,4 +1,4 @@
-"""The access log and the traces: what was asked of which route and how it went, never what was said."""
+"""The access log and the traces: route, status, times and counts of each request; no prompt, no answer."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class AccessLog:
-    """Notes every request: one line of JSON, whatever is in it, and one span where traces are on.
+    """Middleware that logs every request as one line of JSON, and as one span where OpenTelemetry is on.
 
-    The name of a route's function stands for the path, so that nothing a client wrote is in the line.
+    A line has the name of the route's function in place of the path, so that it holds no text of a client's.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -36,18 +36,18 @@ class AccessLog:
         start, facts = time.perf_counter(), {"status": 0}
         scope["purify"] = facts
 
-        async def noting(message: Message) -> None:
+        async def send_noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 facts["status"] = message["status"]
             await send(message)
 
         with _span() as span:
             try:
-                await self.app(scope, receive, noting)
+                await self.app(scope, receive, send_noting)
             finally:
-                self._note(scope, facts, time.perf_counter() - start, span)
+                self._log(scope, facts, time.perf_counter() - start, span)
 
-    def _note(self, scope: Scope, facts: dict[str, Any], seconds: float, span: Any) -> None:
+    def _log(self, scope: Scope, facts: dict[str, Any], seconds: float, span: Any) -> None:
         name = getattr(scope.get("endpoint"), "__name__", "unknown")
         method = scope["method"] if scope["method"] in METHODS else "other"
         line = {"method": method, "route": name, "ms": round(1000 * seconds, 1), **facts}
@@ -60,7 +60,7 @@ class AccessLog:
 
 
 def _span() -> Any:
-    """A span of OpenTelemetry's, if it is installed; without its SDK that costs nothing."""
+    """An OpenTelemetry span if OpenTelemetry is installed; without its SDK the span does nothing."""
     tracer = _tracer()
     return (
         nullcontext()
@@ -79,7 +79,7 @@ def _tracer() -> Any:
 
 
 def log_failure(scope: Scope, metrics: Metrics, why: Rejected) -> None:
-    """Put a refusal's kind into the log and the metrics; not its words."""
+    """Count a refusal's kind in the log and the metrics; its message is in neither."""
     kind = why.error_type or "rejected"
     scope["purify"]["error"] = kind
     metrics.fail(kind)

@@ -119,8 +119,8 @@ def _malformed(scope: Scope, most: int) -> Response | None:
         return JSONResponse({"error": "The request's headers are too large"}, 431, {"connection": "close"})
     names = {name for name, _ in scope["headers"]}
     if {b"content-length", b"transfer-encoding"} <= names:
-        said = "a request has Content-Length or Transfer-Encoding, not both"
-        return JSONResponse({"error": said}, 400, {"connection": "close"})
+        message = "a request has Content-Length or Transfer-Encoding, not both"
+        return JSONResponse({"error": message}, 400, {"connection": "close"})
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the gateway adds to an answer: `python -m purify_adapters.gateway.measure`.
+"""The gateway's overhead per answer: `python -m purify_adapters.gateway.measure`.
 
 The models are stubs that take no time, so that what is left is the gateway: HTTP, JSON, checks, threads.
 """
@@ -26,7 +26,7 @@ TOKENS = 4
 
 
 def stub() -> Purifier:
-    """Two models that are sure of the same text."""
+    """A pair of stub models that both put all mass on one text."""
     vocabulary = byte_vocabulary()
     script = ScriptedSource(vocabulary, b"once upon a time " * 400)
     return Purifier.load(script, script, "geometric")
@@ -34,7 +34,7 @@ def stub() -> Purifier:
 
 @contextmanager
 def running(purifier: Purifier, **settings: Any) -> Iterator[str]:
-    """The gateway's URL, while it serves on a thread."""
+    """The URL of a gateway that serves on a thread until the block ends."""
     app = gateway(purifier, **settings)
     server = GatewayServer(config(app, app.service.settings, port=0), app.service)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -49,7 +49,7 @@ def running(purifier: Purifier, **settings: Any) -> Iterator[str]:
 
 
 def overhead(purifier: Purifier, answers: int = ANSWERS) -> list[float]:
-    """Seconds by which each answer through the gateway is slower than one without, taken in turns."""
+    """Seconds that each answer takes longer through the gateway than without it, measured alternately."""
     body = {"inputs": "hello", "parameters": {"max_new_tokens": TOKENS}}
     sampling = Sampling(max_tokens=TOKENS, temperature=0)
     found = []
@@ -67,7 +67,7 @@ def _timed(function: Any) -> float:
 
 
 async def streams(url: str, number: int, tokens: int) -> float:
-    """Seconds until so many streams, all open at once, have ended well."""
+    """Seconds until `number` streams, all open at once, have ended."""
     body = {"inputs": "hello", "parameters": {"max_new_tokens": tokens}}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300, trust_env=False) as client:

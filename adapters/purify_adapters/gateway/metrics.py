@@ -1,7 +1,7 @@
 """Counters and histograms under TGI's names, as Prometheus reads them.
 
-Written by hand because TGI's counters lack the suffix `_total` that prometheus_client insists on, and
-dashboards made for TGI look for them as they are.
+Written without prometheus_client, which appends `_total` to every counter's name: TGI's counters have no such
+suffix, and dashboards made for TGI look for their names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INTERVAL = 1.0
 
 
 class Histogram:
-    """How often a number fell below each of some bounds."""
+    """A histogram: how many values are at most each bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = bounds
@@ -48,7 +48,7 @@ class Histogram:
 
 
 class Metrics:
-    """What the gateway has done so far."""
+    """The counters and histograms of one worker."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -77,12 +77,12 @@ class Metrics:
         self.histograms[f"tgi_request_{name}"].observe(number)
 
     def state(self) -> dict[str, Any]:
-        """All of it, as `add` reads it."""
+        """All values, in the form that `add` takes."""
         histograms = {name: [each.counts, each.sum] for name, each in self.histograms.items()}
         return {"counts": self.counts, "failures": self.failures, "histograms": histograms}
 
     def add(self, state: Mapping[str, Any]) -> None:
-        """Count what another has done as well."""
+        """Add another worker's values."""
         self.counts.update(state["counts"])
         self.failures.update(state["failures"])
         for name, (counts, total) in state["histograms"].items():

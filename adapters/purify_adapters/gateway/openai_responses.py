@@ -1,4 +1,4 @@
-"""OpenAI's Responses, whole and in parts: `/v1/responses`."""
+"""OpenAI's response bodies for `/v1/responses`, whole and as events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Event = tuple[str, Json]
 
 
 def head(identity: ServerIdentity, request: ResponseRequest) -> Json:
-    """What a response says of its request; it is never stored."""
+    """The fields of a response that are known from its request; it is never stored."""
     return {
         "id": f"resp_{uuid4().hex}",
         "object": "response",
@@ -50,13 +50,13 @@ def head(identity: ServerIdentity, request: ResponseRequest) -> Json:
 
 
 def response(events: ResponseEvents, completion: Completion) -> Any:
-    """A whole response: what a stream's last event holds."""
+    """A whole response: the one in a stream's last event."""
     *_, last = events.take(completion.chunk)
     return last["response"]
 
 
 class ResponseEvents:
-    """A response in parts: items of output one after another, each announced, written and closed."""
+    """The events of a response: output items one after another, each added, written and done."""
 
     done: str | None = None
 
@@ -87,14 +87,14 @@ class ResponseEvents:
             yield from self._last(chunk.completion)
 
     def _part(self, part: Part) -> Iterator[Json]:
-        if not (self.items and self.items[-1].holds(part)):
+        if not (self.items and self.items[-1].takes(part)):
             yield from self._close()
             self.items.append(_item(part))
-            yield from self._placed(self.items[-1].begin())
-        yield from self._placed(self.items[-1].write(part, self._logprobs()))
+            yield from self._item_events(self.items[-1].begin())
+        yield from self._item_events(self.items[-1].write(part, self._logprobs()))
 
     def _logprobs(self) -> list[Json]:
-        """The log-probabilities of what was drawn since they were last told."""
+        """The log-probabilities of the tokens drawn since the last call."""
         tokens, self._pending = self._pending, []
         found: list[Json] = logprobs(tokens, self.vocabulary)["content"]
         return found
@@ -102,7 +102,7 @@ class ResponseEvents:
     def _close(self, status: str = "completed") -> Iterator[Json]:
         if self.items:
             self.items[-1].status = status
-            yield from self._placed(self.items[-1].end())
+            yield from self._item_events(self.items[-1].end())
 
     def _last(self, completion: Completion) -> Iterator[Json]:
         cut = completion.finish_reason == "length"
@@ -117,7 +117,7 @@ class ResponseEvents:
         }
         yield {**self._event(f"response.{status}", {"response": found}), "purify": purified(completion)}
 
-    def _placed(self, events: Sequence[Event]) -> Iterator[Json]:
+    def _item_events(self, events: Sequence[Event]) -> Iterator[Json]:
         """The events of the item that is open."""
         for type, fields in events:
             yield self._event(f"response.{type}", {"output_index": len(self.items) - 1, **fields})
@@ -127,8 +127,8 @@ class ResponseEvents:
         return {"type": type, "sequence_number": self._number - 1, **fields}
 
     def error(self, why: Rejected) -> Json:
-        said = {"message": why.error, "code": why.error_type, "param": None}
-        return {**self._event("error", said), "error": why.openai["error"]}
+        fields = {"message": why.error, "code": why.error_type, "param": None}
+        return {**self._event("error", fields), "error": why.openai["error"]}
 
 
 def _usage(generation: Generation, completion: Completion) -> Json:
@@ -143,7 +143,7 @@ def _usage(generation: Generation, completion: Completion) -> Json:
 
 
 class OutputItem:
-    """A message, a call or a thought while it is written."""
+    """An output item while it is written: a message, a call or reasoning."""
 
     prefix: str
 
@@ -151,8 +151,8 @@ class OutputItem:
         self.id = f"{self.prefix}_{uuid4().hex}"
         self.text, self.status = "", "in_progress"
 
-    def holds(self, part: Part) -> bool:
-        """Whether a part goes on with this item."""
+    def takes(self, part: Part) -> bool:
+        """Whether a part belongs to this item."""
         raise NotImplementedError
 
     def whole(self) -> Json:
@@ -179,7 +179,7 @@ class MessageItem(OutputItem):
         super().__init__()
         self.logprobs: list[Json] = []
 
-    def holds(self, part: Part) -> bool:
+    def takes(self, part: Part) -> bool:
         return isinstance(part, str)
 
     @property
@@ -217,7 +217,7 @@ class CallItem(OutputItem):
         super().__init__()
         self.index, self.call, self.name = part.index, part.id, part.name or ""
 
-    def holds(self, part: Part) -> bool:
+    def takes(self, part: Part) -> bool:
         return isinstance(part, CallPart) and part.index == self.index
 
     def whole(self) -> Json:
@@ -236,7 +236,7 @@ class CallItem(OutputItem):
 class ReasoningItem(OutputItem):
     prefix = "rs"
 
-    def holds(self, part: Part) -> bool:
+    def takes(self, part: Part) -> bool:
         return isinstance(part, Reasoning)
 
     def whole(self) -> Json:

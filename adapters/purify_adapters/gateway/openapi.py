@@ -1,4 +1,4 @@
-"""The gateway's OpenAPI document, made from what it really reads."""
+"""The gateway's OpenAPI document, from the schemas that its routes parse."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _get() -> dict[str, Any]:
 def _post(kind: type[Body], secured: bool) -> dict[str, Any]:
     schema = {"$ref": TEMPLATE.format(model=kind.__name__)}
     answers = {"200": {"description": "The answer, as JSON or as server-sent events."}}
-    refusals = {status: {"description": said} for status, said in REFUSALS.items()}
+    refusals = {status: {"description": text} for status, text in REFUSALS.items()}
     found: dict[str, Any] = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": answers | refusals,

@@ -1,4 +1,4 @@
-"""What may come in: who may ask, how large, how slowly, and in which words."""
+"""A request's key and body: authorisation, size, time limit, encoding, schema."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ KINDS = (
     "list[ResponseItemPart]",
     "list[constrained-int]",
 )
-"""What pydantic puts into a place for the member of a union; a client wrote no such word."""
+"""Names of union members that pydantic puts into an error's location; they are not in the request."""
 NO_KEY = "the key is missing or wrong; send the header `Authorization: Bearer KEY`"
 TOO_LARGE = "Failed to buffer the request body: length limit exceeded"
 
 
 def admit(request: Request, settings: Settings) -> None:
-    """Raise Rejected (401) unless the client has the key; compared in constant time."""
+    """Raise Rejected (401) unless the request has the key. The comparison takes constant time."""
     if settings.api_key is None:
         return
     given = request.headers.get("authorization", "").encode("latin-1")
@@ -68,7 +68,7 @@ async def _collect(request: Request, most: int) -> bytes:
 
 
 def _require_json(request: Request) -> None:
-    """JSON in UTF-8, as it is: no forms, no other alphabets, nothing compressed."""
+    """Raise Rejected (415) unless the body is declared as uncompressed JSON in UTF-8."""
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
     kind, charset = header.get_content_type(), header.get_param("charset", "utf-8")
@@ -81,7 +81,7 @@ def _require_json(request: Request) -> None:
 
 
 def parse(body: bytes, kind: type[B]) -> B:
-    """The body as what it should be. Raises Rejected: 400, 422."""
+    """The body as an instance of its schema. Raises Rejected: 400, 422."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
@@ -92,7 +92,7 @@ def _refused(error: ErrorDetails) -> Rejected:
     if error["type"] == "json_invalid":
         return Rejected(400, f"Failed to parse the request body as JSON: {error['msg']}")
     where = ".".join(str(part) for part in error["loc"] if part not in KINDS)
-    said = f"{where}: {error['msg']}" if where else error["msg"]
-    found = Rejected(422, f"Failed to deserialize the JSON body into the target type: {said}")
+    message = f"{where}: {error['msg']}" if where else error["msg"]
+    found = Rejected(422, f"Failed to deserialize the JSON body into the target type: {message}")
     found.param = str(error["loc"][0]) if where else None
     return found

@@ -1,4 +1,4 @@
-"""What a client may send: TGI's field names, types and defaults; what is none of them, `foreign` judges."""
+"""Schemas of requests: TGI's and OpenAI's field names, types and defaults."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ U64 = Annotated[int, Field(ge=0, lt=2**64)]
 OrNone = Annotated[int, Field(ge=-1, lt=2**63)]
 """A number, or -1 for none."""
 I64 = Annotated[int, Field(ge=-(2**63), lt=2**64)]
-"""A seed; below 0 there is none."""
+"""A seed; negative: none."""
 Ids = list[U32]
 """A prompt as token ids."""
 I32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 F32 = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 Strings = list[str]
 Stops = str | Strings
-"""One stop string may stand alone."""
+"""One stop string, or several."""
 
 
 class Body(BaseModel):
-    """Strict: a number in quotes is no number."""
+    """A request's body; strict: a number in quotes is refused."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
 
 
 class Options(Body):
-    """A table of options: what it does not know is kept, to be refused by name rather than ignored."""
+    """A body whose unknown fields are refused by name, not ignored; see `unsupported_options`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -46,14 +46,14 @@ class NamedSchema(Body):
 
 
 class JsonFormat(Body):
-    """TGI's, by either of its names."""
+    """TGI's JSON schema format, by either of its names."""
 
     type: Literal["json", "json_object"]
     value: Any
 
 
 class ChatJsonFormat(JsonFormat):
-    """In a chat, `json_object` is OpenAI's."""
+    """The same in a chat, where `json_object` is OpenAI's."""
 
     type: Literal["json"]
 
@@ -110,7 +110,7 @@ class Parameters(Options):
 
 
 def _sampling() -> Parameters:
-    """What TGI assumes when a request has no `parameters` at all."""
+    """TGI's default for a request without `parameters`."""
     return Parameters(do_sample=True)
 
 
@@ -198,7 +198,7 @@ class ResponseItemPart(Body):
 
 
 class ResponseItem(Body):
-    """A turn of a conversation on `/v1/responses`: a message, a call, a call's result, or a thought."""
+    """A turn of a conversation on `/v1/responses`: a message, a call, a call's result, or reasoning."""
 
     type: str = "message"
     role: str | None = None

@@ -1,4 +1,4 @@
-"""What the operator decides; the numbers are TGI's own wherever it has them."""
+"""The gateway's settings; the defaults are TGI's where TGI has the setting."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from purify_plugins.errors import ConfigError
 
 @dataclass(frozen=True)
 class Settings:
-    """How many requests, how large and for how long. Seconds, tokens and bytes.
+    """Limits of the number, size and duration of requests, in seconds, tokens and bytes.
 
-    Raises ConfigError for a number that would serve nobody.
+    Raises ConfigError for a number with which no request could be served.
     """
 
     api_key: str | None = None
-    """What `Authorization: Bearer …` must hold; None lets everyone in."""
+    """The key that `Authorization: Bearer …` must have; None: no key is needed."""
     model_id: str | None = None
-    """What `/info` and `/v1/models` call the model; None: the untrusted model's own name."""
+    """The model's name on `/info` and `/v1/models`; None: the untrusted model's own name."""
     max_concurrent: int = 128
-    """Answers written at once; one more is refused, or waits in the queue."""
+    """Answers decoded at once; further requests wait in the queue."""
     queue: int = 256
-    """Requests that may wait for their turn; one more gets 429 at once."""
+    """Requests that may wait; one more gets 429 at once."""
     deadline: float = 300.0
     """Seconds an answer may take, waiting included."""
     drain: float = 20.0
-    """Seconds that running answers have left when the gateway is told to stop."""
+    """Seconds that running answers have left after SIGTERM."""
     certificates: int = 0
     """How many of the last certificates `/certificates/{digest}` keeps; 0: none, and no such route."""
     require_guarantee: bool = False
-    """Refuse what no guarantee could hold for: greedy requests, and seeds that a server may have seen."""
+    """Refuse requests whose answer could claim no guarantee: greedy ones, and seeds a server may know."""
     max_total_tokens: int | None = None
-    """Prompt and answer together; None: what both models can read."""
+    """Prompt and answer together; None: the smaller context length of the two models."""
     max_stop_sequences: int = 4
     """Stop strings of one request."""
     max_batch: int = 4
@@ -44,12 +44,12 @@ class Settings:
     patience: float = 15.0
     """Seconds a client may take to send its headers, and again its body."""
     keep_alive: float = 15.0
-    """Seconds of silence after which a stream gets a comment, so that nobody hangs up."""
+    """Seconds of silence after which a stream gets a comment, so that its connection is not closed."""
 
     workers: int = 1
-    """How many gateways serve one port; each takes its part of the slots of the LLM's server."""
+    """How many processes serve one port; each uses its share of the slots of the LLM's server."""
     shared: str | None = None
-    """A folder in which they find each other's counters; `/metrics` tells their sum."""
+    """A folder in which they write their counters, whose sum `/metrics` returns."""
 
     def __post_init__(self) -> None:
         if self.workers > 1 and self.certificates:

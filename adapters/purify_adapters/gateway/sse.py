@@ -1,4 +1,4 @@
-"""Server-sent events: one `data:` line each, comments while there is nothing to say."""
+"""Server-sent events: one `data:` line each, and comments during silence."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 AHEAD = 16
-"""Events a stream may be ahead of its reader."""
+"""The most events that are written before the client has read them."""
 Emit = Callable[[bytes], Awaitable[None]]
 
 
 LINE_ENDS = re.compile("[\u0085\u2028\u2029]")
-"""What ends a line for clients that split text as Python does, and stands raw in JSON."""
+"""Characters that JSON leaves unescaped and that `str.splitlines`, which some clients use, splits at."""
 
 
 def encoded(data: Any) -> bytes:
-    """JSON on one line, whoever splits it into lines."""
+    """JSON on one line, also for clients that split lines with `str.splitlines`."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return LINE_ENDS.sub(lambda end: f"\\u{ord(end[0]):04x}", text).encode()
 
 
 def event(data: Mapping[str, Any] | str) -> bytes:
-    """An event on the wire, by its name if it has a type. Nothing in `data` can end its line."""
+    """The bytes of an event, named by its `type` if it has one. Nothing in `data` can end its line."""
     if isinstance(data, str):
         return b"data: %b\n\n" % data.encode()
     name = b"event: %b\n" % str(data["type"]).encode() if "type" in data else b""
@@ -37,13 +37,13 @@ def event(data: Mapping[str, Any] | str) -> bytes:
 
 
 async def leaving(receive: Receive) -> None:
-    """Return when the client has left."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class EventStream(Response):
-    """A response that `write` writes, on a task of its own, at most AHEAD events before its reader.
+    """A response whose events `write` emits, in its own task, at most AHEAD of them before the client reads.
 
     An error before the first event is raised by `begin`, while there is still a status to choose; a
     later one becomes the event that `failure` makes of it, and the stream ends there.
@@ -70,7 +70,7 @@ class EventStream(Response):
     async def _write(self, write: Callable[[Emit], Awaitable[None]]) -> None:
         try:
             await write(self._emit)
-        except Exception as error:  # whatever ends an answer, its reader is told in the stream
+        except Exception as error:  # any error that ends an answer becomes an event
             if not self._begun.is_set():
                 raise
             await self._events.put(self.failure(error))
@@ -81,7 +81,7 @@ class EventStream(Response):
         self._begun.set()
 
     async def begin(self, receive: Receive) -> None:
-        """Wait for the first event, or until it is time to say that there is somebody here."""
+        """Wait for the first event, at most `silence` seconds: then the headers and a comment are due."""
         gone, begun = asyncio.create_task(leaving(receive)), asyncio.create_task(self._begun.wait())
         try:
             first = {gone, begun, self._task}
@@ -105,13 +105,13 @@ class EventStream(Response):
             async with asyncio.timeout(self.limit):
                 await self._send(send)
         except TimeoutError:
-            pass  # whoever does not read for so long is cut off
+            pass  # the client has not read for so long: close its connection
         finally:
             gone.cancel()
             self._task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Wake the sender of a stream that was cancelled; what an unread error says is nobody's."""
+        """Wake the sender of a stream that was cancelled. `exception()` keeps asyncio from logging it."""
         if (task.cancelled() or task.exception()) and not self._events.full():
             self._events.put_nowait(None)
 

@@ -1,4 +1,4 @@
-"""Where a request's time went, as TGI's headers and metrics tell it."""
+"""The times of a request, in TGI's headers and metrics."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from purify_plugins.types import Completion
 
 COMPUTE = "purified"
-"""What `x-compute-type` says; TGI names its accelerator."""
+"""The value of `x-compute-type`, in which TGI names its accelerator."""
 
 
 class Timing:
-    """Seconds from the request's arrival to its turn, to its validation, and to its end."""
+    """Seconds from a request's arrival to its slot, to the end of its validation, and to its end."""
 
     def __init__(self, characters: int) -> None:
         self.characters = characters
-        self._start = self._turn = self._valid = self._end = perf_counter()
+        self._start = self._slot = self._valid = self._end = perf_counter()
 
     def queued(self) -> None:
-        """Its turn has come."""
-        self._turn = self._valid = self._end = perf_counter()
+        """The request has got a slot."""
+        self._slot = self._valid = self._end = perf_counter()
 
     def validated(self) -> None:
         self._valid = self._end = perf_counter()
@@ -34,7 +34,7 @@ class Timing:
         self._end = perf_counter()
 
     def first_headers(self) -> dict[str, str]:
-        """What is known before the first token."""
+        """The headers that are known before the first token."""
         return {"x-compute-type": COMPUTE, "x-compute-characters": str(self.characters)}
 
     def headers(self, generations: Sequence[Generation], found: Sequence[Completion]) -> dict[str, str]:
@@ -42,8 +42,8 @@ class Timing:
         total, written = self._end - self._start, self._written(found)
         each = {
             "x-total-time": total,
-            "x-validation-time": self._valid - self._turn,
-            "x-queue-time": self._turn - self._start,
+            "x-validation-time": self._valid - self._slot,
+            "x-queue-time": self._slot - self._start,
             "x-inference-time": self._end - self._valid,
             "x-time-per-token": (self._end - self._valid) / max(written, 1),
         }
@@ -59,7 +59,7 @@ class Timing:
         return sum(len(each.tokens) for each in found)
 
     def facts(self, generations: Sequence[Generation], found: Sequence[Completion]) -> Mapping[str, Any]:
-        """What the access log tells: numbers, reasons and digests, no text."""
+        """Fields of the access log: numbers, reasons and digests, no text."""
         return {
             "prompt_tokens": sum(each.input_length for each in generations),
             "generated_tokens": self._written(found),
@@ -72,11 +72,11 @@ class Timing:
     def observations(
         self, generations: Sequence[Generation], found: Sequence[Completion]
     ) -> Mapping[str, float]:
-        """What the histograms count."""
+        """Values for the histograms."""
         inference, written = self._end - self._valid, self._written(found)
         return {
-            "validation_duration": self._valid - self._turn,
-            "queue_duration": self._turn - self._start,
+            "validation_duration": self._valid - self._slot,
+            "queue_duration": self._slot - self._start,
             "inference_duration": inference,
             "mean_time_per_token_duration": inference / max(written, 1),
             "input_length": sum(each.input_length for each in generations),

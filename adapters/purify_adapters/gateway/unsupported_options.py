@@ -1,4 +1,4 @@
-"""Options of a request that are none of ours: what changes nothing passes, the rest is refused by name."""
+"""Unknown options of a request: those without effect are accepted, the others are refused by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from purify_adapters.foreign_options import OFF, changes_nothing
 from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
 
 ELSEWHERE = ("inputs", "prompt", "messages", "model", "stream", "parallel_tool_calls")
-"""What another route asks by."""
+"""Fields of other routes."""
 SAME = (
     {"stop", "stop_sequences"},
     {"max_tokens", "max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict", "max_length"},
@@ -19,11 +19,11 @@ SAME = (
     {"grammar", "response_format", "guided_json", "structured_outputs"},
     {"top_n_tokens", "top_logprobs"},
 )
-"""What one thing is called elsewhere."""
+"""Names of one option on different servers."""
 
 
 def refuse_foreign(extra: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Raise Rejected (422) for an option that would be ignored though it was meant to change something."""
+    """Raise Rejected (422) for an unknown option whose value is not its no-effect value."""
     for name, value in extra.items():
         if value is None or name in ELSEWHERE or changes_nothing(name, value):
             continue
@@ -31,7 +31,7 @@ def refuse_foreign(extra: Mapping[str, Any], known: Sequence[str]) -> None:
 
 
 def _here(name: str, known: Sequence[str]) -> list[str]:
-    """What an option of another server is called here."""
+    """This gateway's names of another server's option."""
     return [each for each in known for names in SAME if {each, name} <= names]
 
 

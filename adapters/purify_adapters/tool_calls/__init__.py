@@ -1,6 +1,6 @@
-"""Tools for models in this process: told of in the prompt, read from the answer, forced by a grammar.
+"""Tool calls for any pair of models: tools in the prompt, calls parsed or forced by a grammar.
 
-No framework is known here; every adapter translates its own tools to and from these.
+Independent of frameworks: every adapter translates its own tools to and from these types.
 """
 
 from purify_adapters.tool_calls.grammars import closed

@@ -1,4 +1,4 @@
-"""Schemas and texts as parts of the grammars that force a call."""
+"""Schemas and literals for the grammars that force a tool call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from purify_plugins.types import Vocabulary
 
 
 def literal(text: str, vocabulary: Vocabulary | None = None) -> str:
-    """A text in a Lark rule; one that is a control token's name is that token."""
+    """A text as a Lark terminal; the name of a control token becomes that token."""
     names = {name: index for index, name in vocabulary.control.items()} if vocabulary else {}
     if text.strip() in names:
         return f"<[{names[text.strip()]}]>"
@@ -17,7 +17,7 @@ def literal(text: str, vocabulary: Vocabulary | None = None) -> str:
 
 
 def closed(schema: Any) -> Any:
-    """A schema whose objects have no properties but those it names, unless it says otherwise."""
+    """The schema with `additionalProperties` false in objects that list their properties, unless set."""
     if isinstance(schema, list):
         return [closed(part) for part in schema]
     if not isinstance(schema, dict):

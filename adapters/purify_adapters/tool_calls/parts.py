@@ -1,4 +1,4 @@
-"""What an answer consists of while it is read: text, thought and calls."""
+"""The parts of a parsed answer: text, reasoning and tool calls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Tool = Mapping[str, Any]
-"""A tool as chat templates read it: `type` "function", and `function` with its name and parameters."""
+"""A tool in the form of chat templates: `type` "function", and `function` with its name and parameters."""
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class CallPart:
-    """A part of call number `index`: its first part brings `id` and `name`, the others more `arguments`."""
+    """A part of call number `index`: the first part has `id` and `name`, the later ones more `arguments`."""
 
     index: int
     arguments: str = ""
@@ -24,20 +24,20 @@ class CallPart:
 
 @dataclass(frozen=True)
 class Reasoning:
-    """A part of what the model thought before it answered."""
+    """A part of the model's reasoning before its answer."""
 
     text: str
 
 
 Part = str | CallPart | Reasoning
-"""A part of an answer: its text, a call, or thought."""
+"""A part of an answer: text, a tool call, or reasoning."""
 
 
 class Parser(Protocol):
-    """Splits an answer into text and calls while it is written."""
+    """Parses an answer into parts while it is written."""
 
     def reads(self, name: str) -> bool:
-        """Whether a control token of this name belongs to what is read; the others are no text."""
+        """Whether a control token of this name is syntax to parse; the names of others are not fed."""
         ...
 
     def feed(self, text: str) -> list[Part]: ...
@@ -46,7 +46,7 @@ class Parser(Protocol):
 
 
 class Plain:
-    """Reads text as text."""
+    """Parse all text as text."""
 
     inside = False
 
@@ -61,7 +61,7 @@ class Plain:
 
 
 class Single:
-    """Read the first call of an answer and no other, for who takes one at a time."""
+    """Drop all calls of an answer but the first, for clients that take one at a time."""
 
     def __init__(self, parser: Parser) -> None:
         self.parser = parser
@@ -76,13 +76,13 @@ class Single:
         return _first(self.parser.close())
 
 
-def _first(pieces: Sequence[Part]) -> list[Part]:
-    return [piece for piece in pieces if not (isinstance(piece, CallPart) and piece.index)]
+def _first(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if not (isinstance(part, CallPart) and part.index)]
 
 
 @dataclass(frozen=True)
 class ParsedCall:
-    """A whole call. `error` says why there are no `arguments`, or no name: then `text` is all there is."""
+    """A whole call. `error` says why `arguments` or `name` are missing; `text` is the unparsed call."""
 
     id: str | None
     name: str | None
@@ -91,23 +91,23 @@ class ParsedCall:
     error: str | None = None
 
 
-def text_in(pieces: Sequence[Part]) -> str:
-    """The text among the pieces."""
-    return "".join(piece for piece in pieces if isinstance(piece, str))
+def text_in(parts: Sequence[Part]) -> str:
+    """The text among the parts."""
+    return "".join(part for part in parts if isinstance(part, str))
 
 
-def reasoning_in(pieces: Sequence[Part]) -> str:
-    """What was thought, among the pieces."""
-    return "".join(piece.text for piece in pieces if isinstance(piece, Reasoning))
+def reasoning_in(parts: Sequence[Part]) -> str:
+    """The reasoning among the parts."""
+    return "".join(part.text for part in parts if isinstance(part, Reasoning))
 
 
-def calls_in(pieces: Sequence[Part]) -> list[ParsedCall]:
-    """The calls among the pieces, put together."""
-    parts: dict[int, list[CallPart]] = {}
-    for piece in pieces:
-        if isinstance(piece, CallPart):
-            parts.setdefault(piece.index, []).append(piece)
-    return [_whole(call) for call in parts.values()]
+def calls_in(parts: Sequence[Part]) -> list[ParsedCall]:
+    """The calls among the parts, each put together."""
+    calls: dict[int, list[CallPart]] = {}
+    for part in parts:
+        if isinstance(part, CallPart):
+            calls.setdefault(part.index, []).append(part)
+    return [_whole(call) for call in calls.values()]
 
 
 def _whole(parts: Sequence[CallPart]) -> ParsedCall:

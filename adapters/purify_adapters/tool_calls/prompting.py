@@ -1,4 +1,4 @@
-"""How a pair of models is spoken to: through its chat templates where these know tools, else in words."""
+"""Tools in a pair's prompts: through the chat templates where they support tools, else as text."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from purify_plugins.types import Chat, ToolFormat, Vocabulary
 
 
 def template(source: LogitSource) -> str:
-    """A source's chat template, all its variants; empty if it has none that we can see."""
+    """A source's chat template, all its variants; empty if it has none, or none in this process."""
     found = getattr(source.inner.tokenizer, "chat_template", None) or ""
     return "\n".join(found.values()) if isinstance(found, dict) else str(found)
 
 
 @dataclass(frozen=True)
 class ToolProtocol:
-    """How a pair of models is told of tools, and how it calls them.
+    """How tools are put into a pair's prompts, and the format of the calls in its answers.
 
     `native`: both chat templates render tools themselves, in this format; otherwise tools, calls and
-    results are put into the text of the messages. `known`: the format is the one these models write,
-    and not only their tokenizer's secret, so that a grammar can force a call.
+    results are put into the text of the messages. `known`: `format` is the format these models write, so that
+    a grammar can force a call; otherwise only the tokenizer's own parser can parse their calls.
     """
 
     format: ToolFormat
@@ -42,7 +42,7 @@ class ToolProtocol:
 
     @classmethod
     def for_pair(cls, purifier: Purifier, name: str = "auto") -> ToolProtocol:
-        """The pair's own way, or the `name`d one. Raises ConfigError when it is not known."""
+        """The pair's own protocol, or that of the format `name`. Raises ConfigError if it is unknown."""
         offers = {key: offer() for key, offer in purifier.plugins.offers("purify_tool_formats").items()}
         if name != "auto" and name not in offers:
             raise UnknownNameError("tool format", name, offers)
@@ -61,29 +61,29 @@ class ToolProtocol:
         return cls(chosen, native, tokenizer if native else None, bool(both) or name != "auto" or not native)
 
     def chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Chat:
-        """The conversation as this pair reads it."""
+        """The conversation with tools, for this pair."""
         if self.native:
             return Chat(merged(messages), tuple(tools))
-        told = [{"role": "system", "content": self._told(tools)}] if tools else []
-        said = [self._spelled(message) for message in messages]
-        first = [message for message in said[:1] if message["role"] == "system"]
-        return Chat(merged([*first, *told, *said[len(first) :]]))
+        listed = [{"role": "system", "content": self._tool_list(tools)}] if tools else []
+        shown = [self._as_text(message) for message in messages]
+        first = [message for message in shown[:1] if message["role"] == "system"]
+        return Chat(merged([*first, *listed, *shown[len(first) :]]))
 
-    def _told(self, tools: Sequence[Tool]) -> str:
+    def _tool_list(self, tools: Sequence[Tool]) -> str:
         listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
         shape = self.write("<name>", "<arguments as JSON>").replace('"<arguments as JSON>"', "<arguments>")
         return f"You can call these tools:\n{listed}\n\nTo call one, write\n{shape}\nand nothing else."
 
     def write(self, name: str, arguments: Any) -> str:
-        """A call as the model would write it."""
+        """A call in the format of the model."""
         if self.format.named is not None:
             body = json.dumps(arguments, ensure_ascii=False)
             return f"{self.format.begin}{name}{self.format.named}{body}{self.format.end}"
         body = json.dumps({"name": name, self.format.arguments: arguments}, ensure_ascii=False)
         return f"{self.format.begin}{f'[{body}]' if self.format.listed else body}{self.format.end}"
 
-    def _spelled(self, message: Message) -> Message:
-        """A message whose calls and results are text."""
+    def _as_text(self, message: Message) -> Message:
+        """The message with its calls and results as text."""
         if message["role"] == "tool":
             return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
         calls = [
@@ -94,23 +94,23 @@ class ToolProtocol:
         return {"role": message["role"], "content": text}
 
     def parser(self, purifier: Purifier, chat: Chat, tools: Sequence[Tool]) -> Parser:
-        """What reads the answer to `chat`, in which `tools` may be called."""
+        """The parser of the answer to `chat`, in which `tools` may be called. Raises ConfigError."""
         if _own_parser(self.tokenizer):
             prompt = _prompt(purifier, chat)
             offered = [dict(tool) for tool in chat.tools]
             try:
                 return Templated(self.tokenizer.get_response_parser(prefix=prompt, tools=offered))
-            except Exception as error:  # a template is a stranger's program and can raise anything
+            except Exception as error:  # a response template is third-party code and can raise anything
                 raise ConfigError(
                     f"the response template of this tokenizer cannot be used: {error}"
                 ) from error
         names = [tool["function"]["name"] for tool in tools]
-        return Thinking(Tagged(self.format, names), _begun(purifier, chat))
+        return Thinking(Tagged(self.format, names), _open_mark(purifier, chat))
 
     def grammar(
         self, tools: Sequence[Tool], vocabulary: Vocabulary, answer: Mapping[str, Any] | None = None
     ) -> Grammar:
-        """One call of one of the tools, or an answer in JSON under `answer`, a schema. Raises ConfigError."""
+        """The grammar of one call of one tool, or of JSON under the schema `answer`. Raises ConfigError."""
         if not self.known:
             raise ConfigError(
                 "no format that is known describes the calls of these models, so that none can be forced; "
@@ -124,14 +124,14 @@ class ToolProtocol:
         return Grammar("lark", "\n".join(rules))
 
     def _rules(self, at: int, function: Mapping[str, Any], vocabulary: Vocabulary) -> list[str]:
-        """The call of one tool, its arguments under its own schema."""
+        """The rules of one tool's call, its arguments under its schema."""
         first, last = literal(self.format.begin, vocabulary), literal(self.format.end, vocabulary)
         schema = closed(function.get("parameters") or {"type": "object", "properties": {}})
         head, tail = self._around(function["name"], vocabulary)
         return [f"call{at}: {first} {head} args{at} {tail} {last}", f"args{at}: {json_rule(schema)}"]
 
     def _around(self, name: str, vocabulary: Vocabulary) -> tuple[str, str]:
-        """What stands before and after the arguments of a call, as parts of a Lark rule."""
+        """The Lark terminals before and after the arguments of a call."""
         if self.format.named is not None:
             return f"{literal(name)} {literal(self.format.named, vocabulary)}", ""
         left, right = ("[", "]") if self.format.listed else ("", "")
@@ -140,32 +140,32 @@ class ToolProtocol:
 
 
 def plain(purifier: Purifier, chat: Chat) -> Parser:
-    """What reads the answer to `chat` where nothing may be called: text, and what these models think."""
+    """The parser of the answer to `chat` without tools: text, and reasoning if these models mark it."""
     shown = template(purifier.slm) + template(purifier.llm)
     thinks = any(mark in shown for mark, _ in MARKS)
-    return Thinking(Plain(), _begun(purifier, chat)) if thinks else Plain()
+    return Thinking(Plain(), _open_mark(purifier, chat)) if thinks else Plain()
 
 
-def _begun(purifier: Purifier, chat: Chat) -> str:
-    """The mark by which the prompt leaves the model in the middle of a thought; else nothing."""
+def _open_mark(purifier: Purifier, chat: Chat) -> str:
+    """The reasoning mark that the prompt ends with; empty if there is none."""
     known = [mark for mark, _ in MARKS if mark in template(purifier.slm)]
     prompt = _prompt(purifier, chat).rstrip() if known else ""
     return next((mark for mark in known if prompt.endswith(mark)), "")
 
 
 def _prompt(purifier: Purifier, chat: Chat) -> str:
-    """The prompt as the SLM's tokenizer spells it."""
+    """The prompt's text, rendered by the SLM's chat template."""
     return str(purifier.slm.inner.tokenizer.decode(purifier.slm.inner.encode(chat)))
 
 
 def _renders_tools(purifier: Purifier) -> bool:
-    """Whether both chat templates render tools; a remote model without one in sight surely does."""
+    """Whether both chat templates render tools; a remote model's template is assumed to."""
     remote = purifier.llm.inner.tokenizer is None
     return "tools" in template(purifier.slm) and (remote or "tools" in template(purifier.llm))
 
 
 def _own_parser(tokenizer: Any) -> bool:
-    """Whether transformers can parse what a model with this tokenizer writes."""
+    """Whether the tokenizer comes with a parser of answers."""
     return bool(getattr(tokenizer, "response_template", None) and hasattr(tokenizer, "get_response_parser"))
 
 
@@ -177,7 +177,7 @@ def _unknown(purifier: Purifier, offers: Mapping[str, ToolFormat]) -> ConfigErro
 
 
 def merged(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Runs of one role as one message: many chat templates refuse two in a row."""
+    """The messages with runs of one role merged: many chat templates refuse two in a row."""
     found: list[dict[str, Any]] = []
     for message in messages:
         last = found[-1] if found else {}

@@ -1,4 +1,4 @@
-"""One request with tools, and its answer while it is written; every framework asks and reads through here."""
+"""A request with tools and the parsing of its answer, for every framework's adapter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from purify_plugins.types import Chat, Chunk, Completion, Piece, Vocabulary
 
 
 def parse_tool_choice(choice: Any, tools: Sequence[Tool]) -> str | None:
-    """A tool choice as "any", "none", a tool's name, or None where the model decides."""
+    """A tool choice as "any", "none", a name, or None if the model decides. Raises UnknownNameError."""
     if isinstance(choice, Mapping):
         choice = choice.get("function", choice).get("name", choice.get("type"))
     if choice in (None, False, "auto"):
@@ -36,7 +36,7 @@ def json_grammar(schema: Mapping[str, Any] | None) -> Grammar | None:
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """A conversation as a pair reads it, what its answer must look like, and what reads that."""
+    """A conversation for a pair of models, the grammar of its answer, and the parser of its answer."""
 
     chat: Chat
     grammar: Grammar | None = None
@@ -52,7 +52,7 @@ class ToolRequest:
         schema: Mapping[str, Any] | None = None,
         format: str = "auto",
     ) -> ToolRequest:
-        """What `messages` come to, with `tools` to call by `choice`, or an answer under `schema`.
+        """The request for `messages` with `tools` to call by `choice`, or an answer under `schema`.
 
         A choice of "any" or of one tool is enforced by a grammar. `format` is as in `ToolProtocol.for_pair`.
         Raises ConfigError.
@@ -61,23 +61,23 @@ class ToolRequest:
         offered = [] if chosen == "none" else tools
         if not offered and not any(each["role"] == "tool" or "tool_calls" in each for each in messages):
             return cls._text(purifier, Chat(merged(messages)), schema)
-        speech = ToolProtocol.for_pair(purifier, format)
-        chat = speech.chat(messages, offered)
+        protocol = ToolProtocol.for_pair(purifier, format)
+        chat = protocol.chat(messages, offered)
         if not offered:
             return cls._text(purifier, chat, schema)
         wanted = [tool for tool in offered if chosen in (None, "any", tool["function"]["name"])]
         answer = schema if chosen is None else None
         forced = chosen is not None or schema is not None
-        grammar = speech.grammar(wanted, purifier.vocabulary, answer) if forced else None
-        return cls(chat, grammar, lambda: speech.parser(purifier, chat, offered))
+        grammar = protocol.grammar(wanted, purifier.vocabulary, answer) if forced else None
+        return cls(chat, grammar, lambda: protocol.parser(purifier, chat, offered))
 
     def single(self) -> ToolRequest:
-        """The same, but of its calls only the first is read."""
+        """The same request, of whose calls only the first is parsed."""
         return replace(self, parser=lambda: Single(self.parser()))
 
     @classmethod
     def _text(cls, purifier: Purifier, chat: Chat, schema: Mapping[str, Any] | None) -> ToolRequest:
-        """A conversation without tools; nothing is thought aloud under a grammar."""
+        """A conversation without tools; under a grammar there is no reasoning to parse."""
         return (
             cls(chat, json_grammar(schema))
             if schema is not None
@@ -86,9 +86,9 @@ class ToolRequest:
 
 
 class ChunkParser:
-    """One answer, read as it comes.
+    """Parse one answer, chunk by chunk.
 
-    A call may begin with a control token, which adds nothing to the text; a reader that knows it sees its
+    A call may begin with a control token, which adds nothing to the text; a parser that uses it is fed its
     name in the place where it was drawn.
     """
 
@@ -97,16 +97,16 @@ class ChunkParser:
         self.called = False
 
     def take(self, chunk: Chunk) -> list[Part]:
-        """What is certain after this chunk; the last one brings the rest."""
+        """The parts that are certain after this chunk; all of them after the last."""
         text = "".join(map(self._named, chunk.pieces))
-        pieces = self.parser.feed(text) if text else []
+        parts = self.parser.feed(text) if text else []
         if chunk.completion:
-            pieces = [*pieces, *self.parser.close()]
-        self.called = self.called or any(isinstance(piece, CallPart) for piece in pieces)
-        return pieces
+            parts = [*parts, *self.parser.close()]
+        self.called = self.called or any(isinstance(part, CallPart) for part in parts)
+        return parts
 
     def _named(self, piece: Piece) -> str:
-        """A token's text; of a control token, but for ends, its name."""
+        """A token's text; for a control token that the parser uses, its name."""
         name = self.vocabulary.control.get(piece.token.id)
         if name is None or piece.token.id in self.vocabulary.eos or not self.parser.reads(name):
             return piece.text
@@ -114,5 +114,5 @@ class ChunkParser:
 
 
 def parts_of(parser: Parser, completion: Completion, vocabulary: Vocabulary) -> list[Part]:
-    """A whole answer's pieces."""
+    """A whole answer's parts."""
     return ChunkParser(parser, vocabulary).take(completion.chunk)

@@ -1,4 +1,4 @@
-"""Calls in the formats that plugins offer, read from text however it is cut."""
+"""A streaming parser of tool calls in the formats of `ToolFormat`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from purify_adapters.tool_calls.parts import CallPart, Part
 from purify_plugins.types import ToolFormat
 
 HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
-"""The beginning of a call in the usual order of keys; its arguments are passed on as they come."""
+"""The beginning of a call in the usual order of keys; its arguments are streamed."""
 NAMED = re.compile(r"([\w.-]+)\s*(?:\[CALL_ID\]\s*([\w-]*)\s*)?(?:\[ARGS\]\s*)?(?=\{)")
-"""A call that is no object: the name, its id, a mark, then the arguments."""
+"""A call that is not an object: the name, its id, a mark, then the arguments."""
 BETWEEN = " \t\r\n,;[]"
-"""What may stand between calls."""
+"""Characters that may stand between calls."""
 PYTHON_TAG = "<|python_tag|>"
 MARKS = (PYTHON_TAG, "[CALL_ID]", "[ARGS]")
 """Marks within calls that may be control tokens."""
 
 
 class Tagged:
-    """Read the calls that a ToolFormat describes; arguments are passed on as they come.
+    """Parse the calls of a ToolFormat; their arguments are streamed.
 
-    A call is an object with `name` and `arguments` in any order among other keys, or a name with its
-    arguments after it. `names` are the tools that were offered; where no mark announces a call, an
-    object is one only if it names one of them.
+    A call is an object with `name` and `arguments`, among other keys and in any order, or a name with its
+    arguments after it. `names` are the tools that may be called; where the format has no begin mark, an
+    object is a call only if its name is one of them.
     """
 
     def __init__(self, format: ToolFormat, names: Collection[str] = ()) -> None:
@@ -46,19 +46,19 @@ class Tagged:
 
     @property
     def inside(self) -> bool:
-        """Whether what comes next belongs to a call."""
+        """Whether the next text belongs to a call."""
         return self._inside
 
     def feed(self, text: str) -> list[Part]:
-        """What is certain now, in order."""
+        """The parts that are certain now, in order."""
         self._held += text
-        pieces: list[Part] = []
-        while self._step(pieces):
+        parts: list[Part] = []
+        while self._step(parts):
             pass
-        return pieces
+        return parts
 
     def close(self) -> list[Part]:
-        """The rest: a call that is not whole is kept as it stands."""
+        """The rest; an incomplete call is kept unparsed."""
         rest, self._held = self._held, ""
         if not self._inside:
             return [rest] if rest and not (self.calls and rest.isspace()) else []
@@ -67,35 +67,35 @@ class Tagged:
         if whole or (self.calls and self.end.startswith(rest.strip(BETWEEN))):
             return []
         if self.calls and not self.end and body[:1] != "{":
-            return [body]  # what follows the calls of a format that does not end them
+            return [body]  # text after the calls of a format without an end mark
         if not self.calls and self.named is None and body[:1] not in ("", "{"):
-            return [self._gap + self.begin + rest]  # the mark was only spoken of
+            return [self._gap + self.begin + rest]  # the mark was quoted, not used
         return self._odd(rest)
 
-    def _step(self, pieces: list[Part]) -> bool:
-        """Take one thing from what is held; False when more text is needed."""
+    def _step(self, parts: list[Part]) -> bool:
+        """Parse one element of the held text; False if more text is needed."""
         if self._value is not None:
-            return self._arguments(self._value, pieces)
+            return self._arguments(self._value, parts)
         if self._rest is not None:
             return self._other_keys(self._rest)
-        return self._call(pieces) if self._inside else self._text(pieces)
+        return self._call(parts) if self._inside else self._text(parts)
 
-    def _text(self, pieces: list[Part]) -> bool:
-        """Text up to where a call begins; what may be a beginning is held."""
+    def _text(self, parts: list[Part]) -> bool:
+        """Parse text up to a begin mark; text that may begin the mark is held."""
         if not self.begin:
-            return self._bare(pieces)
+            return self._bare(parts)
         before, found, after = self._held.partition(self.begin)
         text = before if found else before[: len(before) - beginning(before, self.begin)]
-        text = text.rstrip()  # white space waits: before a call it is no part of the text
+        text = text.rstrip()  # white space is held: before a call it does not belong to the text
         self._gap = before[len(text) :]
-        pieces += [text] if text else []
+        parts += [text] if text else []
         self._held, self._inside = (after if found else before[len(text) :]), bool(found)
         return bool(found)
 
-    def _bare(self, pieces: list[Part]) -> bool:
-        """An answer that starts with a brace may be a call; any other has none."""
+    def _bare(self, parts: list[Part]) -> bool:
+        """Without a begin mark, an answer that starts with a brace may be a call; any other has none."""
         if self._plain:
-            pieces += [self._held] if self._held else []
+            parts += [self._held] if self._held else []
             self._held = ""
             return False
         held = self._held.lstrip()
@@ -106,22 +106,22 @@ class Tagged:
         self._plain = not self._inside and bool(self._held.strip())
         return self._inside or self._plain
 
-    def _call(self, pieces: list[Part]) -> bool:
-        """The head of a call, a whole one, or the end of them."""
+    def _call(self, parts: list[Part]) -> bool:
+        """Parse the head of a call, a whole call, or the end mark."""
         body = self._between()
         if self.end and body.startswith(self.end):
             self._held, self._inside = body[len(self.end) :], False
             return True
         if (head := HEAD.match(body)) and self._offered(json.loads(head[1])):
-            return self._begun(pieces, json.loads(head[1]), body[head.end() :], wrapped=True)
+            return self._begun(parts, json.loads(head[1]), body[head.end() :], wrapped=True)
         if self.begin and (head := NAMED.match(body)):
-            return self._begun(pieces, head[1], body[head.end() :], wrapped=False, id=head[2])
+            return self._begun(parts, head[1], body[head.end() :], wrapped=False, id=head[2])
         if body.startswith("{") and (end := _end(body)):
-            return self._object(body[:end], body[end:], pieces)
-        return self._unread(pieces)
+            return self._object(body[:end], body[end:], parts)
+        return self._unread(parts)
 
     def _between(self) -> str:
-        """What is held, without what stands between calls; some formats repeat the mark there."""
+        """The held text without the separators of calls; some formats repeat the begin mark there."""
         body, mark = self._held, self.begin if self.calls else ""
         while body and not (mark and mark.startswith(body)):
             if mark and body.startswith(mark):
@@ -136,41 +136,41 @@ class Tagged:
         return bool(self.begin) or not self.names or name in self.names
 
     def _begun(
-        self, pieces: list[Part], name: str, rest: str, *, wrapped: bool, id: str | None = None
+        self, parts: list[Part], name: str, rest: str, *, wrapped: bool, id: str | None = None
     ) -> bool:
-        """A call has begun; `rest` starts with its arguments, which an object may stand around."""
-        pieces.append(CallPart(self.calls, "", id or _id(), name))
+        """Begin a call; `rest` starts with its arguments. `wrapped`: the call is an object around them."""
+        parts.append(CallPart(self.calls, "", id or _id(), name))
         self._held, self._value = rest, Value()
         self._wrapped = wrapped
         return True
 
-    def _object(self, body: str, rest: str, pieces: list[Part]) -> bool:
-        """A whole object: a call, or the text of an answer that is no call."""
+    def _object(self, body: str, rest: str, parts: list[Part]) -> bool:
+        """Parse a whole object: a call, or text."""
         found = _decoded(body)
         found = _unwrapped(found) if isinstance(found, dict) else found
         bare = not self.begin
         if bare and not (_is_call(found) and self._offered(found["name"])):
-            pieces.append(body)
+            parts.append(body)
             self._held, self._inside, self._plain = rest, False, True
             return True
-        pieces.append(self._whole(found, body))
+        parts.append(self._whole(found, body))
         self._held = rest
         return True
 
-    def _unread(self, pieces: list[Part]) -> bool:
-        """What is no call, once its end is there."""
+    def _unread(self, parts: list[Part]) -> bool:
+        """Parse text that is not a call, once its end mark has come."""
         before, found, after = self._held.partition(self.end) if self.end else (self._held, "", "")
         if not found:
             return False
-        pieces += self._odd(before)
+        parts += self._odd(before)
         self._held, self._inside = after, False
         return True
 
-    def _arguments(self, value: Value, pieces: list[Part]) -> bool:
-        """As much of the arguments as has come."""
+    def _arguments(self, value: Value, parts: list[Part]) -> bool:
+        """Parse the arguments as far as they have come."""
         taken = value.take(self._held)
         if taken:
-            pieces.append(CallPart(self.calls, self._held[:taken]))
+            parts.append(CallPart(self.calls, self._held[:taken]))
         self._held = self._held[taken:]
         if value.depth:
             return False
@@ -179,7 +179,7 @@ class Tagged:
         return True
 
     def _other_keys(self, rest: Value) -> bool:
-        """What else the call's object holds, up to its end."""
+        """Skip the other keys of the call's object."""
         taken = rest.take(self._held)
         self._held = self._held[taken:]
         if rest.depth:
@@ -188,7 +188,7 @@ class Tagged:
         return True
 
     def _odd(self, body: str) -> list[Part]:
-        """Calls whose JSON is not written as expected; what is no call stays as it is, to be told of."""
+        """Parse calls with unexpected JSON; text that is not a call is kept, as a call without a name."""
         if not body.strip(BETWEEN + "}"):
             return []
         if not self.begin:
@@ -196,7 +196,7 @@ class Tagged:
         return [self._whole(_decoded(body), body)]
 
     def _whole(self, call: Any, body: str) -> CallPart:
-        """A call that has come in one piece; without a name its text is all there is."""
+        """A call that has come whole; without a name its arguments are its text."""
         call = _unwrapped(call) if isinstance(call, dict) else {}
         name = call.get("name") if isinstance(call.get("name"), str) else None
         arguments = call.get("arguments", call.get("parameters"))
@@ -208,9 +208,9 @@ class Tagged:
 
 
 class Value:
-    """Find the end of a JSON object in text that comes in pieces.
+    """Find the end of a JSON object in streamed text.
 
-    With `inside`, its opening brace has been read already.
+    `inside`: its opening brace has been read already.
     """
 
     def __init__(self, inside: bool = False) -> None:
@@ -223,10 +223,10 @@ class Value:
         for at, char in enumerate(text):
             if self.depth == 0:
                 return at
-            self._see(char)
+            self._advance(char)
         return len(text)
 
-    def _see(self, char: str) -> None:
+    def _advance(self, char: str) -> None:
         if self._quoted:
             self._quoted = self._escaped or char != '"'
             self._escaped = char == "\\" and not self._escaped
@@ -244,7 +244,7 @@ def _id() -> str:
 
 
 def _unwrapped(call: dict[str, Any]) -> dict[str, Any]:
-    """A call that stands in another object, as OpenAI writes it, keeps its `id`."""
+    """The call inside OpenAI's object around it, with that object's `id`."""
     inner = call.get("function")
     return {**call, **inner} if "name" not in call and isinstance(inner, dict) else call
 
@@ -267,7 +267,7 @@ def _end(text: str) -> int:
 
 
 def _decoded(body: str) -> Any:
-    """JSON's value; None for what is no JSON."""
+    """The value of JSON; None for invalid JSON."""
     try:
         return json.loads(body)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Answers read with the response template that came with a tokenizer."""
+"""A parser of answers that uses the tokenizer's response template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from purify_adapters.tool_calls.parts import CallPart, Part, Reasoning
 
 
 class Templated:
-    """Reads an answer with the response template that came with a transformers tokenizer."""
+    """Parse an answer with the response template of a transformers tokenizer."""
 
     def __init__(self, parser: Any) -> None:
         self.parser = parser
@@ -20,7 +20,7 @@ class Templated:
         self._broken = False
 
     def reads(self, name: str) -> bool:
-        return True  # a template may begin and end anything with any token
+        return True  # a template may use any token as syntax
 
     def feed(self, text: str) -> list[Part]:
         self._raw += text
@@ -32,12 +32,12 @@ class Templated:
 
     def _read(self, events: Any) -> list[Part]:
         try:
-            return [piece for event in events() for piece in self._pieces(event)]
-        except Exception:  # a template is a stranger's program; what it cannot read is kept as it stands
+            return [part for event in events() for part in self._parts(event)]
+        except Exception:  # third-party code; an answer that it cannot parse is kept unparsed
             self._broken = True
             return []
 
-    def _pieces(self, event: Mapping[str, Any]) -> list[Part]:
+    def _parts(self, event: Mapping[str, Any]) -> list[Part]:
         kind, field = event["type"], event.get("field")
         if kind == "region_close" and field == "tool_calls":
             call = event["value"]["function"]

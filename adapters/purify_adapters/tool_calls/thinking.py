@@ -1,4 +1,4 @@
-"""Keep thought apart: what a model writes between `<think>` and `</think>` is no text and no call."""
+"""A parser of reasoning: text between `<think>` and `</think>` is neither text nor a call."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ from purify_adapters.tool_calls.parts import Part, Plain, Reasoning
 from purify_adapters.tool_calls.tagged import Tagged, beginning
 
 MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-"""How models that think aloud begin and end it."""
+"""The marks that begin and end reasoning."""
 
 
 class Thinking:
-    """Read thoughts, and leave the rest to a reader of calls, or of text.
+    """Parse reasoning, and feed the rest to a parser of calls or of text.
 
-    `begun` is the mark that the prompt itself ended with: the answer then starts inside a thought.
+    `begun`: the mark that the prompt ends with; the answer then starts inside the reasoning.
     """
 
     def __init__(self, parser: Tagged | Plain, begun: str = "") -> None:
         self.parser = parser
         self._end = dict(MARKS).get(begun, "")
         self._held = ""
-        self._after = False  # a thought: the line ends that follow it are no part of the answer
+        self._after = False  # after reasoning: line ends that follow it do not belong to the answer
 
     def reads(self, name: str) -> bool:
         return any(name in pair for pair in MARKS) or self.parser.reads(name)
 
     def feed(self, text: str) -> list[Part]:
-        """What is certain now, in order."""
+        """The parts that are certain now, in order."""
         self._held += text
-        pieces: list[Part] = []
-        while self._held and (self._thought(pieces) if self._end else self._answer(pieces)):
+        parts: list[Part] = []
+        while self._held and (self._reasoning(parts) if self._end else self._answer(parts)):
             pass
-        return pieces
+        return parts
 
     def close(self) -> list[Part]:
-        """The rest; a thought without an end is a thought all the same."""
+        """The rest; reasoning without an end mark is reasoning too."""
         rest, self._held = self._held, ""
         if self._end:
             return [*([Reasoning(rest)] if rest else []), *self.parser.close()]
         return [*self.parser.feed(rest), *self.parser.close()]
 
-    def _thought(self, pieces: list[Part]) -> bool:
-        """Thought up to its end mark; what may be the mark's beginning is held."""
+    def _reasoning(self, parts: list[Part]) -> bool:
+        """Parse reasoning up to its end mark; text that may begin the mark is held."""
         before, found, after = self._held.partition(self._end)
         text = before if found else before[: len(before) - beginning(before, self._end)]
-        pieces += [Reasoning(text)] if text else []
+        parts += [Reasoning(text)] if text else []
         self._held, self._after = (after, True) if found else (before[len(text) :], False)
         self._end = "" if found else self._end
         return bool(found)
 
-    def _answer(self, pieces: list[Part]) -> bool:
-        """The answer up to where a thought begins, which it does in no call."""
+    def _answer(self, parts: list[Part]) -> bool:
+        """Parse the answer up to a begin mark; inside a call a mark is quoted text."""
         if self._after:
             self._held = self._held.lstrip("\n")
             self._after = not self._held
@@ -59,12 +59,12 @@ class Thinking:
         if at < 0:
             keep = max(beginning(self._held, mark) for mark, _ in MARKS)
             ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-            pieces += self.parser.feed(ready)
+            parts += self.parser.feed(ready)
             return False
-        pieces += self.parser.feed(self._held[:at])
+        parts += self.parser.feed(self._held[:at])
         self._held = self._held[at + len(mark) :]
         if self.parser.inside:  # an argument may quote the mark
-            pieces += self.parser.feed(mark)
+            parts += self.parser.feed(mark)
         else:
             self._end = dict(MARKS)[mark]
         return True

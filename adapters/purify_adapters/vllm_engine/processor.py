@@ -25,11 +25,11 @@ from purify_adapters.vllm_engine.contracts import admit, refuse_options, refuse_
 from purify_plugins.configuration.build import plugins_of, source
 from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.configuration.config import read_config
-from purify_plugins.decode.batch import asked as settings
+from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
-from purify_plugins.decode.fusion import Rows, forward, fuse
-from purify_plugins.decode.processors import Shaper
-from purify_plugins.decode.random_streams import wide
+from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
+from purify_plugins.decode.processors import LogitsProcessors
+from purify_plugins.decode.random_streams import widest
 from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
 from purify_plugins.policy import Context
 from purify_plugins.protocols import LogitSource
@@ -83,7 +83,7 @@ class EngineRow:
     read: int = 0
     alone: bool = False
     state: State | None = None
-    last: Rows | None = None
+    last: FusedLogits | None = None
     session: Session | None = None
     slm: Tensor = field(default_factory=lambda: torch.empty(0))
 
@@ -120,8 +120,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         self.left: OrderedDict[tuple[Any, ...], EngineRow] = OrderedDict()
         self.shape = lru_cache(maxsize=LEFT)(self._shape)
 
-    def _shape(self, sampling: Sampling) -> Shaper:
-        return Shaper(sampling, self.purifier.vocabulary, self.purifier.policy.shift_invariant)
+    def _shape(self, sampling: Sampling) -> LogitsProcessors:
+        return LogitsProcessors(sampling, self.purifier.vocabulary, self.purifier.policy.shift_invariant)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -212,7 +212,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             for index, sound in enumerate(torch.isfinite(logits.amax(dim=-1)).tolist()):
                 self.rows[index].alone |= not sound
 
-    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[EngineRow], logits: Tensor) -> Rows:
+    def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[EngineRow], logits: Tensor) -> FusedLogits:
         """Fuse rows with the same settings; each row keeps its own for a policy with state."""
         size = len(self.purifier.vocabulary)
         llm = None if alone else logits[:, :size]
@@ -251,7 +251,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             row.alone |= bool(row.state and tokens)
         elif row.last is not None and len(tokens) == 1:
             drawn = torch.tensor(tokens, device=row.slm.device)
-            row.state = forward(self.purifier.policy, row.state, drawn, row.last)
+            row.state = advance_state(self.purifier.policy, row.state, drawn, row.last)
         elif row.state and tokens:
             row.alone = True
         row.read, row.last = row.read + len(tokens), row.last if not tokens else None
@@ -260,18 +260,18 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 admit(PurifyLogitsProcessor)
 
 
-def _drawn(column: Rows, rows: Sequence[EngineRow]) -> Tensor:
+def _drawn(column: FusedLogits, rows: Sequence[EngineRow]) -> Tensor:
     """(rows, V) 0 at each row's token, drawn from the fused row, minus infinity elsewhere."""
     device = column.fused.device
-    luck = torch.tensor([row.luck() for row in rows], dtype=wide(device), device=device)
+    luck = torch.tensor([row.luck() for row in rows], dtype=widest(device), device=device)
     tokens = column.draw(luck)[:, None]
     return torch.full_like(column.fused, -torch.inf).scatter(-1, tokens, 0.0)
 
 
-def _row(column: Rows, at: int) -> Rows:
+def _row(column: FusedLogits, at: int) -> FusedLogits:
     """One row of a batch of fused rows, as a batch of one."""
     cut: list[Any] = [each if each is None else each[at : at + 1] for each in column]
-    return Rows(*cut)
+    return FusedLogits(*cut)
 
 
 def _context(row: EngineRow) -> Context:

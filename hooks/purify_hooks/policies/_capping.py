@@ -1,4 +1,4 @@
-"""The capped rule: as near the LLM as a ceiling over the SLM allows."""
+"""The capped rule: as on_cpu the LLM as a ceiling over the SLM allows."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor) -> Tensor:
     """
     import torch
 
-    from purify_plugins.decode.logits import near
+    from purify_plugins.decode.logits import on_cpu
 
     slm = wide(slm)
     llm = torch.maximum(wide(llm), slm - FLOOR)
     ceiling = slm + cap[:, None].to(slm.dtype)
-    fill = _fill if near(llm) else _fill_there
+    fill = _fill if on_cpu(llm) else _fill_there
     lift = torch.where(cap > 0, fill(llm.exp(), ceiling.exp()).log(), SLM_ALONE)
     return torch.minimum(llm.add_(lift[:, None].to(llm.dtype)), ceiling)
 
@@ -62,7 +62,7 @@ def _fill_there(p: Tensor, ceiling: Tensor) -> Tensor:
     import torch
     from torch.nn.functional import pad
 
-    from purify_plugins.decode.random_streams import wide as widest
+    from purify_plugins.decode.random_streams import widest
 
     order = torch.where(p > 0, ceiling / p, torch.inf).argsort(dim=-1)
     p, ceiling = (row.gather(-1, order).to(widest(row.device)) for row in (p, ceiling))

@@ -45,7 +45,7 @@ class Path(NamedTuple):
     def between(cls, slm: Tensor, llm: Tensor) -> Path:
         import torch
 
-        from purify_plugins.decode.random_streams import wide as widest
+        from purify_plugins.decode.random_streams import widest
 
         slm, llm = wide(slm), wide(llm)
         if bool((torch.minimum(slm, llm).amax(dim=-1) < APART).any()):

@@ -1,1 +1,1 @@
-"""Two tokenizers, one alphabet: a model of tokens is also a model of any symbols its tokens spell."""
+"""Two tokenizers: a model of tokens, presented as a model of the symbols they spell."""

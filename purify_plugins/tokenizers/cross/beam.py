@@ -1,11 +1,11 @@
-"""One row's text, and every way in which the model's own tokens may have spelled it.
+"""A beam over the token sequences that spell one row's text: the distribution of the next symbol.
 
-The probability of a text is the sum over all token runs that spell it. Most of them hold next to
-nothing, so the model is not asked about the least likely, `eps` of the text's mass at most: they are
-estimated to go on as the model last said before them. And of several ways to the same place the
-likeliest speaks for others that hold at most three times `eps`. So a row is off by less than 4 `eps` in
-total variation from that of the same ways, all asked about. With `eps` 0 the masses are exact; with
-any `eps` they are those of a model, and only this model's rows went into it.
+The probability of a text is the sum over all token sequences that spell it. Most sequences have almost no
+probability. The model is not run on the least likely ones, at most `eps` of the text's probability: for
+these, the next-token distribution of their longest evaluated prefix is used. Of several sequences that end
+at the same symbol, the likeliest also stands for others of at most three times `eps` in total. A row is
+therefore within 4 `eps` in total variation of the row with every sequence of the beam evaluated. With `eps` 0
+it is exact; with any `eps` it is a distribution that depends on this model alone.
 
 Source: the beam of heads over a sorted vocabulary follows Vieira et al. (2412.03719) and genlm-bytes.
 """
@@ -28,20 +28,19 @@ if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]
 
 FOLD = 3
-"""How many times `eps` of the text's mass the ways may hold for which a likelier one speaks."""
+"""Sequences of at most this many times `eps` of the text's probability are merged into a likelier one."""
 NEGLIGIBLE = 1e-6
-"""The share of `eps` below which a way is put pruned, for when no other can go on."""
+"""The share of `eps` below which a sequence is pruned; it is used again if no other can continue the text."""
 MOST = 64
-"""Ways kept pruned."""
+"""The most pruned sequences that are kept."""
 
 
 class Head(NamedTuple):
-    """Tokens that spell the text up to symbol `start`, and a token (`node`) that has only begun.
+    """A token sequence that spells the text up to symbol `start`, and the `node` of its unfinished token.
 
-    `weight` is the logarithm of the probability of those tokens over that of the whole text: a long run of
-    unlikely tokens may yet be the only way on. What comes next is what the model says after `known`: these
-    tokens, or fewer while they are too unlikely to ask. Of `weight`, `estimated` is the part, likewise a
-    logarithm, that is only estimated in that way.
+    `weight` is log p(sequence) - log p(text), in nats. The next token's distribution is the model's after
+    `known`: the sequence itself, or a prefix of it while it is too unlikely to be evaluated. `estimated`
+    (nats) is the part of `weight` that comes from such a prefix's distribution.
     """
 
     prefix: TokenPrefix
@@ -53,9 +52,9 @@ class Head(NamedTuple):
 
 
 class State(NamedTuple):
-    """A beam between two symbols; `character` is the place within a UTF-8 character.
+    """A beam between two symbols; `character` is the state of the UTF-8 decoder.
 
-    Once `settled`, every token that ends here has a head, and every head that should be is known.
+    `settled`: every token that ends here has a head of its own, and every head that must be is evaluated.
     """
 
     heads: tuple[Head, ...]
@@ -66,10 +65,10 @@ class State(NamedTuple):
 
 
 class Beam:
-    """Pushes symbols and says what may come next.
+    """The distribution of the next symbol of one row, updated symbol by symbol.
 
-    `read` makes the model say what comes after prefixes. `states` are the moments since the prompt's
-    end, so that going back costs nothing.
+    `read` evaluates the model after prefixes. `states` has an entry for each symbol since the prompt, so
+    that rewinding costs nothing.
     """
 
     def __init__(
@@ -92,18 +91,18 @@ class Beam:
 
     @property
     def longest(self) -> int:
-        """The most tokens in any way that is followed."""
+        """The length in tokens of the longest sequence in the beam."""
         return max((head.prefix.length for head in self.state.heads), default=0)
 
     def wanted(self) -> list[TokenPrefix]:
-        """What the model must be asked before the state is settled, likeliest last."""
+        """The prefixes that must be evaluated before the state is settled, likeliest last."""
         if self.state.settled:
             return []
         self._commit()
         return [head.prefix for head in self._asked()]
 
     def _commit(self) -> None:
-        """Open a head wherever a token of the text ends."""
+        """Add a head for every token that ends here, and prune the negligible ones."""
         state = self.state
         found = self._folded(sorted(self._ending(), key=lambda head: head.weight))
         going = [head._replace(node=head.node.rest) for head in state.heads]
@@ -126,7 +125,7 @@ class Beam:
                     yield Head(prefix, head.weight + more, root, here, head.known, estimated)
 
     def _folded(self, found: list[Head]) -> list[Head]:
-        """The heads, lightest first, without the least likely: the likeliest speaks for those."""
+        """The heads (ascending by weight) without the least likely, whose mass is added to the likeliest."""
         masses = numpy.cumsum([exp(head.weight) for head in found])
         few = min(int(numpy.searchsorted(masses, FOLD * self.eps, side="right")), len(found) - 1)
         if few < 1:
@@ -135,18 +134,18 @@ class Beam:
         return [*found[few:-1], found[-1]._replace(weight=float(weight))]
 
     def _asked(self) -> list[Head]:
-        """The heads, likeliest last, without which those that are only estimated hold at most `eps`."""
+        """The heads to evaluate, likeliest last, so that those left estimated hold at most `eps`."""
         guessed = [head for head in self.state.heads if head.known is not head.prefix]
         guessed.sort(key=self._share)
         masses = numpy.cumsum([self._share(head) for head in guessed])
         return guessed[int(numpy.searchsorted(masses, self.eps, side="right")) :]
 
     def _share(self, head: Head) -> float:
-        """How much of the text's mass a head holds."""
+        """The share of the text's probability that a head holds."""
         return math.exp(head.weight + log(self._within(head, head.node)))
 
     def _within(self, head: Head, node: Node) -> float:
-        """The mass of a node's tokens after a head."""
+        """The probability, after a head, of the tokens below a node."""
         if node is self.trie.root:
             return 1.0
         return float(self._distribution(head).tokens[node.low : node.high].sum(dtype=float))
@@ -158,7 +157,7 @@ class Beam:
         return head.known.distribution
 
     def settle(self) -> None:
-        """Ask about every head that should be, and weigh all of them anew."""
+        """Evaluate every head that must be, and normalise the weights."""
         if self.state.settled:
             return
         self.read(self.wanted())
@@ -167,7 +166,7 @@ class Beam:
         self.states[-1] = self.state._replace(heads=self._normalised(heads), settled=True)
 
     def _known(self, head: Head) -> Head:
-        """The same head with what the model says of its last tokens in place of what was estimated."""
+        """The head with its own distribution in place of an estimated one."""
         weight, here = head.weight - head.estimated, head.prefix
         while here.parent is not None and here.parent is not head.known:
             weight += log(self._probability(here.parent, here.token))
@@ -181,7 +180,7 @@ class Beam:
         return float(prefix.distribution.tokens[self.trie.place[token]])
 
     def _normalised(self, heads: Sequence[Head]) -> tuple[Head, ...]:
-        """The heads with weights that add up to 1 with what they hold; none for those that hold nothing."""
+        """The heads, weights normalised so that their shares add up to 1; those without mass are dropped."""
         shares = [head.weight + log(self._within(head, head.node)) for head in heads]
         most = max(shares, default=-math.inf)
         if most == -math.inf:
@@ -194,7 +193,7 @@ class Beam:
         )
 
     def masses(self) -> Array:
-        """(n + 1,) the probability of each symbol and of the end; together 1."""
+        """The probability of each symbol and of the end, (n + 1,); together 1."""
         self.settle()
         found = numpy.zeros(self.symbol_set.end + 1)
         for head in self.state.heads:
@@ -207,7 +206,7 @@ class Beam:
         return found
 
     def row(self) -> Array:
-        """(n + 1,) `masses` of what may come next in a UTF-8 text; what may not has none."""
+        """`masses` (n + 1,) with 0 for symbols that cannot continue valid UTF-8."""
         if self.state.ended:
             row: Array = numpy.eye(1, self.symbol_set.end + 1, self.symbol_set.end)[0]
             return row
@@ -220,7 +219,7 @@ class Beam:
         return found
 
     def push(self, symbol: int) -> None:
-        """Go on with a symbol. Raises SourceError when none of the model's tokens can spell the text."""
+        """Append a symbol. Raises SourceError when no token sequence of the model spells the text."""
         self.settle()
         if self.state.ended or symbol == self.symbol_set.end:
             state: State | None = State((), settled=True, ended=True)
@@ -233,7 +232,7 @@ class Beam:
         self.states.append(state)
 
     def _onto(self, symbol: int) -> State | None:
-        """The state after a symbol; None if no head goes on with it."""
+        """The state after a symbol; None if no head continues with it."""
         moved = [
             head._replace(node=node)
             for head in self.state.heads
@@ -243,22 +242,22 @@ class Beam:
         return State(heads, self.state.pruned, self._place(symbol)) if heads else None
 
     def _place(self, symbol: int) -> int:
-        """The place within a character after a symbol; between two after one that fits nowhere."""
+        """The state of the UTF-8 decoder after a symbol; the initial state after an invalid one."""
         return max(int(self.symbol_set.characters[self.state.character, symbol]), 0)
 
     def _revived(self, symbol: int) -> State | None:
-        """The state after a symbol that only a way put pruned goes on with."""
+        """The state after a symbol that only a pruned sequence continues with."""
         found = (self._from(head, [symbol]) for head in self._pruned())
         return next((state._replace(character=self._place(symbol)) for state in found if state), None)
 
     def _pruned(self) -> list[Head]:
-        """What was put pruned, the last first."""
+        """The pruned heads, latest first."""
         return sorted(self.state.pruned, key=lambda head: -head.start)
 
     def _from(self, head: Head, more: list[int]) -> State | None:
-        """The state of a beam that had only this head, after the text and `more`; None if it cannot.
+        """The state of a beam that starts from this head alone, after the text and `more`; None if it cannot.
 
-        That beam puts nothing pruned.
+        Nothing is pruned in that beam.
         """
         beam = type(self)(self.trie, self.symbol_set, self.eps, head.prefix, self.read)
         beam.least, beam.symbols = 0.0, self.symbols[: head.start]
@@ -272,16 +271,16 @@ class Beam:
         return beam.state._replace(pruned=tuple(other for other in self.state.pruned if other is not head))
 
     def begin(self) -> Self:
-        """Call what was pushed so far the prompt: `rewind` never goes back behind it."""
+        """Make what was pushed so far the prompt, which `rewind` never removes."""
         self.base, self.states = len(self.symbols), [self.state]
         return self
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` symbols after the prompt."""
+        """Remove all but the first `length` symbols after the prompt."""
         del self.symbols[self.base + length :], self.states[length + 1 :]
 
     def guess(self, symbols: Sequence[int]) -> TokenPrefix | None:
-        """The tokens that most likely spell what has begun and `symbols`: always the longest that fits."""
+        """The likeliest head's prefix, extended by longest match over its unfinished token and `symbols`."""
         head = max(self.state.heads, key=lambda head: head.weight, default=None)
         if head is None:
             return None
@@ -296,5 +295,5 @@ def log(mass: float) -> float:
 
 
 def exp(weight: float) -> float:
-    """e^weight, as far as there are numbers: before an unlikely token ends, its weight may be greater."""
+    """e^weight, clipped to the range of a float: an unfinished, unlikely token's weight may exceed it."""
     return math.exp(min(weight, 700.0))

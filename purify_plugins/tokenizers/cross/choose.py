@@ -1,4 +1,4 @@
-"""Which alphabet two models meet in, and how well their tokenizers agree; measured on a short text."""
+"""Choose the symbols that two tokenizers are fused in, by how well they agree on a short text."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
 Fidelity = Literal["exact", "default", "fast"]
 EPS: Mapping[Fidelity, float] = {"exact": 1e-5, "default": 0.03, "fast": 0.1}
-"""How much of a text's mass a way to spell it must hold before a model is asked about it."""
+"""The share of a text's probability that a token sequence must hold to be evaluated."""
 AGREEMENT = 0.005
-"""The share of an LLM's boundaries that the SLM may lack for whole tokens to be shared."""
+"""The share of the LLM's token boundaries that the SLM may lack for whole tokens to be the symbols."""
 NEEDED = frozenset(range(0x20, 0x7F)) | {0x0A}
-"""The bytes without which there is no plain text: printable ASCII and the end of a line."""
+"""The bytes of plain text: printable ASCII and the line feed."""
 PROSE = """\
 When the rain had stopped, the old man opened the door and looked out over the garden. Nothing moved. He had
 told the children that they might come back before dinner, but it was late already, and he thought that they
@@ -55,10 +55,10 @@ Unterwegs grüßten sie die Nachbarn, пока шёл дождь, and the weathe
 
 @dataclass(frozen=True)
 class Agreement:
-    """How two tokenizers cut one text.
+    """How far two tokenizers segment one text alike.
 
-    `common` tokens are in both vocabularies; `covered` is the share of the LLM's tokens of the text
-    that are, and `disagreement` the share of its boundaries, in common tokens, that the SLM has not.
+    `common` tokens are in both vocabularies; `covered` is the share of the LLM's tokens of the text that are
+    common, and `disagreement` the share of its token boundaries, in common tokens, that the SLM lacks.
     """
 
     common: int
@@ -69,7 +69,7 @@ class Agreement:
 def in_shared_symbols(
     llm: LogitSource, slm: LogitSource, alignment: Alignment = "auto", fidelity: Fidelity = "default"
 ) -> tuple[SymbolSource, SymbolSource]:
-    """Both models in one symbol_set, whose symbols are whole tokens where the tokenizers all but agree.
+    """Both models in one set of symbols: common tokens where the tokenizers nearly agree, else bytes.
 
     Raises VocabularyError when one of them cannot spell plain text.
     """
@@ -84,7 +84,7 @@ def in_shared_symbols(
 
 
 def by_first_token(llm: LogitSource, slm: LogitSource) -> FirstTokenSource:
-    """The SLM in the LLM's tokens, roughly. Raises VocabularyError when it cannot spell plain text."""
+    """The SLM in the LLM's vocabulary, approximately. Raises VocabularyError if it lacks plain text."""
     _require_spelling(slm.vocabulary)
     _require_whole_rows(slm)
     return FirstTokenSource(slm, llm.vocabulary)
@@ -115,7 +115,7 @@ def single_bytes(vocabulary: Vocabulary) -> set[int]:
 
 
 def agreement(llm: LogitSource, slm: LogitSource, text: str = SAMPLE) -> Agreement:
-    """How the two tokenizers cut a text, line by line."""
+    """How far the two tokenizers segment a text alike, line by line."""
     common = common_tokens(llm.vocabulary, slm.vocabulary)
     theirs, ours = tokenised(llm, text), tokenised(slm, text)
     tokens = [token in common.numbers for line in theirs for token in line]
@@ -125,17 +125,17 @@ def agreement(llm: LogitSource, slm: LogitSource, text: str = SAMPLE) -> Agreeme
 
 
 class Trial(NamedTuple):
-    """`calls` of a model for each of its own tokens, and the most mass its control tokens had in a row."""
+    """Forward passes per own token, and the largest probability of control tokens in a row."""
 
     calls: float
     masked: float
 
 
 def trial(source: LogitSource, text: str = PROSE, length: int = 160) -> Trial:
-    """Let a model that has an `alphabet` read a text symbol by symbol."""
+    """Measure a `SymbolSource` as it reads a text symbol by symbol."""
     import torch
 
-    source = cast("SymbolSource", source)  # what alone has an alphabet
+    source = cast("SymbolSource", source)  # its caller has asked for `symbolic`
     start, rest = text[: text.index(" ")], text[text.index(" ") :][:length]
     symbols = source.symbol_set.spell(rest.encode()) or ()
     session, _ = source.open([start])
@@ -149,19 +149,19 @@ def trial(source: LogitSource, text: str = PROSE, length: int = 160) -> Trial:
 
 
 def _cuts(tokens: Sequence[bytes], symbol_set: SymbolSet) -> set[int]:
-    """Where symbols begin, counted from the end: SentencePiece puts a space before the beginning."""
+    """Symbol boundaries in bytes, counted from the end, since SentencePiece puts a space at the beginning."""
     spelled = [symbol for token in tokens for symbol in symbol_set.spell(token) or ()]
     return set(accumulate(len(symbol_set.symbols[symbol]) for symbol in reversed(spelled)))
 
 
 def per_token(source: LogitSource, symbol_set: SymbolSet, text: str = PROSE) -> float:
-    """How many symbols one of a model's tokens comes to."""
+    """The average number of symbols in one of a model's tokens."""
     lengths = [len(symbol_set.spell(token) or ()) for line in tokenised(source, text) for token in line]
     return sum(lengths) / len(lengths)
 
 
 def tokenised(source: LogitSource, text: str) -> list[list[bytes]]:
-    """What a model's tokens of each line spell; the longest that fit where no tokenizer is at hand."""
+    """The bytes of a model's tokens, line by line; by longest match where there is no tokenizer."""
     vocabulary, lines = source.vocabulary, text.splitlines(keepends=True)
     if source.encodes:
         spelled = ([vocabulary.tokens[token] for token in own_tokens(source, line)] for line in lines)

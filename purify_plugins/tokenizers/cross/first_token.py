@@ -1,4 +1,4 @@
-"""An SLM in the LLM's tokens, roughly: fast, and no law over text; for `alignment = "top_k_union"`."""
+"""An SLM in the LLM's vocabulary, approximately: fast, and no distribution over text (`top_k_union`)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FirstTokenSource(SpelledSource):
-    """A source that rates another vocabulary's tokens: each by the first own token that its text begins with.
+    """A source whose logits for another vocabulary's tokens are those of the first own token of each.
 
-    Tokens that begin alike are rated alike, so the rows are those of no model of text and nothing can be
-    claimed of what is drawn. What was drawn is read as the fewest own tokens that spell it, from the left.
+    Tokens that begin with the same own token get the same logit, so the rows are not those of a model of text
+    and nothing can be guaranteed. Drawn tokens are read as the own tokens that spell them by longest match.
     Source: UniTE (2410.03777).
     """
 
@@ -34,7 +34,7 @@ class FirstTokenSource(SpelledSource):
 
     @property
     def capabilities(self) -> None:
-        """None: a server drafts its own tokens, and not the other vocabulary's."""
+        """None: a server drafts in its own tokens, not in the other vocabulary."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The ids that a session's `prompts` have: its own token i as id -2 - i."""
@@ -49,7 +49,7 @@ class FirstTokenSource(SpelledSource):
 
     @cached_property
     def first(self) -> dict[int, int]:
-        """For each token that can be spelled, where its first own token stands among the sorted ones."""
+        """Token -> the index of its first own token among the sorted ones; others are left out."""
         silent = self.vocabulary.control.keys() | self.vocabulary.eos
         begun = {
             token: self.trie.longest([*text], 0)[0]
@@ -59,7 +59,7 @@ class FirstTokenSource(SpelledSource):
         return {token: self.trie.place[own] for token, own in begun.items() if own >= 0}
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[FirstTokenSession, Tensor]:
-        """Read the prompts, ids being the other vocabulary's; none of their tokens is scored."""
+        """Read the prompts, whose ids are the other vocabulary's; no token of them is scored."""
         session, logits = self.source.open([self._text(prompt) for prompt in prompts])
         respelled = FirstTokenSession(session, logits, self)
         return respelled, respelled.rows()
@@ -69,7 +69,7 @@ class FirstTokenSource(SpelledSource):
 
 
 class FirstTokenSession(Session):
-    """An open batch; `prompts` are what the model was given, its own token i as id -2 - i."""
+    """An open batch. `prompts` are in the model's own tokens, token i as id -2 - i."""
 
     def __init__(self, session: Session, logits: Tensor, source: FirstTokenSource) -> None:
         self._session, self.source = session, source
@@ -87,7 +87,7 @@ class FirstTokenSession(Session):
 
     @property
     def full(self) -> set[int]:
-        """The rows that have no room for another token in the model's context."""
+        """The rows whose context is full."""
         length = self.source.context_length
         used = [len(prompt.tokens) + self._prefix(row).length for row, prompt in enumerate(self.prompts)]
         return {row for row, tokens in enumerate(used) if length is not None and tokens > length - ROOM}
@@ -100,7 +100,7 @@ class FirstTokenSession(Session):
         return prefix
 
     def rows(self) -> Tensor:
-        """(rows, V) log-weights of the other vocabulary's tokens."""
+        """Log-weights (rows, V) of the other vocabulary's tokens."""
         import torch
 
         prefixes = [self._prefix(row) for row in range(len(self.answers))]

@@ -1,4 +1,4 @@
-"""What a beam will be asked about next, so that a pass of the model may answer it beforehand."""
+"""Prefixes that a beam will probably need next, so that the current forward pass can evaluate them too."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from purify_plugins.tokenizers.cross.token_prefixes import TokenPrefix
 
 LIKELIEST = 4
-"""Tokens that a head is thought to go on with."""
+"""Continuations of a head that are prefetched."""
 
 
 def ahead(beam: Beam, symbols: Sequence[int]) -> list[TokenPrefix]:
-    """What will be asked about next, likeliest first, if the text goes on with `symbols` or as it may."""
+    """The prefixes needed next, likeliest first, if the text continues with `symbols` and then in any way."""
     scout = LookaheadBeam(beam)
     for symbol in symbols:
         if not scout.follow(symbol):
@@ -29,9 +29,9 @@ def ahead(beam: Beam, symbols: Sequence[int]) -> list[TokenPrefix]:
 
 
 class LookaheadBeam(Beam):
-    """A beam that goes ahead and asks nothing new: `found` is what it would have asked about, and its share.
+    """A beam that advances without evaluating the model; `found` are the prefixes it lacked and their shares.
 
-    Only what follows a prefix the model has been asked about can be told; beyond, nothing is.
+    It gets as far as one token beyond the prefixes that are evaluated.
     """
 
     def __init__(self, beam: Beam) -> None:
@@ -40,11 +40,11 @@ class LookaheadBeam(Beam):
         self.found: dict[TokenPrefix, float] = {}
 
     def ranked(self) -> list[TokenPrefix]:
-        """What was found, likeliest first."""
+        """The prefixes found, likeliest first."""
         return sorted(self.found, key=lambda prefix: -self.found[prefix])
 
     def follow(self, symbol: int) -> bool:
-        """Go on with a symbol, if any head does."""
+        """Append a symbol; False if no head continues with it."""
         self.settle()
         state = None if symbol == self.symbol_set.end else self._onto(symbol)
         if state is None:
@@ -54,7 +54,7 @@ class LookaheadBeam(Beam):
         return True
 
     def settle(self) -> None:
-        """What is asked about, as far as it has been answered, is known; the rest is noted."""
+        """Use the distributions that are there, and note the prefixes that lack one."""
         if self.state.settled:
             return
         self._commit()
@@ -67,7 +67,7 @@ class LookaheadBeam(Beam):
         self.states[-1] = self.state._replace(heads=self._normalised([*heads.values()]), settled=True)
 
     def spread(self) -> None:
-        """Note the likeliest tokens that would end what has begun."""
+        """Note the likeliest tokens that would finish what each head has begun."""
         for head in self.state.heads:
             if head.known is head.prefix:
                 self._likeliest(head)

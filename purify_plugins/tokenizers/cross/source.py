@@ -1,4 +1,4 @@
-"""A model presented in an alphabet that is not its own: a source itself."""
+"""A model presented in symbols instead of its own tokens: a source itself."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REOPENED = 8
-"""Symbols at the end of a text prompt that are read in every way: a token there may end in the answer."""
+"""Symbols at the end of a text prompt that are read in every spelling: their token may end in the answer."""
 SCORED = 64
 """The most symbols of a prompt that are scored, for policies that look back."""
 ROOM = 24
-"""Tokens of a model's context that are left free: a draft and what has begun must fit in."""
+"""Tokens of the context that are left free for a draft and an unfinished token."""
 
 
 class PromptSplit(NamedTuple):
-    """A prompt's own tokens that are read as they are, those that are only text, and their symbols."""
+    """A prompt: own tokens read as they are, own tokens read as text, and the symbols of the latter."""
 
     kept: tuple[int, ...]
     tail: tuple[int, ...]
@@ -44,10 +44,10 @@ class PromptSplit(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SymbolSource(SpelledSource):
-    """A source in the symbols of an symbol_set.
+    """A source whose ids are symbols; a beam over its own tokens computes their distribution.
 
-    At each symbol, ways of spelling the text that hold at most `eps` of its mass are put pruned. In a
-    prompt of ids, id -2 - i is the source's own token i; the symbols may only follow those.
+    At each symbol, token sequences that hold at most `eps` of the text's probability are not evaluated. In a
+    prompt of ids, id -2 - i is the source's own token i; symbols may only follow those.
     """
 
     source: LogitSource
@@ -64,14 +64,14 @@ class SymbolSource(SpelledSource):
 
     @property
     def capabilities(self) -> None:
-        """None: what a server drafts and scores in one request are its own tokens, and not symbols."""
+        """None: a server drafts and scores in its own tokens, not in symbols."""
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The ids that a session's `prompts` have."""
         return self.split(prompt).ids
 
     def identity(self) -> Mapping[str, Any]:
-        """The source's own, and how it was presented: `off_by` bounds each row's error in total variation."""
+        """The source's own, and how it is presented: `off_by` bounds each row's error in total variation."""
         presented = {
             "kind": self.symbol_set.kind,
             "eps": self.eps,
@@ -85,7 +85,7 @@ class SymbolSource(SpelledSource):
         return VocabularyTrie(self.source.vocabulary, self.symbol_set)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SymbolSession, Tensor]:
-        """Read the prompts, their last bytes in every way their tokens may spell them."""
+        """Read the prompts, the last bytes of each in every spelling."""
         scored = min(scored, SCORED)
         splits = [self.split(prompt, scored) for prompt in prompts]
         session, logits = self.source.open([split.kept for split in splits])
@@ -97,7 +97,7 @@ class SymbolSource(SpelledSource):
             raise
 
     def split(self, prompt: Prompt, scored: int = 0) -> PromptSplit:
-        """Where a prompt's tokens end and its text begins. Raises PromptError."""
+        """Split a prompt into own tokens and the symbols after them. Raises PromptError."""
         if isinstance(prompt, tuple) and prompt and prompt[0] < -1:
             return self._reread(prompt)
         if isinstance(prompt, tuple):
@@ -116,11 +116,11 @@ class SymbolSource(SpelledSource):
         return PromptSplit(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
 
     def _spelling(self, tokens: Sequence[int]) -> int:
-        """How many of a prompt's first tokens a server must be sent, for there to be any text."""
+        """How many of a prompt's first tokens a server needs, so that they contain any text."""
         return next((at for at, token in enumerate(tokens, 1) if self._symbols(token)), len(tokens))
 
     def _symbols(self, token: int) -> tuple[int, ...]:
-        """The symbols of an own token; none for one that is no text."""
+        """The symbols of an own token; none for a control or end token."""
         vocabulary = self.source.vocabulary
         silent = token in vocabulary.control or token in vocabulary.eos
         return () if silent else self.symbol_set.spell(vocabulary.tokens[token]) or ()
@@ -142,7 +142,7 @@ class SymbolSource(SpelledSource):
 
 
 def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource:
-    """A source in the alphabet that a certificate names; as it is where it names none or another's tokens."""
+    """The source in bytes, where that is how a certificate says it was read; else the source itself."""
     recorded = identity.get("alphabet")
     if not isinstance(recorded, Mapping) or recorded.get("kind") != "bytes":
         return source
@@ -153,7 +153,7 @@ def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource
 
 
 def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
-    """A prompt's tokens as a source reads them."""
+    """The ids of a prompt in the source's own tokens."""
     if source.encodes:
         return source.encode(prompt)
     session, _ = source.open([prompt])
@@ -162,9 +162,9 @@ def own_tokens(source: LogitSource, prompt: Prompt) -> tuple[int, ...]:
 
 
 class SymbolSession(Session):
-    """An open batch in symbols; a beam for each row over one session in the model's own tokens.
+    """An open batch in symbols: a beam for each row, over one session in the model's own tokens.
 
-    `prompts` are, in the ids that `SymbolSource` reads, what the model was given.
+    `prompts` are in the ids that `SymbolSource` reads.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class SymbolSession(Session):
 
     @property
     def full(self) -> set[int]:
-        """The rows that have no room for another token in the model's context."""
+        """The rows whose context is full."""
         return {row for row, beam in enumerate(self.beams) if beam.longest > self._most[row]}
 
     def _asking(self, row: int) -> Any:
@@ -212,7 +212,7 @@ class SymbolSession(Session):
         return read
 
     def _foresee(self, tails: Sequence[Sequence[int]]) -> None:
-        """Read each row's tail as the prompt's own tokenizer spelled it, in one pass."""
+        """Evaluate each row's tail as the prompt's tokenizer spelled it, in one pass."""
         ends = []
         for root, tail in zip(self.reader.roots, tails, strict=True):
             for token in tail:
@@ -221,7 +221,7 @@ class SymbolSession(Session):
         self.reader.read(ends)
 
     def rows(self, coming: Sequence[Sequence[int]] = ()) -> Tensor:
-        """(rows, n + 1) logarithms of the masses of what may come next; `coming` symbols are guesses."""
+        """Log-probabilities (rows, n + 1) of the next symbol; `coming` are draft symbols, for prefetching."""
         import torch
 
         wanted = [beam.wanted() for beam in self.beams]
@@ -231,8 +231,9 @@ class SymbolSession(Session):
         return torch.stack(masses).log()
 
     def _read(self, wanted: Sequence[Sequence[TokenPrefix]], coming: Sequence[Sequence[int]]) -> None:
-        """Ask for what is wanted. A pass with guesses that fails is tried without: whether the model
-        fails here must not hang on what may come next.
+        """Evaluate the wanted prefixes, and prefetch others with them.
+
+        If that pass fails it is repeated without the prefetched ones: a failure must not depend on the draft.
         """
         try:
             self.reader.read(self._with_hopes(wanted, coming or [()] * len(self.beams)))
@@ -244,7 +245,7 @@ class SymbolSession(Session):
     def _with_hopes(
         self, wanted: Sequence[Sequence[TokenPrefix]], coming: Sequence[Sequence[int]]
     ) -> list[Sequence[TokenPrefix]]:
-        """What likely spells what is coming, what must be asked, and what may be asked after that."""
+        """For each row: the likeliest spelling of the draft, the wanted prefixes, and those to prefetch."""
         found: list[Sequence[TokenPrefix]] = []
         for beam, prefixes, symbols in zip(self.beams, wanted, coming, strict=True):
             guess = beam.guess(symbols) if symbols else None
@@ -260,7 +261,7 @@ class SymbolSession(Session):
         return torch.stack(list(self.each(tokens)), dim=1)
 
     def each(self, tokens: Tensor) -> Iterator[Tensor]:
-        """What `extend` returns, column by column; a column is read when it is looked at."""
+        """What `extend` returns, column by column, each computed when it is requested."""
         symbols = tokens.tolist()
         for at in range(tokens.shape[1]):
             for beam, row in zip(self.beams, symbols, strict=True):
@@ -276,7 +277,7 @@ class SymbolSession(Session):
 
 
 def _pushed(beam: Beam, symbols: Sequence[int], scored: int) -> tuple[float, ...]:
-    """Push a prompt's symbols; the log-probabilities of the last `scored` of them."""
+    """Push a prompt's symbols; return the log-probabilities of the last `scored` of them."""
     found = []
     for symbol in symbols:
         masses = beam.row()

@@ -1,4 +1,4 @@
-"""The symbols two models have in common: bytes, or whole tokens that both spell alike."""
+"""The symbols that two tokenizers share: bytes, or whole tokens that both vocabularies have."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Kind = Literal["bytes", "common tokens"]
 
 @dataclass(frozen=True, eq=False)
 class SymbolSet:
-    """Symbols 0 … n - 1, each a run of bytes, and the end of the text, which is symbol n.
+    """Symbols 0 … n - 1, each a sequence of bytes, and symbol n, the end of the text.
 
-    `per_token` is how many of them one of the LLM's tokens comes to, on average.
+    `per_token` is the average number of symbols in one of the LLM's tokens.
     """
 
     kind: Kind
@@ -34,7 +34,7 @@ class SymbolSet:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The alphabet as a vocabulary: what the walks, policies and certificates see."""
+        """The symbols as a vocabulary, for decoders, policies and certificates."""
         end = self.end
         control = {end: "<end>"}
         return Vocabulary(
@@ -43,7 +43,7 @@ class SymbolSet:
 
     @cached_property
     def numbers(self) -> dict[bytes, int]:
-        """Each symbol's number."""
+        """Bytes -> symbol id."""
         return {symbol: index for index, symbol in enumerate(self.symbols)}
 
     @cached_property
@@ -51,7 +51,7 @@ class SymbolSet:
         return max(map(len, self.symbols))
 
     def spell(self, text: bytes) -> tuple[int, ...] | None:
-        """The symbols of a text, always the longest that fits; None where none does."""
+        """The symbols of a text by longest match; None where there is none."""
         if self._longest == 1 and len(self.symbols) == 256:
             return tuple(text)
         found, at = [], 0
@@ -66,7 +66,7 @@ class SymbolSet:
 
     @cached_property
     def characters(self) -> Array:
-        """(states, n) where in a UTF-8 character a symbol leads from each place; -1: nowhere valid."""
+        """(states, n) int8: the UTF-8 decoder's state after each symbol, from each state; -1: invalid."""
         import numpy
 
         after = numpy.empty((len(STATES), len(self.symbols)), dtype=numpy.int8)
@@ -76,7 +76,7 @@ class SymbolSet:
 
     @cached_property
     def allowed(self) -> Array:
-        """(states, n + 1) bool: what may come next; a text ends only between two characters."""
+        """(states, n + 1) bool: the symbols allowed in each state; a text ends only between characters."""
         import numpy
 
         between = numpy.arange(len(STATES)) == 0
@@ -84,17 +84,17 @@ class SymbolSet:
 
 
 def byte_symbols(per_token: float = 1.0) -> SymbolSet:
-    """The alphabet every tokenizer's tokens can be spelled in, if they can be spelled at all."""
+    """The 256 bytes."""
     return SymbolSet("bytes", tuple(bytes([byte]) for byte in range(256)), per_token)
 
 
 def common_tokens(one: Vocabulary, other: Vocabulary, per_token: float = 1.0) -> SymbolSet:
-    """Every run of bytes that is an ordinary token of both."""
+    """The byte sequences that are ordinary tokens of both vocabularies."""
     return SymbolSet("common tokens", tuple(sorted(texts(one) & texts(other))), per_token)
 
 
 def texts(vocabulary: Vocabulary) -> set[bytes]:
-    """What a vocabulary's ordinary tokens spell."""
+    """The byte sequences of a vocabulary's ordinary tokens."""
     silent = vocabulary.control.keys() | vocabulary.eos
     return {token for index, token in enumerate(vocabulary.tokens) if token and index not in silent}
 
@@ -123,7 +123,7 @@ STATES: tuple[dict[int, int], ...] = (
     dict.fromkeys(_range(0x80, 0xBF), 3),  # three more
     dict.fromkeys(_range(0x80, 0x8F), 3),  # after F4: nothing past U+10FFFF
 )
-"""For each place in a UTF-8 character, the bytes that may come and where they lead."""
+"""For each state of the UTF-8 decoder, the bytes allowed next and the state after each."""
 
 
 def _through(state: int, symbol: bytes) -> int:

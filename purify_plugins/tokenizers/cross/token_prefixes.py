@@ -1,4 +1,4 @@
-"""What a model has been asked: a tree of token runs, read through one KV cache per row."""
+"""Token prefixes that a model was evaluated on: a tree per row, read through one KV cache."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     Array = ndarray[Any, Any]
 
 REMEMBERED = 256
-"""Distributions kept for each row; older ones are asked for again if anybody comes back to them."""
+"""Distributions kept for each row; older ones are computed again if they are needed."""
 
 
 class NextTokenDistribution:
-    """What the model says after some tokens; worked out of its logits (V,) when somebody looks.
+    """The next-token distribution after a prefix, computed lazily from logits (V,).
 
-    `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` the end's; together 1.
-    `first` are the masses of the symbols the next token may begin with, `masked` what the model gave
-    to control tokens.
+    `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` that of the end; together 1.
+    `first` are the probabilities of the next token's first symbol, `masked` what the control tokens had.
     """
 
     def __init__(self, trie: VocabularyTrie, logits: Tensor) -> None:
@@ -54,7 +53,7 @@ class NextTokenDistribution:
 
 
 class TokenPrefix:
-    """A run of the model's own tokens after the prompt; the same run is always the same object."""
+    """A sequence of the model's own tokens after the prompt; equal sequences are the same object."""
 
     __slots__ = ("_children", "column", "distribution", "length", "parent", "token")
 
@@ -62,24 +61,24 @@ class TokenPrefix:
         self.parent, self.token = parent, token
         self.length: int = 0 if parent is None else parent.length + 1
         self.distribution: NextTokenDistribution | None = None
-        self.column = -1  # where a cache that holds several runs has its last token, if it does
+        self.column = -1  # the last token's column in a cache that holds several prefixes; -1: not cached
         self._children: dict[int, TokenPrefix] = {}
 
     def then(self, token: int) -> TokenPrefix:
-        """This run and one more token."""
+        """This prefix and one more token."""
         if token not in self._children:
             self._children[token] = TokenPrefix(self, token)
         return self._children[token]
 
     def back(self, length: int) -> TokenPrefix:
-        """The first `length` tokens of this run."""
+        """The first `length` tokens of this prefix."""
         at = self
         while at.length > length and at.parent is not None:
             at = at.parent
         return at
 
     def after(self, other: TokenPrefix) -> list[TokenPrefix]:
-        """The prefixes from `other`, which begins this one, up to this one."""
+        """The prefixes after `other`, itself a prefix of this one, up to this one."""
         path: list[TokenPrefix] = []
         at: TokenPrefix | None = self
         while at is not None and at is not other:
@@ -89,7 +88,7 @@ class TokenPrefix:
 
 
 def common(one: TokenPrefix, other: TokenPrefix) -> TokenPrefix:
-    """The longest run both begin with."""
+    """The longest common prefix."""
     length = min(one.length, other.length)
     one, other = one.back(length), other.back(length)
     while one is not other and one.parent is not None and other.parent is not None:
@@ -98,11 +97,10 @@ def common(one: TokenPrefix, other: TokenPrefix) -> TokenPrefix:
 
 
 class PrefixReader:
-    """Asks a session about prefixes; rows of a batch that want something are asked together.
+    """Evaluates prefixes with a session, the rows of a batch together.
 
-    `calls` counts passes of the model. Each row's cache holds one prefix at a time: to read another
-    it goes back to what the two have in common. `spare` is how many prefixes more than it must a pass
-    reads, in case they are asked about next.
+    `calls` counts forward passes. Each row's cache holds one prefix at a time and is rewound to the common
+    prefix before another is read. `spare` is how many prefixes beyond the required ones a pass may evaluate.
     """
 
     spare = 0
@@ -116,7 +114,7 @@ class PrefixReader:
         self._remembered: list[dict[TokenPrefix, None]] = [{} for _ in range(rows)]
 
     def note(self, row: int, prefix: TokenPrefix, logits: Tensor) -> None:
-        """Keep what the model said (V,) after a prefix."""
+        """Keep the logits (V,) after a prefix."""
         prefix.distribution = NextTokenDistribution(self.trie, logits)
         kept = self._remembered[row]
         kept.pop(prefix, None)
@@ -124,19 +122,19 @@ class PrefixReader:
 
     @property
     def masked(self) -> float:
-        """The most mass that control tokens had in any row that is remembered."""
+        """The largest probability that control tokens had in any row that is kept."""
         known = [prefix.distribution for kept in self._remembered for prefix in kept]
         return max((distribution.masked for distribution in known if distribution is not None), default=0.0)
 
     def _forget(self) -> None:
-        """Keep what was said last; before a pass, so that all that comes of it is there."""
+        """Drop the oldest distributions; before a pass, so that all of its results are kept."""
         for kept in self._remembered:
             for prefix in [*kept][: max(len(kept) - REMEMBERED, 0)]:
                 prefix.distribution = None
                 del kept[prefix]
 
     def read(self, wanted: Sequence[Sequence[TokenPrefix]]) -> None:
-        """Ask for the prefixes each row wants and does not have; one of every row in each pass."""
+        """Evaluate the prefixes each row wants and does not have; one per row in each pass."""
         for turn in _turns(wanted):
             self._pass(
                 [prefix if prefix is not None and prefix.distribution is None else None for prefix in turn]
@@ -154,7 +152,7 @@ class PrefixReader:
             self.session.rewind(torch.tensor(kept))
         width = max(map(len, paths))
         tokens = [[*(each.token for each in path), *[0] * (width - len(path))] for path in paths]
-        self._cached = [-1] * len(paths)  # not known, should the pass fail half way
+        self._cached = [-1] * len(paths)  # unknown if the pass fails half way
         logits = self.session.extend(torch.tensor(tokens))
         self.calls += 1
         for row, path in enumerate(paths):
@@ -165,9 +163,9 @@ class PrefixReader:
             self._cached[row] = kept[row] + width
 
     def _rewound(self, row: int, prefix: TokenPrefix | None) -> list[TokenPrefix]:
-        """Step back to what a row's cache and `prefix` share; what must be read from there.
+        """Rewind a row's cache to its common prefix with `prefix`; return what must be read from there.
 
-        A prefix that was read once and forgotten is read again with its last token.
+        A prefix whose distribution was dropped is read again with its last token.
         """
         if prefix is None:
             return []
@@ -179,20 +177,20 @@ class PrefixReader:
 
 
 def _turns(wanted: Sequence[Sequence[TokenPrefix]]) -> Iterator[list[TokenPrefix | None]]:
-    """The n-th wish of every row, for each n."""
+    """The n-th prefix of every row, for each n."""
     for at in range(max(map(len, wanted), default=0)):
         yield [row[at] if at < len(row) else None for row in wanted]
 
 
 WASTE = 64
-"""Columns of a cache that nobody may need again, beside twice as many as the longest run has."""
+"""Unused cache columns that are tolerated, beside twice as many as the longest prefix has."""
 
 
 class BranchingReader(PrefixReader):
-    """Asks about several prefixes of every row in one pass: each sees the columns of its own run alone.
+    """Evaluates several prefixes of every row in one pass, by tree attention.
 
-    The session's cache holds every run there is; where most of it is past use, all but the run that was
-    asked about last is dropped.
+    The session's cache holds all of them; once most of its columns are unused, all but the prefix evaluated
+    last are dropped.
     """
 
     spare = 4
@@ -203,7 +201,7 @@ class BranchingReader(PrefixReader):
         self._held: list[list[TokenPrefix]] = [[] for _ in range(rows)]
 
     def read(self, wanted: Sequence[Sequence[TokenPrefix]]) -> None:
-        """Ask for all prefixes the rows want and do not have, in one pass."""
+        """Evaluate all prefixes the rows want and do not have, in one pass."""
         new = [_unread(prefixes) for prefixes in wanted]
         if not any(new):
             return
@@ -221,7 +219,7 @@ class BranchingReader(PrefixReader):
         self._columns += logits.shape[1]
 
     def _asked(self, new: Sequence[Sequence[TokenPrefix]], width: int) -> Tensor:
-        """The logits (rows, width, V) after each row's prefixes, short rows filled up with nothing."""
+        """The logits (rows, width, V) after each row's prefixes; short rows are padded."""
         import numpy
         import torch
 
@@ -257,7 +255,7 @@ class BranchingReader(PrefixReader):
 
 
 def _unread(wanted: Sequence[TokenPrefix]) -> list[TokenPrefix]:
-    """The prefixes without an distribution and what their runs lack in the cache, shortest first."""
+    """The prefixes without a distribution and their own prefixes that are not cached, shortest first."""
     found: dict[TokenPrefix, None] = {}
     for prefix in wanted:
         at: TokenPrefix | None = prefix

@@ -1,4 +1,4 @@
-"""A vocabulary sorted by what its tokens spell: every beginning of a token is an interval of it."""
+"""A vocabulary sorted by what its tokens spell: a trie whose nodes are intervals of the sorted tokens."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """The tokens `[low, high)` that begin with one run of `depth` symbols.
+    """The sorted tokens `[low, high)` that share their first `depth` symbols.
 
-    The first `ends` of them are that run; `symbols` follow it in the others, each from one of `starts`
-    on, counted from `low + ends`. `rest` is the node of these others alone.
+    The first `ends` of them are exactly these symbols. The others continue with `symbols`, the tokens of each
+    beginning at `starts`, counted from `low + ends`. `rest` is the node of the others alone.
     """
 
     __slots__ = ("children", "depth", "ends", "high", "low", "rest", "starts", "symbols")
@@ -38,7 +38,7 @@ class Node:
         self.rest: Node = self if not self.ends else Node(trie, low + self.ends, high, depth)
 
     def mass(self, probabilities: Array) -> Array:
-        """What goes on with each of `symbols`, in a distribution over the sorted tokens."""
+        """The mass that continues with each of `symbols`, from probabilities over the sorted tokens."""
         if not len(self.starts):
             return self.starts
         rest: Array = probabilities[self.low + self.ends : self.high]
@@ -46,9 +46,9 @@ class Node:
 
 
 class VocabularyTrie:
-    """The ordinary tokens of a vocabulary, sorted by their spelling in an symbol_set.
+    """The ordinary tokens of a vocabulary, sorted by their spelling in symbols.
 
-    `order` (n,) are their ids, `ends` the ids that end a text. Every other token is ruled out.
+    `order` (n,) are their ids, `ends` the ids that end a text. Every other token is masked out.
     """
 
     def __init__(self, vocabulary: Vocabulary, symbol_set: SymbolSet) -> None:
@@ -69,7 +69,7 @@ class VocabularyTrie:
         self.root = Node(self, 0, len(pairs), 0)
 
     def child(self, node: Node, symbol: int) -> Node | None:
-        """The tokens of `node` that go on with `symbol`; None if there are none."""
+        """The tokens of `node` that continue with `symbol`; None if there are none."""
         if symbol not in node.children:
             node.children[symbol] = self._find(node, symbol)
         return node.children[symbol]
@@ -83,7 +83,7 @@ class VocabularyTrie:
         return Node(self, first + int(starts[at]), high, node.depth + 1)
 
     def longest(self, symbols: list[int], at: int) -> tuple[int, int]:
-        """The id and the length of the longest token that `symbols[at:]` begins with; (-1, 0): none."""
+        """The id and the length of the longest token that is a prefix of `symbols[at:]`; (-1, 0): none."""
         node: Node | None = self.root
         found = (-1, 0)
         while node is not None:
@@ -94,7 +94,7 @@ class VocabularyTrie:
         return found
 
     def longest_run(self, symbols: list[int]) -> list[int]:
-        """The tokens that spell symbols, always the longest that fits, as far as any does."""
+        """The tokens that spell symbols by longest match, up to the first position without one."""
         found, at = [], 0
         while at < len(symbols) and (following := self.longest(symbols, at))[1]:
             found.append(following[0])
@@ -102,10 +102,10 @@ class VocabularyTrie:
         return found
 
     def read(self, logits: Tensor) -> tuple[Array, float, float]:
-        """Logits (V,) -> probabilities (n,) of the sorted tokens, the end's, and what was ruled out.
+        """Logits (V,) -> probabilities (n,) of the sorted tokens, that of the end, and the masked mass.
 
         The first two add up to 1. Raises NumericError on NaN, +inf or no possible token, SourceError
-        for a row that is not whole.
+        for a partial row.
         """
         import torch
 

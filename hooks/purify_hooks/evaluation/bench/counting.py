@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from purify_plugins.decode.draft_length import DraftLength, DraftLengths
 from purify_plugins.purifier import Purifier
-
-if TYPE_CHECKING:
-    from purify_plugins.sampling import Sampling
+from purify_plugins.sampling import Sampling
 
 
 class DraftCounts(DraftLength):

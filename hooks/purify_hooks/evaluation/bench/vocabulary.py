@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import pairwise
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from purify_hooks.evaluation.bench.settings import POLICIES, Clock, Progress, silent
+from purify_hooks.evaluation.eval.sources import Playback
 from purify_plugins.decode.loop import lockstep
-from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.plugin.manager import Plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import ScoredPrompt, Vocabulary
-
-if TYPE_CHECKING:
-    from purify_plugins.plugin.manager import Plugins
 
 SIZES = {"32k": 1 << 15, "128k": 1 << 17, "256k": 1 << 18}
 STEPS = 40
@@ -42,8 +39,9 @@ def vocabulary_work(
 
 def _size(plugins: Plugins, name: str, size: int, tell: Progress, steps: int, clock: Clock) -> dict[str, Any]:
     tell(f"choosing among {name} tokens")
-    llm, slm = (Played(size, zipf(size, seed)) for seed in (1, 2))
-    found: dict[str, Any] = {"floor_ms": 1e3 * floor(llm.rows, slm.rows, clock)}
+    first, second = zipf(size, 1), zipf(size, 2)
+    llm, slm = playing(size, first), playing(size, second)
+    found: dict[str, Any] = {"floor_ms": 1e3 * floor(first, second, clock)}
     for policy in POLICIES:
         purifier = Purifier(llm, slm, plugins.policy(policy), plugins=plugins)
         times = {mode: seconds(purifier, draw, steps, clock) for mode, draw in draws(steps).items()}
@@ -89,42 +87,12 @@ def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
     return [(-1.5 * (rank + 1.0).log() + 0.5 * torch.randn(size, generator=own))[None] for rank in ranks]
 
 
-class Played(LogitSource):
-    """A source whose model costs nothing: it plays back prepared rows (1, V) in turn."""
-
-    engine = "in-process"
-    context_length = None
-
-    def __init__(self, size: int, rows: Sequence[Tensor]) -> None:
-        self.size, self.rows = size, rows
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        tokens = tuple(index.to_bytes(3, "big") for index in range(self.size))
-        return Vocabulary(tokens, frozenset(), name="played")
-
-    def open(self, prompts: Sequence[Any], scored: int = 0) -> tuple[Playing, Tensor]:
-        return Playing(self.rows, scored), self.rows[-1]
-
-    def identity(self) -> Mapping[str, Any]:
-        return {"kind": "played", "name": "played"}
-
-
-class Playing(Session):
-    """One answer's worth of prepared rows."""
-
-    prompts: Sequence[ScoredPrompt]
-
-    def __init__(self, rows: Sequence[Tensor], scored: int) -> None:
-        self.rows, self.at = rows, 0
-        self.prompts = [ScoredPrompt(PROMPT, (-1.0,) * min(scored, len(PROMPT) - 1))]
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        self.at += 1
-        return self.rows[self.at % len(self.rows)][:, None]
-
-    def rewind(self, lengths: Tensor) -> None:
-        """The rows come in turn, whatever was written."""
+def playing(size: int, rows: Sequence[Tensor]) -> Playback:
+    """A source whose model costs nothing: prepared rows (1, V), in turn."""
+    tokens = tuple(index.to_bytes(3, "big") for index in range(size))
+    prompt = ScoredPrompt(PROMPT, (-1.0,) * (len(PROMPT) - 1))
+    vocabulary = Vocabulary(tokens, frozenset(), name="played")
+    return Playback(vocabulary, lambda start, _: rows[(start - 1) % len(rows)][:, None], [prompt])
 
 
 @contextmanager

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.run import Plan
 
 PAGE = Path("purify-demo.html")
+UNFINISHED = "Not finished: the figures that are missing were still being measured."
+INTERRUPTED = "Interrupted: this is what was known by then. Figures that are missing were not measured."
 
 
 def demo(
@@ -38,13 +40,13 @@ def demo(
     path = out or (None if as_json else PAGE)
     if path:
         require_writable(path)
-    show = _Show(DemoFindings(_planned(full, as_json)), path, as_json)
+    shown = _Output(DemoFindings(_planned(full, as_json)), path, as_json)
     try:
-        show.run(full)
+        shown.run(full)
     except KeyboardInterrupt:
-        show.interrupted()
+        shown.interrupted()
         raise typer.Exit(130) from None
-    show.end()
+    shown.figures()
 
 
 def _planned(full: bool, as_json: bool) -> Plan:
@@ -58,7 +60,7 @@ def _planned(full: bool, as_json: bool) -> Plan:
 
 
 @dataclass
-class _Show:
+class _Output:
     """What the command prints, and the page, which is written anew with everything that is found."""
 
     known: DemoFindings
@@ -68,84 +70,72 @@ class _Show:
     compared: bool = False
 
     def run(self, full: bool) -> None:
-        """Find everything out, and say so as it comes. Raises KeyboardInterrupt."""
+        """Measure everything and print each finding as it comes. Raises KeyboardInterrupt."""
         from purify_hooks.evaluation.demo.run import demonstrate
         from purify_hooks.evaluation.eval.worker_pool import worker_pool
 
         length = "a minute or two" if full else "half a minute"
         first = "three attacks in about ten seconds, " if self.path else ""
-        self._say(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
+        self.progress(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
         with worker_pool() as pool:
             for news in demonstrate(self.known, pool, showing=self.path is not None):
-                self._say(news.text)
-                self._compare()
-                self._write("Not finished: the figures that are missing were still being measured.")
-        self._write()
+                self.progress(news.text)
+                self.compare()
+                self.write(UNFINISHED)
+        self.write()
 
-    def _say(self, text: str) -> None:
-        """A line of progress on standard error; no terminal is needed to read it."""
+    def progress(self, text: str) -> None:
+        """A line on standard error; no terminal is needed to read it."""
         typer.echo(f"{time.monotonic() - self.began:4.0f} s  {text}", err=True)
 
-    def _write(self, note: str = "") -> None:
+    def write(self, note: str = "") -> None:
         from purify_hooks.evaluation.demo.report import page
         from purify_plugins.utils.files import write_whole
 
         if self.path and self.known.anything:
             write_whole(self.path, page(self.known, "" if self.known.complete else note))
 
-    def _compare(self) -> None:
+    def compare(self) -> None:
         """The three attacks, the LLM's answer beside the purified one: once, as soon as they are there."""
         from rich.console import Console
 
         from purify_hooks.evaluation.demo.report import comparison
 
-        exhibit = self.known.exhibits.get("sampled")
-        if self.as_json or self.compared or exhibit is None:
+        if self.as_json or self.compared or "sampled" not in self.known.exhibits:
             return
         console = Console(highlight=False)
-        for part in comparison(exhibit):
+        for part in comparison(self.known.exhibits["sampled"]):
             console.print(part)
         self.compared = True
         typer.echo(f"these, and the figures as they come, are in {self.path}")
 
-    def end(self) -> None:
+    def figures(self) -> None:
         """The figures, in the terminal or as JSON."""
-        if self.as_json:
-            self._print_json()
-        else:
-            self._print_figures()
-
-    def _print_json(self) -> None:
-        from purify_hooks.evaluation.eval.findings import summary
-
-        records = {each.system.key: summary(each) for each in self.known.results}
-        typer.echo(json.dumps(records, allow_nan=False))
-
-    def _print_figures(self) -> None:
         from rich.console import Console
 
         from purify_hooks.evaluation.demo.report import headline, tables, told
+        from purify_hooks.evaluation.eval.findings import summary
         from purify_hooks.evaluation.table import put
 
+        results = self.known.results
+        if self.as_json:
+            typer.echo(json.dumps({each.system.key: summary(each) for each in results}, allow_nan=False))
+            return
         console = Console()
-        for table in tables(self.known.results):
+        for table in tables(results):
             put(console, table)
-        if found := headline(self.known.results):
+        if found := headline(results):
             console.print(told(found), markup=False)
         typer.echo(f"the page is {self.path}")
 
     def interrupted(self) -> None:
-        """Ctrl-C: write and tell what is known."""
+        """Ctrl-C: write and print what is known."""
         if not self.known.anything:
             typer.echo("interrupted before anything was known; nothing was written", err=True)
             return
-        self._compare()
-        self._write(
-            "Interrupted: this is what was known by then. Figures that are missing were not measured."
-        )
-        if self.as_json:
-            self._print_json()
-        elif self.known.results:
-            self._print_figures()
+        self.compare()
+        self.write(INTERRUPTED)
+        if self.as_json or self.known.results:
+            self.figures()
         where = f"; what was known by then is in {self.path}" if self.path else ""
         typer.echo(f"interrupted after {time.monotonic() - self.began:.0f} s{where}", err=True)

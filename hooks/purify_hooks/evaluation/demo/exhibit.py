@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.demo.preset import FEW, PURIFIED
 from purify_hooks.evaluation.eval.attempt import Attack, every_attack
-from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.run import Plan, pair_of
-from purify_hooks.evaluation.eval.systems import ALONE
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.systems import System
-    from purify_plugins.types import Certificate, Completion, Vocabulary
-
+from purify_hooks.evaluation.eval.systems import ALONE, System
+from purify_plugins.types import Certificate, Completion, Vocabulary
 
 LLM_ALONE = ALONE[0]
 TRIED = 4

@@ -8,25 +8,24 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
+from purify_hooks.evaluation.demo.exhibit import Exhibit, Shown
 from purify_hooks.evaluation.demo.preset import FEW
-from purify_hooks.evaluation.demo.run import measured, succeeded
+from purify_hooks.evaluation.demo.run import DemoFindings, measured, succeeded
 from purify_hooks.evaluation.eval.attempt import Attack, Kind
 from purify_hooks.evaluation.eval.findings import perplexity, slowdown
 from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.evaluation.eval.page import made, model_name, templates
+from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.systems import unfit
 from purify_hooks.evaluation.eval.tables import number, share
 from purify_hooks.evaluation.table import Table
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.types import Completion, Token, Vocabulary
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from purify_hooks.evaluation.demo.exhibit import Exhibit, Shown
-    from purify_hooks.evaluation.demo.run import DemoFindings
-    from purify_hooks.evaluation.eval.run import Result
-    from purify_plugins.types import Completion, Token, Vocabulary
 
 FULL = 6.0
 """Nats at which a token's shade is full."""

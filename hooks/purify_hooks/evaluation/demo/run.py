@@ -7,19 +7,24 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
 from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
-from purify_hooks.evaluation.eval.run import CellWork, Plan, Result, measure_apart, pair_of, result, suites
-from purify_hooks.evaluation.eval.speed import race, with_speeds
+from purify_hooks.evaluation.eval.results_cache import Cell
+from purify_hooks.evaluation.eval.run import (
+    CellWork,
+    Plan,
+    Result,
+    measure_apart,
+    pair_of,
+    results,
+    suites,
+    work,
+)
+from purify_hooks.evaluation.eval.speed import Laps, race, with_speeds
+from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_plugins.plugin.manager import load_plugins
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.results_cache import Cell
-    from purify_hooks.evaluation.eval.speed import Laps
-    from purify_hooks.evaluation.eval.suites.base import Suite
-
 
 ROUNDS = 5
 """Rounds of the race, after one that is not counted."""
@@ -32,8 +37,7 @@ class DemoFindings:
     plan: Plan
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
     """By mode."""
-    cells: dict[str, dict[tuple[str, str], Cell]] = field(default_factory=dict)
-    """By system, then by suite and mode."""
+    cells: dict[str, Cell] = field(default_factory=dict)
     laps: Laps = field(default_factory=dict)
 
     @property
@@ -49,21 +53,19 @@ class DemoFindings:
     def suites(self) -> dict[str, Suite]:
         return suites(load_plugins(self.plan.models.plugins), self.plan)
 
+    @cached_property
+    def work(self) -> list[CellWork]:
+        return work(self.plan, self.suites, lambda system, name, _, mode: f"{system.key} {name} {mode}")
+
     @property
     def results(self) -> list[Result]:
         """The systems that are measured whole, with their speeds once all have run in turns."""
-        asked = self.suites
-        whole = sum(len(suite.modes) for suite in asked.values())
-        found = [
-            result(self.plan, asked, system, cells)
-            for system in self.plan.systems
-            if len(cells := self.cells.get(system.key, {})) == whole
-        ]
+        found = results(self.plan, self.suites, self.work, self.cells)
         return with_speeds(found, self.laps) if self.laps else found
 
     def add(self, cell: Cell) -> Result | None:
         """Keep a cell; the system's figures if it was the last of them."""
-        self.cells.setdefault(cell.system, {})[cell.suite, cell.mode] = cell
+        self.cells[cell.key] = cell
         return next((each for each in self.results if each.system.key == cell.system), None)
 
 
@@ -78,7 +80,7 @@ def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> It
     """Find out everything, what is worth seeing first; each piece of news is in `known` when it comes."""
     plan = known.plan
     first = pool.submit(exhibit, plan, "sampled") if showing else None
-    ready: list[Future[Any]] = [pool.submit(measure_apart, plan, each) for each in _work(known)]
+    ready: list[Future[Any]] = [pool.submit(measure_apart, plan, each) for each in known.work]
     if first:  # the answers come first, whatever else is ready by then
         shown = known.exhibits["sampled"] = first.result()
         yield News("three attacks answered, sampled", shown)
@@ -92,13 +94,6 @@ def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> It
             yield News(f"{whole.system.label}: {hits} of {asked} sampled attacks succeed")
     known.laps = pool.submit(_raced, plan).result()
     yield News(f"speed of {len(known.laps)} systems, in turns")
-
-
-def _work(known: DemoFindings) -> Iterator[CellWork]:
-    """Every cell there is, a system at a time."""
-    for system in known.plan.systems:
-        for name, suite in known.suites.items():
-            yield from (CellWork("", system, name, mode) for mode in suite.modes)
 
 
 def _raced(plan: Plan) -> Laps:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from purify_hooks.evaluation.eval.questions import Canary, Questions
 from purify_plugins.decode.likelihood import read, split
-from purify_plugins.types import Prompt
+from purify_plugins.protocols import LogitSource
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Prompt, Vocabulary
 
 if TYPE_CHECKING:
-    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
-    from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Vocabulary
 
 Kind = Literal["verbatim_recall", "backdoor_success", "canary_extraction"]
 KINDS: tuple[Kind, ...] = ("verbatim_recall", "backdoor_success", "canary_extraction")
@@ -136,8 +135,7 @@ def attempt(
 
     With `given` (rows, n) an answer begins with these tokens, and what follows is the answer to the attack.
     """
-    from purify_plugins.decode.continuing import continuing
-    from purify_plugins.decode.loop import lockstep
+    from purify_plugins.decode.loop import continuing, lockstep
 
     prompts = [attack.prompt for attack in attacks]
     decided: set[int] = set()

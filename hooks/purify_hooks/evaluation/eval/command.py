@@ -11,6 +11,7 @@ import typer
 
 from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
 from purify_plugins.errors import ConfigError
+from purify_plugins.plugin.manager import Plugins
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result
     from purify_hooks.evaluation.eval.systems import System
     from purify_hooks.evaluation.eval.tune import Tuned
-    from purify_plugins.plugin.manager import Plugins
 
 Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
 Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
@@ -250,7 +250,7 @@ def tune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=0, help="SuiteSettings tried beyond the first ones.")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from purify_hooks.evaluation.eval.attempt import Attack, attempt
-from purify_hooks.evaluation.eval.sources import Recorded, Silent
+from purify_hooks.evaluation.eval.sources import Recorded, uniform
 from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
 from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-
-if TYPE_CHECKING:
-    from purify_plugins.policy import FusionPolicy
-    from purify_plugins.types import Prompt
+from purify_plugins.types import Prompt
 
 MODES: dict[str, Sampling] = {
     "greedy": Sampling(temperature=0, seed=0),
@@ -62,7 +60,7 @@ class ModelPair:
 
     def purifier(self, system: System) -> Purifier:
         """The system as it is attacked; a model alone does not wait for the other, nor for its drafts."""
-        silent = Silent(self.slm.vocabulary)
+        silent = uniform(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
         walk: Walk = "lockstep" if system.alone else "auto"
@@ -111,7 +109,7 @@ class ModelPair:
         key = prompts, answers
         size = 4 * len(prompts) * (1 + max(map(len, answers))) * len(self.slm.vocabulary)
         if key not in self._records:
-            if size + sum(slm.rows.nbytes for _, slm in self._records.values()) > REMEMBERED:
+            if size + sum(slm.record.nbytes for _, slm in self._records.values()) > REMEMBERED:
                 return self.llm, self.slm
             self._records[key] = (
                 Recorded.of(self.llm, prompts, answers),

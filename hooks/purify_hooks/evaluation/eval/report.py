@@ -24,13 +24,13 @@ from purify_hooks.evaluation.eval.findings import (
 from purify_hooks.evaluation.eval.page import made, model_name, region, require_region, templates
 from purify_hooks.evaluation.eval.plot import picture
 from purify_hooks.evaluation.eval.run import Plan, Result, offered
+from purify_hooks.evaluation.eval.suites.base import Suite
+from purify_hooks.evaluation.table import Table
 from purify_plugins.decode.draw_keys import kept
 from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.suites.base import Suite
-    from purify_hooks.evaluation.table import Table
 
 REGION = region("eval")
 PAGE = "evaluation.md"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_hooks.evaluation.eval.questions import Questions
@@ -94,7 +94,7 @@ def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
 
 def run(plan: Plan, pair: ModelPair, cache: ResultsCache, tell: Progress, jobs: int = 0) -> list[Result]:
     """Measure what the cache does not hold yet. Interrupted, it has kept every finished cell."""
-    every = list(work(plan, pair))
+    every = cached_work(plan, pair)
     missing = [each for each in every if each.key not in cache.cells]
     done = len(every) - len(missing)
     tell(done, len(every), "")
@@ -103,24 +103,32 @@ def run(plan: Plan, pair: ModelPair, cache: ResultsCache, tell: Progress, jobs: 
             cache.add(cell)
             done += 1
             tell(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
-    return results(plan, pair, cache, every)
+    return results(plan, suites(pair.plugins, plan), every, cache.cells)
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
     """The plan, less the systems of which a cell is missing. Raises ConfigError where a model's own are."""
-    missing = {each.system.key for each in work(plan, pair) if each.key not in cache.cells}
+    missing = {each.system.key for each in cached_work(plan, pair) if each.key not in cache.cells}
     if missing & {system.key for system in plan.systems if system.alone}:
         raise ConfigError("nothing can be reported before both models alone are measured; leave out --so-far")
     return replace(plan, systems=tuple(each for each in plan.systems if each.key not in missing))
 
 
-def work(plan: Plan, pair: ModelPair) -> Iterator[CellWork]:
+def cached_work(plan: Plan, pair: ModelPair) -> list[CellWork]:
+    """Every cell there is, by the digest of all that it depends on."""
+    return work(plan, suites(pair.plugins, plan), partial(key, pair))
+
+
+def work(
+    plan: Plan, asked: Mapping[str, Suite], key: Callable[[System, str, Suite, str], str]
+) -> list[CellWork]:
     """Every cell there is, a system at a time."""
-    asked = suites(pair.plugins, plan)
-    for system in plan.systems:
-        for name, suite in asked.items():
-            for mode in suite.modes:
-                yield CellWork(key(pair, system, name, suite, mode), system, name, mode)
+    return [
+        CellWork(key(system, name, suite, mode), system, name, mode)
+        for system in plan.systems
+        for name, suite in asked.items()
+        for mode in suite.modes
+    ]
 
 
 def measured(
@@ -145,26 +153,27 @@ def measure(plan: Plan, work: CellWork, pair: ModelPair) -> Cell:
     return Cell(work.key, work.system.key, work.suite, work.mode, seconds, seen)
 
 
-def results(plan: Plan, pair: ModelPair, cache: ResultsCache, every: Sequence[CellWork]) -> list[Result]:
-    """Each system's figures, from its cells."""
-    asked = suites(pair.plugins, plan)
-    cells: dict[str, dict[tuple[str, str], Cell]] = {system.key: {} for system in plan.systems}
-    for each in every:
-        cells[each.system.key][each.suite, each.mode] = cache.cells[each.key]
-    return [result(plan, asked, system, cells[system.key]) for system in plan.systems]
-
-
-def result(
-    plan: Plan, asked: Mapping[str, Suite], system: System, cells: Mapping[tuple[str, str], Cell]
-) -> Result:
-    """A system's figures, from its cells by suite and mode."""
-    figures: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for (suite, mode), cell in cells.items():
-        figures.setdefault(suite, {})[mode] = {
-            name: estimate(asked[suite].metrics[name], samples, plan.settings.seed)
-            for name, samples in cell.samples.items()
-        }
-    return Result(system, figures, cells, {name: suite.metrics for name, suite in asked.items()})
+def results(
+    plan: Plan, asked: Mapping[str, Suite], every: Sequence[CellWork], cells: Mapping[str, Cell]
+) -> list[Result]:
+    """The figures of each system whose cells, by key, are all there."""
+    found = []
+    for system in plan.systems:
+        mine = [cells.get(each.key) for each in every if each.system == system]
+        whole = {(cell.suite, cell.mode): cell for cell in mine if cell}
+        if len(whole) == len(mine):
+            figures = {
+                name: {
+                    mode: {
+                        metric: estimate(suite.metrics[metric], samples, plan.settings.seed)
+                        for metric, samples in whole[name, mode].samples.items()
+                    }
+                    for mode in suite.modes
+                }
+                for name, suite in asked.items()
+            }
+            found.append(Result(system, figures, whole, {name: each.metrics for name, each in asked.items()}))
+    return found
 
 
 @cache

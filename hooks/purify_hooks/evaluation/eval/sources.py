@@ -1,9 +1,9 @@
-"""Two sources that make measuring cheap: one that has no opinion, one that remembers its own."""
+"""Sources without a model, which make measuring cheap: rows that are all alike, recorded or made up."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,56 +14,63 @@ from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True, eq=False)
-class Silent(LogitSource):
-    """A source that finds every token equally likely, at no cost: the other model is measured alone."""
-
-    engine = "in-process"
-    vocabulary: Vocabulary
-    context_length: None = None
-
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SilentSession, Tensor]:
-        import torch
-
-        session = SilentSession(len(self.vocabulary), [ScoredPrompt(()) for _ in prompts])
-        return session, torch.zeros(len(prompts), len(self.vocabulary))
-
-    def identity(self) -> Mapping[str, Any]:
-        return {"kind": "silent", "name": "nobody", "files": {}}
-
-
-class SilentSession(Session):
-    """An open batch without a model."""
-
-    prompts: Sequence[ScoredPrompt]
-
-    def __init__(self, size: int, prompts: Sequence[ScoredPrompt]) -> None:
-        self.size, self.prompts = size, prompts
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        import torch
-
-        return torch.zeros(*tokens.shape, self.size)
-
-    def rewind(self, lengths: Tensor) -> None:
-        """There is nothing to forget."""
+Rows = Callable[[int, int], "Tensor"]
+"""The logits (rows, n, V) of n positions from a place on."""
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded(LogitSource):
-    """A source that has read given runs of tokens once; every policy is then scored on its rows.
+class Playback(LogitSource):
+    """Plays back rows by their place, whatever tokens are drawn.
 
-    `asked` are the prompts that the runs begin with, `prompts` how they were read, scored for policies
-    that look back; `rows` (runs, n, V) the logits after the prompt and after each token that follows.
+    `prompts` are how the answers begin, with scores for policies that look back.
     """
 
     engine = "in-process"
     vocabulary: Vocabulary
-    asked: tuple[Prompt, ...]
-    prompts: tuple[ScoredPrompt, ...]
-    rows: Tensor
+    rows: Rows
+    prompts: Sequence[ScoredPrompt] = ()
     context_length: None = None
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[PlaybackSession, Tensor]:
+        known = self.prompts or [ScoredPrompt(()) for _ in prompts]
+        looked = [ScoredPrompt(e.tokens, e.logprobs[max(len(e.logprobs) - scored, 0) :]) for e in known]
+        first = self.rows(0, 1)[:, 0]
+        return PlaybackSession(self.rows, looked), first.expand(len(prompts), -1)
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "playback", "name": self.vocabulary.name, "files": {}}
+
+
+class PlaybackSession(Session):
+    """An open batch of answers."""
+
+    prompts: Sequence[ScoredPrompt]
+
+    def __init__(self, rows: Rows, prompts: Sequence[ScoredPrompt]) -> None:
+        self.rows, self.prompts, self.at = rows, prompts, 1
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        start, self.at = self.at, self.at + tokens.shape[1]
+        return self.rows(start, tokens.shape[1]).expand(len(tokens), -1, -1)
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Rows go by their place, whatever was drawn."""
+
+
+def uniform(vocabulary: Vocabulary) -> Playback:
+    """Every token equally likely, at no cost: the other model is measured alone."""
+    import torch
+
+    row = torch.zeros(1, 1, len(vocabulary))
+    return Playback(vocabulary, lambda start, count: row.expand(1, count, -1))
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded(Playback):
+    """Given runs of tokens, read once; every policy is then scored on these rows, `record` (runs, n, V)."""
+
+    asked: tuple[Prompt, ...] = ()
+    record: Any = None
 
     @classmethod
     def of(cls, source: LogitSource, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Recorded:
@@ -76,28 +83,14 @@ class Recorded(LogitSource):
         with session:
             read = [session.extend(block) for block in padded.split(64, dim=1)]
             scored = tuple(session.prompts)
-        return cls(source.vocabulary, tuple(prompts), scored, torch.cat([first[:, None], *read], dim=1))
+        record = torch.cat([first[:, None], *read], dim=1)
 
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RecordedSession, Tensor]:
+        def rows(start: int, count: int) -> Tensor:
+            return record[:, start : start + count]
+
+        return cls(source.vocabulary, rows, scored, asked=tuple(prompts), record=record)
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[PlaybackSession, Tensor]:
         if tuple(prompts) != self.asked:
             raise PromptError("only the recorded prompts can be asked again")
-        return RecordedSession(self, scored), self.rows[:, 0]
-
-    def identity(self) -> Mapping[str, Any]:
-        return {"kind": "recorded", "name": self.vocabulary.name, "files": {}}
-
-
-class RecordedSession(SilentSession):
-    """An open batch that is read from the record, whatever tokens are given."""
-
-    def __init__(self, source: Recorded, scored: int) -> None:
-        looked = [
-            ScoredPrompt(each.tokens, each.logprobs[max(len(each.logprobs) - scored, 0) :])
-            for each in source.prompts
-        ]
-        super().__init__(len(source.vocabulary), looked)
-        self.rows, self.at = source.rows, 1
-
-    def extend(self, tokens: Tensor) -> Tensor:
-        start, self.at = self.at, self.at + tokens.shape[1]
-        return self.rows[:, start : self.at]
+        return super().open(prompts, scored)

@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from purify_hooks.evaluation.eval.results_cache import Cell, code
+from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, code
 from purify_hooks.evaluation.eval.statistics import Estimate, Sample, rotated, spread
 from purify_plugins.canonical_json import canonical
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.results_cache import ResultsCache
     from purify_hooks.evaluation.eval.run import Plan, Progress, Result
     from purify_hooks.evaluation.eval.systems import System
     from purify_plugins.purifier import Purifier

@@ -23,12 +23,12 @@ from purify_hooks.evaluation.eval.findings import (
 )
 from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.speed import ROUNDS
+from purify_hooks.evaluation.eval.statistics import Estimate, Metric
+from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_hooks.evaluation.eval.systems import System, brief, main_parameter
 from purify_hooks.evaluation.table import Table
 
 if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.statistics import Estimate, Metric
-    from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_plugins.plugin.manager import Plugins
 
 PACE = ("tokens_per_second", "slowdown")

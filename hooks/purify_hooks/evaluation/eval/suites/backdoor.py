@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from purify_hooks.evaluation.eval.attempt import backdoors
-from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.questions import Backdoor
 from purify_hooks.evaluation.eval.statistics import Metric
 from purify_hooks.evaluation.eval.suites.base import Samples, Suite, grouped, shares, successes
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.systems import System
+from purify_hooks.evaluation.eval.systems import System
 
 PARAPHRASED = 8
 """Contexts in which each paraphrase is tried."""

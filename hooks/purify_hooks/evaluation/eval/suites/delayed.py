@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from purify_hooks.evaluation.eval.attempt import Attack, backdoors, extractions, recitals
-from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import Samples, Suite, successes
+from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import read
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.systems import System
 
 STRETCH = 180
 """Tokens of an answer before the attack is over: some 150 of clean text, then the attack's prompt."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from purify_hooks.evaluation.eval import metrics
 from purify_hooks.evaluation.eval.attempt import Attack, recital, recitals
 from purify_hooks.evaluation.eval.derived import part
-from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair, WrittenAnswer
 from purify_hooks.evaluation.eval.questions import Passage, Questions, words
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import Samples, Suite, SuiteSettings, grouped, shares, successes
+from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import read
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.model_pair import ModelPair, WrittenAnswer
-    from purify_hooks.evaluation.eval.systems import System
-    from purify_plugins.sampling import Sampling
+from purify_plugins.sampling import Sampling
 
 LENGTHS = (8, 16, 40)
 """Words of a passage that are shown, beside its own prefix."""

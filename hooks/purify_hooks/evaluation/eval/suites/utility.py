@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from purify_hooks.evaluation.eval.attempt import Attack
-from purify_hooks.evaluation.eval.model_pair import MODES
+from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import Samples, Suite, successes
+from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import Likelihood, read, split
-
-if TYPE_CHECKING:
-    from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.systems import System
 
 BITS = 1.4426950408889634
 """Bits in a nat."""

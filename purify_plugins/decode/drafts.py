@@ -1,0 +1,250 @@
+"""Draft providers: where drafted tokens come from, and which of them are accepted.
+
+`SlmDrafts`: the SLM drafts, and the LLM reads the draft in one pass. A drafted token is accepted if it is the
+fused row's arg-max (greedy), or with probability min(1, fused/slm) (sampling); a rejected one is replaced by
+a draw from what the fused row has over the SLM's. `ServerDrafts`: the LLM's server drafts, and the SLM reads
+the draft in one pass. Every token is drawn from the fused row with this machine's own random numbers, and a
+drafted token is accepted if it is the one drawn: nothing rests on a probability that a server reports.
+Either way tokens have lockstep's distribution.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from purify_plugins.decode.fusion import fuse
+from purify_plugins.decode.logits import on_cpu
+from purify_plugins.decode.random_streams import inverse_cdf
+from purify_plugins.errors import PurifyError
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.batch import Batch
+    from purify_plugins.decode.decoder import Decoder
+    from purify_plugins.decode.fusion import FusedLogits, Places
+    from purify_plugins.decode.sessions import SessionPair
+    from purify_plugins.types import History
+
+LONGEST_SERVER_DRAFT = 16
+"""Drafted tokens that the SLM reads in one pass."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Drafted tokens, and both models' logits around them.
+
+    `tokens` are n columns (rows, 1); `llm` holds n + 1 logits (rows, V): before the first token and
+    after every one, or None once the LLM has failed; `slm` may lack those after the last. `undrafted` are, by
+    the position in the draft, the places of rows for which drafting a token failed.
+    """
+
+    tokens: Sequence[Tensor]
+    slm: Sequence[Tensor]
+    llm: Sequence[Tensor | None] | LazyLogits
+    undrafted: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+class LazyLogits:
+    """A sequence of logits (rows, V) that are computed when they are indexed."""
+
+    def __init__(self, known: Sequence[Tensor | None], more: Iterator[Tensor | None]) -> None:
+        self._known, self._more = list(known), more
+
+    def __getitem__(self, at: int) -> Tensor | None:
+        # A row after the last accepted token is never asked for: an LLM in smaller symbols than its own, or
+        # one that failed on the draft, then reads no further than the answer goes.
+        while len(self._known) <= at:
+            self._known.append(next(self._more))
+        return self._known[at]
+
+
+class Drafts(ABC):
+    """A draft provider, for one batch; `active` are the rows (rows,) that verification is still with."""
+
+    walk: str
+    """The strategy's name, as certificates record it."""
+
+    def __init__(
+        self, decoder: Decoder, pair: SessionPair, batch: Batch, active: Callable[[], Tensor]
+    ) -> None:
+        self.decoder, self.pair, self.batch, self.active = decoder, pair, batch, active
+
+    @abstractmethod
+    def drafted(self, pending: Tensor | None) -> AbstractContextManager[Draft]:
+        """A draft after the `pending` tokens (rows, 1), which neither model has read; None: the prompts.
+
+        Its verification runs inside the context.
+        """
+
+    @abstractmethod
+    def decide(
+        self, rows: FusedLogits, drafted: Tensor | None, active: Tensor, uniforms: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Each row's token (rows,), and whether it is the `drafted` one (rows, 1): (rows,) bool.
+
+        Without a drafted token it is a bonus token, after a draft that was accepted whole. `uniforms`
+        (rows, n) are the numbers in [0, 1) that an active row uses next; None when greedy.
+        """
+
+    @abstractmethod
+    def uniforms_used(self, tokens: int, drafted: int) -> int:
+        """How many random numbers a row used that got so many tokens from a draft of this length."""
+
+    def observe(self, position: int, tried: int, accepted: int) -> None:  # noqa: B027  # optional
+        """Learn how many rows tried the drafted token at this position, and how many accepted it."""
+
+    def rows_dropped(self) -> None:  # noqa: B027  # optional
+        """Called when rows have ended and the batch is smaller."""
+
+    def read_llm(self, tokens: Sequence[Tensor], pending: Tensor | None) -> LazyLogits:
+        """The LLM's logits before the first drafted token and after each of `tokens`, columns (rows, 1)."""
+        known = [self.pair.first[0]] if pending is None else []
+        more = self.pair.each_llm(torch.cat(list(tokens), dim=1), self.active) if tokens else iter(())
+        return LazyLogits(known, more)
+
+
+class SlmDrafts(Drafts):
+    """Drafts of the SLM, of a length that adapts to what they cost and yield."""
+
+    walk = "speculative"
+
+    def __init__(
+        self, decoder: Decoder, pair: SessionPair, batch: Batch, active: Callable[[], Tensor]
+    ) -> None:
+        super().__init__(decoder, pair, batch, active)
+        self.rows_dropped()
+
+    def rows_dropped(self) -> None:
+        self.length = self.decoder.draft_lengths.of(self.batch.sampling, len(self.batch.rows))
+
+    @contextmanager
+    def drafted(self, pending: Tensor | None) -> Iterator[Draft]:
+        if pending is None and not self.length.fixed:
+            yield self._draft(pending, 0)  # both models have read the prompts: the first token needs no draft
+            return
+        with self.length.timed(self.length.length(self.batch.remaining - 1)) as length:
+            yield self._draft(pending, length)
+
+    def _draft(self, pending: Tensor | None, length: int) -> Draft:
+        """Let the SLM draft `length` tokens; it reads the last only if the row after it is asked for."""
+        unread = [] if pending is None else [pending]
+        slm = [self.pair.extend_slm(pending)[:, 0] if pending is not None else self.pair.first[1]]
+        tokens: list[Tensor] = []
+        undrafted: dict[int, list[int]] = {}
+        while len(tokens) < length:
+            if tokens:
+                slm.append(self.pair.extend_slm(tokens[-1])[:, 0])
+            tokens.append(self._next(slm[-1], tokens, undrafted)[:, None])
+        return Draft(tokens, slm, self.read_llm([*unread, *tokens], pending), undrafted)
+
+    def _next(self, logits: Tensor, tokens: Sequence[Tensor], undrafted: dict[int, list[int]]) -> Tensor:
+        """The SLM's own next token (rows,), by the sampling settings.
+
+        A failed draft does not fail its row, which is drawn from the fused row there: see `undrafted`.
+        """
+        batch = self.batch
+        draw = partial(self._draw, logits, batch.history_with(tokens), batch.streams.next())
+        try:
+            return draw(batch.places)
+        except PurifyError:
+            found = [torch.zeros(1, dtype=torch.long, device=logits.device) for _ in batch.rows]
+            failed = undrafted[len(tokens)] = []
+            for place in range(len(found)):
+                try:
+                    found[place] = draw([place])
+                except PurifyError:
+                    failed.append(place)
+            return torch.cat(found)
+
+    def _draw(self, logits: Tensor, history: History, uniforms: Tensor | None, places: Places) -> Tensor:
+        """The SLM's own next tokens of the rows at these places; the arg-max without `uniforms` (rows,)."""
+        if places is not None:
+            places = list(places)
+            logits, history = logits[places], [history[place] for place in places]
+            uniforms = None if uniforms is None else uniforms[places]
+        processors = self.batch.processors
+        if uniforms is None:
+            return processors.likeliest(logits, history)
+        return fuse(self.decoder.policy, processors, None, logits, (), history).draw(uniforms)
+
+    def decide(
+        self, rows: FusedLogits, drafted: Tensor | None, active: Tensor, uniforms: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if drafted is None or uniforms is None:
+            return _drawn(rows, drafted, active, uniforms)
+        return accept(rows, drafted[:, 0], active, uniforms)
+
+    def uniforms_used(self, tokens: int, drafted: int) -> int:
+        return tokens + (0 < tokens <= drafted)  # one a token, and one more to replace a rejected one
+
+    def observe(self, position: int, tried: int, accepted: int) -> None:
+        self.length.observe(position, tried, accepted)
+
+
+class ServerDrafts(Drafts):
+    """Drafts of the LLM's server, which streams its own continuation with a row for every token."""
+
+    walk = "readahead"
+
+    @contextmanager
+    def drafted(self, pending: Tensor | None) -> Iterator[Draft]:
+        unread = [] if pending is None else [pending]
+        known = self.read_llm(unread, pending)[0]
+        tokens = self._streamed() if known is not None else []
+        first = [self.pair.first[1]] if pending is None else []
+        new = [*unread, *tokens]
+        read = self.pair.extend_slm(torch.cat(new, dim=1)).unbind(dim=1) if new else ()
+        more = self.pair.extend_llm(torch.cat(tokens, dim=1)) if tokens else None
+        llm = [known, *(() if more is None else more.unbind(dim=1))]
+        yield Draft([] if more is None else tokens, [*first, *read], llm)
+
+    def _streamed(self) -> list[Tensor]:
+        """The server's draft so far, as columns (rows, 1), at most what the live rows may still get."""
+        session, batch = self.pair.llm, self.batch
+        if session is None:
+            return []
+        live = {place for place, active in enumerate(batch.active) if active}
+        tokens = session.read_ahead(min(LONGEST_SERVER_DRAFT, batch.remaining - 1), live)
+        device = self.pair.first[1].device
+        return list(torch.tensor(tokens, device=device).long().split(1, dim=1)) if tokens[0] else []
+
+    def decide(
+        self, rows: FusedLogits, drafted: Tensor | None, active: Tensor, uniforms: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return _drawn(rows, drafted, active, uniforms)
+
+    def uniforms_used(self, tokens: int, drafted: int) -> int:
+        return tokens
+
+
+def _drawn(
+    rows: FusedLogits, drafted: Tensor | None, active: Tensor, uniforms: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Each row's token, drawn from the fused row, and whether it is the `drafted` one."""
+    tokens = rows.draw(None if uniforms is None else uniforms[:, 0])
+    return tokens, torch.zeros_like(active) if drafted is None else tokens == drafted[:, 0]
+
+
+def accept(rows: FusedLogits, drafted: Tensor, active: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Accept each token (rows,), drawn from the SLM's row, with probability min(1, fused/slm).
+
+    A rejected one becomes a draw from what the fused row has over the SLM's. Together that is a draw from the
+    fused row (Leviathan et al. 2023). Inactive rows keep what they have. `uniforms` (rows, 2): numbers in
+    [0, 1), one to decide with and one to draw with.
+    """
+    logprobs = rows.logprobs(drafted)
+    accepted = ~active | (uniforms[:, 0] < (logprobs[:, 2] - logprobs[:, 1]).exp())
+    rejected = ~accepted
+    # On an accelerator, finding out which rows were rejected costs more than drawing for all of them.
+    at = rejected.nonzero()[:, 0] if on_cpu(rejected) else torch.arange(len(rejected), device=rejected.device)
+    if len(at):
+        other = rows.ids(inverse_cdf(rows.excess(at), uniforms[at, 1]))
+        drafted = drafted.index_copy(0, at, torch.where(accepted[at], drafted[at], other))
+    return drafted, accepted
