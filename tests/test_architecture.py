@@ -48,6 +48,7 @@ PROBES = {
     "hooks/purify_hooks/local/causality.py": TORCH,
     "hooks/purify_hooks/policies/_base.py": FIELD,
     "hooks/purify_hooks/local/config_keys.py": TORCH,
+    "hooks/purify_hooks/local/model_types.py": TORCH,
     "hooks/purify_hooks/local/onednn.py": TORCH,
     "hooks/purify_hooks/local/kv_cache.py": FIELD,
     "hooks/purify_hooks/local/forward.py": TORCH,

@@ -10,7 +10,7 @@ import sys
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from purify_plugins.sources.read_scope import reading
 
@@ -25,7 +25,11 @@ WRITES = re.compile(
     r"|/threads(/[^/]+)?/runs\b|/realtime\b|/(fim|agents)/completions"
     r"|/model/[^/]+/(invoke|converse)(-\w+)*$|/endpoints/[^/]+/invocations\S*$"  # Bedrock, SageMaker
     r"|/text/(generation|chat)(_stream)?$|/aigc/[\w-]+/generation$"  # watsonx, DashScope
-    r"|:(stream)?(generate|bidiGenerate)(Content|Text|Message)|:(stream)?rawPredict$|BidiGenerateContent",
+    r"|/serving-endpoints/[^/]+/invocations$|/ai/run/@|/completions_pro$"  # Databricks, Cloudflare, Qianfan
+    r"|/extra/generate/stream$|/studio/v\d/[\w-]+/complete$"  # KoboldCpp, AI21
+    r"|/v\d/((chat|completion)-messages|workflows/run)$"  # Dify
+    r"|:(stream)?(generate|bidiGenerate)(Content|Text|Message)|:(stream)?rawPredict$|BidiGenerateContent"
+    r"|:serverStreamingPredict$",
     re.IGNORECASE,
 )
 """Paths of requests that generate text, at any host."""
@@ -64,11 +68,12 @@ def is_silent(method: str, url: str) -> bool:
 def writes(method: str, url: str) -> bool:
     """Whether a request generates text."""
     parts = urlsplit(url)
+    path = unquote(parts.path)  # servers take chat%2Fcompletions for chat/completions
     if method.upper() in ("GET", "HEAD", "OPTIONS"):
-        return parts.scheme in ("ws", "wss") and WRITES.search(parts.path) is not None
-    if SILENT.search(parts.path):
+        return parts.scheme in ("ws", "wss") and WRITES.search(path) is not None
+    if SILENT.search(path):
         return False
-    return WRITES.search(parts.path) is not None or HOSTS.search(parts.hostname or "") is not None
+    return WRITES.search(path) is not None or HOSTS.search(parts.hostname or "") is not None
 
 
 def asker() -> str:
