@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from purify_plugins import Certificate, Chat, Chunk, Completion, ConfigError, PromptError, Purifier, Sampling
+from purify_plugins.decode.detokenizer import joined
 from purify_plugins.testbed import LLM, SLM, attacks
 from purify_plugins.testing import ToySource
 from tests.toys import BYTES, Placed, Slow, Watched, both, few, pair, real, toys
@@ -99,6 +100,11 @@ def test_the_chunks_of_a_stream_are_the_completion(prompt: Any, stop: tuple[str,
     steps = tuple(step for chunk in chunks for step in chunk.steps)
     assert steps == whole.steps
     assert last.completion == whole
+    assert tuple(each for chunk in chunks for each in chunk.drawn) == whole.drawn
+    assert joined([piece for chunk in chunks for piece in chunk.pieces]) == whole.pieces
+    assert [chunk.ended for chunk in chunks] == [*[False] * (len(chunks) - 2), True, False]
+    assert "".join(text for _, text in whole.pieces) == whole.text
+    assert tuple(token for token, _ in whole.pieces) == steps
     assert not any(chunk.completion for chunk in pieces)
     sent = [step.id for step in steps]
     assert sent == list(whole.tokens) == [row[0] for row in whole.certificate.body["steps"]]

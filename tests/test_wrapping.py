@@ -177,7 +177,7 @@ def test_every_source_of_ours_has_a_base_class() -> None:
         if {"open", "identity"} <= methods[each] or {"extend", "rewind"} <= methods[each]
     ]
     assert len(found) >= 10
-    assert [each.name for each in found if not each.bases] == ["Pair"], "which holds two sessions"
+    assert [each.name for each in found if not each.bases] == ["SessionPair"], "which holds two sessions"
 
 
 @pytest.mark.parametrize("base", [LogitSource, Session])

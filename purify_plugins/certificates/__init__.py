@@ -1,7 +1,7 @@
-"""What an answer spent, step by step; made from what the decoder noted, checked by anyone.
+"""Certificates: a record of every step of an answer, issued from the decoder's notes, verifiable by anyone.
 
-A certificate is one line of canonical JSON: sorted keys, no spaces, what was spent in fixed decimals,
-and the SHA-256 of all that under `digest`. Its totals are exact sums of its steps.
+A certificate is one line of canonical JSON: sorted keys, no spaces, figures as fixed decimals, and the
+SHA-256 of the rest under `digest`. Its totals are exact sums of its steps.
 """
 
 from purify_plugins.certificates.citations import cited, citing

@@ -1,4 +1,4 @@
-"""What the caller put into a prompt, by name: certificates of the answers list it."""
+"""Texts that the caller put into a prompt, by name; the answers' certificates list them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _CITED: ContextVar[Cited] = ContextVar("cited", default=())
 def citing(texts: Mapping[str, str]) -> Iterator[None]:
     """Name the texts, by id, that were put into the prompts of the answers asked for in this block.
 
-    Their certificates record each id and the text's SHA-256 under `context`; what such a text says, an
-    answer may repeat. Blocks add up. It is the caller's word: nobody looks for the texts in the prompt.
+    Their certificates record each id and the text's SHA-256 under `context`; an answer may repeat them.
+    Nested blocks add up. That a text is in the prompt is not checked.
 
     >>> with citing({"page 7": page}):
     ...     purifier.generate(f"{page}\n\nIn one sentence:")
@@ -33,5 +33,5 @@ def citing(texts: Mapping[str, str]) -> Iterator[None]:
 
 
 def cited() -> Cited:
-    """The id and SHA-256 of every text that `citing` names here."""
+    """The id and SHA-256 of every text that the enclosing `citing` blocks name."""
     return _CITED.get()

@@ -1,4 +1,4 @@
-"""What may be claimed of an answer, and in which words."""
+"""The claim of a certificate and its wording."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def claimed(
     steps: Sequence[Token],
     edits: Sequence[str] = (),
 ) -> Claim:
-    """What holds of an answer of these steps, against whom, and why.
+    """The guarantee of an answer with these steps, the adversary it holds against, and the reason.
 
-    `engines` ran the LLM and the SLM, `edits` are what plugins did to the steps on their way. Nothing is
-    claimed that the steps do not show: a policy must say of them that they keep its budget.
+    `engines` ran the LLM and the SLM; `edits` are plugins' changes to the steps. A guarantee needs the
+    policy's own check (`holds`) that the steps satisfy its budget.
     """
     mode, source = mode_of(sampling, steps), draws(sampling)
     return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), policy.holds(steps)))

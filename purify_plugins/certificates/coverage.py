@@ -1,4 +1,4 @@
-"""What covers each field of a certificate: which check refuses one in which it alone was edited."""
+"""Which check detects an edit of each single field of a certificate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Way = Literal["alone", "slm", "both", "pin"]
 
 
 class Cover(NamedTuple):
-    """How a field is covered, and by what comparison."""
+    """The check that covers a field, and its comparison."""
 
     way: Way
     how: str
@@ -86,11 +86,11 @@ COVERED: Mapping[str, Cover] = {
     "limits.*": Cover("alone", "word for word"),
     "digest": Cover("alone", "of all the rest; anyone can make a new one"),
 }
-"""Patterns of paths into a certificate; the first that fits counts."""
+"""Patterns of paths into a certificate; the first match counts."""
 
 
 def cover(path: str) -> Cover:
-    """What covers the field at `path`, such as `steps.3.1`. Raises KeyError for one that nothing covers."""
+    """The check that covers the field at `path`, such as `steps.3.1`. Raises KeyError if there is none."""
     for pattern, found in COVERED.items():
         if fnmatchcase(path, pattern) or fnmatchcase(path, pattern.removesuffix(".*")):
             return found

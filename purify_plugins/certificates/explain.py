@@ -1,4 +1,4 @@
-"""A certificate in plain words."""
+"""A certificate in sentences."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from purify_plugins.types import Certificate
 
 
 def summary(certificate: Certificate, off: float | None, known: Sequence[str] = ()) -> list[str]:
-    """What a verified certificate says, a sentence a line, the verdict first.
+    """A verified certificate in sentences, one a line, the verdict first.
 
-    `off` is the largest difference (nats) when its models were replayed; `known` names what its reader gave.
+    `off` is the largest difference (nats) when its models were replayed; `known` names the reader's pins.
     """
     body = certificate.body
     return [
@@ -32,7 +32,7 @@ def summary(certificate: Certificate, off: float | None, known: Sequence[str] = 
 
 
 def verdict(method: Mapping[str, Any]) -> str:
-    """What holds of the answer, before anything that reassures."""
+    """The guarantee, or the reason why there is none."""
     if method["guarantee"] == "none":
         return f"Guarantee of this answer: NONE, because {method['reason']}."
     return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
@@ -55,12 +55,12 @@ PARTS: Mapping[str, tuple[str, frozenset[str]]] = {
     "the SLM's files": ("--slm DIR or --slm-digest", frozenset(("slm", "slm_digest", "models.slm.files"))),
     "the LLM's files": ("--llm-digest, or --llm DIR", frozenset(("llm", "llm_digest", "models.llm.files"))),
 }
-"""What a reader can compare: the option for it, and the names under which `known` has it."""
+"""What a reader can compare: the option for it, and its names in `known`."""
 SIGNED = "the models' names, who wrote it and when (a signature's matter)"
 
 
 def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a certificate was compared with, and what is still its issuer's word."""
+    """What a certificate was compared with, and what was not compared."""
     parts = {part: bool(names & set(known)) for part, (_, names) in PARTS.items()}
     covered = frozenset().union(*(names for _, names in PARTS.values()), {"set"})
     fields = ["the guarantee" if name == "require" else name for name in known if name not in covered]
@@ -68,7 +68,7 @@ def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _whose(known: Sequence[str]) -> list[str]:
-    """What the reader brought, and what is still somebody's word."""
+    """What was compared, and what was not."""
     fine, open_ = compared(known)
     missing = [f"{part} ({PARTS[part][0]})" for part in open_]
     return [
@@ -78,7 +78,7 @@ def _whose(known: Sequence[str]) -> list[str]:
 
 
 def _made(body: Mapping[str, Any]) -> list[str]:
-    """By what, how and under which settings the answer was made."""
+    """The models, the policy and the settings of the answer."""
     method, answer = body["method"], body["answer"]
     plugins = [f"{each['name']} ({each['distribution']} {each['version']})" for each in method["plugins"]]
     context = [f"{each['id']} ({each['sha256']})" for each in body["context"]]
@@ -121,7 +121,7 @@ def _figures(certificate: Certificate) -> list[str]:
 
 
 def _per_token(certificate: Certificate) -> list[str]:
-    """Where symbols are no tokens: what was spent on each of the LLM's tokens, and on each byte."""
+    """For symbols smaller than tokens: nats per symbol, per token of the LLM and per byte."""
     alphabet = certificate.body["models"]["llm"].get("alphabet")
     if not alphabet:
         return _rough(certificate)
@@ -137,7 +137,7 @@ def _per_token(certificate: Certificate) -> list[str]:
 
 
 def _rough(certificate: Certificate) -> list[str]:
-    """Where the SLM rated tokens that are not its own."""
+    """A note where the SLM's rows are approximate."""
     alphabet = certificate.body["models"]["slm"].get("alphabet")
     return (
         ["The SLM has another tokenizer and rated the LLM's tokens roughly: nothing is claimed."]
@@ -147,7 +147,7 @@ def _rough(certificate: Certificate) -> list[str]:
 
 
 def odds(spent: float) -> str:
-    """What a total of K nats says of the answer: e^K."""
+    """What a total of K nats means: e^K."""
     if not math.isfinite(spent):
         return "The SLM alone could not have written this answer."
     return (
@@ -161,16 +161,16 @@ AGAINST = {
     "engine": "untrusted weights, and the server that runs them",
     "none": "nobody",
 }
-"""The adversary that a claim names, in words."""
+"""Adversary -> words."""
 
 
 def assignments(fields: Mapping[str, Any]) -> str:
-    """Fields as one writes them, without a value where none is set."""
+    """`name = value` pairs; only the name of a field that is not set."""
     return ", ".join(key if value is None else f"{key} = {said(value)}" for key, value in fields.items())
 
 
 def said(value: Any) -> str:
-    """A value in words, not as Python spells it: what is inside another value stands in brackets."""
+    """A value in words instead of Python's repr; nested values are in brackets."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

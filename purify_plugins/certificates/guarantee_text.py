@@ -1,4 +1,4 @@
-"""What a guarantee means to a reader who knows no formula, with the policy's own values and an example."""
+"""A guarantee in one sentence without formulas, with the policy's own values and an example."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ LONG = 50
 
 
 def meant(method: Mapping[str, Any]) -> str:
-    """A certificate's guarantee in a sentence, its budget filled in."""
+    """A certificate's guarantee in one sentence, with its budget."""
     if method["mode"] == "slm-only":
         return "the LLM had no part in this answer"
     values = _numbers(method["parameters"])
     try:
         return _SAID[method["guarantee"]](values)
-    except KeyError:  # a policy of somebody else's, whose options have other names
+    except KeyError:  # a third-party policy, whose options have other names
         return "the LLM could move this answer from the SLM by no more than the policy's budget"
 
 
 def factor(nats: float) -> str:
-    """e to a number of nats, as one reads it aloud."""
+    """e to the power of `nats`, rounded for reading."""
     if not math.isfinite(nats):
         return "without limit" if nats > 0 else "0"
     return f"{math.exp(nats):,.3g}" if abs(nats) < 15 else f"10^{nats / math.log(10):.1f}"
 
 
 def _numbers(parameters: Mapping[str, Any]) -> dict[str, float]:
-    """The options that are numbers; those of a policy inside this one count, for the promise is its own."""
+    """The options that are numbers, those of a policy inside this one included."""
     found: dict[str, float] = {}
     for key, value in parameters.items():
         if isinstance(value, Mapping):

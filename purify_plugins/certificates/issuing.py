@@ -1,4 +1,4 @@
-"""A certificate is made from what the decoder noted, never from how the purifier is configured."""
+"""Issue a certificate from the decoder's record, never from the purifier's configuration."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def certify(
     context: Cited = (),
     actors: Sequence[Actor] = (),
 ) -> Certificate:
-    """The certificate of an answer, from the records its tokens were sent with.
+    """The certificate of an answer, from the decoder's record of its tokens.
 
-    `actors` are the third-party plugins that had a part in it.
+    `actors` are the third-party plugins that took part.
     """
     rows = [_row(token) for token in steps]
     body = {

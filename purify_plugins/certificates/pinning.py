@@ -1,4 +1,4 @@
-"""What the reader of a certificate knows by other means, and it must agree with."""
+"""`Pins`: what the reader of a certificate already knows, and the certificate must agree with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from purify_plugins.types import Certificate, Guarantee
 
 Digests = str | Path | Mapping[str, str]
-"""A model's SHA-256 (`model_digest`, or its one file of weights'), its directory, or each file's by name."""
+"""A model's SHA-256 (`model_digest`, or of its only weights file), its directory, or digests by file name."""
 
 
 def model_digest(files: Mapping[str, str]) -> str:
@@ -28,10 +28,10 @@ def model_digest(files: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Pins:
-    """What the reader knows: the answer's text, the policy with its options, the models' digests, any field.
+    """Known values: the answer's text, the policy with its options, the models' digests, any field.
 
-    `guarantee` is what must hold for this very answer.
-    `fields` are paths into the certificate (`method.sampling.seed`) and the values that must stand there.
+    `guarantee` is the one that this answer must have.
+    `fields` maps paths into the certificate (`method.sampling.seed`) to required values.
     """
 
     answer: bytes | None = None
@@ -42,7 +42,7 @@ class Pins:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, certificate: Certificate, plugins: Plugins) -> None:
-        """Raise MismatchError for the first thing that is not as the reader knows it."""
+        """Raise MismatchError for the first value that differs."""
         body = certificate.body
         if self.answer is not None:
             _check_answer(body["answer"], self.answer)
@@ -60,30 +60,32 @@ class Pins:
 NOTHING = Pins()
 
 
-def _check_answer(told: Mapping[str, Any], text: bytes) -> None:
-    """A file's last line break is its editor's; the answer may have been written with or without."""
-    if any(map(_is(told), (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")))):
+def _check_answer(recorded: Mapping[str, Any], text: bytes) -> None:
+    """The text may have one more line break at its end than the answer, as editors add one."""
+    if any(map(_is(recorded), (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")))):
         return
     raise MismatchError(
-        f"the certificate is not for this answer: {_difference(told, text)}; give the text exactly as it was "
-        "answered, without its prompt (a stop string that /generate returns is no part of what is certified)"
+        f"the certificate is not for this answer: {_difference(recorded, text)}; give the text exactly as it "
+        "was answered, without its prompt (a stop string that /generate returns is no part of what is "
+        "certified)"
     )
 
 
-def _is(told: Mapping[str, Any]) -> Callable[[bytes], bool]:
-    """Whether a text is the one of this length and digest."""
-    return lambda text: (len(text), hashlib.sha256(text).hexdigest()) == (told["bytes"], told["sha256"])
+def _is(recorded: Mapping[str, Any]) -> Callable[[bytes], bool]:
+    """A predicate: whether a text has the recorded length and digest."""
+    length, digest = recorded["bytes"], recorded["sha256"]
+    return lambda text: (len(text), hashlib.sha256(text).hexdigest()) == (length, digest)
 
 
-def _difference(told: Mapping[str, Any], text: bytes) -> str:
-    """In what way a text is another, as far as a length and a digest tell. A last line break is left out."""
+def _difference(recorded: Mapping[str, Any], text: bytes) -> str:
+    """How a text differs, as far as its length and digest show; without its last line break."""
     unix = text.replace(b"\r\n", b"\n").strip(b"\n")
-    if any(map(_is(told), (unix, unix + b"\n", unix.replace(b"\n", b"\r\n")))):
+    if any(map(_is(recorded), (unix, unix + b"\n", unix.replace(b"\n", b"\r\n")))):
         return "it differs only in line ends"
     length = len(text.removesuffix(b"\n"))
-    if told["bytes"] in (length, len(text)):
-        return f"it has the same length, {told['bytes']} bytes, and other content"
-    return f"it has {length} bytes without its last line break, and the certificate's has {told['bytes']}"
+    if recorded["bytes"] in (length, len(text)):
+        return f"it has the same length, {recorded['bytes']} bytes, and other content"
+    return f"it has {length} bytes without its last line break, and the certificate's has {recorded['bytes']}"
 
 
 def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugins) -> None:
@@ -91,10 +93,10 @@ def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugin
     policy = adapted_policy(policy)
     policy = policy.in_symbols(per_token) if per_token > 1 else policy
     known = (plugins.name_of(policy), options(policy, plugins.name_of))
-    told = (body["method"]["policy"], body["method"]["parameters"])
-    if told != known:
+    recorded = (body["method"]["policy"], body["method"]["parameters"])
+    if recorded != known:
         raise MismatchError(
-            f"the answer was written under {told[0]!r} with {canonical(told[1])}, "
+            f"the answer was written under {recorded[0]!r} with {canonical(recorded[1])}, "
             f"not {known[0]!r} with {canonical(known[1])}; name every option that is not at its default"
         )
 
@@ -107,9 +109,9 @@ def _check_guarantee(method: Mapping[str, Any], needed: Guarantee) -> None:
         )
 
 
-def _check_model(side: str, told: Mapping[str, Any], known: Digests) -> None:
-    files = told.get("files") or {}
-    who = f"the {side.upper()}, {told.get('name')!r}"
+def _check_model(side: str, recorded: Mapping[str, Any], known: Digests) -> None:
+    files = recorded.get("files") or {}
+    who = f"the {side.upper()}, {recorded.get('name')!r}"
     if not files:
         raise MismatchError(f"the certificate names no files of {who}; only a signature can say who that was")
     if isinstance(known, str):
@@ -122,7 +124,7 @@ def _check_model(side: str, told: Mapping[str, Any], known: Digests) -> None:
 
 
 def hashed(folder: Path, names: Iterable[str], weights: bool = True) -> dict[str, str]:
-    """The SHA-256 of a directory's files that are named, and of all its `weights`; a path names none."""
+    """The SHA-256 of the named files of a directory, and of all its `weights`; paths are skipped."""
     every = {file.name for file in folder.glob("*.safetensors")} if weights else set()
     found = {}
     for name in sorted(every | {name for name in names if Path(name).name == name}):

@@ -1,7 +1,7 @@
-"""Whether a step's figures can be those of one row from which one token was drawn.
+"""Whether a step's figures are consistent with one row from which one token was drawn.
 
-None of this needs a model. It shows that figures are wrong, never that they are right: what the LLM's side
-says (`fused`, `kl`, `peak`, `revealed`, `hidden`) is recomputed with both models, or signed.
+No model is needed. A check here can refute figures, never confirm them: the LLM's side (`fused`, `kl`,
+`peak`, `revealed`, `hidden`) is confirmed by recomputing with both models, or by a signature.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_steps(rows: Sequence[Sequence[Any]], sampling: Sampling) -> None:
 
 
 def _wrong(step: Token, sampling: Sampling) -> str:
-    """What is impossible about a step; empty: nothing."""
+    """The inconsistency of a step; empty: none."""
     near = _near(step, sampling)
     if not (step.slm <= near and step.fused <= near):
         return "a probability above 1"
@@ -42,7 +42,7 @@ def _wrong(step: Token, sampling: Sampling) -> str:
 
 
 def _near(step: Token, sampling: Sampling) -> float:
-    """Nats by which the step's figures may be off: a low temperature blows up the last places of logits."""
+    """The tolerance of the step's figures in nats; a low temperature magnifies rounding errors of logits."""
     figures = (step.slm, step.fused, step.kl, step.peak)
     share = SHARE * sum(abs(each) for each in figures if math.isfinite(each))
     return PLACE * max(1.0, 1.0 / (sampling.temperature or 1.0)) + share
@@ -53,13 +53,13 @@ def _same(one: float, other: float, near: float) -> bool:
 
 
 def _pointed(step: Token) -> str:
-    """A greedy row is sure of its token."""
+    """Checks of a greedy token, whose row is a point mass."""
     fine = step.kl == step.peak == -step.slm
     return "" if fine else "`kl` and `peak` of a greedy token are its surprisal under the SLM"
 
 
 def _spread(step: Token, near: float) -> str:
-    """A drawn token's row has its own probability on it, and the rest on others."""
+    """Checks of a drawn token."""
     if math.isinf(step.fused):
         return "a token without probability was drawn"
     if step.slm == -math.inf:
@@ -77,7 +77,7 @@ def _divergent(step: Token, near: float) -> str:
     """`kl` is the mean of log fused/slm: this token's share, and for the others at most `peak` each."""
     drawn, ratio = math.exp(min(step.fused, 0.0)), step.fused - step.slm
     others, peak = max(1.0 - drawn, 0.0), max(step.peak, 0.0)
-    mass = min(MASS + SHARE * peak, 1.0)  # large log-weights are known to few places, and so is e to them
+    mass = min(MASS + SHARE * peak, 1.0)  # large log-weights have few accurate digits, and so has e to them
     near += mass * peak
     if step.kl > drawn * ratio + others * peak + near:
         return "`kl` is more than this token and `peak` allow"

@@ -1,4 +1,4 @@
-"""What the models say of a certificate, asked again."""
+"""Recompute a certificate's figures with the models that it names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from purify_plugins.types import Piece, Token, Vocabulary
 
 NOTES = ("name", "engine", "trusted")
-"""What a certificate says of a model that its files do not: what the operator called and took it for."""
+"""Fields of a model that its files do not determine: the operator's name for it, and its engine."""
 JUDGED = ("slm", "fused", "kl", "peak", "revealed", "hidden")
 
 
@@ -29,8 +29,8 @@ def recompute(
 ) -> float:
     """Replay the benign model; the largest difference (nats) from the recorded log-probabilities.
 
-    The recorded tokens must spell the answer and have ended it for the recorded reason; `prompt`, where it
-    is given, must be what they answer. Raises OtherModelError when the model is not the one named,
+    The recorded tokens must spell the answer and end it for the recorded reason; `prompt`, where it is given,
+    must be the recorded one. Raises OtherModelError when the model is not the one named,
     MismatchError for another prompt, ForgedError when a step differs by more than `tolerance` (machines and
     libraries differ in the last digits, and a temperature below 1 divides those too).
     """
@@ -60,7 +60,7 @@ def recompute_both(
 ) -> float:
     """Replay both models and the policy; the largest difference (nats) of any figure of any step.
 
-    This checks the LLM's side too, which nothing but a signature does otherwise. It takes the LLM that the
+    This also checks the LLM's side, which otherwise only a signature covers. It takes the LLM that the
     certificate names, of the same vocabulary, reading the prompt's recorded ids. Raises as `recompute`.
     """
     from purify_plugins.decode.decoder import Decoder
@@ -75,19 +75,19 @@ def recompute_both(
     decoder = Decoder(llm, slm, policy_of(body, plugins).bind(slm.vocabulary))
     answer = [row[0] for row in body["steps"]]
     [steps] = replay(decoder, [tuple(body["prompt"])], [answer], sampling)
-    told = tokens_of(body["steps"])
-    alone = [step.slm_only for step in told]
+    recorded = tokens_of(body["steps"])
+    alone = [step.slm_only for step in recorded]
     if [step.slm_only for step in steps] != alone:
         _require_no_failure(alone)
         raise ForgedError("other tokens were the SLM's own than is recorded")
     gaps = (
-        gap for name in JUDGED for gap in _gaps(*([getattr(x, name) for x in xs] for xs in (steps, told)))
+        gap for name in JUDGED for gap in _gaps(*([getattr(x, name) for x in xs] for xs in (steps, recorded)))
     )
     return _within(tolerance, sampling, gaps, "the two models give other figures")
 
 
 def _require_no_failure(alone: Sequence[bool]) -> None:
-    """Raise CertificateError where the SLM went on alone to the end, as it does once an LLM has failed."""
+    """Raise CertificateError where the last tokens are the SLM's alone, as after a failure of the LLM."""
     failed = len(alone)
     while failed and alone[failed - 1]:
         failed -= 1
@@ -98,12 +98,12 @@ def _require_no_failure(alone: Sequence[bool]) -> None:
         )
 
 
-def _gaps(found: Iterable[float], told: Iterable[float]) -> list[float]:
-    return [0.0 if a == b else abs(a - b) for a, b in zip(found, told, strict=True)]
+def _gaps(found: Iterable[float], recorded: Iterable[float]) -> list[float]:
+    return [0.0 if a == b else abs(a - b) for a, b in zip(found, recorded, strict=True)]
 
 
 def _within(tolerance: float, sampling: Sampling, gaps: Iterable[float], who: str) -> float:
-    """The largest gap. Raises ForgedError for more than a model's last digits make at this temperature."""
+    """The largest gap. Raises ForgedError for one beyond rounding errors at this temperature."""
     largest = max(gaps, default=0.0)
     if not largest <= tolerance * max(1.0, 1.0 / (sampling.temperature or 1.0)):
         raise ForgedError(f"{who} than recorded: off by {largest:.3g} nats")
@@ -113,43 +113,46 @@ def _within(tolerance: float, sampling: Sampling, gaps: Iterable[float], who: st
 def require_like(certificate: Certificate, side: str, folder: Path) -> None:
     """Raise OtherModelError for a directory whose settings or tokenizer are not the named model's.
 
-    Nothing is loaded, and no weights are read: those are compared by `recompute`.
+    Nothing is loaded, and no weights are read; `recompute` compares those.
     """
-    told = certificate.body["models"][side]
-    small = {name: each for name, each in told.get("files", {}).items() if not name.endswith(".safetensors")}
+    recorded = certificate.body["models"][side]
+    files = recorded.get("files", {})
+    small = {name: each for name, each in files.items() if not name.endswith(".safetensors")}
     if hashed(folder, small, weights=False) != small:
-        raise _other(told, side)
+        raise _other(recorded, side)
 
 
-def _other(told: Mapping[str, Any], side: str) -> OtherModelError:
+def _other(recorded: Mapping[str, Any], side: str) -> OtherModelError:
     return OtherModelError(
         f"this is not the {side.upper()} the certificate names: the files' digests differ from those of "
-        f"{told.get('name')!r}; give that model's directory"
+        f"{recorded.get('name')!r}; give that model's directory"
     )
 
 
 def _same_model(body: Mapping[str, Any], side: str, source: LogitSource) -> None:
     """Raise OtherModelError unless `source` is the model that a certificate names on this side."""
-    told, found = body["models"][side], source.identity()
-    if told.get("files", {}) != found.get("files", {}):
-        raise _other(told, side)
+    recorded, found = body["models"][side], source.identity()
+    if recorded.get("files", {}) != found.get("files", {}):
+        raise _other(recorded, side)
     if body["vocabulary"] != source.vocabulary.fingerprint:
         raise OtherModelError(
             "the answer was written in an alphabet the two models shared, not the SLM's own, and cannot be "
             "recomputed"
         )
-    notes = NOTES if told.get("files") else NOTES[1:]
-    facts = ({key: value for key, value in each.items() if key not in notes} for each in (told, found))
+    notes = NOTES if recorded.get("files") else NOTES[1:]
+    facts = ({key: value for key, value in each.items() if key not in notes} for each in (recorded, found))
     for key, (said, is_) in _differing(*facts):
         raise OtherModelError(
             f"this is not the {side.upper()} the certificate names: its {key} is {is_!r}, not {said!r}"
         )
 
 
-def _differing(told: Mapping[str, Any], found: Mapping[str, Any]) -> Iterable[tuple[str, tuple[Any, Any]]]:
-    for key in sorted({*told, *found}):
-        if told.get(key) != found.get(key):
-            yield key, (told.get(key), found.get(key))
+def _differing(
+    recorded: Mapping[str, Any], found: Mapping[str, Any]
+) -> Iterable[tuple[str, tuple[Any, Any]]]:
+    for key in sorted({*recorded, *found}):
+        if recorded.get(key) != found.get(key):
+            yield key, (recorded.get(key), found.get(key))
 
 
 def _check_ids(body: Mapping[str, Any], answer: Sequence[int], vocabulary: Vocabulary) -> None:
@@ -170,9 +173,9 @@ def _check_prompt(body: Mapping[str, Any], prompt: str, slm: LogitSource) -> Non
 
 
 def _check_text(
-    told: Mapping[str, Any], steps: Sequence[Token], sampling: Sampling, vocabulary: Vocabulary
+    recorded: Mapping[str, Any], steps: Sequence[Token], sampling: Sampling, vocabulary: Vocabulary
 ) -> None:
-    """Raise ForgedError unless these tokens spell a text of this digest, and ended it for this reason."""
+    """Raise ForgedError unless these tokens spell a text of this digest and end it for this reason."""
     from purify_plugins.decode.detokenizer import Detokenizer
 
     detokenizer = Detokenizer(vocabulary, sampling.stop)
@@ -182,8 +185,8 @@ def _check_text(
             raise ForgedError("its steps go on after its end")
         pieces += detokenizer.feed(step)[1]
     text = "".join(text for _, text in [*pieces, *detokenizer.close()]).encode()
-    if (len(text), hashlib.sha256(text).hexdigest()) != (told["bytes"], told["sha256"]):
+    if (len(text), hashlib.sha256(text).hexdigest()) != (recorded["bytes"], recorded["sha256"]):
         raise ForgedError("its steps do not spell the answer whose digest it has")
     reason = detokenizer.ended or "length"
-    if reason != told["finish_reason"]:
-        raise ForgedError(f"its steps end by {reason!r}, not by {told['finish_reason']!r}")
+    if reason != recorded["finish_reason"]:
+        raise ForgedError(f"its steps end by {reason!r}, not by {recorded['finish_reason']!r}")

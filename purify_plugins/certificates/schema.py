@@ -1,4 +1,4 @@
-"""The shape of a certificate, checked before anything in it is believed."""
+"""The schema of a certificate, checked before its content is used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from purify_plugins.decode.strategies import Strategy
 from purify_plugins.errors import NoCertificateError
 from purify_plugins.utils.wording import must_be
 
-Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
+Number = Annotated[str, StringConstraints(pattern=r"^(-?(0|[1-9][0-9]*)\.[0-9]{9}|-?inf)$")]
+"""One spelling a number, so that a certificate has one canonical form: no leading zeros, ASCII digits."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Field(ge=0)]
 StepRow = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
@@ -62,7 +63,7 @@ class MethodFields(_Strict):
 
 
 class ModelFields(BaseModel):
-    """What a source says of itself, and what every certificate says of it."""
+    """A source's identity, and what every certificate adds to it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -107,7 +108,7 @@ class CertificateBody(_Strict):
 
     @classmethod
     def check(cls, body: Any) -> Self:
-        """Raises NoCertificateError, naming the first thing that is wrong."""
+        """The parsed body. Raises NoCertificateError, naming the first error."""
         try:
             return cls.model_validate(body)
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""What follows from a certificate alone, checked without any model."""
+"""Verify a certificate without a model: everything that follows from its own content."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(text: str | bytes) -> Certificate:
 
 
 def _unread(error: Exception) -> str:
-    """Why nothing could be read; a file that was cut off in copying is the commonest case."""
+    """Why the text could not be parsed; most often a file was cut off in copying."""
     if not isinstance(error, json.JSONDecodeError) or not error.doc.lstrip().startswith("{"):
         return str(error)
     cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
@@ -70,7 +70,7 @@ def _unread(error: Exception) -> str:
 
 
 def _require_format(body: object) -> None:
-    """Name another version's format, rather than the first field that it lacks."""
+    """Raise NoCertificateError for another version's format, before its fields are checked."""
     found = body.get("format") if isinstance(body, Mapping) else None
     if isinstance(found, str) and found.startswith(f"{FAMILY}/") and found != FORMAT:
         raise NoCertificateError(
@@ -80,11 +80,11 @@ def _require_format(body: object) -> None:
 
 
 def verify(certificate: Certificate, plugins: Plugins, pins: Pins = NOTHING) -> None:
-    """Check all that follows from the certificate alone, and what `pins` say the reader knows.
+    """Check everything that follows from the certificate alone, and the reader's `pins`.
 
-    Raises ForgedError where its parts contradict each other, BudgetError where its steps exceed the budget
-    they are said to keep, MismatchError where it is not about what is pinned, UncheckableError where no
-    plugin in use offers the policy. docs/certificates.md says of every field what covers it.
+    Raises ForgedError if its parts contradict each other, BudgetError if its steps exceed the claimed budget,
+    MismatchError if it differs from a pin, UncheckableError if no plugin in use offers the policy.
+    docs/certificates.md lists the check of every field.
     """
     body = read(certificate.text).body
     try:
@@ -109,7 +109,7 @@ def _check_totals(body: Mapping[str, Any]) -> None:
 
 
 def _check_words(body: Mapping[str, Any]) -> None:
-    """What stands in every certificate word for word, and what is there once."""
+    """The fixed texts, and what may occur only once."""
     _require(body["limits"] == list(LIMITS), "the limits are not those of every certificate")
     models = [body["models"][side] for side in ("llm", "slm")]
     trusted = [each["trusted"] for each in models]
@@ -119,18 +119,18 @@ def _check_words(body: Mapping[str, Any]) -> None:
     _require(len(set(shared)) < 2, "the two models are said to be read in two alphabets")
     texts = [(each["id"], each["sha256"]) for each in body["context"]]
     _require(len(set(texts)) == len(texts), "a text of the prompt is named twice")
-    strangers = [token for token in body["prompt"] if token < (0 if not any(ways) else -(2**31))]
-    _require(not strangers and bool(body["prompt"]), "the prompt is no run of token ids")
+    unknown_ids = [token for token in body["prompt"] if token < (0 if not any(ways) else -(2**31))]
+    _require(not unknown_ids and bool(body["prompt"]), "the prompt is no run of token ids")
 
 
 def _engines(body: Mapping[str, Any]) -> tuple[Engine, Engine]:
-    """What ran the LLM and the SLM."""
+    """The engines of the LLM and the SLM."""
     llm, slm = (body["models"][side]["engine"] for side in ("llm", "slm"))
     return llm, slm
 
 
 def sampling_of(body: Mapping[str, Any]) -> Sampling:
-    """The settings that a certificate names. Raises ForgedError for any that nothing could run with."""
+    """The sampling settings of a certificate. Raises ForgedError for invalid ones."""
     try:
         return Sampling(**parameters(body["method"]["sampling"]))
     except (ConfigError, TypeError) as error:
@@ -138,7 +138,7 @@ def sampling_of(body: Mapping[str, Any]) -> Sampling:
 
 
 def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
-    """The policy that a certificate names, with its options. Raises ConfigError, UncheckableError."""
+    """The policy of a certificate, with its options. Raises ConfigError, UncheckableError."""
     method = body["method"]
     if method["policy"] not in plugins.offers("purify_policies"):
         raise UncheckableError(_missing(method["policy"], method["plugins"]))
@@ -147,7 +147,7 @@ def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
 
 
 def _missing(policy: str, actors: Sequence[Mapping[str, str]]) -> str:
-    """What to do about a policy that nobody offers here: name the plugins that had a part in the answer."""
+    """The error for a policy that no plugin in use offers; names the plugins that took part in the answer."""
     named = [
         f"{each['name']!r}" + (f" ({each['distribution']} {each['version']})" if each["distribution"] else "")
         for each in actors
@@ -186,7 +186,7 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
 
 
 def _first_over(policy: FusionPolicy, steps: Sequence[Token]) -> int:
-    """The first token, counted from 0, with which the steps no longer keep the budget."""
+    """The index of the first token with which the steps exceed the budget."""
     return bisect_left(range(1, len(steps)), True, key=lambda count: policy.holds(steps[:count]) is False)
 
 
@@ -200,7 +200,7 @@ def _check_edits(method: Mapping[str, Any]) -> None:
 
 
 def _check_end(body: Mapping[str, Any]) -> None:
-    """Whether the answer can have ended where it did, for the reason it gives."""
+    """Check that the answer can have ended there, for the recorded reason."""
     answer, sampling, count = body["answer"], sampling_of(body), len(body["steps"])
     reason, limit, by = answer["finish_reason"], answer["limit"], answer["limited_by"]
     most = round(sampling.max_tokens * body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0))
@@ -218,7 +218,7 @@ def _check_end(body: Mapping[str, Any]) -> None:
 
 
 def parameters(value: Any) -> Any:
-    """`jsonable` undone: JSON knows neither tuples nor infinity."""
+    """The inverse of `jsonable`: JSON has neither tuples nor infinity."""
     if isinstance(value, dict):
         return {key: parameters(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""One row's answer while it is being written."""
+"""The answer to one prompt of a batch while it is decoded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request: how its answers are drawn, what its prompts quote, and which plugins have a part in it.
+class AnswerOptions:
+    """How a request's answers are drawn, the sources its prompts quote, and the plugins that take part.
 
-    With `held` the last text of each answer is kept back until it is complete: somebody is to see it first.
+    `held`: the last text of each answer is held until plugins have seen the whole (`purify_completed`).
     """
 
     sampling: Sampling
@@ -32,21 +32,21 @@ class Asked:
     held: bool = False
 
 
-class Answer:
-    """Collects one row's tokens; what it has released is exactly what it has recorded."""
+class RowOutput:
+    """One row's tokens, text and finish reason; the tokens released are exactly those certified."""
 
-    def __init__(self, decoder: Decoder, asked: Asked, row: int, reader: Reader) -> None:
-        self.asked, self.row, self.reader = asked, row, reader
+    def __init__(self, decoder: Decoder, options: AnswerOptions, row: int, reader: Reader) -> None:
+        self.options, self.row, self.reader = options, row, reader
         self.drawn: list[Piece] = []
         self.reason: FinishReason = "length"
         self.finished = False
         self.error: PurifyError | None = None
-        self._detokenizer = Detokenizer(decoder.vocabulary, asked.sampling.stop)
+        self._detokenizer = Detokenizer(decoder.vocabulary, options.sampling.stop)
         self._pieces: list[Piece] = []
         self._held: list[Chunk] = []
 
     def take(self, step: Step) -> list[Chunk]:
-        """This row's part of a step, as far as its text is certain and may go out."""
+        """Take this row's token of a step; return the chunks that may be released now."""
         token = step.tokens[self.row]
         if not self.ended:
             self.error = self.reader.error(self.row)
@@ -60,8 +60,8 @@ class Answer:
         return self._release(Chunk(pieces, (drawn,), ended=self._whole))
 
     def _release(self, chunk: Chunk) -> list[Chunk]:
-        """The chunk; where the last text is held back, those before the last one that has any."""
-        if not self.asked.held:
+        """The chunk; where the last text is held, the chunks before the last one with text."""
+        if not self.options.held:
             return [chunk]
         if not chunk.text:
             self._held.append(chunk)
@@ -71,11 +71,11 @@ class Answer:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is wanted of this row: it is whole, or it has failed."""
+        """Whether the row needs no more tokens: it is complete, or it has failed."""
         return self.error is not None or self._whole
 
     def fail(self, error: PurifyError) -> None:
-        """There will be no answer, unless it is whole already."""
+        """Record an error in place of the answer, unless the answer is complete."""
         if not self._whole:
             self.error = self.error or self.reader.error(self.row) or error
 
@@ -88,14 +88,14 @@ class Answer:
         self.reader.finish(self.row)
 
     def finish(self) -> list[Chunk]:
-        """What was held back; the last chunk has the held-back rest of the text, and the completion."""
+        """The chunks that were held; the last one has the rest of the text, and the completion."""
         rest = self._detokenizer.close()
         if self._detokenizer.ended == "stop":
             self._end("stop")
-        drawn = self.reader.drawn(self.row, len(self.drawn), self.finished, self.asked.sampling.stop)
+        drawn = self.reader.drawn(self.row, len(self.drawn), self.finished, self.options.sampling.stop)
         pieces, tokens = joined([*self._pieces, *rest]), tuple(token.id for token, _ in self.drawn)
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
-        asked = self.asked
-        certificate = certify(drawn, steps, text, self.reason, asked.context, asked.actors)
+        options = self.options
+        certificate = certify(drawn, steps, text, self.reason, options.context, options.actors)
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return [*self._held, Chunk(rest, (), whole)]

@@ -16,7 +16,7 @@ from purify_plugins.certificates import cited
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
 from purify_plugins.plugin.manager import failed
-from purify_plugins.requests.answer import Answer, Asked
+from purify_plugins.requests.answer import AnswerOptions, RowOutput
 from purify_plugins.requests.inputs import one
 from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome, Refused, Step, Unanswered
 
@@ -48,18 +48,18 @@ class Pipeline:
         """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
         plugins = self.plugins
         held, actors = bool(plugins.implementing("purify_completed")), plugins.actors(self.purifier.policy)
-        asked = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
-        return self._answers(prompts, Asked(asked, cited(), actors, held))
+        own = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
+        return self._answers(prompts, AnswerOptions(own, cited(), actors, held))
 
-    def _answers(self, prompts: Sequence[Prompt], asked: Asked) -> Pieces:
+    def _answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> Pieces:
         """Batch after batch; the prompts of a batch that cannot begin together are decoded one by one."""
         errors: dict[int, PurifyError] = {}
-        admitted = self._admitted(dict(enumerate(prompts)), asked.sampling, errors)
+        admitted = self._admitted(dict(enumerate(prompts)), options.sampling, errors)
         yield from ((row, _outcome(error)) for row, error in errors.items())
-        waiting = deque(_batches(admitted, self.batch_size, asked.sampling.seed is not None))
+        waiting = deque(_batches(admitted, self.batch_size, options.sampling.seed is not None))
         while waiting:
             rows = waiting.popleft()
-            batch = AnswerBatch(self, rows, asked)
+            batch = AnswerBatch(self, rows, options)
             try:
                 with closing(batch.steps()) as steps:
                     for step in steps:
@@ -128,13 +128,13 @@ class Pipeline:
 class AnswerBatch:
     """The answers to prompts that are decoded together, by their numbers."""
 
-    def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt], asked: Asked) -> None:
+    def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt], options: AnswerOptions) -> None:
         self.pipeline, self.rows = pipeline, rows
         self.decoding = pipeline.plugins.implementing("purify_decode")
-        self.sampling = asked.sampling.of_row(min(rows))
-        asked = replace(asked, sampling=self.sampling)
+        self.sampling = options.sampling.of_row(min(rows))
+        options = replace(options, sampling=self.sampling)
         self.reader = Reader(pipeline.purifier, len(rows), self.decoding)
-        self.answers = [Answer(pipeline.purifier, asked, at, self.reader) for at in range(len(rows))]
+        self.answers = [RowOutput(pipeline.purifier, options, at, self.reader) for at in range(len(rows))]
         self.waiting = deque(zip(rows, self.answers, strict=True))
 
     def steps(self) -> Generator[Step, None, None]:
@@ -173,13 +173,13 @@ class AnswerBatch:
 
     # Completing: `purify_completed`
 
-    def _finish(self, row: int, answer: Answer) -> list[Piece]:
+    def _finish(self, row: int, answer: RowOutput) -> list[Piece]:
         """An answer's last pieces, once the plugins have seen the whole; what they get is a copy."""
         if answer.error is not None:
             return [(row, _outcome(answer.error))]
         try:
             chunks = answer.finish()
-            if answer.asked.held:
+            if answer.options.held:
                 self._show(chunks[-1].completion)
         except PurifyError as error:
             return [(row, _outcome(error))]

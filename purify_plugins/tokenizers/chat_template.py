@@ -1,8 +1,8 @@
-"""Render a model's chat template, a stranger's program, with a bound on its time and on what it makes.
+"""Render a model's chat template, an untrusted program, with limits on its time and output.
 
-Jinja's sandbox keeps a template from Python's internals, and lets it compute for ever. Here every round of
-a loop, call, filter, operator and piece of output is counted, and whatever could make much of little is
-measured first. The names and filters are those that transformers gives a chat template.
+Jinja's sandbox keeps a template from Python's internals but does not limit its work. Here every loop
+iteration, call, filter, operator and output is counted, and operations whose result may be much larger than
+their input are measured first. The names and filters are those that transformers offers to templates.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ from purify_plugins.tokenizers.template_cost import (
 )
 
 NODES = 20_000
-"""How many parts a template may have; the largest published have a few thousand."""
+"""The most syntax nodes of a template; the largest published have a few thousand."""
 TEXT = re.compile(
     "capitalize|casefold|count|endswith|find|format|index|isalnum|isalpha|isascii|isdecimal|isdigit|"
     "islower|isnumeric|isspace|istitle|isupper|join|lower|lstrip|partition|removeprefix|removesuffix|"
     "replace|rfind|rindex|rpartition|rsplit|rstrip|split|splitlines|startswith|strip|swapcase|title|"
     "upper"
 )
-"""Methods of a text that make no more of it than is measured."""
+"""Methods of str whose output is measured."""
 FILTERS = re.compile(
     "abs|attr|batch|capitalize|count|d|default|dictsort|e|escape|first|float|forceescape|format|groupby|"
     "indent|int|items|join|last|length|list|lower|map|max|min|reject|rejectattr|replace|reverse|round|"
     "safe|select|selectattr|slice|sort|string|sum|title|tojson|trim|truncate|unique|upper|wordcount"
 )
-"""Filters that published templates use; each is measured before it is applied."""
+"""Filters that published templates use; the output of each is bounded before it is applied."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Names of what a model thought; transformers gives templates the first two whichever was said."""
+"""Keys of a message's reasoning; like transformers, templates get the first two, whichever was given."""
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], tools: Any, names: Mapping[str, Any]) -> str:
@@ -70,14 +70,14 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], tools: Any, nam
 
 
 def _spoken(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as transformers gives it to a template: no key without a value, thoughts by each name."""
+    """A message as transformers passes it to a template: no key without a value, all names of reasoning."""
     said = {key: _plain(value) for key, value in message.items() if value is not None}
     thought = next((said[name] for name in REASONING if name in said), None)
     return {"thinking": thought, **said, "reasoning_content": thought} if thought is not None else said
 
 
 def _plain(value: Any) -> Any:
-    """A value of JSON, whatever mappings and sequences it is made of; what is none of it is left out."""
+    """A value as plain JSON types; anything else becomes an empty text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -89,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Metered(NodeTransformer):
-    """Every loop, literal and joined text of a template, handed to a function that counts it."""
+    """Passes every loop, literal and joined text of a template through a counting filter."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
@@ -126,7 +126,7 @@ def _filtered(node: Any, name: str) -> nodes.Filter:
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's immutable sandbox, every step of it counted."""
+    """Jinja's immutable sandbox with every step counted."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
@@ -174,7 +174,7 @@ def _joined(values: Sequence[Any]) -> str:
 
 
 def _filter(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that is counted, and measured before it is applied."""
+    """A filter that is counted, and whose output is bounded before it is applied."""
 
     @wraps(original)
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -230,7 +230,7 @@ def _plain_name(name: Any) -> None:
 
 
 class _Generation(Extension):
-    """The tag around what an assistant said, which training alone is interested in."""
+    """The tag around an assistant's text, which only training uses."""
 
     tags = {"generation"}  # noqa: RUF012  # as Jinja declares it
 
@@ -247,7 +247,7 @@ def _tojson(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """As transformers has it: nothing is escaped for HTML."""
+    """As in transformers: without HTML escapes."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -291,5 +291,5 @@ def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
 
 
 def _without_context(function: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    """A filter that Jinja's compiler does not apply to constants, where nothing would be counted."""
+    """A filter that Jinja's compiler does not fold into constants, where it would not be counted."""
     return lambda context, value: function(value)

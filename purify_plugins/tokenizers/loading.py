@@ -1,4 +1,4 @@
-"""Load a stranger's tokenizer: bounded in size, in what it makes of a text, and in what it names."""
+"""Load an untrusted tokenizer: its size, its output per character and its settings are limited."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ TEMPLATE = MEGABYTE // 8
 """The most characters of a chat template; the longest published have 30,000."""
 TOKENS = 2_000_000
 """How many tokens a tokenizer may have; the largest published have 262,144."""
+ADDED = 100_000
+"""How many tokens may be added to a vocabulary: each costs time. The largest published sets have 66,000."""
+PIECE = 4096
+"""The most characters of one token: a prefix tree a million deep overflows the stack when it is freed."""
 PATTERN = 8192
 """The most characters of a regular expression; the longest published have 600."""
 GROWTH = 32
-"""How many characters a normalizer may make of one."""
+"""The most characters that a normalizer may make of one."""
 BIG = (
     "tokenizer.json",
     "tokenizer.model",
@@ -77,7 +81,7 @@ SETTING = frozenset(
         "pretokenizer_type",
     ]
 )
-"""What of tokenizer_config.json is handed on; the rest, paths among it, is not."""
+"""The keys of tokenizer_config.json that are used; others, such as paths, are dropped."""
 
 
 def find_tokenizer(tokenizer: str | Path, offline: bool = False) -> Path:
@@ -102,7 +106,7 @@ def require_tokenizer(folder: Path) -> None:
 def load_tokenizer(folder: Path, config: Any = None) -> Any:
     """The tokenizer in a directory, as transformers loads it; `config` is its model's, where there is one.
 
-    It is loaded from a copy that has only what was looked at. Raises ModelError.
+    It is loaded from a copy with only the checked files. Raises ModelError.
     """
     from transformers import AutoTokenizer
 
@@ -117,7 +121,7 @@ def load_tokenizer(folder: Path, config: Any = None) -> Any:
 
 @contextmanager
 def panics(what: str) -> Iterator[None]:
-    """Turn whatever a tokenizer raises into a ModelError: a panic of its Rust code is no Exception."""
+    """Raise a ModelError for any error of a tokenizer; a panic of its Rust code is not an Exception."""
     try:
         yield
     except BaseException as error:
@@ -127,12 +131,12 @@ def panics(what: str) -> Iterator[None]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether Rust code has panicked; pyo3 says so by an exception whose class no module offers."""
+    """Whether Rust code has panicked; pyo3's exception class cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Raise ModelError for files that are too large, or make too much of a text."""
+    """Raise ModelError for files that are too large, or whose output per character is too large."""
     for pattern in BIG:
         for file in folder.glob(pattern):
             require_regular(file, FILES)
@@ -143,7 +147,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def check_template(template: Any, folder: Path) -> None:
-    """Raise ModelError for a chat template that is none, or too long to be read in time."""
+    """Raise ModelError for a chat template that is not text, or is too long to be parsed in time."""
     for each in template.values() if isinstance(template, dict) else [template]:
         if each is not None and (not isinstance(each, str) or len(each) > TEMPLATE):
             raise ModelError(
@@ -153,7 +157,7 @@ def check_template(template: Any, folder: Path) -> None:
 
 @contextmanager
 def _copied(folder: Path) -> Iterator[Path]:
-    """A directory with the tokenizer's files, and of its settings those that we know."""
+    """A temporary directory with the tokenizer's files and its known settings."""
     with tempfile.TemporaryDirectory(prefix="purify-") as made:
         copy = Path(made)
         for pattern in (*BIG, "*.jinja", "added_tokens.json", "special_tokens_map.json"):
@@ -162,6 +166,7 @@ def _copied(folder: Path) -> Iterator[Path]:
                     _link(file, copy / file.name)
         if (folder / "tokenizer_config.json").exists():
             said = read_table(folder / "tokenizer_config.json", SETTINGS)
+            _check_settings(said, folder / "tokenizer_config.json")
             kept = {key: value for key, value in said.items() if key in SETTING or key.endswith("_token")}
             (copy / "tokenizer_config.json").write_text(json.dumps(kept), "utf-8")
         if (folder / "config.json").exists():
@@ -173,6 +178,18 @@ def _copied(folder: Path) -> Iterator[Path]:
         yield copy
 
 
+def _check_settings(said: Mapping[str, Any], file: Path) -> None:
+    """Raise ModelError for settings that add too many tokens, or whose limit is no number."""
+    if most := [key for key, value in said.items() if isinstance(value, dict | list) and len(value) > ADDED]:
+        raise ModelError(
+            f"{file}: {most[0][:80]!r} has {len(said[most[0]]):,} entries, at most {ADDED:,} are read"
+        )
+    if not isinstance(said.get("model_max_length", 0), int | float | None):
+        raise ModelError(
+            f"{file}: model_max_length is {str(said['model_max_length'])[:80]!r}, which is no number"
+        )
+
+
 def _link(file: Path, place: Path) -> None:
     try:
         place.symlink_to(file.resolve())
@@ -181,7 +198,7 @@ def _link(file: Path, place: Path) -> None:
 
 
 def _check_fast(settings: Mapping[str, Any], file: Path) -> None:
-    """Raise ModelError for a tokenizer.json whose work on a text has no sensible bound."""
+    """Raise ModelError for a tokenizer.json whose output or run time has no sensible bound."""
     model = settings.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     added = settings.get("added_tokens") or []
@@ -189,13 +206,26 @@ def _check_fast(settings: Mapping[str, Any], file: Path) -> None:
         raise ModelError(f"{file.name} has no vocabulary; fetch the model again")
     if len(vocabulary) + len(added) > TOKENS:
         raise ModelError(f"{file} has {len(vocabulary) + len(added):,} tokens, at most {TOKENS:,} are read")
+    if len(added) > ADDED:
+        raise ModelError(f"{file} adds {len(added):,} tokens, at most {ADDED:,} are read")
+    longest = max(map(len, _pieces(vocabulary, added)), default=0)
+    if longest > PIECE:
+        raise ModelError(f"{file} has a token of {longest:,} characters, at most {PIECE:,} are read")
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         if _grows(settings.get(part), file) > GROWTH:
             raise ModelError(f"{file}: its {part} makes far more of a text than it is given; refused")
 
 
+def _pieces(vocabulary: Any, added: list[Any]) -> Iterator[str]:
+    """The texts of a tokenizer's tokens; Unigram's stand in a list, each beside its score."""
+    for each in vocabulary:
+        piece = each[0] if isinstance(each, list) and each else each
+        yield piece if isinstance(piece, str) else ""
+    yield from (str(each.get("content", "")) for each in added if isinstance(each, dict))
+
+
 def _grows(part: Any, file: Path) -> float:
-    """How many characters a part of a tokenizer may make of one, its steps multiplied."""
+    """The most characters that a part of a tokenizer makes of one, multiplied over its steps."""
     if not isinstance(part, dict):
         return 1
     for name in ("normalizers", "pretokenizers", "decoders", "processors"):
@@ -207,9 +237,23 @@ def _grows(part: Any, file: Path) -> float:
     _check_pattern(part.get("pattern"), file)
     if part.get("type") == "Precompiled":
         return _charsmap(part.get("precompiled_charsmap"))
+    if part.get("type") == "TemplateProcessing":
+        return 1 + _template_tokens(part) / 64
     if part.get("type") == "Prepend":
         return 1 + len(str(part.get("prepend", ""))) / 8
     return _replaced(part) if part.get("type") == "Replace" else 1
+
+
+def _template_tokens(part: Mapping[str, Any]) -> int:
+    """How many tokens a post-processor puts around a text."""
+    special = part.get("special_tokens")
+    special = special if isinstance(special, dict) else {}
+    count = 0
+    for place in (each for key in ("single", "pair") for each in part.get(key) or ()):
+        named = place.get("SpecialToken") if isinstance(place, dict) else None
+        ids = special.get(str(named.get("id")), {}) if isinstance(named, dict) else {}
+        count += max(1, len(ids["ids"]) if isinstance(ids, dict) and isinstance(ids.get("ids"), list) else 1)
+    return count
 
 
 def _replaced(part: Mapping[str, Any]) -> float:
@@ -220,7 +264,7 @@ def _replaced(part: Mapping[str, Any]) -> float:
 
 
 def _charsmap(encoded: Any) -> float:
-    """The longest text that SentencePiece's table of characters has for one."""
+    """The longest replacement in SentencePiece's table of characters."""
     try:
         table = base64.b64decode(encoded or "", validate=True)
     except (ValueError, TypeError):
@@ -230,7 +274,7 @@ def _charsmap(encoded: Any) -> float:
 
 
 def _check_pattern(pattern: Any, file: Path) -> None:
-    """Raise ModelError for a regular expression that some text keeps busy for ever."""
+    """Raise ModelError for a regular expression with catastrophic backtracking."""
     regex = pattern.get("Regex") if isinstance(pattern, dict) else None
     if not isinstance(regex, str):
         return
@@ -242,7 +286,7 @@ def _check_pattern(pattern: Any, file: Path) -> None:
 
 
 def repeats(regex: str) -> int:
-    """How deep unbounded repetition stands inside unbounded repetition: 1 for `a+b*`, 2 for `(a+)+`."""
+    """The nesting depth of unbounded repetition: 1 for `a+b*`, 2 for `(a+)+`."""
     plain = re.sub(r"\\.", "x", regex, flags=re.DOTALL)  # no escaped character opens or repeats anything
     plain = _without_classes(plain)
     stack, last, deepest = [0], 0, 0
@@ -268,7 +312,7 @@ def repeats(regex: str) -> int:
 
 
 def _without_classes(regex: str) -> str:
-    """Every class of characters, also one inside another, as one letter."""
+    """The expression with every character class, nested ones included, replaced by one letter."""
     made, depth = [], 0
     for letter in regex:
         if letter == "[":

@@ -1,4 +1,4 @@
-"""Prompts -> token ids: a tokenizer, whether the model behind it is here or on a server."""
+"""Prompts -> token ids, for a model in this process or on a server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from purify_plugins.types import Chat, Prompt, Vocabulary
 
 
 class PromptEncoder:
-    """A transformers tokenizer that reads every kind of prompt; `name` is its model's, for errors."""
+    """A transformers tokenizer for every kind of prompt; `name` is the model's, for errors."""
 
     def __init__(self, tokenizer: Any, name: str, vocabulary: Vocabulary) -> None:
         self.tokenizer, self.name, self.vocabulary = tokenizer, name, vocabulary
@@ -31,10 +31,10 @@ class PromptEncoder:
             return tuple(self.tokenizer(self._rendered(prompt), add_special_tokens=False)["input_ids"])
 
     def text(self, prompt: Prompt) -> str:
-        """The text that `tokenised` reads as this prompt, for a server that adds the special tokens itself.
+        """The text of this prompt for a server that adds the special tokens itself.
 
-        A chat is rendered here; what its template puts first, where the tokenizer would put it again,
-        is left out. Raises PromptError.
+        A chat is rendered here, without the BOS token of its template if the tokenizer adds one. Raises
+        PromptError.
         """
         if isinstance(prompt, str):
             return self._unopened(prompt)
@@ -52,9 +52,9 @@ class PromptEncoder:
         return text
 
     def tokenised(self, text: str) -> tuple[int, ...]:
-        """The ids of a text, with the special tokens that the tokenizer adds; a BOS it has is not doubled."""
+        """The ids of a text with the tokenizer's special tokens; a BOS in the text is not doubled."""
         with self._encoding():
-            tokens = tuple(self.tokenizer(text, verbose=False)["input_ids"])  # too long: ours to say
+            tokens = tuple(self.tokenizer(text, verbose=False)["input_ids"])  # the limit is checked elsewhere
         first = self.tokenizer.bos_token_id
         return tokens[1:] if first is not None and tokens[:2] == (first, first) else tokens
 
@@ -62,7 +62,7 @@ class PromptEncoder:
     def _encoding(self) -> Iterator[None]:
         try:
             yield
-        except TypeError as error:  # what the tokenizer says of half a surrogate pair
+        except TypeError as error:  # raised by tokenizers for half a surrogate pair
             raise PromptError("the prompt is not valid Unicode; replace its lone surrogates") from error
         except BaseException as error:
             if not is_panic(error):
@@ -77,19 +77,19 @@ class PromptEncoder:
         return text.removeprefix(first) if adds else text
 
     def _known(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        if strangers := sorted(set(tokens) - set(range(len(self.vocabulary)))):
-            raise PromptError(f"the prompt holds token {strangers[0]}, which {self.name!r} does not have")
+        if unknown_ids := sorted(set(tokens) - set(range(len(self.vocabulary)))):
+            raise PromptError(f"the prompt holds token {unknown_ids[0]}, which {self.name!r} does not have")
         return tokens
 
     def _rendered(self, chat: Chat) -> str:
-        """The chat through the model's own template, in a sandbox that counts what it does."""
+        """The chat rendered with the model's own template, in a sandbox that limits its work."""
         from purify_plugins.tokenizers.chat_template import render
 
         tools = [dict(tool) for tool in chat.tools] or None
         try:
             template = self.tokenizer.get_chat_template(None, tools)
             return render(template, chat.messages, tools, self.tokenizer.special_tokens_map)
-        except Exception as error:  # a template is a stranger's program, can raise anything and say anything
+        except Exception as error:  # a template is an untrusted program and can raise anything
             raise PromptError(
                 f"the chat template of {self.name!r} refused these messages ({type(error).__name__}); "
                 "send other roles, or in another order"
@@ -97,13 +97,13 @@ class PromptEncoder:
 
 
 def transcript(chat: Chat) -> str:
-    """A plain rendering for a model without a chat template: one speaker a paragraph."""
+    """A plain rendering for a model without a chat template: one message a paragraph."""
     lines = [f"{str(message['role']).capitalize()}: {_text(message)}" for message in chat.messages]
     return "\n\n".join([*lines, "Assistant:"])
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """What a message says, whole or in parts; nothing for one that only calls tools."""
+    """A message's text, whole or joined from parts; empty for one that only calls tools."""
     content = message.get("content")
     if isinstance(content, list | tuple):
         content = "".join(str(part["text"] if isinstance(part, Mapping) else part) for part in content)

@@ -1,4 +1,4 @@
-"""What a chat template's work weighs, and what is left of what it may do."""
+"""The cost of a chat template's operations, and the budget of one rendering."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jinja2.utils import Namespace
 SECONDS = 1.0
 """CPU time of one rendering; published templates take milliseconds for a long conversation."""
 SIZE = 4_000_000
-"""How many characters, and items times 16, one value may have."""
+"""The most characters, plus 16 for each item, of one value."""
 NUMBER = 100_000
 """The largest number a method or filter may be given, as of range."""
 BITS = 4096
@@ -23,11 +23,11 @@ DEPTH = 64
 
 
 class Exhausted(TemplateError):
-    """A template takes longer, or makes more, than any that belongs to a model."""
+    """A template exceeds its limits of time or output."""
 
 
 class _Budget:
-    """What is left of one rendering."""
+    """The remaining budget of one rendering."""
 
     def __init__(self) -> None:
         self.end = time.thread_time() + SECONDS
@@ -43,14 +43,14 @@ _budget: ContextVar[_Budget | None] = ContextVar("_budget", default=None)
 
 
 def spend(amount: int = 1) -> None:
-    """Count work of the rendering in this thread; compiling a template is work too."""
+    """Count work of this thread's rendering; compiling a template counts too."""
     if (budget := _budget.get()) is not None:
         budget.spend(amount)
 
 
 @contextmanager
 def budgeted() -> Iterator[None]:
-    """Count what is done in this block, with the limits of one rendering."""
+    """Give this block the budget of one rendering."""
     token = _budget.set(_Budget())
     try:
         yield
@@ -59,7 +59,7 @@ def budgeted() -> Iterator[None]:
 
 
 def weigh(value: Any, depth: int = DEPTH) -> int:
-    """Characters, and 16 for each item, of a value written out; raises Exhausted beyond SIZE."""
+    """The size of a value: characters, plus 16 for each item. Raises Exhausted beyond SIZE."""
     weight, waiting = 0, [(value, depth)]
     while waiting:
         each, left = waiting.pop()
@@ -79,13 +79,13 @@ def weigh(value: Any, depth: int = DEPTH) -> int:
 
 
 def spent(value: Any) -> Any:
-    """A value that was made, paid for."""
+    """Count the size of a new value / 16, and return it."""
     spend(1 + weigh(value) // 16)
     return value
 
 
 def written(value: Any) -> Any:
-    """A value that is written out, each character paid for."""
+    """Count every character of an output value, and return it."""
     spend(1 + weigh(value))
     return value
 
@@ -104,7 +104,7 @@ def bounded(product: int) -> None:
 
 
 def check_format(pattern: Any) -> None:
-    """Refuse a width or precision that fills memory; both `%` and `format` know them."""
+    """Raise Exhausted for a width or precision, of `%` or `format`, that would fill memory."""
     if isinstance(pattern, str | bytes):
         text = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
         if re.search(r"\d{5}|\*", text) or "{:{" in text:
@@ -112,7 +112,7 @@ def check_format(pattern: Any) -> None:
 
 
 def check_operator(operator: str, left: Any, right: Any) -> None:
-    """Raise Exhausted before an operator makes too much."""
+    """Raise Exhausted before an operator's result exceeds the limits."""
     if operator == "**" and isinstance(left, int) and isinstance(right, int):
         bounded(SIZE * (left.bit_length() * abs(right) // BITS))
     if operator == "*":
@@ -129,9 +129,9 @@ def check_operator(operator: str, left: Any, right: Any) -> None:
 
 
 def check_call(called: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Raise Exhausted before a function or method makes too much."""
+    """Raise Exhausted before a call's result exceeds the limits."""
     given = (*args, *kwargs.values())
-    method = getattr(called, "__wrapped__", called)  # the sandbox has its own `format` around a text's
+    method = getattr(called, "__wrapped__", called)  # the sandbox wraps str.format
     weight, owner, name = (
         weigh(list(given)),
         getattr(method, "__self__", None),
@@ -157,4 +157,4 @@ def replacing(text: Any, old: Any, new: Any) -> None:
 
 
 def length(value: Any) -> int:
-    return len(value) if hasattr(value, "__len__") else NUMBER  # a generator's, which nobody knows before
+    return len(value) if hasattr(value, "__len__") else NUMBER  # a generator's length is unknown

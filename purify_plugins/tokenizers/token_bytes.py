@@ -1,4 +1,4 @@
-"""Token bytes: what each id of a transformers tokenizer adds to a text."""
+"""Token bytes: the bytes that each id of a transformers tokenizer adds to a text."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from purify_plugins.errors import VocabularyError
 from purify_plugins.types import Vocabulary
 
 Spell = Callable[[str], bytes]
-"""A token as its tokenizer writes it -> the bytes it stands for."""
+"""A token as its tokenizer writes it -> its bytes."""
 
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SENTENCEPIECE = {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}
-"""The decoders whose work on a single token is known exactly."""
+"""The decoders whose effect on a single token is known exactly."""
 AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
-"""What CLIP and WordPiece write at the edges of words; no byte of any text."""
+"""Marks of CLIP and WordPiece at the edges of words, which are not bytes of a text."""
 
 
 def vocabulary(tokenizer: Any, name: str, eos: Collection[int]) -> Vocabulary:
     """The exact bytes of every id of a fast tokenizer.
 
-    Special tokens, the `eos` ids and ids without a token are control tokens and spell nothing. A
-    piece that begins with a space keeps it: only continuations matter here, never the start of a
-    text. Raises VocabularyError for a tokenizer that cannot spell every byte, or has no Rust half.
+    Special tokens, the `eos` ids and ids without a token are control tokens without bytes. A piece that
+    begins with a space keeps it: only continuations matter here, not the start of a text. Raises
+    VocabularyError for a tokenizer that cannot spell every byte, or is not a fast one.
     """
     backend = _backend(tokenizer, name)
     pieces = {index: piece for piece, index in backend.get_vocab(with_added_tokens=True).items()}
@@ -46,7 +46,7 @@ def vocabulary(tokenizer: Any, name: str, eos: Collection[int]) -> Vocabulary:
 
 
 def _backend(tokenizer: Any, name: str) -> Any:
-    """The Rust tokenizer inside; asked for its parts, since its whole JSON is mostly merges."""
+    """The Rust tokenizer inside. Its parts are read one by one, since its whole JSON is mostly merges."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if hasattr(backend, "get_added_tokens_decoder"):
         return backend
@@ -57,28 +57,28 @@ def _backend(tokenizer: Any, name: str) -> Any:
 
 
 def _ends(pieces: Mapping[int, str], eos: Collection[int], name: str) -> dict[int, str]:
-    """The tokens that end an answer, whether or not the tokenizer calls them special."""
-    if strangers := sorted(set(eos) - pieces.keys()):
+    """The end tokens, special or not."""
+    if unknown_ids := sorted(set(eos) - pieces.keys()):
         raise VocabularyError(
-            f"the tokenizer of {name!r} has no token {strangers[0]}, yet the model ends its answers with it; "
-            "correct eos_token_id in its generation_config.json"
+            f"the tokenizer of {name!r} has no token {unknown_ids[0]}, yet the model ends its answers with "
+            "it; correct eos_token_id in its generation_config.json"
         )
     return {index: pieces[index] for index in eos}
 
 
 def _holes(pieces: Mapping[int, str], size: int) -> dict[int, str]:
-    """The ids below `size` that no token has."""
+    """The unused ids below `size`."""
     return {index: f"<unused {index}>" for index in range(size) if index not in pieces}
 
 
 def _literal(backend: Any, added: Mapping[int, Any]) -> set[int]:
-    """The added tokens that are plain text: those the model's own alphabet does not spell."""
+    """The added tokens that are plain text: those not in the model's own vocabulary."""
     own = backend.model.token_to_id
     return {index for index, token in added.items() if own(token.content) != index}
 
 
 def _speller(backend: Any, name: str) -> Spell:
-    """How this tokenizer's decoder turns one token into bytes."""
+    """The function that turns one token into bytes, as the tokenizer's decoder does."""
     steps = _parts(backend.decoder) or [s for s in _parts(backend.pre_tokenizer) if s["type"] == "ByteLevel"]
     kinds = [step["type"] for step in steps]
     affixed = any(getattr(backend.model, affix, None) for affix in AFFIXES)
@@ -104,7 +104,7 @@ def _parts(component: Any) -> list[dict[str, Any]]:
 
 
 def _plain(steps: list[dict[str, Any]]) -> bool:
-    """Whether every step treats each token alike, wherever it stands in a text."""
+    """Whether every step treats a token independently of its position in a text."""
     kinds = [step["type"] for step in steps]
     patterns = [step["pattern"] for step in steps if step["type"] == "Replace"]
     strips_text = "Strip" not in kinds or "Fuse" in kinds[: kinds.index("Strip")]
@@ -127,7 +127,7 @@ def _sentencepiece(steps: list[dict[str, Any]]) -> Spell:
 
 
 def _byte_level(piece: str) -> bytes:
-    """GPT-2's alphabet, one printable character a byte; a piece that leaves it is its own text."""
+    """GPT-2's byte-to-character table; a piece with other characters is literal text."""
     try:
         return codecs.charmap_encode(piece, "strict", _alphabet())[0]
     except UnicodeEncodeError:
@@ -136,7 +136,7 @@ def _byte_level(piece: str) -> bytes:
 
 @cache
 def _alphabet() -> dict[int, int]:
-    """Code point -> byte: printable latin-1 stands for itself, the others are moved past it."""
+    """Code point -> byte: printable latin-1 characters are themselves, the other bytes follow from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = sorted({*range(256)} - {*printable})
     return {byte: byte for byte in printable} | {256 + rank: byte for rank, byte in enumerate(moved)}

@@ -1,4 +1,4 @@
-"""Alignment: two models that speak one language in different ids, presented in the SLM's."""
+"""Two models whose vocabularies differ in ids alone, presented in the SLM's ids."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
 
 Name = tuple[str | bytes, int]
-"""What a token is called in every vocabulary: its control name or its bytes, and which such token it is."""
+"""A token's identity across vocabularies: its control name or its bytes, and its rank among equal ones."""
 
 
 def align(
     llm: LogitSource, slm: LogitSource, alignment: Alignment = "auto", fidelity: Fidelity = "default"
 ) -> tuple[LogitSource, LogitSource]:
-    """Both models in one vocabulary: the SLM's ids, control tokens and ends, less what the LLM lacks.
+    """Both models in one vocabulary: the SLM's ids, control tokens and ends, without what the LLM lacks.
 
-    Either model may lack only added and control tokens of the other; the mass given to those is left
-    out of its rows. The LLM's ends are the SLM's, whatever token each ends with. When ordinary tokens
-    differ, or `alignment` is not "auto", both are presented in smaller symbols that they share; see
-    `purify_plugins.tokenizers.cross`. With "top_k_union" the SLM rates the LLM's tokens, roughly. Raises
-    VocabularyError when they share too few.
+    Either model may lack only added and control tokens of the other; their mass is left out of its rows.
+    The LLM's end tokens are mapped to the SLM's. If ordinary tokens differ, or `alignment` is not "auto",
+    both are presented in symbols that they share (`purify_plugins.tokenizers.cross`). With "top_k_union" the
+    SLM's rows are approximated in the LLM's vocabulary. Raises VocabularyError when they share too few.
     """
     theirs, ours = llm.vocabulary, slm.vocabulary
     if alignment in ("auto", "top_k_union") and theirs.fingerprint == ours.fingerprint:
@@ -53,7 +52,7 @@ def align(
 
 
 def _counterparts(theirs: Vocabulary, ours: Vocabulary) -> list[int]:
-    """For each of our ids, theirs of the same name; -1 where there is none."""
+    """For each of the SLM's ids, the LLM's of the same name; -1 where there is none."""
     known = {name: index for index, name in _names(theirs)}
     found = [-1] * len(ours)
     for index, name in _names(ours):
@@ -62,7 +61,7 @@ def _counterparts(theirs: Vocabulary, ours: Vocabulary) -> list[int]:
 
 
 def _names(vocabulary: Vocabulary) -> Iterator[tuple[int, Name]]:
-    """Every id and its name; namesakes are counted in id order, those added later last."""
+    """Every id and its name; equal tokens are numbered in id order, added ones last."""
     seen: dict[str | bytes, int] = {}
     for index in sorted(range(len(vocabulary)), key=vocabulary.added.__contains__):
         name = vocabulary.control.get(index, vocabulary.tokens[index])
@@ -77,7 +76,7 @@ def _one_language(theirs: Vocabulary, ours: Vocabulary, found: Sequence[int]) ->
 
 
 def _ordinary(vocabulary: Vocabulary) -> set[int]:
-    """The tokens without which it would be another language."""
+    """The ordinary tokens: neither added, nor control or end tokens."""
     return set(range(len(vocabulary))) - vocabulary.added - vocabulary.control.keys() - vocabulary.eos
 
 
@@ -94,7 +93,7 @@ def _restrict(vocabulary: Vocabulary, kept: Sequence[int]) -> Vocabulary:
 
 
 def _merge_ends(theirs: Vocabulary, shared: Vocabulary, columns: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """The first shared end gets the mass of every end of theirs that is no end of ours by name."""
+    """The LLM's end tokens that have no counterpart; their mass is added to the first shared end token."""
     leftover = sorted(theirs.eos - {columns[end] for end in shared.eos})
     if not leftover or not shared.eos:
         return {}
@@ -105,27 +104,26 @@ def _merge_ends(theirs: Vocabulary, shared: Vocabulary, columns: Sequence[int]) 
 class Tables(NamedTuple):
     """A remapping as tensors.
 
-    `fed` (V,) is read in place of each shared token, `columns` (V,) is where its logit stands,
-    `silent` lists those without mass, `ends` those that gather several columns.
+    `input_ids` (V,) is the own id to read for each shared token, `columns` (V,) the own column of its logit;
+    `silent` are the shared tokens without one, `ends` those that sum several columns.
     """
 
-    fed: Tensor
+    input_ids: Tensor
     columns: Tensor
     silent: Tensor
     ends: tuple[tuple[int, Tensor], ...]
 
     def to(self, device: torch.device) -> Tables:
         ends = tuple((index, ids.to(device)) for index, ids in self.ends)
-        return Tables(self.fed.to(device), self.columns.to(device), self.silent.to(device), ends)
+        return Tables(self.input_ids.to(device), self.columns.to(device), self.silent.to(device), ends)
 
 
 @dataclass(frozen=True, eq=False)
 class RemappedSource(TranslatedSource):
-    """A source in another vocabulary: a source itself.
+    """A source in another vocabulary of the same tokens: a source itself.
 
-    `columns[i]` is the source's own id of shared token `i`; -1: it has none and gives it no mass.
-    A shared token in `ends` gets the masses of several own ids together, which are then found
-    nowhere else.
+    `columns[i]` is the source's own id of shared token `i`; -1: it has none, and the token has no mass. A
+    shared token in `ends` gets the summed mass of several own ids, which are not counted elsewhere.
     """
 
     source: LogitSource
@@ -141,31 +139,31 @@ class RemappedSource(TranslatedSource):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt in shared ids; -2 - i for an own token i that the models do not share."""
-        return self.told(self.source.encode(self._translate(prompt)))
+        return self.to_shared(self.source.encode(self._translate(prompt)))
 
-    def told(self, tokens: Sequence[int]) -> tuple[int, ...]:
+    def to_shared(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """Own ids in shared ones; -2 - i for an own id i that the models do not share."""
         return tuple(self.shared.get(token, -2 - token) for token in tokens)
 
     def to_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        return self.source.to_own([self.fed[token] for token in tokens])
+        return self.source.to_own([self.input_ids[token] for token in tokens])
 
     def from_own(self, tokens: Sequence[int]) -> tuple[int, ...]:
-        return self.told(self.source.from_own(tokens))
+        return self.to_shared(self.source.from_own(tokens))
 
     def _translate(self, prompt: Prompt) -> Prompt:
-        """A prompt of shared ids in the source's own; text and chats as they are."""
+        """A prompt of shared ids in the source's own; text and chats unchanged."""
         if not isinstance(prompt, tuple):
             return prompt
-        if strangers := sorted(set(prompt) - set(range(len(self.columns)))):
+        if unknown_ids := sorted(set(prompt) - set(range(len(self.columns)))):
             raise PromptError(
-                f"the prompt holds token {strangers[0]}, which the models do not share; give it as text"
+                f"the prompt holds token {unknown_ids[0]}, which the models do not share; give it as text"
             )
-        return tuple(self.fed[token] for token in prompt)
+        return tuple(self.input_ids[token] for token in prompt)
 
     @cached_property
-    def fed(self) -> tuple[int, ...]:
-        """(V,) the own id read for each shared token: the source's own end for an end it lacks."""
+    def input_ids(self) -> tuple[int, ...]:
+        """The own id to read for each shared token, (V,): its own end token for an end that it lacks."""
         end = min(self.source.vocabulary.eos, default=0)
         return tuple(own if own >= 0 else end for own in self.columns)
 
@@ -181,7 +179,7 @@ class RemappedSource(TranslatedSource):
         merged = {own for ids in self.ends.values() for own in ids} | {-1}
         silent = [i for i, own in enumerate(self.columns) if own in merged and i not in self.ends]
         return Tables(
-            torch.tensor(self.fed),
+            torch.tensor(self.input_ids),
             torch.tensor(self.columns).clamp(min=0),
             torch.tensor(silent, dtype=torch.long),
             tuple((index, torch.tensor(ids)) for index, ids in self.ends.items()),
@@ -189,18 +187,18 @@ class RemappedSource(TranslatedSource):
 
 
 class RemappedSession(SessionWrapper):
-    """An open batch whose ids and rows are translated."""
+    """An open batch whose ids and rows are remapped."""
 
     def __init__(self, session: Session, source: RemappedSource) -> None:
         self.session = session
         self._source = source
-        self._read = self._gathered = source.tables  # where the tokens are, and where the logits are
+        self._read = self._gathered = source.tables  # on the device of the tokens, and of the logits
 
     @property
     def prompts(self) -> Sequence[ScoredPrompt]:
         """Each row's prompt in shared ids; -2 - i for an own token i that the models do not share."""
-        told = self._source.told
-        return [prompt._replace(tokens=told(prompt.tokens)) for prompt in self.session.prompts]
+        to_shared = self._source.to_shared
+        return [prompt._replace(tokens=to_shared(prompt.tokens)) for prompt in self.session.prompts]
 
     def extend(self, tokens: Tensor) -> Tensor:
         """Append (rows, n) shared ids; (rows, n, V) logits of the token after each."""
@@ -215,13 +213,13 @@ class RemappedSession(SessionWrapper):
 
     def _own(self, tokens: Tensor) -> Tensor:
         """The source's own id of each shared one."""
-        if tokens.device != self._read.fed.device:
+        if tokens.device != self._read.input_ids.device:
             self._read = self._read.to(tokens.device)
-        return self._read.fed[tokens]
+        return self._read.input_ids[tokens]
 
     def gather(self, logits: Tensor) -> Tensor:
-        """(..., own tokens) logits -> (..., V): each mass at its shared token."""
-        if logits.device != self._gathered.fed.device:
+        """Logits (..., own tokens) -> (..., V), each at its shared token."""
+        if logits.device != self._gathered.input_ids.device:
             self._gathered = self._gathered.to(logits.device)
         _, columns, silent, ends = self._gathered
         rows = logits.index_select(-1, columns).index_fill_(-1, silent, float("-inf"))
@@ -230,14 +228,14 @@ class RemappedSession(SessionWrapper):
         return _with_rest(rows, logits[..., len(self._source.source.vocabulary) :])
 
     def read_ahead(self, limit: int, live: Collection[int]) -> list[list[int]]:
-        """The server's draft in shared ids, up to a token that the models do not share."""
-        shared = [[*self._source.told(draft)] for draft in self.session.read_ahead(limit, live)]
+        """The server's draft in shared ids, up to the first token that the models do not share."""
+        shared = [[*self._source.to_shared(draft)] for draft in self.session.read_ahead(limit, live)]
         length = min(next((at for at, token in enumerate(each) if token < 0), len(each)) for each in shared)
         return [draft[:length] for draft in shared]
 
 
 def _with_rest(rows: Tensor, rest: Tensor) -> Tensor:
-    """Rows (..., V) and the last column that partial ones have, (..., 0 or 1)."""
+    """Rows (..., V) with the last column of partial rows, (..., 0 or 1), appended."""
     import torch
 
     return torch.cat([rows, rest], dim=-1) if rest.shape[-1] else rows

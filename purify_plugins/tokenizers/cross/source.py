@@ -136,8 +136,8 @@ class SymbolSource(SpelledSource):
         return PromptSplit(kept, (), symbols)
 
     def _text(self, symbols: tuple[int, ...]) -> str:
-        if strangers := [symbol for symbol in symbols if not 0 <= symbol < self.symbol_set.end]:
-            raise PromptError(f"the prompt holds symbol {strangers[0]}, which is none; give it as text")
+        if unknown_ids := [symbol for symbol in symbols if not 0 <= symbol < self.symbol_set.end]:
+            raise PromptError(f"the prompt holds symbol {unknown_ids[0]}, which is none; give it as text")
         return self.vocabulary.spell(symbols).decode(errors="replace")
 
 
