@@ -109,8 +109,12 @@ class Purifier(Decoder):
 
         >>> purifier = Purifier.load("big-llm", "small-slm", "geometric", alpha=0.3)
         """
+        from purify_plugins.configuration.preflight import foreseen
+
         plugins = load_plugins()
         chosen = plugins.policy(policy, parameters)
+        for preview in [foreseen(plugins, model) for model in (llm, slm)]:
+            preview.settle()  # what is wrong with the second model is raised before the first is loaded
         return cls(plugins.source(llm), plugins.source(slm), chosen, plugins=plugins)
 
     @classmethod

@@ -353,6 +353,15 @@ def test_an_altered_certificate_with_a_new_digest_is_rejected(change: Any, words
         verify(forged, PLUGINS)
 
 
+@pytest.mark.parametrize(
+    "spelling", ["00.000000000", "٠.000000000", "+0.000000000", "0.0000000000", "0,000000000"]
+)
+def test_a_number_has_one_spelling(spelling: str) -> None:
+    """Leading zeros and other alphabets' digits add up to the same, and made another certificate of it."""
+    with pytest.raises(CertificateError, match=r"malformed at steps\.0\.7"):
+        read(altered(answer().certificate, set_("steps", 0, 7, to=spelling)).text)
+
+
 @pytest.mark.parametrize("figures", [("-inf", "-inf"), ("9" * 40 + ".000000000", "0.000000000")])
 def test_figures_that_do_not_add_up_to_a_number_are_rejected(figures: tuple[str, str]) -> None:
     def change(body: dict[str, Any]) -> None:

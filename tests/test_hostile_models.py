@@ -164,6 +164,30 @@ HARM: dict[str, Harm] = {
     "a repeat in a repeat": regex("(a+)+$"),
     "a repeat in a repeat, hidden": regex("(?:x|(?:[ab]*)){2,}c"),
     "an expression without end": regex("a" * 100_000),
+    "a token of five million characters": edited(
+        "tokenizer.json", model={"type": "Unigram", "unk_id": 0, "vocab": [["a" * 5_000_000, 0.0]]}
+    ),
+    "an added token of five million characters": edited(
+        "tokenizer.json", added_tokens=[{"id": 0, "content": "a" * 5_000_000, "special": True}]
+    ),
+    "a million tokens around a text": edited(
+        "tokenizer.json",
+        post_processor={
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "x", "type_id": 0}}] * 200_000,
+            "pair": [],
+            "special_tokens": {"x": {"id": "x", "ids": [0] * 5, "tokens": ["x"] * 5}},
+        },
+    ),
+    "300,000 special tokens": edited(
+        "tokenizer_config.json", additional_special_tokens=[f"<{at}>" for at in range(300_000)]
+    ),
+    "200,000 added tokens": edited(
+        "tokenizer_config.json",
+        added_tokens_decoder={str(at): {"content": f"<{at}>"} for at in range(200_000)},
+    ),
+    "a length that is text": edited("tokenizer_config.json", model_max_length="x"),
+    "a family of ten million letters": edited("config.json", model_type="x" * 10_000_000),
     "a header longer than its file": headed(2**40),
     "a header of 100 megabytes": lambda folder: (
         headed(100 * 2**20)(folder),

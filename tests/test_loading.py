@@ -18,7 +18,7 @@ from purify_hooks.local.config_keys import ALWAYS, BUILT_IN, configuration, decl
 from purify_hooks.local.source import LocalSource
 from purify_hooks.local.weight_headers import stored
 from purify_hooks.local.weights import attention, load_model
-from purify_plugins import ConfigError, ModelError
+from purify_plugins import ConfigError, ModelError, Purifier, Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.toys import both
 
@@ -195,6 +195,38 @@ NOT_ITS_MODEL: dict[str, tuple[Damage, str]] = {
         ),
         r"the tokenizer in .* has 256 tokens and the model 2,048 rows for them; they are of two models",
     ),
+    "an adapter that was not merged": (
+        with_("model.layers.0.self_attn.q_proj.lora_A.weight", torch.ones(4, 128)),
+        r"q_proj\.lora_A\.weight in .* has no place in the LlamaForCausalLM that config.json describes",
+    ),
+    "a norm that its layers lack": (
+        with_("model.layers.0.self_attn.q_norm.weight", torch.ones(32)),
+        r"q_norm\.weight in .* has no place in the LlamaForCausalLM that config.json describes",
+    ),
+    "a weight that is no number": (
+        tensors(lambda found: found[Q][0, :1].fill_(float("nan")) is None and None),
+        rf"{Q} in .* holds NaN, which is no weight; fetch the model again",
+    ),
+    "settings that make every row NaN": (
+        said(rms_norm_eps=-1.0),
+        "returns NaN for an ordinary text; correct its config.json",
+    ),
+    "a classifier": (
+        said(architectures=["LlamaForSequenceClassification"]),
+        "says that the weights are of LlamaForSequenceClassification, which writes no text",
+    ),
+    "another family, not in a list": (
+        said(architectures="MistralForCausalLM"),
+        "says that the weights are of MistralForCausalLM, and that model_type is one of LlamaForCausalLM",
+    ),
+    "far more tokens than rows": (
+        lambda folder: settings(
+            folder,
+            "tokenizer_config.json",
+            added_tokens_decoder={str(at): {"content": f"<{at}>"} for at in range(2048, 6000)},
+        ),
+        r"the tokenizer in .* has 6,000 tokens and the model 2,048 rows for them; they are of two models",
+    ),
     "a larger tokenizer": (
         lambda folder: (
             shutil.copytree(SLM_1024, folder, dirs_exist_ok=True)
@@ -230,6 +262,19 @@ def test_every_weight_comes_from_the_file(folder: Path) -> None:
     for name, weight in source.model.named_parameters():
         assert torch.equal(weight, found[name].to(weight.dtype)), name
     assert set(stored(folder)) == set(found)
+
+
+def test_an_index_of_other_files_beside_the_weights_is_reported(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = {"metadata": {}, "weight_map": {NORM: "model-1.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with caplog.at_level(logging.WARNING, "purify_hooks.local.weight_headers"):
+        assert loaded(model).open(["Once"])
+    assert (
+        "model.safetensors is read, and the files that model.safetensors.index.json names are not"
+        in caplog.text
+    )
 
 
 def test_shards_are_read_as_one_file(model: Path) -> None:
@@ -417,6 +462,45 @@ def test_a_key_that_nobody_declared_never_reaches_transformers(
     assert (f"LlamaConfig declares no '{key}'; left out" in caplog.text) == (key != "_name_or_path")
 
 
+def test_a_key_that_was_left_out_is_reported_once(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pair was checked and then loaded, and said everything twice."""
+    settings(model, no_such_key=1, _model_name_or_path="x", unk_token_id=3)
+    with caplog.at_level(logging.WARNING, "purify_hooks.local.config_keys"):
+        Purifier.load(LLM, model)
+    assert [each.message for each in caplog.records] == [
+        f"{model / 'config.json'}: LlamaConfig declares no 'no_such_key'; left out"
+    ]
+
+
+def test_a_type_whose_code_comes_from_the_hub_is_refused_where_it_would_be_fetched(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 4.57 fetches and imports Mamba's kernels once `kernels` is installed; 5.24 RWKV's."""
+    from purify_hooks.local import model_types
+
+    kinds = {name for name in ("mamba", "rwkv") if fetches(name)}
+    assert kinds
+    for name in kinds | {"llama"}:
+        settings(model, model_type=name, architectures=None)
+        for installed in (None, object()):
+            monkeypatch.setattr(model_types, "find_spec", lambda _, found=installed: found)
+            if installed and name in kinds:
+                with pytest.raises(
+                    ModelError, match=f"for model_type '{name}' transformers fetches compiled"
+                ):
+                    configuration(model)
+            else:
+                configuration(model)
+
+
+def fetches(name: str) -> bool:
+    """Whether transformers' module of this type names a kernel of the hub."""
+    import importlib
+
+    module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    return "kernels-community/" in Path(str(module.__file__)).read_text("utf-8")
+
+
 def test_what_chooses_code_is_declared_by_no_type() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -549,3 +633,42 @@ def test_a_file_for_a_model_is_told_what_it_is(tmp_path: Path, name: str, words:
 def test_what_is_no_name_of_a_model_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match="model must be a directory or a hub id, not"):
         LocalSource.load(value)
+
+
+# What is in memory, and what is on the disk by now
+
+
+def test_a_certificate_names_the_files_that_were_loaded_and_not_those_that_replaced_them(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Digests were taken when a certificate was written: of files that nothing had been loaded from."""
+    named, late = Purifier.load(LLM, model), Purifier.load(LLM, model)
+    before = files(named)
+    assert set(before) >= {"config.json", "model.safetensors", "tokenizer.json"}
+    (model / "notes.txt").write_text("nothing was loaded from this file")
+    tensors(lambda found: found[NORM].mul_(2) is None and None)(model)
+    assert files(named) == before
+    with caplog.at_level(logging.WARNING, "purify_hooks.local.loading"):
+        assert files(late) == {}
+    assert (
+        "model.safetensors changed after the model was loaded, so certificates name no files" in caplog.text
+    )
+    assert files(Purifier.load(LLM, model)).keys() == {*before, "notes.txt"}
+
+
+def files(purifier: Purifier) -> dict[str, str]:
+    """The digests of the SLM's files in the certificate of an answer."""
+    [answer] = purifier.generate("Once", Sampling(max_tokens=1))
+    return dict(answer.certificate.body["models"]["slm"]["files"])
+
+
+def test_both_models_are_checked_before_either_is_loaded(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Purifier.from_config` did; `Purifier.load` read a large LLM first to say that the SLM is missing."""
+    read: list[Any] = []
+    monkeypatch.setattr("purify_hooks.local.weights.load_model", lambda *given: read.append(given))
+    (model / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"config\.json holds no JSON object"):
+        Purifier.load(LLM, model)
+    assert not read

@@ -590,6 +590,15 @@ def test_a_half_trained_model_that_answers_nan_is_refused() -> None:
     source = tiny("gpt2", n_positions=32)
     with torch.no_grad():
         source.model.transformer.ln_f.weight[0] = math.nan
+    with pytest.raises(ModelError, match="returns NaN for an ordinary text"):
+        pair(source, both()[1], "geometric").generate("A", Sampling(max_tokens=1))
+
+
+def test_a_model_that_comes_to_answer_nan_is_refused() -> None:
+    source = tiny("gpt2", n_positions=31)  # of no other test, for it is broken from here on
+    assert source.session
+    with torch.no_grad():
+        source.model.transformer.ln_f.weight[0] = math.nan
     with pytest.raises(SourceError, match="the LLM returned NaN"):
         pair(source, both()[1], "geometric").generate("A", Sampling(max_tokens=1))
 
@@ -640,7 +649,10 @@ def test_rows_are_multiplied_alike_either_way(shape: tuple[int, ...], biased: bo
 
 @pytest.mark.parametrize("kind", ["mistral", "opt", "bloom", "gpt2"])
 def test_a_large_model_read_that_way_gives_its_own_logits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted too: large models must go that way, small ones must not, and none may stay changed."""
+    """Counted too: large models must go that way, small ones and single rows must not, none may stay changed.
+
+    For a single row oneDNN takes 1.1 to 3 times as long as MKL.
+    """
     taken: list[int] = []
     honest = thin.multiplied
 
@@ -659,7 +671,7 @@ def test_a_large_model_read_that_way_gives_its_own_logits(kind: str, monkeypatch
             with session:
                 taken.clear()
                 logits.append(session.extend(tokens))
-            assert set(taken) == (set() if large else {columns * rows})
+            assert set(taken) == (set() if large or columns * rows == 1 else {columns * rows})
         torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
     assert not any("forward" in layer.__dict__ for layer in source.model.modules())
 

@@ -278,6 +278,28 @@ def test_a_model_fails_where_it_failed_and_not_before(
         assert all(step.slm_only for step in steps[alone_from(steps) :])
 
 
+@pytest.mark.parametrize("policy", ["balanced", "capped", "geometric"])
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_where_the_llm_fails_in_one_row_the_others_keep_it(
+    walk: Any, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One row of NaN gave the whole batch to the SLM, and nothing but the certificates said so."""
+    monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))
+    llm, slm = Spiteful(letters("abcdefgh"), 1), ToySource(letters("abcdefgh"), 2)
+    purifier = pair(llm, slm, policy, walk=walk, on_llm_failure="slm")
+    prompts, apart = ["ab", "ba", "cd", "ad"], 0
+    for seed in range(12):
+        answers = purifier.generate(prompts, few(8, seed=seed), errors="raise")
+        for row, answer in enumerate(answers):
+            [alone] = purifier.generate(prompts[row], few(8, seed=seed + row), errors="raise")
+            assert answer.tokens == alone.tokens
+            assert [step.slm_only for step in answer.steps] == [step.slm_only for step in alone.steps]
+            assert alone_from(answer.steps) == min(expected(answer.steps), len(answer.steps))
+        apart += len({alone_from(answer.steps) for answer in answers}) > 1
+    assert apart
+    assert "the LLM failed, and the SLM goes on alone in rows [" in caplog.text
+
+
 def test_a_row_s_refused_draft_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the LLM makes of a guess that was refused counts for no row, its own neither."""
     monkeypatch.setattr(DraftLengths, "of", lambda *_: DraftLength(3))

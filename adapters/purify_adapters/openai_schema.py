@@ -16,7 +16,7 @@ TGI_FINISH_REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "le
 
 
 def finish_reason(completion: Completion, called: bool = False) -> str:
-    """OpenAI's word for why an answer ended; one that calls a tool, and was not cut short, says so."""
+    """OpenAI's finish reason; "tool_calls" for a complete answer that calls a tool (`called`)."""
     if completion.finish_reason == "length":
         return "length"
     return "tool_calls" if called else "stop"

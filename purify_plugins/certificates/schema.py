@@ -10,7 +10,8 @@ from purify_plugins.decode.strategies import Strategy
 from purify_plugins.errors import NoCertificateError
 from purify_plugins.utils.wording import must_be
 
-Number = Annotated[str, StringConstraints(pattern=r"^(-?\d+\.\d{9}|-?inf)$")]
+Number = Annotated[str, StringConstraints(pattern=r"^(-?(0|[1-9][0-9]*)\.[0-9]{9}|-?inf)$")]
+"""One spelling a number, so that a certificate has one canonical form: no leading zeros, ASCII digits."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 TokenId = Annotated[int, Field(ge=0)]
 StepRow = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from purify_plugins.decode.logits import MULTIPLIED, argmax, exp, log_sum, on_cpu
 from purify_plugins.decode.partial_rows import complete
@@ -99,9 +100,10 @@ def fuse(
     state: State,
     history: History,
     active: Sequence[bool] | Tensor | None = None,
+    lost: Tensor | None = None,
     places: Places = None,
 ) -> FusedLogits:
-    """Fuse one column of logits (rows, V), at these `places` of the batch.
+    """Fuse one column of logits (rows, V), at these `places`; `lost` (rows,) marks rows whose LLM failed.
 
     A row without an LLM, on which the models share no token, or of which the LLM rules out all that
     a grammar allows, falls back to the SLM's own: never to the LLM's. Raises NumericError when a
@@ -112,6 +114,9 @@ def fuse(
         llm, slm, state = None if llm is None else llm[places], slm[places], select(places, state)
         history = [history[place] for place in places]
         active = None if active is None else [bool(active[place]) for place in places]
+        lost = None if lost is None else lost[places]
+    if llm is not None and lost is not None:
+        llm = _without_lost(llm, slm, lost)
     shown: Sequence[Tensor] = ()
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
         llm, *shown = complete(llm.to(slm.device), slm)
@@ -122,9 +127,17 @@ def fuse(
         llm, fully_masked = processors.process(llm.to(slm.device), history, "the LLM")
         if fully_masked is not None:
             llm = torch.where(fully_masked[:, None], slm, llm)
-        rows = _fused(policy, processors, llm, slm, state, fully_masked)
+        rows = _fused(policy, processors, llm, slm, state, [fully_masked, lost])
         rows = rows._replace(shown=_shown(rows, *shown)) if shown else rows
     return rows if none_allowed is None else _without_token(rows, processors, none_allowed, active)
+
+
+def _without_lost(llm: Tensor, slm: Tensor, lost: Tensor) -> Tensor:
+    """The LLM's logits (rows, V or V + 1 from a server), with the SLM's own in the rows that are lost."""
+    if not bool(lost.any()):
+        return llm
+    own = pad(slm.float().log_softmax(dim=-1), (0, llm.shape[-1] - slm.shape[-1]), value=-torch.inf)
+    return torch.where(lost.to(slm.device)[:, None], own.to(llm.dtype), llm.to(slm.device))
 
 
 def _fused(
@@ -133,9 +146,9 @@ def _fused(
     llm: Tensor,
     slm: Tensor,
     state: State,
-    fully_masked: Tensor | None,
+    without: Sequence[Tensor | None],
 ) -> FusedLogits:
-    """Fuse processed log-weights (rows, V); rows that are `fully_masked` (rows,) are the SLM's own."""
+    """Fuse processed log-weights (rows, V); rows that any of `without` (rows,) marks are the SLM's own."""
     columns = None
     if processors.truncation:
         columns, (llm, slm) = narrow(processors.truncation, llm, slm)
@@ -153,8 +166,8 @@ def _fused(
         raise
     finite = None if on_cpu(total) else _finite(processors, llm, slm, slm_total, total)
     empty = torch.isneginf(total)
-    if fully_masked is not None:
-        empty = empty | fully_masked[:, None]
+    for each in without:
+        empty = empty if each is None else empty | each.to(empty.device)[:, None]
     if not on_cpu(empty) or bool(empty.any()):
         fused, total = torch.where(empty, slm, fused), torch.where(empty, slm_total, total)
         mass = torch.where(empty, exp(slm - slm_total), mass)

@@ -45,7 +45,7 @@ def lockstep(
             state, llm, slm = _follow(policy, pair, batch, given)
         while True:
             with torch.inference_mode():
-                inputs = policy, batch.processors, llm, slm, state, batch.history, batch.active
+                inputs = policy, batch.processors, llm, slm, state, batch.history, batch.active, pair.lost
                 rows = isolate(batch, partial(fuse, *inputs))
                 tokens = rows.draw(batch.streams.next())
                 numbers = to_host(rows, tokens, batch.sampling.greedy, batch.top).tolist()
@@ -88,7 +88,7 @@ def _follow(
     for block in torch.tensor(given, device=slm.device).split(BLOCK, dim=1):
         llms, slms = pair.extend(block)
         for at, drawn in enumerate(block.unbind(dim=1)):
-            rows = fuse(policy, batch.processors, llm, slm, state, batch.history, batch.active)
+            rows = fuse(policy, batch.processors, llm, slm, state, batch.history, batch.active, pair.lost)
             state = advance_state(policy, state, drawn, rows)
             llm, slm = None if llms is None else llms[:, at], slms[:, at]
     return state, llm, slm

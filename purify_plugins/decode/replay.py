@@ -58,7 +58,7 @@ def forced(
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
             active = [at < len(answer) for answer in answers]
-            rows = fuse(policy, processors, llm, slm, state, history, active)
+            rows = fuse(policy, processors, llm, slm, state, history, active, pair.lost)
             yield tokens, rows
             state = advance_state(policy, state, tokens, rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import SequenceMatcher
@@ -20,18 +21,22 @@ if TYPE_CHECKING:
     from purify_plugins.protocols import Session
     from purify_plugins.types import Prompt, ScoredPrompt
 
+log = logging.getLogger(__name__)
+
 
 class SessionPair:
     """The LLM's session and the SLM's, reading the same batch; a context manager that closes both.
 
     `first` are both models' logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the
-    operator allowed the SLM to go on alone; it never comes back within an answer.
+    operator allowed the SLM to go on alone. `lost` (rows,) marks single rows in which it has failed: its
+    logits there were NaN, +inf, or allowed no token. It never comes back within an answer.
     """
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
         self.decoder = decoder
         self._open, self._width = ExitStack(), len(decoder.vocabulary)
         self.llm: Session | None = None
+        self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
             self.slm, slm = decoder.slm.open(prompts, decoder.policy.lookback)
@@ -104,6 +109,8 @@ class SessionPair:
         can = all(session.keeps for session in sessions)
         for session in sessions if can else ():
             session.keep(rows)
+        if can:
+            self.lost = self.lost[list(rows)]
         return can
 
     def _ask(
@@ -117,17 +124,31 @@ class SessionPair:
         try:
             logits = question()
             if alone:
-                rows = logits if active is None else logits[active().to(logits.device)]
-                if not torch.isfinite(rows.amax(dim=-1)).all():
-                    raise NumericError("the LLM returned NaN, +inf or no possible token")
+                self._lose(logits, None if active is None else active())
             return logits
-        except SourceError:
+        except SourceError as error:
             if not alone:
                 raise
+            log.warning("the LLM failed, and the SLM goes on alone: %s", error)
             failed, self.llm = self.llm, None
             if failed is not None:
                 failed.close()
             return None
+
+    def _lose(self, logits: Tensor, active: Tensor | None) -> None:
+        """Mark the rows whose logits (rows, …, V) are broken. Raises NumericError once all rows are."""
+        broken = ~torch.isfinite(logits.amax(dim=-1)).reshape(len(logits), -1).all(dim=-1).cpu()
+        if active is not None:
+            broken &= active.cpu()
+        broken &= ~self.lost
+        if not bool(broken.any()):
+            return
+        error = "the LLM returned NaN, +inf or no possible token"
+        self.lost = self.lost | broken
+        if bool(self.lost.all()):
+            raise NumericError(error)
+        places = broken.nonzero()[:, 0].tolist()
+        log.warning("the LLM failed, and the SLM goes on alone in rows %s of a batch: %s", places, error)
 
     @property
     def prompts(self) -> tuple[tuple[int, ...], ...]:

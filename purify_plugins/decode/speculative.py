@@ -152,7 +152,16 @@ class VerifyLoop:
         # After a rejected token the LLM's row may be broken: an inactive row is 0, unless all are active.
         if llm is not None and len(llm) > 1 and not (on_cpu(self.active) and bool(self.active.all())):
             llm = torch.where(self.active[:, None].to(llm.device), llm, 0.0)
-        inputs = self.policy, self.batch.processors, llm, slm, self.state, history, self.active
+        inputs = (
+            self.policy,
+            self.batch.processors,
+            llm,
+            slm,
+            self.state,
+            history,
+            self.active,
+            self.pair.lost,
+        )
         return isolate(self.batch, partial(fuse, *inputs), self._flags)
 
     def _decide(

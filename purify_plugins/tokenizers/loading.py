@@ -21,6 +21,10 @@ TEMPLATE = MEGABYTE // 8
 """The most characters of a chat template; the longest published have 30,000."""
 TOKENS = 2_000_000
 """How many tokens a tokenizer may have; the largest published have 262,144."""
+ADDED = 100_000
+"""How many tokens may be added to a vocabulary: each costs time. The largest published sets have 66,000."""
+PIECE = 4096
+"""The most characters of one token: a prefix tree a million deep overflows the stack when it is freed."""
 PATTERN = 8192
 """The most characters of a regular expression; the longest published have 600."""
 GROWTH = 32
@@ -162,6 +166,7 @@ def _copied(folder: Path) -> Iterator[Path]:
                     _link(file, copy / file.name)
         if (folder / "tokenizer_config.json").exists():
             said = read_table(folder / "tokenizer_config.json", SETTINGS)
+            _check_settings(said, folder / "tokenizer_config.json")
             kept = {key: value for key, value in said.items() if key in SETTING or key.endswith("_token")}
             (copy / "tokenizer_config.json").write_text(json.dumps(kept), "utf-8")
         if (folder / "config.json").exists():
@@ -171,6 +176,18 @@ def _copied(folder: Path) -> Iterator[Path]:
             }
             (copy / "config.json").write_text(json.dumps(kept), "utf-8")
         yield copy
+
+
+def _check_settings(said: Mapping[str, Any], file: Path) -> None:
+    """Raise ModelError for settings that add too many tokens, or whose limit is no number."""
+    if most := [key for key, value in said.items() if isinstance(value, dict | list) and len(value) > ADDED]:
+        raise ModelError(
+            f"{file}: {most[0][:80]!r} has {len(said[most[0]]):,} entries, at most {ADDED:,} are read"
+        )
+    if not isinstance(said.get("model_max_length", 0), int | float | None):
+        raise ModelError(
+            f"{file}: model_max_length is {str(said['model_max_length'])[:80]!r}, which is no number"
+        )
 
 
 def _link(file: Path, place: Path) -> None:
@@ -189,9 +206,22 @@ def _check_fast(settings: Mapping[str, Any], file: Path) -> None:
         raise ModelError(f"{file.name} has no vocabulary; fetch the model again")
     if len(vocabulary) + len(added) > TOKENS:
         raise ModelError(f"{file} has {len(vocabulary) + len(added):,} tokens, at most {TOKENS:,} are read")
+    if len(added) > ADDED:
+        raise ModelError(f"{file} adds {len(added):,} tokens, at most {ADDED:,} are read")
+    longest = max(map(len, _pieces(vocabulary, added)), default=0)
+    if longest > PIECE:
+        raise ModelError(f"{file} has a token of {longest:,} characters, at most {PIECE:,} are read")
     for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
         if _grows(settings.get(part), file) > GROWTH:
             raise ModelError(f"{file}: its {part} makes far more of a text than it is given; refused")
+
+
+def _pieces(vocabulary: Any, added: list[Any]) -> Iterator[str]:
+    """The texts of a tokenizer's tokens; Unigram's stand in a list, each beside its score."""
+    for each in vocabulary:
+        piece = each[0] if isinstance(each, list) and each else each
+        yield piece if isinstance(piece, str) else ""
+    yield from (str(each.get("content", "")) for each in added if isinstance(each, dict))
 
 
 def _grows(part: Any, file: Path) -> float:
@@ -207,9 +237,23 @@ def _grows(part: Any, file: Path) -> float:
     _check_pattern(part.get("pattern"), file)
     if part.get("type") == "Precompiled":
         return _charsmap(part.get("precompiled_charsmap"))
+    if part.get("type") == "TemplateProcessing":
+        return 1 + _template_tokens(part) / 64
     if part.get("type") == "Prepend":
         return 1 + len(str(part.get("prepend", ""))) / 8
     return _replaced(part) if part.get("type") == "Replace" else 1
+
+
+def _template_tokens(part: Mapping[str, Any]) -> int:
+    """How many tokens a post-processor puts around a text."""
+    special = part.get("special_tokens")
+    special = special if isinstance(special, dict) else {}
+    count = 0
+    for place in (each for key in ("single", "pair") for each in part.get(key) or ()):
+        named = place.get("SpecialToken") if isinstance(place, dict) else None
+        ids = special.get(str(named.get("id")), {}) if isinstance(named, dict) else {}
+        count += max(1, len(ids["ids"]) if isinstance(ids, dict) and isinstance(ids.get("ids"), list) else 1)
+    return count
 
 
 def _replaced(part: Mapping[str, Any]) -> float:

@@ -102,11 +102,11 @@ def test_workers_share_the_slots_of_the_llm_s_server() -> None:
     """All of them together sent as many requests at once as each might."""
     wire = HttpClient("http://a")
     wire.share(4)
-    assert wire._places._value == wire.connections
+    assert wire._permits._value == wire.connections
     wire.limit(8)
     for workers, slots in ((1, 8), (3, 2), (4, 2), (16, 1)):
         wire.share(workers)
-        assert wire._places._value == slots
+        assert wire._permits._value == slots
 
 
 def test_counters_are_the_sum_of_all_and_gauges_that_of_the_living(tmp_path: Path) -> None:

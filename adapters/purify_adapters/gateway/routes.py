@@ -44,7 +44,7 @@ OLD_FIELDS = {
     *("top_p", "frequency_penalty", "presence_penalty", "repetition_penalty"),
     *("logit_bias", "logprobs", "top_logprobs"),
 }
-"""The fields that `text-generation` 0.7.0 sends, set or not, and no other client does."""
+"""The fields of a request by `text-generation` 0.7.0, which sends every option it has, set or not."""
 
 
 def _service(request: Request) -> Service:
@@ -74,9 +74,9 @@ async def completions(request: Request) -> Response:
 
 async def responses(request: Request) -> Response:
     """OpenAI's Responses API, answered as a chat."""
-    asked = parse(await _body(request), ResponseRequest)
-    service, chat_request, with_logprobs = _service(request), as_chat(asked), wants_logprobs(asked)
-    vocabulary, about = service.purifier.vocabulary, head(service.identity, asked)
+    parsed = parse(await _body(request), ResponseRequest)
+    service, chat_request, with_logprobs = _service(request), as_chat(parsed), wants_logprobs(parsed)
+    vocabulary, about = service.purifier.vocabulary, head(service.identity, parsed)
 
     def plan() -> AnswerPlan:
         chat, grammar, parser = prepare_chat(service.purifier, chat_request)
@@ -84,11 +84,11 @@ async def responses(request: Request) -> Response:
         events = ResponseEvents(about, generation, vocabulary, parser, with_logprobs)
         return AnswerPlan([generation], lambda found: response(events, found[0]), [events])
 
-    return await service.answer(request, plan, bool(asked.stream), _length(chat_request))
+    return await service.answer(request, plan, bool(parsed.stream), _length(chat_request))
 
 
 async def invocations(request: Request) -> Response:
-    """SageMaker's one route: whichever of the three requests this is."""
+    """SageMaker's only route: a request to `/`, `/v1/chat/completions` or `/v1/completions`."""
     body = await _body(request)
     keys = _keys(body)
     if "inputs" in keys:
@@ -99,7 +99,7 @@ async def invocations(request: Request) -> Response:
 
 
 def _keys(body: bytes) -> set[str]:
-    """The request's own fields; the request itself is read by its schema."""
+    """The names of the request's fields; its schema is chosen by them."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -113,22 +113,22 @@ async def _body(request: Request) -> bytes:
     return await read_body(request, settings)
 
 
-async def _compat(request: Request, asked: CompatGenerateRequest) -> Response:
-    """`POST /`: a list of one answer, with the prompt before it unless that is switched off."""
-    if asked.parameters.return_full_text is None:
-        asked.parameters.return_full_text = True
-    return await _generate(request, asked, asked.stream, listed=True)
+async def _compat(request: Request, parsed: CompatGenerateRequest) -> Response:
+    """`POST /`: a list of one answer, with the prompt before it unless `return_full_text` is false."""
+    if parsed.parameters.return_full_text is None:
+        parsed.parameters.return_full_text = True
+    return await _generate(request, parsed, parsed.stream, listed=True)
 
 
 async def _generate(
-    request: Request, asked: GenerateRequest, streaming: bool, listed: bool = False
+    request: Request, parsed: GenerateRequest, streaming: bool, listed: bool = False
 ) -> Response:
-    service, wanted = _service(request), asked.parameters
+    service, wanted = _service(request), parsed.parameters
     vocabulary, details = service.purifier.vocabulary, bool(wanted.details)
-    prefix = asked.inputs if wanted.return_full_text else ""
+    prefix = parsed.inputs if wanted.return_full_text else ""
 
     def plan() -> AnswerPlan:
-        generation = service.validator.generate(asked.inputs, wanted)
+        generation = service.validator.generate(parsed.inputs, wanted)
 
         def body(found: Sequence[Completion]) -> Any:
             answer = generated(found[0], generation, vocabulary, details, prefix)
@@ -136,20 +136,20 @@ async def _generate(
 
         return AnswerPlan([generation], body, [TokenEvents(generation, vocabulary, details, prefix)])
 
-    return await service.answer(request, plan, streaming, len(asked.inputs))
+    return await service.answer(request, plan, streaming, len(parsed.inputs))
 
 
-async def _chat(request: Request, asked: ChatRequest) -> Response:
+async def _chat(request: Request, parsed: ChatRequest) -> Response:
     service = _service(request)
-    vocabulary, with_logprobs = service.purifier.vocabulary, bool(asked.logprobs)
-    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    vocabulary, with_logprobs = service.purifier.vocabulary, bool(parsed.logprobs)
+    include_usage = bool(parsed.stream_options and parsed.stream_options.include_usage)
 
     def plan() -> AnswerPlan:
-        chat, grammar, parser = prepare_chat(service.purifier, asked)
-        generation = service.validator.chat(asked, chat, grammar)
-        about = service.identity.head("chat.completion", asked.model)
+        chat, grammar, parser = prepare_chat(service.purifier, parsed)
+        generation = service.validator.chat(parsed, chat, grammar)
+        about = service.identity.head("chat.completion", parsed.model)
         chunk = {**about, "object": "chat.completion.chunk"}
-        kind = OldChatEvents if asked.model_fields_set == OLD_FIELDS else ChatEvents
+        kind = OldChatEvents if parsed.model_fields_set == OLD_FIELDS else ChatEvents
 
         def body(found: Sequence[Completion]) -> Any:
             return chat_completion(about, generation, found[0], vocabulary, parser, with_logprobs)
@@ -157,42 +157,42 @@ async def _chat(request: Request, asked: ChatRequest) -> Response:
         events = kind(chunk, generation, vocabulary, parser, with_logprobs, include_usage)
         return AnswerPlan([generation], body, [events])
 
-    return await service.answer(request, plan, bool(asked.stream), _length(asked))
+    return await service.answer(request, plan, bool(parsed.stream), _length(parsed))
 
 
-def _length(asked: ChatRequest) -> int:
+def _length(parsed: ChatRequest) -> int:
     """Characters of the messages."""
-    return sum(len(each.content or "") for each in asked.messages)
+    return sum(len(each.content or "") for each in parsed.messages)
 
 
-async def _completions(request: Request, asked: CompletionRequest) -> Response:
+async def _completions(request: Request, parsed: CompletionRequest) -> Response:
     service = _service(request)
     vocabulary = service.purifier.vocabulary
-    include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+    include_usage = bool(parsed.stream_options and parsed.stream_options.include_usage)
 
     def plan() -> AnswerPlan:
-        generations = service.validator.completions(asked)
-        about = service.identity.head("text_completion", asked.model)
+        generations = service.validator.completions(parsed)
+        about = service.identity.head("text_completion", parsed.model)
         events = CompletionEvents.batch(about, generations, vocabulary, include_usage)
         return AnswerPlan(
             generations, lambda found: text_completion(about, generations, found, vocabulary), events
         )
 
-    return await service.answer(request, plan, bool(asked.stream), sum(map(len, prompts_of(asked.prompt))))
+    return await service.answer(request, plan, bool(parsed.stream), sum(map(len, prompts_of(parsed.prompt))))
 
 
 async def tokenize(request: Request) -> Response:
-    service, asked = _service(request), parse(await _body(request), GenerateRequest)
-    tokens = await service.compute(lambda: service.validator.encode(asked.inputs) if asked.inputs else ())
-    return JSONResponse(tokenized(tokens, service.validator.vocabulary, asked.inputs))
+    service, parsed = _service(request), parse(await _body(request), GenerateRequest)
+    tokens = await service.compute(lambda: service.validator.encode(parsed.inputs) if parsed.inputs else ())
+    return JSONResponse(tokenized(tokens, service.validator.vocabulary, parsed.inputs))
 
 
 async def chat_tokenize(request: Request) -> Response:
     """The SLM's rendering of a chat. It needs no key, as TGI's does not: it shows only the SLM's template."""
     service = _service(request)
-    asked = parse(await read_body(request, service.settings), ChatRequest)
+    parsed = parse(await read_body(request, service.settings), ChatRequest)
     tokens = await service.compute(
-        lambda: service.validator.encode(prepare_chat(service.purifier, asked).chat)
+        lambda: service.validator.encode(prepare_chat(service.purifier, parsed).chat)
     )
     vocabulary = service.validator.vocabulary
     text = templated(tokens, vocabulary)
@@ -212,14 +212,14 @@ async def certificate(request: Request) -> Response:
 
 
 async def ping(request: Request) -> Response:
-    """Whether this process still takes requests."""
+    """Whether this process accepts requests."""
     if _service(request).executor.stopped:
         raise Rejected(503, "the gateway is shutting down", "healthcheck")
     return Response()
 
 
 async def health(request: Request) -> Response:
-    """Whether a request would be answered: by the fused models, or as the operator chose by the SLM alone."""
+    """Whether requests can be answered, by both models or, with `on_llm_failure` "slm", by the SLM alone."""
     service = _service(request)
     if not service.upstream_down:
         return await ping(request)

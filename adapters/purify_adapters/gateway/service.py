@@ -1,4 +1,4 @@
-"""What the routes call: a purifier with a queue, deadlines, metrics and kept certificates around it."""
+"""The service behind the routes: a purifier with a queue, deadlines, metrics and kept certificates."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from types import CodeType
 from typing import Any
 
 from purify_hooks.local.config_values import WORD, check_value, endless
+from purify_hooks.local.model_types import causal, check_architecture
 from purify_plugins.errors import ModelError
 from purify_plugins.utils.model_files import read_json
 
@@ -68,6 +69,7 @@ NEVER = frozenset({"quantization_config", "model_type"})
 INERT = frozenset(
     [
         "_name_or_path",
+        "_model_name_or_path",
         "name_or_path",
         "_commit_hash",
         "architectures",
@@ -102,6 +104,7 @@ INERT = frozenset(
         "add_cross_attention",
         "tie_encoder_decoder",
         "sep_token_id",
+        "unk_token_id",
         "decoder_start_token_id",
         "temperature",
         "top_k",
@@ -224,7 +227,7 @@ def configuration(folder: Path) -> Any:
     refuse_keys(settings, file)
     kind, model = causal(settings.get("model_type"), file)
     _refuse_both_ways(settings, kind, file)
-    _check_architecture(settings.get("architectures"), model, file)
+    check_architecture(settings.get("architectures"), model, file)
     if settings.get("is_encoder_decoder"):
         raise ModelError(f"{file} describes a model with an encoder; only causal models can be fused")
     kept = allowed(kind, settings, file)
@@ -234,49 +237,6 @@ def configuration(folder: Path) -> Any:
     except Exception as error:  # transformers raises many kinds for one cause: settings that make no model
         raise ModelError(f"{file} does not describe a causal language model: {error}") from error
     return (text if model.config_class is type(text) else made), model
-
-
-def causal(name: Any, file: Path) -> tuple[Any, Any]:
-    """The configuration class and the model class of a `model_type`. Raises ModelError."""
-    from transformers.models.auto import modeling_auto
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    if not isinstance(name, str) or name not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ModelError(
-            f"{file} does not load as a causal language model: this transformers has no causal one "
-            f"of model_type {name!r}; use a causal language model, or install a transformers that knows it"
-        )
-    try:
-        kind = CONFIG_MAPPING[name]
-        model = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING[kind]
-    except Exception as error:  # what transformers raises for a type whose dependencies are not here
-        raise ModelError(f"{file} does not load as a causal language model: {error}") from error
-    if name in _others() or _sees_or_hears(model):
-        raise ModelError(
-            f"{file} does not load as a causal language model: {name!r} has an encoder, an image or sound "
-            "part, or reads both ways; use a causal language model of text alone"
-        )
-    return kind, model
-
-
-@cache
-def _others() -> frozenset[str]:
-    """Types that transformers can make causal, and whose published models are something else."""
-    from transformers.models.auto import modeling_auto as auto
-
-    return frozenset(
-        {"xlnet", "xlm", "trocr", "musicgen", "musicgen_melody", "moshi", "fuyu", "blt", "bert-generation"}
-        | set(auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
-        | set(auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES)
-        | set(auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    )
-
-
-def _sees_or_hears(model: Any) -> bool:
-    parts = getattr(model.config_class, "sub_configs", {})  # transformers' own class
-    return model.__name__.endswith("ForConditionalGeneration") or any(
-        re.search("vision|image|audio|vq|video", part) for part in parts
-    )
 
 
 def _refuse_both_ways(settings: Any, kind: Any, file: Path) -> None:
@@ -297,22 +257,6 @@ def _default(kind: Any, key: str) -> Any:
     return found.default if found else None
 
 
-def _check_architecture(named: Any, model: Any, file: Path) -> None:
-    """Raise ModelError when `architectures` names a class of another type than `model_type` does."""
-    import transformers
-
-    for name in named if isinstance(named, list) else ():
-        known = getattr(transformers, name, None) if isinstance(name, str) and name.isidentifier() else None
-        taken = getattr(known, "config_class", None)
-        if taken is None or taken is model.config_class or known is model:
-            continue
-        if model.config_class not in getattr(taken, "sub_configs", {}).values():
-            raise ModelError(
-                f"{file} says that the weights are of {name}, and that model_type is one of "
-                f"{model.__name__}; correct one of the two"
-            )
-
-
 def allowed(kind: Any, settings: Mapping[str, Any], file: Path, inside: str = "") -> dict[str, Any]:
     """Those of the settings that `kind` declares, checked. Raises ModelError."""
     parts = getattr(kind, "sub_configs", {})  # transformers' own class
@@ -326,5 +270,11 @@ def allowed(kind: Any, settings: Mapping[str, Any], file: Path, inside: str = ""
             check_value(inside + key, key, value, file)
             kept[key] = value
     if left := sorted({*settings} - names - INERT - {"model_type"}):
-        log.warning("%s: %s declares no %s; left out", file, kind.__name__, ", ".join(map(repr, left))[:500])
+        _warn_once(str(file), kind.__name__, ", ".join(map(repr, left))[:500])
     return kept
+
+
+@cache
+def _warn_once(file: str, kind: str, left: str) -> None:
+    """Log which keys were left out; once, since a file is read when it is checked and when it is loaded."""
+    log.warning("%s: %s declares no %s; left out", file, kind, left)

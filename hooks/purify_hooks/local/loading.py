@@ -7,6 +7,8 @@ is never read: pickles, Python files, `auto_map`, `custom_generate`.
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -15,7 +17,9 @@ from purify_hooks.local.config_keys import refuse_keys
 from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.utils.model_files import download, eos_ids, read_json, require_regular
 
-__all__ = ["check_files", "eos_ids", "file_digests", "find_model"]
+__all__ = ["check_files", "eos_ids", "file_digests", "file_states", "find_model"]
+
+log = logging.getLogger(__name__)
 
 SAFE_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken"]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -79,12 +83,34 @@ def _refuse_weights(folder: Path) -> None:
     raise ModelError(f"{folder} has no *.safetensors weights")
 
 
-def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file a model is loaded from, by name."""
-    files = sorted({file for pattern in SAFE_FILES for file in folder.glob(pattern) if file.is_file()})
-    return {
-        file.name: _digest(file.resolve(), file.stat().st_size, file.stat().st_mtime_ns) for file in files
+FileState = tuple[int, int, int]
+"""A file's inode, size in bytes and time of change in nanoseconds."""
+
+
+def file_states(folder: Path) -> dict[str, FileState]:
+    """The state of every file a model is loaded from, by name."""
+    found = {
+        file.name: file.stat() for pattern in SAFE_FILES for file in folder.glob(pattern) if file.is_file()
     }
+    return {name: (each.st_ino, each.st_size, each.st_mtime_ns) for name, each in sorted(found.items())}
+
+
+def file_digests(folder: Path, loaded: Mapping[str, FileState] | None = None) -> dict[str, str]:
+    """SHA-256 of every file a model is loaded from, by name.
+
+    `loaded` are their states when it was loaded. If any has changed since, there are no digests: they would
+    not be of what was loaded.
+    """
+    now = file_states(folder)
+    loaded = now if loaded is None else loaded
+    if changed := sorted(name for name in loaded if loaded[name] != now.get(name)):
+        log.warning(
+            "%s: %s changed after the model was loaded, so certificates name no files of it",
+            folder,
+            changed[0],
+        )
+        return {}
+    return {name: _digest((folder / name).resolve(), *loaded[name][1:]) for name in loaded}
 
 
 @lru_cache(maxsize=1024)

@@ -53,7 +53,13 @@ def lent(layers: Sequence[Linear]) -> Iterator[None]:
 
 
 def _forward(layer: Linear, rows: Tensor) -> Tensor:
-    if torch.is_grad_enabled() or rows.dtype != torch.float32 or layer.weight.dtype != torch.float32:
+    single = rows.numel() == rows.shape[-1]  # one row is a matrix-vector product, which MKL does faster
+    if (
+        single
+        or torch.is_grad_enabled()
+        or rows.dtype != torch.float32
+        or layer.weight.dtype != torch.float32
+    ):
         return linear(rows, layer.weight, layer.bias)
     return multiplied(rows, layer.weight, layer.bias)
 

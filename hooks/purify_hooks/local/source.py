@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from purify_hooks.local.loading import eos_ids, file_digests, find_model
+from purify_hooks.local.loading import eos_ids, file_digests, file_states, find_model
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins.configuration.preflight import Weighty
@@ -44,6 +44,7 @@ class LocalSource(LogitSource):
         self.tokenizer = tokenizer
         self.name = name or model.config.name_or_path or model.config.model_type
         self.folder = folder
+        self._states = file_states(folder) if folder else {}
 
     @classmethod
     def load(
@@ -68,10 +69,13 @@ class LocalSource(LogitSource):
         place = find_device(device)
         wanted = find_dtype(dtype, place)
         folder = find_model(model, revision)
+        states = file_states(folder)
         loaded = load_model(folder, wanted, device_map)
         tokenizer = load_tokenizer(folder, loaded.config)
         refuse_another_vocabulary(loaded, tokenizer, folder)
         source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        if source._states != states:
+            raise ModelError(f"{folder} changed while the model was loaded; load it again")
         _ = source.session  # what cannot be read is refused now
         return source
 
@@ -181,9 +185,13 @@ class LocalSource(LogitSource):
         return tokens
 
     def identity(self) -> Mapping[str, Any]:
-        files = file_digests(self.folder) if self.folder else {}
         dtype = str(self.model.dtype).removeprefix("torch.")
-        return {"kind": "transformers", "name": Path(self.name).name, "dtype": dtype, "files": files}
+        return {"kind": "transformers", "name": Path(self.name).name, "dtype": dtype, "files": self.files}
+
+    @cached_property
+    def files(self) -> Mapping[str, str]:
+        """SHA-256 of every file the model was loaded from, by name; hashed when they are first asked for."""
+        return file_digests(self.folder, self._states) if self.folder else {}
 
 
 class LoadedSource(LocalSource):

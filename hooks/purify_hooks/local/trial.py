@@ -34,6 +34,7 @@ FAILURES = (SourceError, ModelError, TypeError, AttributeError, NotImplementedEr
 def fitting(model: LocalModel) -> type[LocalSession]:
     """The first kind of session whose rows are those of whole texts read anew; else that which does so."""
     forward = model.forward  # raises for a model that cannot be called here
+    _require_numbers(model)
     for kind in kinds(model):
         if reads_rightly(model, kind):
             return kind
@@ -43,6 +44,20 @@ def fitting(model: LocalModel) -> type[LocalSession]:
         type(forward.model).__name__,
     )
     return RecomputingSession
+
+
+def _require_numbers(model: LocalModel) -> None:
+    """Raise ModelError for a model that returns NaN for an ordinary text, in whichever session it is read."""
+    try:
+        with torch.inference_mode(), failures(model.name), for_fusion():
+            broken = bool(whole(model, some_tokens(model, TOKENS)).isnan().any())
+    except FAILURES:
+        return  # a model that cannot be read so at all; the trials report it
+    if broken:
+        raise ModelError(
+            f"{model.name!r} returns NaN for an ordinary text; correct its config.json, use another dtype, "
+            "or fetch its weights again"
+        )
 
 
 def kinds(model: LocalModel) -> Sequence[type[LocalSession]]:

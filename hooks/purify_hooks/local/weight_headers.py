@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 from purify_plugins.errors import ModelError
 from purify_plugins.utils.model_files import MEGABYTE, parse_json, read_table, require_regular
+
+log = logging.getLogger(__name__)
 
 HEADER = 16 * MEGABYTE
 """The most bytes of one file's header: 150,000 tensors; safetensors itself would read 100 million."""
@@ -60,6 +63,8 @@ def stored(folder: Path) -> Mapping[str, Stored]:
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists():
+        if index.exists():
+            log.warning("%s: %s is read, and the files that %s names are not", folder, whole.name, index.name)
         return _named(folder, header(whole))
     if index.exists():
         return _named(folder, _sharded(index))

@@ -25,7 +25,7 @@ from purify_plugins.errors import ModelError
 log = logging.getLogger(__name__)
 
 BUFFERS = re.compile(
-    r".*(inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|_float_tensor|rope\.\w+)"
+    r".*(inv_freq|cos_cached|sin_cached|masked_bias|attn\.bias|attention\.bias|position_ids|_float_tensor|rope\.\w+)"
 )
 """Buffers that are computed when a model is made, so that a checkpoint may leave them out."""
 EXTRA = 2**27
@@ -45,6 +45,7 @@ def load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
     model, info = _loaded(kind, folder, config, dtype, device_map)
     _check_loaded(model, info, tensors, folder)
     _check_ignored(outline, tensors, folder)
+    _refuse_nan(model, folder)
     return model
 
 
@@ -238,15 +239,11 @@ def _missing(missing: list[str], unexpected: Iterable[str], kind: str, folder: P
 
 def _judge(unexpected: list[str], model: Any, folder: Path) -> None:
     """Refuse weights of a part that the model has, or of layers it should have; warn of any others."""
-    owners = {
-        name
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    }
+    modules = dict(model.named_modules())
     shapes = {_pattern(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     for name in unexpected:
         spelled = _spellings(name, model.base_model_prefix)
-        if any(each.rpartition(".")[0] in owners or _pattern(each) in shapes for each in spelled):
+        if any(_within_a_part(each, modules) or _pattern(each) in shapes for each in spelled):
             raise ModelError(
                 f"{name} in {folder} has no place in the {type(model).__name__} that config.json describes; "
                 "config.json and the weights are of two models"
@@ -258,6 +255,30 @@ def _judge(unexpected: list[str], model: Any, folder: Path) -> None:
         type(model).__name__,
         unexpected[0],
     )
+
+
+def _within_a_part(name: str, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether the weight `name` belongs inside a module with weights of its own, or inside a numbered layer.
+
+    Adapters that were not merged (`q_proj.lora_A.weight`) and norms that this model's layers lack are such
+    weights: without them the layer computes something else.
+    """
+    path = name.rpartition(".")[0]
+    while path and path not in modules:
+        path = path.rpartition(".")[0]
+    if not path:
+        return False
+    has_weights = next(modules[path].parameters(recurse=False), None) is not None
+    return has_weights or re.search(r"\.\d+(\.|$)", path) is not None
+
+
+def _refuse_nan(model: Any, folder: Path) -> None:
+    """Raise ModelError for a weight that holds NaN. Weights that are not in memory are not read for it."""
+    for name, weight in model.named_parameters():
+        if weight.is_meta or not bool(weight.sum().isnan()):
+            continue
+        if bool(weight.isnan().any()):  # a sum of infinities of both signs is NaN too
+            raise ModelError(f"{name} in {folder} holds NaN, which is no weight; fetch the model again")
 
 
 def _pattern(name: str) -> str:
@@ -283,7 +304,7 @@ def refuse_another_vocabulary(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     rows = model.get_input_embeddings().weight.shape[0]
     ids = len(tokenizer)
-    if tokenizer.vocab_size > rows or rows > ids + ids // 4 + 1024:
+    if tokenizer.vocab_size > rows or max(rows, ids) > min(rows, ids) * 5 // 4 + 1024:
         raise ModelError(
             f"the tokenizer in {folder} has {ids:,} tokens and the model {rows:,} rows for them; they are of "
             "two models, fetch both again"
