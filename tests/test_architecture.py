@@ -70,7 +70,7 @@ PROBES = {
     "adapters/purify_adapters/vllm_engine/processor.py": "vLLM's own objects, which differ by release",
     "adapters/purify_adapters/__init__.py": MODULE,
     "adapters/purify_adapters/tool_calls/prompting.py": TOKENIZERS,
-    "adapters/purify_adapters/langchain/models.py": FIELD,
+    "adapters/purify_adapters/langchain/base.py": FIELD,
 }
 """Where `hasattr` and `getattr` stand, and on whose objects."""
 OURS = re.compile(r"\b(policy|source|session|llm|slm|purifier|writer)\b")

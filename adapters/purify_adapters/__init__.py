@@ -1,4 +1,4 @@
-"""Bridges to other software: each adapter is imported only when it is asked for."""
+"""Adapters of other software, each imported only when it is used."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ServerFactory(Checked):
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
-        """What keys and their types are read from."""
+        """The class with the keys and their types."""
         return self.source.Options  # type: ignore[no-any-return]  # a class of that file
 
     @property
@@ -68,7 +68,7 @@ class ServerFactory(Checked):
 
     @property
     def about(self) -> str:
-        """What the keys do: those of this kind of server, then those of every kind."""
+        """The documentation of the keys: of this kind of server, then of every kind."""
         own, *above, _ = (getdoc(kind) or "" for kind in self.source.Options.__mro__)
         return "\n\n".join([own, *above])
 
@@ -83,7 +83,7 @@ class ServerFactory(Checked):
 
 
 class AnyServerFactory(ServerFactory):
-    """The source that asks a server what kind it is."""
+    """The source that detects the kind of server."""
 
     @cached_property
     def source(self) -> Any:

@@ -1,4 +1,4 @@
-"""Options of other servers and libraries, and the values at which they change no answer."""
+"""Options of other servers and libraries, and their values that change no answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HARMLESS = frozenset(
         *("options", "use_cache", "wait_for_model", "keep_alive"),
     )
 )
-"""Options that choose no token, and hints that promise nothing."""
+"""Options that never change a token, and hints."""
 OFF: Mapping[str, Sequence[Any]] = {
     **dict.fromkeys(("best_of", "num_beams", "num_beam_groups", "n", "num_return_sequences"), (1,)),
     **dict.fromkeys(("length_penalty", "epsilon_cutoff", "eta_cutoff", "guidance_scale"), (0, 1)),
@@ -48,11 +48,11 @@ OFF: Mapping[str, Sequence[Any]] = {
     "add_special_tokens": (True,),
     "add_generation_prompt": (True,),
 }
-"""Options of other servers, and the values at which they change nothing."""
+"""Options of other servers, and their values that change nothing."""
 
 
 def changes_nothing(name: str, value: Any) -> bool:
-    """Whether an option of another server or library says nothing at this value."""
+    """Whether an option of another server or library changes nothing at this value."""
     if name in HARMLESS or (value is None and name in OFF):
         return True
     if name == "logit_bias" and isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""The options of every framework's model: which purifier it stands for, and how a call draws.
+"""The options of every framework's model: names of models and policies, and sampling options.
 
-What is wrong with a name is found before any weights are read.
+Names are checked before a model is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.sampling import Sampling
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
-"""The sampling options, by the names that a purifier has for them."""
+"""The names of the sampling options."""
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
@@ -31,9 +31,9 @@ def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) ->
 
 
 def require_named(llm: Any, slm: Any, policy: Any, policy_options: Mapping[str, Any]) -> None:
-    """Raise ConfigError or ModelError for names that nobody offers, or paths where there is no model.
+    """Raise ConfigError or ModelError for unknown names, or paths without a model.
 
-    What may be a hub id is not looked up: that takes a network, and waits for the first call.
+    Possible hub ids are not checked: that needs the network, and waits for the first call.
     """
     plugins = load_plugins()
     plugins.policy(policy, policy_options)
@@ -48,7 +48,7 @@ def _require(plugins: Plugins, model: Any) -> None:
         plugins.check("purify_sources", source, keys)
         model = keys.get("model") if source == "local" else None
     if not isinstance(model, str | Path):
-        return  # it is loaded, or on a server
+        return  # a loaded source, or a server
     folder = Path(model).expanduser()
     if folder.exists():
         from purify_hooks.local.loading import find_model

@@ -1,9 +1,9 @@
-"""lm-evaluation-harness: a purified model that any installed task can be asked of.
+"""lm-evaluation-harness: a purified model for any of its tasks.
 
     python -m purify_adapters.lm_eval --model purify --model_args llm=DIR,slm=DIR --tasks hellaswag
 
-is `lm_eval` with one more model. Likelihoods are those of the law that draws answers, teacher-forced
-through the policy's memory.
+is `lm_eval` with one more model. Likelihoods are those of the distribution that answers are drawn from,
+teacher-forced through the policy's state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 from purify_adapters.lm_eval_options import sampling
-from purify_adapters.tool_calls import template
+from purify_adapters.tool_calls import template_of
 from purify_plugins.decode.likelihood import judged, read, split
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.purifier import Purifier
@@ -40,7 +40,7 @@ log = logging.getLogger("purify.lm_eval")
 
 @register_model("purify")
 class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
-    """A purifier as the harness knows models.
+    """A purifier as a model of the harness.
 
     `llm` and `slm` are directories, `policy` a name; other arguments are the policy's fields. Or
     `purifier` is one that Python has built. `device` is where both models are loaded. A chat that the
@@ -70,15 +70,15 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         self.batch = _batch(batch_size, max_batch_size, self.purifier.batch_size)
         self._chats: dict[str, Chat] = {}
 
-    # What is asked
+    # Requests
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> Likelihoods:
-        """Of each (context, continuation): the log-likelihood in nats, and whether it is greedy's own."""
+        """Each continuation's log-likelihood (nats), and whether greedy decoding gives it."""
         pairs = [cast("tuple[str, str]", _text_only(request)) for request in requests]
         return [(score.nats, score.greedy) for score in self._judged(pairs)]
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of each whole text; PromptError for one that a model cannot read at once."""
+        """The log-likelihood (nats) of each whole text. Raises PromptError for one longer than a context."""
         return [score.nats for score in self._judged([("", str(_text_only(each)[0])) for each in requests])]
 
     def _judged(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
@@ -91,13 +91,13 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         ]
 
     def _parted(self, context: str, continuation: str) -> tuple[Prompt, Sequence[int]]:
-        """A prompt and the continuation's token ids, parted where the context ends; a chat is the prompt."""
+        """The prompt, or the chat that was rendered as it, and the continuation's token ids."""
         slm = self.purifier.slm
         tokens, answer = split(slm, context, continuation)
         if context not in self._chats:
             return tokens, answer
         if len(tokens) < len(read(slm, context)):
-            # The template's last token would be part of the answer's first; models write after it.
+            # The template's last token merges with the answer's first; models continue after it.
             alone = read(slm, continuation)
             answer = alone[1:] if alone[0] in slm.vocabulary.control else alone
         return self._chats[context], answer
@@ -113,7 +113,7 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         return answers
 
     def _generated(self, prompts: Sequence[Prompt], options: Mapping[str, Any]) -> list[str]:
-        """Answer after answer: the n-th draws from the seed and n, however many are decoded together."""
+        """The answers; the n-th is drawn with seed + n, whatever the batch size."""
         asked = sampling(options)
         return [
             _text_of(outcome)
@@ -131,7 +131,7 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
     def apply_chat_template(
         self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The chat as the SLM's template writes it; where that text is asked, each model gets its own.
+        """The chat in the SLM's template; a request with this text uses each model's own template.
 
         Without `add_generation_prompt` the last message is the beginning of the answer: both models read
         the text, so they must have one template. Raises ConfigError, PromptError.
@@ -149,12 +149,12 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
 
     @property
     def _alike(self) -> bool:
-        """Whether both models have one chat template."""
-        return template(self.purifier.llm) == template(self.purifier.slm)
+        """Whether both models have the same chat template."""
+        return template_of(self.purifier.llm) == template_of(self.purifier.slm)
 
     def _rendered(self, chat: Chat, opened: bool) -> str:
         tokenizer = self.purifier.slm.inner.tokenizer
-        if not template(self.purifier.slm):
+        if not template_of(self.purifier.slm):
             text = transcript(chat)
             return text if opened else text.removesuffix("\n\nAssistant:")
         try:
@@ -166,34 +166,34 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
                     continue_final_message=not opened,
                 )
             )
-        except Exception as error:  # a template is a stranger's program and can raise anything
+        except Exception as error:  # a template is untrusted code and can raise anything
             raise PromptError(
                 f"the SLM's chat template refused these messages ({type(error).__name__}); run without "
                 "system_instruction, or without --apply_chat_template"
             ) from error
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """The SLM's template, for the harness's records. Raises ConfigError for a name of one."""
+        """The SLM's template, for the harness's records. Raises ConfigError for a template's name."""
         if isinstance(chat_template, str) and chat_template:
             raise ConfigError(
                 f"--apply_chat_template {chat_template}: each model has its own template; give no name"
             )
-        return template(self.purifier.slm) if chat_template else ""
+        return template_of(self.purifier.slm) if chat_template else ""
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness's request cache goes by: the vocabulary, and how each model renders chats."""
+        """The key of the harness's request cache: the vocabulary and both chat templates."""
         parts = (
             self.purifier.vocabulary.fingerprint,
-            template(self.purifier.llm),
-            template(self.purifier.slm),
+            template_of(self.purifier.llm),
+            template_of(self.purifier.slm),
         )
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return f"purify__{digest[:16]}"
 
 
 def _text_only(request: Instance) -> Sequence[Any]:
-    """A request's arguments. Raises ConfigError for one with pictures or sound."""
+    """A request's arguments. Raises ConfigError for pictures or sound."""
     arguments: Sequence[Any] = request.args
     if more := [
         name
@@ -207,7 +207,7 @@ def _text_only(request: Instance) -> Sequence[Any]:
 
 
 def _placed(device: str | None) -> dict[str, str]:
-    """The models' `device`; the harness says "cuda:0" where nobody did, and means: if there is one."""
+    """The models' `device`; the harness's default "cuda:0" is dropped if there is no GPU."""
     import torch
 
     absent = device == "cuda:0" and not torch.cuda.is_available()
@@ -229,7 +229,7 @@ if __name__ == "__main__":
 
 
 def _text_of(outcome: Outcome) -> str:
-    """An answer's text; nothing, and a warning, for a prompt without one: a task goes on without it."""
+    """An answer's text; for a prompt without one "" and a warning, so that a task goes on."""
     if isinstance(outcome, Unanswered):
         log.warning("a prompt has no answer, and counts as an empty one: %s", outcome.error)
         return ""

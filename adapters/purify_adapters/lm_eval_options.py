@@ -1,4 +1,4 @@
-"""The harness's generation arguments as `Sampling`: honoured as it means them, or refused by name."""
+"""The harness's generation arguments as `Sampling`; unsupported ones are refused by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.sampling import Sampling
 
 DEFAULT_LENGTH = 256
-"""Tokens of an answer where neither the task nor the command says how many, as with other models."""
+"""The default number of tokens, as with the harness's other models."""
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""The harness's names for an answer's most tokens; of several the first counts, as there."""
+"""The harness's names for the most tokens; the first given one counts, as in the harness."""
 OWN = ("max_tokens", "temperature", "stop", "ignore_eos", "grammar")
 DRAWN = tuple(field.name for field in fields(Sampling) if field.name not in OWN)
-"""Options that `Sampling` calls the same."""
+"""Options with the same name in `Sampling`."""
 TAKEN = frozenset((*LENGTHS, *DRAWN, "until", "do_sample", "temperature", "ignore_eos"))
 OFF: Mapping[str, Sequence[Any]] = {
     **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences", "n", "best_of"), (1,)),
@@ -25,18 +25,18 @@ OFF: Mapping[str, Sequence[Any]] = {
     **dict.fromkeys(("early_stopping", "penalty_alpha", "logit_bias", "bad_words_ids"), (False, [], {})),
     "use_cache": (True, False),
 }
-"""Other backends' options, and the values at which they change nothing."""
+"""Other backends' options, and their values that change nothing."""
 
 
 def sampling(options: Mapping[str, Any]) -> Sampling:
-    """The harness's generation arguments as ours; greedy unless they ask for draws.
+    """Convert the harness's generation arguments; greedy unless they ask for sampling.
 
-    Raises ConfigError for an option that fusion does not have, UnknownNameError for one nobody knows.
+    Raises ConfigError for an unsupported option, UnknownNameError for an unknown one.
     """
     asked = {name: value for name, value in options.items() if value is not None}
     _refuse(asked)
     drawn = {name: asked[name] for name in DRAWN if name in asked}
-    if drawn.get("top_k") == -1:  # vLLM's word for all
+    if drawn.get("top_k") == -1:  # vLLM's value for all tokens
         drawn["top_k"] = 0
     said = {
         "max_tokens": _length(asked),
@@ -71,7 +71,7 @@ def _length(asked: Mapping[str, Any]) -> int:
 
 
 def _whole(name: str, value: Any) -> int:
-    """A number of tokens, which a command line may have made a float or a string."""
+    """A number of tokens, given as an int, a float or a string. Raises ConfigError."""
     try:
         if float(value) == int(value):
             return int(value)
@@ -81,7 +81,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _temperature(asked: Mapping[str, Any]) -> float:
-    """0 unless draws are asked for: `do_sample` decides, and where it is silent a temperature above 0."""
+    """0 for greedy: `do_sample` decides, or without it a temperature above 0."""
     draws = asked.get("do_sample")
     if draws not in (None, True, False):
         raise ConfigError(f"do_sample must be true or false, not {draws!r}")

@@ -23,7 +23,7 @@ def _switch_on() -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) or isinstance(error.__cause__, ImportError):  # of the adapters' plugin
         return f"{sys.executable} cannot be purified: {error}; install purify-plugins for it"
     return " ".join(str(error).split()) or repr(error)
 

@@ -288,8 +288,8 @@ def test_deactivate_restores_every_attribute(on: Activate) -> None:
     done = on()
     assert all(value is not before[name] for name, value in replaced().items())
     assert len(done.patched) >= len(POINTS)
-    points = adapter()._active.points
-    assert {(owner, name) for owner, name, *_ in points.replaced} >= set(POINTS)
+    monkeypatch = adapter()._active.monkeypatch
+    assert {(owner, name) for owner, name, *_ in monkeypatch.replaced} >= set(POINTS)
     assert purify_plugins.status().active
     model = tampered()
     model.generate(ids(), max_new_tokens=2)
@@ -297,7 +297,7 @@ def test_deactivate_restores_every_attribute(on: Activate) -> None:
     purify_plugins.deactivate()
     assert "_purified_by" not in vars(model)
     assert replaced() == before
-    assert points.replaced == []
+    assert monkeypatch.replaced == []
     assert (sys.meta_path, dict(os.environ)) == (path, environment)
     assert not purify_plugins.status().active
     assert word() in WAYS["greedy"](model)
@@ -307,7 +307,7 @@ def test_deactivate_restores_every_attribute(on: Activate) -> None:
 def test_what_is_replaced_is_called_as_what_it_replaces(on: Activate) -> None:
     """`chat_completion(messages=…)` was a TypeError: the wrapper called its second argument `content`."""
     on()
-    for owner, name, before, after in adapter()._active.points.replaced:
+    for owner, name, before, after in adapter()._active.monkeypatch.replaced:
         if inspect.isfunction(before):
             assert inspect.signature(after) == inspect.signature(before), (owner, name)
             assert inspect.iscoroutinefunction(after) == inspect.iscoroutinefunction(before), (owner, name)

@@ -22,7 +22,7 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import BaseModel, Field
 
 from purify_adapters.langchain import ChatPurified, PurifiedLLM
-from purify_adapters.langchain.facts import fingerprint
+from purify_adapters.langchain.response_metadata import fingerprint
 from purify_plugins import (
     Chat,
     ConfigError,

@@ -1,4 +1,4 @@
-"""Switch purification on and off for a whole program: this process, and the Pythons it starts."""
+"""Switch purification on and off for this process and the Python processes it starts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _active: Activation | None = None
 def activate(config: str | Path | None = None) -> Status:
     """Purify every generation of this process and its children from now on.
 
-    Doing so twice is harmless. Raises ConfigError, PluginError; then nothing has changed.
+    Calling it twice changes nothing. Raises ConfigError, PluginError, with nothing changed.
     """
     global _active
     file = find_config(config).absolute()
     if _active is None:
-        _refuse_blind()
+        _refuse_isolated_python()
         refuse_earlier()
         starting = Activation(file)
         starting.start()
@@ -49,7 +49,7 @@ def status() -> Status:
 
 
 def published(config: str | Path | None = None) -> tuple[Status, list[dict[str, Any]]]:
-    """What `activate(config)` would make of this process, and what running ones say of themselves."""
+    """The status that `activate(config)` would give, and the published status of every process."""
     would_be = Activation(find_config(config).absolute())
     return would_be.status(), would_be.published()
 
@@ -60,10 +60,10 @@ def assert_active() -> None:
         raise RefusedError("purification is not active; start the program with `purify run`")
 
 
-def _refuse_blind() -> None:
-    """A Python that ignores its environment hands that on to children, which would write unpurified.
+def _refuse_isolated_python() -> None:
+    """Raise ConfigError for a Python that ignores PYTHONPATH: its children would not be purified.
 
-    Unless it was `zzz_purify.pth` that brought us here, for their environment brings us there too.
+    A process that `zzz_purify.pth` has started is exempt: its children are started by that file too.
     """
     by_pth = "purify_plugins.running.started" in sys.modules
     if sys.flags.no_site or (sys.flags.ignore_environment and not by_pth):

@@ -1,4 +1,4 @@
-"""What is active in this process: the configuration, the points, the purifiers and the counts."""
+"""The activation of one process: configuration, monkeypatches, purifiers and counts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from purify_adapters.activation import clients, langchain_cache
 from purify_adapters.activation.gate import Gate
 from purify_adapters.activation.hub_clients import HubClients
 from purify_adapters.activation.local_models import LocalModels
-from purify_adapters.activation.monkeypatch import AfterImport, Points
+from purify_adapters.activation.monkeypatch import AfterImport, Monkeypatch
 from purify_adapters.activation.outgoing import Outgoing
 from purify_adapters.activation.recorder import Counts, Recorder
 from purify_adapters.activation.rules import Rules
-from purify_adapters.activation.subprocess_env import Children
+from purify_adapters.activation.subprocess_env import SubprocessEnvironment
 from purify_adapters.processes import runs
 from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source, where
 from purify_plugins.configuration.config import check_config, placed
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
-"""When this process began to be purified."""
+"""When this process was activated."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Status:
 
     `patched` are the attributes replaced, `waiting` the modules that will be patched when they are
     imported, `models` the calls of each model or server, by name. `refused` are the packages and classes
-    that were refused, known ones or not; `unseen` the imported libraries through which text may come
-    unseen. `fingerprint` tells one configuration from another.
+    that were refused, listed or not; `unseen` the imported libraries whose generations are not intercepted.
+    `fingerprint` identifies the configuration.
     """
 
     active: bool = False
@@ -63,7 +63,7 @@ class Status:
 
     @property
     def total(self) -> Counts:
-        """All models together."""
+        """The counts of all models together."""
         counts = [asdict(each) for each in self.models.values()]
         return Counts(**{each.name: sum(count[each.name] for count in counts) for each in fields(Counts)})
 
@@ -81,12 +81,12 @@ class Activation:
         with placed(f"{self.file}:", f"{self.file}: "):
             _check_source(self.plugins, self.config.slm)
         self.lock = RLock()
-        self.points = Points()
+        self.monkeypatch = Monkeypatch()
         self.recorder = Recorder(self.publish)
         self.gate = Gate(self.rules, self.recorder)
         self.models = LocalModels(self.gate, self.purifier, self.plugins, self.tokenizer)
-        self.children = Children(self.file)
-        self.imports = AfterImport(self.points, self._patches())
+        self.subprocess_env = SubprocessEnvironment(self.file)
+        self.imports = AfterImport(self.monkeypatch, self._patches())
 
     def _patches(self) -> dict[str, Patch]:
         """Module -> what is replaced in it."""
@@ -96,13 +96,13 @@ class Activation:
             **langchain_cache.patches(self.fingerprint),
             **clients.patches(self.gate),
             **Outgoing(self.gate).patches,
-            **self.children.patches,
+            **self.subprocess_env.patches,
         }
 
     def start(self) -> None:
-        """Raises PluginError, with nothing changed, when a library here is one we do not know."""
+        """Patch all modules. Raises PluginError, with nothing changed, for an unknown library version."""
         try:
-            self.children.cover()
+            self.subprocess_env.cover()
             self.imports.start()
         except BaseException:
             self.stop()
@@ -110,13 +110,13 @@ class Activation:
 
     def stop(self) -> None:
         self.imports.stop()
-        self.points.undo()
-        self.children.restore()
+        self.monkeypatch.undo()
+        self.subprocess_env.restore()
         self.models.forget()
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the configuration and our version: what tells one purification from another."""
+        """SHA-256 of the configuration and the version of this package."""
         from purify_plugins._version import __version__
 
         said = {name: value for name, value in asdict(self.config).items() if name != "activation"}
@@ -125,12 +125,12 @@ class Activation:
 
     @cached_property
     def slm(self) -> LogitSource:
-        """The benign model, loaded once, when the first answer wants it."""
+        """The benign model, loaded for the first answer."""
         return source(self.plugins, self.config.slm)
 
     @property
     def tokenizer(self) -> str | None:
-        """The configured tokenizer's directory, found from the file."""
+        """The configured tokenizer's directory, relative to the file."""
         named = self.config.activation.tokenizer
         return str(self.file.parent / Path(named).expanduser()) if named else None
 
@@ -156,7 +156,7 @@ class Activation:
         write_whole(place, json.dumps({**about, **asdict(self.status())}))
 
     def published(self) -> list[dict[str, Any]]:
-        """What every process with this configuration has written of itself."""
+        """The published status of every process with this configuration, and whether it is running."""
         folder = self.file.parent / (self.config.activation.status or "")
         if not self.config.activation.status or not folder.is_dir():
             return []
@@ -169,7 +169,7 @@ class Activation:
             str(self.file),
             self.plugins.name_of(self.policy),
             self.fingerprint,
-            tuple(self.points.names),
+            tuple(self.monkeypatch.names),
             tuple(self.imports.waiting),
             dict(self.recorder.counts),
             tuple(sorted(self.recorder.refused)),
@@ -178,12 +178,12 @@ class Activation:
 
 
 def _read(file: Path) -> Config:
-    """The configuration, which may leave `[llm]` out: the LLM is the one the program has."""
+    """The configuration, in which `[llm]` is optional: the LLM is the program's own."""
     return check_config({"llm": {}, **read_table(file)}, file)
 
 
 def _check_source(plugins: Any, table: dict[str, Any]) -> None:
-    """Raise ConfigError or ModelError for an SLM that cannot be, as far as one sees without loading it."""
+    """Raise ConfigError or ModelError for an SLM that cannot be loaded, as far as its files and keys show."""
     with placed(where(table), f"source {table.get('source', 'local')!r}: "):
         keys = keys_of(plugins, table)
         name = str(keys.pop("source", "local"))
@@ -195,14 +195,12 @@ def _check_source(plugins: Any, table: dict[str, Any]) -> None:
     if name == "local" and not _is_here(str(keys["model"])):
         from purify_hooks.local.loading import find_model
 
-        find_model(keys["model"], keys.get("revision"))  # the program does not start before it is here
+        find_model(keys["model"], keys.get("revision"))  # downloads it before the program starts
 
 
 def _is_here(model: str) -> bool:
-    """Whether there is such a directory, or the hub's cache holds the model.
-
-    Looked up by hand: what reads a model's files takes longer to import than all else at a start.
-    """
+    """Whether there is such a directory, or the hub's cache holds the model."""
+    # Without huggingface_hub, whose import takes longer than all else at a start.
     folder = Path(model).expanduser()
     if folder.exists():
         return (folder / "config.json").is_file()

@@ -1,7 +1,7 @@
 """Clients and engines that cannot be purified, by import name, one line each: their calls are refused.
 
-A client that asks over HTTP needs no line here: `wire` refuses it by what it asks. These swallow such an
-error, speak another protocol, or hold the model in this process.
+A client of an HTTP API needs no line here: `outgoing` refuses its requests. These clients swallow such an
+error, use another protocol, or hold the model in this process.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from purify_adapters.activation.outgoing import asker, is_silent
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate, Named
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 URL, METHOD = "base_url", "_method"
-"""Where a client keeps its server, and a gRPC call the method it is for."""
+"""The attributes with a client's server, and with the method of a gRPC call."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """What one module offers that writes: functions and methods, those that end in `?` in some versions.
+    """The functions and methods of one module that generate text; a `?` marks those of some versions only.
 
-    `server` is where an object keeps its server's URL, or its model's name. `loose`: a module that has
-    none of these is another's, and left alone.
+    `server` is the attribute with an object's server URL or model name. `loose`: a module without any of
+    these is not this library's, and is left alone.
     """
 
     module: str
@@ -102,13 +102,13 @@ UNSEEN = {
     **dict.fromkeys(("zmq", "nats", "pika", "kafka", "celery", "ray", "dask"), "asks another process"),
     **dict.fromkeys(("tensorflow", "jax", "mlx", "onnxruntime", "openvino", "tvm"), "runs any model"),
 }
-"""Libraries through which text may come unseen, and why: `status` names those that are imported."""
+"""Libraries whose generations are not intercepted, and why: `status` names those that are imported."""
 
 WRITING = re.compile(
     r"Chat|Completion|GenerateContent|GenerateText|GenerateMessage|StreamGenerate|RawPredict|Bidi|"
     r"TextGeneration|ModelStreamInfer"
 )
-"""What a gRPC method is called that writes."""
+"""Names of gRPC methods that generate text."""
 
 
 def patches(gate: Gate) -> dict[str, Patch]:
@@ -117,20 +117,20 @@ def patches(gate: Gate) -> dict[str, Patch]:
 
 
 def _patch(client: Client, gate: Gate) -> Patch:
-    def patch(points: Points, module: ModuleType) -> None:
+    def patch(monkeypatch: Monkeypatch, module: ModuleType) -> None:
         around = gate.refusing(_named(client), _who(client))
         for written in client.writes.split():
             owner = _owner(module, written.removesuffix("?"))
             if owner is not None:
-                points.replace(owner, written.removesuffix("?").rpartition(".")[2], around)
+                monkeypatch.replace(owner, written.removesuffix("?").rpartition(".")[2], around)
             elif not client.loose and not written.endswith("?"):
-                points.replace(module, written, around)  # which says what this version lacks
+                monkeypatch.replace(module, written, around)  # raises: this version lacks it
 
     return patch
 
 
 def _owner(module: ModuleType, written: str) -> Any:
-    """What holds a function or a method: its module, its class or a base of that; None where nothing does."""
+    """The module, class or base class with a function or method; None if there is none."""
     kind, _, name = written.rpartition(".")
     if not kind:
         return module if name in vars(module) else None
@@ -139,14 +139,14 @@ def _owner(module: ModuleType, written: str) -> Any:
 
 
 def _who(client: Client) -> Callable[[Any], str]:
-    """Who asks: the class of the object that was called, or the module of a function."""
+    """The caller's name: the class of the object that was called, or the module of the function."""
     if client.server == METHOD:
         return lambda call: asker()
     return kind_of if client.server or "." in client.writes else lambda first: client.module
 
 
 def _named(client: Client) -> Named:
-    """The names that a call may be trusted by: its server or model, its package; none where none writes."""
+    """The names a call may be trusted by: its server or model, its package; none if it generates nothing."""
 
     def named(*args: Any, **options: Any) -> Sequence[str]:
         if client.server == METHOD:
@@ -161,19 +161,19 @@ def _named(client: Client) -> Named:
 
 
 def _found(thing: Any, path: str) -> str:
-    """A server's URL or a model's name, where an object keeps it; "" where it does not."""
+    """The server's URL or the model's name at an attribute path of an object; "" if there is none."""
     for name in path.split("."):
         thing = getattr(thing, name, "")
     return str(thing or "")
 
 
 def _is_silent(arguments: Sequence[Any]) -> bool:
-    """Whether a Stainless client asks for something that nobody writes."""
+    """Whether a Stainless client's request generates no text."""
     asked = [each for each in arguments if hasattr(each, "url") and hasattr(each, "method")]
     return bool(asked) and all(is_silent(str(each.method), str(each.url)) for each in asked)
 
 
 def _remote(call: Any) -> Sequence[str]:
-    """The method that a gRPC call names; none where it does not write."""
+    """The names of a gRPC call: its method and its package; none if it generates nothing."""
     method = call._method.decode() if isinstance(call._method, bytes) else str(call._method)
     return [f"grpc:{method}", asker()] if WRITING.search(method.rpartition("/")[2]) else ()

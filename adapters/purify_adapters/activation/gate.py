@@ -1,4 +1,4 @@
-"""Who may write: trusted servers and models pass, all others are refused by name."""
+"""Calls that cannot be purified: those of trusted servers and models pass, all others are refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from purify_adapters.activation.rules import Rules
 
 Named = Callable[..., Sequence[str]]
-"""A call's arguments -> the names it may be trusted by, most telling first; none: it writes nothing."""
+"""A call's arguments -> the names it may be trusted by, most specific first; none: it generates nothing."""
 
 
 class Gate:
-    """Passes or refuses calls of what cannot be purified."""
+    """Passes or refuses calls that cannot be purified."""
 
     def __init__(self, rules: Rules, recorder: Recorder) -> None:
         self.rules, self.recorder = rules, recorder
@@ -37,7 +37,7 @@ class Gate:
         self.recorder.count(names[0], "trusted")
 
     def refusing(self, named: Named, who: Callable[[Any], str]) -> Callable[[Any], Any]:
-        """A wrapper that refuses calls whose names are not trusted; what trusted ones ask passes the wire."""
+        """A wrapper that refuses calls whose names are not trusted; requests of trusted calls pass."""
 
         def around(original: Any) -> Any:
             def checked(args: Sequence[Any], options: dict[str, Any]) -> None:
@@ -63,5 +63,5 @@ class Gate:
 
 
 def kind_of(client: Any) -> str:
-    """The class of a client, as one imports it."""
+    """The full name of a client's class."""
     return f"{type(client).__module__}.{type(client).__name__}"

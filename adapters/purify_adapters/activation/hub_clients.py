@@ -1,4 +1,4 @@
-"""huggingface_hub's clients of inference servers: purified through a source of ours, or refused by name."""
+"""Patches huggingface_hub's inference clients: calls are purified through a server source, or refused."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Chunk, Completion
 
 OWN = frozenset(("api_key", "api_key_env", "engine"))
-"""The keys of `[llm]` that are about its own `url` alone: its secret, and whether it is vouched for."""
+"""The keys of `[llm]` that hold for its own `url` alone: the secret, and whether the server is trusted."""
 ROUTES = re.compile(r"/(v1(/chat/completions|/completions)?|generate(_stream)?)?/?$")
-"""What of a URL is not the server's root."""
+"""The part of a URL after the server's root."""
 WRITING = frozenset(("text-generation", "conversational", "summarization", "translation", "image-to-text"))
-"""huggingface_hub's tasks that are answered with text of a model's own."""
+"""huggingface_hub's tasks whose answer is generated text."""
 
 
 class HubClients:
-    """The points inside huggingface_hub's clients, and a purifier for each server they ask.
+    """The patches of huggingface_hub's clients, and one purifier for each server they call.
 
     `purifier_for` makes the purifier of an LLM; `llm` is the configuration's table.
     """
@@ -63,11 +63,11 @@ class HubClients:
         }
 
     def _patch(self, client: str, around: Callable[[Any], Any]) -> Patch:
-        def patch(points: Points, module: ModuleType) -> None:
+        def patch(monkeypatch: Monkeypatch, module: ModuleType) -> None:
             kind = vars(module)[client]
             for name in HUB_REQUESTS:
-                points.replace(kind, name, around)
-            points.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
+                monkeypatch.replace(kind, name, around)
+            monkeypatch.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
 
         return patch
 
@@ -147,7 +147,7 @@ class HubClients:
     def _asked(
         self, method: str, server: str, content: Any, options: dict[str, Any]
     ) -> tuple[HubRequest, Purifier]:
-        """The request in our terms, and who answers it. Raises RefusedError, ConfigError, SourceError."""
+        """The parsed request and the server's purifier. Raises RefusedError, ConfigError, SourceError."""
         asked = HUB_REQUESTS[method](
             content, {key: value for key, value in options.items() if key != "model"}
         )
@@ -172,14 +172,14 @@ class HubClients:
         return self.purifier_for(self.plugins.source(self._table(server)))
 
     def _table(self, server: str) -> dict[str, Any]:
-        """The source's keys for a server: `[llm]`'s, what is its own server's for that server alone."""
+        """The source's keys for a server: those of `[llm]`, with `OWN` only for that table's server."""
         own = _same(str(self.llm.get("url", "")), server)
         table = {key: value for key, value in self.llm.items() if own or key not in OWN}
         return {**keys_of(self.plugins, table), "url": ROUTES.sub("", server)}
 
 
 def _told(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:
-    """A call's client, its prompt or messages, and its options, however they were passed."""
+    """A call's client, its prompt or messages, and its options, positional or by name."""
     client, content, *_ = given.args
     first, second, *_ = given.signature.parameters
     options = {name: value for name, value in given.arguments.items() if name not in (first, second)}
@@ -187,17 +187,17 @@ def _told(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _went_past(client: Any, request_parameters: Any, *_: Any, **__: Any) -> Sequence[str]:
-    """The server of a request that did not come by us; none for one that asks for no text."""
+    """The server of a request from an unpatched method; none if it generates no text."""
     request = request_parameters
     return [asked_server(client, {"model": request.model})] if request.task in WRITING else ()
 
 
 def _same(url: str, server: str) -> bool:
-    """Whether two URLs have one root."""
+    """Whether two URLs have the same root."""
     root = plain(ROUTES.sub("", url)) if is_url(url) else ""
     return bool(root) and root == plain(ROUTES.sub("", server))
 
 
 def asked_server(client: Any, options: dict[str, Any]) -> str:
-    """The URL, or else the model's name, that a call of huggingface_hub's goes to."""
+    """The URL, or else the model's name, that a call of huggingface_hub goes to."""
     return str(options.get("model") or client.model or "the provider's own choice")

@@ -1,4 +1,4 @@
-"""huggingface_hub's requests in our terms, and our answers in its own."""
+"""huggingface_hub's requests as prompts and sampling options, and completions as its outputs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from purify_plugins.types import Chunk, Completion, Token
 
 DRAWN = tuple(name for name in SAMPLING if name not in ("max_tokens", "stop", "ignore_eos", "grammar"))
-"""Options that `Sampling` calls the same."""
+"""Options with the same name in `Sampling`."""
 
 
 class HubRequest:
-    """One request: `prompt`, what it wants of the draws, and whether it wants a stream.
+    """One request: its `prompt`, its sampling options, and whether it streams.
 
-    What a request leaves open is the configuration's. Raises ConfigError for what purification has not.
+    Options that are not given are the configuration's. Raises ConfigError for unsupported options.
     """
 
     method: str
@@ -42,20 +42,20 @@ class HubRequest:
         self.stream = bool(self.options.get("stream"))
 
     def sampling(self, base: Sampling) -> Sampling:
-        """The configuration's sampling, with what the request says in its place."""
+        """The configuration's sampling, overridden by the request's options."""
         said = {name: self.options[name] for name in DRAWN if name in self.options}
         return replace(base, **{**said, **self._own()})
 
     def _own(self) -> dict[str, Any]:
-        """Fields of Sampling that this request has other names for."""
+        """The fields of Sampling that have another name here."""
         raise NotImplementedError
 
     def answer(self, completion: Completion) -> Any:
-        """What a call returns."""
+        """The return value of the call."""
         raise NotImplementedError
 
     def pieces(self, chunk: Chunk) -> Iterator[Any]:
-        """What a stream yields of one chunk."""
+        """The items that a stream yields for one chunk."""
         raise NotImplementedError
 
 
@@ -160,7 +160,7 @@ HUB_REQUESTS: Mapping[str, Callable[[Any, Mapping[str, Any]], HubRequest]] = {
     "text_generation": HubTextRequest,
     "chat_completion": HubChatRequest,
 }
-"""A client's method -> what it asks for."""
+"""A client's method -> its kind of request."""
 
 
 def _plain(thing: Any) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _plain(thing: Any) -> dict[str, Any]:
 
 
 def _grammar(asked: Mapping[str, Any]) -> Grammar:
-    """The grammar that TGI's `grammar` or `response_format` describes; raises ConfigError."""
+    """The grammar of TGI's `grammar` or of `response_format`. Raises ConfigError."""
     match asked:
         case {"type": "regex", "value": str(text)}:
             return Grammar("regex", text)
@@ -190,7 +190,7 @@ def _token(token: Token, text: str) -> dict[str, Any]:
 
 
 def _no_token(text: str) -> dict[str, Any]:
-    """The text that was held back, in case a stop string began with it."""
+    """A chunk of text that was held back in case a stop string began there."""
     return {"id": 0, "logprob": 0.0, "special": not text, "text": text}
 
 

@@ -1,4 +1,4 @@
-"""LangChain's cache: what was answered before purification was switched on is not replayed after."""
+"""Salts LangChain's cache keys, so that answers from before activation are not replayed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 
 def patches(fingerprint: str) -> dict[str, Patch]:
-    """Module -> what is replaced in it: the two places where LangChain makes a cache's key."""
+    """Module -> its patch: the two functions that make cache keys."""
     salt = f"purify:{fingerprint}"
 
-    def chat(points: Points, module: ModuleType) -> None:
+    def chat(monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             def _get_llm_string(model: Any, *args: Any, **kwargs: Any) -> str:
@@ -22,10 +22,10 @@ def patches(fingerprint: str) -> dict[str, Patch]:
 
             return _get_llm_string
 
-        points.replace(module.BaseChatModel, "_get_llm_string", around)
+        monkeypatch.replace(module.BaseChatModel, "_get_llm_string", around)
 
-    def completion(points: Points, module: ModuleType) -> None:
-        """The key that `get_prompts` returns is the one the answer is stored under."""
+    def completion(monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Salt the key that `get_prompts` returns: answers are stored under it."""
 
         def blocking(original: Any) -> Any:
             @wraps(original)
@@ -41,8 +41,8 @@ def patches(fingerprint: str) -> dict[str, Patch]:
 
             return aget_prompts
 
-        points.replace(module, "get_prompts", blocking)
-        points.replace(module, "aget_prompts", awaited)
+        monkeypatch.replace(module, "get_prompts", blocking)
+        monkeypatch.replace(module, "aget_prompts", awaited)
 
     home = "langchain_core.language_models"
     return {f"{home}.chat_models": chat, f"{home}.llms": completion}

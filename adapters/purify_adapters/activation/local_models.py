@@ -1,4 +1,4 @@
-"""transformers: every untrusted model's `generate` is the purifier's; what goes past it is refused."""
+"""Patches transformers: an untrusted model's `generate` is purified, and what bypasses it is refused."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 CONTINUOUS = ("generate_batch", "init_continuous_batching")
 OWN = "custom_generate/generate.py"
-"""Where a repository keeps a `generate` of its own."""
-pipeline_s: ContextVar[Any] = ContextVar("pipeline_s", default=None)
-"""The tokenizer of the pipeline that asks, if one does."""
+"""The file of a repository with its own `generate`."""
+current_pipeline_tokenizer: ContextVar[Any] = ContextVar("current_pipeline_tokenizer", default=None)
+"""The tokenizer of the pipeline that is running, if any."""
 
 
 class LocalModels:
-    """The points inside transformers. Class attributes: objects built before are covered too.
+    """The patches of transformers, made on classes: objects built before are covered too.
 
     `purifier_for` makes the purifier of an LLM; `tokenizer` is the configured tokenizer's directory.
     """
@@ -60,29 +60,29 @@ class LocalModels:
         }
 
     def forget(self) -> None:
-        """Take their purifiers from the models that keep one."""
+        """Delete the purifiers kept on models."""
         for model in list(self.keepers):
             vars(model).pop(KEPT, None)
 
-    def generation(self, points: Points, module: ModuleType) -> None:
+    def generation(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         mixin: Any = module.GenerationMixin
         self.mixins.append(mixin)
-        points.replace(mixin, "generate", self._generate)
-        points.replace(mixin, "load_custom_generate", self._load_custom)
+        monkeypatch.replace(mixin, "generate", self._generate)
+        monkeypatch.replace(mixin, "load_custom_generate", self._load_custom)
         for kind in mixin.__mro__:
             for name in CONTINUOUS:
                 if name in vars(kind):
-                    points.replace(kind, name, self._refused)
+                    monkeypatch.replace(kind, name, self._refused)
 
-    def calls(self, points: Points, module: ModuleType) -> None:
+    def calls(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         from torch.nn import Module
 
-        points.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
+        monkeypatch.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
 
-    def compiled(self, points: Points, module: ModuleType) -> None:
-        """What `torch.compile` made of a model; what it has compiled already would not come by the model."""
+    def compiled(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Check calls of compiled models; existing compiled code is dropped: it bypasses `__call__`."""
         if (reset := vars(sys.modules["torch._dynamo"]).get("reset")) is not None:
-            reset()  # it is not there yet while it is imported: then nothing is compiled
+            reset()  # missing while torch._dynamo is being imported: then nothing is compiled
 
         def around(original: Any) -> Any:
             @wraps(original)
@@ -94,23 +94,23 @@ class LocalModels:
 
             return __call__
 
-        points.replace(module.OptimizedModule, "__call__", around)
+        monkeypatch.replace(module.OptimizedModule, "__call__", around)
 
-    def pipelines(self, points: Points, module: ModuleType) -> None:
-        """A pipeline's model is asked under the pipeline's tokenizer."""
+    def pipelines(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Note the pipeline's tokenizer while its model runs."""
 
         def around(original: Any) -> Any:
             @wraps(original)
             def forward(pipeline: Any, *args: Any, **options: Any) -> Any:
-                before = pipeline_s.set(pipeline.tokenizer)
+                before = current_pipeline_tokenizer.set(pipeline.tokenizer)
                 try:
                     return original(pipeline, *args, **options)
                 finally:
-                    pipeline_s.reset(before)
+                    current_pipeline_tokenizer.reset(before)
 
             return forward
 
-        points.replace(module.Pipeline, "forward", around)
+        monkeypatch.replace(module.Pipeline, "forward", around)
 
     def _generate(self, original: Any) -> Any:
         from purify_adapters.transformers.streaming import failing_visibly
@@ -155,7 +155,7 @@ class LocalModels:
         return load_custom_generate
 
     def _refused(self, original: Any) -> Any:
-        """A way of generating that never comes by `generate`."""
+        """Refuse, unless trusted, a method that generates without `generate`."""
 
         @wraps(original)
         def refused(model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -169,7 +169,7 @@ class LocalModels:
         return refused
 
     def _call(self, original: Any) -> Any:
-        """The model itself, called for its logits: by a source of ours, or by a loop that goes past us."""
+        """Check calls for logits, from a source of this package or from a program's own loop."""
 
         @wraps(original)
         def __call__(model: Any, *args: Any, **kwargs: Any) -> Any:
@@ -182,16 +182,16 @@ class LocalModels:
         return __call__
 
     def _writes(self, model: Any) -> bool:
-        """Whether a model is one that generates, rather than an embedder or a classifier."""
+        """Whether a model generates text; embedders and classifiers do not."""
         return isinstance(model, tuple(self.mixins))
 
     def _around(self, frame: FrameType | None) -> Any:
-        """The language model whose `forward` calls an inner model of its own; None where none does.
+        """The language model whose `forward` calls this inner model; None if there is none.
 
-        So a `forward` that is called in place of its model, or was bound before, does not go unseen.
+        This catches a `forward` that is called directly, or was bound before activation.
         """
         while frame is not None and frame.f_globals.get("__name__") == __name__:
-            frame = frame.f_back  # more than one of ours where torch has compiled this
+            frame = frame.f_back  # several frames where torch has compiled this
         caller = frame and frame.f_locals.get("self")
         return caller if self._writes(caller) else None
 
@@ -208,14 +208,14 @@ class LocalModels:
             )
 
     def _purified(self, model: Any, options: Mapping[str, Any]) -> Any:
-        """The drop-in for a live model; its purifier is kept on the model, to be freed with it."""
+        """The drop-in for a live model; the purifier is kept on the model and freed with it."""
         from purify_adapters.transformers.model import PurifiedModel
 
         _refuse_overrides(model)
         with self.lock:
             kept = vars(model).get(KEPT)
-            if not isinstance(kept, Kept) or kept.model() is not model or kept.owner() is not self:
-                kept = vars(model)[KEPT] = Kept(model, self, self._purifier(model, options))
+            if not isinstance(kept, KeptPurifier) or kept.model() is not model or kept.owner() is not self:
+                kept = vars(model)[KEPT] = KeptPurifier(model, self, self._purifier(model, options))
                 self.keepers.add(model)
         return PurifiedModel.around(model, kept.purifier)
 
@@ -228,8 +228,8 @@ class LocalModels:
 KEPT = "_purified_by"
 
 
-class Kept:
-    """A live model's purifier. Copies and pickles of the model do without it."""
+class KeptPurifier:
+    """A live model's purifier, left out of copies and pickles of the model."""
 
     def __init__(self, model: Any, owner: LocalModels, purifier: Purifier) -> None:
         self.model, self.owner, self.purifier = weakref.ref(model), weakref.ref(owner), purifier
@@ -239,7 +239,7 @@ class Kept:
 
 
 def name_of(model: Any) -> str:
-    """The directory or hub id a model was loaded from; of one built otherwise, its class."""
+    """The directory or hub id a model was loaded from, else its class's name."""
     return str(getattr(model, "name_or_path", "") or type(model).__name__)
 
 
@@ -266,7 +266,7 @@ def _by_name(given: BoundArguments) -> dict[str, Any]:
 
 
 def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) -> Any:
-    """The tokenizer beside the model, else one the call or its pipeline brings, else the configured one."""
+    """The tokenizer in the model's directory, else the call's or its pipeline's, else the configured one."""
     from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer
 
     def read(folder: str) -> Any:
@@ -276,7 +276,12 @@ def _tokenizer(name: str, options: Mapping[str, Any], configured: str | None) ->
             return None
 
     brought = options.get("tokenizer") or getattr(options.get("streamer"), "tokenizer", None)
-    found = read(name) or brought or pipeline_s.get() or (read(configured) if configured else None)
+    found = (
+        read(name)
+        or brought
+        or current_pipeline_tokenizer.get()
+        or (read(configured) if configured else None)
+    )
     if found is None:
         raise ConfigError(
             f"{name!r} has no tokenizer that purify can find; name its directory in [activation]: "

@@ -1,4 +1,4 @@
-"""Interception points: attributes replaced, put back exactly, and modules that are patched when they come."""
+"""Replaces attributes of modules, when these are imported, and restores them exactly."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 from purify_plugins.errors import PluginError
 
 MISSING: Any = object()
-"""Stands for an attribute that was not there before."""
-Patch = Callable[["Points", ModuleType], None]
+"""Marks an attribute that did not exist before."""
+Patch = Callable[["Monkeypatch", ModuleType], None]
 
 
-class Points:
-    """What has been replaced, in order; `undo` puts it back."""
+class Monkeypatch:
+    """The replaced attributes, in order; `undo` restores them."""
 
     def __init__(self) -> None:
         self.replaced: list[tuple[Any, str, Any, Any]] = []
 
     def replace(self, owner: Any, name: str, around: Callable[[Any], Any], inherited: Any = MISSING) -> None:
-        """Put `around(original)` in the place of `owner.name`.
+        """Replace `owner.name` by `around(original)`.
 
-        `inherited` is the original where `owner` itself has none. Raises PluginError when there is no
-        such attribute: then this version of the library is one we do not know.
+        `inherited` is the original if `owner` itself has none. Raises PluginError for a missing attribute:
+        the library's version is not supported.
         """
         before = vars(owner).get(name, MISSING)
         if any(before is after for _, _, _, after in self.replaced):
-            return  # a module that was read anew, beside one that was not
+            return  # patched already: a module was reloaded, its base was not
         original = inherited if before is MISSING else before
         if original is MISSING:
             where = f"{getattr(owner, '__module__', '')}.{owner.__name__}.{name}".lstrip(".")
@@ -42,7 +42,7 @@ class Points:
         self.replaced.append((owner, name, before, after))
 
     def undo(self) -> None:
-        """Put back what was there, the last first; what somebody else has replaced since is theirs."""
+        """Restore the attributes, last first, except those that other code has replaced since."""
         while self.replaced:
             owner, name, before, after = self.replaced.pop()
             if vars(owner).get(name, MISSING) is not after:
@@ -62,20 +62,19 @@ def _where(owner: Any) -> str:
 
 
 class AfterImport(MetaPathFinder):
-    """Patches modules: those that are here at once, the others as soon as they are imported.
+    """Patches modules: imported ones at once, the others after their import.
 
-    A module that is imported anew, or reloaded, is patched anew. A name that begins with `*` stands for
-    every module whose name ends so.
+    A reloaded module is patched again. A name that begins with `*` matches every module whose name ends so.
     """
 
-    def __init__(self, points: Points, patches: dict[str, Patch]) -> None:
-        self.points, self.patches = points, patches
+    def __init__(self, monkeypatch: Monkeypatch, patches: dict[str, Patch]) -> None:
+        self.monkeypatch, self.patches = monkeypatch, patches
         self.done: set[str] = set()
         self.endings = tuple(name.removeprefix("*") for name in patches if name.startswith("*"))
 
     @property
     def waiting(self) -> list[str]:
-        """The modules that have not come yet."""
+        """The modules that are not imported yet."""
         return [name for name in self.patches if name not in self.done]
 
     def start(self) -> None:
@@ -89,7 +88,7 @@ class AfterImport(MetaPathFinder):
             sys.meta_path.remove(self)
 
     def found(self, name: str) -> Patch | None:
-        """What is to be done to a module of this name."""
+        """The patch of a module, by name; None if it has none."""
         if name in self.patches:
             return self.patches[name]
         if not name.endswith(self.endings):
@@ -98,7 +97,7 @@ class AfterImport(MetaPathFinder):
 
     def patch(self, name: str, module: ModuleType) -> None:
         if (patch := self.found(name)) is not None:
-            patch(self.points, module)
+            patch(self.monkeypatch, module)
             self.done.add(name)
 
     def find_spec(
@@ -115,13 +114,13 @@ class AfterImport(MetaPathFinder):
 
 
 class _Patching(Loader):
-    """A module's own loader, and then the patch; the module never learns of it."""
+    """Runs a module's own loader, then the patch, and leaves no trace in the module."""
 
     def __init__(self, loader: Any, finder: AfterImport) -> None:
         self.loader, self.finder = loader, finder
 
     def __getattr__(self, name: str) -> Any:
-        """What else is asked of a loader, such as a module's source, is asked of its own."""
+        """The original loader's other methods."""
         return getattr(self.loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

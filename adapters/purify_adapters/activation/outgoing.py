@@ -1,6 +1,6 @@
-"""Requests on their way out: those that have text written are refused, whichever client they come from.
+"""Patches the HTTP libraries: requests that generate text are refused, whichever client sends them.
 
-Five libraries send what Python programs ask over HTTP; each is watched where every request passes.
+Each library is patched where all of its requests pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from purify_plugins.sources.read_scope import reading
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 WRITES = re.compile(
     r"/(chat/completions|completions?|generate(_stream)?|generate_content|infill|predictions)/?$"
@@ -32,7 +32,7 @@ WRITES = re.compile(
     r"|:serverStreamingPredict$",
     re.IGNORECASE,
 )
-"""Paths that have text written, at any host."""
+"""Paths of requests that generate text, at any host."""
 HOSTS = re.compile(
     r"(^|\.)(api\.openai\.com|openai\.azure\.com|services\.ai\.azure\.com|models\.github\.ai|api\.anthropic\.com|"
     r"generativelanguage\.googleapis\.com|api\.cohere\.(com|ai)|(api|codestral)\.mistral\.ai|api\.groq\.com|"
@@ -42,7 +42,7 @@ HOSTS = re.compile(
     r"api\.moonshot\.(ai|cn)|open\.bigmodel\.cn|api\.minimaxi?\.(chat|com|io)|api-inference\.huggingface\.co|"
     r"router\.huggingface\.co|endpoints\.huggingface\.cloud|ollama\.com)$"
 )
-"""Hosts that write whatever they are asked, but for what `SILENT` names."""
+"""Hosts whose requests generate text, except for the paths in `SILENT`."""
 SILENT = re.compile(
     r"/(v\d/)?(embeddings?|embed|moderations|rerank|(de)?tokenize|count_tokens|messages/count_tokens)/?$"
     r"|/api/(embed|embeddings|show|pull|push|create|copy|delete|blobs/\S+)$"
@@ -50,23 +50,23 @@ SILENT = re.compile(
     r"|:(batch|async)?(embed\w*|countTokens)$|/pipeline/(feature-extraction|sentence-similarity)$",
     re.IGNORECASE,
 )
-"""What one may ask of such a host without being written to."""
+"""Paths of such hosts that generate no text."""
 PLUMBING = {
     *("purify_adapters", "purify_plugins", "httpx", "httpx2", "httpcore", "requests", "urllib3", "urllib"),
     *("http", "aiohttp", "websockets", "grpc", "asyncio", "anyio", "contextlib", "concurrent", "threading"),
     *("tenacity", "backoff", "functools", "selectors"),
 }
-"""Packages that ask for others."""
+"""Packages that send requests for their callers."""
 
 
 def is_silent(method: str, url: str) -> bool:
-    """Whether a request to a server of models has nothing written."""
+    """Whether a request to a model server generates no text."""
     path = urlsplit(url).path
     return SILENT.search(path) is not None or (method.upper() == "GET" and "/models" in path)
 
 
 def writes(method: str, url: str) -> bool:
-    """Whether a request has text written."""
+    """Whether a request generates text."""
     parts = urlsplit(url)
     path = unquote(parts.path)  # servers take chat%2Fcompletions for chat/completions
     if method.upper() in ("GET", "HEAD", "OPTIONS"):
@@ -77,7 +77,7 @@ def writes(method: str, url: str) -> bool:
 
 
 def asker() -> str:
-    """The package that asks: the nearest caller's that is no plumbing."""
+    """The package that sends a request: the nearest caller's that is not in `PLUMBING`."""
     frame = sys._getframe(1)
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
@@ -89,7 +89,7 @@ def asker() -> str:
 
 
 class Outgoing:
-    """The points where requests leave, in each library that sends them."""
+    """The patches of the HTTP libraries."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -106,14 +106,14 @@ class Outgoing:
         }
 
     def check(self, method: str, url: str) -> None:
-        """Raise RefusedError for a request that has an untrusted server write."""
+        """Raise RefusedError for a request that generates text on an untrusted server."""
         if not reading.get() and writes(method, url):
             who, parts = asker(), urlsplit(url)
             root = f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc.rpartition('@')[2]}"
             self.gate.check(who, (root, root + parts.path, who))
 
-    def _httpx(self, points: Points, module: ModuleType) -> None:
-        """Transports, so that an application that is called in this process is left alone."""
+    def _httpx(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Patch the transports, so that an ASGI application in this process is left alone."""
 
         def blocking(original: Any) -> Any:
             @wraps(original)
@@ -131,10 +131,10 @@ class Outgoing:
 
             return handle_async_request
 
-        points.replace(module.HTTPTransport, "handle_request", blocking)
-        points.replace(module.AsyncHTTPTransport, "handle_async_request", awaited)
+        monkeypatch.replace(module.HTTPTransport, "handle_request", blocking)
+        monkeypatch.replace(module.AsyncHTTPTransport, "handle_async_request", awaited)
 
-    def _standard(self, points: Points, module: ModuleType) -> None:
+    def _standard(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             def putrequest(connection: Any, method: str, url: str, *args: Any, **options: Any) -> None:
@@ -143,9 +143,9 @@ class Outgoing:
 
             return putrequest
 
-        points.replace(module.HTTPConnection, "putrequest", around)
+        monkeypatch.replace(module.HTTPConnection, "putrequest", around)
 
-    def _aiohttp(self, points: Points, module: ModuleType) -> None:
+    def _aiohttp(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             async def _request(session: Any, method: str, str_or_url: Any, **options: Any) -> Any:
@@ -154,9 +154,9 @@ class Outgoing:
 
             return _request
 
-        points.replace(module.ClientSession, "_request", around)
+        monkeypatch.replace(module.ClientSession, "_request", around)
 
-    def _websockets(self, points: Points, module: ModuleType) -> None:
+    def _websockets(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         def around(original: Any) -> Any:
             @wraps(original)
             def connect(protocol: Any) -> Any:
@@ -167,11 +167,11 @@ class Outgoing:
 
             return connect
 
-        points.replace(module.ClientProtocol, "connect", around)
+        monkeypatch.replace(module.ClientProtocol, "connect", around)
 
 
 def _root(connection: Any) -> str:
-    """The server of a connection of the standard library's, or of urllib3's."""
+    """The server's root URL of a connection of http.client or urllib3."""
     scheme = "https" if connection.default_port == 443 else "http"
     host = connection._tunnel_host or connection.host
     port = connection._tunnel_port if connection._tunnel_host else connection.port

@@ -1,4 +1,4 @@
-"""Which models and servers are trusted, which are purified; a name in neither list is refused."""
+"""The lists of trusted and untrusted models and servers; a name in neither is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Rules:
         )
 
     def _known(self, entry: str) -> str:
-        """An entry of a list, its directory found."""
+        """An entry of a list; a directory is resolved relative to `folder`."""
         if is_url(entry):
             return plain(entry)
         beside = self.folder / Path(entry).expanduser()
@@ -61,22 +61,22 @@ class Rules:
 
 
 def _canonical(name: str) -> str:
-    """A directory's own path; any other name as it stands."""
+    """A directory's resolved path; any other name unchanged."""
     folder = Path(name).expanduser()
     return str(folder.resolve()) if name and folder.is_dir() else name
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a server's."""
+    """Whether a name is a server's URL."""
     return name.lower().startswith(("http://", "https://"))
 
 
 def plain(url: str) -> str:
-    """`scheme://host:port/path`, the one way to write it; "" for what is no URL after all."""
+    """`scheme://host:port/path`, normalised; "" for an invalid URL."""
     try:
         parts = urlsplit(url)
         port = parts.port or PORTS[parts.scheme]
-    except (ValueError, KeyError):  # a port that is none, no scheme or another
+    except (ValueError, KeyError):  # an invalid port, or another scheme than http and https
         return ""
     return f"{parts.scheme}://{parts.hostname}:{port}{parts.path.rstrip('/')}"
 

@@ -1,4 +1,4 @@
-"""Child processes: Python reads the boot directory's `sitecustomize` first, or `zzz_purify.pth`."""
+"""Activates Python child processes through the boot directory's `sitecustomize`, or `zzz_purify.pth`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.running.interpreters import refuse_blind, refuse_text
 
 if TYPE_CHECKING:
-    from purify_adapters.activation.monkeypatch import Patch, Points
+    from purify_adapters.activation.monkeypatch import Monkeypatch, Patch
 
 BOOT = str(Path(__file__).parent / "boot")
 OURS = ("PURIFY_CONFIG", "PURIFY_ACTIVE")
-"""Both name the configuration: the first what a user may set, the second that all children are purified."""
+"""Both name the configuration file; the second one also says that children are activated."""
 
 
 def refuse_earlier() -> None:
-    """Raise ConfigError where workers were started before; a forkserver is stopped, and starts anew."""
+    """Raise ConfigError if multiprocessing workers are running; a forkserver is stopped, to start again."""
     if "multiprocessing.forkserver" in sys.modules:
         from multiprocessing import forkserver
 
@@ -35,7 +35,7 @@ def refuse_earlier() -> None:
         )
 
 
-class Children:
+class SubprocessEnvironment:
     """The environment that makes every Python child activate `config` before its program starts."""
 
     def __init__(self, config: Path) -> None:
@@ -59,7 +59,7 @@ class Children:
 
     @property
     def patches(self) -> dict[str, Patch]:
-        """Module -> what is replaced in it: an environment that is swept clean would leave children raw."""
+        """Module -> its patch: a child must keep these variables even in an environment of its own."""
         return {"os": self._os, "subprocess": self._subprocess, "multiprocessing.util": self._spawned}
 
     def _covered(self, environment: Mapping[str, str] | None) -> dict[str, str]:
@@ -68,8 +68,8 @@ class Children:
         self.cover(covered)
         return covered
 
-    def _subprocess(self, points: Points, module: ModuleType) -> None:
-        """`Popen`, by which subprocess and asyncio start everything."""
+    def _subprocess(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Patch `Popen`, which subprocess and asyncio use."""
         from inspect import signature
 
         def around(original: Any) -> Any:
@@ -85,10 +85,10 @@ class Children:
 
             return __init__
 
-        points.replace(module.Popen, "__init__", around)
+        monkeypatch.replace(module.Popen, "__init__", around)
 
-    def _os(self, points: Points, module: ModuleType) -> None:
-        """What starts another program, or becomes it, without subprocess."""
+    def _os(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Patch the functions of `os` that start or become another program."""
 
         def without(original: Any) -> Any:
             @wraps(original)
@@ -116,14 +116,14 @@ class Children:
 
             return system
 
-        points.replace(module, "system", by_shell)
-        points.replace(module, "execv", without)
+        monkeypatch.replace(module, "system", by_shell)
+        monkeypatch.replace(module, "execv", without)
         for name in ("execve", "posix_spawn", "posix_spawnp"):
             if hasattr(module, name):  # Windows has no posix_spawn
-                points.replace(module, name, given)
+                monkeypatch.replace(module, name, given)
 
-    def _spawned(self, points: Points, module: ModuleType) -> None:
-        """multiprocessing's spawn and forkserver give their children this process's environment."""
+    def _spawned(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
+        """Patch multiprocessing's spawn and forkserver: their children get this process's environment."""
 
         def around(original: Any) -> Any:
             @wraps(original)
@@ -134,7 +134,7 @@ class Children:
 
             return spawnv_passfds
 
-        points.replace(module, "spawnv_passfds", around)
+        monkeypatch.replace(module, "spawnv_passfds", around)
 
 
 def _check(args: Any, executable: Any = None, is_text: bool = False) -> None:

@@ -13,10 +13,10 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 
-from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
-from purify_adapters.langchain.calls import ChatCall, ChatStream, asked, tool_of
-from purify_adapters.langchain.facts import token_ids
-from purify_adapters.langchain.models import Purified
+from purify_adapters.langchain.base import PurifiedBase
+from purify_adapters.langchain.chat_call import ChatCall, ChatStream, asked, tool_of
+from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
+from purify_adapters.langchain.response_metadata import token_ids
 from purify_adapters.langchain.structured import Method, structured
 from purify_adapters.tool_calls import parse_tool_choice
 from purify_plugins.errors import ConfigError
@@ -29,12 +29,12 @@ CALL = (
     *("parallel_tool_calls", "strict", "stream_usage"),
     "stream",  # LangChain's own switch between _generate and _stream
 )
-"""What a call may say besides how to draw."""
+"""The options of a call besides the sampling options."""
 RUN = ("callbacks", "tags", "metadata", "run_name", "run_id", "return_exceptions", "stop")
-"""What LangChain's own methods take besides."""
+"""Further arguments of LangChain's own methods."""
 
 
-class ChatPurified(Purified, BaseChatModel):
+class ChatPurified(PurifiedBase, BaseChatModel):
     """A chat model of two: every token of an untrusted LLM's answer is drawn with a benign SLM's consent.
 
     >>> chat = ChatPurified(llm="models/large", slm="models/small", temperature=0.7)
@@ -62,7 +62,7 @@ class ChatPurified(Purified, BaseChatModel):
     def _call(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, given: Mapping[str, Any]
     ) -> ChatCall:
-        """What a call asks for; what nobody knows is refused by name."""
+        """Parse a call. Raises UnknownNameError for an unknown option."""
         self._refuse(given, CALL)
         if given.get("top_logprobs"):
             raise ConfigError("top_logprobs must be 0: only the drawn token's own figure is kept")
@@ -85,8 +85,8 @@ class ChatPurified(Purified, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        call, ahead = self._call(messages, stop, kwargs), expected()
-        completion = ahead.answer(call.purifier, call.asked.chat, call.sampling) if ahead else None
+        call, batch = self._call(messages, stop, kwargs), expected()
+        completion = batch.answer(call.purifier, call.asked.chat, call.sampling) if batch else None
         alone = [call.asked.chat], call.sampling
         return call.result(completion or call.purifier.generate(*alone, errors="raise")[0])
 
@@ -97,8 +97,8 @@ class ChatPurified(Purified, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        call, ahead = self._call(messages, stop, kwargs), expected()
-        completion = await ahead.aanswer(call.purifier, call.asked.chat, call.sampling) if ahead else None
+        call, batch = self._call(messages, stop, kwargs), expected()
+        completion = await batch.aanswer(call.purifier, call.asked.chat, call.sampling) if batch else None
         alone = [call.asked.chat], call.sampling
         return call.result(completion or (await call.purifier.agenerate(*alone, errors="raise"))[0])
 
@@ -134,28 +134,28 @@ class ChatPurified(Purified, BaseChatModel):
                         await run_manager.on_llm_new_token(part.text, chunk=part)
                     yield part
 
-    # Many calls at once, and weights that are read off the event loop
+    # Batches; models are loaded on a worker thread
 
     def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """LangChain's `generate`; several conversations are decoded as one batch."""
-        with announce(self._ahead(messages, *args[:1], **kwargs)):
+        with announce(self._coalesced(messages, *args[:1], **kwargs)):
             return super().generate(messages, *args, **kwargs)
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """LangChain's `agenerate`; several conversations are decoded as one batch."""
         await asyncio.to_thread(self.load, kwargs.get("model"))
-        with announce(self._ahead(messages, *args[:1], **kwargs)):
+        with announce(self._coalesced(messages, *args[:1], **kwargs)):
             return await super().agenerate(messages, *args, **kwargs)
 
     def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """LangChain's `batch`; all that are not cached, seeded or streamed are decoded as one batch."""
-        with announce(self._ahead(self._conversations(inputs), **kwargs)):
+        with announce(self._coalesced(self._conversations(inputs), **kwargs)):
             return super().batch(inputs, *args, **kwargs)
 
     async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """LangChain's `abatch`; all that are not cached, seeded or streamed are decoded as one batch."""
         await asyncio.to_thread(self.load, kwargs.get("model"))
-        with announce(self._ahead(self._conversations(inputs), **kwargs)):
+        with announce(self._coalesced(self._conversations(inputs), **kwargs)):
             return await super().abatch(inputs, *args, **kwargs)
 
     async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[AIMessageChunk]:
@@ -168,23 +168,28 @@ class ChatPurified(Purified, BaseChatModel):
     def _conversations(self, inputs: Sequence[Any]) -> list[list[BaseMessage]]:
         return [self._convert_input(each).to_messages() for each in inputs]
 
-    def _ahead(
+    def _coalesced(
         self, conversations: Sequence[list[BaseMessage]], stop: list[str] | None = None, **given: Any
-    ) -> Ahead | None:
-        """What is about to be asked for, where it may be decoded together.
+    ) -> CoalescedBatch | None:
+        """The conversations as one batch, if they can be decoded together.
 
-        A cache may know some of it; a seeded draw depends on its row; streams are written one by one.
+        Not with a cache, which may hold some of the answers, with a seed, whose draws depend on the row,
+        or when streaming.
         """
         if len(conversations) < 2 or cached(self.cache) or self.streaming or given.get("stream"):
             return None
         kept = {key: value for key, value in given.items() if key not in RUN}
         try:
             calls = [self._call(messages, stop, kept) for messages in conversations]
-        except Exception:  # whatever is wrong, the call it is wrong with will say so
+        except Exception:  # the call itself will raise the error
             return None
         sampling = calls[0].sampling
         seeded = sampling.seed is not None and not sampling.greedy
-        return None if seeded else Ahead(calls[0].purifier, [call.asked.chat for call in calls], sampling)
+        return (
+            None
+            if seeded
+            else CoalescedBatch(calls[0].purifier, [call.asked.chat for call in calls], sampling)
+        )
 
     # Tools and structure
 
@@ -217,16 +222,16 @@ class ChatPurified(Purified, BaseChatModel):
         """
         return structured(self, schema, method, include_raw, kwargs)
 
-    # Counting, without fetching anybody's tokenizer
+    # Counting tokens, without downloading a tokenizer
 
     def get_token_ids(self, text: str) -> list[int]:
-        """A text's tokens as the SLM reads them."""
+        """A text's token ids in the SLM's tokenizer."""
         return token_ids(self.load(), text)
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """How many tokens the SLM reads for a conversation, template and tools included."""
+        """The number of tokens of a conversation in the SLM's chat template, tools included."""
         purifier = self.load()
         question = asked(purifier, messages, self.tool_format, {"tools": tools})
         return len(purifier.slm.inner.encode(question.chat))

@@ -12,19 +12,19 @@ from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable
 
-from purify_adapters.langchain.ahead import Ahead, announce, cached, expected
-from purify_adapters.langchain.facts import logprobs, metadata, token_ids, usage
-from purify_adapters.langchain.models import Purified
+from purify_adapters.langchain.base import PurifiedBase
+from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
+from purify_adapters.langchain.response_metadata import logprobs, metadata, token_ids, usage
 from purify_adapters.openai_schema import usage as openai_usage
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chunk, Completion
 
 CALL = ("model", "logprobs", "certificate")
-"""What a call may say besides how to draw."""
+"""The options of a call besides the sampling options."""
 
 
-class PurifiedLLM(Purified, BaseLLM):
+class PurifiedLLM(PurifiedBase, BaseLLM):
     """A completion model of two: it goes on from a text, purified token by token.
 
     >>> PurifiedLLM(llm="models/large", slm="models/small").invoke("Once upon a time")
@@ -50,8 +50,8 @@ class PurifiedLLM(Purified, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
-        ahead = expected() if len(prompts) == 1 else None
-        done = ahead.answer(purifier, prompts[0], sampling) if ahead else None
+        batch = expected() if len(prompts) == 1 else None
+        done = batch.answer(purifier, prompts[0], sampling) if batch else None
         answers = [done] if done else purifier.generate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
 
@@ -63,12 +63,12 @@ class PurifiedLLM(Purified, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
-        ahead = expected() if len(prompts) == 1 else None
-        done = await ahead.aanswer(purifier, prompts[0], sampling) if ahead else None
+        batch = expected() if len(prompts) == 1 else None
+        done = await batch.aanswer(purifier, prompts[0], sampling) if batch else None
         answers = [done] if done else await purifier.agenerate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
 
-    # One prompt that is refused is one exception of a batch, whose other answers are written once
+    # With return_exceptions, a refused prompt is one exception, and the others are decoded once
 
     def batch(
         self, inputs: list[Any], *args: Any, return_exceptions: bool = False, **kwargs: Any
@@ -76,7 +76,7 @@ class PurifiedLLM(Purified, BaseLLM):
         """LangChain's `batch`; with `return_exceptions` each prompt has its answer or its own error."""
         if not return_exceptions:
             return super().batch(inputs, *args, **kwargs)
-        with announce(self._ahead(inputs, **kwargs)):
+        with announce(self._coalesced(inputs, **kwargs)):
             return Runnable.batch(self, inputs, *args, return_exceptions=True, **kwargs)
 
     async def abatch(
@@ -85,18 +85,17 @@ class PurifiedLLM(Purified, BaseLLM):
         """LangChain's `abatch`; with `return_exceptions` each prompt has its answer or its own error."""
         if not return_exceptions:
             return await super().abatch(inputs, *args, **kwargs)
-        with announce(await asyncio.to_thread(self._ahead, inputs, **kwargs)):
+        with announce(await asyncio.to_thread(self._coalesced, inputs, **kwargs)):
             return await Runnable.abatch(self, inputs, *args, return_exceptions=True, **kwargs)
 
-    def _ahead(self, inputs: Sequence[Any], stop: list[str] | None = None, **given: Any) -> Ahead | None:
-        """The prompts that are about to be asked for one by one, to be decoded together.
-
-        Not with a cache, which may know some of them.
-        """
+    def _coalesced(
+        self, inputs: Sequence[Any], stop: list[str] | None = None, **given: Any
+    ) -> CoalescedBatch | None:
+        """The prompts as one batch; None with a cache, which may hold some of the answers."""
         if cached(self.cache):
             return None
         purifier, sampling = self._ask(stop, given)
-        return Ahead(purifier, [self._convert_input(each).to_string() for each in inputs], sampling)
+        return CoalescedBatch(purifier, [self._convert_input(each).to_string() for each in inputs], sampling)
 
     def _result(
         self, purifier: Purifier, completions: list[Completion], given: Mapping[str, Any]
@@ -156,5 +155,5 @@ class PurifiedLLM(Purified, BaseLLM):
         return [GenerationChunk(text=chunk.text)] if chunk.text else []
 
     def get_token_ids(self, text: str) -> list[int]:
-        """A text's tokens as the SLM reads them."""
+        """A text's token ids in the SLM's tokenizer."""
         return token_ids(self.load(), text)

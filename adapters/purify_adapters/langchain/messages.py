@@ -22,7 +22,7 @@ from purify_plugins.errors import PromptError
 
 ROLES = {"system": "system", "human": "user", "ai": "assistant", "tool": "tool", "function": "tool"}
 SILENT = ("tool_use", "tool_call", "thinking", "reasoning", "redacted_thinking", "server_tool_call")
-"""Blocks of an assistant's message that are no text: its calls stand in `tool_calls`."""
+"""Content blocks of an assistant's message that are not text: its calls are in `tool_calls`."""
 
 
 def rendered(message: BaseMessage) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _of_block(block: Any) -> str:
 
 
 def chunk_of(piece: Part) -> AIMessageChunk:
-    """A part of an answer as LangChain streams it."""
+    """A piece of an answer as a LangChain chunk."""
     if isinstance(piece, str):
         return AIMessageChunk(content=piece)
     if isinstance(piece, Reasoning):
@@ -86,7 +86,7 @@ def chunk_of(piece: Part) -> AIMessageChunk:
 
 
 def message_of(pieces: Sequence[Part], **rest: Any) -> AIMessage:
-    """A whole answer; calls that cannot be read are kept as invalid ones."""
+    """A whole answer as a message; calls that cannot be parsed become invalid ones."""
     reasoning = reasoning_in(pieces)
     calls = [_read(call) for call in calls_in(pieces)]
     return AIMessage(

@@ -1,4 +1,4 @@
-"""PurifyMiddleware: an agent that is already there, with a purified model in place of its own."""
+"""PurifyMiddleware: replaces the model of an existing agent by a purified one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ class PurifyMiddleware(AgentMiddleware[Any, Any, Any]):
     """Answer every model call of an agent with a purified model instead of the agent's own.
 
     Put it last: a middleware after it could replace the model again, and an answer without a
-    certificate is refused. PurifierCache that other middleware owns (to summarise, to choose tools) are
-    not this agent's, and not covered.
+    certificate is refused. Models of other middleware (to summarise, to choose tools) are not covered.
     """
 
     def __init__(self, model: ChatPurified) -> None:
@@ -44,7 +43,7 @@ class PurifyMiddleware(AgentMiddleware[Any, Any, Any]):
 
 
 def _purified(answer: Answer) -> Answer:
-    """The answer, if a purified model wrote it. Raises RefusedError."""
+    """The answer of a purified model. Raises RefusedError for one without certificate facts."""
     for message in answer.result:
         if isinstance(message, AIMessage) and "purification" not in message.response_metadata:
             raise RefusedError(

@@ -1,4 +1,4 @@
-"""Structured output: answers that a schema describes, parsed; a truncated one is an error, never a guess."""
+"""Structured output: answers under a schema, parsed; a truncated answer is an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 class _Whole:
-    """A parser that refuses what `max_tokens` has cut short, instead of mending it."""
+    """A parser that raises for an answer cut short by `max_tokens`, instead of repairing it."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         for generation in result:
@@ -97,7 +97,7 @@ def _parser(schema: Any, method: Method) -> Runnable[Any, Any]:
 
 
 def _with_raw(llm: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The message beside what was parsed, or beside why it was not; LangChain's own shape."""
+    """A runnable of the raw message, the parsed value and the parsing error, as LangChain has it."""
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")

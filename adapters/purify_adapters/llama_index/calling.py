@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
+from purify_adapters.llama_index.base import PurifiedLLMBase
 from purify_adapters.llama_index.messages import selections
-from purify_adapters.llama_index.models import PurifiedLLMBase
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Calling(PurifiedLLMBase):
-    """From tools to the arguments of `chat`, and from its answer to the calls in it."""
+    """Turns tools into the arguments of `chat`, and its answer into tool calls."""
 
     def _prepare_chat_with_tools(
         self,
@@ -48,7 +48,7 @@ class Calling(PurifiedLLMBase):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        """The response, with its first tool call alone unless several are welcome."""
+        """The response, with its first tool call only unless parallel calls are allowed."""
         if not allow_parallel_tool_calls:
             calls = [block for block in response.message.blocks if block.block_type == "tool_call"]
             response.message.blocks = [each for each in response.message.blocks if each not in calls[1:]]
@@ -57,7 +57,7 @@ class Calling(PurifiedLLMBase):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tools an answer calls; raises SourceError if there are none and one is needed."""
+        """The tool calls of an answer. Raises SourceError if there are none and one is required."""
         found = selections(response.message)
         if error_on_no_tool_call and not found:
             raise SourceError("the answer calls no tool; ask again, or describe the tools more plainly")

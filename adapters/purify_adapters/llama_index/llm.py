@@ -1,4 +1,4 @@
-"""The language model that LlamaIndex sees: two models and a policy behind one face."""
+"""PurifiedLLM: a LlamaIndex language model around a purifier."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llama_index.core.base.llms.generic_utils import messages_to_prompt as gener
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown
+from purify_adapters.llama_index.base import maker
 from purify_adapters.llama_index.calling import Calling
-from purify_adapters.llama_index.lazily import Lazily
+from purify_adapters.llama_index.lazy import Lazy
 from purify_adapters.llama_index.messages import rendered, text_of
-from purify_adapters.llama_index.models import maker
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
-from purify_adapters.llama_index.retrieved import listen, quoted
+from purify_adapters.llama_index.retrievals import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
+from purify_adapters.tool_calls import Parser, PlainParser, ToolRequest, parts_of
 from purify_plugins.certificates import citing
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
@@ -61,7 +61,7 @@ class PurifiedLLM(Structured, Calling):
     are `policy_options`, or it is a mapping with a `name`); models given that way are loaded when they are
     first needed.
     Sampling options (`max_tokens`, `temperature`, …) are the defaults of every call, and a call may
-    override each; none switches purification off. Raises UnknownNameError for any other option.
+    override each of them. Raises UnknownNameError for any other option.
 
     >>> Settings.llm = PurifiedLLM(llm="big-llm", slm="small-slm", max_tokens=200)
     """
@@ -86,13 +86,13 @@ class PurifiedLLM(Structured, Calling):
         drawn = {name: options.pop(name) for name in SAMPLING if name in options}
         Sampling(**{name: value for name, value in drawn.items() if value is not None})  # refused now
         super().__init__(**{"drawn": drawn, **options})
-        self._purifier = Lazily(maker(purifier, llm, slm, policy, policy_options or {}))
-        self._metadata = Lazily(self._found)
+        self._purifier = Lazy(maker(purifier, llm, slm, policy, policy_options or {}))
+        self._metadata = Lazy(self._found)
         listen()
 
     @classmethod
     def from_config(cls, path: str | Path | None = None, **options: Any) -> Self:
-        """Be what `purify.toml` describes: read and checked now, its models loaded when first needed."""
+        """The model of a `purify.toml`, read and checked now; its models are loaded when first needed."""
         config = read_config(path)
         return cls(lambda: build(config, Purifier), **options)
 
@@ -100,12 +100,12 @@ class PurifiedLLM(Structured, Calling):
     def class_name(cls) -> str:
         return "PurifiedLLM"
 
-    # From a call to a request, from a request to chunks
+    # Parsing and running a call
 
     def _request(
-        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = Plain
+        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = PlainParser
     ) -> Request:
-        """What one call asks for; raises UnknownNameError for an option there is not."""
+        """Parse one call. Raises UnknownNameError for an unknown option."""
         refuse_unknown("option of a purified call", options, PER_CALL)
         return Request(
             prompt,
@@ -143,7 +143,7 @@ class PurifiedLLM(Structured, Calling):
             return (await self.purifier.agenerate([request.prompt], request.sampling, errors="raise"))[0]
 
     def _stream(self, request: Request, take: Callable[[Chunk], T | None]) -> Iterator[T]:
-        """The answer's pieces; what it quotes is noted before the first of them."""
+        """Stream the answer; quoted documents are noted before the first chunk."""
         with citing(quoted(text_of(request.prompt))):
             return _taken(self.purifier.stream(request.prompt, request.sampling), take)
 
@@ -151,7 +151,7 @@ class PurifiedLLM(Structured, Calling):
         with citing(quoted(text_of(request.prompt))):
             return _ataken(self.purifier.astream(request.prompt, request.sampling), take)
 
-    # The four ways to ask, and the same without blocking the event loop
+    # LlamaIndex's four methods, and their async versions
 
     @_completes
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -161,19 +161,19 @@ class PurifiedLLM(Structured, Calling):
 
     @_completes
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """The answer in pieces; the last has its usage and its proof."""
+        """The answer in chunks; the last one has the usage and the certificate's facts."""
         request = self._completion(prompt, formatted, kwargs)
         return cast("CompletionResponseGen", self._stream(request, CompletionPieces(request).take))
 
     @_chats
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The answer to a conversation, which each model renders with its own template."""
+        """The answer to a conversation, rendered with each model's own chat template."""
         request = self._conversation(messages, kwargs)
         return _answered(request, self._answer(request))
 
     @_chats
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """The answer in pieces; the last has its tool calls, its usage and its proof."""
+        """The answer in chunks; the last one has the tool calls, the usage and the certificate's facts."""
         request = self._conversation(messages, kwargs)
         return cast("ChatResponseGen", self._stream(request, ChatPieces(request).take))
 
@@ -213,7 +213,7 @@ def _answered(request: Request, completion: Completion) -> ChatResponse:
 
 
 def _taken(chunks: Any, take: Callable[[Chunk], T | None]) -> Iterator[T]:
-    """What `take` makes of the chunks; leaving early frees the models at once."""
+    """The items that `take` makes of the chunks; closing the iterator frees the models."""
     try:
         yield from (piece for chunk in chunks if (piece := take(chunk)) is not None)
     finally:

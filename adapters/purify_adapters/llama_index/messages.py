@@ -57,7 +57,7 @@ def _answered(message: ChatMessage) -> dict[str, Any]:
 
 
 def text_of(prompt: Any) -> str:
-    """Everything a prompt says, to look for what it quotes."""
+    """The whole text of a prompt, to search for quoted documents."""
     if isinstance(prompt, Chat):
         return "\n".join(str(message["content"]) for message in prompt.messages)
     return str(prompt)
@@ -66,7 +66,7 @@ def text_of(prompt: Any) -> str:
 def message_of(pieces: Sequence[Part]) -> ChatMessage:
     """The assistant's message: text, thought and calls as blocks.
 
-    A call that cannot be read stays as it is in `additional_kwargs["invalid_tool_calls"]`.
+    A call that cannot be parsed is kept in `additional_kwargs["invalid_tool_calls"]`.
     """
     text, reasoning, calls = text_in(pieces), reasoning_in(pieces), calls_in(pieces)
     blocks: list[Any] = [ThinkingBlock(content=reasoning)] if reasoning else []

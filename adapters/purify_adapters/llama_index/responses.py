@@ -1,4 +1,4 @@
-"""What LlamaIndex is told of an answer: its pieces, its usage, its proof."""
+"""Completions as LlamaIndex's responses, whole or in chunks, with usage and certificate facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
 
 from purify_adapters.llama_index.messages import message_of, selections
 from purify_adapters.openai_schema import usage
-from purify_adapters.tool_calls import ChunkParser, Parser, Part, Plain, text_in
+from purify_adapters.tool_calls import ChunkParser, Parser, Part, PlainParser, text_in
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One call: what is asked, how it is drawn, and what its response should hold."""
+    """One parsed call: the prompt, the sampling, and what the response should hold."""
 
     prompt: Prompt
     sampling: Sampling
     model: str
     vocabulary: Vocabulary
-    reader: Callable[[], Parser] = Plain
+    reader: Callable[[], Parser] = PlainParser
     logprobs: bool = False
     certificate: bool = False
     whole: bool = False
@@ -68,7 +68,7 @@ class Request:
         return LogProb(token=spelled.decode(errors="replace"), logprob=token.fused, bytes=list(spelled))
 
     def raw(self, completion: Completion) -> dict[str, Any]:
-        """Usage where LlamaIndex's token counters look for it, and the certificate's facts."""
+        """The `raw` of a response: usage as LlamaIndex's token counters expect it, certificate facts."""
         proof = completion.certificate
         purification = {
             "digest": proof.digest,

@@ -1,4 +1,4 @@
-"""Structured prediction: the schema is told of in the prompt, and a grammar holds the answer to it."""
+"""Structured prediction: the prompt describes the schema, and a grammar enforces it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from llama_index.core.types import PydanticProgramMode
 
-from purify_adapters.llama_index.models import PurifiedLLMBase
+from purify_adapters.llama_index.base import PurifiedLLMBase
 from purify_adapters.tool_calls import json_grammar
 
 
@@ -22,7 +22,7 @@ class Structured(PurifiedLLMBase):
     def structured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
-        """An `output_cls` made of the answer, which a grammar holds to its schema."""
+        """An `output_cls` parsed from the answer, whose schema a grammar enforces."""
         return super().structured_predict(output_cls, prompt, _held(output_cls, llm_kwargs), **prompt_args)
 
     async def astructured_predict(
@@ -48,5 +48,5 @@ class Structured(PurifiedLLMBase):
 
 
 def _held(output_cls: Any, llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    """A call's options, with the grammar of one object; raises ConfigError for a schema that has none."""
+    """A call's options with the schema's grammar. Raises ConfigError for an unsupported schema."""
     return {**(llm_kwargs or {}), "grammar": json_grammar(output_cls.model_json_schema()), "whole": True}

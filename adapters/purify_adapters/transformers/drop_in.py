@@ -1,4 +1,4 @@
-"""From what people already have to the same thing, purified; the original stays as it is."""
+"""Purified copies of models, pipelines and framework objects; the originals are not changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Around = Callable[[Any, Any], PurifiedModel]
 
 
 def drop_in(obj: Any, slm: Any, policy: Any = "balanced", tokenizer: Any = None, **parameters: Any) -> Any:
-    """What `purify_adapters.purify` returns; see there."""
+    """The purified copy; see `purify_adapters.purify`."""
     wrap = next((KINDS[kind] for kind in _kinds(obj) if kind in KINDS), None)
     if wrap is None:
         raise ConfigError(
@@ -34,14 +34,14 @@ def drop_in(obj: Any, slm: Any, policy: Any = "balanced", tokenizer: Any = None,
 
 
 def _kinds(obj: Any) -> list[str]:
-    """What an object is, by name, so that no framework has to be imported to ask."""
+    """The names of an object's classes, so that no framework has to be imported."""
     return [f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(obj).__mro__]
 
 
 def purified(
     model: Any, tokenizer: Any, slm: Any, policy: Any, parameters: Mapping[str, Any]
 ) -> PurifiedModel:
-    """A causal language model whose `generate` is the purifier's; raises ConfigError, ModelError."""
+    """The drop-in for a causal language model. Raises ConfigError, ModelError."""
     if isinstance(model, PurifiedModel):
         raise ConfigError("this model is purified already; purify the original instead")
     if tokenizer is None:
@@ -54,7 +54,7 @@ def purified(
 
 
 def fingerprint(purifier: Purifier) -> str:
-    """What tells one purification from another, for caches: models, policy and its options."""
+    """A digest of the models, the policy and its options, for cache keys."""
     named = {
         "llm": dict(purifier.llm.identity()),
         "slm": dict(purifier.slm.identity()),
@@ -72,7 +72,7 @@ def _model(model: Any, around: Around) -> PurifiedModel:
 
 
 def _pipeline(pipeline: Any, around: Around) -> Any:
-    """The same pipeline around the purified model; raises ConfigError for one with an assistant."""
+    """A copy of the pipeline around the purified model. Raises ConfigError for one with an assistant."""
     if getattr(pipeline, "assistant_model", None) is not None:
         raise ConfigError("this pipeline has an assistant model, which would draft unpurified; leave it out")
     wrapped = copy.copy(pipeline)
@@ -95,9 +95,9 @@ def _langchain_chat(chat: Any, around: Around) -> Any:
 
 
 def _identified(obj: Any, purifier: Purifier) -> Any:
-    """The object with its purification among what identifies it: LangChain's cache goes by that.
+    """The object with its purification among its identifying parameters, which make LangChain's cache keys.
 
-    Else an answer that was cached before would be replayed as if it were purified.
+    Otherwise an unpurified answer from the cache would be returned.
     """
     kind: Any = type(obj)
     digest = fingerprint(purifier)

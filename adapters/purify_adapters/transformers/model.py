@@ -1,4 +1,4 @@
-"""A transformers model without weights: `generate` asks the purifier, `forward` refuses."""
+"""A transformers model without weights: `generate` calls the purifier, `forward` raises."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger("purify.transformers")
 class PurifiedOutput(GenerateDecoderOnlyOutput):
     """What `generate` returns with `return_dict_in_generate`: the sequences and each answer's certificate.
 
-    An answer that a stopping criterion cut short has none, nor has a prompt that was refused or has failed.
+    None for an answer that a stopping criterion cut short, and for a prompt that was refused or failed.
     """
 
     certificates: list[Certificate | None] | None = None
@@ -47,7 +47,7 @@ class Generated:
 
 
 class PurifiedModel(PreTrainedModel):
-    """A drop-in for a causal language model; without weights, so that nothing but `generate` answers."""
+    """A drop-in for a causal language model, without weights: only `generate` gives tokens."""
 
     purifier: Purifier
     generation_config: GenerationConfig
@@ -57,10 +57,10 @@ class PurifiedModel(PreTrainedModel):
 
     @classmethod
     def around(cls, model: Any, purifier: Purifier) -> Self:
-        """The drop-in for `model`, whose class's name it takes: pipelines know models by that.
+        """The drop-in for `model`, with the same class name, which pipelines check.
 
-        Raises VocabularyError where two tokenizers meet in smaller symbols: what `generate` takes and
-        returns are the model's own token ids.
+        Raises VocabularyError if the two tokenizers are aligned in smaller symbols, since `generate` takes
+        and returns the model's own token ids.
         """
         if purifier.llm.symbolic:
             raise VocabularyError(
@@ -70,7 +70,7 @@ class PurifiedModel(PreTrainedModel):
             )
         kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
         drop_in: Any = object.__new__(kind)
-        torch.nn.Module.__init__(drop_in)  # PreTrainedModel's own would prepare for weights
+        torch.nn.Module.__init__(drop_in)  # PreTrainedModel's would initialise weights
         drop_in.config = copy.deepcopy(model.config)
         drop_in.name_or_path = model.name_or_path
         drop_in.generation_config = sanitised(getattr(model, "generation_config", None))
@@ -92,7 +92,7 @@ class PurifiedModel(PreTrainedModel):
         return True
 
     def to(self, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]  # whose own is decorated
-        """Itself: there are no weights to move. Move the original before it is purified."""
+        """Return the model itself: there are no weights to move. Move the original before it is purified."""
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -138,7 +138,7 @@ class PurifiedModel(PreTrainedModel):
         return frozenset(self._own(end) for end in self.purifier.vocabulary.eos)
 
     def _own(self, token: int) -> int:
-        """The model's own id of a token of the purifier's."""
+        """The model's own id of one of the purifier's tokens."""
         return self.purifier.llm.to_own([token])[0]
 
     def _prompts(self, ids: Tensor, mask: Tensor | None, asked: GenerateSettings) -> list[tuple[int, ...]]:
@@ -152,7 +152,7 @@ class PurifiedModel(PreTrainedModel):
         return [tuple(map(self._shared, row[seen].tolist())) for row, seen in rows]
 
     def _shared(self, token: int) -> int:
-        """The purifier's id of one of the model's own tokens; raises PromptError."""
+        """The purifier's id of one of the model's own tokens. Raises PromptError."""
         found = self.purifier.llm.from_own([token])[0]
         if found < 0:
             raise PromptError(f"the prompt holds token {token}, which the SLM does not have; leave it out")
@@ -161,7 +161,7 @@ class PurifiedModel(PreTrainedModel):
     def _written(self, completion: Completion) -> Generated:
         return Generated([self._own(token) for token in completion.tokens], completion.certificate)
 
-    # Answers that somebody watches, token by token
+    # Answers with a streamer or stopping criteria, token by token
 
     def _one_by_one(
         self,
@@ -171,7 +171,7 @@ class PurifiedModel(PreTrainedModel):
         criteria: Any,
         streamer: Any,
     ) -> list[Generated]:
-        """Each answer alone; what watches it may end it early. Raises ConfigError to stream several."""
+        """Generate one by one; criteria may end an answer early. Raises ConfigError to stream several."""
         if streamer is not None:
             if len(prompts) != 1:
                 raise ConfigError(f"a streamer takes one answer, not {len(prompts)}; call generate for each")
@@ -210,9 +210,9 @@ def _is_guaranteed(written: Generated) -> bool:
 
 
 def _settled(found: Sequence[Generated | Refused | Failed]) -> list[Generated]:
-    """The answers; a prompt without one has no tokens here, and a line in the log says why.
+    """The answers; a prompt without one has no tokens, and its error is logged.
 
-    A tensor has no place for an error, and the other rows have their answers. Raises where none has.
+    A tensor has no place for an error. Raises the first error if no prompt has an answer.
     """
     errors = {row: each.error for row, each in enumerate(found) if isinstance(each, Unanswered)}
     if len(errors) == len(found):
@@ -223,7 +223,7 @@ def _settled(found: Sequence[Generated | Refused | Failed]) -> list[Generated]:
 
 
 def _met(criteria: Any, ids: list[int]) -> bool:
-    """Whether any stopping criterion is met; there are no scores to give it."""
+    """Whether any stopping criterion is met; they get no scores."""
     if not criteria:
         return False
     sequence = torch.tensor([ids])
@@ -240,7 +240,7 @@ def _one_of(inputs: Tensor | None, input_ids: Tensor | None) -> Tensor:
 
 
 def _padding(ids: Tensor, pad: int, ends: frozenset[int]) -> Tensor:
-    """What of unmasked prompts is visible: as in transformers, padding is padding unless it is an end too."""
+    """The visible tokens of unmasked prompts: all but padding, unless that token is an end too."""
     if pad in ends:
         return torch.ones_like(ids, dtype=torch.bool)
     return torch.cumsum(ids != pad, dim=1) > 0

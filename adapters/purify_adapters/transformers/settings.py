@@ -1,4 +1,4 @@
-"""What `generate` was asked for, in the purifier's terms; what it cannot do is refused by name."""
+"""The options of `generate` as sampling options; unsupported ones are refused by name."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ HARMLESS = frozenset(
         *("transformers_version", "_from_model_config", "tokenizer", "synced_gpus"),
     )
 )
-"""What changes no answer here: our own cache, our own tokenizer, rows that are normalised anyway."""
+"""Options that change no answer here: cache, tokenizer, normalisation."""
 DEFAULT_LENGTH = 20
-"""New tokens of an answer when nothing was said of its length, as in transformers."""
+"""The default number of new tokens, as in transformers."""
 SUGGESTED = frozenset((*DRAWN, "do_sample", "max_length", "max_new_tokens", "pad_token_id"))
-"""What a model's own settings may say, for they come from a stranger's repository; ends are the SLM's."""
+"""The settings taken from a model's own generation config, which is untrusted; ends are the SLM's."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class GenerateSettings:
 
 
 def sanitised(config: GenerationConfig | None) -> GenerationConfig:
-    """What a model's repository may suggest: lengths and sampling, and nothing that forces or bans tokens."""
+    """A generation config reduced to lengths and sampling: nothing that forces or bans tokens."""
     said = {} if config is None else config.to_diff_dict()
     return GenerationConfig(**{name: value for name, value in said.items() if name in SUGGESTED})
 
@@ -59,7 +59,7 @@ def settings(
     width: int,
     eos: frozenset[int],
 ) -> GenerateSettings:
-    """The settings of one call: its options, before the configuration it gives, before the model's own.
+    """The settings of one call: its options override its generation config, which overrides the model's own.
 
     `width` is the prompts' length in tokens, `eos` the purifier's ends. Raises ConfigError.
     """
@@ -82,13 +82,13 @@ def settings(
 
 
 def _said(config: GenerationConfig | None) -> dict[str, Any]:
-    """What a configuration says beyond the defaults."""
+    """The settings that differ from the defaults."""
     said = {} if config is None else config.to_diff_dict()
     return {name: value for name, value in said.items() if value is not None}
 
 
 def refuse(asked: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an option that fusion does not have, unless it is off."""
+    """Raise ConfigError for an unsupported option that is not off."""
     known = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
     for name, value in asked.items():
         if name in SUPPORTED | HARMLESS or _is_off(name, value):
@@ -123,7 +123,7 @@ OFF: Mapping[str, Any] = {
     "assistant_lookbehind": 10,
     "target_lookbehind": 10,
 }
-"""The values at which an option does nothing."""
+"""The value at which each option does nothing."""
 
 
 def _is_off(name: str, value: Any) -> bool:
@@ -138,7 +138,7 @@ def _shown(value: Any) -> str:
 
 
 def _room(asked: Mapping[str, Any], width: int) -> int:
-    """How many new tokens there may be: `max_new_tokens`, else what `max_length` leaves."""
+    """The most new tokens: `max_new_tokens`, else `max_length` minus the prompt's width."""
     if asked.get("max_new_tokens") is not None:
         return int(asked["max_new_tokens"])
     total = asked.get("max_length")
@@ -149,7 +149,7 @@ def _room(asked: Mapping[str, Any], width: int) -> int:
 
 
 def _sampling(asked: Mapping[str, Any], room: int) -> Sampling:
-    """The draws; their seed comes from torch, so that `torch.manual_seed` repeats them."""
+    """The sampling options; the seed is drawn from torch, so that `torch.manual_seed` repeats answers."""
     stop = asked.get("stop_strings") or ()
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     drawn = {name: asked[name] for name in DRAWN if asked.get(name) is not None}

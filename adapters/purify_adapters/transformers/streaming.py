@@ -1,4 +1,4 @@
-"""Streamers that another thread reads: a failure must reach the reader, not hang or end its text."""
+"""Streamers that another thread reads: an error must reach the reader, not hang it or end its text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class Failure:
-    """What stands in a streamer's queue for an error: it is raised when the reader looks at it.
+    """An error in a streamer's queue, raised in the reader.
 
-    A streamer compares all it takes from its queue with its stop signal.
+    A streamer compares each item of its queue with its stop signal: that raises.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -21,26 +21,26 @@ class Failure:
     def __eq__(self, other: object) -> bool:
         raise self.error
 
-    __hash__ = None  # type: ignore[assignment]  # what cannot be compared has no hash
+    __hash__ = None  # type: ignore[assignment]  # comparing raises
 
 
 @contextmanager
 def failing_visibly(streamer: Any) -> Iterator[None]:
-    """Hand an error to whoever reads the streamer as well as to the caller; nothing marks a success."""
+    """Put an error into the streamer's queue as well as raising it."""
     try:
         yield
     except BaseException as error:
         queue, loop = getattr(streamer, "text_queue", None), getattr(streamer, "loop", None)
         if queue is not None:
-            for item in (Failure(error), streamer.stop_signal):  # whoever goes on reading comes to an end
+            for item in (Failure(error), streamer.stop_signal):  # then the end, for a reader that goes on
                 queue.put(item) if loop is None else loop.call_soon_threadsafe(queue.put_nowait, item)
         raise
 
 
 def handed_streamer() -> Any:
-    """The streamer that the nearest caller holds: its local, or in one of its local tuples and dicts.
+    """The streamer among the nearest caller's locals, or in one of its local tuples and dicts.
 
-    Somebody else's loop tells nobody of its streamer; this is for a call that fails anyway.
+    Only for a call that fails anyway: a foreign decoding loop does not pass its streamer on.
     """
     from transformers.generation.streamers import BaseStreamer
 

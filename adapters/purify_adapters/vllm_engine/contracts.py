@@ -1,4 +1,4 @@
-"""What vLLM asks of a logits processor: one table of its two contracts, and which one runs.
+"""The two interfaces that vLLM has for logits processors, and which one runs.
 
 Read in vLLM's source, 0.32 and 0.33. Model Runner V2 is the default wherever Triton is; its loader takes no
 V1 class. `tests/adapters/engine.py` has stand-ins written from this table, and compares it with an
@@ -15,14 +15,14 @@ from typing import Any
 from purify_plugins.errors import ConfigError
 
 SWITCH = "VLLM_USE_V2_MODEL_RUNNER"
-"""The environment variable that decides before anything else: 0 is V1, 1 is V2."""
+"""The environment variable that chooses the model runner: 0 is V1, 1 is V2."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """One runner's: where its base class is, what it is constructed with, and what it must have.
+    """One runner's interface: its base class, its constructor's arguments and its methods.
 
-    `speculates`: the processor stays active where vLLM speculates.
+    `speculates`: the processor is active during vLLM's own speculative decoding.
     """
 
     runner: str
@@ -74,7 +74,7 @@ OFF: Mapping[str, tuple[Any, ...]] = {
     "logprob_token_ids": (None,),
     "prompt_logprob_token_ids": (None,),
 }
-"""A request's options that would shape the fused row, or show the LLM's, and what leaves them off."""
+"""Options of a request that would change the fused row, or show the LLM's, and their off values."""
 PLAIN = frozenset(
     (
         *("n", "temperature", "seed", "stop", "stop_token_ids", "ignore_eos", "max_tokens", "output_kind"),
@@ -92,7 +92,7 @@ def v1_base() -> Any:
         return getattr(importlib.import_module(V1.module), V1.name)
     except (ImportError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
-            return object  # as a documentation or a test without vLLM
+            return object  # in documentation and tests
         raise ConfigError(
             f"this vLLM has no {V1.module}.{V1.name}, the only contract that purify speaks inside vLLM; use "
             "vLLM 0.11 to 0.33, or run `purify serve` in front of it (source = 'vllm')"
@@ -102,8 +102,8 @@ def v1_base() -> Any:
 def admit(processor: type) -> None:
     """Let V2's loader take the class, so that its constructor can say what to do instead.
 
-    The loader asks only whether it is a subclass, and its own complaint names no way out. A vLLM whose V2
-    does not import has no V2 loader either.
+    The loader only checks for a subclass, and its own error gives no advice. A vLLM whose V2 does not import
+    has no V2 loader.
     """
     try:
         base = getattr(importlib.import_module(V2.module), V2.name)
@@ -113,7 +113,7 @@ def admit(processor: type) -> None:
 
 
 def refuse_v2() -> ConfigError:
-    """What a processor of V1's contract says when V2 constructs it."""
+    """The error for a V1 processor that V2 constructs."""
     return ConfigError(
         "vLLM runs Model Runner V2, whose logits processors have another contract than this one (V1's): "
         f"nothing would be purified; {ADVICE}"
@@ -121,7 +121,7 @@ def refuse_v2() -> ConfigError:
 
 
 def refuse_options(params: Any) -> None:
-    """Raise ValueError, by name, for an option of a request's that is not known to leave the rows alone.
+    """Raise ValueError for an option of a request that is not known to leave the rows unchanged.
 
     vLLM gains options and renames them (`guided_decoding` became `structured_outputs`): one that is on no
     list here is refused unless it is at vLLM's own default.

@@ -1,11 +1,11 @@
-"""Inside vLLM, for a server that is trusted where its model is not: fusion before vLLM draws.
+"""A vLLM logits processor that fuses rows, for a trusted server with an untrusted model.
 
     VLLM_USE_V2_MODEL_RUNNER=0 vllm serve models/large --generation-config vllm --no-async-scheduling \\
         --logits-processors purify_adapters.vllm_engine:PurifyLogitsProcessor
 
-reads $PURIFY_CONFIG or `purify.toml`: its `[slm]`, `[policy]` and `[sampling]`. What comes out is
-"in-engine": as good as the server's word, and without a certificate. The token is drawn here all the same,
-and vLLM is left no other: its generator has seed 0 unless it is told another, and weights can run that.
+reads `[slm]`, `[policy]` and `[sampling]` of $PURIFY_CONFIG or `purify.toml`. Answers carry no certificate:
+their guarantee is that the server runs this code. Tokens are drawn here, and vLLM gets a row with a single
+token: its own generator has seed 0 unless a request sets another, so weights could predict its draws.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ NAME = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
 GREEDY = 1e-5
 """Below this temperature vLLM takes the arg-max."""
 LEFT = 256
-"""How many requests that left the batch are remembered, should vLLM resume them."""
+"""How many preempted requests are remembered, in case vLLM resumes them."""
 
 
 @dataclass(frozen=True)
 class Engine(LogitSource):
-    """The LLM as far as a purifier must know it: vLLM runs it."""
+    """The LLM, which vLLM runs, as a source that cannot be opened."""
 
     engine = "trusted"
     vocabulary: Vocabulary
@@ -88,25 +88,25 @@ class EngineRow:
     slm: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def unread(self) -> list[int]:
-        """What vLLM has appended since. Raises SourceError while it holds a place for a token."""
+        """The tokens that vLLM has appended since. Raises SourceError for a placeholder."""
         new = self.answer[self.read :]
         if any(token < 0 for token in new):
             raise SourceError("vLLM has not said which token it drew; start it with --no-async-scheduling")
         return new
 
     def luck(self) -> float:
-        """The number in [0, 1) that draws the next token: one for each place, however often it is asked."""
+        """The uniform in [0, 1) that draws the next token; with a seed, fixed for each position."""
         return next(system() if self.seed is None else keyed(self.seed, self.asked, len(self.answer)))
 
     def past(self, read: int) -> tuple[Any, ...]:
-        """What the policy's memory follows from."""
+        """The key of the policy's state: all that it depends on."""
         return self.prompt, tuple(self.answer[:read]), self.sampling
 
 
 class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
-    """vLLM's rows become fused rows; named on vLLM's command line, last of those named there.
+    """Replaces vLLM's rows by fused rows; must be the last logits processor on vLLM's command line.
 
-    It has the contract of Model Runner V1. V2 constructs with two arguments, and is refused. Raises
+    It has the interface of Model Runner V1; V2 constructs with two arguments, and is refused. Raises
     ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
     """
 
@@ -125,14 +125,14 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Raise ValueError, by name, for an option that would undo purification, or is not known here."""
+        """Raise ValueError for an option that would undo purification, or is unknown."""
         refuse_options(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Requests that left, came and moved, in this order."""
+        """Apply vLLM's removed, added and moved requests, in this order."""
         if batch_update is None:
             return
         for index in batch_update.removed:
@@ -167,7 +167,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         return row
 
     def _leave(self, index: int) -> None:
-        """Close a request's session; vLLM may take it out only to go on with it later."""
+        """Close a request's session; its policy state is kept, since vLLM may resume a preempted request."""
         row = self.rows.pop(index, None)
         if row is None:
             return
@@ -181,10 +181,10 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     @torch.inference_mode()
     def apply(self, logits: Tensor) -> Tensor:
-        """vLLM's logits (rows, V) -> rows (rows, V) that leave it one token each, drawn from the fused row.
+        """vLLM's logits (rows, V) -> (rows, V) with one token left each, drawn from the fused row.
 
         A row that could not be fused is the SLM's; of a greedy request the whole fused row is returned.
-        Raises SourceError for a row that nobody asked for.
+        Raises SourceError for a row of an unknown request.
         """
         if set(range(len(logits))) - self.rows.keys():
             raise SourceError("vLLM shows a row of a request that it has not added")
@@ -200,20 +200,20 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         return logits
 
     def _alike(self, size: int) -> dict[tuple[Sampling, bool], list[int]]:
-        """The rows that can be fused together."""
+        """The indices of rows that can be fused together."""
         groups: dict[tuple[Sampling, bool], list[int]] = {}
         for index in range(size):
             groups.setdefault((self.rows[index].sampling, self.rows[index].alone), []).append(index)
         return groups
 
     def _give_up(self, logits: Tensor) -> None:
-        """Where the operator allows it, the SLM goes on alone from a row of the LLM's that is broken."""
+        """With on_llm_failure "slm", rows whose LLM logits are not finite go on with the SLM alone."""
         if self.purifier.on_llm_failure == "slm":
             for index, sound in enumerate(torch.isfinite(logits.amax(dim=-1)).tolist()):
                 self.rows[index].alone |= not sound
 
     def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[EngineRow], logits: Tensor) -> FusedLogits:
-        """The fused column of rows that are alike; each row remembers its own for a policy with memory."""
+        """Fuse rows with the same settings; each row keeps its own for a policy with state."""
         size = len(self.purifier.vocabulary)
         llm = None if alone else logits[:, :size]
         states = [row.state or () for row in rows]
@@ -227,7 +227,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         return column
 
     def _catch_up(self) -> None:
-        """The SLM and the policy's memory go over what vLLM has drawn."""
+        """Feed the tokens that vLLM has appended to the SLM and to the policy's state."""
         new = [(row, row.unread()) for row in self.rows.values()]
         self._read([(row, tokens) for row, tokens in new if tokens and row.session is not None])
         for row, tokens in new:
@@ -236,7 +236,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             self._remember(row, tokens)
 
     def _read(self, behind: Sequence[tuple[EngineRow, list[int]]]) -> None:
-        """One pass of the SLM for all rows, where it can."""
+        """One forward pass of the SLM for all rows, if the source can batch sessions."""
         if not behind:
             return
         sessions: list[Any] = [row.session for row, _ in behind]
@@ -245,7 +245,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             row.slm = logits[:, -1]
 
     def _remember(self, row: EngineRow, tokens: Sequence[int]) -> None:
-        """The policy's memory of a row; where its past is not known, the SLM goes on alone."""
+        """Advance the policy's state of a row; if its past is unknown, the SLM goes on alone."""
         if row.state is None:
             row.state = self.purifier.policy.start(_context(row))
             row.alone |= bool(row.state and tokens)
@@ -261,7 +261,7 @@ admit(PurifyLogitsProcessor)
 
 
 def _drawn(column: FusedLogits, rows: Sequence[EngineRow]) -> Tensor:
-    """(rows, V) 0 at each row's token, drawn from the fused row, and minus infinity elsewhere."""
+    """(rows, V) 0 at each row's token, drawn from the fused row, minus infinity elsewhere."""
     device = column.fused.device
     luck = torch.tensor([row.luck() for row in rows], dtype=widest(device), device=device)
     tokens = column.draw(luck)[:, None]
@@ -269,20 +269,20 @@ def _drawn(column: FusedLogits, rows: Sequence[EngineRow]) -> Tensor:
 
 
 def _row(column: FusedLogits, at: int) -> FusedLogits:
-    """One row of a column, itself a column of one."""
+    """One row of a batch of fused rows, as a batch of one."""
     cut: list[Any] = [each if each is None else each[at : at + 1] for each in column]
     return FusedLogits(*cut)
 
 
 def _context(row: EngineRow) -> Context:
-    """What is known of a prompt here: vLLM does not show what the LLM thought of it."""
+    """The policy's context without prompt scores, which vLLM does not show."""
     device = row.slm.device
     nothing, none = torch.zeros(1, 0, device=device), torch.zeros(1, dtype=torch.long, device=device)
     return Context(nothing, nothing, none, torch.tensor([row.sampling.greedy], device=device))
 
 
 def _check(vllm_config: Any) -> None:
-    """Raise ConfigError where vLLM would draw from, or go on with, something else."""
+    """Raise ConfigError if another processor, or vLLM's speculation, would change or bypass the fused row."""
     model = vllm_config.model_config
     named = getattr(model, "logits_processors", None) or [NAME]
     if named[-1] not in (NAME, PurifyLogitsProcessor):
@@ -296,7 +296,7 @@ def _check(vllm_config: Any) -> None:
 
 
 def _purifier(model: Any) -> tuple[Purifier, Sampling]:
-    """What the configuration describes, the LLM being vLLM's, and its sampling."""
+    """The configuration's purifier, with vLLM's model as the LLM, and its sampling."""
     config = read_config()
     plugins, defaults = plugins_of(config), Sampling(**config.sampling)
     if defaults.grammar is not None:

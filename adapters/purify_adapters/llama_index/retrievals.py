@@ -1,4 +1,4 @@
-"""Notices what was retrieved, so that a certificate can say which texts a prompt quotes."""
+"""Remembers retrieved texts, so that a certificate can cite those that a prompt quotes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index_instrumentation import get_dispatcher
 
 REMEMBERED = 100
-"""How many retrieved texts are remembered, unless one retrieval alone brought more."""
+"""How many retrieved texts are remembered; all of the last retrieval, if these are more."""
 WINDOW = 60
-"""Characters: a prompt that holds this many of a text in a row, at a multiple of it, quotes that text."""
+"""Window size in characters: a prompt with one aligned window of a text quotes that text."""
 
 _RETRIEVED: ContextVar[Mapping[str, str] | None] = ContextVar("retrieved", default=None)
 
 
 class Retrievals(BaseEventHandler):
-    """Remembers the nodes that retrievers return, in the thread or task that asked for them."""
+    """Remembers the nodes that retrievers return, by thread or task."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -33,16 +33,16 @@ class Retrievals(BaseEventHandler):
 
 
 def listen() -> None:
-    """Hear of every retrieval in this process; listening twice is listening once."""
+    """Register the handler for every retrieval in this process, once."""
     root = get_dispatcher()
     if not any(isinstance(handler, Retrievals) for handler in root.event_handlers):
         root.add_event_handler(Retrievals())
 
 
 def quoted(prompt: str) -> dict[str, str]:
-    """The retrieved texts, by node id, of which a piece stands in the prompt.
+    """The retrieved texts, by node id, of which a window is in the prompt.
 
-    Pieces, since LlamaIndex splits what does not fit into one prompt.
+    Windows, since LlamaIndex splits texts that do not fit into one prompt.
     """
     remembered = _RETRIEVED.get() or {}
     return {node: text for node, text in remembered.items() if _quotes(prompt, text.strip())}

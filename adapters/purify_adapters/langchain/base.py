@@ -1,4 +1,4 @@
-"""What ChatPurified and PurifiedLLM share: two models, loaded when first needed, and how to draw."""
+"""The base of ChatPurified and PurifiedLLM: models loaded lazily, sampling options, cache keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langchain_core.language_models import LangSmithParams
 from pydantic import ConfigDict, Field, InstanceOf, PrivateAttr, create_model, model_validator
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
-from purify_adapters.langchain.facts import fingerprint
+from purify_adapters.langchain.response_metadata import fingerprint
 from purify_plugins.canonical_json import jsonable
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import Config, read_config
@@ -23,17 +23,17 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
 IGNORED = ("timeout", "max_retries", "api_key", "base_url")
-"""What LangChain's standard constructor may bring, and models in this process have no use for."""
+"""Arguments of LangChain's standard constructor that do not apply to models in this process."""
 TRACED = ("ls_structured_output_format", "structured_output_format")
-"""What LangChain puts among a call's arguments for its traces alone."""
+"""Arguments of a call that LangChain adds for its traces alone."""
 
 
 class PurifierCache:
-    """The purifiers of one pair, by the name of their LLM; loaded once, in whichever thread comes first.
+    """The purifiers of one pair of models, by the name of the LLM, each loaded once.
 
-    Every object that names the same pair in the same way has the same one for as long as any of them
-    lives: LangChain makes a new object for each call with `configurable_fields`. `named` is what names
-    the pair; it is held, so that no other object can take its identity.
+    Objects made from equal arguments share one cache while any of them lives: LangChain makes a new object
+    for each call with `configurable_fields`. `named` holds these arguments, so that no other object can get
+    the same `id`.
     """
 
     def __init__(self, named: Any = None) -> None:
@@ -46,7 +46,7 @@ class PurifierCache:
 
     @classmethod
     def of(cls, *named: Any) -> PurifierCache:
-        """Those of the pair that these values name."""
+        """The shared cache for these arguments."""
         key = repr([_key(value) for value in named])
         with _LOCK:
             found = _SHARED.get(key)
@@ -60,7 +60,7 @@ _LOCK = RLock()
 
 
 def _key(value: Any) -> Any:
-    """What tells a value from another: plain data by what it says, an object by its identity."""
+    """A hashable key of a value: plain data by value, other objects by `id`."""
     if value is None or isinstance(value, str | int | float | Path):
         return repr(value)
     if isinstance(value, Mapping):
@@ -73,17 +73,17 @@ _FIELDS: dict[str, Any] = {name: (_TYPES[name] | None, None) for name in SAMPLIN
 SamplingFields: Any = create_model("SamplingFields", **_FIELDS)
 
 
-class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fields, whose names are data
-    """Two models and how to draw from them; weights are read at the first call, or by `load()`.
+class PurifiedBase(SamplingFields):  # type: ignore[misc]  # made from Sampling's fields, whose names are data
+    """Two models and sampling options; the models are loaded by the first call, or by `load()`.
 
     Give `llm` and `slm` (directories, hub ids, sources), a `config` file, or a `purifier`. Drawing
-    options that are None are the configuration's. Every one of them may be given per call too;
-    nothing that is given per call can switch purification off.
+    options that are None are the configuration's. A call may override each of them, but cannot switch
+    purification off.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="ignore")
 
-    llm: Any = Field(default=None, repr=False)  # traces show the repr, and a mapping may hold a token
+    llm: Any = Field(default=None, repr=False)  # traces show the repr, and a mapping may hold a secret
     """The untrusted model: a directory, a hub id, a mapping with the source's options, or a source."""
     slm: Any = Field(default=None, repr=False)
     """The benign model, which must be trusted."""
@@ -92,14 +92,14 @@ class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fi
     policy_options: dict[str, Any] = Field(default_factory=dict)
     """The policy's fields, when it is given by name."""
     config: str | Path | None = None
-    """A `purify.toml`; without any models, the one that PURIFY_CONFIG or the working directory has."""
+    """A `purify.toml`; without any models, that of PURIFY_CONFIG or the working directory."""
     purifier: InstanceOf[Purifier] | None = Field(default=None, exclude=True, repr=False)
-    """A purifier that is already there."""
+    """A purifier that is already built."""
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
 
     streaming: bool = False
-    """Write every answer through the streaming path."""
+    """Generate every answer through the streaming path."""
     certificate: bool = False
     """Put the whole certificate into each answer's metadata, not only its digest."""
 
@@ -150,7 +150,7 @@ class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fi
         return cls(config=find_config(path), **parameters)
 
     def load(self, model: str | None = None) -> Purifier:
-        """The purifier, its weights read; `model` names one of `llms`. Raises ModelError, ConfigError."""
+        """The purifier, loaded; `model` names one of `llms`. Raises ModelError, ConfigError."""
         key = None if model in (None, self._own_name) else model
         with self._models.lock:
             if key not in self._models.loaded:
@@ -189,7 +189,7 @@ class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fi
     # One call
 
     def _draws(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The drawing options that somebody set, here or in the call."""
+        """The sampling options that are set, here or in the call."""
         own = {name: getattr(self, name) for name in SAMPLING}
         asked = {name: given[name] for name in SAMPLING if given.get(name) is not None}
         return {name: value for name, value in {**own, **asked}.items() if value is not None}
@@ -211,7 +211,7 @@ class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fi
     def _traced(
         self, kind: Literal["chat", "llm"], stop: list[str] | None, given: Mapping[str, Any]
     ) -> LangSmithParams:
-        """What LangSmith's traces say of a call."""
+        """The parameters of a call for LangSmith's traces."""
         drawn = self._draws({**given, "stop": stop})
         found = LangSmithParams(ls_provider="purified", ls_model_name=self._named(given), ls_model_type=kind)
         if "temperature" in drawn:
@@ -224,7 +224,7 @@ class Purified(SamplingFields):  # type: ignore[misc]  # made from Sampling's fi
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What answers depend on: a cache keyed by this never replays another pair's text."""
+        """All that answers depend on: LangChain's cache keys are made from this."""
         purifier = self.load()
         sampling = jsonable(self._sampling(purifier, {}))
         return {"model_name": self._own_name, **sampling, "purification": fingerprint(purifier)}

@@ -1,4 +1,4 @@
-"""Two models as LlamaIndex knows one: made from options, loaded when first needed, described on request."""
+"""The base of PurifiedLLM: its fields, its metadata, and loading off the event loop."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.framework_options import SAMPLING, require_named
-from purify_adapters.llama_index.lazily import Lazily
-from purify_adapters.tool_calls import ToolProtocol, template
+from purify_adapters.llama_index.lazy import Lazy
+from purify_adapters.tool_calls import ToolProtocol, template_of
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
 
 class PurifiedLLMBase(FunctionCallingLLM):
-    """A language model's options and metadata, and what of LlamaIndex's own would load on the event loop."""
+    """The options and metadata; LlamaIndex's async methods load the models on a worker thread."""
 
     drawn: dict[str, Any] = Field({}, description="Sampling options that differ from the purifier's own.")
     logprobs: bool = Field(False, description="Whether responses carry each token's log-probability.")
@@ -34,19 +34,19 @@ class PurifiedLLMBase(FunctionCallingLLM):
         description="How calls are written: an offered format; auto: as the templates say; none.",
     )
 
-    _purifier: Lazily[Purifier] = PrivateAttr()
-    _metadata: Lazily[LLMMetadata] = PrivateAttr()
+    _purifier: Lazy[Purifier] = PrivateAttr()
+    _metadata: Lazy[LLMMetadata] = PrivateAttr()
 
     @property
     def purifier(self) -> Purifier:
-        """The purifier; its models are loaded if they are not yet."""
+        """The purifier, loaded if it is not yet."""
         return self._purifier()
 
-    # What LlamaIndex asks about it
+    # Metadata
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What the two models can do together; loads them when first asked."""
+        """The pair's metadata; the first access loads the models."""
         return self._metadata()
 
     def _found(self) -> LLMMetadata:
@@ -55,13 +55,13 @@ class PurifiedLLMBase(FunctionCallingLLM):
         return LLMMetadata(
             context_window=min(lengths, default=DEFAULT_CONTEXT_WINDOW),
             num_output=self._sampling().max_tokens,
-            is_chat_model=all(map(template, (llm, slm))) if self.chat_model is None else self.chat_model,
+            is_chat_model=all(map(template_of, (llm, slm))) if self.chat_model is None else self.chat_model,
             is_function_calling_model=self.tool_format != "none" and self._knows_tools(),
             model_name=f"{llm.identity()['name']} purified by {slm.identity()['name']}",
         )
 
     def _knows_tools(self) -> bool:
-        """Whether it is known how this pair writes calls. Raises UnknownNameError for no format's name."""
+        """Whether the pair's format of tool calls is known. Raises UnknownNameError for an unknown format."""
         try:
             return bool(ToolProtocol.for_pair(self.purifier, self.tool_format))
         except UnknownNameError:
@@ -70,19 +70,19 @@ class PurifiedLLMBase(FunctionCallingLLM):
             return False
 
     def to_payload(self) -> dict[str, Any]:
-        """What events say of it: never anything secret, and never a reason to load a model."""
+        """The description in events, without secrets and without loading a model."""
         known = self._metadata().model_dump() if self._metadata.made else {}
         return {"class_name": self.class_name(), **known}
 
     def tokenizer(self, text: str) -> list[int]:
-        """The SLM's tokens of a text: `Settings.tokenizer = llm.tokenizer` makes every count right."""
+        """A text's ids in the SLM's tokenizer; set `Settings.tokenizer = llm.tokenizer` to count right."""
         tokenizer = self.purifier.slm.inner.tokenizer
         if tokenizer is None:
             raise ConfigError("this SLM has no tokenizer to count with; give Settings.tokenizer another")
         return list(tokenizer(text)["input_ids"])
 
     def _sampling(self, options: dict[str, Any] | None = None) -> Sampling:
-        """The purifier's own options, but for those set for all calls or for this one.
+        """The purifier's sampling, overridden by the options of this object, then by those of the call.
 
         None changes nothing, save that a seed of None draws anew.
         """
@@ -94,7 +94,7 @@ class PurifiedLLMBase(FunctionCallingLLM):
         )
 
     async def _loaded(self) -> None:
-        """Have the models loaded on another thread."""
+        """Load the models on a worker thread."""
         if not self._metadata.made:
             await to_thread.run_sync(self._metadata)
 
@@ -112,7 +112,7 @@ class PurifiedLLMBase(FunctionCallingLLM):
 def maker(
     purifier: Any, llm: Any, slm: Any, policy: Any, policy_options: Mapping[str, Any]
 ) -> Callable[[], Purifier]:
-    """What makes the purifier; raises ConfigError unless it is given either way, by names that there are."""
+    """A function that makes the purifier. Raises ConfigError for missing or contradictory arguments."""
     if purifier is not None and llm is None and slm is None:
         return purifier if callable(purifier) else lambda: cast("Purifier", purifier)
     if purifier is not None or llm is None or slm is None:

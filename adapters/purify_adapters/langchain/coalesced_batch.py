@@ -1,7 +1,7 @@
-"""Prompts that were asked for together are decoded together, each still with callbacks and a run of its own.
+"""Decodes the prompts of one LangChain batch together; each prompt keeps its own callbacks and run.
 
-LangChain calls the model once for every prompt of a batch. The first of these calls decodes them all;
-the others take what is theirs.
+LangChain calls the model once for every prompt of a batch. The first of these calls decodes all prompts;
+the others take their row of the result.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from purify_plugins.sampling import Sampling
 from purify_plugins.types import Completion, Outcome, Prompt, Unanswered
 
 Answers = list[Outcome] | None
-"""The outcomes in the order of the prompts; None when they cannot be had together."""
+"""The outcomes in the order of the prompts; None if the prompts must be decoded one by one."""
 
-_ahead: ContextVar[Ahead | None] = ContextVar("ahead", default=None)
+_coalesced: ContextVar[CoalescedBatch | None] = ContextVar("coalesced_batch", default=None)
 
 
-class Ahead:
-    """Prompts that will be asked for, one by one, in any order and from any thread."""
+class CoalescedBatch:
+    """Prompts that LangChain will call for one by one, in any order and from any thread."""
 
     def __init__(self, purifier: Purifier, chats: Sequence[Prompt], sampling: Sampling) -> None:
         self.purifier, self.chats, self.sampling = purifier, list(chats), sampling
@@ -37,7 +37,7 @@ class Ahead:
         self._lock = Lock()
 
     def answer(self, purifier: Purifier, chat: Prompt, sampling: Sampling) -> Completion | None:
-        """This prompt's completion; None when it is not among those expected, or must be asked alone."""
+        """This prompt's completion; None if it is not in the batch, or must be decoded alone."""
         row, mine, future = self._claim(purifier, chat, sampling)
         if row is None:
             return None
@@ -59,7 +59,7 @@ class Ahead:
     def _claim(
         self, purifier: Purifier, chat: Prompt, sampling: Sampling
     ) -> tuple[int | None, bool, Future[Answers]]:
-        """Which prompt this is, and whether its asker is the first, who decodes for all."""
+        """The prompt's row, None if not in the batch; whether this call decodes for all; the result."""
         with self._lock:
             ours = purifier is self.purifier and sampling == self.sampling
             found = next((each for each in self._left if ours and each[1] == chat), None)
@@ -72,13 +72,13 @@ class Ahead:
 
     @contextmanager
     def _settling(self, future: Future[Answers]) -> Iterator[None]:
-        """Let nobody wait for ever; a prompt that cannot be answered must not fail its neighbours."""
+        """Settle the future in any case; one prompt's error must not fail the others."""
         try:
             yield
         except (PromptError, RefusedError):
-            future.set_result(None)  # each asks alone, and hears what is wrong with its own prompt
+            future.set_result(None)  # each call decodes alone, and raises its own prompt's error
         except asyncio.CancelledError:
-            future.set_result(None)  # whoever was cancelled; the others still want an answer
+            future.set_result(None)  # only this call was cancelled; the others decode alone
             raise
         except BaseException as error:
             future.set_exception(error)
@@ -86,7 +86,7 @@ class Ahead:
 
 
 def _of_row(answers: Answers, row: int) -> Completion | None:
-    """A row's completion; raises what the row has in place of one."""
+    """A row's completion. Raises the error of a row without one."""
     found = None if answers is None else answers[row]
     if isinstance(found, Unanswered):
         raise found.error
@@ -94,23 +94,23 @@ def _of_row(answers: Answers, row: int) -> Completion | None:
 
 
 def cached(cache: Any) -> bool:
-    """Whether a cache, the model's own `cache` or LangChain's, may know some answers already."""
+    """Whether a cache, the model's own or LangChain's, may hold some of the answers."""
     return cache is not False and (cache or get_llm_cache()) is not None
 
 
-def expected() -> Ahead | None:
-    """What was announced in this context."""
-    return _ahead.get()
+def expected() -> CoalescedBatch | None:
+    """The batch announced in this context."""
+    return _coalesced.get()
 
 
 @contextmanager
-def announce(ahead: Ahead | None) -> Iterator[None]:
-    """Within this context, `ahead` is what will be asked for; None changes nothing."""
-    if ahead is None:
+def announce(batch: CoalescedBatch | None) -> Iterator[None]:
+    """Announce a batch for this context; None changes nothing."""
+    if batch is None:
         yield
         return
-    token = _ahead.set(ahead)
+    token = _coalesced.set(batch)
     try:
         yield
     finally:
-        _ahead.reset(token)
+        _coalesced.reset(token)

@@ -1,4 +1,4 @@
-"""A value that is made when it is first asked for."""
+"""A value that is computed at its first use."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Lazily(Generic[T]):
-    """Makes its value once, whichever thread asks first; the others wait for it."""
+class Lazy(Generic[T]):
+    """Computes its value once; concurrent threads wait for it."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -25,5 +25,5 @@ class Lazily(Generic[T]):
 
     @property
     def made(self) -> bool:
-        """Whether asking again is free."""
+        """Whether the value has been computed."""
         return bool(self._made)

@@ -1,4 +1,4 @@
-"""What LangChain is told of an answer and of who wrote it: usage, log-probabilities, proof, fingerprint."""
+"""An answer's metadata for LangChain: usage, log-probabilities, certificate facts, fingerprint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from purify_plugins.types import Completion, Token, Vocabulary
 
 
 def fingerprint(purifier: Purifier) -> dict[str, Any]:
-    """Who purifies, with what: names to read, and a digest over all that the answers depend on."""
+    """The purifier's policy, options and models, and a digest of all that its answers depend on."""
     named = {
         "policy": purifier.plugins.name_of(purifier.policy),
         "parameters": options(purifier.policy, purifier.plugins.name_of),
@@ -37,7 +37,7 @@ def fingerprint(purifier: Purifier) -> dict[str, Any]:
 
 
 def _who(source: Any) -> dict[str, Any]:
-    """A model's identity; one whose files nobody has hashed is this very object and no other."""
+    """A model's identity; without file digests, the identity of the object in this process."""
     identity = {"name": "?", **source.identity()}
     if identity.get("kind") == "transformers" and not identity.get("files"):
         return {**identity, "object": f"{_process()}/{id(source.inner.model)}"}
@@ -74,7 +74,7 @@ def usage(completion: Completion) -> UsageMetadata:
 def metadata(
     completion: Completion, model_name: str, certificate: bool, called: bool = False
 ) -> dict[str, Any]:
-    """What an answer's metadata says of it; all of ours stands under one key."""
+    """An answer's metadata; the purification's own facts are under `purification`."""
     method = completion.certificate.body["method"]
     purification = {
         "digest": completion.certificate.digest,
@@ -93,7 +93,7 @@ def metadata(
 
 
 def token_ids(purifier: Purifier, text: str) -> list[int]:
-    """A text's tokens as the SLM reads them; nothing is fetched."""
+    """A text's token ids in the SLM's tokenizer. Raises ConfigError for an SLM without one."""
     source = purifier.slm.inner
     if not text:
         return []

@@ -1,4 +1,4 @@
-"""One call of a chat model: what it asks for, and its answer in LangChain's terms, whole or in parts."""
+"""One call of the chat model: its options parsed, and its answer as LangChain's messages or chunks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from purify_adapters.langchain.facts import logprobs, metadata, usage
 from purify_adapters.langchain.messages import chunk_of, message_of, rendered
+from purify_adapters.langchain.response_metadata import logprobs, metadata, usage
 from purify_adapters.tool_calls import CallPart, ChunkParser, Tool, ToolRequest, parts_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
@@ -21,7 +21,7 @@ from purify_plugins.types import Chunk, Completion
 
 @dataclass(frozen=True)
 class ChatCall:
-    """One call, understood: what is asked of which pair, and what its reader wants to know."""
+    """One parsed call: the purifier, the prompt with its tools, the sampling, and what to report."""
 
     purifier: Purifier
     model_name: str
@@ -31,7 +31,7 @@ class ChatCall:
     certificate: bool = False
 
     def result(self, completion: Completion) -> ChatResult:
-        """A whole answer."""
+        """The whole answer as a ChatResult."""
         pieces = parts_of(self.asked.parser(), completion, self.purifier.vocabulary)
         called = any(isinstance(piece, CallPart) for piece in pieces)
         about = metadata(completion, self.model_name, self.certificate, called)
@@ -48,14 +48,14 @@ class ChatCall:
 
 
 class ChatStream:
-    """One answer while it is written."""
+    """Turns the chunks of one answer into LangChain's."""
 
     def __init__(self, call: ChatCall) -> None:
         self.call = call
         self.reading = ChunkParser(call.asked.parser(), call.purifier.vocabulary)
 
     def take(self, chunk: Chunk) -> list[ChatGenerationChunk]:
-        """What a piece of the core's stream is in LangChain's; the last part says all about the answer."""
+        """LangChain's chunks for one of the purifier's; the last one has the metadata and usage."""
         parts = [chunk_of(piece) for piece in self.reading.take(chunk)]
         if self.call.logprobs and chunk.steps:
             parts = parts or [AIMessageChunk(content="")]
@@ -75,7 +75,7 @@ class ChatStream:
         )
 
 
-# What is asked for
+# Parsing a call
 
 
 def tool_of(tool: Any) -> Tool:
@@ -101,7 +101,7 @@ def schema_of(response_format: Any) -> dict[str, Any] | None:
 def asked(
     purifier: Purifier, messages: Sequence[BaseMessage], format: str, given: Mapping[str, Any]
 ) -> ToolRequest:
-    """What a call with tools, a tool choice or a response format comes to."""
+    """The request of a call with tools, a tool choice or a response format."""
     said = [rendered(message) for message in messages]
     tools = [tool_of(tool) for tool in given.get("tools") or ()]
     schema = schema_of(given.get("response_format"))
