@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from purify_plugins.decode.fusion import token_record
+from purify_plugins.decode.token_records import token_record
 from purify_plugins.errors import PurifyError
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusion import advance_state, fuse, select, to_host
+from purify_plugins.decode.fusion import advance_state, fuse, select
 from purify_plugins.decode.isolation import isolate, records
 from purify_plugins.decode.sessions import SessionPair
+from purify_plugins.decode.token_records import to_host
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse, start_state, token_records
+from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse, start_state
 from purify_plugins.decode.logits import normalise
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.sessions import SessionPair
+from purify_plugins.decode.token_records import token_records
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.drafts import ServerDrafts, SlmDrafts
-from purify_plugins.decode.fusion import advance_state, fuse, select, to_host, where_rows
+from purify_plugins.decode.fusion import advance_state, fuse, select, where_rows
 from purify_plugins.decode.isolation import isolate, records
 from purify_plugins.decode.logits import on_cpu
 from purify_plugins.decode.sessions import SessionPair
+from purify_plugins.decode.token_records import to_host
 from purify_plugins.errors import PurifyError
 from purify_plugins.threat import require_draftable
 
