@@ -145,8 +145,6 @@ def test_no_file_asks_whether_a_model_is_wrapped_in_another_file_s_way(function:
 ACROSS = {
     "purify_plugins.testbed": "the public name of the test bed, which is evaluation's",
     "purify_plugins.testbed.__main__": "as above",
-    "purify_adapters.activation.active": "finding a model on the hub",
-    "purify_adapters.framework_options": "finding a model on the hub",
 }
 """Files that import another package than may be, and why; all the others import the core alone."""
 LINES, LONGEST = 350, 40
