@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.manager import require_arguments, sources_of
+from purify_plugins.plugin.arguments import require_arguments, sources_of
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
