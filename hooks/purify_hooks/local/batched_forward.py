@@ -23,13 +23,13 @@ def extend_all(sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> li
     """Each session's logits (rows, n, V) after its tokens (rows, n)."""
     news = [each.shape[1] for each in tokens]
     for session, each in zip(sessions, tokens, strict=True):
-        new = each.to(session._read.device)
-        session._note(new, torch.ones(new.shape, dtype=torch.bool))
-    seen = _aligned([session._seen for session in sessions])
-    ids = _aligned([session._read[:, -n:] for session, n in zip(sessions, news, strict=True)])
+        new = each.to(session.ids.device)
+        session.append(new, torch.ones(new.shape, dtype=torch.bool))
+    seen = _aligned([session.visible for session in sessions])
+    ids = _aligned([session.ids[:, -n:] for session, n in zip(sessions, news, strict=True)])
     cache = _cache(sessions, news, seen.shape[1])
-    logits = sessions[0]._ask(ids, cache, seen, ids.shape[1])
-    rows = logits.split([len(session._read) for session in sessions])
+    logits = sessions[0].logits_after(ids, cache, seen, ids.shape[1])
+    rows = logits.split([len(session.ids) for session in sessions])
     return [row[:, -n:] for row, n in zip(rows, news, strict=True)]
 
 
@@ -38,11 +38,13 @@ def branch_all(
 ) -> list[Tensor]:
     """Each session's logits (rows, n, V) after its tokens (rows, n), which follow what `seen` says."""
     news = [each.shape[1] for each in tokens]
-    whole = _widened([session.noted(*each) for session, *each in zip(sessions, tokens, seen, strict=True)])
-    ids = _aligned([session._read[:, -n:] for session, n in zip(sessions, news, strict=True)])
+    whole = _widened(
+        [session.append_tree(*each) for session, *each in zip(sessions, tokens, seen, strict=True)]
+    )
+    ids = _aligned([session.ids[:, -n:] for session, n in zip(sessions, news, strict=True)])
     cache = _cache(sessions, news, whole.shape[2])
-    logits = sessions[0].see(ids, cache, whole)
-    rows = logits.split([len(session._read) for session in sessions])
+    logits = sessions[0].tree_logits(ids, cache, whole)
+    rows = logits.split([len(session.ids) for session in sessions])
     return [row[:, -n:] for row, n in zip(rows, news, strict=True)]
 
 
@@ -61,12 +63,12 @@ def _aligned(parts: Sequence[Tensor]) -> Tensor:
 
 def _cache(sessions: Sequence[LocalSession], news: Sequence[int], width: int) -> Cache:
     """All sessions' caches as one."""
-    layers = zip(*(session._cache.layers for session in sessions), strict=True)
-    rows = [len(session._read) for session in sessions]
-    return Cache(layers=[JointLayer(parts, rows, news, width) for parts in layers])
+    layers = zip(*(session.cache.layers for session in sessions), strict=True)
+    rows = [len(session.ids) for session in sessions]
+    return Cache(layers=[BatchedLayer(parts, rows, news, width) for parts in layers])
 
 
-class JointLayer(DynamicLayer):
+class BatchedLayer(DynamicLayer):
     """One layer's keys and values of several sessions; new ones go to the session they belong to."""
 
     def __init__(
@@ -82,13 +84,13 @@ class JointLayer(DynamicLayer):
             part.update(keys[:, :, -n:], values[:, :, -n:])
             for part, n, keys, values in self._split(key_states, value_states)
         ]
-        return self._joined([keys for keys, _ in kept]), self._joined([values for _, values in kept])
+        return self._padded([keys for keys, _ in kept]), self._padded([values for _, values in kept])
 
     def _split(self, keys: Tensor, values: Tensor) -> Iterator[tuple[GrowingLayer, int, Tensor, Tensor]]:
         rows = list(self.rows)
         return zip(self.parts, self.news, keys.split(rows), values.split(rows), strict=True)
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+    def _padded(self, parts: Sequence[Tensor]) -> Tensor:
         _, heads, _, size = parts[0].shape
         whole = parts[0].new_zeros(sum(self.rows), heads, self.width, size)
         for rows, part in zip(whole.split(list(self.rows)), parts, strict=True):

@@ -50,7 +50,7 @@ class GrowingLayer(DynamicLayer):
     def get_seq_length(self, *_: Any) -> int:
         return self.columns if self.is_initialized else 0
 
-    def take(self, columns: Tensor) -> None:
+    def gather_columns(self, columns: Tensor) -> None:
         """Keep these columns (rows, n) of each row, in this order."""
         heads = self._keys.shape[1]
         for buffer in (self._keys, self._values):
@@ -64,7 +64,7 @@ class GrowingLayer(DynamicLayer):
         self._keys, self._values = self._keys.index_select(0, index), self._values.index_select(0, index)
         self._use(self.columns)
 
-    def forget(self, columns: int) -> None:
+    def truncate(self, columns: int) -> None:
         """Drop the last `columns`; nothing is copied."""
         self._use(self.columns - columns)
 
@@ -79,28 +79,28 @@ def growing_cache() -> Cache:
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
-def forget(cache: Cache, columns: int) -> None:
+def truncate(cache: Cache, columns: int) -> None:
     """Drop the last `columns` of every layer."""
     for layer in _filled(cache):
-        layer.forget(columns)
+        layer.truncate(columns)
 
 
-def shorten(cache: Cache, columns: int) -> None:
+def truncate_to(cache: Cache, columns: int) -> None:
     """Keep the first `columns` of every layer."""
     for layer in _filled(cache):
-        layer.forget(max(layer.columns - columns, 0))
+        layer.truncate(max(layer.columns - columns, 0))
 
 
-def keep(cache: Cache, rows: Tensor) -> None:
+def select_rows(cache: Cache, rows: Tensor) -> None:
     """Keep these rows (n,) of every layer."""
     for layer in _filled(cache):
         layer.keep(rows)
 
 
-def take(cache: Cache, columns: Tensor) -> None:
+def gather_columns(cache: Cache, columns: Tensor) -> None:
     """Keep these columns (rows, n) of every layer's rows, in this order."""
     for layer in _filled(cache):
-        layer.take(columns)
+        layer.gather_columns(columns)
 
 
 def _filled(cache: Cache) -> list[GrowingLayer]:

@@ -20,7 +20,7 @@ LARGE = 10_000_000
 """Parameters that no cache holds; smaller products are over before it matters who makes them."""
 
 
-def thin(model: LocalModel) -> AbstractContextManager[object]:
+def onednn_linear(model: LocalModel) -> AbstractContextManager[object]:
     """What to run a pass of the model in.
 
     PyTorch asks MKL, which packs the weight before it multiplies: it writes every number anew only to
@@ -28,7 +28,11 @@ def thin(model: LocalModel) -> AbstractContextManager[object]:
     too, reads the weight where it lies: up to twelve rows take little longer than one.
     """
     plain = model.device.type == "cpu" and model.dtype == torch.float32
-    return lent(model.linear_layers) if plain and model.parameters >= LARGE and _offered() else nullcontext()
+    return (
+        onednn_layers(model.linear_layers)
+        if plain and model.parameters >= LARGE and _offered()
+        else nullcontext()
+    )
 
 
 def _offered() -> bool:
@@ -38,7 +42,7 @@ def _offered() -> bool:
 
 
 @contextmanager
-def lent(layers: Sequence[Linear]) -> Iterator[None]:
+def onednn_layers(layers: Sequence[Linear]) -> Iterator[None]:
     """Let these layers multiply by oneDNN, up to rounding the same, and be as they were afterwards.
 
     Another thread that runs the model meanwhile meets either way, but gradients only the layers' own.
@@ -61,10 +65,10 @@ def _forward(layer: Linear, rows: Tensor) -> Tensor:
         or layer.weight.dtype != torch.float32
     ):
         return linear(rows, layer.weight, layer.bias)
-    return multiplied(rows, layer.weight, layer.bias)
+    return onednn_product(rows, layer.weight, layer.bias)
 
 
-def multiplied(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`linear(rows, weight, bias)`: (…, in) -> (…, out)."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from purify_hooks.local.onednn import thin
-from purify_hooks.local.session import LocalSession, fitted, stretched
+from purify_hooks.local.onednn import onednn_linear
+from purify_hooks.local.session import LocalSession, padded_rows, to_vocabulary
 
 if TYPE_CHECKING:
     from purify_hooks.local.forward import Forward
@@ -41,23 +41,23 @@ class RowCache:
             self._catch_up(text[:before])
         elif draft and new > 1:
             self.save()
-        return self._append(text[before:], last)
+        return self._read_columns(text[before:], last)
 
     def _catch_up(self, text: Tensor) -> None:
         """Go back to the copy, and read what follows it in the text, which is kept in turn."""
         cache, length = self.saved if self.saved[1] <= len(text) else (None, 0)
         self.cache, self.length = deepcopy(cache), length
         if length < len(text):
-            self._append(text[length:], 1)
+            self._read_columns(text[length:], 1)
         self.save()
 
-    def _append(self, tokens: Tensor, last: int) -> Tensor:
+    def _read_columns(self, tokens: Tensor, last: int) -> Tensor:
         """Read tokens (n,), in one pass if the model continues a state with several as with each."""
         whole = self.at_once or self.cache is None
-        logits = [self._pass(part, last) for part in ([tokens] if whole else tokens.split(1))]
+        logits = [self._forward_pass(part, last) for part in ([tokens] if whole else tokens.split(1))]
         return torch.cat(logits)[-last:]
 
-    def _pass(self, tokens: Tensor, last: int) -> Tensor:
+    def _forward_pass(self, tokens: Tensor, last: int) -> Tensor:
         read = self.forward.alone(tokens, self.cache, self.length, min(last, len(tokens)))
         self.cache, self.length = read.cache, self.length + len(tokens)
         return read.logits[0]
@@ -72,11 +72,11 @@ class RowCache:
         self.cache, self.length = None, -1
 
 
-class ApartSession(LocalSession):
+class RowByRowSession(LocalSession):
     """An open batch whose rows the model reads one by one, each with the model's own cache."""
 
-    about = "on, row by row"
-    joint = False
+    cache_state = "on, row by row"
+    batches = False
     at_once = True
     """Whether several tokens after a state can be read in one pass."""
 
@@ -92,9 +92,9 @@ class ApartSession(LocalSession):
         return logits
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
-        new = self._seen[:, -columns:].sum(dim=1).tolist()
-        texts = [row[seen] for row, seen in zip(self._read, self._seen, strict=True)]
-        with thin(self.model):
+        new = self.visible[:, -columns:].sum(dim=1).tolist()
+        texts = [row[seen] for row, seen in zip(self.ids, self.visible, strict=True)]
+        with onednn_linear(self.model):
             read = [self._row(*each, wanted) for each in zip(self._rows, texts, new, strict=True)]
         return torch.stack(read)
 
@@ -103,8 +103,8 @@ class ApartSession(LocalSession):
         length, size = self.model.context_length, self.model.vocabulary_size
         if new == 0 or (length is not None and len(text) > length):  # padding so far, or it has ended
             return torch.zeros(wanted, size, device=text.device)
-        draft = self._read.shape[1] > self._width
-        return fitted(stretched(row.read(text, new, wanted, draft), wanted), size)
+        draft = self.ids.shape[1] > self._width
+        return to_vocabulary(padded_rows(row.read(text, new, wanted, draft), wanted), size)
 
     def keep(self, rows: Sequence[int]) -> None:
         super().keep(rows)
@@ -115,7 +115,7 @@ class ApartSession(LocalSession):
         for row in self._rows:
             row.forget()
 
-    def _close_ranks(self) -> None:
+    def _compact(self) -> None:
         """Hidden columns are in nobody's window: no row's cache has them."""
 
     def close(self) -> None:
@@ -123,10 +123,10 @@ class ApartSession(LocalSession):
         self._rows = []
 
 
-class SteppingSession(ApartSession):
+class TokenByTokenSession(RowByRowSession):
     """For models that, after a state, read one token a pass only: a prompt is one pass, all else is many."""
 
-    about = "on, row by row, one token a pass"
+    cache_state = "on, row by row, one token a pass"
     at_once = False
 
     @property

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_hooks.local.kv_cache import forget, growing_cache, keep, shorten, take
-from purify_hooks.local.onednn import thin
+from purify_hooks.local.kv_cache import gather_columns, growing_cache, select_rows, truncate, truncate_to
+from purify_hooks.local.onednn import onednn_linear
 from purify_plugins.errors import SourceError
 from purify_plugins.protocols import Session
 from purify_plugins.sources.read_scope import for_fusion
@@ -31,9 +31,9 @@ class LocalSession(Session):
     The mask stays on the host, which has to know it, wherever the model is.
     """
 
-    about = "on"
+    cache_state = "on"
     """Whether what has been read is kept from token to token, in words."""
-    joint = True
+    batches = True
     """Whether several such sessions can be read in one pass, and several continuations side by side."""
 
     def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
@@ -42,10 +42,10 @@ class LocalSession(Session):
         self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(prompt) for prompt in prompts]
         self._width = max(map(len, prompts))
         device = model.device
-        self._read = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
-        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
+        self.ids = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
+        self.visible = torch.empty((len(prompts), 0), dtype=torch.bool)
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
-        self._cache: Any = growing_cache()
+        self.cache: Any = growing_cache()
         self._forward = model.forward
 
     @property
@@ -57,12 +57,12 @@ class LocalSession(Session):
         """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
         width = self._width
         padded = [[0] * (width - len(prompt.tokens)) + list(prompt.tokens) for prompt in self.prompts]
-        ids = torch.tensor(padded, device=self._read.device)
+        ids = torch.tensor(padded, device=self.ids.device)
         visible = torch.arange(width) >= width - self._lengths[:, None]
         first, scores = max(width - 1 - scored, 0), []
         for start in range(0, width, self.block):
             end = min(start + self.block, width)
-            logits = self._append(
+            logits = self._read_columns(
                 ids[:, start:end], visible[:, start:end], min(end - start, max(end - first, 1))
             )
             if end > first and scored:
@@ -80,17 +80,17 @@ class LocalSession(Session):
 
     def extend(self, tokens: Tensor) -> Tensor:
         """(rows, n) token ids -> (rows, n, V) logits of the token after each."""
-        tokens = tokens.to(self._read.device)
-        return self._append(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
+        tokens = tokens.to(self.ids.device)
+        return self._read_columns(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
 
-    def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
+    def _read_columns(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
-        with self._whole(), torch.inference_mode(), failures(self.model.name), for_fusion():
-            self._note(tokens, visible)
-            return fitted(self._logits(tokens.shape[1], wanted), self.model.vocabulary_size)
+        with self._atomic(), torch.inference_mode(), failures(self.model.name), for_fusion():
+            self.append(tokens, visible)
+            return to_vocabulary(self._logits(tokens.shape[1], wanted), self.model.vocabulary_size)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _atomic(self) -> Iterator[None]:
         """A pass that fails leaves the session as it was."""
         mark = self.mark()
         try:
@@ -99,23 +99,23 @@ class LocalSession(Session):
             self.undo(mark)
             raise
 
-    def _note(self, tokens: Tensor, visible: Tensor) -> None:
+    def append(self, tokens: Tensor, visible: Tensor) -> None:
         """Remember new columns, which the model reads next."""
-        self._read = torch.cat([self._read, tokens], dim=1)
-        self._seen = torch.cat([self._seen, visible], dim=1)
+        self.ids = torch.cat([self.ids, tokens], dim=1)
+        self.visible = torch.cat([self.visible, visible], dim=1)
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
-        return self._ask(self._read[:, -columns:], self._cache, self._seen, wanted)
+        return self.logits_after(self.ids[:, -columns:], self.cache, self.visible, wanted)
 
-    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+    def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
         """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
         padded = None if bool(seen.all()) else seen.long()
-        return self._pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
+        return self._forward_pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
 
-    def _pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
+    def _forward_pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
         # A model without positions counts them from the mask or the columns; `trial` tells whether rightly.
         at_ = at if "positions" in self._forward.named else None
-        with thin(self.model):
+        with onednn_linear(self.model):
             return self._forward(new, cache, mask=seen, positions=at_, last=wanted).logits
 
     def _positions(self, seen: Tensor, columns: int) -> Tensor:
@@ -127,21 +127,21 @@ class LocalSession(Session):
         return places.clamp(min=0, max=None if length is None else length - 1)
 
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        with self._whole(), torch.inference_mode(), failures(self.model.name), for_fusion():
-            whole = self.noted(tokens, seen)
-            logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
-            return fitted(logits, self.model.vocabulary_size)
+        with self._atomic(), torch.inference_mode(), failures(self.model.name), for_fusion():
+            whole = self.append_tree(tokens, seen)
+            logits = self.tree_logits(self.ids[:, -tokens.shape[1] :], self.cache, whole)
+            return to_vocabulary(logits, self.model.vocabulary_size)
 
-    def noted(self, tokens: Tensor, seen: Tensor) -> Tensor:
+    def append_tree(self, tokens: Tensor, seen: Tensor) -> Tensor:
         """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
-        self._note(tokens.to(self._read.device), torch.zeros(tokens.shape, dtype=torch.bool))
-        prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
+        self.append(tokens.to(self.ids.device), torch.zeros(tokens.shape, dtype=torch.bool))
+        prompts = self.visible[:, None, : self._width].expand(-1, tokens.shape[1], -1)
         return torch.cat([prompts, seen.cpu()], dim=-1)
 
-    def see(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
+    def tree_logits(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
         """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
         added, at = additive_mask(seen, self.model.dtype), self._within(seen.sum(dim=-1) - 1)
-        return self._pass(new, cache, added, at, new.shape[1])
+        return self._forward_pass(new, cache, added, at, new.shape[1])
 
     def select(self, columns: Tensor) -> None:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
@@ -151,48 +151,48 @@ class LocalSession(Session):
     def rewind(self, lengths: Tensor) -> None:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
         kept = lengths.cpu() + self._lengths
-        self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
+        self.visible = self.visible & (torch.cumsum(self.visible, dim=1) <= kept[:, None])
         if self.model.windowed:
-            self._close_ranks()
-        used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
-        self._drop(self._seen.shape[1] - used)
-        self._seen, self._read = self._seen[:, :used], self._read[:, :used]
+            self._compact()
+        used = int(self.visible.any(dim=0).nonzero()[-1]) + 1
+        self._drop(self.visible.shape[1] - used)
+        self.visible, self.ids = self.visible[:, :used], self.ids[:, :used]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
         index = torch.tensor(rows)
         self.prompts = [self.prompts[row] for row in rows]
-        self._seen, self._lengths = self._seen[index], self._lengths[index]
-        self._read = self._read[index.to(self._read.device)]
+        self.visible, self._lengths = self.visible[index], self._lengths[index]
+        self.ids = self.ids[index.to(self.ids.device)]
         with torch.inference_mode():
-            keep(self._cache, index)
+            select_rows(self.cache, index)
 
     def mark(self) -> tuple[Tensor, Tensor]:
         """What `undo` needs: the columns read so far, and which are seen."""
-        return self._read, self._seen
+        return self.ids, self.visible
 
     def undo(self, mark: tuple[Tensor, Tensor]) -> None:
         """Forget what was read after the mark, even by a pass that ended half way through the layers."""
-        self._read, self._seen = mark
-        shorten(self._cache, self._read.shape[1])
+        self.ids, self.visible = mark
+        truncate_to(self.cache, self.ids.shape[1])
 
-    def _close_ranks(self) -> None:
+    def _compact(self) -> None:
         """Move what each row sees to the right: a sliding window counts columns, the hidden ones too."""
-        width = int(self._seen.sum(dim=1).max())
-        self._arrange(torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:])
+        width = int(self.visible.sum(dim=1).max())
+        self._arrange(torch.sort(self.visible.byte(), dim=1, stable=True).indices[:, -width:])
 
     def _arrange(self, order: Tensor) -> None:
         """Keep these columns (rows, n) of all there are, in this order."""
-        self._seen = self._seen.gather(1, order)
-        self._read = self._read.gather(1, order.to(self._read.device))
+        self.visible = self.visible.gather(1, order)
+        self.ids = self.ids.gather(1, order.to(self.ids.device))
         with torch.inference_mode():
-            take(self._cache, order)
+            gather_columns(self.cache, order)
 
     def _drop(self, columns: int) -> None:
-        forget(self._cache, columns)
+        truncate(self.cache, columns)
 
     def close(self) -> None:
-        self._cache = None
+        self.cache = None
 
 
 class MaskedSession(LocalSession):
@@ -201,30 +201,30 @@ class MaskedSession(LocalSession):
     What the configuration says of attention has then no say in it.
     """
 
-    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+    def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
         columns = new.shape[1]
         if columns == 1 or seen.shape[1] <= self._width:  # nothing follows, or it is still the prompt
-            return super()._ask(new, cache, seen, wanted)
+            return super().logits_after(new, cache, seen, wanted)
         before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
         added = additive_mask(seen[:, None] & before, self.model.dtype)
-        return self._pass(new, cache, added, self._positions(seen, columns), wanted)
+        return self._forward_pass(new, cache, added, self._positions(seen, columns), wanted)
 
 
 class RecomputingSession(LocalSession):
     """For models whose cache does not do what one is for: every row is read anew for every token."""
 
-    about = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
-    joint = False
+    cache_state = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
+    batches = False
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
-        rows = [self._row(row[seen], wanted) for row, seen in zip(self._read, self._seen, strict=True)]
+        rows = [self._row(row[seen], wanted) for row, seen in zip(self.ids, self.visible, strict=True)]
         return torch.stack(rows)
 
     def _row(self, tokens: Tensor, wanted: int) -> Tensor:
         """One row's logits (wanted, V) after its last tokens; a short row repeats its first."""
         tokens = tokens if len(tokens) else tokens.new_zeros(1)  # nothing yet but padding
         logits = self._forward(tokens[None], last=wanted, keeping=False).logits[0]
-        return stretched(logits, wanted)
+        return padded_rows(logits, wanted)
 
     def _drop(self, columns: int) -> None:
         """There is no cache to drop from."""
@@ -235,13 +235,13 @@ def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
 
 
-def stretched(logits: Tensor, wanted: int) -> Tensor:
+def padded_rows(logits: Tensor, wanted: int) -> Tensor:
     """Logits (n, V) as (wanted, V), the first repeated before the others: what comes after padding."""
     missing = max(wanted - len(logits), 0)
     return torch.cat([logits[:1].expand(missing, -1), logits[-wanted:]])
 
 
-def fitted(logits: Tensor, size: int) -> Tensor:
+def to_vocabulary(logits: Tensor, size: int) -> Tensor:
     """(…, size) of a model padded past its tokenizer, or too narrow for tokens added to that later."""
     missing = size - logits.shape[-1]
     return pad(logits, (0, missing), value=float("-inf")) if missing > 0 else logits[..., :size]

@@ -121,9 +121,9 @@ class LocalSource(LogitSource):
         Raises ModelError for a model that none does, or whose rows depend on what follows them.
         """
         from purify_hooks.local.causality import require_causal
-        from purify_hooks.local.trial import fitting
+        from purify_hooks.local.trial import choose_session
 
-        kind = fitting(self.local_model)
+        kind = choose_session(self.local_model)
         require_causal(self.local_model, kind)
         return kind
 
@@ -132,14 +132,14 @@ class LocalSource(LogitSource):
         """How the model is read, in words."""
         # transformers' own record of what it chose, private in 4 and 5; models without attention have none
         attention = getattr(self.model.config, "_attn_implementation", None)
-        return Reading(self.session.about, "on" if self.branches else "off", attention or "none")
+        return Reading(self.session.cache_state, "on" if self.branches else "off", attention or "none")
 
     @cached_property
     def branches(self) -> bool:
         """Whether one pass may read several continuations of a text."""
         from purify_hooks.local.tree_attention import can_branch
 
-        return self.session.joint and can_branch(self.local_model, self.session)
+        return self.session.batches and can_branch(self.local_model, self.session)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
         """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
@@ -148,7 +148,7 @@ class LocalSource(LogitSource):
         """
         from purify_hooks.local.batched_forward import extend_all
 
-        if len(sessions) == 1 or not self.session.joint:
+        if len(sessions) == 1 or not self.session.batches:
             return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
         return self._together(sessions, lambda: extend_all(sessions, tokens))
 
@@ -165,12 +165,12 @@ class LocalSource(LogitSource):
     def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
         import torch
 
-        from purify_hooks.local.session import failures, fitted
+        from purify_hooks.local.session import failures, to_vocabulary
 
         marks = [session.mark() for session in sessions]
         try:
             with torch.inference_mode(), failures(self.name), for_fusion():
-                return [fitted(each, len(self.vocabulary)) for each in read()]
+                return [to_vocabulary(each, len(self.vocabulary)) for each in read()]
         except BaseException:
             for session, mark in zip(sessions, marks, strict=True):
                 session.undo(mark)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from purify_hooks.local.row_caches import ApartSession, SteppingSession
+from purify_hooks.local.row_caches import RowByRowSession, TokenByTokenSession
 from purify_hooks.local.session import LocalSession, MaskedSession, RecomputingSession, failures
 from purify_plugins.errors import ModelError, SourceError
 from purify_plugins.sources.read_scope import for_fusion
@@ -31,12 +31,12 @@ FAILURES = (SourceError, ModelError, TypeError, AttributeError, NotImplementedEr
 """What a model raises that is used as it cannot be."""
 
 
-def fitting(model: LocalModel) -> type[LocalSession]:
+def choose_session(model: LocalModel) -> type[LocalSession]:
     """The first kind of session whose rows are those of whole texts read anew; else that which does so."""
     forward = model.forward  # raises for a model that cannot be called here
     _require_numbers(model)
-    for kind in kinds(model):
-        if reads_rightly(model, kind):
+    for kind in candidates(model):
+        if reads_correctly(model, kind):
             return kind
     logging.getLogger(__name__).warning(
         "%r (%s) keeps no cache that can be continued: every token is a reading of its whole text",
@@ -50,7 +50,7 @@ def _require_numbers(model: LocalModel) -> None:
     """Raise ModelError for a model that returns NaN for an ordinary text, in whichever session it is read."""
     try:
         with torch.inference_mode(), failures(model.name), for_fusion():
-            broken = bool(whole(model, some_tokens(model, TOKENS)).isnan().any())
+            broken = bool(reference_logits(model, sample_tokens(model, TOKENS)).isnan().any())
     except FAILURES:
         return  # a model that cannot be read so at all; the trials report it
     if broken:
@@ -60,30 +60,30 @@ def _require_numbers(model: LocalModel) -> None:
         )
 
 
-def kinds(model: LocalModel) -> Sequence[type[LocalSession]]:
+def candidates(model: LocalModel) -> Sequence[type[LocalSession]]:
     """What is worth a trial, the fastest first."""
     if "cache" not in model.forward.named:
         return ()
     if not model.forward.stateful:
         together = (LocalSession,) if model.windowed else (MaskedSession, LocalSession)
-        return (*together, ApartSession, SteppingSession)
+        return (*together, RowByRowSession, TokenByTokenSession)
     # What Jamba loses of a state when it reads several tokens is less than bfloat16's rounding.
-    return (ApartSession, SteppingSession) if model.dtype in NEAR else (SteppingSession,)
+    return (RowByRowSession, TokenByTokenSession) if model.dtype in NEAR else (TokenByTokenSession,)
 
 
-def reads_rightly(model: LocalModel, kind: type[LocalSession]) -> bool:
+def reads_correctly(model: LocalModel, kind: type[LocalSession]) -> bool:
     """Whether such a session's rows are the model's own."""
     try:
         with torch.inference_mode(), failures(model.name), for_fusion():
             texts, rows = _written(model, kind)
-            return all(alike(model, text, row) for text, row in zip(texts, rows, strict=True))
+            return all(matches(model, text, row) for text, row in zip(texts, rows, strict=True))
     except FAILURES:
         return False
 
 
 def _written(model: LocalModel, kind: type[LocalSession]) -> tuple[list[Sequence[int]], list[Tensor]]:
     """Two texts and the logits (V,) after each, as a session reads them bit by bit."""
-    ids = some_tokens(model, TOKENS)
+    ids = sample_tokens(model, TOKENS)
     one, two = ids[:3], ids[3:5]
     with kind(model, [tuple(one), tuple(two)]) as session:
         session.prefill(0)
@@ -94,18 +94,18 @@ def _written(model: LocalModel, kind: type[LocalSession]) -> tuple[list[Sequence
     return [[*one, ids[5], ids[7], ids[10]], [*two, ids[6], *ids[8:10], ids[1]]], list(rows)
 
 
-def some_tokens(model: LocalModel, count: int) -> list[int]:
+def sample_tokens(model: LocalModel, count: int) -> list[int]:
     """Ordinary tokens, different ones if there are so many: from the middle, where none is special."""
     size = model.vocabulary_size
     return [(size // 2 + place) % size for place in range(count)]
 
 
-def alike(model: LocalModel, text: Sequence[int], row: Tensor) -> bool:
+def matches(model: LocalModel, text: Sequence[int], row: Tensor) -> bool:
     """Whether a row (V,) is what the model says after a text, up to rounding.
 
     The measure is how much the row changes without the token before the last.
     """
-    right, other = (whole(model, each) for each in (text, [*text[:-2], text[-1]]))
+    right, other = (reference_logits(model, each) for each in (text, [*text[:-2], text[-1]]))
     off, change = (
         float((each.log_softmax(-1) - right.log_softmax(-1)).norm()) for each in (_same(row, right), other)
     )
@@ -116,7 +116,7 @@ def _same(row: Tensor, like: Tensor) -> Tensor:
     return row[: len(like)].float()
 
 
-def whole(model: LocalModel, text: Sequence[int]) -> Tensor:
+def reference_logits(model: LocalModel, text: Sequence[int]) -> Tensor:
     """The model's own logits (V,), in float32, after a text read in one pass without any cache."""
     tokens = torch.tensor([text], device=model.device)
     return model.forward(tokens, last=1, keeping=False).logits[0, -1].float()
