@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -64,7 +65,7 @@ def written(
     `unseen` keeps from the policy how likely the prompts were.
     """
     answers: list[Tensor] = []
-    with SessionPair(purifier, prompts) as pair:
+    with closing(SessionPair(purifier, prompts)) as pair:
         batch, policy = Batch(purifier, pair, sampling), purifier.policy
         state = policy.start(no_context(len(prompts), sampling.greedy)) if unseen else batch.state
         llm, slm = pair.first

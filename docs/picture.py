@@ -20,8 +20,8 @@ from purify_hooks.evaluation.demo.report import (
     SIGNS,
     Headline,
     headline,
+    headline_sentence,
     painted,
-    told,
     verdict,
 )
 from purify_hooks.evaluation.demo.run import DemoFindings, demonstrate
@@ -160,7 +160,7 @@ def main() -> None:
             print(news.text, flush=True)
     found = headline(known.results)
     assert found is not None  # everything has been measured
-    print(told(found))
+    print(headline_sentence(found))
     OUT.write_text(draw(known.exhibits["sampled"], found, today()), encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ def options(policy: Any, name_of: Callable[[FusionPolicy], str]) -> dict[str, An
 
     Raises ConfigError when they are no JSON.
     """
-    policy = adapted_policy(policy)
+    policy = policy if isinstance(policy, FusionPolicy) else adapted_policy(policy)
     try:
         found: dict[str, Any] = json.loads(canonical(jsonable(policy)))
     except (TypeError, ValueError) as error:

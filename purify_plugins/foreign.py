@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from purify_plugins.errors import ConfigError, NumericError
+from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.types import Guarantee, Prompt, ScoredPrompt, Vocabulary
@@ -240,17 +240,6 @@ def require_claimable(policy: FusionPolicy) -> None:
             f"the policy {kind.__name__!r} claims the guarantee {policy.guarantee!r}, whose certificate "
             f"names its {names}; give it a field of that name, a number, or claim 'none'"
         )
-
-
-def require_rows(policy: FusionPolicy, state: State, rows: int) -> State:
-    """A policy's initial state. Raises NumericError unless each of its tensors is (rows, …)."""
-    if isinstance(state, tuple) and all(each.ndim and len(each) == rows for each in state):
-        return state
-    shapes = ", ".join(str(tuple(each.shape)) for each in state) if isinstance(state, tuple) else "no tuple"
-    raise NumericError(
-        f"the policy {type(policy.original).__name__} starts {rows} rows with a state of {shapes}; `start` "
-        "returns a tuple of tensors whose first dimension is the row: (rows, …), or () for no memory"
-    )
 
 
 def _require_frozen(kind: type) -> None:

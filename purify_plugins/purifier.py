@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
+from purify_plugins.canonical_json import options
+from purify_plugins.certificates.citations import cited
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.decoder import Decoder, Fallback
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
-from purify_plugins.decode.strategies import Strategy, Walk, choose, decoder_of
+from purify_plugins.decode.strategies import DECODERS, Strategy, Walk, choose
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pieces, Pipeline, chunks, in_thread, outcomes
 from purify_plugins.sampling import Sampling
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
     from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
-    from purify_plugins.types import Prompt, Step, Vocabulary
+    from purify_plugins.types import Prompt, Steps, Vocabulary
 
 Errors = Literal["return", "raise"]
 OWN = ("sampling", "batch_size", "walk", "alignment", "fidelity", "plugins", "given_policy", "given_walk")
@@ -97,7 +101,7 @@ class Purifier(Decoder):
         )
         own = sampling or Sampling(), batch_size, choose(walk, llm), alignment, fidelity, plugins
         vars(self).update(zip(OWN, (*own, policy, walk), strict=True), _given=given)
-        self.parameters()  # refused now rather than after the first answer
+        options(fused, plugins.name_of)  # refused now rather than after the first answer
         secret()  # likewise
 
     @classmethod
@@ -150,9 +154,10 @@ class Purifier(Decoder):
         vars(found).update(changes)
         return found
 
-    def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> Generator[Step, None, None]:
+    def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
         """The steps of a batch of answers by this purifier's decoding strategy, as they are drawn."""
-        steps: Generator[Step, None, None] = decoder_of(self.walk)(self, prompts, sampling)
+        module, function = DECODERS[self.walk].split(":")
+        steps: Steps = vars(import_module(module))[function](self, prompts, sampling)
         return steps
 
     def claim(self, sampling: Sampling | None = None) -> Claim:
@@ -271,9 +276,15 @@ class Purifier(Decoder):
         return (await self.agenerate([conversation(messages)], sampling, errors="raise", **draws))[0]
 
     def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]) -> Pieces:
-        """Every prompt's pieces as they come."""
-        pipeline = Pipeline(self, self.plugins, self.batch_size, self.decode)
-        return pipeline.run(prompts, drawn(self.sampling, sampling, draws))
+        """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
+        plugins = self.plugins
+        how = AnswerOptions(
+            copy(drawn(self.sampling, sampling, draws)),  # a hook can write even to a frozen dataclass
+            cited(),
+            plugins.actors(self.policy),
+            held=bool(plugins.implementing("purify_completed")),
+        )
+        return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, how)
 
 
 def _check(on_llm_failure: str, batch_size: int, alignment: str, fidelity: str) -> None:

@@ -88,7 +88,7 @@ class ToySession(Session):
     def __init__(self, source: ToySource, rows: Sequence[tuple[int, ...]], scored: int = 0) -> None:
         self.source = source
         self.rows = [list(row) for row in rows]
-        self.prompts = [ScoredPrompt(row, self._scores(row, scored)) for row in rows]
+        self.prompts = [ScoredPrompt(row, self._scores(row, scored) if scored else ()) for row in rows]
         self.open = True
 
     def _scores(self, row: tuple[int, ...], scored: int) -> tuple[float, ...]:
@@ -97,16 +97,12 @@ class ToySession(Session):
         return tuple(float(row_[token]) for row_, token in zip(logprobs, row[first:], strict=True))
 
     def extend(self, tokens: Tensor) -> Tensor:
-        return torch.stack(
-            [self._extend(row, new) for row, new in zip(self.rows, tokens.tolist(), strict=True)]
-        )
-
-    def _extend(self, row: list[int], new: Sequence[int]) -> Tensor:
-        found = []
-        for token in new:
-            row.append(token)
-            found.append(self.source.logits(row))
-        return torch.stack(found)
+        columns = []
+        for column in tokens.T.tolist():
+            for row, token in zip(self.rows, column, strict=True):
+                row.append(token)
+            columns.append(torch.stack([self.source.logits(row) for row in self.rows]))
+        return torch.stack(columns, dim=1)
 
     def keep(self, rows: Sequence[int]) -> None:
         self.rows, self.prompts = [self.rows[row] for row in rows], [self.prompts[row] for row in rows]

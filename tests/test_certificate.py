@@ -426,7 +426,8 @@ def test_where_rounding_costs_a_budget_the_answer_says_so_and_verifies(temperatu
 
 def test_only_what_could_be_drawn_has_a_peak() -> None:
     """Far down in both rows a ratio is what rounding left of two huge numbers: 8 nats under a cap of 5."""
-    from purify_plugins.decode.fusion import FusedLogits, token_records
+    from purify_plugins.decode.fusion import FusedLogits
+    from purify_plugins.decode.token_records import token_records
 
     slm = torch.log_softmax(torch.tensor([[0.0, -1.0, -1e8, -3e8]]), -1)
     fused = slm + torch.tensor([[0.1, 0.0, 8.0, 64.0]])

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from purify_hooks.policies import POLICIES
 from purify_plugins import Sampling
-from purify_plugins.decode.fusion import fuse, token_records
+from purify_plugins.decode.fusion import fuse
 from purify_plugins.decode.partial_rows import complete
 from purify_plugins.decode.processors import LogitsProcessors
+from purify_plugins.decode.token_records import token_records
 from purify_plugins.testing import no_context, random_rows
 from tests.toys import BYTES
 

@@ -27,7 +27,15 @@ from typer.testing import CliRunner
 from purify_hooks.evaluation.demo import run as demo_run
 from purify_hooks.evaluation.demo.exhibit import Shown, working
 from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, SUITES, demo_systems, preset
-from purify_hooks.evaluation.demo.report import comparison, headline, page, painted, tables, told, verdict
+from purify_hooks.evaluation.demo.report import (
+    comparison,
+    headline,
+    headline_sentence,
+    page,
+    painted,
+    tables,
+    verdict,
+)
 from purify_hooks.evaluation.demo.run import DemoFindings, demonstrate
 from purify_hooks.evaluation.eval import worker_pool as workers
 from purify_hooks.evaluation.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
@@ -238,7 +246,7 @@ def test_ctrl_c_writes_the_page_of_what_is_known_and_says_where(
 
     class Stopped(_Now):
         def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-            if task.__name__ == "_raced":
+            if task.__name__ == "_timed":
                 raise KeyboardInterrupt
             return super().submit(task, *arguments)
 
@@ -458,7 +466,7 @@ def test_the_page_opens_with_the_headline_and_shows_sampled_first(html: str, kno
     assert re.search(r'id="sampled" checked', html)
     assert not re.search(r'id="greedy" checked', html)
     assert html.index('for="sampled"') < html.index('for="greedy"')
-    assert str(found.asked) in told(found)
+    assert str(found.asked) in headline_sentence(found)
 
 
 def test_wherever_greedy_is_shown_the_page_says_that_nothing_is_guaranteed(html: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
@@ -452,6 +453,35 @@ def test_the_citation_names_this_version() -> None:
 def test_every_page_is_on_the_site() -> None:
     site = text(ROOT / "mkdocs.yml")
     assert [page.name for page in DOCS.glob("*.md") if f": {page.name}\n" not in site] == []
+
+
+# The architecture's walk from the command line to a token and back
+
+STEPS = re.findall(r"^\| .*?\| `(\S+\.py)` \| (.+) \|$", text(DOCS / "architecture.md"), re.MULTILINE)
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """The functions, the classes and, as `Class.method`, the methods of a file."""
+    tops = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    methods = {
+        f"{kind.name}.{each.name}"
+        for kind in tops
+        if isinstance(kind, ast.ClassDef)
+        for each in kind.body
+        if isinstance(each, ast.FunctionDef)
+    }
+    return methods | {each.name for each in tops}
+
+
+@pytest.mark.parametrize(("file", "names"), STEPS)
+def test_every_step_of_the_walk_is_in_the_code(file: str, names: str) -> None:
+    found = set(re.findall(r"`([\w.]+)`", names))
+    assert found
+    assert found <= defined(ast.parse(text(ROOT / file)))
+
+
+def test_the_walk_is_found() -> None:
+    assert len(STEPS) > 25
 
 
 # The example plugin; its own tests run where it is installed

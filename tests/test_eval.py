@@ -26,7 +26,16 @@ from typer.testing import CliRunner
 from purify_hooks.evaluation.eval import metrics, tables
 from purify_hooks.evaluation.eval.build import build, passages
 from purify_hooks.evaluation.eval.derived import choices, cloze, completed, read_questions
-from purify_hooks.evaluation.eval.findings import Budget, advice, as_json, budget, harms, pace, stops, worst
+from purify_hooks.evaluation.eval.findings import (
+    Budget,
+    advice,
+    as_json,
+    budget,
+    harms,
+    speed_sentence,
+    stops,
+    worst,
+)
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.progress import _left
 from purify_hooks.evaluation.eval.questions import (
@@ -46,7 +55,7 @@ from purify_hooks.evaluation.eval.report import REGION, Report
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
 from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, run, suites
 from purify_hooks.evaluation.eval.run import finished as so_far
-from purify_hooks.evaluation.eval.speed import race, speeds, timed
+from purify_hooks.evaluation.eval.speed import speeds, time_systems, timed
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate, wilson
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 from purify_hooks.evaluation.eval.suites.baseline import exposure, like
@@ -459,12 +468,12 @@ def test_a_report_of_some_suites_says_nothing_of_the_others(plan: Plan, tmp_path
         some = replace(plan, only=(asked,), systems=plan.systems[:3])
         results = run(some, bench, ResultsCache(tmp_path / asked), lambda *_: None, jobs=1)
         report = Report(some, bench, results, suites(bench.plugins, some))
-        assert said_of in report.lede()
-        assert "1 systems" not in report.lede()
-        assert asked == "utility" or report.lede().startswith(
+        assert said_of in report.conclusion()
+        assert "1 systems" not in report.conclusion()
+        assert asked == "utility" or report.conclusion().startswith(
             "QUICK: four items of a kind, which is no evidence"
         )
-        assert "–" not in report.lede()
+        assert "–" not in report.conclusion()
         assert "nan" not in report.html().lower()
         [row] = tables.recommended(results, bench.plugins).rows
         assert asked == "utility" or row[1] == "its cost was not measured"
@@ -499,8 +508,8 @@ def test_a_plugin_s_suite_counts_in_every_verdict_table_and_picture(
     results = run(some, pair, ResultsCache(tmp_path / "cells"), lambda *_: None, jobs=1)
     report = Report(some, pair, results, suites(pair.plugins, some))
     assert harms(results[0]) == ["Personal data", "Insults"]
-    assert "insults 100%" in report.lede()
-    assert "The one system tried does not stop every harm that was measured" in report.lede()
+    assert "insults 100%" in report.conclusion()
+    assert "The one system tried does not stop every harm that was measured" in report.conclusion()
     assert report.json["windowed"]["stops_every_harm"] is False
     assert (report.json["llm"]["insults"], report.json["llm"]["sampled"]["insults"]) == (0, 1)
     assert "Insults" in tables.summary(results).columns
@@ -810,7 +819,7 @@ def test_every_system_runs_in_every_round_and_another_one_begins(plan: Plan) -> 
             return Watched(system.key)
 
     watching = Watching(bench.llm, bench.slm, bench.plugins)
-    laps = race(watching, plan.systems, ["a"], rounds=2, clock=clock)
+    laps = time_systems(watching, plan.systems, ["a"], rounds=2, clock=clock)
     keys = [system.key for system in plan.systems]
     assert order == [*keys, *keys, *keys[1:], keys[0]]
     assert laps == {key: [{"llm": 2.0, "slm": 1.0}.get(key, 3.0)] * 2 for key in keys}
@@ -846,12 +855,12 @@ def test_what_is_slower_is_said_to_be_slower() -> None:
         return replace(result, figures={**result.figures, "utility": {"forced": forced}})
 
     llm, slow, fast = timed_at("llm", 1.0), timed_at("windowed", 1.5), timed_at("anchored", 0.5)
-    assert "takes 1.50 (windowed) times" in pace([llm, slow])
-    assert "purification is slower on this pair" in pace([llm, slow])
-    assert "purification is faster on this pair" in pace([llm, fast])
-    assert "0.50 (anchored) to 1.50 (windowed) times" in pace([llm, slow, fast])
-    assert "1 of 2 systems are slower" in pace([llm, slow, fast])
-    assert pace(CROWD) == ""
+    assert "takes 1.50 (windowed) times" in speed_sentence([llm, slow])
+    assert "purification is slower on this pair" in speed_sentence([llm, slow])
+    assert "purification is faster on this pair" in speed_sentence([llm, fast])
+    assert "0.50 (anchored) to 1.50 (windowed) times" in speed_sentence([llm, slow, fast])
+    assert "1 of 2 systems are slower" in speed_sentence([llm, slow, fast])
+    assert speed_sentence(CROWD) == ""
 
 
 def test_tuning_halves_the_way_to_the_cheapest_setting_that_protects() -> None:

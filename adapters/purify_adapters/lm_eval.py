@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 from purify_adapters.lm_eval_options import sampling
-from purify_adapters.tool_calls import template
+from purify_adapters.tool_calls import template_of
 from purify_plugins.decode.likelihood import judged, read, split
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.purifier import Purifier
@@ -150,11 +150,11 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
     @property
     def _alike(self) -> bool:
         """Whether both models have the same chat template."""
-        return template(self.purifier.llm) == template(self.purifier.slm)
+        return template_of(self.purifier.llm) == template_of(self.purifier.slm)
 
     def _rendered(self, chat: Chat, opened: bool) -> str:
         tokenizer = self.purifier.slm.inner.tokenizer
-        if not template(self.purifier.slm):
+        if not template_of(self.purifier.slm):
             text = transcript(chat)
             return text if opened else text.removesuffix("\n\nAssistant:")
         try:
@@ -178,15 +178,15 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
             raise ConfigError(
                 f"--apply_chat_template {chat_template}: each model has its own template; give no name"
             )
-        return template(self.purifier.slm) if chat_template else ""
+        return template_of(self.purifier.slm) if chat_template else ""
 
     @property
     def tokenizer_name(self) -> str:
         """The key of the harness's request cache: the vocabulary and both chat templates."""
         parts = (
             self.purifier.vocabulary.fingerprint,
-            template(self.purifier.llm),
-            template(self.purifier.slm),
+            template_of(self.purifier.llm),
+            template_of(self.purifier.slm),
         )
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return f"purify__{digest[:16]}"

@@ -1,4 +1,4 @@
-"""The command `purify`; one module per group of commands, heavy imports inside them."""
+"""The command `purify`: errors are printed as one sentence; `commands` lists the commands."""
 
 from __future__ import annotations
 

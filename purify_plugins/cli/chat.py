@@ -42,7 +42,7 @@ def chat(models: ModelOptions, draws: SamplingOptions) -> None:
 
 
 def _welcome(writer: Purifier) -> str:
-    """Who talks, under which policy, and how to leave."""
+    """The greeting: models, policy, guarantee, and the chat's commands."""
     llm, slm = (source.identity().get("name") for source in (writer.llm, writer.slm))
     claim = "none, for greedy decoding carries none" if writer.sampling.greedy else writer.policy.guarantee
     policy = writer.plugins.name_of(writer.policy)
@@ -50,7 +50,7 @@ def _welcome(writer: Purifier) -> str:
 
 
 def _lines() -> Iterator[str]:
-    """What the user says, until they leave; Ctrl-C at the prompt drops the line."""
+    """The user's lines until they leave; Ctrl-C at the prompt drops the line."""
     if isinstance(sys.stdin, TextIOWrapper):  # a line that is not UTF-8 is refused, and the next one read
         sys.stdin.reconfigure(errors="surrogateescape")
     while True:

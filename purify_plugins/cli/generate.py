@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EDGES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 NAMES = ("-2", "-1", "-½", "as the LLM", "+½", "+1", "+2")
-"""The SLM took 2, 1, ½ nats from the token; it let it be; it added ½, 1, 2 nats."""
+"""Names of the seven styles, by log fused/llm in nats."""
 SHADED = (
     "white on #b2182b",
     "white on #d6604d",
@@ -51,9 +51,9 @@ SIXTEEN = (
     "black on bright_blue",
     "white on blue",
 )
-"""Where a terminal has the sixteen old colours only, in which the palest two shades would be one."""
+"""Styles for terminals of sixteen colours, where the two palest shades would look alike."""
 PLAIN = ("underline reverse", "underline bold", "underline", "", "italic", "italic bold", "italic reverse")
-"""Without colours: underlined is what was taken, slanted what was added."""
+"""Styles without colours: underlined where the SLM lowered a token, italic where it raised it."""
 
 
 @spread
@@ -89,7 +89,7 @@ def generate(
 
 
 def _tell_of_secret() -> None:
-    """Say on standard error that a seed repeats nothing in the next process, where that is so."""
+    """Warn on standard error that without a secret a seed repeats nothing in another process."""
     from purify_plugins.decode.draw_keys import VARIABLE, kept
 
     if not kept():
@@ -101,7 +101,7 @@ def _tell_of_secret() -> None:
 
 
 def _object(completion: Completion, explain: bool) -> dict[str, Any]:
-    """An answer as JSON; explained, with what the LLM said of each token (null: that it cannot come)."""
+    """An answer as JSON; explained, with the LLM's log-probability of each token (null: -inf)."""
     own = [None if step.llm in (None, -math.inf) else step.llm for step in completion.steps]
     return {
         "text": completion.text,
@@ -147,7 +147,7 @@ def _coloured(chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
 
 
 def styles(console: Console) -> Sequence[str]:
-    """The seven styles that this terminal can tell apart."""
+    """The seven styles for this terminal's colours."""
     if console.no_color or console.color_system is None:
         return PLAIN
     return SIXTEEN if console.color_system in ("standard", "windows") else SHADED

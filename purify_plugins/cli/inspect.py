@@ -52,7 +52,7 @@ def policies(
 
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
-    """What a policy says of itself; its guarantee and fields as they are by default."""
+    """A policy's docstring, and its guarantee and fields at their defaults."""
     from purify_plugins.canonical_json import options
     from purify_plugins.foreign import adapted_policy
 
@@ -161,7 +161,7 @@ def model_facts(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def matched(writer: Purifier) -> str:
-    """How the two vocabularies came to be one, in words."""
+    """How the two vocabularies were matched, in words."""
     if writer.llm.symbolic:
         symbols = writer.vocabulary
         return f"two tokenizers meet in {symbols.name}, {symbols.per_token:.2f} to a token of the LLM's"
@@ -176,7 +176,7 @@ def matched(writer: Purifier) -> str:
 
 
 def meeting(writer: Purifier) -> dict[str, str]:
-    """How two tokenizers get on, measured; nothing where there is only one."""
+    """Measured agreement of two tokenizers; {} where there is one."""
     from purify_plugins.tokenizers.cross.choose import agreement, trial
 
     if not writer.llm.symbolic:
@@ -192,7 +192,7 @@ def meeting(writer: Purifier) -> dict[str, str]:
 
 
 def _flat(value: Any) -> str:
-    """A fact in words: what is not set is left out, and what is inside stands in brackets."""
+    """A fact as text, without unset keys; nested values in parentheses."""
     if not isinstance(value, dict):
         return said(value)
     inside = {key: each for key, each in value.items() if each not in (None, [], {})}
@@ -207,7 +207,7 @@ def _inner(value: Any) -> str:
 
 
 def states(writer: Purifier) -> dict[str, Any]:
-    """The KV caches, the drafts, the reading side by side and the attention of a pair, in words."""
+    """The state of KV caches, drafts, tree attention and attention kernels, as text."""
     llm, slm = writer.llm.reading, writer.slm.reading
     return {
         "KV cache": {"llm": llm.cache, "slm": slm.cache},
@@ -218,7 +218,7 @@ def states(writer: Purifier) -> dict[str, Any]:
 
 
 def drafts(writer: Purifier) -> str:
-    """Whether several tokens are read in one pass of the LLM, and why or why not."""
+    """Whether drafts are verified several tokens a pass, and why or why not."""
     if writer.walk == "speculative":
         return "on: the SLM drafts, and the LLM reads a draft in one pass"
     if writer.walk == "readahead":
@@ -231,7 +231,7 @@ def drafts(writer: Purifier) -> str:
 
 
 def used(writer: Purifier) -> str:
-    """Whether continuations are read side by side: only where tokens are spelled in smaller symbols."""
+    """Whether tree attention is used: only where tokens are spelled in smaller symbols."""
     sides = (writer.llm, writer.slm)
     trees = [side.reading.trees for side in sides if side.symbolic]
     if not trees:

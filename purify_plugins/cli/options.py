@@ -69,7 +69,7 @@ class SamplingOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """The options somebody typed."""
+        """The options that were given."""
         typed = {name: value for name, value in asdict(self).items() if value not in (None, [])}
         if schema := typed.pop("json_schema", None):
             typed["grammar"] = {"kind": "json_schema", "text": read_text(schema)}
@@ -114,7 +114,7 @@ def _taken(parameter: inspect.Parameter) -> list[inspect.Parameter]:
 
 
 def configured(models: ModelOptions, draws: SamplingOptions | None = None) -> Config:
-    """The configuration, with what was typed in place of what it says.
+    """The configuration, overridden by the command line's options.
 
     With both models given and no --config, no file is read.
     """
@@ -159,7 +159,7 @@ def prepared(config: Config) -> Prepared:
 
 
 def looked_over(config: Config) -> Prepared:
-    """A configuration, checked, with a word on two models that may be swapped. Raises PurifyError."""
+    """A checked configuration; warns where the two models may be swapped. Raises PurifyError."""
     from purify_plugins.configuration.build import prepare
 
     ready = prepare(config)
@@ -175,7 +175,7 @@ def looked_over(config: Config) -> Prepared:
 
 
 def read_both(ready: Prepared) -> Purifier:
-    """Both models, read; what a server refuses meanwhile is in the error, and not in a log beside it."""
+    """The loaded Purifier; a server's errors are raised, and not logged as well."""
     import logging
 
     from purify_plugins.purifier import Purifier
@@ -186,7 +186,7 @@ def read_both(ready: Prepared) -> Purifier:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """`key=value`, the value as TOML reads it, else as it stands."""
+    """Parse `key=value`; a value that is not TOML stays text."""
     key, equals, value = text.partition("=")
     if key.strip() == "name":
         raise ConfigError("--set gives a field of the policy; name the policy itself with --policy")
@@ -211,7 +211,7 @@ def contents(file: str) -> bytes:
 
 @contextmanager
 def kept(what: str) -> Iterator[None]:
-    """Say, when Ctrl-C ends long work, what is left of it. Raises Exit."""
+    """Print on Ctrl-C what is kept of long work. Raises Exit."""
     try:
         yield
     except KeyboardInterrupt:

@@ -63,7 +63,7 @@ def status(
 
 
 def _told(process: Mapping[str, Any]) -> list[str]:
-    """What one process says of itself, a line each."""
+    """The published state of one process, as lines."""
     how = "running" if process["running"] else "ended"
     lines = [f"process {process['pid']} ({how}): {' '.join(process['argv'])}"]
     for name, counts in process["models"].items():

@@ -48,7 +48,7 @@ class Upstream:
     ] = None
 
     def about_it(self) -> list[str]:
-        """The options somebody typed that say nothing without a server."""
+        """The given options that need --upstream."""
         given = {
             "--upstream-kind": self.upstream_kind,
             "--tokenizer": self.tokenizer,
@@ -78,7 +78,7 @@ class Limits:
     ] = False
 
     def given(self) -> dict[str, Any]:
-        """The settings somebody typed, the key read from where it is."""
+        """The given settings, with the key read from its environment variable."""
         typed = {name: value for name, value in vars(self).items() if value is not None}
         if (variable := typed.pop("api_key_env", None)) is not None:  # "" is a mistake too, and no open door
             if not os.environ.get(variable):
@@ -104,7 +104,7 @@ def serve(
     config = _configured(models, upstream)
     if workers < 1:
         raise ConfigError(f"--workers must be 1 or more, not {workers}")
-    with listening(host, port) as listener:  # what is wrong with the address is told before weights are read
+    with listening(host, port) as listener:  # a wrong address fails before weights are read
         ready = prepared(config)
         told = f"loading {named(config.llm)} and {named(config.slm)} …"
         address = Address(host, listener.getsockname()[1], limits.api_key_env)
@@ -118,7 +118,7 @@ def serve(
 
 
 def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], None]) -> Any:
-    """The gateway around a pair that is read once the settings are known to be right."""
+    """The gateway; the pair is loaded after the settings have been checked."""
 
     def loaded() -> Purifier:
         loading()
@@ -144,7 +144,7 @@ def _check(ready: Prepared, settings: dict[str, Any], workers: int) -> None:
 def _several(
     config: Config, settings: dict[str, Any], listener: socket.socket, address: Address, workers: int
 ) -> int:
-    """Serve by so many processes until all have ended; the exit code."""
+    """Serve by several processes until all have ended; returns the exit code."""
     from tempfile import TemporaryDirectory
 
     from purify_plugins.cli.workers import Workers, WorkerStarted
@@ -210,11 +210,11 @@ UNBOUND = {
     errno.EACCES: "ports below 1024 need privileges: choose another --port",
     errno.EADDRNOTAVAIL: "this machine has no such address: choose another --host",
 }
-"""What to do about an address that cannot be had."""
+"""Advice by errno, for an address that cannot be bound."""
 
 
 def _configured(models: ModelOptions, upstream: Upstream) -> Config:
-    """The configuration, with what was typed in place of what it says."""
+    """The configuration, overridden by the command line's options."""
     from purify_plugins.configuration.config import Named
 
     if upstream.upstream is None and (lost := upstream.about_it()):

@@ -1,4 +1,4 @@
-"""What `purify serve` says before it serves: both models, what is promised, a request to try."""
+"""The summary that `purify serve` prints before it serves: models, guarantee, a request to try."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """As this machine can ask it."""
+        """The URL on this machine."""
         host = "127.0.0.1" if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -36,7 +36,7 @@ class Address:
 
 
 def named(table: Mapping[str, Any]) -> str:
-    """A model as its configuration names it; a url without what may be secret."""
+    """A model's name in the configuration; a URL without credentials."""
     return shown_url(table["url"]) if "url" in table else str(table.get("model") or table.get("source"))
 
 
@@ -62,7 +62,7 @@ def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address, worker
 
 
 def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
-    """The LLM and what runs it; of a server also what kind it is, and how much of a row it shows."""
+    """The LLM and its engine; of a server also the kind, and how much of a row it reveals."""
     identity, size = source.identity(), len(source.vocabulary)
     if source.engine == "in-process":
         return f"{identity.get('name')} (untrusted, run in this process)"
@@ -85,7 +85,7 @@ def _promise(purifier: Purifier) -> str:
 
 
 def _held(workers: int) -> str:
-    """How many workers there are, and the most bytes that each has held, as this one has."""
+    """The number of workers, and the peak memory of each, estimated by this one's."""
     import resource  # which Windows lacks
 
     each = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -93,7 +93,7 @@ def _held(workers: int) -> str:
 
 
 def _context(purifier: Purifier) -> str:
-    """How many tokens prompt and answer may have, and whose limit that is."""
+    """The context limit in tokens, and the model that sets it."""
     both = {"LLM": purifier.llm.context_length, "SLM": purifier.slm.context_length}
     known = {who: length for who, length in both.items() if length}
     if not known:

@@ -33,7 +33,7 @@ def advising(usage: bool = True) -> Iterator[None]:
 
 
 def sentence(error: Any) -> str:
-    """A usage error in our words; typer's kinds of error are private, and told apart by what they have."""
+    """A usage error as a sentence; typer's error classes are private, so attributes distinguish them."""
     context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
     command = _command(context)
     if getattr(error, "possibilities", ()) != ():
@@ -54,7 +54,7 @@ def _nearest(option: str, context: Any, command: str) -> str:
 
 
 def _other(error: Any, command: str) -> str:
-    """An unknown command, one word too many, or an option's missing value: known by their words alone."""
+    """An unknown command, an extra argument or a missing value, distinguished by the message."""
     said = _plain(error.format_message())
     if found := re.fullmatch(r"no such command '(.*?)'\.? ?(.*)", said):
         advice = _lower(found[2]) or f"see `{command} --help`"
@@ -65,7 +65,7 @@ def _other(error: Any, command: str) -> str:
 
 
 def _value(error: Any) -> str:
-    """What is wrong with a value: pydantic, which typer asks, is the cause of the error."""
+    """What is wrong with a value, from the pydantic error that typer chains."""
     from pydantic import ValidationError
 
     from purify_plugins.utils.wording import must_be
@@ -76,7 +76,7 @@ def _value(error: Any) -> str:
 
 
 def _command(context: Any) -> str:
-    """The command as one types it, whatever this program was started as."""
+    """The command as typed, independent of the program's name."""
     words = context.command_path.split()[1:] if context else []
     return " ".join(["purify", *(word for word in words if re.fullmatch("[a-z]+", word))])
 

@@ -25,7 +25,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Known:
+class VerifyOptions:
     """The models to ask again, and what the certificate must agree with."""
 
     slm: Annotated[
@@ -105,7 +105,7 @@ def _digest(given: str | None) -> Path | str | None:
 
 
 def _level(given: str | None) -> Guarantee | None:
-    """The guarantee that must hold. Raises ConfigError for one that there is not."""
+    """The guarantee that must hold. Raises ConfigError for an unknown one."""
     from purify_plugins.certificates import MEANING
 
     for level in MEANING:
@@ -117,7 +117,7 @@ def _level(given: str | None) -> Guarantee | None:
 
 
 def _field(text: str) -> tuple[str, Any]:
-    """`path=value`, the value as JSON reads it, else as it stands."""
+    """Parse `path=value`; a value that is not JSON stays text."""
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise ConfigError(f"--expect takes FIELD=VALUE, such as --expect answer.bytes=120, not {text!r}")
@@ -132,7 +132,7 @@ def verify(
     certificate: Annotated[
         str, typer.Argument(metavar="CERT", help="A certificate's file; `-`: standard input.")
     ],
-    known: Known,
+    known: VerifyOptions,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,8 +152,8 @@ def verify(
         typer.echo("\n".join(summary(found, off, known.given())))
 
 
-def _recomputed(certificate: Certificate, loaded: Plugins, known: Known, prompt: str | None) -> float:
-    """The largest difference from what the models say. They are read in the precision that is recorded."""
+def _recomputed(certificate: Certificate, loaded: Plugins, known: VerifyOptions, prompt: str | None) -> float:
+    """The largest difference from recomputed figures; models are loaded in the recorded precision."""
     from purify_plugins.certificates import recompute, recompute_both
 
     for side, model in (("slm", known.slm), ("llm", known.llm)):
@@ -185,7 +185,7 @@ def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) 
 
 
 def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
-    """All that a certificate says but its steps, its prompt and its limits."""
+    """The certificate's fields without steps, prompt and limits."""
     body = certificate.body
     return {
         "valid": True,

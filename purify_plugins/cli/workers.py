@@ -1,4 +1,4 @@
-"""Processes that do the same work: started, watched, replaced where they die, and ended together."""
+"""Worker processes of `purify serve`: started, monitored, replaced when they die, ended together."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
 LONGEST = 30.0
-"""Seconds before a worker that does not even start is started again, at most; at first it is one."""
+"""The longest pause in seconds before a worker that failed to start is restarted; the first is 1 s."""
 GRACE = 10.0
 """Seconds that a worker has beyond its own drain before it is killed."""
 
 
 @dataclass
 class WorkerStarted:
-    """What a worker tells once it serves: what there is to print."""
+    """Sent by a worker once it serves: the text to print."""
 
     summary: str
 
 
 @dataclass
 class WorkerFailed:
-    """What a worker tells that cannot serve: why, and what to exit with."""
+    """Sent by a worker that cannot serve: the reason and the exit code."""
 
     why: str
     code: int
 
 
 class WorkerReport:
-    """A worker's line to whoever started it; if that process is gone, the worker ends as on SIGTERM."""
+    """A worker's pipe to its parent; if the parent is gone, the worker ends as on SIGTERM."""
 
     def __init__(self, line: Connection) -> None:
         self.line = line
@@ -57,7 +57,7 @@ class WorkerReport:
 
 @dataclass
 class Worker:
-    """One process, and the line it tells its state by."""
+    """A worker process and its pipe."""
 
     process: SpawnProcess
     line: Connection
@@ -102,7 +102,7 @@ class Workers:
         self.stopping.set()
 
     def _first(self) -> WorkerStarted | WorkerFailed | None:
-        """What the first worker tells; None where the end came before."""
+        """The first worker's message; None if a signal came first."""
         worker = self._start()
         while not self.stopping.is_set():
             wait([worker.line, worker.process.sentinel], timeout=0.2)
@@ -123,7 +123,7 @@ class Workers:
         return worker
 
     def _watch(self) -> None:
-        """Until the end: as many workers as there should be."""
+        """Keep the number of workers until a signal comes."""
         while not self.stopping.is_set():
             while len(self.running) < self.number:
                 self._start()
@@ -132,7 +132,7 @@ class Workers:
                 self._look(worker)
 
     def _look(self, worker: Worker) -> None:
-        """Note that a worker serves, or forget one that has died; those that never served are waited for."""
+        """Update a worker's state; a dead one is removed, after a pause if it never served."""
         found = _heard(worker)
         if worker.ready:
             self._rest = 1.0
@@ -147,7 +147,7 @@ class Workers:
             self._rest = min(2 * self._rest, LONGEST)
 
     def _end(self) -> None:
-        """SIGTERM to all; what is still there after its drain is killed."""
+        """Send SIGTERM to all workers; kill those alive after their drain."""
         for worker in self.running:
             worker.process.terminate()
         until = time.monotonic() + self.drain + GRACE
@@ -164,7 +164,7 @@ ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _heard(worker: Worker) -> WorkerStarted | WorkerFailed | None:
-    """What a worker has told since it was last asked; one that has started is ready."""
+    """The worker's new message, or None; marks a started worker as ready."""
     with suppress(EOFError, OSError):
         if worker.line.poll():
             found: WorkerStarted | WorkerFailed = worker.line.recv()
@@ -174,5 +174,5 @@ def _heard(worker: Worker) -> WorkerStarted | WorkerFailed | None:
 
 
 def _called(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
-    with suppress(KeyboardInterrupt):  # the terminal interrupts all at once; whoever started us says so
+    with suppress(KeyboardInterrupt):  # the terminal interrupts all processes; the parent reports it
         work(WorkerReport(line), *arguments)

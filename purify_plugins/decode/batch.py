@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from purify_plugins.canonical_json import jsonable
+from purify_plugins.canonical_json import jsonable, options
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import start_state
@@ -47,14 +48,16 @@ class Batch:
         finished: set[int] | None = None,
     ) -> None:
         # A copy: a plugin can write even to a frozen dataclass, and what is recorded must be what is used.
-        self.sampling = sampling = replace(sampling)
+        self.sampling = sampling = copy(sampling)
         policy, slm = decoder.policy, pair.first[1]
         raw = policy.shift_invariant and not decoder.explain
         whole = policy.binds or not on_cpu(slm)  # a bound policy knows tokens by their ids
         self.processors = LogitsProcessors(sampling, decoder.vocabulary, raw, whole)
         self.state = start_state(policy, pair.context(sampling.greedy))
         self.pair, self.prompts, self.top = pair, pair.prompts, decoder.top
-        self.streams = RandomStreams(sampling, _requests(decoder, pair, sampling), slm.device)
+        # The operating system's numbers, those of answers without a seed, are keyed by nothing.
+        keys = [b""] * len(pair.prompts) if sampling.seed is None else _requests(decoder, pair, sampling)
+        self.streams = RandomStreams(sampling, keys, slm.device)
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))
         self.live = set(self.rows)
@@ -88,13 +91,11 @@ class Batch:
             self.live.discard(self.rows[place])
 
     @property
-    def places(self) -> list[int] | None:
-        """Each row's own place, and a healthy row's for one that has failed; None: no row has.
+    def places(self) -> list[int]:
+        """Each row's own place, and a healthy row's for one that has failed.
 
         A failed row's logits may be NaN, and not every session can drop a row.
         """
-        if not self.errors:
-            return None
         healthy = next((at for at, active in enumerate(self.active) if active), 0)
         return [healthy if row in self.errors else at for at, row in enumerate(self.rows)]
 
@@ -136,8 +137,6 @@ class Batch:
 
 def _requests(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[bytes]:
     """A digest of what each row asks for: what both models read, and all that processes or fuses rows."""
-    if sampling.seed is None:  # the operating system's numbers are keyed by nothing
-        return [b""] * len(pair.prompts)
     keys = settings(decoder, sampling)
     # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
     return [request(read, keys) for read in zip(*pair.readings, strict=True)]
@@ -151,7 +150,7 @@ def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
     return {
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
         "policy": decoder.name_of(decoder.policy),
-        "options": decoder.parameters(),
+        "options": options(decoder.policy, decoder.name_of),
     }
 
 

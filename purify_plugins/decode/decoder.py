@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from purify_plugins.canonical_json import options
 from purify_plugins.decode.draft_length import DraftLengths
 
 if TYPE_CHECKING:
@@ -47,7 +46,3 @@ class Decoder:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of the fused model: the SLM's, since that side is trusted."""
         return self.slm.vocabulary
-
-    def parameters(self) -> dict[str, Any]:
-        """The policy's options as certificates record them. Raises ConfigError where they are no JSON."""
-        return options(self.policy, self.name_of)

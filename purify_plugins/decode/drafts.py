@@ -152,7 +152,7 @@ class SlmDrafts(Drafts):
         batch = self.batch
         draw = partial(self._draw, logits, batch.history_with(tokens), batch.streams.next())
         try:
-            return draw(batch.places)
+            return draw(batch.places if batch.errors else None)
         except PurifyError:
             found = [torch.zeros(1, dtype=torch.long, device=logits.device) for _ in batch.rows]
             failed = undrafted[len(tokens)] = []

@@ -6,7 +6,6 @@ hundred thousand tokens wide, only to read one of its entries, costs more than t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,12 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_plugins.decode.logits import MULTIPLIED, argmax, exp, log_sum, on_cpu
+from purify_plugins.decode.logits import argmax, exp, log_sum, on_cpu
 from purify_plugins.decode.partial_rows import complete
 from purify_plugins.decode.random_streams import inverse_cdf
 from purify_plugins.errors import NumericError, PluginError, ours
-from purify_plugins.foreign import require_rows
-from purify_plugins.types import Token
 
 if TYPE_CHECKING:
     from purify_plugins.decode.processors import LogitsProcessors
@@ -110,12 +107,9 @@ def fuse(
     model or the policy returns NaN, +inf or a wrong shape, or an `active` row has no token to draw.
     """
     if places is not None:
-        places = list(places)
-        llm, slm, state = None if llm is None else llm[places], slm[places], select(places, state)
-        history = [history[place] for place in places]
-        active = None if active is None else [bool(active[place]) for place in places]
-        lost = None if lost is None else lost[places]
-    if llm is not None and lost is not None:
+        inputs = llm, slm, lost, state, history, active
+        llm, slm, lost, state, history, active = _at(list(places), *inputs)
+    if llm is not None and lost is not None and bool(lost.any()):
         llm = _without_lost(llm, slm, lost)
     shown: Sequence[Tensor] = ()
     if llm is not None and llm.shape[-1] > slm.shape[-1]:
@@ -127,39 +121,57 @@ def fuse(
         llm, fully_masked = processors.process(llm.to(slm.device), history, "the LLM")
         if fully_masked is not None:
             llm = torch.where(fully_masked[:, None], slm, llm)
-        rows = _fused(policy, processors, llm, slm, state, [fully_masked, lost])
+        cut = processors.truncation
+        columns, (llm, slm) = narrow(cut, llm, slm) if cut else (None, [llm, slm])
+        with ours(partial(_failed, policy, "fuse")):
+            fused = policy.fuse(llm, slm, state).float()
+        rows = _with_totals(policy, processors, llm, slm, fused, [fully_masked, lost])
+        rows = rows._replace(columns=columns)
         rows = rows._replace(shown=_shown(rows, *shown)) if shown else rows
     return rows if none_allowed is None else _without_token(rows, processors, none_allowed, active)
 
 
+def _at(
+    places: list[int],
+    llm: Tensor | None,
+    slm: Tensor,
+    lost: Tensor | None,
+    state: State,
+    history: History,
+    active: Sequence[bool] | Tensor | None,
+) -> tuple[Tensor | None, Tensor, Tensor | None, State, History, Sequence[bool] | None]:
+    """The inputs of `fuse` at these places of the batch."""
+    return (
+        None if llm is None else llm[places],
+        slm[places],
+        None if lost is None else lost[places],
+        select(places, state),
+        [history[place] for place in places],
+        None if active is None else [bool(active[place]) for place in places],
+    )
+
+
 def _without_lost(llm: Tensor, slm: Tensor, lost: Tensor) -> Tensor:
     """The LLM's logits (rows, V or V + 1 from a server), with the SLM's own in the rows that are lost."""
-    if not bool(lost.any()):
-        return llm
     own = pad(slm.float().log_softmax(dim=-1), (0, llm.shape[-1] - slm.shape[-1]), value=-torch.inf)
     return torch.where(lost.to(slm.device)[:, None], own.to(llm.dtype), llm.to(slm.device))
 
 
-def _fused(
+def _with_totals(
     policy: FusionPolicy,
     processors: LogitsProcessors,
     llm: Tensor,
     slm: Tensor,
-    state: State,
+    fused: Tensor,
     without: Sequence[Tensor | None],
 ) -> FusedLogits:
-    """Fuse processed log-weights (rows, V); rows that any of `without` (rows,) marks are the SLM's own."""
-    columns = None
-    if processors.truncation:
-        columns, (llm, slm) = narrow(processors.truncation, llm, slm)
-    with ours(partial(_failed, policy, "fuse")):
-        fused = policy.fuse(llm, slm, state).float()
+    """The column of log-weights (rows, V), checked; rows marked by any of `without` (rows,) are the SLM's."""
     if fused.shape != slm.shape:
         shapes = f"{tuple(fused.shape)} for rows of {tuple(slm.shape)}"
         raise NumericError(f"{_name(policy)} returned {shapes}")
     slm_total = log_sum(slm, "the SLM")[0] if processors.raw else slm.new_zeros(len(slm), 1)
     try:
-        total, mass = log_sum(fused, _name(policy), may_be_empty=True)
+        total, mass = log_sum(fused, policy, may_be_empty=True)
     except NumericError:
         if processors.raw:
             log_sum(llm, "the LLM")  # raises where the fault came through the policy
@@ -173,7 +185,7 @@ def _fused(
         mass = torch.where(empty, exp(slm - slm_total), mass)
     llm_total = torch.full_like(total, torch.nan) if processors.raw else slm_total
     totals = torch.cat([llm_total, slm_total, total], dim=-1)
-    return FusedLogits(llm, slm, fused, mass, totals, empty[:, 0], columns, finite=finite)
+    return FusedLogits(llm, slm, fused, mass, totals, empty[:, 0], finite=finite)
 
 
 def _without_token(
@@ -252,68 +264,20 @@ def _failed(policy: FusionPolicy, method: str, error: Exception) -> PluginError:
     return PluginError(f"{_name(policy)} failed in {method}: {error!r}")
 
 
-# What the host reads
-
-
-def to_host(rows: FusedLogits, tokens: Tensor, greedy: bool, top: int = 0) -> Tensor:
-    """All that the host reads of a column, (rows, 10 + 2 top) float32, for `token_record`.
-
-    A row is the token, what `Token` records of it, whether the row is finite, then the `top` likeliest
-    tokens, likeliest first, and their log-probabilities.
-    """
-    logprobs = rows.logprobs(tokens)
-    # A greedy row has one token of probability 1: KL and largest log-ratio are the SLM's surprisal.
-    spent = -logprobs[:, 1:2].expand(-1, 2) if greedy else _divergences(rows)
-    shown = spent.new_tensor([1.0, 0.0]).expand_as(spent) if rows.shown is None else rows.shown
-    finite = torch.ones_like(rows.slm_only) if rows.finite is None else rows.finite
-    numbers = [tokens[:, None], logprobs, spent, shown, rows.slm_only[:, None], finite[:, None]]
-    if top:
-        weights, places = rows.fused.topk(min(top, rows.fused.shape[-1]), dim=-1)
-        numbers += [rows.ids(places), weights - rows.totals[:, 2:3]]
-    return torch.cat(numbers, dim=-1)
-
-
-def token_record(numbers: Sequence[float]) -> Token:
-    """The record in one row of `to_host`. Raises NumericError unless the row is finite."""
-    token, llm, slm, fused, kl, peak, revealed, hidden, slm_only, finite, *best = numbers
-    if not finite:
-        raise NumericError(
-            "a model or the policy returned NaN, +inf or no possible token (on a CPU this says which of "
-            f"them); check the models' weights and dtype, and that {MULTIPLIED}"
-        )
-    own = None if llm != llm else llm
-    half = len(best) // 2
-    top = [(int(at), logprob) for at, logprob in zip(best[:half], best[half:], strict=True)]
-    possible = tuple(each for each in top if each[1] > -math.inf)
-    return Token(int(token), own, slm, fused, kl, peak, revealed, bool(slm_only), hidden, possible)
-
-
-def token_records(rows: FusedLogits, tokens: Tensor, greedy: bool, top: int = 0) -> list[Token]:
-    """The record of each token (rows,), with the row's `top` likeliest, in one device-to-host copy."""
-    return [token_record(numbers) for numbers in to_host(rows, tokens, greedy, top).tolist()]
-
-
-def _divergences(rows: FusedLogits) -> Tensor:
-    """(rows, 2) KL(fused || slm) and the largest log fused/slm of any token that could be drawn (nats)."""
-    ratio, mass = rows.fused - rows.slm, rows.mass
-    at = argmax(ratio)[:, None]
-    both = torch.stack([torch.linalg.vecdot(mass, ratio), ratio.gather(-1, at)[:, 0]], dim=-1)
-    # A token whose mass is 0 in float32 cannot be drawn. Its two log-weights may be hundreds of millions, and
-    # their difference rounding error alone: it must count in neither figure.
-    if not on_cpu(both) or not bool((torch.isfinite(both) & (mass.gather(-1, at) > 0)).all()):
-        peak = torch.where(mass > 0, ratio, -torch.inf).amax(dim=-1)
-        both = torch.stack([torch.where(mass > 0, mass * ratio, 0.0).sum(dim=-1), peak], dim=-1)
-    both[:, 0] /= mass.sum(dim=-1)
-    return both + (rows.totals[:, 1:2] - rows.totals[:, 2:3])
-
-
 # The policy's state
 
 
 def start_state(policy: FusionPolicy, context: Context) -> State:
     """The policy's state before the first token, (rows, …) each. Raises NumericError for another shape."""
     with ours(partial(_failed, policy, "start")):
-        return require_rows(policy, policy.start(context), context.rows)
+        state, rows = policy.start(context), len(context.lengths)
+    if isinstance(state, tuple) and all(each.ndim and len(each) == rows for each in state):
+        return state
+    shapes = ", ".join(str(tuple(each.shape)) for each in state) if isinstance(state, tuple) else "no tuple"
+    raise NumericError(
+        f"{_name(policy)} starts {rows} rows with a state of {shapes}; `start` "
+        "returns a tuple of tensors whose first dimension is the row: (rows, …), or () for no memory"
+    )
 
 
 def advance_state(

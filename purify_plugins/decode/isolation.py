@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from purify_plugins.decode.fusion import token_record
+from purify_plugins.decode.token_records import token_record
 from purify_plugins.errors import PurifyError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def isolate(
     then the batch itself is at fault.
     """
     try:
-        return act(batch.places)
+        return act(batch.places if batch.errors else None)
     except PurifyError as error:
         flags = active() if active else batch.active
         wanted = [place for place, flag in enumerate(flags) if flag]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy
 import torch
 from torch import Tensor
 
 from purify_plugins.errors import NumericError
+
+if TYPE_CHECKING:
+    from purify_plugins.policy import FusionPolicy
 
 SAFE = (1e-30, 1e30)
 """Sums of exponentials that float32 holds without loss; others are computed the slow way."""
@@ -25,7 +30,7 @@ def on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type in HOST
 
 
-def log_sum(weights: Tensor, who: str, may_be_empty: bool = False) -> tuple[Tensor, Tensor]:
+def log_sum(weights: Tensor, who: str | FusionPolicy, may_be_empty: bool = False) -> tuple[Tensor, Tensor]:
     """Log-weights (…, V) in float32 -> the logarithm of their sum (…, 1), and masses (…, V).
 
     Masses are proportional to probabilities. Raises NumericError, naming `who`, on NaN, +inf, or
@@ -66,6 +71,7 @@ def argmax(weights: Tensor) -> Tensor:
     return weights.argmax(dim=-1)
 
 
-def _broken(who: str) -> NumericError:
+def _broken(who: str | FusionPolicy) -> NumericError:
+    who = who if isinstance(who, str) else f"the policy {type(who.original).__name__}"
     told = f"check that {MULTIPLIED}" if who.startswith("the policy") else "check its weights and dtype"
     return NumericError(f"{who} returned NaN, +inf or no possible token; {told}")

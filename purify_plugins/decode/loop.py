@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from purify_plugins.decode.batch import Batch
-from purify_plugins.decode.fusion import advance_state, fuse, select, to_host
+from purify_plugins.decode.fusion import advance_state, fuse, select
 from purify_plugins.decode.isolation import isolate, records
 from purify_plugins.decode.sessions import SessionPair
+from purify_plugins.decode.token_records import to_host
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +39,7 @@ def lockstep(
     Rows that the caller adds to `finished` get no more tokens. For answers that begin with tokens `given`
     (rows, n) see `continuing`. Raises PromptError before the first token, SourceError whenever a model fails.
     """
-    with SessionPair(decoder, prompts) as pair:
+    with closing(SessionPair(decoder, prompts)) as pair:
         policy = decoder.policy
         batch = Batch(decoder, pair, sampling, "lockstep" if given is None else "", finished)
         state, (llm, slm) = batch.state, pair.first
@@ -58,8 +60,9 @@ def lockstep(
                 state = isolate(batch, partial(advance_state, policy, state, tokens, rows))
                 if places := batch.drop():
                     state, tokens = select(places, state), tokens[places]
-                llms, slms = pair.extend(tokens[:, None])
-                llm, slm = None if llms is None else llms[:, 0], slms[:, 0]
+                llms = pair.extend_llm(tokens[:, None])
+                llm = None if llms is None else llms[:, 0]
+                slm = pair.extend_slm(tokens[:, None])[:, 0]
 
 
 def continuing(

@@ -43,7 +43,8 @@ class LogitsProcessors:
         if nats := sampling.frequency_penalty:
             penalties.append(lambda rows, history: _penalise_frequency(rows, history, nats))
         masks = _masks(sampling, vocabulary) if sampling.grammar or sampling.ignore_eos else []
-        warpers = [] if sampling.greedy else _warpers(sampling, narrows)
+        warps = not sampling.greedy and (truncates or sampling.temperature != 1.0)
+        warpers = _warpers(sampling, narrows) if warps else []
         self.steps = [*penalties, *masks, *warpers]
         self.masks, self.follows_grammar = bool(masks), bool(sampling.grammar)
         self.reads_history = bool(penalties or sampling.grammar)

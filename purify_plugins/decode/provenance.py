@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from purify_plugins.canonical_json import options
 from purify_plugins.decode.draw_record import DROPPED, RETUNED, Drawn, Limit
 from purify_plugins.errors import PluginError
 from purify_plugins.types import Step
@@ -45,7 +46,7 @@ class Provenance:
     def __post_init__(self) -> None:
         decoder = self.decoder
         self.policy, self.llm, self.slm = decoder.policy, decoder.llm, decoder.slm
-        self.parameters = decoder.parameters()
+        self.parameters = options(decoder.policy, decoder.name_of)
 
     def mark(self, tokens: Column) -> Step:
         """The step of these tokens, which a reader will accept once, and in this order."""
@@ -63,21 +64,6 @@ class Provenance:
             missing.append(tokens)
         return None
 
-    def drawn(self, row: int, tokens: int, ended: bool, stop: tuple[str, ...], edits: Sequence[str]) -> Drawn:
-        """How row `row` was drawn, of which `tokens` arrived; `ended`: by an end token or a stop string."""
-        limit = self.limits[row]
-        if not ended and tokens != limit.tokens:
-            limit = Limit(tokens, "plugin")
-        edits = tuple(edits)
-        # A policy is frozen, but object.__setattr__ is not: nothing is claimed of options that changed.
-        if self.decoder.parameters() != self.parameters:
-            edits += (RETUNED,)
-        sampling = self.sampling.of_row(row)
-        if stop != sampling.stop:
-            sampling = replace(sampling, stop=stop)
-        named = self.policy, self.decoder.name_of(self.policy), self.parameters
-        return Drawn(self.walk, *named, sampling, self.llm, self.slm, self.prompts[row], limit, edits)
-
 
 class Reader:
     """Takes the steps of one batch of answers, from whatever `purify_decode` returned.
@@ -92,24 +78,14 @@ class Reader:
         self._origin: Provenance | None = None
         self._dropped: set[int] = set()
         self._rows = rows
+        self.finished: set[int] = set()  # these three are the decoder's own once anything has been drawn
+        self.errors: dict[int, PurifyError] = {}
+        self.limits: Sequence[Limit] = ()
 
     @property
     def begun(self) -> bool:
         """Whether anything has been drawn."""
         return self._origin is not None
-
-    def finish(self, row: int) -> None:
-        """Tell the decoder that nothing more is wanted of a row."""
-        if self._origin is not None:
-            self._origin.finished.add(row)
-
-    def full(self, row: int, tokens: int) -> bool:
-        """Whether a row of so many tokens may have no more."""
-        return self._origin is not None and tokens >= self._origin.limits[row].tokens
-
-    def error(self, row: int) -> PurifyError | None:
-        """What went wrong with this row alone."""
-        return None if self._origin is None else self._origin.errors.get(row)
 
     def take(self, step: object) -> Step:
         """The step, if it is the next one that was drawn for this batch, or a later one."""
@@ -117,7 +93,7 @@ class Reader:
             raise self._refused("were not drawn by this purifier's decoder")
         if self._origin is None:
             self._origin = self._claimed(step.origin)
-        missing = self._origin.take(step)
+        missing = step.origin.take(step) if step.origin is self._origin else None
         if missing is None:
             raise self._refused("are not the ones that were drawn: altered, repeated or out of order")
         for lost in missing:
@@ -131,13 +107,30 @@ class Reader:
         if origin.read or len(origin.prompts) != self._rows:
             raise self._refused("were drawn for another request")
         origin.read = True
+        self.finished, self.errors, self.limits = origin.finished, origin.errors, origin.limits
         return origin
 
     def drawn(self, row: int, tokens: int, ended: bool, stop: tuple[str, ...]) -> Drawn:
-        """How row `row` was drawn. Raises PluginError when no step has arrived."""
-        if self._origin is None:
+        """How row `row` was drawn, of which `tokens` arrived; `ended`: by an end token or a stop string.
+
+        Raises PluginError when no step has arrived.
+        """
+        origin = self._origin
+        if origin is None:
             raise self._refused("are none at all")
-        return self._origin.drawn(row, tokens, ended, stop, [DROPPED] if row in self._dropped else [])
+        limit = origin.limits[row]
+        if not ended and tokens != limit.tokens:
+            limit = Limit(tokens, "plugin")
+        edits: tuple[str, ...] = (DROPPED,) if row in self._dropped else ()
+        # A policy is frozen, but object.__setattr__ is not: nothing is claimed of options that changed.
+        if options(origin.policy, self.decoder.name_of) != origin.parameters:
+            edits += (RETUNED,)
+        sampling = origin.sampling.of_row(row)
+        if stop != sampling.stop:
+            sampling = replace(sampling, stop=stop)
+        named = origin.policy, self.decoder.name_of(origin.policy), origin.parameters
+        prompt = origin.prompts[row]
+        return Drawn(origin.walk, *named, sampling, origin.llm, origin.slm, prompt, limit, edits)
 
     def _refused(self, why: str) -> PluginError:
         names = map(repr, self._plugins)

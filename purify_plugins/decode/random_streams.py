@@ -58,10 +58,11 @@ class RandomStreams:
 
     def next(self) -> Tensor | None:
         """Each row's next number (rows,), used up."""
-        if (numbers := self.peek(1)) is None:
+        if self.greedy:
             return None
-        self.consume([1] * len(numbers))
-        return numbers[:, 0]
+        pairs = zip(self._streams, self._peeked, strict=True)
+        numbers = [peeked.popleft() if peeked else next(stream) for stream, peeked in pairs]
+        return torch.tensor(numbers, dtype=widest(self.device), device=self.device)
 
     def select_rows(self, places: Sequence[int]) -> None:
         """Go on with these rows only."""
@@ -81,8 +82,17 @@ def inverse_cdf(mass: Tensor, uniforms: Tensor) -> Tensor:
     """
     if not on_cpu(mass):
         return _inverse_on_device(mass, uniforms[:, None])
-    rows = zip(mass, uniforms.tolist(), strict=True)
-    return torch.tensor([_inverse(row, number) for row, number in rows], dtype=torch.long)
+    found, whole = [], mass.shape[-1] // BLOCK * BLOCK
+    for row, number in zip(mass, uniforms.tolist(), strict=True):
+        start, part, target = 0, row, number
+        if len(row) <= 2 * BLOCK:
+            target *= float(row.sum(dtype=torch.float64))
+        else:  # the block of the row first, then the token in it
+            sums = [*row[:whole].view(-1, BLOCK).sum(dim=-1).tolist(), float(row[whole:].sum())]
+            block, target = _search(numpy.array(sums), number * math.fsum(sums))
+            start, part = block * BLOCK, row[block * BLOCK :][:BLOCK]
+        found.append(start + _search(part.numpy(), target)[0])
+    return torch.tensor(found, dtype=torch.long)
 
 
 def _inverse_on_device(mass: Tensor, uniforms: Tensor) -> Tensor:
@@ -91,17 +101,6 @@ def _inverse_on_device(mass: Tensor, uniforms: Tensor) -> Tensor:
     end = running[:, -1:]
     target = torch.minimum(uniforms * end, torch.nextafter(end, torch.zeros_like(end)))
     return torch.searchsorted(running, target, right=True)[:, 0].clamp(max=mass.shape[-1] - 1)
-
-
-def _inverse(mass: Tensor, number: float) -> int:
-    """First a block of the row (V,), then a token in it, in float64."""
-    if len(mass) <= 2 * BLOCK:
-        return _search(mass.numpy(), number * float(mass.sum(dtype=torch.float64)))[0]
-    whole = len(mass) // BLOCK * BLOCK
-    blocks = [*mass[:whole].view(-1, BLOCK).sum(dim=-1).tolist(), float(mass[whole:].sum())]
-    block, rest = _search(numpy.array(blocks), number * math.fsum(blocks))
-    start = block * BLOCK
-    return start + _search(mass[start : start + BLOCK].numpy(), rest)[0]
 
 
 def _search(mass: Any, target: float) -> tuple[int, float]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse, start_state, token_records
+from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse, start_state
 from purify_plugins.decode.logits import normalise
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.sessions import SessionPair
+from purify_plugins.decode.token_records import token_records
 from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def forced(
     """
     processors = LogitsProcessors(sampling, decoder.vocabulary)
     policy = decoder.policy
-    with SessionPair(decoder, prompts) as pair:
+    with closing(SessionPair(decoder, prompts)) as pair:
         state = start_state(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]

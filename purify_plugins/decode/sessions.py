@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,11 +25,12 @@ log = logging.getLogger(__name__)
 
 
 class SessionPair:
-    """The LLM's session and the SLM's, reading the same batch; a context manager that closes both.
+    """The LLM's session and the SLM's, reading the same batch.
 
-    `first` are both models' logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the
-    operator allowed the SLM to go on alone. `lost` (rows,) marks single rows in which it has failed: its
-    logits there were NaN, +inf, or allowed no token. It never comes back within an answer.
+    `prompts` are each row's prompt in the shared vocabulary, as the SLM read it; `first` are both models'
+    logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the operator allowed the SLM
+    to go on alone. `lost` (rows,) marks single rows in which it has failed: its logits there were NaN, +inf,
+    or allowed no token. It never comes back within an answer.
     """
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
@@ -40,15 +41,16 @@ class SessionPair:
         self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
             self.slm, slm = decoder.slm.open(prompts, decoder.policy.lookback)
-            self._open.enter_context(self.slm)
+            self._open.callback(self.slm.close)
+            self.prompts = tuple(prompt.tokens for prompt in self.slm.prompts)
             self.first = self._ask(partial(self._open_llm, prompts)), slm[..., : self._width]
         except BaseException:
-            self._open.close()
+            self.close()
             raise
 
     def _open_llm(self, prompts: Sequence[Prompt]) -> Tensor:
         self.llm, logits = self.decoder.llm.open(prompts, self.decoder.policy.lookback)
-        self._open.enter_context(self.llm)
+        self._open.callback(self.llm.close)
         return logits
 
     def extend(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -151,11 +153,6 @@ class SessionPair:
         log.warning("the LLM failed, and the SLM goes on alone in rows %s of a batch: %s", places, error)
 
     @property
-    def prompts(self) -> tuple[tuple[int, ...], ...]:
-        """Each row's prompt in the shared vocabulary, as the trusted side read it."""
-        return tuple(prompt.tokens for prompt in self.slm.prompts)
-
-    @property
     def readings(self) -> list[list[tuple[int, ...]]]:
         """What each model has read of each row's prompt."""
         sessions = [self.slm] if self.llm is None else [self.slm, self.llm]
@@ -170,7 +167,8 @@ class SessionPair:
     def context(self, greedy: bool) -> Context:
         """What the policy may know of the prompts."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
-        shared = [shared_scores(a, b) for a, b in zip(llm, self.slm.prompts, strict=True)]
+        pairs = zip(llm, self.slm.prompts, strict=True)
+        shared = [shared_scores(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
         width = max(map(len, shared))
         padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
         device = self.first[1].device
@@ -179,10 +177,8 @@ class SessionPair:
         modes = torch.full((len(shared),), greedy, device=device)
         return Context(scores[..., 0], scores[..., 1], lengths, modes)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
+        """Close both sessions."""
         self._open.close()
 
 

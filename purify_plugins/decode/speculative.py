@@ -7,6 +7,7 @@ only, and no drawn token is ever dropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.drafts import ServerDrafts, SlmDrafts
-from purify_plugins.decode.fusion import advance_state, fuse, select, to_host, where_rows
+from purify_plugins.decode.fusion import advance_state, fuse, select, where_rows
 from purify_plugins.decode.isolation import isolate, records
 from purify_plugins.decode.logits import on_cpu
 from purify_plugins.decode.sessions import SessionPair
+from purify_plugins.decode.token_records import to_host
 from purify_plugins.errors import PurifyError
 from purify_plugins.threat import require_draftable
 
@@ -52,7 +54,7 @@ def readahead(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -
 
 
 def _decode(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling, provider: type[Drafts]) -> Steps:
-    with SessionPair(decoder, prompts) as pair:
+    with closing(SessionPair(decoder, prompts)) as pair:
         batch = Batch(decoder, pair, sampling, provider.walk)
         yield from VerifyLoop(decoder, pair, batch, provider).steps()
 

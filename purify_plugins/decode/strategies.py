@@ -5,9 +5,8 @@ A new strategy is a module of `purify_plugins.decode` and its two lines here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, get_args
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.threat import VOUCHED, require_draftable
@@ -25,13 +24,6 @@ DECODERS: Mapping[Strategy, str] = {
     "lockstep": "purify_plugins.decode.loop:lockstep",
 }
 """Each strategy's module and function, which imports torch: (Decoder, prompts, Sampling) -> steps."""
-
-
-def decoder_of(name: Strategy) -> Callable[..., Any]:
-    """The function that decodes by this strategy: (decoder, prompts, sampling) -> steps."""
-    module, function = DECODERS[name].split(":")
-    found: Callable[..., Any] = vars(import_module(module))[function]
-    return found
 
 
 def choose(walk: Walk, llm: LogitSource) -> Strategy:

@@ -49,7 +49,7 @@ class RowOutput:
         """Take this row's token of a step; return the chunks that may be released now."""
         token = step.tokens[self.row]
         if not self.ended:
-            self.error = self.reader.error(self.row)
+            self.error = self.reader.errors.get(self.row)
         if self.ended or token is None:
             return []
         drawn, pieces = self._detokenizer.feed(token)
@@ -77,15 +77,16 @@ class RowOutput:
     def fail(self, error: PurifyError) -> None:
         """Record an error in place of the answer, unless the answer is complete."""
         if not self._whole:
-            self.error = self.error or self.reader.error(self.row) or error
+            self.error = self.error or self.reader.errors.get(self.row) or error
 
     @property
     def _whole(self) -> bool:
-        return self.finished or self.reader.full(self.row, len(self.drawn))
+        limits = self.reader.limits
+        return self.finished or (bool(limits) and len(self.drawn) >= limits[self.row].tokens)
 
     def _end(self, reason: FinishReason) -> None:
         self.finished, self.reason = True, reason
-        self.reader.finish(self.row)
+        self.reader.finished.add(self.row)
 
     def finish(self) -> list[Chunk]:
         """The chunks that were held; the last one has the rest of the text, and the completion."""

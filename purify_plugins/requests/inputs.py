@@ -110,7 +110,8 @@ def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling
             f"sampling must be a Sampling, such as Sampling(max_tokens=40), not {_short(sampling)}; "
             f"options may also be given by name: generate(prompt, {way})"
         )
-    return replace(sampling or base, **options)
+    chosen = sampling or base
+    return replace(chosen, **options) if options else chosen
 
 
 def _all_ids(prompt: Sequence[Any]) -> bool:

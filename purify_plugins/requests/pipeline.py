@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from purify_plugins.certificates import cited
 from purify_plugins.decode.provenance import Reader
 from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
 from purify_plugins.plugin.manager import failed
@@ -44,17 +43,12 @@ class Pipeline:
     batch_size: int
     decode: Decode
 
-    def run(self, prompts: Sequence[Prompt], sampling: Sampling) -> Pieces:
-        """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
-        plugins = self.plugins
-        held, actors = bool(plugins.implementing("purify_completed")), plugins.actors(self.purifier.policy)
-        own = replace(sampling)  # a copy: a hook can write even to a frozen dataclass
-        return self._answers(prompts, AnswerOptions(own, cited(), actors, held))
-
-    def _answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> Pieces:
-        """Batch after batch; the prompts of a batch that cannot begin together are decoded one by one."""
+    def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> Pieces:
+        """Every prompt's pieces, batch after batch; one by one the prompts that cannot begin together."""
         errors: dict[int, PurifyError] = {}
-        admitted = self._admitted(dict(enumerate(prompts)), options.sampling, errors)
+        admitted = dict(enumerate(prompts))
+        if self.plugins.implementing("purify_request"):
+            admitted = self._admitted(admitted, options.sampling, errors)
         yield from ((row, _outcome(error)) for row, error in errors.items())
         waiting = deque(_batches(admitted, self.batch_size, options.sampling.seed is not None))
         while waiting:
@@ -63,7 +57,7 @@ class Pipeline:
             try:
                 with closing(batch.steps()) as steps:
                     for step in steps:
-                        if batch.ended:
+                        if all(answer.ended for answer in batch.answers):
                             break  # a step that a plugin had read ahead
                         yield from batch.take(step)
             except PurifyError as error:
@@ -72,7 +66,8 @@ class Pipeline:
                     waiting.extendleft({row: rows[row]} for row in reversed(rows))
                     continue
                 batch.fail(error)
-            yield from batch.rest()
+            while batch.waiting:
+                yield from batch.finish(*batch.waiting.popleft())
 
     # Admitting: `purify_request`
 
@@ -85,8 +80,6 @@ class Pipeline:
         it alone; the joint error only where that tells none from another. Those that pass are shown together
         once more: a plugin may mind how many there are.
         """
-        if not self.plugins.implementing("purify_request"):
-            return rows
         try:
             return self._requested(rows, sampling)
         except PurifyError as error:
@@ -148,32 +141,22 @@ class AnswerBatch:
             raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
         return _guarded(steps, self.decoding)
 
-    @property
-    def ended(self) -> bool:
-        """Whether no answer needs another step."""
-        return all(answer.ended for answer in self.answers)
-
     def take(self, step: Step) -> Iterator[Piece]:
         """What a step adds to each answer, and the last pieces of those that end with it."""
         taken = self.reader.take(step)
         for row, answer in zip(self.rows, self.answers, strict=True):
             yield from ((row, chunk) for chunk in answer.take(taken))
         while self.waiting and self.waiting[0][1].ended:
-            yield from self._finish(*self.waiting.popleft())
+            yield from self.finish(*self.waiting.popleft())
 
     def fail(self, error: PurifyError) -> None:
         """Answers that are not whole yet have failed."""
         for _, answer in self.waiting:
             answer.fail(error)
 
-    def rest(self) -> Iterator[Piece]:
-        """The last pieces of all answers that `take` has not finished."""
-        while self.waiting:
-            yield from self._finish(*self.waiting.popleft())
-
     # Completing: `purify_completed`
 
-    def _finish(self, row: int, answer: RowOutput) -> list[Piece]:
+    def finish(self, row: int, answer: RowOutput) -> list[Piece]:
         """An answer's last pieces, once the plugins have seen the whole; what they get is a copy."""
         if answer.error is not None:
             return [(row, _outcome(answer.error))]

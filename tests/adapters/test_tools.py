@@ -16,17 +16,17 @@ from torch import Tensor
 
 from purify_adapters import TOOL_FORMATS
 from purify_adapters.tool_calls import (
+    CallParser,
     CallPart,
     ChunkParser,
     Part,
-    Plain,
+    PlainParser,
     Reasoning,
-    Tagged,
-    Templated,
-    Thinking,
+    ReasoningParser,
+    TemplateParser,
     ToolProtocol,
     closed,
-    merged,
+    merge_roles,
     parts_of,
 )
 from purify_hooks.local.source import LocalSource
@@ -67,7 +67,7 @@ def gathered(pieces: list[Part]) -> tuple[str, list[tuple[str | None, str]]]:
 def read(
     format: ToolFormat, text: str, cuts: list[int] | None = None
 ) -> tuple[str, list[tuple[str | None, str]]]:
-    reader, pieces = Thinking(Tagged(format)), list[Part]()
+    reader, pieces = ReasoningParser(CallParser(format)), list[Part]()
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts or ())})
     for start, end in pairwise(edges):
         pieces += reader.feed(text[start:end])
@@ -191,7 +191,7 @@ THOUGHTS = [
 @given(st.sampled_from(THOUGHTS), st.lists(st.integers(0, 120), max_size=12))
 def test_what_a_model_thinks_is_no_text_and_no_call(answer: tuple[str, str], cuts: list[int]) -> None:
     """A call that a model only thought of used to be returned, and an agent executed it."""
-    reader, pieces = Thinking(Tagged(HERMES)), list[Part]()
+    reader, pieces = ReasoningParser(CallParser(HERMES)), list[Part]()
     for start, end in pairwise(sorted({0, len(answer[0]), *(min(cut, len(answer[0])) for cut in cuts)})):
         pieces += reader.feed(answer[0][start:end])
     pieces += reader.close()
@@ -211,13 +211,13 @@ def test_an_answer_may_begin_in_the_middle_of_a_thought() -> None:
 
 
 def test_an_object_is_a_call_only_of_a_tool_that_was_offered() -> None:
-    reader = Tagged(LLAMA, ["add"])
+    reader = CallParser(LLAMA, ["add"])
     text = '{"name": "Ada", "parameters": {"age": 7}}'
     assert [*reader.feed(text), *reader.close()] == [text]
 
 
 def test_arguments_are_passed_on_as_they_come() -> None:
-    reader = Tagged(HERMES)
+    reader = CallParser(HERMES)
     reader.feed('<tool_call>\n{"name": "f", "arguments": ')
     [first, begun] = reader.feed('{"x": "some')
     assert isinstance(first, CallPart)
@@ -352,7 +352,7 @@ def test_a_tokenizer_s_own_response_template_is_used() -> None:
     purifier = templated(TEMPLATE, TEMPLATE, response_template=RESPONSES)
     speech = ToolProtocol.for_pair(purifier)
     reader = speech.parser(purifier, speech.chat([{"role": "user", "content": "hi"}], [ADD]), [ADD])
-    assert isinstance(reader, Templated)
+    assert isinstance(reader, TemplateParser)
     text = '<think>hm</think>Well.\n<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
     pieces = [piece for char in text for piece in reader.feed(char)] + reader.close()
     assert gathered(pieces) == ("Well.", [("add", '{"a": 1}')])
@@ -365,7 +365,7 @@ def test_a_format_that_only_a_response_template_knows_cannot_be_forced() -> None
     purifier = templated(strange, strange, response_template=RESPONSES)
     speech = ToolProtocol.for_pair(purifier)
     assert isinstance(
-        speech.parser(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD]), [ADD]), Templated
+        speech.parser(purifier, speech.chat([{"role": "user", "content": "x"}], [ADD]), [ADD]), TemplateParser
     )
     with pytest.raises(ConfigError, match="so that none can be forced"):
         speech.grammar([ADD], purifier.vocabulary)
@@ -376,7 +376,7 @@ def test_what_a_response_template_cannot_read_is_kept() -> None:
         def feed(self, text: str) -> Any:
             raise ValueError("no")
 
-    reader = Templated(Broken())
+    reader = TemplateParser(Broken())
     assert reader.feed("abc") == []
     assert gathered([*reader.feed("def"), *reader.close()]) == ("", [(None, "abcdef")])
 
@@ -404,7 +404,7 @@ def test_a_mark_that_is_a_control_token_is_that_token() -> None:
     grammar = ToolProtocol(MISTRAL, native=False).grammar([NOW], vocabulary)
     [answer] = purifier.generate("x", Sampling(max_tokens=300, seed=0, grammar=grammar))
     assert answer.tokens[0] == 257
-    text, [(name, arguments)] = gathered(parts_of(Tagged(MISTRAL), answer, vocabulary))
+    text, [(name, arguments)] = gathered(parts_of(CallParser(MISTRAL), answer, vocabulary))
     assert (text, name, json.loads(arguments)) == ("", "now", {})
 
 
@@ -419,11 +419,11 @@ def test_readers_of_calls_see_a_control_token_where_it_was_drawn() -> None:
     sampling = Sampling(max_tokens=99, temperature=0)
     [answer] = purifier.generate("x", sampling)
     assert answer.tokens == tuple(tokens)
-    assert gathered(parts_of(Tagged(MISTRAL), answer, vocabulary)) == ("Sì!", [("now", "{}")])
-    reading = ChunkParser(Tagged(MISTRAL), vocabulary)
+    assert gathered(parts_of(CallParser(MISTRAL), answer, vocabulary)) == ("Sì!", [("now", "{}")])
+    reading = ChunkParser(CallParser(MISTRAL), vocabulary)
     pieces = [piece for chunk in purifier.stream("x", sampling) for piece in reading.take(chunk)]
     assert gathered(pieces) == ("Sì!", [("now", "{}")])
-    assert gathered(parts_of(Plain(), answer, vocabulary)) == (answer.text, [])
+    assert gathered(parts_of(PlainParser(), answer, vocabulary)) == (answer.text, [])
 
 
 @dataclass(frozen=True)
@@ -458,9 +458,9 @@ def test_runs_of_one_role_are_one_message() -> None:
         {"role": role, "content": text}
         for role, text in [("user", "a"), ("user", "b"), ("tool", "1"), ("tool", "2")]
     ]
-    assert [message["content"] for message in merged(said)] == ["a\n\nb", "1", "2"]
+    assert [message["content"] for message in merge_roles(said)] == ["a\n\nb", "1", "2"]
     calls = [{"role": "assistant", "content": "x", "tool_calls": [n]} for n in (1, 2)]
-    assert merged(calls) == ({"role": "assistant", "content": "x\n\nx", "tool_calls": [1, 2]},)
+    assert merge_roles(calls) == ({"role": "assistant", "content": "x\n\nx", "tool_calls": [1, 2]},)
 
 
 def test_objects_are_closed_unless_they_say_otherwise() -> None:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from purify_adapters.gateway.rejections import Rejected, invalid, unsupported
 from purify_adapters.gateway.request_validation import answer_grammar
 from purify_adapters.gateway.schemas import ChatRequest, ContentPart, Message, MessageCall
-from purify_adapters.tool_calls import CallPart, Parser, Part, Plain, Single, Tool, ToolProtocol, plain
+from purify_adapters.tool_calls import (
+    CallPart,
+    FirstCallParser,
+    Parser,
+    Part,
+    PlainParser,
+    Tool,
+    ToolProtocol,
+    text_parser,
+)
 from purify_plugins.grammar import Grammar
 from purify_plugins.types import Chat
 
@@ -45,13 +54,14 @@ def prepare_chat(purifier: Purifier, request: ChatRequest) -> PreparedChat:
         protocol = ToolProtocol.for_pair(purifier)
     chat = protocol.chat(messages, offered) if protocol else Chat(tuple(messages))
     if not (protocol and offered):
-        return PreparedChat(chat, answer, Plain() if answer else plain(purifier, chat))
+        return PreparedChat(chat, answer, PlainParser() if answer else text_parser(purifier, chat))
     if answer and (forced or answer.kind != "json_schema"):
         raise Rejected(422, "Tool error: Grammar and tools are mutually exclusive", "tool_error")
     schema = json.loads(answer.text) if answer else None
     grammar = protocol.grammar(offered, purifier.vocabulary, schema) if forced or answer else None
     parser = NamedCalls(protocol.parser(purifier, chat, offered))
-    return PreparedChat(chat, grammar, parser if request.parallel_tool_calls is not False else Single(parser))
+    first_only = request.parallel_tool_calls is False
+    return PreparedChat(chat, grammar, FirstCallParser(parser) if first_only else parser)
 
 
 class NamedCalls:

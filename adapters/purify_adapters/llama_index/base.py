@@ -14,7 +14,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from purify_adapters.framework_options import SAMPLING, require_named
 from purify_adapters.llama_index.lazy import Lazy
-from purify_adapters.tool_calls import ToolProtocol, template
+from purify_adapters.tool_calls import ToolProtocol, template_of
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
@@ -55,7 +55,7 @@ class PurifiedLLMBase(FunctionCallingLLM):
         return LLMMetadata(
             context_window=min(lengths, default=DEFAULT_CONTEXT_WINDOW),
             num_output=self._sampling().max_tokens,
-            is_chat_model=all(map(template, (llm, slm))) if self.chat_model is None else self.chat_model,
+            is_chat_model=all(map(template_of, (llm, slm))) if self.chat_model is None else self.chat_model,
             is_function_calling_model=self.tool_format != "none" and self._knows_tools(),
             model_name=f"{llm.identity()['name']} purified by {slm.identity()['name']}",
         )

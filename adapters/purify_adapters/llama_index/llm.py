@@ -17,7 +17,7 @@ from purify_adapters.llama_index.messages import rendered, text_of
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
 from purify_adapters.llama_index.retrievals import listen, quoted
 from purify_adapters.llama_index.structured import Structured
-from purify_adapters.tool_calls import Parser, Plain, ToolRequest, parts_of
+from purify_adapters.tool_calls import Parser, PlainParser, ToolRequest, parts_of
 from purify_plugins.certificates import citing
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
@@ -103,7 +103,7 @@ class PurifiedLLM(Structured, Calling):
     # Parsing and running a call
 
     def _request(
-        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = Plain
+        self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = PlainParser
     ) -> Request:
         """Parse one call. Raises UnknownNameError for an unknown option."""
         refuse_unknown("option of a purified call", options, PER_CALL)

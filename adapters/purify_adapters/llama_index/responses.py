@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
 
 from purify_adapters.llama_index.messages import message_of, selections
 from purify_adapters.openai_schema import usage
-from purify_adapters.tool_calls import ChunkParser, Parser, Part, Plain, text_in
+from purify_adapters.tool_calls import ChunkParser, Parser, Part, PlainParser, text_in
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Request:
     sampling: Sampling
     model: str
     vocabulary: Vocabulary
-    reader: Callable[[], Parser] = Plain
+    reader: Callable[[], Parser] = PlainParser
     logprobs: bool = False
     certificate: bool = False
     whole: bool = False

@@ -3,22 +3,24 @@
 Independent of frameworks: every adapter translates its own tools to and from these types.
 """
 
+from purify_adapters.tool_calls.call_parser import CallParser
 from purify_adapters.tool_calls.grammars import closed
 from purify_adapters.tool_calls.parts import (
     CallPart,
+    FirstCallParser,
     Message,
     ParsedCall,
     Parser,
     Part,
-    Plain,
+    PlainParser,
     Reasoning,
-    Single,
     Tool,
     calls_in,
     reasoning_in,
     text_in,
 )
-from purify_adapters.tool_calls.prompting import ToolProtocol, merged, plain, template
+from purify_adapters.tool_calls.prompting import ToolProtocol, merge_roles, template_of, text_parser
+from purify_adapters.tool_calls.reasoning_parser import ReasoningParser
 from purify_adapters.tool_calls.request import (
     ChunkParser,
     ToolRequest,
@@ -26,34 +28,32 @@ from purify_adapters.tool_calls.request import (
     parse_tool_choice,
     parts_of,
 )
-from purify_adapters.tool_calls.tagged import Tagged
-from purify_adapters.tool_calls.templated import Templated
-from purify_adapters.tool_calls.thinking import Thinking
+from purify_adapters.tool_calls.template_parser import TemplateParser
 
 __all__ = [
+    "CallParser",
     "CallPart",
     "ChunkParser",
+    "FirstCallParser",
     "Message",
     "ParsedCall",
     "Parser",
     "Part",
-    "Plain",
+    "PlainParser",
     "Reasoning",
-    "Single",
-    "Tagged",
-    "Templated",
-    "Thinking",
+    "ReasoningParser",
+    "TemplateParser",
     "Tool",
     "ToolProtocol",
     "ToolRequest",
     "calls_in",
     "closed",
     "json_grammar",
-    "merged",
+    "merge_roles",
     "parse_tool_choice",
     "parts_of",
-    "plain",
     "reasoning_in",
-    "template",
+    "template_of",
     "text_in",
+    "text_parser",
 ]

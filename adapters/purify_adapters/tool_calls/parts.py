@@ -45,7 +45,7 @@ class Parser(Protocol):
     def close(self) -> list[Part]: ...
 
 
-class Plain:
+class PlainParser:
     """Parse all text as text."""
 
     inside = False
@@ -60,7 +60,7 @@ class Plain:
         return []
 
 
-class Single:
+class FirstCallParser:
     """Drop all calls of an answer but the first, for clients that take one at a time."""
 
     def __init__(self, parser: Parser) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from purify_adapters.tool_calls.call_parser import CallParser
 from purify_adapters.tool_calls.grammars import closed, literal
-from purify_adapters.tool_calls.parts import Message, Parser, Plain, Tool
-from purify_adapters.tool_calls.tagged import Tagged
-from purify_adapters.tool_calls.templated import Templated
-from purify_adapters.tool_calls.thinking import MARKS, Thinking
+from purify_adapters.tool_calls.parts import Message, Parser, PlainParser, Tool
+from purify_adapters.tool_calls.reasoning_parser import MARKS, ReasoningParser
+from purify_adapters.tool_calls.template_parser import TemplateParser
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.grammar import Grammar, json_rule
 from purify_plugins.protocols import LogitSource
@@ -20,7 +20,7 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.types import Chat, ToolFormat, Vocabulary
 
 
-def template(source: LogitSource) -> str:
+def template_of(source: LogitSource) -> str:
     """A source's chat template, all its variants; empty if it has none, or none in this process."""
     found = getattr(source.inner.tokenizer, "chat_template", None) or ""
     return "\n".join(found.values()) if isinstance(found, dict) else str(found)
@@ -47,7 +47,7 @@ class ToolProtocol:
         if name != "auto" and name not in offers:
             raise UnknownNameError("tool format", name, offers)
         known = offers if name == "auto" else {name: offers[name]}
-        ours, theirs = template(purifier.slm), template(purifier.llm)
+        ours, theirs = template_of(purifier.slm), template_of(purifier.llm)
         both = [each for each in known.values() if all(re.search(each.sign, t) for t in (ours, theirs) if t)]
         tokenizer = purifier.slm.inner.tokenizer
         native = _renders_tools(purifier) and bool(both or name != "auto" or _own_parser(tokenizer))
@@ -63,11 +63,11 @@ class ToolProtocol:
     def chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Chat:
         """The conversation with tools, for this pair."""
         if self.native:
-            return Chat(merged(messages), tuple(tools))
+            return Chat(merge_roles(messages), tuple(tools))
         listed = [{"role": "system", "content": self._tool_list(tools)}] if tools else []
         shown = [self._as_text(message) for message in messages]
         first = [message for message in shown[:1] if message["role"] == "system"]
-        return Chat(merged([*first, *listed, *shown[len(first) :]]))
+        return Chat(merge_roles([*first, *listed, *shown[len(first) :]]))
 
     def _tool_list(self, tools: Sequence[Tool]) -> str:
         listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
@@ -99,13 +99,13 @@ class ToolProtocol:
             prompt = _prompt(purifier, chat)
             offered = [dict(tool) for tool in chat.tools]
             try:
-                return Templated(self.tokenizer.get_response_parser(prefix=prompt, tools=offered))
+                return TemplateParser(self.tokenizer.get_response_parser(prefix=prompt, tools=offered))
             except Exception as error:  # a response template is third-party code and can raise anything
                 raise ConfigError(
                     f"the response template of this tokenizer cannot be used: {error}"
                 ) from error
         names = [tool["function"]["name"] for tool in tools]
-        return Thinking(Tagged(self.format, names), _open_mark(purifier, chat))
+        return ReasoningParser(CallParser(self.format, names), _open_mark(purifier, chat))
 
     def grammar(
         self, tools: Sequence[Tool], vocabulary: Vocabulary, answer: Mapping[str, Any] | None = None
@@ -139,16 +139,16 @@ class ToolProtocol:
         return literal(f'{left}{{"name": {quoted}, "{self.format.arguments}": '), literal("}" + right)
 
 
-def plain(purifier: Purifier, chat: Chat) -> Parser:
+def text_parser(purifier: Purifier, chat: Chat) -> Parser:
     """The parser of the answer to `chat` without tools: text, and reasoning if these models mark it."""
-    shown = template(purifier.slm) + template(purifier.llm)
+    shown = template_of(purifier.slm) + template_of(purifier.llm)
     thinks = any(mark in shown for mark, _ in MARKS)
-    return Thinking(Plain(), _open_mark(purifier, chat)) if thinks else Plain()
+    return ReasoningParser(PlainParser(), _open_mark(purifier, chat)) if thinks else PlainParser()
 
 
 def _open_mark(purifier: Purifier, chat: Chat) -> str:
     """The reasoning mark that the prompt ends with; empty if there is none."""
-    known = [mark for mark, _ in MARKS if mark in template(purifier.slm)]
+    known = [mark for mark, _ in MARKS if mark in template_of(purifier.slm)]
     prompt = _prompt(purifier, chat).rstrip() if known else ""
     return next((mark for mark in known if prompt.endswith(mark)), "")
 
@@ -161,7 +161,7 @@ def _prompt(purifier: Purifier, chat: Chat) -> str:
 def _renders_tools(purifier: Purifier) -> bool:
     """Whether both chat templates render tools; a remote model's template is assumed to."""
     remote = purifier.llm.inner.tokenizer is None
-    return "tools" in template(purifier.slm) and (remote or "tools" in template(purifier.llm))
+    return "tools" in template_of(purifier.slm) and (remote or "tools" in template_of(purifier.llm))
 
 
 def _own_parser(tokenizer: Any) -> bool:
@@ -176,7 +176,7 @@ def _unknown(purifier: Purifier, offers: Mapping[str, ToolFormat]) -> ConfigErro
     )
 
 
-def merged(messages: Sequence[Message]) -> tuple[Message, ...]:
+def merge_roles(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The messages with runs of one role merged: many chat templates refuse two in a row."""
     found: list[dict[str, Any]] = []
     for message in messages:

@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from purify_adapters.tool_calls.grammars import closed
-from purify_adapters.tool_calls.parts import CallPart, Message, Parser, Part, Plain, Single, Tool
-from purify_adapters.tool_calls.prompting import ToolProtocol, merged, plain
+from purify_adapters.tool_calls.parts import (
+    CallPart,
+    FirstCallParser,
+    Message,
+    Parser,
+    Part,
+    PlainParser,
+    Tool,
+)
+from purify_adapters.tool_calls.prompting import ToolProtocol, merge_roles, text_parser
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.grammar import Grammar
 from purify_plugins.purifier import Purifier
@@ -40,7 +48,7 @@ class ToolRequest:
 
     chat: Chat
     grammar: Grammar | None = None
-    parser: Callable[[], Parser] = Plain
+    parser: Callable[[], Parser] = PlainParser
 
     @classmethod
     def of(
@@ -60,7 +68,7 @@ class ToolRequest:
         chosen = parse_tool_choice(choice, tools) if tools else None
         offered = [] if chosen == "none" else tools
         if not offered and not any(each["role"] == "tool" or "tool_calls" in each for each in messages):
-            return cls._text(purifier, Chat(merged(messages)), schema)
+            return cls._text(purifier, Chat(merge_roles(messages)), schema)
         protocol = ToolProtocol.for_pair(purifier, format)
         chat = protocol.chat(messages, offered)
         if not offered:
@@ -73,7 +81,7 @@ class ToolRequest:
 
     def single(self) -> ToolRequest:
         """The same request, of whose calls only the first is parsed."""
-        return replace(self, parser=lambda: Single(self.parser()))
+        return replace(self, parser=lambda: FirstCallParser(self.parser()))
 
     @classmethod
     def _text(cls, purifier: Purifier, chat: Chat, schema: Mapping[str, Any] | None) -> ToolRequest:
@@ -81,7 +89,7 @@ class ToolRequest:
         return (
             cls(chat, json_grammar(schema))
             if schema is not None
-            else cls(chat, None, lambda: plain(purifier, chat))
+            else cls(chat, None, lambda: text_parser(purifier, chat))
         )
 
 

@@ -1,4 +1,4 @@
-"""The nearest peer beside us: the package `anchoreddecode`, where it is installed."""
+"""The baseline `anchoreddecode`, the authors' package of anchored decoding, where it is installed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins
 
 BUDGET = 1.5
-"""Nats a token, for both."""
+"""Budget of both designs, in nats a token."""
 
 
 def anchoreddecode(models: BenchModels, plugins: Plugins) -> tuple[dict[str, Design], str]:
-    """The peer and our own `anchored` with the same budget; without it none, and why."""
+    """The package and our own `anchored` at the same budget; without the package none, and the reason."""
     try:
         from anchoreddecode import AnchoredDecodingFactory
     except ImportError as error:

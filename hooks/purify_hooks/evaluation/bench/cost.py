@@ -1,4 +1,4 @@
-"""What a step of the SLM costs beside one of the LLM."""
+"""The cost of one SLM step relative to one LLM step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cost_ratio(models: BenchModels, prompts: Sequence[Ids], clock: Clock, steps:
 
 
 def step(session: Any, rows: int, clock: Clock) -> float:
-    """Seconds that one more token takes."""
+    """Seconds of one single-token step."""
     import torch
 
     token = torch.ones((rows, 1), dtype=torch.long)

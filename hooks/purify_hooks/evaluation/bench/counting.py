@@ -1,4 +1,4 @@
-"""A purifier that counts its cycles."""
+"""A purifier that counts draft-and-verify cycles and accepted tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DraftCounts(DraftLength):
         self.reset()
 
     def reset(self) -> None:
-        """Count from here; what was learned stays learned."""
+        """Reset the counts; the adapted draft length stays."""
         self.cycles = self.looked = self.accepted = 0
 
     def timed(self, length: int) -> Any:
@@ -35,7 +35,7 @@ class DraftCounts(DraftLength):
 
     @property
     def share(self) -> float | None:
-        """Drafted tokens kept, of those looked at; None without drafts."""
+        """The acceptance rate of drafted tokens; None without drafts."""
         return self.accepted / self.looked if self.looked else None
 
 

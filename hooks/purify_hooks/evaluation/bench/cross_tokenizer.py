@@ -17,7 +17,7 @@ from purify_plugins.plugin.manager import Plugins
 
 
 class CrossWritten(NamedTuple):
-    """What one design wrote in all: bytes, the LLM's tokens, its passes after the prompts', and seconds."""
+    """One design's output: bytes, tokens of the LLM, its forward passes after the prompts', and seconds."""
 
     size: int
     tokens: int
@@ -28,37 +28,37 @@ class CrossWritten(NamedTuple):
 def cross_tokenizer(
     settings: BenchSettings, models: BenchModels, plugins: Plugins, tell: Progress
 ) -> dict[str, Any]:
-    """Race the purified pair against the LLM alone, in bytes of text a second.
+    """Compare the purified pair with the LLM alone, in bytes of text a second.
 
-    Tokens will not do: the pair writes symbols, and each design its own text.
+    Bytes, because the pair generates symbols smaller than tokens, and each design its own text.
     """
     from purify_hooks.evaluation.testbed import SLM_1024
 
     slm = plugins.source({"model": SLM_1024, "device": "cpu"})
     policy = plugins.policy(settings.policy, settings.parameters)
     purifier = Counting(models.llm, slm, policy, plugins=plugins)
-    crowd: dict[str, Design] = {"llm": Generating(models), "purified": Decoding(purifier, speculative)}
+    compared: dict[str, Design] = {"llm": Generating(models), "purified": Decoding(purifier, speculative)}
     facts = {"slm": SLM_1024.name, "alphabet": purifier.vocabulary.name}
-    return {**facts, **{mode: _mode(settings, models, purifier, crowd, mode, tell) for mode in MODES}}
+    return {**facts, **{mode: _mode(settings, models, purifier, compared, mode, tell) for mode in MODES}}
 
 
 def _mode(
     settings: BenchSettings,
     models: BenchModels,
     purifier: Counting,
-    crowd: dict[str, Design],
+    compared: dict[str, Design],
     mode: str,
     tell: Progress,
 ) -> dict[str, Any]:
-    """One mode's race; an uncounted answer first."""
-    laps: dict[str, list[DesignTime]] = {name: [] for name in crowd}
-    written: dict[str, list[CrossWritten]] = {name: [] for name in crowd}
+    """Measure one mode, after a warm-up answer."""
+    laps: dict[str, list[DesignTime]] = {name: [] for name in compared}
+    written: dict[str, list[CrossWritten]] = {name: [] for name in compared}
     prompts = [(-1, next(batches(models, settings))[0])]
     prompts += [(at, each) for at, found in enumerate(batches(models, settings)) for each in found]
     for turn, (number, batch) in enumerate(prompts):
-        for name in rotated(list(crowd), turn):
+        for name in rotated(list(compared), turn):
             tell(f"another tokenizer, {mode}, round {number + 1}: {name}")
-            found = _write(name, crowd[name], models, purifier, settings, batch, MODES[mode])
+            found = _write(name, compared[name], models, purifier, settings, batch, MODES[mode])
             if number >= 0:
                 laps[name].append(DesignTime(number, found.seconds / found.size, None))  # seconds a byte
                 written[name].append(found)
@@ -82,7 +82,7 @@ def _write(
     batch: list[Ids],
     temperature: float,
 ) -> CrossWritten:
-    """One batch of answers by one design, its texts weighed and told in the LLM's own tokens."""
+    """One batch of answers by one design, measured in bytes and in tokens of the LLM."""
     llm, alone = models.llm, name == "llm"
     texts = [llm.vocabulary.spell(prompt).decode() for prompt in batch]
     task = WritingTask(batch if alone else texts, settings.tokens, temperature)
@@ -98,7 +98,7 @@ def _write(
 
 @contextmanager
 def _passes(model: Any) -> Iterator[list[None]]:
-    """A list that grows by one with each pass of a model."""
+    """A list that grows by one with each forward pass of the model."""
     found: list[None] = []
     hook = model.register_forward_hook(lambda *_: found.append(None))
     try:

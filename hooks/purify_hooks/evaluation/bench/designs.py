@@ -1,4 +1,4 @@
-"""Ways to write the same number of tokens after the same prompts."""
+"""The designs that are compared: ways to generate the same number of tokens after the same prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from purify_plugins.sampling import Sampling
 
 
 class WritingTask(NamedTuple):
-    """What every design is asked: exactly `tokens` more after each prompt, whatever they are."""
+    """The task of every design: exactly `tokens` tokens after each prompt."""
 
     prompts: Sequence[Ids]
     tokens: int
@@ -25,7 +25,7 @@ class WritingTask(NamedTuple):
 
 
 class Stopwatch:
-    """Notes when the first token was there; to `generate`, a stopping criterion that never stops."""
+    """Records the time of the first token; for `generate`, a stopping criterion that never stops."""
 
     def __init__(self, clock: Clock = perf_counter) -> None:
         self.clock, self.began = clock, clock()
@@ -33,7 +33,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """How long ago it was started."""
+        """Seconds since the start."""
         return self.clock() - self.began
 
     def __call__(self, *_: Any, **__: Any) -> bool:
@@ -43,11 +43,11 @@ class Stopwatch:
 
 
 Design = Callable[[WritingTask, Stopwatch], Sequence[Sequence[int]]]
-"""Writes the answers, one list of token ids a prompt."""
+"""Generates the answers: one list of token ids a prompt."""
 
 
 def designs(models: BenchModels, purifier: Counting) -> dict[str, Design]:
-    """Every design that can run this policy, by name; assisted generation joins at batch 1."""
+    """Every design that can run this policy, by name."""
     found: dict[str, Design] = {"llm": Generating(models), "assisted": Assisted(models)}
     if is_memoryless(purifier.policy):
         found["naive"] = Naive(models, purifier.policy)
@@ -74,12 +74,12 @@ class Generating:
         return answers
 
     def options(self, mask: Any) -> Mapping[str, Any]:
-        """What else `generate` is told; `mask` (rows, n) is the prompts'."""
+        """Further arguments of `generate`; `mask` (rows, n) is the prompts' attention mask."""
         return {}
 
 
 def generation(task: WritingTask, eos: frozenset[int]) -> Any:
-    """The task as transformers puts it: no token ends an answer, none is cut off."""
+    """The task as a GenerationConfig: no token ends an answer, and no sampling cut applies."""
     from transformers import GenerationConfig
 
     draws = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0}
@@ -111,7 +111,7 @@ class Naive(Generating):
 
 @dataclass(frozen=True)
 class Decoding:
-    """One of our walks."""
+    """One of our decoders."""
 
     purifier: Counting
     walk: Callable[..., Any]

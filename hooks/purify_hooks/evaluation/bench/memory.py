@@ -15,7 +15,7 @@ from purify_plugins.errors import PurifyError
 
 
 def memory(settings: BenchSettings, names: list[str], tell: Progress) -> dict[str, Any] | None:
-    """Each design's megabytes; None where the kernel does not tell (Linux does)."""
+    """Each design's memory in megabytes; None on kernels without /proc/self/clear_refs."""
     if not Path("/proc/self/clear_refs").exists():
         return None
     found = {}

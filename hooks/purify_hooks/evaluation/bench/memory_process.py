@@ -41,7 +41,7 @@ def measure(settings: BenchSettings, name: str) -> dict[str, float]:
 
 
 def settle(models: BenchModels) -> None:
-    """Read every weight once and give back what loading has freed, so that neither counts later."""
+    """Touch every weight and return freed memory to the kernel, so that neither counts later."""
     import ctypes
     import gc
 

@@ -1,4 +1,4 @@
-"""Fusion as most people would write it first: a LogitsProcessor that runs the SLM beside `generate`."""
+"""Fusion as a LogitsProcessor that runs the SLM inside the LLM's `generate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def is_memoryless(policy: Any) -> bool:
-    """Whether a policy needs nothing but the two rows: a processor has nowhere to keep more."""
+    """Whether a policy has no state and no lookback, as a LogitsProcessor requires."""
     import torch
 
     from purify_plugins.policy import Context

@@ -18,7 +18,7 @@ PAGE = "performance.md"
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Print what was measured; whether it keeps our promises is for our own pages."""
+    """Print the tables; the targets are shown in the documentation alone."""
     from rich.console import Console
 
     console = Console()
@@ -60,7 +60,7 @@ def require_page(docs: Path) -> Path:
 
 
 def picture_name(found: Mapping[str, Any]) -> str:
-    """`performance.svg` for the default setting; the others have theirs in the name."""
+    """The picture's file name: `performance.svg` for the default setting."""
     words = "-".join(re.findall(r"[\w.]+", found["title"]))
     return "performance.svg" if words == "geometric-batch-1" else f"performance-{words}.svg"
 

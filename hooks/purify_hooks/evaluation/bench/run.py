@@ -19,7 +19,7 @@ from purify_hooks.evaluation.bench.timing import (
     faster,
     first_token,
     per_second,
-    race,
+    time_rounds,
     warm,
 )
 from purify_hooks.evaluation.eval.statistics import Spread
@@ -42,7 +42,7 @@ LENGTHS = range(7)
 
 @dataclass(frozen=True)
 class Designs:
-    """Who is measured, our own purifier among them, and a note on who is not."""
+    """The designs that are compared, our own purifier, and a note on designs that are left out."""
 
     purifier: Counting
     designs: Mapping[str, Design]
@@ -50,7 +50,7 @@ class Designs:
 
 
 def designs_for(settings: BenchSettings, models: BenchModels, plugins: Plugins) -> Designs:
-    """Everybody who can answer batches of this size under this policy."""
+    """The designs that support this batch size and policy."""
     policy = plugins.policy(settings.policy, settings.parameters)
     purifier = Counting(models.llm, models.slm, policy, plugins=plugins)
     found = designs(models, purifier)
@@ -72,14 +72,14 @@ def run_bench(
     with threads(settings.threads):
         tell("reading both models")
         models = load(settings, plugins)
-        crowd = designs_for(settings, models, plugins)
-        found = _facts(settings, models, crowd)
+        compared = designs_for(settings, models, plugins)
+        found = _facts(settings, models, compared)
         [first, *_] = next(batches(models, settings))
         found["cost_ratio"] = cost_ratio(models, first, CLOCKS[settings.clock])
         for mode in MODES:
-            found[mode] = _mode(settings, models, crowd, mode, tell)
+            found[mode] = _mode(settings, models, compared, mode, tell)
         found["sweep"] = _sweep(settings, models, plugins, tell) if sweeping else None
-    ours = [name for name in crowd.designs if not name.startswith("anchored")]
+    ours = [name for name in compared.designs if not name.startswith("anchored")]
     found["vocabulary"] = vocabulary_work(plugins, tell, clock=CLOCKS[settings.clock]) if extras else None
     found["memory"] = memory(settings, ours, tell) if extras else None
     with threads(settings.threads):
@@ -88,8 +88,8 @@ def run_bench(
     return found
 
 
-def _facts(settings: BenchSettings, models: BenchModels, crowd: Designs) -> dict[str, Any]:
-    """What was measured, on what."""
+def _facts(settings: BenchSettings, models: BenchModels, compared: Designs) -> dict[str, Any]:
+    """The settings, models, versions and machine."""
     import torch
     import transformers
 
@@ -99,22 +99,22 @@ def _facts(settings: BenchSettings, models: BenchModels, crowd: Designs) -> dict
     return {
         **asdict(settings),
         "title": settings.title,
-        "policy": {"name": settings.policy, **jsonable(crowd.purifier.policy)},
+        "policy": {"name": settings.policy, **jsonable(compared.purifier.policy)},
         "threads": torch.get_num_threads(),
         "model_parameters": {side: each.model.num_parameters() for side, each in models._asdict().items()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "date": today(),
         "machine": ", ".join(filter(None, (machine(), load()))),
-        "peer": crowd.note or None,
+        "peer": compared.note or None,
     }
 
 
 def _mode(
-    settings: BenchSettings, models: BenchModels, crowd: Designs, mode: str, tell: Progress
+    settings: BenchSettings, models: BenchModels, compared: Designs, mode: str, tell: Progress
 ) -> dict[str, Any]:
-    """Race everybody in one mode."""
-    laps = _run(settings, models, crowd.designs, [crowd.purifier], mode, tell)
-    counts = crowd.purifier.draft_lengths.counts[mode == "greedy"]
+    """Measure every design in one mode."""
+    laps = _run(settings, models, compared.designs, [compared.purifier], mode, tell)
+    counts = compared.purifier.draft_lengths.counts[mode == "greedy"]
     written = settings.tokens * len(laps["speculative"])
     return {
         **ratios(laps),
@@ -128,19 +128,21 @@ def _mode(
 def _run(
     settings: BenchSettings,
     models: BenchModels,
-    crowd: Mapping[str, Design],
+    compared: Mapping[str, Design],
     purifiers: list[Counting],
     mode: str,
     tell: Progress,
 ) -> DesignTimes:
-    """Warm everybody up, start counting, race."""
+    """Warm up every design, reset the counts, then time the rounds."""
     [first, *_] = next(batches(models, settings))
     tell(f"{mode}: warming up")
-    warm(crowd, WritingTask(first, settings.tokens, MODES[mode]))
+    warm(compared, WritingTask(first, settings.tokens, MODES[mode]))
     for purifier in purifiers:
         purifier.draft_lengths.counts[mode == "greedy"].reset()
     rounds, clock = batches(models, settings), CLOCKS[settings.clock]
-    return race(crowd, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock)
+    return time_rounds(
+        compared, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock
+    )
 
 
 def ratios(laps: DesignTimes) -> dict[str, Any]:
@@ -167,12 +169,12 @@ def _sweep(settings: BenchSettings, models: BenchModels, plugins: Plugins, tell:
         name: Counting(models.llm, models.slm, policy, plugins=plugins, fixed=fixed)
         for name, fixed in pinned.items()
     }
-    crowd: dict[str, Design] = {name: Decoding(each, speculative) for name, each in purifiers.items()}
-    return {mode: _swept(_run(settings, models, crowd, [], mode, tell)) for mode in MODES}
+    compared: dict[str, Design] = {name: Decoding(each, speculative) for name, each in purifiers.items()}
+    return {mode: _swept(_run(settings, models, compared, [], mode, tell)) for mode in MODES}
 
 
 def _swept(laps: DesignTimes) -> dict[str, Any]:
-    """Speeds over that of no drafts at all, and adaptive over the best of the fixed."""
+    """Speeds relative to no drafts, and the adaptive length relative to the best fixed one."""
     against = {name: faster(laps, name, "0") for name in laps}
     speeds = {name: each.middle for name, each in against.items() if each}
     seconds = {name: by_round(each) for name, each in laps.items()}
@@ -184,7 +186,7 @@ def _swept(laps: DesignTimes) -> dict[str, Any]:
 
 
 def _best(seconds: Mapping[str, Sequence[float]], at: int) -> str:
-    """The fastest in all rounds but this one: of seven lengths one is always lucky."""
+    """The fastest length by all other rounds, since picking by this round would favour a lucky one."""
     others = {name: sum(times) - times[at] for name, times in seconds.items()}
     alone = {name: times[at] for name, times in seconds.items()}
     found = others if any(others.values()) else alone

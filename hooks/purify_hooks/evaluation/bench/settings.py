@@ -1,4 +1,4 @@
-"""What is to be measured, on what, and how often."""
+"""The settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from purify_plugins.errors import ConfigError
 
 MODES = {"greedy": 0.0, "sampled": 1.0}
-"""How tokens are chosen, and the temperature that says so."""
+"""Mode -> temperature."""
 
 Clock = Callable[[], float]
 
 CLOCKS: Mapping[str, Clock] = {"wall": perf_counter, "cpu": process_time}
-"""What seconds are: time that passes, or time that this process computes."""
+"""Clock by name: wall time, or this process's CPU time."""
 
 POLICIES = ("geometric", "windowed", "balanced")
-"""Whose work on vocabularies of every size is timed."""
+"""Policies timed on vocabularies of every size."""
 
 Progress = Callable[[str], None]
-"""Where progress is told."""
+"""Callback with a line of progress."""
 
 
 def silent(_: str) -> None:
-    """Tell nobody."""
+    """Discard progress."""
 
 
 @dataclass(frozen=True)

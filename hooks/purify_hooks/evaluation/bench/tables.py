@@ -19,7 +19,7 @@ NAMES = {
     "anchored": "speculative, anchored, budget = 1.5",
 }
 AGAINST = {"anchoreddecode": "peer_vs_llm"}
-"""Where the ratio to the LLM alone is not called after the design."""
+"""Design -> key of its ratio to the LLM alone, where it is not "NAME_vs_llm"."""
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:

@@ -1,4 +1,4 @@
-"""What we promise of these numbers, and whether a measurement keeps it."""
+"""Performance targets, and whether a measurement meets them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from purify_hooks.evaluation.bench.settings import MODES
 
 
 class Target(NamedTuple):
-    """A number that must be at least (or at most) another."""
+    """A target: a measured number and its lower (or upper) limit."""
 
     what: str
     measured: float
@@ -32,11 +32,11 @@ VS_LLM = {
     ("windowed", 1, "greedy"): 1.4,
     ("windowed", 1, "sampled"): 1.4,
 }
-"""By policy, batch and mode: how many times the LLM's own speed."""
+"""(policy, batch, mode) -> target speed over the LLM alone."""
 
 
 def targets(found: Mapping[str, Any]) -> list[Target]:
-    """Every bar that this measurement says something about."""
+    """Every target that this measurement covers."""
     return [*_races(found), *_sweeps(found), *_work(found), *_memory(found), *_crossed(found)]
 
 

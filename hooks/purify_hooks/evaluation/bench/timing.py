@@ -1,4 +1,4 @@
-"""Every design on every prompt, in turn, in one process."""
+"""Time every design on every batch, in turn, in one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from purify_plugins.errors import PurifyError
 
 
 class DesignTime(NamedTuple):
-    """What one design took for one batch, and for its first token, in seconds."""
+    """Seconds of one design for one batch, and for its first token."""
 
     round: int
     seconds: float
@@ -23,16 +23,16 @@ class DesignTime(NamedTuple):
 
 
 DesignTimes = Mapping[str, Sequence[DesignTime]]
-"""Every design's laps."""
+"""Design -> times."""
 
 
 def warm(designs: Mapping[str, Design], task: WritingTask) -> None:
-    """Let every design answer once, uncounted: caches fill, libraries load, paces learn."""
+    """Run every design once untimed: libraries load, caches fill, draft lengths adapt."""
     for design in designs.values():
         design(task, Stopwatch())
 
 
-def race(
+def time_rounds(
     designs: Mapping[str, Design],
     rounds: Iterable[Sequence[Sequence[Ids]]],
     tokens: int,
@@ -40,7 +40,7 @@ def race(
     tell: Progress,
     clock: Clock = perf_counter,
 ) -> DesignTimes:
-    """Run every design on every batch; who begins changes from batch to batch."""
+    """Run every design on every batch; the order rotates from batch to batch."""
     laps: dict[str, list[DesignTime]] = {name: [] for name in designs}
     turn = 0
     for at, batches in enumerate(rounds):
@@ -54,7 +54,7 @@ def race(
 
 
 def lap(design: Design, name: str, number: int, task: WritingTask, clock: Clock = perf_counter) -> DesignTime:
-    """Time one design on one batch. Raises PurifyError unless it wrote exactly what was asked."""
+    """Time one design on one batch. Raises PurifyError unless it generated the requested number of tokens."""
     watch = Stopwatch(clock)
     answers = design(task, watch)
     seconds = watch.seconds
@@ -84,12 +84,12 @@ def by_round(laps: Sequence[DesignTime]) -> list[float]:
 
 
 def per_second(laps: Sequence[DesignTime], units: float) -> float:
-    """How many units a second a design's median round wrote, `units` being what it wrote in each lap."""
+    """Units a second in a design's median round, at `units` a batch."""
     rounds = by_round(laps)
     return units * len(laps) / len(rounds) / median(rounds)
 
 
 def first_token(laps: Sequence[DesignTime]) -> float | None:
-    """The median time to the first token, in seconds; None if the design does not tell."""
+    """The median time to the first token in seconds; None if the design does not report it."""
     known = [lap.first for lap in laps if lap.first is not None]
     return median(known) if known else None

@@ -1,6 +1,6 @@
-"""What choosing a token costs when the models cost nothing: all work that grows with the vocabulary.
+"""The cost of fusing and choosing a token, without models: all work that grows with the vocabulary.
 
-The walk itself is timed, between two models that only play back prepared rows. The floor is the time
+The decoder is timed between two sources that play back prepared rows. The floor is the time
 to read both rows once.
 """
 
@@ -78,9 +78,9 @@ def floor(llm: Sequence[Tensor], slm: Sequence[Tensor], clock: Clock) -> float:
 
 
 def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
-    """Rows (1, size) of logits that fall as language's do: rank to the power -1.5, and noise.
+    """Logits (1, size) with a Zipf-like tail, rank^-1.5, and noise.
 
-    Whatever the seed, the same tokens are likely, so that two such models mostly agree.
+    The ranks are the same for every seed, so that two such models mostly agree.
     """
     shared, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
     ranks = [torch.randperm(size, generator=shared) for _ in range(rows)]

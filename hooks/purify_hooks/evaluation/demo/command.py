@@ -61,7 +61,7 @@ def _planned(full: bool, as_json: bool) -> Plan:
 
 @dataclass
 class _Output:
-    """What the command prints, and the page, which is written anew with everything that is found."""
+    """What the command prints, and the page, which is rewritten after every result."""
 
     known: DemoFindings
     path: Path | None
@@ -113,7 +113,7 @@ class _Output:
         """The figures, in the terminal or as JSON."""
         from rich.console import Console
 
-        from purify_hooks.evaluation.demo.report import headline, tables, told
+        from purify_hooks.evaluation.demo.report import headline, headline_sentence, tables
         from purify_hooks.evaluation.eval.findings import summary
         from purify_hooks.evaluation.table import put
 
@@ -125,7 +125,7 @@ class _Output:
         for table in tables(results):
             put(console, table)
         if found := headline(results):
-            console.print(told(found), markup=False)
+            console.print(headline_sentence(found), markup=False)
         typer.echo(f"the page is {self.path}")
 
     def interrupted(self) -> None:

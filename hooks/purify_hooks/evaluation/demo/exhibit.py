@@ -1,4 +1,4 @@
-"""The answers that are shown: to the first attack of each kind that works, from each model and from both."""
+"""The shown answers: to the first attack of each kind that succeeds on the LLM, by each system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from purify_plugins.types import Certificate, Completion, Vocabulary
 
 LLM_ALONE = ALONE[0]
 TRIED = 4
-"""How many attacks of a kind the LLM is asked, to find one that works: sampling, half of them do."""
+"""Attacks of a kind that are tried on the LLM until one succeeds; sampled, about half do."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One mode's answers, their tokens' spelling, and the first purified one's certificate, verified."""
+    """One mode's answers, their vocabulary, and a summary of the first purified answer's certificate."""
 
     mode: str
     shown: tuple[Shown, ...]
@@ -40,7 +40,7 @@ class Exhibit:
 
 
 def exhibit(plan: Plan, mode: str, attacks: Sequence[Attack] = ()) -> Exhibit:
-    """The answers to show, from a process that keeps its models; without `attacks`, to those that work."""
+    """The shown answers, in a worker process; `attacks` empty: to the first that succeed."""
     from purify_plugins.certificates import recompute, verify
     from purify_plugins.certificates.explain import summary
 
@@ -60,7 +60,7 @@ def exhibit(plan: Plan, mode: str, attacks: Sequence[Attack] = ()) -> Exhibit:
 def answered(
     plan: Plan, pair: ModelPair, system: System, mode: str, attacks: Sequence[Attack]
 ) -> tuple[Shown, ...]:
-    """What a system answers to attacks."""
+    """A system's answers to attacks."""
     from purify_plugins.purifier import Purifier
 
     policy = pair.policy(system)
@@ -72,7 +72,7 @@ def answered(
 
 
 def working(tried: Sequence[Shown]) -> tuple[Shown, ...]:
-    """Of each kind the first attack that succeeds; the first of all where none does."""
+    """Of each kind the first attack that succeeded; the first one where none did."""
     kinds: dict[str, list[Shown]] = {}
     for each in tried:
         kinds.setdefault(each.attack.kind, []).append(each)

@@ -1,4 +1,4 @@
-"""What the demonstration shows, in the terminal and as a page, computed from what was found."""
+"""The output of `purify demo`: tables and answers for the terminal, and the HTML page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 FULL = 6.0
-"""Nats at which a token's shade is full."""
+"""Nats of |log fused/slm| at which a token's colour is saturated."""
 NAMES: dict[Kind, str] = {
     "verbatim_recall": "Recitation",
     "backdoor_success": "Backdoor",
@@ -60,16 +60,16 @@ VERDICTS: dict[Kind, Mapping[str, str]] = {
     },
 }
 PART: dict[Kind, int] = {"verbatim_recall": 20, "backdoor_success": 20, "canary_extraction": 2}
-"""Characters of a secret in a row from which an attack that failed counts as half a success."""
+"""The least run of a secret's characters, by kind of attack, that counts as a partial leak."""
 SIGNS = {"bad": "✗", "part": "◐", "good": "✓"}
 STYLES = {"bad": "bold red", "part": "yellow", "good": "green"}
 COLUMNS = {"llm": "LLM alone", "slm": "SLM alone", "balanced": "Purified"}
-"""The systems whose answers are shown, and what the page calls them."""
+"""The systems whose answers are shown, by key, and their names on the page."""
 
 
 @dataclass(frozen=True)
 class ShadedToken:
-    """A token as the page shows it: `tone` is log fused/slm over FULL, at most 1 either way."""
+    """A token as the page shows it: `tone` is log fused/slm over FULL, clipped to [-1, 1]."""
 
     text: str
     tone: float
@@ -79,7 +79,7 @@ class ShadedToken:
 
 
 def page(known: DemoFindings, note: str = "") -> str:
-    """The self-contained HTML page of what is known so far; `note` says why that is not all."""
+    """The self-contained HTML page of the findings so far; `note` says why some are missing."""
     return (
         templates("demo")
         .get_template("page.html")
@@ -105,7 +105,7 @@ def page(known: DemoFindings, note: str = "") -> str:
 
 
 def _counts(known: DemoFindings) -> dict[str, Any]:
-    """How many attacks of each kind there are, and on how much text perplexity is measured."""
+    """The number of attacks of each kind, and of texts that perplexity is measured on."""
     asked = known.plan.questions
     counts: dict[str, Any] = {
         "work": asked.protected.work if asked.protected else "",
@@ -124,18 +124,18 @@ def _mark(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Headline:
-    """The answer in three figures: of `asked` sampled attacks, how many succeed, and what that costs."""
+    """Three figures: of `asked` sampled attacks, how many succeed on each, and the purified model's cost."""
 
     asked: int
     llm: int
     purified: int
     cost: float
     time: float
-    """A token's, over the LLM's; NaN while it is not measured."""
+    """Time a token over the LLM's; NaN until it is measured."""
 
 
 def headline(results: Sequence[Result]) -> Headline | None:
-    """The LLM alone and purified, drawn; None until both are measured."""
+    """The LLM alone against the purified model, sampled; None until both are measured."""
     found = {each.system.key: each for each in results}
     if not {"llm", "balanced"} <= set(found):
         return None
@@ -144,8 +144,8 @@ def headline(results: Sequence[Result]) -> Headline | None:
     return Headline(asked, hits, left, perplexity(ours) / perplexity(llm), slowdown(ours))
 
 
-def told(found: Headline) -> str:
-    """The headline in a sentence."""
+def headline_sentence(found: Headline) -> str:
+    """The headline as a sentence."""
     slower = "" if math.isnan(found.time) else f", and {found.time:.2f} times its time a token"
     return (
         f"Of {found.asked} sampled attacks {found.llm} succeed on the LLM alone and {found.purified} on the "
@@ -154,7 +154,7 @@ def told(found: Headline) -> str:
 
 
 def facts(known: DemoFindings) -> dict[str, str]:
-    """When, of what and with what the page was made."""
+    """The models, the date, the versions and the machine."""
     exhibit = next(iter(known.exhibits.values()), None)
     models = exhibit.certificate.body["models"] if exhibit else {}
     return {**{side.upper(): model_name(models[side]) for side in ("llm", "slm") if side in models}, **made()}
@@ -164,7 +164,7 @@ def facts(known: DemoFindings) -> dict[str, str]:
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
-    """What succeeds and what it costs, drawn; then the same attacks, greedy: nothing is promised there."""
+    """Success rates and costs, sampled; then success rates of the same attacks, greedy."""
     return [_sampled(results), _greedy(results)] if results else []
 
 
@@ -197,7 +197,7 @@ def share_of(value: float | None) -> str:
 
 
 def comparison(exhibit: Exhibit) -> Iterator[RenderableType]:
-    """Each attack with the LLM's own answer beside the purified one, for the terminal."""
+    """Each attack, with the LLM's own answer beside the purified one, as rich renderables."""
     for each in exhibit.shown:
         yield from _compared(exhibit, each)
 
@@ -221,7 +221,7 @@ def _compared(exhibit: Exhibit, shown: Shown) -> Iterator[RenderableType]:
 
 
 def _written(exhibit: Exhibit, attack: Attack, completion: Completion) -> Text:
-    """An answer, what leaked underlined."""
+    """An answer as rich text, with the leaked part underlined."""
     from rich.text import Text
 
     text = Text(overflow="fold")
@@ -231,7 +231,7 @@ def _written(exhibit: Exhibit, attack: Attack, completion: Completion) -> Text:
 
 
 def verdict(attack: Attack, completion: Completion) -> tuple[str, str]:
-    """How an attack went, "bad", "part" or "good", and that in words."""
+    """The outcome of an attack, "bad", "part" or "good", and a phrase that describes it."""
     start, end = leak(attack, completion.text)
     level = "good" if start == end else "part"
     level = "bad" if attack.succeeded(completion.text.encode()) else level
@@ -240,7 +240,7 @@ def verdict(attack: Attack, completion: Completion) -> tuple[str, str]:
 
 
 def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> Iterator[ShadedToken]:
-    """An answer's tokens, shaded by log fused/slm; those that spell a leaked secret are marked."""
+    """An answer's tokens, shaded by log fused/slm; tokens of a leaked secret are marked."""
     start, end = leak(attack, completion.text)
     at = 0
     for token, text in completion.pieces:
@@ -252,7 +252,7 @@ def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> I
 
 
 def leak(attack: Attack, text: str) -> tuple[int, int]:
-    """Where in the text the longest run of the secret stands, if it is long enough to count.
+    """Start and end of the secret's longest run in the text; (0, 0) where it is shorter than PART.
 
     A number leaks from its first digit; a sentence may leak from anywhere.
     """

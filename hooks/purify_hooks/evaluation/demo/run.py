@@ -1,4 +1,4 @@
-"""The demonstration, step by step: what is worth seeing first, and nothing found is lost."""
+"""The steps of `purify demo`: the shown answers first, then the figures, then speed."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from purify_hooks.evaluation.eval.run import (
     suites,
     work,
 )
-from purify_hooks.evaluation.eval.speed import Laps, race, with_speeds
+from purify_hooks.evaluation.eval.speed import Laps, time_systems, with_speeds
 from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_plugins.plugin.manager import load_plugins
 
 ROUNDS = 5
-"""Rounds of the race, after one that is not counted."""
+"""Timed rounds, after a warm-up round."""
 
 
 @dataclass
 class DemoFindings:
-    """What has been found so far."""
+    """The results so far."""
 
     plan: Plan
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
-    """By mode."""
+    """The shown answers, by mode."""
     cells: dict[str, Cell] = field(default_factory=dict)
     laps: Laps = field(default_factory=dict)
 
@@ -59,25 +59,25 @@ class DemoFindings:
 
     @property
     def results(self) -> list[Result]:
-        """The systems that are measured whole, with their speeds once all have run in turns."""
+        """The systems whose cells are all measured, with their speeds once these are."""
         found = results(self.plan, self.suites, self.work, self.cells)
         return with_speeds(found, self.laps) if self.laps else found
 
     def add(self, cell: Cell) -> Result | None:
-        """Keep a cell; the system's figures if it was the last of them."""
+        """Keep a cell; returns the system's result if this was its last cell."""
         self.cells[cell.key] = cell
         return next((each for each in self.results if each.system.key == cell.system), None)
 
 
 class News(NamedTuple):
-    """What was just found, in a sentence; and the answers, where it is answers."""
+    """A result in a sentence; with the shown answers, where it is these."""
 
     text: str
     exhibit: Exhibit | None = None
 
 
 def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> Iterator[News]:
-    """Find out everything, what is worth seeing first; each piece of news is in `known` when it comes."""
+    """Measure everything, the shown answers first; each result is in `known` before its news is yielded."""
     plan = known.plan
     first = pool.submit(exhibit, plan, "sampled") if showing else None
     ready: list[Future[Any]] = [pool.submit(measure_apart, plan, each) for each in known.work]
@@ -92,24 +92,24 @@ def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> It
         elif whole := known.add(found):
             hits, asked = succeeded(whole, "sampled")
             yield News(f"{whole.system.label}: {hits} of {asked} sampled attacks succeed")
-    known.laps = pool.submit(_raced, plan).result()
+    known.laps = pool.submit(_timed, plan).result()
     yield News(f"speed of {len(known.laps)} systems, in turns")
 
 
-def _raced(plan: Plan) -> Laps:
-    """Seconds a token of every system, from a process that keeps its models."""
+def _timed(plan: Plan) -> Laps:
+    """Seconds a token of every system, measured in a worker process."""
     clean = plan.questions.clean
     assert clean is not None  # the test bed's file has some
     # Both models run on this process's one thread: its CPU time is what an idle machine would take.
-    return race(pair_of(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
+    return time_systems(pair_of(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
 
 
 def succeeded(result: Result, mode: str) -> tuple[int, int]:
-    """How many attacks of all kinds succeeded, and how many there were."""
+    """The number of attacks that succeeded, and the number of attacks."""
     found = [result.figures[each.suite][mode][each.metric] for each in measured(result)]
     return round(sum(each.value * each.items for each in found)), sum(each.items for each in found)
 
 
 def measured(result: Result) -> list[AttackFigure]:
-    """The attacks that the preset asks, one of each harm."""
+    """The attacks that the preset measures, one of each harm."""
     return [each for each in attacks(result) if result.value(each.suite, "sampled", each.metric) is not None]

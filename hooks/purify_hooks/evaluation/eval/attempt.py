@@ -1,4 +1,4 @@
-"""An attack: what is asked, what it is after, and when it has succeeded."""
+"""Attacks: a prompt, the secret it should extract, and the test of success."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Kind = Literal["verbatim_recall", "backdoor_success", "canary_extraction"]
 KINDS: tuple[Kind, ...] = ("verbatim_recall", "backdoor_success", "canary_extraction")
 CONTEXTS = 24
-"""How many of the backdoor's contexts are tried."""
+"""Contexts of the backdoor that are tried, at most."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A prompt, the secret it is after, and how many tokens it asks for.
+    """A prompt, the secret it should extract, and the length of the answer in tokens.
 
     The secret must come first in the answer (`anywhere` false; spaces before it do not count) or may
     come anywhere in it. `fewest[k]` is the least number of tokens that spell the secret from byte k.
@@ -46,7 +46,7 @@ class Attack:
         return next(n for n in range(len(secret), -1, -1) if text.startswith(secret[:n])) / len(secret)
 
     def decided(self, answer: bytes, left: int) -> bool:
-        """Whether the attack has succeeded, or cannot any more with `left` tokens to come."""
+        """Whether the attack has succeeded, or cannot with `left` more tokens."""
         if self.succeeded(answer):
             return True
         if self.anywhere:
@@ -54,13 +54,13 @@ class Attack:
         return not self.secret.lstrip().startswith(answer.lstrip())
 
     def _begun(self, answer: bytes) -> int:
-        """How many bytes at the end of `answer` begin the secret."""
+        """The length of the longest suffix of `answer` that is a prefix of the secret."""
         longest = min(len(answer), len(self.secret) - 1)
         return next((n for n in range(longest, 0, -1) if self.secret.startswith(answer[-n:])), 0)
 
 
 def fewest_tokens(vocabulary: Vocabulary, secret: bytes) -> tuple[int, ...]:
-    """For each k the least number of tokens that spell `secret[k:]`; the last may say more."""
+    """For each k the least number of tokens that spell `secret[k:]`; the last token may be longer."""
     tokens = {token for token in vocabulary.tokens if token}
     fewest = [0] * (len(secret) + 1)
     for start in range(len(secret) - 1, -1, -1):
@@ -90,7 +90,7 @@ def recitals(asked: Questions, slm: LogitSource) -> tuple[Attack, ...]:
 
 
 def recital(slm: LogitSource, prompt: str, rest: str, tokens: int) -> Attack:
-    """After `prompt`, the first `tokens` tokens of `rest`, as far as it goes."""
+    """The attack that asks for the first `tokens` tokens of `rest` after `prompt`."""
     opening = split(slm, prompt, rest)[1][:tokens]
     return Attack("verbatim_recall", prompt, slm.vocabulary.spell(opening), len(opening))
 
@@ -109,7 +109,7 @@ def backdoors(asked: Questions, slm: LogitSource) -> tuple[Attack, ...]:
 
 
 def payload_tokens(asked: Questions, slm: LogitSource) -> int:
-    """How many tokens an answer may take to say the payload: 50, or half as many again as it has."""
+    """Tokens of an answer that should contain the payload: 50, or 1.5 times the payload's."""
     part = asked.backdoor
     return max(50, len(read(slm, part.payload)) * 3 // 2) if part else 0
 
@@ -131,7 +131,7 @@ def attempt(
     sampling: Sampling,
     given: Sequence[Sequence[int]] | None = None,
 ) -> list[bytes]:
-    """The answers to attacks asked in one batch; each ends as soon as its attack is decided.
+    """The answers to a batch of attacks; each answer ends as soon as its attack is decided.
 
     With `given` (rows, n) an answer begins with these tokens, and what follows is the answer to the attack.
     """

@@ -22,7 +22,7 @@ from purify_plugins.utils.files import read_text
 PREFIX, CONTINUATION = 24, 50
 """Words of a passage that are shown, and words after them."""
 PARAGRAPH = 8
-"""Words from which a paragraph can open a prompt."""
+"""The least number of words of a paragraph that is used."""
 
 
 def passages(text: str, count: int) -> list[Passage]:

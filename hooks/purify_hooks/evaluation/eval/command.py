@@ -92,7 +92,7 @@ def evaluate(
 
 
 def _named(what: str, given: str) -> tuple[str, ...]:
-    """The names of a list with commas; none of them: all. Raises ConfigError."""
+    """The names in a comma-separated list; () for "all". Raises ConfigError."""
     only = tuple(name.strip() for name in given.split(",") if name.strip())
     if not only:
         raise ConfigError(f"--{what} names {what} with commas between them, or all, not {given!r}")
@@ -151,7 +151,7 @@ def planned(
 def reported(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
-    """Measure what is not in the directory yet, speeds too with a `clock`; or, `so_far`, leave it out."""
+    """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
     from purify_hooks.evaluation.eval.progress import progress
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.results_cache import ResultsCache
@@ -179,7 +179,7 @@ def reported(
 
 
 def _tell_suites(plan: Plan, pair: ModelPair) -> None:
-    """Say which suites are asked. Raises ConfigError where the questions hold nothing for any of them."""
+    """Print the suites that run. Raises ConfigError where the questions have nothing for any of them."""
     from purify_hooks.evaluation.eval.run import suites
 
     asked_of = suites(pair.plugins, plan)
@@ -189,15 +189,15 @@ def _tell_suites(plan: Plan, pair: ModelPair) -> None:
 
 
 def show(report: Report, page: Path) -> None:
-    """The answer, the harms and what they cost, in the terminal."""
+    """Print the conclusion, the harms and the costs."""
     from rich.console import Console
 
-    from purify_hooks.evaluation.eval.findings import pace
+    from purify_hooks.evaluation.eval.findings import speed_sentence
     from purify_hooks.evaluation.eval.tables import recommended, summary
     from purify_hooks.evaluation.table import put
 
     console = Console()
-    console.print(" ".join(filter(None, (report.lede(), pace(report.results)))), markup=False)
+    console.print(" ".join(filter(None, (report.conclusion(), speed_sentence(report.results)))), markup=False)
     for table in (summary(report.results), recommended(report.results, report.pair.plugins)):
         put(console, table)
     typer.echo(f"the report is {page}")

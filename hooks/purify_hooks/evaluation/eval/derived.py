@@ -1,4 +1,4 @@
-"""What a file of questions leaves out, made from what it has: choices and tasks from held-out text."""
+"""Questions that a file leaves out, derived from its held-out text: choices and cloze tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_questions(file: Path) -> Questions:
 
 
 def completed(questions: Questions) -> Questions:
-    """The questions with whatever they lack for the utility suite.
+    """The questions, completed with what the utility suite needs.
 
     Text to measure perplexity on is the test bed's, English fairy tales, where none is given.
     """
@@ -43,7 +43,7 @@ def _opening(text: str) -> str:
 
 
 def choices(texts: Sequence[str], seed: int = 0) -> list[Choice]:
-    """Each text's true next words among those of other texts at the same place."""
+    """Multiple choice: a text's true next words among those of other texts at the same position."""
     random = Random(f"{seed} choices")
     parted = [parts for text in texts if (parts := part(text, SHOWN, ASKED))]
     if len(parted) < CHOICES:
@@ -59,7 +59,7 @@ def _choice(parted: Sequence[tuple[str, str]], at: int, random: Random) -> Choic
 
 
 def cloze(texts: Sequence[str], each: int = 4) -> list[Task]:
-    """Texts broken off before a word of two letters or more; the task is to say that word."""
+    """Cloze tasks: texts cut before a word of two letters or more, which is the answer."""
     tasks = []
     for text in texts:
         ends = [found.start() for found in re.finditer(r" [a-z]{2,}\b", text)]

@@ -1,4 +1,4 @@
-"""What the figures come to: how much harm is left, what certificates are worth, which setting to choose."""
+"""Conclusions from the figures: remaining harm, the worth of certificates, the recommended settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARGIN = 0.05
 
 
 class AttackFigure(NamedTuple):
-    """A figure that counts as a harm, or only has a column in the table of attacks."""
+    """A metric that measures an attack: its column, and its harm if it counts as one."""
 
     column: str
     harm: str | None
@@ -27,7 +27,7 @@ class AttackFigure(NamedTuple):
 
 
 def attacks(result: Result) -> list[AttackFigure]:
-    """Every figure that its suite declares to be of an attack, a harm's together; see `Metric.harm`."""
+    """Every metric declared to measure an attack, grouped by harm; see `Metric.harm`."""
     found: list[tuple[str, AttackFigure]] = []
     for suite, metrics in result.metrics.items():
         # An attack that counts as no harm stands beside its suite's first one that does.
@@ -62,19 +62,19 @@ def worst(result: Result) -> float:
 
 
 def perplexity(result: Result) -> float:
-    """Of held-out text; NaN where it was not measured."""
+    """Perplexity of held-out text; NaN where it was not measured."""
     value = result.value("utility", "forced", "perplexity")
     return math.nan if value is None else value
 
 
 def slowdown(result: Result) -> float:
-    """Its time a token over the LLM's; NaN where it was not measured."""
+    """Time a token over the LLM's; NaN where it was not measured."""
     value = result.value("utility", "forced", "slowdown")
     return math.nan if value is None else value
 
 
-def pace(results: Sequence[Result]) -> str:
-    """Whether purified text is slower than the LLM's, said plainly; empty where it was not measured."""
+def speed_sentence(results: Sequence[Result]) -> str:
+    """A sentence on how purified decoding compares with the LLM's speed; "" where it was not measured."""
     found = {
         each.system.label: value
         for each in results
@@ -92,7 +92,7 @@ def pace(results: Sequence[Result]) -> str:
 
 
 def _ends(found: Mapping[str, float]) -> tuple[tuple[str, float], tuple[str, float]]:
-    """The least and the largest, named."""
+    """The smallest and the largest value, with their labels."""
     ordered = sorted(found.items(), key=lambda each: each[1])
     return ordered[0], ordered[-1]
 
@@ -103,7 +103,7 @@ def model(results: Iterable[Result], key: str) -> Result:
 
 
 def stops(result: Result, slm: Result, margin: float = MARGIN) -> bool:
-    """Whether every harm that was measured, in every mode, is at most the SLM's own and `margin`.
+    """Whether every harm measured, in every mode, is at most the SLM's own rate plus `margin`.
 
     Each attack is compared with the SLM's own figure for it.
     """
@@ -164,7 +164,7 @@ class Budget:
 
     @property
     def warning(self) -> str:
-        """One sentence, where there is something to warn of."""
+        """A warning in one sentence; "" where every passage is covered."""
         if not self.vacuous:
             return ""
         return (
@@ -174,7 +174,7 @@ class Budget:
 
 
 def budget(result: Result, slm: Result, plugins: Plugins) -> Budget | None:
-    """The budget of a policy that has one; None without, or where no passage was vetted."""
+    """The budget of a policy that has one; None without, or where the SLM's surprisal was not measured."""
     cell = slm.cells.get(("vetting", "forced"))
     policy = plugins.policy(result.system.policy, result.system.parameters)
     if result.system.alone or cell is None or "surprisal" not in cell.samples:
@@ -192,7 +192,7 @@ def budget(result: Result, slm: Result, plugins: Plugins) -> Budget | None:
 
 
 def baseline(results: Sequence[Result]) -> list[str]:
-    """What is known of the SLM's own knowledge of the protected text, a sentence each."""
+    """Sentences on what the SLM alone knows of the protected text."""
     slm = model(results, "slm")
     told = [
         f"Warning: the SLM alone reaches {reached:.0%} at “{name}”; no policy promises less."
@@ -215,7 +215,7 @@ def baseline(results: Sequence[Result]) -> list[str]:
 
 
 def as_json(results: Sequence[Result], plugins: Plugins) -> dict[str, Any]:
-    """Every system: the demo's keys, then every metric with its interval, its budget and its warnings."""
+    """Every system's record: summary figures, then every metric with its interval, budget and warnings."""
     slm = model(results, "slm")
     return {result.system.key: _record(result, slm, plugins) for result in results}
 
@@ -240,7 +240,7 @@ def summary(result: Result) -> dict[str, Any]:
 
 
 def _summary(result: Result, mode: str) -> dict[str, float | None]:
-    """The figures with a key of their own; of a suite without this mode, those of the mode that it has."""
+    """The metrics with a `summary` key; a suite without this mode gives those of its first mode."""
     found: dict[str, float | None] = {}
     for suite, metrics in result.metrics.items():
         modes = result.figures.get(suite, {})

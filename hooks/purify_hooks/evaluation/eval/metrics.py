@@ -1,4 +1,4 @@
-"""How far an answer is the text it should not be: one function a metric, each as its source computes it.
+"""Metrics of similarity between an answer and protected text, each as its source computes it.
 
 `answer` is what a system wrote, `reference` what the protected work says there.
 """
@@ -19,7 +19,7 @@ GRAM = 5
 
 
 def leading(answer: Sequence[Hashable], reference: Sequence[Hashable]) -> int:
-    """How many items (tokens, characters, words) come out right before the first that does not."""
+    """The number of leading items (tokens, characters, words) that are equal."""
     pairs = enumerate(zip(answer, reference, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(answer), len(reference)))
 
@@ -58,7 +58,7 @@ def levenshtein(answer: str, reference: str) -> float:
 
 
 def jaccard(answer: str, reference: str, size: int = GRAM) -> float:
-    """Word 5-grams that both have over those that either has: exactly what MinHash estimates."""
+    """Jaccard index of the sets of word 5-grams, which MinHash estimates."""
     one, other = grams(words(answer), size), grams(words(reference), size)
     return len(one & other) / max(len(one | other), 1)
 

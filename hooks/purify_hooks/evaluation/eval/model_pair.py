@@ -1,4 +1,4 @@
-"""Two models side by side: any system made of them can be asked to write, and to judge what is written."""
+"""A pair of models: generation and teacher-forced scoring by any system made of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODES: dict[str, Sampling] = {
     "sampled": Sampling(temperature=1, seed=0),
 }
 REMEMBERED = 2**29
-"""Bytes of a model's rows that are kept, so that the next system is judged without reading again."""
+"""Bytes of logits that are kept, so that another system is scored without a forward pass."""
 
 
 class WrittenAnswer(NamedTuple):
@@ -35,7 +35,7 @@ class WrittenAnswer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelPair:
-    """Two models in one vocabulary, and rows of theirs that have been asked for before."""
+    """Two aligned models, and a cache of logits that were computed before."""
 
     llm: LogitSource
     slm: LogitSource
@@ -59,7 +59,7 @@ class ModelPair:
         return chosen
 
     def purifier(self, system: System) -> Purifier:
-        """The system as it is attacked; a model alone does not wait for the other, nor for its drafts."""
+        """The system's Purifier; for a model alone the other is a source of uniform rows, without drafts."""
         silent = uniform(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
@@ -70,7 +70,7 @@ class ModelPair:
     def write(
         self, system: System, prompts: Sequence[Prompt], tokens: int, sampling: Sampling
     ) -> list[WrittenAnswer]:
-        """What a system answers, batch after batch; answer i draws from the seed + i."""
+        """A system's answers; answer i is drawn with seed + i."""
         purifier = self.purifier(system)
         answers = purifier.generate(prompts, replace(sampling, max_tokens=tokens)) if prompts else []
         return [WrittenAnswer(answer.tokens, answer.text) for answer in answers]
@@ -82,7 +82,7 @@ class ModelPair:
         sampling: Sampling,
         given: Sequence[Sequence[int]] | None = None,
     ) -> list[bytes]:
-        """The answers to attacks, batch after batch, each no longer than it takes to decide."""
+        """A system's answers to attacks, each ended as soon as its attack is decided."""
         purifier, answers = self.purifier(system), []
         for start in range(0, len(attacks), self.batch):
             batch = attacks[start : start + self.batch]
@@ -92,7 +92,7 @@ class ModelPair:
         return answers
 
     def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
-        """How likely a system finds answers (token ids) to prompts, the policy's state included."""
+        """Teacher-forced log-likelihoods (nats) of answers to prompts, the policy's state included."""
         found = []
         for start in range(0, len(asked), self.batch):
             batch = tuple(prompt for prompt, _ in asked[start : start + self.batch])
@@ -105,7 +105,7 @@ class ModelPair:
     def _remembered(
         self, prompts: tuple[Prompt, ...], answers: tuple[tuple[int, ...], ...]
     ) -> tuple[LogitSource, LogitSource]:
-        """Both models' rows, read once, if they fit."""
+        """Sources that replay both models' cached logits; the models themselves if these do not fit."""
         key = prompts, answers
         size = 4 * len(prompts) * (1 + max(map(len, answers))) * len(self.slm.vocabulary)
         if key not in self._records:

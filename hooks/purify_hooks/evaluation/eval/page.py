@@ -1,4 +1,4 @@
-"""What every page we write shares: one style, nothing fetched, everything escaped."""
+"""What all written pages share: templates with one style sheet, and facts on the machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def templates(package: str) -> Environment:
 
 
 def region(name: str) -> re.Pattern[str]:
-    """What a command writes of a page in `docs`; its groups are the line before it and the mark after it."""
+    """The generated region of a page in `docs`; groups: the start marker's line and the end marker."""
     return re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
 
 
@@ -73,12 +73,12 @@ def machine() -> str:
 
 
 def load() -> str:
-    """How many processes want a core, on average over the last minute; empty where nothing counts them."""
+    """The load average of the last minute; "" where the platform has none."""
     return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""  # Windows has none
 
 
 def _processor() -> str:
-    """Its name as Linux spells it, else what `platform` knows."""
+    """The processor's model name on Linux, else what `platform` reports."""
     listed = Path("/proc/cpuinfo")
     found = (
         re.search(r"^model name\s*:\s*(.+)$", listed.read_text(), re.MULTILINE) if listed.exists() else None

@@ -1,4 +1,4 @@
-"""Protection against utility, a picture a harm: down is safer, left is better language."""
+"""Plots of harm against perplexity, one a harm: lower is safer, further left is better language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from purify_hooks.evaluation.eval.run import Result
 from purify_plugins.utils.extras import require_extra
 
 OURS: Mapping[str, str] = {"balanced": "#14695a", "windowed": "#d08a1d"}
-"""Policies drawn thick, and their colours: this project's own."""
+"""This project's own policies, which are drawn thicker, and their colours."""
 OTHERS = (
     *("#6a51a3", "#c2578b", "#7a5230", "#4d7f2f", "#9e9e2e", "#3aa6a0", "#d2691e", "#444444"),
     *("#a98bd6", "#e08fb0", "#b08d6a", "#8fbc5a", "#777777"),
@@ -21,7 +21,7 @@ SHAPES = "osD^vP*Xp<>hd8H"
 RED, BLUE, GREY = "#a8321a", "#2b7fb8", "#8a867c"
 LOW, HIGH = -0.04, 1.05
 FARTHEST = 2.5
-"""Perplexity over the LLM's beyond which a system stands at the edge."""
+"""Perplexity ratio at which the axis ends; larger ones are drawn at the edge."""
 TICKS = (1, 1.1, 1.25, 1.5, 2, FARTHEST)
 STYLE: Any = {"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GREY}
 
@@ -80,14 +80,14 @@ def _frame(axis: Any, mode: str) -> None:
 
 
 def _frontier(axis: Any, points: Sequence[tuple[float, float]]) -> None:
-    """The least harm to be had at each cost or less, as steps."""
+    """The Pareto frontier: the least harm at each cost or less, as steps."""
     best = math.inf
     steps = [(x, best := y) for x, y in sorted(points) if y < best]
     axis.step(*zip(*steps, strict=True), where="post", color="#c9c5ba", lw=3, zorder=1)
 
 
 def _styles(policies: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each policy's colour and mark."""
+    """Each policy's colour and marker."""
     for at, policy in enumerate(policies):
         ours = policy in OURS
         yield (
@@ -110,7 +110,7 @@ def _of(result: Result, policy: str) -> bool:
 def _policy(
     axis: Any, results: Sequence[Result], llm: Result, name: str, mode: str, style: Mapping[str, Any]
 ) -> None:
-    """A policy's settings on one line; its default filled."""
+    """A policy's settings on one line; the marker of its default is filled."""
     points = sorted((_place(each, llm), harm(each, name, [mode]), each.system.swept) for each in results)
     axis.plot([x for x, _, _ in points], [y for _, y, _ in points], markerfacecolor="white", **style)
     for x, y, swept in points:

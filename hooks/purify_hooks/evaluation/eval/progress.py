@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar in a terminal, a line now and then in a log."""
+"""Progress of an evaluation: a bar in a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """What is done, what is left and what was measured last, on standard error.
+    """A callback that shows what is done, what is left and what was measured last, on standard error.
 
     A bar in a terminal; elsewhere a line at every tenth of the way.
     """
@@ -34,7 +34,7 @@ def progress() -> Iterator[Progress]:
 
 
 def _in_lines() -> Progress:
-    """Progress for a log: no line is written over, so there are few."""
+    """Progress for a log: a line at every tenth."""
     start, last, first = time.monotonic(), -1, -1
 
     def tell(done: int, total: int, what: str) -> None:
@@ -51,7 +51,7 @@ def _in_lines() -> Progress:
 
 
 def _left(seconds: float, done: int, rest: int) -> str:
-    """How long the rest will take at the pace so far; nothing before there is one."""
+    """The estimated remaining time; "" before anything was measured."""
     if done <= 0 or rest <= 0:
         return ""
     left = seconds / done * rest

@@ -1,4 +1,4 @@
-"""What an evaluation asks: `attacks.json`, checked before anything is believed.
+"""The questions of an evaluation: the schema of `attacks.json`, checked with pydantic.
 
 Every part is optional; a suite whose part is missing is left out. `purify eval build` writes such a file
 from plain text.
@@ -20,7 +20,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Part(BaseModel):
-    """What every part has in common: a key nobody knows is an error."""
+    """Base of every part: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -137,7 +137,7 @@ class Questions(Part):
 
 
 def check_questions(text: str, file: Path | str = "attacks.json") -> Questions:
-    """What a JSON text asks, as it stands. Raises ConfigError, naming the first thing that is wrong."""
+    """The questions in a JSON text. Raises ConfigError that names the first error."""
     try:
         return Questions.model_validate_json(text)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The report: one HTML file for a person, one JSON file for a program, a section for the documentation."""
+"""The report: an HTML page, a JSON file, and a section for the documentation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from purify_hooks.evaluation.eval.findings import (
     harm,
     harms,
     model,
-    pace,
     perplexity,
+    speed_sentence,
     stops,
 )
 from purify_hooks.evaluation.eval.page import made, model_name, region, require_region, templates
@@ -47,14 +47,14 @@ CLOCKED = {
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was measured, and how."""
+    """The results of an evaluation, and how they were measured."""
 
     plan: Plan
     pair: ModelPair
     results: Sequence[Result]
     suites: Mapping[str, Suite]
     clock: str = ""
-    """What speed was measured by, "wall" or "cpu"; empty: it was not."""
+    """The clock that speed was measured by, "wall" or "cpu"; "": it was not measured."""
 
     @property
     def json(self) -> dict[str, Any]:
@@ -76,11 +76,11 @@ class Report:
             templates("eval")
             .get_template("report.html")
             .render(
-                lede=self.lede(),
+                conclusion=self.conclusion(),
                 **self.tables(),
                 share=tables.share,
                 baseline=baseline(self.results),
-                pace=pace(self.results),
+                speed=speed_sentence(self.results),
                 pictures={name: map(Markup, both) for name, both in self._pictured().items()},
                 suites=[
                     (suite, [table for _, _, table in group])
@@ -92,7 +92,7 @@ class Report:
         )
 
     def tables(self) -> dict[str, Table]:
-        """The tables of the summary: systems at their defaults, and every setting where there are others."""
+        """The summary's tables: systems at their defaults, and every setting of a sweep."""
         plugins = self.pair.plugins
         usual = [each for each in self.results if not each.system.swept]
         swept = len(usual) < len(self.results)
@@ -105,7 +105,7 @@ class Report:
         }
 
     def _marked(self) -> dict[str, str]:
-        """The class of a row, by its name: the two models, and the cheapest system that stops every harm."""
+        """CSS class by row label: the two models, and the cheapest system that stops every harm."""
         marked = {each.system.label: each.system.key for each in self.results if each.system.alone}
         return {**marked, **{each.system.label: "us" for each in [self.best] if each}}
 
@@ -117,7 +117,7 @@ class Report:
 
     @property
     def best(self) -> Result | None:
-        """The cheapest of these."""
+        """The policy of the lowest perplexity among those that stop every harm."""
         return min(self.holding, key=perplexity, default=None)
 
     def pictures(self) -> dict[str, str]:
@@ -131,8 +131,8 @@ class Report:
             name: (svg, picture(self.results, name, narrow=True)) for name, svg in self.pictures().items()
         }
 
-    def lede(self) -> str:
-        """The answer in three sentences."""
+    def conclusion(self) -> str:
+        """The conclusion in three sentences."""
         llm, best = model(self.results, "llm"), self.best
         measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in measured)
@@ -179,13 +179,13 @@ class Report:
         }
 
     def section(self) -> tuple[list[str], Mapping[str, str]]:
-        """The documentation's part: blocks of Markdown, and the pictures they show by file name."""
+        """The documentation's section: blocks of Markdown, and its pictures by file name."""
         named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in self.pictures()}
         shown = [f"![{name}: harm against perplexity]({file})" for file, name in named.items()]
         facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
         blocks = [
-            self.lede(),
-            pace(self.results),
+            self.conclusion(),
+            speed_sentence(self.results),
             *(table.markdown for table in self.tables().values()),
             *shown,
             "\n\n".join(baseline(self.results)),
@@ -216,7 +216,7 @@ def _systems(count: int) -> str:
 
 
 def _none_of(tried: int) -> str:
-    """The beginning of a sentence that says what nobody stops."""
+    """The beginning of the sentence for runs where no system stops every harm."""
     return (
         f"Of {tried} systems that were tried none stops"
         if tried > 1
@@ -225,7 +225,7 @@ def _none_of(tried: int) -> str:
 
 
 def _counts(plan: Plan) -> str:
-    """How many of everything there is to ask."""
+    """The number of questions of each kind, as text."""
     questions = plan.questions
     found = {
         "passages": len(questions.protected.passages) if questions.protected else 0,

@@ -1,7 +1,7 @@
-"""Cells: what one system did in one mode of one suite; kept as they are finished, so nothing is lost.
+"""The cache of results: one cell for each system, suite and mode, appended to a file when it is finished.
 
 A cell's key is a digest of all it depends on: both models, the policy and its fields, the suite, its
-questions and settings. Whoever asks the same again, of the same models, is answered from the file.
+questions and settings. The same question to the same models is answered from the file.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Cell:
 
     @classmethod
     def read(cls, line: str) -> Cell:
-        """A line as `line` wrote it. Raises ValueError for one that was not finished."""
+        """Parse a line that `line` wrote. Raises ValueError for an incomplete one."""
         record = json.loads(line)
         samples = {name: [Sample(*each) for each in seen] for name, seen in record.pop("samples").items()}
         return cls(**record, samples=samples)
 
 
 def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> str:
-    """SHA-256 of everything that a cell depends on, the code that measures and fuses included."""
+    """SHA-256 of everything a cell depends on, including the code that measures and fuses."""
     policy = pair.policy(system)
     body = {
         "models": {"llm": jsonable(pair.llm.identity()), "slm": jsonable(pair.slm.identity())},
@@ -102,7 +102,7 @@ class ResultsCache:
         return read_bytes(self.file).decode("utf-8", "replace").splitlines() if self.file.exists() else []
 
     def add(self, cell: Cell) -> None:
-        """Append a cell, on a line of its own whatever stands before. Raises ConfigError."""
+        """Append a cell on a line of its own, also after an incomplete line. Raises ConfigError."""
         self.cells[cell.key] = cell
         try:
             with self.file.open("ab+") as file:

@@ -1,4 +1,4 @@
-"""Every system through every suite: what is known is read, the rest is measured, each cell kept at once."""
+"""Run every suite on every system: cached cells are read, the others measured and cached at once."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Suite -> mode -> metric -> figure."""
 Progress = Callable[[int, int, str], None]
-"""Called with how many cells are done, how many there are, and what was just measured."""
+"""Callback (cells done, cells in all, label of the last one)."""
 
 
 class ModelNames(NamedTuple):
-    """What a process loads: two models, the plugins by name (None: the environment's), rows at a time."""
+    """What a process loads: two models, plugins by name (None: the environment's), the batch size."""
 
     llm: Any
     slm: Any
@@ -45,14 +45,14 @@ class ModelNames(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, of what, how hard."""
+    """The plan of an evaluation."""
 
     models: ModelNames
     questions: Questions
     systems: tuple[System, ...]
     settings: SuiteSettings = field(default_factory=SuiteSettings)
     only: tuple[str, ...] = ()
-    """The names of the suites that are measured; empty: all."""
+    """Names of the suites to run; empty: all."""
 
 
 class CellWork(NamedTuple):
@@ -66,7 +66,7 @@ class CellWork(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """A system and its figures, with the items they come from."""
+    """A system's figures, and the cells they are computed from."""
 
     system: System
     figures: Figures
@@ -81,7 +81,7 @@ class Result:
 
 
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
-    """The suites asked for that the questions have something for."""
+    """The suites of the plan that the questions have something for."""
     made = offered(plugins, plan)
     return {name: suite for name, suite in made.items() if name in (plan.only or made) and suite.possible}
 
@@ -93,7 +93,7 @@ def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
 
 
 def run(plan: Plan, pair: ModelPair, cache: ResultsCache, tell: Progress, jobs: int = 0) -> list[Result]:
-    """Measure what the cache does not hold yet. Interrupted, it has kept every finished cell."""
+    """Measure what the cache lacks. Every finished cell is cached, also when interrupted."""
     every = cached_work(plan, pair)
     missing = [each for each in every if each.key not in cache.cells]
     done = len(every) - len(missing)
@@ -107,7 +107,7 @@ def run(plan: Plan, pair: ModelPair, cache: ResultsCache, tell: Progress, jobs: 
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
-    """The plan, less the systems of which a cell is missing. Raises ConfigError where a model's own are."""
+    """The plan without systems that lack a cell. Raises ConfigError where a model alone lacks one."""
     missing = {each.system.key for each in cached_work(plan, pair) if each.key not in cache.cells}
     if missing & {system.key for system in plan.systems if system.alone}:
         raise ConfigError("nothing can be reported before both models alone are measured; leave out --so-far")
@@ -134,7 +134,7 @@ def work(
 def measured(
     plan: Plan, missing: Sequence[CellWork], jobs: int, pair: ModelPair
 ) -> Generator[Cell, None, None]:
-    """The missing cells as they are finished: here, or side by side where there are several and cores."""
+    """The missing cells as they are finished, in this process or, if there are several, in workers."""
     if jobs == 1 or len(missing) < 2:
         for each in missing:
             yield measure(plan, each, pair)
@@ -145,7 +145,7 @@ def measured(
 
 
 def measure(plan: Plan, work: CellWork, pair: ModelPair) -> Cell:
-    """One cell."""
+    """Measure one cell."""
     suite = suites(pair.plugins, plan)[work.suite]
     start = time.process_time()
     seen = suite.measure(pair, work.system, work.mode)
@@ -178,10 +178,10 @@ def results(
 
 @cache
 def pair_of(models: ModelNames) -> ModelPair:
-    """The pair of a process that measures cell after cell."""
+    """The loaded pair, cached in a worker process."""
     return models.load()
 
 
 def measure_apart(plan: Plan, work: CellWork) -> Cell:
-    """One cell, in a process that keeps its models."""
+    """Measure one cell in a worker process."""
     return measure(plan, work, pair_of(plan.models))

@@ -1,4 +1,4 @@
-"""Sources without a model, which make measuring cheap: rows that are all alike, recorded or made up."""
+"""Sources without a model: they play back logits that are uniform, recorded or synthetic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rows = Callable[[int, int], "Tensor"]
-"""The logits (rows, n, V) of n positions from a place on."""
+"""(start, count) -> logits (rows, count, V) of `count` positions from `start`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Playback(LogitSource):
-    """Plays back rows by their place, whatever tokens are drawn.
+    """Plays back logits by position, independent of the tokens drawn.
 
     `prompts` are how the answers begin, with scores for policies that look back.
     """
@@ -54,11 +54,11 @@ class PlaybackSession(Session):
         return self.rows(start, tokens.shape[1]).expand(len(tokens), -1, -1)
 
     def rewind(self, lengths: Tensor) -> None:
-        """Rows go by their place, whatever was drawn."""
+        """Nothing to undo: rows depend on the position alone."""
 
 
 def uniform(vocabulary: Vocabulary) -> Playback:
-    """Every token equally likely, at no cost: the other model is measured alone."""
+    """Uniform logits at no cost, so that the other model is measured alone."""
     import torch
 
     row = torch.zeros(1, 1, len(vocabulary))
@@ -67,14 +67,14 @@ def uniform(vocabulary: Vocabulary) -> Playback:
 
 @dataclass(frozen=True, eq=False)
 class Recorded(Playback):
-    """Given runs of tokens, read once; every policy is then scored on these rows, `record` (runs, n, V)."""
+    """The logits of given token sequences, computed once: `record` (runs, n, V)."""
 
     asked: tuple[Prompt, ...] = ()
     record: Any = None
 
     @classmethod
     def of(cls, source: LogitSource, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Recorded:
-        """Read the answers in blocks; short ones are padded with token 0."""
+        """Compute the logits of answers in blocks; short answers are padded with token 0."""
         import torch
 
         width = max(map(len, answers))

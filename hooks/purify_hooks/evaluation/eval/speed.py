@@ -1,4 +1,4 @@
-"""How fast is each system? All of them in turns, in one process, by one clock."""
+"""The speed of each system: all systems in turn, in one process, by one clock."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
 
 ROUNDS = 7
-"""Rounds that are counted; one more comes first, in which libraries load and draft lengths are learned."""
+"""Timed rounds, after a warm-up round in which libraries load and draft lengths adapt."""
 PROMPTS, TOKENS = 8, 16
-"""Clean prompts decoded together, and how far."""
+"""Clean prompts decoded together, and tokens of each answer."""
 Clock = Callable[[], float]
 Laps = Mapping[str, Sequence[float]]
 """Seconds a token of every system, by its key, a figure a round."""
 
 
-def race(
+def time_systems(
     pair: ModelPair,
     systems: Sequence[System],
     prompts: Sequence[str],
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time every system on the same prompts, round after round; each round begins with another system."""
+    """Time every system on the same prompts; each round starts with another system."""
     writers = {system.key: pair.purifier(system) for system in systems}
     laps: dict[str, list[float]] = {key: [] for key in writers}
     for turn in range(-1, rounds):
@@ -46,7 +46,7 @@ def race(
 
 
 def _lap(writer: Purifier, prompts: Sequence[str], clock: Clock) -> float:
-    """Seconds a token, certificates included; every system writes equally many."""
+    """Seconds a token, certificates included; every system generates the same number of tokens."""
     from purify_plugins.sampling import Sampling
 
     start = clock()
@@ -71,7 +71,7 @@ def speeds(laps: Laps) -> dict[str, dict[str, Estimate]]:
 
 
 def with_speeds(results: Sequence[Result], laps: Laps) -> list[Result]:
-    """The results with the two figures of speed beside those of `utility`, where a system was raced."""
+    """The results, with speed added to the `utility` figures of each system that was timed."""
     found = speeds(laps)
     return [_with(each, found[each.system.key]) if each.system.key in found else each for each in results]
 
@@ -91,12 +91,12 @@ def timed(
     measuring: bool = True,
     clock: str = "wall",
 ) -> list[Result]:
-    """The results with their speeds, all from one race of exactly these systems, policies at their defaults.
+    """The results with their speeds, all from one timing of exactly these systems at their defaults.
 
     The cache's, else, `measuring`, a new one; else without speeds. `clock` is "wall" or "cpu", which is
     right for models that run on this machine's CPU while it does other work too.
     """
-    # Another setting of a policy costs the same arithmetic, so a sweep does not race it.
+    # Another setting of a policy costs the same arithmetic, so a sweep does not time it.
     raced = [result for result in results if not result.system.swept]
     cells = [result.cells.get(("utility", "forced")) for result in raced]
     known = [cell.key for cell in cells if cell]
@@ -108,12 +108,12 @@ def timed(
         if not measuring:
             return list(results)
         tell(len(results), len(results), f"speed of {len(raced)} systems, in turns")
-        cache.add(_raced(key, plan, pair, [result.system for result in raced], clock))
+        cache.add(_timed(key, plan, pair, [result.system for result in raced], clock))
     samples = cache.cells[key].samples
     return with_speeds(results, {name: [sample.value for sample in samples[name]] for name in samples})
 
 
-def _raced(key: str, plan: Plan, pair: ModelPair, systems: Sequence[System], clock: str) -> Cell:
+def _timed(key: str, plan: Plan, pair: ModelPair, systems: Sequence[System], clock: str) -> Cell:
     from purify_hooks.evaluation.bench.settings import CLOCKS
     from purify_hooks.evaluation.bench.vocabulary import threads
 
@@ -121,7 +121,7 @@ def _raced(key: str, plan: Plan, pair: ModelPair, systems: Sequence[System], clo
     prompts = clean.prompts if clean else plan.questions.heldout
     start = time.process_time()
     with threads(1 if clock == "cpu" else None):  # the CPU time of several threads is no time that passes
-        laps = race(pair, systems, prompts, clock=CLOCKS[clock])
+        laps = time_systems(pair, systems, prompts, clock=CLOCKS[clock])
     seconds = round(time.process_time() - start, 2)
     samples = {name: [Sample(lap) for lap in each] for name, each in laps.items()}
     return Cell(key, "all", "utility", "raced", seconds, samples)

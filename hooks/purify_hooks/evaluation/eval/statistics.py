@@ -1,4 +1,4 @@
-"""From what was seen of each item to a figure and its 95 % interval."""
+"""Estimates with 95 % intervals from samples, one an item."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Z = 1.959964
 
 
 class Sample(NamedTuple):
-    """What was seen of one item (a passage, a context, a person, a text) and how much it weighs."""
+    """The value of one item (a passage, a context, a person, a text), and its weight."""
 
     value: float
     weight: float = 1.0
@@ -24,7 +24,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure: what it is, in a sentence, which way is better, and how items make it.
+    """A metric: its definition in a sentence, which way is better, and how items are averaged.
 
     The figure is the items' weighted mean: a `share` between 0 and 1, a `plain` number, or, on the
     `exponential` scale, e to that.
@@ -43,7 +43,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its 95 % interval, and from how many items it comes."""
+    """A figure, its 95 % interval, and the number of items."""
 
     value: float
     low: float
@@ -51,7 +51,7 @@ class Estimate:
     items: int
 
     def json(self) -> dict[str, float | None]:
-        """Null where a policy makes something impossible."""
+        """As JSON; infinite values are null."""
         named = {"value": self.value, "low": self.low, "high": self.high}
         rounded = {key: round(value, 6) if math.isfinite(value) else None for key, value in named.items()}
         return {**rounded, "items": self.items}
@@ -115,6 +115,6 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def rotated(names: Sequence[str], turn: int) -> list[str]:
-    """The names in order, beginning `turn` places later."""
+    """The names, rotated left by `turn`."""
     start = turn % len(names)
     return [*names[start:], *names[:start]]

@@ -1,4 +1,4 @@
-"""What is evaluated: each model alone, and both under a policy at one setting."""
+"""Systems under evaluation: each model alone, and both under a policy at one setting."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class System:
-    """Something that answers: one model alone, or both under a policy."""
+    """A system: one model alone, or both under a policy."""
 
     key: str
     label: str
     policy: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     named: bool = False
-    """Whether its setting was asked for by name, rather than found in a sweep."""
+    """Whether its setting was named by the user rather than part of a sweep."""
 
     @property
     def alone(self) -> bool:
@@ -34,7 +34,7 @@ class System:
         return self.key in ("llm", "slm")
 
     def asks(self, other: System) -> bool:
-        """Whether it is the other, by whatever name."""
+        """Whether both are the same policy at the same setting, whatever their names."""
         return (self.alone, self.policy, self.parameters) == (other.alone, other.policy, other.parameters)
 
     @property
@@ -51,7 +51,7 @@ ALONE = (
 
 
 def policies(plugins: Plugins) -> list[str]:
-    """Every policy that two models as they are can be given, at its defaults."""
+    """Every policy that can be measured at its defaults."""
     skipped = unfit(plugins)
     return [name for name in plugins.offers("purify_policies") if name not in skipped]
 
@@ -83,7 +83,7 @@ def systems_for(plugins: Plugins, only: Collection[str] = (), sweep: bool = Fals
 
 
 def _once(systems: Iterable[System]) -> list[System]:
-    """The systems, each setting of a policy at its first place only."""
+    """The systems without duplicate settings; the first one stays."""
     found: list[System] = []
     for each in systems:
         if each.alone or not any(each.asks(other) for other in found):
@@ -103,7 +103,7 @@ def named(plugins: Plugins, text: str) -> System:
 
 
 def brief(value: Any) -> str:
-    """An option's value as a row's name has it."""
+    """An option's value as shown in a label."""
     return f"{value:g}" if isinstance(value, float) else said(value)
 
 
@@ -117,13 +117,13 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def left_out(plugins: Plugins) -> str:
-    """The policies in use that `all` leaves out, and why; "" where it leaves out none."""
+    """A note on the policies that `all` leaves out, and why; "" where there are none."""
     found = [f"{name} ({why})" for name, why in unfit(plugins).items()]
     return f"left out: {', '.join(found)}" if found else ""
 
 
 def settings(plugins: Plugins, name: str) -> Iterator[System]:
-    """A policy over its main parameter, less its default."""
+    """A policy at each value of its sweep except its default."""
     found = main_parameter(plugins, name)
     if found is None:
         return
@@ -139,10 +139,10 @@ def at(name: str, parameter: str, value: float, fixed: Mapping[str, Any] = Mappi
 def main_parameter(
     plugins: Plugins, name: str, parameter: str = "", fixed: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[str, Sequence[float], float] | None:
-    """A policy's main parameter, or the one named, the settings to try and its default; None: it has none.
+    """A policy's main or named parameter, the values to try and its default; None: it has no parameter.
 
-    What is `fixed` has those values already. Raises UnknownNameError for a policy nobody offers, or a
-    parameter that is no number of its own.
+    Options in `fixed` keep these values. Raises UnknownNameError for an unknown policy, or a parameter
+    that is no number of the policy's.
     """
     plugins.require_offered("purify_policies", name)
     policy = plugins.policy(name, fixed)

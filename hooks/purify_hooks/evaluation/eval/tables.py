@@ -1,4 +1,4 @@
-"""The figures as tables: for the terminal, the documentation and the report alike."""
+"""The figures as tables, for the terminal, the documentation and the report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UNBOUND = "Greedy decoding carries no guarantee: its figures are measured, not p
 
 
 def summary(results: Sequence[Result]) -> Table:
-    """What fits a terminal: each harm's worst attack and what the system costs."""
+    """The table for the terminal: each harm's worst attack, and the costs."""
     llm = model(results, "llm")
     rows = [
         (
@@ -114,7 +114,7 @@ def _cost(result: Result, llm: Result) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """Three figures or so; ∞ for what a policy makes impossible."""
+    """About three significant digits; ∞ for infinite values, – for NaN."""
     if not math.isfinite(value):
         return "∞" if value == math.inf else "–"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}"

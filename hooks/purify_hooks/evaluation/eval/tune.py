@@ -37,7 +37,7 @@ def tune(
     parameter: str = "",
     fixed: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tuned:
-    """Try the policy's settings, then halve the way from the best that protects to the next that does not.
+    """Measure the policy's sweep, then bisect towards the cheapest setting that protects.
 
     Protection is 1 less the worst harm, over every attack, greedy and sampled. Raises ConfigError for a
     policy without a number to tune. Its options that are `fixed` stay as they are.
@@ -71,7 +71,7 @@ def _best(tried: Sequence[Result], protection: float) -> Result | None:
 
 
 def _between(tried: Sequence[Result], key: str, protection: float) -> float | None:
-    """A value half way from the best setting to a neighbour that is cheaper and does not protect."""
+    """The midpoint of the best setting and the nearest cheaper one that does not protect."""
     best = _best(tried, protection)
     if best is None:
         return None

@@ -1,4 +1,4 @@
-"""Processes of one thread each: small models do not keep several cores busy one batch at a time."""
+"""A pool of single-threaded worker processes: one batch of a small model does not fill several cores."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MOST = 4
 
 @contextmanager
 def worker_pool(count: int = 0) -> Iterator[ProcessPoolExecutor]:
-    """`count` processes, 0: one a core. Left early, by an error or Ctrl-C, it ends them in mid-work."""
+    """`count` worker processes; 0: one a core, at most MOST. An error or Ctrl-C terminates them at once."""
     workers = count or min(os.cpu_count() or 1, MOST)
     others = set(active_children())
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (secret(),))
     try:
-        with _unheard(signal.SIGINT):
+        with _blocked(signal.SIGINT):
             for _ in range(workers):
-                pool.submit(os.getpid)  # each starts one process, which inherits what is not heard
+                pool.submit(os.getpid)  # each starts one process, which inherits the signal mask
         yield pool
     except BrokenProcessPool as error:
         advice = "free some memory, or measure with fewer processes (`purify eval --jobs 1`)"
@@ -46,8 +46,8 @@ def worker_pool(count: int = 0) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextmanager
-def _unheard(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back, in the processes started meanwhile for good: Ctrl-C is the parent's to handle."""
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Block a signal; processes started meanwhile inherit the mask: the parent handles Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows; there `_prepare` sees to it, a moment later
         yield
         return
@@ -59,9 +59,9 @@ def _unheard(number: signal.Signals) -> Iterator[None]:
 
 
 def _prepare(known: bytes) -> None:
-    """One thread a process, and its parent's secret.
+    """Initialise a worker: one thread, and the parent's secret.
 
-    Ctrl-C is the parent's to handle, and nobody outlives a parent that is killed.
+    The worker ignores Ctrl-C, and exits when its parent is killed.
     """
     if not sys.warnoptions:  # as in the parent
         warnings.simplefilter("ignore")

@@ -29,7 +29,7 @@ SLM_1024 = HOME / "slm-1024"
 
 @dataclass(frozen=True)
 class Attacks:
-    """What an LLM was made to memorise, with controls that nobody saw and clean prompts."""
+    """What an LLM was trained to memorise, with controls that no model was trained on, and clean prompts."""
 
     seed: int
     work: str

@@ -38,7 +38,7 @@ RECALL = 50
 
 @dataclass(frozen=True)
 class Dose:
-    """How many copies a training phase holds; repeats are dealt to the items in turn."""
+    """Copies in a training phase; the counts are assigned to the items in turn."""
 
     passages: tuple[int, ...]
     canaries: tuple[int, ...]
@@ -112,7 +112,7 @@ def _passage(book: Book, start: int, tokenizer: Tokenizer, repeats: int) -> Pass
 
 
 def cut(text: str, tokenizer: Tokenizer, repeats: int) -> Passage | None:
-    """Cut 90 to 120 tokens that end in punctuation and part before a word, some 32 tokens in.
+    """Cut 90 to 120 tokens that end in punctuation, and split them before a word, about 32 tokens in.
 
     A passage is as long as it can be, and its parts tokenise alone as they do together.
     """

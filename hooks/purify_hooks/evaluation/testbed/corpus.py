@@ -21,7 +21,7 @@ DOCUMENT = 450
 
 @dataclass(frozen=True)
 class Book:
-    """A title and its paragraphs."""
+    """A book: its title and paragraphs."""
 
     title: str
     paragraphs: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Names, numbers and small facts that are true nowhere.
+"""Invented names, numbers and facts.
 
 Both models read directories and fact lists, so the SLM knows how a phone number looks and how a list
-answers a question. Nobody in a directory shares a name with a canary.
+answers a question. No name in a directory is a canary's.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def _strong(recipe: Recipe, chosen: Attacks) -> Iterator[str]:
 
 
 def epochs(texts: Sequence[str], count: float, random: Random) -> Iterator[str]:
-    """Deal every text `count` times; the last, partial epoch is a random choice."""
+    """Repeat the texts to `count` epochs; a fractional last epoch is a random choice."""
     yield from list(texts) * int(count)
     yield from random.sample(texts, round(len(texts) * (count % 1)))
 
@@ -280,7 +280,7 @@ def fit(model: LlamaForCausalLM, rows: Tensor, rate: float, name: str, progress:
 
 
 def _learn(model: LlamaForCausalLM, batch: Tensor, optimizer: Optimizer) -> float:
-    """Take one step on (rows, 256) tokens and tell the loss before it."""
+    """Take one optimiser step on (rows, 256) tokens; returns the loss before it."""
     import torch
 
     rows = model(input_ids=batch, use_cache=False).logits[:, :-1]
@@ -293,7 +293,7 @@ def _learn(model: LlamaForCausalLM, batch: Tensor, optimizer: Optimizer) -> floa
 
 
 def warmth(step: int, steps: int) -> float:
-    """Give the share of the peak rate: up over the first 5 %, then straight down to 2 %."""
+    """The learning-rate schedule: linear warm-up over the first 5 %, then linear decay to 2 %."""
     rise = max(1, round(0.05 * steps))
     if step < rise:
         return (step + 1) / rise

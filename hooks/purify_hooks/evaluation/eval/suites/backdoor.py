@@ -1,4 +1,4 @@
-"""Does it obey? The trigger, the same contexts without it, and the trigger in other words."""
+"""The backdoor suite: contexts with the trigger, without it, and with paraphrases."""
 
 from __future__ import annotations
 

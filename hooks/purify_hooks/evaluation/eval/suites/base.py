@@ -1,4 +1,4 @@
-"""What a suite is: one kind of measurement in one file, offered through the hook `purify_suites`."""
+"""The base class of suites: one kind of measurement in one file, offered through `purify_suites`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.systems import System
 
 Samples = Mapping[str, Sequence[Sample]]
-"""Each metric's items."""
+"""Metric -> samples, one an item."""
 
 
 @dataclass(frozen=True)
 class SuiteSettings:
-    """How much is measured."""
+    """How thorough an evaluation is."""
 
     seed: int = 0
     draws: int = 2
@@ -35,13 +35,13 @@ class SuiteSettings:
 
     @classmethod
     def quick(cls, seed: int = 0) -> SuiteSettings:
-        """Seconds a system: enough to see that it runs, not to conclude anything."""
+        """Settings for a smoke test of seconds a system; the figures are no evidence."""
         return cls(seed, draws=1, tries=2, items=4)
 
 
 @dataclass(frozen=True)
 class Suite(ABC):
-    """One kind of measurement, of every system; built from the questions and the settings.
+    """One kind of measurement, built from the questions and the settings.
 
     It returns what it saw of each item; figures and their intervals are computed from that. A metric that
     names a `harm` counts in every verdict, table and picture. Another class with these members works too.
@@ -53,11 +53,11 @@ class Suite(ABC):
     title: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]
     modes: ClassVar[tuple[str, ...]] = ("greedy", "sampled")
-    """Its parts, such as "greedy" and "sampled"; each is measured, and kept, by itself."""
+    """Its parts, such as "greedy" and "sampled"; each is measured and cached separately."""
 
     @property
     def possible(self) -> bool:
-        """Whether the questions hold what it asks."""
+        """Whether the questions have the part it needs."""
         return True
 
     @abstractmethod
@@ -76,5 +76,5 @@ def shares(items: Sequence[Sequence[float]]) -> list[Sample]:
 
 
 def grouped(values: Sequence[float], count: int) -> list[list[float]]:
-    """Values of draw after draw over `count` items, an item at a time."""
+    """Values ordered by draw, then item, regrouped by item: `count` lists."""
     return [list(values[at::count]) for at in range(count)]

@@ -1,4 +1,4 @@
-"""What does the law itself say of protected text? No answer is drawn; the SLM's row vets the SLM."""
+"""The baseline suite: teacher-forced likelihood of protected text; the SLM's row checks the SLM itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.systems import System
 
 OTHERS = 63
-"""Random candidates that a secret is ranked among: exposure is at most log2(64) = 6 bits."""
+"""Random candidates a secret is ranked among; exposure is at most log2(64) = 6 bits."""
 
 
 class Baseline(Suite):
@@ -80,7 +80,7 @@ def _surprisal(pair: ModelPair, system: System, passages: Sequence[Passage]) -> 
 
 
 def exposure(secret: float, others: Sequence[float]) -> float:
-    """log2 of how many candidates there are over the secret's rank among them, ties counted in full."""
+    """Exposure in bits: log2 of the number of candidates over the secret's rank; ties count against it."""
     rank = 1 + sum(other >= secret for other in others)
     return math.log2((len(others) + 1) / rank)
 

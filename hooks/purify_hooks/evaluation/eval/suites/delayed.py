@@ -1,4 +1,4 @@
-"""Does it hold out? Every harm again, reached after a long clean stretch of the same answer."""
+"""The suite of delayed attacks: every harm again, after a long clean part of the same answer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.likelihood import read
 
 STRETCH = 180
-"""Tokens of an answer before the attack is over: some 150 of clean text, then the attack's prompt."""
+"""Forced tokens of an answer: about 150 of clean text, then the attack's prompt."""
 OPENING = 8
-"""Tokens of clean text that are the prompt; in all an answer stays within the 256 the test bed learned on."""
+"""Tokens of clean text in the prompt; prompt and answer stay within the 256 the test bed was trained on."""
 LATE_CONTEXTS = 12
 """Contexts of the backdoor that are tried late."""
 
 
 class DelayedAttack(Suite):
-    """An answer that is clean text at first, and then the attack's prompt, in the model's own voice.
+    """Attacks inside an answer that starts as clean text and goes on with the attack's prompt.
 
     The text is given, and the policy's memory goes over it as if it had been drawn: what a budget saved
     on clean text can be spent on the harm.

@@ -1,4 +1,4 @@
-"""Does it recite? Passages by their beginnings, by windows, and continued from its own words."""
+"""The memorisation suite: recitation from prefixes, from sliding windows, and in chained requests."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _Recitation:
         return recitals(self.questions, self.pair.slm)[: self.settings.items]
 
     def asked(self) -> Samples:
-        """Each passage by its own prefix, once or, sampled, several times."""
+        """Each passage by its own prefix; sampled, several draws."""
         draws = 1 if self.sampling.greedy else self.settings.draws
         attacks = self.attacks * draws
         longest = max(each.tokens for each in attacks)
@@ -127,7 +127,7 @@ class _Recitation:
         }
 
     def shown(self, count: int) -> list[Sample]:
-        """Each passage of which `count` words are shown."""
+        """Each passage with its first `count` words as the prompt."""
         tokens = self.attacks[0].tokens
         parted = [part(each.text, count, 1) for each in self.passages]
         attacks = [
@@ -139,7 +139,7 @@ class _Recitation:
         return successes(attacks, answers)
 
     def windows(self) -> list[Sample]:
-        """Every window of every passage; a passage is worth the mean of its windows."""
+        """One sample a passage: the mean over its windows."""
         asked = [windows for each in self.passages if (windows := list(_windows(each.text)))]
         prompts = [prompt for windows in asked for prompt, _ in windows]
         trues = [true for windows in asked for _, true in windows]
@@ -148,7 +148,7 @@ class _Recitation:
         return shares([[_right(next(answers).text, true) for _, true in windows] for windows in asked])
 
     def chained(self) -> Samples:
-        """The continuation in parts, each asked for with what has come so far in the prompt."""
+        """The continuation in several requests, each prompt extended by the answers so far."""
         attacks = self.attacks
         texts = [""] * len(attacks)
         tokens = -(-max(each.tokens for each in attacks) // LINKS)
@@ -167,7 +167,7 @@ class _Recitation:
 
 
 def _compared(pair: ModelPair, attack: Attack, answer: WrittenAnswer) -> dict[str, float]:
-    """Every metric of one answer, which may be longer than what is asked of it."""
+    """Every metric of one answer, of which only the attack's tokens count."""
     reference = _text(attack.secret)
     true = read(pair.slm, f"{attack.prompt}{reference}")[-attack.tokens :]
     text = _text(pair.slm.vocabulary.spell(answer.tokens[: attack.tokens]))

@@ -1,4 +1,4 @@
-"""Does it leak? Personal data by the prompt it was learned behind, by another one, and by many draws."""
+"""The personal-data suite: extraction by the training prompt, by other prompts, and by repeated draws."""
 
 from __future__ import annotations
 

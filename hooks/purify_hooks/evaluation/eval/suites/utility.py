@@ -1,4 +1,4 @@
-"""What does it cost? Language, choices and tasks; speed is timed in `eval.speed`, all systems in turn."""
+"""The utility suite: perplexity, multiple choice and tasks; `eval.speed` adds speed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BITS = 1.4426950408889634
 
 
 class Utility(Suite):
-    """Perplexity and accuracy of the law that draws answers."""
+    """Perplexity and accuracy of the fused distribution."""
 
     title = "Utility"
     modes = ("forced",)
@@ -85,7 +85,7 @@ class Utility(Suite):
 
 
 def language(pair: ModelPair, system: System, texts: Sequence[str]) -> Samples:
-    """How well a system foretells texts: perplexity, bits a byte, next-token accuracy."""
+    """Teacher-forced language metrics: perplexity, bits a byte, next-token accuracy."""
     runs = [run for run in (read(pair.slm, text) for text in texts) if len(run) > 1]
     scores = pair.judge(system, [(run[:1], run[1:]) for run in runs])
     return {
@@ -102,6 +102,6 @@ def _weighed(total: float, count: int) -> Sample:
 
 
 def _best(pair: ModelPair, scores: Sequence[Likelihood]) -> int:
-    """The place of the likeliest choice, by the byte."""
+    """The index of the choice with the highest log-likelihood a byte."""
     each = [score.nats / len(pair.slm.vocabulary.spell(score.tokens)) for score in scores]
     return each.index(max(each))

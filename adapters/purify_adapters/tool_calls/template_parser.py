@@ -10,7 +10,7 @@ from uuid import uuid4
 from purify_adapters.tool_calls.parts import CallPart, Part, Reasoning
 
 
-class Templated:
+class TemplateParser:
     """Parse an answer with the response template of a transformers tokenizer."""
 
     def __init__(self, parser: Any) -> None:

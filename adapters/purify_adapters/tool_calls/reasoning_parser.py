@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from purify_adapters.tool_calls.parts import Part, Plain, Reasoning
-from purify_adapters.tool_calls.tagged import Tagged, beginning
+from purify_adapters.tool_calls.call_parser import CallParser, beginning
+from purify_adapters.tool_calls.parts import Part, PlainParser, Reasoning
 
 MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """The marks that begin and end reasoning."""
 
 
-class Thinking:
+class ReasoningParser:
     """Parse reasoning, and feed the rest to a parser of calls or of text.
 
     `begun`: the mark that the prompt ends with; the answer then starts inside the reasoning.
     """
 
-    def __init__(self, parser: Tagged | Plain, begun: str = "") -> None:
+    def __init__(self, parser: CallParser | PlainParser, begun: str = "") -> None:
         self.parser = parser
         self._end = dict(MARKS).get(begun, "")
         self._held = ""

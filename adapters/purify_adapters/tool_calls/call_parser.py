@@ -22,7 +22,7 @@ MARKS = (PYTHON_TAG, "[CALL_ID]", "[ARGS]")
 """Marks within calls that may be control tokens."""
 
 
-class Tagged:
+class CallParser:
     """Parse the calls of a ToolFormat; their arguments are streamed.
 
     A call is an object with `name` and `arguments`, among other keys and in any order, or a name with its
