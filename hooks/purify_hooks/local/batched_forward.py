@@ -1,7 +1,7 @@
-"""One pass of a model for several sessions, each with a cache of its own.
+"""One forward pass for several sessions, each with its own KV cache.
 
-What each session has read stands right-aligned in one wide batch, its new tokens last. The weights
-are read once for all; only keys and values are copied, as long as the longest.
+The sessions' columns are right-aligned in one batch, the new tokens last. The weights are read once for
+all sessions; only keys and values are copied, padded to the longest session.
 """
 
 from __future__ import annotations
@@ -49,27 +49,27 @@ def branch_all(
 
 
 def _widened(parts: Sequence[Tensor]) -> Tensor:
-    """Masks (rows, n, m) of different n and m below each other, aligned at the end of both."""
+    """Concatenate masks (rows, n, m) of different n and m, padded at the start of both."""
     tall, wide = (max(part.shape[at] for part in parts) for at in (1, 2))
     pads = [(wide - part.shape[2], 0, tall - part.shape[1], 0) for part in parts]
     return torch.cat([torch.nn.functional.pad(part, each) for part, each in zip(parts, pads, strict=True)])
 
 
 def _aligned(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors (rows, n) of different n below each other, zeros to the left of the short ones."""
+    """Concatenate tensors (rows, n) of different n, zero-padded on the left."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([torch.nn.functional.pad(part, (width - part.shape[1], 0)) for part in parts])
 
 
 def _cache(sessions: Sequence[LocalSession], news: Sequence[int], width: int) -> Cache:
-    """All sessions' caches as one."""
+    """A cache that concatenates the sessions' caches."""
     layers = zip(*(session.cache.layers for session in sessions), strict=True)
     rows = [len(session.ids) for session in sessions]
     return Cache(layers=[BatchedLayer(parts, rows, news, width) for parts in layers])
 
 
 class BatchedLayer(DynamicLayer):
-    """One layer's keys and values of several sessions; new ones go to the session they belong to."""
+    """One layer's keys and values of several sessions; new ones are appended to each session's own layer."""
 
     def __init__(
         self, parts: Sequence[GrowingLayer], rows: Sequence[int], news: Sequence[int], width: int
@@ -79,7 +79,7 @@ class BatchedLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep what is new, drop what is padding; return all of everybody's (rows, heads, width, size)."""
+        """Append the new columns without their padding; return all (rows, heads, width, size)."""
         kept = [
             part.update(keys[:, :, -n:], values[:, :, -n:])
             for part, n, keys, values in self._split(key_states, value_states)
@@ -98,5 +98,5 @@ class BatchedLayer(DynamicLayer):
         return whole
 
     def get_seq_length(self, *_: Any) -> int:
-        """How many columns stand before the new ones."""
+        """The number of columns before the new ones."""
         return self.width - max(self.news)

@@ -1,4 +1,4 @@
-"""A KV cache that appends in O(n) and forgets in O(1)."""
+"""A KV cache with amortised O(n) appends and O(1) truncation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 class GrowingLayer(DynamicLayer):
     """One layer's keys and values in buffers that double when full.
 
-    `keys` and `values` are views of what is in use, (rows, heads, columns, head size). Sliding-window
-    models keep every column too: their masks hide the old ones, and a rewind can bring them back.
+    `keys` and `values` are views of the used part, (rows, heads, columns, head size). Sliding-window models
+    keep every column too: their masks hide the old ones, and a rewind makes them visible again.
     """
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
@@ -59,7 +59,7 @@ class GrowingLayer(DynamicLayer):
         self._use(columns.shape[1])
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (n,) only."""
+        """Keep these rows (n,) only."""
         index = rows.to(self._keys.device)
         self._keys, self._values = self._keys.index_select(0, index), self._values.index_select(0, index)
         self._use(self.columns)
@@ -104,5 +104,5 @@ def gather_columns(cache: Cache, columns: Tensor) -> None:
 
 
 def _filled(cache: Cache) -> list[GrowingLayer]:
-    """The layers that hold anything; one that shares another's keys never does."""
+    """The layers that hold keys; one that shares another layer's never does."""
     return [layer for layer in cache.layers if isinstance(layer, GrowingLayer) and layer.is_initialized]

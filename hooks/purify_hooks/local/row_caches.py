@@ -1,8 +1,8 @@
-"""Rows read one by one, each with the cache the model makes itself: for what cannot stand in one batch.
+"""Sessions that read row by row, each row with the model's own cache: for recurrent and hybrid models.
 
-A state-space or hybrid model's state has read all it has read: no column of it can be hidden, so rows of
-different lengths cannot be padded into one batch, and a rewind cannot take tokens back. Each row has a
-cache of its own, and a copy from before the last draft, from which it reads again what was kept.
+No token can be hidden in or removed from a recurrent state: rows of different lengths cannot be padded
+into one batch, and a rewind needs an earlier state. So each row has its own cache, and a copy from before
+the last draft, from which the accepted tokens are read again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RowCache:
-    """What the model has read of one row, and a copy of an earlier state to go back to."""
+    """The cache of one row, and a copy of an earlier state to rewind to."""
 
     def __init__(self, forward: Forward, at_once: bool) -> None:
         self.forward, self.at_once = forward, at_once
@@ -32,9 +32,9 @@ class RowCache:
         self.saved: tuple[Any, int] = (None, 0)
 
     def read(self, text: Tensor, new: int, last: int, draft: bool) -> Tensor:
-        """The logits (n, V) after the `last` of the `new` tokens that end the text, n at most.
+        """The logits (n, V) after the `last` of the `new` tokens at the text's end, n at most.
 
-        Of a draft, some may have to be taken back.
+        Before a `draft` the state is saved, since some of its tokens may be rejected.
         """
         before = len(text) - new
         if self.length != before:
@@ -44,7 +44,7 @@ class RowCache:
         return self._read_columns(text[before:], last)
 
     def _catch_up(self, text: Tensor) -> None:
-        """Go back to the copy, and read what follows it in the text, which is kept in turn."""
+        """Restore the copy, read the rest of the text, and save that state."""
         cache, length = self.saved if self.saved[1] <= len(text) else (None, 0)
         self.cache, self.length = deepcopy(cache), length
         if length < len(text):
@@ -52,7 +52,7 @@ class RowCache:
         self.save()
 
     def _read_columns(self, tokens: Tensor, last: int) -> Tensor:
-        """Read tokens (n,), in one pass if the model continues a state with several as with each."""
+        """Read tokens (n,), in one pass if the model can."""
         whole = self.at_once or self.cache is None
         logits = [self._forward_pass(part, last) for part in ([tokens] if whole else tokens.split(1))]
         return torch.cat(logits)[-last:]
@@ -63,22 +63,22 @@ class RowCache:
         return read.logits[0]
 
     def save(self) -> None:
-        """Remember this state, to go back to."""
+        """Save this state, to rewind to."""
         if self.saved[1] != self.length:
             self.saved = (deepcopy(self.cache), self.length)
 
     def forget(self) -> None:
-        """Whatever stands in the cache is read again, from the copy on."""
+        """Drop the cache; the text is read again from the copy on."""
         self.cache, self.length = None, -1
 
 
 class RowByRowSession(LocalSession):
-    """An open batch whose rows the model reads one by one, each with the model's own cache."""
+    """An open batch whose rows are read one by one, each with the model's own cache."""
 
     cache_state = "on, row by row"
     batches = False
     at_once = True
-    """Whether several tokens after a state can be read in one pass."""
+    """Whether several tokens can be read in one pass after a state."""
 
     def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
         super().__init__(model, prompts, branches)
@@ -99,9 +99,9 @@ class RowByRowSession(LocalSession):
         return torch.stack(read)
 
     def _row(self, row: RowCache, text: Tensor, new: int, wanted: int) -> Tensor:
-        """One row's logits (wanted, V) after its last tokens; zeros where nobody looks at them."""
+        """One row's logits (wanted, V) after its last tokens; zeros for a row that has ended."""
         length, size = self.model.context_length, self.model.vocabulary_size
-        if new == 0 or (length is not None and len(text) > length):  # padding so far, or it has ended
+        if new == 0 or (length is not None and len(text) > length):  # padding only, or the row has ended
             return torch.zeros(wanted, size, device=text.device)
         draft = self.ids.shape[1] > self._width
         return to_vocabulary(padded_rows(row.read(text, new, wanted, draft), wanted), size)
@@ -116,7 +116,7 @@ class RowByRowSession(LocalSession):
             row.forget()
 
     def _compact(self) -> None:
-        """Hidden columns are in nobody's window: no row's cache has them."""
+        """Do nothing: no row's cache has hidden columns."""
 
     def close(self) -> None:
         super().close()
@@ -124,7 +124,7 @@ class RowByRowSession(LocalSession):
 
 
 class TokenByTokenSession(RowByRowSession):
-    """For models that, after a state, read one token a pass only: a prompt is one pass, all else is many."""
+    """For models that continue a state by one token a pass only; a prompt is still one pass."""
 
     cache_state = "on, row by row, one token a pass"
     at_once = False

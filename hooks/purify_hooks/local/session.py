@@ -1,4 +1,4 @@
-"""An open batch on a transformers model in this process: what it has read, and who can see it."""
+"""An open batch on a transformers model in this process: its KV cache and attention mask."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from purify_hooks.local.model import LocalModel
 
 BLOCK = 256
-"""Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
+"""Prompt tokens per forward pass; bounds the scored logits in memory to rows x 256 x V."""
 
 
 class LocalSession(Session):
-    """An open batch: a KV cache, and a mask of which of its columns each row can see.
+    """An open batch: token `ids` (rows, columns), which are `visible` to their row, and the KV `cache`.
 
-    Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
-    The mask stays on the host, which has to know it, wherever the model is.
+    Rows are padded on the left. A rewind hides columns; those hidden in every row are dropped. `visible`
+    stays on the CPU, where it is read, whatever the model's device.
     """
 
     cache_state = "on"
-    """Whether what has been read is kept from token to token, in words."""
+    """Whether the KV cache is kept from token to token, in words."""
     batches = True
-    """Whether several such sessions can be read in one pass, and several continuations side by side."""
+    """Whether several sessions, and several continuations, can be read in one forward pass."""
 
     def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
         self.model = model
@@ -50,7 +50,7 @@ class LocalSession(Session):
 
     @property
     def block(self) -> int:
-        """How many columns of the prompts one pass reads."""
+        """How many columns of the prompts one forward pass reads."""
         return BLOCK
 
     def prefill(self, scored: int) -> Tensor:
@@ -91,7 +91,7 @@ class LocalSession(Session):
 
     @contextmanager
     def _atomic(self) -> Iterator[None]:
-        """A pass that fails leaves the session as it was."""
+        """Undo what was appended if the forward pass fails."""
         mark = self.mark()
         try:
             yield
@@ -100,7 +100,7 @@ class LocalSession(Session):
             raise
 
     def append(self, tokens: Tensor, visible: Tensor) -> None:
-        """Remember new columns, which the model reads next."""
+        """Append columns, which the next forward pass reads."""
         self.ids = torch.cat([self.ids, tokens], dim=1)
         self.visible = torch.cat([self.visible, visible], dim=1)
 
@@ -108,18 +108,18 @@ class LocalSession(Session):
         return self.logits_after(self.ids[:, -columns:], self.cache, self.visible, wanted)
 
     def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
-        """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
+        """The logits after the last `wanted` of the columns `new`, which end those that are `seen`."""
         padded = None if bool(seen.all()) else seen.long()
         return self._forward_pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
 
     def _forward_pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
-        # A model without positions counts them from the mask or the columns; `trial` tells whether rightly.
+        # A model without position ids derives them from the mask or the columns; `trial` checks that.
         at_ = at if "positions" in self._forward.named else None
         with onednn_linear(self.model):
             return self._forward(new, cache, mask=seen, positions=at_, last=wanted).logits
 
     def _positions(self, seen: Tensor, columns: int) -> Tensor:
-        """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
+        """The last columns' position ids (rows, columns), clamped to the context for rows that have ended."""
         return self._within(torch.cumsum(seen, dim=1)[:, -columns:] - 1)
 
     def _within(self, places: Tensor) -> Tensor:
@@ -133,13 +133,13 @@ class LocalSession(Session):
             return to_vocabulary(logits, self.model.vocabulary_size)
 
     def append_tree(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
+        """Append a tree's tokens; their mask (rows, n, columns) bool, with the prompt's columns."""
         self.append(tokens.to(self.ids.device), torch.zeros(tokens.shape, dtype=torch.bool))
         prompts = self.visible[:, None, : self._width].expand(-1, tokens.shape[1], -1)
         return torch.cat([prompts, seen.cpu()], dim=-1)
 
     def tree_logits(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
-        """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
+        """Logits (rows, n, V) after the columns `new` (rows, n), under the mask `seen`."""
         added, at = additive_mask(seen, self.model.dtype), self._within(seen.sum(dim=-1) - 1)
         return self._forward_pass(new, cache, added, at, new.shape[1])
 
@@ -159,7 +159,7 @@ class LocalSession(Session):
         self.visible, self.ids = self.visible[:, :used], self.ids[:, :used]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only."""
+        """Keep these rows only."""
         index = torch.tensor(rows)
         self.prompts = [self.prompts[row] for row in rows]
         self.visible, self._lengths = self.visible[index], self._lengths[index]
@@ -168,21 +168,21 @@ class LocalSession(Session):
             select_rows(self.cache, index)
 
     def mark(self) -> tuple[Tensor, Tensor]:
-        """What `undo` needs: the columns read so far, and which are seen."""
+        """The state for `undo`: the ids and which are visible."""
         return self.ids, self.visible
 
     def undo(self, mark: tuple[Tensor, Tensor]) -> None:
-        """Forget what was read after the mark, even by a pass that ended half way through the layers."""
+        """Restore the mark, even after a forward pass that failed between two layers."""
         self.ids, self.visible = mark
         truncate_to(self.cache, self.ids.shape[1])
 
     def _compact(self) -> None:
-        """Move what each row sees to the right: a sliding window counts columns, the hidden ones too."""
+        """Move each row's visible columns to the right: a sliding window counts hidden columns too."""
         width = int(self.visible.sum(dim=1).max())
         self._arrange(torch.sort(self.visible.byte(), dim=1, stable=True).indices[:, -width:])
 
     def _arrange(self, order: Tensor) -> None:
-        """Keep these columns (rows, n) of all there are, in this order."""
+        """Keep these columns (rows, n), in this order."""
         self.visible = self.visible.gather(1, order)
         self.ids = self.ids.gather(1, order.to(self.ids.device))
         with torch.inference_mode():
@@ -196,14 +196,14 @@ class LocalSession(Session):
 
 
 class MaskedSession(LocalSession):
-    """For models that take a mask of what each token sees: a draft's tokens see nothing that follows them.
+    """For models that take a mask (rows, 1, n, columns): drafts are read with an explicit causal mask.
 
-    What the configuration says of attention has then no say in it.
+    The configuration's own attention settings then have no effect.
     """
 
     def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
         columns = new.shape[1]
-        if columns == 1 or seen.shape[1] <= self._width:  # nothing follows, or it is still the prompt
+        if columns == 1 or seen.shape[1] <= self._width:  # no later columns, or still the prompt
             return super().logits_after(new, cache, seen, wanted)
         before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
         added = additive_mask(seen[:, None] & before, self.model.dtype)
@@ -211,7 +211,7 @@ class MaskedSession(LocalSession):
 
 
 class RecomputingSession(LocalSession):
-    """For models whose cache does not do what one is for: every row is read anew for every token."""
+    """For models whose cache cannot be continued: the whole text is read for every token."""
 
     cache_state = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
     batches = False
@@ -221,13 +221,13 @@ class RecomputingSession(LocalSession):
         return torch.stack(rows)
 
     def _row(self, tokens: Tensor, wanted: int) -> Tensor:
-        """One row's logits (wanted, V) after its last tokens; a short row repeats its first."""
-        tokens = tokens if len(tokens) else tokens.new_zeros(1)  # nothing yet but padding
+        """One row's logits (wanted, V) after its last tokens; a short row repeats its first one."""
+        tokens = tokens if len(tokens) else tokens.new_zeros(1)  # padding only
         logits = self._forward(tokens[None], last=wanted, keeping=False).logits[0]
         return padded_rows(logits, wanted)
 
     def _drop(self, columns: int) -> None:
-        """There is no cache to drop from."""
+        """Do nothing: there is no cache."""
 
 
 def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -236,13 +236,13 @@ def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def padded_rows(logits: Tensor, wanted: int) -> Tensor:
-    """Logits (n, V) as (wanted, V), the first repeated before the others: what comes after padding."""
+    """Logits (n, V) as (wanted, V), the first one repeated in place of padding."""
     missing = max(wanted - len(logits), 0)
     return torch.cat([logits[:1].expand(missing, -1), logits[-wanted:]])
 
 
 def to_vocabulary(logits: Tensor, size: int) -> Tensor:
-    """(…, size) of a model padded past its tokenizer, or too narrow for tokens added to that later."""
+    """Logits (…, size): cut for a model wider than its tokenizer, filled with -inf for a narrower one."""
     missing = size - logits.shape[-1]
     return pad(logits, (0, missing), value=float("-inf")) if missing > 0 else logits[..., :size]
 
@@ -255,7 +255,7 @@ def _scores(logits: Tensor, following: Tensor) -> Tensor:
 
 @contextmanager
 def failures(name: str) -> Iterator[None]:
-    """Turn a model's failure into one sentence."""
+    """Turn an error of torch into a SourceError."""
     try:
         yield
     except (RuntimeError, IndexError, ValueError) as error:  # what torch raises: memory, shapes, ids
