@@ -20,7 +20,8 @@ from purify_plugins import (
     hookimpl,
 )
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.manager import OFFERS, Plugins, check_arguments, installed, listing, load_plugins
+from purify_plugins.plugin.arguments import check_arguments
+from purify_plugins.plugin.manager import OFFERS, Plugins, installed, listing, load_plugins
 from purify_plugins.testing import ToySource
 from tests.strangers import HALF, Install, install
 from tests.toys import BYTES, few, toys

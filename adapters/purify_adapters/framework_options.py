@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from purify_adapters.foreign_options import changes_nothing
+from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import ModelError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.sampling import Sampling
@@ -51,8 +52,6 @@ def _require(plugins: Plugins, model: Any) -> None:
         return  # a loaded source, or a server
     folder = Path(model).expanduser()
     if folder.exists():
-        from purify_hooks.local.loading import find_model
-
-        find_model(model)
+        foreseen(plugins, model)
     elif isinstance(model, Path) or not HUB_ID.fullmatch(model):
         raise ModelError(f"there is no model directory {str(model)!r}; give a directory or a hub id")

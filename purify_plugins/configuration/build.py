@@ -24,7 +24,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A configuration, with everything checked that can be before a model is read."""
+    """A configuration, checked as far as possible before a model is loaded."""
 
     config: Config
     plugins: Plugins
@@ -42,7 +42,7 @@ class Prepared:
             each.refuse(prompt)
 
     def load(self, kind: Callable[..., P]) -> P:
-        """The Purifier, or another `kind` of its arguments: both models are read now. Raises PurifyError."""
+        """The Purifier, or another `kind` of its arguments; loads both models. Raises PurifyError."""
         models = [source(self.plugins, table) for table in (self.config.llm, self.config.slm)]
         return kind(*models, self.policy, **self.options, plugins=self.plugins)
 

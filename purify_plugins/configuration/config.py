@@ -29,16 +29,16 @@ class Named(dict[str, Any]):
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationConfig:
-    """What `purify run` and `activate` go by; names are a model's directory or hub id, or a server's URL."""
+    """Options of `purify run` and `activate`; names are a model's directory or hub id, or a server's URL."""
 
     untrusted: list[str] = field(default_factory=lambda: ["*"])
     """What is purified; `"*"`, the default, is everything not trusted."""
     trusted: list[str] = field(default_factory=list)
-    """What writes as it likes, without purification."""
+    """Models that are not purified."""
     tokenizer: str | None = None
     """The tokenizer's directory, for models in memory that name none."""
     status: str | None = None
-    """A directory in which every process says what it has purified."""
+    """A directory where every process writes what it has purified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +58,16 @@ class Config:
     on_llm_failure: Literal["refuse", "slm"] = "refuse"
     """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone."""
     walk: Walk = "auto"
-    """How answers are written, all by one law: `lockstep` token by token, `speculative` from the SLM's
-    drafts, `readahead` from a server's; `auto` takes what the LLM can do."""
+    """The decoding strategy, all with one distribution: `lockstep` token by token, `speculative` with the
+    SLM's drafts, `readahead` with a server's; `auto` is the fastest that the LLM allows."""
     batch_size: int = 32
     """Prompts of one call decoded together."""
     alignment: Literal["auto", "bytes", "common_tokens", "top_k_union"] = "auto"
-    """The alphabet two tokenizers meet in; see [tokenizers](tokenizers.md)."""
+    """The symbols that two tokenizers are fused in; see [tokenizers](tokenizers.md)."""
     fidelity: Literal["exact", "default", "fast"] = "default"
     """How closely a model is followed in symbols smaller than its tokens."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
-    """What `purify run` and `activate` go by; the keys are listed below."""
+    """Options of `purify run` and `activate`; the keys are listed below."""
 
 
 def read_config(path: str | Path | None = None) -> Config:
@@ -100,7 +100,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
 
 @contextmanager
 def placed(where: str, what: str = "") -> Iterator[None]:
-    """Say in an error where the setting stands that led to it, in place of `what` it says already."""
+    """Prefix errors in this block with where the setting stands, in place of their own prefix `what`."""
     try:
         yield
     except PurifyError as error:

@@ -1,7 +1,7 @@
-"""What a `purify.toml` that was only found, not named, may do before its user has seen it.
+"""User consent for a `purify.toml` that was found rather than named, as in a fresh checkout.
 
-A checkout brings its own. One that sends a secret of the environment to a URL, or writes elsewhere, is
-read when the user has allowed that file, as it is: `purify allow`. direnv asks in the same way.
+One that sends a secret of the environment to a URL, or writes outside its directory, is used only after
+`purify allow`, and only unchanged, as with direnv.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMING = ("source", *MODELS)
 
 
 def require_allowed(file: Path, content: bytes, table: Mapping[str, Any]) -> None:
-    """Raise ConfigError when a file that nobody named does what its user must have allowed."""
+    """Raise ConfigError if a file that was found does what its user must allow first."""
     wanted = list(wishes(table, file.parent))
     if wanted and _remembered().get(str(file.resolve())) != _digest(content, wanted):
         raise ConfigError(
@@ -32,9 +32,9 @@ def require_allowed(file: Path, content: bytes, table: Mapping[str, Any]) -> Non
 
 
 def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """What a configuration does that a stranger's must not, in words that hold no secret.
+    """What a configuration does that needs consent, in words without secrets.
 
-    They are the same whatever the environment holds: a variable that is not set yet may be set tomorrow.
+    They do not depend on the environment: a variable that is unset now may be set later.
     """
     yield from _gifts(table)
     activation = table.get("activation")
@@ -45,7 +45,7 @@ def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _gifts(table: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """The variables that tables give away, those inside others too."""
+    """The environment variables that tables, nested ones included, send to servers."""
     for key, variable in named(table).items():
         yield f"[{shown(where)}] gives ${shown(variable)} ({shown(key)}) to {shown_url(table.get('url'))}"
     for name, inner in table.items():
@@ -77,7 +77,7 @@ def _models(table: Any, where: str) -> Iterator[str]:
 
 
 def shown(text: str) -> str:
-    """Text of a stranger's file, which may not move the cursor over what stands above it."""
+    """Text of an untrusted file with control characters escaped, so that it cannot move the cursor."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
@@ -87,7 +87,7 @@ def shown_url(url: Any) -> str:
 
 
 def allow(file: Path, content: bytes, wanted: Sequence[str]) -> None:
-    """Remember that the user trusts this file as it is now, to do what was listed. Raises ConfigError."""
+    """Store that the user allows this file as it is now to do what was listed. Raises ConfigError."""
     import json
 
     from purify_plugins.utils.files import write_whole
@@ -102,7 +102,7 @@ def allow(file: Path, content: bytes, wanted: Sequence[str]) -> None:
 
 
 def store() -> Path:
-    """The file that remembers, in the user's own configuration."""
+    """The file where consent is stored, in the user's own configuration directory."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
     home = Path(base) if Path(base).is_absolute() else Path.home() / ".config"
     return home / "purify" / "allowed.json"
@@ -120,7 +120,7 @@ def _remembered() -> Mapping[str, str]:
 
 
 def _digest(content: bytes, wanted: Sequence[str]) -> str:
-    """SHA-256 of a file and of what its user was told of it: consent covers what was shown, and no more."""
+    """SHA-256 of a file and of the words shown to its user: consent covers no more than that."""
     import hashlib
 
     return hashlib.sha256(content + "\n".join(["", *wanted]).encode()).hexdigest()

@@ -16,7 +16,7 @@ Table = dict[str, Any]
 
 
 def read_table(file: Path) -> Table:
-    """What a configuration file says, its models' directories found. Raises ConfigError."""
+    """A configuration file's table, with directories relative to the file resolved. Raises ConfigError."""
     return _rooted(_table(file), file.parent)
 
 
@@ -31,10 +31,10 @@ def _table(file: Path) -> Table:
 
 
 def find_config(path: str | Path | None = None) -> Path:
-    """Where the configuration is. Raises ConfigError when there is none.
+    """The path of the configuration. Raises ConfigError when there is none.
 
-    A file that is found and not named may give no secret away and write nowhere else until its user has
-    allowed it; see `purify allow`.
+    A file that was found rather than named may use no secret and write nowhere outside its directory until
+    its user allows it; see `purify allow`.
     """
     if path is not None and not isinstance(path, str | Path):
         raise ConfigError(
@@ -64,14 +64,14 @@ def here() -> Path:
 
 
 def permitted(file: Path) -> Path:
-    """A file that was found, if it may be read; raises ConfigError where its user must allow it first."""
+    """A file that was found rather than named. Raises ConfigError if its user must allow it first."""
     require_allowed(file, read_bytes(file), _table(file))
     return file
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """A configuration that its user trusts as it is: what it names, and what it asks for."""
+    """A configuration that its user has allowed: what it names and what it does."""
 
     file: Path
     names: list[str]
@@ -79,9 +79,9 @@ class Allowed:
 
 
 def allowed(file: Path | None = None) -> Allowed:
-    """Remember that a configuration may do what it asks for; by default the one here.
+    """Store that a configuration (by default the one here) is allowed as it is now.
 
-    One that asks for nothing is not remembered. Raises ConfigError for a file that is no configuration.
+    One that needs no consent is not stored. Raises ConfigError for a file that is no configuration.
     """
     file = file or here()
     content, table = read_bytes(file), _table(file)

@@ -1,4 +1,4 @@
-"""What is wrong with a model, found before any of its weights is read."""
+"""Errors of a model's configuration or files, found before its weights are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.manager import require_arguments, sources_of
+from purify_plugins.plugin.arguments import require_arguments, sources_of
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preview:
-    """What is known of a model that is not loaded.
+    """A model before it is loaded.
 
-    `place` is its directory and `numbers` counts its weights, where they are here. `settle` finds out the
-    rest that can be known: what takes a second to import. `refuse` raises PromptError for a text that the
-    model could not read.
+    `place` is its directory and `numbers` the number of its parameters, where the files are here. `settle`
+    runs the checks that take a second to import. `refuse` raises PromptError for a text that the model cannot
+    read.
     """
 
     place: Path | None = None
@@ -31,9 +31,9 @@ class Preview:
 
 
 class Checked:
-    """A source's factory that can say what is wrong before it loads anything large.
+    """A source's factory that can check its arguments before it loads anything large.
 
-    `preview` takes the factory's own arguments. Raises what loading would, as far as it can be known.
+    `preview` takes the factory's own arguments and raises the errors of loading, as far as they can be known.
     """
 
     def preview(self, **keys: Any) -> Preview:
@@ -58,12 +58,12 @@ class Weighty(Checked):
 
 
 def foreseen(plugins: Plugins, model: Any) -> Preview:
-    """The preview of the model that `model` stands for, as `plugins.source` takes it; of those within, too.
+    """The preview of a model in any form that `plugins.source` takes, with those of models inside it.
 
-    Raises what loading it would, as far as it can be known: ConfigError, ModelError, SourceError.
+    Raises the errors of loading, as far as they can be known: ConfigError, ModelError, SourceError.
     """
     if not isinstance(model, str | Path | Mapping):
-        return Preview()  # it is loaded
+        return Preview()  # it is loaded already
     keys = dict(model) if isinstance(model, Mapping) else {"model": model}
     name = str(keys.pop("source", "local"))
     factory = plugins.check("purify_sources", name, keys)
@@ -75,7 +75,7 @@ def foreseen(plugins: Plugins, model: Any) -> Preview:
 
 
 def require_two(plugins: Plugins, llm: Any, slm: Any) -> tuple[Preview, Preview]:
-    """The previews of an LLM and an SLM, settled. Raises PurifyError for what cannot be loaded, or is one."""
+    """The settled previews of an LLM and an SLM. Raises PurifyError for bad models, or one given twice."""
     found = foreseen(plugins, llm), foreseen(plugins, slm)
     refuse_one(*found)
     _settle(found)
@@ -83,7 +83,7 @@ def require_two(plugins: Plugins, llm: Any, slm: Any) -> tuple[Preview, Preview]
 
 
 def refuse_one(llm: Preview, slm: Preview) -> None:
-    """Raise ConfigError for a model that is to purify itself."""
+    """Raise ConfigError if the LLM and the SLM are the same model."""
     if llm.place is not None and llm.place == slm.place:
         raise ConfigError(
             f"the LLM and the SLM are one model, {llm.place}: whom you do not trust cannot vouch for itself; "

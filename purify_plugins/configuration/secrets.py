@@ -1,4 +1,4 @@
-"""Passwords and keys: declared by the sources that take them, read from the environment, never shown."""
+"""Secrets: declared by the sources that take them, read from the environment, never printed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from purify_plugins.errors import ConfigError
 
 ENDING = "_env"
 USUAL = frozenset(("api_key", "token"))
-"""Keys that hold a secret whoever takes them."""
+"""Keys that hold a secret for every source."""
 
 
 class Secret(str):
@@ -32,7 +32,7 @@ def secret_keys(factory: Callable[..., Any]) -> frozenset[str]:
 
 
 def hints_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """The types of a factory's parameters, as far as it tells them; a factory may be anything callable."""
+    """The types of a factory's parameters, as far as they are annotated; a factory may be any callable."""
     plain = inspect.unwrap(factory)
     if isinstance(plain, type) and not is_dataclass(
         plain
@@ -51,10 +51,10 @@ def hints_of(factory: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def secrets(table: Mapping[str, Any], keys: Iterable[str] = USUAL) -> dict[str, Any]:
-    """A table, its secrets read from the environment variables that keys ending in `_env` name.
+    """A table with secrets read from the environment variables that keys ending in `_env` name.
 
-    `token_env = "TGI_TOKEN"` gives the source `token`; the secret itself is never in the file. Any other
-    value of the environment stays there: it could end up in an error, or in a URL. Raises ConfigError.
+    `token_env = "TGI_TOKEN"` sets `token`; the secret itself is never in the file. Only secrets are read this
+    way: another value of the environment could end up in an error or a URL. Raises ConfigError.
     """
     return dict(
         _secret(key, value, frozenset(keys)) if key.endswith(ENDING) else (key, value)

@@ -6,7 +6,6 @@ are off until named: code in this process could switch the protection off.
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pluggy
 from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
 from purify_plugins.foreign import BareSource, adapted, adapted_policy, is_policy
 from purify_plugins.plugin import hookspecs
+from purify_plugins.plugin.arguments import check_arguments, mistyped, require_arguments, sources_of
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
 
@@ -267,51 +267,6 @@ def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
     if not isinstance(offered, Mapping):
         raise PluginError(f"plugin {implementation.plugin_name!r} must return a mapping from {hook}")
     return offered
-
-
-def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[str]) -> None:
-    """Raise UnknownNameError for an argument `factory` does not take."""
-    known = inspect.signature(factory).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
-        return
-    for argument in arguments:
-        if argument not in known:
-            raise UnknownNameError(what, argument, known)
-
-
-def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raise ConfigError where an argument is missing that a factory cannot do without."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    for each in inspect.signature(factory).parameters.values():
-        if each.default is each.empty and each.kind in named and each.name not in given:
-            raise ConfigError(f"{what}: {each.name!r} is missing")
-
-
-def sources_of(factory: Callable[..., Any]) -> set[str]:
-    """The arguments of a source's factory that are sources themselves."""
-    found = inspect.signature(factory).parameters.values()
-    return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
-
-
-TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": (str, "text"),
-    "bool": (bool, "true or false"),
-}
-"""An argument's annotation, the types of its values, and these in words."""
-
-
-def mistyped(factory: Callable[..., Any], given: Mapping[str, Any]) -> str:
-    """What a factory wants in place of an argument of another type; "" where none is found."""
-    for each in inspect.signature(factory).parameters.values():
-        hint = (
-            each.annotation if isinstance(each.annotation, str) else getattr(each.annotation, "__name__", "")
-        )
-        kinds, words = TYPES.get(hint, (object, ""))
-        if each.name in given and not isinstance(given[each.name], kinds):
-            return f"{each.name} must be {words}, not {given[each.name]!r}"
-    return ""
 
 
 def load_plugins(allowed: Iterable[str] | None = None) -> Plugins:

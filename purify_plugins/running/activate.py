@@ -11,7 +11,7 @@ from purify_plugins.plugin.manager import load_plugins
 
 @cache
 def adapter() -> Any:
-    """The adapter named `activation`; of the bundled ones, for the configuration is not read yet."""
+    """The bundled adapter named `activation`; the configuration, and so its plugins, are not read yet."""
     return load_plugins([]).make("purify_adapters", "activation", {})
 
 
@@ -25,7 +25,7 @@ def activate(config: str | Path | None = None) -> Any:
 
 
 def deactivate() -> None:
-    """Undo `activate`: every attribute that was replaced is the one it was."""
+    """Undo `activate`: restore every attribute that was replaced."""
     adapter().deactivate()
 
 

@@ -1,7 +1,7 @@
-"""How Pythons are started: which commands start one, and which of those would not be purified.
+"""Commands that start a Python: those whose Python would not be purified are refused.
 
-A child is purified by `PYTHONPATH`, and by a file beside the package that asks for `PURIFY_ACTIVE`. What
-is started without either is refused, as far as its words tell, and the shell's text or script they name.
+A child process is purified through `PYTHONPATH`, or through `zzz_purify.pth` and `PURIFY_ACTIVE`. A command
+that starts a Python without either is refused, as far as its words, its shell text or its script show.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from purify_plugins.errors import RefusedError
 
 NAME = re.compile(r"(python|pypy)[\d.]*t?(\.exe)?", re.IGNORECASE)
 VARIABLE = re.compile(r"\$\{?\w*(python|interpreter)\w*", re.IGNORECASE)
-"""A shell's variable that is, by its name, a Python."""
+"""A shell variable whose name suggests a Python."""
 FLAGS = "[bBdhiOPqsuvVx?]*"
 BLIND = re.compile(f"-{FLAGS}[IES]")
 """A cluster of options with one that makes Python ignore PYTHONPATH, or `sitecustomize` altogether."""
 SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish"))
 SWEEPING = frozenset(("sudo", "doas", "su", "runuser", "ssh", "docker", "podman", "kubectl"))
-"""Commands that start others without our environment, or on another machine."""
+"""Commands that start others with another environment, or on another machine."""
 WORDS = frozenset(("!", "{", "if", "then", "else", "elif", "while", "until", "do", "exec", "command", "time"))
-"""What may stand before a command in a shell's text."""
+"""Words that may precede a command in shell text."""
 ASSIGNED = re.compile(r"\w+=")
 OPERATORS = "();<>|&\n"
 DEEP, LONG = 5, 1 << 16
-"""How many commands within commands are looked at, and how many characters of a script."""
+"""The nesting depth of commands that is followed, and the characters of a script that are read."""
 
 
 @dataclass(frozen=True)
 class Around:
-    """What a command is started with: how it comes by another `PYTHONPATH`, how it loses all of ours."""
+    """How a command's environment differs: what replaces `PYTHONPATH`, and what drops everything."""
 
     path: str = ""
     everything: str = ""
@@ -70,7 +70,7 @@ def _refuse(faults: Iterator[str]) -> None:
 
 
 def _faults(words: Sequence[str], around: Around) -> Iterator[str]:
-    """What keeps the Pythons that a command starts from being purified."""
+    """The words of a command because of which a Python it starts would not be purified."""
     around = replace(around, depth=around.depth + 1)
     if around.depth > DEEP or not words or not words[0]:
         return
@@ -128,7 +128,7 @@ def _of_shell(words: Sequence[str], around: Around) -> Iterator[str]:
 
 
 def _in_text(text: str, around: Around) -> Iterator[str]:
-    """What is wrong with the commands of a shell's text; what a line sets holds for those after it."""
+    """The faults of the commands in shell text; assignments hold for later lines."""
     for words in _commands(text):
         while words and words[0] in WORDS:
             words.pop(0)
@@ -141,7 +141,7 @@ def _in_text(text: str, around: Around) -> Iterator[str]:
 
 
 def _commands(text: str) -> Iterator[list[str]]:
-    """The simple commands of a shell's text, as words."""
+    """The simple commands of shell text, as words."""
     plain = text.replace("\\\n", " ").replace("`", ";")
     words = _split(plain, OPERATORS) or [word for line in plain.splitlines() for word in _line(line)]
     found: list[str] = []
@@ -154,12 +154,12 @@ def _commands(text: str) -> Iterator[list[str]]:
 
 
 def _line(line: str) -> list[str]:
-    """A line's words, where a text as a whole has none: a quotation mark may be left open elsewhere."""
+    """A line's words, where the whole text cannot be split because of an open quotation mark."""
     return [*_split(line.partition(" #")[0], OPERATORS), "\n"]
 
 
 def _split(text: str, operators: str = "") -> list[str]:
-    """The words of a shell's text and its operators; [] where a quotation is left open."""
+    """The words and operators of shell text; [] where a quotation is left open."""
     from shlex import shlex
 
     words = shlex(text, posix=True, punctuation_chars=operators or False)
@@ -172,7 +172,7 @@ def _split(text: str, operators: str = "") -> list[str]:
 
 
 def _set(word: str, around: Around) -> Around:
-    """The surroundings after `NAME=VALUE`, or after NAME is unset; a path that keeps ours is harmless."""
+    """The environment after `NAME=VALUE`, or after NAME is unset; a path that extends ours is harmless."""
     name, _, value = word.partition("=")
     if name != "PYTHONPATH" or "$PYTHONPATH" in value or "${PYTHONPATH" in value:
         return around
@@ -180,13 +180,13 @@ def _set(word: str, around: Around) -> Around:
 
 
 def _starts(word: str) -> bool:
-    """Whether a word among another command's may be a command of its own."""
+    """Whether a word among another command's words may start a command."""
     name = Path(word).name
     return is_python(word) or name == "env" or name in SHELLS or (os.sep in word and bool(shebang(word)))
 
 
 def _reads_ours(program: str) -> bool:
-    """Whether a Python is this environment's, and our file is beside the package here."""
+    """Whether a Python is this environment's, and zzz_purify.pth is installed in it."""
     from sysconfig import get_path
 
     here = Path(_which(program)).parent.resolve() == Path(sys.executable).parent.resolve()
@@ -208,14 +208,14 @@ def _read(file: str) -> str:
 
 
 def shebang(program: str) -> list[str]:
-    """The interpreter that a script's first line names, and its options; [] for any other file."""
+    """The interpreter in a script's first line, with its options; [] for any other file."""
     try:
         with open(program, "rb") as file:
             first, second = file.readline(512), file.readline(512)
     except OSError:
         return []
     words = first[2:].decode("utf-8", "replace").split() if first.startswith(b"#!") else []
-    if second.startswith(b"'''exec' "):  # how pip writes a path that is too long for a first line
+    if second.startswith(b"'''exec' "):  # pip writes a path this way if it is too long for the first line
         words = second.decode("utf-8", "replace").replace('"', "").split()[1:2]
     if words and Path(words[0]).name == "env":
         words = [word for word in words[1:] if word != "-S"]

@@ -1,6 +1,6 @@
-"""`purify run`: switch purification on, then be the program.
+"""`purify run`: activate purification, then run the program in this process.
 
-Imports little: all this happens before the program's own first line.
+It imports little, since all of this delays the program's own first line.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from purify_plugins.running.interpreters import is_python, refuse_blind, shebang
 
 USAGE = "usage: purify run [--quiet] [--config FILE] (SCRIPT | -m MODULE | COMMAND) [ARGUMENT]..."
 EX_CONFIG = 78
-"""The exit code of a program that did not start, for it would not have been purified."""
+"""The exit code of a program that was not started because it would not have been purified."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _activated(arguments: list[str]) -> Program:
     """The program that is to run, and everything ready for it. Raises PurifyError."""
-    gc.disable()  # what is imported here stays; looking through it for garbage is a tenth of the time
+    gc.disable()  # imported modules stay; collecting garbage among them takes a tenth of the start
     try:
         asked = _parsed(arguments)
         program = _program(asked.words)
@@ -51,7 +51,7 @@ def _activated(arguments: list[str]) -> Program:
 
 
 class RunOptions(NamedTuple):
-    """What stands before the program, and the words that name it."""
+    """The options before the program, and the words that name it."""
 
     config: str | None
     quiet: bool
@@ -59,7 +59,7 @@ class RunOptions(NamedTuple):
 
 
 def _parsed(arguments: list[str]) -> RunOptions:
-    """Our own options, and the rest. Raises ConfigError."""
+    """Split our own options from the program's words. Raises ConfigError."""
     config, quiet = None, False
     while arguments and arguments[0].startswith("--"):
         option, equals, value = arguments.pop(0).partition("=")
@@ -86,7 +86,7 @@ def _config(named: str | None, folder: Path) -> Path:
 
 
 class Program:
-    """What is to run: `start` becomes it. `folder` is where its script lies, or the working directory."""
+    """The program to run: `start` runs it. `folder` is its script's directory, or the working directory."""
 
     def __init__(self, start: Callable[[], object], folder: Path) -> None:
         self.start, self.folder = start, folder
@@ -115,7 +115,7 @@ def _program(words: list[str]) -> Program:
 
 
 def _require_module(name: str) -> None:
-    """Raise ConfigError for a module that is not there; its package is looked for, and nothing imported."""
+    """Raise ConfigError for a module that does not exist; its package is searched, and nothing imported."""
     from importlib.machinery import PathFinder
 
     package = name.partition(".")[0]

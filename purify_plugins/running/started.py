@@ -1,8 +1,8 @@
-"""Imported by every Python that a purified program starts, before the program itself: activate, or end.
+"""Imported first by every Python that a purified program starts: activate purification, or end the process.
 
-Two things import it: a `sitecustomize` that `PYTHONPATH` leads to, and `zzz_purify.pth` beside the package,
-which looks whether the environment names a configuration in `PURIFY_ACTIVE`. An exception here would be
-printed and the program run all the same, so the process ends instead.
+It is imported by `sitecustomize`, found through `PYTHONPATH`, and by `zzz_purify.pth` beside the package if
+the environment variable `PURIFY_ACTIVE` names a configuration. Python prints exceptions here and runs the
+program all the same, so the process is ended instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def _switch_on() -> None:
         from purify_plugins.running.activate import activate
 
         activate(os.environ.get("PURIFY_ACTIVE"))
-    except BaseException as error:  # whatever it is, the program must not run without purification
+    except BaseException as error:  # the program must not run without purification
         sys.stderr.write(f"error: {_sentence(error)}\n")
         sys.stderr.flush()
         os._exit(78)

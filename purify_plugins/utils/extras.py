@@ -1,4 +1,4 @@
-"""Packages that some of what we do needs: looked for before the work, named with what installs them."""
+"""Optional packages: checked before the work, with the command that installs them in the error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require_extra(extra: str, what: str) -> None:
 
 
 def packages(extra: str) -> Iterator[str]:
-    """What an extra asks for, as pip takes it: `'matplotlib>=3.9'`; the modules' names where nobody knows."""
+    """The requirements of an extra, quoted for pip: `'matplotlib>=3.9'`; module names if there are none."""
     try:
         asked = requires("purify-plugins") or []
     except PackageNotFoundError:

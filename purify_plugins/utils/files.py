@@ -1,4 +1,4 @@
-"""Files are read with one sentence of advice, and written whole or not at all."""
+"""Read files with errors that say what to do; write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from purify_plugins.errors import ConfigError
 
 
 def read_text(path: Path) -> str:
-    """What stands in a UTF-8 file. Raises ConfigError."""
+    """The text of a UTF-8 file. Raises ConfigError."""
     return decoded(read_bytes(path), repr(str(path)))
 
 
 def read_bytes(path: Path) -> bytes:
-    """What stands in a file. Raises ConfigError."""
+    """The content of a file. Raises ConfigError."""
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
@@ -83,7 +83,7 @@ def _require_place(path: Path) -> None:
 
 
 def _try(folder: Path, wanted: Path) -> None:
-    """Write into a directory: its permissions say nothing of a read-only disk, nor of who may do anything."""
+    """Try to write into a directory: permissions do not show a read-only disk, and mean nothing to root."""
     from tempfile import TemporaryFile
 
     try:

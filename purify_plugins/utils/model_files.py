@@ -1,4 +1,4 @@
-"""Files of a model's repository, read as what a stranger wrote: bounded, regular, plain JSON."""
+"""Files of a model's repository, read as untrusted data: regular files of bounded size, plain JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def require_regular(file: Path, most: int) -> int:
 
 
 def read_bytes(file: Path, most: int) -> bytes:
-    """What stands in a regular file of at most `most` bytes. Raises ModelError."""
+    """The content of a regular file of at most `most` bytes. Raises ModelError."""
     require_regular(file, most)
     try:
         with file.open("rb") as content:
@@ -50,7 +50,7 @@ def read_bytes(file: Path, most: int) -> bytes:
 def read_json(file: Path, most: int = SETTINGS) -> Any:
     """The JSON value in a file. Raises ModelError.
 
-    Keys that occur twice and NaN are refused: two readers would take them for two things.
+    Duplicate keys and NaN are refused: parsers differ in how they read them.
     """
     return parse_json(read_bytes(file, most), file)
 

@@ -1,4 +1,4 @@
-"""What a value must be, in the words of who writes it: pydantic's own speak of dictionaries and parsing."""
+"""Messages of pydantic and llguidance in the words of the file or option that they are about."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def must_be(error: Mapping[str, Any]) -> str:
-    """What one of pydantic's errors asks for, and what was found: "must be a whole number, not 'many'"."""
+    """One of pydantic's errors as "must be a whole number, not 'many'"."""
     found = repr(error["input"])
     shown = found if len(found) < 80 else f"{found[:76]}…"
     expected = _expected(error["type"], error.get("ctx", {}))
@@ -66,12 +66,12 @@ REASONS: tuple[tuple[str, str], ...] = (
     (r"Unknown common regex: (.*?); .*", r"there is no '\1' to import"),
     (r"unknown grammar (.*)", r"\1 is no grammar"),
 )
-"""What llguidance and the libraries under it say of a grammar -> what we say."""
+"""A message of llguidance or its libraries (a pattern) -> our words."""
 PLACE = re.compile(r"(\d+)\((\d+)\): ")
 
 
 def reason(message: str) -> str:
-    """Why a grammar cannot be followed, in the words of who wrote it, from what llguidance says."""
+    """Why a grammar cannot be followed, from llguidance's message, in terms of the grammar's own text."""
     told = " ".join(message.split())
     # The first line of what llguidance reads is ours.
     told = PLACE.sub(lambda at: f"line {int(at[1]) - 1}, column {at[2]}: ", told)

@@ -28,6 +28,7 @@ from purify_adapters.processes import runs
 from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source, where
 from purify_plugins.configuration.config import check_config, placed
 from purify_plugins.configuration.find import read_table
+from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -193,9 +194,7 @@ def _check_source(plugins: Any, table: dict[str, Any]) -> None:
     except TypeError as error:
         raise ConfigError(f"[slm]: {error}; name the benign model") from error
     if name == "local" and not _is_here(str(keys["model"])):
-        from purify_hooks.local.loading import find_model
-
-        find_model(keys["model"], keys.get("revision"))  # downloads it before the program starts
+        foreseen(plugins, {"source": name, **keys})  # downloads it before the program starts
 
 
 def _is_here(model: str) -> bool:

@@ -11,7 +11,7 @@ from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.http.event_loop import wait
 from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins.errors import ConfigError, SourceError, UnknownNameError
-from purify_plugins.plugin.manager import check_arguments
+from purify_plugins.plugin.arguments import check_arguments
 
 
 def load(
