@@ -23,7 +23,7 @@ from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
-from purify_plugins.requests.pipeline import Pieces, Pipeline, chunks, in_thread, outcomes
+from purify_plugins.requests.pipeline import Pipeline, RowEvents, chunks, in_thread, outcomes
 from purify_plugins.sampling import Sampling
 from purify_plugins.threat import Claim, require_known
 from purify_plugins.tokenizers.vocabulary_map import align
@@ -207,7 +207,7 @@ class Purifier(Decoder):
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
     ) -> Generator[Chunk, None, None]:
-        """The answer in pieces, each as soon as it is certain; the last one carries the completion.
+        """The answer in chunks, each as soon as it is certain; the last one carries the completion.
 
         Where a plugin has `purify_completed`, the last text comes when that has run, with the completion.
         Closing the generator frees both models' sessions at once. A failure raises: an answer that
@@ -260,8 +260,8 @@ class Purifier(Decoder):
         **draws: Any,
     ) -> list[Any]:
         """`generate` without blocking the event loop; cancelling stops at the next token."""
-        pieces = in_thread(self._run(several(prompts), sampling, draws))
-        return outcomes([piece async for piece in pieces], errors)
+        events = in_thread(self._run(several(prompts), sampling, draws))
+        return outcomes([event async for event in events], errors)
 
     def astream(
         self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
@@ -275,8 +275,10 @@ class Purifier(Decoder):
         """`chat` without blocking the event loop."""
         return (await self.agenerate([conversation(messages)], sampling, errors="raise", **draws))[0]
 
-    def _run(self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]) -> Pieces:
-        """Every prompt's pieces as they come; what `citing` names is noted now, whenever they are read."""
+    def _run(
+        self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]
+    ) -> RowEvents:
+        """Every prompt's events as they come; what `citing` names is noted now, whenever they are read."""
         plugins = self.plugins
         how = AnswerOptions(
             copy(drawn(self.sampling, sampling, draws)),  # a hook can write even to a frozen dataclass

@@ -1,6 +1,6 @@
 """The request pipeline: `purify_request`, decoding in batches, `purify_completed`; one outcome per prompt.
 
-The generators here yield pieces: a prompt's number, with a chunk of its answer or with the Refused or Failed
+The generators here yield events: a prompt's number, with a chunk of its answer or with the Refused or Failed
 that it gets instead. An error that concerns one prompt does not affect the others of its batch.
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt
 
-Piece = tuple[int, Chunk | Refused | Failed]
-Pieces = Generator[Piece, None, None]
+RowEvent = tuple[int, Chunk | Refused | Failed]
+RowEvents = Generator[RowEvent, None, None]
 Decode = Callable[[Sequence["Prompt"], "Sampling"], Generator[Step, None, None]]
 T = TypeVar("T")
 
@@ -43,8 +43,8 @@ class Pipeline:
     batch_size: int
     decode: Decode
 
-    def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> Pieces:
-        """Every prompt's pieces, batch after batch; one by one the prompts that cannot begin together."""
+    def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
+        """Every prompt's events, batch after batch; one by one the prompts that cannot begin together."""
         errors: dict[int, PurifyError] = {}
         admitted = dict(enumerate(prompts))
         if self.plugins.implementing("purify_request"):
@@ -141,8 +141,8 @@ class AnswerBatch:
             raise PluginError(f"purify_decode must return a generator of steps, not {type(steps).__name__}")
         return _guarded(steps, self.decoding)
 
-    def take(self, step: Step) -> Iterator[Piece]:
-        """What a step adds to each answer, and the last pieces of those that end with it."""
+    def take(self, step: Step) -> Iterator[RowEvent]:
+        """What a step adds to each answer, and the last events of those that end with it."""
         taken = self.reader.take(step)
         for row, answer in zip(self.rows, self.answers, strict=True):
             yield from ((row, chunk) for chunk in answer.take(taken))
@@ -156,8 +156,8 @@ class AnswerBatch:
 
     # Completing: `purify_completed`
 
-    def finish(self, row: int, answer: RowOutput) -> list[Piece]:
-        """An answer's last pieces, once the plugins have seen the whole; what they get is a copy."""
+    def finish(self, row: int, answer: RowOutput) -> list[RowEvent]:
+        """An answer's last events, once the plugins have seen the whole; what they get is a copy."""
         if answer.error is not None:
             return [(row, _outcome(answer.error))]
         try:
@@ -197,31 +197,31 @@ def _outcome(error: PurifyError) -> Refused | Failed:
     return Refused(error) if isinstance(error, RefusedError) else Failed(error)
 
 
-# Reading the pieces
+# Reading the events
 
 
-def outcomes(pieces: Sequence[Piece], errors: str = "return") -> list[Outcome]:
+def outcomes(events: Sequence[RowEvent], errors: str = "return") -> list[Outcome]:
     """Each prompt's outcome, in the order of the prompts.
 
     Raises the common error if every prompt failed with one class of error and one message; with `errors`
     "raise" the first error.
     """
-    whole = {row: piece.completion if isinstance(piece, Chunk) else piece for row, piece in pieces}
+    whole = {row: event.completion if isinstance(event, Chunk) else event for row, event in events}
     found = [whole[row] for row in sorted(whole)]
     raised = [each.error for each in found if isinstance(each, Unanswered)]
     in_vain = len(raised) == len(found) and len({(type(error), str(error)) for error in raised}) == 1
     if raised and (in_vain or errors == "raise"):
         raise raised[0]
-    return found  # type: ignore[return-value]  # each prompt's last piece has the completion
+    return found  # type: ignore[return-value]  # each prompt's last event has the completion
 
 
-def chunks(pieces: Pieces) -> Generator[Chunk, None, None]:
+def chunks(events: RowEvents) -> Generator[Chunk, None, None]:
     """One answer's chunks; raises what it has in place of an answer."""
-    with closing(pieces):
-        for _, piece in pieces:
-            if isinstance(piece, Unanswered):
-                raise piece.error
-            yield piece
+    with closing(events):
+        for _, event in events:
+            if isinstance(event, Unanswered):
+                raise event.error
+            yield event
 
 
 async def in_thread(values: Generator[T, None, None]) -> AsyncGenerator[T, None]:
