@@ -207,7 +207,7 @@ class Purifier(Decoder):
     def stream(
         self, prompt: Prompt, sampling: Sampling | None = None, **draws: Any
     ) -> Generator[Chunk, None, None]:
-        """The answer in pieces, each as soon as it is certain; the last one carries the completion.
+        """The answer in chunks, each as soon as it is certain; the last one carries the completion.
 
         Where a plugin has `purify_completed`, the last text comes after that hook, with the completion.
         Closing the generator frees both models' sessions at once. A failure raises: an answer without a

@@ -92,6 +92,13 @@ def test_a_configuration_brings_the_commands_of_its_plugins(install: Install, tm
     assert "[all of them]" in purify("audit", "--help").stdout
 
 
+def test_a_configuration_that_cannot_be_read_hides_no_bundled_command(tmp_path: Path) -> None:
+    (tmp_path / "purify.toml").write_text("plugins = [")
+    assert "generate" in purify("--help").stdout
+    assert "did you mean 'generate'?" in purify("genrate").stderr
+    assert "not valid TOML" in purify("policies").stderr
+
+
 @pytest.mark.parametrize("name", ["generate", "eval", "run"])
 def test_no_plugin_takes_the_place_of_a_bundled_command(
     install: Install, monkeypatch: pytest.MonkeyPatch, name: str

@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from purify_plugins.cli.options import in_use
-from purify_plugins.errors import PluginError, ours
+from purify_plugins.errors import ConfigError, PluginError, ours
 from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
@@ -52,7 +52,10 @@ class Commands(Mapping[str, Any]):
     @cached_property
     def in_use(self) -> Offered:
         """With those of the plugins that the configuration here or $PURIFY_PLUGINS names."""
-        return Offered(in_use(None))
+        try:
+            return Offered(in_use(None))
+        except ConfigError:  # one that cannot be read names no plugin; a command that needs it raises this
+            return self.bundled
 
     def __getitem__(self, name: str) -> Any:
         offered = self.bundled if name in self.bundled.commands else self.in_use

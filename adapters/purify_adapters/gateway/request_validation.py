@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -250,26 +250,28 @@ def prompts_of(prompt: Any) -> Sequence[str | Sequence[int]]:
     return [prompt] if alone else prompt
 
 
+RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
+    ("temperature", lambda value: value > 0, "strictly positive"),
+    ("repetition_penalty", lambda value: value > 0, "strictly positive"),
+    ("frequency_penalty", lambda value: abs(value) <= 2, ">= -2.0 and <= 2.0"),
+    ("top_p", lambda value: 0 < value <= 1, "> 0.0 and <= 1.0"),
+    ("typical_p", lambda value: 0 < value <= 1, "> 0.0 and <= 1.0"),
+    ("top_k", lambda value: value >= -1, "strictly positive, or 0 or -1 for all"),
+    ("min_p", lambda value: 0 <= value <= 1, ">= 0.0 and <= 1.0"),
+)
+"""TGI's ranges of options, in its order and with its messages; values without effect are in range too."""
+
+
 def _check(parameters: Parameters, names: OptionNames) -> None:
-    """TGI's validation, in its order and with its messages; values without effect are accepted too."""
-    if parameters.temperature is not None and parameters.temperature <= 0:
-        raise invalid("`temperature` must be strictly positive", "temperature")
-    if parameters.repetition_penalty is not None and parameters.repetition_penalty <= 0:
-        raise invalid("`repetition_penalty` must be strictly positive", "repetition_penalty")
-    if parameters.frequency_penalty is not None and abs(parameters.frequency_penalty) > 2:
-        raise invalid("`frequency_penalty` must be >= -2.0 and <= 2.0", "frequency_penalty")
-    for name in ("top_p", "typical_p"):
-        if (value := getattr(parameters, name)) is not None and not 0 < value <= 1:
-            raise invalid(f"`{name}` must be > 0.0 and <= 1.0", name)
-    if parameters.top_k is not None and parameters.top_k < -1:
-        raise invalid("`top_k` must be strictly positive, or 0 or -1 for all", "top_k")
-    if parameters.min_p is not None and not 0 <= parameters.min_p <= 1:
-        raise invalid("`min_p` must be >= 0.0 and <= 1.0", "min_p")
+    """Raise Rejected for an option that is out of range."""
+    for name, allowed, words in RANGES:
+        if (value := getattr(parameters, name)) is not None and not allowed(value):
+            raise invalid(f"`{name}` must be {words}", name)
     if parameters.max_new_tokens == 0:
         raise invalid(f"`{names.tokens}` must be strictly positive", names.tokens)
     if (parameters.top_n_tokens or 0) > names.most:
-        message = f"`{names.shown}` must be >= 0 and <= {names.most}. Given: {parameters.top_n_tokens}"
-        raise invalid(message, names.shown)
+        given = f"Given: {parameters.top_n_tokens}"
+        raise invalid(f"`{names.shown}` must be >= 0 and <= {names.most}. {given}", names.shown)
 
 
 def answer_grammar(format: TextFormat | ObjectFormat | Format | None) -> Grammar | None:

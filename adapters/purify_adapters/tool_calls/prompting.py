@@ -44,21 +44,20 @@ class ToolProtocol:
     def for_pair(cls, purifier: Purifier, name: str = "auto") -> ToolProtocol:
         """The pair's own protocol, or that of the format `name`. Raises ConfigError if it is unknown."""
         offers = {key: offer() for key, offer in purifier.plugins.offers("purify_tool_formats").items()}
-        if name != "auto" and name not in offers:
+        if name not in ("auto", *offers):
             raise UnknownNameError("tool format", name, offers)
-        known = offers if name == "auto" else {name: offers[name]}
-        ours, theirs = template_of(purifier.slm), template_of(purifier.llm)
-        both = [each for each in known.values() if all(re.search(each.sign, t) for t in (ours, theirs) if t)]
-        tokenizer = purifier.slm.inner.tokenizer
-        native = _renders_tools(purifier) and bool(both or name != "auto" or _own_parser(tokenizer))
-        if (
-            _renders_tools(purifier)
-            and not native
-            and not any(re.search(f.sign, ours) for f in known.values())
-        ):
+        named, formats = name != "auto", offers if name == "auto" else {name: offers[name]}
+        default = formats.get("hermes", next(iter(formats.values())))
+        if not _renders_tools(purifier):
+            return cls(default, native=False)
+        ours, tokenizer = template_of(purifier.slm), purifier.slm.inner.tokenizer
+        templates = [each for each in (ours, template_of(purifier.llm)) if each]
+        signed = [each for each in formats.values() if all(re.search(each.sign, text) for text in templates)]
+        if signed or named or _own_parser(tokenizer):
+            return cls(signed[0] if signed else default, True, tokenizer, bool(signed) or named)
+        if not any(re.search(each.sign, ours) for each in formats.values()):
             raise _unknown(purifier, offers)
-        chosen = both[0] if native and both else known.get("hermes", next(iter(known.values())))
-        return cls(chosen, native, tokenizer if native else None, bool(both) or name != "auto" or not native)
+        return cls(default, native=False)
 
     def chat(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Chat:
         """The conversation with tools, for this pair."""

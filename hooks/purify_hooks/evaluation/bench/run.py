@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 from purify_hooks.evaluation.bench.anchoreddecode_baseline import anchoreddecode
-from purify_hooks.evaluation.bench.cost import cost_ratio
 from purify_hooks.evaluation.bench.counting import Counting
 from purify_hooks.evaluation.bench.designs import Decoding, Design, WritingTask, designs
 from purify_hooks.evaluation.bench.models import BenchModels, batches, load
@@ -16,6 +15,7 @@ from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, BenchSettings,
 from purify_hooks.evaluation.bench.timing import (
     DesignTimes,
     by_round,
+    cost_ratio,
     faster,
     first_token,
     per_second,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.bench.designs import Design, Stopwatch, WritingTask
-from purify_hooks.evaluation.bench.models import Ids
+from purify_hooks.evaluation.bench.models import BenchModels, Ids
 from purify_hooks.evaluation.bench.settings import Clock, Progress
 from purify_hooks.evaluation.eval.statistics import Spread, rotated, spread
 from purify_plugins.errors import PurifyError
+
+STEPS = 24
+"""Single-token steps of each model whose median is taken."""
 
 
 class DesignTime(NamedTuple):
@@ -93,3 +96,23 @@ def first_token(laps: Sequence[DesignTime]) -> float | None:
     """The median time to the first token in seconds; None if the design does not report it."""
     known = [lap.first for lap in laps if lap.first is not None]
     return median(known) if known else None
+
+
+def cost_ratio(models: BenchModels, prompts: Sequence[Ids], clock: Clock, steps: int = STEPS) -> float:
+    """The median time of a single-token step of the SLM over the LLM's, taken in turn."""
+    llm, _ = models.llm.open(prompts)
+    slm, _ = models.slm.open(prompts)
+    with llm, slm:
+        times = [(step(slm, len(prompts), clock), step(llm, len(prompts), clock)) for _ in range(steps)]
+    small, large = zip(*times, strict=True)
+    return float(median(small) / median(large))
+
+
+def step(session: Any, rows: int, clock: Clock) -> float:
+    """Seconds of one single-token step."""
+    import torch
+
+    token = torch.ones((rows, 1), dtype=torch.long)
+    began = clock()
+    session.extend(token)
+    return clock() - began

@@ -58,11 +58,13 @@ def policies(plugins: Plugins) -> list[str]:
 
 def unfit(plugins: Plugins) -> dict[str, str]:
     """The policies in use that cannot be measured at their defaults, and why."""
-    reasons = {name: _unfit(plugins, System(name, name, name)) for name in plugins.offers("purify_policies")}
+    reasons = {
+        name: unfit_reason(plugins, System(name, name, name)) for name in plugins.offers("purify_policies")
+    }
     return {name: why for name, why in reasons.items() if why}
 
 
-def _unfit(plugins: Plugins, system: System) -> str:
+def unfit_reason(plugins: Plugins, system: System) -> str:
     """Why a policy cannot be measured at these parameters; "" where it can."""
     try:
         return plugins.policy(system.policy, system.parameters).unmeasured
@@ -128,7 +130,9 @@ def settings(plugins: Plugins, name: str) -> Iterator[System]:
     if found is None:
         return
     key, values, usual = found
-    yield from (each for value in values if value != usual and valid(plugins, each := at(name, key, value)))
+    yield from (
+        each for value in values if value != usual and not unfit_reason(plugins, each := at(name, key, value))
+    )
 
 
 def at(name: str, parameter: str, value: float, fixed: Mapping[str, Any] = MappingProxyType({})) -> System:
@@ -163,8 +167,3 @@ def _numbers(made: Any) -> Iterable[tuple[str, float]]:
         value = getattr(made, each.name)
         if isinstance(value, float) and value > 0:
             yield each.name, value
-
-
-def valid(plugins: Plugins, system: System) -> bool:
-    """Whether the policy takes these parameters."""
-    return not _unfit(plugins, system)

@@ -9,7 +9,7 @@ from typing import Any
 
 from purify_hooks.evaluation.eval.findings import model, perplexity, worst
 from purify_hooks.evaluation.eval.run import Result
-from purify_hooks.evaluation.eval.systems import ALONE, System, at, main_parameter, valid
+from purify_hooks.evaluation.eval.systems import ALONE, System, at, main_parameter, unfit_reason
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins
 
@@ -49,7 +49,7 @@ def tune(
         )
     key, values, _ = found
     settings = [at(policy, key, value, fixed) for value in values]
-    first = measure([*ALONE, *(each for each in settings if valid(plugins, each))])
+    first = measure([*ALONE, *(each for each in settings if not unfit_reason(plugins, each))])
     llm, slm = model(first, "llm"), model(first, "slm")
     tried = [each for each in first if not each.system.alone]
     for _ in range(rounds):
