@@ -13,6 +13,7 @@ from purify_plugins.configuration.config import Config
 from purify_plugins.decode.decoder import Decoder
 from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.strategies import DECODERS, Strategy, Walk
+from purify_plugins.sources.batching import batching
 from purify_plugins.testing import ToySource, byte_vocabulary
 
 
@@ -44,6 +45,16 @@ def test_another_llm_learns_its_own_draft_lengths() -> None:
     assert other.llm.identity()["name"] == "toy 9"
     assert other.draft_lengths is not purifier.draft_lengths
     assert (other.top, other.slm, other.given_policy) == (2, purifier.slm, purifier.given_policy)
+
+
+def test_a_pair_in_symbols_keeps_them_when_its_models_are_wrapped() -> None:
+    """The gateway shares the models of a finished pair, which must not be spelled in bytes twice."""
+    purifier = toys(alignment="bytes")
+    shared = purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
+    assert shared.vocabulary.fingerprint == purifier.vocabulary.fingerprint
+    assert (shared.llm.symbolic, shared.llm.source.symbolic) == (True, False)  # type: ignore[attr-defined]  # a wrapper's
+    sampling = Sampling(max_tokens=4, seed=1)
+    assert shared.generate("once", sampling)[0].text == purifier.generate("once", sampling)[0].text
 
 
 def test_an_option_that_cannot_be_replaced_is_named() -> None:
