@@ -118,7 +118,7 @@ def test_a_model_whose_rows_hang_on_the_batch_is_read_row_by_row() -> None:
     model.forward = mixed
     mixed.__signature__ = signature(forward)  # type: ignore[attr-defined]  # what it takes
     source = loaded(model)
-    assert not source.session.joint
+    assert not source.session.batches
     rows = [source.open(prompts)[1] for prompts in (["The king", "A"], ["The king", "The queen"])]
     assert torch.equal(rows[0][0], rows[1][0])
 

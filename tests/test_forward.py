@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from purify_hooks.local.forward import Forward, windowed
-from purify_hooks.local.row_caches import ApartSession, SteppingSession
+from purify_hooks.local.row_caches import RowByRowSession, TokenByTokenSession
 from purify_hooks.local.session import LocalSession, MaskedSession, RecomputingSession
 from purify_hooks.local.source import LocalSource
-from purify_hooks.local.trial import reads_rightly
+from purify_hooks.local.trial import reads_correctly
 from purify_plugins import ModelError
 from purify_plugins.testing import SourceConformance
 from tests.toys import both, few, pair
 from tests.zoo import ZOO, of_the_zoo
 
 TOGETHER = {"llama", "qwen3", "gpt2", "opt", "bloom", "mistral", "gemma2", "gpt-oss"}
-HALF = {"llama": MaskedSession, "mpt": ApartSession, "jamba": SteppingSession}
+HALF = {"llama": MaskedSession, "mpt": RowByRowSession, "jamba": TokenByTokenSession}
 PROMPTS = ("A", "Once upon a time there was a king", "The fox")
 
 
@@ -156,7 +156,7 @@ def test_a_cache_that_is_ignored_is_noticed_and_said(caplog: pytest.LogCaptureFi
 
 def test_a_model_that_takes_no_mask_reads_its_rows_one_by_one() -> None:
     unmasked = source(Unmasked())
-    assert unmasked.session is ApartSession
+    assert unmasked.session is RowByRowSession
     assert_reads_as(unmasked, of_the_zoo("gpt2"))
 
 
@@ -175,8 +175,8 @@ def assert_reads_as(one: LocalSource, other: LocalSource) -> None:
 def test_every_architecture_is_read_with_a_cache(kind: str) -> None:
     """MPT counts columns, hidden ones too: it was read wrongly in a batch. States cannot be padded at all."""
     session = of_the_zoo(kind).session
-    assert session.joint == (kind in TOGETHER)
-    assert issubclass(session, LocalSession if session.joint else ApartSession)
+    assert session.batches == (kind in TOGETHER)
+    assert issubclass(session, LocalSession if session.batches else RowByRowSession)
 
 
 @pytest.mark.parametrize("kind", ZOO)
@@ -230,8 +230,8 @@ def test_a_draft_taken_back_leaves_the_answer_of_lockstep(kind: str) -> None:
 def test_a_state_that_takes_one_token_at_a_time_gets_one() -> None:
     """Mamba's slow path starts from nothing whenever it is given several tokens."""
     mamba = of_the_zoo("mamba")
-    assert reads_rightly(mamba.local_model, SteppingSession)
-    assert not reads_rightly(mamba.local_model, ApartSession)
+    assert reads_correctly(mamba.local_model, TokenByTokenSession)
+    assert not reads_correctly(mamba.local_model, RowByRowSession)
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_whatever_is_called_a_window_is_one(settings: dict[str, Any], expected: 
 def test_a_state_that_loses_little_is_noticed() -> None:
     """Jamba starts from nothing too, but its attention hides it: half a per cent of what a token changes."""
     jamba = of_the_zoo("jamba")
-    assert reads_rightly(jamba.local_model, SteppingSession)
-    assert not reads_rightly(jamba.local_model, ApartSession)
+    assert reads_correctly(jamba.local_model, TokenByTokenSession)
+    assert not reads_correctly(jamba.local_model, RowByRowSession)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

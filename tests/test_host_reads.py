@@ -65,14 +65,14 @@ def pair() -> Purifier:
 @pytest.fixture
 def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Who has looked, with both models' tokens, and so their logits, far away."""
-    note = LocalSession._note
+    note = LocalSession.append
 
     def noted(self: LocalSession, tokens: Tensor, visible: Tensor) -> None:
         note(self, tokens, visible)
-        self._read = self._read.as_subclass(Far)
+        self.ids = self.ids.as_subclass(Far)
 
     monkeypatch.setattr(weights, "HOST", frozenset())
-    monkeypatch.setattr(LocalSession, "_note", noted)
+    monkeypatch.setattr(LocalSession, "append", noted)
     Far.looks.clear()
     yield Far.looks
     Far.looks.clear()
@@ -152,7 +152,7 @@ def test_a_broken_row_is_refused_far_away_too(
 
     def breaking(self: LocalSession, columns: int, wanted: int) -> Tensor:
         logits = honest(self, columns, wanted).clone()
-        if self.model.module is broken and self._seen.shape[1] > 40:
+        if self.model.module is broken and self.visible.shape[1] > 40:
             logits[..., 7] = value
         return logits
 

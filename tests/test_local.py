@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from purify_hooks.local import onednn as thin
-from purify_hooks.local import session
-from purify_hooks.local.kv_cache import forget, growing_cache
+from purify_hooks.local import onednn, session
+from purify_hooks.local.kv_cache import growing_cache, truncate
 from purify_hooks.local.loading import check_files, eos_ids, file_digests, find_model
 from purify_hooks.local.source import LoadedSource, LocalSource
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
@@ -261,7 +260,7 @@ def test_a_growing_layer_forgets() -> None:
     cache_, keys = growing_cache(), torch.randn(1, 2, 9, 4)
     cache_.update(keys, keys, 0)
     cache_.update(keys, keys, 2)  # layer 1 shares another's and is never filled
-    forget(cache_, 4)
+    truncate(cache_, 4)
     assert cache_.get_seq_length() == 5
     again, _ = cache_.update(keys[:, :, :2], keys[:, :, :2], 0)
     assert torch.equal(again, torch.cat([keys[:, :, :5], keys[:, :, :2]], dim=2))
@@ -642,7 +641,7 @@ def test_rows_are_multiplied_alike_either_way(shape: tuple[int, ...], biased: bo
     rows, weight = torch.randn(*shape, 48, generator=draw), torch.randn(32, 48, generator=draw)
     bias = torch.randn(32, generator=draw) if biased else None
     expected = torch.nn.functional.linear(rows, weight, bias)
-    product = thin.multiplied(rows, weight, bias)
+    product = onednn.onednn_product(rows, weight, bias)
     assert product.is_contiguous()
     torch.testing.assert_close(product, expected)
 
@@ -654,19 +653,19 @@ def test_a_large_model_read_that_way_gives_its_own_logits(kind: str, monkeypatch
     For a single row oneDNN takes 1.1 to 3 times as long as MKL.
     """
     taken: list[int] = []
-    honest = thin.multiplied
+    honest = onednn.onednn_product
 
     def counting(rows: Tensor, *rest: Any) -> Tensor:
         taken.append(rows.numel() // rows.shape[-1])
         return honest(rows, *rest)
 
-    monkeypatch.setattr(thin, "multiplied", counting)
+    monkeypatch.setattr(onednn, "onednn_product", counting)
     source = tiny(kind)
     for columns, rows in itertools.product((1, 2, 6), (1, 2)):
         tokens = torch.arange(columns).repeat(rows, 1)
         logits = []
         for large in (10**12, 0):
-            monkeypatch.setattr(thin, "LARGE", large)
+            monkeypatch.setattr(onednn, "LARGE", large)
             session, _ = source.open(["A fox"] * rows)
             with session:
                 taken.clear()
@@ -678,6 +677,6 @@ def test_a_large_model_read_that_way_gives_its_own_logits(kind: str, monkeypatch
 
 def test_gradients_never_meet_the_other_way() -> None:
     layer = torch.nn.Linear(4, 3)
-    with thin.lent([layer]):
+    with onednn.onednn_layers([layer]):
         layer(torch.ones(2, 4)).sum().backward()
     assert layer.weight.grad is not None

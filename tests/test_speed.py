@@ -31,7 +31,9 @@ def test_a_token_after_512_costs_about_what_it_costs_after_32(kind: str) -> None
     # The least of three readings: another process slows a stretch of one, and seldom the same of all.
     spent = [min(each) for each in zip(*(costs(source, FAR + SPAN) for _ in range(3)), strict=True)]
     near, far = at(spent, NEAR), at(spent, FAR)
-    print(f"\n| {kind} | {source.session.about} | {1e3 * near:.1f} | {1e3 * far:.1f} | {far / near:.2f} |")
+    print(
+        f"\n| {kind} | {source.session.cache_state} | {1e3 * near:.1f} | {1e3 * far:.1f} | {far / near:.2f} |"
+    )
     assert far <= MOST * near
 
 

@@ -1,7 +1,7 @@
-"""One pass of a model for several sessions, each with a cache of its own.
+"""One forward pass for several sessions, each with its own KV cache.
 
-What each session has read stands right-aligned in one wide batch, its new tokens last. The weights
-are read once for all; only keys and values are copied, as long as the longest.
+The sessions' columns are right-aligned in one batch, the new tokens last. The weights are read once for
+all sessions; only keys and values are copied, padded to the longest session.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def extend_all(sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> li
     """Each session's logits (rows, n, V) after its tokens (rows, n)."""
     news = [each.shape[1] for each in tokens]
     for session, each in zip(sessions, tokens, strict=True):
-        new = each.to(session._read.device)
-        session._note(new, torch.ones(new.shape, dtype=torch.bool))
-    seen = _aligned([session._seen for session in sessions])
-    ids = _aligned([session._read[:, -n:] for session, n in zip(sessions, news, strict=True)])
+        new = each.to(session.ids.device)
+        session.append(new, torch.ones(new.shape, dtype=torch.bool))
+    seen = _aligned([session.visible for session in sessions])
+    ids = _aligned([session.ids[:, -n:] for session, n in zip(sessions, news, strict=True)])
     cache = _cache(sessions, news, seen.shape[1])
-    logits = sessions[0]._ask(ids, cache, seen, ids.shape[1])
-    rows = logits.split([len(session._read) for session in sessions])
+    logits = sessions[0].logits_after(ids, cache, seen, ids.shape[1])
+    rows = logits.split([len(session.ids) for session in sessions])
     return [row[:, -n:] for row, n in zip(rows, news, strict=True)]
 
 
@@ -38,36 +38,38 @@ def branch_all(
 ) -> list[Tensor]:
     """Each session's logits (rows, n, V) after its tokens (rows, n), which follow what `seen` says."""
     news = [each.shape[1] for each in tokens]
-    whole = _widened([session.noted(*each) for session, *each in zip(sessions, tokens, seen, strict=True)])
-    ids = _aligned([session._read[:, -n:] for session, n in zip(sessions, news, strict=True)])
+    whole = _widened(
+        [session.append_tree(*each) for session, *each in zip(sessions, tokens, seen, strict=True)]
+    )
+    ids = _aligned([session.ids[:, -n:] for session, n in zip(sessions, news, strict=True)])
     cache = _cache(sessions, news, whole.shape[2])
-    logits = sessions[0].see(ids, cache, whole)
-    rows = logits.split([len(session._read) for session in sessions])
+    logits = sessions[0].tree_logits(ids, cache, whole)
+    rows = logits.split([len(session.ids) for session in sessions])
     return [row[:, -n:] for row, n in zip(rows, news, strict=True)]
 
 
 def _widened(parts: Sequence[Tensor]) -> Tensor:
-    """Masks (rows, n, m) of different n and m below each other, aligned at the end of both."""
+    """Concatenate masks (rows, n, m) of different n and m, padded at the start of both."""
     tall, wide = (max(part.shape[at] for part in parts) for at in (1, 2))
     pads = [(wide - part.shape[2], 0, tall - part.shape[1], 0) for part in parts]
     return torch.cat([torch.nn.functional.pad(part, each) for part, each in zip(parts, pads, strict=True)])
 
 
 def _aligned(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors (rows, n) of different n below each other, zeros to the left of the short ones."""
+    """Concatenate tensors (rows, n) of different n, zero-padded on the left."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([torch.nn.functional.pad(part, (width - part.shape[1], 0)) for part in parts])
 
 
 def _cache(sessions: Sequence[LocalSession], news: Sequence[int], width: int) -> Cache:
-    """All sessions' caches as one."""
-    layers = zip(*(session._cache.layers for session in sessions), strict=True)
-    rows = [len(session._read) for session in sessions]
-    return Cache(layers=[JointLayer(parts, rows, news, width) for parts in layers])
+    """A cache that concatenates the sessions' caches."""
+    layers = zip(*(session.cache.layers for session in sessions), strict=True)
+    rows = [len(session.ids) for session in sessions]
+    return Cache(layers=[BatchedLayer(parts, rows, news, width) for parts in layers])
 
 
-class JointLayer(DynamicLayer):
-    """One layer's keys and values of several sessions; new ones go to the session they belong to."""
+class BatchedLayer(DynamicLayer):
+    """One layer's keys and values of several sessions; new ones are appended to each session's own layer."""
 
     def __init__(
         self, parts: Sequence[GrowingLayer], rows: Sequence[int], news: Sequence[int], width: int
@@ -77,18 +79,18 @@ class JointLayer(DynamicLayer):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep what is new, drop what is padding; return all of everybody's (rows, heads, width, size)."""
+        """Append the new columns without their padding; return all (rows, heads, width, size)."""
         kept = [
             part.update(keys[:, :, -n:], values[:, :, -n:])
             for part, n, keys, values in self._split(key_states, value_states)
         ]
-        return self._joined([keys for keys, _ in kept]), self._joined([values for _, values in kept])
+        return self._padded([keys for keys, _ in kept]), self._padded([values for _, values in kept])
 
     def _split(self, keys: Tensor, values: Tensor) -> Iterator[tuple[GrowingLayer, int, Tensor, Tensor]]:
         rows = list(self.rows)
         return zip(self.parts, self.news, keys.split(rows), values.split(rows), strict=True)
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+    def _padded(self, parts: Sequence[Tensor]) -> Tensor:
         _, heads, _, size = parts[0].shape
         whole = parts[0].new_zeros(sum(self.rows), heads, self.width, size)
         for rows, part in zip(whole.split(list(self.rows)), parts, strict=True):
@@ -96,5 +98,5 @@ class JointLayer(DynamicLayer):
         return whole
 
     def get_seq_length(self, *_: Any) -> int:
-        """How many columns stand before the new ones."""
+        """The number of columns before the new ones."""
         return self.width - max(self.news)

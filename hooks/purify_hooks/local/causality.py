@@ -1,7 +1,7 @@
-"""Whether a model's rows depend on nothing that follows them: what a draft may be shown to.
+"""Check that a loaded model is causal: that no row depends on the tokens after it.
 
-A row that moves with the token after it lets weights choose what is accepted. Configurations that make a
-model read both ways are refused by name where files are read; here what was loaded is tried.
+Otherwise the LLM's weights could choose which draft tokens are accepted. Configurations of bidirectional
+attention are refused where files are read; here the loaded model is tested.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from purify_hooks.local.session import LocalSession
 
 LENGTHS = (2, 5, 9)
-"""Tokens of the drafts that are tried."""
+"""Lengths of the drafts in the test."""
 NEAR = {torch.float32: 0.01, torch.float64: 0.01}
-"""How far (nats) a log-probability may move with what follows: rounding, where experts' batches change."""
+"""The largest change (nats) of a log-probability that counts as rounding, as of experts' batches."""
 ROUGH = 0.2
-"""The same for shorter numbers. What a token of context says to a model moves some by whole nats."""
+"""The same for 16-bit types. A token of context moves some log-probabilities by whole nats."""
 
 
 def require_causal(model: LocalModel, kind: type[LocalSession]) -> None:
-    """Raise ModelError for a model whose rows, in such a session, move with later tokens or another row's."""
+    """Raise ModelError if rows, in such a session, change with later tokens or with another row's."""
     if part := _both_ways(model.module):
         raise _refused(model, f"its {part} is not causal")
     size = model.vocabulary_size
@@ -43,9 +43,9 @@ def _try(model: LocalModel, session: LocalSession) -> None:
 
 
 def _both_ways(model: Any) -> str:
-    """The part of a text model that says of itself that it reads both ways; empty: none does.
+    """The class of a submodule with `is_causal` False; "" if there is none.
 
-    Weights can hide from a trial: what they make of most tokens need not be what they make of one.
+    Checked besides the test, in which weights could hide a dependence on rare tokens.
     """
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # transformers' own
     parts = (type(part).__name__ for part in decoder.modules() if getattr(part, "is_causal", None) is False)
@@ -53,22 +53,24 @@ def _both_ways(model: Any) -> str:
 
 
 def _moved(model: LocalModel, session: LocalSession, length: int) -> float:
-    """How far any log-probability moves when all that may not matter to its row is another."""
+    """The largest change (nats) of a log-probability when later tokens and the other row change."""
     rows = [_read(session, drafts) for drafts in _drafts(model.vocabulary_size, length)]
     shared = length // 2
     first, second = (row[0, :shared].float().log_softmax(dim=-1) for row in rows)
-    return float(torch.where(first == second, 0.0, (first - second).abs()).amax())  # -inf in both is no move
+    return float(
+        torch.where(first == second, 0.0, (first - second).abs()).amax()
+    )  # -inf in both is no change
 
 
 def _read(session: LocalSession, drafts: Tensor) -> Tensor:
-    """The logits (rows, n, V) after each drafted token; the drafts are forgotten."""
+    """The logits (rows, n, V) after each drafted token; the session is rewound."""
     logits = session.extend(drafts)
     session.rewind(torch.zeros(len(drafts), dtype=torch.long))
     return logits
 
 
 def _drafts(size: int, length: int) -> Iterator[Tensor]:
-    """Two batches of drafts (2, length): the first half of the first rows is all that they share."""
+    """Two batches of drafts (2, length) that share only the first half of their first row."""
     for turn in (0, 1):
         late = [(7 * at + 3 + turn * (at >= length // 2)) % size for at in range(length)]
         other = [(5 * at + 1 + 2 * turn) % size for at in range(length)]

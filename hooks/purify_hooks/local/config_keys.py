@@ -1,7 +1,7 @@
-"""What of a stranger's config.json reaches transformers: keys that the model's own type declares.
+"""Filters an untrusted config.json: only keys that the model's own type declares reach transformers.
 
-Whatever else a file says is never handed on, so that a key of tomorrow's transformers which fetches,
-names or chooses code is off until somebody has read it. Keys known to do so are refused by name.
+So a key of a later transformers that downloads or selects code has no effect until it is reviewed. Known
+keys of that kind are refused by name.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ CODE = re.compile(
     r"auto_map|custom_generate|custom_pipelines?|trust_remote_code|quantization_config|compression_config"
     r"|fusion_config|distributed_config|transformers_weights|\w*_implementation(_internal)?|use_kernels"
 )
-"""Keys by which transformers runs or fetches code, or reads other weights than those beside the file."""
+"""Keys by which transformers runs or downloads code, or reads weights from elsewhere."""
 BUILT_IN = frozenset(
     ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "batched_mm", "grouped_mm"]
 )
-"""What a file may say of its attention or experts: transformers has these itself, and we choose anyway."""
+"""Allowed values for implementations of attention and experts; all are transformers' own, and unused."""
 BIDIRECTIONAL = "use_bidirectional_attention"
-"""May be "vision" besides: then tokens of an image, of which there are none, are read both ways."""
+"""May also be "vision": bidirectional attention for image tokens, of which there are none."""
 BOTH_WAYS: Mapping[str, Any] = {
     "use_bidirectional_attention": True,
     "is_causal": False,
     "causal": False,
     "is_decoder": False,
 }
-"""Keys, and the value with which a token's row depends on the tokens after it."""
+"""Keys, and their value for bidirectional attention."""
 ALWAYS = frozenset(
     [
         "model_type",
@@ -63,9 +63,9 @@ ALWAYS = frozenset(
         "max_position_embeddings",
     ]
 )
-"""Read for every type: some by code that all types share, under names that older files use."""
+"""Keys of every type, some by names of older files."""
 NEVER = frozenset({"quantization_config", "model_type"})
-"""Named in some type's own code, and not to be taken from a file."""
+"""Keys in some types' code that are not taken from a file."""
 INERT = frozenset(
     [
         "_name_or_path",
@@ -134,7 +134,7 @@ INERT = frozenset(
         "output_scores",
     ]
 )
-"""What ordinary files say besides, of which no row of logits depends; left out without a word."""
+"""Common keys that no logit depends on; left out without a log line."""
 
 
 def declared(kind: Any) -> frozenset[str]:
@@ -168,7 +168,7 @@ def _own_code(kind: type) -> Iterator[str]:
 
 
 def _nothing() -> None:
-    """What a class without a constructor of its own has."""
+    """The constructor of a class without one of its own."""
 
 
 def _words(code: CodeType) -> Iterator[str]:
@@ -185,7 +185,7 @@ def _words(code: CodeType) -> Iterator[str]:
 
 
 def refuse_keys(settings: Any, file: Path) -> None:
-    """Raise ModelError for a key, at any depth, by which a file would run, fetch or choose code."""
+    """Raise ModelError for a key, at any depth, that would run, download or select code."""
     for key, value in _items(settings):
         if _names_code(key, value):
             raise ModelError(
@@ -252,7 +252,7 @@ def _refuse_both_ways(settings: Any, kind: Any, file: Path) -> None:
 
 
 def _default(kind: Any, key: str) -> Any:
-    """What a configuration class itself says of a key: GPT-NeoX is causal, and is_decoder false in it."""
+    """A configuration class's own default of a key: GPT-NeoX is causal, with is_decoder False."""
     found = inspect.signature(kind).parameters.get(key)
     return found.default if found else None
 

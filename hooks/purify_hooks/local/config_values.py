@@ -1,4 +1,4 @@
-"""What the values of a stranger's config.json may be: numbers of a model's size, words that name no file."""
+"""Checks the values of an untrusted config.json: bounded numbers, and strings that are no paths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from purify_plugins.errors import ModelError
 
 ROTATION = 1e12
-"""The largest number in what a file says of positions; the largest published theta has eleven digits."""
+"""The largest number about positions; the largest published theta has eleven digits."""
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 WORD = re.compile(r"[\w .,:;+*=()\[\]|-]{0,512}", re.ASCII)
-"""What a setting in words looks like: no path and no repository, both of which need a slash."""
+"""A string setting: no path and no repository, both of which need a slash."""
 
 
 LIMITS: tuple[tuple[str, int], ...] = (
@@ -27,18 +27,18 @@ LIMITS: tuple[tuple[str, int], ...] = (
     (r"rope.*", 2**63),
     (r".*", 2**31),
 )
-"""How much a number may be, by its key: transformers makes a list, a layer or a table of each."""
+"""The largest number by key: transformers makes a list, a layer or a table of that size."""
 
 
 def endless(key: str, value: Any) -> Any:
-    """A setting in which transformers spells infinity as a table; state-space models have no longest step."""
+    """A setting whose infinity transformers writes as a table: a state-space model's longest step."""
     if isinstance(value, list):
         return [endless(key, each) for each in value]
     return float("inf") if value == {"__float__": "Infinity"} else value
 
 
 def check_value(where: str, key: str, value: Any, file: Path) -> None:
-    """Raise ModelError for a value that no model has."""
+    """Raise ModelError for a value out of these bounds."""
     for each in _leaves(value):
         if isinstance(each, str) and not WORD.fullmatch(each):
             raise ModelError(

@@ -1,4 +1,4 @@
-"""How a transformers model is called: what the arguments of its `forward` mean, whatever their names."""
+"""Calls a transformers model's `forward` by the meaning of its arguments, whatever their names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from purify_plugins.errors import ModelError
 
 NAMES: Mapping[str, tuple[str, ...]] = {
-    # What the model has read so far. transformers 5.24 calls every kind of it `cache`; before that, keys
+    # The KV cache or state. transformers 5.24 calls every kind of it `cache`; before that, keys
     # and values were `past_key_values`, Mamba's states `cache_params`, and RWKV's are `state` to this day.
     "cache": ("cache", "past_key_values", "cache_params", "state"),
     "mask": ("attention_mask",),
@@ -21,11 +21,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "last": ("logits_to_keep", "num_logits_to_keep"),  # the older one up to transformers 4.44, and in forks
     "keeping": ("use_cache",),
 }
-"""Each meaning's names, newest first."""
+"""Each argument's names, newest first."""
 
 
 class Read(NamedTuple):
-    """Logits (rows, n, V), and what the model says it has read so far."""
+    """Logits (rows, n, V), and the model's cache."""
 
     logits: Tensor
     cache: Any
@@ -34,9 +34,9 @@ class Read(NamedTuple):
 class Forward:
     """A causal language model's `forward`, with arguments by meaning.
 
-    `named` maps each meaning to the model's own name for it; a meaning without a name cannot be said to
-    this model. `stateful`: it keeps a state of all it has read, which no token can be taken from. Raises
-    ModelError for a model that takes no cache, or cannot be called with tokens alone.
+    `named` maps each meaning to the model's own argument; a missing one is not supported. `stateful`: the
+    model has a recurrent state, from which no token can be removed. Raises ModelError for a model that takes
+    no cache, or cannot be called with tokens alone.
     """
 
     def __init__(self, model: Any) -> None:
@@ -45,7 +45,7 @@ class Forward:
         found = {meaning: [name for name in names if name in taken] for meaning, names in NAMES.items()}
         self.named = {meaning: names[0] for meaning, names in found.items() if names}
         _require_known(type(model).__name__, taken)
-        self.stateful = bool(getattr(model, "_is_stateful", False))  # transformers' own word, in 4 and 5
+        self.stateful = bool(getattr(model, "_is_stateful", False))  # transformers' own attribute, in 4 and 5
         if "cache" not in self.named and not self.stateful:
             raise ModelError(
                 f"{type(model).__name__}.forward takes no cache by any name known here "
@@ -66,8 +66,8 @@ class Forward:
     ) -> Read:
         """Read tokens (rows, n) after what `cache` holds; the logits after the `last` of them (0: all).
 
-        `mask` (rows, columns) or (rows, 1, n, columns), `positions` (rows, n) and `columns` (n,) are the
-        model's business where None. Raises ModelError for one that this model cannot be told.
+        `mask` (rows, columns) or (rows, 1, n, columns), `positions` (rows, n) and `columns` (n,) are left
+        to the model if None. Raises ModelError for one that this model does not take.
         """
         said = {"cache": cache, "mask": mask, "positions": positions, "columns": columns}
         told = {**self._named(said, tokens.device), **self._optional(last, keeping)}
@@ -76,7 +76,7 @@ class Forward:
         return Read(logits[:, -last:], kept(read))
 
     def _named(self, said: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-        """What is said, by the model's own names; what is None is not said."""
+        """The arguments that are not None, by the model's own names. Raises ModelError."""
         told = {meaning: value for meaning, value in said.items() if value is not None}
         if unknown := next((meaning for meaning in told if meaning not in self.named), None):
             kind, name = type(self.model).__name__, NAMES[unknown][0]
@@ -87,7 +87,7 @@ class Forward:
         }
 
     def _optional(self, last: int, keeping: bool) -> dict[str, Any]:
-        """What changes no logit: a model that is not told returns more of them, or keeps what it likes."""
+        """Arguments that change no logit, where the model takes them."""
         known = {"last": last, "keeping": keeping}
         return {self.named[meaning]: value for meaning, value in known.items() if meaning in self.named}
 
@@ -106,9 +106,9 @@ class Forward:
         return self(tokens[None], last=last, **said)
 
     def _prepared(self, tokens: Tensor, places: Tensor) -> dict[str, Any]:
-        """What a model of transformers 4 wants to begin with: some hybrid ones make no cache by themselves.
+        """The initial arguments for hybrid models of transformers 4, which make no cache by themselves.
 
-        They leave it to `generate`, which has the model prepare its arguments, as this does.
+        `generate` lets the model prepare them, as this does.
         """
         if "columns" not in self.named or "keeping" not in self.named:
             return {}
@@ -121,7 +121,7 @@ class Forward:
 def _taken(model: Any) -> dict[str, inspect.Parameter]:
     """The arguments of a model's `forward` after the tokens, by name.
 
-    One that passes on whatever it is given takes what the class that it overrides takes.
+    With **kwargs, those of the overridden `forward` are included.
     """
     found: dict[str, inspect.Parameter] = {}
     overridden = [each.__dict__["forward"] for each in type(model).__mro__ if "forward" in each.__dict__]
@@ -138,7 +138,7 @@ PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
 
 
 def _require_known(model: str, taken: Mapping[str, inspect.Parameter]) -> None:
-    """Raise ModelError for an argument that must be given and means nothing here."""
+    """Raise ModelError for an unknown argument without a default."""
     known = {name for names in NAMES.values() for name in names}
     for name, each in taken.items():
         if each.default is each.empty and name not in known:
@@ -149,17 +149,17 @@ def _require_known(model: str, taken: Mapping[str, inspect.Parameter]) -> None:
 
 
 def kept(out: Any) -> Any:
-    """What a model's output says it has read so far, by whichever name; None if it says nothing."""
-    # Its own keys: from 5.24 on, to ask an output for an older name is answered with a warning to the user.
+    """The cache in a model's output, under any known name; None if there is none."""
+    # By its own keys: from 5.24 on, an older name logs a warning to the user.
     there = set(out.keys() if isinstance(out, Mapping) else dir(out))
     return next((getattr(out, name) for name in NAMES["cache"] if name in there), None)
 
 
 def windowed(config: Any) -> bool:
-    """Whether a model's settings speak of attention that reaches back some columns only.
+    """Whether a model's settings mention windowed or chunked attention.
 
-    Said too often, it costs a copy of the cache here and there; said too seldom, rows that are not the
-    model's. So whatever is called a window or a chunk is one, and so is a kind of layer not known to be full.
+    A false True costs copies of the cache; a false False gives wrong rows. So any setting named after a
+    window or a chunk counts, and any layer type that is not known to be full attention.
     """
     settings = config.to_dict()
     layers = settings.get("layer_types") or settings.get("attention_layers")

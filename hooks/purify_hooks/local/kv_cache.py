@@ -1,4 +1,4 @@
-"""A KV cache that appends in O(n) and forgets in O(1)."""
+"""A KV cache with amortised O(n) appends and O(1) truncation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 class GrowingLayer(DynamicLayer):
     """One layer's keys and values in buffers that double when full.
 
-    `keys` and `values` are views of what is in use, (rows, heads, columns, head size). Sliding-window
-    models keep every column too: their masks hide the old ones, and a rewind can bring them back.
+    `keys` and `values` are views of the used part, (rows, heads, columns, head size). Sliding-window models
+    keep every column too: their masks hide the old ones, and a rewind makes them visible again.
     """
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
@@ -50,7 +50,7 @@ class GrowingLayer(DynamicLayer):
     def get_seq_length(self, *_: Any) -> int:
         return self.columns if self.is_initialized else 0
 
-    def take(self, columns: Tensor) -> None:
+    def gather_columns(self, columns: Tensor) -> None:
         """Keep these columns (rows, n) of each row, in this order."""
         heads = self._keys.shape[1]
         for buffer in (self._keys, self._values):
@@ -59,12 +59,12 @@ class GrowingLayer(DynamicLayer):
         self._use(columns.shape[1])
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (n,) only."""
+        """Keep these rows (n,) only."""
         index = rows.to(self._keys.device)
         self._keys, self._values = self._keys.index_select(0, index), self._values.index_select(0, index)
         self._use(self.columns)
 
-    def forget(self, columns: int) -> None:
+    def truncate(self, columns: int) -> None:
         """Drop the last `columns`; nothing is copied."""
         self._use(self.columns - columns)
 
@@ -79,30 +79,30 @@ def growing_cache() -> Cache:
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
-def forget(cache: Cache, columns: int) -> None:
+def truncate(cache: Cache, columns: int) -> None:
     """Drop the last `columns` of every layer."""
     for layer in _filled(cache):
-        layer.forget(columns)
+        layer.truncate(columns)
 
 
-def shorten(cache: Cache, columns: int) -> None:
+def truncate_to(cache: Cache, columns: int) -> None:
     """Keep the first `columns` of every layer."""
     for layer in _filled(cache):
-        layer.forget(max(layer.columns - columns, 0))
+        layer.truncate(max(layer.columns - columns, 0))
 
 
-def keep(cache: Cache, rows: Tensor) -> None:
+def select_rows(cache: Cache, rows: Tensor) -> None:
     """Keep these rows (n,) of every layer."""
     for layer in _filled(cache):
         layer.keep(rows)
 
 
-def take(cache: Cache, columns: Tensor) -> None:
+def gather_columns(cache: Cache, columns: Tensor) -> None:
     """Keep these columns (rows, n) of every layer's rows, in this order."""
     for layer in _filled(cache):
-        layer.take(columns)
+        layer.gather_columns(columns)
 
 
 def _filled(cache: Cache) -> list[GrowingLayer]:
-    """The layers that hold anything; one that shares another's keys never does."""
+    """The layers that hold keys; one that shares another layer's never does."""
     return [layer for layer in cache.layers if isinstance(layer, GrowingLayer) and layer.is_initialized]

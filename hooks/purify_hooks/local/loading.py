@@ -1,7 +1,7 @@
-"""Get a model's files onto this machine, and refuse those that could run code.
+"""Finds or downloads a model's files, and refuses those that could run code.
 
-A model repository is data from a stranger. What is read: safetensors, JSON, tokenizer files. What
-is never read: pickles, Python files, `auto_map`, `custom_generate`.
+A model repository is untrusted. Read are safetensors, JSON and tokenizer files; never read are pickles,
+Python files, `auto_map` and `custom_generate`.
 """
 
 from __future__ import annotations
@@ -115,6 +115,6 @@ def file_digests(folder: Path, loaded: Mapping[str, FileState] | None = None) ->
 
 @lru_cache(maxsize=1024)
 def _digest(file: Path, size: int, changed: int) -> str:
-    """Hashed once for each state of the file; `size` and `changed` only tell the states apart."""
+    """The file's SHA-256, cached by its size and time of change."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

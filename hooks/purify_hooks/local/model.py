@@ -1,4 +1,4 @@
-"""A causal language model in this process, as the sessions that read it need it."""
+"""LocalModel: a causal language model in this process, and what its sessions need to know of it."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class LocalModel:
 
     @cached_property
     def context_length(self) -> int | None:
-        """How many tokens the model reads; None: any number."""
+        """The most tokens the model can read; None: no limit."""
         return longest(self.module.config)
 
     @cached_property
     def windowed(self) -> bool:
-        """Whether a layer attends to the last columns of the cache only, hidden ones counted."""
+        """Whether a layer attends to the last columns of the cache only; hidden ones count."""
         return windowed(self.module.config.get_text_config())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What is wrong with a model on this machine, found before its weights are read."""
+"""Checks a local model before its weights are read."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def looked_at(
 
 
 def _count(tokenizer: Any, text: str) -> int:
-    """How many tokens a text has; not `verbose`, for that it may be too long is ours to say."""
+    """How many tokens a text has; without transformers' own warning that it is too long."""
     return len(tokenizer(text, verbose=False)["input_ids"])
 
 
@@ -67,7 +67,7 @@ def _require_map(device_map: str | None) -> None:
 
 
 def longest(config: Any) -> int | None:
-    """How many tokens a model reads, by its configuration; None: any number."""
+    """The most tokens a model can read, by its configuration; None: no limit."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(length) if length else None
 
@@ -87,7 +87,7 @@ def find_device(device: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch's two ways of not having a device
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a missing device
         raise ConfigError(f"there is no device {device!r} here; use 'auto' or 'cpu'") from error
 
 

@@ -1,8 +1,8 @@
-"""Rows read one by one, each with the cache the model makes itself: for what cannot stand in one batch.
+"""Sessions that read row by row, each row with the model's own cache: for recurrent and hybrid models.
 
-A state-space or hybrid model's state has read all it has read: no column of it can be hidden, so rows of
-different lengths cannot be padded into one batch, and a rewind cannot take tokens back. Each row has a
-cache of its own, and a copy from before the last draft, from which it reads again what was kept.
+No token can be hidden in or removed from a recurrent state: rows of different lengths cannot be padded
+into one batch, and a rewind needs an earlier state. So each row has its own cache, and a copy from before
+the last draft, from which the accepted tokens are read again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from purify_hooks.local.onednn import thin
-from purify_hooks.local.session import LocalSession, fitted, stretched
+from purify_hooks.local.onednn import onednn_linear
+from purify_hooks.local.session import LocalSession, padded_rows, to_vocabulary
 
 if TYPE_CHECKING:
     from purify_hooks.local.forward import Forward
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RowCache:
-    """What the model has read of one row, and a copy of an earlier state to go back to."""
+    """The cache of one row, and a copy of an earlier state to rewind to."""
 
     def __init__(self, forward: Forward, at_once: bool) -> None:
         self.forward, self.at_once = forward, at_once
@@ -32,53 +32,53 @@ class RowCache:
         self.saved: tuple[Any, int] = (None, 0)
 
     def read(self, text: Tensor, new: int, last: int, draft: bool) -> Tensor:
-        """The logits (n, V) after the `last` of the `new` tokens that end the text, n at most.
+        """The logits (n, V) after the `last` of the `new` tokens at the text's end, n at most.
 
-        Of a draft, some may have to be taken back.
+        Before a `draft` the state is saved, since some of its tokens may be rejected.
         """
         before = len(text) - new
         if self.length != before:
             self._catch_up(text[:before])
         elif draft and new > 1:
             self.save()
-        return self._append(text[before:], last)
+        return self._read_columns(text[before:], last)
 
     def _catch_up(self, text: Tensor) -> None:
-        """Go back to the copy, and read what follows it in the text, which is kept in turn."""
+        """Restore the copy, read the rest of the text, and save that state."""
         cache, length = self.saved if self.saved[1] <= len(text) else (None, 0)
         self.cache, self.length = deepcopy(cache), length
         if length < len(text):
-            self._append(text[length:], 1)
+            self._read_columns(text[length:], 1)
         self.save()
 
-    def _append(self, tokens: Tensor, last: int) -> Tensor:
-        """Read tokens (n,), in one pass if the model continues a state with several as with each."""
+    def _read_columns(self, tokens: Tensor, last: int) -> Tensor:
+        """Read tokens (n,), in one pass if the model can."""
         whole = self.at_once or self.cache is None
-        logits = [self._pass(part, last) for part in ([tokens] if whole else tokens.split(1))]
+        logits = [self._forward_pass(part, last) for part in ([tokens] if whole else tokens.split(1))]
         return torch.cat(logits)[-last:]
 
-    def _pass(self, tokens: Tensor, last: int) -> Tensor:
+    def _forward_pass(self, tokens: Tensor, last: int) -> Tensor:
         read = self.forward.alone(tokens, self.cache, self.length, min(last, len(tokens)))
         self.cache, self.length = read.cache, self.length + len(tokens)
         return read.logits[0]
 
     def save(self) -> None:
-        """Remember this state, to go back to."""
+        """Save this state, to rewind to."""
         if self.saved[1] != self.length:
             self.saved = (deepcopy(self.cache), self.length)
 
     def forget(self) -> None:
-        """Whatever stands in the cache is read again, from the copy on."""
+        """Drop the cache; the text is read again from the copy on."""
         self.cache, self.length = None, -1
 
 
-class ApartSession(LocalSession):
-    """An open batch whose rows the model reads one by one, each with the model's own cache."""
+class RowByRowSession(LocalSession):
+    """An open batch whose rows are read one by one, each with the model's own cache."""
 
-    about = "on, row by row"
-    joint = False
+    cache_state = "on, row by row"
+    batches = False
     at_once = True
-    """Whether several tokens after a state can be read in one pass."""
+    """Whether several tokens can be read in one pass after a state."""
 
     def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
         super().__init__(model, prompts, branches)
@@ -92,19 +92,19 @@ class ApartSession(LocalSession):
         return logits
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
-        new = self._seen[:, -columns:].sum(dim=1).tolist()
-        texts = [row[seen] for row, seen in zip(self._read, self._seen, strict=True)]
-        with thin(self.model):
+        new = self.visible[:, -columns:].sum(dim=1).tolist()
+        texts = [row[seen] for row, seen in zip(self.ids, self.visible, strict=True)]
+        with onednn_linear(self.model):
             read = [self._row(*each, wanted) for each in zip(self._rows, texts, new, strict=True)]
         return torch.stack(read)
 
     def _row(self, row: RowCache, text: Tensor, new: int, wanted: int) -> Tensor:
-        """One row's logits (wanted, V) after its last tokens; zeros where nobody looks at them."""
+        """One row's logits (wanted, V) after its last tokens; zeros for a row that has ended."""
         length, size = self.model.context_length, self.model.vocabulary_size
-        if new == 0 or (length is not None and len(text) > length):  # padding so far, or it has ended
+        if new == 0 or (length is not None and len(text) > length):  # padding only, or the row has ended
             return torch.zeros(wanted, size, device=text.device)
-        draft = self._read.shape[1] > self._width
-        return fitted(stretched(row.read(text, new, wanted, draft), wanted), size)
+        draft = self.ids.shape[1] > self._width
+        return to_vocabulary(padded_rows(row.read(text, new, wanted, draft), wanted), size)
 
     def keep(self, rows: Sequence[int]) -> None:
         super().keep(rows)
@@ -115,18 +115,18 @@ class ApartSession(LocalSession):
         for row in self._rows:
             row.forget()
 
-    def _close_ranks(self) -> None:
-        """Hidden columns are in nobody's window: no row's cache has them."""
+    def _compact(self) -> None:
+        """Do nothing: no row's cache has hidden columns."""
 
     def close(self) -> None:
         super().close()
         self._rows = []
 
 
-class SteppingSession(ApartSession):
-    """For models that, after a state, read one token a pass only: a prompt is one pass, all else is many."""
+class TokenByTokenSession(RowByRowSession):
+    """For models that continue a state by one token a pass only; a prompt is still one pass."""
 
-    about = "on, row by row, one token a pass"
+    cache_state = "on, row by row, one token a pass"
     at_once = False
 
     @property

@@ -1,4 +1,4 @@
-"""An open batch on a transformers model in this process: what it has read, and who can see it."""
+"""An open batch on a transformers model in this process: its KV cache and attention mask."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_hooks.local.kv_cache import forget, growing_cache, keep, shorten, take
-from purify_hooks.local.onednn import thin
+from purify_hooks.local.kv_cache import gather_columns, growing_cache, select_rows, truncate, truncate_to
+from purify_hooks.local.onednn import onednn_linear
 from purify_plugins.errors import SourceError
 from purify_plugins.protocols import Session
 from purify_plugins.sources.read_scope import for_fusion
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from purify_hooks.local.model import LocalModel
 
 BLOCK = 256
-"""Prompt tokens read in one pass; bounds the scored logits in memory to rows x 256 x V."""
+"""Prompt tokens per forward pass; bounds the scored logits in memory to rows x 256 x V."""
 
 
 class LocalSession(Session):
-    """An open batch: a KV cache, and a mask of which of its columns each row can see.
+    """An open batch: token `ids` (rows, columns), which are `visible` to their row, and the KV `cache`.
 
-    Rows are padded on the left. A rewind only hides columns; those hidden from every row are dropped.
-    The mask stays on the host, which has to know it, wherever the model is.
+    Rows are padded on the left. A rewind hides columns; those hidden in every row are dropped. `visible`
+    stays on the CPU, where it is read, whatever the model's device.
     """
 
-    about = "on"
-    """Whether what has been read is kept from token to token, in words."""
-    joint = True
-    """Whether several such sessions can be read in one pass, and several continuations side by side."""
+    cache_state = "on"
+    """Whether the KV cache is kept from token to token, in words."""
+    batches = True
+    """Whether several sessions, and several continuations, can be read in one forward pass."""
 
     def __init__(self, model: LocalModel, prompts: Sequence[tuple[int, ...]], branches: bool = False) -> None:
         self.model = model
@@ -42,27 +42,27 @@ class LocalSession(Session):
         self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(prompt) for prompt in prompts]
         self._width = max(map(len, prompts))
         device = model.device
-        self._read = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
-        self._seen = torch.empty((len(prompts), 0), dtype=torch.bool)
+        self.ids = torch.empty((len(prompts), 0), dtype=torch.long, device=device)
+        self.visible = torch.empty((len(prompts), 0), dtype=torch.bool)
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
-        self._cache: Any = growing_cache()
+        self.cache: Any = growing_cache()
         self._forward = model.forward
 
     @property
     def block(self) -> int:
-        """How many columns of the prompts one pass reads."""
+        """How many columns of the prompts one forward pass reads."""
         return BLOCK
 
     def prefill(self, scored: int) -> Tensor:
         """Read the prompts in blocks and score their last `scored` tokens; the last logits (rows, V)."""
         width = self._width
         padded = [[0] * (width - len(prompt.tokens)) + list(prompt.tokens) for prompt in self.prompts]
-        ids = torch.tensor(padded, device=self._read.device)
+        ids = torch.tensor(padded, device=self.ids.device)
         visible = torch.arange(width) >= width - self._lengths[:, None]
         first, scores = max(width - 1 - scored, 0), []
         for start in range(0, width, self.block):
             end = min(start + self.block, width)
-            logits = self._append(
+            logits = self._read_columns(
                 ids[:, start:end], visible[:, start:end], min(end - start, max(end - first, 1))
             )
             if end > first and scored:
@@ -80,18 +80,18 @@ class LocalSession(Session):
 
     def extend(self, tokens: Tensor) -> Tensor:
         """(rows, n) token ids -> (rows, n, V) logits of the token after each."""
-        tokens = tokens.to(self._read.device)
-        return self._append(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
+        tokens = tokens.to(self.ids.device)
+        return self._read_columns(tokens, torch.ones(tokens.shape, dtype=torch.bool), tokens.shape[1])
 
-    def _append(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
+    def _read_columns(self, tokens: Tensor, visible: Tensor, wanted: int) -> Tensor:
         """Read new columns; the logits (rows, wanted, V) after the last `wanted` of them."""
-        with self._whole(), torch.inference_mode(), failures(self.model.name), for_fusion():
-            self._note(tokens, visible)
-            return fitted(self._logits(tokens.shape[1], wanted), self.model.vocabulary_size)
+        with self._atomic(), torch.inference_mode(), failures(self.model.name), for_fusion():
+            self.append(tokens, visible)
+            return to_vocabulary(self._logits(tokens.shape[1], wanted), self.model.vocabulary_size)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """A pass that fails leaves the session as it was."""
+    def _atomic(self) -> Iterator[None]:
+        """Undo what was appended if the forward pass fails."""
         mark = self.mark()
         try:
             yield
@@ -99,27 +99,27 @@ class LocalSession(Session):
             self.undo(mark)
             raise
 
-    def _note(self, tokens: Tensor, visible: Tensor) -> None:
-        """Remember new columns, which the model reads next."""
-        self._read = torch.cat([self._read, tokens], dim=1)
-        self._seen = torch.cat([self._seen, visible], dim=1)
+    def append(self, tokens: Tensor, visible: Tensor) -> None:
+        """Append columns, which the next forward pass reads."""
+        self.ids = torch.cat([self.ids, tokens], dim=1)
+        self.visible = torch.cat([self.visible, visible], dim=1)
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
-        return self._ask(self._read[:, -columns:], self._cache, self._seen, wanted)
+        return self.logits_after(self.ids[:, -columns:], self.cache, self.visible, wanted)
 
-    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
-        """The logits after the last `wanted` of the columns `new`, the last of those that are `seen`."""
+    def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+        """The logits after the last `wanted` of the columns `new`, which end those that are `seen`."""
         padded = None if bool(seen.all()) else seen.long()
-        return self._pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
+        return self._forward_pass(new, cache, padded, self._positions(seen, new.shape[1]), wanted)
 
-    def _pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
-        # A model without positions counts them from the mask or the columns; `trial` tells whether rightly.
+    def _forward_pass(self, new: Tensor, cache: Any, seen: Tensor | None, at: Tensor, wanted: int) -> Tensor:
+        # A model without position ids derives them from the mask or the columns; `trial` checks that.
         at_ = at if "positions" in self._forward.named else None
-        with thin(self.model):
+        with onednn_linear(self.model):
             return self._forward(new, cache, mask=seen, positions=at_, last=wanted).logits
 
     def _positions(self, seen: Tensor, columns: int) -> Tensor:
-        """The last columns' places (rows, columns); a row that has ended waits at the last there is."""
+        """The last columns' position ids (rows, columns), clamped to the context for rows that have ended."""
         return self._within(torch.cumsum(seen, dim=1)[:, -columns:] - 1)
 
     def _within(self, places: Tensor) -> Tensor:
@@ -127,21 +127,21 @@ class LocalSession(Session):
         return places.clamp(min=0, max=None if length is None else length - 1)
 
     def branch(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        with self._whole(), torch.inference_mode(), failures(self.model.name), for_fusion():
-            whole = self.noted(tokens, seen)
-            logits = self.see(self._read[:, -tokens.shape[1] :], self._cache, whole)
-            return fitted(logits, self.model.vocabulary_size)
+        with self._atomic(), torch.inference_mode(), failures(self.model.name), for_fusion():
+            whole = self.append_tree(tokens, seen)
+            logits = self.tree_logits(self.ids[:, -tokens.shape[1] :], self.cache, whole)
+            return to_vocabulary(logits, self.model.vocabulary_size)
 
-    def noted(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Remember tokens that `branch` reads next; (rows, n, columns) bool, the prompt's among them."""
-        self._note(tokens.to(self._read.device), torch.zeros(tokens.shape, dtype=torch.bool))
-        prompts = self._seen[:, None, : self._width].expand(-1, tokens.shape[1], -1)
+    def append_tree(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """Append a tree's tokens; their mask (rows, n, columns) bool, with the prompt's columns."""
+        self.append(tokens.to(self.ids.device), torch.zeros(tokens.shape, dtype=torch.bool))
+        prompts = self.visible[:, None, : self._width].expand(-1, tokens.shape[1], -1)
         return torch.cat([prompts, seen.cpu()], dim=-1)
 
-    def see(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
-        """Logits (rows, n, V) after the columns `new` (rows, n), each of which sees what `seen` says."""
+    def tree_logits(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
+        """Logits (rows, n, V) after the columns `new` (rows, n), under the mask `seen`."""
         added, at = additive_mask(seen, self.model.dtype), self._within(seen.sum(dim=-1) - 1)
-        return self._pass(new, cache, added, at, new.shape[1])
+        return self._forward_pass(new, cache, added, at, new.shape[1])
 
     def select(self, columns: Tensor) -> None:
         """Keep only these columns (rows, n) of those that `branch` read, in this order."""
@@ -151,83 +151,83 @@ class LocalSession(Session):
     def rewind(self, lengths: Tensor) -> None:
         """Hide what follows the first `lengths` (rows,) tokens after each row's prompt."""
         kept = lengths.cpu() + self._lengths
-        self._seen = self._seen & (torch.cumsum(self._seen, dim=1) <= kept[:, None])
+        self.visible = self.visible & (torch.cumsum(self.visible, dim=1) <= kept[:, None])
         if self.model.windowed:
-            self._close_ranks()
-        used = int(self._seen.any(dim=0).nonzero()[-1]) + 1
-        self._drop(self._seen.shape[1] - used)
-        self._seen, self._read = self._seen[:, :used], self._read[:, :used]
+            self._compact()
+        used = int(self.visible.any(dim=0).nonzero()[-1]) + 1
+        self._drop(self.visible.shape[1] - used)
+        self.visible, self.ids = self.visible[:, :used], self.ids[:, :used]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only."""
+        """Keep these rows only."""
         index = torch.tensor(rows)
         self.prompts = [self.prompts[row] for row in rows]
-        self._seen, self._lengths = self._seen[index], self._lengths[index]
-        self._read = self._read[index.to(self._read.device)]
+        self.visible, self._lengths = self.visible[index], self._lengths[index]
+        self.ids = self.ids[index.to(self.ids.device)]
         with torch.inference_mode():
-            keep(self._cache, index)
+            select_rows(self.cache, index)
 
     def mark(self) -> tuple[Tensor, Tensor]:
-        """What `undo` needs: the columns read so far, and which are seen."""
-        return self._read, self._seen
+        """The state for `undo`: the ids and which are visible."""
+        return self.ids, self.visible
 
     def undo(self, mark: tuple[Tensor, Tensor]) -> None:
-        """Forget what was read after the mark, even by a pass that ended half way through the layers."""
-        self._read, self._seen = mark
-        shorten(self._cache, self._read.shape[1])
+        """Restore the mark, even after a forward pass that failed between two layers."""
+        self.ids, self.visible = mark
+        truncate_to(self.cache, self.ids.shape[1])
 
-    def _close_ranks(self) -> None:
-        """Move what each row sees to the right: a sliding window counts columns, the hidden ones too."""
-        width = int(self._seen.sum(dim=1).max())
-        self._arrange(torch.sort(self._seen.byte(), dim=1, stable=True).indices[:, -width:])
+    def _compact(self) -> None:
+        """Move each row's visible columns to the right: a sliding window counts hidden columns too."""
+        width = int(self.visible.sum(dim=1).max())
+        self._arrange(torch.sort(self.visible.byte(), dim=1, stable=True).indices[:, -width:])
 
     def _arrange(self, order: Tensor) -> None:
-        """Keep these columns (rows, n) of all there are, in this order."""
-        self._seen = self._seen.gather(1, order)
-        self._read = self._read.gather(1, order.to(self._read.device))
+        """Keep these columns (rows, n), in this order."""
+        self.visible = self.visible.gather(1, order)
+        self.ids = self.ids.gather(1, order.to(self.ids.device))
         with torch.inference_mode():
-            take(self._cache, order)
+            gather_columns(self.cache, order)
 
     def _drop(self, columns: int) -> None:
-        forget(self._cache, columns)
+        truncate(self.cache, columns)
 
     def close(self) -> None:
-        self._cache = None
+        self.cache = None
 
 
 class MaskedSession(LocalSession):
-    """For models that take a mask of what each token sees: a draft's tokens see nothing that follows them.
+    """For models that take a mask (rows, 1, n, columns): drafts are read with an explicit causal mask.
 
-    What the configuration says of attention has then no say in it.
+    The configuration's own attention settings then have no effect.
     """
 
-    def _ask(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
+    def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
         columns = new.shape[1]
-        if columns == 1 or seen.shape[1] <= self._width:  # nothing follows, or it is still the prompt
-            return super()._ask(new, cache, seen, wanted)
+        if columns == 1 or seen.shape[1] <= self._width:  # no later columns, or still the prompt
+            return super().logits_after(new, cache, seen, wanted)
         before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
         added = additive_mask(seen[:, None] & before, self.model.dtype)
-        return self._pass(new, cache, added, self._positions(seen, columns), wanted)
+        return self._forward_pass(new, cache, added, self._positions(seen, columns), wanted)
 
 
 class RecomputingSession(LocalSession):
-    """For models whose cache does not do what one is for: every row is read anew for every token."""
+    """For models whose cache cannot be continued: the whole text is read for every token."""
 
-    about = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
-    joint = False
+    cache_state = "off: this model's cache cannot be continued, so every token is a reading of the whole text"
+    batches = False
 
     def _logits(self, columns: int, wanted: int) -> Tensor:
-        rows = [self._row(row[seen], wanted) for row, seen in zip(self._read, self._seen, strict=True)]
+        rows = [self._row(row[seen], wanted) for row, seen in zip(self.ids, self.visible, strict=True)]
         return torch.stack(rows)
 
     def _row(self, tokens: Tensor, wanted: int) -> Tensor:
-        """One row's logits (wanted, V) after its last tokens; a short row repeats its first."""
-        tokens = tokens if len(tokens) else tokens.new_zeros(1)  # nothing yet but padding
+        """One row's logits (wanted, V) after its last tokens; a short row repeats its first one."""
+        tokens = tokens if len(tokens) else tokens.new_zeros(1)  # padding only
         logits = self._forward(tokens[None], last=wanted, keeping=False).logits[0]
-        return stretched(logits, wanted)
+        return padded_rows(logits, wanted)
 
     def _drop(self, columns: int) -> None:
-        """There is no cache to drop from."""
+        """Do nothing: there is no cache."""
 
 
 def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -235,14 +235,14 @@ def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)[:, None]
 
 
-def stretched(logits: Tensor, wanted: int) -> Tensor:
-    """Logits (n, V) as (wanted, V), the first repeated before the others: what comes after padding."""
+def padded_rows(logits: Tensor, wanted: int) -> Tensor:
+    """Logits (n, V) as (wanted, V), the first one repeated in place of padding."""
     missing = max(wanted - len(logits), 0)
     return torch.cat([logits[:1].expand(missing, -1), logits[-wanted:]])
 
 
-def fitted(logits: Tensor, size: int) -> Tensor:
-    """(…, size) of a model padded past its tokenizer, or too narrow for tokens added to that later."""
+def to_vocabulary(logits: Tensor, size: int) -> Tensor:
+    """Logits (…, size): cut for a model wider than its tokenizer, filled with -inf for a narrower one."""
     missing = size - logits.shape[-1]
     return pad(logits, (0, missing), value=float("-inf")) if missing > 0 else logits[..., :size]
 
@@ -255,7 +255,7 @@ def _scores(logits: Tensor, following: Tensor) -> Tensor:
 
 @contextmanager
 def failures(name: str) -> Iterator[None]:
-    """Turn a model's failure into one sentence."""
+    """Turn an error of torch into a SourceError."""
     try:
         yield
     except (RuntimeError, IndexError, ValueError) as error:  # what torch raises: memory, shapes, ids

@@ -31,9 +31,9 @@ def purify_sources() -> Mapping[str, Any]:
 
 
 class LocalSource(LogitSource):
-    """A causal language model on this machine and the tokenizer that belongs to it.
+    """A causal language model in this process, and its tokenizer.
 
-    `model` and `tokenizer` are transformers objects; `folder` is where they came from, if anywhere.
+    `model` and `tokenizer` are transformers objects; `folder` is their directory, if there is one.
     """
 
     engine = "in-process"
@@ -56,7 +56,7 @@ class LocalSource(LogitSource):
         device_map: str | None = None,
         revision: str | None = None,
     ) -> Self:
-        """Load a model; safetensors only, never anyone's code.
+        """Load a model, from safetensors only, without running code of its repository.
 
         `model` is a directory, or a hub id at `revision` (a branch, tag or commit; None: the newest).
         `dtype` "auto" is the stored one on an accelerator and float32 on a CPU. `device` is "auto",
@@ -76,7 +76,7 @@ class LocalSource(LogitSource):
         source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
         if source._states != states:
             raise ModelError(f"{folder} changed while the model was loaded; load it again")
-        _ = source.session  # what cannot be read is refused now
+        _ = source.session  # refuses now a model that cannot be read
         return source
 
     @cached_property
@@ -98,7 +98,7 @@ class LocalSource(LogitSource):
 
     @cached_property
     def local_model(self) -> LocalModel:
-        """The model as its sessions need it."""
+        """The model with what its sessions need."""
         from purify_hooks.local.model import LocalModel
 
         return LocalModel(self.model, self.name, len(self.vocabulary))
@@ -116,46 +116,46 @@ class LocalSource(LogitSource):
 
     @cached_property
     def session(self) -> type[LocalSession]:
-        """The kind of session that reads this model rightly; tried once.
+        """The class of session that reads this model correctly, found by trial once.
 
-        Raises ModelError for a model that none does, or whose rows depend on what follows them.
+        Raises ModelError for a model that is not causal.
         """
         from purify_hooks.local.causality import require_causal
-        from purify_hooks.local.trial import fitting
+        from purify_hooks.local.trial import choose_session
 
-        kind = fitting(self.local_model)
+        kind = choose_session(self.local_model)
         require_causal(self.local_model, kind)
         return kind
 
     @cached_property
     def reading(self) -> Reading:
-        """How the model is read, in words."""
+        """How the model is read, for `purify check`."""
         # transformers' own record of what it chose, private in 4 and 5; models without attention have none
         attention = getattr(self.model.config, "_attn_implementation", None)
-        return Reading(self.session.about, "on" if self.branches else "off", attention or "none")
+        return Reading(self.session.cache_state, "on" if self.branches else "off", attention or "none")
 
     @cached_property
     def branches(self) -> bool:
-        """Whether one pass may read several continuations of a text."""
+        """Whether one forward pass can read several continuations of a text."""
         from purify_hooks.local.tree_attention import can_branch
 
-        return self.session.joint and can_branch(self.local_model, self.session)
+        return self.session.batches and can_branch(self.local_model, self.session)
 
     def extend_all(self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor]) -> list[Tensor]:
-        """What every session's `extend` returns for its tokens (rows, n): one pass for all of them.
+        """Each session's `extend` for its tokens (rows, n), in one forward pass.
 
-        A failure leaves every session as it was.
+        An error leaves every session as it was.
         """
         from purify_hooks.local.batched_forward import extend_all
 
-        if len(sessions) == 1 or not self.session.joint:
+        if len(sessions) == 1 or not self.session.batches:
             return self._together(sessions, lambda: LogitSource.extend_all(self, sessions, tokens))
         return self._together(sessions, lambda: extend_all(sessions, tokens))
 
     def branch_all(
         self, sessions: Sequence[LocalSession], tokens: Sequence[Tensor], seen: Sequence[Tensor]
     ) -> list[Tensor]:
-        """What every session's `branch` returns: one pass for all; a failure leaves all as they were."""
+        """Each session's `branch`, in one forward pass; an error leaves all as they were."""
         from purify_hooks.local.batched_forward import branch_all
 
         if len(sessions) == 1:
@@ -165,12 +165,12 @@ class LocalSource(LogitSource):
     def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
         import torch
 
-        from purify_hooks.local.session import failures, fitted
+        from purify_hooks.local.session import failures, to_vocabulary
 
         marks = [session.mark() for session in sessions]
         try:
             with torch.inference_mode(), failures(self.name), for_fusion():
-                return [fitted(each, len(self.vocabulary)) for each in read()]
+                return [to_vocabulary(each, len(self.vocabulary)) for each in read()]
         except BaseException:
             for session, mark in zip(sessions, marks, strict=True):
                 session.undo(mark)
@@ -195,10 +195,10 @@ class LocalSource(LogitSource):
 
 
 class LoadedSource(LocalSource):
-    """A causal language model that Python has loaded already; no file can name it.
+    """A causal language model that Python has loaded already, for use from Python alone.
 
-    `model` and `tokenizer` are transformers objects, `name` is what certificates call the model. They
-    give no digests: what is in memory need not be what is in a file. Raises ModelError for a model
+    `model` and `tokenizer` are transformers objects, `name` is the model's name in certificates. These
+    have no file digests: weights in memory may differ from any file. Raises ModelError for a model
     that is being trained, or that reads and writes different texts.
     """
 

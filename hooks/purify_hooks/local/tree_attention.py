@@ -17,7 +17,7 @@ NEAR = 0.05
 
 
 def can_branch(model: LocalModel, kind: type[LocalSession]) -> bool:
-    """Whether, in such a session, two continuations read in one pass have the rows of each read alone.
+    """Whether two continuations read in one pass, in such a session, have the same rows as each alone.
 
     Some models ignore the mask (their positions are counted from columns), some raise, and a sliding
     window counts columns.

@@ -1,4 +1,4 @@
-"""What a model's weight files hold, read from their headers before any of it is loaded."""
+"""Reads the headers of a model's weight files, before any weight is loaded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BITS = {
     "F4": 4,
 }
 PLAIN = ("F64", "F32", "F16", "BF16")
-"""Types that are numbers by themselves; all others need a scale, or are no weights."""
+"""Plain number types; all others need a scale, or are not weights."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def header(file: Path) -> dict[str, Stored]:
 
 
 def _tensor(name: str, entry: Any, file: Path) -> Stored:
-    """One entry of a header, which must agree with itself."""
+    """One entry of a header, checked for consistency."""
     try:
         dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         whole = all(type(each) is int and each >= 0 for each in (*shape, start, end))
@@ -158,7 +158,7 @@ def _damaged(file: Path, what: str) -> ModelError:
 
 
 def refuse_packed(tensors: Mapping[str, Stored]) -> None:
-    """Raise ModelError for weights that are codes: transformers would take them for numbers."""
+    """Raise ModelError for quantised weights, which transformers would take for plain numbers."""
     for name, tensor in tensors.items():
         if tensor.dtype not in PLAIN and name.endswith(("weight", "packed", "scales", "qzeros")):
             raise ModelError(

@@ -29,7 +29,7 @@ BUFFERS = re.compile(
 )
 """Buffers that are computed when a model is made, so that a checkpoint may leave them out."""
 EXTRA = 2**27
-"""How many numbers a model's tables may have on top of its weights: half a gigabyte in float32."""
+"""How many numbers a model's buffers may have besides its weights: half a gigabyte in float32."""
 
 
 def load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
@@ -50,7 +50,7 @@ def load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
 
 
 def attention(kind: Any) -> str:
-    """How a class of models attends: by torch's own function, or written out where it cannot use that."""
+    """The attention implementation of a class of models: torch's own, or "eager" if it has no other."""
     return "sdpa" if kind._supports_sdpa else "eager"
 
 
@@ -79,7 +79,7 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: Any, device_map: str | 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own report of what is missing, for ours is an error, and without its bars."""
+    """Silence transformers' report of missing weights, which are errors here, and its progress bars."""
     from transformers.utils import logging as theirs
 
     before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -94,14 +94,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _outline(config: Any, kind: Any, tensors: Mapping[str, Stored], folder: Path) -> Any:
-    """The model without its numbers. Raises ModelError for one that is larger than its weights."""
+    """The model on the meta device. Raises ModelError for one that is larger than its weights."""
     there = sum(_numbers(tensor.shape) for tensor in tensors.values())
     try:
         with _counting(there, len(tensors), folder), torch.device("meta"):
             outline = kind._from_config(config, attn_implementation=attention(kind))
     except ModelError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # transformers raises many kinds for one cause: not a model it can load
         raise ModelError(f"{folder} does not load as a causal language model: {error}") from error
     wanted = sum(parameter.numel() for parameter in outline.parameters())
     tables = sum(buffer.numel() for buffer in outline.buffers())
@@ -146,7 +146,7 @@ def _counting(there: int, tensors: int, folder: Path) -> Iterator[None]:
 
 
 def _spellings(name: str, prefix: str) -> tuple[str, ...]:
-    """A weight's names in files: some were saved without the name of the model's body, some with it."""
+    """A weight's names in files, with and without the prefix of the model's body."""
     return name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"
 
 
@@ -162,7 +162,7 @@ def _first_absent(outline: Any, tensors: Mapping[str, Stored]) -> str:
 
 
 def _tied(model: Any) -> list[list[str]]:
-    """The names of weights that are one, in groups."""
+    """The names of tied weights, in groups."""
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
@@ -170,7 +170,7 @@ def _tied(model: Any) -> list[list[str]]:
 
 
 def _refuse_untied(outline: Any, tensors: Mapping[str, Stored]) -> None:
-    """Raise ModelError where the configuration says that two weights are one, and the file has two."""
+    """Raise ModelError if the configuration ties two weights that differ in the file."""
     for names in _tied(outline):
         kept = [
             (each, tensors[each])
@@ -201,7 +201,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_loaded(model: Any, info: Mapping[str, Any], tensors: Mapping[str, Stored], folder: Path) -> None:
-    """Raise ModelError when a weight was not in the file, or was another; warn of what nothing took."""
+    """Raise ModelError for a missing weight or one of another shape; warn of unused ones."""
     # transformers 4.57 names them, 5 adds both shapes.
     for name in sorted(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]):
         found = _stored_as(name, model, tensors)
@@ -225,7 +225,7 @@ def _check_loaded(model: Any, info: Mapping[str, Any], tensors: Mapping[str, Sto
 
 
 def _missing(missing: list[str], unexpected: Iterable[str], kind: str, folder: Path) -> ModelError:
-    """What is missing, and the name it may have in the file instead."""
+    """The missing weights, and the similar name that each may have in the file."""
     there = sorted(unexpected)
     renamed = {name: other for name in missing for other in there if other.endswith(f".{name}")}
     first = next(iter(renamed), missing[0])
@@ -287,7 +287,7 @@ def _pattern(name: str) -> str:
 
 
 def _check_ignored(outline: Any, tensors: Mapping[str, Stored], folder: Path) -> None:
-    """Raise ModelError for a weight that is missing and that transformers says nothing of."""
+    """Raise ModelError for a missing weight that transformers does not report."""
     tied = {name: names for names in _tied(outline) for name in names}
     patterns = [re.compile(each) for each in outline._keys_to_ignore_on_load_missing or ()]
     for name, _ in outline.named_parameters():

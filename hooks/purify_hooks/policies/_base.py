@@ -1,4 +1,4 @@
-"""What the bundled policies share: rows widened, options checked, no memory unless they say so."""
+"""The base of the bundled policies: rows in float32, checked options, no state by default."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wide(row: Tensor) -> Tensor:
 
 
 def drawn(row: Tensor, tokens: Tensor) -> Tensor:
-    """What a (rows, V) row says of `tokens`, both (rows,)."""
+    """The log-probability (rows,) of `tokens` (rows,) in rows (rows, V)."""
     return wide(row.gather(-1, tokens[:, None])[:, 0])
 
 
@@ -41,7 +41,7 @@ def ledger(context: Context, opening: float = 0.0) -> Tensor:
 
 
 def slack(steps: Iterable[Token]) -> float:
-    """The nats by which these recorded steps together may pass a bound: rounding, and no more."""
+    """The rounding error (nats) that these recorded steps together may have."""
     figures = ((step.slm, step.fused) for step in steps)
     sizes = (max(map(abs, filter(math.isfinite, both)), default=0.0) for both in figures)
     return math.fsum(TOLERANCE + ROUNDING * size for size in sizes)

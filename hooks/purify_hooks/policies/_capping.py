@@ -1,4 +1,4 @@
-"""The capped rule: as on_cpu the LLM as a ceiling over the SLM allows."""
+"""The capped rule: as near the LLM as a ceiling over the SLM allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ._base import drawn, wide
 if TYPE_CHECKING:
     from torch import Tensor
 
-FLOOR = 60.0  # nats under the SLM: what an LLM that rules a token out is taken to mean
+FLOOR = 60.0  # nats under the SLM: the log-probability of a token that the LLM rules out
 ROUNDS = 64  # every round divides gap times slope by four; 57 exhaust float32
-ENOUGH = 1e-7  # mass left over that is not worth filling: float32 does not know it from none
+ENOUGH = 1e-7  # remaining mass below float32's resolution
 SLM_ALONE = 1e30  # a log scale that puts every token at its ceiling, and leaves -inf alone
 
 
@@ -54,10 +54,10 @@ def _fill(p: Tensor, ceiling: Tensor) -> Tensor:
 
 
 def _fill_there(p: Tensor, ceiling: Tensor) -> Tensor:
-    """`_fill` by sorting, on a device where sorting is cheap and asking whether Newton has arrived is not.
+    """`_fill` by sorting, for devices where sorting is cheap and a convergence check on the CPU is not.
 
-    Tokens reach their ceilings in the order of ceiling/p. Put any of them at theirs, and the others'
-    p can be scaled to what is left; by less, if those are the wrong ones. So the right λ is the largest.
+    Tokens reach their ceilings in the order of ceiling/p. For each prefix of that order at its ceilings, the
+    other tokens' p are scaled to the remaining mass; the right λ is the largest over all prefixes.
     """
     import torch
     from torch.nn.functional import pad

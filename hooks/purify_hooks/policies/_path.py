@@ -1,4 +1,4 @@
-"""The geometric path from the SLM to the LLM, q_θ ∝ p_slm^(1-θ) p_llm^θ, and how far to walk it."""
+"""The geometric path from the SLM to the LLM, q_θ ∝ p_slm^(1-θ) p_llm^θ, and the largest θ within a limit."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Path(NamedTuple):
         return tilted - tilted.amax(dim=-1, keepdim=True).clamp(min=-EVERYTHING)
 
     def points(self, thetas: Sequence[float]) -> list[Point]:
-        """Where each row is at its θ; a row without a shared token has NaN there."""
+        """Each row's point at its θ; NaN for rows without a shared token."""
         tilted = self.at(thetas)
         peak = tilted.amax(dim=-1, keepdim=True)
         mass = tilted.sub_(peak).exp_()
@@ -92,7 +92,7 @@ class Path(NamedTuple):
 
 @dataclass
 class _Search:
-    """One row's bracket: `low` is within the limit, `high` is not, `theta` is to be looked at next."""
+    """One row's bracket: `low` is within the limit, `high` is not, `theta` is evaluated next."""
 
     limit: float
     slack: float
@@ -102,7 +102,7 @@ class _Search:
     done: bool = False
 
     def look(self, value: float, slope: float, round_: int) -> None:
-        """Learn the cost at `theta`; round 0 looks at θ = 1, round 1 at θ = 0."""
+        """Update the bracket with the cost at `theta`; round 0 evaluates θ = 1, round 1 θ = 0."""
         if self.done:
             return
         fits = value <= self.limit

@@ -1,4 +1,4 @@
-"""Anchored Decoding: walk towards the LLM as far as a banked budget of KL allows."""
+"""Anchored Decoding: as near the LLM as a saved budget of KL allows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Anchored(FusionPolicy):
     """Stay within `budget` nats of KL(r‖p_slm) per token on average; what is saved may be spent later.
 
     r ∝ p_slm^(1-θ) p_llm^θ with the largest θ whose KL(r‖p_slm) ≤ max(0, (t + 1) budget - spent -
-    debt): the law nearest the LLM within the allowance. The debt is the mean of the `debt_tokens`
+    debt): the distribution nearest the LLM within the allowance. The debt is the mean of the `debt_tokens`
     largest log p_llm/p_slm in the prompt, each at least 0; `prefix_debt = false` starts without.
 
     Guarantee "mean", for draws: KL(answers‖SLM's answers) ≤ budget x tokens. It is an average, not a

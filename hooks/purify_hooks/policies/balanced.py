@@ -1,4 +1,4 @@
-"""A ledger of sureness: isolated knowledge is free, a run of tokens that only the LLM is sure of is not."""
+"""A ledger of sureness: limits runs of tokens that only the LLM is sure of."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class Balanced(FusionPolicy):
         return (self.budget + self.doubt * surprisal) / (1 + self.doubt)
 
     def in_symbols(self, per_token: float) -> Self:
-        """The same strictness in symbols of which a token has `per_token`: `drain` more for a run of them.
+        """The same strictness in symbols, `per_token` of a token: the budget gains `drain`.
 
-        What a token's first symbols take off, `drain` at most, a run that begins inside it has not got.
+        A run that begins inside a token lacks what the token's first symbols took off, at most `drain`.
         """
         return replace(self, budget=self.budget + self.drain)
 

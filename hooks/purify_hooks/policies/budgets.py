@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _spent(steps: Sequence[Token]) -> float:
-    """What these steps took from the LLM, in nats; none gives anything back."""
+    """The cost of these steps in nats, each at least 0."""
     return sum(max(step.ratio, 0.0) for step in steps)
 
 
@@ -93,8 +93,8 @@ class Windowed(FusionPolicy):
 class Capped(FusionPolicy):
     """Bound what a token may take from the LLM to `cap` nats, and a whole answer to `total`.
 
-    r = min(λ p_llm, e^c p_slm) with c = min(cap, what is left of total): of all laws under that
-    ceiling the one nearest the LLM (the least KL(r‖p_llm)). A draw spends max(0, log r/p_slm); once
+    r = min(λ p_llm, e^c p_slm) with c = min(cap, what is left of total): of all distributions under
+    that ceiling the one nearest the LLM (the least KL(r‖p_llm)). A draw spends max(0, log r/p_slm); once
     `total` is spent the SLM writes alone. An arg-max spends log p_llm/p_slm. Prose spends about half
     of `cap` per token, and an SLM gives foreign text 3 nats or more, so 50 is the price of about 90
     tokens and says something of every passage longer than 17.

@@ -21,7 +21,7 @@ class Geometric(FusionPolicy):
     model rules out stays out, but at the ends the other model has no say.
 
     Guarantee "none": a step costs at most the Rényi divergence D_alpha(p_llm‖p_slm), in nats, but
-    nobody bounds that in advance. Source: 2402.14845; alpha ½ is CP-Δ for KL (2302.10870).
+    it has no bound in advance. Source: 2402.14845; alpha ½ is CP-Δ for KL (2302.10870).
     """
 
     name: ClassVar[str] = "geometric"
@@ -44,7 +44,7 @@ class Minimum(FusionPolicy):
     """Give each token the smaller of its two probabilities.
 
     r = min(p_llm, p_slm) / Z. Guarantee "none": a step's log r/p_slm is at most -log(1 - TV) nats,
-    where TV is the models' total variation distance there, but nobody bounds that in advance.
+    where TV is the models' total variation distance there, but it has no bound in advance.
     Source: 2302.10870, CP-Δ for the max-divergence.
     """
 

@@ -79,7 +79,7 @@ def _index(ids: tuple[int, ...]) -> Tensor:
 class CleanGen(FusionPolicy):
     """Draw from the LLM; where the draw looks planted, write the SLM's favourite instead.
 
-    A token is suspicious when p_llm ≥ ratio p_slm. As one law: every suspicious token loses its
+    A token is suspicious when p_llm ≥ ratio p_slm. As one distribution: every suspicious token loses its
     mass, all of it goes to the SLM's arg-max, and the rest is the LLM's; drawing from that is the
     same as drawing from the LLM and replacing what is suspicious.
 

@@ -1,4 +1,4 @@
-"""The tokens that either model finds likely, and no others: what `top_k_union` leaves of two rows."""
+"""Fusion on the union of both models' likeliest tokens, for the `top_k_union` alignment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TopKUnion(Consistency):
     row as `consistency` damps it, with its `kernel` and `beta`.
 
     Guarantee "none", whatever `policy` promises: it is for an SLM with another tokenizer, whose rows
-    are then no law over text. Source: UniTE (2410.03777), CoRE (2510.13855).
+    are then no distribution over text. Source: UniTE (2410.03777), CoRE (2510.13855).
     """
 
     name: ClassVar[str] = "top_k_union"
@@ -40,7 +40,7 @@ class TopKUnion(Consistency):
         return "none"
 
     def holds(self, steps: Sequence[Token]) -> bool:
-        """Nothing is promised."""
+        """No guarantee."""
         return True
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:

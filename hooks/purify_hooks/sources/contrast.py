@@ -102,7 +102,7 @@ class Contrast(LogitSource):
 
 
 class _Contrasted(Session):
-    """Two open batches read as one; it can do what both can."""
+    """Two open batches read as one, with the optional members that both have."""
 
     def __init__(self, expert: Session, anti: Session) -> None:
         self._expert, self._anti = expert, anti
@@ -113,10 +113,7 @@ class _Contrasted(Session):
 
     @property
     def readings(self) -> Sequence[tuple[int, ...]]:
-        """Both models' readings with -1, which is no token, between them.
-
-        Each template may show its model what the other leaves out.
-        """
+        """Both models' token ids, separated by -1: their templates may differ."""
         both = zip(self._expert.readings, self._anti.readings, strict=True)
         return [(*expert, -1, *anti) for expert, anti in both]
 

@@ -155,8 +155,8 @@ class HttpClient:
     async def _answer(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         """A response of status 200. Raises CircuitOpen, Queued, Unavailable, SourceError.
 
-        Requests beyond the server's `slots` wait here, where no time-out runs: one that waits in the
-        server cannot be told from a server that is down.
+        Requests beyond the server's `slots` wait here, where no time-out runs: a request that waits
+        in the server is indistinguishable from one to a server that is down.
         """
         async with self._turn():
             begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a server source can be told: the keys of its table in `purify.toml`, with their defaults."""
+"""The keys of a server source, from its table in `purify.toml`, with their defaults."""
 
 from __future__ import annotations
 
