@@ -153,12 +153,12 @@ def prepared(config: Config) -> Prepared:
     """A configuration, checked before any model is read. Raises PurifyError."""
     from purify_plugins.configuration.preflight import refuse_one
 
-    ready = looked_over(config)
+    ready = checked(config)
     refuse_one(ready.previews["llm"], ready.previews["slm"])
     return ready
 
 
-def looked_over(config: Config) -> Prepared:
+def checked(config: Config) -> Prepared:
     """A checked configuration; warns where the two models may be swapped. Raises PurifyError."""
     from purify_plugins.configuration.build import prepare
 
@@ -170,11 +170,11 @@ def looked_over(config: Config) -> Prepared:
             "swapped, nothing is protected",
             err=True,
         )
-    hush()
+    disable_progress_bars()
     return ready
 
 
-def read_both(ready: Prepared) -> Purifier:
+def load_pair(ready: Prepared) -> Purifier:
     """The loaded Purifier; a server's errors are raised, and not logged as well."""
     import logging
 
@@ -210,7 +210,7 @@ def contents(file: str) -> bytes:
 
 
 @contextmanager
-def kept(what: str) -> Iterator[None]:
+def on_interrupt(what: str) -> Iterator[None]:
     """Print on Ctrl-C what is kept of long work. Raises Exit."""
     try:
         yield
@@ -219,7 +219,7 @@ def kept(what: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def hush() -> None:
+def disable_progress_bars() -> None:
     """Keep transformers' progress bars out of the terminal."""
     from transformers.utils import logging
 

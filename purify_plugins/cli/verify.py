@@ -13,7 +13,15 @@ import typer
 from purify_plugins.certificates import Pins
 from purify_plugins.certificates.explain import summary
 from purify_plugins.cli.inspect import model_facts
-from purify_plugins.cli.options import AsJson, ConfigFile, contents, hush, in_use, key_value, spread
+from purify_plugins.cli.options import (
+    AsJson,
+    ConfigFile,
+    contents,
+    disable_progress_bars,
+    in_use,
+    key_value,
+    spread,
+)
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins
@@ -158,17 +166,17 @@ def _recomputed(certificate: Certificate, loaded: Plugins, known: VerifyOptions,
 
     for side, model in (("slm", known.slm), ("llm", known.llm)):
         if model is not None:
-            _look_at(certificate, side, foreseen(loaded, model))
-    hush()
-    slm = _reopened(certificate, "slm", loaded, str(known.slm))
+            _require_recorded_model(certificate, side, foreseen(loaded, model))
+    disable_progress_bars()
+    slm = _recorded_source(certificate, "slm", loaded, str(known.slm))
     off = recompute(certificate, slm, prompt=prompt)
     if known.llm is not None:
-        llm = _reopened(certificate, "llm", loaded, known.llm)
+        llm = _recorded_source(certificate, "llm", loaded, known.llm)
         off = recompute_both(certificate, llm, slm, loaded)
     return off
 
 
-def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
+def _require_recorded_model(certificate: Certificate, side: str, model: Preview) -> None:
     """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
     from purify_plugins.certificates import require_like
 
@@ -177,7 +185,7 @@ def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
     model.settle()
 
 
-def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
+def _recorded_source(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
     told = certificate.body["models"][side]
     dtype = {"dtype": told["dtype"]} if told["kind"] == "transformers" and "dtype" in told else {}
     source: LogitSource = loaded.source({"model": model, **dtype})

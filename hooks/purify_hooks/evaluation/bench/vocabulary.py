@@ -30,15 +30,17 @@ PROMPT = tuple(range(1, 9))
 
 
 def vocabulary_work(
-    plugins: Plugins, tell: Progress = silent, steps: int = STEPS, clock: Clock = perf_counter
+    plugins: Plugins, progress: Progress = silent, steps: int = STEPS, clock: Clock = perf_counter
 ) -> dict[str, Any]:
     """Milliseconds a token for every size, policy and way of choosing, on one core."""
     with threads(1):
-        return {name: _size(plugins, name, size, tell, steps, clock) for name, size in SIZES.items()}
+        return {name: _size(plugins, name, size, progress, steps, clock) for name, size in SIZES.items()}
 
 
-def _size(plugins: Plugins, name: str, size: int, tell: Progress, steps: int, clock: Clock) -> dict[str, Any]:
-    tell(f"choosing among {name} tokens")
+def _size(
+    plugins: Plugins, name: str, size: int, progress: Progress, steps: int, clock: Clock
+) -> dict[str, Any]:
+    progress(f"choosing among {name} tokens")
     first, second = zipf(size, 1), zipf(size, 2)
     llm, slm = playing(size, first), playing(size, second)
     found: dict[str, Any] = {"floor_ms": 1e3 * floor(first, second, clock)}
