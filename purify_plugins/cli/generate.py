@@ -123,7 +123,7 @@ def streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion:
             for chunk in _coloured(chunks, console) if explain else _plain(chunks):
                 completion = chunk.completion
     except KeyboardInterrupt:
-        print()  # what is said of it stands on a line of its own
+        print()  # the error is printed on a line of its own
         raise
     if completion is None:
         raise SourceError("the answer ended without a completion; a plugin has cut it short")

@@ -29,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which models and which policy; what is not given is the configuration's."""
+    """The models and the policy; options that are not given come from the configuration."""
 
     llm: Annotated[str | None, typer.Option(help="The untrusted model: a directory or a hub id.")] = None
     slm: Annotated[str | None, typer.Option(help="The benign model: a directory or a hub id.")] = None
@@ -43,7 +43,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Every field of Sampling; what is not given is the configuration's."""
+    """Every field of Sampling; options that are not given come from the configuration."""
 
     max_tokens: Annotated[int | None, typer.Option(help="Tokens at most. [256]")] = None
     temperature: Annotated[float | None, typer.Option(help="0 takes the arg-max. [1]")] = None
@@ -77,7 +77,7 @@ class SamplingOptions:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose dataclass parameters are taken field by field from the command line."""
+    """Turn a command's dataclass parameters into one option a field."""
     hints = get_type_hints(command, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
 
@@ -211,7 +211,7 @@ def contents(file: str) -> bytes:
 
 @contextmanager
 def on_interrupt(what: str) -> Iterator[None]:
-    """Print on Ctrl-C what is kept of long work. Raises Exit."""
+    """On Ctrl-C print `what` is kept, and exit with 130. Raises Exit."""
     try:
         yield
     except KeyboardInterrupt:

@@ -59,7 +59,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Limits:
-    """The gateway's own settings; what is not given is its default."""
+    """The gateway's own settings; None: its default."""
 
     api_key_env: Annotated[
         str | None, typer.Option(help="The environment variable with the key that clients must send.")
@@ -187,7 +187,7 @@ BACKLOG = 2048
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises ConfigError that says what is wrong with it."""
+    """A socket bound to the address. Raises ConfigError for an address that cannot be bound."""
     if not 0 <= port < 65536:
         raise ConfigError(f"--port must be between 0 (any that is free) and 65535, not {port}")
     try:

@@ -19,7 +19,7 @@ BODY = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tok
 
 @dataclass(frozen=True)
 class Address:
-    """Where the gateway listens, and the environment variable with the key that it asks for."""
+    """The gateway's address, and the environment variable with the key that clients must send."""
 
     host: str
     port: int
@@ -41,7 +41,7 @@ def named(table: Mapping[str, Any]) -> str:
 
 
 def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address, workers: int = 1) -> str:
-    """What is served, what it promises, and something to try; `llm` is the LLM's configuration."""
+    """The summary's text; `llm` is the LLM's configuration."""
     lines = {
         "LLM": _llm(purifier.llm, llm),
         "SLM": f"{purifier.slm.identity().get('name')} (trusted)",

@@ -1,4 +1,4 @@
-"""`purify verify`: a certificate checked against what its reader knows."""
+"""`purify verify`: check a certificate against models, files and expected fields."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """The models to ask again, and what the certificate must agree with."""
+    """The models to recompute with, and the values the certificate must have."""
 
     slm: Annotated[
         str | None, typer.Option(help="The SLM it names: ask it again, and let the steps spell the answer.")
@@ -62,7 +62,7 @@ class VerifyOptions:
     ] = None
 
     def pins(self, plugins: Plugins) -> Pins:
-        """What is known without asking a model. Raises ConfigError, UnreadableError."""
+        """The expected values that need no model. Raises ConfigError, UnreadableError."""
         from purify_plugins.certificates import Pins
 
         if self.set and not self.policy:
@@ -89,12 +89,12 @@ class VerifyOptions:
         return read_text(self.prompt) if self.prompt else None
 
     def given(self) -> list[str]:
-        """The names of what was given; of --expect the fields that it named."""
+        """The names of the given options; for --expect the fields it names."""
         names = [field.name for field in fields(self) if getattr(self, field.name) and field.name != "expect"]
         return [*names, *(path for path, _ in map(_field, self.expect or ()))]
 
     def told(self) -> dict[str, list[str]]:
-        """What was given, what the certificate was compared with, and what is its issuer's word, as JSON."""
+        """The given options, the compared fields, and the fields taken on the issuer's word, as JSON."""
         from purify_plugins.certificates.explain import compared
 
         fine, open_ = compared(self.given())

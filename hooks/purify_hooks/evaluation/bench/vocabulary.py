@@ -90,7 +90,7 @@ def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
 
 
 def playing(size: int, rows: Sequence[Tensor]) -> Playback:
-    """A source whose model costs nothing: prepared rows (1, V), in turn."""
+    """A source that plays back prepared rows (1, V) in turn, at no cost."""
     tokens = tuple(index.to_bytes(3, "big") for index in range(size))
     prompt = ScoredPrompt(PROMPT, (-1.0,) * (len(PROMPT) - 1))
     vocabulary = Vocabulary(tokens, frozenset(), name="played")

@@ -72,7 +72,7 @@ class Result:
     figures: Figures
     cells: Mapping[tuple[str, str], Cell]
     metrics: Mapping[str, Mapping[str, Metric]]
-    """Suite -> metric -> what it measures."""
+    """Suite -> metric -> its definition."""
 
     def value(self, suite: str, mode: str, metric: str) -> float | None:
         """One figure; None where it was not measured."""
