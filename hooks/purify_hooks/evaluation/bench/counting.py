@@ -11,7 +11,7 @@ from purify_plugins.sampling import Sampling
 
 
 class DraftCounts(DraftLength):
-    """A draft length that also knows how often the LLM was asked and what became of the drafts."""
+    """A draft length that also counts passes of the LLM, drafted and accepted tokens."""
 
     def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
         super().__init__(fixed, unit)
