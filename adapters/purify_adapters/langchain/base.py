@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_type_hints
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
-from pydantic import ConfigDict, Field, InstanceOf, PrivateAttr, create_model, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, create_model, model_validator
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
 from purify_adapters.langchain.response_metadata import fingerprint
@@ -93,7 +93,7 @@ class PurifiedBase(SamplingFields):  # type: ignore[misc]  # made from Sampling'
     """The policy's fields, when it is given by name."""
     config: str | Path | None = None
     """A `purify.toml`; without any models, that of PURIFY_CONFIG or the working directory."""
-    purifier: InstanceOf[Purifier] | None = Field(default=None, exclude=True, repr=False)
+    purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
     """A purifier that is already built."""
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
