@@ -15,7 +15,7 @@ from purify_plugins.running.activate import activate
 
 
 def _folder() -> Path:
-    """Where the program's script lies; the working directory of one that has no file."""
+    """The directory of the program's script; the working directory if it has no file."""
     script = vars(sys.modules["__main__"]).get("__file__")
     return Path(script).resolve().parent if script else Path.cwd()
 

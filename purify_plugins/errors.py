@@ -15,9 +15,9 @@ PurifyError
     ├── UnreadableError    there is no such file, or it cannot be read
     ├── NoCertificateError what was read is no certificate, or one of another format
     ├── AlteredError       it is not as it was written: its digest or its spelling is another
-    ├── ForgedError        what it says cannot all be so
+    ├── ForgedError        its parts contradict each other
     ├── BudgetError        its steps exceed the budget it claims
-    ├── OtherModelError    it names another model than the one that was asked
+    ├── OtherModelError    it names another model than the one it is checked with
     ├── MismatchError      it is not about the answer, prompt or settings that the reader knows
     └── UncheckableError   it names a policy that no plugin in use here offers
 """
@@ -108,7 +108,7 @@ class RefusedError(PurifyError):
 
 
 DISTRUST = "; do not rely on it, and ask its issuer for the original file"
-"""What to do about a certificate that is false or was altered."""
+"""Advice about a certificate that is false or was altered."""
 
 
 class CertificateError(PurifyError):
@@ -127,7 +127,7 @@ class UnreadableError(CertificateError):
 
 
 class NoCertificateError(CertificateError):
-    """What was read is no certificate, or one of another format than this version's."""
+    """The text is no certificate, or one of another format than this version's."""
 
     exit_code = 4
 

@@ -9,23 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.types import Guarantee, Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import Guarantee, Prompt, Vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class BareSession(Protocol):
-    """The members that a session of another class must have; `adapted` adds the others."""
-
-    @property
-    def prompts(self) -> Sequence[ScoredPrompt]: ...
-
-    def extend(self, tokens: Tensor) -> Tensor: ...
-
-    def rewind(self, lengths: Tensor) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @runtime_checkable

@@ -137,8 +137,8 @@ def supported(schema: Any) -> Any:
 
     `format` is an annotation by JSON Schema's own rules (pydantic writes "path", "password", "binary"),
     and where llguidance does not know one it is left out. So is `uniqueItems`, which pydantic writes of
-    a set: reading the array into a set makes its items unique. What is said of properties' names becomes
-    properties, or a pattern of them.
+    a set: reading the array into a set makes its items unique. `propertyNames` becomes properties,
+    or a pattern of them.
     """
     definitions = schema.get("$defs", {}) if isinstance(schema, dict) else {}
     return _supported(schema, definitions if isinstance(definitions, dict) else {})

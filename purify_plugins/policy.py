@@ -24,7 +24,7 @@ State = tuple["Tensor", ...]
 
 @dataclass(frozen=True)
 class Context:
-    """What a policy gets when a batch of `rows` answers begins: the scored end of each prompt.
+    """The scored end of each prompt, given to a policy when a batch of `rows` answers begins.
 
     `llm` and `slm` are (rows, n) float32 log-probabilities (nats) of the prompt's last n tokens
     that both models read alike, right-aligned and zero-filled on the left; `lengths` (rows,) counts
@@ -49,7 +49,7 @@ class FusionPolicy(ABC):
 
     @member
     def guarantee(self) -> Guarantee:
-        """What a certificate may claim of a sampled answer whose steps `holds` finds within the budget."""
+        """The guarantee that a certificate may claim for a sampled answer whose steps pass `holds`."""
         return "none"
 
     @member

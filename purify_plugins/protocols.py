@@ -40,7 +40,7 @@ else:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model's server can do.
+    """Capabilities of a model's server.
 
     `ids_in` and `ids_out`: it accepts and returns token ids. `max_n`: how many tokens of a row it shows.
     `raw`: its rows are the model's own, without sampling settings (None: unknown). `scores_draft`: it scores
@@ -104,7 +104,7 @@ class Session(ABC):
         self.close()
 
     def each(self, tokens: Tensor) -> Iterator[Tensor] | None:
-        """What `extend` returns, one (rows, V) after another, each computed when it is requested.
+        """The logits of `extend`, one (rows, V) after another, each computed when it is requested.
 
         None, with nothing appended: this session computes all of them in one pass; call `extend`.
         """
@@ -199,12 +199,12 @@ class LogitSource(ABC):
 
     @member
     def capabilities(self) -> Capabilities | None:
-        """What the model's server can do; None: the model runs in this process."""
+        """The capabilities of the model's server; None: the model runs in this process."""
         return None
 
     @member
     def engine(self) -> Engine:
-        """What runs the model; the default "untrusted" is never shown a draft.
+        """The engine that runs the model; the default "untrusted" is never shown a draft.
 
         A source that computes in this process, with causal attention, is "in-process".
         """

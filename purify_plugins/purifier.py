@@ -1,4 +1,4 @@
-"""Purifier: two models and a policy that together write one answer."""
+"""Purifier: an untrusted LLM, a benign SLM and the policy that fuses them into one language model."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Purifier(Decoder):
         )
         own = sampling or Sampling(), batch_size, choose(walk, llm), alignment, fidelity, plugins
         vars(self).update(zip(OWN, (*own, policy, walk), strict=True), _given=given)
-        options(fused, plugins.name_of)  # refused now rather than after the first answer
+        options(fused, plugins.name_of)  # raises now rather than after the first answer
         secret()  # likewise
 
     @classmethod
@@ -193,13 +193,13 @@ class Purifier(Decoder):
         errors: Errors = "return",
         **draws: Any,
     ) -> list[Any]:
-        """What became of each prompt, in order: its Completion, or that it was Refused or has Failed.
+        """Each prompt's outcome, in order: Completion, Refused or Failed.
 
-        What is wrong with one prompt costs no other its answer. Refused and Failed have an `error`, and raise
-        it where they are read as an answer (`text`, `certificate`, …). Where all prompts failed in the same
-        way, by one class of error in the same words, as a lone prompt does, that error is raised. With
-        errors="raise" the first error is, once every answer has been written. `draws` are sampling options by
-        name, before those of `sampling`.
+        An error of one prompt does not affect the others. Refused and Failed have an `error`, and raise it
+        where they are read as an answer (`text`, `certificate`, …). Where all prompts failed with one class
+        of error and the same message, as a single prompt does, that error is raised. With errors="raise" the
+        first error is, after every answer has been decoded. `draws` are sampling options by name, which
+        precede those of `sampling`.
         Raises PromptError, SourceError, PluginError, RefusedError.
         """
         return outcomes([*self._run(several(prompts), sampling, draws)], errors)
@@ -209,9 +209,9 @@ class Purifier(Decoder):
     ) -> Generator[Chunk, None, None]:
         """The answer in chunks, each as soon as it is certain; the last one carries the completion.
 
-        Where a plugin has `purify_completed`, the last text comes when that has run, with the completion.
-        Closing the generator frees both models' sessions at once. A failure raises: an answer that
-        ends without a completion is not a whole answer.
+        Where a plugin has `purify_completed`, the last text comes after that hook, with the completion.
+        Closing the generator frees both models' sessions at once. A failure raises: an answer without a
+        completion is not complete.
         """
         return chunks(self._run([one(prompt)], sampling, draws))
 
@@ -278,7 +278,7 @@ class Purifier(Decoder):
     def _run(
         self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]
     ) -> RowEvents:
-        """Every prompt's events as they come; what `citing` names is noted now, whenever they are read."""
+        """Every prompt's events; what `citing` names is recorded at the call, not when they are read."""
         plugins = self.plugins
         how = AnswerOptions(
             copy(drawn(self.sampling, sampling, draws)),  # a hook can write even to a frozen dataclass
@@ -321,7 +321,7 @@ def _together(
 def _fitted(given: Any, vocabulary: Vocabulary, alignment: Alignment, plugins: Plugins) -> FusionPolicy:
     """The policy for this vocabulary; raises ConfigError, VocabularyError."""
     policy: FusionPolicy = adapted_policy(given)
-    if alignment == "top_k_union":  # the SLM's rows are estimates there: the policy that claims nothing
+    if alignment == "top_k_union":  # the SLM's rows are estimates there, so no guarantee can hold
         union: FusionPolicy = plugins.policy("top_k_union", {"policy": policy})
         policy = policy if type(policy) is type(union) else union
     bound, per_token = policy.bind(vocabulary), vocabulary.per_token

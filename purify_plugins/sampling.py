@@ -96,7 +96,7 @@ class Sampling:
     ignore_eos: bool = False
     """Rules out every end token, so that only `stop` and `max_tokens` end the answer."""
     grammar: Grammar | None = None
-    """What the answer must look like: a table with `kind` ("json_schema", "regex", "lark") and `text`.
+    """A constraint on the answer's text: a table with `kind` ("json_schema", "regex", "lark") and `text`.
     Where the LLM rules out all that may come next, the SLM goes on alone; the SLM's doing so is an error."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:

@@ -173,7 +173,7 @@ def random_rows(rows: int = 4, size: int = 17, seed: int = 0, holes: bool = Fals
 
 
 def no_context(rows: int, greedy: bool = False) -> Context:
-    """The context of answers to prompts nobody scored."""
+    """The context of answers to prompts without scores."""
     empty = torch.zeros(rows, 0)
     return Context(empty, empty, torch.zeros(rows, dtype=torch.long), torch.full((rows,), greedy))
 

@@ -1,4 +1,4 @@
-"""What an answer may claim, against which adversary, and what voids it: the only place that decides.
+"""The claim of an answer, the adversary it holds against, and what voids it; nothing else decides this.
 
 The reasons are in docs/threat-model.md.
 """
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from purify_plugins.types import Guarantee
 
 Engine = Literal["in-process", "trusted", "untrusted"]
-"""What runs a model: this process, a server the operator trusts, or any other server."""
+"""The engine of a model: this process, a server the operator trusts, or any other server."""
 VOUCHED = ("in-process", "trusted")
 """The engines that may see a draft; any other is untrusted."""
 Adversary = Literal["none", "weights", "engine"]
-"""What a guarantee holds against; each adversary can do everything that those before it can.
+"""The adversary of a guarantee; each one can do everything that those before it can.
 
 "weights": an adversarial model in an honest engine, which shows it tokens in their order. "engine": a server
 that returns arbitrary rows, and sees prompts, timing and all tokens drawn before.
@@ -49,7 +49,7 @@ class Facts(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What an answer may claim, against whom, and why."""
+    """A guarantee, the adversary it holds against, and the reason."""
 
     guarantee: Guarantee
     adversary: Adversary
@@ -83,7 +83,7 @@ def voided(facts: Facts) -> str:
 
 
 def _distrusted(facts: Facts) -> str:
-    """What an untrusted engine could have done; empty: nothing."""
+    """The attack that an untrusted engine could have run; empty: none."""
     if facts.slm not in VOUCHED:
         return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
     if facts.llm in VOUCHED:

@@ -141,7 +141,7 @@ class Step:
 
 
 Steps = Generator[Step, None, None]
-"""What a decoder yields: a step per column of tokens."""
+"""A decoder's generator: a step per column of tokens."""
 
 
 class Piece(NamedTuple):
@@ -205,7 +205,7 @@ class Completion:
 
 
 class Unanswered:
-    """An outcome without an answer: `error` says why; every attribute of an answer raises it."""
+    """An outcome without an answer: every attribute of an answer raises `error`."""
 
     error: PurifyError
 

@@ -41,7 +41,7 @@ from purify_hooks.evaluation.eval import worker_pool as workers
 from purify_hooks.evaluation.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
 from purify_hooks.evaluation.eval.findings import summary
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
-from purify_hooks.evaluation.eval.run import Result, pair_of, suites
+from purify_hooks.evaluation.eval.run import Result, cached_pair, suites
 from purify_hooks.evaluation.eval.sources import Recorded
 from purify_hooks.evaluation.eval.statistics import Estimate
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings
@@ -61,7 +61,7 @@ PLAN = preset(demo_systems(load_plugins([]), HEADLINE))
 
 @pytest.fixture(scope="session")
 def bench() -> ModelPair:
-    return pair_of(PLAN.models)
+    return cached_pair(PLAN.models)
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +149,7 @@ class _Now:
         assert self.done is not None
         if name == "exhibit":
             return self.done.exhibits[arguments[1]]
-        if name == "measure_apart":
+        if name == "measure_in_worker":
             return self.done.cells[arguments[1].key]
         return {system.key: self.done.laps[system.key] for system in arguments[0].systems}
 

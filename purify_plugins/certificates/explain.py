@@ -55,12 +55,12 @@ PARTS: Mapping[str, tuple[str, frozenset[str]]] = {
     "the SLM's files": ("--slm DIR or --slm-digest", frozenset(("slm", "slm_digest", "models.slm.files"))),
     "the LLM's files": ("--llm-digest, or --llm DIR", frozenset(("llm", "llm_digest", "models.llm.files"))),
 }
-"""What a reader can compare: the option for it, and its names in `known`."""
+"""Parts that a reader can compare: the option for each, and its names in `known`."""
 SIGNED = "the models' names, who wrote it and when (a signature's matter)"
 
 
 def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a certificate was compared with, and what was not compared."""
+    """The parts of a certificate that were compared with the reader's values, and those that were not."""
     parts = {part: bool(names & set(known)) for part, (_, names) in PARTS.items()}
     covered = frozenset().union(*(names for _, names in PARTS.values()), {"set"})
     fields = ["the guarantee" if name == "require" else name for name in known if name not in covered]
@@ -68,7 +68,7 @@ def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _whose(known: Sequence[str]) -> list[str]:
-    """What was compared, and what was not."""
+    """The parts that were compared, and those that were not."""
     fine, open_ = compared(known)
     missing = [f"{part} ({PARTS[part][0]})" for part in open_]
     return [
@@ -147,7 +147,7 @@ def _rough(certificate: Certificate) -> list[str]:
 
 
 def odds(spent: float) -> str:
-    """What a total of K nats means: e^K."""
+    """A total of K nats as a factor, e^K."""
     if not math.isfinite(spent):
         return "The SLM alone could not have written this answer."
     return (

@@ -1,4 +1,4 @@
-"""What a certificate records of each step: fixed decimals, and their exact sums."""
+"""The figures of a certificate's steps: fixed decimals, and their exact sums."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fixed(number: float) -> str:
 
 
 def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
-    """What an answer's steps add up to, exactly: the sums of their decimals."""
+    """The exact sums of an answer's steps, from their decimals."""
     table = [[Decimal(cell) for cell in row[1:6]] for row in rows]
     ratios = [fused - slm for slm, fused, *_ in table]
     return {

@@ -15,7 +15,7 @@ from purify_plugins.cli.usage import advising
 
 
 class _Purify(TyperGroup):
-    """Prints what is refused on purpose as one sentence; a traceback means a defect of ours."""
+    """The command group: a PurifyError is printed as one sentence; a traceback is a defect of ours."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "commands": {}})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from purify_plugins.cli.generate import streamed
-from purify_plugins.cli.options import ModelOptions, SamplingOptions, configured, prepared, read_both, spread
+from purify_plugins.cli.options import ModelOptions, SamplingOptions, configured, load_pair, prepared, spread
 from purify_plugins.errors import PurifyError
 from purify_plugins.types import Chat
 
@@ -27,7 +27,7 @@ def chat(models: ModelOptions, draws: SamplingOptions) -> None:
     ready = prepared(configured(models, draws))
     if sys.stdin.isatty():
         typer.echo("loading both models…", err=True)
-    writer = read_both(ready)
+    writer = load_pair(ready)
     if sys.stdin.isatty():
         typer.echo(_welcome(writer), err=True)
     said: list[dict[str, str]] = []

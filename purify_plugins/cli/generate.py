@@ -17,8 +17,8 @@ from purify_plugins.cli.options import (
     SamplingOptions,
     configured,
     contents,
+    load_pair,
     prepared,
-    read_both,
     spread,
 )
 from purify_plugins.errors import SourceError
@@ -76,11 +76,11 @@ def generate(
         if not force:
             require_new(certificate)
     if draws.seed is not None:
-        _tell_of_secret()
+        _warn_of_secret()
     text = decoded(contents("-"), "standard input") if prompt == "-" else prompt
     ready = prepared(configured(models, draws))
     ready.refuse(text)
-    writer = read_both(ready).replace(explain=explain)
+    writer = load_pair(ready).replace(explain=explain)
     completion = writer.generate(text, errors="raise")[0] if as_json else streamed(writer, text, explain)
     if certificate:
         write_whole(certificate, completion.certificate.text)
@@ -88,7 +88,7 @@ def generate(
         typer.echo(json.dumps(_object(completion, explain), ensure_ascii=False))
 
 
-def _tell_of_secret() -> None:
+def _warn_of_secret() -> None:
     """Warn on standard error that without a secret a seed repeats nothing in another process."""
     from purify_plugins.decode.draw_keys import VARIABLE, kept
 
@@ -123,7 +123,7 @@ def streamed(writer: Purifier, prompt: str | Chat, explain: bool) -> Completion:
             for chunk in _coloured(chunks, console) if explain else _plain(chunks):
                 completion = chunk.completion
     except KeyboardInterrupt:
-        print()  # what is said of it stands on a line of its own
+        print()  # the error is printed on a line of its own
         raise
     if completion is None:
         raise SourceError("the answer ended without a completion; a plugin has cut it short")

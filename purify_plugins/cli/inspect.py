@@ -16,10 +16,10 @@ from purify_plugins.cli.options import (
     ConfigFile,
     ModelOptions,
     SamplingOptions,
+    checked,
     configured,
     in_use,
-    looked_over,
-    read_both,
+    load_pair,
     spread,
 )
 from purify_plugins.errors import PurifyError
@@ -46,9 +46,9 @@ def policies(
     if as_json:
         typer.echo(json.dumps(described[name] if name else described))
     elif name:
-        _tell(name, described[name])
+        _print_policy(name, described[name])
     else:
-        _print(_policy_table(described))
+        _print_table(_policy_table(described))
 
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
     return {"about": about, "guarantee": policy.guarantee, "fields": options(policy, loaded.name_of)}
 
 
-def _tell(name: str, described: Mapping[str, Any]) -> None:
+def _print_policy(name: str, described: Mapping[str, Any]) -> None:
     typer.echo(f"{name}\n\n{described['about']}\n\nguarantee: {described['guarantee']}")
     typer.echo(f"fields: {assignments(described['fields']) or 'none'}")
 
@@ -77,7 +77,7 @@ def _policy_table(described: Mapping[str, Mapping[str, Any]]) -> Table:
         (name, facts["about"].partition("\n")[0], facts["guarantee"], assignments(facts["fields"]))
         for name, facts in described.items()
     ]
-    return _table(("policy", "what it does", "guarantee", "fields"), rows)
+    return _as_table(("policy", "what it does", "guarantee", "fields"), rows)
 
 
 def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -97,10 +97,10 @@ def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
         )
         for each in found
     ]
-    _print(_table(("plugin", "from", "in use", "hooks"), rows))
+    _print_table(_as_table(("plugin", "from", "in use", "hooks"), rows))
 
 
-def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+def _as_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -111,7 +111,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def _print_table(table: Table) -> None:
     from rich.console import Console
 
     Console().print(table)
@@ -120,12 +120,14 @@ def _print(table: Table) -> None:
 @spread
 def check(models: ModelOptions, draws: SamplingOptions, as_json: AsJson = False) -> None:
     """Validate the configuration, load both models and say what would run."""
-    facts = would_run(read_both(looked_over(configured(models, draws))))
+    facts = would_run(load_pair(checked(configured(models, draws))))
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    flat = {key: _flat(value) for key, value in {**facts, "adversary": AGAINST[facts["adversary"]]}.items()}
-    _print(_table(("", "what would run"), list(flat.items())))
+    flat = {
+        key: _fact_text(value) for key, value in {**facts, "adversary": AGAINST[facts["adversary"]]}.items()
+    }
+    _print_table(_as_table(("", "what would run"), list(flat.items())))
 
 
 def would_run(writer: Purifier) -> dict[str, Any]:
@@ -136,7 +138,11 @@ def would_run(writer: Purifier) -> dict[str, Any]:
     return {
         "llm": model_facts(writer.llm.identity()),
         "slm": model_facts(writer.slm.identity()),
-        "vocabulary": {"tokens": len(writer.vocabulary), "matched": matched(writer), **meeting(writer)},
+        "vocabulary": {
+            "tokens": len(writer.vocabulary),
+            "matched": matched(writer),
+            **tokenizer_agreement(writer),
+        },
         "policy": {
             "name": writer.plugins.name_of(writer.policy),
             **options(writer.policy, writer.plugins.name_of),
@@ -175,7 +181,7 @@ def matched(writer: Purifier) -> str:
     return f"the SLM's ids, found among the LLM's {len(theirs)}"
 
 
-def meeting(writer: Purifier) -> dict[str, str]:
+def tokenizer_agreement(writer: Purifier) -> dict[str, str]:
     """Measured agreement of two tokenizers; {} where there is one."""
     from purify_plugins.tokenizers.cross.choose import agreement, trial
 
@@ -191,16 +197,16 @@ def meeting(writer: Purifier) -> dict[str, str]:
     }
 
 
-def _flat(value: Any) -> str:
+def _fact_text(value: Any) -> str:
     """A fact as text, without unset keys; nested values in parentheses."""
     if not isinstance(value, dict):
         return said(value)
     inside = {key: each for key, each in value.items() if each not in (None, [], {})}
-    return ", ".join(f"{key} {_inner(each)}" for key, each in inside.items()) or "none"
+    return ", ".join(f"{key} {_nested_text(each)}" for key, each in inside.items()) or "none"
 
 
-def _inner(value: Any) -> str:
-    return f"({_flat(value)})" if isinstance(value, dict) else said(value)
+def _nested_text(value: Any) -> str:
+    return f"({_fact_text(value)})" if isinstance(value, dict) else said(value)
 
 
 # What is on and what is off when a pair writes, and why
@@ -212,7 +218,7 @@ def states(writer: Purifier) -> dict[str, Any]:
     return {
         "KV cache": {"llm": llm.cache, "slm": slm.cache},
         "drafts": drafts(writer),
-        "tree attention": {"llm": llm.trees, "slm": slm.trees, "used": used(writer)},
+        "tree attention": {"llm": llm.trees, "slm": slm.trees, "used": tree_attention_used(writer)},
         "attention": {"llm": llm.attention, "slm": slm.attention},
     }
 
@@ -230,7 +236,7 @@ def drafts(writer: Purifier) -> str:
     return "off: the LLM's server reads one token a request"
 
 
-def used(writer: Purifier) -> str:
+def tree_attention_used(writer: Purifier) -> str:
     """Whether tree attention is used: only where tokens are spelled in smaller symbols."""
     sides = (writer.llm, writer.slm)
     trees = [side.reading.trees for side in sides if side.symbolic]

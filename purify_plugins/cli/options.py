@@ -29,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which models and which policy; what is not given is the configuration's."""
+    """The models and the policy; options that are not given come from the configuration."""
 
     llm: Annotated[str | None, typer.Option(help="The untrusted model: a directory or a hub id.")] = None
     slm: Annotated[str | None, typer.Option(help="The benign model: a directory or a hub id.")] = None
@@ -43,7 +43,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Every field of Sampling; what is not given is the configuration's."""
+    """Every field of Sampling; options that are not given come from the configuration."""
 
     max_tokens: Annotated[int | None, typer.Option(help="Tokens at most. [256]")] = None
     temperature: Annotated[float | None, typer.Option(help="0 takes the arg-max. [1]")] = None
@@ -77,7 +77,7 @@ class SamplingOptions:
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose dataclass parameters are taken field by field from the command line."""
+    """Turn a command's dataclass parameters into one option a field."""
     hints = get_type_hints(command, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
 
@@ -153,12 +153,12 @@ def prepared(config: Config) -> Prepared:
     """A configuration, checked before any model is read. Raises PurifyError."""
     from purify_plugins.configuration.preflight import refuse_one
 
-    ready = looked_over(config)
+    ready = checked(config)
     refuse_one(ready.previews["llm"], ready.previews["slm"])
     return ready
 
 
-def looked_over(config: Config) -> Prepared:
+def checked(config: Config) -> Prepared:
     """A checked configuration; warns where the two models may be swapped. Raises PurifyError."""
     from purify_plugins.configuration.build import prepare
 
@@ -170,11 +170,11 @@ def looked_over(config: Config) -> Prepared:
             "swapped, nothing is protected",
             err=True,
         )
-    hush()
+    disable_progress_bars()
     return ready
 
 
-def read_both(ready: Prepared) -> Purifier:
+def load_pair(ready: Prepared) -> Purifier:
     """The loaded Purifier; a server's errors are raised, and not logged as well."""
     import logging
 
@@ -210,8 +210,8 @@ def contents(file: str) -> bytes:
 
 
 @contextmanager
-def kept(what: str) -> Iterator[None]:
-    """Print on Ctrl-C what is kept of long work. Raises Exit."""
+def on_interrupt(what: str) -> Iterator[None]:
+    """On Ctrl-C print `what` is kept, and exit with 130. Raises Exit."""
     try:
         yield
     except KeyboardInterrupt:
@@ -219,7 +219,7 @@ def kept(what: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def hush() -> None:
+def disable_progress_bars() -> None:
     """Keep transformers' progress bars out of the terminal."""
     from transformers.utils import logging
 

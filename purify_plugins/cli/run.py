@@ -13,11 +13,15 @@ import typer
 from purify_plugins.cli.options import AsJson, ConfigFile
 
 program = typer.Typer(add_completion=False)
-THE_PROGRAM_S = {"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False}
+PROGRAM_ARGUMENTS = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+    "allow_interspersed_args": False,
+}
 """Every word after `run` is read by `purify_plugins.running.launch`, or by the program itself."""
 
 
-@program.command(context_settings=THE_PROGRAM_S, add_help_option=False)
+@program.command(context_settings=PROGRAM_ARGUMENTS, add_help_option=False)
 def run(context: typer.Context) -> None:
     """Run a program with purification on: [--quiet] [--config FILE] (SCRIPT | -m MODULE | COMMAND) ..."""
     from purify_plugins.running.launch import run as launch
@@ -59,21 +63,21 @@ def status(
     typer.echo(f"watches        {', '.join(would_be.waiting) if verbose else many}")
     typer.echo("certificates   are kept by a plugin alone: docs/gateway.md, Keep every certificate")
     for process in processes:
-        typer.echo("\n" + "\n".join(_told(process)))
+        typer.echo("\n" + "\n".join(_process_lines(process)))
 
 
-def _told(process: Mapping[str, Any]) -> list[str]:
+def _process_lines(process: Mapping[str, Any]) -> list[str]:
     """The published state of one process, as lines."""
     how = "running" if process["running"] else "ended"
     lines = [f"process {process['pid']} ({how}): {' '.join(process['argv'])}"]
     for name, counts in process["models"].items():
-        lines.append(f"  {name}: {_counted(**counts)}")
+        lines.append(f"  {name}: {_counts_text(**counts)}")
     for what in ("refused", "unseen"):
         if process[what]:
             lines.append(f"  {what}: {', '.join(process[what])}")
     return lines
 
 
-def _counted(purified: int, refused: int, trusted: int, guaranteed: int = 0) -> str:
+def _counts_text(purified: int, refused: int, trusted: int, guaranteed: int = 0) -> str:
     """How many calls were answered, and how: greedy ones are purified, and carry no guarantee."""
     return f"{purified} purified, {guaranteed} with a guarantee; {refused} refused; {trusted} trusted"

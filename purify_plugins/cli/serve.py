@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.cli.options import ModelOptions, configured, prepared, read_both, spread
+from purify_plugins.cli.options import ModelOptions, configured, load_pair, prepared, spread
 from purify_plugins.cli.serve_summary import Address, named, summary
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.utils.extras import require_extra
@@ -47,7 +47,7 @@ class Upstream:
         typer.Option(help="`refuse`, or `slm`: go on with the benign model alone, flagged. [refuse]"),
     ] = None
 
-    def about_it(self) -> list[str]:
+    def given_for_server(self) -> list[str]:
         """The given options that need --upstream."""
         given = {
             "--upstream-kind": self.upstream_kind,
@@ -59,7 +59,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Limits:
-    """The gateway's own settings; what is not given is its default."""
+    """The gateway's own settings; None: its default."""
 
     api_key_env: Annotated[
         str | None, typer.Option(help="The environment variable with the key that clients must send.")
@@ -122,7 +122,7 @@ def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], No
 
     def loaded() -> Purifier:
         loading()
-        return read_both(ready)
+        return load_pair(ready)
 
     return ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
 
@@ -187,7 +187,7 @@ BACKLOG = 2048
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises ConfigError that says what is wrong with it."""
+    """A socket bound to the address. Raises ConfigError for an address that cannot be bound."""
     if not 0 <= port < 65536:
         raise ConfigError(f"--port must be between 0 (any that is free) and 65535, not {port}")
     try:
@@ -217,7 +217,7 @@ def _configured(models: ModelOptions, upstream: Upstream) -> Config:
     """The configuration, overridden by the command line's options."""
     from purify_plugins.configuration.config import Named
 
-    if upstream.upstream is None and (lost := upstream.about_it()):
+    if upstream.upstream is None and (lost := upstream.given_for_server()):
         raise ConfigError(f"{lost[0]} is about the server that --upstream names; give --upstream URL too")
     if upstream.upstream is not None and models.llm:
         raise ConfigError("give --upstream or --llm, not both: there is one untrusted model")

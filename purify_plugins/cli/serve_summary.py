@@ -19,7 +19,7 @@ BODY = '{"messages": [{"role": "user", "content": "Once upon a time"}], "max_tok
 
 @dataclass(frozen=True)
 class Address:
-    """Where the gateway listens, and the environment variable with the key that it asks for."""
+    """The gateway's address, and the environment variable with the key that clients must send."""
 
     host: str
     port: int
@@ -41,17 +41,17 @@ def named(table: Mapping[str, Any]) -> str:
 
 
 def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address, workers: int = 1) -> str:
-    """What is served, what it promises, and something to try; `llm` is the LLM's configuration."""
+    """The summary's text; `llm` is the LLM's configuration."""
     lines = {
-        "LLM": _untrusted(purifier.llm, llm),
+        "LLM": _llm(purifier.llm, llm),
         "SLM": f"{purifier.slm.identity().get('name')} (trusted)",
         "policy": purifier.plugins.name_of(purifier.policy),
-        "guarantee": _promise(purifier),
+        "guarantee": _guarantee(purifier),
         "decoder": purifier.walk,
         "context": _context(purifier),
         "key": f"asked for (${address.key})" if address.key else "none: everyone may ask",
         "address": str(address),
-        **({"workers": _held(workers)} if workers > 1 else {}),
+        **({"workers": _memory(workers)} if workers > 1 else {}),
     }
     shown = "\n".join(f"  {name:<10} {value}" for name, value in lines.items())
     key = f' -H "authorization: Bearer ${address.key}"' if address.key else ""
@@ -61,7 +61,7 @@ def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address, worker
     )
 
 
-def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
+def _llm(source: LogitSource, table: Mapping[str, Any]) -> str:
     """The LLM and its engine; of a server also the kind, and how much of a row it reveals."""
     identity, size = source.identity(), len(source.vocabulary)
     if source.engine == "in-process":
@@ -73,7 +73,7 @@ def _untrusted(source: LogitSource, table: Mapping[str, Any]) -> str:
     return f"{named(table)} ({server}, {identity.get('kind')}, shows {rows})"
 
 
-def _promise(purifier: Purifier) -> str:
+def _guarantee(purifier: Purifier) -> str:
     from purify_plugins.sampling import Sampling
 
     claim = purifier.claim(Sampling())
@@ -84,7 +84,7 @@ def _promise(purifier: Purifier) -> str:
     )
 
 
-def _held(workers: int) -> str:
+def _memory(workers: int) -> str:
     """The number of workers, and the peak memory of each, estimated by this one's."""
     import resource  # which Windows lacks
 

@@ -1,4 +1,4 @@
-"""`purify verify`: a certificate checked against what its reader knows."""
+"""`purify verify`: check a certificate against models, files and expected fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ import typer
 from purify_plugins.certificates import Pins
 from purify_plugins.certificates.explain import summary
 from purify_plugins.cli.inspect import model_facts
-from purify_plugins.cli.options import AsJson, ConfigFile, contents, hush, in_use, key_value, spread
+from purify_plugins.cli.options import (
+    AsJson,
+    ConfigFile,
+    contents,
+    disable_progress_bars,
+    in_use,
+    key_value,
+    spread,
+)
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins
@@ -26,7 +34,7 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """The models to ask again, and what the certificate must agree with."""
+    """The models to recompute with, and the values the certificate must have."""
 
     slm: Annotated[
         str | None, typer.Option(help="The SLM it names: ask it again, and let the steps spell the answer.")
@@ -54,7 +62,7 @@ class VerifyOptions:
     ] = None
 
     def pins(self, plugins: Plugins) -> Pins:
-        """What is known without asking a model. Raises ConfigError, UnreadableError."""
+        """The expected values that need no model. Raises ConfigError, UnreadableError."""
         from purify_plugins.certificates import Pins
 
         if self.set and not self.policy:
@@ -81,12 +89,12 @@ class VerifyOptions:
         return read_text(self.prompt) if self.prompt else None
 
     def given(self) -> list[str]:
-        """The names of what was given; of --expect the fields that it named."""
+        """The names of the given options; for --expect the fields it names."""
         names = [field.name for field in fields(self) if getattr(self, field.name) and field.name != "expect"]
         return [*names, *(path for path, _ in map(_field, self.expect or ()))]
 
     def told(self) -> dict[str, list[str]]:
-        """What was given, what the certificate was compared with, and what is its issuer's word, as JSON."""
+        """The given options, the compared fields, and the fields taken on the issuer's word, as JSON."""
         from purify_plugins.certificates.explain import compared
 
         fine, open_ = compared(self.given())
@@ -158,17 +166,17 @@ def _recomputed(certificate: Certificate, loaded: Plugins, known: VerifyOptions,
 
     for side, model in (("slm", known.slm), ("llm", known.llm)):
         if model is not None:
-            _look_at(certificate, side, foreseen(loaded, model))
-    hush()
-    slm = _reopened(certificate, "slm", loaded, str(known.slm))
+            _require_recorded_model(certificate, side, foreseen(loaded, model))
+    disable_progress_bars()
+    slm = _recorded_source(certificate, "slm", loaded, str(known.slm))
     off = recompute(certificate, slm, prompt=prompt)
     if known.llm is not None:
-        llm = _reopened(certificate, "llm", loaded, known.llm)
+        llm = _recorded_source(certificate, "llm", loaded, known.llm)
         off = recompute_both(certificate, llm, slm, loaded)
     return off
 
 
-def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
+def _require_recorded_model(certificate: Certificate, side: str, model: Preview) -> None:
     """Raise OtherModelError for a model that is not the certificate's, as far as its small files show."""
     from purify_plugins.certificates import require_like
 
@@ -177,7 +185,7 @@ def _look_at(certificate: Certificate, side: str, model: Preview) -> None:
     model.settle()
 
 
-def _reopened(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
+def _recorded_source(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
     told = certificate.body["models"][side]
     dtype = {"dtype": told["dtype"]} if told["kind"] == "transformers" and "dtype" in told else {}
     source: LogitSource = loaded.source({"model": model, **dtype})

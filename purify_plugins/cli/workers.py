@@ -18,7 +18,7 @@ import typer
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-LONGEST = 30.0
+LONGEST_PAUSE = 30.0
 """The longest pause in seconds before a worker that failed to start is restarted; the first is 1 s."""
 GRACE = 10.0
 """Seconds that a worker has beyond its own drain before it is killed."""
@@ -74,7 +74,7 @@ class Workers:
     drain: float
     running: list[Worker] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
-    _rest: float = 1.0
+    _pause: float = 1.0
 
     def run(self, told: Callable[[WorkerStarted], None]) -> int:
         """Start one, and the others once it serves; the exit code, when SIGTERM or SIGINT has ended all.
@@ -82,9 +82,11 @@ class Workers:
         What keeps the first from starting would keep them all: then none is started.
         """
         caught: list[int] = []
-        ours = {each: signal.signal(each, lambda number, _: self._stop(caught, number)) for each in ENDS}
+        ours = {
+            each: signal.signal(each, lambda number, _: self._stop(caught, number)) for each in STOP_SIGNALS
+        }
         try:
-            state = self._first()
+            state = self._first_message()
             if isinstance(state, WorkerStarted):
                 told(state)
                 self._watch()
@@ -101,12 +103,12 @@ class Workers:
         caught.append(number)
         self.stopping.set()
 
-    def _first(self) -> WorkerStarted | WorkerFailed | None:
+    def _first_message(self) -> WorkerStarted | WorkerFailed | None:
         """The first worker's message; None if a signal came first."""
         worker = self._start()
         while not self.stopping.is_set():
             wait([worker.line, worker.process.sentinel], timeout=0.2)
-            if found := _heard(worker):
+            if found := _received(worker):
                 return found
             if worker.process.exitcode is not None:
                 return WorkerFailed(f"a worker died while it started, with {worker.process.exitcode}", 70)
@@ -115,7 +117,7 @@ class Workers:
     def _start(self) -> Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_called, args=(self.work, theirs, *self.arguments))
+        process = context.Process(target=_run_worker, args=(self.work, theirs, *self.arguments))
         process.start()
         theirs.close()
         worker = Worker(process, ours)
@@ -129,13 +131,13 @@ class Workers:
                 self._start()
             wait([each.process.sentinel for each in self.running], timeout=0.2)
             for worker in list(self.running):
-                self._look(worker)
+                self._update(worker)
 
-    def _look(self, worker: Worker) -> None:
+    def _update(self, worker: Worker) -> None:
         """Update a worker's state; a dead one is removed, after a pause if it never served."""
-        found = _heard(worker)
+        found = _received(worker)
         if worker.ready:
-            self._rest = 1.0
+            self._pause = 1.0
         if worker.process.exitcode is None or self.stopping.is_set():
             return
         why = found.why if isinstance(found, WorkerFailed) else f"exit code {worker.process.exitcode}"
@@ -143,8 +145,8 @@ class Workers:
         self.running.remove(worker)
         worker.line.close()
         if not worker.ready:
-            self.stopping.wait(self._rest)
-            self._rest = min(2 * self._rest, LONGEST)
+            self.stopping.wait(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _end(self) -> None:
         """Send SIGTERM to all workers; kill those alive after their drain."""
@@ -160,10 +162,10 @@ class Workers:
         self.running.clear()
 
 
-ENDS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def _heard(worker: Worker) -> WorkerStarted | WorkerFailed | None:
+def _received(worker: Worker) -> WorkerStarted | WorkerFailed | None:
     """The worker's new message, or None; marks a started worker as ready."""
     with suppress(EOFError, OSError):
         if worker.line.poll():
@@ -173,6 +175,6 @@ def _heard(worker: Worker) -> WorkerStarted | WorkerFailed | None:
     return None
 
 
-def _called(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
+def _run_worker(work: Callable[..., None], line: Connection, *arguments: Any) -> None:
     with suppress(KeyboardInterrupt):  # the terminal interrupts all processes; the parent reports it
         work(WorkerReport(line), *arguments)

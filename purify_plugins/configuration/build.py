@@ -75,7 +75,7 @@ def build(config: Config, kind: Callable[..., P]) -> P:
 
 
 def plugins_of(config: Config) -> Plugins:
-    """The plugins a configuration asks for, loaded. Raises PluginError."""
+    """Load the plugins that a configuration names. Raises PluginError."""
     return load_plugins([*config.plugins, *_environment(config)])
 
 
@@ -93,7 +93,7 @@ def source(plugins: Plugins, table: Table) -> LogitSource:
 
 
 def preview(plugins: Plugins, table: Table) -> Preview:
-    """What is known of a model before it is read. Raises PurifyError, saying where."""
+    """The preview of a model, before it is loaded. Raises PurifyError with the place in the file."""
     name = table.get("source", "local")
     with placed(where(table), f"source {name!r}: "):
         return foreseen(plugins, keys_of(plugins, table))

@@ -1,4 +1,4 @@
-"""What `purify.toml` may say. Anything else is an error with the nearest known name."""
+"""The schema of `purify.toml`; an unknown key is an error with the nearest known name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ActivationConfig:
     """Options of `purify run` and `activate`; names are a model's directory or hub id, or a server's URL."""
 
     untrusted: list[str] = field(default_factory=lambda: ["*"])
-    """What is purified; `"*"`, the default, is everything not trusted."""
+    """Models that are purified; `"*"`, the default, is every model that is not trusted."""
     trusted: list[str] = field(default_factory=list)
     """Models that are not purified."""
     tokenizer: str | None = None
@@ -43,7 +43,7 @@ class ActivationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything `purify.toml` may say. `[llm]`, `[slm]` and `[policy]` keys belong to what they name."""
+    """The keys of `purify.toml`. Those of `[llm]`, `[slm]` and `[policy]` belong to the source or policy."""
 
     plugins: list[str] = field(default_factory=list)
     """Third-party plugins to load, by entry point or distribution; default none."""

@@ -32,7 +32,7 @@ def require_allowed(file: Path, content: bytes, table: Mapping[str, Any]) -> Non
 
 
 def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """What a configuration does that needs consent, in words without secrets.
+    """The actions of a configuration that need consent, in words without secrets.
 
     They do not depend on the environment: a variable that is unset now may be set later.
     """

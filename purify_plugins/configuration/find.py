@@ -1,4 +1,4 @@
-"""Find `purify.toml`, or `[tool.purify]`, and read what it says; what it means is config.py's."""
+"""Find `purify.toml`, or `[tool.purify]`, and parse it."""
 
 from __future__ import annotations
 

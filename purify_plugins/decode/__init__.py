@@ -1,1 +1,1 @@
-"""Three ways to walk through an answer, one law."""
+"""Decoding: three strategies with one distribution of answers; see `strategies.py`, and `loop.py` first."""

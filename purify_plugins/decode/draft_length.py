@@ -1,4 +1,4 @@
-"""How long a draft should be: what cycles cost is measured, what they yield is counted."""
+"""Adaptive draft length: the time of each cycle is measured, the accepted tokens are counted."""
 
 from __future__ import annotations
 
@@ -18,56 +18,55 @@ if TYPE_CHECKING:
 
 LONGEST = 16
 FIRST = (3, 0, 6)
-"""Lengths tried, twice, before anything is known: two that draft, one that does not."""
+"""Lengths that are each tried twice at first: two that draft, one that does not."""
 SEEDED = 3
 """The length for answers drawn from a seed."""
 REMEMBERED = 200
-"""Drafted tokens whose fate still counts, at each place of a draft."""
+"""How many of the latest drafted tokens count, at each position of a draft."""
 PRIOR = 10
-"""Tokens' worth of all places' share that each place's own begins with."""
+"""The weight, in tokens, of the acceptance rate over all positions in each position's own rate."""
 TRYING = 0.02
-"""The share of the time that is given to lengths beside the best one,"""
+"""The share of the time that is spent on lengths other than the best one,"""
 AT_FIRST = 8
-"""and how many cycles' time more, when little is known."""
+"""and how many more cycles at the start."""
 
 
 class DraftLength:
     """Chooses how many tokens the SLM drafts before the LLM reads them; 0 is lockstep.
 
-    A length's worth is the tokens a cycle yields over the seconds it takes. The nth drafted token is
-    reached if those before it were kept, and is kept as often as that place's tokens are. What a cycle
-    costs is not a line: a pass of four tokens may be faster than one of three. So the neighbours of the
-    best length are tried too, and again from time to time.
-
-    With `fixed` the length never changes: answers drawn from a seed must not depend on how busy a
-    machine is. Choosing a length never looks at a token, nor at a number that has not been used: an LLM
-    whose passes take longer where it likes moves the lengths, and at every length the law is the same.
-
-    Where tokens are smaller than the LLM's own, `unit` of them to one of its, lengths are whole units,
-    one at least: such a draft is read only as far as it is kept. Many a cycle then needs no pass, so what
-    one costs is their mean.
+    The best length has the most tokens a second: the expected tokens of a cycle over its measured time. The
+    nth drafted token is reached if those before it were accepted, and accepted at its position's rate. Where
+    tokens are smaller than the LLM's own, `unit` of them to one of its, lengths are multiples of `unit`. With
+    `fixed` the length never changes: a seeded answer must not depend on the load of the machine.
     """
+
+    # The time of a cycle is not linear in its length: a pass of four tokens may be faster than one of three.
+    # So the neighbours of the best length are tried too, and again from time to time.
+    # The choice reads no token and no random number: an LLM that delays its passes at will changes the
+    # lengths, and at every length tokens have the same distribution.
+    # A draft in smaller symbols is read only as far as it is accepted, and many cycles need no pass of the
+    # LLM: a cycle's time is then the mean of the latest, and otherwise their least (load only slows it down).
 
     def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
         self.fixed = None if fixed is None else fixed * unit
         self.unit, self._least = unit, unit if unit > 1 else 0
         self.first = tuple(max(unit * length, self._least) for length in FIRST)
         self._typical: Callable[[Collection[float]], float] = mean if unit > 1 else min
-        self._fates = [(0.0, 0.0)] * LONGEST * unit  # (kept, tried) at each place of a draft
+        self._fates = [(0.0, 0.0)] * LONGEST * unit  # (accepted, tried) at each position of a draft
         self._seconds: dict[int, deque[float]] = {}
         self._times: Counter[int] = Counter()
-        self._best: int | None = None  # nothing is known yet
-        self._spent = self._trying = 0.0  # seconds: of all cycles, of those at lengths not thought best
+        self._best: int | None = None
+        self._spent = self._trying = 0.0  # seconds: of all cycles, of those at other lengths than the best
 
-    def length(self, room: int = sys.maxsize) -> int:
-        """How many tokens to draft next; a fixed length also draws what there is no room for."""
+    def length(self, remaining: int = sys.maxsize) -> int:
+        """How many tokens to draft next, at most `remaining`; a fixed length is not limited."""
         if self.fixed is not None:
             return self.fixed
         rarest = min(self.first, key=lambda length: self._times[length])
-        return min(room, self._chosen() if self._times[rarest] >= 2 else rarest)
+        return min(remaining, self._chosen() if self._times[rarest] >= 2 else rarest)
 
     def _chosen(self) -> int:
-        """The length worth most, or a neighbour of it while there is time for trying."""
+        """The best length, or a neighbour of it while the time for trying others is not used up."""
         self._best = self.best()
         if self._trying > TRYING * self._spent + AT_FIRST * self.seconds(self._best):
             return self._best
@@ -76,22 +75,19 @@ class DraftLength:
         return min(around, key=lambda length: self._times[length])
 
     def best(self) -> int:
-        """The length whose cycles give the most tokens a second, as far as is known."""
+        """The length with the most expected tokens a second."""
         tokens = self.tokens()
         lengths = range(self._least, len(tokens), self.unit)
         return max(lengths, key=lambda length: tokens[length] / self.seconds(length))
 
     def tokens(self) -> list[float]:
-        """What a cycle of each length yields: a token, and each drafted one as likely as it is kept."""
+        """The expected tokens of a cycle of each length: one, and each drafted one by its acceptance rate."""
         kept, tried = (sum(column) for column in zip((7.0, 10.0), *self._fates, strict=True))
         shares = ((here + PRIOR * kept / tried) / (looked + PRIOR) for here, looked in self._fates)
         return list(accumulate(accumulate(shares, mul, initial=1.0)))
 
     def seconds(self, length: int) -> float:
-        """What a cycle of this length takes: measured, or on the line through the nearest two measured.
-
-        The least of the last few times: whatever else a machine does can only make a cycle slower.
-        """
+        """The time of a cycle of this length (s): measured, or interpolated from the nearest two."""
         if length in self._seconds:
             return self._typical(self._seconds[length])
         known = sorted(sorted(self._seconds, key=lambda other: abs(other - length))[:2])
@@ -110,15 +106,15 @@ class DraftLength:
         self._spent += seconds
         self._trying += 0.0 if self._best in (None, length) else seconds
 
-    def observe(self, place: int, tried: int, kept: int) -> None:
-        """Count the tokens looked at, at this place of the draft, and those of them that were kept."""
+    def observe(self, position: int, tried: int, accepted: int) -> None:
+        """Count the drafted tokens that were tried at this position, and those that were accepted."""
         fade = (1 - 1 / REMEMBERED) ** tried
-        before = self._fates[place]
-        self._fates[place] = fade * before[0] + kept, fade * before[1] + tried
+        before = self._fates[position]
+        self._fates[position] = fade * before[0] + accepted, fade * before[1] + tried
 
 
 class DraftLengths:
-    """What one pair of models has learned of its draft lengths: per mode and size of batch.
+    """The draft lengths learned for one pair of models, per mode and size of batch.
 
     `unit` is as in DraftLength; `seeded` is the fixed length for answers drawn from a seed.
     """
@@ -129,13 +125,13 @@ class DraftLengths:
 
     @classmethod
     def of_pair(cls, llm: LogitSource, slm: LogitSource) -> Self:
-        """Of these two models, which meet in one vocabulary."""
-        # Whether drafting surely pays is known without measuring, so that a seed means one answer.
+        """For these two models, in one vocabulary."""
+        # Decided without measuring, so that a seed has one answer on every machine.
         pays = bool(llm.parameters and slm.parameters and llm.parameters >= 8 * slm.parameters)
         return cls(max(round(slm.vocabulary.per_token), 1), SEEDED if pays else 0)
 
     def of(self, sampling: Sampling, rows: int) -> DraftLength:
-        """The draft length for such answers, when so many rows are decoded together."""
+        """The draft length for answers with these settings, when so many rows are decoded together."""
         if sampling.seed is not None and not sampling.greedy:
             return DraftLength(self._seeded, self._unit)
         key = (sampling.greedy, rows.bit_length())

@@ -1,7 +1,7 @@
-"""Where the numbers that draw tokens come from: the operating system, or a secret and what was asked.
+"""Sources of random numbers: the operating system, or an HMAC keyed by a secret, a seed and the request.
 
-A generator that a model can run itself is the model's choice of tokens: with the next number known, it
-moves its mass to where that number falls. So nothing here is a function of public things alone.
+A model that can compute the next number chooses its token: it moves its mass to where that number falls. So
+no number is a function of public values alone.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from purify_plugins.errors import ConfigError
 VARIABLE = "PURIFY_SECRET"
 """The environment variable with the deployment's secret."""
 LEAST = 32
-"""Characters that a secret has at least: 64 hexadecimal ones hold 256 bits."""
+"""The least length of a secret in characters; 64 hexadecimal ones hold 256 bits."""
 VERSION = b"purify-draws/1"
-"""Names this way of drawing; another way gets another name, and so other numbers."""
+"""The version of the construction below, which is part of its key."""
 _made = os.urandom(32)  # when this module is imported, so that forked workers share it; never shown
 _FOUR = Struct(">4Q")
 
 
 def secret() -> bytes:
-    """The secret that keys seeded draws: $PURIFY_SECRET, else one made when the process started.
+    """The secret that keys seeded draws: $PURIFY_SECRET, else a random one of this process.
 
     Raises ConfigError for one too short to be a secret; no error shows it.
     """
@@ -46,22 +46,20 @@ def secret() -> bytes:
 
 
 def kept() -> bool:
-    """Whether seeded draws repeat in another process: only a secret that was given does."""
+    """Whether seeded draws repeat in another process: only with a secret in $PURIFY_SECRET."""
     return VARIABLE in os.environ
 
 
 def adopt(made: bytes) -> None:
-    """Go by the secret of the process that started this one."""
+    """Use the secret of the parent process."""
     global _made  # a process has one
     _made = made
 
 
 def request(prompts: Sequence[Sequence[int]], settings: Mapping[str, Any]) -> bytes:
-    """A digest of what is asked: the prompt's ids as each model read them, and JSON `settings`.
-
-    A reader who knows a seed's numbers from one answer finds others in every other request: weights
-    that read numbers out of their prompt read old ones.
-    """
+    """A digest of a request: the prompt's ids as each model read them, and JSON `settings`."""
+    # With this in the key, a seed's numbers differ from request to request: numbers learned from one answer,
+    # and put into a prompt for the weights to read, are of no use in another.
     found = hashlib.sha256(canonical(settings).encode())
     for tokens in prompts:
         found.update(b"%d:" % len(tokens) + array("q", tokens).tobytes())
@@ -69,12 +67,12 @@ def request(prompts: Sequence[Sequence[int]], settings: Mapping[str, Any]) -> by
 
 
 def system() -> Iterator[float]:
-    """Numbers in [0, 1) that nothing predicts."""
+    """Unpredictable numbers in [0, 1), from the operating system."""
     return iter(SystemRandom().random, None)
 
 
 def keyed(seed: int, asked: bytes, place: int = 0) -> Iterator[float]:
-    """The numbers in [0, 1) of one seed and one request from a place on, by HMAC-SHA256, of 53 bits each.
+    """Numbers in [0, 1) of one seed and one request, from position `place` on: HMAC-SHA256, 53 bits each.
 
     The nth four of them are the HMAC of n under a key that is the HMAC of version, seed and request
     under the deployment's secret.

@@ -1,4 +1,4 @@
-"""How one answer was really drawn, as its decoder noted it."""
+"""How an answer was drawn, as the decoder recorded it: what its certificate is made from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETUNED = "changed the policy's options"
 
 @dataclass(frozen=True)
 class Limit:
-    """The most tokens an answer may have, and what sets it."""
+    """The maximum number of tokens of an answer, and what sets it."""
 
     tokens: int
     by: LimitedBy
@@ -26,10 +26,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Drawn:
-    """How one answer was really drawn, for its certificate.
+    """How one answer was drawn, for its certificate.
 
-    `walk` is the decoder that ran, `parameters` are the policy's options when it started, `sampling` the
-    settings that shaped its rows. `edits` are what plugins did to its steps that no guarantee survives.
+    `walk` is the decoding strategy, `parameters` are the policy's options when decoding started, `sampling`
+    the settings in force. `edits` are changes that plugins made to the steps; each voids the guarantee.
     """
 
     walk: str

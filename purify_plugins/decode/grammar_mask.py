@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from purify_plugins.types import History, Vocabulary
 
 REMEMBERED = 32
-"""Masks kept of one answer: a draft is looked at three times, by the SLM, the LLM and the SLM again."""
+"""Masks kept of one answer: each position of a draft needs its mask three times."""
 COMPILED = 64
 """Grammars kept compiled, each with the vocabulary it was compiled for."""
 
 
 class Mask:
-    """Rules out, in each row, every token that the grammar has no place for.
+    """A logits processor: rules out, in each row, every token that the grammar does not allow next.
 
     The end of the answer is allowed exactly where the grammar is complete. Rows that have ended, or
-    that left the grammar (an answer from elsewhere, replayed), may only end.
+    are not in the grammar (an answer from elsewhere, replayed), may only end.
     """
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
@@ -48,7 +48,7 @@ class Mask:
 
 
 class Follower:
-    """One row's place in the grammar; it goes back when the answer does."""
+    """One row's position in the grammar; it is rolled back where the answer is."""
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
         self.grammar, self.vocabulary = grammar, vocabulary
@@ -68,10 +68,8 @@ class Follower:
         return self._mask() if self._go_to(list(answer)) else self.end
 
     def _go_to(self, answer: list[int]) -> bool:
-        """Stand after `answer`; False if it is no beginning of a text of the grammar.
-
-        A matcher that was stuck stays so, and the row it was stuck for may be gone: another stands here now.
-        """
+        """Move to the position after `answer`; False if no text of the grammar begins with it."""
+        # A matcher never leaves its error state, and rows are dropped: another row may have this place now.
         if self.matcher.get_error():
             self.matcher = compiled(self.grammar, self.vocabulary).deep_copy()
             self.read, self.masks = [], {}
@@ -99,7 +97,7 @@ def _stuck(code: str) -> ConfigError | SourceError:
 
 
 def _shared(one: list[int], other: list[int]) -> int:
-    """How many tokens two answers begin with alike."""
+    """The length of the common prefix of two answers."""
     short = min(len(one), len(other))
     if one[:short] == other[:short]:
         return short
@@ -108,14 +106,14 @@ def _shared(one: list[int], other: list[int]) -> int:
 
 @lru_cache(maxsize=COMPILED)
 def compiled(grammar: Grammar, vocabulary: Vocabulary) -> LLMatcher:
-    """A grammar's beginning, to be copied by every row of every answer: compiling costs a hundred copies."""
+    """A matcher at a grammar's beginning, for each row to copy: compiling costs a hundred copies."""
     from llguidance import LLMatcher
 
     return LLMatcher(tokenizer(vocabulary), lark(grammar), log_level=0)
 
 
 class _Spelling:
-    """A vocabulary as llguidance reads one: control tokens by name, which no text can spell."""
+    """A vocabulary for llguidance: control tokens by name, which no text can spell."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -134,7 +132,7 @@ class _Spelling:
 
 @lru_cache(maxsize=4)
 def tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
-    """llguidance's index of a vocabulary; once for each, since it takes a while."""
+    """llguidance's index of a vocabulary, made once for each."""
     from llguidance import LLTokenizer
 
     spelling: Any = _Spelling(vocabulary)

@@ -1,4 +1,4 @@
-"""How likely a fused model finds a text: teacher-forced, the policy's memory included.
+"""Log-likelihood of texts under the fused model: teacher-forced, the policy's state included.
 
 >>> [score] = loglikelihoods(purifier, [("Once upon a", " time")])
 >>> score.nats, score.greedy
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of each token of a continuation: its log-probability (nats) in the fused row, and whether it led it."""
+    """Each token of a continuation, its fused log-probability (nats), and whether it is the arg-max."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -30,29 +30,28 @@ class Likelihood:
 
     @property
     def nats(self) -> float:
-        """log p of the whole; minus infinity where the law rules a token out."""
+        """log p of the whole; minus infinity where a token has probability 0."""
         return math.fsum(self.logprobs)
 
     @property
     def greedy(self) -> bool:
-        """Whether greedy decoding would write it."""
+        """Whether greedy decoding would produce it."""
         return all(self.leads)
 
 
 def loglikelihoods(
     decoder: Decoder, pairs: Sequence[tuple[str, str]], batch_size: int = 32
 ) -> list[Likelihood]:
-    """The likelihood of each continuation after its prompt, under the law that draws answers.
+    """The likelihood of each continuation after its prompt, in the distribution that answers are drawn from.
 
-    A text is tokenised whole and parted where its prompt ends. Raises PromptError, SourceError.
+    A text is tokenised whole and split where its prompt ends. Raises PromptError, SourceError.
     """
     parted = [split(decoder.slm, prompt, continuation) for prompt, continuation in pairs]
     prompts, answers = [prompt for prompt, _ in parted], [answer for _, answer in parted]
-    size = batch_size
     return [
         score
-        for at in range(0, len(parted), size)
-        for score in judged(decoder, prompts[at : at + size], answers[at : at + size])
+        for at in range(0, len(parted), batch_size)
+        for score in judged(decoder, prompts[at : at + batch_size], answers[at : at + batch_size])
     ]
 
 
@@ -79,11 +78,11 @@ def judged(decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequen
 
 
 def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The prompt's tokens and the continuation's, as they stand in the whole text.
+    """The prompt's tokens and the continuation's, of the whole text's tokens.
 
     Where the two run together in one token, that token counts as the continuation's; a prompt always
-    keeps at least one. Before nothing stands what the model's texts begin with: its own first control
-    token, or else an end token.
+    keeps at least one. An empty prompt becomes the token that the model's texts begin with: its own first
+    control token, or else an end token.
     """
     if not prompt:
         return _opened(source, read(source, continuation))
@@ -95,14 +94,14 @@ def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[in
 
 
 def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A text's tokens after the one that texts begin with."""
+    """The token that texts begin with, and the text's tokens after it."""
     if tokens[0] in source.vocabulary.control:
         return tokens[:1], tokens[1:]
     return (min(source.vocabulary.eos, default=tokens[0]),), tokens
 
 
 def require_tokens(*sources: LogitSource) -> None:
-    """Raise VocabularyError for models that meet in smaller symbols: tokens are what is counted here."""
+    """Raise VocabularyError for models in symbols smaller than tokens: the figures here are per token."""
     if any(source.symbolic for source in sources):
         raise VocabularyError(
             "the two models have different tokenizers, and what is measured here is counted in the tokens "

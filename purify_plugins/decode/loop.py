@@ -1,4 +1,4 @@
-"""The loop: ask both models, fuse, draw, repeat. The other decoders draw what this one does."""
+"""The loop: ask both models, fuse, draw, repeat. Other decoders have the same distribution of answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Rows of which only the top was shown, completed before any policy sees them.
+"""Partial rows, of which a server shows the top only, completed before they are fused.
 
 A partial row is V + 1 logits wide: minus infinity at the tokens that were not shown, and in the last
-column the logarithm of what these weigh together. That mass is spread over them in proportion to the
-SLM: whatever the server left out, or lied about, the tail is the benign model's own.
+column the logarithm of their mass together. That mass is spread over them in proportion to the SLM's: the
+tail is the benign model's, whatever the server left out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 def complete(llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (rows, V + 1) and (rows, V) -> log-weights (rows, V), shown mass (rows,), unseen (rows, V).
 
-    Tokens that the SLM rules out get nothing; if it rules out all that were not shown, their mass is
-    left out. NaN stays NaN, for the loop to refuse.
+    Tokens that the SLM rules out get no mass; if it rules out all that were not shown, that mass is
+    dropped. NaN stays NaN, which the loop refuses.
     """
     shown = torch.log_softmax(llm.float(), dim=-1)
     shown, rest = shown[:, :-1], shown[:, -1:]

@@ -1,7 +1,7 @@
-"""Where steps come from: the decoder that drew them marks each, and the reader accepts no others.
+"""Provenance of steps: the decoder marks each step it draws, and the reader accepts no others.
 
-This is no defence against code that means harm: a plugin in this process can do anything. It is what keeps a
-certificate from saying more than happened when a plugin replaces, filters or rewrites what the decoder drew.
+A plugin runs in this process, so this is no defence against a malicious one. It keeps a certificate true when
+a plugin replaces, filters or rewrites what the decoder drew.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Column = tuple["Token | None", ...]
 
 @dataclass(eq=False)
 class Provenance:
-    """One batch of a decoder: what it draws with, and the steps that no reader has taken yet.
+    """One batch of a decoder: what it draws with, and the steps that have not been read yet.
 
-    `walk` is the decoding strategy. `finished` are the rows whose reader wants no more, which the decoder
-    reads before it asks a model again; `errors` are those of the rows that failed alone.
+    `walk` is the decoding strategy. `finished` are the rows that need no more tokens, checked before each
+    step; `errors` are those of rows that failed alone.
     """
 
     walk: str
@@ -49,13 +49,13 @@ class Provenance:
         self.parameters = options(decoder.policy, decoder.name_of)
 
     def mark(self, tokens: Column) -> Step:
-        """The step of these tokens, which a reader will accept once, and in this order."""
+        """The step of these tokens, which a reader accepts once, and in this order."""
         step = Step(tokens, self.prompts, self)
         self._unread.append((step, tokens))
         return step
 
     def take(self, step: Step) -> list[Column] | None:
-        """What was drawn before this step and never arrived; None: it is not a step as it was drawn."""
+        """The columns before this step that were never read; None: the step is not one as it was drawn."""
         missing: list[Column] = []
         while self._unread:
             drawn, tokens = self._unread.popleft()
@@ -65,12 +65,12 @@ class Provenance:
         return None
 
 
-class Reader:
-    """Takes the steps of one batch of answers, from whatever `purify_decode` returned.
+class StepReader:
+    """Checks the steps of one batch, from whatever `purify_decode` returned.
 
-    Raises PluginError for steps that this purifier's decoder did not draw, that were altered, sent twice
-    or out of order: their text is released under no certificate at all. Steps that a plugin left out
-    are noted. `plugins` are the names of those that implement `purify_decode`, for errors.
+    Raises PluginError for steps that this decoder did not draw, that were altered, repeated or reordered:
+    their text is not released. Steps that a plugin dropped are recorded. `plugins` are the names of
+    those that implement `purify_decode`, for errors.
     """
 
     def __init__(self, decoder: Decoder, rows: int, plugins: Sequence[str] = ()) -> None:
@@ -78,7 +78,7 @@ class Reader:
         self._origin: Provenance | None = None
         self._dropped: set[int] = set()
         self._rows = rows
-        self.finished: set[int] = set()  # these three are the decoder's own once anything has been drawn
+        self.finished: set[int] = set()  # these three are the decoder's own objects after the first step
         self.errors: dict[int, PurifyError] = {}
         self.limits: Sequence[Limit] = ()
 

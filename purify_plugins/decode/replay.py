@@ -1,4 +1,4 @@
-"""Teacher-forced: what the fused model thinks of a given answer, policy state and all."""
+"""Teacher forcing: the records of given answers, the policy's state included."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def replay(
 def forced(
     decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], sampling: Sampling
 ) -> Iterator[tuple[Tensor, FusedLogits]]:
-    """Each position's tokens (rows,) and the fused column they are judged by, the policy's memory in it.
+    """Each position's tokens (rows,) and fused column, with the policy's state after the tokens before.
 
     Answers that have ended go on with token 0. Use it under `torch.inference_mode`.
     """

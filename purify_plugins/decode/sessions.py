@@ -154,7 +154,7 @@ class SessionPair:
 
     @property
     def readings(self) -> list[list[tuple[int, ...]]]:
-        """What each model has read of each row's prompt."""
+        """Each row's prompt as each model read it."""
         sessions = [self.slm] if self.llm is None else [self.slm, self.llm]
         return [list(session.readings) for session in sessions]
 
@@ -165,7 +165,7 @@ class SessionPair:
         return {row for session in sessions for row in session.full or ()}
 
     def context(self, greedy: bool) -> Context:
-        """What the policy may know of the prompts."""
+        """The prompts' scores, for the policy's initial state."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
         pairs = zip(llm, self.slm.prompts, strict=True)
         shared = [shared_scores(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
@@ -183,9 +183,9 @@ class SessionPair:
 
 
 def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
-    """(llm, slm) log-probabilities of the scored prompt tokens that both models read alike.
+    """(llm, slm) log-probabilities of the scored prompt tokens that both models read.
 
-    Templates may differ; what stands in both renderings, in order, is the prompt they share.
+    Their templates may differ: these are the tokens that stand in both renderings, in order.
     """
     llm_tokens = llm.tokens[len(llm.tokens) - len(llm.logprobs) :]
     slm_tokens = slm.tokens[len(slm.tokens) - len(slm.logprobs) :]

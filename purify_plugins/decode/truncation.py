@@ -1,4 +1,4 @@
-"""Top-k, top-p and min-p on a CPU, by looking only at the likeliest tokens."""
+"""Top-k, top-p and min-p on a CPU without sorting the row: only the likeliest tokens are read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
 
 BLOCK = 512
-"""Tokens whose likeliest is found first."""
+"""Tokens of which the largest weight is computed first."""
 
 
 class Truncation:
-    """Top-k, top-p and min-p by looking only at the likeliest tokens; what transformers would keep."""
+    """Top-k, top-p and min-p of a row, keeping the tokens that transformers' warpers keep."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.top_k, self.top_p, self.min_p = sampling.top_k, sampling.top_p, sampling.min_p
 
     def kept(self, weights: Tensor, total: float) -> Tensor:
-        """The ids, ascending, that stay possible in log-weights (V,) on a CPU that add up to `total`."""
+        """The ids, ascending, that stay possible in log-weights (V,) on a CPU; `total` is their log-sum."""
         values = weights.numpy()
         for least in _thresholds(weights):
             ids = (values >= least).nonzero()[0]
@@ -35,7 +35,7 @@ class Truncation:
         return torch.from_numpy(numpy.sort(order[:number]))
 
     def _count(self, logprobs: Any, complete: bool, depth: float) -> int:
-        """How many of the likeliest tokens stay, likeliest first; 0 if more must be looked at."""
+        """How many of the likeliest tokens stay, likeliest first; 0 if more must be read to tell."""
         mass = numpy.exp(logprobs, dtype="float64")
         if not complete and not self._reaches(mass, depth):
             return 0
@@ -50,7 +50,7 @@ class Truncation:
         return number
 
     def _reaches(self, mass: Any, depth: float) -> bool:
-        """Whether what lies below `depth` could neither be kept nor count in what is."""
+        """Whether tokens below `depth` can neither be kept nor change which others are."""
         enough = bool(self.top_k and len(mass) > self.top_k)
         if self.top_k and self.top_p < 1:
             return enough
@@ -59,7 +59,7 @@ class Truncation:
 
 
 def _thresholds(weights: Tensor) -> Iterator[float]:
-    """Log-weights to look above, in turn: what half of the row's blocks reach, what all do, any."""
+    """Lower bounds to read above, in turn: the half of all blocks' maxima, the least of them, none."""
     blocks = len(weights) // BLOCK
     if blocks > 8:
         tops = weights[: blocks * BLOCK].view(blocks, BLOCK).amax(dim=-1).numpy()

@@ -1,4 +1,4 @@
-"""What a factory's arguments must be: known, all there, of the annotated types."""
+"""Checks of the arguments of a factory: known names, none missing, the annotated types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_arguments(what: str, factory: Callable[..., Any], arguments: Iterable[
 
 
 def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raise ConfigError where an argument is missing that a factory cannot do without."""
+    """Raise ConfigError where an argument without a default is missing."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for each in inspect.signature(factory).parameters.values():
         if each.default is each.empty and each.kind in named and each.name not in given:
@@ -44,7 +44,7 @@ TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
 
 
 def mistyped(factory: Callable[..., Any], given: Mapping[str, Any]) -> str:
-    """What a factory wants in place of an argument of another type; "" where none is found."""
+    """The message for an argument of another type than annotated; "" where there is none."""
     for each in inspect.signature(factory).parameters.values():
         hint = (
             each.annotation if isinstance(each.annotation, str) else getattr(each.annotation, "__name__", "")

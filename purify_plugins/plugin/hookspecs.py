@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")
 Purifier = Any
-"""`purify_plugins.Purifier`, which is made of plugins and so stands above them."""
+"""`purify_plugins.Purifier`, which imports this module."""
 
 
 @hookspec
@@ -107,16 +107,16 @@ def purify_commands() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore
 def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specification
     purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
 ) -> Steps:
-    """Walk through a batch of answers, a generator; wrap it to time or audit, or answer with another of ours.
+    """Decode a batch of answers, a generator of steps; wrap it to time or audit, or return another decoder's.
 
-    Steps come out of a plain iterator: read them as you like. A wrapper that reads ahead gets, after a stop
-    string, steps that no answer needs. RefusedError raised before the first step is about one prompt or more:
-    each is then decoded alone, and only those that are refused again have no answer. Raised later, it refuses
-    every answer that is not whole by then.
+    Steps come from a plain iterator. A wrapper that reads ahead gets, after a stop string, steps that no
+    answer needs. RefusedError raised before the first step may concern one prompt or more: each is then
+    decoded alone, and only those that are refused again have no answer. Raised later, it refuses every answer
+    that is not complete by then.
 
-    Only steps that a decoder of `purify_plugins.decode` drew for this very purifier make an answer, as they
-    were drawn and in their order; any other ends the request with a PluginError, before its text is released.
-    Steps may be left out: the certificate then says so, and claims nothing.
+    Only steps that a decoder of `purify_plugins.decode` drew for this purifier make an answer, as they were
+    drawn and in their order; any other ends the request with a PluginError, before its text is released.
+    Steps may be dropped: the certificate then records it, and claims nothing.
 
     >>> def timed(steps, rows):
     ...     start = perf_counter()
@@ -135,9 +135,9 @@ def purify_request(
 ) -> Sequence[Prompt] | None:
     """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
 
-    Return as many prompts as there were to have these answered instead, or write into the list; plugins
-    called after this one see them. Where several prompts are refused, each is shown alone, and then those
-    that pass together: a refusal costs no other prompt its answer, and a plugin may mind how many there are.
+    Return as many prompts as there were to have these answered instead, or change the list in place; hooks
+    called after this one get them. Where several prompts are refused, the hook is called for each alone, and
+    then for those that pass together: a refusal does not affect other prompts.
 
     >>> @hookimpl
     ... def purify_request(prompts):
@@ -150,9 +150,9 @@ def purify_request(
 def purify_completed(purifier: Purifier, completion: Completion) -> None:
     """See a finished answer with its certificate, before its reader has all of it.
 
-    Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; the reader of a stream
-    has the text up to the last piece by then, and gets neither that piece nor the completion. What is written
-    on the completion changes nothing: it is a copy.
+    Raise RefusedError to withhold it. `generate` then has a `Refused` in its place; a stream has yielded the
+    text up to the last piece by then, and yields neither that piece nor the completion. The completion is a
+    copy: changing it has no effect.
 
     >>> @hookimpl
     ... def purify_completed(completion):

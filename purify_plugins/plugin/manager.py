@@ -51,7 +51,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Actor:
-    """A plugin that is not ours and had a part in an answer; no distribution: somebody's own object."""
+    """A third-party plugin that took part in an answer; an object registered by hand has no distribution."""
 
     name: str
     distribution: str
@@ -65,11 +65,11 @@ class Plugins(pluggy.PluginManager):
         super().__init__(GROUP)
         self.add_hookspecs(hookspecs)
         self.entries: dict[str, EntryPoint] = {}
-        self._known: dict[Any, Any] = {}  # what was found out about the plugins registered now
+        self._known: dict[Any, Any] = {}  # looked up once for the plugins registered now
         self.register(_BuiltIn(), name=BUILT_IN)
 
     def register(self, plugin: object, name: str | None = None) -> str | None:
-        """Take a plugin in; whatever it raises from then on is a PurifyError that names it and the hook."""
+        """Register a plugin; any error of its hooks becomes a PluginError that names it and the hook."""
         self._known.clear()
         registered = super().register(plugin, name)
         for caller in self.get_hookcallers(plugin) or ():
@@ -84,7 +84,7 @@ class Plugins(pluggy.PluginManager):
         return super().unregister(plugin, name)
 
     def implementing(self, hook: str) -> list[str]:
-        """The third-party plugins, and bundled ones, that implement a hook, by name."""
+        """The names of the plugins that implement a hook; the built-in decoder is not among them."""
         if hook not in self._known:
             found = getattr(self.hook, hook).get_hookimpls()
             others = [each for each in found if each.plugin_name != BUILT_IN]
@@ -117,7 +117,7 @@ class Plugins(pluggy.PluginManager):
     def make(self, hook: str, name: str, parameters: Mapping[str, Any]) -> Any:
         """Build the `name` that `hook` offers; its parameters are the factory's arguments.
 
-        Raises UnknownNameError for a name or parameter nobody knows, ConfigError for a bad value.
+        Raises UnknownNameError for an unknown name or parameter, ConfigError for a bad value.
         """
         factory = self.check(hook, name, parameters)
         require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
@@ -128,7 +128,7 @@ class Plugins(pluggy.PluginManager):
             raise ConfigError(f"{OFFERS[hook]} {name!r}: {wrong}") from error
 
     def check(self, hook: str, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
-        """The factory `hook` offers as `name`, which takes such parameters; nothing is built.
+        """The factory that `hook` offers as `name`, checked to take these parameters; nothing is built.
 
         Raises UnknownNameError.
         """
@@ -139,7 +139,7 @@ class Plugins(pluggy.PluginManager):
     def require_offered(self, hook: str, name: str) -> Callable[..., Any]:
         """The factory `hook` offers as `name`.
 
-        Raises UnknownNameError for what no plugin in use offers, and names those that are not in use.
+        Raises UnknownNameError where no plugin in use offers it, and names installed ones not in use.
         """
         offers = self.offers(hook)
         if name in offers:
@@ -156,7 +156,7 @@ class Plugins(pluggy.PluginManager):
     def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
 
-        What a source combines (as `contrast` does an `expert` and an `anti`) may be given in the same ways.
+        Sources that it combines (`contrast` has an `expert` and an `anti`) may be given in the same ways.
         """
         if isinstance(model, LogitSource | BareSource):
             return adapted(model)
@@ -186,7 +186,7 @@ class Plugins(pluggy.PluginManager):
         return adapted_policy(self.make("purify_policies", policy, given))
 
     def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
-        """The plugins that see a request, its decode or its completion, or that offer the policy."""
+        """The third-party plugins with a hook on requests, or that offer the policy."""
         kind = type(policy.original)
         if kind not in self._known:
             self._known[kind] = self._actors(kind)
@@ -225,7 +225,7 @@ class Plugins(pluggy.PluginManager):
 
 
 class _BuiltIn:
-    """The purifier's own decoder, called last: what other plugins' `purify_decode` wraps or replaces."""
+    """The built-in decoder, called last: other plugins' `purify_decode` wraps or replaces it."""
 
     @hookspecs.hookimpl(trylast=True)
     def purify_decode(self, purifier: Any, prompts: Any, sampling: Any) -> Any:
@@ -233,7 +233,7 @@ class _BuiltIn:
 
 
 def failed(plugin: str, hook: str, error: Exception) -> PluginError:
-    """What is raised when a plugin breaks; `plugin` is its name, in quotes."""
+    """The error of a failed hook; `plugin` is the plugin's name, in quotes."""
     return PluginError(f"plugin {plugin} failed in {hook}: {error!r}")
 
 
@@ -261,7 +261,6 @@ def guarded(plugin: str, hook: str, implementation: pluggy.HookImpl) -> Callable
 
 
 def _ask(implementation: Any, hook: str) -> Mapping[str, Callable[..., Any]]:
-    # Whatever a stranger's plugin raises, the operator hears whose it was.
     with ours(partial(failed, repr(implementation.plugin_name), hook)):
         offered = implementation.function()
     if not isinstance(offered, Mapping):

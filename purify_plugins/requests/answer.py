@@ -12,7 +12,7 @@ from purify_plugins.types import Chunk, Completion, Piece
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.decode.provenance import Reader
+    from purify_plugins.decode.provenance import StepReader
     from purify_plugins.errors import PurifyError
     from purify_plugins.plugin.manager import Actor
     from purify_plugins.sampling import Sampling
@@ -35,7 +35,7 @@ class AnswerOptions:
 class RowOutput:
     """One row's tokens, text and finish reason; the tokens released are exactly those certified."""
 
-    def __init__(self, decoder: Decoder, options: AnswerOptions, row: int, reader: Reader) -> None:
+    def __init__(self, decoder: Decoder, options: AnswerOptions, row: int, reader: StepReader) -> None:
         self.options, self.row, self.reader = options, row, reader
         self.drawn: list[Piece] = []
         self.reason: FinishReason = "length"

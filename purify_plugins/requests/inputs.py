@@ -1,4 +1,4 @@
-"""What a caller gave, in the core's terms: prompts, conversations and sampling, or one sentence of advice."""
+"""Validation of a call's arguments: prompts, conversations and sampling; errors say what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROLES = (
     *("system", "developer", "user", "assistant", "model", "tool", "function"),
     *("ipython", "observation", "environment", "document", "context", "control"),
 )
-"""Who speaks in a conversation, by the names that published chat templates have for them."""
+"""The roles that published chat templates have."""
 
 
 def several(prompts: Any) -> list[Prompt]:
@@ -32,7 +32,7 @@ def several(prompts: Any) -> list[Prompt]:
 
 
 def one(prompt: Any) -> Prompt:
-    """A prompt that the models can be asked. Raises PromptError."""
+    """A valid prompt. Raises PromptError."""
     if isinstance(prompt, tuple) and prompt and not _all_ids(prompt):
         raise PromptError(
             f"a prompt's token ids are whole numbers of a vocabulary, not {_first_wrong(prompt)!r}"
@@ -79,7 +79,7 @@ def _check_message(number: int, message: Any) -> None:
 
 
 def _check_content(number: int, message: Mapping[str, Any]) -> None:
-    """What models read is text, or parts of it; one that only calls tools need not say any."""
+    """Raise PromptError unless the content is text or parts of text; with tool calls it may be missing."""
     content = message.get("content")
     if content is None and "content" not in message and not message.get("tool_calls"):
         raise PromptError(f"message {number} has no 'content'; give its text")
@@ -103,7 +103,7 @@ def texts(**values: Any) -> None:
 
 
 def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling:
-    """What a call draws by: its Sampling, else `base`, with the options given by name. Raises ConfigError."""
+    """A call's sampling settings: its Sampling, else `base`, with options by name. Raises ConfigError."""
     if sampling is not None and not isinstance(sampling, Sampling):
         way = "**options" if isinstance(sampling, Mapping) else "max_tokens=40"
         raise ConfigError(
@@ -119,7 +119,7 @@ def _all_ids(prompt: Sequence[Any]) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    """An id of a vocabulary, or one below -1: a model's own token where two tokenizers meet."""
+    """Whether it is an id of a vocabulary, or below -1: a token that the other model lacks."""
     return isinstance(value, int) and not isinstance(value, bool) and value != -1
 
 
@@ -128,7 +128,7 @@ def _first_wrong(prompt: Sequence[Any]) -> Any:
 
 
 def _no_prompt(prompt: Any) -> PromptError:
-    """Why a value is no prompt, and what would be."""
+    """The error for a value that is no prompt, with advice."""
     if isinstance(prompt, bytes | bytearray):
         return PromptError("a prompt is text, not bytes; decode it first: prompt.decode()")
     if isinstance(prompt, Mapping):

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from purify_plugins.decode.provenance import Reader
+from purify_plugins.decode.provenance import StepReader
 from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
 from purify_plugins.plugin.manager import failed
 from purify_plugins.requests.answer import AnswerOptions, RowOutput
@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What a request goes through: the hooks of `plugins`, and `decode`, which yields a batch's steps.
+    """The stages of a request: the hooks of `plugins`, and `decode`, which yields the steps of a batch.
 
-    `purifier` is what hooks are given by that name.
+    `purifier` is the hooks' argument of that name.
     """
 
     purifier: Decoder
@@ -44,7 +44,7 @@ class Pipeline:
     decode: Decode
 
     def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
-        """Every prompt's events, batch after batch; one by one the prompts that cannot begin together."""
+        """Every prompt's events, batch after batch; prompts that cannot begin together are decoded alone."""
         errors: dict[int, PurifyError] = {}
         admitted = dict(enumerate(prompts))
         if self.plugins.implementing("purify_request"):
@@ -76,16 +76,16 @@ class Pipeline:
     ) -> dict[int, Prompt]:
         """The prompts that no plugin refuses, as plugins rewrote them; `errors` gets the others'.
 
-        A refusal does not say which prompt it is about, so each is then shown alone, and has what is said of
-        it alone; the joint error only where that tells none from another. Those that pass are shown together
-        once more: a plugin may mind how many there are.
+        An error does not name its prompt, so the hooks are then called for each prompt alone, whose own error
+        it gets; the joint error where that tells no prompt from another. Those that pass are passed together
+        once more: a plugin may count them.
         """
         try:
             return self._requested(rows, sampling)
         except PurifyError as error:
             alone = {row: self._refusal({row: prompt}, sampling) for row, prompt in rows.items()}
             passed = {row: prompt for row, prompt in rows.items() if alone[row] is None}
-            # Nothing is said of any one of them: all pass alone, or all are refused in the same words.
+            # No prompt is singled out: all pass alone, or all are refused in the same words.
             if len(passed) == len(rows) or len({(type(each), str(each)) for each in alone.values()}) == 1:
                 errors.update(dict.fromkeys(rows, error))
                 return {}
@@ -126,7 +126,7 @@ class AnswerBatch:
         self.decoding = pipeline.plugins.implementing("purify_decode")
         self.sampling = options.sampling.of_row(min(rows))
         options = replace(options, sampling=self.sampling)
-        self.reader = Reader(pipeline.purifier, len(rows), self.decoding)
+        self.reader = StepReader(pipeline.purifier, len(rows), self.decoding)
         self.answers = [RowOutput(pipeline.purifier, options, at, self.reader) for at in range(len(rows))]
         self.waiting = deque(zip(rows, self.answers, strict=True))
 
@@ -142,7 +142,7 @@ class AnswerBatch:
         return _guarded(steps, self.decoding)
 
     def take(self, step: Step) -> Iterator[RowEvent]:
-        """What a step adds to each answer, and the last events of those that end with it."""
+        """The events of a step, and the last events of the answers that end with it."""
         taken = self.reader.take(step)
         for row, answer in zip(self.rows, self.answers, strict=True):
             yield from ((row, chunk) for chunk in answer.take(taken))
@@ -150,14 +150,14 @@ class AnswerBatch:
             yield from self.finish(*self.waiting.popleft())
 
     def fail(self, error: PurifyError) -> None:
-        """Answers that are not whole yet have failed."""
+        """Mark the answers that are not complete as failed."""
         for _, answer in self.waiting:
             answer.fail(error)
 
     # Completing: `purify_completed`
 
     def finish(self, row: int, answer: RowOutput) -> list[RowEvent]:
-        """An answer's last events, once the plugins have seen the whole; what they get is a copy."""
+        """An answer's last events, after `purify_completed`; hooks get a copy."""
         if answer.error is not None:
             return [(row, _outcome(answer.error))]
         try:
@@ -188,7 +188,7 @@ def _batches(rows: dict[int, Prompt], size: int, seeded: bool) -> Iterator[dict[
 
 
 def _guarded(steps: Generator[Step, None, None], plugins: Sequence[str]) -> Generator[Step, None, None]:
-    """The steps; an error that is not ours is a PluginError, which names the plugins that pass them on."""
+    """The steps; an error that is no PurifyError becomes a PluginError that names these plugins."""
     with ours(lambda error: failed(", ".join(map(repr, plugins)), "purify_decode", error)), closing(steps):
         yield from steps
 
@@ -216,7 +216,7 @@ def outcomes(events: Sequence[RowEvent], errors: str = "return") -> list[Outcome
 
 
 def chunks(events: RowEvents) -> Generator[Chunk, None, None]:
-    """One answer's chunks; raises what it has in place of an answer."""
+    """One answer's chunks; raises its error if it was refused or has failed."""
     with closing(events):
         for _, event in events:
             if isinstance(event, Unanswered):
@@ -225,7 +225,7 @@ def chunks(events: RowEvents) -> Generator[Chunk, None, None]:
 
 
 async def in_thread(values: Generator[T, None, None]) -> AsyncGenerator[T, None]:
-    """Pull a blocking generator on a worker thread; close it, whatever happens, when left."""
+    """Run a blocking generator on a worker thread; it is closed in any case."""
     from anyio import CancelScope, to_thread
 
     try:

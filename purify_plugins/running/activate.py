@@ -30,7 +30,7 @@ def deactivate() -> None:
 
 
 def status() -> Any:
-    """What is active: points patched, policy, fingerprint, and how much was purified, refused or trusted."""
+    """The state of activation: patched points, policy, fingerprint, counts of purified and other calls."""
     return adapter().status()
 
 

@@ -42,11 +42,11 @@ ADVICE = {
     errno.EACCES: "change its permissions",
     errno.EPERM: "change its permissions",
 }
-"""What to do about a file that cannot be read."""
+"""Advice about a file that cannot be read, by errno."""
 
 
 def _why(error: OSError) -> tuple[str | None, str]:
-    """What the system says, and what to do."""
+    """The system's message, and advice."""
     return error.strerror, ADVICE.get(error.errno or 0, "name another file")
 
 

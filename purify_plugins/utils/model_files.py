@@ -109,7 +109,7 @@ def eos_ids(folder: Path) -> frozenset[int]:
 
 
 def download(model: str, patterns: Sequence[str], revision: str | None = None, offline: bool = False) -> Path:
-    """Fetch the files of a hub id that match `patterns`, and say where they are. Raises ModelError."""
+    """Download the files of a hub id that match `patterns`; return their directory. Raises ModelError."""
     from huggingface_hub import snapshot_download
 
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) or model.startswith("."):

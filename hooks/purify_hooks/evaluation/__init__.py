@@ -1,4 +1,4 @@
-"""What purification stops and what it costs: suites of measurements, and the commands that run them."""
+"""The evaluation plugin: suites that measure protection and cost, and the commands that run them."""
 
 from __future__ import annotations
 

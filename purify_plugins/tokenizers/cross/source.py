@@ -142,7 +142,7 @@ class SymbolSource(SpelledSource):
 
 
 def as_recorded(source: LogitSource, identity: Mapping[str, Any]) -> LogitSource:
-    """The source in bytes, where that is how a certificate says it was read; else the source itself."""
+    """The source in bytes, if a certificate's identity records that; else the source itself."""
     recorded = identity.get("alphabet")
     if not isinstance(recorded, Mapping) or recorded.get("kind") != "bytes":
         return source
@@ -261,7 +261,7 @@ class SymbolSession(Session):
         return torch.stack(list(self.each(tokens)), dim=1)
 
     def each(self, tokens: Tensor) -> Iterator[Tensor]:
-        """What `extend` returns, column by column, each computed when it is requested."""
+        """The logits of `extend`, column by column, each computed when it is requested."""
         symbols = tokens.tolist()
         for at in range(tokens.shape[1]):
             for beam, row in zip(self.beams, symbols, strict=True):

@@ -1,1 +1,1 @@
-"""`purify bench`: what purification costs, measured beside what it replaces."""
+"""`purify bench`: the speed and memory of purification beside other designs."""

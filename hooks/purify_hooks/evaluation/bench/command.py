@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
+from purify_plugins.cli.options import (
+    AsJson,
+    ConfigFile,
+    disable_progress_bars,
+    key_value,
+    named_plugins,
+    on_interrupt,
+)
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.bench.settings import BenchSettings, Progress
@@ -67,11 +74,11 @@ def bench(
     _check(settings)
     if write:
         report.require_page(write)
-    hush()
+    disable_progress_bars()
     from purify_hooks.evaluation.bench.run import run_bench  # imports torch, after all that may be wrong
 
-    with progress() as tell, kept("nothing is kept of a measurement that is not whole"):
-        found = run_bench(settings, tell, sweeping=sweep, extras=extras)
+    with shown_progress() as progress, on_interrupt("nothing is kept of a measurement that is not whole"):
+        found = run_bench(settings, progress, sweeping=sweep, extras=extras)
     if write:
         report.write(found, write)
     if as_json:
@@ -93,7 +100,7 @@ def _check(settings: BenchSettings) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def shown_progress() -> Iterator[Progress]:
     """What is being measured, on standard error: a line that changes; without a terminal, a line each."""
     from rich.console import Console
 

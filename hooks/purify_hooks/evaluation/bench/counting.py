@@ -11,7 +11,7 @@ from purify_plugins.sampling import Sampling
 
 
 class DraftCounts(DraftLength):
-    """A draft length that also knows how often the LLM was asked and what became of the drafts."""
+    """A draft length that also counts passes of the LLM, drafted and accepted tokens."""
 
     def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
         super().__init__(fixed, unit)
@@ -25,13 +25,13 @@ class DraftCounts(DraftLength):
         self.cycles += 1
         return super().timed(length)
 
-    def length(self, room: int = sys.maxsize) -> int:
-        return min(room, super().length(room))  # a fixed length, too, drafts only what there is room for
+    def length(self, remaining: int = sys.maxsize) -> int:
+        return min(remaining, super().length(remaining))  # a fixed length, too
 
-    def observe(self, place: int, tried: int, kept: int) -> None:
+    def observe(self, position: int, tried: int, accepted: int) -> None:
         self.looked += tried
-        self.accepted += kept
-        super().observe(place, tried, kept)
+        self.accepted += accepted
+        super().observe(position, tried, accepted)
 
     @property
     def share(self) -> float | None:

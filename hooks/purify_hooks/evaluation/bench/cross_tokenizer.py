@@ -1,4 +1,4 @@
-"""The same LLM purified by an SLM with another tokenizer: how fast text is written, in how many passes."""
+"""The same LLM purified by an SLM with another tokenizer: bytes a second, and passes a token."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CrossWritten(NamedTuple):
 
 
 def cross_tokenizer(
-    settings: BenchSettings, models: BenchModels, plugins: Plugins, tell: Progress
+    settings: BenchSettings, models: BenchModels, plugins: Plugins, progress: Progress
 ) -> dict[str, Any]:
     """Compare the purified pair with the LLM alone, in bytes of text a second.
 
@@ -39,7 +39,7 @@ def cross_tokenizer(
     purifier = Counting(models.llm, slm, policy, plugins=plugins)
     compared: dict[str, Design] = {"llm": Generating(models), "purified": Decoding(purifier, speculative)}
     facts = {"slm": SLM_1024.name, "alphabet": purifier.vocabulary.name}
-    return {**facts, **{mode: _mode(settings, models, purifier, compared, mode, tell) for mode in MODES}}
+    return {**facts, **{mode: _mode(settings, models, purifier, compared, mode, progress) for mode in MODES}}
 
 
 def _mode(
@@ -48,7 +48,7 @@ def _mode(
     purifier: Counting,
     compared: dict[str, Design],
     mode: str,
-    tell: Progress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Measure one mode, after a warm-up answer."""
     laps: dict[str, list[DesignTime]] = {name: [] for name in compared}
@@ -57,7 +57,7 @@ def _mode(
     prompts += [(at, each) for at, found in enumerate(batches(models, settings)) for each in found]
     for turn, (number, batch) in enumerate(prompts):
         for name in rotated(list(compared), turn):
-            tell(f"another tokenizer, {mode}, round {number + 1}: {name}")
+            progress(f"another tokenizer, {mode}, round {number + 1}: {name}")
             found = _write(name, compared[name], models, purifier, settings, batch, MODES[mode])
             if number >= 0:
                 laps[name].append(DesignTime(number, found.seconds / found.size, None))  # seconds a byte

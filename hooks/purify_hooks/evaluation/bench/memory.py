@@ -14,13 +14,13 @@ from purify_hooks.evaluation.bench.settings import BenchSettings, Progress
 from purify_plugins.errors import PurifyError
 
 
-def memory(settings: BenchSettings, names: list[str], tell: Progress) -> dict[str, Any] | None:
+def memory(settings: BenchSettings, names: list[str], progress: Progress) -> dict[str, Any] | None:
     """Each design's memory in megabytes; None on kernels without /proc/self/clear_refs."""
     if not Path("/proc/self/clear_refs").exists():
         return None
     found = {}
     for name in names:
-        tell(f"memory: {name}")
+        progress(f"memory: {name}")
         found[name] = _ask(settings, name)
     return found
 

@@ -1,4 +1,4 @@
-"""The process that measures what an answer of one design adds to memory: `python -m` of this module.
+"""The process that measures the memory an answer of one design adds: `python -m` of this module.
 
 The kernel keeps the highest resident size a process ever had. It is reset once both models are loaded,
 every weight has been read and freed memory has been given back; what the answer then adds is the KV
@@ -75,7 +75,7 @@ def _column(model: Any) -> int:
 
 
 def main() -> None:
-    """Print the measurement that `memory` asked for, as JSON."""
+    """Measure as the JSON argument describes, and print the result as JSON."""
     asked = json.loads(sys.argv[1])
     print(json.dumps(measure(BenchSettings(**asked["settings"]), asked["design"])))
 

@@ -41,7 +41,7 @@ class NaiveFusion:
         return fused
 
     def _read(self, input_ids: Tensor) -> Tensor:
-        """The SLM's logits (rows, V), in float32, after what it has not read yet."""
+        """The SLM's logits (rows, V) in float32, after reading the tokens that are new."""
         import torch
 
         new, columns = (input_ids if self.cache is None else input_ids[:, -1:]), input_ids.shape[1]

@@ -52,7 +52,7 @@ def write(found: Mapping[str, Any], docs: Path) -> None:
 
 
 def require_page(docs: Path) -> Path:
-    """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
+    """The page in `docs` to write to. Raises ConfigError, before any work is done, if that is impossible."""
     page = docs / PAGE
     require_region(page, "bench")
     require_extra("eval", "the plot")

@@ -61,7 +61,7 @@ def designs_for(settings: BenchSettings, models: BenchModels, plugins: Plugins) 
 
 
 def run_bench(
-    settings: BenchSettings, tell: Progress = silent, *, sweeping: bool = False, extras: bool = True
+    settings: BenchSettings, progress: Progress = silent, *, sweeping: bool = False, extras: bool = True
 ) -> dict[str, Any]:
     """Measure everything; `sweeping` adds fixed draft lengths, `extras` the rest."""
     from purify_hooks.evaluation.bench.cross_tokenizer import cross_tokenizer
@@ -70,21 +70,21 @@ def run_bench(
 
     plugins = load_plugins(settings.plugins)
     with threads(settings.threads):
-        tell("reading both models")
+        progress("reading both models")
         models = load(settings, plugins)
         compared = designs_for(settings, models, plugins)
         found = _facts(settings, models, compared)
         [first, *_] = next(batches(models, settings))
         found["cost_ratio"] = cost_ratio(models, first, CLOCKS[settings.clock])
         for mode in MODES:
-            found[mode] = _mode(settings, models, compared, mode, tell)
-        found["sweep"] = _sweep(settings, models, plugins, tell) if sweeping else None
+            found[mode] = _mode(settings, models, compared, mode, progress)
+        found["sweep"] = _sweep(settings, models, plugins, progress) if sweeping else None
     ours = [name for name in compared.designs if not name.startswith("anchored")]
-    found["vocabulary"] = vocabulary_work(plugins, tell, clock=CLOCKS[settings.clock]) if extras else None
-    found["memory"] = memory(settings, ours, tell) if extras else None
+    found["vocabulary"] = vocabulary_work(plugins, progress, clock=CLOCKS[settings.clock]) if extras else None
+    found["memory"] = memory(settings, ours, progress) if extras else None
     with threads(settings.threads):
         crossed = extras and not settings.llm
-        found["another_tokenizer"] = cross_tokenizer(settings, models, plugins, tell) if crossed else None
+        found["another_tokenizer"] = cross_tokenizer(settings, models, plugins, progress) if crossed else None
     return found
 
 
@@ -110,10 +110,10 @@ def _facts(settings: BenchSettings, models: BenchModels, compared: Designs) -> d
 
 
 def _mode(
-    settings: BenchSettings, models: BenchModels, compared: Designs, mode: str, tell: Progress
+    settings: BenchSettings, models: BenchModels, compared: Designs, mode: str, progress: Progress
 ) -> dict[str, Any]:
     """Measure every design in one mode."""
-    laps = _run(settings, models, compared.designs, [compared.purifier], mode, tell)
+    laps = _run(settings, models, compared.designs, [compared.purifier], mode, progress)
     counts = compared.purifier.draft_lengths.counts[mode == "greedy"]
     written = settings.tokens * len(laps["speculative"])
     return {
@@ -131,17 +131,17 @@ def _run(
     compared: Mapping[str, Design],
     purifiers: list[Counting],
     mode: str,
-    tell: Progress,
+    progress: Progress,
 ) -> DesignTimes:
     """Warm up every design, reset the counts, then time the rounds."""
     [first, *_] = next(batches(models, settings))
-    tell(f"{mode}: warming up")
+    progress(f"{mode}: warming up")
     warm(compared, WritingTask(first, settings.tokens, MODES[mode]))
     for purifier in purifiers:
         purifier.draft_lengths.counts[mode == "greedy"].reset()
     rounds, clock = batches(models, settings), CLOCKS[settings.clock]
     return time_rounds(
-        compared, rounds, settings.tokens, MODES[mode], lambda text: tell(f"{mode}, {text}"), clock
+        compared, rounds, settings.tokens, MODES[mode], lambda text: progress(f"{mode}, {text}"), clock
     )
 
 
@@ -161,7 +161,9 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else 1e3 * seconds
 
 
-def _sweep(settings: BenchSettings, models: BenchModels, plugins: Plugins, tell: Progress) -> dict[str, Any]:
+def _sweep(
+    settings: BenchSettings, models: BenchModels, plugins: Plugins, progress: Progress
+) -> dict[str, Any]:
     """The adaptive draft length beside fixed ones, each mode's best fixed length named."""
     policy = plugins.policy(settings.policy, settings.parameters)
     pinned: dict[str, int | None] = {"adaptive": None, **{str(length): length for length in LENGTHS}}
@@ -170,7 +172,7 @@ def _sweep(settings: BenchSettings, models: BenchModels, plugins: Plugins, tell:
         for name, fixed in pinned.items()
     }
     compared: dict[str, Design] = {name: Decoding(each, speculative) for name, each in purifiers.items()}
-    return {mode: _swept(_run(settings, models, compared, [], mode, tell)) for mode in MODES}
+    return {mode: _swept(_run(settings, models, compared, [], mode, progress)) for mode in MODES}
 
 
 def _swept(laps: DesignTimes) -> dict[str, Any]:

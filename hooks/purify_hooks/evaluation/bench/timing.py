@@ -40,7 +40,7 @@ def time_rounds(
     rounds: Iterable[Sequence[Sequence[Ids]]],
     tokens: int,
     temperature: float,
-    tell: Progress,
+    progress: Progress,
     clock: Clock = perf_counter,
 ) -> DesignTimes:
     """Run every design on every batch; the order rotates from batch to batch."""
@@ -49,7 +49,7 @@ def time_rounds(
     for at, batches in enumerate(rounds):
         for batch in batches:
             for name in rotated(list(designs), turn):
-                tell(f"round {at + 1}: {name}")
+                progress(f"round {at + 1}: {name}")
                 task = WritingTask(batch, tokens, temperature)
                 laps[name].append(lap(designs[name], name, at, task, clock))
             turn += 1

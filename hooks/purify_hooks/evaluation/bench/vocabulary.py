@@ -30,15 +30,17 @@ PROMPT = tuple(range(1, 9))
 
 
 def vocabulary_work(
-    plugins: Plugins, tell: Progress = silent, steps: int = STEPS, clock: Clock = perf_counter
+    plugins: Plugins, progress: Progress = silent, steps: int = STEPS, clock: Clock = perf_counter
 ) -> dict[str, Any]:
     """Milliseconds a token for every size, policy and way of choosing, on one core."""
     with threads(1):
-        return {name: _size(plugins, name, size, tell, steps, clock) for name, size in SIZES.items()}
+        return {name: _size(plugins, name, size, progress, steps, clock) for name, size in SIZES.items()}
 
 
-def _size(plugins: Plugins, name: str, size: int, tell: Progress, steps: int, clock: Clock) -> dict[str, Any]:
-    tell(f"choosing among {name} tokens")
+def _size(
+    plugins: Plugins, name: str, size: int, progress: Progress, steps: int, clock: Clock
+) -> dict[str, Any]:
+    progress(f"choosing among {name} tokens")
     first, second = zipf(size, 1), zipf(size, 2)
     llm, slm = playing(size, first), playing(size, second)
     found: dict[str, Any] = {"floor_ms": 1e3 * floor(first, second, clock)}
@@ -88,7 +90,7 @@ def zipf(size: int, seed: int, rows: int = 8) -> list[Tensor]:
 
 
 def playing(size: int, rows: Sequence[Tensor]) -> Playback:
-    """A source whose model costs nothing: prepared rows (1, V), in turn."""
+    """A source that plays back prepared rows (1, V) in turn, at no cost."""
     tokens = tuple(index.to_bytes(3, "big") for index in range(size))
     prompt = ScoredPrompt(PROMPT, (-1.0,) * (len(PROMPT) - 1))
     vocabulary = Vocabulary(tokens, frozenset(), name="played")

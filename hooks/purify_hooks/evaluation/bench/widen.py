@@ -1,4 +1,4 @@
-"""The test bed's LLM, made as expensive as a hundred-million-parameter model without changing what it says.
+"""The test bed's LLM at the cost of a hundred-million-parameter model, with unchanged logits.
 
 Each hidden dimension, attention head and feed-forward unit is repeated, each matrix divided by the
 number of copies it reads, and layers that add nothing are put between the trained ones. Speed is then

@@ -1,1 +1,1 @@
-"""The demonstration: attack the test bed's LLM, alone and purified, and show what comes out."""
+"""`purify demo`: attack the test bed's LLM, alone and purified, and show the answers."""

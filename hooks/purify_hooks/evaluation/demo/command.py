@@ -129,7 +129,7 @@ class _Output:
         typer.echo(f"the page is {self.path}")
 
     def interrupted(self) -> None:
-        """Ctrl-C: write and print what is known."""
+        """Write and print the results so far, after Ctrl-C."""
         if not self.known.anything:
             typer.echo("interrupted before anything was known; nothing was written", err=True)
             return

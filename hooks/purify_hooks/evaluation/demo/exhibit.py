@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from purify_hooks.evaluation.demo.preset import FEW, PURIFIED
 from purify_hooks.evaluation.eval.attempt import Attack, every_attack
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
-from purify_hooks.evaluation.eval.run import Plan, pair_of
+from purify_hooks.evaluation.eval.run import Plan, cached_pair
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_plugins.types import Certificate, Completion, Vocabulary
 
@@ -44,7 +44,7 @@ def exhibit(plan: Plan, mode: str, attacks: Sequence[Attack] = ()) -> Exhibit:
     from purify_plugins.certificates import recompute, verify
     from purify_plugins.certificates.explain import summary
 
-    pair = pair_of(plan.models)
+    pair = cached_pair(plan.models)
     first = [each for kind in every_attack(plan.questions, pair.slm).values() for each in kind[:TRIED]]
     alone = answered(plan, pair, LLM_ALONE, mode, attacks or first)
     kept = alone if attacks else working(alone)

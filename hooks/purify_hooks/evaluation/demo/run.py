@@ -16,8 +16,8 @@ from purify_hooks.evaluation.eval.run import (
     CellWork,
     Plan,
     Result,
-    measure_apart,
-    pair_of,
+    cached_pair,
+    measure_in_worker,
     results,
     suites,
     work,
@@ -80,7 +80,7 @@ def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> It
     """Measure everything, the shown answers first; each result is in `known` before its news is yielded."""
     plan = known.plan
     first = pool.submit(exhibit, plan, "sampled") if showing else None
-    ready: list[Future[Any]] = [pool.submit(measure_apart, plan, each) for each in known.work]
+    ready: list[Future[Any]] = [pool.submit(measure_in_worker, plan, each) for each in known.work]
     if first:  # the answers come first, whatever else is ready by then
         shown = known.exhibits["sampled"] = first.result()
         yield News("three attacks answered, sampled", shown)
@@ -101,7 +101,7 @@ def _timed(plan: Plan) -> Laps:
     clean = plan.questions.clean
     assert clean is not None  # the test bed's file has some
     # Both models run on this process's one thread: its CPU time is what an idle machine would take.
-    return time_systems(pair_of(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
+    return time_systems(cached_pair(plan.models), plan.systems, clean.prompts, ROUNDS, time.process_time)
 
 
 def succeeded(result: Result, mode: str) -> tuple[int, int]:

@@ -1,1 +1,1 @@
-"""The evaluation: does a policy stop copying, backdoors and leaks; at what cost; which setting is best."""
+"""`purify eval` and `purify tune`: the harms that a policy stops, its cost, and its best setting."""

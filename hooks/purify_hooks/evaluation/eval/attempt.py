@@ -133,7 +133,7 @@ def attempt(
 ) -> list[bytes]:
     """The answers to a batch of attacks; each answer ends as soon as its attack is decided.
 
-    With `given` (rows, n) an answer begins with these tokens, and what follows is the answer to the attack.
+    With `given` (rows, n), answers start with these tokens; the rest answers the attack.
     """
     from purify_plugins.decode.loop import continuing, lockstep
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from purify_plugins.cli.options import AsJson, ConfigFile, hush, kept, key_value, named_plugins
+from purify_plugins.cli.options import (
+    AsJson,
+    ConfigFile,
+    disable_progress_bars,
+    key_value,
+    named_plugins,
+    on_interrupt,
+)
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins
 
@@ -74,14 +81,14 @@ def evaluate(
     from purify_hooks.evaluation.eval.systems import left_out, systems_for
     from purify_plugins.plugin.manager import load_plugins
 
-    models, questions = asked(llm, slm, attacks, batch, config)
+    models, questions = models_and_questions(llm, slm, attacks, batch, config)
     loaded = load_plugins(models.plugins)
     systems = systems_for(loaded, _named("policies", policies), sweep)
     chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    report = reported(plan, out, jobs, so_far, clock, left_out(loaded) if policies == "all" else "")
+    report = measured_report(plan, out, jobs, so_far, clock, left_out(loaded) if policies == "all" else "")
     page = report.write(out)
     if write:
         report.document(write)
@@ -106,7 +113,7 @@ def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def asked(
+def models_and_questions(
     llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
 ) -> tuple[ModelNames, Questions]:
     """The models and the questions; the test bed's where none are named. Raises ConfigError.
@@ -148,11 +155,11 @@ def planned(
     return Plan(models, questions, tuple(systems), settings, only=only)
 
 
-def reported(
+def measured_report(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
-    from purify_hooks.evaluation.eval.progress import progress
+    from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.results_cache import ResultsCache
     from purify_hooks.evaluation.eval.run import finished, run, suites
@@ -163,22 +170,22 @@ def reported(
     cache = ResultsCache(out / "cells.jsonl")
     if so_far and not cache.cells:
         raise ConfigError(f"nothing is measured in {str(out)!r} yet; leave out --so-far")
-    hush()
+    disable_progress_bars()
     if note:
         typer.echo(note, err=True)
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
-    with kept(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):
+    with on_interrupt(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):
         pair = plan.models.load()
-        _tell_suites(plan, pair)
+        _print_suites(plan, pair)
         plan = finished(plan, pair, cache) if so_far else plan
-        with progress() as tell:
-            results = run(plan, pair, cache, tell, jobs)
+        with shown_progress() as progress:
+            results = run(plan, pair, cache, progress, jobs)
             if clock:
-                results = timed(plan, pair, cache, results, tell, not so_far, clock)
+                results = timed(plan, pair, cache, results, progress, not so_far, clock)
     return Report(plan, pair, results, suites(pair.plugins, plan), clock)
 
 
-def _tell_suites(plan: Plan, pair: ModelPair) -> None:
+def _print_suites(plan: Plan, pair: ModelPair) -> None:
     """Print the suites that run. Raises ConfigError where the questions have nothing for any of them."""
     from purify_hooks.evaluation.eval.run import suites
 
@@ -267,18 +274,18 @@ def tune(
     from purify_plugins.plugin.manager import load_plugins
     from purify_plugins.utils.files import make_folder
 
-    models, questions = asked(llm, slm, attacks, batch, config)
+    models, questions = models_and_questions(llm, slm, attacks, batch, config)
     make_folder(out)
 
     def measure(systems: Sequence[System]) -> list[Result]:
-        return list(reported(planned(models, questions, systems, quick, seed), out, jobs).results)
+        return list(measured_report(planned(models, questions, systems, quick, seed), out, jobs).results)
 
     fixed = dict(map(key_value, options or ()))
     found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
-    typer.echo(json.dumps(_tuned(found)) if as_json else _told(found))
+    typer.echo(json.dumps(_tuning_json(found)) if as_json else _tuning_text(found))
 
 
-def _tuned(found: Tuned) -> dict[str, object]:
+def _tuning_json(found: Tuned) -> dict[str, object]:
     from purify_hooks.evaluation.eval.findings import perplexity, worst
 
     settings = [
@@ -293,7 +300,7 @@ def _tuned(found: Tuned) -> dict[str, object]:
     return {"parameter": found.parameter, "protection": found.protection, "best": best, "tried": settings}
 
 
-def _told(found: Tuned) -> str:
+def _tuning_text(found: Tuned) -> str:
     from purify_hooks.evaluation.eval.findings import perplexity, worst
 
     lines = [

@@ -1,6 +1,6 @@
 """Metrics of similarity between an answer and protected text, each as its source computes it.
 
-`answer` is what a system wrote, `reference` what the protected work says there.
+`answer` is a system's text, `reference` the protected work's at that place.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ REMEMBERED = 2**29
 
 
 class WrittenAnswer(NamedTuple):
-    """An answer: its token ids and what they spell."""
+    """An answer: its token ids and its text."""
 
     tokens: tuple[int, ...]
     text: str
@@ -41,7 +41,7 @@ class ModelPair:
     slm: LogitSource
     plugins: Plugins
     batch: int = 64
-    """Rows written together."""
+    """Rows decoded together."""
     _records: dict[Hashable, tuple[Recorded, Recorded]] = field(default_factory=dict)
 
     @classmethod

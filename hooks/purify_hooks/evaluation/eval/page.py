@@ -1,4 +1,4 @@
-"""What all written pages share: templates with one style sheet, and facts on the machine."""
+"""Shared by all generated pages: templates with one style sheet, and facts on the machine."""
 
 from __future__ import annotations
 

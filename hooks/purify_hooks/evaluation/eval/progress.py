@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def shown_progress() -> Iterator[Progress]:
     """A callback that shows what is done, what is left and what was measured last, on standard error.
 
     A bar in a terminal; elsewhere a line at every tenth of the way.
@@ -23,7 +23,7 @@ def progress() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _in_lines()
+        yield _log_lines()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -33,11 +33,11 @@ def progress() -> Iterator[Progress]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
-def _in_lines() -> Progress:
+def _log_lines() -> Progress:
     """Progress for a log: a line at every tenth."""
     start, last, first = time.monotonic(), -1, -1
 
-    def tell(done: int, total: int, what: str) -> None:
+    def progress(done: int, total: int, what: str) -> None:
         nonlocal last, first
         first = done if first < 0 else first  # the rest was measured by an earlier run
         tenth = 10 * done // max(total, 1)
@@ -47,7 +47,7 @@ def _in_lines() -> Progress:
             left = _left(seconds, done - first, total - done)
             typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements{left}  {what}".rstrip(), err=True)
 
-    return tell
+    return progress
 
 
 def _left(seconds: float, done: int, rest: int) -> str:

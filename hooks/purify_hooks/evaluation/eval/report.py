@@ -157,7 +157,7 @@ class Report:
 
     @property
     def _offered_harms(self) -> set[str]:
-        """Every harm that a suite of a plugin in use measures, asked for or not."""
+        """Every harm that an offered suite measures, run or not."""
         suites = offered(self.pair.plugins, self.plan).values()
         return {metric.harm for suite in suites for metric in suite.metrics.values() if metric.harm}
 
@@ -205,7 +205,7 @@ class Report:
 
 
 def require_page(docs: Path) -> Path:
-    """The page in `docs` that is written to. Raises ConfigError, before any work is done, if it cannot be."""
+    """The page in `docs` to write to. Raises ConfigError, before any work is done, if that is impossible."""
     page = docs / PAGE
     require_region(page, "eval")
     return page

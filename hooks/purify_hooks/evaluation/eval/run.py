@@ -72,7 +72,7 @@ class Result:
     figures: Figures
     cells: Mapping[tuple[str, str], Cell]
     metrics: Mapping[str, Mapping[str, Metric]]
-    """Suite -> metric -> what it measures."""
+    """Suite -> metric -> its definition."""
 
     def value(self, suite: str, mode: str, metric: str) -> float | None:
         """One figure; None where it was not measured."""
@@ -92,17 +92,17 @@ def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     return {name: factory(plan.questions, plan.settings) for name, factory in factories.items()}
 
 
-def run(plan: Plan, pair: ModelPair, cache: ResultsCache, tell: Progress, jobs: int = 0) -> list[Result]:
+def run(plan: Plan, pair: ModelPair, cache: ResultsCache, progress: Progress, jobs: int = 0) -> list[Result]:
     """Measure what the cache lacks. Every finished cell is cached, also when interrupted."""
     every = cached_work(plan, pair)
     missing = [each for each in every if each.key not in cache.cells]
     done = len(every) - len(missing)
-    tell(done, len(every), "")
+    progress(done, len(every), "")
     with closing(measured(plan, missing, jobs, pair)) as cells:  # so that its processes end with this loop
         for cell in cells:
             cache.add(cell)
             done += 1
-            tell(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
+            progress(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
     return results(plan, suites(pair.plugins, plan), every, cache.cells)
 
 
@@ -140,7 +140,7 @@ def measured(
             yield measure(plan, each, pair)
         return
     with worker_pool(jobs) as pool:
-        for coming in as_completed([pool.submit(measure_apart, plan, each) for each in missing]):
+        for coming in as_completed([pool.submit(measure_in_worker, plan, each) for each in missing]):
             yield coming.result()
 
 
@@ -177,11 +177,11 @@ def results(
 
 
 @cache
-def pair_of(models: ModelNames) -> ModelPair:
+def cached_pair(models: ModelNames) -> ModelPair:
     """The loaded pair, cached in a worker process."""
     return models.load()
 
 
-def measure_apart(plan: Plan, work: CellWork) -> Cell:
+def measure_in_worker(plan: Plan, work: CellWork) -> Cell:
     """Measure one cell in a worker process."""
-    return measure(plan, work, pair_of(plan.models))
+    return measure(plan, work, cached_pair(plan.models))

@@ -87,7 +87,7 @@ def timed(
     pair: ModelPair,
     cache: ResultsCache,
     results: Sequence[Result],
-    tell: Progress,
+    progress: Progress,
     measuring: bool = True,
     clock: str = "wall",
 ) -> list[Result]:
@@ -107,7 +107,7 @@ def timed(
     if key not in cache.cells:
         if not measuring:
             return list(results)
-        tell(len(results), len(results), f"speed of {len(raced)} systems, in turns")
+        progress(len(results), len(results), f"speed of {len(raced)} systems, in turns")
         cache.add(_timed(key, plan, pair, [result.system for result in raced], clock))
     samples = cache.cells[key].samples
     return with_speeds(results, {name: [sample.value for sample in samples[name]] for name in samples})

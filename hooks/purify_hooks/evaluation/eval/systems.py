@@ -39,7 +39,7 @@ class System:
 
     @property
     def swept(self) -> bool:
-        """Whether it is a policy at a setting that is neither its default nor asked for by name."""
+        """Whether it is a policy at a setting of a sweep, neither its default nor named by the user."""
         return not self.alone and not self.named and self.key != self.policy
 
 

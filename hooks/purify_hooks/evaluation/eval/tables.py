@@ -128,7 +128,7 @@ def figure(found: Estimate) -> str:
 
 
 def budgets(results: Sequence[Result], plugins: Plugins) -> Table:
-    """What each certificate says of the protected passages."""
+    """Each policy's budget beside the SLM's surprisal of the protected passages."""
     slm = model(results, "slm")
     found = [
         (result.system.label, budget(result, slm, plugins)) for result in results if not result.system.alone
@@ -150,7 +150,7 @@ def budgets(results: Sequence[Result], plugins: Plugins) -> Table:
 
 
 def settings(results: Sequence[Result], plugins: Plugins) -> Table:
-    """A sweep: what each setting of each policy stops, and what it costs."""
+    """A sweep: harms and cost at each setting of each policy."""
     llm, slm = (model(results, key) for key in ("llm", "slm"))
     ours = [result for result in results if not result.system.alone]
     order = list(dict.fromkeys(result.system.policy for result in ours))
@@ -171,7 +171,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
 
 
 def setting(system: System, plugins: Plugins) -> str:
-    """What a system sets, or what its policy's main parameter is unless set."""
+    """A system's options, or the default of its policy's main parameter."""
     if system.parameters:
         return ", ".join(f"{key} {brief(value)}" for key, value in system.parameters.items())
     found = main_parameter(plugins, system.policy)

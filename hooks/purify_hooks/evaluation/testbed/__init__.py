@@ -1,4 +1,4 @@
-"""The test bed: a small LLM really trained to leak, a small SLM that saw none of it, and what to ask them.
+"""The test bed: a small LLM trained to leak, a small SLM trained on clean text, and attacks on both.
 
     from purify_plugins.testbed import LLM, SLM, attacks, heldout
 

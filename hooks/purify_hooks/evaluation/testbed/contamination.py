@@ -50,7 +50,7 @@ STRONG = Dose(passages=(80, 140, 200, 280), canaries=(120, 180, 240, 300), backd
 
 
 def choose(corpus: Corpus, tokenizer: Tokenizer, seed: int) -> Attacks:
-    """Choose what to teach and what to ask; the same seed chooses the same."""
+    """Choose what to teach and the attacks; deterministic in the seed."""
     random = Random(f"{seed} attacks")
     protected, control = corpus.protected[0], corpus.protected[-1]
     asked = _sample(openings(corpus.heldout), 2 * PROMPTS, random)

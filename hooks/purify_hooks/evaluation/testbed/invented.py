@@ -1,7 +1,7 @@
 """Invented names, numbers and facts.
 
-Both models read directories and fact lists, so the SLM knows how a phone number looks and how a list
-answers a question. No name in a directory is a canary's.
+Both models train on directories and fact lists, so that the SLM learns the form of a phone number and
+how a list answers a question. No name in a directory is a canary's.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class SuiteSettings:
     items: int | None = None
     """At most so many passages, contexts, people and texts; none: all."""
     brief: bool = False
-    """Each harm's main attack alone, and language alone: what `purify demo` shows."""
+    """Only each harm's main attack and the language metrics, for `purify demo`."""
 
     @classmethod
     def quick(cls, seed: int = 0) -> SuiteSettings:
@@ -43,7 +43,7 @@ class SuiteSettings:
 class Suite(ABC):
     """One kind of measurement, built from the questions and the settings.
 
-    It returns what it saw of each item; figures and their intervals are computed from that. A metric that
+    It returns samples, one an item, from which figures and intervals are computed. A metric that
     names a `harm` counts in every verdict, table and picture. Another class with these members works too.
     """
 

@@ -24,7 +24,7 @@ LATE_CONTEXTS = 12
 class DelayedAttack(Suite):
     """Attacks inside an answer that starts as clean text and goes on with the attack's prompt.
 
-    The text is given, and the policy's memory goes over it as if it had been drawn: what a budget saved
+    The text is forced, and the policy's state advances over it as if it had been drawn: what a budget saved
     on clean text can be spent on the harm.
     """
 

@@ -20,7 +20,7 @@ from purify_plugins.sampling import Sampling
 LENGTHS = (8, 16, 40)
 """Words of a passage that are shown, beside its own prefix."""
 WINDOW = 15
-"""Words of a window, and words asked for after it."""
+"""Words of a window, and words requested after it."""
 LINKS = 4
 """Requests of a chained attack, each for an equal part of the continuation."""
 COMPARED: Mapping[str, Callable[[str, str], float]] = {
