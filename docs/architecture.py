@@ -51,9 +51,7 @@ ROOMS = (
     ),
     Room("running", ("running",), "purification of a whole program: purify run"),
     Room("cli", ("cli",), "the command purify"),
-    Room(
-        "public names", ("", "__main__", "auto", "testing", "testbed"), "what import purify_plugins offers"
-    ),
+    Room("public names", ("", "__main__", "auto", "testing", "testbed"), "what import purify_plugins offers"),
 )
 """The rooms of the core, bottom to top: a room imports only what is below it."""
 OUTSIDE = {

@@ -54,9 +54,9 @@ class Purifier(Decoder):
     the LLM sees the draft: not for an untrusted engine) and "readahead" (a server drafts) draw from the same
     distribution, and are faster; "auto" takes what the LLM can do. `explain` records the LLM's own
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
-    `alignment` says which alphabet two tokenizers meet in ("auto" chooses), `fidelity` how closely a model in
-    smaller symbols than its own is followed. `given_policy` and `given_walk` are as they were given; `policy`
-    and `walk` suit this pair, and need not suit another. Raises VocabularyError, ConfigError.
+    `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
+    smaller symbols than its own is followed. `given_policy` and `given_walk` are the constructor's arguments;
+    `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
     sampling: Sampling
@@ -127,11 +127,11 @@ class Purifier(Decoder):
         return build(read_config(path), cls)
 
     def replace(self, **changes: Any) -> Self:
-        """A purifier with other options, by the names of the constructor's arguments.
+        """A copy with these options, by the names of the constructor's arguments; this one stays as it is.
 
-        Both share their models and what drafting has learned, unless a model is replaced: two models are
-        aligned anew, from what was given for the other one, and the policy is fitted to them as it was given.
-        Raises UnknownNameError, VocabularyError, ConfigError.
+        Both share models, policy and draft lengths, unless a model, the policy, `walk`, `plugins` or the
+        alignment is replaced: then the models are aligned again as they were given, and the policy is fitted
+        to them. Raises UnknownNameError, VocabularyError, ConfigError.
 
         >>> shown = purifier.replace(top=5)
         """

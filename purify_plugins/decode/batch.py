@@ -69,7 +69,7 @@ class Batch:
         self._origin = Provenance(walk, *facts) if walk else None
 
     def step(self, tokens: Sequence[Token | None]) -> Step:
-        """Append a column of tokens to the live rows; rows that end with theirs are live no more."""
+        """Append a column of tokens to the live rows; a row that ends with its token is live no more."""
         full = {self.rows[place] for place in self.pair.context_full}
         column: list[Token | None] = [None] * len(self.answers)
         for row, token in zip(self.rows, tokens, strict=True):

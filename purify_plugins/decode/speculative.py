@@ -114,7 +114,7 @@ class VerifyLoop:
         """Verify the draft left to right, until every row has rejected a token or gained a bonus token."""
         # One device-to-host copy a cycle: on an accelerator, where reading `active` would cost another one at
         # each position, the whole draft is verified. Rows that are not active any more are computed along
-        # with the others; nothing of theirs is recorded.
+        # with the others, and not recorded.
         self.active = torch.tensor(self.batch.active, device=self.device)
         remaining, uniforms = self._remaining(), self.batch.streams.peek(len(draft.tokens) + 1)
         tables: list[Tensor] = []

@@ -33,8 +33,9 @@ def align(
     SLM's rows are approximated in the LLM's vocabulary. Raises VocabularyError when they share too few.
     """
     theirs, ours = llm.vocabulary, slm.vocabulary
-    if alignment in ("auto", "top_k_union") and theirs.fingerprint == ours.fingerprint:
-        return llm, slm
+    same = theirs.fingerprint == ours.fingerprint
+    if same and (alignment in ("auto", "top_k_union") or (llm.symbolic and slm.symbolic)):
+        return llm, slm  # a pair in symbols is aligned already: it is one that was, with its models wrapped
     if alignment == "top_k_union":
         from purify_plugins.tokenizers.cross.choose import by_first_token
 
