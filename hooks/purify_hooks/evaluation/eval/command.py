@@ -18,7 +18,7 @@ from purify_plugins.cli.options import (
     on_interrupt,
 )
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.manager import Plugins
+from purify_plugins.plugin.manager import Plugins, load_plugins
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -38,6 +38,19 @@ Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamp
 Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, four at most.")]
 Batch = Annotated[int, typer.Option(min=1, help="Answers written together.")]
+Policies = Annotated[
+    str, typer.Option(help="Names with commas between them, or all; name:key=value sets an option.")
+]
+Clock = Annotated[
+    Literal["wall", "cpu"],
+    typer.Option(help="What speed is measured by; on a busy machine cpu, which is of one thread."),
+]
+SoFar = Annotated[
+    bool, typer.Option("--so-far", help="Measure nothing: report the systems that are finished.")
+]
+Write = Annotated[
+    Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
+]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
 FOLDER = Path("purify-eval")
 
@@ -50,9 +63,7 @@ def evaluate(
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,
-    policies: Annotated[
-        str, typer.Option(help="Names with commas between them, or all; name:key=value sets an option.")
-    ] = "all",
+    policies: Policies = "all",
     suites: Suites = "all",
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
     out: Out = FOLDER,
@@ -61,16 +72,9 @@ def evaluate(
     draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
     jobs: Jobs = 0,
     batch: Batch = 64,
-    clock: Annotated[
-        Literal["wall", "cpu"],
-        typer.Option(help="What speed is measured by; on a busy machine cpu, which is of one thread."),
-    ] = "wall",
-    so_far: Annotated[
-        bool, typer.Option("--so-far", help="Measure nothing: report the systems that are finished.")
-    ] = False,
-    write: Annotated[
-        Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
-    ] = None,
+    clock: Clock = "wall",
+    so_far: SoFar = False,
+    write: Write = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +83,6 @@ def evaluate(
         return
     from purify_hooks.evaluation.eval.report import require_page
     from purify_hooks.evaluation.eval.systems import left_out, systems_for
-    from purify_plugins.plugin.manager import load_plugins
 
     models, questions = models_and_questions(llm, slm, attacks, batch, config)
     loaded = load_plugins(models.plugins)
@@ -92,10 +95,7 @@ def evaluate(
     page = report.write(out)
     if write:
         report.document(write)
-    if as_json:
-        typer.echo(json.dumps(report.json, allow_nan=False))
-    else:
-        show(report, page)
+    show(report, page, as_json)
 
 
 def _named(what: str, given: str) -> tuple[str, ...]:
@@ -124,7 +124,6 @@ def models_and_questions(
     from purify_hooks.evaluation.eval.run import ModelNames
     from purify_hooks.evaluation.testbed import HOME, LLM, SLM
     from purify_plugins.configuration.preflight import require_two
-    from purify_plugins.plugin.manager import load_plugins
     from purify_plugins.utils.extras import require_extra
 
     if bool(llm) != bool(slm):
@@ -195,8 +194,11 @@ def _print_suites(plan: Plan, pair: ModelPair) -> None:
     typer.echo(f"measuring {', '.join(asked_of)}", err=True)
 
 
-def show(report: Report, page: Path) -> None:
-    """Print the conclusion, the harms and the costs."""
+def show(report: Report, page: Path, as_json: bool) -> None:
+    """Print the report as JSON, or else its conclusion, the harms and the costs."""
+    if as_json:
+        typer.echo(json.dumps(report.json, allow_nan=False))
+        return
     from rich.console import Console
 
     from purify_hooks.evaluation.eval.findings import speed_sentence
@@ -271,7 +273,6 @@ def tune(
 ) -> None:
     """Find the setting of a policy that reaches a stated protection at the least cost."""
     from purify_hooks.evaluation.eval.tune import tune as tuned
-    from purify_plugins.plugin.manager import load_plugins
     from purify_plugins.utils.files import make_folder
 
     models, questions = models_and_questions(llm, slm, attacks, batch, config)
