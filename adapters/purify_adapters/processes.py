@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def runs(process: int) -> bool:
+def is_running(process: int) -> bool:
     """Whether there is a process of this id."""
     try:
         os.kill(process, 0)

@@ -76,7 +76,7 @@ def rows(source: LlamaCppSource, url: str, number: int) -> int:
     async def ask(client: httpx.AsyncClient, at: int) -> int:
         ids = list(source.reader.tokenised(prompts(number)[at]))
         for step in range(TOKENS):
-            body = {**source.asked, "prompt": ids}
+            body = {**source.body, "prompt": ids}
             (await client.post("/completion", json=body)).raise_for_status()
             ids.append(likely[(at + step) % len(likely)])
         return TOKENS

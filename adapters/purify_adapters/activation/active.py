@@ -24,7 +24,7 @@ from purify_adapters.activation.outgoing import Outgoing
 from purify_adapters.activation.recorder import Counts, Recorder
 from purify_adapters.activation.rules import Rules
 from purify_adapters.activation.subprocess_env import SubprocessEnvironment
-from purify_adapters.processes import runs
+from purify_adapters.processes import is_running
 from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source, where
 from purify_plugins.configuration.config import check_config, placed
 from purify_plugins.configuration.find import read_table
@@ -120,8 +120,8 @@ class Activation:
         """SHA-256 of the configuration and the version of this package."""
         from purify_plugins._version import __version__
 
-        said = {name: value for name, value in asdict(self.config).items() if name != "activation"}
-        text = json.dumps([__version__, said], sort_keys=True, default=str)
+        settings = {name: value for name, value in asdict(self.config).items() if name != "activation"}
+        text = json.dumps([__version__, settings], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -161,8 +161,8 @@ class Activation:
         folder = self.file.parent / (self.config.activation.status or "")
         if not self.config.activation.status or not folder.is_dir():
             return []
-        told = (json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("[0-9]*.json")))
-        return [{**each, "running": runs(each["pid"])} for each in told]
+        published = (json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("[0-9]*.json")))
+        return [{**each, "running": is_running(each["pid"])} for each in published]
 
     def status(self) -> Status:
         return Status(

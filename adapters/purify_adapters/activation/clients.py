@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from purify_adapters.activation.gate import kind_of
-from purify_adapters.activation.outgoing import asker, is_silent
+from purify_adapters.activation.outgoing import calling_package, is_silent
 
 if TYPE_CHECKING:
     from purify_adapters.activation.gate import Gate, Named
@@ -118,7 +118,7 @@ def patches(gate: Gate) -> dict[str, Patch]:
 
 def _patch(client: Client, gate: Gate) -> Patch:
     def patch(monkeypatch: Monkeypatch, module: ModuleType) -> None:
-        around = gate.refusing(_named(client), _who(client))
+        around = gate.refusing(_named(client), _caller(client))
         for written in client.writes.split():
             owner = _owner(module, written.removesuffix("?"))
             if owner is not None:
@@ -138,10 +138,10 @@ def _owner(module: ModuleType, written: str) -> Any:
     return next((owner for owner in owners if name in vars(owner)), None)
 
 
-def _who(client: Client) -> Callable[[Any], str]:
+def _caller(client: Client) -> Callable[[Any], str]:
     """The caller's name: the class of the object that was called, or the module of the function."""
     if client.server == METHOD:
-        return lambda call: asker()
+        return lambda call: calling_package()
     return kind_of if client.server or "." in client.writes else lambda first: client.module
 
 
@@ -169,11 +169,11 @@ def _found(thing: Any, path: str) -> str:
 
 def _is_silent(arguments: Sequence[Any]) -> bool:
     """Whether a Stainless client's request generates no text."""
-    asked = [each for each in arguments if hasattr(each, "url") and hasattr(each, "method")]
-    return bool(asked) and all(is_silent(str(each.method), str(each.url)) for each in asked)
+    requests = [each for each in arguments if hasattr(each, "url") and hasattr(each, "method")]
+    return bool(requests) and all(is_silent(str(each.method), str(each.url)) for each in requests)
 
 
 def _remote(call: Any) -> Sequence[str]:
     """The names of a gRPC call: its method and its package; none if it generates nothing."""
     method = call._method.decode() if isinstance(call._method, bytes) else str(call._method)
-    return [f"grpc:{method}", asker()] if WRITING.search(method.rpartition("/")[2]) else ()
+    return [f"grpc:{method}", calling_package()] if WRITING.search(method.rpartition("/")[2]) else ()

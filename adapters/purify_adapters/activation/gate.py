@@ -24,26 +24,26 @@ class Gate:
     def __init__(self, rules: Rules, recorder: Recorder) -> None:
         self.rules, self.recorder = rules, recorder
 
-    def check(self, who: str, names: Sequence[str]) -> None:
+    def check(self, caller: str, names: Sequence[str]) -> None:
         """Raise RefusedError unless one of the `names` is trusted; count under the first."""
         rules = self.rules
         with self.recorder.refusals(names[0]):
             if not any(rules.lists(name) for name in names) and not rules.trusts(names[0]):
-                self.recorder.refused.add(who)
+                self.recorder.refused.add(caller)
                 raise RefusedError(
-                    f"{who} asks {names[0]!r}, which cannot be purified; ask a purifying gateway in its "
+                    f"{caller} asks {names[0]!r}, which cannot be purified; ask a purifying gateway in its "
                     "place, or name it in `trusted`"
                 )
         self.recorder.count(names[0], "trusted")
 
-    def refusing(self, named: Named, who: Callable[[Any], str]) -> Callable[[Any], Any]:
+    def refusing(self, named: Named, caller: Callable[[Any], str]) -> Callable[[Any], Any]:
         """A wrapper that refuses calls whose names are not trusted; requests of trusted calls pass."""
 
         def around(original: Any) -> Any:
             def checked(args: Sequence[Any], options: dict[str, Any]) -> None:
                 names = () if reading.get() else named(*args, **options)
                 if names:
-                    self.check(who(args[0] if args else None), names)
+                    self.check(caller(args[0] if args else None), names)
 
             @wraps(original)
             def call(*args: Any, **options: Any) -> Any:

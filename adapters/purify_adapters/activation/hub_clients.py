@@ -67,7 +67,7 @@ class HubClients:
             kind = vars(module)[client]
             for name in HUB_REQUESTS:
                 monkeypatch.replace(kind, name, around)
-            monkeypatch.replace(kind, "_inner_post", self.gate.refusing(_went_past, kind_of))
+            monkeypatch.replace(kind, "_inner_post", self.gate.refusing(_bypassing_server, kind_of))
 
         return patch
 
@@ -78,20 +78,20 @@ class HubClients:
         def call(*args: Any, **kwargs: Any) -> Any:
             if reading.get():
                 return original(*args, **kwargs)
-            client, content, options = _told(taken.bind(*args, **kwargs))
-            server = asked_server(client, options)
+            client, content, options = _parsed(taken.bind(*args, **kwargs))
+            server = server_of(client, options)
             with self.recorder.refusals(server):
                 if self.rules.trusts(server):
                     self.recorder.count(server, "trusted")
                     with for_fusion():
                         return original(*args, **kwargs)
-                asked, purifier = self._asked(original.__name__, server, content, options)
-                if not asked.stream:
-                    sampling = asked.sampling(purifier.sampling)
-                    [completion] = purifier.generate([asked.prompt], sampling, errors="raise")
+                request, purifier = self._request(original.__name__, server, content, options)
+                if not request.stream:
+                    sampling = request.sampling(purifier.sampling)
+                    [completion] = purifier.generate([request.prompt], sampling, errors="raise")
                     self._count(server, completion)
-                    return asked.answer(completion)
-            return self._streamed(server, asked, purifier)
+                    return request.answer(completion)
+            return self._streamed(server, request, purifier)
 
         return call
 
@@ -102,35 +102,35 @@ class HubClients:
         async def call(*args: Any, **kwargs: Any) -> Any:
             from anyio import to_thread
 
-            client, content, options = _told(taken.bind(*args, **kwargs))
-            server = asked_server(client, options)
+            client, content, options = _parsed(taken.bind(*args, **kwargs))
+            server = server_of(client, options)
             with self.recorder.refusals(server):
                 if self.rules.trusts(server):
                     self.recorder.count(server, "trusted")
                     with for_fusion():
                         return await original(*args, **kwargs)
-                asked, purifier = await to_thread.run_sync(
-                    self._asked, original.__name__, server, content, options
+                request, purifier = await to_thread.run_sync(
+                    self._request, original.__name__, server, content, options
                 )
-                if not asked.stream:
-                    sampling = asked.sampling(purifier.sampling)
-                    [completion] = await purifier.agenerate([asked.prompt], sampling, errors="raise")
+                if not request.stream:
+                    sampling = request.sampling(purifier.sampling)
+                    [completion] = await purifier.agenerate([request.prompt], sampling, errors="raise")
                     self._count(server, completion)
-                    return asked.answer(completion)
-            return self._astreamed(server, asked, purifier)
+                    return request.answer(completion)
+            return self._astreamed(server, request, purifier)
 
         return call
 
-    def _streamed(self, server: str, asked: HubRequest, purifier: Purifier) -> Iterator[Any]:
+    def _streamed(self, server: str, request: HubRequest, purifier: Purifier) -> Iterator[Any]:
         with self.recorder.refusals(server):
-            for chunk in purifier.stream(asked.prompt, asked.sampling(purifier.sampling)):
-                yield from asked.pieces(chunk)
+            for chunk in purifier.stream(request.prompt, request.sampling(purifier.sampling)):
+                yield from request.pieces(chunk)
                 self._finished(server, chunk)
 
-    async def _astreamed(self, server: str, asked: HubRequest, purifier: Purifier) -> AsyncIterator[Any]:
+    async def _astreamed(self, server: str, request: HubRequest, purifier: Purifier) -> AsyncIterator[Any]:
         with self.recorder.refusals(server):
-            async for chunk in purifier.astream(asked.prompt, asked.sampling(purifier.sampling)):
-                for piece in asked.pieces(chunk):
+            async for chunk in purifier.astream(request.prompt, request.sampling(purifier.sampling)):
+                for piece in request.pieces(chunk):
                     yield piece
                 self._finished(server, chunk)
 
@@ -144,17 +144,17 @@ class HubClients:
         carries = completion.certificate.guarantee != "none"
         self.recorder.count(server, "purified", *["guaranteed"] * carries)
 
-    def _asked(
+    def _request(
         self, method: str, server: str, content: Any, options: dict[str, Any]
     ) -> tuple[HubRequest, Purifier]:
         """The parsed request and the server's purifier. Raises RefusedError, ConfigError, SourceError."""
-        asked = HUB_REQUESTS[method](
+        request = HUB_REQUESTS[method](
             content, {key: value for key, value in options.items() if key != "model"}
         )
         with self.lock:
             if server not in self.purifiers:
                 self.purifiers[server] = self._purifier(server)
-            return asked, self.purifiers[server]
+            return request, self.purifiers[server]
 
     def _purifier(self, server: str) -> Purifier:
         if not is_url(server):
@@ -178,7 +178,7 @@ class HubClients:
         return {**keys_of(self.plugins, table), "url": ROUTES.sub("", server)}
 
 
-def _told(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:
+def _parsed(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:
     """A call's client, its prompt or messages, and its options, positional or by name."""
     client, content, *_ = given.args
     first, second, *_ = given.signature.parameters
@@ -186,10 +186,10 @@ def _told(given: BoundArguments) -> tuple[Any, Any, dict[str, Any]]:
     return client, content, options
 
 
-def _went_past(client: Any, request_parameters: Any, *_: Any, **__: Any) -> Sequence[str]:
+def _bypassing_server(client: Any, request_parameters: Any, *_: Any, **__: Any) -> Sequence[str]:
     """The server of a request from an unpatched method; none if it generates no text."""
     request = request_parameters
-    return [asked_server(client, {"model": request.model})] if request.task in WRITING else ()
+    return [server_of(client, {"model": request.model})] if request.task in WRITING else ()
 
 
 def _same(url: str, server: str) -> bool:
@@ -198,6 +198,6 @@ def _same(url: str, server: str) -> bool:
     return bool(root) and root == plain(ROUTES.sub("", server))
 
 
-def asked_server(client: Any, options: dict[str, Any]) -> str:
+def server_of(client: Any, options: dict[str, Any]) -> str:
     """The URL, or else the model's name, that a call of huggingface_hub goes to."""
     return str(options.get("model") or client.model or "the provider's own choice")

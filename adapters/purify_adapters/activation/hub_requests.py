@@ -43,8 +43,8 @@ class HubRequest:
 
     def sampling(self, base: Sampling) -> Sampling:
         """The configuration's sampling, overridden by the request's options."""
-        said = {name: self.options[name] for name in DRAWN if name in self.options}
-        return replace(base, **{**said, **self._own()})
+        given = {name: self.options[name] for name in DRAWN if name in self.options}
+        return replace(base, **{**given, **self._own()})
 
     def _own(self) -> dict[str, Any]:
         """The fields of Sampling that have another name here."""
@@ -75,14 +75,14 @@ class HubTextRequest(HubRequest):
         self.so_far = ""
 
     def _own(self) -> dict[str, Any]:
-        asked = self.options
+        options = self.options
         own: dict[str, Any] = {"temperature": 0.0} if self.greedy else {}
-        if "max_new_tokens" in asked:
-            own["max_tokens"] = asked["max_new_tokens"]
-        if stop := asked.get("stop") or asked.get("stop_sequences"):
+        if "max_new_tokens" in options:
+            own["max_tokens"] = options["max_new_tokens"]
+        if stop := options.get("stop") or options.get("stop_sequences"):
             own["stop"] = tuple(stop)
-        if "grammar" in asked:
-            own["grammar"] = _grammar(_plain(asked["grammar"]))
+        if "grammar" in options:
+            own["grammar"] = _grammar(_plain(options["grammar"]))
         return own
 
     def answer(self, completion: Completion) -> Any:
@@ -128,12 +128,12 @@ class HubChatRequest(HubRequest):
         self.prompt = Chat(tuple(_plain(message) for message in messages))
 
     def _own(self) -> dict[str, Any]:
-        asked = self.options
-        own: dict[str, Any] = {"max_tokens": asked["max_tokens"]} if "max_tokens" in asked else {}
-        if "stop" in asked:
-            own["stop"] = tuple(asked["stop"])
-        if "response_format" in asked:
-            own["grammar"] = _grammar(_plain(asked["response_format"]))
+        options = self.options
+        own: dict[str, Any] = {"max_tokens": options["max_tokens"]} if "max_tokens" in options else {}
+        if "stop" in options:
+            own["stop"] = tuple(options["stop"])
+        if "response_format" in options:
+            own["grammar"] = _grammar(_plain(options["response_format"]))
         return own
 
     def answer(self, completion: Completion) -> Any:
@@ -168,9 +168,9 @@ def _plain(thing: Any) -> dict[str, Any]:
     return {key: value for key, value in dict(thing).items() if value is not None}
 
 
-def _grammar(asked: Mapping[str, Any]) -> Grammar:
+def _grammar(options: Mapping[str, Any]) -> Grammar:
     """The grammar of TGI's `grammar` or of `response_format`. Raises ConfigError."""
-    match asked:
+    match options:
         case {"type": "regex", "value": str(text)}:
             return Grammar("regex", text)
         case {
@@ -182,7 +182,7 @@ def _grammar(asked: Mapping[str, Any]) -> Grammar:
             return Grammar.json_schema(schema)
         case {"type": "json_object"}:
             return Grammar.json_schema({"type": "object"})
-    raise ConfigError(f"a grammar of type {asked.get('type')!r} is not known; use 'json' or 'regex'")
+    raise ConfigError(f"a grammar of type {options.get('type')!r} is not known; use 'json' or 'regex'")
 
 
 def _token(token: Token, text: str) -> dict[str, Any]:

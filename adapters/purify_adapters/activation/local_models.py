@@ -88,7 +88,7 @@ class LocalModels:
             @wraps(original)
             def __call__(compiled: Any, *args: Any, **kwargs: Any) -> Any:
                 model = compiled._orig_mod
-                if not reading.get() and self._writes(model):
+                if not reading.get() and self._generates(model):
                     self._check_call(model)
                 return original(compiled, *args, **kwargs)
 
@@ -174,14 +174,14 @@ class LocalModels:
         @wraps(original)
         def __call__(model: Any, *args: Any, **kwargs: Any) -> Any:
             if not reading.get():
-                asked = model if self._writes(model) else self._around(sys._getframe())
-                if asked is not None:
-                    self._check_call(asked)
+                called = model if self._generates(model) else self._around(sys._getframe())
+                if called is not None:
+                    self._check_call(called)
             return original(model, *args, **kwargs)
 
         return __call__
 
-    def _writes(self, model: Any) -> bool:
+    def _generates(self, model: Any) -> bool:
         """Whether a model generates text; embedders and classifiers do not."""
         return isinstance(model, tuple(self.mixins))
 
@@ -193,7 +193,7 @@ class LocalModels:
         while frame is not None and frame.f_globals.get("__name__") == __name__:
             frame = frame.f_back  # several frames where torch has compiled this
         caller = frame and frame.f_locals.get("self")
-        return caller if self._writes(caller) else None
+        return caller if self._generates(caller) else None
 
     def _check_call(self, model: Any) -> None:
         from purify_adapters.transformers.streaming import failing_visibly, handed_streamer

@@ -76,7 +76,7 @@ def writes(method: str, url: str) -> bool:
     return WRITES.search(path) is not None or HOSTS.search(parts.hostname or "") is not None
 
 
-def asker() -> str:
+def calling_package() -> str:
     """The package that sends a request: the nearest caller's that is not in `PLUMBING`."""
     frame = sys._getframe(1)
     while frame is not None:
@@ -108,9 +108,9 @@ class Outgoing:
     def check(self, method: str, url: str) -> None:
         """Raise RefusedError for a request that generates text on an untrusted server."""
         if not reading.get() and writes(method, url):
-            who, parts = asker(), urlsplit(url)
+            caller, parts = calling_package(), urlsplit(url)
             root = f"{parts.scheme.replace('ws', 'http', 1)}://{parts.netloc.rpartition('@')[2]}"
-            self.gate.check(who, (root, root + parts.path, who))
+            self.gate.check(caller, (root, root + parts.path, caller))
 
     def _httpx(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """Patch the transports, so that an ASGI application in this process is left alone."""

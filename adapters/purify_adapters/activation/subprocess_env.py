@@ -78,9 +78,9 @@ class SubprocessEnvironment:
             @wraps(original)
             def __init__(*args: Any, **options: Any) -> None:
                 given = taken.bind(*args, **options)
-                asked = given.arguments
-                _check(asked["args"], asked.get("executable"), bool(asked.get("shell")))
-                asked["env"] = self._covered(asked.get("env"))
+                arguments = given.arguments
+                _check(arguments["args"], arguments.get("executable"), bool(arguments.get("shell")))
+                arguments["env"] = self._covered(arguments.get("env"))
                 original(*given.args, **given.kwargs)
 
             return __init__

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from purify_adapters.processes import runs
+from purify_adapters.processes import is_running
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import write_whole
 
@@ -136,7 +136,7 @@ class SharedMetrics:
                 continue
             state = json.loads(file.read_text("utf-8"))
             total.add(state)
-            if runs(int(file.stem)):
+            if is_running(int(file.stem)):
                 now.update(state["gauges"])
         return total, dict(now)
 

@@ -14,7 +14,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 
 from purify_adapters.langchain.base import PurifiedBase
-from purify_adapters.langchain.chat_call import ChatCall, ChatStream, asked, tool_of
+from purify_adapters.langchain.chat_call import ChatCall, ChatStream, tool_of, tool_request
 from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
 from purify_adapters.langchain.response_metadata import token_ids
 from purify_adapters.langchain.structured import Method, structured
@@ -67,12 +67,12 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         if given.get("top_logprobs"):
             raise ConfigError("top_logprobs must be 0: only the drawn token's own figure is kept")
         purifier = self.load(given.get("model"))
-        question = asked(purifier, messages, self.tool_format, given)
-        drawn = {**given, "stop": stop, "grammar": question.grammar or given.get("grammar")}
+        request = tool_request(purifier, messages, self.tool_format, given)
+        drawn = {**given, "stop": stop, "grammar": request.grammar or given.get("grammar")}
         return ChatCall(
             purifier,
             self._named(given),
-            question,
+            request,
             self._sampling(purifier, drawn),
             bool(given.get("logprobs")),
             bool(given.get("certificate", self.certificate)),
@@ -86,8 +86,8 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, batch = self._call(messages, stop, kwargs), expected()
-        completion = batch.answer(call.purifier, call.asked.chat, call.sampling) if batch else None
-        alone = [call.asked.chat], call.sampling
+        completion = batch.answer(call.purifier, call.request.chat, call.sampling) if batch else None
+        alone = [call.request.chat], call.sampling
         return call.result(completion or call.purifier.generate(*alone, errors="raise")[0])
 
     async def _agenerate(
@@ -98,8 +98,8 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, batch = self._call(messages, stop, kwargs), expected()
-        completion = await batch.aanswer(call.purifier, call.asked.chat, call.sampling) if batch else None
-        alone = [call.asked.chat], call.sampling
+        completion = await batch.aanswer(call.purifier, call.request.chat, call.sampling) if batch else None
+        alone = [call.request.chat], call.sampling
         return call.result(completion or (await call.purifier.agenerate(*alone, errors="raise"))[0])
 
     def _stream(
@@ -111,7 +111,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = ChatStream(call)
-        with closing(call.purifier.stream(call.asked.chat, call.sampling)) as chunks:
+        with closing(call.purifier.stream(call.request.chat, call.sampling)) as chunks:
             for chunk in chunks:
                 for part in stream.take(chunk):
                     if run_manager:
@@ -127,7 +127,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = ChatStream(call)
-        async with aclosing(call.purifier.astream(call.asked.chat, call.sampling)) as chunks:
+        async with aclosing(call.purifier.astream(call.request.chat, call.sampling)) as chunks:
             async for chunk in chunks:
                 for part in stream.take(chunk):
                     if run_manager:
@@ -188,7 +188,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         return (
             None
             if seeded
-            else CoalescedBatch(calls[0].purifier, [call.asked.chat for call in calls], sampling)
+            else CoalescedBatch(calls[0].purifier, [call.request.chat for call in calls], sampling)
         )
 
     # Tools and structure
@@ -233,5 +233,5 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> int:
         """The number of tokens of a conversation in the SLM's chat template, tools included."""
         purifier = self.load()
-        question = asked(purifier, messages, self.tool_format, {"tools": tools})
-        return len(purifier.slm.inner.encode(question.chat))
+        request = tool_request(purifier, messages, self.tool_format, {"tools": tools})
+        return len(purifier.slm.inner.encode(request.chat))

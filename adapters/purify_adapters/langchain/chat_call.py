@@ -25,14 +25,14 @@ class ChatCall:
 
     purifier: Purifier
     model_name: str
-    asked: ToolRequest
+    request: ToolRequest
     sampling: Sampling
     logprobs: bool = False
     certificate: bool = False
 
     def result(self, completion: Completion) -> ChatResult:
         """The whole answer as a ChatResult."""
-        pieces = parts_of(self.asked.parser(), completion, self.purifier.vocabulary)
+        pieces = parts_of(self.request.parser(), completion, self.purifier.vocabulary)
         called = any(isinstance(piece, CallPart) for piece in pieces)
         about = metadata(completion, self.model_name, self.certificate, called)
         if self.logprobs:
@@ -52,7 +52,7 @@ class ChatStream:
 
     def __init__(self, call: ChatCall) -> None:
         self.call = call
-        self.reading = ChunkParser(call.asked.parser(), call.purifier.vocabulary)
+        self.reading = ChunkParser(call.request.parser(), call.purifier.vocabulary)
 
     def take(self, chunk: Chunk) -> list[ChatGenerationChunk]:
         """LangChain's chunks for one of the purifier's; the last one has the metadata and usage."""
@@ -98,12 +98,12 @@ def schema_of(response_format: Any) -> dict[str, Any] | None:
     raise ConfigError(f"response_format must be of type 'json_schema', 'json_object' or 'text', not {kind!r}")
 
 
-def asked(
+def tool_request(
     purifier: Purifier, messages: Sequence[BaseMessage], format: str, given: Mapping[str, Any]
 ) -> ToolRequest:
     """The request of a call with tools, a tool choice or a response format."""
-    said = [rendered(message) for message in messages]
+    chat = [rendered(message) for message in messages]
     tools = [tool_of(tool) for tool in given.get("tools") or ()]
     schema = schema_of(given.get("response_format"))
-    found = ToolRequest.of(purifier, said, tools, given.get("tool_choice"), schema, format)
+    found = ToolRequest.of(purifier, chat, tools, given.get("tool_choice"), schema, format)
     return found.single() if given.get("parallel_tool_calls") is False else found

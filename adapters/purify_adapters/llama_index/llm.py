@@ -129,10 +129,10 @@ class PurifiedLLM(Structured, Calling):
             return self._request(shape(messages), options)
         choice = options.get("tool_choice") or ("any" if options.get("tool_required") else None)
         format = "auto" if self.tool_format == "none" else self.tool_format
-        said = [rendered(message) for message in messages]
-        asked = ToolRequest.of(self.purifier, said, tools, choice, format=format)
-        held = {**options, "grammar": asked.grammar or options.get("grammar")}
-        return self._request(asked.chat, held, asked.parser)
+        chat = [rendered(message) for message in messages]
+        tool_request = ToolRequest.of(self.purifier, chat, tools, choice, format=format)
+        held = {**options, "grammar": tool_request.grammar or options.get("grammar")}
+        return self._request(tool_request.chat, held, tool_request.parser)
 
     def _answer(self, request: Request) -> Completion:
         with citing(quoted(text_of(request.prompt))):

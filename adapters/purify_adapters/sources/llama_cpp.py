@@ -55,7 +55,7 @@ class LlamaCppSource(RemoteSource):
         self.capabilities = Capabilities(True, True, self.top_n, True, True, streams_rows=False)
 
     async def row(self, position: Position) -> ServerToken:
-        return (await self._ask([position.ids], self.top_n))[0]
+        return (await self._request([position.ids], self.top_n))[0]
 
     async def several(self, positions: Sequence[Position]) -> list[ServerToken]:
         return await self._shown(positions, self.top_n)
@@ -87,11 +87,11 @@ class LlamaCppSource(RemoteSource):
         return [
             drafted
             for part in parts
-            for drafted in await self._ask([position.ids for position in part], top_n)
+            for drafted in await self._request([position.ids for position in part], top_n)
         ]
 
-    async def _ask(self, prompts: Sequence[Sequence[int]], top_n: int) -> list[ServerToken]:
-        body = {**self.asked, "n_probs": top_n, "prompt": [list(prompt) for prompt in prompts]}
+    async def _request(self, prompts: Sequence[Sequence[int]], top_n: int) -> list[ServerToken]:
+        body = {**self.body, "n_probs": top_n, "prompt": [list(prompt) for prompt in prompts]}
         found, _ = await self.http.post("/completion", body, len(prompts), shape=_shape())
         with self.http.reading("/completion"):
             return self._rows(found if isinstance(found, list) else [found], len(prompts))
@@ -103,7 +103,7 @@ class LlamaCppSource(RemoteSource):
         return [self._drafted(answers[at]) for at in sorted(range(len(order)), key=order.__getitem__)]
 
     @property
-    def asked(self) -> Mapping[str, Any]:
+    def body(self) -> Mapping[str, Any]:
         """The request's body without its prompt."""
         return {
             "n_predict": 1,

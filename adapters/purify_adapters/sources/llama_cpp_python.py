@@ -46,9 +46,9 @@ class LlamaPythonSource(TextSource):
         ids = self.reader.tokenised(SAMPLE)
         if tuple(listed(found, "tokens")) != ids:
             raise self.another()
-        told = await self._ask(SAMPLE, len(ids), echo=True, shown=1)
+        answer = await self._request(SAMPLE, len(ids), echo=True, shown=1)
         spelled = [self._spelled(token) for token in ids if token not in self.vocabulary.control]
-        if listed(told, "tokens")[: len(spelled)] != spelled:
+        if listed(answer, "tokens")[: len(spelled)] != spelled:
             raise self.another()
         shown = min(self.top_n, len(self.ids))
         self.capabilities = Capabilities(False, False, shown, True, True, streams_rows=False)
@@ -63,23 +63,23 @@ class LlamaPythonSource(TextSource):
         times = Counter(spelled.values())
         return {text: token for token, text in spelled.items() if text and times[text] == 1}
 
-    async def _ask(self, text: str, length: int, echo: bool, shown: int | None = None) -> Any:
+    async def _request(self, text: str, length: int, echo: bool, shown: int | None = None) -> Any:
         """The log-probabilities after a text of `length` tokens, and with `echo` of each of its tokens.
 
         `shown` tokens of each row are requested, `top_n` if None. Ends are biased away as the next token,
         since the server shows no row with one; rows are raw, so the bias does not change them.
         """
         ends = {str(token): -100 for token in self.vocabulary.eos}
-        asked = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": shown or self.top_n}
-        body = {**asked, "logit_bias": ends, "echo": echo}
+        parameters = {"prompt": text, "max_tokens": 1, "temperature": 0, "logprobs": shown or self.top_n}
+        body = {**parameters, "logit_bias": ends, "echo": echo}
         answer, _ = await self.http.post("/v1/completions", body, length if echo else 1)
         self.require_read(field(answer, "usage", "prompt_tokens"), length)
         return field(answer, "choices", 0, "logprobs")
 
     async def row(self, position: Position) -> ServerToken:
-        told = await self._ask(*self.inputs(position), echo=False)
+        answer = await self._request(*self.inputs(position), echo=False)
         with self.http.reading("/v1/completions"):
-            return ServerToken(self._row(_last(told, "top_logprobs", 1)), -1)
+            return ServerToken(self._row(_last(answer, "top_logprobs", 1)), -1)
 
     async def rows(self, position: Position, lengths: Sequence[int]) -> list[Tensor]:
         """One request where the draft's text has the draft's tokens, else one for each length.
@@ -88,12 +88,12 @@ class LlamaPythonSource(TextSource):
         """
         position = position._replace(answer=position.answer[: lengths[-1]])
         long = len(position.ids) > self.http.rows_at_once(self.top_n)
-        if long or len(lengths) == 1 or any(self._apart(position, length) for length in lengths):
+        if long or len(lengths) == 1 or any(self._differs(position, length) for length in lengths):
             return await super().rows(position, lengths)
-        told = await self._ask(*self.inputs(position), echo=True)
-        return [self._row(_last(told, "top_logprobs", 1 + lengths[-1] - length)) for length in lengths]
+        answer = await self._request(*self.inputs(position), echo=True)
+        return [self._row(_last(answer, "top_logprobs", 1 + lengths[-1] - length)) for length in lengths]
 
-    def _apart(self, position: Position, length: int) -> bool:
+    def _differs(self, position: Position, length: int) -> bool:
         """Whether the text there has other tokens, or ends inside a character."""
         position = position._replace(answer=position.answer[:length])
         text = self.text(position)
@@ -104,10 +104,10 @@ class LlamaPythonSource(TextSource):
         control = self.vocabulary.control
         marks = [at for at, token in enumerate(position.prompt) if token in control or not at]
         wanted = position.prompt[max(marks[-1] + 1, len(position.prompt) - scored) :]
-        told = await self._ask(*self.inputs(position), echo=True, shown=1)
+        answer = await self._request(*self.inputs(position), echo=True, shown=1)
         size = len(self.vocabulary)
         return tuple(
-            float(row([token], [_last(told, "token_logprobs", 1 + len(wanted) - at)], size)[token])
+            float(row([token], [_last(answer, "token_logprobs", 1 + len(wanted) - at)], size)[token])
             for at, token in enumerate(wanted)
         )
 
@@ -119,9 +119,9 @@ class LlamaPythonSource(TextSource):
         return row(list(named), list(named.values()), size, self.tolerance) if named else unrevealed_row(size)
 
 
-def _last(told: Any, name: str, back: int) -> Any:
+def _last(answer: Any, name: str, back: int) -> Any:
     """The entry at this index from the end. Raises SourceError."""
-    entries = field(told, name)
+    entries = field(answer, name)
     if not isinstance(entries, list) or len(entries) < back:
         raise SourceError("the LLM's server answered another number of tokens; see its version")
     return entries[-back]

@@ -65,9 +65,9 @@ class VLLMSource(RemoteSource):
 
     def _body(self, ids: Sequence[int], length: int, **more: Any) -> dict[str, Any]:
         """The request, greedy so that the draft is repeatable; rows are raw at any temperature."""
-        asked = {"max_tokens": length, "temperature": 0, "logprobs": self.top_n}
+        parameters = {"max_tokens": length, "temperature": 0, "logprobs": self.top_n}
         named = {"model": self.served, "return_tokens_as_token_ids": True}
-        return {"prompt": list(ids), **asked, **named, **more}
+        return {"prompt": list(ids), **parameters, **named, **more}
 
     async def row(self, position: Position) -> ServerToken:
         answer, _ = await self.http.post("/v1/completions", self._body(position.ids, 1))

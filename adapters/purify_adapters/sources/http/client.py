@@ -251,8 +251,8 @@ class HttpClient:
         advice = ADVICE.get(status, "refused the request" if status < 500 else "failed; see its log")
         if 300 <= status < 400:
             advice = "redirects elsewhere, which is never followed; give its final url"
-        asked = f"the LLM's server at {self.address} answered {status} to {path}"
-        message = f"{asked}: it {advice}"
+        answered = f"the LLM's server at {self.address} answered {status} to {path}"
+        message = f"{answered}: it {advice}"
         if status in BUSY:
             return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
         if status in (400, 422):

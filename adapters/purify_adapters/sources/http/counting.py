@@ -21,21 +21,21 @@ class RequestCounts:
     """Rows inside a character, which no text can request; the SLM finished the character alone."""
 
 
-_ASKED: ContextVar[RequestCounts | None] = ContextVar("asked", default=None)
+_COUNTING: ContextVar[RequestCounts | None] = ContextVar("counting", default=None)
 
 
 @contextmanager
 def counting() -> Iterator[RequestCounts]:
     """Count the requests that code started in this block sends, through any source."""
     counts = RequestCounts()
-    token = _ASKED.set(counts)
+    token = _COUNTING.set(counts)
     try:
         yield counts
     finally:
-        _ASKED.reset(token)
+        _COUNTING.reset(token)
 
 
 def note_request() -> None:
     """Count one more request for the `counting` block that it was sent from, if any."""
-    if (asked := _ASKED.get()) is not None:
-        asked.requests += 1
+    if (counts := _COUNTING.get()) is not None:
+        counts.requests += 1

@@ -41,12 +41,12 @@ async def detected(http: HttpClient) -> str:
     for kind in SERVERS:
         path, key = server_source(kind).sign
         try:
-            said = await http.get(path)
+            answer = await http.get(path)
         except Unavailable:
             raise
         except SourceError:
             continue  # it has no such route, or no JSON there
-        if isinstance(said, dict) and key in said:
+        if isinstance(answer, dict) and key in answer:
             return kind
     raise ConfigError(
         f"what answers at {http.address} is none of {', '.join(SERVERS)}; check the url, or name its kind"

@@ -60,7 +60,7 @@ def reach(http: HttpClient, seconds: float) -> None:
     try:
         socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), seconds).close()
     except OSError as error:
-        said = error.strerror or "no answer in time"
+        reason = error.strerror or "no answer in time"
         raise SourceError(
-            f"there is no server at {http.address} ({said}); start it, or correct its url"
+            f"there is no server at {http.address} ({reason}); start it, or correct its url"
         ) from error

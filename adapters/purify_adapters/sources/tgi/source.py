@@ -127,9 +127,9 @@ class TGISource(TextSource):
 
     async def _check_tokens(self) -> None:
         found = await self.http.with_retries(lambda: self.http.post("/tokenize", {"inputs": SAMPLE}))
-        theirs = tuple(field(each, "id") for each in listed(found[0]))
-        ours = self.reader.tokenised(SAMPLE)
-        if theirs != ours:
+        found_ids = tuple(field(each, "id") for each in listed(found[0]))
+        ids = self.reader.tokenised(SAMPLE)
+        if found_ids != ids:
             raise self.another()
 
     async def _context(self) -> int | None:
