@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from purify_plugins.canonical_json import options
 from purify_plugins.certificates.citations import cited
@@ -22,7 +22,7 @@ from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
-from purify_plugins.requests.inputs import conversation, drawn, one, several, texts
+from purify_plugins.requests.inputs import check_options, conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pipeline, RowEvents, chunks, in_thread, outcomes
 from purify_plugins.sampling import Sampling
 from purify_plugins.threat import Claim, require_known
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Errors = Literal["return", "raise"]
 OWN = ("sampling", "batch_size", "walk", "alignment", "fidelity", "plugins", "given_policy", "given_walk")
-OF_AN_ANSWER = frozenset(("sampling", "on_llm_failure", "batch_size", "explain", "top"))
+OF_AN_ANSWER = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -85,7 +85,9 @@ class Purifier(Decoder):
         fidelity: Fidelity = "default",
         plugins: Plugins | None = None,
     ) -> None:
-        _check(on_llm_failure, batch_size, alignment, fidelity)
+        sampling = Sampling() if sampling is None else sampling
+        check_options(sampling, on_llm_failure, batch_size, explain, top)
+        _check(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = _together(*given, alignment, fidelity)
         fused = _fitted(policy, slm.vocabulary, alignment, plugins)
@@ -99,7 +101,7 @@ class Purifier(Decoder):
             top=top,
             draft_lengths=DraftLengths.of_pair(llm, slm),
         )
-        own = sampling or Sampling(), batch_size, choose(walk, llm), alignment, fidelity, plugins
+        own = sampling, batch_size, choose(walk, llm), alignment, fidelity, plugins
         vars(self).update(zip(OWN, (*own, policy, walk), strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
         secret()  # likewise
@@ -147,11 +149,20 @@ class Purifier(Decoder):
             if name not in options:
                 raise UnknownNameError("option", name, options)
         options |= changes
-        if not OF_AN_ANSWER.issuperset(changes):
+        if not changes.keys() <= set(OF_AN_ANSWER):
             return type(self)(**options)
-        _check(*(options[name] for name in ("on_llm_failure", "batch_size", "alignment", "fidelity")))
+        check_options(*(options[name] for name in OF_AN_ANSWER))
         found = copy(self)
         vars(found).update(changes)
+        return found
+
+    def over(self, change: Callable[[LogitSource], LogitSource]) -> Self:
+        """A copy that reads both models through `change`, a wrapper which keeps their vocabularies.
+
+        Both share the policy and draft lengths; nothing is aligned again. See `LogitSource.over`.
+        """
+        found, given = copy(self), (change(self._given[0]), change(self._given[1]))
+        vars(found).update(llm=change(self.llm), slm=change(self.slm), _given=given)
         return found
 
     @classmethod
@@ -296,12 +307,8 @@ class Purifier(Decoder):
         return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, how)
 
 
-def _check(on_llm_failure: str, batch_size: int, alignment: str, fidelity: str) -> None:
-    """Raise ConfigError for an option that has no such value."""
-    if on_llm_failure not in get_args(Fallback):
-        raise ConfigError(f"on_llm_failure must be 'refuse' or 'slm', not {on_llm_failure!r}")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+def _check(alignment: str, fidelity: str) -> None:
+    """Raise ConfigError for a value that an option of the alignment has not."""
     if alignment not in ("auto", "bytes", "common_tokens", "top_k_union"):
         known = "'auto', 'bytes', 'common_tokens' or 'top_k_union'"
         raise ConfigError(f"alignment must be {known}, not {alignment!r}")

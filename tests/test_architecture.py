@@ -214,6 +214,16 @@ def test_a_public_class_name_means_one_thing() -> None:
     assert {name for name, count in names.items() if count > 1} == TWICE
 
 
+def test_a_file_that_runs_as_a_program_has_all_its_names_by_then() -> None:
+    late = {
+        place(path)
+        for path in FILES
+        for node in ast.parse(path.read_text("utf-8")).body[:-1]
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+    }
+    assert not late
+
+
 def test_files_and_functions_are_short() -> None:
     long = {place(path) for path in FILES if path.read_text("utf-8").count("\n") > LINES}
     assert not long

@@ -51,7 +51,7 @@ def test_another_llm_learns_its_own_draft_lengths() -> None:
 def test_a_pair_in_symbols_keeps_them_when_its_models_are_wrapped() -> None:
     """The gateway shares the models of a finished pair, which must not be spelled in bytes twice."""
     purifier = toys(alignment="bytes")
-    shared = purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
+    shared = purifier.over(batching)
     assert shared.vocabulary.fingerprint == purifier.vocabulary.fingerprint
     assert (shared.llm.symbolic, shared.llm.source.symbolic) == (True, False)  # type: ignore[attr-defined]  # a wrapper's
     sampling = Sampling(max_tokens=4, seed=1)

@@ -67,12 +67,21 @@ def test_a_policys_class_is_no_policy() -> None:
     [
         ({"on_llm_failure": "llm"}, "on_llm_failure must be 'refuse' or 'slm', not 'llm'"),
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"batch_size": "many"}, "batch_size must be a whole number, not 'many'"),
+        ({"top": -1}, "top must be at least 0, not -1"),
+        ({"explain": "no"}, "explain must be True or False, not 'no'"),
+        (
+            {"sampling": {"seed": 1}},
+            "sampling must be a Sampling, such as Sampling(max_tokens=40), not {'seed': 1}",
+        ),
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        toys(**options)
-    assert str(error.value) == words
+    purifier = toys()
+    for make in (toys, purifier.replace):
+        with pytest.raises(ConfigError) as error:
+            make(**options)
+        assert str(error.value) == words
 
 
 # Answers

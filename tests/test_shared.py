@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from purify_adapters.gateway import Gateway
 from purify_hooks.local.source import LocalSource
 from purify_plugins import Purifier, Sampling, SourceError
 from purify_plugins.sources.batching import BatchingSource, PendingPass, batching
@@ -110,7 +111,7 @@ def test_passes_asked_for_at_once_become_fewer() -> None:
 def test_answers_written_on_many_threads_are_those_written_alone() -> None:
     """Greedy, so that a draw cannot hide a difference; the walk's drafts differ from run to run."""
     purifier = real("geometric")
-    shared = purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
+    shared = purifier.over(batching)
     sampling = Sampling(max_tokens=12, temperature=0)
     expected = [purifier.generate(prompt, sampling)[0].text for prompt in PROMPTS]
     found = together([lambda prompt=prompt: shared.generate(prompt, sampling)[0].text for prompt in PROMPTS])  # type: ignore[misc]  # a default holds the loop's value
@@ -120,7 +121,7 @@ def test_answers_written_on_many_threads_are_those_written_alone() -> None:
 def test_a_seed_draws_the_same_answer_in_company() -> None:
     """Reliability C7: alone and under load, the same tokens on a CPU in float32."""
     purifier = real()
-    purifier = purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
+    purifier = purifier.over(batching)
     alone = purifier.generate(PROMPTS[0], few(12))[0].tokens
     found = together([lambda: purifier.generate(PROMPTS[0], few(12))[0].tokens] * 6)
     assert found == [alone] * 6
@@ -299,9 +300,20 @@ def test_behind_the_gateway_a_model_is_read_as_often_as_alone(seed: int) -> None
     """
     slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
     alone, other = (pair(both()[0], slm, "balanced") for _ in range(2))
-    shared = other.replace(llm=batching(other.llm), slm=batching(other.slm))
+    shared = other.over(batching)
     assert both()[0].branches  # tried once, which reads too
     sampling = Sampling(max_tokens=10, seed=seed)
     found = passes(shared, sampling)
     assert found == passes(alone, sampling)
     assert 0 < found[0] < len(found[1])
+
+
+@pytest.mark.parametrize("alignment", ["bytes", "common_tokens"])
+def test_behind_the_gateway_a_pair_keeps_the_alignment_that_was_asked_for(alignment: Any) -> None:
+    """Aligned once more, models in bytes could not be read, and those in common tokens had other prompts."""
+    slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
+    alone = pair(both()[0], slm, "balanced", alignment=alignment)
+    shared = Gateway(alone).service.executor.purifier
+    assert isinstance(shared.llm.source, BatchingSource)  # type: ignore[attr-defined]  # a wrapper's
+    found, expected = (each.generate("The king", few(6))[0].certificate.text for each in (shared, alone))
+    assert found == expected

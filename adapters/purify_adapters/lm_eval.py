@@ -222,15 +222,15 @@ def _batch(size: int | str | None, most: int | None, default: int) -> int:
     return int(text) if text.isdigit() else min(default, int(most or default))
 
 
-if __name__ == "__main__":
-    from lm_eval.__main__ import cli_evaluate
-
-    cli_evaluate()
-
-
 def _text_of(outcome: Outcome) -> str:
     """An answer's text; for a prompt without one "" and a warning, so that a task goes on."""
     if isinstance(outcome, Unanswered):
         log.warning("a prompt has no answer, and counts as an empty one: %s", outcome.error)
         return ""
     return outcome.text
+
+
+if __name__ == "__main__":
+    from lm_eval.__main__ import cli_evaluate
+
+    cli_evaluate()

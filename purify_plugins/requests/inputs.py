@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
+from purify_plugins.decode.decoder import Fallback
 from purify_plugins.errors import ConfigError, PromptError, UnknownNameError
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chat, Prompt
@@ -112,6 +113,23 @@ def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling
         )
     chosen = sampling or base
     return replace(chosen, **options) if options else chosen
+
+
+def check_options(sampling: Any, on_llm_failure: Any, batch_size: Any, explain: Any, top: Any) -> None:
+    """Raise ConfigError for an option of a Purifier that has no such value."""
+    if not isinstance(sampling, Sampling):
+        raise ConfigError(
+            f"sampling must be a Sampling, such as Sampling(max_tokens=40), not {_short(sampling)}"
+        )
+    if on_llm_failure not in get_args(Fallback):
+        raise ConfigError(f"on_llm_failure must be 'refuse' or 'slm', not {on_llm_failure!r}")
+    for name, number, least in (("batch_size", batch_size, 1), ("top", top, 0)):
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ConfigError(f"{name} must be a whole number, not {number!r}")
+        if number < least:
+            raise ConfigError(f"{name} must be at least {least}, not {number!r}")
+    if not isinstance(explain, bool):
+        raise ConfigError(f"explain must be True or False, not {explain!r}")
 
 
 def _all_ids(prompt: Sequence[Any]) -> bool:

@@ -62,7 +62,7 @@ class Service:
         self.purifier, self.settings = purifier, settings
         self.validator = RequestValidator(purifier, settings)
         self.executor = DecodeExecutor(
-            _batching(purifier), settings.max_concurrent, settings.queue, settings.deadline
+            purifier.over(batching), settings.max_concurrent, settings.queue, settings.deadline
         )
         self.metrics = Metrics()
         self.shared_metrics = SharedMetrics(self.metrics, settings.shared)
@@ -229,8 +229,3 @@ def _with_requests(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]
     """An event; the last one also says how many requests the answer took."""
     about = event.get("purify")
     return event if about is None else {**event, "purify": {**about, "upstream_requests": requests}}
-
-
-def _batching(purifier: Purifier) -> Purifier:
-    """The same purifier, whose local models batch the passes of all decoding threads."""
-    return purifier.replace(llm=batching(purifier.llm), slm=batching(purifier.slm))
