@@ -154,6 +154,13 @@ class Purifier(Decoder):
         vars(found).update(changes)
         return found
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> Any:
+        """Let a pydantic field hold an instance as it is, which for a dataclass is not the default."""
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(cls)
+
     def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
         """The steps of a batch of answers by this purifier's decoding strategy, as they are drawn."""
         module, function = DECODERS[self.walk].split(":")

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import get_args, get_type_hints
 
 import pytest
+from pydantic import BaseModel
 
 from purify_plugins import ConfigError, Purifier, Sampling, UnknownNameError
 from purify_plugins.configuration.config import Config
@@ -62,6 +63,14 @@ def test_an_option_that_cannot_be_replaced_is_named() -> None:
         toys().replace(explian=True)
     with pytest.raises(ConfigError, match="batch_size must be at least 1"):
         toys().replace(batch_size=0)
+
+
+def test_a_purifier_is_a_field_of_a_pydantic_model() -> None:
+    class Chain(BaseModel):
+        purifier: Purifier
+
+    purifier = toys()
+    assert Chain(purifier=purifier).purifier is purifier
 
 
 def test_a_decoder_without_plugins_decodes() -> None:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import LangSmithParams
 from pydantic import ConfigDict, Field, PrivateAttr, create_model, model_validator
-from pydantic_core import core_schema
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
 from purify_adapters.langchain.response_metadata import fingerprint
@@ -74,16 +73,6 @@ _FIELDS: dict[str, Any] = {name: (_TYPES[name] | None, None) for name in SAMPLIN
 SamplingFields: Any = create_model("SamplingFields", **_FIELDS)
 
 
-class IsInstance:
-    """Validate an instance of the annotated class, whose own annotations are not read.
-
-    pydantic's InstanceOf reads them, and pydantic 2.11 fails for names imported under TYPE_CHECKING alone.
-    """
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.is_instance_schema(source)
-
-
 class PurifiedBase(SamplingFields):  # type: ignore[misc]  # made from Sampling's fields, whose names are data
     """Two models and sampling options; the models are loaded by the first call, or by `load()`.
 
@@ -104,7 +93,7 @@ class PurifiedBase(SamplingFields):  # type: ignore[misc]  # made from Sampling'
     """The policy's fields, when it is given by name."""
     config: str | Path | None = None
     """A `purify.toml`; without any models, that of PURIFY_CONFIG or the working directory."""
-    purifier: Annotated[Purifier, IsInstance()] | None = Field(default=None, exclude=True, repr=False)
+    purifier: Purifier | None = Field(default=None, exclude=True, repr=False)
     """A purifier that is already built."""
     llms: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Other untrusted models that a call may name as its `model`; the SLM and the policy stay."""
