@@ -167,8 +167,8 @@ class Proof:
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
         """Each token's log-probability under the LLM and under the SLM."""
-        prompts, answers = zip(*(split(self.bench.slm, *pair) for pair in pairs), strict=True)
-        scores = (self.bench.judge(each, prompts, answers) for each in ALONE)
+        asked = [split(self.bench.slm, *pair) for pair in pairs]
+        scores = (self.bench.judge(each, asked) for each in ALONE)
         llm, slm = ([value for score in each for value in score.logprobs] for each in scores)
         return list(zip(llm, slm, strict=True))
 

@@ -104,7 +104,7 @@ class Game:
     def likely(self, prompt: Tokens, answer: Tokens) -> Tensor:
         """The SLM's probabilities (V,) as the settings shape them."""
         logits = self.slm.logits((*prompt, *answer))[None]
-        weights, _ = LogitsProcessors(self.sampling, self.slm.vocabulary).weigh(
+        weights, _ = LogitsProcessors(self.sampling, self.slm.vocabulary).process(
             logits, [(prompt, answer)], "the SLM"
         )
         return weights[0].softmax(-1)
