@@ -342,7 +342,8 @@ def short(page: Path) -> str:
 @pytest.mark.parametrize("page", [each for each in SHELLS if short(each) not in NOT_RUN], ids=short)
 def test_the_first_command_on_a_page_runs_as_it_stands(page: Path, tmp_path: Path) -> None:
     """In a checkout, where the two model directories that a page names are there, and its first file."""
-    (tmp_path / "purify_plugins").symlink_to(ROOT / "purify_plugins")
+    for folder in ("purify_plugins", "hooks"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "models").mkdir()
     for name, model in (("large", LLM), ("small", SLM)):
         (tmp_path / "models" / name).symlink_to(model)
@@ -366,6 +367,7 @@ def test_the_first_command_on_a_page_runs_as_it_stands(page: Path, tmp_path: Pat
     finally:
         with suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)  # a server that was left running, too
+        shell.wait()
     assert ended == 0, told.read_text("utf-8")
 
 
