@@ -439,11 +439,17 @@ def test_a_short_secret_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch)
     refused(purify("generate hi --llm LLM --slm SLM"), 2, "openssl rand -hex 32")
 
 
-def test_models_that_may_be_swapped_are_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is wrong for certain, so it goes on; the same model twice is what nobody means."""
+@pytest.fixture(scope="module")
+def pair() -> Any:
+    """The packaged pair; of the module, so that it is read before `elsewhere` forbids reading models."""
     from tests.toys import real
 
-    monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: real())
+    return real()
+
+
+def test_models_that_may_be_swapped_are_asked_about(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is wrong for certain, so it goes on; the same model twice is what nobody means."""
+    monkeypatch.setattr("purify_plugins.configuration.build.Prepared.load", lambda *_: pair)
     swapped = purify("check --llm SLM --slm LLM --json")
     assert swapped.exit_code == 0
     assert "if they are swapped, nothing is protected" in swapped.stderr
