@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from purify_plugins.canonical_json import options
 from purify_plugins.certificates.citations import cited
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
-from purify_plugins.decode.decoder import Decoder, Fallback
+from purify_plugins.decode.decoder import Decoder
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
 from purify_plugins.decode.strategies import DECODERS, Strategy, Walk, choose
@@ -22,19 +22,26 @@ from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.foreign import adapted, adapted_policy
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
-from purify_plugins.requests.inputs import check_options, conversation, drawn, one, several, texts
+from purify_plugins.requests.inputs import (
+    check_options,
+    conversation,
+    drawn,
+    one,
+    require_listed,
+    several,
+    texts,
+)
 from purify_plugins.requests.pipeline import Pipeline, RowEvents, chunks, in_thread, outcomes
 from purify_plugins.sampling import Sampling
 from purify_plugins.threat import Claim, require_known
 from purify_plugins.tokenizers.vocabulary_map import align
-from purify_plugins.types import Chunk, Completion, Outcome
+from purify_plugins.types import Alignment, Chunk, Completion, Fallback, Fidelity, Outcome
 
 if TYPE_CHECKING:
     from purify_plugins.decode.likelihood import Likelihood
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
     from purify_plugins.types import Prompt, Steps, Vocabulary
 
 Errors = Literal["return", "raise"]
@@ -87,7 +94,8 @@ class Purifier(Decoder):
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
-        _check(alignment, fidelity)
+        require_listed("alignment", alignment, get_args(Alignment))
+        require_listed("fidelity", fidelity, get_args(Fidelity))
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = _together(*given, alignment, fidelity)
         fused = _fitted(policy, slm.vocabulary, alignment, plugins)
@@ -174,8 +182,7 @@ class Purifier(Decoder):
 
     def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
         """The steps of a batch of answers by this purifier's decoding strategy, as they are drawn."""
-        module, function = DECODERS[self.walk].split(":")
-        steps: Steps = vars(import_module(module))[function](self, prompts, sampling)
+        steps: Steps = resolve_name(DECODERS[self.walk])(self, prompts, sampling)
         return steps
 
     def claim(self, sampling: Sampling | None = None) -> Claim:
@@ -305,15 +312,6 @@ class Purifier(Decoder):
             held=bool(plugins.implementing("purify_completed")),
         )
         return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, how)
-
-
-def _check(alignment: str, fidelity: str) -> None:
-    """Raise ConfigError for a value that an option of the alignment has not."""
-    if alignment not in ("auto", "bytes", "common_tokens", "top_k_union"):
-        known = "'auto', 'bytes', 'common_tokens' or 'top_k_union'"
-        raise ConfigError(f"alignment must be {known}, not {alignment!r}")
-    if fidelity not in ("exact", "default", "fast"):
-        raise ConfigError(f"fidelity must be 'exact', 'default' or 'fast', not {fidelity!r}")
 
 
 def _together(

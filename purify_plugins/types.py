@@ -14,6 +14,12 @@ from purify_plugins.errors import PurifyError, RefusedError
 
 FinishReason = Literal["eos", "stop", "length"]
 Guarantee = Literal["none", "mean", "window", "passage", "path"]
+Fallback = Literal["refuse", "slm"]
+"""What happens when the LLM fails: the request ends with an error, or the SLM goes on alone."""
+Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
+"""The symbols that two tokenizers are fused in; "auto" chooses by how well the tokenizers agree."""
+Fidelity = Literal["exact", "default", "fast"]
+"""How closely a model is followed in symbols smaller than its tokens."""
 History = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Per row: the prompt's token ids and the answer's token ids so far."""
 

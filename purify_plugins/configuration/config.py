@@ -13,6 +13,7 @@ from purify_plugins.configuration.find import Table, find_config, read_table
 from purify_plugins.decode.strategies import Walk
 from purify_plugins.errors import ConfigError, PurifyError, UnknownNameError
 from purify_plugins.sampling import Sampling
+from purify_plugins.types import Alignment, Fallback, Fidelity
 
 
 class Named(dict[str, Any]):
@@ -55,16 +56,16 @@ class Config:
     """`name`, and the policy's own fields; see [policies](policies.md)."""
     sampling: Table = field(default_factory=dict)
     """Defaults for every answer; the keys are listed below."""
-    on_llm_failure: Literal["refuse", "slm"] = "refuse"
+    on_llm_failure: Fallback = "refuse"
     """When the LLM fails: "refuse" ends with an error, "slm" goes on with the SLM alone."""
     walk: Walk = "auto"
     """The decoding strategy, all with one distribution: `lockstep` token by token, `speculative` with the
     SLM's drafts, `readahead` with a server's; `auto` is the fastest that the LLM allows."""
     batch_size: int = 32
     """Prompts of one call decoded together."""
-    alignment: Literal["auto", "bytes", "common_tokens", "top_k_union"] = "auto"
+    alignment: Alignment = "auto"
     """The symbols that two tokenizers are fused in; see [tokenizers](tokenizers.md)."""
-    fidelity: Literal["exact", "default", "fast"] = "default"
+    fidelity: Fidelity = "default"
     """How closely a model is followed in symbols smaller than its tokens."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from purify_plugins.decode.draft_length import DraftLengths
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Vocabulary
-
-Fallback = Literal["refuse", "slm"]
+    from purify_plugins.types import Fallback, Vocabulary
 
 
 def class_name(policy: FusionPolicy) -> str:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from purify_plugins.decode.decoder import Fallback
 from purify_plugins.errors import ConfigError, PromptError, UnknownNameError
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Chat, Prompt
+from purify_plugins.types import Chat, Fallback, Prompt
 
 ROLES = (
     *("system", "developer", "user", "assistant", "model", "tool", "function"),
@@ -108,8 +107,7 @@ def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling
     if sampling is not None and not isinstance(sampling, Sampling):
         way = "**options" if isinstance(sampling, Mapping) else "max_tokens=40"
         raise ConfigError(
-            f"sampling must be a Sampling, such as Sampling(max_tokens=40), not {_short(sampling)}; "
-            f"options may also be given by name: generate(prompt, {way})"
+            f"{_no_sampling(sampling)}; options may also be given by name: generate(prompt, {way})"
         )
     chosen = sampling or base
     return replace(chosen, **options) if options else chosen
@@ -118,11 +116,8 @@ def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling
 def check_options(sampling: Any, on_llm_failure: Any, batch_size: Any, explain: Any, top: Any) -> None:
     """Raise ConfigError for an option of a Purifier that has no such value."""
     if not isinstance(sampling, Sampling):
-        raise ConfigError(
-            f"sampling must be a Sampling, such as Sampling(max_tokens=40), not {_short(sampling)}"
-        )
-    if on_llm_failure not in get_args(Fallback):
-        raise ConfigError(f"on_llm_failure must be 'refuse' or 'slm', not {on_llm_failure!r}")
+        raise ConfigError(_no_sampling(sampling))
+    require_listed("on_llm_failure", on_llm_failure, get_args(Fallback))
     for name, number, least in (("batch_size", batch_size, 1), ("top", top, 0)):
         if isinstance(number, bool) or not isinstance(number, int):
             raise ConfigError(f"{name} must be a whole number, not {number!r}")
@@ -130,6 +125,17 @@ def check_options(sampling: Any, on_llm_failure: Any, batch_size: Any, explain: 
             raise ConfigError(f"{name} must be at least {least}, not {number!r}")
     if not isinstance(explain, bool):
         raise ConfigError(f"explain must be True or False, not {explain!r}")
+
+
+def require_listed(name: str, value: Any, known: Sequence[str]) -> None:
+    """Raise ConfigError unless an option has one of its `known` values."""
+    if value not in known:
+        *most, last = map(repr, known)
+        raise ConfigError(f"{name} must be {', '.join(most)} or {last}, not {value!r}")
+
+
+def _no_sampling(value: Any) -> str:
+    return f"sampling must be a Sampling, such as Sampling(max_tokens=40), not {_short(value)}"
 
 
 def _all_ids(prompt: Sequence[Any]) -> bool:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from purify_plugins.errors import PromptError
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SessionWrapper, TranslatedSource
-from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
+from purify_plugins.types import Alignment, Fidelity, Prompt, ScoredPrompt, Vocabulary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from purify_plugins.tokenizers.cross.choose import Alignment, Fidelity
 
 Name = tuple[str | bytes, int]
 """A token's identity across vocabularies: its control name or its bytes, and its rank among equal ones."""

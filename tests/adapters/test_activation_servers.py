@@ -23,8 +23,9 @@ from purify_adapters.activation.rules import Rules
 from purify_plugins import ConfigError, PurifyError, RefusedError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM, attacks
-from purify_plugins.tokenizers.cross.choose import EPS, Fidelity
+from purify_plugins.tokenizers.cross.choose import EPS
 from purify_plugins.tokenizers.cross.source import SymbolSource
+from purify_plugins.types import Fidelity
 from tests.fake_tgi import FakeTGI, fake_tgi
 from tests.toys import both
 

@@ -59,7 +59,7 @@ class Path(NamedTuple):
 
         return torch.addcmul(self.slm, self.ratio, self.slm.new_tensor(thetas)[:, None])
 
-    def law(self, thetas: Sequence[float]) -> Tensor:
+    def distribution(self, thetas: Sequence[float]) -> Tensor:
         """log q_θ, one θ per row, its likeliest token at 0: a narrower float holds what matters."""
         tilted = self.at(thetas)
         return tilted - tilted.amax(dim=-1, keepdim=True).clamp(min=-EVERYTHING)
@@ -75,7 +75,7 @@ class Path(NamedTuple):
         columns = (z.log_().add_(peak[:, 0]), mean, square - mean * mean)
         return [Point(*row) for row in zip(thetas, *(column.tolist() for column in columns), strict=True)]
 
-    def walk(self, cost: Cost, limits: Sequence[float], slack: float) -> list[float]:
+    def largest_theta(self, cost: Cost, limits: Sequence[float], slack: float) -> list[float]:
         """Each row's largest θ in [0, 1] whose cost is within its limit; 0 where none is.
 
         Both ends first, then Newton inside a bracket. What is returned is on the near side of the

@@ -78,12 +78,12 @@ class Anchored(FusionPolicy):
         if not any(allowance):
             return wide(slm)
         path = Path.between(slm, llm)
-        thetas = path.walk(_kl, [nats or -math.inf for nats in allowance], SLACK)  # 0: not one step
-        law = path.law(thetas)
+        thetas = path.largest_theta(_kl, [nats or -math.inf for nats in allowance], SLACK)  # 0: not one step
+        fused = path.distribution(thetas)
         if all(thetas):
-            return law
-        walked = path.slm.new_tensor(thetas)[:, None] > 0
-        return torch.where(walked, law, wide(slm))
+            return fused
+        moved = path.slm.new_tensor(thetas)[:, None] > 0
+        return torch.where(moved, fused, wide(slm))
 
     def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
         fused = wide(fused)

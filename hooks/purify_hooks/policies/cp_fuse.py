@@ -38,7 +38,7 @@ class CPFuse(FusionPolicy):
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
         path = Path.between(slm, llm)
         lead = (state[1] - state[0]).tolist()
-        return path.at(path.walk(lambda point: (point.mean, point.variance), lead, SLACK))
+        return path.at(path.largest_theta(lambda point: (point.mean, point.variance), lead, SLACK))
 
     def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
         of_llm, of_slm = (drawn(row, tokens).clamp(min=FORBIDDEN) for row in (llm, slm))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from purify_plugins.errors import VocabularyError
 from purify_plugins.tokenizers.cross.first_token import FirstTokenSource
@@ -15,10 +15,8 @@ from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Vocabulary
+    from purify_plugins.types import Alignment, Fidelity, Vocabulary
 
-Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
-Fidelity = Literal["exact", "default", "fast"]
 EPS: Mapping[Fidelity, float] = {"exact": 1e-5, "default": 0.03, "fast": 0.1}
 """The share of a text's probability that a token sequence must hold to be evaluated."""
 AGREEMENT = 0.005

@@ -23,7 +23,7 @@ OTHERS = 63
 class Baseline(Suite):
     """Surprisal of protected passages and exposure of secrets, teacher-forced."""
 
-    title = "The law itself"
+    title = "The distribution itself"
     modes = ("forced",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "surprisal": Metric(

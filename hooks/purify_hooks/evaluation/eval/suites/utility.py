@@ -25,8 +25,8 @@ class Utility(Suite):
     modes = ("forced",)
     metrics: ClassVar[Mapping[str, Metric]] = {
         "perplexity": Metric(
-            "e to the mean surprisal a token of held-out text, teacher-forced through the fused law and its "
-            "memory as when sampling",
+            "e to the mean surprisal a token of held-out text, teacher-forced through the fused distribution "
+            "and its memory as when sampling",
             scale="exponential",
             summary="perplexity",
         ),
