@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
 
 from purify_adapters.sources.http import event_loop as module
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_threads_that_come_first_together_find_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +31,32 @@ def test_threads_that_come_first_together_find_one_loop(monkeypatch: pytest.Monk
     while made[0].is_running():
         time.sleep(0.001)
     made[0].close()
+
+
+def test_a_client_that_leaves_while_its_request_is_being_started_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loop ran the request before its future was known: `end` found nothing, and the thread waited on."""
+    real, running, pending = asyncio.run_coroutine_threadsafe, threading.Event(), module.PendingRequest()
+
+    def slowly(*arguments: Any) -> Future[Any]:
+        future = real(*arguments)
+        running.wait(5)
+        time.sleep(0.1)  # the other thread calls `end` now
+        return future
+
+    async def request() -> None:
+        running.set()
+        await asyncio.sleep(5)
+
+    def ask() -> None:
+        pending.enter()
+        module.wait(request())
+
+    monkeypatch.setattr(module.asyncio, "run_coroutine_threadsafe", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        assert running.wait(5)
+        pending.end()
+        with pytest.raises(CancelledError):
+            asked.result(timeout=3)

@@ -42,17 +42,28 @@ class PendingRequest:
 
     def __init__(self) -> None:
         self._future: Future[Any] | None = None
+        self._starting = threading.Lock()
 
     def enter(self) -> None:
         """Make this the pending request of the current context."""
         _ASKING.set(self)
 
-    def waits(self, future: Future[Any] | None) -> None:
-        self._future = future
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine on the loop; its future is pending from then on."""
+        # The loop may run the coroutine before its future is known here: `end` waits until it is.
+        with self._starting:
+            self._future = future = asyncio.run_coroutine_threadsafe(coroutine, loop())
+        return future
+
+    def over(self) -> None:
+        """Nothing is pending any more."""
+        self._future = None
 
     def end(self) -> None:
         """Cancel the pending future: its thread gets CancelledError. Later ones are not affected."""
-        if (future := self._future) is not None:
+        with self._starting:
+            future = self._future
+        if future is not None:
             future.cancel()
 
 
@@ -61,16 +72,15 @@ _ASKING: ContextVar[PendingRequest | None] = ContextVar("asking", default=None)
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop and block for its result; an interrupt cancels it."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop())
-    asking = _ASKING.get() or PendingRequest()
-    asking.waits(future)
+    pending = _ASKING.get() or PendingRequest()
+    future = pending.start(coroutine)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
     finally:
-        asking.waits(None)
+        pending.over()
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
