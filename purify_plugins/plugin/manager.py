@@ -194,8 +194,7 @@ class Plugins(pluggy.PluginManager):
         return found
 
     def _actors(self, kind: type) -> tuple[Actor, ...]:
-        hooks = (self.hook.purify_request, self.hook.purify_decode, self.hook.purify_completed)
-        acting = [each for hook in hooks for each in hook.get_hookimpls()]
+        acting = [each for hook in STAGES for each in getattr(self.hook, hook).get_hookimpls()]
         offering = [
             each
             for each in self.hook.purify_policies.get_hookimpls()
