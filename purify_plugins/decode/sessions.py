@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class SessionPair:
-    """The LLM's session and the SLM's, reading the same batch.
+    """The LLM's session and the SLM's, reading the same batch; `lookback` prompt tokens are scored.
 
     `prompts` are each row's prompt in the shared vocabulary, as the SLM read it; `first` are both models'
     logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the operator allowed the SLM
@@ -33,14 +33,15 @@ class SessionPair:
     or allowed no token. It never comes back within an answer.
     """
 
-    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt], lookback: int | None = None) -> None:
         self.decoder = decoder
+        self.lookback = decoder.policy.lookback if lookback is None else lookback
         self._open, self._width = ExitStack(), len(decoder.vocabulary)
         self.llm: Session | None = None
         self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
-            self.slm, slm = decoder.slm.open(prompts, decoder.policy.lookback)
+            self.slm, slm = decoder.slm.open(prompts, self.lookback)
             self._open.callback(self.slm.close)
             self.prompts = tuple(prompt.tokens for prompt in self.slm.prompts)
             self.first = self._ask(partial(self._open_llm, prompts)), slm[..., : self._width]
@@ -49,7 +50,7 @@ class SessionPair:
             raise
 
     def _open_llm(self, prompts: Sequence[Prompt]) -> Tensor:
-        self.llm, logits = self.decoder.llm.open(prompts, self.decoder.policy.lookback)
+        self.llm, logits = self.decoder.llm.open(prompts, self.lookback)
         self._open.callback(self.llm.close)
         return logits
 
@@ -164,10 +165,10 @@ class SessionPair:
         sessions = (self.slm, *([] if self.llm is None else [self.llm]))
         return {row for session in sessions for row in session.full or ()}
 
-    def context(self, greedy: bool) -> Context:
-        """The prompts' scores, for the policy's initial state."""
+    def context(self, greedy: bool, lookback: int | None = None) -> Context:
+        """The prompts' scores, the last `lookback` (None: all), for a policy's initial state."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
-        pairs = zip(llm, self.slm.prompts, strict=True)
+        pairs = [(_last(a, lookback), _last(b, lookback)) for a, b in zip(llm, self.slm.prompts, strict=True)]
         shared = [shared_scores(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
         width = max(map(len, shared))
         padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
@@ -180,6 +181,15 @@ class SessionPair:
     def close(self) -> None:
         """Close both sessions."""
         self._open.close()
+
+
+def _last(prompt: ScoredPrompt, lookback: int | None) -> ScoredPrompt:
+    """The prompt with the scores of its last tokens alone."""
+    return (
+        prompt
+        if lookback is None
+        else prompt._replace(logprobs=prompt.logprobs[max(len(prompt.logprobs) - lookback, 0) :])
+    )
 
 
 def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:

@@ -26,6 +26,7 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
     from purify_hooks.evaluation.eval.suites.pii import PersonalData
     from purify_hooks.evaluation.eval.suites.utility import Utility
+    from purify_hooks.evaluation.eval.suites.written import Written
 
     return {
         "memorisation": Memorisation,
@@ -34,4 +35,5 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
         "late": DelayedAttack,
         "utility": Utility,
         "vetting": Baseline,
+        "written": Written,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -178,10 +179,20 @@ def measured_report(
         _print_suites(plan, pair)
         plan = finished(plan, pair, cache) if so_far else plan
         with shown_progress() as progress:
-            results = run(plan, pair, cache, progress, jobs)
+            results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
             if clock:
                 results = timed(plan, pair, cache, results, progress, not so_far, clock)
     return Report(plan, pair, results, suites(pair.plugins, plan), clock)
+
+
+def _partial(plan: Plan, pair: ModelPair, out: Path, found: Sequence[Result]) -> None:
+    """Write what is finished to report.json, and a line of it to standard error."""
+    from purify_hooks.evaluation.eval.findings import told
+    from purify_hooks.evaluation.eval.report import Report
+
+    if found:
+        Report(plan, pair, found, {}).write_json(out)
+        typer.echo(f"so far, in {out / 'report.json'}: {told(found)}", err=True)
 
 
 def _print_suites(plan: Plan, pair: ModelPair) -> None:

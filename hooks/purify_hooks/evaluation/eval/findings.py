@@ -116,6 +116,18 @@ def stops(result: Result, slm: Result, margin: float = MARGIN) -> bool:
     return all(ours <= theirs + margin for ours, theirs in pairs if ours is not None and theirs is not None)
 
 
+def told(results: Sequence[Result]) -> str:
+    """Each harm and the perplexity of every system, as far as they are measured, in a line."""
+    return "; ".join(f"{each.system.label} {_told(each)}" for each in results)
+
+
+def _told(result: Result) -> str:
+    found = {name.lower(): harm(result, name) for name in harms(result)}
+    figures = [f"{name} {value:.0%}" for name, value in found.items() if not math.isnan(value)]
+    cost = perplexity(result)
+    return ", ".join([*figures, *([] if math.isnan(cost) else [f"perplexity {cost:.1f}"])])
+
+
 # The best setting of each policy
 
 

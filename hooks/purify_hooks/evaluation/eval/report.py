@@ -63,9 +63,13 @@ class Report:
 
     def write(self, folder: Path) -> Path:
         """`report.html` and `report.json` in a directory; the page's path."""
-        write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
+        self.write_json(folder)
         write_whole(folder / "report.html", self.html())
         return folder / "report.html"
+
+    def write_json(self, folder: Path) -> None:
+        """`report.json` in a directory."""
+        write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
 
     def html(self) -> str:
         """The self-contained page."""
@@ -169,9 +173,8 @@ class Report:
             "LLM": model_name(self.pair.llm.identity()),
             "SLM": model_name(self.pair.slm.identity()),
             "questions": f"SHA-256 {questions.digest}; {_counts(self.plan)}",
-            "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
-            f"{settings.tries} a secret"
-            + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            "settings": f"seed {settings.seed}; “sampled” is the exact probability at temperature 1, but for "
+            "written answers" + (f"; at most {settings.items} items of a kind" if settings.items else ""),
             "draws": DRAWS[kept()],
             **made(),
             **({"speed": CLOCKED[self.clock]} if self.clock else {}),
