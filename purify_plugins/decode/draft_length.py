@@ -53,7 +53,7 @@ class DraftLength:
     lengths are multiples of `unit`. With `fixed` the length never changes. `rows` are decoded together.
     """
 
-    # Acceptance is counted without drafts too: `observe` hears of each token drawn without a drafted one how
+    # Acceptance is counted without drafts too: `observe` is told for each token drawn without a drafted one how
     # likely the SLM's own would have been accepted. So a pair that drafts do not pay for drafts nothing.
     # The time of a cycle is not linear in its length: a pass of four tokens may be faster than one of three.
     # So the neighbours of the best length are tried again from time to time, and so is lockstep.
