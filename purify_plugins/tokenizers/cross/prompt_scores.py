@@ -66,11 +66,11 @@ def _common_words(llm: Sequence[int], slm: Sequence[int], vocabulary: Vocabulary
     """The runs of words that stand in both; letters that two unlike words share are no common text."""
     spaces = {symbol for symbol, text in enumerate(vocabulary.tokens) if text[:1].isspace()}
     places = [_word_starts(text, spaces) for text in (llm, slm)]
-    words = [
+    one, other = (
         [tuple(text[a:b]) for a, b in pairwise(starts)]
         for text, starts in zip((llm, slm), places, strict=True)
-    ]
-    for block in SequenceMatcher(None, *words, autojunk=False).get_matching_blocks():
+    )
+    for block in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks():
         start, begin = places[0][block.a], places[1][block.b]
         yield start, begin, places[0][block.a + block.size] - start
 
