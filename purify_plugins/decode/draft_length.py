@@ -53,8 +53,8 @@ class DraftLength:
     lengths are multiples of `unit`. With `fixed` the length never changes. `rows` are decoded together.
     """
 
-    # Acceptance is counted without drafts too: for each token drawn where none was drafted, `observe` is told
-    # how likely the SLM's own would have been accepted. A pair that drafts do not pay for drafts nothing.
+    # Acceptance is counted without drafts too: where none was drafted, `observe` gets the probability that
+    # the SLM's own token would have been accepted. A pair that drafts do not pay for drafts nothing.
     # The time of a cycle is not linear in its length: a pass of four tokens may be faster than one of three.
     # So the neighbours of the best length are tried again from time to time, and so is lockstep.
     # The choice reads no token and no random number: an LLM that delays its passes at will changes the

@@ -23,12 +23,12 @@ def shared_symbol_scores(
     tokens at its first symbol and 0 at the others, so that a long text adds up as it does in tokens: in
     symbols of their own, tokens that end in different places would seem more and less likely in turn.
     """
-    one, other = ScoredText(llm), ScoredText(slm)
+    one, other = PromptText(llm), PromptText(slm)
     blocks = _blocks(one.symbols, other.symbols, vocabulary)
     return [pair for block in blocks for pair in _pairs(one, other, block)]
 
 
-class ScoredText:
+class PromptText:
     """The symbols of a prompt's scored tokens, and where these tokens begin and end.
 
     `scores` has each token's log-probability at its first symbol.
@@ -43,7 +43,7 @@ class ScoredText:
                 self.scores += [logprob, *[0.0] * (len(token) - 1)]
 
 
-def _pairs(llm: ScoredText, slm: ScoredText, block: Block) -> Iterator[tuple[float, float]]:
+def _pairs(llm: PromptText, slm: PromptText, block: Block) -> Iterator[tuple[float, float]]:
     """The scores of a common run of symbols, from the first to the last position where both are cut."""
     start, begin, size = block
     shared = (at for at in range(size + 1) if start + at in llm.cuts and begin + at in slm.cuts)
