@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.decoder import lookback
 from purify_plugins.decode.fusion import advance_state, fuse, start_state
 from purify_plugins.decode.likelihood import ForcedText, Likelihood
 from purify_plugins.decode.logits import argmax
@@ -46,9 +47,9 @@ def judged_by(
     PromptError, SourceError.
     """
     found: dict[int, tuple[Likelihood, ...]] = {}
-    lookback = max((policy.lookback for policy in policies), default=0)
-    for batch in batches(texts, LOGITS // len(decoder.vocabulary), lookback):
-        with closing(SessionPair(decoder, [texts[same[0]].prompt for same in batch], lookback)) as pair:
+    scored = max((lookback(policy, decoder.vocabulary) for policy in policies), default=0)
+    for batch in batches(texts, LOGITS // len(decoder.vocabulary), scored):
+        with closing(SessionPair(decoder, [texts[same[0]].prompt for same in batch], scored)) as pair:
             for turn in range(max(map(len, batch))):
                 # A prompt with fewer answers than others is given its last one again.
                 places = [same[min(turn, len(same) - 1)] for same in batch]
@@ -58,7 +59,7 @@ def judged_by(
     return [found[at] for at in range(len(texts))]
 
 
-def batches(texts: Sequence[ForcedText], most: int, lookback: int = 0) -> Iterator[list[Places]]:
+def batches(texts: Sequence[ForcedText], most: int, scored: int = 0) -> Iterator[list[Places]]:
     """The texts in batches of alike ones: a list of texts (their places) for each prompt.
 
     The logits of a batch, and those of the prompts' ends that are scored, are `most` rows or fewer.
@@ -69,7 +70,7 @@ def batches(texts: Sequence[ForcedText], most: int, lookback: int = 0) -> Iterat
 
     def width(places: Places) -> int:
         longest = max(len(texts[at].tokens) for at in places)
-        return max(min(longest, BLOCK), lookback + 1)
+        return max(min(longest, BLOCK), scored + 1)
 
     def size(places: Places) -> tuple[int, int, int]:
         longest = max(len(texts[at].tokens) for at in places)
@@ -113,9 +114,8 @@ class _Runs:
     likeliest: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        drawn, greedy = (
-            start_state(self.policy, self.pair.context(greedy, self.policy.lookback)) for greedy in GREEDILY
-        )
+        looked = lookback(self.policy, self.pair.decoder.vocabulary)
+        drawn, greedy = (start_state(self.policy, self.pair.context(mode, looked)) for mode in GREEDILY)
         # From equal states the same tokens lead to equal states: a policy is a function of these alone.
         alike = all(torch.equal(one, other) for one, other in zip(drawn, greedy, strict=True))
         self.states = [drawn] if alike else [drawn, greedy]

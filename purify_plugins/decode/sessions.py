@@ -15,6 +15,7 @@ from torch import Tensor
 
 from purify_plugins.errors import NumericError, SourceError
 from purify_plugins.policy import Context
+from purify_plugins.tokenizers.cross.prompt_scores import shared_symbol_scores
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -35,7 +36,7 @@ class SessionPair:
 
     def __init__(self, decoder: Decoder, prompts: Sequence[Prompt], lookback: int | None = None) -> None:
         self.decoder = decoder
-        self.lookback = decoder.policy.lookback if lookback is None else lookback
+        self.lookback = decoder.lookback if lookback is None else lookback
         self._open, self._width = ExitStack(), len(decoder.vocabulary)
         self.llm: Session | None = None
         self.lost = torch.zeros(len(prompts), dtype=torch.bool)
@@ -168,8 +169,9 @@ class SessionPair:
     def context(self, greedy: bool, lookback: int | None = None) -> Context:
         """The prompts' scores, the last `lookback` (None: all), for a policy's initial state."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
-        pairs = [(_last(a, lookback), _last(b, lookback)) for a, b in zip(llm, self.slm.prompts, strict=True)]
-        shared = [shared_scores(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
+        lookback = self.lookback if lookback is None else lookback
+        pairs = zip(llm, self.slm.prompts, strict=True)
+        shared = [self._shared(a, b, lookback) if a.logprobs and b.logprobs else [] for a, b in pairs]
         width = max(map(len, shared))
         padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
         device = self.first[1].device
@@ -178,18 +180,20 @@ class SessionPair:
         modes = torch.full((len(shared),), greedy, device=device)
         return Context(scores[..., 0], scores[..., 1], lengths, modes)
 
+    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[tuple[float, float]]:
+        if not (llm.spelled and slm.spelled):
+            return shared_scores(_last(llm, lookback), _last(slm, lookback))
+        scores = shared_symbol_scores(llm, slm, self.decoder.vocabulary)
+        return scores[max(len(scores) - lookback, 0) :]
+
     def close(self) -> None:
         """Close both sessions."""
         self._open.close()
 
 
-def _last(prompt: ScoredPrompt, lookback: int | None) -> ScoredPrompt:
-    """The prompt with the scores of its last tokens alone."""
-    return (
-        prompt
-        if lookback is None
-        else prompt._replace(logprobs=prompt.logprobs[max(len(prompt.logprobs) - lookback, 0) :])
-    )
+def _last(prompt: ScoredPrompt, count: int) -> ScoredPrompt:
+    """The prompt with the scores of its last `count` tokens alone."""
+    return prompt._replace(logprobs=prompt.logprobs[max(len(prompt.logprobs) - count, 0) :])
 
 
 def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
