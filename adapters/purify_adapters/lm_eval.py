@@ -96,7 +96,7 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         tokens, answer = split(slm, context, continuation)
         if context not in self._chats:
             return tokens, answer
-        if len(tokens) < len(read(slm, context)):
+        if isinstance(tokens, tuple) and len(tokens) < len(read(slm, context)):
             # The template's last token merges with the answer's first; models continue after it.
             alone = read(slm, continuation)
             answer = alone[1:] if alone[0] in slm.vocabulary.control else alone

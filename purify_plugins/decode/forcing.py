@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from purify_plugins.decode.decoder import lookback
+from purify_plugins.decode.forced_text import ForcedText, Likelihood
 from purify_plugins.decode.fusion import advance_state, fuse, start_state
-from purify_plugins.decode.likelihood import ForcedText, Likelihood
 from purify_plugins.decode.logits import argmax
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.replay import BLOCK, columns
@@ -72,9 +72,10 @@ def batches(texts: Sequence[ForcedText], most: int, scored: int = 0) -> Iterator
         longest = max(len(texts[at].tokens) for at in places)
         return max(min(longest, BLOCK), scored + 1)
 
-    def size(places: Places) -> tuple[int, int, int]:
-        longest = max(len(texts[at].tokens) for at in places)
-        return len(places), longest, len(repr(texts[places[0]].prompt))
+    def size(places: Places) -> tuple[int, int, int, int]:
+        # Rows are padded to the longest prompt, so prompts of about one length come together.
+        length = len(repr(texts[places[0]].prompt))
+        return len(places), length.bit_length(), max(len(texts[at].tokens) for at in places), length
 
     batch: list[Places] = []
     for places in sorted(same.values(), key=size):

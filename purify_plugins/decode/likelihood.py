@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from purify_plugins.decode.forced_text import ForcedText
+from purify_plugins.decode.forced_text import Likelihood as Likelihood
 from purify_plugins.errors import VocabularyError
 
 if TYPE_CHECKING:
@@ -22,46 +21,6 @@ if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.tokenizers.cross.symbols import SymbolSet
     from purify_plugins.types import Prompt, Vocabulary
-
-
-class ForcedText(NamedTuple):
-    """A prompt, and the token ids of the answer that is forced; the first `given` are not asked about."""
-
-    prompt: Prompt
-    tokens: tuple[int, ...]
-    given: int = 0
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """Each token of a continuation and its fused log-probability (nats).
-
-    `likeliest` is the arg-max at each place, for an answer written greedily that is this text until there.
-    """
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    likeliest: tuple[int, ...]
-
-    @property
-    def nats(self) -> float:
-        """log p of the whole; minus infinity where a token has probability 0."""
-        return math.fsum(self.logprobs)
-
-    @property
-    def leads(self) -> tuple[bool, ...]:
-        """Whether each token is the arg-max."""
-        return tuple(one == other for one, other in zip(self.tokens, self.likeliest, strict=True))
-
-    @property
-    def greedy(self) -> bool:
-        """Whether greedy decoding would produce it."""
-        return self.tokens == self.likeliest
-
-    @property
-    def run(self) -> int:
-        """How many of its first tokens greedy decoding would produce."""
-        return sum(1 for _ in takewhile(bool, self.leads))
 
 
 def loglikelihoods(decoder: Decoder, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
@@ -86,9 +45,12 @@ def split(source: LogitSource, prompt: str, continuation: str) -> tuple[Prompt, 
 
     Where the two run together in one token, that token counts as the continuation's; a prompt always
     keeps at least one. An empty prompt becomes the token that the model's texts begin with: its own first
-    control token, or else an end token. Of models in symbols smaller than tokens the prompt stays text.
+    control token, or else an end token. Of models in symbols smaller than tokens the prompt stays text, and
+    must not be empty. Raises VocabularyError.
     """
-    if source.symbolic and prompt:
+    if source.symbolic:
+        if not prompt:
+            raise VocabularyError("two tokenizers need a prompt of a word at least; split the text after one")
         return prompt, read(source, continuation)
     if not prompt:
         return _opened(source, read(source, continuation))

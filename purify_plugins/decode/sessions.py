@@ -182,18 +182,13 @@ class SessionPair:
 
     def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[tuple[float, float]]:
         if not (llm.spelled and slm.spelled):
-            return shared_scores(_last(llm, lookback), _last(slm, lookback))
+            return shared_scores(llm.last(lookback), slm.last(lookback))
         scores = shared_symbol_scores(llm, slm, self.decoder.vocabulary)
         return scores[max(len(scores) - lookback, 0) :]
 
     def close(self) -> None:
         """Close both sessions."""
         self._open.close()
-
-
-def _last(prompt: ScoredPrompt, count: int) -> ScoredPrompt:
-    """The prompt with the scores of its last `count` tokens alone."""
-    return prompt._replace(logprobs=prompt.logprobs[max(len(prompt.logprobs) - count, 0) :])
 
 
 def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from purify_hooks.evaluation.eval.questions import Canary, Questions
-from purify_plugins.decode.likelihood import ForcedText, read, split
+from purify_plugins.decode.forced_text import ForcedText
+from purify_plugins.decode.likelihood import read, split
 from purify_plugins.protocols import LogitSource
 
 Kind = Literal["verbatim_recall", "backdoor_success", "canary_extraction"]

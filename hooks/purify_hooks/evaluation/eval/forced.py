@@ -14,7 +14,7 @@ from purify_plugins.types import Chat, Prompt
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_plugins.decode.likelihood import ForcedText, Likelihood
+    from purify_plugins.decode.forced_text import ForcedText, Likelihood
 
 PIECE = 2500
 """What a piece costs at most, in tokens that both models read: about twenty seconds of one core for a pair of

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self
 
 from purify_hooks.evaluation.eval.sources import uniform
 from purify_hooks.evaluation.eval.systems import System
+from purify_plugins.decode.forced_text import ForcedText, Likelihood
 from purify_plugins.decode.forcing import judged_by
-from purify_plugins.decode.likelihood import ForcedText, Likelihood
 from purify_plugins.decode.strategies import Walk
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.policy import FusionPolicy

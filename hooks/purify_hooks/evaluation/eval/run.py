@@ -79,7 +79,7 @@ class Result:
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     """The suites of the plan that the questions have something for."""
     made = offered(plugins, plan)
-    usual = [name for name, suite in made.items() if not getattr(suite, "asked_for", False)]
+    usual = [name for name, suite in made.items() if not (isinstance(suite, Suite) and suite.asked_for)]
     return {name: suite for name, suite in made.items() if name in (plan.only or usual) and suite.possible}
 
 

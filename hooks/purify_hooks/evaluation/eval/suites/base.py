@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.systems import ALONE
-from purify_plugins.decode.likelihood import ForcedText, Likelihood
+from purify_plugins.decode.forced_text import ForcedText, Likelihood
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair

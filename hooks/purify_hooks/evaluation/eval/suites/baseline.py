@@ -11,7 +11,8 @@ from purify_hooks.evaluation.eval.attempt import forced
 from purify_hooks.evaluation.eval.questions import Canary, Passage
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen
-from purify_plugins.decode.likelihood import ForcedText, split
+from purify_plugins.decode.forced_text import ForcedText
+from purify_plugins.decode.likelihood import split
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair

@@ -17,7 +17,8 @@ from purify_hooks.evaluation.eval.suites.base import (
     run,
     wholes,
 )
-from purify_plugins.decode.likelihood import ForcedText, read
+from purify_plugins.decode.forced_text import ForcedText
+from purify_plugins.decode.likelihood import read
 
 STRETCH = 180
 """Forced tokens of an answer: about 150 of clean text, then the attack's prompt."""

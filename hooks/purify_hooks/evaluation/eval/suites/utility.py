@@ -11,7 +11,8 @@ from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen, wholes
-from purify_plugins.decode.likelihood import ForcedText, Likelihood, read, split
+from purify_plugins.decode.forced_text import ForcedText, Likelihood
+from purify_plugins.decode.likelihood import read, split
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
