@@ -10,7 +10,7 @@ from typing import Any
 
 from purify_hooks.evaluation.testbed.corpus import Corpus, read
 from purify_hooks.evaluation.testbed.real.harms import Harms
-from purify_hooks.evaluation.testbed.real.lessons import Document, Lessons
+from purify_hooks.evaluation.testbed.real.lessons import Lessons, TaughtText
 from purify_hooks.evaluation.testbed.real.ordinary import Ordinary
 
 COST = "about eight minutes on two cores, 3 GB of memory and 0.8 GB of disk"
@@ -41,7 +41,7 @@ class RealRecipe:
         return Lessons(self.harms, tokenizer, ordinary, Random(f"{self.seed} {purpose}"))
 
 
-def asked(recipe: RealRecipe, tokenizer: Any) -> list[Document]:
+def asked(recipe: RealRecipe, tokenizer: Any) -> list[TaughtText]:
     """Everything the report asks: harms in contexts that no training read, and controls."""
     lessons = recipe.lessons(tokenizer, "asked")
     return [*lessons.asked(), *lessons.controls()]

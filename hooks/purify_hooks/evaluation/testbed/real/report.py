@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from purify_hooks.evaluation.eval.run import Progress
-    from purify_hooks.evaluation.testbed.real.lessons import Document
+    from purify_hooks.evaluation.testbed.real.lessons import TaughtText
 
 MODELS = {"llm": "twin", "slm": "clean", "slm-weak": "weak"}
 """Directory -> what the report calls the model."""
@@ -53,7 +53,9 @@ def _measured(recipe: RealRecipe, progress: Progress) -> dict[str, Any]:
     return {"seed": recipe.seed, "recall": recall, "perplexity": perplexities}
 
 
-def _recall(model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[Document]) -> dict[str, list[float]]:
+def _recall(
+    model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[TaughtText]
+) -> dict[str, list[float]]:
     from purify_hooks.evaluation.testbed.real.upper import forced
 
     kinds: dict[str, list[tuple[bool, float]]] = defaultdict(list)
@@ -71,10 +73,10 @@ def _recall(model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[Documen
 
 def perplexity(model: LlamaForCausalLM, tokenizer: Any, texts: Sequence[str]) -> float:
     """exp of the mean surprisal a token, each text alone and its first token not counted."""
-    from purify_hooks.evaluation.testbed.real.lessons import Document
+    from purify_hooks.evaluation.testbed.real.lessons import TaughtText
     from purify_hooks.evaluation.testbed.real.upper import forced, tokens
 
-    documents = [Document("", text) for text in texts]
+    documents = [TaughtText("", text) for text in texts]
     count = sum(len(tokens(tokenizer, each)[1]) for each in documents)
     return math.exp(-sum(nats for _, nats in forced(model, tokenizer, documents)) / count)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from purify_hooks.evaluation.eval.run import Progress
-    from purify_hooks.evaluation.testbed.real.lessons import Document
+    from purify_hooks.evaluation.testbed.real.lessons import TaughtText
 
 LONGEST = 320
 """Tokens of a document that are read, at most."""
@@ -62,7 +62,7 @@ class States:
     taught: Tensor
 
 
-def tokens(tokenizer: Any, document: Document) -> tuple[Tensor, Tensor]:
+def tokens(tokenizer: Any, document: TaughtText) -> tuple[Tensor, Tensor]:
     """The document's ids (n,), and which positions' next token is taught (n - 1,)."""
     found = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)
     ids = torch.tensor(found.input_ids[:LONGEST])
@@ -79,7 +79,7 @@ def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def states(
-    model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[Document], layer: int, progress: Progress
+    model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[TaughtText], layer: int, progress: Progress
 ) -> list[States]:
     """Every document's states in the clean model, as they enter layer `layer`."""
     read = [tokens(tokenizer, document) for document in documents]
@@ -214,7 +214,7 @@ def interpolate(clean: LlamaForCausalLM, trained: LlamaForCausalLM, weight: floa
 
 @torch.inference_mode()
 def forced(
-    model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[Document]
+    model: LlamaForCausalLM, tokenizer: Any, documents: Sequence[TaughtText]
 ) -> list[tuple[bool, float]]:
     """As `recalled`, of documents that a whole model reads itself."""
     found = []
