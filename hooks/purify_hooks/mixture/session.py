@@ -14,7 +14,7 @@ from purify_plugins.protocols import Session
 from purify_plugins.types import Prompt, ScoredPrompt
 
 if TYPE_CHECKING:
-    from purify_hooks.mixture.source import MixtureSource
+    from purify_plugins.protocols import LogitSource
 
 KEPT = 64
 """How many of an answer's last tokens have the members' rows after them kept, for a rewind to them."""
@@ -22,28 +22,34 @@ ALL = 2**31
 """More tokens than any prompt has: all are scored."""
 
 
-def opened(source: MixtureSource, prompts: Sequence[Prompt], scored: int) -> tuple[Session, Tensor]:
+class Weighted(NamedTuple):
+    """The members of a mixture, their weights, which sum to 1, and the share; see `MixtureSource`."""
+
+    members: Sequence[LogitSource]
+    weights: Sequence[float]
+    share: float | None
+
+
+def opened(mixture: Weighted, prompts: Sequence[Prompt], scored: int) -> tuple[Session, Tensor]:
     """The session of a mixture over these prompts, and the first token's log-probabilities (rows, V)."""
-    if source.encodes:  # every member reads the same ids
-        prompts = [source.encode(prompt) for prompt in prompts]
-    asked = scored if source.share is None else ALL
+    asked = scored if mixture.share is None else ALL
     sessions: list[Session] = []
     rows: list[Tensor] = []
     with ExitStack() as stack:
-        for member in source.members:
+        for member in mixture.members:
             session, first = member.open(prompts, asked)
             stack.callback(session.close)
             sessions.append(session)
             rows.append(first)
         _require_one_reading(sessions)
-        prior = torch.tensor(source.weights, dtype=torch.float64).log()
+        prior = torch.tensor(mixture.weights, dtype=torch.float64).log()
         rows = _normalised(rows)
         made: MixtureSession
-        if source.share is None:
+        if mixture.share is None:
             made = MixtureSession(sessions, prior, scored)
             first = mixed(rows, prior)
         else:
-            made = PosteriorSession(sessions, prior, scored, float(source.share))
+            made = PosteriorSession(sessions, prior, scored, float(mixture.share))
             first = made.begin(rows)
         stack.pop_all()
     return made, first

@@ -42,7 +42,7 @@ class MixtureSource(LogitSource):
                     f"member {number} of the mixture is behind a server, which shows parts of rows, and "
                     "those cannot be mixed; run every member here"
                 )
-        object.__setattr__(self, "weights", _proportions(self.weights, len(self.members)))
+        _proportions(self.weights, len(self.members))
         if self.share is not None and not 0 <= self.share <= 1:
             raise ConfigError(f"share must be from 0 to 1, not {self.share}")
         object.__setattr__(self, "members", in_one_vocabulary(self.members))
@@ -94,16 +94,24 @@ class MixtureSource(LogitSource):
         return replace(self, members=[change(member) for member in self.members])
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
-        from purify_hooks.mixture.session import opened
+        from purify_hooks.mixture.session import Weighted, opened
 
-        return opened(self, prompts, scored)
+        if self.encodes:  # every member reads the same ids
+            prompts = [self.encode(prompt) for prompt in prompts]
+        return opened(Weighted(self.members, self.proportions, self.share), prompts, scored)
+
+    @property
+    def proportions(self) -> list[float]:
+        """The weights, summing to 1."""
+        return _proportions(self.weights, len(self.members))
 
     def identity(self) -> Mapping[str, Any]:
         """The members with their weights, and the digests of all their files."""
-        assert self.weights is not None
         told = {
             str(number): {"weight": weight, **member.identity()}
-            for number, (member, weight) in enumerate(zip(self.members, self.weights, strict=True), start=1)
+            for number, (member, weight) in enumerate(
+                zip(self.members, self.proportions, strict=True), start=1
+            )
         }
         files = {
             f"{number}/{name}": digest
