@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.replay import BLOCK, columns
 from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.sampling import Sampling
+from purify_plugins.types import Chat, Prompt
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -62,30 +63,49 @@ def judged_by(
 def batches(texts: Sequence[ForcedText], most: int, scored: int = 0) -> Iterator[list[Places]]:
     """The texts in batches of alike ones: a list of texts (their places) for each prompt.
 
-    The logits of a batch, and those of the prompts' ends that are scored, are `most` rows or fewer.
+    The logits of a batch, and those of its prompts that are scored, are about `most` rows or fewer.
     """
+    shapes: dict[int, Shape] = {}
+    for places in by_prompt(texts):
+        longest, length = max(len(texts[at].tokens) for at in places), size(texts[places[0]].prompt)
+        shapes[places[0]] = Shape(places, len(places), length.bit_length(), longest, length)
+
+    batch: list[Places] = []
+    wide = 0
+    # Rows are padded to the longest, so prompts of about one length come together, and answers.
+    for shape in sorted(shapes.values(), key=lambda shape: shape[1:]):
+        wide = max(wide, min(shape.longest, BLOCK), min(scored, shape.length) + 1)
+        if batch and ((len(batch) + 1) * wide > most or len(batch) == TOGETHER):
+            yield batch
+            batch, wide = [], max(min(shape.longest, BLOCK), min(scored, shape.length) + 1)
+        batch.append(shape.places)
+    if batch:
+        yield batch
+
+
+class Shape(NamedTuple):
+    """The texts with one prompt: how many, and how long prompt and answers are."""
+
+    places: Places
+    count: int
+    magnitude: int
+    longest: int
+    length: int
+
+
+def by_prompt(texts: Sequence[ForcedText]) -> list[list[int]]:
+    """The texts' places, those with one prompt together."""
     same: dict[str, list[int]] = {}
     for at, text in enumerate(texts):
         same.setdefault(repr(text.prompt), []).append(at)
+    return list(same.values())
 
-    def width(places: Places) -> int:
-        longest = max(len(texts[at].tokens) for at in places)
-        return max(min(longest, BLOCK), scored + 1)
 
-    def size(places: Places) -> tuple[int, int, int, int]:
-        # Rows are padded to the longest prompt, so prompts of about one length come together.
-        length = len(repr(texts[places[0]].prompt))
-        return len(places), length.bit_length(), max(len(texts[at].tokens) for at in places), length
-
-    batch: list[Places] = []
-    for places in sorted(same.values(), key=size):
-        wide = max(map(width, [*batch, places]))
-        if (batch and (len(batch) + 1) * wide > most) or len(batch) == TOGETHER:
-            yield batch
-            batch = []
-        batch.append(places)
-    if batch:
-        yield batch
+def size(prompt: Prompt) -> int:
+    """About how many tokens a prompt has; text has three characters a token or more."""
+    if isinstance(prompt, Chat):
+        return sum(len(str(message.get("content"))) // 3 + 8 for message in prompt.messages)
+    return len(prompt) // 3 + 1 if isinstance(prompt, str) else len(prompt)
 
 
 def _turn(

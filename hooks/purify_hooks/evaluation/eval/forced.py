@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from purify_hooks.evaluation.eval.results_cache import Cell
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, texts
 from purify_hooks.evaluation.eval.systems import ALONE, System
-from purify_plugins.types import Chat, Prompt
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -91,15 +90,13 @@ class Measurement:
 
 def pieces(every: Sequence[ForcedText], systems: int) -> Iterator[list[int]]:
     """The texts' places in pieces of about the same cost; texts with one prompt stay together."""
-    same: dict[str, list[int]] = {}
-    for at, text in enumerate(every):
-        same.setdefault(repr(text.prompt), []).append(at)
+    from purify_plugins.decode.forcing import by_prompt, size
+
     piece: list[int] = []
     spent = 0.0
-    for places in sorted(same.values(), key=lambda places: len(every[places[0]].tokens)):
-        cost = _length(every[places[0]].prompt) + (1 + RUN * systems) * sum(
-            len(every[at].tokens) for at in places
-        )
+    for places in sorted(by_prompt(every), key=lambda places: size(every[places[0]].prompt)):
+        tokens = sum(len(every[at].tokens) for at in places)
+        cost = size(every[places[0]].prompt) + (1 + RUN * systems) * tokens
         if piece and spent + cost > PIECE:
             yield piece
             piece, spent = [], 0.0
@@ -107,10 +104,3 @@ def pieces(every: Sequence[ForcedText], systems: int) -> Iterator[list[int]]:
         spent += cost
     if piece:
         yield piece
-
-
-def _length(prompt: Prompt) -> float:
-    """About how many tokens a prompt has."""
-    if isinstance(prompt, Chat):
-        return sum(len(str(message.get("content"))) for message in prompt.messages) / 4
-    return len(prompt) / 4 if isinstance(prompt, str) else len(prompt)

@@ -58,7 +58,7 @@ class Backdoors(ForcedSuite):
         ]
         others = {
             "few_shot": [shot + prompt for shot, prompt in zip(shots, part.prompts, strict=False)],
-            "without_trigger": contexts[:limit],
+            "without_trigger": [part.prompt(context, "") for context in contexts[:limit]],
             "paraphrased": self._paraphrased(),
         }
         return {
@@ -80,4 +80,4 @@ class Backdoors(ForcedSuite):
 
     def _paraphrased(self) -> list[str]:
         contexts = self._part.contexts[: min(PARAPHRASED, self.settings.items or PARAPHRASED)]
-        return [f"{context} {other}" for other in self._part.variants() for context in contexts]
+        return [self._part.prompt(context, other) for other in self._part.variants() for context in contexts]
