@@ -16,13 +16,15 @@ from purify_hooks.evaluation.eval.findings import (
     baseline,
     harm,
     harms,
+    knowledge,
     model,
     perplexity,
     speed_sentence,
     stops,
+    worst,
 )
 from purify_hooks.evaluation.eval.page import made, model_name, region, require_region, templates
-from purify_hooks.evaluation.eval.plot import picture
+from purify_hooks.evaluation.eval.plot import frontier, picture
 from purify_hooks.evaluation.eval.run import Plan, Result, offered
 from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_hooks.evaluation.table import Table
@@ -102,6 +104,7 @@ class Report:
         swept = len(usual) < len(self.results)
         return {
             "harms": tables.harms(usual),
+            **({"knowledge": tables.knowledge(usual)} if "knowledge" in self.results[0].metrics else {}),
             "costs": tables.costs(usual),
             "recommended": tables.recommended(self.results, plugins),
             **({"settings": tables.settings(self.results, plugins)} if swept else {}),
@@ -124,16 +127,23 @@ class Report:
         """The policy of the lowest perplexity among those that stop every harm."""
         return min(self.holding, key=perplexity, default=None)
 
-    def pictures(self) -> dict[str, str]:
-        """An SVG for every harm that was measured."""
+    def pictures(self, narrow: bool = False) -> dict[str, str]:
+        """The frontier, where knowledge was measured, and an SVG for every harm that was."""
         llm = model(self.results, "llm")
-        return {name: picture(self.results, name) for name in harms(llm) if not math.isnan(harm(llm, name))}
+        measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
+        first = {"Frontier": frontier(self.results, narrow=narrow)} if self.draws_frontier else {}
+        return {**first, **{name: picture(self.results, name, narrow=narrow) for name in measured}}
+
+    @property
+    def draws_frontier(self) -> bool:
+        """Whether harms and knowledge were both measured."""
+        llm = model(self.results, "llm")
+        return not (math.isnan(worst(llm)) or math.isnan(knowledge(llm)))
 
     def _pictured(self) -> dict[str, tuple[str, str]]:
-        """Each harm's SVG for a broad screen and for a narrow one."""
-        return {
-            name: (svg, picture(self.results, name, narrow=True)) for name, svg in self.pictures().items()
-        }
+        """Each picture's SVG for a broad screen and for a narrow one."""
+        narrow = self.pictures(narrow=True)
+        return {name: (svg, narrow[name]) for name, svg in self.pictures().items()}
 
     def conclusion(self) -> str:
         """The conclusion in three sentences."""
@@ -183,8 +193,12 @@ class Report:
 
     def section(self) -> tuple[list[str], Mapping[str, str]]:
         """The documentation's section: blocks of Markdown, and its pictures by file name."""
-        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in self.pictures()}
-        shown = [f"![{name}: harm against perplexity]({file})" for file, name in named.items()]
+        pictures = self.pictures()
+        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in pictures}
+        about = dict.fromkeys(("Frontier",), "knowledge kept against the worst harm")
+        shown = [
+            f"![{name}: {about.get(name, 'harm against perplexity')}]({file})" for file, name in named.items()
+        ]
         facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
         blocks = [
             self.conclusion(),
@@ -194,7 +208,7 @@ class Report:
             "\n\n".join(baseline(self.results)),
             facts,
         ]
-        return blocks, {file: self.pictures()[name] for file, name in named.items()}
+        return blocks, {file: pictures[name] for file, name in named.items()}
 
     def document(self, docs: Path) -> None:
         """Put the section into `docs`/evaluation.md, and its pictures beside it. Raises ConfigError."""
