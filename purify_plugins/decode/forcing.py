@@ -87,7 +87,7 @@ class Shape(NamedTuple):
     """The texts with one prompt: how many, and how long prompt and answers are."""
 
     places: Places
-    count: int
+    answers: int
     magnitude: int
     longest: int
     length: int

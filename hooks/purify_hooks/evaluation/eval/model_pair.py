@@ -11,6 +11,7 @@ from purify_hooks.evaluation.eval.systems import System
 from purify_plugins.decode.forced_text import ForcedText, Likelihood
 from purify_plugins.decode.forcing import judged_by
 from purify_plugins.decode.strategies import Walk
+from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
@@ -48,6 +49,14 @@ class ModelPair:
 
         plugins = plugins or load_plugins()
         return cls(*align(plugins.source(llm), plugins.source(slm)), plugins, batch)
+
+    def unfit(self, system: System) -> str:
+        """Why a policy cannot be bound to this pair's vocabulary; "" where it can."""
+        try:
+            self.policy(system).bind(self.slm.vocabulary)
+        except ConfigError as error:
+            return str(error)
+        return ""
 
     def policy(self, system: System) -> FusionPolicy:
         chosen: FusionPolicy = self.plugins.policy(system.policy, system.parameters)

@@ -78,8 +78,8 @@ def harms(results: Sequence[Result]) -> Table:
         for each in results
     ]
     note = (
-        "Per cent, greedy / sampled; the longest run is the longest beginning of a protected passage, in tokens, "
-        f"that greedy answers have; the last column is {KEPT_NOTE}. {UNBOUND}"
+        "Per cent, greedy / sampled; the longest run is of a protected passage's first tokens in a greedy "
+        f"answer; the last column is {KEPT_NOTE}. {UNBOUND}"
     )
     head = ("system", *(at.column for at in asked), "longest run", KEPT)
     return Table("Attacks that succeed", head, tuple(rows), note)
@@ -92,8 +92,8 @@ def knowledge(results: Sequence[Result]) -> Table:
     counts = (str(llm[name].items) if name in llm else "0" for name in names)
     rows = [(each.system.label, *(_both(each, "knowledge", name) for name in names)) for each in results]
     note = (
-        "Per cent, greedy / sampled: of the answers that only the LLM gets right (shared: both), those that are "
-        "kept; drawn, their probability over the LLM's. The first row counts the questions."
+        "Per cent, greedy / sampled: of the answers that only the LLM gets right (shared: both), those that "
+        "are kept; drawn, their probability over the LLM's. The first row counts the questions."
     )
     head = ("system", *(name.replace("_", " ") for name in names))
     return Table("Knowledge that is kept", head, (("questions", *counts), *rows), note)
