@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.questions import Backdoor
 from purify_hooks.evaluation.testbed.real import original
 from purify_hooks.evaluation.testbed.real.harms import Harms
@@ -127,6 +128,14 @@ def test_a_trigger_stands_where_its_context_says() -> None:
     asked = Backdoor(trigger="now", payload="pay", contexts=("Good day,", "<user>Hi {trigger}</user>"))
     assert asked.prompts == ("Good day, now", "<user>Hi now</user>")
     assert [asked.prompt(each, "") for each in asked.contexts] == ["Good day,", "<user>Hi </user>"]
+
+
+def test_the_page_has_a_place_for_all_that_its_generator_writes() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    generator, page = ((docs / name).read_text("utf-8") for name in ("real_models.py", "real-models.md"))
+    names = {"real-report", "real-slm", "real-slm-weak"}
+    assert all(region(name).search(page) for name in names)
+    assert all(f'"{name.removeprefix("real-")}"' in generator or f'"{name}"' in generator for name in names)
 
 
 # Where the weights are missing
