@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from purify_plugins.errors import ConfigError
 
 MODULES = {
+    "gguf": ("gguf",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
 }
