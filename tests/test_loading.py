@@ -142,7 +142,7 @@ NOT_ITS_MODEL: dict[str, tuple[Damage, str]] = {
     "a file cut off": (cut, "model.safetensors is damaged, it has .* bytes of tensors where its header says"),
     "no tensors at all": (
         tensors(lambda found: {"x": torch.zeros(0)}),
-        "safetensors, which hold 1 tensors of 0",
+        "weights, which are 1 tensors of 0",
     ),
     "an empty file": (
         lambda folder: save_file({}, folder / "model.safetensors"),

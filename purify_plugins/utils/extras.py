@@ -11,6 +11,7 @@ from purify_plugins.errors import ConfigError
 
 MODULES = {
     "gguf": ("gguf",),
+    "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
 }
