@@ -76,5 +76,5 @@ class CycleTimes:
             return [0.0] * lengths
         (first, low), (last, high) = timed[0], timed[-1]
         rise = max((high - low) / max(last - first, 1) / 2, self._slm)
-        points = [*timed, (last + lengths, high + rise * lengths)]
-        return numpy.interp(range(lengths), *zip(*points, strict=True)).tolist()
+        at, times = zip(*timed, (last + lengths, high + rise * lengths), strict=True)
+        return [float(time) for time in numpy.interp(numpy.arange(lengths), at, times)]
