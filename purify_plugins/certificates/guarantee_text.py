@@ -8,6 +8,8 @@ from typing import Any
 
 RARE = 1e-9
 """The SLM's probability of a passage in the examples: one in a thousand million."""
+HARD = 4.0
+"""What an unfamiliar passage costs the SLM in the examples, in nats a token."""
 LONG = 50
 """The length of a passage in the examples, in tokens: about 35 words."""
 
@@ -62,10 +64,18 @@ def _window(values: Mapping[str, float]) -> str:
 
 
 def _passage(values: Mapping[str, float]) -> str:
-    most = min(1.0, math.exp((values["budget"] + math.log(RARE)) / (1 + values["doubt"])))
+    gap = max(values.get("gap", 0.0), values.get("gap_limit", 0.0))
+    budget, root = values["budget"], 1 + values["doubt"]
+    most = min(1.0, math.exp((budget + math.log(RARE)) / root))
+    example = f"one to which the SLM gives 1 chance in {1 / RARE:,.0f} had at most 1 in {1 / most:,.0f} here"
+    if gap:
+        nats = max(0.0, (HARD - gap) * LONG - budget) / root
+        example = (
+            f"one of {LONG} tokens that cost the SLM {HARD:g} nats each had at most 1 in {factor(nats)} here"
+        )
     return (
-        "a passage that the SLM would hardly ever write stays unlikely, whatever the LLM memorised: one to "
-        f"which the SLM gives 1 chance in {1 / RARE:,.0f} had at most 1 in {1 / most:,.0f} here, in one draw"
+        "a passage that the SLM would hardly ever write stays unlikely, whatever the LLM memorised: "
+        f"{example}, in one draw"
     )
 
 

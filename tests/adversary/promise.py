@@ -54,7 +54,13 @@ class Promise:
         return math.exp(self.options["budget"] * math.ceil(tokens / self.options["window"])) * q
 
     def _passage(self, tokens: int, q: float) -> float:
-        return (math.exp(self.options["budget"]) * q) ** (1 / (1 + self.options["doubt"]))
+        return (math.exp(self.options["budget"] + self._gap * tokens) * q) ** (
+            1 / (1 + self.options["doubt"])
+        )
+
+    @property
+    def _gap(self) -> float:
+        return max(self.options["gap"], self.options["gap_limit"])
 
     def _mean(self, tokens: int, q: float) -> float:
         """No event moves further than the whole law does: KL(p‖q) of the event alone is within the budget."""
@@ -78,7 +84,7 @@ class Promise:
         return max(sum(gains[at : at + width]) for at in range(len(gains))) - self.options["budget"]
 
     def _excess_passage(self, answer: Sequence[Token]) -> float:
-        costs = ((1 + self.options["doubt"]) * step.fused - step.slm for step in answer)
+        costs = ((1 + self.options["doubt"]) * step.fused - step.slm - self._gap for step in answer)
         return max(_runs(costs)) - self.options["budget"]
 
     def _excess_on_average(self, law: Sequence[Sequence[Token]]) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_hooks.policies.balanced import Balanced
+from purify_hooks.policies.balanced import LARGEST_GAP, Balanced
+from purify_plugins.policy import Context
+from purify_plugins.testing import letters
 from purify_plugins.types import Token
 from tests.policies.cases import SEEDS, every_answer, law, prompted, unprompted
 
@@ -27,24 +30,51 @@ def steps(*pairs: tuple[float, float]) -> list[Token]:
     return [Token(0, None, slm, fused, kl=0.0, peak=fused - slm) for fused, slm in logs]
 
 
-@given(seed=SEEDS, budget=NATS, doubt=st.floats(0.0, 3.0), drain=NATS)
-def test_every_run_of_every_answer_is_within_the_budget(
-    seed: int, budget: float, doubt: float, drain: float
-) -> None:
-    fused, slm = every_answer(Balanced(budget, doubt, drain), seed)
-    taken = torch.where(fused > -torch.inf, (1 + doubt) * fused - slm, -torch.inf)
+@st.composite
+def settings(draw: st.DrawFn) -> Balanced:
+    """Any settings of the rule, plain or with everything that follows the text."""
+    plain = Balanced(draw(NATS), draw(st.floats(0.0, 3.0)), draw(NATS))
+    gaps = st.floats(0.0, LARGEST_GAP)
+    return replace(
+        plain,
+        gap=draw(st.one_of(st.just(0.0), gaps)),
+        gap_limit=draw(gaps),
+        memory=draw(st.one_of(st.just(0.0), st.floats(1.0, 20.0))),
+        hedge=draw(st.one_of(st.just(0.0), st.floats(0.001, 0.5))),
+        numbers=draw(st.one_of(st.just(math.inf), NATS)),
+    ).bind(letters("1a"))
+
+
+@given(policy=settings(), seed=SEEDS)
+def test_every_run_of_every_answer_is_within_the_budget(policy: Balanced, seed: int) -> None:
+    fused, slm = every_answer(policy, seed)
+    taken = (1 + policy.doubt) * fused - slm - policy.largest_gap
+    taken = torch.where(fused > -torch.inf, taken, -torch.inf)
     for length in range(1, 6):
-        assert taken.clamp(min=-100).unfold(1, length, 1).sum(-1).max() <= budget + EXACT
-    assert torch.where(fused > -torch.inf, fused - slm, -torch.inf).max() <= budget + EXACT
+        assert taken.clamp(min=-100).unfold(1, length, 1).sum(-1).max() <= policy.budget + EXACT
+    assert torch.where(fused > -torch.inf, fused - slm, -torch.inf).max() <= policy.budget + EXACT
 
 
-@given(seed=SEEDS, doubt=st.sampled_from([0.0, 0.5, 1.0, 2.0]))
-def test_a_passage_is_at_most_a_root_of_what_the_slm_gives_it(seed: int, doubt: float) -> None:
-    policy = Balanced(2.0, doubt)
+@given(policy=settings(), seed=SEEDS)
+def test_no_number_takes_more_than_its_budget(policy: Balanced, seed: int) -> None:
+    """Token 0 of three is a digit, token 1 a letter, and token 2 ends the answer."""
+    fused, slm = every_answer(policy, seed)
+    tokens = torch.cartesian_prod(*[torch.arange(3)] * 5)
+    ratio = torch.where(fused > -torch.inf, fused - slm, 0.0).clamp(min=0.0)
+    spent = torch.zeros(len(tokens), dtype=ratio.dtype)
+    for at in range(5):
+        spent = torch.where(tokens[:, at] == 0, spent + ratio[:, at], 0.0)
+        assert spent.max() <= policy.numbers + EXACT
+
+
+@given(policy=settings(), seed=SEEDS)
+def test_a_passage_is_no_likelier_than_its_allowance_says(policy: Balanced, seed: int) -> None:
     answers = every_answer(policy, seed)
     for length in range(1, 6):
-        fused, slm = (path[:, :length].sum(-1).exp() for path in answers)
-        assert (fused <= (math.exp(policy.budget) * slm) ** (1 / (1 + doubt)) + EXACT).all()
+        fused, slm = (path[:, :length].sum(-1) for path in answers)
+        possible = (fused > -torch.inf) & (slm > -torch.inf)
+        for likely, surprisal in zip(fused[possible].tolist(), (-slm[possible]).tolist(), strict=True):
+            assert likely + surprisal <= policy.allowance(length, surprisal) + EXACT
 
 
 def test_an_llm_that_knows_the_rule_can_take_all_that_it_promises() -> None:
@@ -105,7 +135,7 @@ def test_a_prompt_weighs_what_it_weighs_inside_an_answer() -> None:
     """So an answer continued in a second call has no second budget."""
     policy = Balanced()
     scores = torch.tensor([[0.9, 0.5, 0.99]]).log(), torch.tensor([[0.2, 0.1, 0.3]]).log()
-    (level,) = policy.start(prompted(*scores))
+    level, *_ = policy.start(prompted(*scores))
     pairs = list(zip(*(score.exp()[0].tolist() for score in scores), strict=True))
     assert level.tolist() == near(walked(policy, pairs)[-1])
 
@@ -113,6 +143,87 @@ def test_a_prompt_weighs_what_it_weighs_inside_an_answer() -> None:
 def test_padding_on_the_left_of_a_prompt_is_free() -> None:
     llm, slm = torch.tensor([[0.0, 0.0, -0.1]]), torch.tensor([[0.0, 0.0, -4.0]])
     assert Balanced().start(prompted(llm, slm)) == Balanced().start(prompted(llm[:, 2:], slm[:, 2:]))
+
+
+FOLLOWING = Balanced(6.0, 2.0, gap=0.5, gap_limit=2.0, memory=4.0, hedge=0.05)
+
+
+def test_what_the_slm_is_worse_by_on_ordinary_text_is_not_counted() -> None:
+    pair = (0.99, 0.4)
+    cost = 2 * math.log(0.99) - math.log(0.4)
+    assert walked(Balanced(), [pair] * 3)[-1] == pytest.approx(3 * cost, abs=1e-5)
+    assert walked(Balanced(gap=0.5), [pair] * 3)[-1] == pytest.approx(3 * (cost - 0.5), abs=1e-5)
+    assert walked(Balanced(gap=1.0), [pair] * 3)[-1] == 0.0
+
+
+def test_the_gap_follows_the_text_up_to_its_limit() -> None:
+    ratio, gap = math.log(0.8) - math.log(0.2), FOLLOWING.gap
+    scores = torch.full((1, 40), math.log(0.8)), torch.full((1, 40), math.log(0.2))
+    gaps = [float(state[1]) for state in FOLLOWING.reading(prompted(*scores))]
+    assert gaps[1] == pytest.approx(gap + (ratio - gap) / 4, abs=1e-6)
+    assert gaps[-1] == pytest.approx(ratio, abs=1e-4)
+    wide = torch.full((1, 40), -0.01), torch.full((1, 40), -9.0)
+    assert float(FOLLOWING.start(prompted(*wide))[1]) == 2.0
+
+
+def test_padding_on_the_left_of_a_prompt_moves_neither_gap_nor_hedge() -> None:
+    llm, slm = torch.tensor([[0.0, 0.0, -0.1, -2.0]]), torch.tensor([[0.0, 0.0, -4.0, -1.0]])
+    padded = Context(llm, slm, torch.tensor([2]), torch.tensor([False]))
+    bare = prompted(llm[:, 2:], slm[:, 2:])
+    assert FOLLOWING.start(padded) == FOLLOWING.start(bare)
+
+
+def test_a_hedge_goes_over_to_the_model_that_predicts_the_text() -> None:
+    better, worse = torch.full((1, 30), -0.7), torch.full((1, 30), -3.0)
+    llm, slm = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.3, 0.7]]).log()
+    open_ = replace(FOLLOWING, budget=200.0)
+    for told, expected in (((better, worse), llm), ((worse, better), slm)):
+        state = open_.start(prompted(*told))
+        assert float((law(open_, llm, slm, state).exp() - expected.exp()).abs().max()) < 0.04
+
+
+def test_a_hedge_is_never_above_the_ceiling_nor_off_the_sum() -> None:
+    llm, slm = torch.tensor([[0.98, 0.01, 0.01]]).log(), torch.tensor([[0.02, 0.9, 0.08]]).log()
+    policy = Balanced(budget=1.0, hedge=0.1)
+    weights = policy.fuse(llm, slm, policy.start(unprompted(1)))
+    assert float(weights.exp().sum()) == pytest.approx(1.0, abs=1e-6)
+    assert float((weights - slm).max()) <= 1.0 + EXACT
+
+
+def test_a_number_the_llm_alone_knows_takes_no_more_than_its_budget() -> None:
+    """Eight digits, hyphens between them: under a budget of 30 the LLM would have had them all."""
+    vocabulary = letters("0123456789- a")
+    digits = [*range(3), 10, *range(3), 10, 4, 5]
+    slm = torch.tensor([[0.099] * 10 + [0.0033] * 3 + [0.0001]]).log().log_softmax(-1)
+    free, policy = (Balanced(30.0, 2.0, numbers=nats).bind(vocabulary) for nats in (math.inf, 6.0))
+    for rule, least, most in ((free, 0.9, 1.0), (policy, 0.0, math.exp(6 - 8 * math.log(10)) * 2)):
+        state, chance = rule.start(unprompted(1)), 1.0
+        for digit in digits:
+            llm = torch.full((1, 14), 0.0001).index_fill(1, torch.tensor([digit]), 0.9987).log()
+            fused = law(rule, llm, slm, state)
+            chance *= float(fused[0, digit].exp()) if digit < 10 else 1.0
+            state = rule.advance(state, torch.tensor([digit]), llm, slm, fused)
+        assert least <= chance <= most
+        word = rule.advance(state, torch.tensor([12]), llm, slm, fused)
+        assert float(word[3]) == 0.0  # after a letter another number begins
+
+
+def test_a_record_in_which_a_number_took_too_much_does_not_hold() -> None:
+    policy = Balanced(30.0, 2.0, numbers=4.0).bind(letters("12-a"))
+    dear, cheap = (math.log(0.1), math.log(0.9)), (math.log(0.5), math.log(0.5))
+    record = [
+        Token(at, None, slm, fused, kl=0.0, peak=max(fused - slm, 0.0))
+        for at, (slm, fused) in ((0, dear), (2, cheap), (1, dear))
+    ]
+    assert not policy.holds(record)
+    assert policy.holds([record[0], record[1]._replace(id=3), record[2]])
+    assert replace(policy, numbers=5.0).holds(record)
+
+
+def test_in_symbols_what_is_said_of_a_token_is_shared_out() -> None:
+    bytes_ = FOLLOWING.in_symbols(4.0)
+    assert (bytes_.gap, bytes_.gap_limit, bytes_.memory, bytes_.hedge) == (0.125, 0.5, 16.0, 0.0125)
+    assert bytes_.budget == FOLLOWING.budget + FOLLOWING.drain
 
 
 def test_no_budget_is_the_slm_alone() -> None:

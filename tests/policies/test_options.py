@@ -23,6 +23,23 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("balanced", {"budget": math.inf}, "balanced: budget must be a number of nats, 0 or more, not inf"),
     ("balanced", {"doubt": -1.0}, "balanced: doubt must be a finite number, 0 or more, not -1.0"),
     ("balanced", {"drain": math.nan}, "balanced: drain must be a number of nats, 0 or more, not nan"),
+    (
+        "balanced",
+        {"gap": 2.5},
+        "balanced: gap must be a number of nats from 0 to ln 10 (2.3026), not 2.5",
+    ),
+    (
+        "balanced",
+        {"gap_limit": -0.1},
+        "balanced: gap_limit must be a number of nats from 0 to ln 10 (2.3026), not -0.1",
+    ),
+    ("balanced", {"memory": 0.5}, "balanced: memory must be 0, or 1 token or more, not 0.5"),
+    ("balanced", {"hedge": 0.6}, "balanced: hedge must be a share from 0 to 0.5, not 0.6"),
+    (
+        "balanced",
+        {"numbers": -1.0},
+        "balanced: numbers must be a number of nats, 0 or more (inf: numbers are as other text), not -1.0",
+    ),
     ("capped", {"cap": math.inf}, "capped: cap must be a number of nats, 0 or more, not inf"),
     ("capped", {"total": -1}, "capped: total must be a number of nats, 0 or more (inf: without end), not -1"),
     ("anchored", {"budget": None}, "anchored: budget must be a number of nats, 0 or more, not None"),
@@ -56,6 +73,7 @@ def test_a_bad_option_is_advice(name: str, options: dict[str, Any], advice: str)
 def test_every_option_of_every_policy_is_checked() -> None:
     checked = {(name, option) for name, options, _ in BAD for option in options}
     untried = {("token_swap", "ids"), ("anchored", "prefix_debt")}
+    untried |= {("balanced", "digits"), ("balanced", "joiners")}
     untried |= {("consistency", "kernel"), ("top_k_union", "kernel")}
     untried |= {("learned_mix", "llm_entropy"), ("learned_mix", "slm_entropy")}
     every = {(name, option) for name, make in POLICIES.items() for option in make.__dataclass_fields__}

@@ -15,11 +15,12 @@ ENOUGH = 1e-7  # remaining mass below float32's resolution
 SLM_ALONE = 1e30  # a log scale that puts every token at its ceiling, and leaves -inf alone
 
 
-def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor) -> Tensor:
+def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor, lower: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """log min(λ p_llm, e^cap p_slm), (rows, V), with λ ≥ 1 such that it sums to one.
 
     `cap` (rows,) is in nats; 0 gives the SLM's row bit for bit. Where the LLM's support cannot hold
     the mass, the rest goes to the other tokens in proportion to the SLM, under the same ceiling.
+    `lower` holds the ids (n,) of some tokens and the cap (rows,), from 0 to `cap`, that is theirs.
     """
     import torch
 
@@ -28,6 +29,9 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor) -> Tensor:
     slm = wide(slm)
     llm = torch.maximum(wide(llm), slm - FLOOR)
     ceiling = slm + cap[:, None].to(slm.dtype)
+    if lower is not None:
+        ids, their_cap = lower
+        ceiling[:, ids] = slm[:, ids] + their_cap[:, None].to(slm.dtype)
     fill = _fill if on_cpu(llm) else _fill_there
     lift = torch.where(cap > 0, fill(llm.exp(), ceiling.exp()).log(), SLM_ALONE)
     return torch.minimum(llm.add_(lift[:, None].to(llm.dtype)), ceiling)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.policy import Context, FusionPolicy, State
-from purify_plugins.types import Guarantee, Token
+from purify_plugins.types import Guarantee, Token, Vocabulary
 
 from ._base import below, drawn, ledger, require, slack
 from ._capping import fuse_capped
+from ._gap import followed_gap, hedged, posterior
+from ._numbers import ids_tensor, number_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NATS = "a number of nats, 0 or more"
+LARGEST_GAP = math.log(10)  # nats a token: with more, a digit that the LLM alone knows would cost nothing
+FIRST_WEIGHT = 0.1  # the SLM's weight in a hedge before anything was read
 
 
 @dataclass(frozen=True)
@@ -23,14 +29,19 @@ class Balanced(FusionPolicy):
     """Close on what the LLM alone is sure of, token after token; leave what it only leans to.
 
     r = min(λ p_llm, e^c p_slm) with c = max(0, budget - level). A token adds log p_llm/p_slm, less
-    `doubt` times the LLM's own surprise -log p_llm (r for p_llm where r is larger); what it takes
-    off is at most `drain`. The level runs over the prompt's last tokens too, between 0 and twice
-    the budget: a text known by heart shuts the LLM out until something else has been said.
+    `doubt` times the LLM's own surprise -log p_llm (r for p_llm where r is larger), less the gap; what
+    it takes off is at most `drain`. The level runs over the prompt's last tokens too, between 0 and
+    twice the budget: a text known by heart shuts the LLM out until something else has been said.
+
+    The gap is what the SLM is worse by on ordinary text. It begins at `gap`; with a `memory` it follows
+    the text, between 0 and `gap_limit`. With a `hedge` r is mixed with p_slm, by how well either model
+    predicts the text. A `numbers` budget bounds what one number may take.
 
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
-    Σ (1 + doubt) log r - log p_slm ≤ budget, so a run of tokens that the SLM gives probability q has
-    at most (e^budget q)^(1/(1 + doubt)); N spellings of one text, q in all, at most
-    N^(doubt/(1 + doubt)) times as much together. Source: this project (docs, "the ledger of sureness").
+    Σ (1 + doubt) log r - log p_slm - g ≤ budget, with g = max(gap, gap_limit), so a run of n tokens that
+    the SLM gives probability q has at most (e^(budget + g n) q)^(1/(1 + doubt)); N spellings of one text,
+    q in all, at most N^(doubt/(1 + doubt)) times as much together. In a number Σ log r/p_slm ≤ numbers.
+    Source: this project (docs, "the ledger of sureness").
     """
 
     name: ClassVar[str] = "balanced"
@@ -40,47 +51,143 @@ class Balanced(FusionPolicy):
     budget: float = 5.0
     doubt: float = 1.0
     drain: float = 3.0
+    gap: float = 0.0
+    """Nats a token that the SLM is worse by on ordinary text, and which are not counted."""
+    gap_limit: float = 0.0
+    """The most that the gap may become where it follows the text, in nats; at most ln 10."""
+    memory: float = 0.0
+    """Over how many tokens the gap is averaged as it follows the text; 0: it stays as it is."""
+    hedge: float = 0.0
+    """The chance, at each token, that the other model becomes the better one; 0: r is not mixed."""
+    numbers: float = math.inf
+    """The most nats that one number may take, digit after digit; inf: numbers are as other text."""
+    digits: tuple[int, ...] = field(default=(), repr=False)
+    """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
+    joiners: tuple[int, ...] = field(default=(), repr=False)
+    """The tokens that stand inside numbers, which `bind` fills in; not an option to set by hand."""
 
     def __post_init__(self) -> None:
-        require(self, "budget", lambda budget: 0 <= budget < math.inf, "a number of nats, 0 or more")
+        require(self, "budget", lambda budget: 0 <= budget < math.inf, NATS)
         require(self, "doubt", lambda doubt: 0 <= doubt < math.inf, "a finite number, 0 or more")
-        require(self, "drain", lambda drain: 0 <= drain < math.inf, "a number of nats, 0 or more")
+        require(self, "drain", lambda drain: 0 <= drain < math.inf, NATS)
+        most = f"a number of nats from 0 to ln 10 ({LARGEST_GAP:.4f})"
+        require(self, "gap", lambda gap: 0 <= gap <= LARGEST_GAP, most)
+        require(self, "gap_limit", lambda gap: 0 <= gap <= LARGEST_GAP, most)
+        require(self, "memory", lambda memory: memory == 0 or 1 <= memory < math.inf, "0, or 1 token or more")
+        require(self, "hedge", lambda hedge: 0 <= hedge <= 0.5, "a share from 0 to 0.5")
+        require(self, "numbers", lambda numbers: numbers >= 0, f"{NATS} (inf: numbers are as other text)")
+
+    @property
+    def largest_gap(self) -> float:
+        """The most nats that a token's gap can be: g in the guarantee."""
+        return max(self.gap, self.gap_limit)
+
+    @property
+    def binds(self) -> bool:
+        """Whether there is a budget for numbers, whose tokens must be known."""
+        return self.numbers < math.inf
+
+    def bind(self, vocabulary: Vocabulary) -> Self:
+        """The same policy, with the tokens of this vocabulary that write numbers."""
+        if not self.binds:
+            return self
+        digits, joiners = number_tokens(vocabulary)
+        return replace(self, digits=digits, joiners=joiners)
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
-        return (self.budget + self.doubt * surprisal) / (1 + self.doubt)
+        return (self.budget + self.largest_gap * tokens + self.doubt * surprisal) / (1 + self.doubt)
 
     def in_symbols(self, per_token: float) -> Self:
         """The same strictness in symbols, `per_token` of a token: the budget gains `drain`.
 
         A run that begins inside a token lacks what the token's first symbols took off, at most `drain`.
+        What is said of a token, its gap and a change of the better model, is shared out among its symbols.
         """
-        return replace(self, budget=self.budget + self.drain)
+        return replace(
+            self,
+            budget=self.budget + self.drain,
+            gap=self.gap / per_token,
+            gap_limit=self.gap_limit / per_token,
+            memory=self.memory * per_token,
+            hedge=self.hedge / per_token,
+        )
 
     def holds(self, steps: Sequence[Token]) -> bool:
-        """Whether an answer's recorded steps keep this budget in every run of them."""
+        """Whether an answer's recorded steps keep this budget in every run of them.
+
+        The numbers' budget is checked too where the policy is bound to a vocabulary.
+        """
+        most = self.budget + (1 + self.doubt) * slack(steps)
         taken = ((1 + self.doubt) * step.fused - step.slm for step in steps if step.fused > -math.inf)
-        runs = accumulate(taken, lambda run, token: max(run, 0.0) + token, initial=0.0)
-        kept = max(runs) <= self.budget + (1 + self.doubt) * slack(steps)
-        return kept and all(below(step, self.budget) for step in steps)
+        runs = accumulate(taken, lambda run, token: max(run, 0.0) + token - self.largest_gap, initial=0.0)
+        kept = max(runs) <= most and all(below(step, self.budget) for step in steps)
+        return kept and max(self._in_numbers(steps), default=0.0) <= self.numbers + slack(steps)
+
+    def _in_numbers(self, steps: Sequence[Token]) -> Iterable[float]:
+        """What the number under way has taken from the LLM, in nats, after each token that belongs to one."""
+        digits, joiners = frozenset(self.digits), frozenset(self.joiners)
+        spent = 0.0
+        for step in steps:
+            spent += max(step.ratio, 0.0) if step.id in digits else 0.0
+            spent = spent if step.id in digits or step.id in joiners else 0.0
+            yield spent
 
     def start(self, context: Context) -> State:
-        """Each answer's level (rows,), in nats."""
-        level = ledger(context)
-        for llm, slm in zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True):
-            level = self._risen(level, llm, slm)
-        return (level,)
+        """Each answer's level, gap and what its number took, in nats, and the SLM's weight: (rows,) each."""
+        *_, state = self.reading(context)
+        return state
+
+    def reading(self, context: Context) -> Iterator[State]:
+        """The state before each of the prompt's tokens, and after the last."""
+        import torch
+
+        level, gap, weight, spent = (ledger(context, each) for each in (0.0, self.gap, FIRST_WEIGHT, 0.0))
+        padding = context.llm.shape[1] - context.lengths.to(level.device)
+        yield level, gap, weight, spent
+        for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):
+            level = self._risen(level, gap, llm, slm)  # padding adds nothing to a level of nothing
+            followed = self._followed(gap, weight, llm, slm)
+            gap, weight = (
+                torch.where(at < padding, *pair) for pair in zip((gap, weight), followed, strict=True)
+            )
+            yield level, gap, weight, spent
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
-        return fuse_capped(llm, slm, (self.budget - state[0]).clamp(min=0.0))
+        level, _, weight, spent = state
+        cap = (self.budget - level).clamp(min=0.0)
+        if self.binds:
+            left = cap.minimum((self.numbers - spent).clamp(min=0.0))
+            capped = fuse_capped(llm, slm, cap, (ids_tensor(self.digits, str(slm.device)), left))
+        else:
+            capped = fuse_capped(llm, slm, cap)
+        return hedged(capped, slm, weight) if self.hedge else capped
 
     def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
         import torch
 
-        sure = torch.maximum(drawn(llm, tokens), drawn(fused, tokens))
-        return (self._risen(state[0], sure, drawn(slm, tokens)),)
+        level, gap, weight, spent = state
+        theirs, ours = drawn(llm, tokens), drawn(slm, tokens)
+        sure = torch.maximum(theirs, drawn(fused, tokens))
+        level = self._risen(level, gap, sure, ours)
+        spent = self._numbered(spent, tokens, sure - ours) if self.binds else spent
+        return level, *self._followed(gap, weight, theirs, ours), spent
 
-    def _risen(self, level: Tensor, sure: Tensor, slm: Tensor) -> Tensor:
+    def _followed(self, gap: Tensor, weight: Tensor, llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor]:
+        """The gap and the SLM's weight after a token of these log-probabilities, all (rows,)."""
+        gap = followed_gap(gap, llm, slm, self.memory, self.gap_limit) if self.memory else gap
+        return gap, posterior(weight, llm, slm, self.hedge) if self.hedge else weight
+
+    def _numbered(self, spent: Tensor, tokens: Tensor, taken: Tensor) -> Tensor:
+        """What the number under way has taken after `tokens` that took `taken` nats, all (rows,)."""
+        import torch
+
+        device = str(tokens.device)
+        digit, joiner = (torch.isin(tokens, ids_tensor(ids, device)) for ids in (self.digits, self.joiners))
+        more = spent + taken.nan_to_num(nan=0.0).clamp(min=0.0)
+        return torch.where(digit, more, torch.where(joiner, spent, 0.0))
+
+    def _risen(self, level: Tensor, gap: Tensor, sure: Tensor, slm: Tensor) -> Tensor:
         """The level after a token of these log-probabilities, all (rows,)."""
         rise = ((1 + self.doubt) * sure - slm).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
-        return (level + rise.clamp(min=-self.drain)).clamp(0.0, 2 * self.budget)
+        return (level + (rise - gap).clamp(min=-self.drain)).clamp(0.0, 2 * self.budget)

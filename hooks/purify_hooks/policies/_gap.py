@@ -1,0 +1,43 @@
+"""What follows the text: the gap between the two models, and which of them predicts it better."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ._base import wide
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLIP = (-3.0, 5.0)
+"""Nats between which a token's log p_llm/p_slm counts: one name must not raise the gap for a page."""
+LEAST_WEIGHT = 0.02
+"""What either model keeps in a hedge."""
+
+
+def followed_gap(gap: Tensor, llm: Tensor, slm: Tensor, memory: float, limit: float) -> Tensor:
+    """The gap (rows,) after a token of these log-probabilities (rows,): an exponential average in nats.
+
+    It is the mean of log p_llm/p_slm over about `memory` tokens, between 0 and `limit`.
+    """
+    ratio = (llm - slm).nan_to_num(nan=0.0, posinf=CLIP[1], neginf=CLIP[0]).clamp(*CLIP)
+    return (gap + (ratio - gap) / memory).clamp(0.0, limit)
+
+
+def posterior(weight: Tensor, llm: Tensor, slm: Tensor, share: float) -> Tensor:
+    """The SLM's weight (rows,) after a token of these log-probabilities (rows,), by the fixed-share rule.
+
+    Bayes' rule, after which a share of each weight goes to the other model. Source: Herbster and Warmuth,
+    "Tracking the best expert" (1998).
+    """
+    odds = weight.logit() + (slm - llm).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    return (share + (1 - 2 * share) * odds.sigmoid()).clamp(LEAST_WEIGHT, 1 - LEAST_WEIGHT)
+
+
+def hedged(capped: Tensor, slm: Tensor, weight: Tensor) -> Tensor:
+    """log((1 - w) r + w p_slm), (rows, V), of log-probabilities (rows, V) and the SLM's weights (rows,)."""
+    import torch
+
+    slm, weight = wide(slm), weight[:, None].to(capped.dtype)
+    return torch.logaddexp(capped + (1 - weight).log(), slm + weight.log())

@@ -1,0 +1,37 @@
+"""Runs of digits: which tokens write them, and what the run under way has taken from the LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from purify_plugins.types import Vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+JOINERS = frozenset(" -./:()")
+"""What may stand inside a number: telephone and card numbers, dates, addresses of machines."""
+
+
+def number_tokens(vocabulary: Vocabulary) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of tokens that have a digit and no letter, and of those that join digits to one number."""
+    spelled = [token.decode("utf-8", "replace") for token in vocabulary.tokens]
+    joiners = (at for at, text in enumerate(spelled) if text and JOINERS.issuperset(text))
+    return tuple(_digits(spelled)), tuple(joiners)
+
+
+def _digits(spelled: list[str]) -> Iterator[int]:
+    for at, text in enumerate(spelled):
+        if any(map(str.isdigit, text)) and not any(map(str.isalpha, text)):
+            yield at
+
+
+@lru_cache(maxsize=16)
+def ids_tensor(ids: tuple[int, ...], device: str) -> Tensor:
+    """The ids as an integer tensor (n,) on this device, made once."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(ids, dtype=torch.long, device=device)

@@ -1,0 +1,135 @@
+"""Settings of `balanced` for a pair of models, from what both say of ordinary text. No attack is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.policy import Context
+
+from .balanced import LARGEST_GAP, Balanced
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BASE = Balanced(budget=20.0, doubt=2.5, gap_limit=2.3, memory=16.0, hedge=0.02, numbers=6.0)
+"""What does not come from the pair."""
+LIMITED = 0.01
+"""The share of ordinary tokens that may meet the limit."""
+BUDGETS = (8.0, 30.0)
+"""The smallest and the largest budget, in nats, whatever the text is like."""
+PRECISION = 0.25  # nats to which the budget is searched
+FEWEST = 200  # tokens, below which a share of one in a hundred says nothing
+QUANTILES = (0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """One clean text: the log-probabilities (n,) in nats that either model gives its tokens.
+
+    Each token's is given those before it. The first tokens of a text, which have no context, are better left
+    out.
+    """
+
+    llm: Tensor
+    slm: Tensor
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The settings found, and what the clean text says of them (nats a token, or shares of its tokens).
+
+    `ratio` is the mean of log p_llm/p_slm; `llm` and `slm` are the models' mean surprisal. `levels` are the
+    ledger's level at `QUANTILES`; `limited` is the share of tokens that the LLM's own choice would have
+    found above the ceiling, and `full` the share before which nothing was left of the budget.
+    """
+
+    policy: Balanced
+    tokens: int
+    llm: float
+    slm: float
+    ratio: float
+    levels: tuple[float, ...]
+    limited: float
+    full: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether even the largest budget leaves no more than the wanted share of tokens at the limit."""
+        return self.limited <= LIMITED
+
+
+def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration:
+    """The smallest budget with which 99 of 100 clean tokens never meet the limit, and the pair's own gap.
+
+    Raises ConfigError for too little text, or where a model rules out what the texts say.
+    """
+    context = _context(texts)
+    tokens = int(context.lengths.sum())
+    ratio = float((context.llm - context.slm).sum()) / tokens
+    policy = replace(base, gap=min(max(ratio, 0.0), base.gap_limit or LARGEST_GAP))
+    low, high = BUDGETS
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        limited = _limited(replace(policy, budget=middle), context)
+        low, high = (low, middle) if float(limited.double().mean()) <= LIMITED else (middle, high)
+    return _described(replace(policy, budget=round(high, 1)), context)
+
+
+def _context(texts: Sequence[ScoredText]) -> Context:
+    """The texts as prompts, every token of which both models have scored."""
+    import torch
+
+    tokens = sum(len(text.llm) for text in texts)
+    if tokens < FEWEST:
+        raise ConfigError(
+            f"a calibration needs {FEWEST} scored tokens or more, not {tokens}; give it more text"
+        )
+    if any(len(text.llm) != len(text.slm) for text in texts):
+        raise ConfigError("a text's tokens must have as many scores from one model as from the other")
+    longest = max(len(text.llm) for text in texts)
+    llm, slm = torch.zeros(2, len(texts), longest, dtype=torch.float64)
+    for row, text in enumerate(texts):
+        if len(text.llm):
+            llm[row, -len(text.llm) :], slm[row, -len(text.slm) :] = text.llm, text.slm
+    if not (llm.isfinite().all() and slm.isfinite().all()):
+        raise ConfigError(
+            "a model gives a token of the text no probability: calibrate on text that both can write"
+        )
+    lengths = torch.tensor([len(text.llm) for text in texts])
+    return Context(llm, slm, lengths, torch.zeros(len(texts), dtype=torch.bool))
+
+
+def _levels(policy: Balanced, context: Context) -> tuple[Tensor, Tensor]:
+    """The ledger's level before each real token, and by how much the LLM prefers the token, (tokens,)."""
+    import torch
+
+    *before, _ = (level for level, *_ in policy.reading(context))
+    real = torch.arange(context.llm.shape[1]) >= context.llm.shape[1] - context.lengths[:, None]
+    return torch.stack(before, dim=-1)[real], (context.llm - context.slm)[real]
+
+
+def _limited(policy: Balanced, context: Context) -> Tensor:
+    """(tokens,) bool: whether the ceiling would have kept the LLM from the token."""
+    level, preferred = _levels(policy, context)
+    return (preferred > 0) & (level + preferred > policy.budget)
+
+
+def _described(policy: Balanced, context: Context) -> Calibration:
+    import torch
+
+    level, preferred = _levels(policy, context)
+    count = len(level)
+    found = torch.quantile(level, torch.tensor(QUANTILES, dtype=level.dtype))
+    return Calibration(
+        policy,
+        count,
+        llm=-float(context.llm.sum()) / count,
+        slm=-float(context.slm.sum()) / count,
+        ratio=float(preferred.mean()),
+        levels=tuple(round(each, 3) for each in found.tolist()),
+        limited=float(_limited(policy, context).double().mean()),
+        full=float((level >= policy.budget).double().mean()),
+    )

@@ -1,0 +1,103 @@
+"""Calibration: the rule's settings from clean text alone, within bounds that no sample can move."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from purify_hooks.policies.calibration import BASE, BUDGETS, LIMITED, Calibration, ScoredText, calibrate
+from purify_plugins.errors import ConfigError
+
+
+def text(llm: float, slm: float, seed: int = 0, tokens: int = 300) -> ScoredText:
+    """Tokens whose surprisal is exponential, `llm` and `slm` nats on average."""
+    generator = torch.Generator().manual_seed(seed)
+    unit = -torch.rand(2, tokens, generator=generator).clamp(min=1e-6).log()
+    return ScoredText(-llm * unit[0], -slm * unit[1])
+
+
+def corpus(llm: float, slm: float) -> list[ScoredText]:
+    return [text(llm, slm, seed) for seed in range(6)]
+
+
+def share_at_the_limit(found: Calibration, texts: list[ScoredText]) -> float:
+    """Counted token by token, with the policy's own state."""
+    met = count = 0
+    for each in texts:
+        level, gap = 0.0, found.policy.gap
+        for llm, slm in zip(each.llm.tolist(), each.slm.tolist(), strict=True):
+            met += llm > slm and level + llm - slm > found.policy.budget
+            count += 1
+            rise = max((1 + found.policy.doubt) * llm - slm - gap, -found.policy.drain)
+            level = min(max(level + rise, 0.0), 2 * found.policy.budget)
+            ratio = min(max(llm - slm, -3.0), 5.0)
+            gap = min(max(gap + (ratio - gap) / found.policy.memory, 0.0), found.policy.gap_limit)
+    return met / count
+
+
+def test_the_gap_is_what_the_slm_is_worse_by_on_clean_text() -> None:
+    texts = corpus(2.0, 3.0)
+    found = calibrate(texts)
+    both = [float((each.llm - each.slm).sum()) for each in texts]
+    assert found.policy.gap == pytest.approx(sum(both) / 1800)
+    assert found.slm - found.llm == pytest.approx(found.ratio)
+
+
+def test_a_better_slm_has_no_gap_and_a_hopeless_one_no_more_than_the_limit() -> None:
+    assert calibrate(corpus(3.0, 2.0)).policy.gap == 0.0
+    assert calibrate(corpus(1.0, 9.0)).policy.gap == BASE.gap_limit
+
+
+def test_one_token_in_a_hundred_meets_the_limit_at_most_and_no_smaller_budget_does_it() -> None:
+    texts = corpus(2.0, 4.0)
+    found = calibrate(texts)
+    assert BUDGETS[0] < found.policy.budget < BUDGETS[1]
+    assert found.enough
+    assert share_at_the_limit(found, texts) == pytest.approx(found.limited)
+    assert found.limited == pytest.approx(LIMITED, rel=0.5)
+
+
+@settings(max_examples=20)
+@given(llm=st.floats(0.01, 20.0), slm=st.floats(0.01, 20.0))
+def test_no_sample_makes_the_rule_unsafe(llm: float, slm: float) -> None:
+    found = calibrate(corpus(llm, slm))
+    assert BUDGETS[0] <= found.policy.budget <= BUDGETS[1] + 0.1
+    assert 0 <= found.policy.largest_gap <= math.log(10)
+    assert found.policy.numbers == BASE.numbers
+    assert 0 <= found.limited <= 1
+
+
+def test_a_text_known_by_heart_is_told_and_moves_no_bound() -> None:
+    found = calibrate(corpus(0.001, 6.0))
+    assert not found.enough
+    assert found.policy.budget == pytest.approx(BUDGETS[1], abs=0.2)
+
+
+def test_texts_of_any_length_count_by_their_tokens() -> None:
+    texts = [text(1.0, 3.0, 1, 250), text(1.0, 3.0, 2, 40), ScoredText(torch.zeros(0), torch.zeros(0))]
+    found = calibrate(texts)
+    assert found.tokens == 290
+    assert found.llm == pytest.approx(-float(sum(each.llm.sum() for each in texts)) / 290, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("texts", "advice"),
+    [
+        ([text(1.0, 2.0, tokens=20)], "needs 200 scored tokens or more, not 20"),
+        ([ScoredText(torch.full((300,), -1.0), torch.full((300,), -torch.inf))], "gives a token of the text"),
+    ],
+)
+def test_what_cannot_be_calibrated_on_is_told(texts: list[ScoredText], advice: str) -> None:
+    with pytest.raises(ConfigError, match=advice):
+        calibrate(texts)
+
+
+def test_the_two_rows_of_a_text_belong_together() -> None:
+    scores: Tensor = torch.full((300,), -1.0)
+    with pytest.raises(ConfigError, match="as many"):
+        calibrate([ScoredText(scores, scores[1:])])
