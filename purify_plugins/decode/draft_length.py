@@ -1,116 +1,148 @@
-"""Adaptive draft length: the time of each cycle is measured, the accepted tokens are counted."""
+"""Adaptive draft length: the times of cycles are measured, the accepted tokens are counted."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from statistics import mean
 from typing import TYPE_CHECKING, Self
+
+from purify_plugins.decode.cycle_times import CycleTimes
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.sampling import Sampling
 
 LONGEST = 16
-FIRST = (3, 0, 6)
-"""Lengths that are each tried twice at first: two that draft, one that does not."""
+FIRST = 2
+"""Cycles without a draft (of one unit, in smaller symbols) before any other."""
 SEEDED = 3
 """The length for answers drawn from a seed."""
-REMEMBERED = 200
-"""How many of the latest drafted tokens count, at each position of a draft."""
-PRIOR = 10
+REMEMBERED = 50
+"""How many of the latest cycles count in acceptance rates, a little more or less by their age."""
+PRIOR = 5
 """The weight, in tokens, of the acceptance rate over all positions in each position's own rate."""
+GUESS = (3.5, 5.0)
+"""Tokens accepted, and tried, before any was."""
 TRYING = 0.02
-"""The share of the time that is spent on lengths other than the best one,"""
-AT_FIRST = 8
+"""The share of the time that is spent on trying lengths again that are not the best,"""
+AT_FIRST = 2
 """and how many more cycles at the start."""
+
+
+@dataclass
+class Cycle:
+    """One cycle that is being timed: its draft's `length`, and what `CycleTimes.add` takes."""
+
+    length: int
+    columns: int = 1
+    varying: float = 0.0
 
 
 class DraftLength:
     """Chooses how many tokens the SLM drafts before the LLM reads them; 0 is lockstep.
 
-    The best length has the most tokens a second: the expected tokens of a cycle over its measured time. The
-    nth drafted token is reached if those before it were accepted, and accepted at its position's rate. Where
-    tokens are smaller than the LLM's own, `unit` of them to one of its, lengths are multiples of `unit`. With
-    `fixed` the length never changes: a seeded answer must not depend on the load of the machine.
+    The best length has the most tokens a second: the expected tokens of a cycle over its expected time. The
+    nth drafted token is reached if those before it were accepted, and accepted at its position's rate. A
+    length never tried counts as what it takes at least, so that it is tried once where it may be the best,
+    and never where it cannot be. Where tokens are smaller than the LLM's own, `unit` of them to one of its,
+    lengths are multiples of `unit`. With `fixed` the length never changes. `rows` are decoded together.
     """
 
+    # Acceptance is counted without drafts too: where none was drafted, `observe` gets the probability that
+    # the SLM's own token would have been accepted. A pair that drafts do not pay for drafts nothing.
     # The time of a cycle is not linear in its length: a pass of four tokens may be faster than one of three.
-    # So the neighbours of the best length are tried too, and again from time to time.
+    # So the neighbours of the best length are tried again from time to time, and so is lockstep.
     # The choice reads no token and no random number: an LLM that delays its passes at will changes the
     # lengths, and at every length tokens have the same distribution.
-    # A draft in smaller symbols is read only as far as it is accepted, and many cycles need no pass of the
-    # LLM: a cycle's time is then the mean of the latest, and otherwise their least (load only slows it down).
 
-    def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
+    def __init__(self, fixed: int | None = None, unit: int = 1, rows: int = 1) -> None:
         self.fixed = None if fixed is None else fixed * unit
-        self.unit, self._least = unit, unit if unit > 1 else 0
-        self.first = tuple(max(unit * length, self._least) for length in FIRST)
-        self._typical: Callable[[Collection[float]], float] = mean if unit > 1 else min
-        self._fates = [(0.0, 0.0)] * LONGEST * unit  # (accepted, tried) at each position of a draft
-        self._seconds: dict[int, deque[float]] = {}
-        self._times: Counter[int] = Counter()
+        self.unit, self.rows, self._least = unit, rows, unit if unit > 1 else 0
+        self.times = CycleTimes(unit)
+        self._fates = [(0.0, 0.0)] * (LONGEST * unit + 1)  # (accepted, tried) at each position of a draft
         self._best: int | None = None
-        self._spent = self._trying = 0.0  # seconds: of all cycles, of those at other lengths than the best
+        self._cycle = Cycle(0)
+        self._spent = self._trying = 0.0  # seconds: of all cycles, of those that tried a length again
 
     def length(self, remaining: int = sys.maxsize) -> int:
         """How many tokens to draft next, at most `remaining`; a fixed length is not limited."""
         if self.fixed is not None:
             return self.fixed
-        rarest = min(self.first, key=lambda length: self._times[length])
-        return min(remaining, self._chosen() if self._times[rarest] >= 2 else rarest)
+        early = self.times.counts[self._least] < FIRST
+        return min(remaining, self._least if early else self._chosen())
 
     def _chosen(self) -> int:
-        """The best length, or a neighbour of it while the time for trying others is not used up."""
-        self._best = self.best()
-        if self._trying > TRYING * self._spent + AT_FIRST * self.seconds(self._best):
-            return self._best
-        around = [self._best + step for step in (-self.unit, self.unit)]
+        """The best length, or one to try again while the time for that is not used up."""
+        tokens, seconds = self.tokens(), self.seconds()
+        self._best = best = self._fastest(tokens, seconds)
+        if self._trying > TRYING * self._spent + AT_FIRST * seconds[best]:
+            return best
+        around = [best, self._least, best - self.unit, best + self.unit]
         around = [length for length in around if self._least <= length <= LONGEST * self.unit]
-        return min(around, key=lambda length: self._times[length])
+        return min(around, key=lambda length: self.times.counts[length])
 
     def best(self) -> int:
         """The length with the most expected tokens a second."""
-        tokens = self.tokens()
-        lengths = range(self._least, len(tokens), self.unit)
-        return max(lengths, key=lambda length: tokens[length] / self.seconds(length))
+        return self._fastest(self.tokens(), self.seconds())
+
+    def _fastest(self, tokens: Sequence[float], seconds: Sequence[float]) -> int:
+        # A length far beyond what was timed is not tried at once: it may cost many times as much.
+        longest = min(2 * max(self.times.counts, default=0) + 2 * self.unit, LONGEST * self.unit)
+        lengths = range(self._least, longest + 1, self.unit)
+        return max(lengths, key=lambda length: tokens[length] / max(seconds[length], sys.float_info.min))
 
     def tokens(self) -> list[float]:
         """The expected tokens of a cycle of each length: one, and each drafted one by its acceptance rate."""
-        kept, tried = (sum(column) for column in zip((7.0, 10.0), *self._fates, strict=True))
-        shares = ((here + PRIOR * kept / tried) / (looked + PRIOR) for here, looked in self._fates)
-        return list(accumulate(accumulate(shares, mul, initial=1.0)))
+        return list(accumulate(self.reached()))
 
-    def seconds(self, length: int) -> float:
-        """The time of a cycle of this length (s): measured, or interpolated from the nearest two."""
-        if length in self._seconds:
-            return self._typical(self._seconds[length])
-        known = sorted(sorted(self._seconds, key=lambda other: abs(other - length))[:2])
-        low, high = (self._typical(self._seconds[n]) for n in known)
-        slope = max(high - low, 0.0) / (known[1] - known[0])
-        return low + slope * (length - known[0])
+    def reached(self) -> list[float]:
+        """The probability that a row reaches each position of a draft: that all before it are accepted."""
+        accepted = GUESS[0] + sum(kept for kept, _ in self._fates)
+        share = PRIOR * accepted / (GUESS[1] + sum(tried for _, tried in self._fates))
+        shares = ((kept + share) / (tried + PRIOR) for kept, tried in self._fates[:-1])
+        return list(accumulate(shares, mul, initial=1.0))
+
+    def seconds(self) -> list[float]:
+        """The expected time of a cycle of each length (s), or the least it may be."""
+        reached = self.reached()
+        if self.rows > 1:  # a column is verified if any row reaches it
+            reached = [1 - (1 - each) ** self.rows for each in reached]
+        return self.times.expected(reached)
 
     @contextmanager
     def timed(self, length: int) -> Iterator[int]:
         """Time a cycle of `length` drafted tokens."""
-        start = time.perf_counter()
+        self._cycle = cycle = Cycle(length)
+        known, start = self.times.counts[length], time.perf_counter()
         yield length
         seconds = time.perf_counter() - start
-        self._seconds.setdefault(length, deque(maxlen=9 * self.unit)).append(seconds)
-        self._times[length] += 1
+        self.times.add(length, seconds, cycle.columns, cycle.varying)
         self._spent += seconds
-        self._trying += 0.0 if self._best in (None, length) else seconds
+        self._trying += seconds if known and self._best not in (None, length) else 0.0
 
-    def observe(self, position: int, tried: int, accepted: int) -> None:
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
+        """Time one step of the SLM."""
+        start = time.perf_counter()
+        yield
+        self.times.step(time.perf_counter() - start)
+
+    def verified(self, columns: int, seconds: float) -> None:
+        """Of the cycle that is being timed: the columns verified, and the time of those after the first."""
+        self._cycle.columns, self._cycle.varying = columns, seconds
+
+    def observe(self, position: int, tried: float, accepted: float) -> None:
         """Count the drafted tokens that were tried at this position, and those that were accepted."""
-        fade = (1 - 1 / REMEMBERED) ** tried
-        before = self._fates[position]
-        self._fates[position] = fade * before[0] + accepted, fade * before[1] + tried
+        if position == 0:  # which every cycle looks at
+            fade = (1 - 1 / REMEMBERED) ** (tried / self.rows)
+            self._fates = [(fade * kept, fade * looked) for kept, looked in self._fates]
+        kept, looked = self._fates[position]
+        self._fates[position] = kept + accepted, looked + tried
 
 
 class DraftLengths:
@@ -135,4 +167,4 @@ class DraftLengths:
         if sampling.seed is not None and not sampling.greedy:
             return DraftLength(self._seeded, self._unit)
         key = (sampling.greedy, rows.bit_length())
-        return self._learned.setdefault(key, DraftLength(unit=self._unit))
+        return self._learned.setdefault(key, DraftLength(unit=self._unit, rows=rows))

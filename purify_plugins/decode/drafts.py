@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from purify_plugins.decode.fusion import fuse
-from purify_plugins.decode.logits import on_cpu
+from purify_plugins.decode.logits import argmax, on_cpu
 from purify_plugins.decode.random_streams import inverse_cdf
 from purify_plugins.errors import PurifyError
 
@@ -97,8 +97,21 @@ class Drafts(ABC):
     def uniforms_used(self, tokens: int, drafted: int) -> int:
         """How many random numbers a row used that got so many tokens from a draft of this length."""
 
-    def observe(self, position: int, tried: int, accepted: int) -> None:  # noqa: B027  # optional
-        """Learn how many rows tried the drafted token at this position, and how many accepted it."""
+    def would_accept(self, rows: FusedLogits, tokens: Tensor) -> Tensor:
+        """How likely the provider's own draft would have been accepted (rows,) where it drafted nothing.
+
+        `tokens` (rows,) were drawn there. Without an estimate it is 0, and `observe` ignores it.
+        """
+        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+
+    def observe(self, position: int, tried: float, accepted: float) -> None:  # noqa: B027  # optional
+        """Learn how many rows tried the drafted token at this position, and how many accepted it.
+
+        Where none was drafted, `accepted` is how many would have accepted the SLM's own.
+        """
+
+    def verified(self, columns: int, seconds: float) -> None:  # noqa: B027  # optional
+        """Learn how many columns were verified, and the time of those after the first (s)."""
 
     def rows_dropped(self) -> None:  # noqa: B027  # optional
         """Called when rows have ended and the batch is smaller."""
@@ -135,14 +148,19 @@ class SlmDrafts(Drafts):
     def _draft(self, pending: Tensor | None, length: int) -> Draft:
         """Let the SLM draft `length` tokens; it reads the last only if the row after it is asked for."""
         unread = [] if pending is None else [pending]
-        slm = [self.pair.extend_slm(pending)[:, 0] if pending is not None else self.pair.first[1]]
+        slm = [self._step(pending) if pending is not None else self.pair.first[1]]
         tokens: list[Tensor] = []
         undrafted: dict[int, list[int]] = {}
         while len(tokens) < length:
             if tokens:
-                slm.append(self.pair.extend_slm(tokens[-1])[:, 0])
+                slm.append(self._step(tokens[-1]))
             tokens.append(self._next(slm[-1], tokens, undrafted)[:, None])
         return Draft(tokens, slm, self.read_llm([*unread, *tokens], pending), undrafted)
+
+    def _step(self, tokens: Tensor) -> Tensor:
+        """The SLM's logits (rows, V) after tokens (rows, 1)."""
+        with self.length.stepping():
+            return self.pair.extend_slm(tokens)[:, 0]
 
     def _next(self, logits: Tensor, tokens: Sequence[Tensor], undrafted: dict[int, list[int]]) -> Tensor:
         """The SLM's own next token (rows,), by the sampling settings.
@@ -181,11 +199,22 @@ class SlmDrafts(Drafts):
             return _drawn(rows, drafted, active, uniforms)
         return accept(rows, drafted[:, 0], active, uniforms)
 
+    def would_accept(self, rows: FusedLogits, tokens: Tensor) -> Tensor:
+        if self.batch.sampling.greedy:
+            return rows.ids(argmax(rows.slm)) == tokens
+        # Σ min(fused, slm) is the acceptance rate, and the mean of min(1, slm/fused) over fused draws.
+        logprobs = rows.logprobs(tokens)
+        return (logprobs[:, 1] - logprobs[:, 2]).exp().clamp(max=1.0)
+
     def uniforms_used(self, tokens: int, drafted: int) -> int:
         return tokens + (0 < tokens <= drafted)  # one a token, and one more to replace a rejected one
 
-    def observe(self, position: int, tried: int, accepted: int) -> None:
+    def observe(self, position: int, tried: float, accepted: float) -> None:
         self.length.observe(position, tried, accepted)
+
+    def verified(self, columns: int, seconds: float) -> None:
+        # A draft in smaller symbols is read as far as it is accepted, by the LLM too: whole cycles are timed.
+        self.length.verified(columns, 0.0 if self.length.unit > 1 else seconds)
 
 
 class ServerDrafts(Drafts):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -118,6 +119,7 @@ class VerifyLoop:
         self.active = torch.tensor(self.batch.active, device=self.device)
         remaining, uniforms = self._remaining(), self.batch.streams.peek(len(draft.tokens) + 1)
         tables: list[Tensor] = []
+        ended: list[float] = []  # the time at the end of each column
         for at in range(len(draft.tokens) + 1):
             try:
                 rows = self._fuse(draft, at)
@@ -125,8 +127,9 @@ class VerifyLoop:
                 numbers = None if uniforms is None else uniforms[:, at:]
                 tokens, accepted = self._decide(rows, draft, at, numbers)
                 self.drawn = True
+                would = self.drafts.would_accept(rows, tokens) if at == len(draft.tokens) else accepted
                 ends = torch.isin(tokens, self.eos) | (remaining <= at + 1)
-                flags = torch.stack([self.active, self.active & accepted & ends], dim=-1)
+                flags = torch.stack([self.active, self.active & accepted & ends, would], dim=-1)
                 tables.append(torch.cat([to_host(rows, tokens, self.greedy, self.batch.top), flags], dim=-1))
                 self.active = (
                     self.active & ~ends
@@ -137,8 +140,12 @@ class VerifyLoop:
                     raise
                 break  # the last active rows have failed; the others have their tokens
             self.active = self._healthy(self.active & accepted)
+            ended.append(perf_counter())
             if on_cpu(self.active) and not bool(self.active.any()):
                 break
+        # On an accelerator every column of a draft is verified, and the host has not waited for any.
+        varying = ended[-1] - ended[0] if ended and on_cpu(self.active) else 0.0
+        self.drafts.verified(len(tables), varying)
         return self._accepted(torch.stack(tables).tolist(), len(draft.tokens))
 
     def _remaining(self) -> Tensor:
@@ -198,14 +205,17 @@ class VerifyLoop:
         """The columns that any row reached; drafts and random streams learn what became of the draft."""
         batch = self.batch
         columns: list[Column] = [
-            records(batch, [row[:-2] for row in rows], [bool(row[-2]) for row in rows]) for rows in tables
+            records(batch, [row[:-3] for row in rows], [bool(row[-3]) for row in rows]) for rows in tables
         ]
-        ended = [sum(bool(row[-1]) for row in rows) for rows in tables]
+        ended = [sum(bool(row[-2]) for row in rows) for rows in tables]
+        would = [row[-1] for row in (tables[drafted] if len(tables) > drafted else ()) if row[-3]]
         columns = [column for column in columns if any(column)]
         reached = [sum(map(bool, column)) for column in [*columns, ()]]
         for at, (tried, kept) in enumerate(pairwise(reached[: drafted + 1])):
             # Of a row that ended here nothing says whether its next drafted token would have been accepted.
             self.drafts.observe(at, max(tried - ended[at], kept), kept)
+        if would:
+            self.drafts.observe(drafted, len(would), sum(would))
         if not self.greedy:
             lengths = [sum(map(bool, row)) for row in zip(*columns, strict=True)]
             batch.streams.consume([self.drafts.uniforms_used(length, drafted) for length in lengths])

@@ -19,18 +19,21 @@ class DraftCounts(DraftLength):
 
     def reset(self) -> None:
         """Reset the counts; the adapted draft length stays."""
-        self.cycles = self.looked = self.accepted = 0
+        self.cycles = self.drafted = 0
+        self.looked = self.accepted = 0.0
 
     def timed(self, length: int) -> Any:
         self.cycles += 1
+        self.drafted = length
         return super().timed(length)
 
     def length(self, remaining: int = sys.maxsize) -> int:
         return min(remaining, super().length(remaining))  # a fixed length, too
 
-    def observe(self, position: int, tried: int, accepted: int) -> None:
-        self.looked += tried
-        self.accepted += accepted
+    def observe(self, position: int, tried: float, accepted: float) -> None:
+        if position < self.drafted:  # else nothing was drafted there, and it is an estimate
+            self.looked += tried
+            self.accepted += accepted
         super().observe(position, tried, accepted)
 
     @property
