@@ -85,6 +85,13 @@ class ScoredPrompt(NamedTuple):
     logprobs: tuple[float, ...] = ()
 
 
+class Remarks(NamedTuple):
+    """What a check of a pair found: facts by name, as JSON, and warnings, a sentence each."""
+
+    facts: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class ToolFormat:
     """How a family of models writes a tool call.

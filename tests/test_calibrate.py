@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from purify_hooks.calibration.measure import perplexity, score_texts
+from purify_hooks.calibration.checking import check_text, compared
+from purify_hooks.calibration.measure import ScoredPassage, perplexity, score_texts
 from purify_hooks.calibration.sample import TextPassage, TextSample, default_sample, sample_of
 from purify_hooks.calibration.toml_file import Block, rewritten
-from purify_plugins import Purifier, Sampling
+from purify_plugins import Purifier, Remarks, Sampling
 from purify_plugins.certificates import read, verify
 from purify_plugins.certificates.calibration_record import CalibrationRecord, digest_of, settings_digest
 from purify_plugins.certificates.explain import calibration as told
@@ -130,7 +132,7 @@ def test_a_chat_is_scored_as_its_answer_alone() -> None:
     [found] = score_texts(
         llm, slm, TextSample("x", (TextPassage("chat", "The king rode out.", "Who rode out?"),))
     )
-    assert len(found.llm) == len(slm.encode("The king rode out."))
+    assert len(found.llm) == len(slm.encode("The king rode out.")) - 1, "all but the token that opens a text"
 
 
 class Silent(ToySource):
@@ -303,3 +305,83 @@ def test_every_key_of_a_calibration_is_needed_and_has_a_type(key: str) -> None:
     for wrong in ({**kept, key: True}, {each: kept[each] for each in kept if each != key}):
         with pytest.raises(ConfigError, match=f"{key} is .*; run `purify calibrate` again"):
             calibration(check_config(table_of(calibration=wrong)))
+
+
+# `purify check`
+
+
+def checked(
+    purifier: Purifier, seconds: float = 9.0, texts: tuple[Path, ...] = (Path("ours.txt"),)
+) -> Remarks:
+    return check_text(purifier, check_config(table_of(calibration={})), texts, seconds)
+
+
+def test_a_check_measures_both_models_on_each_kind_of_text(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text(TEXT[1000:], "utf-8")
+    found = checked(real("windowed"), texts=(tmp_path / "ours.txt", tmp_path / "more.txt"))
+    assert list(found.facts) == ["ours", "more"]
+    figures = found.facts["ours"]
+    assert figures["tokens"] > 100
+    assert figures["ratio"] == pytest.approx(figures["SLM perplexity"] / figures["LLM perplexity"], rel=0.01)
+    assert checked(real("windowed"), seconds=0.0).facts == {}
+
+
+def test_a_check_stops_when_its_time_is_over_and_reads_one_text_at_least() -> None:
+    found = checked(real("windowed"), seconds=1e-9, texts=())
+    assert list(found.facts) == ["prose"]
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ((0, 0), "practically the same model"),
+        ((1, 0), "the SLM predicts this text better than the LLM"),
+    ],
+)
+def test_a_check_warns_of_a_pair_that_protects_nothing_or_gains_nothing(
+    sides: tuple[int, int], words: str
+) -> None:
+    llm, slm = (both()[side] for side in sides)
+    book = Path("book.txt")
+    book.write_text("The king said to the old man that he had come from the forest. " * 40, "utf-8")
+    found = checked(Purifier(llm, slm, real("windowed").policy), texts=(book,))
+    assert any(words in each for each in found.warnings), found
+
+
+def test_a_check_warns_where_the_slm_is_too_weak_for_a_kind_of_text() -> None:
+    passages = [ScoredPassage("code", torch.full((9,), -1.0), torch.full((9,), -4.0))]
+    [warning] = compared(real("windowed"), passages)
+    assert "the SLM is weak on this text, code: perplexity 54.6, and the LLM 2.718" in warning
+    assert [
+        *compared(real("windowed"), [ScoredPassage("prose", torch.full((9,), -1.0), torch.full((9,), -2.0))])
+    ] == []
+
+
+def test_a_check_tells_of_balanced_without_a_calibration_or_with_another_pair_s() -> None:
+    plain = real("balanced")
+    [warning] = checked(plain, seconds=0.0).warnings
+    assert "balanced is not calibrated to this pair" in warning
+    [warning] = checked(plain.replace(calibration=RECORD), seconds=0.0).warnings
+    assert "balanced was calibrated with another LLM and another SLM" in warning
+    llm, slm = (digest_of(each.identity()) for each in both())
+    assert not checked(plain.replace(calibration=replace(RECORD, llm=llm, slm=slm)), seconds=0.0).warnings
+    assert not checked(real("windowed"), seconds=0.0).warnings
+
+
+def test_a_server_that_scores_no_text_leaves_the_rest_of_a_check_standing() -> None:
+    found = checked(Purifier(Silent(BYTES, 1), ToySource(BYTES, 2), real("windowed").policy))
+    assert found.facts == {}
+    assert "does not show how likely" in found.warnings[-1]
+
+
+def test_the_command_prints_what_was_measured_and_says_at_once_what_it_does() -> None:
+    configured()
+    done = CliRunner().invoke(app, ["check", "--text", "ours.txt", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["text"]["ours"]["tokens"] > 100
+    assert any("purify calibrate" in each for each in found["warnings"])
+    assert done.stderr.startswith("loading both models\n")
+    short = CliRunner().invoke(app, ["check", "--seconds", "0"])
+    assert "warning: balanced is not calibrated" in short.stderr
+    assert "perplexity" not in short.stdout

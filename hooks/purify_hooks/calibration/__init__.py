@@ -1,4 +1,4 @@
-"""The calibration plugin: sets the ledger's parameters from a pair of models and ordinary text."""
+"""The calibration plugin: a pair measured on ordinary text, for `purify calibrate` and `purify check`."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ from purify_plugins.plugin.hookspecs import hookimpl
 @hookimpl
 def purify_commands() -> Mapping[str, str]:
     return {"calibrate": "purify_hooks.calibration.command:calibrate"}
+
+
+@hookimpl
+def purify_checks() -> Mapping[str, str]:
+    return {"text": "purify_hooks.calibration.checking:check_text"}

@@ -71,7 +71,7 @@ def _base(llm: str | None, slm: str | None, place: Path | None) -> Config:
     """The configuration to calibrate. Raises ConfigError for other models than the file's."""
     from purify_plugins.configuration.config import read_config
 
-    if place is None or not place.exists():
+    if place is None or (llm and slm and not place.exists()):
         return configured(ModelOptions(llm, slm))
     base: Config = read_config(place)
     for side, given, table in (("--llm", llm, base.llm), ("--slm", slm, base.slm)):

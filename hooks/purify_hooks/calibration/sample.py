@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from purify_plugins.canonical_json import canonical
@@ -43,7 +44,7 @@ class TextPassage:
         if self.ask:
             yield replace(self, text=self.text[:most])
             return
-        yield from (replace(self, text=part) for part in pieces(self.text, most) if len(part) > 2 * OPENING)
+        yield from (replace(self, text=part) for part in pieces(self.text, most) if part.strip())
 
     @property
     def scored(self) -> str:
@@ -70,10 +71,17 @@ class TextSample:
     def characters(self) -> int:
         return sum(len(each.text) for each in self.passages)
 
-    def within(self, *contexts: int | None) -> TextSample:
-        """Passages of at most half as many characters as the shortest context has tokens: then each fits."""
-        most = min((length // 2 for length in contexts if length is not None), default=LONGEST)
+    def within(self, *contexts: int | None, most: int = LONGEST) -> TextSample:
+        """Passages of at most `most` characters, and of half as many as the shortest context has tokens."""
+        most = min([most, *(length // 2 for length in contexts if length is not None)])
         return TextSample(self.name, tuple(part for each in self.passages for part in each.parts(most)))
+
+    def in_turn(self) -> TextSample:
+        """The same passages, one of each kind and then another of each."""
+        kinds = dict.fromkeys(each.kind for each in self.passages)
+        columns = ([each for each in self.passages if each.kind == kind] for kind in kinds)
+        turns = (each for each in chain(*zip_longest(*columns)) if each is not None)
+        return TextSample(self.name, tuple(turns))
 
     def cut(self, characters: int) -> TextSample:
         """Passages spread evenly over the sample, about so many characters in all; at least one."""

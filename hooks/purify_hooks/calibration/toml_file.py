@@ -80,7 +80,8 @@ def _with(table: Mapping[str, Any], prefix: str, tables: Tables) -> dict[str, An
 def _replaced(lines: list[str], prefix: str, block: Block) -> list[str]:
     """The lines with this block in place of the table of its name, and of those inside that."""
     name, new = prefix + block.name, list(block.lines(prefix))
-    kept, place = [], None
+    kept: list[str] = []
+    place: int | None = None
     for header, part in _parts(lines):
         if header == name or header.startswith(f"{name}."):
             place = len(kept) if place is None else place
@@ -99,11 +100,11 @@ def _inline(line: str, name: str) -> bool:
 
 def _parts(lines: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The tables of a file: each one's name, "" before the first, and its lines."""
-    header, part = "", []
+    header, part = "", list[str]()
     for line in lines:
         if found := HEADER.match(line):
             yield header, part
-            header, part = re.sub(r"\s*\.\s*", ".", found[1]), []
+            header, part = re.sub(r"\s*\.\s*", ".", found[1]), list[str]()
         part.append(line)
     yield header, part
 
