@@ -28,7 +28,9 @@ class Context:
 
     `llm` and `slm` are (rows, n) float32 log-probabilities (nats) of the prompt's last n tokens
     that both models read alike, right-aligned and zero-filled on the left; `lengths` (rows,) counts
-    the real ones. `greedy` (rows,) bool: the answer takes the arg-max instead of a draw.
+    the real ones. With two tokenizers n counts symbols: a stretch of text that both models read in whole
+    tokens has the sums of their log-probabilities at its first symbol, and 0 at the others.
+    `greedy` (rows,) bool: the answer takes the arg-max instead of a draw.
     """
 
     llm: Tensor
@@ -54,7 +56,11 @@ class FusionPolicy(ABC):
 
     @member
     def lookback(self) -> int:
-        """How many of the prompt's last tokens `start` needs scored; 0: none."""
+        """How many of the prompt's last tokens `start` needs scored; 0: none.
+
+        They are the LLM's tokens, also after `in_symbols`: with two tokenizers `start` gets as many symbols
+        as they come to on average.
+        """
         return 0
 
     @member

@@ -78,11 +78,18 @@ class ScoredPrompt(NamedTuple):
     """One row's prompt as a model read it.
 
     `tokens` are all its ids; `logprobs` are the model's log-probabilities (nats) of the *last*
-    `len(logprobs)` of them, each given the tokens before it.
+    `len(logprobs)` of them, each given the tokens before it. A model in smaller symbols than its tokens
+    scores its own tokens: `spelled` are the symbols of each scored one, none of a control token.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
+    spelled: tuple[tuple[int, ...], ...] = ()
+
+    def last(self, scored: int) -> ScoredPrompt:
+        """The same prompt with at most the last `scored` of its scores."""
+        at = max(len(self.logprobs) - scored, 0)
+        return self._replace(logprobs=self.logprobs[at:], spelled=self.spelled[at:])
 
 
 class Remarks(NamedTuple):

@@ -44,3 +44,8 @@ class Decoder:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary of the fused model: the SLM's, since that side is trusted."""
         return self.slm.vocabulary
+
+    @cached_property
+    def lookback(self) -> int:
+        """How many of a prompt's last ids are scored: as many of the LLM's tokens as the policy asks for."""
+        return round(self.policy.lookback * self.vocabulary.per_token)

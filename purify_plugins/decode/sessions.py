@@ -15,6 +15,7 @@ from torch import Tensor
 
 from purify_plugins.errors import NumericError, SourceError
 from purify_plugins.policy import Context
+from purify_plugins.tokenizers.cross.prompt_scores import shared_symbol_scores
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -40,7 +41,7 @@ class SessionPair:
         self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
-            self.slm, slm = decoder.slm.open(prompts, decoder.policy.lookback)
+            self.slm, slm = decoder.slm.open(prompts, decoder.lookback)
             self._open.callback(self.slm.close)
             self.prompts = tuple(prompt.tokens for prompt in self.slm.prompts)
             self.first = self._ask(partial(self._open_llm, prompts)), slm[..., : self._width]
@@ -49,7 +50,7 @@ class SessionPair:
             raise
 
     def _open_llm(self, prompts: Sequence[Prompt]) -> Tensor:
-        self.llm, logits = self.decoder.llm.open(prompts, self.decoder.policy.lookback)
+        self.llm, logits = self.decoder.llm.open(prompts, self.decoder.lookback)
         self._open.callback(self.llm.close)
         return logits
 
@@ -168,7 +169,7 @@ class SessionPair:
         """The prompts' scores, for the policy's initial state."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
         pairs = zip(llm, self.slm.prompts, strict=True)
-        shared = [shared_scores(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
+        shared = [self._shared(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
         width = max(map(len, shared))
         padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
         device = self.first[1].device
@@ -176,6 +177,12 @@ class SessionPair:
         lengths = torch.tensor([len(scores) for scores in shared], device=device)
         modes = torch.full((len(shared),), greedy, device=device)
         return Context(scores[..., 0], scores[..., 1], lengths, modes)
+
+    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
+        if not (llm.spelled and slm.spelled):
+            return shared_scores(llm, slm)
+        scores = shared_symbol_scores(llm, slm, self.decoder.vocabulary)
+        return scores[max(len(scores) - self.decoder.lookback, 0) :]
 
     def close(self) -> None:
         """Close both sessions."""

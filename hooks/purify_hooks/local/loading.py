@@ -57,6 +57,8 @@ def _refuse_file(file: Path) -> None:
 
 def check_files(folder: Path) -> None:
     """Raise ModelError unless `folder` holds a model that loads without running anyone's code."""
+    if (folder / "ngram.json").exists():
+        raise ModelError(f'{folder} is a model of n-grams; write source = "ngram"')
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder} has no config.json; give the directory of a transformers model")
     for file in chain.from_iterable(map(folder.glob, SAFE_FILES)):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.local.loading import eos_ids, file_digests, file_states, find_model
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
+from purify_hooks.ngram.source import NgramSource
+from purify_hooks.ngram.source import looked_at as looked_at_ngram
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError, PromptError
@@ -27,7 +29,17 @@ if TYPE_CHECKING:
 
 @hookimpl
 def purify_sources() -> Mapping[str, Any]:
-    return {"local": Weighty(LocalSource.load, looked_at), "loaded": LoadedSource, "contrast": Contrast}
+    return {
+        "local": Weighty(LocalSource.load, looked_at),
+        "loaded": LoadedSource,
+        "contrast": Contrast,
+        "ngram": Weighty(NgramSource.load, looked_at_ngram),
+    }
+
+
+@hookimpl
+def purify_commands() -> Mapping[str, str]:
+    return {"slm": "purify_hooks.ngram.command:app"}
 
 
 class LocalSource(LogitSource):

@@ -20,7 +20,7 @@ def fuse_capped(llm: Tensor, slm: Tensor, cap: Tensor, lower: tuple[Tensor, Tens
 
     `cap` (rows,) is in nats; 0 gives the SLM's row bit for bit. Where the LLM's support cannot hold
     the mass, the rest goes to the other tokens in proportion to the SLM, under the same ceiling.
-    `lower` holds the ids (n,) of some tokens and the cap (rows,), from 0 to `cap`, that is theirs.
+    `lower` holds the ids (n,) of some tokens and their lower cap (rows,), from 0 to `cap`.
     """
     import torch
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 REOPENED = 8
 """Symbols at the end of a text prompt that are read in every spelling: their token may end in the answer."""
-SCORED = 64
-"""The most symbols of a prompt that are scored, for policies that look back."""
 ROOM = 24
 """Tokens of the context that are left free for a draft and an unfinished token."""
 
@@ -85,18 +83,29 @@ class SymbolSource(SpelledSource):
         return VocabularyTrie(self.source.vocabulary, self.symbol_set)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SymbolSession, Tensor]:
-        """Read the prompts, the last bytes of each in every spelling."""
-        scored = min(scored, SCORED)
-        splits = [self.split(prompt, scored) for prompt in prompts]
-        session, logits = self.source.open([split.kept for split in splits])
+        """Read the prompts, the last bytes of each in every spelling.
+
+        Scored are those bytes, and the own tokens before them as far as `scored` symbols reach.
+        """
+        splits = [self.split(prompt) for prompt in prompts]
+        reach = max(self._reach(split, scored) for split in splits)
+        session, logits = self.source.open([split.kept for split in splits], reach)
         try:
-            bridged = SymbolSession(session, logits, self, splits, scored)
+            bridged = SymbolSession(session, logits, self, splits, scored > 0)
             return bridged, bridged.rows()
         except BaseException:
             session.close()
             raise
 
-    def split(self, prompt: Prompt, scored: int = 0) -> PromptSplit:
+    def _reach(self, split: PromptSplit, scored: int) -> int:
+        """How many of the kept tokens at the end come to `scored` symbols, with those after them."""
+        length, found = len(split.symbols), 0
+        while length < scored and found < len(split.kept):
+            found += 1
+            length += len(self.symbols_of(split.kept[-found]))
+        return found
+
+    def split(self, prompt: Prompt) -> PromptSplit:
         """Split a prompt into own tokens and the symbols after them. Raises PromptError."""
         if isinstance(prompt, tuple) and prompt and prompt[0] < -1:
             return self._reread(prompt)
@@ -105,21 +114,21 @@ class SymbolSource(SpelledSource):
         tokens, at, length = own_tokens(self.source, prompt), 0, 0
         at = len(tokens)
         least = 1 if self.source.encodes else self._spelling(tokens)
-        while not isinstance(prompt, Chat) and at > least and length < max(REOPENED, scored):
-            symbols = self._symbols(tokens[at - 1])
+        while not isinstance(prompt, Chat) and at > least and length < REOPENED:
+            symbols = self.symbols_of(tokens[at - 1])
             if not symbols:
                 break
             at, length = at - 1, length + len(symbols)
         return self._split(tokens[:at], tokens[at:])
 
     def _split(self, kept: tuple[int, ...], tail: tuple[int, ...]) -> PromptSplit:
-        return PromptSplit(kept, tail, tuple(symbol for token in tail for symbol in self._symbols(token)))
+        return PromptSplit(kept, tail, tuple(symbol for token in tail for symbol in self.symbols_of(token)))
 
     def _spelling(self, tokens: Sequence[int]) -> int:
         """How many of a prompt's first tokens a server needs, so that they contain any text."""
-        return next((at for at, token in enumerate(tokens, 1) if self._symbols(token)), len(tokens))
+        return next((at for at, token in enumerate(tokens, 1) if self.symbols_of(token)), len(tokens))
 
-    def _symbols(self, token: int) -> tuple[int, ...]:
+    def symbols_of(self, token: int) -> tuple[int, ...]:
         """The symbols of an own token; none for a control or end token."""
         vocabulary = self.source.vocabulary
         silent = token in vocabulary.control or token in vocabulary.eos
@@ -173,7 +182,7 @@ class SymbolSession(Session):
         logits: Tensor,
         source: SymbolSource,
         splits: Sequence[PromptSplit],
-        scored: int,
+        scored: bool,
     ) -> None:
         self._session = session
         length = source.context_length
@@ -188,12 +197,11 @@ class SymbolSession(Session):
             for row, root in enumerate(self.reader.roots)
         ]
         self._foresee([split.tail for split in splits])
-        self.prompts: Sequence[ScoredPrompt] = [
-            ScoredPrompt(
-                (*(-2 - token for token in split.kept), *split.symbols), _pushed(beam, split.symbols, scored)
-            )
-            for beam, split in zip(self.beams, splits, strict=True)
-        ]
+        pushed = [_pushed(beam, split.symbols) for beam, split in zip(self.beams, splits, strict=True)]
+        self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(split.ids) for split in splits]
+        if scored:
+            rows = zip(splits, session.prompts, pushed, strict=True)
+            self.prompts = [_scored(source, split, read.logprobs, last) for split, read, last in rows]
 
     @property
     def readings(self) -> Sequence[tuple[int, ...]]:
@@ -276,12 +284,21 @@ class SymbolSession(Session):
         self._session.close()
 
 
-def _pushed(beam: Beam, symbols: Sequence[int], scored: int) -> tuple[float, ...]:
-    """Push a prompt's symbols; return the log-probabilities of the last `scored` of them."""
+def _scored(
+    source: SymbolSource, split: PromptSplit, kept: Sequence[float], symbols: Sequence[float]
+) -> ScoredPrompt:
+    """A prompt with the scores of its last `kept` tokens and of the symbols after them."""
+    tokens = split.kept[len(split.kept) - len(kept) :]
+    spelled = (*map(source.symbols_of, tokens), *((symbol,) for symbol in split.symbols))
+    return ScoredPrompt(split.ids, (*kept, *symbols), spelled)
+
+
+def _pushed(beam: Beam, symbols: Sequence[int]) -> list[float]:
+    """Push a prompt's symbols; return their log-probabilities."""
     found = []
     for symbol in symbols:
         masses = beam.row()
         found.append(math.log(masses[symbol] / masses.sum()) if masses[symbol] else -math.inf)
         beam.push(symbol)
     beam.begin()
-    return tuple(found[len(found) - min(scored, len(found)) :])
+    return found

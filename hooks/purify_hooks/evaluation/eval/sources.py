@@ -33,7 +33,7 @@ class Playback(LogitSource):
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[PlaybackSession, Tensor]:
         known = self.prompts or [ScoredPrompt(()) for _ in prompts]
-        looked = [ScoredPrompt(e.tokens, e.logprobs[max(len(e.logprobs) - scored, 0) :]) for e in known]
+        looked = [prompt.last(scored) for prompt in known]
         first = self.rows(0, 1)[:, 0]
         return PlaybackSession(self.rows, looked), first.expand(len(prompts), -1)
 

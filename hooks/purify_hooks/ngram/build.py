@@ -1,0 +1,161 @@
+"""Build a model of n-grams from text files: read, tokenise, sort, count, write whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from purify_hooks.ngram.storage import ORDERS, RECORD
+from purify_plugins.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from purify_plugins.types import Vocabulary
+
+Stage = Callable[[str, int, int], object]
+"""Called with a stage's name, how much of it is done, and how much there is (bytes or steps)."""
+MOST_TOKENS = 2**31
+"""The most tokens of a corpus: positions are 32 bits, and sorting takes some 60 bytes of memory a token."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build: `places` are files and directories, `pattern` names the files in directories."""
+
+    places: Sequence[Path]
+    tokenizer: str
+    out: Path
+    order: int = 4
+    pattern: str = "*"
+    force: bool = False
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot be built, before anything is read."""
+        if self.order not in ORDERS:
+            raise ConfigError(f"the order must be from {ORDERS[0]} to {ORDERS[-1]}, not {self.order}")
+        for place in self.places:
+            if not place.exists():
+                raise ConfigError(f"there is no file or directory {str(place)!r}; check the path")
+        if self.out.exists() and not (self.force and (self.out / RECORD).is_file()):
+            advice = "replace it with --force" if (self.out / RECORD).is_file() else "name another directory"
+            raise ConfigError(f"there is {str(self.out)!r} already; {advice}")
+        if not self.out.absolute().parent.is_dir():
+            raise ConfigError(f"there is no directory for {str(self.out)!r}; create it first")
+
+
+class Built(NamedTuple):
+    """What was built: documents, tokens, n-grams of each order, and bytes on disk."""
+
+    documents: int
+    tokens: int
+    ngrams: tuple[int, ...]
+    size: int
+
+
+def build(options: BuildOptions, stage: Stage) -> Built:
+    """Build the model that the options describe. Raises ConfigError, ModelError, VocabularyError."""
+    from purify_hooks.ngram.corpus import read_corpus
+
+    options.check()
+    tokenizer, vocabulary, ends = read_tokenizer(options.tokenizer)
+    documents = read_corpus(options.places, options.pattern)
+    with _directory(options.out) as folder:
+        _save_tokenizer(tokenizer, folder, ends, vocabulary)
+        return _counted(options, documents, (tokenizer, vocabulary), folder, stage)
+
+
+def _counted(
+    options: BuildOptions,
+    documents: Sequence[Any],
+    known: tuple[Any, Vocabulary],
+    folder: Path,
+    stage: Stage,
+) -> Built:
+    """Tokenise and count the documents, and write the tables."""
+    from purify_hooks.ngram import counting, smoothing, storage
+    from purify_hooks.ngram.corpus import tokenised
+
+    (tokenizer, vocabulary), size = known, len(known[1])
+    total, done = sum(each.size for each in documents), [0]
+
+    def advance(amount: int) -> None:
+        done[0] += amount
+        stage("tokenising", done[0], total)
+
+    ids = tokenised(tokenizer, documents, advance)
+    if sum(map(len, ids)) > MOST_TOKENS:
+        raise ConfigError(f"the corpus has more than {MOST_TOKENS:,} tokens; build from a part of it")
+    stage("counting", 0, 2)
+    end = sorted(vocabulary.eos & {tokenizer.eos_token_id} or vocabulary.eos)[:1]
+    stream, starts = counting.stream_of(ids, size, options.order, end)
+    counts = counting.count(stream, size, options.order)
+    stage("counting", 1, 2)
+    # The last unigram is BEGIN, which is never predicted.
+    counted = (level.counts[:-1] if n == 0 else level.counts for n, level in enumerate(counts.levels))
+    discounts = [smoothing.discounts(each) for each in counted]
+    pairs = zip(documents, ids, strict=True)
+    texts = [storage.Text(each.name, each.sha256, each.size, len(found)) for each, found in pairs]
+    record = storage.Record(size, vocabulary.fingerprint, discounts, texts, starts.tolist())
+    storage.save(folder, counts, record)
+    stage("counting", 2, 2)
+    bytes_ = sum(file.stat().st_size for file in folder.iterdir())
+    ngrams = tuple(len(level.tokens) for level in counts.levels)
+    return Built(len(texts), sum(text.tokens for text in texts), ngrams, bytes_)
+
+
+def read_tokenizer(name: str) -> tuple[Any, Vocabulary, frozenset[int]]:
+    """A tokenizer, its vocabulary and its end tokens, of a model's directory or hub id; no weights are read.
+
+    Raises ModelError, VocabularyError.
+    """
+    from purify_plugins.tokenizers.loading import find_tokenizer, load_tokenizer, require_tokenizer
+    from purify_plugins.tokenizers.token_bytes import vocabulary
+    from purify_plugins.utils.model_files import eos_ids
+
+    folder = find_tokenizer(name)
+    require_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
+    ends = eos_ids(folder) | ({tokenizer.eos_token_id} - {None})
+    return tokenizer, vocabulary(tokenizer, folder.name, ends), ends
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path, ends: frozenset[int], known: Vocabulary) -> None:
+    """Write the tokenizer beside the tables. Raises ModelError if it is not read back the same."""
+    tokenizer.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": sorted(ends)}), "utf-8")
+    _, found, _ = read_tokenizer(str(folder))
+    if found.fingerprint != known.fingerprint:
+        raise ModelError(
+            f"the tokenizer of {known.name!r} changes when transformers saves it; save it as a "
+            "tokenizer.json first, and name that directory"
+        )
+
+
+@contextmanager
+def _directory(out: Path) -> Iterator[Path]:
+    """A new directory that takes the place of `out` once it is complete, and is removed otherwise."""
+    try:
+        made = Path(mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise ConfigError(f"cannot write {str(out)!r}: {error.strerror}; name another place") from error
+    try:
+        yield made
+        made.chmod(0o755)
+        if out.exists():
+            old = made.with_name(f"{made.name}.old")
+            os.rename(out, old)
+            os.rename(made, out)
+            shutil.rmtree(old)
+        else:
+            os.rename(made, out)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
