@@ -88,8 +88,8 @@ def compared(purifier: Purifier, passages: Sequence[ScoredPassage]) -> Iterator[
         if figures["ratio"] > WEAK:
             yield (
                 f"the SLM is weak on this text, {kind}: perplexity {figures['SLM perplexity']:g}, "
-                f"and the LLM {figures['LLM perplexity']:g}; much of what the LLM knows of it will be held back. A "
-                "larger SLM, or one that was trained on such text, keeps more"
+                f"and the LLM {figures['LLM perplexity']:g}; much of what the LLM knows of it will be "
+                "held back. A larger SLM, or one that was trained on such text, keeps more"
             )
     whole = _figures(passages)
     if whole["ratio"] < BETTER:
