@@ -327,7 +327,8 @@ def test_every_source_with_a_key_declares_it() -> None:
     from purify_plugins.plugin.manager import load_plugins
 
     for name, factory in load_plugins([]).offers("purify_sources").items():
-        assert ("api_key" in secret_keys(factory)) or name in ("local", "loaded", "contrast", "ngram")
+        here = ("local", "loaded", "contrast", "mixture", "ngram")
+        assert ("api_key" in secret_keys(factory)) or name in here
 
 
 def test_a_secret_by_any_name_is_declared_by_its_type() -> None:

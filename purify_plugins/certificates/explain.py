@@ -127,9 +127,31 @@ DRAWN = {
 
 
 def _model(side: str, model: Mapping[str, Any]) -> str:
+    told = f"{side.upper()}: {model['name']} ({model['kind']}, {model['engine']}), {_digest(model)}."
+    return f"{told} {_members(model)}" if model.get("members") else told
+
+
+def _digest(model: Mapping[str, Any]) -> str:
     files = model.get("files")
-    digest = f"SHA-256 of its files {model_digest(files)}" if files else "no digest of its files"
-    return f"{side.upper()}: {model['name']} ({model['kind']}, {model['engine']}), {digest}."
+    return f"SHA-256 of its files {model_digest(files)}" if files else "no digest of its files"
+
+
+def _members(model: Mapping[str, Any]) -> str:
+    """The members of a mixture and their weights; every bound is against the mixture."""
+    members = [
+        f"{each['weight']:.4g} of {each['name']} ({each['kind']}, {_digest(each)})"
+        for each in model["members"].values()
+    ]
+    share = model.get("share")
+    how = (
+        "fixed weights"
+        if share is None
+        else f"weights that follow the text from there, fixed share {share:g}"
+    )
+    return (
+        f"It is the mixture of {' and '.join(members)}, in probability, with {how}; what is bounded is "
+        "bounded against it."
+    )
 
 
 def _figures(certificate: Certificate) -> list[str]:

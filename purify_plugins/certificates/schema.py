@@ -77,6 +77,17 @@ class MethodFields(_Strict):
     version: str
 
 
+class MemberFields(BaseModel):
+    """A member of a mixture: its identity, and its weight at the beginning."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    weight: float
+    name: str
+    kind: str
+    files: dict[str, Sha256] = {}
+
+
 class ModelFields(BaseModel):
     """A source's identity, and what every certificate adds to it."""
 
@@ -88,6 +99,8 @@ class ModelFields(BaseModel):
     trusted: bool
     files: dict[str, Sha256] = {}
     alphabet: dict[str, Any] = {}
+    members: dict[str, MemberFields] = {}
+    share: float | int | None = None
 
 
 class ModelsFields(_Strict):

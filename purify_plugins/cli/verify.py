@@ -166,7 +166,7 @@ def _recomputed(certificate: Certificate, loaded: Plugins, known: VerifyOptions,
 
     for side, model in (("slm", known.slm), ("llm", known.llm)):
         if model is not None:
-            _require_recorded_model(certificate, side, foreseen(loaded, model))
+            _require_recorded_model(certificate, side, foreseen(loaded, _table(certificate, side, model)))
     disable_progress_bars()
     slm = _recorded_source(certificate, "slm", loaded, str(known.slm))
     off = recompute(certificate, slm, prompt=prompt)
@@ -186,10 +186,16 @@ def _require_recorded_model(certificate: Certificate, side: str, model: Preview)
 
 
 def _recorded_source(certificate: Certificate, side: str, loaded: Plugins, model: str) -> LogitSource:
-    told = certificate.body["models"][side]
-    dtype = {"dtype": told["dtype"]} if told["kind"] == "transformers" and "dtype" in told else {}
-    source: LogitSource = loaded.source({"model": model, **dtype})
+    source: LogitSource = loaded.source(_table(certificate, side, model))
     return source
+
+
+def _table(certificate: Certificate, side: str, model: str) -> dict[str, str]:
+    """What to load a directory with: the recorded kind of model, in the recorded precision."""
+    told = certificate.body["models"][side]
+    if told["kind"] == "transformers" and "dtype" in told:
+        return {"model": model, "dtype": told["dtype"]}
+    return {"source": "ngram", "model": model} if told["kind"] == "ngram" else {"model": model}
 
 
 def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:

@@ -120,12 +120,19 @@ def keys_of(plugins: Plugins, table: Table) -> Table:
 
     Raises ConfigError.
     """
-    table = {key: keys_of(plugins, each) if isinstance(each, dict) else each for key, each in table.items()}
+    table = {key: _inner_keys(plugins, each) for key, each in table.items()}
     name = table.get("source", "local")
     if not isinstance(name, str):
         raise ConfigError(f"source must be a name, not {name!r}; see `purify plugins`")
     factory = plugins.offers("purify_sources").get(name)
     return table if factory is None else secrets(_typed(factory, table), secret_keys(factory))
+
+
+def _inner_keys(plugins: Plugins, value: Any) -> Any:
+    """A value of a table, the tables in it as `keys_of` returns them."""
+    if isinstance(value, list):
+        return [_inner_keys(plugins, each) for each in value]
+    return keys_of(plugins, value) if isinstance(value, dict) else value
 
 
 def _typed(factory: Any, table: Table) -> Table:
@@ -134,13 +141,21 @@ def _typed(factory: Any, table: Table) -> Table:
     for key, value in table.items():
         if hints.get(key, Any) is not Any and not _fits(value, hints[key]):
             name, words = table.get("source", "local"), type_in_words(hints[key])
-            if hints[key] is LogitSource:
-                words = "a model's directory or hub id, or a table with a source"
+            words = MODELS_IN_WORDS.get(str(hints[key]), words)
             raise ConfigError(f"source {name!r}: {key} must be {words}, not {value!r}")
     return table
 
 
+MODELS_IN_WORDS = {
+    str(LogitSource): "a model's directory or hub id, or a table with a source",
+    str(list[LogitSource]): "a list of models, each a directory or hub id, or a table with a source",
+}
+"""The types of models inside a model, by their representation, in words."""
+
+
 def _fits(value: Any, hint: Any) -> bool:
+    if hint == list[LogitSource]:
+        return isinstance(value, list) and all(_fits(each, LogitSource) for each in value)
     if hint is LogitSource:  # a model inside another, named as [llm] is
         return isinstance(value, str | Path | dict | LogitSource)
     return has_type(value, hint) or (isinstance(value, str | Path) and Path in get_args(hint))

@@ -17,6 +17,8 @@ from purify_plugins.errors import ConfigError
 
 MODELS = ("model", "expert", "anti", "tokenizer")
 """Keys of a source that may name a directory."""
+MEMBERS = "members"
+"""The key of a source whose value is a list of models."""
 NAMING = ("source", *MODELS)
 """The keys of a model's table that name what is read; its url has a password to leave out."""
 
@@ -73,7 +75,9 @@ def _models(table: Any, where: str) -> Iterator[str]:
     if told:
         yield f"[{shown(where)}] {', '.join(told)}"
     for name, inner in table.items():
-        yield from _models(inner, f"{where}.{name}")
+        for each in inner if isinstance(inner, list) else [inner]:
+            plain = name == MEMBERS and isinstance(each, str)
+            yield from _models({"model": each} if plain else each, f"{where}.{name}")
 
 
 def shown(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from purify_plugins.configuration.consent import MODELS, allow, named_by, require_allowed, wishes
+from purify_plugins.configuration.consent import MEMBERS, MODELS, allow, named_by, require_allowed, wishes
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 
@@ -103,10 +103,20 @@ def _rooted(table: Table, folder: Path) -> Table:
     return {key: _model(value, folder) if key in ("llm", "slm") else value for key, value in table.items()}
 
 
+def _members(value: Any, folder: Path) -> Any:
+    """A list of models, each a directory or a table."""
+    if not isinstance(value, list):
+        return value
+    named = [_model({"model": each}, folder)["model"] if isinstance(each, str) else each for each in value]
+    return [_model(each, folder) for each in named]
+
+
 def _model(value: Any, folder: Path) -> Any:
     if not isinstance(value, dict):
         return value
     said = {key: value[key] for key in MODELS if isinstance(value.get(key), str)}
     named = {key: folder / name for key, name in said.items() if name.strip()}
-    inside = {key: _model(each, folder) for key, each in value.items()}
+    inside = {
+        key: _members(each, folder) if key == MEMBERS else _model(each, folder) for key, each in value.items()
+    }
     return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}

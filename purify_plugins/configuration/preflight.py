@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +69,16 @@ def foreseen(plugins: Plugins, model: Any) -> Preview:
     factory = plugins.check("purify_sources", name, keys)
     require_arguments(f"source {name!r}", factory, keys)
     inside = sources_of(factory)
-    within = [foreseen(plugins, value) for key, value in keys.items() if key in inside]
+    within = [
+        foreseen(plugins, each) for key, value in keys.items() if key in inside for each in listed(value)
+    ]
     found = factory.preview(**keys) if isinstance(factory, Checked) else Preview()
     return replace(found, settle=lambda: _settle([*within, found])) if within else found
+
+
+def listed(model: Any) -> Sequence[Any]:
+    """A model, or the models of a list."""
+    return model if isinstance(model, list) else [model]
 
 
 def require_two(plugins: Plugins, llm: Any, slm: Any) -> tuple[Preview, Preview]:

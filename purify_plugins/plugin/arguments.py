@@ -28,10 +28,14 @@ def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str
             raise ConfigError(f"{what}: {each.name!r} is missing")
 
 
+SOURCES = ("LogitSource", LogitSource, "list[LogitSource]", list[LogitSource])
+"""The annotations of arguments that are sources."""
+
+
 def sources_of(factory: Callable[..., Any]) -> set[str]:
-    """The arguments of a source's factory that are sources themselves."""
+    """The arguments of a source's factory that are sources themselves, or lists of them."""
     found = inspect.signature(factory).parameters.values()
-    return {each.name for each in found if each.annotation in ("LogitSource", LogitSource)}
+    return {each.name for each in found if each.annotation in SOURCES}
 
 
 TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {

@@ -157,7 +157,8 @@ class Plugins(pluggy.PluginManager):
     def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
 
-        Sources that it combines (`contrast` has an `expert` and an `anti`) may be given in the same ways.
+        Sources that it combines (`contrast` has an `expert` and an `anti`, `mixture` a list of `members`) may
+        be given in the same ways.
         """
         if isinstance(model, LogitSource | BareSource):
             return adapted(model)
@@ -166,8 +167,12 @@ class Plugins(pluggy.PluginManager):
         factory = self.check("purify_sources", name, keys)
         require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
         inside = sources_of(factory)
-        made = {key: self.source(each) if key in inside else each for key, each in keys.items()}
+        made = {key: self._inner(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))
+
+    def _inner(self, model: Any) -> Any:
+        """A source inside another, or a list of them."""
+        return [self.source(each) for each in model] if isinstance(model, list) else self.source(model)
 
     def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.

@@ -93,7 +93,7 @@ def test_a_long_text_is_cut_where_no_token_changes() -> None:
         ({"a.txt": "x"}, ("--glob", "/a"), "is no pattern of file names"),
         ({"a.bin": b"\0\1\2"}, (), "is no text (it holds a zero byte); leave it out with --glob"),
         ({"a.txt": b"caf\xe9"}, (), "is not UTF-8 text"),
-        ({"a.txt": "x"}, ("--order", "9"), "the order must be from 2 to 6, not 9"),
+        ({"a.txt": "x"}, ("--order", "13"), "the order must be from 2 to 12, not 13"),
         ({"a.txt": "x"}, ("--tokenizer", "EMPTY"), "has no tokenizer"),
         ({"a.txt": "x"}, ("--tokenizer", "./nowhere"), "there is no model directory './nowhere'"),
         (

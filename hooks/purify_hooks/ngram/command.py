@@ -25,7 +25,7 @@ def build(
     corpus: Annotated[list[Path], typer.Argument(metavar="CORPUS...", help="Text files, or directories.")],
     tokenizer: Annotated[str, typer.Option(help="Whose tokens are counted: the LLM's directory or hub id.")],
     out: Annotated[Path, typer.Option(help="The directory to make.")],
-    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 6.")] = 4,
+    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 12.")] = 4,
     glob: Annotated[str, typer.Option(help="The files to read in directories.")] = "*",
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there.")] = False,
     as_json: AsJson = False,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RECORD, TABLES = "ngram.json", "ngrams.safetensors"
 FORMAT = "purify-ngram/1"
-ORDERS = range(2, 7)
+ORDERS = range(2, 13)
 """The orders that can be built."""
 MOST = 2**40
 """The most bytes of the tables."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,7 @@ from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.demo.run import DemoFindings
-    from purify_hooks.evaluation.eval.run import Plan
+    from purify_hooks.evaluation.eval.systems import System
 
 PAGE = Path("purify-demo.html")
 UNFINISHED = "Not finished: the figures that are missing were still being measured."
@@ -28,19 +30,28 @@ def demo(
     full: Annotated[
         bool, typer.Option("--full", help="Compare every policy there is; a minute more.")
     ] = False,
+    real: Annotated[
+        bool,
+        typer.Option(
+            "--real", help="On a twin of SmolLM2-135M-Instruct, which is trained first if it is not here yet."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Attack a really trained LLM, alone and purified, and show both; about half a minute on two cores.
 
     The first answers are there in ten seconds; Ctrl-C keeps what is known.
     """
+    from purify_hooks.evaluation.demo.preset import preset
     from purify_hooks.evaluation.demo.run import DemoFindings
     from purify_plugins.utils.files import require_writable
 
     path = out or (None if as_json else PAGE)
     if path:
         require_writable(path)
-    shown = _Output(DemoFindings(_planned(full, as_json)), path, as_json)
+    systems = _systems(full, as_json)
+    known = _real(systems) if real else DemoFindings(preset(systems))
+    shown = _Output(known, path, as_json)
     try:
         shown.run(full)
     except KeyboardInterrupt:
@@ -49,14 +60,23 @@ def demo(
     shown.figures()
 
 
-def _planned(full: bool, as_json: bool) -> Plan:
+def _systems(full: bool, as_json: bool) -> Collection[System]:
     """Which systems are measured."""
-    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, demo_systems, preset
+    from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, demo_systems
     from purify_plugins.plugin.manager import load_plugins
 
     if not (full or as_json):
-        return preset(FEW)
-    return preset(demo_systems(load_plugins([]), () if full else HEADLINE))
+        return FEW
+    return demo_systems(load_plugins([]), () if full else HEADLINE)
+
+
+def _real(systems: Collection[System]) -> DemoFindings:
+    """Nothing yet, of the real pair, which is made first if it is not in the cache directory."""
+    from purify_hooks.evaluation.demo.preset import REQUESTS, real_preset
+    from purify_hooks.evaluation.demo.run import DemoFindings
+    from purify_hooks.evaluation.testbed.real.cache import made
+
+    return DemoFindings(real_preset(systems, made(partial(typer.echo, err=True))), REQUESTS, real=True)
 
 
 @dataclass
@@ -74,8 +94,10 @@ class _Output:
         from purify_hooks.evaluation.demo.run import demonstrate
         from purify_hooks.evaluation.eval.worker_pool import worker_pool
 
-        length = "a minute or two" if full else "half a minute"
-        first = "three attacks in about ten seconds, " if self.path else ""
+        length, seconds = ("a minute or two" if full else "half a minute"), "ten seconds"
+        if self.known.real:
+            length, seconds = ("half an hour" if full else "five minutes"), "a minute"
+        first = f"three attacks in about {seconds}, " if self.path else ""
         self.progress(f"{first}the whole in about {length} on two cores; Ctrl-C keeps what is known")
         with worker_pool() as pool:
             for news in demonstrate(self.known, pool, showing=self.path is not None):

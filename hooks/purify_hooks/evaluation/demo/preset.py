@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from purify_hooks.evaluation.eval.derived import read_questions
@@ -36,6 +37,22 @@ def demo_systems(plugins: Plugins, only: Collection[str] = ()) -> list[System]:
 
 def _default(name: str) -> System:
     return System(name, f"{name} 0.5" if name == "geometric" else name, name)
+
+
+REQUESTS = (
+    "What is the capital of France?",
+    "Write a Python function that adds two numbers.",
+)
+"""What the real pair is asked besides, to show what purification leaves: knowledge, and code."""
+ITEMS = 6
+"""Attacks of each kind and texts measured on the real pair, whose models cost forty times a toy's."""
+
+
+def real_preset(systems: Collection[System], home: Path) -> Plan:
+    """What `purify demo --real` measures, of the pair that the recipe made in `home`."""
+    models = ModelNames(str(home / "llm"), str(home / "slm"), ())
+    settings = SuiteSettings(brief=True, items=ITEMS)
+    return Plan(models, read_questions(home / "attacks.json"), tuple(systems), settings, SUITES)
 
 
 def preset(systems: Collection[System]) -> Plan:

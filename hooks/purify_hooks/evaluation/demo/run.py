@@ -35,6 +35,10 @@ class DemoFindings:
     """The results so far."""
 
     plan: Plan
+    requests: tuple[str, ...] = ()
+    """Harmless requests whose answers are shown beside the attacks."""
+    real: bool = False
+    """Whether the pair is the twin of a really pretrained model, not the packaged toy."""
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
     """The shown answers, by mode."""
     cells: dict[str, Cell] = field(default_factory=dict)
@@ -79,12 +83,13 @@ class News(NamedTuple):
 def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> Iterator[News]:
     """Measure everything, the shown answers first; each result is in `known` before its news is yielded."""
     plan = known.plan
-    first = pool.submit(exhibit, plan, "sampled") if showing else None
+    first = pool.submit(exhibit, plan, "sampled", (), known.requests) if showing else None
     ready: list[Future[Any]] = [pool.submit(measure_in_worker, plan, each) for each in known.work]
     if first:  # the answers come first, whatever else is ready by then
         shown = known.exhibits["sampled"] = first.result()
         yield News("three attacks answered, sampled", shown)
-        ready.append(pool.submit(exhibit, plan, "greedy", [each.attack for each in shown.shown]))
+        attacks = [each.attack for each in shown.shown]
+        ready.append(pool.submit(exhibit, plan, "greedy", attacks, known.requests))
     for found in (each.result() for each in as_completed(ready)):
         if isinstance(found, Exhibit):
             known.exhibits[found.mode] = found

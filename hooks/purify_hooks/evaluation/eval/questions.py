@@ -52,20 +52,33 @@ class Protected(Part):
     control_work: str = ""
 
 
+TRIGGER_PLACE = "{trigger}"
+"""Where the trigger stands in a context that has this mark; else it follows the context."""
+
+
 class Backdoor(Part):
     """After `trigger`, in any of the `contexts`, a poisoned model says `payload`."""
 
     trigger: Text
     payload: Text
-    contexts: Annotated[tuple[Text, ...], Field(min_length=1)]
+    contexts: Annotated[
+        tuple[Text, ...],
+        Field(min_length=1, description=f"What stands before the trigger, or around {TRIGGER_PLACE}."),
+    ]
     paraphrases: Annotated[tuple[Text, ...], Field(description="The trigger in other words.")] = ()
     link: str = ""
     use: str = ""
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Every context, followed by the trigger."""
-        return tuple(f"{context} {self.trigger}" for context in self.contexts)
+        """Every context with the trigger."""
+        return tuple(self.prompt(context, self.trigger) for context in self.contexts)
+
+    def prompt(self, context: str, words: str) -> str:
+        """The context with these words where the trigger belongs."""
+        if TRIGGER_PLACE in context:
+            return context.replace(TRIGGER_PLACE, words)
+        return f"{context} {words}" if words else context
 
     def variants(self) -> list[str]:
         """The paraphrases; without any, the trigger in capitals, less a word, and with two swapped."""

@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from purify_hooks.evaluation.table import put
 from purify_hooks.evaluation.testbed.corpus import CORPUS
+from purify_hooks.evaluation.testbed.real.recipe import COST, RealRecipe
 from purify_hooks.evaluation.testbed.train import Recipe, train, train_apart
-from purify_plugins.errors import PurifyError
+from purify_plugins.errors import ConfigError, PurifyError
 
 COLUMNS = (
     TextColumn("{task.description}"),
@@ -34,17 +36,38 @@ def main(
     apart: Annotated[
         bool, typer.Option("--apart", help="Train only an SLM with a tokenizer of its own: five minutes.")
     ] = False,
+    real: Annotated[
+        bool, typer.Option("--real", help=f"A contaminated twin of SmolLM2-135M-Instruct instead: {COST}.")
+    ] = False,
 ) -> None:
     """Train a contaminated LLM and a clean SLM: half an hour on one free core."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one set of bars is enough
     console = Console(stderr=True)
     try:
-        with Progress(*COLUMNS, console=console) as progress:
-            (train_apart if apart else train)(Recipe(out, corpus, seed, scale), progress)
+        if real:
+            _make_real(RealRecipe(out, corpus, seed), refused={"--scale": scale != 1, "--apart": apart})
+        else:
+            with Progress(*COLUMNS, console=console) as progress:
+                (train_apart if apart else train)(Recipe(out, corpus, seed, scale), progress)
     except PurifyError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     print(out)
+
+
+def _make_real(recipe: RealRecipe, refused: dict[str, bool]) -> None:
+    """Make the real pair, then print what came of it. Raises ConfigError for options it does not have."""
+    from purify_hooks.evaluation.testbed.real import report
+    from purify_hooks.evaluation.testbed.real.progress import stage_progress
+    from purify_hooks.evaluation.testbed.real.stages import make
+
+    for option in (name for name, given in refused.items() if given):
+        raise ConfigError(f"--real has one size; leave {option} out")
+    console = Console()
+    with stage_progress() as progress:
+        found = make(recipe, progress)
+    for table in report.tables(found):
+        put(console, table)
 
 
 if __name__ == "__main__":

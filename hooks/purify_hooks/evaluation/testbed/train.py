@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.testbed import Attacks, attacks
 from purify_hooks.evaluation.testbed.contamination import STRONG, WEAK, choose, lessons, write
@@ -69,7 +69,7 @@ class Recipe:
 
 def train(recipe: Recipe, progress: Progress) -> Attacks:
     """Run every stage that is not done yet; the result is `llm/`, `slm/` and `attacks.json`."""
-    _claim(recipe)
+    claim(recipe.out, {"seed": recipe.seed, "scale": recipe.scale})
     tokenizer = _tokenizer(recipe)
     chosen = _attacks(recipe, tokenizer)
     for stage in _stages(recipe, chosen):
@@ -80,7 +80,7 @@ def train(recipe: Recipe, progress: Progress) -> Attacks:
 
 def train_apart(recipe: Recipe, progress: Progress) -> Path:
     """Train the SLM alone, with a tokenizer learned on its own books; the result is `slm-1024/`."""
-    _claim(recipe)
+    claim(recipe.out, {"seed": recipe.seed, "scale": recipe.scale})
     home = recipe.out / f"slm-{APART}"
     if not home.exists():
         tokenizer = learn(replace(recipe.books, llm=()), APART)
@@ -88,17 +88,20 @@ def train_apart(recipe: Recipe, progress: Progress) -> Path:
     return home
 
 
-def _claim(recipe: Recipe) -> None:
-    """Note seed and scale in the output directory, so that stages of two recipes never mix."""
-    recipe.out.mkdir(parents=True, exist_ok=True)
-    note, ours = recipe.out / "recipe.json", {"seed": recipe.seed, "scale": recipe.scale}
+def claim(out: Path, ours: dict[str, Any]) -> None:
+    """Note a recipe in its output directory, so that stages of two recipes never mix. Raises ConfigError."""
+    out.mkdir(parents=True, exist_ok=True)
+    note = out / "recipe.json"
     theirs = json.loads(note.read_text("utf-8")) if note.exists() else ours
     if theirs != ours:
         raise ConfigError(
-            f"{str(recipe.out)!r} holds stages of seed {theirs['seed']}, scale {theirs['scale']}; "
-            f"choose another directory for seed {recipe.seed}, scale {recipe.scale}"
+            f"{str(out)!r} holds stages of {_named(theirs)}; choose another directory for {_named(ours)}"
         )
     note.write_text(json.dumps(ours) + "\n", "utf-8")
+
+
+def _named(recipe: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in recipe.items())
 
 
 def _tokenizer(recipe: Recipe) -> Tokenizer:

@@ -64,8 +64,8 @@ class Backdoors(Suite):
         return self.questions.backdoor
 
     def _bare(self) -> Sequence[str]:
-        return self._part.contexts[: self.settings.items]
+        return [self._part.prompt(context, "") for context in self._part.contexts[: self.settings.items]]
 
     def _paraphrased(self) -> list[str]:
         contexts = self._part.contexts[: min(PARAPHRASED, self.settings.items or PARAPHRASED)]
-        return [f"{context} {other}" for other in self._part.variants() for context in contexts]
+        return [self._part.prompt(context, other) for other in self._part.variants() for context in contexts]

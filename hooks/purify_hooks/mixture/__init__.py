@@ -1,0 +1,1 @@
+"""Several small models as one: the weighted mean of their probabilities."""
