@@ -1,4 +1,4 @@
-"""`purify check`: what would run, what both models make of a text, and what speaks against it."""
+"""`purify check`: what would run, what both models make of a text, and warnings about the pair."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check(
     seconds: Seconds = SECONDS,
     as_json: AsJson = False,
 ) -> None:
-    """Validate the configuration, load both models, say what would run and what speaks against it."""
+    """Validate the configuration, load both models, say what would run and warn about the pair."""
     config = configured(models, draws)
     ready = checked(config)
     typer.echo("loading both models", err=True)

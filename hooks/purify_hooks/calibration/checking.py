@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from purify_hooks.calibration.measure import ScoredPassage, perplexity, score_texts
+from purify_hooks.calibration.measure import ScoredPassage, perplexities, score_texts
 from purify_hooks.calibration.sample import TextSample, sample_of
 from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.errors import ConfigError
@@ -30,7 +30,7 @@ SAME = 0.02
 
 
 def check_text(purifier: Purifier, config: Config, texts: Sequence[Path], seconds: float) -> Remarks:
-    """Both models' perplexity on each kind of text, as far as the time allows; and what speaks against them.
+    """Both models' perplexity on each kind of text, as far as the time allows; and warnings.
 
     Raises ConfigError for a file that is no text.
     """
@@ -64,7 +64,7 @@ def _by_kind(passages: Sequence[ScoredPassage]) -> dict[str, list[ScoredPassage]
 
 
 def _figures(passages: Sequence[ScoredPassage]) -> dict[str, Any]:
-    llm, slm = (perplexity([each[side] for each in passages]) for side in (1, 2))
+    llm, slm = perplexities(passages)
     return {
         "tokens": sum(len(each.llm) for each in passages),
         "LLM perplexity": float(f"{llm:.4g}"),

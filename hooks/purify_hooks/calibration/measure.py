@@ -121,3 +121,8 @@ def perplexity(passages: Sequence[Tensor]) -> float:
     """exp of the mean surprisal of the pieces of these texts, (n,) log-probabilities each."""
     pieces = sum(map(len, passages))
     return math.exp(min(-sum(float(each.sum()) for each in passages) / max(pieces, 1), 700.0))
+
+
+def perplexities(passages: Sequence[ScoredPassage]) -> tuple[float, float]:
+    """The LLM's perplexity on these passages, and the SLM's."""
+    return perplexity([each.llm for each in passages]), perplexity([each.slm for each in passages])

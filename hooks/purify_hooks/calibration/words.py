@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_hooks.calibration.measure import ScoredPassage, perplexity
+from purify_hooks.calibration.measure import ScoredPassage, perplexities
 from purify_hooks.evaluation.table import Table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def text_table(passages: Sequence[ScoredPassage]) -> Table:
     rows = []
     for kind in dict.fromkeys(each.kind for each in passages):
         some = [each for each in passages if each.kind == kind]
-        llm, slm = (perplexity([each[side] for each in some]) for side in (1, 2))
+        llm, slm = perplexities(some)
         rows.append(
             (kind, f"{sum(len(each.llm) for each in some)}", f"{llm:.3g}", f"{slm:.3g}", f"{slm / llm:.2f}")
         )
