@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from purify_hooks.calibration.checking import check_text, compared
 from purify_hooks.calibration.measure import ScoredPassage, perplexity, score_texts
 from purify_hooks.calibration.sample import TextPassage, TextSample, default_sample, sample_of
-from purify_hooks.calibration.toml_file import Block, rewritten
+from purify_hooks.calibration.toml_file import TomlTable, rewritten
 from purify_plugins import Purifier, Remarks, Sampling
 from purify_plugins.certificates import read, verify
 from purify_plugins.certificates.calibration_record import CalibrationRecord, digest_of, settings_digest
@@ -237,7 +237,7 @@ def test_with_force_it_is() -> None:
     ],
 )
 def test_a_table_is_replaced_by_itself(text: str, prefix: str) -> None:
-    block = Block("policy", {"name": "balanced", "budget": 8.5}, ["Why."], {"budget": "nats"})
+    block = TomlTable("policy", {"name": "balanced", "budget": 8.5}, ["Why."], {"budget": "nats"})
     if '"""' in text:
         with pytest.raises(ConfigError, match="cannot be replaced without touching other lines"):
             rewritten(text, [block], prefix)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from purify_hooks.calibration.toml_file import Block, rewritten
+from purify_hooks.calibration.toml_file import TomlTable, rewritten
 from purify_hooks.calibration.words import FIELDS, meaning
 from purify_plugins.configuration.config import Config, placed
 from purify_plugins.utils.files import read_text, require_writable, write_whole
@@ -28,7 +28,7 @@ class CalibrationTarget:
         self.place, self.config = place, config
         if place:
             require_writable(place)
-            self._rewritten([Block("policy", {"name": "balanced"}), Block("calibration", {})])
+            self._rewritten([TomlTable("policy", {"name": "balanced"}), TomlTable("calibration", {})])
 
     def write(self, found: CalibrationResult) -> None:
         """Write the settings, each with what it means above it."""
@@ -37,19 +37,19 @@ class CalibrationTarget:
             *meaning(found.calibration, found.sample.name),
         ]
         text = self._rewritten(
-            [Block("policy", found.policy, about, FIELDS), Block("calibration", found.table)]
+            [TomlTable("policy", found.policy, about, FIELDS), TomlTable("calibration", found.table)]
         )
         if self.place:
             write_whole(self.place, text)
         else:
             typer.echo(text, nl=False)
 
-    def _rewritten(self, blocks: Sequence[Block]) -> str:
+    def _rewritten(self, blocks: Sequence[TomlTable]) -> str:
         """The file's text with these tables."""
         place = self.place
         if place and place.exists():
             prefix = "tool.purify." if place.name == "pyproject.toml" else ""
             with placed(f"{place}:"):
                 return rewritten(read_text(place), blocks, prefix)
-        models = [Block("llm", self.config.llm), Block("slm", self.config.slm)]
+        models = [TomlTable("llm", self.config.llm), TomlTable("slm", self.config.slm)]
         return rewritten("", [*models, *blocks] if place else blocks)

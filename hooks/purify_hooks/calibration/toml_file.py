@@ -16,7 +16,7 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Block:
+class TomlTable:
     """A table as it is written: its comment lines first, then each key with the comment above it."""
 
     name: str
@@ -42,7 +42,7 @@ def spelled(value: Any) -> str:
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def rewritten(text: str, blocks: Sequence[Block], prefix: str = "") -> str:
+def rewritten(text: str, blocks: Sequence[TomlTable], prefix: str = "") -> str:
     """The file's text with these tables in place of its own; `prefix` is "tool.purify." in pyproject.toml.
 
     A table stands where it stood, a new one at the end. Raises ConfigError for a file in which that cannot be
@@ -77,7 +77,7 @@ def _with(table: Mapping[str, Any], prefix: str, tables: Tables) -> dict[str, An
     return {**table, name: _with(table.get(name, {}), rest, tables)}
 
 
-def _replaced(lines: list[str], prefix: str, block: Block) -> list[str]:
+def _replaced(lines: list[str], prefix: str, block: TomlTable) -> list[str]:
     """The lines with this block in place of the table of its name, and of those inside that."""
     name, new = prefix + block.name, list(block.lines(prefix))
     kept: list[str] = []
