@@ -142,7 +142,7 @@ NOT_ITS_MODEL: dict[str, tuple[Damage, str]] = {
     "a file cut off": (cut, "model.safetensors is damaged, it has .* bytes of tensors where its header says"),
     "no tensors at all": (
         tensors(lambda found: {"x": torch.zeros(0)}),
-        "safetensors, which hold 1 tensors of 0",
+        "weights, which are 1 tensors of 0",
     ),
     "an empty file": (
         lambda folder: save_file({}, folder / "model.safetensors"),
@@ -150,13 +150,13 @@ NOT_ITS_MODEL: dict[str, tuple[Damage, str]] = {
     ),
     "more layers than weights": (
         said(num_hidden_layers=4),
-        rf"describes a model of .* numbers, its safetensors hold .* \({ABSENT} is missing\)",
+        rf"describes a model of .* numbers, its weights are .* \({ABSENT} is missing\)",
     ),
     "fewer layers than weights": (
         said(num_hidden_layers=2),
         r"model\.layers\.2\..* has no place in the Llama",
     ),
-    "another hidden size": (said(hidden_size=256), "describes a model of .* numbers, its safetensors hold"),
+    "another hidden size": (said(hidden_size=256), "describes a model of .* numbers, its weights are"),
     "a smaller hidden size": (said(hidden_size=64), r"has the shape .*, LlamaForCausalLM needs"),
     "other heads": (
         said(num_key_value_heads=2),
@@ -539,9 +539,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"num_hidden_layers": 10**12},
         "num_hidden_layers is 1000000000000, at most",
     ),
-    "4000 layers": ({"num_hidden_layers": 4000}, "describes a model that is larger than its safetensors"),
-    "a huge vocabulary": ({"vocab_size": 2**31}, "describes a model that is larger than its safetensors"),
-    "a wide middle": ({"intermediate_size": 2**30}, "describes a model that is larger than its safetensors"),
+    "4000 layers": ({"num_hidden_layers": 4000}, "describes a model that is larger than its weights"),
+    "a huge vocabulary": ({"vocab_size": 2**31}, "describes a model that is larger than its weights"),
+    "a wide middle": ({"intermediate_size": 2**30}, "describes a model that is larger than its weights"),
     "no layers": (
         {"num_hidden_layers": -1},
         "most of the weights in .* have no place in LlamaForCausalLM|config.json",
@@ -616,7 +616,7 @@ def test_json_that_two_readers_would_take_for_two_things_is_refused(
     [
         (
             "model.gguf",
-            "is a GGUF file, which llama.cpp reads; serve it with llama-server, source = 'llama_cpp'",
+            "is damaged, it has 4 bytes",
         ),
         ("model.safetensors", "is a file of weights; give the directory it is in, which has config.json too"),
         ("pytorch_model.bin", "is a file of weights; give the directory"),
@@ -631,7 +631,7 @@ def test_a_file_for_a_model_is_told_what_it_is(tmp_path: Path, name: str, words:
 
 @pytest.mark.parametrize("value", [3, None, True, ["a"], {"a": 1}, "", "  "])
 def test_what_is_no_name_of_a_model_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match="model must be a directory or a hub id, not"):
+    with pytest.raises(ConfigError, match="model must be a directory, a GGUF file or a hub id, not"):
         LocalSource.load(value)
 
 

@@ -104,12 +104,12 @@ MODELS = [
     ("cut", 1, "fetch the model again"),
     ("broken", 1, "is not valid JSON"),
     ("whisper", 1, "use a causal language model of text alone"),
-    ("m.gguf", 1, "a GGUF file, which llama.cpp reads"),
+    ("m.gguf", 1, "m.gguf is damaged, it has 4 bytes"),
     ("w.safetensors", 1, "a file of weights; give the directory"),
     ("./nowhere", 1, "there is no model directory './nowhere'"),
     ("some/model", 1, "could not be had from the hub"),
     ("http://host/model", 1, "there is no model directory"),
-    ("' '", 2, "must be a directory or a hub id"),
+    ("' '", 2, "must be a directory, a GGUF file or a hub id"),
 ]
 CONFIGS = [
     ("unknown", 2, "did you mean 'walk'?"),

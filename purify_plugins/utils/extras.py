@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, requires
 from purify_plugins.errors import ConfigError
 
 MODULES = {
+    "gguf": ("gguf",),
+    "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
 }

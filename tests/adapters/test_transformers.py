@@ -30,18 +30,21 @@ from transformers import (
 
 from purify_adapters import purify
 from purify_adapters.transformers import PurifiedModel
+from purify_adapters.transformers.own_ids import RespelledIds
+from purify_hooks.local.source import LocalSource
 from purify_plugins import (
     ConfigError,
     ModelError,
     PromptError,
     PurifyError,
     RefusedError,
+    Sampling,
     SourceError,
     UnknownNameError,
     hookimpl,
 )
 from purify_plugins.certificates import verify
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.types import Prompt, Vocabulary
 from tests.toys import both, few
 
@@ -290,6 +293,79 @@ def stream(model: Any, streamer: Any, **options: Any) -> Thread:
     thread = Thread(target=write)
     thread.start()
     return thread
+
+
+# Two tokenizers
+
+
+@cache
+def other() -> LocalSource:
+    """An SLM with a tokenizer of its own."""
+    return LocalSource.load(SLM_1024, dtype="float32", device="cpu")
+
+
+class Kept(TextStreamer):
+    """A streamer that keeps the ids it was given, and when."""
+
+    def __init__(self) -> None:
+        super().__init__(tokenizer(), skip_prompt=True)
+        self.ids: list[int] = []
+
+    def put(self, value: Tensor) -> None:
+        self.ids += value.flatten().tolist()
+
+    def end(self) -> None: ...
+
+
+@pytest.mark.parametrize("alignment", ["auto", "common_tokens"])
+def test_an_slm_with_another_tokenizer_writes_in_the_models_ids(alignment: Any) -> None:
+    """Ids are spelled and read again: the purifier's text, as the model's tokenizer cuts it."""
+    drop_in = purified(slm=other())
+    drop_in = PurifiedModel.around(original(), drop_in.purifier.replace(alignment=alignment))
+    assert drop_in.purifier.llm.symbolic
+    inputs = read(TEXT)
+    output: Any = drop_in.generate(**inputs, max_new_tokens=12, return_dict_in_generate=True)
+    sequence, start = output.sequences[0].tolist(), inputs["input_ids"].shape[1]
+    said = drop_in.purifier.generate(TEXT, Sampling(max_tokens=12, temperature=0))[0].text
+    assert sequence[:start] == inputs["input_ids"][0].tolist()
+    assert sequence[start:] == tokenizer()(said, add_special_tokens=False)["input_ids"]
+    verify(output.certificates[0], plugins=drop_in.purifier.plugins)
+
+
+def test_a_stream_with_another_tokenizer_is_the_answer_word_by_word() -> None:
+    drop_in, inputs, streamer = purified(slm=other()), read(TEXT), Kept()
+    whole = drop_in.generate(**inputs, max_new_tokens=12)[0].tolist()
+    streamed = drop_in.generate(**inputs, max_new_tokens=12, streamer=streamer)[0].tolist()
+    assert streamed == whole
+    assert streamer.ids == whole
+
+
+def test_with_another_tokenizer_criteria_see_the_models_ids() -> None:
+    drop_in, inputs = purified(slm=other()), read(TEXT)
+    whole = drop_in.generate(**inputs, max_new_tokens=12)[0].tolist()
+    seen: list[list[int]] = []
+
+    class Third(StoppingCriteria):
+        def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
+            seen.append(input_ids[0].tolist())
+            return len(seen) == 3
+
+    stopped = drop_in.generate(**inputs, max_new_tokens=12, stopping_criteria=StoppingCriteriaList([Third()]))
+    assert stopped[0].tolist() == seen[-1] == whole[: len(seen[-1])]
+    assert len(seen[-1]) < len(whole)
+    end = whole[-3]
+    ended = drop_in.generate(**inputs, max_new_tokens=12, eos_token_id=end)[0].tolist()
+    assert ended == whole[: whole.index(end, inputs["input_ids"].shape[1]) + 1]
+
+
+def test_text_that_names_a_control_token_does_not_become_one() -> None:
+    """An answer could otherwise end, or begin another turn, where nobody drew that token."""
+    translated = RespelledIds(purified(slm=other()).purifier)
+    name = tokenizer().eos_token
+    ids = translated.answer([*f"so {name}".encode()])
+    assert not set(ids) & translated.ends
+    assert translated.vocabulary.spell(ids) == f"so {name}".encode()
+    assert translated.answer([*b"so", 256])[-1] in translated.ends
 
 
 def test_a_streamer_gets_the_answer_as_it_is_written() -> None:

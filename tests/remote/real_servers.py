@@ -43,11 +43,13 @@ TENSORS = {
 """What transformers calls a Llama's tensors, and what llama.cpp does."""
 
 
-def write_gguf(folder: Path, file: Path) -> Path:
-    """The model of the test bed in `folder`, in llama.cpp's format, float32."""
+def write_gguf(
+    folder: Path, file: Path, quantised: str = "F32", template: str = "", architecture: str = "llama"
+) -> Path:
+    """The model of the test bed in `folder`, in llama.cpp's format, its matrices quantised as named."""
     config = json.loads((folder / "config.json").read_text())
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
-    writer = gguf.GGUFWriter(file, "llama")
+    writer = gguf.GGUFWriter(file, architecture)
     _describe(writer, config)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")  # digits one by one, else as GPT-2
@@ -58,8 +60,15 @@ def write_gguf(folder: Path, file: Path) -> Path:
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     writer.add_add_bos_token(True)
+    if template:
+        writer.add_chat_template(template)
+    kind = gguf.GGMLQuantizationType[quantised]
     for name, tensor in load_file(folder / "model.safetensors").items():
-        writer.add_tensor(_renamed(name), _turned(name, tensor, config["num_attention_heads"]))
+        turned = _turned(name, tensor, config["num_attention_heads"])
+        if kind is kind.F32 or turned.ndim < 2:
+            writer.add_tensor(_renamed(name), turned)
+        else:
+            writer.add_tensor(_renamed(name), gguf.quantize(turned, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -14,15 +14,17 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from purify_adapters.transformers.own_ids import own_ids
 from purify_adapters.transformers.settings import GenerateSettings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
-from purify_plugins.errors import ConfigError, PromptError, PurifyError, VocabularyError
+from purify_plugins.errors import ConfigError, PromptError, PurifyError
 from purify_plugins.purifier import Purifier  # transformers reads the annotations of its models
 from purify_plugins.types import Certificate, Failed, Refused, Unanswered
 from purify_plugins.utils.logs import warn_of_greedy
 
 if TYPE_CHECKING:
-    from purify_plugins.types import Completion
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Completion, Prompt
 
 
 log = logging.getLogger("purify.transformers")
@@ -54,20 +56,11 @@ class PurifiedModel(PreTrainedModel):
     guaranteed = False
     """Whether every answer of the last `generate` carries a guarantee."""
     _place: Any
+    _ids: Any  # OwnIds; transformers reads the annotations of its models
 
     @classmethod
     def around(cls, model: Any, purifier: Purifier) -> Self:
-        """The drop-in for `model`, with the same class name, which pipelines check.
-
-        Raises VocabularyError if the two tokenizers are aligned in smaller symbols, since `generate` takes
-        and returns the model's own token ids.
-        """
-        if purifier.llm.symbolic:
-            raise VocabularyError(
-                f"{purifier.llm.identity()['name']!r} and the SLM do not meet in the model's tokens, and "
-                "`generate` speaks in token ids; choose an SLM with the model's own tokenizer and "
-                'alignment = "auto", or ask in text: Purifier.load, LangChain, LlamaIndex or the gateway'
-            )
+        """The drop-in for `model`, with the same class name, which pipelines check."""
         kind = type(type(model).__name__, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__})
         drop_in: Any = object.__new__(kind)
         torch.nn.Module.__init__(drop_in)  # PreTrainedModel's would initialise weights
@@ -75,6 +68,7 @@ class PurifiedModel(PreTrainedModel):
         drop_in.name_or_path = model.name_or_path
         drop_in.generation_config = sanitised(getattr(model, "generation_config", None))
         drop_in.purifier = purifier
+        drop_in._ids = own_ids(purifier)
         drop_in._place = (model.device, model.dtype)
         drop_in.train(False)
         return cast("Self", drop_in)
@@ -119,11 +113,13 @@ class PurifiedModel(PreTrainedModel):
         """
         with failing_visibly(streamer):
             ids = _one_of(inputs, input_ids)
-            own, eos = self.generation_config, self._ends()
+            own, eos = self.generation_config, self._ids.ends
             asked = settings(own, generation_config, options, ids.shape[1], eos)
-            prompts = [row for row in self._prompts(ids, attention_mask, asked) for _ in range(asked.copies)]
+            rows = [row for row in self._rows(ids, attention_mask, asked) for _ in range(asked.copies)]
+            prompts = [self._ids.prompt(row) for row in rows]
             if stopping_criteria or streamer is not None or asked.ends:
-                written = self._one_by_one(prompts, asked, ids, stopping_criteria or (), streamer)
+                pairs = [*zip(rows, prompts, strict=True)]
+                written = self._one_by_one(pairs, asked, ids, stopping_criteria or (), streamer)
             else:
                 found = self.purifier.generate(prompts, asked.sampling)
                 written = _settled([e if isinstance(e, Unanswered) else self._written(e) for e in found])
@@ -132,77 +128,88 @@ class PurifiedModel(PreTrainedModel):
             self.guaranteed = all(map(_is_guaranteed, written))
         return _output(ids.repeat_interleave(asked.copies, dim=0), written, asked)
 
-    # Ids: the caller's are the model's own, the purifier's may be fewer
+    # Ids: the caller's are the model's own, the purifier's may be others
 
-    def _ends(self) -> frozenset[int]:
-        return frozenset(self._own(end) for end in self.purifier.vocabulary.eos)
-
-    def _own(self, token: int) -> int:
-        """The model's own id of one of the purifier's tokens."""
-        return self.purifier.llm.to_own([token])[0]
-
-    def _prompts(self, ids: Tensor, mask: Tensor | None, asked: GenerateSettings) -> list[tuple[int, ...]]:
-        """Each row's prompt without its padding, in the purifier's ids."""
-        visible = _padding(ids, asked.pad, self._ends()) if mask is None else mask.bool()
+    def _rows(self, ids: Tensor, mask: Tensor | None, asked: GenerateSettings) -> list[tuple[int, ...]]:
+        """Each row's ids without its padding."""
+        visible = _padding(ids, asked.pad, self._ids.ends) if mask is None else mask.bool()
         if visible.shape != ids.shape:
             raise PromptError(f"the prompts are {tuple(ids.shape)}, their mask is {tuple(visible.shape)}")
         if (visible[:, :-1] & ~visible[:, 1:]).any():
             raise PromptError("the prompts are padded on the right; set tokenizer.padding_side = 'left'")
-        rows = zip(ids, visible, strict=True)
-        return [tuple(map(self._shared, row[seen].tolist())) for row, seen in rows]
-
-    def _shared(self, token: int) -> int:
-        """The purifier's id of one of the model's own tokens. Raises PromptError."""
-        found = self.purifier.llm.from_own([token])[0]
-        if found < 0:
-            raise PromptError(f"the prompt holds token {token}, which the SLM does not have; leave it out")
-        return found
+        return [tuple(row[seen].tolist()) for row, seen in zip(ids, visible, strict=True)]
 
     def _written(self, completion: Completion) -> Generated:
-        return Generated([self._own(token) for token in completion.tokens], completion.certificate)
+        return Generated(self._ids.answer(completion.tokens), completion.certificate)
 
     # Answers with a streamer or stopping criteria, token by token
 
     def _one_by_one(
         self,
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[tuple[tuple[int, ...], Prompt]],
         asked: GenerateSettings,
         ids: Tensor,
         criteria: Any,
         streamer: Any,
     ) -> list[Generated]:
-        """Generate one by one; criteria may end an answer early. Raises ConfigError to stream several."""
+        """Generate one by one, of ids and the prompts they are; criteria may end an answer early.
+
+        Raises ConfigError to stream several.
+        """
         if streamer is not None:
             if len(prompts) != 1:
                 raise ConfigError(f"a streamer takes one answer, not {len(prompts)}; call generate for each")
             streamer.put(ids.cpu())
         found: list[Generated | Failed] = []
-        for row, prompt in enumerate(prompts):
+        for row, (before, prompt) in enumerate(prompts):
+            written = self._written_on(prompt, asked.sampling.of_row(row), streamer)
             try:
-                found.append(self._watched(prompt, asked, row, criteria, streamer))
+                with closing(written):
+                    found.append(_watched(written, before, asked.ends, criteria))
             except PurifyError as error:
                 found.append(Failed(error))
-        written = _settled(found)
+        answers = _settled(found)
         if streamer is not None:
             streamer.end()
-        return written
+        return answers
 
-    def _watched(
-        self, prompt: tuple[int, ...], asked: GenerateSettings, row: int, criteria: Any, streamer: Any
-    ) -> Generated:
-        tokens: list[int] = []
-        before = [self._own(token) for token in prompt]
-        with closing(self.purifier.stream(prompt, asked.sampling.of_row(row))) as chunks:
+    def _written_on(
+        self, prompt: Prompt, sampling: Sampling, streamer: Any
+    ) -> Generator[list[int], None, Generated]:
+        """The answer's tokens, several at a time, as each is certain; returns the whole answer."""
+        waiting: list[int] = []
+        with closing(self.purifier.stream(prompt, sampling)) as chunks:
             for chunk in chunks:
-                for token in chunk.steps:
-                    tokens.append(self._own(token.id))
-                    if streamer is not None:
-                        streamer.put(torch.tensor(tokens[-1:]))
+                waiting += [token.id for token in chunk.steps]
+                certain = len(waiting) if chunk.completion else self._ids.certain(waiting)
+                tokens = self._ids.answer(waiting[:certain])
+                del waiting[:certain]
+                for token in tokens if streamer is not None else ():
+                    streamer.put(torch.tensor([token]))
                 if chunk.completion is not None:
                     return self._written(chunk.completion)
-                if tokens and (tokens[-1] in asked.ends or _met(criteria, [*before, *tokens])):
-                    break
-        return Generated(tokens, None)
+                yield tokens
+        raise AssertionError("a stream ends with a completion or an error")
+
+
+def _watched(
+    written: Generator[list[int], None, Generated],
+    before: Sequence[int],
+    ends: frozenset[int],
+    criteria: Any,
+) -> Generated:
+    """The answer, or as far as it came when a criterion was met or one of the `ends` was written."""
+    tokens: list[int] = []
+    while True:
+        try:
+            new = next(written)
+        except StopIteration as ended:
+            return cast("Generated", ended.value)
+        tokens += new
+        if end := next((at for at, token in enumerate(tokens, 1) if token in ends), 0):
+            return Generated(tokens[:end], None)
+        if new and _met(criteria, [*before, *tokens]):
+            return Generated(tokens, None)
 
 
 def _is_guaranteed(written: Generated) -> bool:

@@ -1,6 +1,6 @@
 """Finds or downloads a model's files, and refuses those that could run code.
 
-A model repository is untrusted. Read are safetensors, JSON and tokenizer files; never read are pickles,
+A model repository is untrusted. Read are safetensors, GGUF, JSON and tokenizer files; never read are pickles,
 Python files, `auto_map` and `custom_generate`.
 """
 
@@ -14,10 +14,11 @@ from itertools import chain
 from pathlib import Path
 
 from purify_hooks.local.config_keys import refuse_keys
+from purify_hooks.local.gguf_header import read_header
 from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.utils.model_files import download, eos_ids, read_json, require_regular
 
-__all__ = ["check_files", "eos_ids", "file_digests", "file_states", "find_model"]
+__all__ = ["check_files", "eos_ids", "file_digests", "file_states", "find_gguf", "find_model", "model_ends"]
 
 log = logging.getLogger(__name__)
 
@@ -28,27 +29,45 @@ ANY_SIZE = 2**60
 
 
 def find_model(model: str | Path, revision: str | None = None) -> Path:
-    """The directory of `model`: a local path, or a hub id whose safe files are fetched.
+    """The directory of `model`, or its GGUF file: a local path, or a hub id whose safe files are fetched.
 
     Raises ModelError when there is no such model, or its files are unsafe; ConfigError for what is no name.
     """
     if not isinstance(model, str | Path) or not str(model).strip():
-        raise ConfigError(f"source 'local': model must be a directory or a hub id, not {model!r}")
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        _refuse_file(folder)
-        folder = download(str(model), SAFE_FILES, revision)
-    check_files(folder)
-    return folder
+        raise ConfigError(
+            f"source 'local': model must be a directory, a GGUF file or a hub id, not {model!r}"
+        )
+    place = Path(model).expanduser()
+    if file := find_gguf(place):
+        return file
+    if not place.is_dir():
+        _refuse_file(place)
+        place = download(str(model), SAFE_FILES, revision)
+    check_files(place)
+    return place
+
+
+def find_gguf(place: Path) -> Path | None:
+    """The GGUF file that is meant: `place` itself, or the only one in a directory without safetensors.
+
+    Raises ModelError where there are several.
+    """
+    if not place.is_dir():
+        return place if place.suffix == ".gguf" and place.exists() else None
+    if any(place.glob("*.safetensors")):
+        return None
+    found = sorted(place.glob("*.gguf"))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:5])
+        raise ModelError(f"{place} holds {len(found)} GGUF files ({names}); name one of them")
+    return found[0] if found else None
 
 
 def _refuse_file(file: Path) -> None:
     """Raise ModelError for a file where a directory is wanted, with what to do about its kind."""
     if not file.exists():
         return
-    if file.suffix == ".gguf":
-        advice = "a GGUF file, which llama.cpp reads; serve it with llama-server, source = 'llama_cpp'"
-    elif file.suffix in WEIGHTS:
+    if file.suffix in WEIGHTS:
         advice = "a file of weights; give the directory it is in, which has config.json too"
     else:
         advice = "a file; give the directory of a transformers model, or a hub id"
@@ -89,29 +108,34 @@ FileState = tuple[int, int, int]
 """A file's inode, size in bytes and time of change in nanoseconds."""
 
 
-def file_states(folder: Path) -> dict[str, FileState]:
+def model_ends(place: Path) -> frozenset[int]:
+    """The ids that end an answer of the model in a directory or GGUF file."""
+    return eos_ids(place) if place.is_dir() else read_header(place).ends
+
+
+def file_states(place: Path) -> dict[str, FileState]:
     """The state of every file a model is loaded from, by name."""
-    found = {
-        file.name: file.stat() for pattern in SAFE_FILES for file in folder.glob(pattern) if file.is_file()
-    }
+    files = [file for pattern in SAFE_FILES for file in place.glob(pattern)] if place.is_dir() else [place]
+    found = {file.name: file.stat() for file in files if file.is_file()}
     return {name: (each.st_ino, each.st_size, each.st_mtime_ns) for name, each in sorted(found.items())}
 
 
-def file_digests(folder: Path, loaded: Mapping[str, FileState] | None = None) -> dict[str, str]:
+def file_digests(place: Path, loaded: Mapping[str, FileState] | None = None) -> dict[str, str]:
     """SHA-256 of every file a model is loaded from, by name.
 
     `loaded` are their states when it was loaded. If any has changed since, there are no digests: they would
     not be of what was loaded.
     """
-    now = file_states(folder)
+    now = file_states(place)
     loaded = now if loaded is None else loaded
     if changed := sorted(name for name in loaded if loaded[name] != now.get(name)):
         log.warning(
             "%s: %s changed after the model was loaded, so certificates name no files of it",
-            folder,
+            place,
             changed[0],
         )
         return {}
+    folder = place if place.is_dir() else place.parent
     return {name: _digest((folder / name).resolve(), *loaded[name][1:]) for name in loaded}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from purify_hooks.local.gguf_header import read_header
 from purify_hooks.local.loading import find_model
 from purify_hooks.local.weight_headers import refuse_packed, stored
 from purify_plugins.configuration.preflight import Preview
@@ -33,16 +35,18 @@ def looked_at(
     A model of the hub is fetched. Raises ModelError, ConfigError, as loading it would.
     """
     folder = find_model(model, revision)
+    _require_map(device_map)
+    if folder.is_file():
+        return _gguf_preview(folder, lambda: _find_both(dtype, device))
     require_tokenizer(folder)
     tensors = stored(folder)
     refuse_packed(tensors)
-    _require_map(device_map)
 
     @cache
     def config() -> Any:
         from purify_hooks.local.config_keys import configuration
 
-        find_dtype(dtype, find_device(device))
+        _find_both(dtype, device)
         return configuration(folder)[0]
 
     def refuse(text: str) -> None:
@@ -53,6 +57,26 @@ def looked_at(
 
     numbers = sum(math.prod(each.shape) for each in tensors.values())
     return Preview(folder.resolve(), numbers, config, refuse)
+
+
+def _find_both(dtype: str, device: str) -> None:
+    """Raise ConfigError for a precision or a device that is not here."""
+    find_dtype(dtype, find_device(device))
+
+
+def _gguf_preview(file: Path, settle: Callable[[], None]) -> Preview:
+    """The preview of a GGUF file, by its header; what transformers makes of it is seen when it is loaded."""
+    header = read_header(file)
+
+    def refuse(text: str) -> None:
+        room = header.context_length
+        if room is not None and len(text.encode("utf-8", "replace")) >= room:
+            from purify_hooks.local.gguf_model import unpacked
+
+            with unpacked(file) as folder:
+                require_room(_count(load_tokenizer(folder), text), room, str(file))
+
+    return Preview(file.resolve(), header.parameters, settle, refuse)
 
 
 def _count(tokenizer: Any, text: str) -> int:

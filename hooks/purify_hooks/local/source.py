@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from purify_hooks.local.loading import eos_ids, file_digests, file_states, find_model
+from purify_hooks.local.loading import file_digests, file_states, find_model, model_ends
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.mixture.source import MixtureSource
 from purify_hooks.ngram.source import NgramSource
@@ -47,7 +47,7 @@ def purify_commands() -> Mapping[str, str]:
 class LocalSource(LogitSource):
     """A causal language model in this process, and its tokenizer.
 
-    `model` and `tokenizer` are transformers objects; `folder` is their directory, if there is one.
+    `model` and `tokenizer` are transformers objects; `folder` is their directory or GGUF file, if any.
     """
 
     engine = "in-process"
@@ -70,26 +70,22 @@ class LocalSource(LogitSource):
         device_map: str | None = None,
         revision: str | None = None,
     ) -> Self:
-        """Load a model, from safetensors only, without running code of its repository.
+        """Load a model, from safetensors or GGUF only, without running code of its repository.
 
-        `model` is a directory, or a hub id at `revision` (a branch, tag or commit; None: the newest).
+        `model` is a directory, a GGUF file, or a hub id at `revision` (a branch, tag or commit; None: the
+        newest). GGUF's weights are dequantised; `source = "gguf"` runs them as they are.
         `dtype` "auto" is the stored one on an accelerator and float32 on a CPU. `device` is "auto",
         "cpu", "cuda", "cuda:N" or "mps"; `device_map` "auto" spreads a model with accelerate instead.
         Raises ModelError, ConfigError.
         """
-        from purify_hooks.local.weights import load_model, refuse_another_vocabulary
-        from purify_plugins.tokenizers.loading import load_tokenizer
-
         place = find_device(device)
         wanted = find_dtype(dtype, place)
-        folder = find_model(model, revision)
-        states = file_states(folder)
-        loaded = load_model(folder, wanted, device_map)
-        tokenizer = load_tokenizer(folder, loaded.config)
-        refuse_another_vocabulary(loaded, tokenizer, folder)
-        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), folder)
+        found = find_model(model, revision)
+        states = file_states(found)
+        loaded, tokenizer = _loaded(found, wanted, device_map)
+        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), found)
         if source._states != states:
-            raise ModelError(f"{folder} changed while the model was loaded; load it again")
+            raise ModelError(f"{found} changed while the model was loaded; load it again")
         _ = source.session  # refuses now a model that cannot be read
         return source
 
@@ -97,7 +93,7 @@ class LocalSource(LogitSource):
     def vocabulary(self) -> Vocabulary:
         from purify_plugins.tokenizers.token_bytes import vocabulary
 
-        ends = eos_ids(self.folder) if self.folder else frozenset[int]()
+        ends = model_ends(self.folder) if self.folder else frozenset[int]()
         if beyond := [end for end in ends if end >= len(self.tokenizer)]:
             raise ModelError(
                 f"{self.name!r} ends with the token {beyond[0]}, which its tokenizer does not have; correct "
@@ -206,6 +202,24 @@ class LocalSource(LogitSource):
     def files(self) -> Mapping[str, str]:
         """SHA-256 of every file the model was loaded from, by name; hashed when they are first asked for."""
         return file_digests(self.folder, self._states) if self.folder else {}
+
+
+def _loaded(place: Path, dtype: Any, device_map: str | None) -> tuple[Any, Any]:
+    """The model in a directory or GGUF file, and its tokenizer. Raises ModelError."""
+    from purify_hooks.local.weights import load_model, refuse_another_vocabulary
+    from purify_plugins.tokenizers.loading import load_tokenizer
+
+    if place.is_file():
+        from purify_hooks.local.gguf_model import load_gguf, unpacked
+
+        with unpacked(place) as folder:
+            model = load_gguf(place, folder, dtype, device_map)
+            tokenizer = load_tokenizer(folder, model.config)
+    else:
+        model = load_model(place, dtype, device_map)
+        tokenizer = load_tokenizer(place, model.config)
+    refuse_another_vocabulary(model, tokenizer, place)
+    return model, tokenizer
 
 
 class LoadedSource(LocalSource):

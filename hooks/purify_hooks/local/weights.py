@@ -40,12 +40,12 @@ def load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
     tensors = stored(folder)
     refuse_packed(tensors)
     config, kind = configuration(folder)
-    outline = _outline(config, kind, tensors, folder)
+    outline = outlined(config, kind, tensors, folder)
     _refuse_untied(outline, tensors)
-    model, info = _loaded(kind, folder, config, dtype, device_map)
-    _check_loaded(model, info, tensors, folder)
+    model, info = from_weights(kind, folder, config, dtype, device_map)
+    check_loaded(model, info, tensors, folder)
     _check_ignored(outline, tensors, folder)
-    _refuse_nan(model, folder)
+    refuse_nan(model, folder)
     return model
 
 
@@ -54,14 +54,25 @@ def attention(kind: Any) -> str:
     return "sdpa" if kind._supports_sdpa else "eager"
 
 
-def _loaded(kind: Any, folder: Path, config: Any, dtype: Any, device_map: str | None) -> tuple[Any, Any]:
-    """transformers' model, and its `missing_keys`, `unexpected_keys` and `mismatched_keys`."""
+def from_weights(
+    kind: Any,
+    place: Path,
+    config: Any,
+    dtype: Any,
+    device_map: str | None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> tuple[Any, Any]:
+    """transformers' model, and its `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+
+    Its weights are those in the directory `place`, or `weights` by name.
+    """
     from transformers import GenerationConfig
 
     try:
-        with _quiet():
+        with quiet():
             return kind.from_pretrained(  # type: ignore[no-any-return]  # transformers is untyped here
-                folder,
+                place if weights is None else None,
+                state_dict=weights,
                 config=config,
                 dtype=dtype,
                 device_map=device_map,
@@ -74,11 +85,11 @@ def _loaded(kind: Any, folder: Path, config: Any, dtype: Any, device_map: str | 
                 local_files_only=True,
             )
     except Exception as error:  # transformers raises many kinds for one cause: not a model it can load
-        raise ModelError(f"{folder} does not load as a causal language model: {error}") from error
+        raise ModelError(f"{place} does not load as a causal language model: {error}") from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' report of missing weights, which are errors here, and its progress bars."""
     from transformers.utils import logging as theirs
 
@@ -93,7 +104,7 @@ def _quiet() -> Iterator[None]:
             theirs.enable_progress_bar()
 
 
-def _outline(config: Any, kind: Any, tensors: Mapping[str, Stored], folder: Path) -> Any:
+def outlined(config: Any, kind: Any, tensors: Mapping[str, Stored], folder: Path) -> Any:
     """The model on the meta device. Raises ModelError for one that is larger than its weights."""
     there = sum(_numbers(tensor.shape) for tensor in tensors.values())
     try:
@@ -107,7 +118,7 @@ def _outline(config: Any, kind: Any, tensors: Mapping[str, Stored], folder: Path
     tables = sum(buffer.numel() for buffer in outline.buffers())
     if wanted > there:
         raise ModelError(
-            f"config.json in {folder} describes a model of {wanted:,} numbers, its safetensors hold {there:,}"
+            f"config.json in {folder} describes a model of {wanted:,} numbers, its weights are {there:,}"
             f"{_first_absent(outline, tensors)}; fetch the model again"
         )
     if tables > there + EXTRA:
@@ -134,7 +145,7 @@ def _counting(there: int, tensors: int, folder: Path) -> Iterator[None]:
         seen += 1
         if seen > 4 * tensors + 64 or parameter.numel() > 2 * there:  # tied and fused ones are made too
             raise ModelError(
-                f"config.json in {folder} describes a model that is larger than its safetensors, which hold "
+                f"config.json in {folder} describes a model that is larger than its weights, which are "
                 f"{tensors:,} tensors of {there:,} numbers in all; fetch the model again"
             )
 
@@ -156,9 +167,11 @@ def _stored_as(name: str, model: Any, tensors: Mapping[str, Stored]) -> Stored |
 
 
 def _first_absent(outline: Any, tensors: Mapping[str, Stored]) -> str:
-    names = (name for name, _ in outline.named_parameters() if not _stored_as(name, outline, tensors))
-    first = next(names, None)
-    return f" ({first} is missing)" if first else ""
+    names = [name for name, _ in outline.named_parameters()]
+    absent = [name for name in names if not _stored_as(name, outline, tensors)]
+    return (
+        f" ({absent[0]} is missing)" if 0 < len(absent) < len(names) else ""
+    )  # llama.cpp names all otherwise
 
 
 def _tied(model: Any) -> list[list[str]]:
@@ -200,7 +213,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.float(), other.float())
 
 
-def _check_loaded(model: Any, info: Mapping[str, Any], tensors: Mapping[str, Stored], folder: Path) -> None:
+def check_loaded(model: Any, info: Mapping[str, Any], tensors: Mapping[str, Stored], folder: Path) -> None:
     """Raise ModelError for a missing weight or one of another shape; warn of unused ones."""
     # transformers 4.57 names them, 5 adds both shapes.
     for name in sorted(each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]):
@@ -272,7 +285,7 @@ def _within_a_part(name: str, modules: Mapping[str, nn.Module]) -> bool:
     return has_weights or re.search(r"\.\d+(\.|$)", path) is not None
 
 
-def _refuse_nan(model: Any, folder: Path) -> None:
+def refuse_nan(model: Any, folder: Path) -> None:
     """Raise ModelError for a weight that holds NaN. Weights that are not in memory are not read for it."""
     for name, weight in model.named_parameters():
         if weight.is_meta or not bool(weight.sum().isnan()):
