@@ -969,7 +969,9 @@ def test_the_documentation_is_not_stale_in_shape(finished: tuple[Report, Path]) 
         line for block in blocks for line in block.splitlines() if re.match(r"\| (system|policy) \|", line)
     ]
     assert len(heads) == 6
-    for head in heads if "| knowledge kept |" in region[0] else ():  # an older page says what it was made with
+    for head in (
+        heads if "| knowledge kept |" in region[0] else ()
+    ):  # an older page says what it was made with
         assert head in region[0], "write the tables again: purify eval --sweep --write docs"
     for system in systems_for(load_plugins([])):
         assert re.search(rf"^\| {system.label} \|", region[0], re.MULTILINE), f"{system.label} has no row"
@@ -1145,7 +1147,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     monkeypatch.setattr("purify_hooks.evaluation.eval.run.run", interrupted)
-    bench = SimpleNamespace(plugins=load_plugins([]))
+    bench = SimpleNamespace(plugins=load_plugins([]), unfit=lambda _: "")
     monkeypatch.setattr("purify_hooks.evaluation.eval.run.ModelNames.load", lambda *_: bench)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["eval", "--quick"])

@@ -183,9 +183,7 @@ def test_both_models_alone_bound_what_is_kept() -> None:
     )
     for mode in ("greedy", "sampled"):
         assert [sample.value for sample in llm[mode]["zero_shot"]] == pytest.approx([1.0, 1.0])
-        assert len(llm[mode]["right"]) == 6, (
-            "two questions, in three forms; two are examples"
-        )
+        assert len(llm[mode]["right"]) == 6, "two questions, in three forms; two are examples"
     assert [sample.value for sample in slm["greedy"]["zero_shot"]] == [0.0, 0.0]
     assert 0 < ours["sampled"]["zero_shot"][0].value < 1
 
