@@ -23,6 +23,7 @@ from purify_adapters.activation.clients import CLIENTS, ENGINES, UNSEEN
 from purify_hooks.evaluation.eval import questions
 from purify_hooks.local.loading import file_digests
 from purify_hooks.policies import POLICIES
+from purify_hooks.suggest.catalogue import read_catalogue
 from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
 from purify_plugins.certificates.coverage import COVERED, WAYS
@@ -326,6 +327,26 @@ def plain(annotation: Any) -> Any:
     return list[inside[0]] if get_origin(annotation) in (list, tuple) else annotation  # type: ignore[valid-type]  # built here
 
 
+def catalogue() -> str:
+    """The small models that `purify slm suggest` names."""
+    families, models = read_catalogue()
+    rows = [
+        [
+            code(each.model),
+            f"{each.parameters / 1e6:,.0f} M",
+            families[each.tokenizer].name,
+            f"{each.context:,}" if each.context else "not seen",
+            each.licence,
+            f"{each.data} ({each.provenance})",
+            each.note,
+            each.checked,
+        ]
+        for each in models
+    ]
+    head = ("model", "parameters", "tokenizer", "context", "licence", "trained on", "note", "facts from")
+    return table(head, rows)
+
+
 REGIONS: Mapping[str, Callable[[], str]] = {
     "policies": policies,
     "hooks": hook_sections,
@@ -341,6 +362,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "coverage": coverage,
     "exits": exits,
     "attacks": attacks,
+    "catalogue": catalogue,
 }
 
 

@@ -18,6 +18,8 @@ Spell = Callable[[str], bytes]
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SENTENCEPIECE = {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}
 """The decoders whose effect on a single token is known exactly."""
+MARK = {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}
+"""SentencePiece's mark for a space."""
 AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
 """Marks of CLIP and WordPiece at the edges of words, which are not bytes of a text."""
 
@@ -124,6 +126,11 @@ def _sentencepiece(steps: list[dict[str, Any]]) -> Spell:
         return piece.encode()
 
     return spell
+
+
+def piece_bytes(piece: str, byte_level: bool) -> bytes:
+    """The bytes of a piece of byte-level BPE, or else of SentencePiece with byte fallback."""
+    return _byte_level(piece) if byte_level else _sentencepiece([MARK])(piece)
 
 
 def _byte_level(piece: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purify_hooks.suggest.command import suggest
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from purify_hooks.ngram.source import NgramSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Small language models to purify with.")
+
+app.command()(suggest)
 
 
 @app.command()

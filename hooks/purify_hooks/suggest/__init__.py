@@ -1,0 +1,1 @@
+"""Which SLM for which LLM: candidates with their licence, training data, tokenizer and cost."""
