@@ -26,9 +26,9 @@ LONGEST = 24
 
 
 class PartialBeam(Beam):
-    """A beam with a hidden branch; `law` (n + 1,) are the SLM's probabilities of the next symbol."""
+    """A beam with a hidden branch; `slm` (n + 1,) are the SLM's probabilities of the next symbol."""
 
-    law: Array
+    slm: Array
 
     def settle(self) -> None:
         if self.state.settled:
@@ -65,7 +65,7 @@ class PartialBeam(Beam):
             for head in self.state.heads
             if (node := self.trie.child(head.node, symbol))
         ]
-        branches, drawn = [*self._branches()], float(self.law[symbol])
+        branches, drawn = [*self._branches()], float(self.slm[symbol])
         share = drawn * math.fsum(branch.share for branch in branches)
         hidden = None
         if share:
@@ -115,7 +115,7 @@ class PartialBeam(Beam):
             return numpy.concatenate([super().row(), numpy.zeros(self.symbol_set.end + 1)])
         allowed = self.symbol_set.allowed[self.state.character]
         shown = self.masses()
-        hidden = self.law * math.fsum(branch.share for branch in self._branches())
+        hidden = self.slm * math.fsum(branch.share for branch in self._branches())
         return numpy.concatenate([numpy.where(allowed, shown, 0.0), numpy.where(allowed, hidden, 0.0)])
 
     def _pruned(self) -> list[Head]:

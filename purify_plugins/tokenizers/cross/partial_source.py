@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,18 +27,18 @@ class PartialSymbolSource(SymbolSource):
     tail: SymbolSource = field(kw_only=True)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[SymbolSession, Tensor]:
-        tail, law = self.tail.open(prompts)
         splits = [self.split(prompt) for prompt in prompts]
-        try:
-            session, logits = self.source.open(
-                [split.kept for split in splits], max(self._reach(split, scored) for split in splits)
-            )
+        reach = max(self._reach(split, scored) for split in splits)
+        with ExitStack() as failing:
+            tail, slm = self.tail.open(prompts)
+            failing.callback(tail.close)
+            session, logits = self.source.open([split.kept for split in splits], reach)
+            failing.callback(session.close)
             opened = PartialSymbolSession(session, logits, self, splits, scored > 0)
-            opened.follow(tail, law)
-            return opened, opened.rows()
-        except BaseException:
-            tail.close()
-            raise
+            opened.follow(tail, slm)
+            rows = opened.rows()
+            failing.pop_all()
+        return opened, rows
 
     def split(self, prompt: Prompt) -> PromptSplit:
         """The prompt in own tokens alone. Raises PromptError."""
@@ -56,28 +57,28 @@ class PartialSymbolSession(SymbolSession):
     beam = PartialBeam
     _tail: SymbolSession
 
-    def follow(self, tail: SymbolSession, law: Tensor) -> None:
-        """Read what is hidden from this session of the SLM, whose last rows (rows, V) are `law`."""
+    def follow(self, tail: SymbolSession, slm: Tensor) -> None:
+        """Read what is hidden from this session of the SLM, whose last log-probabilities are `slm`."""
         self._tail = tail
-        self._lay(law)
+        self._read_slm(slm)
 
-    def _lay(self, law: Tensor) -> None:
+    def _read_slm(self, slm: Tensor) -> None:
         beams: list[Any] = self.beams
-        for beam, row in zip(beams, law.double().softmax(dim=-1).numpy(), strict=True):
-            beam.law = row
+        for beam, row in zip(beams, slm.double().softmax(dim=-1).numpy(), strict=True):
+            beam.slm = row
 
     def each(self, tokens: Tensor) -> Iterator[Tensor]:
         symbols = tokens.tolist()
         for at in range(tokens.shape[1]):
             for beam, row in zip(self.beams, symbols, strict=True):
                 beam.push(row[at])
-            self._lay(self._tail.extend(tokens[:, at : at + 1])[:, 0])
+            self._read_slm(self._tail.extend(tokens[:, at : at + 1])[:, 0])
             yield self.rows([row[at + 1 :] for row in symbols])
 
     def rewind(self, lengths: Tensor) -> None:
         super().rewind(lengths)
         self._tail.rewind(lengths)
-        self._lay(self._tail.rows())
+        self._read_slm(self._tail.rows())
 
     @property
     def full(self) -> set[int]:
