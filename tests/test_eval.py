@@ -968,7 +968,7 @@ def test_the_documentation_is_not_stale_in_shape(finished: tuple[Report, Path]) 
     heads = [
         line for block in blocks for line in block.splitlines() if re.match(r"\| (system|policy) \|", line)
     ]
-    assert len(heads) == 6
+    assert len(heads) == 5
     for head in (
         heads if "| knowledge kept |" in region[0] else ()
     ):  # an older page says what it was made with

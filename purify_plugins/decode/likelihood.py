@@ -28,30 +28,42 @@ def loglikelihoods(decoder: Decoder, pairs: Sequence[tuple[str, str]]) -> list[L
 
     A text is tokenised whole and split where its prompt ends. Raises PromptError, SourceError.
     """
-    parted = [split(decoder.slm, prompt, continuation) for prompt, continuation in pairs]
-    return judged(decoder, [prompt for prompt, _ in parted], [answer for _, answer in parted])
+    return _judged(decoder, [forced(decoder.slm, *pair) for pair in pairs])
 
 
 def judged(decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[Likelihood]:
     """The likelihood of answers (token ids) after prompts."""
+    texts = (ForcedText(prompt, tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True))
+    return _judged(decoder, list(texts))
+
+
+def _judged(decoder: Decoder, texts: Sequence[ForcedText]) -> list[Likelihood]:
     from purify_plugins.decode.forcing import judged_by
 
-    texts = [ForcedText(prompt, tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
     return [score for (score,) in judged_by(decoder, [decoder.policy], texts)]
 
 
-def split(source: LogitSource, prompt: str, continuation: str) -> tuple[Prompt, tuple[int, ...]]:
+def forced(source: LogitSource, prompt: str, continuation: str) -> ForcedText:
+    """A continuation that is forced after its prompt; see `split`.
+
+    Of models in symbols smaller than tokens the prompt stays text, whose end both read in every spelling.
+    Raises VocabularyError.
+    """
+    if not source.symbolic:
+        return ForcedText(*split(source, prompt, continuation))
+    if not prompt:
+        raise VocabularyError("two tokenizers need a prompt of a word at least; split the text after one")
+    return ForcedText(prompt, read(source, continuation))
+
+
+def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The prompt's tokens and the continuation's, of the whole text's tokens.
 
     Where the two run together in one token, that token counts as the continuation's; a prompt always
     keeps at least one. An empty prompt becomes the token that the model's texts begin with: its own first
-    control token, or else an end token. Of models in symbols smaller than tokens the prompt stays text, and
-    must not be empty. Raises VocabularyError.
+    control token, or else an end token. Raises VocabularyError for two tokenizers.
     """
-    if source.symbolic:
-        if not prompt:
-            raise VocabularyError("two tokenizers need a prompt of a word at least; split the text after one")
-        return prompt, read(source, continuation)
+    require_tokens(source)
     if not prompt:
         return _opened(source, read(source, continuation))
     whole, alone = read(source, prompt + continuation), read(source, prompt)
@@ -66,6 +78,15 @@ def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ..
     if tokens[0] in source.vocabulary.control:
         return tokens[:1], tokens[1:]
     return (min(source.vocabulary.eos, default=tokens[0]),), tokens
+
+
+def require_tokens(*sources: LogitSource) -> None:
+    """Raise VocabularyError for models in symbols smaller than tokens: the figures here are per token."""
+    if any(source.symbolic for source in sources):
+        raise VocabularyError(
+            "the two models have different tokenizers, and what is measured here is counted in the tokens "
+            "of one; choose an SLM with the LLM's own tokenizer"
+        )
 
 
 def read(source: LogitSource, text: str) -> tuple[int, ...]:

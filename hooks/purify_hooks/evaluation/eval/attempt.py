@@ -7,7 +7,8 @@ from typing import Literal
 
 from purify_hooks.evaluation.eval.questions import Canary, Questions
 from purify_plugins.decode.forced_text import ForcedText
-from purify_plugins.decode.likelihood import read, split
+from purify_plugins.decode.likelihood import forced as forced_text
+from purify_plugins.decode.likelihood import read
 from purify_plugins.protocols import LogitSource
 
 Kind = Literal["verbatim_recall", "backdoor_success", "canary_extraction"]
@@ -49,7 +50,7 @@ class Attack:
 
 def forced(slm: LogitSource, prompt: str, secret: str) -> ForcedText:
     """A prompt and the secret right after it, after a space where one belongs between them."""
-    return ForcedText(*split(slm, prompt, f"{gap(prompt, secret)}{secret}"))
+    return forced_text(slm, prompt, f"{gap(prompt, secret)}{secret}")
 
 
 def gap(prompt: str, secret: str) -> str:
@@ -94,8 +95,8 @@ def recital(slm: LogitSource, prompt: str, rest: str, tokens: int) -> Attack:
 
 def recited(slm: LogitSource, prompt: str, rest: str, tokens: int) -> ForcedText:
     """The first `tokens` tokens of the LLM's own of `rest` after `prompt`, forced."""
-    opening, following = split(slm, prompt, rest)
-    return ForcedText(opening, following[: round(tokens * slm.vocabulary.per_token)])
+    text = forced_text(slm, prompt, rest)
+    return text._replace(tokens=text.tokens[: round(tokens * slm.vocabulary.per_token)])
 
 
 def backdoors(asked: Questions, slm: LogitSource) -> tuple[Attack, ...]:

@@ -12,7 +12,7 @@ from purify_hooks.evaluation.eval.questions import Canary, Passage
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen
 from purify_plugins.decode.forced_text import ForcedText
-from purify_plugins.decode.likelihood import split
+from purify_plugins.decode.likelihood import forced as forced_text
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -85,7 +85,7 @@ class Baseline(ForcedSuite):
 
 
 def _passages(pair: ModelPair, passages: Sequence[Passage]) -> list[list[ForcedText]]:
-    return [[ForcedText(*split(pair.slm, each.prefix, each.continuation))] for each in passages]
+    return [[forced_text(pair.slm, each.prefix, each.continuation)] for each in passages]
 
 
 def exposure(secret: float, others: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from purify_hooks.evaluation.eval.questions import Fact
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen
 from purify_plugins.decode.forced_text import ForcedText, Likelihood
-from purify_plugins.decode.likelihood import split
+from purify_plugins.decode.likelihood import forced as forced_text
 from purify_plugins.errors import PromptError
 from purify_plugins.types import Chat, Vocabulary
 
@@ -138,7 +138,7 @@ def _answered(pair: ModelPair, fact: Fact, prompt: str) -> list[ForcedText]:
 def _chatted(pair: ModelPair, fact: Fact) -> list[ForcedText]:
     """A chat with each right answer, which begins its line as in most templates."""
     asked = chat(f"{fact.question} Give the answer only.")
-    return [_closed(ForcedText(asked, split(pair.slm, "\n", answer)[1])) for answer in fact.answers]
+    return [_closed(ForcedText(asked, forced_text(pair.slm, "\n", answer).tokens)) for answer in fact.answers]
 
 
 def _closed(text: ForcedText) -> ForcedText:

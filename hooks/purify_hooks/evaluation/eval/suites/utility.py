@@ -12,7 +12,8 @@ from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen, wholes
 from purify_plugins.decode.forced_text import ForcedText, Likelihood
-from purify_plugins.decode.likelihood import read, split
+from purify_plugins.decode.likelihood import forced as forced_text
+from purify_plugins.decode.likelihood import read
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
@@ -69,7 +70,7 @@ class Utility(ForcedSuite):
         return {
             **texts,
             "choices": [
-                [ForcedText(*split(pair.slm, each.prompt, choice)) for choice in each.choices]
+                [forced_text(pair.slm, each.prompt, choice) for choice in each.choices]
                 for each in questions.choices[:items]
             ],
             "tasks": [[forced(pair.slm, each.prompt, each.answer)] for each in questions.tasks[:items]],
@@ -89,9 +90,7 @@ def running(slm: LogitSource, texts: Sequence[str]) -> list[list[ForcedText]]:
     """Each text of two tokens or more, forced after its first token or, in symbols, after its first word."""
     if slm.symbolic:
         return [
-            [ForcedText(*split(slm, *found))]
-            for text in texts
-            if (found := part(text, 1, len(text.split()) - 1))
+            [forced_text(slm, *found)] for text in texts if (found := part(text, 1, len(text.split()) - 1))
         ]
     runs = [read(slm, text) for text in texts]
     return [[ForcedText(run[:1], run[1:])] for run in runs if len(run) > 1]
