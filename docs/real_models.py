@@ -1,22 +1,34 @@
-"""Write the figures of docs/real-models.md: `python docs/real_models.py`.
+"""Write the figures and pictures of docs/real-models.md: `python docs/real_models.py [--policies NAMES]`.
 
-Makes the real pair in its cache directory if it is not there, and writes each region of the page from what
-was measured.
+Makes the real pair in its cache directory if it is not there, calibrates `balanced` on it, evaluates it
+beside the clean SLM and the weak one, and writes each region of the page from what was measured. What was
+measured once is read from the cache directory.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
 from purify_hooks.evaluation.eval.page import made as facts
 from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.eval.systems import System, systems_for
 from purify_hooks.evaluation.testbed.real.cache import made
 from purify_hooks.evaluation.testbed.real.report import tables
+from purify_plugins.configuration.config import read_config
+from purify_plugins.plugin.manager import load_plugins
 
-PAGE = Path(__file__).with_name("real-models.md")
+DOCS = Path(__file__).parent
+PAGE = DOCS / "real-models.md"
+SLMS = {"slm": "the clean SLM", "slm-weak": "the weak SLM"}
 
 
 def report(home: Path) -> str:
@@ -27,14 +39,65 @@ def report(home: Path) -> str:
     return f"{command}, {'; '.join(facts().values())}:\n\n{measured}\n"
 
 
-def main() -> None:
+def calibrated(home: Path, slm: str) -> tuple[System, str]:
+    """`balanced` with what `purify calibrate` sets for the pair, and what the command says."""
+    file, told = home / f"calibrated-{slm}.toml", home / f"calibrated-{slm}.txt"
+    if not told.exists():
+        pair = ["--llm", str(home / "llm"), "--slm", str(home / slm), "--config", str(file)]
+        done = subprocess.run(
+            [sys.executable, "-m", "purify_plugins", "calibrate", *pair],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.write_text(done.stdout.replace(str(home), "pair"), "utf-8")
+    options = tomllib.loads(file.read_text("utf-8"))["policy"]
+    read_config(file)  # what is written is a configuration
+    named = {name: value for name, value in options.items() if name != "name"}
+    return System("calibrated", "balanced, calibrated", "balanced", named, named=True), told.read_text(
+        "utf-8"
+    )
+
+
+def evaluated(home: Path, slm: str, policies: tuple[str, ...]) -> str:
+    """Every policy and the calibrated one beside one SLM: harms, knowledge kept, perplexity, time."""
+    models, questions = models_and_questions(
+        str(home / "llm"), str(home / slm), home / "attacks.json", batch=64
+    )
+    ours, words = calibrated(home, slm)
+    systems = [*systems_for(load_plugins(models.plugins), policies, False), ours]
+    plan = planned(models, questions, systems, quick=False, seed=0)
+    found = measured_report(plan, home / f"eval-{slm}", jobs=1, clock="cpu")
+    pictures = []
+    for name, svg in found.pictures().items():
+        file = f"real-{slm}-{name.lower().replace(' ', '-')}.svg"
+        (DOCS / file).write_text(svg, "utf-8")
+        pictures.append(f"![{name}: harm against perplexity, with {SLMS[slm]}]({file})")
+    blocks = [
+        f"`purify calibrate --llm pair/llm --slm pair/{slm}`:\n\n```text\n{words.rstrip()}\n```",
+        f"`purify eval --llm pair/llm --slm pair/{slm} --attacks pair/attacks.json`, and the calibrated "
+        f"setting: {found.conclusion()}",
+        *(table.markdown for table in found.tables().values()),
+        *pictures,
+        "\n".join(f"- {name}: {fact}" for name, fact in found.facts().items()),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def main(
+    policies: Annotated[str, typer.Option(help="Policies to compare, with commas; all.")] = "all",
+    slms: Annotated[str, typer.Option(help="SLMs to measure, with commas.")] = ",".join(SLMS),
+) -> None:
     """Write every region of the page anew."""
     home = made(lambda text: typer.echo(text, err=True))
-    text = PAGE.read_text("utf-8")
-    for name, write in {"real-report": report}.items():
-        filled = write(home)
-        text = region(name).sub(lambda found, filled=filled: f"{found[1]}{filled}{found[2]}", text)
-    PAGE.write_text(text, "utf-8")
+    only = () if policies == "all" else tuple(policies.split(","))
+    writers: dict[str, Callable[[], str]] = {"real-report": lambda: report(home)}
+    for slm in slms.split(","):
+        writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only)
+    for name, write in writers.items():
+        filled, text = write(), PAGE.read_text("utf-8")
+        changed = region(name).sub(lambda found, filled=filled: f"{found[1]}{filled}{found[2]}", text)
+        PAGE.write_text(changed, "utf-8")
 
 
 if __name__ == "__main__":

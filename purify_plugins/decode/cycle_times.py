@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 from statistics import mean
+
+import numpy
 
 LATEST = 9
 """How many of the latest times count."""
@@ -51,16 +54,27 @@ class CycleTimes:
         return self._typical(self._steps) if self._steps else 0.0
 
     def expected(self, reached: Sequence[float]) -> list[float]:
-        """The time of a cycle of each length, of which column n is verified with probability `reached[n]`.
-
-        One never timed takes at least what the longest timed below it takes, and the SLM's steps beyond that.
-        """
-        found, measured, columns, slm = [], 0.0, 0.0, self._slm
+        """The time of a cycle of each length, of which column n is verified with probability `reached[n]`."""
         column = self._typical(self._columns) if self._columns else 0.0
-        for length, probability in enumerate(reached):
-            # Without a draft the SLM reads one token, and before a draft of one token too.
-            measured = self._typically.get(length, measured + (slm if length > 1 else 0.0))
-            columns += probability if length else 0.0
-            bonus = probability * slm if length and self._columns else 0.0
-            found.append(measured + columns * column + bonus)
-        return found
+        bonus = self._slm if self._columns else 0.0
+        columns = [0.0, *accumulate(reached[1:])]
+        found = [
+            time + many * column + last * bonus
+            for time, many, last in zip(self._without_tokens(len(reached)), columns, reached, strict=True)
+        ]
+        return [found[0] - bonus, *found[1:]]  # without a draft every step of the SLM is counted already
+
+    def _without_tokens(self, lengths: int) -> list[float]:
+        """The time of a cycle of each length below `lengths`, without what its accepted tokens take.
+
+        It is interpolated between lengths that were timed. Beyond them each token adds a step of the SLM, or
+        half of what those before it add on average: a pass of the LLM over two tokens may take longer than
+        over one, and over three hardly longer than over two.
+        """
+        timed = sorted(self._typically.items())
+        if not timed:
+            return [0.0] * lengths
+        (first, low), (last, high) = timed[0], timed[-1]
+        rise = max((high - low) / max(last - first, 1) / 2, self._slm)
+        at, times = zip(*timed, (last + lengths, high + rise * lengths), strict=True)
+        return [float(time) for time in numpy.interp(numpy.arange(lengths), at, times)]

@@ -47,16 +47,16 @@ class DraftLength:
     """Chooses how many tokens the SLM drafts before the LLM reads them; 0 is lockstep.
 
     The best length has the most tokens a second: the expected tokens of a cycle over its expected time. The
-    nth drafted token is reached if those before it were accepted, and accepted at its position's rate. A
-    length never tried counts as what it takes at least, so that it is tried once where it may be the best,
-    and never where it cannot be. Where tokens are smaller than the LLM's own, `unit` of them to one of its,
-    lengths are multiples of `unit`. With `fixed` the length never changes. `rows` are decoded together.
+    nth drafted token is reached if those before it were accepted, and accepted at its position's rate. The
+    time of a length never tried is estimated from the others, so that it is tried where it is likely the
+    best, and hardly where it is not. Where tokens are smaller than the LLM's own, `unit` of them to one of
+    its, lengths are multiples of `unit`. With `fixed` it never changes. `rows` are decoded together.
     """
 
     # Acceptance is counted without drafts too: where none was drafted, `observe` gets the probability that
     # the SLM's own token would have been accepted. A pair that drafts do not pay for drafts nothing.
     # The time of a cycle is not linear in its length: a pass of four tokens may be faster than one of three.
-    # So the neighbours of the best length are tried again from time to time, and so is lockstep.
+    # So from time to time lockstep, half the best length and its neighbours are tried again.
     # The choice reads no token and no random number: an LLM that delays its passes at will changes the
     # lengths, and at every length tokens have the same distribution.
 
@@ -82,7 +82,8 @@ class DraftLength:
         self._best = best = self._fastest(tokens, seconds)
         if self._trying > TRYING * self._spent + AT_FIRST * seconds[best]:
             return best
-        around = [best, self._least, best - self.unit, best + self.unit]
+        half = best // self.unit // 2 * self.unit
+        around = [best, self._least, best - self.unit, best + self.unit, half]
         around = [length for length in around if self._least <= length <= LONGEST * self.unit]
         return min(around, key=lambda length: self.times.counts[length])
 

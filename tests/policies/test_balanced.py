@@ -174,12 +174,13 @@ def test_padding_on_the_left_of_a_prompt_moves_neither_gap_nor_hedge() -> None:
 
 
 def test_a_hedge_goes_over_to_the_model_that_predicts_the_text() -> None:
+    """To the LLM but for its share, to the SLM by half: what only the LLM knows can still be said."""
     better, worse = torch.full((1, 30), -0.7), torch.full((1, 30), -3.0)
     llm, slm = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.3, 0.7]]).log()
-    open_ = replace(FOLLOWING, budget=200.0)
-    for told, expected in (((better, worse), llm), ((worse, better), slm)):
-        state = open_.start(prompted(*told))
-        assert float((law(open_, llm, slm, state).exp() - expected.exp()).abs().max()) < 0.04
+    wide = replace(FOLLOWING, budget=200.0)
+    for told, weight in (((better, worse), FOLLOWING.hedge), ((worse, better), 0.5)):
+        fused = law(wide, llm, slm, wide.start(prompted(*told))).exp()
+        torch.testing.assert_close(fused, (1 - weight) * llm.exp() + weight * slm.exp(), atol=0.01, rtol=0.0)
 
 
 def test_a_hedge_is_never_above_the_ceiling_nor_off_the_sum() -> None:

@@ -44,7 +44,7 @@ def test_the_gap_is_what_the_slm_is_worse_by_on_clean_text() -> None:
     texts = corpus(2.0, 3.0)
     found = calibrate(texts)
     both = [float((each.llm - each.slm).sum()) for each in texts]
-    assert found.policy.gap == pytest.approx(sum(both) / 1800)
+    assert found.policy.gap == pytest.approx(sum(both) / 1800, abs=1e-3)
     assert found.slm - found.llm == pytest.approx(found.ratio)
 
 
@@ -60,6 +60,12 @@ def test_one_token_in_a_hundred_meets_the_limit_at_most_and_no_smaller_budget_do
     assert found.enough
     assert share_at_the_limit(found, texts) == pytest.approx(found.limited)
     assert found.limited == pytest.approx(LIMITED, rel=0.5)
+
+
+def test_the_gap_of_two_equals_can_hardly_be_raised() -> None:
+    equals = [ScoredText(each.llm, each.llm + 0.05 * (each.slm + 3.0)) for each in corpus(3.0, 3.0)]
+    apart = corpus(2.0, 3.0)
+    assert calibrate(equals).policy.largest_gap < 0.3 < 1.0 < calibrate(apart).policy.largest_gap
 
 
 @settings(max_examples=20)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from purify_hooks.evaluation.testbed.real.cache import directory, made
 from purify_hooks.evaluation.testbed.real.original import require_original
@@ -34,8 +36,13 @@ def real_pair() -> RealPair:
         pytest.skip(str(error))
     home = directory()
     home.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.with_suffix(".lock")):  # one of pytest's processes trains, the others wait
-        return RealPair(made(print))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)  # one is enough for the toys, and what the tests are given
+    try:
+        with FileLock(home.with_suffix(".lock")):  # one of pytest's processes trains, the others wait
+            return RealPair(made(print))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

