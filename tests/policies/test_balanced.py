@@ -227,6 +227,38 @@ def test_in_symbols_what_is_said_of_a_token_is_shared_out() -> None:
     assert bytes_.budget == FOLLOWING.budget + FOLLOWING.drain
 
 
+@given(gap=st.floats(0.0, LARGEST_GAP), easy=st.integers(0, 3), sure=st.floats(0.2, 0.999))
+def test_a_recitation_diluted_with_easy_tokens_is_within_its_allowance(
+    gap: float, easy: int, sure: float
+) -> None:
+    """Each word of a passage that the SLM would hardly write, then tokens that both models are sure of."""
+    policy = Balanced(8.0, gap=gap, gap_limit=2.3, memory=4.0, hedge=0.01)
+    state, fused_, slm_, count = policy.start(unprompted(1)), 0.0, 0.0, 0
+    for _ in range(12):
+        for llm, slm in [(sure, 0.01), *[(0.999, 0.99)] * easy]:
+            rows_ = [torch.tensor([[each, 1 - each]], dtype=torch.float64).log() for each in (llm, slm)]
+            fused = law(policy, *rows_, state)
+            state = policy.advance(state, torch.tensor([0]), *rows_, fused)
+            fused_, slm_, count = fused_ + float(fused[0, 0]), slm_ + math.log(slm), count + 1
+            assert fused_ - slm_ <= policy.allowance(count, -slm_) + EXACT
+
+
+def test_a_prompt_that_makes_the_slm_weak_buys_no_more_than_the_largest_gap() -> None:
+    """Forty tokens of which the SLM knows nothing, which the LLM is careful not to be sure of."""
+    soup = prompted(torch.full((1, 40), -4.0), torch.full((1, 40), -12.0))
+    level, gap, *_ = FOLLOWING.start(soup)
+    assert (float(level), float(gap)) == (0.0, FOLLOWING.largest_gap)
+    state, taken, secret = FOLLOWING.start(soup), 0.0, (0.99, 0.01)
+    llm, slm = (torch.tensor([[each, 1 - each]]).log() for each in secret)
+    for _ in range(30):
+        fused = law(FOLLOWING, llm, slm, state)
+        state = FOLLOWING.advance(state, torch.tensor([0]), llm, slm, fused)
+        taken += float(fused[0, 0]) - math.log(0.01)
+    assert taken <= FOLLOWING.allowance(30, -30 * math.log(0.01))
+    assert float(state[0]) == 2 * FOLLOWING.budget  # and after a few tokens the SLM writes alone
+    assert float(fused[0, 0].exp()) == pytest.approx(0.01)
+
+
 def test_no_budget_is_the_slm_alone() -> None:
     llm, slm = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.2, 0.8]]).log()
     assert torch.equal(Balanced(0.0).fuse(llm, slm, Balanced(0.0).start(unprompted(1))), slm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from purify_hooks.policies.calibration import BASE, BUDGETS, LIMITED, Calibration, ScoredText, calibrate
 from purify_plugins.errors import ConfigError
+from purify_plugins.policy import FusionPolicy
+from purify_plugins.testing import PolicyConformance, letters
 
 
 def text(llm: float, slm: float, seed: int = 0, tokens: int = 300) -> ScoredText:
@@ -107,3 +110,13 @@ def test_the_two_rows_of_a_text_belong_together() -> None:
     scores: Tensor = torch.full((300,), -1.0)
     with pytest.raises(ConfigError, match="as many"):
         calibrate([ScoredText(scores, scores[1:])])
+
+
+class TestTheCalibratedRule(PolicyConformance):
+    """The contract of a policy, with everything that follows the text; token 0 of 17 writes numbers."""
+
+    def policy(self) -> FusionPolicy:
+        return replace(BASE, gap=0.5).bind(letters("1abcdefghijklmno"))
+
+    def test_permuting_the_vocabulary_permutes_the_result(self) -> None:
+        """Not of a rule that knows which tokens write numbers."""
