@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from purify_hooks.gguf.source import GgufSource
+from purify_hooks.gguf.source import looked_at as looked_at_gguf
 from purify_hooks.local.loading import file_digests, file_states, find_model, model_ends
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.mixture.source import MixtureSource
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 def purify_sources() -> Mapping[str, Any]:
     return {
         "local": Weighty(LocalSource.load, looked_at),
+        "gguf": Weighty(GgufSource.load, looked_at_gguf),
         "loaded": LoadedSource,
         "contrast": Contrast,
         "mixture": MixtureSource,
