@@ -38,6 +38,7 @@ from purify_hooks.evaluation.eval.findings import (
     worst,
 )
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
+from purify_hooks.evaluation.eval.page import templates
 from purify_hooks.evaluation.eval.plot import frontier
 from purify_hooks.evaluation.eval.progress import _left
 from purify_hooks.evaluation.eval.questions import (
@@ -786,6 +787,10 @@ def test_knowledge_stands_beside_protection_and_both_are_on_one_plot() -> None:
         assert "80 / 80" in [row[at] for row in table.rows]
     assert tables.summary(CROWD).rows[2][-3] == "– / –", "not measured"
     assert "knowledge kept 80%" in told(crowd)
+    grid = templates("eval").get_template("grid.html").module.grid  # type: ignore[attr-defined]  # a macro
+    shaded = grid(tables.summary(crowd), {}, tables.share)
+    assert 'data-label="Recitation" class="harm"' in shaded
+    assert 'data-label="knowledge kept">' in shaded, "what is kept is no harm"
     assert "knowledge" not in told(CROWD)
 
 
