@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from purify_plugins.canonical_json import options
+from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.citations import cited
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     from purify_plugins.types import Prompt, Steps, Vocabulary
 
 Errors = Literal["return", "raise"]
-OWN = ("sampling", "batch_size", "walk", "alignment", "fidelity", "plugins", "given_policy", "given_walk")
+OWN = ("sampling", "batch_size", "walk", "alignment", "fidelity", "plugins", "calibration")
+GIVEN = ("given_policy", "given_walk")
 OF_AN_ANSWER = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
 """Options that `replace` changes without aligning the two models anew."""
 
@@ -62,7 +64,8 @@ class Purifier(Decoder):
     distribution, and are faster; "auto" takes what the LLM can do. `explain` records the LLM's own
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
-    smaller symbols than its own is followed. `given_policy` and `given_walk` are the constructor's arguments;
+    smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
+    certificates. `given_policy` and `given_walk` are the constructor's arguments;
     `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
@@ -72,6 +75,7 @@ class Purifier(Decoder):
     alignment: Alignment
     fidelity: Fidelity
     plugins: Plugins
+    calibration: CalibrationRecord | None
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
     _given: tuple[LogitSource, LogitSource]
@@ -91,6 +95,7 @@ class Purifier(Decoder):
         alignment: Alignment = "auto",
         fidelity: Fidelity = "default",
         plugins: Plugins | None = None,
+        calibration: CalibrationRecord | None = None,
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
@@ -109,8 +114,8 @@ class Purifier(Decoder):
             top=top,
             draft_lengths=DraftLengths.of_pair(llm, slm),
         )
-        own = sampling, batch_size, choose(walk, llm), alignment, fidelity, plugins
-        vars(self).update(zip(OWN, (*own, policy, walk), strict=True), _given=given)
+        own = sampling, batch_size, choose(walk, llm), alignment, fidelity, plugins, calibration
+        vars(self).update(zip((*OWN, *GIVEN), (*own, policy, walk), strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
         secret()  # likewise
 
@@ -153,6 +158,7 @@ class Purifier(Decoder):
             "walk": self.given_walk,
         }
         options |= {name: vars(self)[name] for name in (*OF_AN_ANSWER, "alignment", "fidelity", "plugins")}
+        options["calibration"] = None if "policy" in changes else self.calibration
         for name in changes:
             if name not in options:
                 raise UnknownNameError("option", name, options)
@@ -310,6 +316,7 @@ class Purifier(Decoder):
             cited(),
             plugins.actors(self.policy),
             held=bool(plugins.implementing("purify_completed")),
+            calibration=self.calibration,
         )
         return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, how)
 

@@ -92,6 +92,13 @@ class ScoredPrompt(NamedTuple):
         return self._replace(logprobs=self.logprobs[at:], spelled=self.spelled[at:])
 
 
+class Remarks(NamedTuple):
+    """What a check of a pair found: facts by name, as JSON, and warnings, a sentence each."""
+
+    facts: Mapping[str, Any]
+    warnings: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class ToolFormat:
     """How a family of models writes a tool call.

@@ -165,7 +165,10 @@ def test_the_command_prints_one_object(measured: dict[str, Any]) -> None:
         assert all(measured[mode][name] > 0 for name in RATIOS)
         assert 0 <= (measured[mode]["acceptance"] or 0) <= 1
         assert 1 <= measured[mode]["tokens_per_cycle"] <= 4
-        assert set(measured["sweep"][mode]["vs_none"]) == {"adaptive", *map(str, range(7))}
+        assert measured[mode]["passes_per_token"] == pytest.approx(1 / measured[mode]["tokens_per_cycle"])
+        decoders = {"lockstep", *map(str, range(7))}
+        assert set(measured["sweep"][mode]["vs_lockstep"]) == {"adaptive", *decoders}
+        assert measured["sweep"][mode]["best"] in decoders
 
 
 def test_a_batch_has_no_assisted_generation() -> None:
@@ -264,7 +267,8 @@ def test_our_page_has_a_place_for_the_tables() -> None:
 
 def test_a_fixed_length_that_is_only_lucky_is_not_the_best() -> None:
     """Each is fastest in a round of its own: picked by that round, it would seem to beat the adaptive one."""
-    seconds = {"adaptive": (2.0, 2.0, 2.0), "0": (1.0, 2.1, 2.1), "1": (2.2, 1.0, 2.2), "2": (2.3, 2.3, 1.0)}
+    fixed = {"lockstep": (1.0, 2.1, 2.1), "1": (2.2, 1.0, 2.2), "2": (2.3, 2.3, 1.0)}
+    seconds = {"adaptive": (2.0, 2.0, 2.0), **fixed}
     laps = {
         name: [DesignTime(at, each, None) for at, each in enumerate(times)] for name, times in seconds.items()
     }

@@ -31,6 +31,7 @@ POLICIES: list[dict[str, Any]] = [
     {"name": "windowed", "cap": 0.5, "window": 2, "budget": 0.7},
     {"name": "balanced"},
     {"name": "balanced", "budget": 0.7, "doubt": 0.5},
+    {"name": "balanced", "gap": 0.3, "gap_limit": 1.0, "memory": 4.0, "hedge": 0.05, "numbers": 3.0},
     {"name": "capped"},
     {"name": "capped", "total": math.inf},
     {"name": "capped", "cap": 0.3, "total": 1.0},

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ConfigDict, TypeAdapter
 
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
+from purify_plugins.certificates.calibration_record import CalibrationRecord, settings_digest
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import ActivationConfig, Config, check_config, has_type, read_config
 from purify_plugins.configuration.find import find_config
@@ -46,6 +47,7 @@ BASE: dict[str, Any] = {
     "slm": {"source": "toy", "seed": 2},
     "policy": {"name": "geometric"},
     "sampling": {"max_tokens": 12, "seed": 1, "ignore_eos": True},
+    "calibration": {},
     "on_llm_failure": "slm",
     "batch_size": 2,
     "walk": "speculative",
@@ -57,6 +59,10 @@ OTHER: dict[str, Any] = {
     "llm": {"source": "toy", "at": 2, "seed": 7},
     "slm": {"source": "toy", "seed": 7},
     "policy": {"name": "minimum"},
+    "calibration": {
+        **CalibrationRecord("x", "0" * 64, 300, "", "", 2.0, 3.0, 0.01, "0.1.0").as_json(),
+        "settings": settings_digest(BASE["policy"]),
+    },
     "sampling": {"max_tokens": 12, "seed": 2, "ignore_eos": True},
     "on_llm_failure": "refuse",
     "batch_size": 3,

@@ -31,7 +31,7 @@ from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.policies import POLICIES
-from purify_plugins import Purifier, RefusedError, Sampling, ToolFormat, hookimpl
+from purify_plugins import Purifier, RefusedError, Remarks, Sampling, ToolFormat, hookimpl
 from purify_plugins.certificates import COLUMNS, schema
 from purify_plugins.cli.commands import Offered
 from purify_plugins.configuration.config import Config, check_config
@@ -210,6 +210,7 @@ GIVEN = {
     "Suite": Suite,
     "dataclass": dataclasses.dataclass,
     "RefusedError": RefusedError,
+    "Remarks": Remarks,
     "ToolFormat": ToolFormat,
     "ToySource": ToySource,
     "byte_vocabulary": byte_vocabulary,
@@ -275,6 +276,13 @@ def test_the_example_of_purify_commands(tmp_path: Path, capsys: pytest.CaptureFi
     assert command.help == "Count the certificates in a file of one a line."
     command.main([str(tmp_path / "audit.jsonl")], standalone_mode=False)
     assert capsys.readouterr().out == "2\n"
+
+
+def test_the_example_of_purify_checks() -> None:
+    from purify_plugins.cli.check import remarks
+
+    found = remarks(with_example("purify_checks"), Config(llm={}, slm={}), (), 0.0)
+    assert found["length"] == Remarks({"context": 0}, ["the SLM reads little"])
 
 
 def test_the_example_of_purify_decode(capsys: pytest.CaptureFixture[str]) -> None:

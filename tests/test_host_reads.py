@@ -15,6 +15,7 @@ from torch import Tensor
 
 from purify_hooks.evaluation import testbed
 from purify_hooks.local.session import LocalSession
+from purify_hooks.policies import calibration
 from purify_plugins import NumericError, Purifier, Sampling
 from purify_plugins.decode import logits as weights
 from purify_plugins.decode.draft_length import DraftLength
@@ -78,7 +79,7 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     Far.looks.clear()
 
 
-def cycles(pair: Purifier, policy: str, sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def cycles(pair: Purifier, policy: Any, sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often the host looked in each cycle but the first, which begins with the prompts."""
     purifier = Purifier.load(pair.llm, pair.slm, policy)
     monkeypatch.setattr(purifier.draft_lengths, "of", lambda *_: DraftLength(fixed=3))
@@ -105,6 +106,14 @@ def test_a_speculative_cycle_looks_once(
 ) -> None:
     sampling = Sampling(max_tokens=TOKENS, ignore_eos=True, **DRAWS[draw])  # type: ignore[arg-type]  # numbers
     assert set(cycles(pair, policy, sampling, monkeypatch)) == {1}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_rule_that_follows_the_text_looks_no_more(
+    pair: Purifier, draw: str, far: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = Sampling(max_tokens=TOKENS, ignore_eos=True, **DRAWS[draw])  # type: ignore[arg-type]  # numbers
+    assert set(cycles(pair, calibration.BASE, sampling, monkeypatch)) == {1}
 
 
 @pytest.mark.slow

@@ -34,9 +34,19 @@ from purify_plugins.types import Token, Vocabulary
 from tests.toys import AB, BYTES, Failing, Forbidding, Watched, few, pair, real, toys
 
 LAST, ONLY = {"name": "geometric", "alpha": 0.0}, {"name": "geometric", "alpha": 1.0}
-STATEFUL = [
+FOLLOWING = {"gap": 0.3, "gap_limit": 1.0, "memory": 3.0, "hedge": 0.1, "numbers": 1.0}
+STATEFUL: list[dict[str, Any]] = [
     {"name": "windowed", "cap": 2.0, "window": 3, "budget": 2.5},
     {"name": "balanced", "budget": 1.0},
+    {
+        "name": "balanced",
+        "budget": 1.0,
+        "gap": 0.3,
+        "gap_limit": 1.0,
+        "memory": 3.0,
+        "hedge": 0.1,
+        "numbers": 1.0,
+    },
     {"name": "capped", "cap": 1.0, "total": 3.0},
     {"name": "anchored", "budget": 0.3},
     {"name": "cp_fuse"},
@@ -553,6 +563,7 @@ FUSED: list[dict[str, Any]] = [
     {"name": "windowed"},
     {"name": "windowed", "cap": 50.0, "budget": 1e6},
     {"name": "balanced"},
+    {"name": "balanced", **FOLLOWING},
     {"name": "capped"},
     {"name": "capped", "cap": 50.0, "total": math.inf},
     {"name": "anchored"},

@@ -15,10 +15,12 @@ from purify_plugins import (
     PluginError,
     Purifier,
     RefusedError,
+    Remarks,
     ToolFormat,
     UnknownNameError,
     hookimpl,
 )
+from purify_plugins.configuration.config import Config
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.arguments import check_arguments
 from purify_plugins.plugin.manager import OFFERS, Plugins, installed, listing, load_plugins
@@ -273,6 +275,18 @@ def commands() -> None:
     assert loaded(Mine()).offers("purify_commands")["hello"] == "hello:main"
 
 
+def checks() -> None:
+    class Mine:
+        @hookimpl
+        def purify_checks(self) -> Any:
+            return {"age": lambda purifier, config, texts, seconds: Remarks({}, [f"{seconds:g} s is short"])}
+
+    from purify_plugins.cli.check import remarks
+
+    found = remarks(toys(plugins=loaded(Mine())), Config(llm={}, slm={}), (), 0.0)
+    assert found["age"].warnings == ["0 s is short"]
+
+
 def decode() -> None:
     class Mine:
         @hookimpl(wrapper=True)
@@ -319,6 +333,7 @@ HOOKS: dict[str, Callable[[], None]] = {
     "purify_tool_formats": tool_formats,
     "purify_suites": suites,
     "purify_commands": commands,
+    "purify_checks": checks,
     "purify_decode": decode,
     "purify_request": request,
     "purify_completed": completed,

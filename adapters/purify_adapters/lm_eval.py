@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
+from purify_adapters.lm_eval_documents import Room, answered
 from purify_adapters.lm_eval_options import sampling
 from purify_adapters.tool_calls import template_of
 from purify_plugins.decode.likelihood import judged, read, split
-from purify_plugins.errors import ConfigError, PromptError
+from purify_plugins.errors import ConfigError, PromptError, TooLongError
 from purify_plugins.purifier import Purifier
+from purify_plugins.sampling import Sampling
 from purify_plugins.tokenizers.prompt_encoder import transcript
 from purify_plugins.types import Chat, Outcome, Prompt, Unanswered
 
 try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError:
     raise ConfigError("the harness is not installed; run pip install 'lm-eval>=0.4.9'") from None
 
@@ -68,64 +72,104 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
             {"model": llm, **placed}, {"model": slm, **placed}, policy, **parameters
         )
         self.batch = _batch(batch_size, max_batch_size, self.purifier.batch_size)
+        self.room = Room(self.purifier)
         self._chats: dict[str, Chat] = {}
 
     # Requests
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> Likelihoods:
-        """Each continuation's log-likelihood (nats), and whether greedy decoding gives it."""
+        """Each continuation's log-likelihood (nats), and whether greedy decoding gives it.
+
+        A context that is too long is cut on the left. A document that fails has (-inf, False).
+        """
         pairs = [cast("tuple[str, str]", _text_only(request)) for request in requests]
-        return [(score.nats, score.greedy) for score in self._judged(pairs)]
+
+        def ask(places: range) -> Likelihoods:
+            scores = self._judged([self._parted(*pairs[at]) for at in places])
+            return [(score.nats, score.greedy) for score in scores]
+
+        return answered(len(pairs), self.batch, ask, (-math.inf, False))
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood (nats) of each whole text. Raises PromptError for one longer than a context."""
-        return [score.nats for score in self._judged([("", str(_text_only(each)[0])) for each in requests])]
+        """The log-likelihood (nats) of each whole text; one longer than a context in the harness's windows.
 
-    def _judged(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+        A document that fails has -inf.
+        """
+        texts = [str(_text_only(each)[0]) for each in requests]
+
+        def ask(places: range) -> list[float]:
+            windows = [self._windows(texts[at]) for at in places]
+            scores = iter(self._judged([each for window in windows for each in window]))
+            return [math.fsum(next(scores).nats for _ in window) for window in windows]
+
+        return answered(len(texts), self.batch, ask, -math.inf)
+
+    def _judged(self, parted: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
         """The likelihood of each continuation after its context."""
-        parted = [self._parted(*pair) for pair in pairs]
         return [
             score
-            for at in range(0, len(pairs), self.batch)
+            for at in range(0, len(parted), self.batch)
             for score in judged(self.purifier, *zip(*parted[at : at + self.batch], strict=True))
         ]
+
+    def _windows(self, text: str) -> list[tuple[Prompt, Sequence[int]]]:
+        """The whole text after the token that opens it; in the harness's disjoint windows if it is long."""
+        try:
+            opening, tokens = split(self.purifier.slm, "", text)
+        except TooLongError:
+            tokens = self.room.tokens(text)
+            first = tokens[0] in self.purifier.vocabulary.control
+            opening = tokens[:1] if first else (min(self.purifier.vocabulary.eos, default=tokens[0]),)
+            tokens = tokens[first:]
+        most = self.room.length
+        if most is None or len(tokens) < most:
+            return [(opening, tokens)]
+        windows = get_rolling_token_windows(list(tokens), opening[-1], most - 1, 1)
+        return [(tuple(one), tuple(other)) for one, other in map(make_disjoint_window, windows)]
 
     def _parted(self, context: str, continuation: str) -> tuple[Prompt, Sequence[int]]:
         """The prompt, or the chat that was rendered as it, and the continuation's token ids."""
         slm = self.purifier.slm
-        tokens, answer = split(slm, context, continuation)
+        try:
+            tokens, answer = self.room.cut(*split(slm, context, continuation))
+        except TooLongError:
+            whole, alone = self.room.tokens(context + continuation), self.room.tokens(context)
+            at = max(1, min(shared(alone, whole), len(whole) - 1))
+            tokens, answer = self.room.cut(whole[:at], whole[at:])
         if context not in self._chats:
             return tokens, answer
-        if len(tokens) < len(read(slm, context)):
+        if len(tokens) < len(self.room.tokens(context)):
             # The template's last token merges with the answer's first; models continue after it.
             alone = read(slm, continuation)
             answer = alone[1:] if alone[0] in slm.vocabulary.control else alone
-        return self._chats[context], answer
+        return self.room.fitted(self._chats[context], len(answer)), answer
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Each context's answer, up to its stop strings."""
+        """Each context's answer, up to its stop strings.
+
+        A context that leaves no room for the answer is cut on the left, as the harness does. A document that
+        fails has an empty answer.
+        """
         answers: list[str] = []
         for options, group in groupby(
             requests, key=lambda each: cast("Mapping[str, Any]", _text_only(each)[1])
         ):
-            prompts = [self._prompt(str(request.args[0])) for request in group]
-            answers += self._generated(prompts, options)
+            answers += self._generated([str(request.args[0]) for request in group], sampling(options))
         return answers
 
-    def _generated(self, prompts: Sequence[Prompt], options: Mapping[str, Any]) -> list[str]:
+    def _generated(self, contexts: Sequence[str], asked: Sampling) -> list[str]:
         """The answers; the n-th is drawn with seed + n, whatever the batch size."""
-        asked = sampling(options)
-        return [
-            _text_of(outcome)
-            for at in range(0, len(prompts), self.batch)
-            for outcome in self.purifier.generate(
-                prompts[at : at + self.batch], replace(asked, seed=(asked.seed or 0) + at)
-            )
-        ]
+
+        def ask(places: range) -> list[str]:
+            prompts = [self.room.fitted(self._prompt(contexts[at]), asked.max_tokens) for at in places]
+            seeded = replace(asked, seed=(asked.seed or 0) + places.start)
+            return [_text_of(outcome) for outcome in self.purifier.generate(prompts, seeded)]
+
+        return answered(len(contexts), self.batch, ask, "")
 
     # Chats
 
-    def _prompt(self, context: str) -> Prompt:
+    def _prompt(self, context: str) -> str | Chat:
         return self._chats.get(context, context)
 
     def apply_chat_template(
@@ -190,6 +234,12 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         )
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return f"purify__{digest[:16]}"
+
+
+def shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (mine, yours) in pairs if mine != yours), min(len(one), len(other)))
 
 
 def _text_only(request: Instance) -> Sequence[Any]:

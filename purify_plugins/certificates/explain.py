@@ -87,6 +87,7 @@ def _made(body: Mapping[str, Any]) -> list[str]:
         f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
         f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
         f"because {method['reason']}.",
+        *calibration(body),
         f"Drawn: {method['mode']}, in {method['walk']}, with {DRAWN[method['draws']]}, "
         f"seed {said(method['sampling'].get('seed'))}, by purify-plugins {method['version']}. "
         f"Plugins: {', '.join(plugins) or 'none'}. Edits: {', '.join(method['edits']) or 'none'}.",
@@ -94,6 +95,28 @@ def _made(body: Mapping[str, Any]) -> list[str]:
         f"Answer: {answer['bytes']} bytes, SHA-256 {answer['sha256']}, ended by {answer['finish_reason']}.",
         f"Texts put into the prompt: {', '.join(context) or 'none named'}.",
         f"This certificate's digest: {body['digest']}.",
+    ]
+
+
+def calibration(body: Mapping[str, Any]) -> list[str]:
+    """What the policy's options were set by, where that is recorded."""
+    record = body["method"].get("calibration")
+    if record is None:
+        return []
+    unlike = [
+        side.upper()
+        for side, model in body["models"].items()
+        if record[side] != (model_digest(model["files"]) if model.get("files") else "")
+    ]
+    made = (
+        f"It was made with another {' and another '.join(unlike)}."
+        if unlike
+        else "It was made with these models."
+    )
+    return [
+        f"Calibrated on {record['sample']} ({record['tokens']:,} tokens, SHA-256 {record['text']}): the LLM "
+        f"had perplexity {record['llm_perplexity']:.4g} on it and the SLM {record['slm_perplexity']:.4g}; "
+        f"{1 - record['limited']:.1%} of its tokens never met the limit. {made}"
     ]
 
 

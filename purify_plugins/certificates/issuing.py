@@ -15,6 +15,7 @@ from purify_plugins.threat import draws
 from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
+    from purify_plugins.certificates.calibration_record import CalibrationRecord
     from purify_plugins.certificates.citations import Cited
     from purify_plugins.decode.draw_record import Drawn
     from purify_plugins.plugin.manager import Actor
@@ -29,10 +30,11 @@ def certify(
     finish_reason: str,
     context: Cited = (),
     actors: Sequence[Actor] = (),
+    calibration: CalibrationRecord | None = None,
 ) -> Certificate:
     """The certificate of an answer, from the decoder's record of its tokens.
 
-    `actors` are the third-party plugins that took part.
+    `actors` are the third-party plugins that took part; `calibration` is recorded only where there is one.
     """
     rows = [_row(token) for token in steps]
     body = {
@@ -51,6 +53,7 @@ def certify(
         "method": {
             **_method(drawn, tokens_of(rows)),
             "plugins": [asdict(actor) for actor in actors],
+            **({"calibration": calibration.as_json()} if calibration else {}),
         },
         "columns": list(COLUMNS),
         "steps": rows,

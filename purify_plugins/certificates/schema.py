@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -45,6 +45,18 @@ class PluginFields(_Strict):
     version: str
 
 
+class CalibrationFields(_Strict):
+    sample: str
+    text: Sha256
+    tokens: Annotated[int, Field(ge=1)]
+    llm: Sha256 | Literal[""]
+    slm: Sha256 | Literal[""]
+    llm_perplexity: float
+    slm_perplexity: float
+    limited: Annotated[float, Field(ge=0, le=1)]
+    version: str
+
+
 class MethodFields(_Strict):
     policy: str
     parameters: dict[str, Any]
@@ -53,6 +65,9 @@ class MethodFields(_Strict):
     walk: Strategy
     plugins: list[PluginFields]
     edits: list[str]
+    calibration: CalibrationFields = cast(
+        "CalibrationFields", None
+    )  # absent, where there is none: never null
     draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level

@@ -21,7 +21,7 @@ COMMANDS = {
     "chat": f"{HERE}.chat:chat",
     "serve": f"{HERE}.serve:serve",
     "run": f"{HERE}.run:program",
-    "check": f"{HERE}.inspect:check",
+    "check": f"{HERE}.check:check",
     "verify": f"{HERE}.verify:verify",
     "policies": f"{HERE}.inspect:policies",
     "plugins": f"{HERE}.inspect:plugins",

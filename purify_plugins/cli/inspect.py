@@ -1,4 +1,4 @@
-"""`purify policies`, `plugins` and `check`: what is offered, and what would run."""
+"""`purify policies` and `plugins`: what is offered. What a loaded pair would run, for `purify check`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from purify_plugins.certificates.explain import AGAINST, assignments, said
-from purify_plugins.cli.options import (
-    AsJson,
-    ConfigFile,
-    ModelOptions,
-    SamplingOptions,
-    checked,
-    configured,
-    in_use,
-    load_pair,
-    spread,
-)
+from purify_plugins.certificates.explain import assignments, said
+from purify_plugins.cli.options import AsJson, ConfigFile, in_use
 from purify_plugins.errors import PurifyError
 from purify_plugins.plugin.manager import Plugins
 
@@ -48,7 +38,7 @@ def policies(
     elif name:
         _print_policy(name, described[name])
     else:
-        _print_table(_policy_table(described))
+        print_table(_policy_table(described))
 
 
 def _describe(factory: Callable[..., Any], loaded: Plugins) -> dict[str, Any]:
@@ -77,7 +67,7 @@ def _policy_table(described: Mapping[str, Mapping[str, Any]]) -> Table:
         (name, facts["about"].partition("\n")[0], facts["guarantee"], assignments(facts["fields"]))
         for name, facts in described.items()
     ]
-    return _as_table(("policy", "what it does", "guarantee", "fields"), rows)
+    return as_table(("policy", "what it does", "guarantee", "fields"), rows)
 
 
 def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -97,10 +87,10 @@ def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
         )
         for each in found
     ]
-    _print_table(_as_table(("plugin", "from", "in use", "hooks"), rows))
+    print_table(as_table(("plugin", "from", "in use", "hooks"), rows))
 
 
-def _as_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+def as_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -111,23 +101,10 @@ def _as_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Tabl
     return table
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
     from rich.console import Console
 
     Console().print(table)
-
-
-@spread
-def check(models: ModelOptions, draws: SamplingOptions, as_json: AsJson = False) -> None:
-    """Validate the configuration, load both models and say what would run."""
-    facts = would_run(load_pair(checked(configured(models, draws))))
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    flat = {
-        key: _fact_text(value) for key, value in {**facts, "adversary": AGAINST[facts["adversary"]]}.items()
-    }
-    _print_table(_as_table(("", "what would run"), list(flat.items())))
 
 
 def would_run(writer: Purifier) -> dict[str, Any]:
@@ -197,7 +174,7 @@ def tokenizer_agreement(writer: Purifier) -> dict[str, str]:
     }
 
 
-def _fact_text(value: Any) -> str:
+def fact_text(value: Any) -> str:
     """A fact as text, without unset keys; nested values in parentheses."""
     if not isinstance(value, dict):
         return said(value)
@@ -206,7 +183,7 @@ def _fact_text(value: Any) -> str:
 
 
 def _nested_text(value: Any) -> str:
-    return f"({_fact_text(value)})" if isinstance(value, dict) else said(value)
+    return f"({fact_text(value)})" if isinstance(value, dict) else said(value)
 
 
 # What is on and what is off when a pair writes, and why

@@ -127,6 +127,7 @@ def configured(models: ModelOptions, draws: SamplingOptions | None = None) -> Co
     }
     said = _policy(models.policy, base)
     typed["policy"] = {**said, **dict(map(key_value, models.set))} if models.set else said
+    typed["calibration"] = base.calibration if typed["policy"] == base.policy else {}
     typed["sampling"] = {**base.sampling, **(draws.given() if draws else {})}
     return replace(base, **typed)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from purify_plugins.certificates.calibration_record import AGAIN, CalibrationRecord, settings_digest
 from purify_plugins.configuration.config import Config, Named, has_type, placed, type_in_words
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import Preview, foreseen
@@ -50,7 +51,22 @@ class Prepared:
 def options_of(config: Config) -> dict[str, Any]:
     """The Purifier's options that a configuration sets, beside the models, the policy and the plugins."""
     names = ("on_llm_failure", "batch_size", "walk", "alignment", "fidelity")
-    return {"sampling": Sampling(**config.sampling), **{name: vars(config)[name] for name in names}}
+    named = {name: vars(config)[name] for name in names}
+    return {"sampling": Sampling(**config.sampling), **named, "calibration": calibration(config)}
+
+
+def calibration(config: Config) -> CalibrationRecord | None:
+    """What the policy's settings were calibrated on; None where nothing is recorded.
+
+    Raises ConfigError for a record that is not of these settings.
+    """
+    if not config.calibration:
+        return None
+    with placed(where(config.calibration)):
+        record = CalibrationRecord.of(config.calibration)
+        if config.calibration.get("settings") != settings_digest(config.policy):
+            raise ConfigError(f"[policy] is not as it was calibrated; {AGAIN}")
+    return record
 
 
 def prepare(config: Config) -> Prepared:

@@ -54,6 +54,8 @@ class Config:
     """The benign model, which must be trusted; the same keys as `[llm]`."""
     policy: Table = field(default_factory=lambda: {"name": "balanced"})
     """`name`, and the policy's own fields; see [policies](policies.md)."""
+    calibration: Table = field(default_factory=dict)
+    """What the policy's options were set by, as `purify calibrate` writes it; certificates record it."""
     sampling: Table = field(default_factory=dict)
     """Defaults for every answer; the keys are listed below."""
     on_llm_failure: Fallback = "refuse"
@@ -96,6 +98,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
         llm=Named.at(f"{file}: [llm]", config.llm),
         slm=Named.at(f"{file}: [slm]", config.slm),
         policy=Named.at(f"{file}: [policy]", config.policy),
+        calibration=Named.at(f"{file}: [calibration]", config.calibration),
     )
 
 

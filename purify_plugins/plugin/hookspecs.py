@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Completion, Prompt, Steps, ToolFormat
+    from purify_plugins.types import Completion, Prompt, Remarks, Steps, ToolFormat
 
 hookspec = pluggy.HookspecMarker("purify")
 hookimpl = pluggy.HookimplMarker("purify")
@@ -100,6 +100,23 @@ def purify_commands() -> Mapping[str, Callable[..., Any] | str]:  # type: ignore
     >>> @hookimpl
     ... def purify_commands():
     ...     return {"count": count}
+    """
+
+
+@hookspec
+def purify_checks() -> Mapping[str, Callable[..., Remarks] | str]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer parts of `purify check`: a name and what looks at a loaded pair, or its "module:name".
+
+    It is called with the purifier, the configuration, the user's text files and the seconds it may take, and
+    may show progress on standard error. Its facts are a part of that name in what `purify check` prints, its
+    warnings are printed after them.
+
+    >>> def length(purifier, config, texts, seconds):
+    ...     short = purifier.slm.context_length or 0
+    ...     return Remarks({"context": short}, ["the SLM reads little"] if short < 2048 else [])
+    >>> @hookimpl
+    ... def purify_checks():
+    ...     return {"length": length}
     """
 
 

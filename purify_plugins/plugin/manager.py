@@ -32,6 +32,7 @@ OFFERS = {
     "purify_tool_formats": "tool format",
     "purify_suites": "suite",
     "purify_commands": "command",
+    "purify_checks": "check",
 }
 """Offering hook -> the kind of thing it offers, in words."""
 STAGES = ("purify_request", "purify_decode", "purify_completed")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from purify_plugins.certificates import certify
+from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.citations import Cited
 from purify_plugins.decode.detokenizer import Detokenizer, joined
 from purify_plugins.types import Chunk, Completion, Piece
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class AnswerOptions:
     """How a request's answers are drawn, the sources its prompts quote, and the plugins that take part.
 
+    `calibration` is what the policy's options were set by, None where nothing was recorded.
     `held`: the last text of each answer is held until plugins have seen the whole (`purify_completed`).
     """
 
@@ -30,6 +32,7 @@ class AnswerOptions:
     context: Cited = ()
     actors: tuple[Actor, ...] = ()
     held: bool = False
+    calibration: CalibrationRecord | None = None
 
 
 class RowOutput:
@@ -97,6 +100,7 @@ class RowOutput:
         pieces, tokens = joined([*self._pieces, *rest]), tuple(token.id for token, _ in self.drawn)
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         options = self.options
-        certificate = certify(drawn, steps, text, self.reason, options.context, options.actors)
+        parts = options.context, options.actors, options.calibration
+        certificate = certify(drawn, steps, text, self.reason, *parts)
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return [*self._held, Chunk(rest, (), whole)]

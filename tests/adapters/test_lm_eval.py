@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from purify_hooks.local.source import LocalSource
+from purify_hooks.policies.mixtures import Linear
 from purify_plugins import Chat, Purifier, RefusedError, Sampling, hookimpl
 from purify_plugins.decode.likelihood import loglikelihoods
 from purify_plugins.decode.replay import replay
@@ -288,3 +289,132 @@ def test_a_refused_prompt_is_an_empty_answer_and_a_line_in_the_log(caplog: pytes
     assert last
     assert refused == ""
     assert "counts as an empty one: no secrets" in caplog.text
+
+
+# Documents that are too long, or bad
+
+LONG = " ".join(f"{each.prefix} {each.continuation}" for each in attacks().passages[:20])
+
+
+def alone() -> Purifier:
+    """The LLM by itself, so that the harness's own model of it must say the same."""
+    return real(Linear(weight=1.0))
+
+
+def harness_s_own() -> Any:
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=str(LLM), dtype="float32", device="cpu", batch_size=1)
+
+
+def test_a_context_that_is_too_long_is_cut_on_the_left_as_the_harness_cuts_it() -> None:
+    """A few-shot prompt longer than the context ended a run."""
+    from purify_adapters.lm_eval import PurifyLM
+
+    request = asked(LONG, " the king said")
+    [(nats, greedy)] = PurifyLM(purifier=alone()).loglikelihood([request])
+    [(theirs, theirs_greedy)] = harness_s_own().loglikelihood([request], disable_tqdm=True)
+    assert nats == pytest.approx(theirs, abs=0.2)  # the harness reads one token more
+    assert greedy is theirs_greedy
+
+
+def test_a_text_longer_than_a_context_is_scored_in_the_harness_s_windows() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    [nats] = PurifyLM(purifier=alone()).loglikelihood_rolling([asked(LONG)])
+    [theirs] = harness_s_own().loglikelihood_rolling([asked(LONG)], disable_tqdm=True)
+    assert nats == pytest.approx(theirs, rel=0.01)  # windows of one token fewer
+
+
+def test_a_prompt_without_room_for_its_answer_is_cut_on_the_left() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    request = asked(LONG, {"max_gen_toks": 12, "until": []})
+    [ours] = PurifyLM(purifier=alone()).generate_until([request])
+    [theirs] = harness_s_own().generate_until([request], disable_tqdm=True)
+    assert ours
+    assert ours.split()[:2] == theirs.split()[:2]
+    [chat] = PurifyLM(purifier=templated(LINES, DASHES)).generate_until([asked("x", {"max_gen_toks": 600})])
+    assert chat
+
+
+def test_a_chat_that_is_too_long_loses_its_first_turns() -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    model = PurifyLM(purifier=templated(LINES, DASHES))
+    turns = [{"role": "system", "content": "Go on."}]
+    turns += [{"role": role, "content": LONG[:600]} for _ in range(4) for role in ("user", "assistant")]
+    text = model.apply_chat_template([*turns, {"role": "user", "content": "Once"}])
+    [answer] = model.generate_until([asked(text, {"max_gen_toks": 8})])
+    assert answer
+    fitted = model.room.fitted(model._chats[text], 8)
+    assert fitted.messages[0]["role"] == "system"
+    assert fitted.messages[-1]["content"] == "Once"
+    assert len(fitted.messages) < len(turns) + 1
+    [(nats, _)] = model.loglikelihood([asked(text, " upon a time")])
+    assert -100 < nats < 0
+
+
+BAD = "\ud800"
+
+
+def test_one_bad_document_never_ends_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    from purify_adapters.lm_eval import PurifyLM
+
+    model = PurifyLM(purifier=real("windowed"), batch_size=4)
+    fine, bad = model.loglikelihood([asked("The king", " said"), asked(BAD, " said")])
+    assert -100 < fine[0] < 0
+    assert bad == (float("-inf"), False)
+    answers = model.generate_until(
+        [asked(each, {"max_gen_toks": 4}) for each in ("The king", BAD, "The old")]
+    )
+    assert [bool(each) for each in answers] == [True, False, True]
+    rolled = model.loglikelihood_rolling([asked("The king said"), asked(BAD)])
+    assert rolled[0] > rolled[1] == float("-inf")
+    assert caplog.text.count("a document has no result") >= 2
+    with pytest.raises(PromptError):
+        model.loglikelihood([asked(BAD, " said")])
+
+
+def test_the_harness_draws_as_its_options_say(tmp_path: Path) -> None:
+    """`do_sample`, `temperature`, `max_gen_toks` and `until`, through the harness itself."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from purify_adapters.lm_eval import PurifyLM
+
+    test = tmp_path / "test.jsonl"
+    rows = [{"prompt": f"The king {word}", "answer": "rode"} for word in ("said", "went")]
+    rows.append({"prompt": LONG, "answer": "rode"})
+    test.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    text = (
+        CHATTED.replace("TEST", str(test))
+        .replace("num_fewshot: 1", "")
+        .replace('until: ["\\n"]', 'until: ["zz"]')
+    )
+    (tmp_path / "go_on.yaml").write_text(text, "utf-8")
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    purifier = real("windowed")
+    model = PurifyLM(purifier=purifier, batch_size=2)
+
+    def said(options: str) -> list[str]:
+        found = simple_evaluate(
+            model,
+            tasks=["go_on"],
+            task_manager=tasks,
+            log_samples=True,
+            bootstrap_iters=0,
+            gen_kwargs=options,
+        )
+        return [each["resps"][0][0] for each in found["samples"]["go_on"]]
+
+    drawn = said("do_sample=true,temperature=0.7,max_gen_toks=7")
+    how = Sampling(max_tokens=7, temperature=0.7, stop=("zz",), seed=0)
+    own = purifier.generate([row["prompt"] for row in rows[:2]], how)
+    assert drawn[:2] == [each.text for each in own]
+    greedy = said("do_sample=false,temperature=0.7,max_gen_toks=7")
+    assert (
+        greedy[0]
+        == purifier.generate(rows[0]["prompt"], Sampling(max_tokens=7, temperature=0, stop=("zz",)))[0].text
+    )
+    assert all(drawn)

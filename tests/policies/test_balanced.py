@@ -174,12 +174,13 @@ def test_padding_on_the_left_of_a_prompt_moves_neither_gap_nor_hedge() -> None:
 
 
 def test_a_hedge_goes_over_to_the_model_that_predicts_the_text() -> None:
+    """To the LLM but for its share, to the SLM by half: what only the LLM knows can still be said."""
     better, worse = torch.full((1, 30), -0.7), torch.full((1, 30), -3.0)
     llm, slm = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.3, 0.7]]).log()
-    open_ = replace(FOLLOWING, budget=200.0)
-    for told, expected in (((better, worse), llm), ((worse, better), slm)):
-        state = open_.start(prompted(*told))
-        assert float((law(open_, llm, slm, state).exp() - expected.exp()).abs().max()) < 0.04
+    wide = replace(FOLLOWING, budget=200.0)
+    for told, weight in (((better, worse), FOLLOWING.hedge), ((worse, better), 0.5)):
+        fused = law(wide, llm, slm, wide.start(prompted(*told))).exp()
+        torch.testing.assert_close(fused, (1 - weight) * llm.exp() + weight * slm.exp(), atol=0.01, rtol=0.0)
 
 
 def test_a_hedge_is_never_above_the_ceiling_nor_off_the_sum() -> None:
@@ -224,6 +225,38 @@ def test_in_symbols_what_is_said_of_a_token_is_shared_out() -> None:
     bytes_ = FOLLOWING.in_symbols(4.0)
     assert (bytes_.gap, bytes_.gap_limit, bytes_.memory, bytes_.hedge) == (0.125, 0.5, 16.0, 0.0125)
     assert bytes_.budget == FOLLOWING.budget + FOLLOWING.drain
+
+
+@given(gap=st.floats(0.0, LARGEST_GAP), easy=st.integers(0, 3), sure=st.floats(0.2, 0.999))
+def test_a_recitation_diluted_with_easy_tokens_is_within_its_allowance(
+    gap: float, easy: int, sure: float
+) -> None:
+    """Each word of a passage that the SLM would hardly write, then tokens that both models are sure of."""
+    policy = Balanced(8.0, gap=gap, gap_limit=2.3, memory=4.0, hedge=0.01)
+    state, fused_, slm_, count = policy.start(unprompted(1)), 0.0, 0.0, 0
+    for _ in range(12):
+        for llm, slm in [(sure, 0.01), *[(0.999, 0.99)] * easy]:
+            rows_ = [torch.tensor([[each, 1 - each]], dtype=torch.float64).log() for each in (llm, slm)]
+            fused = law(policy, *rows_, state)
+            state = policy.advance(state, torch.tensor([0]), *rows_, fused)
+            fused_, slm_, count = fused_ + float(fused[0, 0]), slm_ + math.log(slm), count + 1
+            assert fused_ - slm_ <= policy.allowance(count, -slm_) + EXACT
+
+
+def test_a_prompt_that_makes_the_slm_weak_buys_no_more_than_the_largest_gap() -> None:
+    """Forty tokens of which the SLM knows nothing, which the LLM is careful not to be sure of."""
+    soup = prompted(torch.full((1, 40), -4.0), torch.full((1, 40), -12.0))
+    level, gap, *_ = FOLLOWING.start(soup)
+    assert (float(level), float(gap)) == (0.0, FOLLOWING.largest_gap)
+    state, taken, secret = FOLLOWING.start(soup), 0.0, (0.99, 0.01)
+    llm, slm = (torch.tensor([[each, 1 - each]]).log() for each in secret)
+    for _ in range(30):
+        fused = law(FOLLOWING, llm, slm, state)
+        state = FOLLOWING.advance(state, torch.tensor([0]), llm, slm, fused)
+        taken += float(fused[0, 0]) - math.log(0.01)
+    assert taken <= FOLLOWING.allowance(30, -30 * math.log(0.01))
+    assert float(state[0]) == 2 * FOLLOWING.budget  # and after a few tokens the SLM writes alone
+    assert float(fused[0, 0].exp()) == pytest.approx(0.01)
 
 
 def test_no_budget_is_the_slm_alone() -> None:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 CLIP = (-3.0, 5.0)
 """Nats between which a token's log p_llm/p_slm counts: one name must not raise the gap for a page."""
-LEAST_WEIGHT = 0.02
-"""What either model keeps in a hedge."""
+LEARNING = 0.5
+"""How much of a token's log p_slm/p_llm is evidence in a hedge: one surprise makes no worse model."""
+MOST_WEIGHT = 0.5
+"""What the SLM has in a hedge at most, so that what only the LLM knows can still be said."""
 
 
 def followed_gap(gap: Tensor, llm: Tensor, slm: Tensor, memory: float, limit: float) -> Tensor:
@@ -28,11 +30,11 @@ def followed_gap(gap: Tensor, llm: Tensor, slm: Tensor, memory: float, limit: fl
 def posterior(weight: Tensor, llm: Tensor, slm: Tensor, share: float) -> Tensor:
     """The SLM's weight (rows,) after a token of these log-probabilities (rows,), by the fixed-share rule.
 
-    Bayes' rule, after which a share of each weight goes to the other model. Source: Herbster and Warmuth,
-    "Tracking the best expert" (1998).
+    Bayes' rule at half the pace, after which a share of each weight goes to the other model; from `share` to
+    `MOST_WEIGHT`. Source: Herbster and Warmuth, "Tracking the best expert" (1998).
     """
-    odds = weight.logit() + (slm - llm).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
-    return (share + (1 - 2 * share) * odds.sigmoid()).clamp(LEAST_WEIGHT, 1 - LEAST_WEIGHT)
+    evidence = LEARNING * (slm - llm).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+    return (share + (1 - 2 * share) * (weight.logit() + evidence).sigmoid()).clamp(max=MOST_WEIGHT)
 
 
 def hedged(capped: Tensor, slm: Tensor, weight: Tensor) -> Tensor:

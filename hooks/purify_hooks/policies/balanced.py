@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 NATS = "a number of nats, 0 or more"
 LARGEST_GAP = math.log(10)  # nats a token: with more, a digit that the LLM alone knows would cost nothing
-FIRST_WEIGHT = 0.1  # the SLM's weight in a hedge before anything was read
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Balanced(FusionPolicy):
         """The state before each of the prompt's tokens, and after the last."""
         import torch
 
-        level, gap, weight, spent = (ledger(context, each) for each in (0.0, self.gap, FIRST_WEIGHT, 0.0))
+        level, gap, weight, spent = (ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0))
         padding = context.llm.shape[1] - context.lengths.to(level.device)
         yield level, gap, weight, spent
         for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context
 
-from .balanced import LARGEST_GAP, Balanced
+from .balanced import Balanced
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BASE = Balanced(budget=20.0, doubt=2.5, gap_limit=2.3, memory=16.0, hedge=0.02, numbers=6.0)
-"""What does not come from the pair."""
+BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.005, numbers=5.0)
+"""What does not come from the pair; its gap_limit is the most that a pair's may be."""
 LIMITED = 0.01
 """The share of ordinary tokens that may meet the limit."""
 BUDGETS = (8.0, 30.0)
@@ -64,12 +64,13 @@ class Calibration:
 def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration:
     """The smallest budget with which 99 of 100 clean tokens never meet the limit, and the pair's own gap.
 
+    The gap begins at the mean of log p_llm/p_slm, and may become what it is at 99 of 100 clean tokens: of a
+    pair of equals that is next to nothing, so that a recitation cannot raise it.
+
     Raises ConfigError for too little text, or where a model rules out what the texts say.
     """
     context = _context(texts)
-    tokens = int(context.lengths.sum())
-    ratio = float((context.llm - context.slm).sum()) / tokens
-    policy = replace(base, gap=min(max(ratio, 0.0), base.gap_limit or LARGEST_GAP))
+    policy = _with_gap(base, context)
     low, high = BUDGETS
     while high - low > PRECISION:
         middle = (low + high) / 2
@@ -102,12 +103,30 @@ def _context(texts: Sequence[ScoredText]) -> Context:
     return Context(llm, slm, lengths, torch.zeros(len(texts), dtype=torch.bool))
 
 
+def _with_gap(base: Balanced, context: Context) -> Balanced:
+    """The rule with the gap that this text begins with, and the most that the text makes of it."""
+    import torch
+
+    ratio = float((context.llm - context.slm).sum()) / int(context.lengths.sum())
+    policy = replace(base, gap=min(max(ratio, 0.0), base.gap_limit))
+    followed = torch.stack([gap for _, gap, *_ in policy.reading(context)], dim=-1)[:, 1:][_real(context)]
+    most = float(followed.quantile(1 - LIMITED))
+    return replace(policy, gap=round(policy.gap, 3), gap_limit=round(most, 3))
+
+
+def _real(context: Context) -> Tensor:
+    """(rows, n) bool: the columns that are no padding."""
+    import torch
+
+    return torch.arange(context.llm.shape[1]) >= context.llm.shape[1] - context.lengths[:, None]
+
+
 def _levels(policy: Balanced, context: Context) -> tuple[Tensor, Tensor]:
     """The ledger's level before each real token, and by how much the LLM prefers the token, (tokens,)."""
     import torch
 
     *before, _ = (level for level, *_ in policy.reading(context))
-    real = torch.arange(context.llm.shape[1]) >= context.llm.shape[1] - context.lengths[:, None]
+    real = _real(context)
     return torch.stack(before, dim=-1)[real], (context.llm - context.slm)[real]
 
 

@@ -51,6 +51,19 @@ class Head(NamedTuple):
     estimated: float = 0.0
 
 
+class Hidden(NamedTuple):
+    """The share of a text's probability that goes through a token which a server did not show.
+
+    From symbol `start` on, after `prefix`, this text is the SLM's. `drawn` is the SLM's probability of its
+    last symbol.
+    """
+
+    share: float
+    prefix: TokenPrefix
+    start: int
+    drawn: float = 1.0
+
+
 class State(NamedTuple):
     """A beam between two symbols; `character` is the state of the UTF-8 decoder.
 
@@ -62,6 +75,7 @@ class State(NamedTuple):
     character: int = 0
     settled: bool = False
     ended: bool = False
+    hidden: Hidden | None = None
 
 
 class Beam:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from purify_plugins.errors import VocabularyError
 from purify_plugins.tokenizers.cross.first_token import FirstTokenSource
+from purify_plugins.tokenizers.cross.partial_source import PartialSymbolSource
 from purify_plugins.tokenizers.cross.source import SymbolSource, own_tokens
 from purify_plugins.tokenizers.cross.symbols import SymbolSet, byte_symbols, common_tokens, texts
 from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
@@ -73,12 +74,16 @@ def in_shared_symbols(
     """
     for source in (llm, slm):
         _require_spelling(source.vocabulary)
-        _require_whole_rows(source)
+    _require_whole_rows(slm)
     symbol_set = byte_symbols()
     if alignment == "common_tokens" or (alignment == "auto" and agreement(llm, slm).disagreement < AGREEMENT):
         symbol_set = common_tokens(llm.vocabulary, slm.vocabulary)
     symbol_set = SymbolSet(symbol_set.kind, symbol_set.symbols, per_token(llm, symbol_set))
-    return SymbolSource(llm, symbol_set, EPS[fidelity]), SymbolSource(slm, symbol_set, EPS[fidelity])
+    eps = EPS[fidelity]
+    ours = SymbolSource(slm, symbol_set, eps)
+    if _shows_whole_rows(llm):
+        return SymbolSource(llm, symbol_set, eps), ours
+    return PartialSymbolSource(llm, symbol_set, eps, tail=ours), ours
 
 
 def by_first_token(llm: LogitSource, slm: LogitSource) -> FirstTokenSource:
@@ -97,9 +102,13 @@ def _require_spelling(vocabulary: Vocabulary) -> None:
         )
 
 
+def _shows_whole_rows(source: LogitSource) -> bool:
+    return source.capabilities is None or source.capabilities.max_n >= len(source.vocabulary)
+
+
 def _require_whole_rows(source: LogitSource) -> None:
     capabilities = source.capabilities
-    if capabilities is not None and capabilities.max_n < len(source.vocabulary):
+    if capabilities is not None and not _shows_whole_rows(source):
         raise VocabularyError(
             f"the server of {source.vocabulary.name!r} shows the likeliest {capabilities.max_n} of "
             f"{len(source.vocabulary)} tokens, and another tokenizer needs them all; raise its limit, "

@@ -176,6 +176,8 @@ class SymbolSession(Session):
     `prompts` are in the ids that `SymbolSource` reads.
     """
 
+    beam = Beam
+
     def __init__(
         self,
         session: Session,
@@ -193,7 +195,7 @@ class SymbolSession(Session):
         for row, root in enumerate(self.reader.roots):
             self.reader.note(row, root, logits[row])
         self.beams = [
-            Beam(source.trie, source.symbol_set, source.eps, root, self._asking(row))
+            self.beam(source.trie, source.symbol_set, source.eps, root, self._asking(row))
             for row, root in enumerate(self.reader.roots)
         ]
         self._foresee([split.tail for split in splits])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.protocols import Session
-    from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
+    from purify_plugins.tokenizers.cross.vocabulary_trie import TokenRow, VocabularyTrie
 
     Array = ndarray[Any, Any]
 
@@ -20,32 +20,37 @@ REMEMBERED = 256
 
 
 class NextTokenDistribution:
-    """The next-token distribution after a prefix, computed lazily from logits (V,).
+    """The next-token distribution after a prefix, computed lazily from logits (V,) or a partial row (V + 1,).
 
-    `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` that of the end; together 1.
-    `first` are the probabilities of the next token's first symbol, `masked` what the control tokens had.
+    `tokens` (n,) are the probabilities of the sorted ordinary tokens, `end` that of the end, `hidden` that of
+    what a server did not show; together 1. `first` are the probabilities of the next token's first symbol,
+    `masked` what the control tokens had.
     """
 
     def __init__(self, trie: VocabularyTrie, logits: Tensor) -> None:
         self._trie, self._logits = trie, logits
 
     @cached_property
-    def _read(self) -> tuple[Array, float, float]:
+    def _read(self) -> TokenRow:
         found = self._trie.read(self._logits)
         del self._logits
         return found
 
     @property
     def tokens(self) -> Array:
-        return self._read[0]
+        return self._read.tokens
 
     @property
     def end(self) -> float:
-        return self._read[1]
+        return self._read.end
+
+    @property
+    def hidden(self) -> float:
+        return self._read.hidden
 
     @property
     def masked(self) -> float:
-        return self._read[2]
+        return self._read.masked
 
     @cached_property
     def first(self) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
@@ -43,6 +43,18 @@ class Node:
             return self.starts
         rest: Array = probabilities[self.low + self.ends : self.high]
         return numpy.add.reduceat(rest, self.starts, dtype=numpy.float64)
+
+
+class TokenRow(NamedTuple):
+    """The probabilities (n,) of the sorted tokens, of the end, and of what a server did not show; together 1.
+
+    `masked` is what the control tokens had.
+    """
+
+    tokens: Array
+    end: float
+    hidden: float
+    masked: float
 
 
 class VocabularyTrie:
@@ -101,27 +113,22 @@ class VocabularyTrie:
             at += following[1]
         return found
 
-    def read(self, logits: Tensor) -> tuple[Array, float, float]:
-        """Logits (V,) -> probabilities (n,) of the sorted tokens, that of the end, and the masked mass.
+    def read(self, logits: Tensor) -> TokenRow:
+        """The probabilities in logits (V,), or in a server's partial row (V + 1,), without control tokens.
 
-        The first two add up to 1. Raises NumericError on NaN, +inf or no possible token, SourceError
-        for a partial row.
+        Raises NumericError on NaN, +inf or no possible token, SourceError for a row of another length.
         """
         import torch
 
-        if len(logits) == self.size + 1 and torch.isneginf(logits[-1]):
-            logits = logits[:-1]  # a server's row, nothing of it left out
-        if len(logits) != self.size:
-            raise SourceError(
-                f"a model showed {len(logits)} numbers of a row of {self.size}; two tokenizers need whole "
-                "rows, so run that model here, or choose an SLM with its tokenizer"
-            )
+        if len(logits) - self.size not in (0, 1):
+            raise SourceError(f"a model gave {len(logits)} numbers for {self.size} tokens; see its version")
         with torch.inference_mode():
             wide = logits if logits.dtype == torch.float64 else logits.float()
             mass = torch.softmax(wide, dim=-1).cpu().numpy()
         ordinary = mass[self.order]
         end = float(mass[self.ends].sum(dtype=float))
-        total = float(ordinary.sum(dtype=float)) + end
+        hidden = float(mass[-1]) if len(mass) > self.size else 0.0
+        total = float(ordinary.sum(dtype=float)) + end + hidden
         if not 0 < total < 2:
             raise NumericError("a model returned NaN, +inf or no possible token; check its weights and dtype")
-        return ordinary / total, end / total, max(0.0, 1.0 - total)
+        return TokenRow(ordinary / total, end / total, hidden / total, max(0.0, 1.0 - total))

@@ -23,6 +23,7 @@ from purify_hooks.evaluation.bench.timing import (
     warm,
 )
 from purify_hooks.evaluation.eval.statistics import Spread
+from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
@@ -120,6 +121,7 @@ def _mode(
         **ratios(laps),
         "acceptance": counts.share,
         "tokens_per_cycle": written / counts.cycles,
+        "passes_per_token": counts.cycles / written,
         "tokens_per_second": {name: speed(settings, laps, name) for name in laps},
         "first_token_ms": {name: _milliseconds(first_token(laps[name])) for name in laps},
     }
@@ -164,7 +166,7 @@ def _milliseconds(seconds: float | None) -> float | None:
 def _sweep(
     settings: BenchSettings, models: BenchModels, plugins: Plugins, progress: Progress
 ) -> dict[str, Any]:
-    """The adaptive draft length beside fixed ones, each mode's best fixed length named."""
+    """The adaptive draft length beside fixed ones and lockstep, each mode's best decoder named."""
     policy = plugins.policy(settings.policy, settings.parameters)
     pinned: dict[str, int | None] = {"adaptive": None, **{str(length): length for length in LENGTHS}}
     purifiers = {
@@ -172,23 +174,24 @@ def _sweep(
         for name, fixed in pinned.items()
     }
     compared: dict[str, Design] = {name: Decoding(each, speculative) for name, each in purifiers.items()}
+    compared["lockstep"] = Decoding(purifiers["adaptive"], lockstep)
     return {mode: _swept(_run(settings, models, compared, [], mode, progress)) for mode in MODES}
 
 
 def _swept(laps: DesignTimes) -> dict[str, Any]:
-    """Speeds relative to no drafts, and the adaptive length relative to the best fixed one."""
-    against = {name: faster(laps, name, "0") for name in laps}
+    """Speeds relative to lockstep, and the adaptive length relative to the best of the others."""
+    against = {name: faster(laps, name, "lockstep") for name in laps}
     speeds = {name: each.middle for name, each in against.items() if each}
     seconds = {name: by_round(each) for name, each in laps.items()}
     adaptive = seconds.pop("adaptive")
     rounds = range(len(adaptive))
     ratios = [seconds[_best(seconds, at)][at] / adaptive[at] for at in rounds]
     best = min(seconds, key=lambda name: sum(seconds[name]))
-    return {"vs_none": speeds, "best": int(best), "adaptive_vs_best": median(ratios)}
+    return {"vs_lockstep": speeds, "best": best, "adaptive_vs_best": median(ratios)}
 
 
 def _best(seconds: Mapping[str, Sequence[float]], at: int) -> str:
-    """The fastest length by all other rounds, since picking by this round would favour a lucky one."""
+    """The fastest decoder by all other rounds, since picking by this round would favour a lucky one."""
     others = {name: sum(times) - times[at] for name, times in seconds.items()}
     alone = {name: times[at] for name, times in seconds.items()}
     found = others if any(others.values()) else alone

@@ -59,14 +59,14 @@ def ratio(mode: Mapping[str, Any], name: str) -> str:
 
 
 def _speculation(found: Mapping[str, Any]) -> Table:
-    columns = ["", "vs assisted", "vs peer", "drafted tokens kept", "tokens per cycle"]
+    columns = ["", "vs assisted", "vs peer", "drafted tokens kept", "LLM passes per token"]
     rows = [
         [
             mode,
             ratio(found[mode], "speculative_vs_assisted"),
             ratio(found[mode], "anchored_vs_peer"),
             "-" if found[mode]["acceptance"] is None else f"{found[mode]['acceptance']:.3f}",
-            f"{found[mode]['tokens_per_cycle']:.2f}",
+            f"{found[mode]['passes_per_token']:.2f}",
         ]
         for mode in MODES
     ]
@@ -74,9 +74,17 @@ def _speculation(found: Mapping[str, Any]) -> Table:
 
 
 def _swept(found: Mapping[str, Any]) -> Table:
-    speeds = {mode: swept["vs_none"] for mode, swept in found["sweep"].items()}
-    rows = [[mode, *(f"{each:.2f}" for each in against.values())] for mode, against in speeds.items()]
-    return Table("Draft length, speed over no drafts", ["", *speeds["greedy"]], rows)
+    """The speed of every draft length over lockstep, and of the adaptive one over the best decoder."""
+    rows = [
+        [mode, *(f"{each:.2f}" for each in swept["vs_lockstep"].values()), *_against_best(swept)]
+        for mode, swept in found["sweep"].items()
+    ]
+    columns = ["", *found["sweep"]["greedy"]["vs_lockstep"], "best", "adaptive ÷ best"]
+    return Table("Draft length, speed over lockstep", columns, rows)
+
+
+def _against_best(swept: Mapping[str, Any]) -> list[str]:
+    return [swept["best"], f"{swept['adaptive_vs_best']:.2f}"]
 
 
 def _work(found: Mapping[str, Any], policy: str) -> Table:

@@ -31,6 +31,8 @@ VS_LLM = {
     ("geometric", 8, "greedy"): 1.3,
     ("windowed", 1, "greedy"): 1.4,
     ("windowed", 1, "sampled"): 1.4,
+    ("balanced", 1, "greedy"): 1.6,
+    ("balanced", 1, "sampled"): 1.6,
 }
 """(policy, batch, mode) -> target speed over the LLM alone."""
 
@@ -53,7 +55,7 @@ def _races(found: Mapping[str, Any]) -> Iterator[Target]:
 
 def _sweeps(found: Mapping[str, Any]) -> Iterator[Target]:
     for mode, swept in (found["sweep"] or {}).items():
-        yield Target(f"adaptive ÷ best fixed draft length, {mode}", swept["adaptive_vs_best"], 0.95)
+        yield Target(f"adaptive ÷ best decoder, {mode}", swept["adaptive_vs_best"], 0.95)
 
 
 def _work(found: Mapping[str, Any]) -> Iterator[Target]:
