@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from random import Random
 
-from purify_hooks.evaluation.eval.questions import Choice, Clean, Questions, Task, check_questions
+from pydantic import TypeAdapter
+
+from purify_hooks.evaluation.eval.questions import Choice, Clean, Fact, Questions, Task, check_questions
 from purify_plugins.utils.files import read_text
 
 SHOWN, ASKED = 40, 10
@@ -34,8 +38,16 @@ def completed(questions: Questions) -> Questions:
             "clean": questions.clean or Clean(prompts=[_opening(text) for text in texts]),
             "choices": questions.choices or choices(texts),
             "tasks": questions.tasks or cloze(texts),
+            "knowledge": questions.knowledge or shipped(),
         }
     )
+
+
+@cache
+def shipped() -> list[Fact]:
+    """The package's own questions: facts, arithmetic, Python and translation."""
+    text = files("purify_hooks.evaluation.eval").joinpath("knowledge.json").read_text("utf-8")
+    return TypeAdapter(list[Fact]).validate_json(text)
 
 
 def _opening(text: str) -> str:
