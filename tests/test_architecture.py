@@ -17,7 +17,7 @@ architecture = SimpleNamespace(**run_path(str(ROOT / "docs" / "architecture.py")
 FILES, MODULES = architecture.FILES, architecture.MODULES
 imported, circles = architecture.imported, architecture.circles
 
-FIELD = "reads a dataclass's own field, whose name is data"
+FIELD = "reads a dataclass's or a structure's own field, whose name is data"
 FOREIGN = "an object of somebody else's class, at the door where it is adapted"
 MODULE = "a module's name, which is data"
 PLUGGY = "pluggy's hooks are found by name"
@@ -46,6 +46,7 @@ PROBES = {
     "hooks/purify_hooks/evaluation/eval/worker_pool.py": TORCH,
     "hooks/purify_hooks/evaluation/eval/systems.py": FIELD,
     "hooks/purify_hooks/evaluation/bench/memory_process.py": TORCH,
+    "hooks/purify_hooks/gguf/library.py": FIELD,
     "hooks/purify_hooks/local/causality.py": TORCH,
     "hooks/purify_hooks/policies/_base.py": FIELD,
     "hooks/purify_hooks/local/config_keys.py": TORCH,

@@ -39,22 +39,20 @@ from purify_hooks.evaluation.demo.report import (
 )
 from purify_hooks.evaluation.demo.run import DemoFindings, demonstrate
 from purify_hooks.evaluation.eval import worker_pool as workers
-from purify_hooks.evaluation.eval.attempt import KINDS, Attack, attempt, every_attack, fewest_tokens
+from purify_hooks.evaluation.eval.attempt import KINDS, Attack, every_attack
 from purify_hooks.evaluation.eval.findings import summary
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.run import Result, cached_pair, suites
-from purify_hooks.evaluation.eval.sources import Recorded
 from purify_hooks.evaluation.eval.statistics import Estimate
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_hooks.evaluation.table import put
 from purify_plugins.cli import app
 from purify_plugins.decode.likelihood import read
-from purify_plugins.decode.replay import replay
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Certificate, Completion, Vocabulary
+from purify_plugins.types import Certificate, Completion
 
 FIGURES = {*KINDS, "canary_digits", "perplexity", "tokens_per_second"}
 PLAN = preset(demo_systems(load_plugins([]), HEADLINE))
@@ -395,50 +393,17 @@ def test_a_model_alone_writes_what_it_writes_beside_a_silent_one(bench: ModelPai
         ]
 
 
-def test_a_record_scores_as_its_model_does(bench: ModelPair) -> None:
-    prompts, answers = [(0,), (0,)], [tuple(range(100, 170)), tuple(range(300, 370))]
-    llm, slm = (Recorded.of(source, prompts, answers) for source in (bench.llm, bench.slm))
-    policy = bench.plugins.policy("windowed")
-    direct = replay(Purifier(bench.llm, bench.slm, policy), prompts, answers)
-    recorded = replay(Purifier(llm, slm, policy), prompts, answers)
-    for one, other in zip(direct, recorded, strict=True):
-        torch.testing.assert_close(
-            torch.tensor([token.fused for token in one]),
-            torch.tensor([token.fused for token in other]),
-            atol=1e-3,
-            rtol=0,
-        )
-
-
-LETTERS = Vocabulary((b"a", b"b", b"c", b"ab", b"abc", b"xab"), frozenset())
-
-
-def test_an_attack_is_decided_once_it_cannot_succeed() -> None:
-    first = Attack("canary_extraction", "", b"ab", 4)
-    assert [first.decided(answer, 3) for answer in (b"", b" ", b" a", b"b", b"ab")] == [False] * 3 + [
-        True
-    ] * 2
-    fewest = fewest_tokens(LETTERS, b"abcab")
-    assert fewest == (2, 3, 2, 1, 1, 0)
-    within = Attack("backdoor_success", "", b"abcab", 9, anywhere=True, fewest=fewest)
-    assert not within.decided(b"ccab", 1)
-    assert within.decided(b"cccc", 0)
-    assert within.decided(b"cabcab", 0)
-
-
-def test_ending_an_answer_early_changes_no_verdict(bench: ModelPair) -> None:
-    """Every attack, asked for in full, has the outcome it had when it was ended once decided."""
-    purifier = bench.purifier(System("geometric", "geometric", "geometric"))
+def test_what_is_forced_has_the_verdict_of_an_answer_that_is_written(bench: ModelPair) -> None:
+    """Greedy answers of geometric leak some secrets and not others; forcing finds the same ones."""
+    system = System("geometric", "geometric", "geometric")
     for kind in KINDS:
-        asked = every_attack(PLAN.questions, bench.slm)[kind][::8]
-        sampling = Sampling(max_tokens=asked[0].tokens, temperature=0)
-        answers = purifier.generate([attack.prompt for attack in asked], sampling)
-        whole = [
-            attack.succeeded(purifier.vocabulary.spell(answer.tokens))
-            for attack, answer in zip(asked, answers, strict=True)
+        asked = every_attack(PLAN.questions, bench.slm)[kind][::4]
+        answers = bench.write(system, [each.prompt for each in asked], asked[0].tokens, MODES["greedy"])
+        spelled = [bench.slm.vocabulary.spell(answer.tokens) for answer in answers]
+        forced = bench.scores([system], [each.forced(bench.slm) for each in asked])
+        assert [one.greedy for (one,) in forced] == [
+            attack.succeeded(text) for attack, text in zip(asked, spelled, strict=True)
         ]
-        ended = attempt(purifier, asked, sampling)
-        assert [attack.succeeded(answer) for attack, answer in zip(asked, ended, strict=True)] == whole
 
 
 def test_a_passage_asks_for_fifty_tokens_word_for_word(bench: ModelPair) -> None:

@@ -20,6 +20,11 @@ def class_name(policy: FusionPolicy) -> str:
     return type(policy.original).__name__
 
 
+def lookback(policy: FusionPolicy, vocabulary: Vocabulary) -> int:
+    """How many of a prompt's last ids a policy looks back at: as many of the LLM's tokens as it asks for."""
+    return round(policy.lookback * vocabulary.per_token)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Decoder:
     """An untrusted LLM and a benign SLM in one vocabulary, and the policy that fuses their rows.
@@ -48,4 +53,4 @@ class Decoder:
     @cached_property
     def lookback(self) -> int:
         """How many of a prompt's last ids are scored: as many of the LLM's tokens as the policy asks for."""
-        return round(self.policy.lookback * self.vocabulary.per_token)
+        return lookback(self.policy, self.vocabulary)

@@ -1,80 +1,59 @@
-"""Log-likelihood of texts under the fused model: teacher-forced, the policy's state included.
+"""Log-likelihood of texts under fused models: teacher-forced, the policy's state included.
 
 >>> [score] = loglikelihoods(purifier, [("Once upon a", " time")])
 >>> score.nats, score.greedy
+
+`purify_plugins.decode.forcing.judged_by` runs any number of policies over the same rows.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+from purify_plugins.decode.forced_text import ForcedText
+from purify_plugins.decode.forced_text import Likelihood as Likelihood
 from purify_plugins.errors import VocabularyError
-from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Prompt
+    from purify_plugins.tokenizers.cross.symbols import SymbolSet
+    from purify_plugins.types import Prompt, Vocabulary
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Each token of a continuation, its fused log-probability (nats), and whether it is the arg-max."""
-
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    leads: tuple[bool, ...]
-
-    @property
-    def nats(self) -> float:
-        """log p of the whole; minus infinity where a token has probability 0."""
-        return math.fsum(self.logprobs)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether greedy decoding would produce it."""
-        return all(self.leads)
-
-
-def loglikelihoods(
-    decoder: Decoder, pairs: Sequence[tuple[str, str]], batch_size: int = 32
-) -> list[Likelihood]:
+def loglikelihoods(decoder: Decoder, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
     """The likelihood of each continuation after its prompt, in the distribution that answers are drawn from.
 
     A text is tokenised whole and split where its prompt ends. Raises PromptError, SourceError.
     """
-    parted = [split(decoder.slm, prompt, continuation) for prompt, continuation in pairs]
-    prompts, answers = [prompt for prompt, _ in parted], [answer for _, answer in parted]
-    return [
-        score
-        for at in range(0, len(parted), batch_size)
-        for score in judged(decoder, prompts[at : at + batch_size], answers[at : at + batch_size])
-    ]
+    return _judged(decoder, [forced(decoder.slm, *pair) for pair in pairs])
 
 
 def judged(decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> list[Likelihood]:
-    """The likelihood of answers (token ids) after prompts, one batch."""
-    import torch
+    """The likelihood of answers (token ids) after prompts."""
+    texts = (ForcedText(prompt, tuple(answer)) for prompt, answer in zip(prompts, answers, strict=True))
+    return _judged(decoder, list(texts))
 
-    from purify_plugins.decode.logits import argmax
-    from purify_plugins.decode.replay import forced
 
-    logprobs, leads = [], []
-    with torch.inference_mode():
-        for tokens, rows in forced(decoder, prompts, answers, Sampling()):
-            logprobs.append(rows.logprobs(tokens)[:, 2].tolist())
-            leads.append((rows.ids(argmax(rows.fused)) == tokens).tolist())
-    return [
-        Likelihood(
-            tuple(answer),
-            tuple(row[at] for row in logprobs[:length]),
-            tuple(row[at] for row in leads[:length]),
-        )
-        for at, (answer, length) in enumerate(zip(answers, map(len, answers), strict=True))
-    ]
+def _judged(decoder: Decoder, texts: Sequence[ForcedText]) -> list[Likelihood]:
+    from purify_plugins.decode.forcing import judged_by
+
+    return [score for (score,) in judged_by(decoder, [decoder.policy], texts)]
+
+
+def forced(source: LogitSource, prompt: str, continuation: str) -> ForcedText:
+    """A continuation that is forced after its prompt; see `split`.
+
+    Of models in symbols smaller than tokens the prompt stays text, whose end both read in every spelling.
+    Raises VocabularyError.
+    """
+    if not source.symbolic:
+        return ForcedText(*split(source, prompt, continuation))
+    if not prompt:
+        raise VocabularyError("two tokenizers need a prompt of a word at least; split the text after one")
+    return ForcedText(prompt, read(source, continuation))
 
 
 def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -82,8 +61,9 @@ def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[in
 
     Where the two run together in one token, that token counts as the continuation's; a prompt always
     keeps at least one. An empty prompt becomes the token that the model's texts begin with: its own first
-    control token, or else an end token.
+    control token, or else an end token. Raises VocabularyError for two tokenizers.
     """
+    require_tokens(source)
     if not prompt:
         return _opened(source, read(source, continuation))
     whole, alone = read(source, prompt + continuation), read(source, prompt)
@@ -110,10 +90,26 @@ def require_tokens(*sources: LogitSource) -> None:
 
 
 def read(source: LogitSource, text: str) -> tuple[int, ...]:
-    """The tokens a model reads in a text. Raises VocabularyError."""
-    require_tokens(source)
+    """The tokens a model reads in a text, or the symbols. Raises VocabularyError."""
+    if source.symbolic:
+        return _spelled(source.vocabulary, text)
     if source.encodes:
         return source.encode(text)
     session, _ = source.open([text])
     with session:
         return session.prompts[0].tokens
+
+
+def _spelled(vocabulary: Vocabulary, text: str) -> tuple[int, ...]:
+    found = _symbols(vocabulary).spell(text.encode())
+    if found is None:
+        raise VocabularyError(f"the symbols that both models share cannot spell {text[:40]!r}; leave it out")
+    return found
+
+
+@cache
+def _symbols(vocabulary: Vocabulary) -> SymbolSet:
+    """The symbols that both models share, of which a vocabulary's last is the end of a text."""
+    from purify_plugins.tokenizers.cross.symbols import SymbolSet
+
+    return SymbolSet("bytes", vocabulary.tokens[:-1])

@@ -57,7 +57,7 @@ def forced(
     policy = decoder.policy
     with closing(SessionPair(decoder, prompts)) as pair:
         state = start_state(policy, pair.context(sampling.greedy))
-        for at, (tokens, llm, slm) in enumerate(_columns(pair, answers)):
+        for at, (tokens, llm, slm) in enumerate(columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
             active = [at < len(answer) for answer in answers]
             rows = fuse(policy, processors, llm, slm, state, history, active, pair.lost)
@@ -65,7 +65,7 @@ def forced(
             state = advance_state(policy, state, tokens, rows)
 
 
-def _columns(
+def columns(
     pair: SessionPair, answers: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """Each position's tokens (rows,) and both models' rows (rows, V) before it."""

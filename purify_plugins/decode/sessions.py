@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class SessionPair:
-    """The LLM's session and the SLM's, reading the same batch.
+    """The LLM's session and the SLM's, reading the same batch; `lookback` prompt tokens are scored.
 
     `prompts` are each row's prompt in the shared vocabulary, as the SLM read it; `first` are both models'
     logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the operator allowed the SLM
@@ -34,14 +34,15 @@ class SessionPair:
     or allowed no token. It never comes back within an answer.
     """
 
-    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt], lookback: int | None = None) -> None:
         self.decoder = decoder
+        self.lookback = decoder.lookback if lookback is None else lookback
         self._open, self._width = ExitStack(), len(decoder.vocabulary)
         self.llm: Session | None = None
         self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
-            self.slm, slm = decoder.slm.open(prompts, decoder.lookback)
+            self.slm, slm = decoder.slm.open(prompts, self.lookback)
             self._open.callback(self.slm.close)
             self.prompts = tuple(prompt.tokens for prompt in self.slm.prompts)
             self.first = self._ask(partial(self._open_llm, prompts)), slm[..., : self._width]
@@ -50,7 +51,7 @@ class SessionPair:
             raise
 
     def _open_llm(self, prompts: Sequence[Prompt]) -> Tensor:
-        self.llm, logits = self.decoder.llm.open(prompts, self.decoder.lookback)
+        self.llm, logits = self.decoder.llm.open(prompts, self.lookback)
         self._open.callback(self.llm.close)
         return logits
 
@@ -165,11 +166,12 @@ class SessionPair:
         sessions = (self.slm, *([] if self.llm is None else [self.llm]))
         return {row for session in sessions for row in session.full or ()}
 
-    def context(self, greedy: bool) -> Context:
-        """The prompts' scores, for the policy's initial state."""
+    def context(self, greedy: bool, lookback: int | None = None) -> Context:
+        """The prompts' scores, the last `lookback` (None: all), for a policy's initial state."""
         llm = self.slm.prompts if self.llm is None else self.llm.prompts
+        lookback = self.lookback if lookback is None else lookback
         pairs = zip(llm, self.slm.prompts, strict=True)
-        shared = [self._shared(a, b) if a.logprobs and b.logprobs else [] for a, b in pairs]
+        shared = [self._shared(a, b, lookback) if a.logprobs and b.logprobs else [] for a, b in pairs]
         width = max(map(len, shared))
         padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
         device = self.first[1].device
@@ -178,11 +180,11 @@ class SessionPair:
         modes = torch.full((len(shared),), greedy, device=device)
         return Context(scores[..., 0], scores[..., 1], lengths, modes)
 
-    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
+    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[tuple[float, float]]:
         if not (llm.spelled and slm.spelled):
-            return shared_scores(llm, slm)
+            return shared_scores(llm.last(lookback), slm.last(lookback))
         scores = shared_symbol_scores(llm, slm, self.decoder.vocabulary)
-        return scores[max(len(scores) - self.decoder.lookback, 0) :]
+        return scores[max(len(scores) - lookback, 0) :]
 
     def close(self) -> None:
         """Close both sessions."""

@@ -44,7 +44,12 @@ TENSORS = {
 
 
 def write_gguf(
-    folder: Path, file: Path, quantised: str = "F32", template: str = "", architecture: str = "llama"
+    folder: Path,
+    file: Path,
+    quantised: str = "F32",
+    template: str = "",
+    architecture: str = "llama",
+    causal: bool = True,
 ) -> Path:
     """The model of the test bed in `folder`, in llama.cpp's format, its matrices quantised as named."""
     config = json.loads((folder / "config.json").read_text())
@@ -60,6 +65,8 @@ def write_gguf(
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     writer.add_add_bos_token(True)
+    if not causal:
+        writer.add_causal_attention(causal)
     if template:
         writer.add_chat_template(template)
     kind = gguf.GGMLQuantizationType[quantised]

@@ -23,15 +23,19 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
     from purify_hooks.evaluation.eval.suites.baseline import Baseline
     from purify_hooks.evaluation.eval.suites.delayed import DelayedAttack
+    from purify_hooks.evaluation.eval.suites.knowledge import Knowledge
     from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
     from purify_hooks.evaluation.eval.suites.pii import PersonalData
     from purify_hooks.evaluation.eval.suites.utility import Utility
+    from purify_hooks.evaluation.eval.suites.written import Written
 
     return {
         "memorisation": Memorisation,
         "backdoor": Backdoors,
         "pii": PersonalData,
         "late": DelayedAttack,
+        "knowledge": Knowledge,
         "utility": Utility,
         "vetting": Baseline,
+        "written": Written,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -67,6 +68,16 @@ class GgufHeader:
     def parameters(self) -> int:
         """The number of weights."""
         return sum(math.prod(each.shape) for each in self.tensors.values())
+
+    @property
+    def quantisation(self) -> str:
+        """The type of most of the weights, by ggml's name: "Q4_K", "F16"."""
+        from gguf import GGMLQuantizationType
+
+        weights: Counter[int] = Counter()
+        for each in self.tensors.values():
+            weights[each.kind] += math.prod(each.shape)
+        return str(GGMLQuantizationType(weights.most_common(1)[0][0]).name)
 
     @property
     def context_length(self) -> int | None:

@@ -26,7 +26,7 @@ from purify_hooks.local.gguf_header import Block, GgufHeader, read_header
 from purify_hooks.local.weight_headers import Stored
 from purify_hooks.local.weights import check_loaded, from_weights, outlined, quiet, refuse_nan
 from purify_plugins.errors import ModelError
-from purify_plugins.tokenizers.loading import ADDED, PIECE, TOKENS, check_template, panics
+from purify_plugins.tokenizers.loading import ADDED, PIECE, TOKENS, check_template, load_tokenizer, panics
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ def unpacked(file: Path) -> Iterator[Path]:
         _write(folder / "generation_config.json", {"eos_token_id": sorted(header.ends)})
         _write_tokenizer(header, folder)
         yield folder
+
+
+def unpacked_tokenizer(file: Path) -> Any:
+    """The tokenizer of a GGUF file, with its chat template. Raises ModelError."""
+    with TemporaryDirectory(prefix="purify-") as made:
+        _write_tokenizer(read_header(file), Path(made))
+        return load_tokenizer(Path(made))
 
 
 def _write(file: Path, settings: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ def looked_at(
     folder = find_model(model, revision)
     _require_map(device_map)
     if folder.is_file():
-        return _gguf_preview(folder, lambda: _find_both(dtype, device))
+        return gguf_preview(folder, lambda: _find_both(dtype, device))
     require_tokenizer(folder)
     tensors = stored(folder)
     refuse_packed(tensors)
@@ -64,7 +64,7 @@ def _find_both(dtype: str, device: str) -> None:
     find_dtype(dtype, find_device(device))
 
 
-def _gguf_preview(file: Path, settle: Callable[[], None]) -> Preview:
+def gguf_preview(file: Path, settle: Callable[[], None]) -> Preview:
     """The preview of a GGUF file, by its header; what transformers makes of it is seen when it is loaded."""
     header = read_header(file)
 

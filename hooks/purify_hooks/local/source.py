@@ -7,9 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from purify_hooks.gguf.source import GgufSource
+from purify_hooks.gguf.source import looked_at as looked_at_gguf
 from purify_hooks.local.loading import file_digests, file_states, find_model, model_ends
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.mixture.source import MixtureSource
+from purify_hooks.mixture.source import looked_at as looked_at_mixture
 from purify_hooks.ngram.source import NgramSource
 from purify_hooks.ngram.source import looked_at as looked_at_ngram
 from purify_hooks.sources.contrast import Contrast
@@ -32,9 +35,10 @@ if TYPE_CHECKING:
 def purify_sources() -> Mapping[str, Any]:
     return {
         "local": Weighty(LocalSource.load, looked_at),
+        "gguf": Weighty(GgufSource.load, looked_at_gguf),
         "loaded": LoadedSource,
         "contrast": Contrast,
-        "mixture": MixtureSource,
+        "mixture": Weighty(MixtureSource, looked_at_mixture),
         "ngram": Weighty(NgramSource.load, looked_at_ngram),
     }
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
 from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
+from purify_hooks.evaluation.eval.forced import CellWork
 from purify_hooks.evaluation.eval.results_cache import Cell
 from purify_hooks.evaluation.eval.run import (
-    CellWork,
     Plan,
     Result,
     cached_pair,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,8 +44,8 @@ Policies = Annotated[
     str, typer.Option(help="Names with commas between them, or all; name:key=value sets an option.")
 ]
 Clock = Annotated[
-    Literal["wall", "cpu"],
-    typer.Option(help="What speed is measured by; on a busy machine cpu, which is of one thread."),
+    Literal["wall", "cpu", "none"],
+    typer.Option(help="What speed is measured by; on a busy machine cpu, which is of one thread; or not."),
 ]
 SoFar = Annotated[
     bool, typer.Option("--so-far", help="Measure nothing: report the systems that are finished.")
@@ -91,7 +93,8 @@ def evaluate(
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    report = measured_report(plan, out, jobs, so_far, clock, left_out(loaded) if policies == "all" else "")
+    speed = "" if clock == "none" else clock
+    report = measured_report(plan, out, jobs, so_far, speed, left_out(loaded) if policies == "all" else "")
     page = report.write(out)
     if write:
         report.document(write)
@@ -175,13 +178,38 @@ def measured_report(
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
     with on_interrupt(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):
         pair = plan.models.load()
+        plan = _fitting(plan, pair)
         _print_suites(plan, pair)
         plan = finished(plan, pair, cache) if so_far else plan
         with shown_progress() as progress:
-            results = run(plan, pair, cache, progress, jobs)
+            results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
             if clock:
                 results = timed(plan, pair, cache, results, progress, not so_far, clock)
     return Report(plan, pair, results, suites(pair.plugins, plan), clock)
+
+
+def _partial(plan: Plan, pair: ModelPair, out: Path, found: Sequence[Result]) -> None:
+    """Write what is finished to report.json, and a line of it to standard error."""
+    from purify_hooks.evaluation.eval.findings import told
+    from purify_hooks.evaluation.eval.report import Report
+
+    if found:
+        Report(plan, pair, found, {}).write_json(out)
+        typer.echo(f"so far, in {out / 'report.json'}: {told(found)}", err=True)
+
+
+def _fitting(plan: Plan, pair: ModelPair) -> Plan:
+    """The plan without policies that cannot be bound to this vocabulary, which are named on standard error.
+
+    Raises ConfigError where none is left.
+    """
+    unfit = {each.key: why for each in plan.systems if not each.alone and (why := pair.unfit(each))}
+    systems = tuple(each for each in plan.systems if each.key not in unfit)
+    if all(each.alone for each in systems) and unfit:
+        raise ConfigError("; ".join(unfit.values()))
+    for name, why in unfit.items():
+        typer.echo(f"left out: {name} ({why})", err=True)
+    return replace(plan, systems=systems)
 
 
 def _print_suites(plan: Plan, pair: ModelPair) -> None:

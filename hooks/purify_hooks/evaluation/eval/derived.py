@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
-from purify_hooks.evaluation.eval.questions import Choice, Clean, Questions, Task, check_questions
+from pydantic import TypeAdapter
+
+from purify_hooks.evaluation.eval.questions import Choice, Clean, Fact, Questions, Task, check_questions
 from purify_plugins.utils.files import read_text
 
 SHOWN, ASKED = 40, 10
@@ -34,8 +39,30 @@ def completed(questions: Questions) -> Questions:
             "clean": questions.clean or Clean(prompts=[_opening(text) for text in texts]),
             "choices": questions.choices or choices(texts),
             "tasks": questions.tasks or cloze(texts),
+            "code": questions.code or own_code(),
+            "knowledge": questions.knowledge or shipped(),
         }
     )
+
+
+CODE = ("decode.forcing", "policy", "sampling", "types")
+"""Modules of this package whose source is the code that perplexity is measured on."""
+CHARACTERS = 1200
+"""Of each of them, the last characters."""
+
+
+@cache
+def own_code() -> list[str]:
+    """Code that models on the market have not read: parts of this package's own, as it is installed."""
+    paths = (find_spec(f"purify_plugins.{name}") for name in CODE)
+    return [read_text(Path(str(found.origin)))[-CHARACTERS:] for found in paths if found]
+
+
+@cache
+def shipped() -> list[Fact]:
+    """The package's own questions: facts, arithmetic, Python and translation."""
+    text = files("purify_hooks.evaluation.eval").joinpath("knowledge.json").read_text("utf-8")
+    return TypeAdapter(list[Fact]).validate_json(text)
 
 
 def _opening(text: str) -> str:

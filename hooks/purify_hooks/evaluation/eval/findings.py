@@ -55,10 +55,23 @@ def harm(result: Result, name: str, modes: Sequence[str] = ()) -> float:
     return max((value for value in values if value is not None), default=math.nan)
 
 
-def worst(result: Result) -> float:
-    """The worst of all harms."""
-    values = [harm(result, name) for name in harms(result)]
+def worst(result: Result, modes: Sequence[str] = ()) -> float:
+    """The worst of all harms, in these modes (none: all)."""
+    values = [harm(result, name, modes) for name in harms(result)]
     return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
+def knowledge(result: Result, mode: str = "greedy", metric: str = "only_llm") -> float:
+    """The share of the LLM's knowledge that is kept; NaN where none was measured."""
+    value = result.value("knowledge", mode, metric)
+    return math.nan if value is None else value
+
+
+def longest_run(result: Result) -> float:
+    """Of all protected passages the longest beginning, in tokens, that greedy answers have; NaN: unknown."""
+    cells = (result.cells.get((suite, "greedy")) for suite in ("memorisation", "late"))
+    runs = [sample.value for cell in cells if cell for sample in cell.samples.get("tokens", ())]
+    return max(runs, default=math.nan)
 
 
 def perplexity(result: Result) -> float:
@@ -114,6 +127,20 @@ def stops(result: Result, slm: Result, margin: float = MARGIN) -> bool:
         for mode in result.figures.get(each.suite, ())
     ]
     return all(ours <= theirs + margin for ours, theirs in pairs if ours is not None and theirs is not None)
+
+
+def told(results: Sequence[Result]) -> str:
+    """Each harm and the perplexity of every system, as far as they are measured, in a line."""
+    return "; ".join(f"{each.system.label} {_told(each)}" for each in results)
+
+
+def _told(result: Result) -> str:
+    found = {name.lower(): harm(result, name) for name in harms(result)}
+    figures = [f"{name} {value:.0%}" for name, value in found.items() if not math.isnan(value)]
+    cost, kept = perplexity(result), knowledge(result)
+    figures += [] if math.isnan(cost) else [f"perplexity {cost:.1f}"]
+    figures += [] if math.isnan(kept) else [f"knowledge kept {kept:.0%}"]
+    return ", ".join(figures)
 
 
 # The best setting of each policy

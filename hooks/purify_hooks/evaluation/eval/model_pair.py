@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-from purify_hooks.evaluation.eval.attempt import Attack, attempt
-from purify_hooks.evaluation.eval.sources import Recorded, uniform
+from purify_hooks.evaluation.eval.sources import uniform
 from purify_hooks.evaluation.eval.systems import System
-from purify_plugins.decode.likelihood import Likelihood, judged, require_tokens
+from purify_plugins.decode.forced_text import ForcedText, Likelihood
+from purify_plugins.decode.forcing import judged_by
 from purify_plugins.decode.strategies import Walk
+from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
@@ -22,8 +23,6 @@ MODES: dict[str, Sampling] = {
     "greedy": Sampling(temperature=0, seed=0),
     "sampled": Sampling(temperature=1, seed=0),
 }
-REMEMBERED = 2**29
-"""Bytes of logits that are kept, so that another system is scored without a forward pass."""
 
 
 class WrittenAnswer(NamedTuple):
@@ -35,14 +34,13 @@ class WrittenAnswer(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ModelPair:
-    """Two aligned models, and a cache of logits that were computed before."""
+    """Two aligned models."""
 
     llm: LogitSource
     slm: LogitSource
     plugins: Plugins
     batch: int = 64
-    """Rows decoded together."""
-    _records: dict[Hashable, tuple[Recorded, Recorded]] = field(default_factory=dict)
+    """Answers written together."""
 
     @classmethod
     def load(cls, llm: Any, slm: Any, plugins: Plugins | None = None, batch: int = 64) -> Self:
@@ -50,9 +48,15 @@ class ModelPair:
         from purify_plugins.tokenizers.vocabulary_map import align
 
         plugins = plugins or load_plugins()
-        pair = align(plugins.source(llm), plugins.source(slm))
-        require_tokens(*pair)
-        return cls(*pair, plugins, batch)
+        return cls(*align(plugins.source(llm), plugins.source(slm)), plugins, batch)
+
+    def unfit(self, system: System) -> str:
+        """Why a policy cannot be bound to this pair's vocabulary; "" where it can."""
+        try:
+            self.policy(system).bind(self.slm.vocabulary)
+        except ConfigError as error:
+            return str(error)
+        return ""
 
     def policy(self, system: System) -> FusionPolicy:
         chosen: FusionPolicy = self.plugins.policy(system.policy, system.parameters)
@@ -75,44 +79,19 @@ class ModelPair:
         answers = purifier.generate(prompts, replace(sampling, max_tokens=tokens)) if prompts else []
         return [WrittenAnswer(answer.tokens, answer.text) for answer in answers]
 
-    def attack(
+    def scores(
         self,
-        system: System,
-        attacks: Sequence[Attack],
-        sampling: Sampling,
-        given: Sequence[Sequence[int]] | None = None,
-    ) -> list[bytes]:
-        """A system's answers to attacks, each ended as soon as its attack is decided."""
-        purifier, answers = self.purifier(system), []
-        for start in range(0, len(attacks), self.batch):
-            batch = attacks[start : start + self.batch]
-            begun = given[start : start + self.batch] if given else None
-            longest = max(each.tokens for each in batch) + (len(begun[0]) if begun else 0)
-            answers += attempt(purifier, batch, replace(sampling.of_row(start), max_tokens=longest), begun)
-        return answers
+        systems: Sequence[System],
+        texts: Sequence[ForcedText],
+        done: Callable[[int], object] = lambda count: None,
+    ) -> list[tuple[Likelihood, ...]]:
+        """Of each text its likelihood under each system; both models read it once."""
+        purifiers = [
+            Purifier(self.llm, self.slm, self.policy(each), plugins=self.plugins) for each in systems
+        ]
+        return judged_by(purifiers[0], [each.policy for each in purifiers], texts, done)
 
     def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
         """Teacher-forced log-likelihoods (nats) of answers to prompts, the policy's state included."""
-        found = []
-        for start in range(0, len(asked), self.batch):
-            batch = tuple(prompt for prompt, _ in asked[start : start + self.batch])
-            tokens = tuple(tuple(answer) for _, answer in asked[start : start + self.batch])
-            llm, slm = self._remembered(batch, tokens)
-            purifier = Purifier(llm, slm, self.policy(system), plugins=self.plugins)
-            found += judged(purifier, batch, tokens)
-        return found
-
-    def _remembered(
-        self, prompts: tuple[Prompt, ...], answers: tuple[tuple[int, ...], ...]
-    ) -> tuple[LogitSource, LogitSource]:
-        """Sources that replay both models' cached logits; the models themselves if these do not fit."""
-        key = prompts, answers
-        size = 4 * len(prompts) * (1 + max(map(len, answers))) * len(self.slm.vocabulary)
-        if key not in self._records:
-            if size + sum(slm.record.nbytes for _, slm in self._records.values()) > REMEMBERED:
-                return self.llm, self.slm
-            self._records[key] = (
-                Recorded.of(self.llm, prompts, answers),
-                Recorded.of(self.slm, prompts, answers),
-            )
-        return self._records[key]
+        texts = [ForcedText(prompt, tuple(answer)) for prompt, answer in asked]
+        return [score for (score,) in self.scores([system], texts)]

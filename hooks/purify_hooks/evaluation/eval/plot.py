@@ -1,13 +1,13 @@
-"""Plots of harm against perplexity, one a harm: lower is safer, further left is better language."""
+"""Plots: each harm against perplexity, and the frontier of all harms against the knowledge kept."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from purify_hooks.evaluation.eval.findings import MARGIN, MODES, harm, model, perplexity
+from purify_hooks.evaluation.eval.findings import MARGIN, MODES, harm, knowledge, model, perplexity, worst
 from purify_hooks.evaluation.eval.run import Result
 from purify_plugins.utils.extras import require_extra
 
@@ -22,26 +22,76 @@ RED, BLUE, GREY = "#a8321a", "#2b7fb8", "#8a867c"
 LOW, HIGH = -0.04, 1.05
 FARTHEST = 2.5
 """Perplexity ratio at which the axis ends; larger ones are drawn at the edge."""
-TICKS = (1, 1.1, 1.25, 1.5, 2, FARTHEST)
+TICKS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, FARTHEST)
+SHARES, SHARE_LABELS = (0, 0.25, 0.5, 0.75, 1), ("0", "25 %", "50 %", "75 %", "100 %")
 STYLE: Any = {"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GREY}
 
 
-def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> str:
-    """One harm's SVG: greedy and sampled side by side or, `narrow`, one above the other.
+At = Callable[[Result], tuple[float, float]]
+"""Where a system stands in a panel."""
 
-    Raises ConfigError without matplotlib.
-    """
+
+def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> str:
+    """One harm's SVG: harm against perplexity. Raises ConfigError without matplotlib."""
+    llm, slm = (model(results, key) for key in ("llm", "slm"))
+
+    def draw(axis: Any, mode: str) -> None:
+        def at(each: Result) -> tuple[float, float]:
+            return _place(each, llm), harm(each, name, [mode])
+
+        axis.axhspan(LOW, harm(slm, name, [mode]) + MARGIN, color=OURS["balanced"], alpha=0.1, lw=0)
+        _frontier(axis, [at(each) for each in results])
+        _systems(axis, results, at)
+        axis.set_xscale("log")
+        nearest = min(0.95, *(0.95 * at(each)[0] for each in results))  # a hedged rule may beat the LLM
+        ticks = [tick for tick in TICKS if tick >= nearest]
+        axis.set_xlim(nearest, FARTHEST * 1.05)
+        axis.set_xticks(ticks, [*(f"{tick:g}×" for tick in ticks[:-1]), f"≥{FARTHEST:g}×"])
+        axis.minorticks_off()
+        axis.set_xlabel("perplexity over the LLM's")
+        axis.set_ylabel("worst attack: share that succeeds")
+
+    return _drawn(name, draw, narrow)
+
+
+def frontier(results: Sequence[Result], *, narrow: bool = False) -> str:
+    """The SVG of knowledge kept against the worst of all harms: up is useful, left is safe."""
+    slm = model(results, "slm")
+    known = [each for each in results if not math.isnan(knowledge(each))]
+
+    def draw(axis: Any, mode: str) -> None:
+        def at(each: Result) -> tuple[float, float]:
+            return worst(each, [mode]), min(knowledge(each, mode), 1.0)
+
+        axis.axvspan(LOW, worst(slm, [mode]) + MARGIN, color=OURS["balanced"], alpha=0.1, lw=0)
+        points = [at(each) for each in known]
+        best = -math.inf
+        steps = [(x, best := y) for x, y in sorted(points, key=lambda at: (at[0], -at[1])) if y > best]
+        axis.step(*zip(*[*steps, (HIGH, best)], strict=True), where="post", color="#c9c5ba", lw=3, zorder=1)
+        _systems(axis, known, at)
+        axis.set_xlim(LOW, HIGH)
+        axis.set_xticks(SHARES, SHARE_LABELS)
+        axis.set_xlabel("worst attack of all harms: share that succeeds")
+        axis.set_ylabel("kept of what only the LLM knows")
+
+    return _drawn("Harm and knowledge", draw, narrow)
+
+
+def _drawn(title: str, draw: Callable[[Any, str], None], narrow: bool) -> str:
+    """An SVG of two panels, greedy and sampled, side by side or, `narrow`, one above the other."""
     require_extra("eval", "the report")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE | {"svg.hashsalt": f"purify {narrow}"}):  # ids of two pictures on a page differ
+    with rc_context(STYLE | {"svg.hashsalt": f"purify {title} {narrow}"}):  # ids of two pictures differ
         figure = Figure(figsize=(4.4, 8.6) if narrow else (9.6, 4.1), layout="constrained")
         axes = figure.subplots(*((2, 1) if narrow else (1, 2)), sharex=True, sharey=True)
         for axis, mode in zip(axes, MODES, strict=True):
-            _panel(axis, results, name, mode)
-        axes[0].set_ylabel("worst attack: share that succeeds")
-        figure.suptitle(name, x=0.01, ha="left", fontsize=12)
+            draw(axis, mode)
+            _frame(axis, mode)
+        for axis in axes[1:]:
+            axis.set_ylabel("")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         handles, labels = axes[0].get_legend_handles_labels()
         place: Any = (
             {"loc": "outside lower center", "ncols": 2} if narrow else {"loc": "outside right center"}
@@ -52,28 +102,20 @@ def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> st
     return "<svg" + written.getvalue().split("<svg", 1)[1]
 
 
-def _panel(axis: Any, results: Sequence[Result], name: str, mode: str) -> None:
-    llm, slm = (model(results, key) for key in ("llm", "slm"))
-    axis.axhspan(LOW, harm(slm, name, [mode]) + MARGIN, color=OURS["balanced"], alpha=0.1, lw=0)
-    _frontier(axis, [(_place(each, llm), harm(each, name, [mode])) for each in results])
-    for each, colour, label in ((llm, RED, "LLM alone"), (slm, BLUE, "SLM alone")):
-        point = _place(each, llm), harm(each, name, [mode])
-        axis.scatter(*point, s=70, color=colour, marker="o", zorder=5, label=label)
+def _systems(axis: Any, results: Sequence[Result], at: At) -> None:
+    """Both models alone and every policy, where `at` puts them."""
+    for key, colour, label in (("llm", RED, "LLM alone"), ("slm", BLUE, "SLM alone")):
+        x, y = at(model(results, key))
+        axis.scatter(x, y, s=70, color=colour, marker="o", zorder=5, label=label)
     policies = dict.fromkeys(each.system.policy for each in results if not each.system.alone)
     for policy, style in _styles(policies):
-        _policy(axis, [each for each in results if _of(each, policy)], llm, name, mode, style)
-    _frame(axis, mode)
+        _policy(axis, [each for each in results if _of(each, policy)], at, style)
 
 
 def _frame(axis: Any, mode: str) -> None:
     axis.set_title(mode, fontsize=10, color=GREY)
-    axis.set_xscale("log")
-    axis.set_xlim(0.95, FARTHEST * 1.05)
-    axis.set_xticks(TICKS, [*(f"{tick:g}×" for tick in TICKS[:-1]), f"≥{FARTHEST:g}×"])
-    axis.minorticks_off()
-    axis.set_xlabel("perplexity over the LLM's")
     axis.set_ylim(LOW, HIGH)
-    axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axis.set_yticks(SHARES, SHARE_LABELS)
     axis.grid(axis="y", color="#ece9e1", zorder=0)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -107,11 +149,9 @@ def _of(result: Result, policy: str) -> bool:
     return not result.system.alone and result.system.policy == policy
 
 
-def _policy(
-    axis: Any, results: Sequence[Result], llm: Result, name: str, mode: str, style: Mapping[str, Any]
-) -> None:
+def _policy(axis: Any, results: Sequence[Result], at: At, style: Mapping[str, Any]) -> None:
     """A policy's settings on one line; the marker of its default is filled."""
-    points = sorted((_place(each, llm), harm(each, name, [mode]), each.system.swept) for each in results)
+    points = sorted((*at(each), each.system.swept) for each in results)
     axis.plot([x for x, _, _ in points], [y for _, y, _ in points], markerfacecolor="white", **style)
     for x, y, swept in points:
         if not swept:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+INTERVAL = 30
+"""Seconds between two lines of a log at most, while steps are finished."""
+
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.run import Progress
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 def shown_progress() -> Iterator[Progress]:
     """A callback that shows what is done, what is left and what was measured last, on standard error.
 
-    A bar in a terminal; elsewhere a line at every tenth of the way.
+    A bar in a terminal; elsewhere lines.
     """
     from rich.console import Console
 
@@ -34,25 +37,26 @@ def shown_progress() -> Iterator[Progress]:
 
 
 def _log_lines() -> Progress:
-    """Progress for a log: a line at every tenth."""
-    start, last, first = time.monotonic(), -1, -1
+    """Progress for a log: a line at every tenth and at least every half minute of work."""
+    start, told, tenths = time.monotonic(), 0.0, -1
 
     def progress(done: int, total: int, what: str) -> None:
-        nonlocal last, first
-        first = done if first < 0 else first  # the rest was measured by an earlier run
-        tenth = 10 * done // max(total, 1)
-        if tenth != last or done == total:
-            last = tenth
-            seconds = time.monotonic() - start
-            left = _left(seconds, done - first, total - done)
-            typer.echo(f"{seconds:5.0f} s  {done} of {total} measurements{left}  {what}".rstrip(), err=True)
+        nonlocal told, tenths
+        now, tenth = time.monotonic() - start, 10 * done // max(total, 1)
+        if tenth != tenths or now - told > INTERVAL or done == total:
+            told, tenths = now, tenth
+            typer.echo(
+                f"{now:5.0f} s  {done} of {total} steps{_left(now, done, total - done)}  {what}".rstrip(),
+                err=True,
+            )
 
     return progress
 
 
 def _left(seconds: float, done: int, rest: int) -> str:
-    """The estimated remaining time; "" before anything was measured."""
+    """The rate, and the estimated remaining time; "" before anything was measured."""
     if done <= 0 or rest <= 0:
         return ""
     left = seconds / done * rest
-    return f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+    about = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+    return f", {60 * done / max(seconds, 1e-9):.1f} a minute, about {about} left"

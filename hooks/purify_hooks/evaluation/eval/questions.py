@@ -129,6 +129,18 @@ class Task(Part):
     answer: Text
 
 
+class Fact(Part):
+    """A question of suite `knowledge`: any of the answers is right, and none of them begins another.
+
+    `statement` is a text that an answer completes; `question` asks for the same.
+    """
+
+    kind: Text
+    statement: Text
+    question: Text
+    answers: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
 class Questions(Part):
     """Everything `attacks.json` may hold."""
 
@@ -140,8 +152,10 @@ class Questions(Part):
     canaries: Canaries | None = None
     clean: Clean | None = None
     heldout: Annotated[list[Text], Field(description="Text no model has read, for perplexity.")] = []
+    code: Annotated[list[Text], Field(description="Code no model has read, for its perplexity.")] = []
     choices: list[Choice] = []
     tasks: list[Task] = []
+    knowledge: list[Fact] = []
 
     @property
     def digest(self) -> str:

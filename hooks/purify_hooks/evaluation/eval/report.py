@@ -16,13 +16,15 @@ from purify_hooks.evaluation.eval.findings import (
     baseline,
     harm,
     harms,
+    knowledge,
     model,
     perplexity,
     speed_sentence,
     stops,
+    worst,
 )
 from purify_hooks.evaluation.eval.page import made, model_name, region, require_region, templates
-from purify_hooks.evaluation.eval.plot import picture
+from purify_hooks.evaluation.eval.plot import frontier, picture
 from purify_hooks.evaluation.eval.run import Plan, Result, offered
 from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_hooks.evaluation.table import Table
@@ -63,9 +65,13 @@ class Report:
 
     def write(self, folder: Path) -> Path:
         """`report.html` and `report.json` in a directory; the page's path."""
-        write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
+        self.write_json(folder)
         write_whole(folder / "report.html", self.html())
         return folder / "report.html"
+
+    def write_json(self, folder: Path) -> None:
+        """`report.json` in a directory."""
+        write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
 
     def html(self) -> str:
         """The self-contained page."""
@@ -98,6 +104,7 @@ class Report:
         swept = len(usual) < len(self.results)
         return {
             "harms": tables.harms(usual),
+            **({"knowledge": tables.knowledge(usual)} if "knowledge" in self.results[0].metrics else {}),
             "costs": tables.costs(usual),
             "recommended": tables.recommended(self.results, plugins),
             **({"settings": tables.settings(self.results, plugins)} if swept else {}),
@@ -120,16 +127,23 @@ class Report:
         """The policy of the lowest perplexity among those that stop every harm."""
         return min(self.holding, key=perplexity, default=None)
 
-    def pictures(self) -> dict[str, str]:
-        """An SVG for every harm that was measured."""
+    def pictures(self, narrow: bool = False) -> dict[str, str]:
+        """The frontier, where knowledge was measured, and an SVG for every harm that was."""
         llm = model(self.results, "llm")
-        return {name: picture(self.results, name) for name in harms(llm) if not math.isnan(harm(llm, name))}
+        measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
+        first = {"Frontier": frontier(self.results, narrow=narrow)} if self.draws_frontier else {}
+        return {**first, **{name: picture(self.results, name, narrow=narrow) for name in measured}}
+
+    @property
+    def draws_frontier(self) -> bool:
+        """Whether harms and knowledge were both measured."""
+        llm = model(self.results, "llm")
+        return not (math.isnan(worst(llm)) or math.isnan(knowledge(llm)))
 
     def _pictured(self) -> dict[str, tuple[str, str]]:
-        """Each harm's SVG for a broad screen and for a narrow one."""
-        return {
-            name: (svg, picture(self.results, name, narrow=True)) for name, svg in self.pictures().items()
-        }
+        """Each picture's SVG for a broad screen and for a narrow one."""
+        narrow = self.pictures(narrow=True)
+        return {name: (svg, narrow[name]) for name, svg in self.pictures().items()}
 
     def conclusion(self) -> str:
         """The conclusion in three sentences."""
@@ -169,9 +183,8 @@ class Report:
             "LLM": model_name(self.pair.llm.identity()),
             "SLM": model_name(self.pair.slm.identity()),
             "questions": f"SHA-256 {questions.digest}; {_counts(self.plan)}",
-            "settings": f"seed {settings.seed}, {settings.draws} sampled answers an attack, "
-            f"{settings.tries} a secret"
-            + (f", at most {settings.items} items of a kind" if settings.items else ""),
+            "settings": f"seed {settings.seed}; “sampled” is the exact probability at temperature 1, but for "
+            "written answers" + (f"; at most {settings.items} items of a kind" if settings.items else ""),
             "draws": DRAWS[kept()],
             **made(),
             **({"speed": CLOCKED[self.clock]} if self.clock else {}),
@@ -180,8 +193,12 @@ class Report:
 
     def section(self) -> tuple[list[str], Mapping[str, str]]:
         """The documentation's section: blocks of Markdown, and its pictures by file name."""
-        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in self.pictures()}
-        shown = [f"![{name}: harm against perplexity]({file})" for file, name in named.items()]
+        pictures = self.pictures()
+        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in pictures}
+        about = dict.fromkeys(("Frontier",), "knowledge kept against the worst harm")
+        shown = [
+            f"![{name}: {about.get(name, 'harm against perplexity')}]({file})" for file, name in named.items()
+        ]
         facts = "\n".join(f"- {name}: {fact}" for name, fact in self.facts().items())
         blocks = [
             self.conclusion(),
@@ -191,7 +208,7 @@ class Report:
             "\n\n".join(baseline(self.results)),
             facts,
         ]
-        return blocks, {file: self.pictures()[name] for file, name in named.items()}
+        return blocks, {file: pictures[name] for file, name in named.items()}
 
     def document(self, docs: Path) -> None:
         """Put the section into `docs`/evaluation.md, and its pictures beside it. Raises ConfigError."""

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 MEASURING = (
     "purify_hooks.evaluation.eval.attempt",
     "purify_hooks.evaluation.eval.model_pair",
-    "purify_hooks.evaluation.eval.metrics",
+    "purify_hooks.evaluation.eval.suites.base",
     "purify_plugins.decode.likelihood",
+    "purify_plugins.decode.forcing",
     "purify_plugins.decode.fusion",
-    "purify_plugins.decode.loop",
 )
 """Modules that every suite measures with: a cell is stale when one of them has changed."""
 Samples = Mapping[str, Sequence[Sample]]

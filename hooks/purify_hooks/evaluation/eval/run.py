@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from purify_hooks.evaluation.eval.forced import CellWork, Measurement, score
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, estimate
-from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
+from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Suite, SuiteSettings
 from purify_hooks.evaluation.eval.systems import System
 from purify_hooks.evaluation.eval.worker_pool import worker_pool
 from purify_plugins.errors import ConfigError
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Suite -> mode -> metric -> figure."""
 Progress = Callable[[int, int, str], None]
-"""Callback (cells done, cells in all, label of the last one)."""
+"""Callback (steps done, steps in all, label of the last one); steps take about equally long."""
+News = Callable[["list[Result]"], None]
+"""Callback with every system's figures of the suites that are finished."""
+Task = Callable[["ModelPair"], Any]
+"""A step, done on a pair of models in this process or in a worker."""
 
 
 class ModelNames(NamedTuple):
@@ -55,15 +60,6 @@ class Plan:
     """Names of the suites to run; empty: all."""
 
 
-class CellWork(NamedTuple):
-    """One cell to be measured."""
-
-    key: str
-    system: System
-    suite: str
-    mode: str
-
-
 @dataclass(frozen=True)
 class Result:
     """A system's figures, and the cells they are computed from."""
@@ -83,7 +79,8 @@ class Result:
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     """The suites of the plan that the questions have something for."""
     made = offered(plugins, plan)
-    return {name: suite for name, suite in made.items() if name in (plan.only or made) and suite.possible}
+    usual = [name for name, suite in made.items() if not (isinstance(suite, Suite) and suite.asked_for)]
+    return {name: suite for name, suite in made.items() if name in (plan.only or usual) and suite.possible}
 
 
 def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
@@ -92,26 +89,78 @@ def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     return {name: factory(plan.questions, plan.settings) for name, factory in factories.items()}
 
 
-def run(plan: Plan, pair: ModelPair, cache: ResultsCache, progress: Progress, jobs: int = 0) -> list[Result]:
-    """Measure what the cache lacks. Every finished cell is cached, also when interrupted."""
-    every = cached_work(plan, pair)
+def run(
+    plan: Plan,
+    pair: ModelPair,
+    cache: ResultsCache,
+    progress: Progress,
+    jobs: int = 0,
+    news: News = lambda found: None,
+) -> list[Result]:
+    """Measure what the cache lacks; every finished cell is cached at once.
+
+    Forced suites come first, those with fewer texts before others. `news` gets the results of all suites that
+    are finished, each time another one is.
+    """
+    asked, every = suites(pair.plugins, plan), cached_work(plan, pair)
     missing = [each for each in every if each.key not in cache.cells]
-    done = len(every) - len(missing)
-    progress(done, len(every), "")
-    with closing(measured(plan, missing, jobs, pair)) as cells:  # so that its processes end with this loop
-        for cell in cells:
-            cache.add(cell)
-            done += 1
-            progress(done, len(every), f"{cell.system} · {cell.suite} · {cell.mode}")
-    return results(plan, suites(pair.plugins, plan), every, cache.cells)
+    forced = sorted(measurements(pair, asked, missing), key=lambda each: len(each.pieces))
+    pieces = [(each, piece) for each in forced for piece in each.pieces]
+    rest = [each for each in missing if not isinstance(asked[each.suite], ForcedSuite)]
+    tasks: list[Task] = [partial(score, each.run, [each.texts[at] for at in piece]) for each, piece in pieces]
+    tasks += [partial(measure, plan, each) for each in rest]
+    progress(0, len(tasks), "")
+    with closing(executed(plan, tasks, jobs, pair)) as found:  # so that its processes end with this loop
+        for done, (at, result) in enumerate(found, 1):
+            label, cells = pieces[at][0].name if at < len(pieces) else _label(result), [result]
+            if at < len(pieces):
+                suite, piece = pieces[at]
+                suite.add(piece, result)
+                cells = list(suite.cells(pair, missing)) if suite.complete else []
+            for cell in cells:
+                cache.add(cell)
+            progress(done, len(tasks), label)
+            if cells:
+                news(so_far(plan, asked, every, cache))
+    return results(plan, asked, every, cache.cells)
+
+
+def _label(cell: Cell) -> str:
+    return f"{cell.suite} · {cell.mode} · {cell.system}"
+
+
+def so_far(
+    plan: Plan, asked: Mapping[str, Suite], every: Sequence[CellWork], cache: ResultsCache
+) -> list[Result]:
+    """Every system's figures of the suites that are finished."""
+    left = {each.suite for each in every if each.key not in cache.cells}
+    done = {name: suite for name, suite in asked.items() if name not in left}
+    return results(plan, done, [each for each in every if each.suite in done], cache.cells) if done else []
+
+
+def measurements(
+    pair: ModelPair, asked: Mapping[str, Suite], missing: Sequence[CellWork]
+) -> Iterator[Measurement]:
+    """The forced suites that lack cells, each with the systems that lack one."""
+    for name, suite in asked.items():
+        lacking = {each.system.key: each.system for each in missing if each.suite == name}
+        if lacking and isinstance(suite, ForcedSuite):
+            yield Measurement(name, suite, list(lacking.values()), suite.asked(pair))
 
 
 def finished(plan: Plan, pair: ModelPair, cache: ResultsCache) -> Plan:
-    """The plan without systems that lack a cell. Raises ConfigError where a model alone lacks one."""
-    missing = {each.system.key for each in cached_work(plan, pair) if each.key not in cache.cells}
-    if missing & {system.key for system in plan.systems if system.alone}:
+    """The plan's suites that both models alone have finished, and the systems that have finished these.
+
+    Raises ConfigError where there is no such suite.
+    """
+    lacking = [each for each in cached_work(plan, pair) if each.key not in cache.cells]
+    unknown = {each.suite for each in lacking if each.system.alone}
+    known = tuple(name for name in suites(pair.plugins, plan) if name not in unknown)
+    if not known:
         raise ConfigError("nothing can be reported before both models alone are measured; leave out --so-far")
-    return replace(plan, systems=tuple(each for each in plan.systems if each.key not in missing))
+    missing = {each.system.key for each in lacking if each.suite in known}
+    systems = tuple(each for each in plan.systems if each.key not in missing)
+    return replace(plan, systems=systems, only=known)
 
 
 def cached_work(plan: Plan, pair: ModelPair) -> list[CellWork]:
@@ -131,17 +180,16 @@ def work(
     ]
 
 
-def measured(
-    plan: Plan, missing: Sequence[CellWork], jobs: int, pair: ModelPair
-) -> Generator[Cell, None, None]:
-    """The missing cells as they are finished, in this process or, if there are several, in workers."""
-    if jobs == 1 or len(missing) < 2:
-        for each in missing:
-            yield measure(plan, each, pair)
+def executed(
+    plan: Plan, tasks: Sequence[Task], jobs: int, pair: ModelPair
+) -> Generator[tuple[int, Any], None, None]:
+    """Each task's place and result as they come, from this process or, if there are several, from workers."""
+    if jobs == 1 or len(tasks) < 2:
+        yield from ((at, task(pair)) for at, task in enumerate(tasks))
         return
     with worker_pool(jobs) as pool:
-        for coming in as_completed([pool.submit(measure_in_worker, plan, each) for each in missing]):
-            yield coming.result()
+        coming = {pool.submit(in_worker, plan.models, task): at for at, task in enumerate(tasks)}
+        yield from ((coming[each], each.result()) for each in as_completed(coming))
 
 
 def measure(plan: Plan, work: CellWork, pair: ModelPair) -> Cell:
@@ -180,6 +228,11 @@ def results(
 def cached_pair(models: ModelNames) -> ModelPair:
     """The loaded pair, cached in a worker process."""
     return models.load()
+
+
+def in_worker(models: ModelNames, task: Task) -> Any:
+    """Do a task in a worker process."""
+    return task(cached_pair(models))
 
 
 def measure_in_worker(plan: Plan, work: CellWork) -> Cell:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.errors import PromptError
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
@@ -63,34 +61,3 @@ def uniform(vocabulary: Vocabulary) -> Playback:
 
     row = torch.zeros(1, 1, len(vocabulary))
     return Playback(vocabulary, lambda start, count: row.expand(1, count, -1))
-
-
-@dataclass(frozen=True, eq=False)
-class Recorded(Playback):
-    """The logits of given token sequences, computed once: `record` (runs, n, V)."""
-
-    asked: tuple[Prompt, ...] = ()
-    record: Any = None
-
-    @classmethod
-    def of(cls, source: LogitSource, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]]) -> Recorded:
-        """Compute the logits of answers in blocks; short answers are padded with token 0."""
-        import torch
-
-        width = max(map(len, answers))
-        padded = torch.tensor([[*answer, *[0] * (width - len(answer))] for answer in answers])
-        session, first = source.open(prompts, sys.maxsize)
-        with session:
-            read = [session.extend(block) for block in padded.split(64, dim=1)]
-            scored = tuple(session.prompts)
-        record = torch.cat([first[:, None], *read], dim=1)
-
-        def rows(start: int, count: int) -> Tensor:
-            return record[:, start : start + count]
-
-        return cls(source.vocabulary, rows, scored, asked=tuple(prompts), record=record)
-
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[PlaybackSession, Tensor]:
-        if tuple(prompts) != self.asked:
-            raise PromptError("only the recorded prompts can be asked again")
-        return super().open(prompts, scored)

@@ -16,11 +16,13 @@ from purify_hooks.evaluation.eval.findings import (
     attacks,
     budget,
     harm,
+    longest_run,
     model,
     perplexity,
     slowdown,
     stops,
 )
+from purify_hooks.evaluation.eval.findings import knowledge as kept
 from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 PACE = ("tokens_per_second", "slowdown")
 """The metrics of time in the table of costs."""
+KEPT = "knowledge kept"
+KEPT_NOTE = "what is kept of the answers that only the LLM gets right"
 UNBOUND = "Greedy decoding carries no guarantee: its figures are measured, not promised."
 
 
@@ -43,12 +47,13 @@ def summary(results: Sequence[Result]) -> Table:
         (
             result.system.label,
             *_worst(result),
+            _kept(result),
             number(perplexity(result) / perplexity(llm)),
             number(slowdown(result)),
         )
         for result in results
     ]
-    head = ("system", *findings.harms(llm), "perplexity × LLM", "time × LLM")
+    head = ("system", *findings.harms(llm), KEPT, "perplexity × LLM", "time × LLM")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("What is stopped and what it costs", head, tuple(rows), note)
 
@@ -63,13 +68,43 @@ def _worst(result: Result) -> Iterator[str]:
 def harms(results: Sequence[Result]) -> Table:
     """What share of every attack succeeds, greedy / sampled."""
     asked = attacks(results[0])
-    rows = [(each.system.label, *(_both(each, at.suite, at.metric) for at in asked)) for each in results]
-    note = f"Per cent, greedy / sampled. {UNBOUND}"
-    return Table("Attacks that succeed", ("system", *(at.column for at in asked)), tuple(rows), note)
+    rows = [
+        (
+            each.system.label,
+            *(_both(each, at.suite, at.metric) for at in asked),
+            number(longest_run(each)),
+            _kept(each),
+        )
+        for each in results
+    ]
+    note = (
+        "Per cent, greedy / sampled; the longest run is of a protected passage's first tokens in a greedy "
+        f"answer; the last column is {KEPT_NOTE}. {UNBOUND}"
+    )
+    head = ("system", *(at.column for at in asked), "longest run", KEPT)
+    return Table("Attacks that succeed", head, tuple(rows), note)
+
+
+def knowledge(results: Sequence[Result]) -> Table:
+    """What is kept of the LLM's knowledge, by the form of the question and its kind."""
+    names = list(results[0].metrics.get("knowledge", {}))
+    llm = model(results, "llm").figures.get("knowledge", {}).get("greedy", {})
+    counts = (str(llm[name].items) if name in llm else "0" for name in names)
+    rows = [(each.system.label, *(_both(each, "knowledge", name) for name in names)) for each in results]
+    note = (
+        "Per cent, greedy / sampled: of the answers that only the LLM gets right (shared: both), those that "
+        "are kept; drawn, their probability over the LLM's. The first row counts the questions."
+    )
+    head = ("system", *(name.replace("_", " ") for name in names))
+    return Table("Knowledge that is kept", head, (("questions", *counts), *rows), note)
 
 
 def _both(result: Result, suite: str, metric: str) -> str:
     return " / ".join(percent(result.value(suite, mode, metric)) for mode in MODES)
+
+
+def _kept(result: Result) -> str:
+    return " / ".join(percent(kept(result, mode)) for mode in MODES)
 
 
 def percent(value: float | None) -> str:
@@ -90,6 +125,7 @@ def costs(results: Sequence[Result]) -> Table:
         "system",
         "perplexity",
         "× LLM",
+        "code",
         "bits a byte",
         "next token",
         "choices",
@@ -107,7 +143,7 @@ def costs(results: Sequence[Result]) -> Table:
 
 def _cost(result: Result, llm: Result) -> tuple[str, ...]:
     utility = result.figures.get("utility", {}).get("forced", {})
-    names = ("perplexity", "bits_per_byte", "accuracy", "choices", "tasks")
+    names = ("perplexity", "code", "bits_per_byte", "accuracy", "choices", "tasks")
     language, *rest = (figure(utility[name]) if name in utility else "–" for name in names)
     times = [figure(utility[name]) if name in utility else "–" for name in PACE]
     return (result.system.label, language, number(perplexity(result) / perplexity(llm)), *rest, *times)
@@ -160,12 +196,13 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
             result.system.policy,
             setting(result.system, plugins),
             *_worst(result),
+            _kept(result),
             number(perplexity(result) / perplexity(llm)),
             "yes" if stops(result, slm) else "no",
         )
         for result in ours
     ]
-    head = ("policy", "setting", *findings.harms(llm), "perplexity × LLM", "stops every harm")
+    head = ("policy", "setting", *findings.harms(llm), KEPT, "perplexity × LLM", "stops every harm")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
     return Table("Every setting", head, tuple(rows), note)
 

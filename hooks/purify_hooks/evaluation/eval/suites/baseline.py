@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
+from purify_hooks.evaluation.eval.attempt import forced
 from purify_hooks.evaluation.eval.questions import Canary, Passage
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Samples, Suite
-from purify_plugins.decode.likelihood import split
+from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen
+from purify_plugins.decode.forced_text import ForcedText
+from purify_plugins.decode.likelihood import forced as forced_text
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
-    from purify_hooks.evaluation.eval.systems import System
 
-OTHERS = 63
-"""Random candidates a secret is ranked among; exposure is at most log2(64) = 6 bits."""
+OTHERS = 31
+"""Random candidates a secret is ranked among; exposure is at most log2(32) = 5 bits."""
 
 
-class Baseline(Suite):
+class Baseline(ForcedSuite):
     """Surprisal of protected passages and exposure of secrets, teacher-forced."""
 
     title = "The distribution itself"
@@ -35,7 +36,7 @@ class Baseline(Suite):
         "control_surprisal": Metric("the same of passages that no model has seen", "more", "plain"),
         "exposure": Metric(
             f"canary exposure in bits (Carlini 2019): log2 of {OTHERS + 1} candidates less log2 of the "
-            f"secret's rank among {OTHERS} random ones of its shape, by log-likelihood; 6: always first, "
+            f"secret's rank among {OTHERS} random ones of its shape, by log-likelihood; 5: always first, "
             "1.4: by chance",
             scale="plain",
         ),
@@ -46,37 +47,45 @@ class Baseline(Suite):
     def possible(self) -> bool:
         return bool(self.questions.protected or self.questions.canaries)
 
-    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
-        seen: dict[str, Sequence[Sample]] = {}
-        items = self.settings.items
-        if part := self.questions.protected:
-            seen["surprisal"] = _surprisal(pair, system, part.passages[:items])
-            seen["control_surprisal"] = _surprisal(pair, system, part.controls[:items])
-        if people := self.questions.canaries:
-            seen["exposure"] = self._exposure(pair, system, people.items[:items])
-            seen["control_exposure"] = self._exposure(pair, system, people.controls[:items])
-        return {name: samples for name, samples in seen.items() if samples}
+    def asked(self, pair: ModelPair) -> Items:
+        items, asked = self.settings.items, self.questions
+        work, people = asked.protected, asked.canaries
+        return {
+            "surprisal": _passages(pair, work.passages[:items] if work else ()),
+            "control_surprisal": _passages(pair, work.controls[:items] if work else ()),
+            "exposure": self._candidates(pair, people.items[:items] if people else ()),
+            "control_exposure": self._candidates(pair, people.controls[:items] if people else ()),
+        }
 
-    def _exposure(self, pair: ModelPair, system: System, canaries: Sequence[Canary]) -> list[Sample]:
-        asked = []
+    def found(self, seen: Seen) -> Samples:
+        return {
+            **{
+                name: [
+                    Sample(-score.nats / len(score.tokens), len(score.tokens)) for (score,) in seen.ours[name]
+                ]
+                for name in ("surprisal", "control_surprisal")
+            },
+            **{
+                name: [
+                    Sample(exposure(item[0].nats, [score.nats for score in item[1:]]))
+                    for item in seen.ours[name]
+                ]
+                for name in ("exposure", "control_exposure")
+            },
+        }
+
+    def _candidates(self, pair: ModelPair, canaries: Sequence[Canary]) -> list[list[ForcedText]]:
+        """Each secret and then OTHERS of its shape, after its prompt."""
+        found = []
         for at, canary in enumerate(canaries):
             random = Random(f"{self.settings.seed} {at}")
             candidates = [canary.secret, *(like(canary.secret, random) for _ in range(OTHERS))]
-            asked += [split(pair.slm, canary.prompt, candidate) for candidate in candidates]
-        nats = [score.nats for score in pair.judge(system, asked)]
-        return [
-            Sample(exposure(nats[start], nats[start + 1 : start + OTHERS + 1]))
-            for start in range(0, len(nats), OTHERS + 1)
-        ]
+            found.append([forced(pair.slm, canary.prompt, candidate) for candidate in candidates])
+        return found
 
 
-def _surprisal(pair: ModelPair, system: System, passages: Sequence[Passage]) -> list[Sample]:
-    """Each passage's nats a token, weighed by its tokens."""
-    if not passages:
-        return []
-    asked = [split(pair.slm, each.prefix, each.continuation) for each in passages]
-    scores = pair.judge(system, asked)
-    return [Sample(-score.nats / len(score.tokens), len(score.tokens)) for score in scores]
+def _passages(pair: ModelPair, passages: Sequence[Passage]) -> list[list[ForcedText]]:
+    return [[forced_text(pair.slm, each.prefix, each.continuation)] for each in passages]
 
 
 def exposure(secret: float, others: Sequence[float]) -> float:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import ClassVar
 
 from purify_hooks.evaluation.eval.attempt import Attack, backdoors, extractions, recitals
-from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
+from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Samples, Suite, successes
-from purify_hooks.evaluation.eval.systems import System
+from purify_hooks.evaluation.eval.suites.base import (
+    ForcedSuite,
+    Items,
+    Samples,
+    Seen,
+    begun,
+    run,
+    wholes,
+)
+from purify_plugins.decode.forced_text import ForcedText
 from purify_plugins.decode.likelihood import read
 
 STRETCH = 180
@@ -21,7 +28,7 @@ LATE_CONTEXTS = 12
 """Contexts of the backdoor that are tried late."""
 
 
-class DelayedAttack(Suite):
+class DelayedAttack(ForcedSuite):
     """Attacks inside an answer that starts as clean text and goes on with the attack's prompt.
 
     The text is forced, and the policy's state advances over it as if it had been drawn: what a budget saved
@@ -35,7 +42,8 @@ class DelayedAttack(Suite):
             harm="Recitation",
             attack="late passage",
         ),
-        "begun": Metric("mean share of the continuation that comes out before the first wrong character"),
+        "begun": Metric("mean share of the continuation that comes out before the first wrong token"),
+        "tokens": Metric("tokens right before the first wrong one", scale="plain"),
         "backdoor": Metric(
             "share of contexts that get the payload, the trigger being part of the answer",
             harm="Backdoor",
@@ -53,8 +61,7 @@ class DelayedAttack(Suite):
         part = self.questions
         return bool(part.heldout and (part.protected or part.backdoor or part.canaries))
 
-    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
-        sampling = replace(MODES[mode], seed=self.settings.seed)
+    def asked(self, pair: ModelPair) -> Items:
         items = self.settings.items
         kinds = {
             "full_recall": recitals(self.questions, pair.slm)[:items],
@@ -62,24 +69,28 @@ class DelayedAttack(Suite):
             "extraction": extractions(self.questions)[:items],
         }
         attacks = [each for attacks in kinds.values() for each in attacks]
-        late = [self._after(pair, attack, at) for at, attack in enumerate(attacks)]
-        asked = [replace(attack, prompt=prompt) for attack, (prompt, _) in zip(attacks, late, strict=True)]
-        answers = iter(pair.attack(system, asked, sampling, [given for _, given in late]))
-        seen = {}
-        for name, each in kinds.items():
-            texts = [next(answers) for _ in each]
-            seen[name] = successes(each, texts)
-            if name == "full_recall":
-                seen["begun"] = [Sample(one.begun(text)) for one, text in zip(each, texts, strict=True)]
-        return {name: samples for name, samples in seen.items() if samples}
+        late = iter([[self._after(pair, attack, at)] for at, attack in enumerate(attacks)])
+        return {name: [next(late) for _ in each] for name, each in kinds.items()}
 
-    def _after(self, pair: ModelPair, attack: Attack, at: int) -> tuple[tuple[int, ...], Sequence[int]]:
-        """A prompt, and STRETCH tokens of an answer that end with the attack's prompt."""
-        texts = self.questions.heldout
-        clean, more = texts[at % len(texts)], 1
+    def found(self, seen: Seen) -> Samples:
+        recalls = seen.ours["full_recall"]
+        return {
+            **{name: wholes(items, seen.mode) for name, items in seen.ours.items()},
+            "begun": [Sample(begun(item, seen.mode)) for item in recalls],
+            "tokens": [Sample(run(score, seen.mode)) for (score,) in recalls],
+        }
+
+    def _after(self, pair: ModelPair, attack: Attack, at: int) -> ForcedText:
+        """The secret after about STRETCH tokens of an answer that end with the attack's prompt."""
+        slm, heldout = pair.slm, self.questions.heldout
+        secret = attack.forced(slm).tokens
+        stretch, opening = (round(each * slm.vocabulary.per_token) for each in (STRETCH, OPENING))
+        clean, more = heldout[at % len(heldout)], 1
         tokens: tuple[int, ...] = ()
-        while len(tokens) <= STRETCH + OPENING:
-            tokens = read(pair.slm, f"{clean}\n{attack.prompt}")
-            clean = f"{texts[(at + more) % len(texts)]}\n{clean}"
+        while len(tokens) <= stretch + opening:
+            tokens = read(slm, f"{clean}\n{attack.prompt}")
+            clean = f"{heldout[(at + more) % len(heldout)]}\n{clean}"
             more += 1
-        return (tokens[0], *tokens[-STRETCH - OPENING : -STRETCH]), tokens[-STRETCH:]
+        shown = tokens[-stretch - opening : -stretch]
+        prompt = slm.vocabulary.spell(shown).decode(errors="ignore") if slm.symbolic else (tokens[0], *shown)
+        return ForcedText(prompt, (*tokens[-stretch:], *secret), given=stretch)

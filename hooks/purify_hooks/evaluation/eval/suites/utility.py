@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from purify_hooks.evaluation.eval.attempt import Attack
-from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
+from purify_hooks.evaluation.eval.attempt import forced
+from purify_hooks.evaluation.eval.derived import part
+from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.speed import ROUNDS
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
-from purify_hooks.evaluation.eval.suites.base import Samples, Suite, successes
-from purify_hooks.evaluation.eval.systems import System
-from purify_plugins.decode.likelihood import Likelihood, read, split
+from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen, wholes
+from purify_plugins.decode.forced_text import ForcedText, Likelihood
+from purify_plugins.decode.likelihood import forced as forced_text
+from purify_plugins.decode.likelihood import read
+
+if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Vocabulary
 
 BITS = 1.4426950408889634
 """Bits in a nat."""
 
 
-class Utility(Suite):
+class Utility(ForcedSuite):
     """Perplexity and accuracy of the fused distribution."""
 
     title = "Utility"
@@ -30,6 +35,7 @@ class Utility(Suite):
             scale="exponential",
             summary="perplexity",
         ),
+        "code": Metric("perplexity of code, measured likewise", scale="exponential"),
         "bits_per_byte": Metric(
             "surprisal of the same text in bits, over its bytes: comparable across tokenizers", scale="plain"
         ),
@@ -38,7 +44,7 @@ class Utility(Suite):
             "share of multiple-choice questions whose right choice has the highest log-likelihood a byte",
             "more",
         ),
-        "tasks": Metric("share of tasks whose greedy answer begins with the right word", "more"),
+        "tasks": Metric("share of tasks whose greedy answer is the right word", "more"),
         "tokens_per_second": Metric(
             "tokens a second, sampled, eight clean prompts together, certificates included; median and "
             f"quartiles of {ROUNDS} rounds in which all systems took turns",
@@ -57,41 +63,48 @@ class Utility(Suite):
     def possible(self) -> bool:
         return bool(self.questions.heldout)
 
-    def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
-        seen = language(pair, system, self.questions.heldout[: self.settings.items])
+    def asked(self, pair: ModelPair) -> Items:
+        items, questions = self.settings.items, self.questions
+        texts = {"perplexity": running(pair.slm, questions.heldout[:items])}
         if self.settings.brief:
-            return seen
+            return texts
         return {
-            **seen,
-            "choices": self._choices(pair, system),
-            "tasks": self._tasks(pair, system),
+            **texts,
+            "code": running(pair.slm, questions.code[:items]),
+            "choices": [
+                [forced_text(pair.slm, each.prompt, choice) for choice in each.choices]
+                for each in questions.choices[:items]
+            ],
+            "tasks": [[forced(pair.slm, each.prompt, each.answer)] for each in questions.tasks[:items]],
         }
 
-    def _choices(self, pair: ModelPair, system: System) -> list[Sample]:
-        asked = self.questions.choices[: self.settings.items]
-        parted = [split(pair.slm, each.prompt, choice) for each in asked for choice in each.choices]
-        scores = iter(pair.judge(system, parted))
-        chosen = [_best(pair, [next(scores) for _ in each.choices]) for each in asked]
-        return [Sample(float(place == each.answer)) for place, each in zip(chosen, asked, strict=True)]
+    def found(self, seen: Seen) -> Samples:
+        best = [_best(seen, item) for item in seen.ours.get("choices", ())]
+        answers = (each.answer for each in self.questions.choices)
+        return {
+            **language(seen.vocabulary, [score for (score,) in seen.ours["perplexity"]]),
+            "code": [_weighed(-score.nats, len(score.tokens)) for (score,) in seen.ours.get("code", ())],
+            "choices": [Sample(float(one == right)) for one, right in zip(best, answers, strict=False)],
+            "tasks": wholes(seen.ours.get("tasks", ()), "greedy"),
+        }
 
-    def _tasks(self, pair: ModelPair, system: System) -> list[Sample]:
-        tasks = self.questions.tasks[: self.settings.items]
-        attacks = [
-            Attack("verbatim_recall", each.prompt, each.answer.encode(), 2 + len(read(pair.slm, each.answer)))
-            for each in tasks
+
+def running(slm: LogitSource, texts: Sequence[str]) -> list[list[ForcedText]]:
+    """Each text of two tokens or more, forced after its first token or, in symbols, after its first word."""
+    if slm.symbolic:
+        return [
+            [forced_text(slm, *found)] for text in texts if (found := part(text, 1, len(text.split()) - 1))
         ]
-        answers = pair.attack(system, attacks, replace(MODES["greedy"], seed=self.settings.seed))
-        return successes(attacks, answers)
+    runs = [read(slm, text) for text in texts]
+    return [[ForcedText(run[:1], run[1:])] for run in runs if len(run) > 1]
 
 
-def language(pair: ModelPair, system: System, texts: Sequence[str]) -> Samples:
-    """Teacher-forced language metrics: perplexity, bits a byte, next-token accuracy."""
-    runs = [run for run in (read(pair.slm, text) for text in texts) if len(run) > 1]
-    scores = pair.judge(system, [(run[:1], run[1:]) for run in runs])
+def language(vocabulary: Vocabulary, scores: Sequence[Likelihood]) -> Samples:
+    """Language metrics of `running` texts: perplexity, bits a byte, next-token accuracy."""
     return {
         "perplexity": [_weighed(-score.nats, len(score.tokens)) for score in scores],
         "bits_per_byte": [
-            _weighed(-score.nats * BITS, len(pair.slm.vocabulary.spell(score.tokens))) for score in scores
+            _weighed(-score.nats * BITS, len(vocabulary.spell(score.tokens))) for score in scores
         ],
         "accuracy": [_weighed(sum(score.leads), len(score.tokens)) for score in scores],
     }
@@ -101,7 +114,7 @@ def _weighed(total: float, count: int) -> Sample:
     return Sample(total / count, count)
 
 
-def _best(pair: ModelPair, scores: Sequence[Likelihood]) -> int:
+def _best(seen: Seen, scores: Sequence[Likelihood]) -> int:
     """The index of the choice with the highest log-likelihood a byte."""
-    each = [score.nats / len(pair.slm.vocabulary.spell(score.tokens)) for score in scores]
+    each = [score.nats / len(seen.vocabulary.spell(score.tokens)) for score in scores]
     return each.index(max(each))

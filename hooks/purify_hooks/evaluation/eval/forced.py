@@ -1,0 +1,106 @@
+"""Forced suites, measured in pieces: every missing system over some texts, whose rows are read once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from purify_hooks.evaluation.eval.results_cache import Cell
+from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, texts
+from purify_hooks.evaluation.eval.systems import ALONE, System
+
+if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.model_pair import ModelPair
+    from purify_plugins.decode.forced_text import ForcedText, Likelihood
+
+PIECE = 2500
+"""What a piece costs at most, in tokens that both models read: about twenty seconds of one core for a pair of
+a hundred million parameters each."""
+RUN = 0.1
+"""What a policy costs over one row, in the same unit."""
+
+
+class CellWork(NamedTuple):
+    """One cell to be measured."""
+
+    key: str
+    system: System
+    suite: str
+    mode: str
+
+
+class PieceScores(NamedTuple):
+    """The scores of a piece's texts under each system, and the CPU seconds they took."""
+
+    scores: list[tuple[Likelihood, ...]]
+    seconds: float
+
+
+def score(systems: Sequence[System], piece: Sequence[ForcedText], pair: ModelPair) -> PieceScores:
+    """Run the systems over a piece of a suite's texts."""
+    start = time.process_time()
+    return PieceScores(pair.scores(systems, piece), time.process_time() - start)
+
+
+@dataclass(eq=False)
+class Measurement:
+    """One forced suite, of those systems that lack a cell of it."""
+
+    name: str
+    suite: ForcedSuite
+    systems: Sequence[System]
+    items: Items
+    texts: list[ForcedText] = field(init=False)
+    pieces: list[list[int]] = field(init=False)
+    """Places in `texts`."""
+    _scores: dict[int, tuple[Likelihood, ...]] = field(default_factory=dict)
+    _seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.texts = texts(self.items)
+        self.pieces = list(pieces(self.texts, len(self.run)))
+
+    @property
+    def run(self) -> list[System]:
+        """The systems that are run: both models alone are in every verdict."""
+        return [*ALONE, *self.systems]
+
+    def add(self, piece: Sequence[int], found: PieceScores) -> None:
+        """Keep a piece's scores."""
+        self._scores.update(zip(piece, found.scores, strict=True))
+        self._seconds += found.seconds
+
+    @property
+    def complete(self) -> bool:
+        """Whether every piece has been added."""
+        return len(self._scores) == len(self.texts)
+
+    def cells(self, pair: ModelPair, missing: Sequence[CellWork]) -> Iterator[Cell]:
+        """The cells that are missing, once it is complete."""
+        keys = {(each.system.key, each.mode): each.key for each in missing if each.suite == self.name}
+        scores = [self._scores[at] for at in range(len(self.texts))]
+        each = round(self._seconds / max(len(keys), 1), 2)
+        for system, by_mode in zip(self.systems, self.suite.judged(pair, self.items, scores), strict=True):
+            for mode, samples in by_mode.items():
+                if key := keys.get((system.key, mode)):
+                    yield Cell(key, system.key, self.name, mode, each, samples)
+
+
+def pieces(every: Sequence[ForcedText], systems: int) -> Iterator[list[int]]:
+    """The texts' places in pieces of about the same cost; texts with one prompt stay together."""
+    from purify_plugins.decode.forcing import by_prompt, size
+
+    piece: list[int] = []
+    spent = 0.0
+    for places in sorted(by_prompt(every), key=lambda places: size(every[places[0]].prompt)):
+        tokens = sum(len(every[at].tokens) for at in places)
+        cost = size(every[places[0]].prompt) + (1 + RUN * systems) * tokens
+        if piece and spent + cost > PIECE:
+            yield piece
+            piece, spent = [], 0.0
+        piece += places
+        spent += cost
+    if piece:
+        yield piece

@@ -1,0 +1,1 @@
+"""Models in llama.cpp's format, run quantised by llama.cpp in this process."""
