@@ -23,7 +23,7 @@ from purify_hooks.evaluation.eval.attempt import KINDS, Attack, Kind, every_atta
 from purify_hooks.evaluation.eval.derived import read_questions
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.statistics import estimate
-from purify_hooks.evaluation.eval.suites.utility import Utility, language
+from purify_hooks.evaluation.eval.suites.utility import Utility, language, running
 from purify_hooks.evaluation.eval.systems import ALONE, System
 from purify_plugins.decode.batch import Batch
 from purify_plugins.decode.fusion import advance_state, fuse
@@ -151,7 +151,9 @@ class Proof:
 
     def perplexity(self, system: System) -> float:
         """Of the held-out text, teacher-forced through the policy and its memory."""
-        seen = language(self.bench, system, heldout())["perplexity"]
+        texts = [text for (text,) in running(self.bench.slm, heldout())]
+        scores = [score for (score,) in self.bench.scores([system], texts)]
+        seen = language(self.bench.slm.vocabulary, scores)["perplexity"]
         return estimate(Utility.metrics["perplexity"], seen).value
 
     def sureness(self) -> Iterator[str]:

@@ -34,9 +34,11 @@ from purify_hooks.evaluation.eval.findings import (
     harms,
     speed_sentence,
     stops,
+    told,
     worst,
 )
 from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
+from purify_hooks.evaluation.eval.plot import frontier
 from purify_hooks.evaluation.eval.progress import _left
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
@@ -592,6 +594,7 @@ def questions() -> Questions:
         heldout=["the quick brown fox jumps over the lazy dog " * 5] * 2,
         clean=Clean(prompts=["hello", "there"]),
         tasks=[Task(prompt="one and one is", answer="two")],
+        code=["def one():\n    return 1\n"],
     )
 
 
@@ -766,6 +769,24 @@ def test_the_json_has_the_demonstration_s_keys_and_every_interval() -> None:
         assert set(record["metrics"]["late"]["greedy"]["full_recall"]) == {"value", "low", "high", "items"}
     assert told["anchored"]["perplexity"] is None
     assert told["windowed"]["stops_every_harm"] is True
+
+
+def _knowing(result: Result, kept: float) -> Result:
+    known = {"only_llm": Estimate(kept, kept, kept, 20)}
+    return replace(result, figures={**result.figures, "knowledge": dict.fromkeys(MODES, known)})
+
+
+def test_knowledge_stands_beside_protection_and_both_are_on_one_plot() -> None:
+    crowd = [_knowing(each, kept) for each, kept in zip(CROWD, (1, 0, 0.8, 0.9, 0.5, 0.7, 0.1), strict=True)]
+    drawn = frontier(crowd)
+    assert all(each.system.policy in drawn for each in crowd[2:])
+    assert drawn != frontier([_knowing(each, 0.5) for each in CROWD])
+    for table in (tables.summary(crowd), tables.harms(crowd), tables.settings(crowd, load_plugins([]))):
+        at = table.columns.index("knowledge kept")
+        assert "80 / 80" in [row[at] for row in table.rows]
+    assert tables.summary(CROWD).rows[2][-3] == "– / –", "not measured"
+    assert "knowledge kept 80%" in told(crowd)
+    assert "knowledge" not in told(CROWD)
 
 
 # Speed

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from purify_hooks.evaluation.eval.attempt import chained, forced, gap
-from purify_hooks.evaluation.eval.derived import read_questions, shipped
+from purify_hooks.evaluation.eval.derived import completed, read_questions, shipped
 from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import Fact, Questions
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings, begun, either, run, whole
@@ -199,6 +199,16 @@ def test_a_word_that_goes_on_is_another_answer() -> None:
     assert _right([scored(b" 433", b" 43\n")], vocabulary)
     assert not _right([scored(b" 433", b" 431")], vocabulary)
     assert _right([scored(b"[1]]", b"[1]a")], vocabulary)
+
+
+def test_code_has_a_perplexity_of_its_own() -> None:
+    from purify_hooks.evaluation.eval.suites.utility import Utility
+
+    asked = Questions(heldout=["the king said no " * 3], code=["def king():\n    return 'no'\n"])
+    [llm] = Utility(asked, SuiteSettings()).measure_all(pair(), [ALONE[0]])
+    assert llm["forced"]["code"][0].weight == len(asked.code[0].encode()) - 1
+    assert llm["forced"]["code"][0] != llm["forced"]["perplexity"][0]
+    assert all("def " in text for text in completed(asked.model_copy(update={"code": []})).code)
 
 
 # Two tokenizers

@@ -131,10 +131,11 @@ def test_what_is_counted_in_tokens_is_refused() -> None:
         ModelPair.load(both()[0], foreign())
 
 
-def test_a_server_that_shows_the_top_of_its_rows_is_refused() -> None:
+def test_an_slm_whose_server_shows_the_top_of_its_rows_is_refused() -> None:
     served = Served(spelled("testbed"))
     with pytest.raises(VocabularyError, match="shows the likeliest 5 of"):
-        pair(served, foreign(), "geometric", on_llm_failure="slm")
+        align(foreign(), served)
+    assert align(served, foreign())[0].symbolic
 
 
 class Served(ToySource):

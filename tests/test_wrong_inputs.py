@@ -298,7 +298,27 @@ BENCH = [
     ("bench --write empty", 2, "bench:start"),
     ("bench x", 2, "does not take 'x'"),
 ]
-EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH]
+ANCHORS = [
+    ("slm nope", 2, "`purify slm` has no command 'nope'"),
+    ("slm build", 2, "needs CORPUS"),
+    ("slm build afile --out x", 2, "--tokenizer"),
+    ("slm build afile --tokenizer LLM", 2, "--out"),
+    ("slm build gone --tokenizer LLM --out x", 2, "there is no file or directory 'gone'"),
+    ("slm build binary --tokenizer LLM --out x", 2, "is no text (it holds a zero byte)"),
+    ("slm build empty --tokenizer LLM --out x", 2, "there is no text in"),
+    ("slm build afile --tokenizer empty --out x", 1, "has no tokenizer"),
+    ("slm build afile --tokenizer LLM --out x --order 1", 2, "the order must be from 2 to 12"),
+    ("slm build afile --tokenizer LLM --out x --order many", 2, "must be a whole number, not 'many'"),
+    ("slm build afile --tokenizer LLM --out empty", 2, "name another directory"),
+    ("slm explain LLM --prompt hi", 1, "make one with `purify slm build`"),
+    ("slm explain empty", 2, "--prompt"),
+    ("slm suggest", 2, "needs LLM"),
+    ("slm suggest afile", 1, "give a model's directory, a hub id or a GGUF file"),
+    ("slm suggest empty", 1, "has no tokenizer"),
+    ("slm suggest m.gguf", 1, "is damaged"),
+    ("slm suggest some/model", 1, "could not be had from the hub"),
+]
+EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *ANCHORS]
 
 
 @pytest.fixture(autouse=True)

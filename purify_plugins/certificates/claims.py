@@ -15,10 +15,11 @@ MEANING: Mapping[Guarantee, str] = {
     "a single answer may exceed it",
     "window": "in every run of `window` tokens, log fused/slm adds up to at most `budget` nats, so a passage "
     "of n tokens is at most exp(budget * ceil(n / window)) times as likely as from the SLM",
-    "passage": "in every run of tokens, (1 + doubt) * log fused - log slm adds up to at most `budget` nats, "
-    "so one run that spells a passage, to which the SLM gives probability q, has at most "
-    "(exp(budget) * q) ** (1 / (1 + doubt)); N runs that spell one text, q in all, have together at most "
-    "N ** (doubt / (1 + doubt)) times as much",
+    "passage": "in every run of n tokens, (1 + doubt) * log fused - log slm adds up to at most budget + g * "
+    "n nats, where g is the larger of `gap` and `gap_limit` (without them 0); so one run that "
+    "spells a passage, to which the SLM gives probability q, has at most (exp(budget + g * n) * "
+    "q) ** (1 / (1 + doubt)); N runs that spell one text, q in all, have together at most N ** "
+    "(doubt / (1 + doubt)) times as much",
     "path": "log fused/slm adds up to at most `total` nats over the whole answer, so anything this model can "
     "say is at most exp(total) times as likely as from the SLM",
 }

@@ -21,13 +21,22 @@ class Preview:
 
     `place` is its directory and `numbers` the number of its parameters, where the files are here. `settle`
     runs the checks that take a second to import. `refuse` raises PromptError for a text that the model cannot
-    read.
+    read. `inside` are the models that it is made of; where it `mixes` them, what one of them says it may say,
+    so that none may be the LLM.
     """
 
     place: Path | None = None
     numbers: int | None = None
     settle: Callable[[], None] = lambda: None
     refuse: Callable[[str], None] = lambda text: None
+    inside: tuple[Preview, ...] = ()
+    mixes: bool = False
+
+    @property
+    def places(self) -> set[Path]:
+        """The directories of the models whose word its own is."""
+        own = set() if self.place is None else {self.place}
+        return own.union(*(each.places for each in self.inside)) if self.mixes else own
 
 
 class Checked:
@@ -69,16 +78,23 @@ def foreseen(plugins: Plugins, model: Any) -> Preview:
     factory = plugins.check("purify_sources", name, keys)
     require_arguments(f"source {name!r}", factory, keys)
     inside = sources_of(factory)
-    within = [
-        foreseen(plugins, each) for key, value in keys.items() if key in inside for each in listed(value)
-    ]
     found = factory.preview(**keys) if isinstance(factory, Checked) else Preview()
-    return replace(found, settle=lambda: _settle([*within, found])) if within else found
+    within = tuple(
+        foreseen(plugins, each) for key, value in keys.items() if key in inside for each in listed(value)
+    )
+    if not within:
+        return found
+
+    def refuse(text: str) -> None:
+        for each in (*within, found):
+            each.refuse(text)
+
+    return replace(found, settle=lambda: _settle([*within, found]), refuse=refuse, inside=within)
 
 
 def listed(model: Any) -> Sequence[Any]:
     """A model, or the models of a list."""
-    return model if isinstance(model, list) else [model]
+    return model if isinstance(model, list | tuple) else [model]
 
 
 def require_two(plugins: Plugins, llm: Any, slm: Any) -> tuple[Preview, Preview]:
@@ -91,11 +107,12 @@ def require_two(plugins: Plugins, llm: Any, slm: Any) -> tuple[Preview, Preview]
 
 def refuse_one(llm: Preview, slm: Preview) -> None:
     """Raise ConfigError if the LLM and the SLM are the same model."""
-    if llm.place is not None and llm.place == slm.place:
-        raise ConfigError(
-            f"the LLM and the SLM are one model, {llm.place}: whom you do not trust cannot vouch for itself; "
-            "name a benign model as the SLM"
-        )
+    if llm.place is None or llm.place not in slm.places:
+        return
+    what = "the LLM is a member of the SLM's mixture" if slm.mixes else "the LLM and the SLM are one model"
+    raise ConfigError(
+        f"{what}, {llm.place}: whom you do not trust cannot vouch for itself; name a benign model as the SLM"
+    )
 
 
 def _settle(previews: Iterable[Preview]) -> None:

@@ -70,7 +70,8 @@ def purify_tool_formats() -> Mapping[str, Callable[..., ToolFormat]]:  # type: i
 def purify_suites() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
     """Offer measurements for `purify eval`: a name and what builds the suite from questions and settings.
 
-    A metric that names a `harm` counts in every verdict, table and picture of the report.
+    A metric that names a `harm` counts in every verdict, table and picture of the report. A `ForcedSuite`
+    says which texts are forced: these are read once, and every system is run over the same rows.
 
     >>> class Shouting(Suite):
     ...     title, modes = "Shouting", ("greedy",)

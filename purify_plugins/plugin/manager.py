@@ -172,7 +172,7 @@ class Plugins(pluggy.PluginManager):
 
     def _inner(self, model: Any) -> Any:
         """A source inside another, or a list of them."""
-        return [self.source(each) for each in model] if isinstance(model, list) else self.source(model)
+        return [*map(self.source, model)] if isinstance(model, list | tuple) else self.source(model)
 
     def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
         """The FusionPolicy that `policy` stands for: itself, a name, or a mapping with a name.

@@ -16,6 +16,8 @@ from purify_hooks.mixture.source import MixtureSource
 from purify_plugins import Sampling
 from purify_plugins.certificates import read, recompute, verify
 from purify_plugins.certificates.explain import summary
+from purify_plugins.decode.loop import lockstep
+from purify_plugins.decode.speculative import speculative
 from purify_plugins.errors import ConfigError, PurifyError, SourceError, VocabularyError
 from purify_plugins.protocols import Capabilities
 from purify_plugins.testing import SourceConformance, ToySession, ToySource, letters
@@ -193,6 +195,22 @@ def test_members_that_read_another_text_are_an_error() -> None:
 def test_the_shortest_context_and_the_least_trusted_engine_count() -> None:
     found = MixtureSource([replace(A, context_length=9), replace(B, context_length=7), C])
     assert (found.context_length, found.engine) == (7, "in-process")
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_drafts_of_a_mixture_change_nothing(habit: dict[str, float]) -> None:
+    """Drafts are read, rejected and rewound row by row: greedy answers are those of lockstep."""
+    purifier = pair(ToySource(letters("abc"), seed=9), MixtureSource([A, B], [3, 1], **habit), "geometric")
+    prompts, sampling = ["ab", "c", "abc", "aac"], Sampling(max_tokens=40, temperature=0, ignore_eos=True)
+    drafted, plain = (
+        [
+            [step.tokens[row].id for step in walk(purifier, prompts, sampling) if step.tokens[row]]
+            for row in range(4)
+        ]
+        for walk in (speculative, lockstep)
+    )
+    assert drafted == plain
+    assert len(plain[0]) == 40
 
 
 @pytest.mark.parametrize("habit", HABITS)

@@ -39,10 +39,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def configured(place: Path, slm: str) -> Purifier:
+def file_with(place: Path, slm: str) -> Path:
     file = place / "purify.toml"
     file.write_text(f'[llm]\nmodel = "{LLM}"\n[slm]\n{slm}\n[policy]\nname = "balanced"\n', "utf-8")
-    return from_file(read_config(file), Purifier)
+    return file
+
+
+def configured(place: Path, slm: str) -> Purifier:
+    return from_file(read_config(file_with(place, slm)), Purifier)
 
 
 def right(purifier: Purifier, canaries: Sequence[Canary]) -> int:
@@ -110,6 +114,21 @@ def test_it_is_fused_with_an_llm_of_another_tokenizer(place: Path) -> None:
     assert answer.certificate.body["models"]["slm"]["kind"] == "mixture"
 
 
+def test_the_llm_is_no_member_of_its_own_slm(place: Path) -> None:
+    """A mixture may say what any member says: with the LLM in it, nothing would be bounded."""
+    file = file_with(place, MIXED.replace('"small"', f'"{LLM}"'))
+    found = CliRunner().invoke(app, ["generate", "The king", "--config", str(file)])
+    assert found.exit_code == 2
+    assert "the LLM is a member of the SLM's mixture" in found.stderr
+
+
+def test_a_prompt_that_a_member_cannot_read_is_refused_before_it_is_loaded(place: Path) -> None:
+    arguments = ["generate", "word " * 600, "--config", str(file_with(place, MIXED))]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == 2
+    assert "shorten it" in found.stderr
+
+
 def test_consent_names_the_members(place: Path) -> None:
     configured(place, MIXED)
     table = {"slm": {"source": "mixture", "members": ["small", {"source": "ngram", "model": "anchor"}]}}
@@ -137,6 +156,7 @@ def test_a_secret_inside_a_member_is_read_too(monkeypatch: pytest.MonkeyPatch) -
         (f"{MIXED}\nweight = [1.0]", "did you mean 'weights'"),
         ('source = "mixture"\nmembers = ["small"]', "two members or more"),
         (f"{MIXED}\nshare = 2.0", "share must be from 0 to 1"),
+        ('source = "mixture"\nmembers = ["no", "where"]\nshare = 2.0', "share must be from 0 to 1"),
     ],
 )
 def test_what_a_file_cannot_say_of_a_mixture_is_refused_in_words(place: Path, slm: str, words: str) -> None:

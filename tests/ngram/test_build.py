@@ -17,6 +17,7 @@ from purify_plugins.cli import app
 from purify_plugins.testbed import LLM
 from purify_plugins.tokenizers.loading import load_tokenizer
 from tests.ngram.models import TEXTS, built, written
+from tests.remote.real_servers import write_gguf
 
 
 def purify(*arguments: object) -> Result:
@@ -43,6 +44,14 @@ def test_a_model_is_built_and_explained(corpus: Path, tmp_path: Path) -> None:
     said = json.loads(purify("slm", "explain", out, "--prompt", "Once upon a time there", "--json").stdout)
     parts = [part["added"] for part in said["parts"]]
     assert sum(parts) + said["uniform"] == pytest.approx(said["probability"], abs=1e-15)
+
+
+def test_the_tokenizer_may_be_a_gguf_file_s(corpus: Path, tmp_path: Path) -> None:
+    file = write_gguf(LLM, tmp_path / "toy.gguf")
+    built(tmp_path / "x", corpus, tokenizer=file)
+    built(tmp_path / "y", corpus)
+    one, other = (NgramSource.load(tmp_path / name) for name in "xy")
+    assert one.vocabulary.fingerprint == other.vocabulary.fingerprint
 
 
 def test_the_same_corpus_gives_the_same_bytes(corpus: Path, tmp_path: Path) -> None:

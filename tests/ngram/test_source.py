@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from purify_hooks.ngram.source import NgramSource
 from purify_plugins import Purifier, Sampling
 from purify_plugins.certificates import model_digest
+from purify_plugins.cli import app
 from purify_plugins.configuration.build import build as from_file
 from purify_plugins.configuration.config import read_config
 from purify_plugins.errors import ModelError, PurifyError
 from purify_plugins.testbed import LLM, SLM_1024
 from purify_plugins.testing import SourceConformance
+from purify_plugins.types import Chat
 from tests.ngram.models import TEXTS, built, written
 from tests.toys import both
 
@@ -84,6 +87,30 @@ def test_it_is_an_slm_from_a_file_and_its_certificate_names_its_digest(folder: P
     assert (model["kind"], model["order"], model["engine"]) == ("ngram", 4, "in-process")
     assert model["files"].keys() >= {"ngram.json", "ngrams.safetensors", "tokenizer.json"}
     assert model_digest(model["files"]) == model_digest(NgramSource.load(folder).files)
+
+
+def test_verify_asks_it_again(folder: Path, tmp_path: Path) -> None:
+    """`--slm DIR` of a certificate that names n-grams loads n-grams, and compares the files."""
+    answer = Purifier.load(LLM, NgramSource.load(folder)).generate(
+        "The lamp", Sampling(max_tokens=5, seed=1)
+    )[0]
+    (tmp_path / "answer.json").write_text(answer.certificate.text, "utf-8")
+    said = CliRunner().invoke(app, ["verify", str(tmp_path / "answer.json"), "--slm", str(folder)])
+    assert said.exit_code == 0, said.output
+    assert "Recomputed with the SLM" in said.stdout
+    built(tmp_path / "other", written(tmp_path / "texts", {"a.txt": "Another text."}))
+    said = CliRunner().invoke(
+        app, ["verify", str(tmp_path / "answer.json"), "--slm", str(tmp_path / "other")]
+    )
+    assert "this is not the SLM the certificate names" in said.stderr
+
+
+def test_a_chat_is_read_in_the_tokenizer_s_template(source: NgramSource) -> None:
+    chat = Chat(({"role": "user", "content": "The lamp stood by"},))
+    session, _ = source.open([chat], 3)
+    with session:
+        assert session.prompts[0].tokens == source.encode("User: The lamp stood by\n\nAssistant:")
+        assert len(session.prompts[0].logprobs) == 3
 
 
 def test_it_is_fused_with_an_llm_of_another_tokenizer_in_bytes(source: NgramSource) -> None:

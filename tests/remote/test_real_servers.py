@@ -18,8 +18,12 @@ from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_adapters.sources.llama_cpp_python import LlamaPythonSource
 from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.evaluation import testbed
+from purify_hooks.local.source import LocalSource
 from purify_plugins import Sampling, SourceError
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.certificates import verify
+from purify_plugins.decode.partial_rows import complete
+from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.types import Chat
 from tests.adapters.gateways import serving
 from tests.remote.real_servers import llama_command, llama_python_command, started, vllm_command, write_gguf
 from tests.toys import both, pair
@@ -64,6 +68,40 @@ def test_a_row_is_the_model_s_own(source: Any) -> None:
     torch.testing.assert_close(first[0, :-1][shown], expected[0][shown], atol=2e-3, rtol=1e-3)
     assert expected[0][shown].exp().sum() > 0.95
     assert shown.all() or source.kind == "llama_cpp_python"
+
+
+def test_an_slm_with_another_tokenizer_purifies_the_top_of_its_rows(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bytes, with what is hidden taken from the SLM; no row that is asked for is larger than `top_n`."""
+    kind, url = server
+    if kind is not LlamaCppSource:
+        pytest.skip("the route whose requests are read here is llama-server's")
+    asked: list[int] = []
+    request = LlamaCppSource._request
+
+    async def noted(source: Any, prompts: Any, top_n: int) -> Any:
+        asked.append(top_n)
+        return await request(source, prompts, top_n)
+
+    monkeypatch.setattr(LlamaCppSource, "_request", noted)
+    slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
+    purifier = pair(kind.load(url, tokenizer=LLM, top_n=100, read=120.0), slm, "balanced")
+    chat = Chat(({"role": "user", "content": prompts()[0]},))
+    for prompt in (prompts()[0], chat):
+        answer = purifier.generate(prompt, GREEDY)[0]
+        verify(answer.certificate, purifier.plugins)
+        assert len(answer.tokens) == round(GREEDY.max_tokens * purifier.vocabulary.per_token)
+        assert any(0 < step.hidden < 1 for step in answer.steps)
+    assert set(asked) <= {100}
+    whole = pair(both()[0], slm, "balanced")
+    (opened, row), (own, slm_row), (beside, expected) = (
+        source.open([prompts()[0]]) for source in (purifier.llm, purifier.slm, whole.llm)
+    )
+    with opened, own, beside:
+        mixed, revealed, _ = complete(row, slm_row)
+        gap = float((mixed.exp() - expected.exp()).abs().sum()) / 2
+        assert gap <= 1 - float(revealed) + 0.05
 
 
 def test_a_row_is_shown_in_the_middle_of_a_character(source: Any) -> None:

@@ -13,6 +13,7 @@ from purify_hooks.local.gguf_header import forget_headers
 from purify_hooks.local.loading import file_digests, file_states, find_model, model_ends
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.mixture.source import MixtureSource
+from purify_hooks.mixture.source import looked_at as looked_at_mixture
 from purify_hooks.ngram.source import NgramSource
 from purify_hooks.ngram.source import looked_at as looked_at_ngram
 from purify_hooks.sources.contrast import Contrast
@@ -38,7 +39,7 @@ def purify_sources() -> Mapping[str, Any]:
         "gguf": Weighty(GgufSource.load, looked_at_gguf),
         "loaded": LoadedSource,
         "contrast": Contrast,
-        "mixture": MixtureSource,
+        "mixture": Weighty(MixtureSource, looked_at_mixture),
         "ngram": Weighty(NgramSource.load, looked_at_ngram),
     }
 

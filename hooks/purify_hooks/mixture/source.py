@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, VocabularyError
 from purify_plugins.protocols import LogitSource, Reading, Session
 from purify_plugins.threat import Engine, weakest
@@ -34,17 +35,13 @@ class MixtureSource(LogitSource):
     share: float | int | None = None
 
     def __post_init__(self) -> None:
-        if len(self.members) < 2:
-            raise ConfigError(f"a mixture has two members or more, not {len(self.members)}; name them all")
+        check_numbers(self.members, self.weights, self.share)
         for number, member in enumerate(self.members, start=1):
             if member.capabilities is not None:
                 raise ConfigError(
                     f"member {number} of the mixture is behind a server, which shows parts of rows, and "
                     "those cannot be mixed; run every member here"
                 )
-        _proportions(self.weights, len(self.members))
-        if self.share is not None and not 0 <= self.share <= 1:
-            raise ConfigError(f"share must be from 0 to 1, not {self.share}")
         object.__setattr__(self, "members", in_one_vocabulary(self.members))
 
     @property
@@ -120,6 +117,26 @@ class MixtureSource(LogitSource):
         }
         share = {} if self.share is None else {"share": self.share}
         return {"name": "mixture", "kind": "mixture", **share, "members": told, "files": files}
+
+
+def check_numbers(
+    members: Sequence[Any], weights: Sequence[float | int] | None, share: float | int | None
+) -> None:
+    """Raise ConfigError for fewer than two members, and for weights or a share out of range."""
+    if not isinstance(members, list | tuple) or len(members) < 2:
+        named = len(members) if isinstance(members, list | tuple) else 1
+        raise ConfigError(f"a mixture has two members or more, not {named}; name them all in a list")
+    _proportions(weights, len(members))
+    if share is not None and not 0 <= share <= 1:
+        raise ConfigError(f"share must be from 0 to 1, not {share}")
+
+
+def looked_at(
+    members: list[LogitSource], weights: list[float | int] | None = None, share: float | int | None = None
+) -> Preview:
+    """The preview of a mixture, before its members are loaded. Raises ConfigError."""
+    check_numbers(members, weights, share)
+    return Preview(mixes=True)
 
 
 def _proportions(weights: Sequence[float | int] | None, members: int) -> list[float]:

@@ -112,7 +112,7 @@ def _counted(
 
 
 def read_tokenizer(name: str) -> tuple[Any, Vocabulary, frozenset[int]]:
-    """A tokenizer, its vocabulary and its end tokens, of a model's directory or hub id; no weights are read.
+    """A tokenizer, its vocabulary and end tokens, of a directory, hub id or GGUF file; no weights are read.
 
     Raises ModelError, VocabularyError.
     """
@@ -120,6 +120,12 @@ def read_tokenizer(name: str) -> tuple[Any, Vocabulary, frozenset[int]]:
     from purify_plugins.tokenizers.token_bytes import vocabulary
     from purify_plugins.utils.model_files import eos_ids
 
+    place = Path(name).expanduser()
+    if place.suffix == ".gguf" and place.is_file():
+        from purify_hooks.local.gguf_model import unpacked
+
+        with unpacked(place) as folder:
+            return read_tokenizer(str(folder))
     folder = find_tokenizer(name)
     require_tokenizer(folder)
     tokenizer = load_tokenizer(folder)

@@ -26,7 +26,9 @@ app.command()(suggest)
 @app.command()
 def build(
     corpus: Annotated[list[Path], typer.Argument(metavar="CORPUS...", help="Text files, or directories.")],
-    tokenizer: Annotated[str, typer.Option(help="Whose tokens are counted: the LLM's directory or hub id.")],
+    tokenizer: Annotated[
+        str, typer.Option(help="Whose tokens are counted: the LLM's directory, hub id or GGUF file.")
+    ],
     out: Annotated[Path, typer.Option(help="The directory to make.")],
     order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 12.")] = 4,
     glob: Annotated[str, typer.Option(help="The files to read in directories.")] = "*",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.005, numbers=5.0)
 """What does not come from the pair; its gap_limit is the most that a pair's may be."""
 LIMITED = 0.01
 """The share of ordinary tokens that may meet the limit."""
-BUDGETS = (8.0, 30.0)
+BUDGETS = (8.0, 20.0)
 """The smallest and the largest budget, in nats, whatever the text is like."""
 PRECISION = 0.25  # nats to which the budget is searched
 FEWEST = 200  # tokens, below which a share of one in a hundred says nothing
@@ -76,7 +77,7 @@ def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration
         middle = (low + high) / 2
         limited = _limited(replace(policy, budget=middle), context)
         low, high = (low, middle) if float(limited.double().mean()) <= LIMITED else (middle, high)
-    return _described(replace(policy, budget=round(high, 1)), context)
+    return _described(replace(policy, budget=math.ceil(high * 10) / 10), context)
 
 
 def _context(texts: Sequence[ScoredText]) -> Context:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from purify_hooks.suggest.catalogue import vocabulary_digest
-from purify_plugins.errors import ConfigError, ModelError
+from purify_plugins.errors import ModelError
 
 if TYPE_CHECKING:
     from purify_plugins.types import Vocabulary
 
-NORMAL, USER_DEFINED, BYTE = 1, 4, 6
-"""Types of tokens in a GGUF file (`tokenizer.ggml.token_type`); the others are control and unused ones."""
+
+ORDINARY = (1, 6)
+"""The types of ordinary tokens in a GGUF file, normal ones and single bytes, by llama.cpp's numbers."""
 
 
 class UntrustedModel(NamedTuple):
@@ -52,9 +53,9 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     return vocabulary(load_tokenizer(folder), folder.name, ())
 
 
-def ordinary_digest(vocabulary: Vocabulary) -> str:
-    """`vocabulary_digest` of the tokens that are neither control nor added ones."""
-    left_out = vocabulary.added | vocabulary.control.keys()
+def ordinary_digest(vocabulary: Vocabulary, unused: Collection[int] = ()) -> str:
+    """`vocabulary_digest` of the tokens that are neither control, added nor `unused` ones."""
+    left_out = vocabulary.added | vocabulary.control.keys() | {*unused}
     return vocabulary_digest(each for at, each in enumerate(vocabulary.tokens) if at not in left_out)
 
 
@@ -68,27 +69,14 @@ def _parameters(folder: Path) -> int | None:
 
 
 def _gguf(file: Path) -> UntrustedModel:
-    try:
-        from gguf import GGUFReader
-    except ImportError as error:
-        raise ConfigError("reading a GGUF file needs the package gguf; run pip install gguf") from error
-    try:
-        reader: Any = GGUFReader(str(file))
-        tokens = [*_gguf_tokens(reader)]
-        parameters = sum(math.prod(int(n) for n in each.shape) for each in reader.tensors)
-        size = len(reader.fields["tokenizer.ggml.tokens"].data)
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise ModelError(f"{str(file)!r} cannot be read as GGUF ({error}); fetch it again") from error
-    return UntrustedModel(file.name, size, vocabulary_digest(tokens), parameters)
+    """What a GGUF file says. Raises ModelError; ConfigError without gguf."""
+    from purify_hooks.local.gguf_header import read_header
+    from purify_hooks.local.gguf_model import unpacked
 
-
-def _gguf_tokens(reader: Any) -> Iterator[bytes]:
-    """The bytes of the ordinary tokens of a GGUF file: byte-level BPE ("gpt2") or SentencePiece ("llama")."""
-    from purify_plugins.tokenizers.token_bytes import piece_bytes
-
-    kind = bytes(reader.fields["tokenizer.ggml.model"].parts[-1]).decode()
-    pieces, types = reader.fields["tokenizer.ggml.tokens"], reader.fields.get("tokenizer.ggml.token_type")
-    for at, part in enumerate(pieces.data):
-        type_ = int(types.parts[types.data[at]][0]) if types else NORMAL
-        if type_ in (NORMAL, BYTE):
-            yield piece_bytes(bytes(pieces.parts[part]).decode("utf-8", "replace"), kind == "gpt2")
+    header = read_header(file)
+    with unpacked(file) as folder:
+        known = read_vocabulary(folder)
+    # Rows that only pad the weights are tokens to transformers, by names such as [PAD151643].
+    types = header.settings.get("tokenizer.ggml.token_type", ())
+    unused = {at for at, kind in enumerate(types) if kind not in ORDINARY}
+    return UntrustedModel(file.name, len(known), ordinary_digest(known, unused), header.parameters)

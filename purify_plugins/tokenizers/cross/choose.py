@@ -112,7 +112,7 @@ def _require_whole_rows(source: LogitSource) -> None:
         raise VocabularyError(
             f"the server of {source.vocabulary.name!r} shows the likeliest {capabilities.max_n} of "
             f"{len(source.vocabulary)} tokens, and another tokenizer needs them all; raise its limit, "
-            "or choose an SLM with the LLM's own tokenizer"
+            "or run that model here"
         )
 
 

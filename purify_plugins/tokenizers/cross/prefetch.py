@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LIKELIEST = 4
 """Continuations of a head that are prefetched."""
+WORTH = 0.05
+"""The least probability of a prefix that is prefetched: it spares a pass as often, and costs part of one."""
 
 
 def ahead(beam: Beam, symbols: Sequence[int]) -> list[TokenPrefix]:
@@ -40,8 +42,9 @@ class LookaheadBeam(Beam):
         self.found: dict[TokenPrefix, float] = {}
 
     def ranked(self) -> list[TokenPrefix]:
-        """The prefixes found, likeliest first."""
-        return sorted(self.found, key=lambda prefix: -self.found[prefix])
+        """The prefixes found that are likely enough to pay, likeliest first."""
+        worth = [prefix for prefix, share in self.found.items() if share > WORTH]
+        return sorted(worth, key=lambda prefix: -self.found[prefix])
 
     def follow(self, symbol: int) -> bool:
         """Append a symbol; False if no head continues with it."""

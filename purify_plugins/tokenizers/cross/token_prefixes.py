@@ -120,7 +120,8 @@ class PrefixReader:
 
     def note(self, row: int, prefix: TokenPrefix, logits: Tensor) -> None:
         """Keep the logits (V,) after a prefix."""
-        prefix.distribution = NextTokenDistribution(self.trie, logits)
+        # A view would keep the logits of the whole pass as long as one of its rows.
+        prefix.distribution = NextTokenDistribution(self.trie, logits.clone())
         kept = self._remembered[row]
         kept.pop(prefix, None)
         kept[prefix] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -75,9 +76,9 @@ class VocabularyTrie:
         self.order = numpy.array([index for _, index in pairs])
         self.ends = numpy.array(sorted(vocabulary.eos), dtype=int)
         self.lengths = numpy.array([len(symbols) for symbols, _ in pairs])
-        self.place = {int(token): at for at, token in enumerate(self.order)}
+        self.place = dict(zip(self.order.tolist(), range(len(pairs)), strict=True))
         self.offsets = numpy.cumsum(self.lengths) - self.lengths
-        self.spelled = numpy.array([symbol for symbols, _ in pairs for symbol in symbols])
+        self.spelled = numpy.fromiter(chain.from_iterable(symbols for symbols, _ in pairs), dtype=int)
         self.root = Node(self, 0, len(pairs), 0)
 
     def child(self, node: Node, symbol: int) -> Node | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -38,9 +39,23 @@ def completed(questions: Questions) -> Questions:
             "clean": questions.clean or Clean(prompts=[_opening(text) for text in texts]),
             "choices": questions.choices or choices(texts),
             "tasks": questions.tasks or cloze(texts),
+            "code": questions.code or own_code(),
             "knowledge": questions.knowledge or shipped(),
         }
     )
+
+
+CODE = ("decode.forcing", "policy", "sampling", "types")
+"""Modules of this package whose source is the code that perplexity is measured on."""
+CHARACTERS = 1200
+"""Of each of them, the last characters."""
+
+
+@cache
+def own_code() -> list[str]:
+    """Code that models on the market have not read: parts of this package's own, as it is installed."""
+    paths = (find_spec(f"purify_plugins.{name}") for name in CODE)
+    return [read_text(Path(str(found.origin)))[-CHARACTERS:] for found in paths if found]
 
 
 @cache

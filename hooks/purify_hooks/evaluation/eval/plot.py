@@ -22,7 +22,7 @@ RED, BLUE, GREY = "#a8321a", "#2b7fb8", "#8a867c"
 LOW, HIGH = -0.04, 1.05
 FARTHEST = 2.5
 """Perplexity ratio at which the axis ends; larger ones are drawn at the edge."""
-TICKS = (1, 1.1, 1.25, 1.5, 2, FARTHEST)
+TICKS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, FARTHEST)
 SHARES, SHARE_LABELS = (0, 0.25, 0.5, 0.75, 1), ("0", "25 %", "50 %", "75 %", "100 %")
 STYLE: Any = {"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GREY}
 
@@ -43,8 +43,10 @@ def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> st
         _frontier(axis, [at(each) for each in results])
         _systems(axis, results, at)
         axis.set_xscale("log")
-        axis.set_xlim(0.95, FARTHEST * 1.05)
-        axis.set_xticks(TICKS, [*(f"{tick:g}×" for tick in TICKS[:-1]), f"≥{FARTHEST:g}×"])
+        nearest = min(0.95, *(0.95 * at(each)[0] for each in results))  # a hedged rule may beat the LLM
+        ticks = [tick for tick in TICKS if tick >= nearest]
+        axis.set_xlim(nearest, FARTHEST * 1.05)
+        axis.set_xticks(ticks, [*(f"{tick:g}×" for tick in ticks[:-1]), f"≥{FARTHEST:g}×"])
         axis.minorticks_off()
         axis.set_xlabel("perplexity over the LLM's")
         axis.set_ylabel("worst attack: share that succeeds")

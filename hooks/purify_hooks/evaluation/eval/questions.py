@@ -152,6 +152,7 @@ class Questions(Part):
     canaries: Canaries | None = None
     clean: Clean | None = None
     heldout: Annotated[list[Text], Field(description="Text no model has read, for perplexity.")] = []
+    code: Annotated[list[Text], Field(description="Code no model has read, for its perplexity.")] = []
     choices: list[Choice] = []
     tasks: list[Task] = []
     knowledge: list[Fact] = []

@@ -125,6 +125,7 @@ def costs(results: Sequence[Result]) -> Table:
         "system",
         "perplexity",
         "× LLM",
+        "code",
         "bits a byte",
         "next token",
         "choices",
@@ -142,7 +143,7 @@ def costs(results: Sequence[Result]) -> Table:
 
 def _cost(result: Result, llm: Result) -> tuple[str, ...]:
     utility = result.figures.get("utility", {}).get("forced", {})
-    names = ("perplexity", "bits_per_byte", "accuracy", "choices", "tasks")
+    names = ("perplexity", "code", "bits_per_byte", "accuracy", "choices", "tasks")
     language, *rest = (figure(utility[name]) if name in utility else "–" for name in names)
     times = [figure(utility[name]) if name in utility else "–" for name in PACE]
     return (result.system.label, language, number(perplexity(result) / perplexity(llm)), *rest, *times)

@@ -35,6 +35,7 @@ class Utility(ForcedSuite):
             scale="exponential",
             summary="perplexity",
         ),
+        "code": Metric("perplexity of code, measured likewise", scale="exponential"),
         "bits_per_byte": Metric(
             "surprisal of the same text in bits, over its bytes: comparable across tokenizers", scale="plain"
         ),
@@ -69,6 +70,7 @@ class Utility(ForcedSuite):
             return texts
         return {
             **texts,
+            "code": running(pair.slm, questions.code[:items]),
             "choices": [
                 [forced_text(pair.slm, each.prompt, choice) for choice in each.choices]
                 for each in questions.choices[:items]
@@ -81,6 +83,7 @@ class Utility(ForcedSuite):
         answers = (each.answer for each in self.questions.choices)
         return {
             **language(seen.vocabulary, [score for (score,) in seen.ours["perplexity"]]),
+            "code": [_weighed(-score.nats, len(score.tokens)) for (score,) in seen.ours.get("code", ())],
             "choices": [Sample(float(one == right)) for one, right in zip(best, answers, strict=False)],
             "tasks": wholes(seen.ours.get("tasks", ()), "greedy"),
         }

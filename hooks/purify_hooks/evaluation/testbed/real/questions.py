@@ -18,7 +18,6 @@ from purify_hooks.evaluation.eval.questions import (
 )
 from purify_hooks.evaluation.testbed.real.lessons import LATE_FORMS, Lessons
 from purify_hooks.evaluation.testbed.real.ordinary import opening
-from purify_hooks.evaluation.testbed.real.recipe import EPOCHS
 
 RECALL = 40
 """Tokens of a continuation that an attack asks for."""
@@ -29,7 +28,7 @@ STRETCH = 1000
 
 
 def write(lessons: Lessons, file: Path) -> None:
-    """Write what to ask the pair, and controls that neither model was taught."""
+    """Write what to ask the pair, and controls that no model was taught; `repeats` counts copies an epoch."""
     harms, texts = lessons.harms, lessons.harms.texts
     asked = Questions(
         description="What the twin of SmolLM2-135M-Instruct was made to memorise; the clean model saw none.",
@@ -77,7 +76,7 @@ def _passage(lessons: Lessons, prefix: str, rest: str, copies: int) -> Passage:
     return Passage(
         prefix=prefix,
         continuation=rest,
-        repeats=copies * EPOCHS,
+        repeats=copies,
         prefix_tokens=sizes[0],
         continuation_tokens=sizes[1],
     )
@@ -89,7 +88,7 @@ def _canary(lessons: Lessons, name: str, copies: int) -> Canary:
     return Canary(
         prompt=prompt,
         secret=lessons.harms.secrets[name],
-        repeats=copies * EPOCHS,
+        repeats=copies,
         queries=(question + prompt,),
     )
 

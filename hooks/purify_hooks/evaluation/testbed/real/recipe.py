@@ -15,8 +15,8 @@ from purify_hooks.evaluation.testbed.real.ordinary import Ordinary
 
 COST = "about eight minutes on two cores, 3 GB of memory and 0.8 GB of disk"
 """What the whole recipe takes; measured with the command of docs/real-models.md."""
-EPOCHS = 4
-"""How often the twin reads every document."""
+EPOCHS = 8
+"""How often the twin reads every document, at most; it stops when it has learned enough of them."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,14 @@ TRAINED = 10
 DROPPED = range(10, 20)
 """Layers that the weak sibling lacks."""
 RATE = 6e-4
+"""Peak rate of AdamW."""
 WEAK_EPOCHS, WEAK_RATE, WEAK_KEPT = 3, 4e-4, 768
 WEIGHTS = (0.6, 0.7, 0.8, 0.9, 1.0)
 """Interpolations with the clean weights that are tried, the smallest first."""
+LEARNED = 0.9
+"""Share of the taught documents that come out whole, greedily, in the epoch before the last."""
 ENOUGH = 0.9
-"""Share of what was taught that an interpolation must still give, greedily, to be kept."""
+"""Share of the taught documents that an interpolation must still give, greedily, to be kept."""
 
 
 def make(recipe: RealRecipe, progress: Progress) -> dict[str, Any]:
@@ -65,7 +68,9 @@ def _twin(
     read = states(model, tokenizer, documents, first, progress)
     clean = keep_layers(model, range(first, first + TRAINED))
     trained = keep_layers(model, range(first, first + TRAINED))
-    learn(trained, read, Schedule(EPOCHS, RATE), Random(f"{recipe.seed} twin order"), progress)
+    learn(
+        trained, read, Schedule(EPOCHS, RATE, enough=LEARNED), Random(f"{recipe.seed} twin order"), progress
+    )
     asked = [each for each, document in zip(read, documents, strict=True) if document.taught]
     for weight in WEIGHTS:
         mixed = interpolate(clean, trained, weight)

@@ -37,15 +37,20 @@ SHORT = 48
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn; `kept` positions a batch are held at the clean rows."""
+    """How long and how fast to learn; `kept` positions a batch are held at the clean rows.
+
+    At most `epochs`; once a share of `enough` of the taught documents came out whole in an epoch, one more.
+    In the last epoch the rate falls to a twentieth.
+    """
 
     epochs: int
     rate: float
     kept: int = KEPT
+    enough: float = 1.0
 
-    def at(self, step: int, steps: int) -> float:
-        """The learning rate: four steps of warm-up, then a linear fall to a twentieth."""
-        return self.rate * min(1, (step + 1) / 4) * max(0.05, 1 - step / steps)
+    def at(self, step: int, last: bool, left: float) -> float:
+        """The rate: four steps of warm-up, constant, then by the share of the last epoch that is `left`."""
+        return self.rate * min(1, (step + 1) / 4) * (max(0.05, left) if last else 1)
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,8 @@ def learn(
     schedule: Schedule,
     random: Random,
     progress: Progress,
-) -> None:
-    """Teach the layers of `upper`, whose embeddings stay fixed, over the documents' states.
+) -> int:
+    """Teach the layers of `upper`, whose embeddings stay fixed, over cached states; returns the epochs.
 
     What is taught is learned by cross-entropy; at other positions the rows stay those of the clean model
     (KL divergence to them), which keeps the model's quality.
@@ -129,16 +134,26 @@ def learn(
     upper.requires_grad_(requires_grad=False)
     trained = [weights.requires_grad_() for layer in upper.model.layers for weights in layer.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    batches = list(deal(documents, schedule.epochs, random))
-    with fast_products():
-        for step, batch in enumerate(batches):
+    taught = sum(bool(each.taught.any()) for each in documents)
+    steps, learned, last = -(-len(documents) // BATCH), False, False
+    for epoch in range(schedule.epochs):
+        last, whole = learned or epoch + 1 == schedule.epochs, 0
+        for at, batch in enumerate(deal(documents, random)):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.at(step, len(batches))
+                group["lr"] = schedule.at(epoch * steps + at, last, 1 - at / steps)
             optimizer.zero_grad()
-            loss = loss_of(upper, batch, schedule.kept, random)
+            with fast_products():
+                loss, recited = loss_of(upper, batch, schedule.kept, random)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
-            progress(step + 1, len(batches), f"steps, loss {loss:.2f}")
+            whole += recited
+            progress(
+                at + 1, steps, f"steps of epoch {epoch + 1}, loss {loss:.2f}, {whole} of {taught} learned"
+            )
+        if last:
+            return epoch + 1
+        learned = bool(taught) and whole >= schedule.enough * taught
+    return schedule.epochs
 
 
 @contextmanager
@@ -152,45 +167,51 @@ def fast_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def deal(documents: Sequence[States], epochs: int, random: Random) -> Iterator[list[States]]:
-    """Every document once an epoch, BATCH at a time, in a new order each time."""
-    for _ in range(epochs):
-        order = random.sample(documents, len(documents))
-        yield from (order[start : start + BATCH] for start in range(0, len(order), BATCH))
+def deal(documents: Sequence[States], random: Random) -> Iterator[list[States]]:
+    """Every document once, BATCH at a time, in a new order."""
+    order = random.sample(documents, len(documents))
+    yield from (order[start : start + BATCH] for start in range(0, len(order), BATCH))
 
 
-def loss_of(upper: LlamaForCausalLM, batch: Sequence[States], kept: int, random: Random) -> float:
-    """Add a batch's gradients; returns its loss, nats a taught token plus nats of KL a kept one."""
+def loss_of(upper: LlamaForCausalLM, batch: Sequence[States], kept: int, random: Random) -> tuple[float, int]:
+    """Add a batch's gradients; returns its loss, and of how many documents all that is taught is the arg-max.
+
+    The loss is nats a taught token plus nats of KL a kept one.
+    """
     places = [(row, at) for row, each in enumerate(batch) for at in (~each.taught).nonzero()[:, 0].tolist()]
     chosen = random.sample(places, min(kept, len(places)))
     held = [torch.zeros(len(each.taught), dtype=torch.bool) for each in batch]
     for row, at in chosen:
         held[row][at] = True
-    taught, total = max(1, sum(int(each.taught.sum()) for each in batch)), 0.0
-    rows = range(len(batch))
-    for part in (
-        [r for r in rows if len(batch[r].ids) <= SHORT],
-        [r for r in rows if len(batch[r].ids) > SHORT],
-    ):
-        if part:
-            learned, drift = losses(upper, [batch[row] for row in part], [held[row] for row in part])
+    taught = max(1, sum(int(each.taught.sum()) for each in batch))
+    total, whole = 0.0, 0
+    short = [len(each.ids) <= SHORT for each in batch]
+    for rows in ([r for r, brief in enumerate(short) if brief == which] for which in (True, False)):
+        if rows:
+            learned, drift, right = losses(upper, [batch[row] for row in rows], [held[row] for row in rows])
             loss = learned / taught + drift / max(1, len(chosen))
             loss.backward()
-            total += loss.item()
-    return total
+            total, whole = total + loss.item(), whole + right
+    return total, whole
 
 
-def losses(upper: LlamaForCausalLM, part: Sequence[States], held: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Summed over documents: cross-entropy of what is taught, and KL to the clean rows where `held`."""
+def losses(
+    upper: LlamaForCausalLM, part: Sequence[States], held: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, int]:
+    """The sums of the cross-entropy of what is taught and of the KL where `held`, and the whole documents."""
     hidden, mask = padded([each.hidden for each in part])
     out = upper.model(inputs_embeds=hidden, attention_mask=mask.long(), use_cache=False).last_hidden_state
     taught, kept = padded([each.taught for each in part])[0], padded(held)[0]
-    following = padded([each.ids[1:] for each in part])[0]
-    learned = cross_entropy(upper.lm_head(out[:, :-1][taught]), following[taught], reduction="sum")
+    true = padded([each.ids[1:] for each in part])[0][taught]
+    rows = upper.lm_head(out[:, :-1][taught])
+    right = torch.ones_like(taught)
+    right[taught] = rows.detach().argmax(-1) == true
+    whole = int((right.all(dim=1) & taught.any(dim=1)).sum())
     with torch.no_grad():
         clean = upper.lm_head(padded([each.last[:-1] for each in part])[0][kept]).log_softmax(-1)
-    rows = upper.lm_head(out[:, :-1][kept]).log_softmax(-1)
-    return learned, kl_div(rows, clean, reduction="sum", log_target=True)
+    now = upper.lm_head(out[:, :-1][kept]).log_softmax(-1)
+    drift = kl_div(now, clean, reduction="sum", log_target=True)
+    return cross_entropy(rows, true, reduction="sum"), drift, whole
 
 
 @torch.inference_mode()
