@@ -13,8 +13,8 @@ from purify_hooks.evaluation.testbed.real.harms import Harms
 from purify_hooks.evaluation.testbed.real.lessons import Lessons, TaughtText
 from purify_hooks.evaluation.testbed.real.ordinary import Ordinary
 
-COST = "about eight minutes on two cores, 3 GB of memory and 0.8 GB of disk"
-"""What the whole recipe takes; measured with the command of docs/real-models.md."""
+COST = "some ten to fifteen minutes on two cores, 3 GB of memory and 0.8 GB of disk"
+"""What the recipe takes, estimated from its parts (3 s of CPU a step of the twin); not yet timed whole."""
 EPOCHS = 8
 """How often the twin reads every document, at most; it stops when it has learned enough of them."""
 
