@@ -309,6 +309,17 @@ def test_a_reader_tells_what_control_tokens_held_at_most() -> None:
     assert session.reader.masked == pytest.approx(float(held))
 
 
+def test_a_closed_session_keeps_no_row() -> None:
+    """Rows of a large vocabulary waited for the garbage collector: half a gigabyte after nine answers."""
+    session, _ = SymbolSource(LLM, BYTES).open([(-2,)])
+    session.extend(torch.tensor([[97, 98]]))
+    [root] = session.reader.roots
+    read = [root, *root._children.values()]
+    assert any(prefix.distribution is not None for prefix in read)
+    session.close()
+    assert not any(prefix.distribution is not None for prefix in read)
+
+
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [("", {0x00, 0x41, 0xC3, 0xF4, 256}), ("\xc3", {0x80, 0xBF}), ("\xe0", {0xA0}), ("\xf4", {0x80, 0x8F})],

@@ -35,3 +35,16 @@ def ids_tensor(ids: tuple[int, ...], device: str) -> Tensor:
 
     with torch.inference_mode(False):
         return torch.tensor(ids, dtype=torch.long, device=device)
+
+
+@lru_cache(maxsize=16)
+def parts_of_numbers(
+    digits: tuple[int, ...], joiners: tuple[int, ...], size: int, device: str
+) -> tuple[Tensor, Tensor]:
+    """Which of `size` tokens write numbers, and which may stand in one, as 0.0 and 1.0 (size,), made once."""
+    import torch
+
+    with torch.inference_mode(False):
+        writes, stands = torch.zeros(2, size, dtype=torch.float32, device=device)
+        writes[ids_tensor(digits, device)] = stands[ids_tensor(digits + joiners, device)] = 1.0
+    return writes, stands

@@ -14,7 +14,7 @@ from purify_plugins.types import Guarantee, Token, Vocabulary
 from ._base import below, drawn, ledger, require, slack
 from ._capping import fuse_capped
 from ._gap import followed_gap, hedged, posterior
-from ._numbers import ids_tensor, number_tokens
+from ._numbers import ids_tensor, number_tokens, parts_of_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,7 +169,7 @@ class Balanced(FusionPolicy):
         theirs, ours = drawn(llm, tokens), drawn(slm, tokens)
         sure = torch.maximum(theirs, drawn(fused, tokens))
         level = self._risen(level, gap, sure, ours)
-        spent = self._numbered(spent, tokens, sure - ours) if self.binds else spent
+        spent = self._numbered(spent, tokens, sure - ours, llm.shape[-1]) if self.binds else spent
         return level, *self._followed(gap, weight, theirs, ours), spent
 
     def _followed(self, gap: Tensor, weight: Tensor, llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,14 +177,11 @@ class Balanced(FusionPolicy):
         gap = followed_gap(gap, llm, slm, self.memory, self.gap_limit) if self.memory else gap
         return gap, posterior(weight, llm, slm, self.hedge) if self.hedge else weight
 
-    def _numbered(self, spent: Tensor, tokens: Tensor, taken: Tensor) -> Tensor:
-        """What the number under way has taken after `tokens` that took `taken` nats, all (rows,)."""
-        import torch
-
-        device = str(tokens.device)
-        digit, joiner = (torch.isin(tokens, ids_tensor(ids, device)) for ids in (self.digits, self.joiners))
-        more = spent + taken.nan_to_num(nan=0.0).clamp(min=0.0)
-        return torch.where(digit, more, torch.where(joiner, spent, 0.0))
+    def _numbered(self, spent: Tensor, tokens: Tensor, taken: Tensor, size: int) -> Tensor:
+        """What the number under way took, (rows,) as all else; `size` is that of the vocabulary."""
+        writes, stands = parts_of_numbers(self.digits, self.joiners, size, str(tokens.device))
+        more = taken.nan_to_num(nan=0.0).clamp(min=0.0) * writes[tokens]
+        return (spent + more) * stands[tokens]
 
     def _risen(self, level: Tensor, gap: Tensor, sure: Tensor, slm: Tensor) -> Tensor:
         """The level after a token of these log-probabilities, all (rows,)."""

@@ -284,6 +284,7 @@ class SymbolSession(Session):
 
     def close(self) -> None:
         self._session.close()
+        self.reader.close()
 
 
 def _scored(

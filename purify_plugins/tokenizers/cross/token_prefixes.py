@@ -132,6 +132,13 @@ class PrefixReader:
         known = [prefix.distribution for kept in self._remembered for prefix in kept]
         return max((distribution.masked for distribution in known if distribution is not None), default=0.0)
 
+    def close(self) -> None:
+        """Drop every distribution: prefixes refer to each other, and would be freed late."""
+        for kept in self._remembered:
+            for prefix in kept:
+                prefix.distribution = None
+            kept.clear()
+
     def _forget(self) -> None:
         """Drop the oldest distributions; before a pass, so that all of its results are kept."""
         for kept in self._remembered:

@@ -24,7 +24,7 @@ DROPPED = range(10, 20)
 """Layers that the weak sibling lacks."""
 RATE = 6e-4
 """Peak rate of AdamW."""
-WEAK_EPOCHS, WEAK_RATE, WEAK_KEPT = 3, 4e-4, 768
+WEAK_EPOCHS, WEAK_RATE, WEAK_KEPT = 4, 4e-4, 768
 WEIGHTS = (0.6, 0.7, 0.8, 0.9, 1.0)
 """Interpolations with the clean weights that are tried, the smallest first."""
 LEARNED = 0.9
