@@ -318,7 +318,18 @@ ANCHORS = [
     ("slm suggest m.gguf", 1, "is damaged"),
     ("slm suggest some/model", 1, "could not be had from the hub"),
 ]
-EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *ANCHORS]
+CALIBRATE = [
+    ("calibrate x", 2, "does not take 'x'"),
+    ("calibrate --llm LLM", 2, "there is no purify.toml here"),
+    ("calibrate --llm LLM --slm LLM", 2, "are one model"),
+    ("calibrate --llm ./nowhere --slm SLM", 1, "there is no model directory './nowhere'"),
+    ("calibrate --llm LLM --slm afile", 1, "'afile' is a file; give the directory"),
+    ("calibrate --llm LLM --slm SLM --text gone", 2, "cannot read 'gone'"),
+    ("calibrate --llm LLM --slm SLM --text binary", 2, "is not UTF-8 text"),
+    ("calibrate --llm LLM --slm SLM --policy x", 2, "has no option --policy"),
+    ("calibrate --config gone.toml", 1, "[slm] there is no model directory './nothere'"),
+]
+EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *ANCHORS, *CALIBRATE]
 
 
 @pytest.fixture(autouse=True)

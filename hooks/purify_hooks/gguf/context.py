@@ -16,7 +16,7 @@ from torch import Tensor
 from purify_hooks.gguf.library import Library, messages
 from purify_plugins.errors import ModelError, SourceError
 
-BATCH = 64
+BATCH = 32
 """Tokens per pass: bounds the buffers, whose largest is BATCH x V numbers."""
 STEP = 256
 """A sequence's room in the cache is a multiple of this many tokens."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from purify_hooks.local.gguf_header import GgufHeader, read_header
+from purify_hooks.local.gguf_header import GgufHeader, forget_headers, read_header
 from purify_hooks.local.loading import file_digests, file_states, find_gguf
 from purify_hooks.local.preflight import gguf_preview, require_room
 from purify_plugins.configuration.preflight import Preview
@@ -72,6 +72,9 @@ class GgufSource(LogitSource):
         self.contexts = Contexts(model, threads)
         self._context = context
         self._states = file_states(model.file)
+        header = read_header(model.file)  # not kept: it holds the vocabulary again
+        self._ends, self._longest = header.ends, header.context_length
+        self._parameters, self._quantisation = header.parameters, header.quantisation
 
     @classmethod
     def load(cls, model: str | Path, *, context: int | None = None, threads: int | None = None) -> Self:
@@ -97,20 +100,16 @@ class GgufSource(LogitSource):
         source = cls(loaded, tokenizer, str(model), context, threads or torch.get_num_threads())
         source._require_bytes()
         source._require_causal()
+        forget_headers()
         if file_states(file) != states:
             raise ModelError(f"{file} changed while the model was loaded; load it again")
         return source
 
     @cached_property
-    def header(self) -> GgufHeader:
-        """What the file says of its model."""
-        return read_header(self.model.file)
-
-    @cached_property
     def vocabulary(self) -> Vocabulary:
         from purify_plugins.tokenizers.token_bytes import vocabulary
 
-        return vocabulary(self.tokenizer, self.name, self.header.ends)
+        return vocabulary(self.tokenizer, self.name, self._ends)
 
     def _require_bytes(self) -> None:
         """Raise ModelError unless llama.cpp spells every token as our vocabulary does."""
@@ -146,13 +145,13 @@ class GgufSource(LogitSource):
 
     @property
     def context_length(self) -> int | None:
-        known = [n for n in (self._context, self.header.context_length) if n is not None]
+        known = [n for n in (self._context, self._longest) if n is not None]
         return min(known, default=None)
 
     @property
     def parameters(self) -> int:
         """The number of the model's weights."""
-        return self.header.parameters
+        return self._parameters
 
     @property
     def reading(self) -> Reading:
@@ -182,7 +181,7 @@ class GgufSource(LogitSource):
         return {
             "kind": "llama.cpp",
             "name": Path(self.name).name,
-            "dtype": self.header.quantisation,
+            "dtype": self._quantisation,
             "files": self.files,
         }
 

@@ -46,7 +46,8 @@ class Block:
 class GgufHeader:
     """What a GGUF file says of its model.
 
-    `settings`: every setting by name; `raw`: as the file writes it; `tensors`: by llama.cpp's name.
+    `settings`: every setting by name; `raw`: the same as the file writes them, without the tokenizer's;
+    `tensors`: by llama.cpp's name.
     """
 
     file: Path
@@ -101,6 +102,11 @@ def read_header(file: Path) -> GgufHeader:
     require_regular(file, EXABYTE)
     state = file.stat()
     return _read_header(file, state.st_size, state.st_mtime_ns)
+
+
+def forget_headers() -> None:
+    """Free the headers that were kept while a model was loaded: a vocabulary takes tens of megabytes."""
+    _read_header.cache_clear()
 
 
 @lru_cache(maxsize=2)
@@ -183,7 +189,8 @@ def _settings(file: Path, reader: _Reader, count: int) -> tuple[dict[str, Any], 
         if name in values:
             raise _damaged(file, f"{name[:80]!r} stands there twice")
         values[name] = reader.value(*reader.take("I"))
-        raw[name] = reader.content[start : reader.at]
+        if not name.startswith("tokenizer.ggml."):
+            raw[name] = reader.content[start : reader.at]
     return values, raw
 
 

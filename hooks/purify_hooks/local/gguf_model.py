@@ -97,7 +97,7 @@ def _skeleton(header: GgufHeader, file: Path) -> Path:
     transformers reads its settings by gguf's reader, which needs 40 s for Qwen's vocabulary where two cores
     are shared, and the names alone decide whether the embeddings are tied.
     """
-    kept = [raw for name, raw in header.raw.items() if not name.startswith("tokenizer.ggml.")]
+    kept = list(header.raw.values())
     parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(header.tensors), len(kept)), *kept]
     for at, name in enumerate(header.tensors):
         spelled = name.encode()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.gguf.source import GgufSource
 from purify_hooks.gguf.source import looked_at as looked_at_gguf
+from purify_hooks.local.gguf_header import forget_headers
 from purify_hooks.local.loading import file_digests, file_states, find_model, model_ends
 from purify_hooks.local.preflight import find_device, find_dtype, longest, looked_at, require_room
 from purify_hooks.mixture.source import MixtureSource
@@ -91,6 +92,7 @@ class LocalSource(LogitSource):
         if source._states != states:
             raise ModelError(f"{found} changed while the model was loaded; load it again")
         _ = source.session  # refuses now a model that cannot be read
+        forget_headers()
         return source
 
     @cached_property
