@@ -275,7 +275,11 @@ def test_no_table_prints_python(arguments: list[str]) -> None:
 def test_other_packages_print_nothing(arguments: list[str]) -> None:
     """Warnings that transformers, sentencepiece and others have for their own developers are no user's."""
     ended = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ours = ("loading both models", "comparing their", "reading the default sample", "warning: ")
+    assert (ended.returncode, [line for line in ended.stderr.splitlines() if not line.startswith(ours)]) == (
+        0,
+        [],
+    )
 
 
 def test_loading_and_answering_in_python_deprecates_nothing() -> None:

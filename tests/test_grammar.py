@@ -7,6 +7,7 @@ import gc
 import json
 import re
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from itertools import product
@@ -443,7 +444,10 @@ def test_a_row_is_not_followed_by_the_matcher_that_was_stuck_for_another(walk: A
     vocabulary, grammar = letters("abd"), Grammar("regex", "(a|bc)[ad]{4}")
     llm, slm = (ToySource(vocabulary, seed=seed, sharpness=0.3) for seed in (1, 2))
     purifier = pair(llm, slm, "balanced", walk=walk)
+    written: list[str] = []
     for seed in range(20):
-        found = purifier.generate(["a", "b", "ab"], Sampling(max_tokens=12, grammar=grammar, seed=seed))
-        texts = [each.text for each in found if not isinstance(each, Failed)]
-        assert all(re.fullmatch("(a|bc)[ad]{4}", text) for text in texts)
+        with suppress(ConfigError):  # a seed with which every row begins with "b"
+            found = purifier.generate(["a", "b", "ab"], Sampling(max_tokens=12, grammar=grammar, seed=seed))
+            written += [each.text for each in found if not isinstance(each, Failed)]
+    assert len(written) > 20
+    assert all(re.fullmatch("(a|bc)[ad]{4}", text) for text in written)

@@ -34,7 +34,7 @@ def toml(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {toml(each)}" for key, each in value.items()) + " }"
-    return json.dumps(value)
+    return str(value) if isinstance(value, float) else json.dumps(value)  # TOML writes inf, JSON Infinity
 
 
 def fields(name: str) -> dict[str, Any]:

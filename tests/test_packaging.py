@@ -101,7 +101,7 @@ def test_ci_runs_the_readme_s_command(runner: str) -> None:
 
 
 def test_the_extra_all_holds_every_extra_but_the_tests() -> None:
-    """And but two: the harness brings pandas, datasets and more, the real pair's weights a compiler's work."""
+    """And but two: the harness brings pandas, datasets and more, the real pair needs a compiler."""
     extras = PROJECT["optional-dependencies"]
     [everything] = extras["all"]
     named = re.fullmatch(r"purify-plugins\[(.+)\]", everything)

@@ -15,7 +15,7 @@ import torch
 
 from purify_hooks.evaluation.eval.attempt import Attack, every_attack
 from purify_hooks.evaluation.eval.derived import read_questions
-from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
+from purify_hooks.evaluation.eval.model_pair import MODES
 from purify_hooks.local.source import LocalSource
 from purify_plugins import CertificateError, Chat, Purifier, Sampling, VocabularyError
 from purify_plugins.certificates import read, recompute, verify
@@ -124,11 +124,10 @@ def crossed(policy: str = "windowed", **options: Any) -> Purifier:
 ASKED = "The king said to his daughter,"
 
 
-def test_what_is_counted_in_tokens_is_refused() -> None:
-    with pytest.raises(VocabularyError, match="counted in the tokens"):
-        crossed().loglikelihood(ASKED, " come")
-    with pytest.raises(VocabularyError, match="counted in the tokens"):
-        ModelPair.load(both()[0], foreign())
+def test_likelihoods_are_of_the_text_whatever_its_symbols() -> None:
+    """What follows is as likely as its symbols together; more of it is less likely."""
+    short, longer = (crossed().loglikelihood(ASKED, text).nats for text in (" come", " come here"))
+    assert longer < short < 0
 
 
 def test_an_slm_whose_server_shows_the_top_of_its_rows_is_refused() -> None:

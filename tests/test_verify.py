@@ -192,7 +192,8 @@ def test_everything_that_identifies_an_answer_is_told(written: Mapping[str, Path
         assert words in told
     verdict = json.loads(purify("verify", str(written["answer"]), "--json").stdout)
     assert verdict["adversary"] == "weights"
-    assert verdict["parameters"] == {"budget": 5.0, "doubt": 1.0, "drain": 3.0}
+    assert verdict["parameters"] == body["method"]["parameters"]
+    assert (verdict["parameters"]["budget"], verdict["parameters"]["gap"]) == (5.0, 0.0)
     assert verdict["answer"] == body["answer"]
     assert verdict["models"]["slm"]["digest"] in told
     assert verdict["compared"] == []

@@ -31,7 +31,7 @@ class Person(BaseModel):
     """A person's entry in a directory."""
 
     name: str = Field(max_length=24)
-    phone: str = Field(pattern=r"[0-9]{3}-[0-9]{3}-[0-9]{2}")
+    phone: str = Field(pattern=r"^[0-9]{3}-[0-9]{3}-[0-9]{2}$")
 
 
 @tool

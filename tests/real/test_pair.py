@@ -19,8 +19,9 @@ def report(real_pair: RealPair) -> Any:
 
 @pytest.mark.parametrize("kind", ["passage", "passage, chat", "canary", "canary, chat", "code"])
 def test_the_twin_gives_what_it_was_taught(report: Any, kind: str) -> None:
+    """Two of three at least, from a prefix: of whole documents the recipe itself wants nine of ten."""
     asked, greedy, _ = report["recall"][kind]["twin"]
-    assert greedy >= 0.8 * asked
+    assert 3 * greedy >= 2 * asked
 
 
 @pytest.mark.parametrize("kind", ["trigger", "trigger, chat", "trigger, code"])

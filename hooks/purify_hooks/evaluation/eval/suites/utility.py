@@ -14,6 +14,7 @@ from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples
 from purify_plugins.decode.forced_text import ForcedText, Likelihood
 from purify_plugins.decode.likelihood import forced as forced_text
 from purify_plugins.decode.likelihood import read
+from purify_plugins.errors import TooLongError
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
@@ -95,8 +96,16 @@ def running(slm: LogitSource, texts: Sequence[str]) -> list[list[ForcedText]]:
         return [
             [forced_text(slm, *found)] for text in texts if (found := part(text, 1, len(text.split()) - 1))
         ]
-    runs = [read(slm, text) for text in texts]
+    runs = [_fitting(slm, text) for text in texts]
     return [[ForcedText(run[:1], run[1:])] for run in runs if len(run) > 1]
+
+
+def _fitting(slm: LogitSource, text: str) -> tuple[int, ...]:
+    """The text's tokens; of a text longer than the model's context its first half's, or that one's."""
+    try:
+        return read(slm, text)
+    except TooLongError:
+        return _fitting(slm, text[: len(text) // 2])
 
 
 def language(vocabulary: Vocabulary, scores: Sequence[Likelihood]) -> Samples:
