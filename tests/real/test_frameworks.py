@@ -18,7 +18,7 @@ from llama_index.core import Document, get_response_synthesizer
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.retrievers.bm25 import BM25Retriever
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import purify_plugins
 from purify_adapters.langchain import ChatPurified
@@ -29,6 +29,8 @@ from tests.real.pair import Loaded, RealPair
 
 class Person(BaseModel):
     """A person's entry in a directory."""
+
+    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(max_length=24)
     phone: str = Field(pattern=r"^[0-9]{3}-[0-9]{3}-[0-9]{2}$")
