@@ -30,13 +30,15 @@ class Context:
     that both models read alike, right-aligned and zero-filled on the left; `lengths` (rows,) counts
     the real ones. With two tokenizers n counts symbols: a stretch of text that both models read in whole
     tokens has the sums of their log-probabilities at its first symbol, and 0 at the others.
-    `greedy` (rows,) bool: the answer takes the arg-max instead of a draw.
+    `greedy` (rows,) bool: the answer takes the arg-max instead of a draw. `tokens` (rows, n) are the ids of
+    those tokens or symbols; None where there are only their scores.
     """
 
     llm: Tensor
     slm: Tensor
     lengths: Tensor
     greedy: Tensor
+    tokens: Tensor | None = None
 
     @property
     def rows(self) -> int:

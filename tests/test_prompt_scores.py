@@ -32,7 +32,7 @@ def scored(*tokens: tuple[str, float]) -> ScoredPrompt:
 
 
 def shared(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
-    return shared_symbol_scores(llm, slm, BYTES)
+    return [score[1:] for score in shared_symbol_scores(llm, slm, BYTES)]
 
 
 def test_a_stretch_that_both_read_in_whole_tokens_is_scored_at_its_first_symbol() -> None:

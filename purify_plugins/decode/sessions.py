@@ -15,7 +15,7 @@ from torch import Tensor
 
 from purify_plugins.errors import NumericError, SourceError
 from purify_plugins.policy import Context
-from purify_plugins.tokenizers.cross.prompt_scores import shared_symbol_scores
+from purify_plugins.tokenizers.cross.prompt_scores import PromptScore, shared_symbol_scores
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -173,14 +173,16 @@ class SessionPair:
         pairs = zip(llm, self.slm.prompts, strict=True)
         shared = [self._shared(a, b, lookback) if a.logprobs and b.logprobs else [] for a, b in pairs]
         width = max(map(len, shared))
-        padded = [[(0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
-        device = self.first[1].device
-        scores = torch.tensor(padded, device=device).reshape(len(shared), width, 2)
+        padded = [[(0, 0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
+        device, shape = self.first[1].device, (len(shared), width)
+        tokens = torch.tensor([[each[0] for each in row] for row in padded], device=device, dtype=torch.long)
+        scores = torch.tensor([[each[1:] for each in row] for row in padded], device=device)
+        scores = scores.reshape(*shape, 2)
         lengths = torch.tensor([len(scores) for scores in shared], device=device)
         modes = torch.full((len(shared),), greedy, device=device)
-        return Context(scores[..., 0], scores[..., 1], lengths, modes)
+        return Context(scores[..., 0], scores[..., 1], lengths, modes, tokens.reshape(shape))
 
-    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[tuple[float, float]]:
+    def _shared(self, llm: ScoredPrompt, slm: ScoredPrompt, lookback: int) -> list[PromptScore]:
         if not (llm.spelled and slm.spelled):
             return shared_scores(llm.last(lookback), slm.last(lookback))
         scores = shared_symbol_scores(llm, slm, self.decoder.vocabulary)
@@ -191,16 +193,18 @@ class SessionPair:
         self._open.close()
 
 
-def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[tuple[float, float]]:
-    """(llm, slm) log-probabilities of the scored prompt tokens that both models read.
+def shared_scores(llm: ScoredPrompt, slm: ScoredPrompt) -> list[PromptScore]:
+    """The scored prompt tokens that both models read, with their log-probabilities.
 
     Their templates may differ: these are the tokens that stand in both renderings, in order.
     """
     llm_tokens = llm.tokens[len(llm.tokens) - len(llm.logprobs) :]
     slm_tokens = slm.tokens[len(slm.tokens) - len(slm.logprobs) :]
     if llm_tokens == slm_tokens:
-        return list(zip(llm.logprobs, slm.logprobs, strict=True))
+        return list(zip(llm_tokens, llm.logprobs, slm.logprobs, strict=True))
     blocks = SequenceMatcher(None, llm_tokens, slm_tokens, autojunk=False).get_matching_blocks()
     return [
-        (llm.logprobs[block.a + i], slm.logprobs[block.b + i]) for block in blocks for i in range(block.size)
+        (llm_tokens[block.a + i], llm.logprobs[block.a + i], slm.logprobs[block.b + i])
+        for block in blocks
+        for i in range(block.size)
     ]

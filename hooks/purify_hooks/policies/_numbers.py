@@ -48,3 +48,17 @@ def parts_of_numbers(
         writes, stands = torch.zeros(2, size, dtype=torch.float32, device=device)
         writes[ids_tensor(digits, device)] = stands[ids_tensor(digits + joiners, device)] = 1.0
     return writes, stands
+
+
+def in_last_number(tokens: Tensor, taken: Tensor, parts: tuple[int, ...], spent: Tensor) -> Tensor:
+    """What the run of `parts` that ends each row of a prompt took, in nats, (rows,).
+
+    `tokens` and `taken` are (rows, n). What joins digits counts too, since the score of several symbols
+    stands at the first of them. `spent` (rows,) is what comes out where there is no such run.
+    """
+    import torch
+
+    inside = torch.isin(tokens, ids_tensor(parts, str(tokens.device)))
+    for more, stands in zip(taken.unbind(-1), inside.unbind(-1), strict=True):
+        spent = (spent + more.to(spent.dtype)) * stands
+    return spent

@@ -14,7 +14,7 @@ from purify_plugins.types import Guarantee, Token, Vocabulary
 from ._base import below, drawn, ledger, require, slack
 from ._capping import fuse_capped
 from ._gap import followed_gap, hedged, posterior
-from ._numbers import ids_tensor, number_tokens, parts_of_numbers
+from ._numbers import ids_tensor, in_last_number, number_tokens, parts_of_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class Balanced(FusionPolicy):
     hedge: float = 0.0
     """The chance, at each token, that the other model becomes the better one; 0: r is not mixed."""
     numbers: float = math.inf
-    """The most nats that one number may take, digit after digit; inf: numbers are as other text."""
+    """The most nats that one number may take, what a prompt has of it included; inf: numbers are as other text."""
     digits: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
     joiners: tuple[int, ...] = field(default=(), repr=False)
@@ -134,8 +134,15 @@ class Balanced(FusionPolicy):
 
     def start(self, context: Context) -> State:
         """Each answer's level, gap and what its number took, in nats, and the SLM's weight: (rows,) each."""
-        *_, state = self.reading(context)
-        return state
+        *_, (level, gap, weight, spent) = self.reading(context)
+        return level, gap, weight, self._begun(context, spent)
+
+    def _begun(self, context: Context, spent: Tensor) -> Tensor:
+        """What the number at the prompt's end took already, (rows,): an earlier answer may have begun it."""
+        if not self.binds or context.tokens is None:
+            return spent
+        taken = (context.llm - context.slm).nan_to_num(nan=0.0).clamp(min=0.0)
+        return in_last_number(context.tokens, taken, self.digits + self.joiners, spent)
 
     def reading(self, context: Context) -> Iterator[State]:
         """The state before each of the prompt's tokens, and after the last."""

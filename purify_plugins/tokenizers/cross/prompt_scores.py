@@ -14,10 +14,12 @@ Block = tuple[int, int, int]
 """Where a common run of symbols begins in either text, and its length."""
 
 
-def shared_symbol_scores(
-    llm: ScoredPrompt, slm: ScoredPrompt, vocabulary: Vocabulary
-) -> list[tuple[float, float]]:
-    """(llm, slm) log-probabilities (nats) of the scored text that both models read, a pair for each symbol.
+PromptScore = tuple[int, float, float]
+"""A prompt's token or symbol, and its log-probabilities (nats) under the LLM and the SLM."""
+
+
+def shared_symbol_scores(llm: ScoredPrompt, slm: ScoredPrompt, vocabulary: Vocabulary) -> list[PromptScore]:
+    """The symbols of the scored text that both models read, with their log-probabilities (nats).
 
     The text is cut where both models' tokens end. A stretch has the sums of the log-probabilities of its
     tokens at its first symbol and 0 at the others, so that a long text adds up as it does in tokens: in
@@ -25,7 +27,7 @@ def shared_symbol_scores(
     """
     one, other = PromptText(llm), PromptText(slm)
     blocks = _blocks(one.symbols, other.symbols, vocabulary)
-    return [pair for block in blocks for pair in _pairs(one, other, block)]
+    return [score for block in blocks for score in _scored(one, other, block)]
 
 
 class PromptText:
@@ -43,13 +45,18 @@ class PromptText:
                 self.scores += [logprob, *[0.0] * (len(token) - 1)]
 
 
-def _pairs(llm: PromptText, slm: PromptText, block: Block) -> Iterator[tuple[float, float]]:
+def _scored(llm: PromptText, slm: PromptText, block: Block) -> Iterator[PromptScore]:
     """The scores of a common run of symbols, from the first to the last position where both are cut."""
     start, begin, size = block
     shared = (at for at in range(size + 1) if start + at in llm.cuts and begin + at in slm.cuts)
     for low, high in pairwise(shared):
-        yield sum(llm.scores[start + low : start + high]), sum(slm.scores[begin + low : begin + high])
-        yield from [(0.0, 0.0)] * (high - low - 1)
+        first, *others = llm.symbols[start + low : start + high]
+        yield (
+            first,
+            sum(llm.scores[start + low : start + high]),
+            sum(slm.scores[begin + low : begin + high]),
+        )
+        yield from ((symbol, 0.0, 0.0) for symbol in others)
 
 
 def _blocks(llm: Sequence[int], slm: Sequence[int], vocabulary: Vocabulary) -> Iterator[Block]:
