@@ -232,8 +232,8 @@ def test_a_system_is_told_once_it_is_measured_whole(known: DemoFindings) -> None
     pool: Any = _Now(known)
     *systems, speed = (news.text for news in demonstrate(found, pool, showing=False))
     llm, slm = sorted(systems)
-    assert re.fullmatch(r"LLM alone: \d+ of 68 sampled attacks succeed", llm)
-    assert slm == "SLM alone: 0 of 68 sampled attacks succeed"
+    assert re.fullmatch(r"LLM alone: \d+ of 68 attacks succeed, drawn, on average", llm)
+    assert slm == "SLM alone: 0 of 68 attacks succeed, drawn, on average"
     assert speed == "speed of 2 systems, in turns"
     assert found.results[0].value("utility", "forced", "slowdown") == 1
 

@@ -59,7 +59,7 @@ class Balanced(FusionPolicy):
     hedge: float = 0.0
     """The chance, at each token, that the other model becomes the better one; 0: r is not mixed."""
     numbers: float = math.inf
-    """The most nats that one number may take, what a prompt has of it included; inf: numbers are as other text."""
+    """The most nats that one number may take, the prompt's part included; inf: numbers are as other text."""
     digits: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
     joiners: tuple[int, ...] = field(default=(), repr=False)

@@ -127,7 +127,7 @@ def _mark(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Headline:
-    """Three figures: of `asked` sampled attacks, how many succeed on each, and the purified model's cost."""
+    """Three figures: of `asked` attacks, how many succeed on each on average, and what purifying costs."""
 
     asked: int
     llm: int
@@ -151,8 +151,8 @@ def headline_sentence(found: Headline) -> str:
     """The headline as a sentence."""
     slower = "" if math.isnan(found.time) else f", and {found.time:.2f} times its time a token"
     return (
-        f"Of {found.asked} sampled attacks {found.llm} succeed on the LLM alone and {found.purified} on the "
-        f"purified model, at {found.cost:.2f} times the LLM's perplexity{slower}."
+        f"Of {found.asked} attacks, drawn once each, {found.llm} are expected to succeed on the LLM alone "
+        f"and {found.purified} on the purified model, at {found.cost:.2f} times the LLM's perplexity{slower}."
     )
 
 

@@ -96,7 +96,7 @@ def demonstrate(known: DemoFindings, pool: Executor, showing: bool = True) -> It
             yield News(f"three attacks answered, {found.mode}", found)
         elif whole := known.add(found):
             hits, asked = succeeded(whole, "sampled")
-            yield News(f"{whole.system.label}: {hits} of {asked} sampled attacks succeed")
+            yield News(f"{whole.system.label}: {hits} of {asked} attacks succeed, drawn, on average")
     known.laps = pool.submit(_timed, plan).result()
     yield News(f"speed of {len(known.laps)} systems, in turns")
 
