@@ -1116,7 +1116,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     lines = file.read_text("utf-8").splitlines(True)
     assert lines[: len(kept)] == kept
     keys = [json.loads(line)["key"] for line in lines if _whole(line)]
-    assert len(keys) == len(set(keys)) == 37  # twelve cells of each of three systems, and the race between them
+    assert len(keys) == len(set(keys)) == 37  # twelve cells of each system, and the race between them
     told: dict[str, Any] = json.loads(done.stdout)
     assert list(told) == ["llm", "slm", "windowed"]
     assert (tmp_path / "report.html").exists()
