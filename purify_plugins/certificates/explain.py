@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purify_plugins.certificates import model_digest
+from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.guarantee_text import factor, meant
 from purify_plugins.types import Certificate
 
@@ -103,11 +104,7 @@ def calibration(body: Mapping[str, Any]) -> list[str]:
     record = body["method"].get("calibration")
     if record is None:
         return []
-    unlike = [
-        side.upper()
-        for side, model in body["models"].items()
-        if record[side] != (model_digest(model["files"]) if model.get("files") else "")
-    ]
+    unlike = CalibrationRecord.of(record).strangers(body["models"]["llm"], body["models"]["slm"])
     made = (
         f"It was made with another {' and another '.join(unlike)}."
         if unlike

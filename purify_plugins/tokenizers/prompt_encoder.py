@@ -30,6 +30,12 @@ class PromptEncoder:
         with self._encoding():
             return tuple(self.tokenizer(self._rendered(prompt), add_special_tokens=False)["input_ids"])
 
+    def some_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """`tokens`, of which there must be one at least: a model reads something. Raises PromptError."""
+        if not (tokens := self.tokens(prompt)):
+            raise PromptError("the prompt is empty; give at least one token of text")
+        return tokens
+
     def text(self, prompt: Prompt) -> str:
         """The text of this prompt for a server that adds the special tokens itself.
 

@@ -128,11 +128,6 @@ def _sentencepiece(steps: list[dict[str, Any]]) -> Spell:
     return spell
 
 
-def piece_bytes(piece: str, byte_level: bool) -> bytes:
-    """The bytes of a piece of byte-level BPE, or else of SentencePiece with byte fallback."""
-    return _byte_level(piece) if byte_level else _sentencepiece([MARK])(piece)
-
-
 def _byte_level(piece: str) -> bytes:
     """GPT-2's byte-to-character table; a piece with other characters is literal text."""
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from purify_hooks.calibration.measure import ScoredPassage, perplexities, score_texts
+from purify_hooks.calibration.measure import ScoredPassage, by_kind, perplexities, score_texts
 from purify_hooks.calibration.sample import TextSample, sample_of
 from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.errors import ConfigError
@@ -43,7 +43,7 @@ def check_text(purifier: Purifier, config: Config, texts: Sequence[Path], second
         passages = _read(purifier, sample.in_turn(), seconds)
     except ConfigError as error:  # a server that scores no text: the rest of the check stands
         return Remarks({}, [*warnings, str(error)])
-    facts = {kind: _figures(some) for kind, some in _by_kind(passages).items()}
+    facts = {kind: _figures(some) for kind, some in by_kind(passages).items()}
     return Remarks(facts, [*warnings, *compared(purifier, passages)])
 
 
@@ -56,11 +56,6 @@ def _read(purifier: Purifier, sample: TextSample, seconds: float) -> list[Scored
         if found and time.monotonic() - start > seconds:
             break
     return found
-
-
-def _by_kind(passages: Sequence[ScoredPassage]) -> dict[str, list[ScoredPassage]]:
-    kinds = dict.fromkeys(each.kind for each in passages)
-    return {kind: [each for each in passages if each.kind == kind] for kind in kinds}
 
 
 def _figures(passages: Sequence[ScoredPassage]) -> dict[str, Any]:
@@ -83,7 +78,7 @@ def compared(purifier: Purifier, passages: Sequence[ScoredPassage]) -> Iterator[
             "nothing is held back; name a model of other training data as the SLM"
         )
         return
-    for kind, some in _by_kind(passages).items():
+    for kind, some in by_kind(passages).items():
         figures = _figures(some)
         if figures["ratio"] > WEAK:
             yield (

@@ -123,6 +123,12 @@ def perplexity(passages: Sequence[Tensor]) -> float:
     return math.exp(min(-sum(float(each.sum()) for each in passages) / max(pieces, 1), 700.0))
 
 
+def by_kind(passages: Sequence[ScoredPassage]) -> dict[str, list[ScoredPassage]]:
+    """The passages of each kind, kinds in the order in which they first come."""
+    kinds = dict.fromkeys(each.kind for each in passages)
+    return {kind: [each for each in passages if each.kind == kind] for kind in kinds}
+
+
 def perplexities(passages: Sequence[ScoredPassage]) -> tuple[float, float]:
     """The LLM's perplexity on these passages, and the SLM's."""
     return perplexity([each.llm for each in passages]), perplexity([each.slm for each in passages])

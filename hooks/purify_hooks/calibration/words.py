@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from purify_hooks.calibration.measure import ScoredPassage, perplexities
+from purify_hooks.calibration.measure import ScoredPassage, by_kind, perplexities
 from purify_hooks.evaluation.table import Table
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def settings_table(options: Mapping[str, Any]) -> Table:
 def text_table(passages: Sequence[ScoredPassage]) -> Table:
     """Both models' perplexity on each kind of text."""
     rows = []
-    for kind in dict.fromkeys(each.kind for each in passages):
-        some = [each for each in passages if each.kind == kind]
+    for kind, some in by_kind(passages).items():
         llm, slm = perplexities(some)
         rows.append(
             (kind, f"{sum(len(each.llm) for each in some)}", f"{llm:.3g}", f"{slm:.3g}", f"{slm / llm:.2f}")

@@ -11,7 +11,7 @@ from purify_hooks.local.gguf_header import GgufHeader, forget_headers, read_head
 from purify_hooks.local.loading import file_digests, file_states, find_gguf
 from purify_hooks.local.preflight import gguf_preview, require_room
 from purify_plugins.configuration.preflight import Preview
-from purify_plugins.errors import ConfigError, ModelError, PromptError
+from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
@@ -171,9 +171,7 @@ class GgufSource(LogitSource):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
-        tokens = PromptEncoder(self.tokenizer, Path(self.name).name, self.vocabulary).tokens(prompt)
-        if not tokens:
-            raise PromptError("the prompt is empty; give at least one token of text")
+        tokens = PromptEncoder(self.tokenizer, Path(self.name).name, self.vocabulary).some_tokens(prompt)
         require_room(len(tokens), self.context_length, self.name)
         return tokens
 

@@ -18,7 +18,7 @@ from purify_hooks.ngram.source import NgramSource
 from purify_hooks.ngram.source import looked_at as looked_at_ngram
 from purify_hooks.sources.contrast import Contrast
 from purify_plugins.configuration.preflight import Weighty
-from purify_plugins.errors import ConfigError, ModelError, PromptError
+from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.plugin.hookspecs import hookimpl
 from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.sources.read_scope import for_fusion
@@ -194,9 +194,7 @@ class LocalSource(LogitSource):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with this model's own template."""
-        tokens = PromptEncoder(self.tokenizer, Path(self.name).name, self.vocabulary).tokens(prompt)
-        if not tokens:
-            raise PromptError("the prompt is empty; give at least one token of text")
+        tokens = PromptEncoder(self.tokenizer, Path(self.name).name, self.vocabulary).some_tokens(prompt)
         require_room(len(tokens), self.context_length, self.name)
         return tokens
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.ngram.counting import Level, NgramCounts
+from purify_hooks.ngram.counting import NgramCounts
 from purify_hooks.ngram.smoothing import Discounted, discounted
 
 if TYPE_CHECKING:
@@ -165,10 +165,3 @@ class NgramModel:
         tokens = self._tokens(n, span)
         at = int(np.searchsorted(tokens, np.uint32(token)))
         return span[0] + at if at < len(tokens) and tokens[at] == token else None
-
-
-def level_names(order: int) -> Iterator[tuple[str, int, str]]:
-    """The arrays of a model of this order: each one's name in a file, its level and its field."""
-    for n in range(order):
-        for name in Level._fields:
-            yield f"{n + 1}.{name}", n, name

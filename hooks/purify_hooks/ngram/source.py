@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.local.loading import file_digests, file_states
 from purify_plugins.configuration.preflight import Preview
-from purify_plugins.errors import ModelError, PromptError
+from purify_plugins.errors import ModelError
 from purify_plugins.protocols import LogitSource, Reading, Session
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
@@ -83,10 +83,7 @@ class NgramSource(LogitSource):
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids, a chat rendered with the template of the tokenizer."""
-        tokens = PromptEncoder(self.tokenizer, self.name, self.vocabulary).tokens(prompt)
-        if not tokens:
-            raise PromptError("the prompt is empty; give at least one token of text")
-        return tokens
+        return PromptEncoder(self.tokenizer, self.name, self.vocabulary).some_tokens(prompt)
 
     def explain(self, prompt: Prompt, token: int) -> Explanation:
         """Explain the probability of `token` after `prompt`: counts, discounts, weights and files."""

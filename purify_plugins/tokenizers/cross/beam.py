@@ -174,10 +174,13 @@ class Beam:
         """Evaluate every head that must be, and normalise the weights."""
         if self.state.settled:
             return
+        self.states[-1] = self.state._replace(heads=self._normalised(self._evaluated()), settled=True)
+
+    def _evaluated(self) -> list[Head]:
+        """The heads, with distributions of their own where these must be read."""
         self.read(self.wanted())
         asked = set(map(id, self._asked()))
-        heads = [self._known(head) if id(head) in asked else head for head in self.state.heads]
-        self.states[-1] = self.state._replace(heads=self._normalised(heads), settled=True)
+        return [self._known(head) if id(head) in asked else head for head in self.state.heads]
 
     def _known(self, head: Head) -> Head:
         """The head with its own distribution in place of an estimated one."""

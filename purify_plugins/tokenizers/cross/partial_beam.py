@@ -33,10 +33,7 @@ class PartialBeam(Beam):
     def settle(self) -> None:
         if self.state.settled:
             return
-        self.read(self.wanted())
-        asked = set(map(id, self._asked()))
-        heads = [self._known(head) if id(head) in asked else head for head in self.state.heads]
-        heads, hidden = self._together(heads, self.state.hidden)
+        heads, hidden = self._together(self._evaluated(), self.state.hidden)
         self.states[-1] = self.state._replace(heads=tuple(heads), hidden=hidden, settled=True)
         if hidden is not None and hidden.share > self.eps and self._begins_word(hidden.start):
             self._rejoin(hidden)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,27 +16,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.run import Progress
 
 
-@contextmanager
-def shown_progress() -> Iterator[Progress]:
-    """A callback that shows what is done, what is left and what was measured last, on standard error.
-
-    A bar in a terminal; elsewhere lines.
-    """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _log_lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("reading models", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
-
-
-def _log_lines() -> Progress:
+def log_lines() -> Progress:
     """Progress for a log: a line at every tenth and at least every half minute of work."""
     start, told, tenths = time.monotonic(), 0.0, -1
 
@@ -51,6 +31,26 @@ def _log_lines() -> Progress:
             )
 
     return progress
+
+
+@contextmanager
+def shown_progress(lines: Callable[[], Progress] = log_lines) -> Iterator[Progress]:
+    """A callback that shows what is done, what is left and what was measured last, on standard error.
+
+    A bar in a terminal; elsewhere `lines`.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("reading models", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
 def _left(seconds: float, done: int, rest: int) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +56,8 @@ def load(home: Path) -> tuple[LlamaForCausalLM, Any]:
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM
 
+    from purify_hooks.local.weights import quiet
+
     with quiet():
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(home, dtype=torch.float32)
         return model.eval(), AutoTokenizer.from_pretrained(home)
@@ -66,6 +66,8 @@ def load(home: Path) -> tuple[LlamaForCausalLM, Any]:
 def save(model: LlamaForCausalLM, tokenizer: Any, home: Path) -> None:
     """Write weights (float16), configuration, tokenizer and chat template: all of it or nothing."""
     import torch
+
+    from purify_hooks.local.weights import quiet
 
     part = home.with_name(home.name + ".part")
     with quiet():
@@ -79,19 +81,3 @@ def save(model: LlamaForCausalLM, tokenizer: Any, home: Path) -> None:
     kept |= {"model_max_length": model.config.max_position_embeddings}
     settings.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
     part.rename(home)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence transformers' own progress bars and notes: one set of bars is enough."""
-    from transformers.utils import logging as theirs
-
-    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(before)
-        if bars:
-            theirs.enable_progress_bar()

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import typer
+
+from purify_hooks.evaluation.eval.progress import shown_progress
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.run import Progress
 
 
-@contextmanager
-def stage_progress() -> Iterator[Progress]:
+def stage_progress() -> AbstractContextManager[Progress]:
     """A callback (done, total, what) on standard error: a bar, or a line at every fifth of a stage."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+    return shown_progress(_lines)
 
 
 def _lines() -> Progress:
