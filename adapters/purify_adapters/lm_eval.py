@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from purify_adapters.lm_eval_documents import Room, answered
 from purify_adapters.lm_eval_options import sampling
 from purify_adapters.tool_calls import template_of
-from purify_plugins.decode.likelihood import judged, read, split
+from purify_plugins.decode.likelihood import judged, opened, parted, read, split
 from purify_plugins.errors import ConfigError, PromptError, TooLongError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
@@ -117,10 +117,7 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         try:
             opening, tokens = split(self.purifier.slm, "", text)
         except TooLongError:
-            tokens = self.room.tokens(text)
-            first = tokens[0] in self.purifier.vocabulary.control
-            opening = tokens[:1] if first else (min(self.purifier.vocabulary.eos, default=tokens[0]),)
-            tokens = tokens[first:]
+            opening, tokens = opened(self.purifier.vocabulary, self.room.tokens(text))
         most = self.room.length
         if most is None or len(tokens) < most:
             return [(opening, tokens)]
@@ -133,9 +130,8 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         try:
             tokens, answer = self.room.cut(*split(slm, context, continuation))
         except TooLongError:
-            whole, alone = self.room.tokens(context + continuation), self.room.tokens(context)
-            at = max(1, min(shared(alone, whole), len(whole) - 1))
-            tokens, answer = self.room.cut(whole[:at], whole[at:])
+            alone, whole = self.room.tokens(context), self.room.tokens(context + continuation)
+            tokens, answer = self.room.cut(*parted(alone, whole))
         if context not in self._chats:
             return tokens, answer
         if len(tokens) < len(self.room.tokens(context)):
@@ -234,12 +230,6 @@ class PurifyLM(LM):  # type: ignore[misc]  # the harness ships no types
         )
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return f"purify__{digest[:16]}"
-
-
-def shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (mine, yours) in pairs if mine != yours), min(len(one), len(other)))
 
 
 def _text_only(request: Instance) -> Sequence[Any]:

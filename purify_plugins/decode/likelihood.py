@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from purify_plugins.decode.forced_text import ForcedText
 from purify_plugins.decode.forced_text import Likelihood as Likelihood
 from purify_plugins.errors import VocabularyError
+from purify_plugins.utils.sequences import leading
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -65,19 +66,21 @@ def split(source: LogitSource, prompt: str, continuation: str) -> tuple[tuple[in
     """
     require_tokens(source)
     if not prompt:
-        return _opened(source, read(source, continuation))
-    whole, alone = read(source, prompt + continuation), read(source, prompt)
-    pairs = enumerate(zip(alone, whole, strict=False))
-    shared = next((at for at, (one, other) in pairs if one != other), min(len(alone), len(whole)))
-    at = max(1, min(shared, len(whole) - 1))
+        return opened(source.vocabulary, read(source, continuation))
+    return parted(read(source, prompt), read(source, prompt + continuation))
+
+
+def parted(alone: tuple[int, ...], whole: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A whole text's tokens, cut after those that its prompt has `alone`; neither part is empty."""
+    at = max(1, min(leading(alone, whole), len(whole) - 1))
     return whole[:at], whole[at:]
 
 
-def _opened(source: LogitSource, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def opened(vocabulary: Vocabulary, tokens: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The token that texts begin with, and the text's tokens after it."""
-    if tokens[0] in source.vocabulary.control:
+    if tokens[0] in vocabulary.control:
         return tokens[:1], tokens[1:]
-    return (min(source.vocabulary.eos, default=tokens[0]),), tokens
+    return (min(vocabulary.eos, default=tokens[0]),), tokens
 
 
 def require_tokens(*sources: LogitSource) -> None:

@@ -7,6 +7,8 @@ from difflib import SequenceMatcher
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+from purify_plugins.utils.sequences import leading
+
 if TYPE_CHECKING:
     from purify_plugins.types import ScoredPrompt, Vocabulary
 
@@ -61,8 +63,7 @@ def _scored(llm: PromptText, slm: PromptText, block: Block) -> Iterator[PromptSc
 
 def _blocks(llm: Sequence[int], slm: Sequence[int], vocabulary: Vocabulary) -> Iterator[Block]:
     """The runs of symbols that stand in both texts, in order: a common end, and common words before it."""
-    pairs = zip(reversed(llm), reversed(slm), strict=False)
-    alike = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(llm), len(slm)))
+    alike = leading(llm[::-1], slm[::-1])
     ends = len(llm) - alike, len(slm) - alike
     if all(ends):  # two templates around one conversation
         yield from _common_words(llm[: ends[0]], slm[: ends[1]], vocabulary)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
@@ -16,12 +16,6 @@ SPAN, GAP, DRIFT = 20, 2, 1
 """Near-verbatim recall: words a span must have, words that may differ between two of its runs, and by how
 much the two texts may shift against each other there."""
 GRAM = 5
-
-
-def leading(answer: Sequence[Hashable], reference: Sequence[Hashable]) -> int:
-    """The number of leading items (tokens, characters, words) that are equal."""
-    pairs = enumerate(zip(answer, reference, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(answer), len(reference)))
 
 
 def rouge_l(answer: str, reference: str) -> float:

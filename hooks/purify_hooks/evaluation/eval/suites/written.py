@@ -12,9 +12,10 @@ from purify_hooks.evaluation.eval.model_pair import MODES, ModelPair
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import Samples, Suite
 from purify_hooks.evaluation.eval.systems import System
+from purify_plugins.utils.sequences import leading
 
 COMPARED: Mapping[str, Callable[[str, str], float]] = {
-    "characters": metrics.leading,
+    "characters": leading,
     "rouge_l": metrics.rouge_l,
     "subsequence": metrics.subsequence,
     "substring": metrics.substring,
