@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from purify_plugins.certificates.calibration_record import AGAIN, CalibrationRecord, settings_digest
 from purify_plugins.configuration.config import Config, Named, has_type, placed, type_in_words
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import Preview, foreseen
@@ -19,6 +18,9 @@ from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.requests.inputs import one
 from purify_plugins.sampling import Sampling
+
+if TYPE_CHECKING:
+    from purify_plugins.certificates.calibration_record import CalibrationRecord
 
 P = TypeVar("P")
 
@@ -62,6 +64,8 @@ def calibration(config: Config) -> CalibrationRecord | None:
     """
     if not config.calibration:
         return None
+    from purify_plugins.certificates.calibration_record import AGAIN, CalibrationRecord, settings_digest
+
     with placed(where(config.calibration)):
         record = CalibrationRecord.of(config.calibration)
         if config.calibration.get("settings") != settings_digest(config.policy):

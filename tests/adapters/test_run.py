@@ -143,11 +143,19 @@ def spent(*words: str) -> float:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_starting_costs_at_most_150_milliseconds() -> None:
-    """Of processor time, which other work changes little; the median of starts beside bare ones."""
+    """Of processor time, which other work changes little; the median of starts beside bare ones.
+
+    A machine on which three standard modules take 25 ms or more is given six times as long as those.
+    """
     write("app.py", "pass")
+    standard = ("-c", "import dataclasses, importlib.metadata, inspect")
     spent("-m", "purify_plugins", "run", "app.py")  # whoever comes first writes the byte code
-    extra = [spent("-m", "purify_plugins", "run", "app.py") - spent("app.py") for _ in range(9)]
-    assert median(extra) <= 0.150, extra
+    extra, three = [], []
+    for _ in range(9):
+        bare = spent("app.py")
+        extra.append(spent("-m", "purify_plugins", "run", "app.py") - bare)
+        three.append(spent(*standard) - bare)
+    assert median(extra) <= max(0.150, 6 * median(three)), (extra, three)
 
 
 # What is refused
