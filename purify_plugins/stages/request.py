@@ -68,7 +68,7 @@ class Request:
 
     @property
     def intact(self) -> bool:
-        """Whether nobody has changed its prompts in place: messages are mappings, which can be."""
+        """Whether its prompts are as they were; messages are mappings, which can be changed in place."""
         return self._seal == self._sealed()
 
     def alone(self) -> Self:
