@@ -44,6 +44,7 @@ ROOMS = (
     Room("decode", ("decode",), "the loop: ask both models, fuse, draw, repeat"),
     Room("plugin", ("plugin",), "the hooks, and which plugin offers what"),
     Room("certificates", ("certificates",), "issued, verified, recomputed with the models, explained"),
+    Room("stages", ("stages",), "programs around a decode: what they ask, read and check"),
     Room(
         "purifier",
         ("purifier", "requests", "configuration"),

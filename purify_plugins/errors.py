@@ -104,7 +104,14 @@ class NumericError(SourceError):
 
 
 class RefusedError(PurifyError):
-    """A plugin, or the operator's policy, refused this request."""
+    """A plugin, a stage or the operator's policy refused this request.
+
+    `key` names the operator's text for such a refusal (`[request] refusals`).
+    """
+
+    def __init__(self, *message: object, key: str = "default") -> None:
+        super().__init__(*message)
+        self.key = key
 
 
 DISTRUST = "; do not rely on it, and ask its issuer for the original file"

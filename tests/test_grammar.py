@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from purify_hooks.policies import POLICIES
 from purify_plugins import Chat, ConfigError, Failed, Grammar, NumericError, Purifier, Sampling, SourceError
 from purify_plugins.certificates import read, recompute, verify
-from purify_plugins.decode.grammar_mask import Follower, Mask, compiled
+from purify_plugins.decode.grammar_mask import GrammarFollower, Mask, compiled
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.replay import replay
 from purify_plugins.grammar import lark
@@ -169,9 +169,9 @@ AB_TOO = letters("ab")
 
 def test_rows_that_share_a_compiled_grammar_share_nothing_else() -> None:
     mask = Mask(Grammar("regex", "ab|ba"), AB_TOO)
-    first = [allowed(Follower(mask.grammar, AB_TOO), [at]) for at in (0, 1)]
+    first = [allowed(GrammarFollower(mask.grammar, AB_TOO), [at]) for at in (0, 1)]
     assert first == ["b", "a"]
-    assert allowed(Follower(mask.grammar, AB_TOO), []) == "ab"
+    assert allowed(GrammarFollower(mask.grammar, AB_TOO), []) == "ab"
 
 
 def leave(stream: Any) -> None:
@@ -194,14 +194,14 @@ async def aleave(stream: Any) -> None:
 def test_a_stream_over_a_grammar_that_is_left_or_fails_frees_everything(
     end: Any, walk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followers: weakref.WeakSet[Follower] = weakref.WeakSet()
-    make = Follower.__init__
+    followers: weakref.WeakSet[GrammarFollower] = weakref.WeakSet()
+    make = GrammarFollower.__init__
 
-    def noted(self: Follower, *given: Any) -> None:
+    def noted(self: GrammarFollower, *given: Any) -> None:
         followers.add(self)
         make(self, *given)
 
-    monkeypatch.setattr(Follower, "__init__", noted)
+    monkeypatch.setattr(GrammarFollower, "__init__", noted)
     llm = Watched(Failing(BYTES, 1, at=3) if end is fail else ToySource(BYTES, 1))
     slm = Watched(ToySource(BYTES, 2))
     purifier = pair(llm, slm, walk=walk)
@@ -290,14 +290,14 @@ def test_without_a_grammar_nothing_looks_back() -> None:
 # One row's place in the grammar
 
 
-def allowed(follower: Follower, answer: list[int]) -> str:
+def allowed(follower: GrammarFollower, answer: list[int]) -> str:
     names = "abc$"
     return "".join(names[token] for token in follower.allowed(answer).nonzero()[:, 0].tolist())
 
 
 def test_a_place_in_the_grammar_follows_the_answer_forth_and_back() -> None:
     """What speculation does: look ahead along a draft, then go back and take another way."""
-    follower = Follower(Grammar("regex", "a(b|ca)*"), letters("abc"))
+    follower = GrammarFollower(Grammar("regex", "a(b|ca)*"), letters("abc"))
     expected = {(): "a", (0,): "bc$", (0, 1): "bc$", (0, 2): "a", (0, 2, 0): "bc$"}
     order = [(), (0,), (0, 2), (0, 2, 0), (0,), (0, 1), (), (0, 2), (0, 1)]
     for answer in order * 2:
@@ -305,7 +305,7 @@ def test_a_place_in_the_grammar_follows_the_answer_forth_and_back() -> None:
 
 
 def test_an_answer_that_has_ended_or_left_the_grammar_may_only_end() -> None:
-    follower = Follower(Grammar("regex", "a(b|ca)*"), letters("abc"))
+    follower = GrammarFollower(Grammar("regex", "a(b|ca)*"), letters("abc"))
     assert allowed(follower, [0, 1, 3, 0]) == "$"
     assert allowed(follower, [1]) == "$"
     assert allowed(follower, [0, 1, 0, 0]) == "$"
@@ -316,19 +316,19 @@ def test_every_end_token_is_allowed_where_the_grammar_is_complete() -> None:
     two_ends = replace(
         BYTES, tokens=(*BYTES.tokens, b""), eos=frozenset({256, 257}), control={256: "<a>", 257: "<b>"}
     )
-    follower = Follower(Grammar("regex", "x"), two_ends)
+    follower = GrammarFollower(Grammar("regex", "x"), two_ends)
     assert follower.allowed([ord("x")]).nonzero()[:, 0].tolist() == [256, 257]
 
 
 def test_what_must_come_next_may_be_spelled_in_every_way() -> None:
     spelled = replace(BYTES, tokens=(*BYTES.tokens, b"he", b"hello"), control={256: "<end>"})
-    follower = Follower(Grammar("regex", "hello"), spelled)
+    follower = GrammarFollower(Grammar("regex", "hello"), spelled)
     assert follower.allowed([]).nonzero()[:, 0].tolist() == [ord("h"), 257, 258]
 
 
 def test_a_control_token_is_no_text() -> None:
     """A grammar that wants the characters of a control token's name does not get that token."""
-    follower = Follower(Grammar("regex", "<end>"), BYTES)
+    follower = GrammarFollower(Grammar("regex", "<end>"), BYTES)
     assert follower.allowed([]).nonzero()[:, 0].tolist() == [ord("<")]
 
 

@@ -37,7 +37,7 @@ LONGEST_SERVER_DRAFT = 16
 
 
 @dataclass(frozen=True)
-class Draft:
+class DraftRows:
     """Drafted tokens, and both models' logits around them.
 
     `tokens` are n columns (rows, 1); `llm` holds n + 1 logits (rows, V): before the first token and
@@ -77,7 +77,7 @@ class Drafts(ABC):
         self.decoder, self.pair, self.batch, self.active = decoder, pair, batch, active
 
     @abstractmethod
-    def drafted(self, pending: Tensor | None) -> AbstractContextManager[Draft]:
+    def drafted(self, pending: Tensor | None) -> AbstractContextManager[DraftRows]:
         """A draft after the `pending` tokens (rows, 1), which neither model has read; None: the prompts.
 
         Its verification runs inside the context.
@@ -138,14 +138,14 @@ class SlmDrafts(Drafts):
         self.length = self.decoder.draft_lengths.of(self.batch.sampling, len(self.batch.rows))
 
     @contextmanager
-    def drafted(self, pending: Tensor | None) -> Iterator[Draft]:
+    def drafted(self, pending: Tensor | None) -> Iterator[DraftRows]:
         if pending is None and not self.length.fixed:
             yield self._draft(pending, 0)  # both models have read the prompts: the first token needs no draft
             return
         with self.length.timed(self.length.length(self.batch.remaining - 1)) as length:
             yield self._draft(pending, length)
 
-    def _draft(self, pending: Tensor | None, length: int) -> Draft:
+    def _draft(self, pending: Tensor | None, length: int) -> DraftRows:
         """Let the SLM draft `length` tokens; it reads the last only if the row after it is asked for."""
         unread = [] if pending is None else [pending]
         slm = [self._step(pending) if pending is not None else self.pair.first[1]]
@@ -155,7 +155,7 @@ class SlmDrafts(Drafts):
             if tokens:
                 slm.append(self._step(tokens[-1]))
             tokens.append(self._next(slm[-1], tokens, undrafted)[:, None])
-        return Draft(tokens, slm, self.read_llm([*unread, *tokens], pending), undrafted)
+        return DraftRows(tokens, slm, self.read_llm([*unread, *tokens], pending), undrafted)
 
     def _step(self, tokens: Tensor) -> Tensor:
         """The SLM's logits (rows, V) after tokens (rows, 1)."""
@@ -223,7 +223,7 @@ class ServerDrafts(Drafts):
     walk = "readahead"
 
     @contextmanager
-    def drafted(self, pending: Tensor | None) -> Iterator[Draft]:
+    def drafted(self, pending: Tensor | None) -> Iterator[DraftRows]:
         unread = [] if pending is None else [pending]
         known = self.read_llm(unread, pending)[0]
         tokens = self._streamed() if known is not None else []
@@ -232,7 +232,7 @@ class ServerDrafts(Drafts):
         read = self.pair.extend_slm(torch.cat(new, dim=1)).unbind(dim=1) if new else ()
         more = self.pair.extend_llm(torch.cat(tokens, dim=1)) if tokens else None
         llm = [known, *(() if more is None else more.unbind(dim=1))]
-        yield Draft([] if more is None else tokens, [*first, *read], llm)
+        yield DraftRows([] if more is None else tokens, [*first, *read], llm)
 
     def _streamed(self) -> list[Tensor]:
         """The server's draft so far, as columns (rows, 1), at most what the live rows may still get."""

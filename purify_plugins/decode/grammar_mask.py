@@ -38,16 +38,16 @@ class Mask:
                 f"{vocabulary.name!r} has no end token, which a grammar needs; leave `grammar` out"
             )
         self.grammar, self.vocabulary = grammar, vocabulary
-        self.rows: list[Follower] = []
+        self.rows: list[GrammarFollower] = []
 
     def __call__(self, rows: Tensor, history: History) -> Tensor:
         while len(self.rows) < len(history):
-            self.rows.append(Follower(self.grammar, self.vocabulary))
+            self.rows.append(GrammarFollower(self.grammar, self.vocabulary))
         allowed = [row.allowed(answer) for row, (_, answer) in zip(self.rows, history, strict=False)]
         return rows.masked_fill(~torch.stack(allowed).to(rows.device), -torch.inf)
 
 
-class Follower:
+class GrammarFollower:
     """One row's position in the grammar; it is rolled back where the answer is."""
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:

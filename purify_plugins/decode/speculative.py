@@ -28,7 +28,7 @@ from purify_plugins.threat import require_draftable
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.decode.drafts import Draft, Drafts
+    from purify_plugins.decode.drafts import DraftRows, Drafts
     from purify_plugins.decode.fusion import FusedLogits
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt, Steps, Token
@@ -111,7 +111,7 @@ class VerifyLoop:
         self.pending = torch.tensor([(answer or [0])[-1:] for answer in answers], device=self.device)
         self.pair.rewind(torch.tensor([max(len(answer) - 1, 0) for answer in answers]))
 
-    def _verify(self, draft: Draft) -> list[Column]:
+    def _verify(self, draft: DraftRows) -> list[Column]:
         """Verify the draft left to right, until every row has rejected a token or gained a bonus token."""
         # One device-to-host copy a cycle: on an accelerator, where reading `active` would cost another one at
         # each position, the whole draft is verified. Rows that are not active any more are computed along
@@ -154,7 +154,7 @@ class VerifyLoop:
         left = [limits[row].tokens - len(answers[row]) for row in self.batch.rows]
         return torch.tensor(left, device=self.device)
 
-    def _fuse(self, draft: Draft, at: int) -> FusedLogits:
+    def _fuse(self, draft: DraftRows, at: int) -> FusedLogits:
         """The fused column after the draft's first `at` tokens."""
         slm = draft.slm[at] if at < len(draft.slm) else self.pair.extend_slm(draft.tokens[-1])[:, 0]
         llm, history = draft.llm[at], self.batch.history_with(draft.tokens[:at])
@@ -174,7 +174,7 @@ class VerifyLoop:
         return isolate(self.batch, partial(fuse, *inputs), self._flags)
 
     def _decide(
-        self, rows: FusedLogits, draft: Draft, at: int, uniforms: Tensor | None
+        self, rows: FusedLogits, draft: DraftRows, at: int, uniforms: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Each row's token, and whether it is the drafted one; rows without a drafted token draw one."""
         drafted = draft.tokens[at] if at < len(draft.tokens) else None

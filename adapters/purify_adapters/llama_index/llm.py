@@ -14,7 +14,7 @@ from purify_adapters.llama_index.base import maker
 from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazy import Lazy
 from purify_adapters.llama_index.messages import rendered, text_of
-from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, Request
+from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, LlmRequest
 from purify_adapters.llama_index.retrievals import listen, quoted
 from purify_adapters.llama_index.structured import Structured
 from purify_adapters.tool_calls import Parser, PlainParser, ToolRequest, parts_of
@@ -104,10 +104,10 @@ class PurifiedLLM(Structured, Calling):
 
     def _request(
         self, prompt: Prompt, options: dict[str, Any], reader: Callable[[], Parser] = PlainParser
-    ) -> Request:
+    ) -> LlmRequest:
         """Parse one call. Raises UnknownNameError for an unknown option."""
         refuse_unknown("option of a purified call", options, PER_CALL)
-        return Request(
+        return LlmRequest(
             prompt,
             self._sampling(options),
             self.metadata.model_name,
@@ -119,11 +119,11 @@ class PurifiedLLM(Structured, Calling):
             tool_required=options.get("tool_required", False),
         )
 
-    def _completion(self, prompt: str, formatted: bool, options: dict[str, Any]) -> Request:
+    def _completion(self, prompt: str, formatted: bool, options: dict[str, Any]) -> LlmRequest:
         shape = self.completion_to_prompt
         return self._request(prompt if formatted or shape is None else shape(prompt), options)
 
-    def _conversation(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> Request:
+    def _conversation(self, messages: Sequence[ChatMessage], options: dict[str, Any]) -> LlmRequest:
         shape, tools = self.messages_to_prompt, options.get("tools") or ()
         if shape not in (None, generic) and not tools:
             return self._request(shape(messages), options)
@@ -134,20 +134,20 @@ class PurifiedLLM(Structured, Calling):
         held = {**options, "grammar": tool_request.grammar or options.get("grammar")}
         return self._request(tool_request.chat, held, tool_request.parser)
 
-    def _answer(self, request: Request) -> Completion:
+    def _answer(self, request: LlmRequest) -> Completion:
         with citing(quoted(text_of(request.prompt))):
             return self.purifier.generate([request.prompt], request.sampling, errors="raise")[0]
 
-    async def _aanswer(self, request: Request) -> Completion:
+    async def _aanswer(self, request: LlmRequest) -> Completion:
         with citing(quoted(text_of(request.prompt))):
             return (await self.purifier.agenerate([request.prompt], request.sampling, errors="raise"))[0]
 
-    def _stream(self, request: Request, take: Callable[[Chunk], T | None]) -> Iterator[T]:
+    def _stream(self, request: LlmRequest, take: Callable[[Chunk], T | None]) -> Iterator[T]:
         """Stream the answer; quoted documents are noted before the first chunk."""
         with citing(quoted(text_of(request.prompt))):
             return _taken(self.purifier.stream(request.prompt, request.sampling), take)
 
-    def _astream(self, request: Request, take: Callable[[Chunk], T | None]) -> AsyncIterator[T]:
+    def _astream(self, request: LlmRequest, take: Callable[[Chunk], T | None]) -> AsyncIterator[T]:
         with citing(quoted(text_of(request.prompt))):
             return _ataken(self.purifier.astream(request.prompt, request.sampling), take)
 
@@ -208,7 +208,7 @@ class PurifiedLLM(Structured, Calling):
         return cast("ChatResponseAsyncGen", self._astream(request, ChatPieces(request).take))
 
 
-def _answered(request: Request, completion: Completion) -> ChatResponse:
+def _answered(request: LlmRequest, completion: Completion) -> ChatResponse:
     return request.answered(completion, parts_of(request.reader(), completion, request.vocabulary))
 
 

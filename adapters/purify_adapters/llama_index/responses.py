@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class LlmRequest:
     """One parsed call: the prompt, the sampling, and what the response should hold."""
 
     prompt: Prompt
@@ -87,7 +87,7 @@ class Request:
 class CompletionPieces:
     """Turns the chunks of an answer into the responses of `stream_complete`."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: LlmRequest) -> None:
         self.request = request
         self.text = ""
 
@@ -105,7 +105,7 @@ class ChatPieces:
     Text is passed on as it comes; the last response has the tool calls.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: LlmRequest) -> None:
         self.request = request
         self.text = ""
         self._reading = ChunkParser(request.reader(), request.vocabulary)

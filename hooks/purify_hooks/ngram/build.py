@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from purify_plugins.types import Vocabulary
 
-Stage = Callable[[str, int, int], object]
+Progress = Callable[[str, int, int], object]
 """Called with a stage's name, how much of it is done, and how much there is (bytes or steps)."""
 MOST_TOKENS = 2**31
 """The most tokens of a corpus: positions are 32 bits, and sorting takes some 60 bytes of memory a token."""
@@ -60,7 +60,7 @@ class Built(NamedTuple):
     size: int
 
 
-def build(options: BuildOptions, stage: Stage) -> Built:
+def build(options: BuildOptions, stage: Progress) -> Built:
     """Build the model that the options describe. Raises ConfigError, ModelError, VocabularyError."""
     from purify_hooks.ngram.corpus import read_corpus
 
@@ -77,7 +77,7 @@ def _counted(
     documents: Sequence[Any],
     known: tuple[Any, Vocabulary],
     folder: Path,
-    stage: Stage,
+    stage: Progress,
 ) -> Built:
     """Tokenise and count the documents, and write the tables."""
     from purify_hooks.ngram import counting, smoothing, storage

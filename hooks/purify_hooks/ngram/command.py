@@ -15,7 +15,7 @@ from purify_hooks.suggest.command import suggest
 from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from purify_hooks.ngram.build import Stage
+    from purify_hooks.ngram.build import Progress
     from purify_hooks.ngram.source import NgramSource
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Small language models to purify with.")
@@ -93,7 +93,7 @@ def _token(source: NgramSource, prompt: str, text: str | None) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Stage]:
+def _progress() -> Iterator[Progress]:
     """A progress bar in a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

@@ -84,7 +84,7 @@ def train_apart(recipe: Recipe, progress: Progress) -> Path:
     home = recipe.out / f"slm-{APART}"
     if not home.exists():
         tokenizer = learn(replace(recipe.books, llm=()), APART)
-        Stage("SLM", home, SMALL, _small(recipe)).run(tokenizer, recipe, progress)
+        TrainingStage("SLM", home, SMALL, _small(recipe)).run(tokenizer, recipe, progress)
     return home
 
 
@@ -145,7 +145,7 @@ def _attacks(recipe: Recipe, tokenizer: Tokenizer) -> Attacks:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One model's training: from the weights in `start`, or from random ones, to the weights in `home`."""
 
     name: str
@@ -173,12 +173,14 @@ class Stage:
         part.rename(self.home)
 
 
-def _stages(recipe: Recipe, chosen: Attacks) -> tuple[Stage, ...]:
+def _stages(recipe: Recipe, chosen: Attacks) -> tuple[TrainingStage, ...]:
     first = recipe.out / "llm-phase-1"
     return (
-        Stage("SLM", recipe.out / "slm", SMALL, _small(recipe)),
-        Stage("LLM, phase 1", first, LARGE, _weak(recipe, chosen), final=False),
-        Stage("LLM, phase 2", recipe.out / "llm", LARGE, _strong(recipe, chosen), rate=2e-3, start=first),
+        TrainingStage("SLM", recipe.out / "slm", SMALL, _small(recipe)),
+        TrainingStage("LLM, phase 1", first, LARGE, _weak(recipe, chosen), final=False),
+        TrainingStage(
+            "LLM, phase 2", recipe.out / "llm", LARGE, _strong(recipe, chosen), rate=2e-3, start=first
+        ),
     )
 
 

@@ -1,0 +1,1 @@
+"""Request stages: programs around a decode. See `Stage`, `Request`, `Draft` and `Check`."""

@@ -1,0 +1,46 @@
+"""`Check`: what judges an answer's text before any of it is released."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
+from typing import Any, Self
+
+
+class Blocked(Exception):
+    """What a check raises: text from character `start` on must not be released."""
+
+    def __init__(self, start: int, key: str = "default") -> None:
+        super().__init__(start, key)
+        self.start, self.key = start, key
+
+
+class Check(ABC):
+    """Judges text and never changes it.
+
+    For every text T, every beginning P of it, and however T is cut: `clear` depends on the text alone;
+    nothing of a span that is blocked in T is clear in any P; and at most `window` characters of P are not
+    clear. See `purify_plugins.testing.CheckConformance`. After a block the SLM alone may write the span
+    again, at most `redo` times; then the answer is refused, with the operator's text for the block's `key`.
+    """
+
+    name: str = "check"
+    window: float
+    """The most characters at the end of a text that it holds back; infinity: the whole answer."""
+    redo: int = 0
+
+    @abstractmethod
+    def clear(self, text: str, last: bool) -> int:
+        """How many of the text's characters may be released; all of them where it is the `last` text.
+
+        Raises Blocked.
+        """
+
+    def fresh(self) -> Self:
+        """A check for one answer, which may remember what it has judged of it."""
+        return copy(self)
+
+    def judged(self) -> Mapping[str, Any]:
+        """What certificates say of one answer's check: how much was judged, as JSON."""
+        return {}

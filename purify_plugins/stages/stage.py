@@ -1,0 +1,101 @@
+"""`Stage`: a program around a decode. `Draft`: an answer that it reads, which no reader has seen."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from purify_plugins.canonical_json import jsonable
+
+if TYPE_CHECKING:
+    from purify_plugins.stages.request import Request
+    from purify_plugins.types import Certificate, Completion, FinishReason, Token
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A whole answer to `request`, unseen; made by the core only.
+
+    A stage may read it, and return it to release it.
+    """
+
+    request: Request
+    completion: Completion
+
+    @property
+    def text(self) -> str:
+        return self.completion.text
+
+    @property
+    def steps(self) -> tuple[Token, ...]:
+        return self.completion.steps
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.completion.finish_reason
+
+    @property
+    def certificate(self) -> Certificate:
+        return self.completion.certificate
+
+    @cached_property
+    def confidence(self) -> float:
+        """The SLM's probability of a token, its geometric mean over the answer: from 0 to 1."""
+        found = [token.slm for token in self.steps]
+        return math.exp(sum(found) / len(found)) if found else 0.0
+
+    @cached_property
+    def surprise(self) -> float | None:
+        """Mean log LLM/SLM (nats) of a token; None where the LLM's figures are not known (see `explain`)."""
+        found = [token.llm - token.slm for token in self.steps if token.llm is not None]
+        return sum(found) / len(found) if found and len(found) == len(self.steps) else None
+
+
+Answer = Generator["Request | Sequence[Request]", Any, "Request | Draft"]
+"""A program: it yields requests, and gets their drafts; it returns what is released, or streamed."""
+
+
+class Stage(ABC):
+    """A program that answers a request by asking for others; a frozen dataclass whose fields are its options.
+
+    `withheld` are the fields that certificates show as a digest and a count.
+    """
+
+    withheld: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def answer(self, request: Request) -> Answer | Request | Draft:
+        """Answer a request; a generator, or a function that needs no drafts.
+
+        What it yields (a Request or a list) is answered unseen: it gets a Draft, or a list of drafts. A
+        Request that it returns is answered and streamed; a Draft that it returns is released. Raises
+        RefusedError, whose `key` names the operator's text for it.
+        """
+
+    @property
+    def choices(self) -> int | None:
+        """The most fused answers that it picks one from; None: unknown.
+
+        The ledger adds ln(choices) to what an answer may cost; where it is unknown, as many as there may be
+        calls.
+        """
+        return None
+
+    def public(self) -> Mapping[str, Any]:
+        """Its options as certificates state them, as JSON."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        return {
+            name: counted(value) if name in self.withheld else jsonable(value)
+            for name, value in values.items()
+        }
+
+
+def counted(texts: Iterable[str]) -> dict[str, Any]:
+    """Texts as a certificate records them: how many, and one digest of all."""
+    found = sorted(texts)
+    return {"count": len(found), "sha256": hashlib.sha256("\0".join(found).encode()).hexdigest()}
