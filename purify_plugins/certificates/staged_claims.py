@@ -143,7 +143,11 @@ def _weakest(adversaries: Iterable[str]) -> Any:
 def _reason(choices: int, read: Sequence[Entry], picked: Sequence[Entry]) -> str:
     """The ledger in words."""
     redos = max(picked, key=_redone, default=None)
-    parts = [f"one of at most {choices} answers adds {nats(choices):.3f} nats"]
+    parts = [
+        f"one of at most {choices} answers adds {nats(choices):.3f} nats"
+        if choices > 1
+        else "nothing is picked among answers"
+    ]
     if redos is not None and redos["redo"]:
         limit = redos["certificate"]["answer"]["limit"]
         parts.append(f"at most {redos['redo']} redos in {limit} tokens add {_redone(redos):.3f}")
