@@ -164,10 +164,17 @@ Steps = Generator[Step, None, None]
 """A decoder's generator: a step per column of tokens."""
 
 
-class Piece(NamedTuple):
-    """A token of an answer and text that is attributed to it; see `Detokenizer`."""
+class DrawnToken(NamedTuple):
+    """A token of an answer and the text that it was decoded to."""
 
     token: Token
+    text: str
+
+
+class Piece(NamedTuple):
+    """Text of an answer and the token that wrote it (see `Detokenizer`); None: an operator's text."""
+
+    token: Token | None
     text: str
 
 
@@ -209,7 +216,7 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
-    drawn: tuple[Piece, ...]
+    drawn: tuple[DrawnToken, ...]
     certificate: Certificate
     pieces: tuple[Piece, ...] = ()
 
@@ -264,7 +271,7 @@ class Chunk:
     """
 
     pieces: tuple[Piece, ...]
-    drawn: tuple[Piece, ...] = ()
+    drawn: tuple[DrawnToken, ...] = ()
     completion: Completion | None = None
     ended: bool = False
 

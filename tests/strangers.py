@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from purify_plugins.plugin.manager import installed
+from purify_plugins.plugin.installed import installed
 
 Install = Callable[..., Path]
 

@@ -23,7 +23,9 @@ from purify_plugins import (
 from purify_plugins.configuration.config import Config
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.arguments import check_arguments
-from purify_plugins.plugin.manager import OFFERS, Plugins, installed, listing, load_plugins
+from purify_plugins.plugin.installed import installed
+from purify_plugins.plugin.listing import listing
+from purify_plugins.plugin.manager import OFFERS, Plugins, load_plugins
 from purify_plugins.testing import ToySource
 from tests.strangers import HALF, Install, install
 from tests.toys import BYTES, few, toys
@@ -326,6 +328,17 @@ def completed() -> None:
     assert texts == [answer.text for answer in answers]
 
 
+def stages() -> None:
+    class Offering:
+        @hookimpl
+        def purify_stages(self) -> Mapping[str, Any]:
+            return {"quiet": object}
+
+    plugins = load_plugins([])
+    plugins.register(Offering(), name="offering")
+    assert plugins.require_offered("purify_stages", "quiet") is object
+
+
 HOOKS: dict[str, Callable[[], None]] = {
     "purify_policies": policies,
     "purify_sources": sources,
@@ -334,6 +347,7 @@ HOOKS: dict[str, Callable[[], None]] = {
     "purify_suites": suites,
     "purify_commands": commands,
     "purify_checks": checks,
+    "purify_stages": stages,
     "purify_decode": decode,
     "purify_request": request,
     "purify_completed": completed,

@@ -72,7 +72,7 @@ def _policy_table(described: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def plugins(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the plugins that are installed, and which are in use."""
-    from purify_plugins.plugin.manager import listing
+    from purify_plugins.plugin.listing import listing
 
     found = listing(in_use(config))
     if as_json:

@@ -121,6 +121,27 @@ def purify_checks() -> Mapping[str, Callable[..., Remarks] | str]:  # type: igno
     """
 
 
+@hookspec
+def purify_stages() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]  # pluggy never calls a specification
+    """Offer request stages: a name and the frozen dataclass it stands for; its fields are its options.
+
+    A stage answers a request by asking for others. What it yields is answered for it and shown to no reader;
+    a request that it returns is answered and streamed, a draft that it returns is released. See
+    [stages](stages.md).
+
+    >>> @dataclass(frozen=True)
+    ... class Cascade(Stage):
+    ...     sure: float = 0.9
+    ...
+    ...     def answer(self, request):
+    ...         draft = yield request.alone()
+    ...         return draft if draft.confidence >= self.sure else request
+    >>> @hookimpl
+    ... def purify_stages():
+    ...     return {"cascade": Cascade}
+    """
+
+
 @hookspec(firstresult=True)
 def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specification
     purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling

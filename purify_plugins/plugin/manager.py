@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pluggy
@@ -19,11 +19,10 @@ from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ou
 from purify_plugins.foreign import BareSource, adapted, adapted_policy, is_policy
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.arguments import check_arguments, mistyped, require_arguments, sources_of
+from purify_plugins.plugin.installed import DISTRIBUTION, GROUP, bundled, distribution, installed, names_of
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
 
-GROUP = "purify"
-DISTRIBUTION = "purify-plugins"
 BUILT_IN = "decoder"
 OFFERS = {
     "purify_policies": "policy",
@@ -33,21 +32,11 @@ OFFERS = {
     "purify_suites": "suite",
     "purify_commands": "command",
     "purify_checks": "check",
+    "purify_stages": "stage",
 }
 """Offering hook -> the kind of thing it offers, in words."""
-STAGES = ("purify_request", "purify_decode", "purify_completed")
+REQUEST_HOOKS = ("purify_request", "purify_decode", "purify_completed")
 """The hooks that a request goes through."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A plugin that is installed, and whether it is in use."""
-
-    name: str
-    distribution: str
-    version: str
-    active: bool
-    hooks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +64,7 @@ class Plugins(pluggy.PluginManager):
         registered = super().register(plugin, name)
         for caller in self.get_hookcallers(plugin) or ():
             for each in caller.get_hookimpls():
-                if each.plugin is plugin and caller.name in STAGES:
+                if each.plugin is plugin and caller.name in REQUEST_HOOKS:
                     name = self._actor(each.plugin_name, plugin).name
                     each.function = guarded(name, caller.name, each)  # type: ignore[misc]  # ours to call
         return registered
@@ -200,7 +189,7 @@ class Plugins(pluggy.PluginManager):
         return found
 
     def _actors(self, kind: type) -> tuple[Actor, ...]:
-        acting = [each for hook in STAGES for each in getattr(self.hook, hook).get_hookimpls()]
+        acting = [each for hook in REQUEST_HOOKS for each in getattr(self.hook, hook).get_hookimpls()]
         offering = [
             each
             for each in self.hook.purify_policies.get_hookimpls()
@@ -211,11 +200,11 @@ class Plugins(pluggy.PluginManager):
         return tuple(sorted(theirs, key=lambda actor: actor.name))
 
     def _ours(self, name: str) -> bool:
-        return name == BUILT_IN or (name in self.entries and _bundled(self.entries[name]))
+        return name == BUILT_IN or (name in self.entries and bundled(self.entries[name]))
 
     def _actor(self, name: str, plugin: object) -> Actor:
         if (entry := self.entries.get(name)) is not None:
-            return Actor(name, _distribution(entry), entry.dist.version if entry.dist else "")
+            return Actor(name, distribution(entry), entry.dist.version if entry.dist else "")
         if name == str(id(plugin)):  # pluggy's name for an object without one
             name = f"{type(plugin).__module__}.{type(plugin).__qualname__}"
         return Actor(name, "", "")
@@ -284,11 +273,11 @@ def load_plugins(allowed: Iterable[str] | None = None) -> Plugins:
     plugins = Plugins()
     missing = set(named)
     for entry in installed():
-        if _bundled(entry) or named & _names(entry):
-            missing -= _names(entry)
+        if bundled(entry) or named & names_of(entry):
+            missing -= names_of(entry)
             _register(plugins, entry)
     if missing:
-        known = {name for entry in installed() for name in _names(entry)} - {DISTRIBUTION}
+        known = {name for entry in installed() for name in names_of(entry)} - {DISTRIBUTION}
         raise PluginError(str(UnknownNameError("plugin", min(missing), known)) + " (is it installed?)")
     plugins.check_pending()
     return plugins
@@ -307,44 +296,3 @@ def _register(plugins: Plugins, entry: EntryPoint) -> None:
         plugins.register(entry.load(), name=entry.name)
         plugins.entries[entry.name] = entry
         plugins.check_pending()
-
-
-@cache
-def installed() -> tuple[EntryPoint, ...]:
-    """Every installed entry point of the group `purify`, bundled ones first; nothing is imported."""
-    found = entry_points(group=GROUP)
-    if not any(map(_bundled, found)):
-        raise PluginError("purify-plugins is not installed; run `pip install -e .` once in its checkout")
-    return tuple(sorted(set(found), key=lambda entry: (not _bundled(entry), entry.name)))
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "unknown"
-
-
-def _bundled(entry: EntryPoint) -> bool:
-    return _distribution(entry) == DISTRIBUTION
-
-
-def _names(entry: EntryPoint) -> set[str]:
-    return {entry.name, _distribution(entry)}
-
-
-def listing(plugins: Plugins) -> list[Found]:
-    """Every installed plugin and whether it is in use; those that are not are never imported."""
-    return [
-        Found(
-            entry.name,
-            _distribution(entry),
-            entry.dist.version if entry.dist else "",
-            plugins.has_plugin(entry.name),
-            _hooks(plugins, entry.name),
-        )
-        for entry in installed()
-    ]
-
-
-def _hooks(plugins: Plugins, name: str) -> tuple[str, ...]:
-    plugin = plugins.get_plugin(name)
-    callers = plugins.get_hookcallers(plugin) if plugin is not None else None
-    return tuple(sorted(caller.name for caller in callers or ()))

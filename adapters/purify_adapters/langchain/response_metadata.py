@@ -12,7 +12,7 @@ from purify_adapters.openai_schema import fingerprint_of, finish_reason, token_t
 from purify_plugins import __version__
 from purify_plugins.canonical_json import options
 from purify_plugins.errors import ConfigError
-from purify_plugins.plugin.manager import listing
+from purify_plugins.plugin.listing import listing
 from purify_plugins.purifier import Purifier
 from purify_plugins.types import Completion, Token, Vocabulary
 

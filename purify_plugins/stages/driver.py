@@ -1,0 +1,137 @@
+"""The driver: it runs every row's programs until each waits for answers that only the models can give.
+
+A program is a stage's `answer` to one request. What it asks for goes through the stages after it; a request
+that has passed them all is a `Leaf`, which the models answer. A program calls nothing, it only yields: so one
+driver serves one answer, a stream, a batch and asyncio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from purify_plugins.errors import PurifyError, RefusedError
+from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Draft
+
+
+class Driver:
+    """Advances programs. `leaves` wait for the models; `ended` are the rows that need no more of them.
+
+    A row ends with a draft, which is released, or with the error that refuses it; a leaf that is streamed
+    ends its row too. Everything a program does wrong is a refusal of its row.
+    """
+
+    def __init__(self) -> None:
+        self.leaves: list[Leaf] = []
+        self.ended: list[tuple[Run, Draft | PurifyError]] = []
+
+    def start(self, program: StageCall) -> None:
+        """Answer a program's request: by its first stage, or by the models."""
+        if program.chain:
+            program.run.programs.append(program)
+            self._advance(program, lambda: next(program.body))
+        elif program.parent is None or self._counted(program):
+            leaf = Leaf(program, len(program.run.given))
+            program.run.asked.append(leaf)
+            self.leaves.append(leaf)
+
+    def answered(self, leaf: Leaf, draft: Draft) -> None:
+        """Give a leaf's answer to the program that waits for it."""
+        run = leaf.run
+        run.tokens += len(draft.steps)
+        if run.tokens > run.options.tokens:
+            self.failed(leaf.program, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
+        else:
+            self._deliver(leaf.program, draft)
+
+    def failed(self, program: StageCall, error: PurifyError) -> None:
+        """Raise an error where the program's answer was asked for; what catches it nowhere ends the row."""
+        parent = program.parent
+        if parent is None:
+            self._end(program.run, error)
+        elif program.wanted:
+            parent.drafts = []
+            self._advance(parent, lambda: parent.body.throw(error))
+
+    def _end(self, run: Run, end: Draft | PurifyError) -> None:
+        run.close()
+        self.ended.append((run, end))
+
+    def _counted(self, program: StageCall) -> bool:
+        """Count a call of the row; refuse one too many."""
+        run = program.run
+        run.calls += 1
+        if run.calls > run.options.calls:
+            self.failed(program, _too_many(run.options.calls, "drafts", "calls"))
+        return run.calls <= run.options.calls
+
+    def _advance(self, program: StageCall, step: Callable[[], Any]) -> None:
+        """Run a program up to its next yield, or to its end."""
+        act: Callable[[], None]
+        try:
+            asked = step()
+            act = lambda: self._asked(program, asked)  # noqa: E731
+        except StopIteration as end:
+            found = end.value
+            act = lambda: self._returned(program, found)  # noqa: E731
+        except PurifyError as error:
+            self.failed(program, error)
+            return
+        except Exception as error:
+            self.failed(program, _broken(program, f"failed: {error!r}", error))
+            return
+        if program.request.intact:
+            act()
+        else:
+            self.failed(program, _broken(program, "changed a prompt in place; ask with request.asking(…)"))
+
+    def _asked(self, program: StageCall, asked: Any) -> None:
+        requests = [asked] if type(asked) is Request else asked
+        if not isinstance(requests, list | tuple) or not all(type(each) is Request for each in requests):
+            self.failed(program, _broken(program, f"yields Requests, or lists of them, not {_kind(asked)}"))
+            return
+        program.turns += 1
+        program.listed, program.drafts = requests is asked, [None] * len(requests)
+        if requests:
+            for child in [program.child(each, place) for place, each in enumerate(requests)]:
+                if child.wanted:
+                    self.start(child)
+        elif self._counted(program):  # or it could ask for nothing for ever
+            self._advance(program, lambda: program.body.send([]))
+
+    def _returned(self, program: StageCall, value: Any) -> None:
+        if type(value) is Request:
+            self.start(program.tail(value))
+        elif any(value is each for each in program.given):
+            self._deliver(program, value)
+        else:
+            what = "another request's draft" if isinstance(value, Draft) else _kind(value)
+            self.failed(program, _broken(program, f"returns a Request, or a Draft it was given, not {what}"))
+
+    def _deliver(self, program: StageCall, draft: Draft) -> None:
+        parent = program.parent
+        if parent is None:
+            self._end(program.run, draft)
+        elif program.wanted:
+            parent.drafts[program.place] = draft
+            found = [each for each in parent.drafts if each is not None]
+            if len(found) == len(parent.drafts):
+                parent.given += found
+                parent.run.given += [each for each in found if each not in parent.run.given]
+                self._advance(parent, lambda: parent.body.send(found if parent.listed else found[0]))
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _broken(program: StageCall, what: str, cause: Exception | None = None) -> RefusedError:
+    error = RefusedError(f"the stage {program.name} {what}")
+    error.__cause__ = cause
+    return error
+
+
+def _too_many(most: int, what: str, key: str) -> RefusedError:
+    return RefusedError(f"a request may have {most} {what}, and its stages ask for more; see [request] {key}")
