@@ -86,6 +86,10 @@ class Stage(ABC):
         """
         return None
 
+    def remarks(self) -> Sequence[str]:
+        """What `purify check` warns of, a sentence each."""
+        return ()
+
     def public(self) -> Mapping[str, Any]:
         """Its options as certificates state them, as JSON."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
