@@ -111,7 +111,7 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
     asked = method.get("llm_asked", True)
-    _require(asked or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
+    require(asked or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
     claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"], asked)
     if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
         raise BudgetError(
