@@ -15,6 +15,7 @@ from purify_plugins.certificates.explain import (
     verdict,
 )
 from purify_plugins.certificates.guarantee_text import factor, meant
+from purify_plugins.certificates.staged_claims import ALONE, fused
 from purify_plugins.types import Certificate
 
 Entry = Mapping[str, Any]
@@ -38,8 +39,8 @@ def explained(
     return [
         verdict(body["claim"]),
         f"In plain words: {plainly(certificate)}.",
-        "The certificate is intact: the digests, totals and guarantees of its drafts, their roles, the ledger "
-        "and what is guaranteed follow from what it records.",
+        "The certificate is intact: its drafts' totals and guarantees, their roles, the ledger and what is "
+        "guaranteed follow from what it records.",
         replayed(off, "llm" in known),
         *untold,
         *comparisons(known),
@@ -62,6 +63,8 @@ def plainly(certificate: Certificate) -> str:
     ledger = body["ledger"]
     if not body["drafts"]:
         return "no model wrote any of this answer"
+    if body["claim"]["reason"] == ALONE:
+        return "the LLM had no part in what was released or read"
     if level == "none":
         return "nothing limits how far the LLM moved this answer; the ledger says how far it did"
     if level == "path":
@@ -76,26 +79,25 @@ def plainly(certificate: Certificate) -> str:
 def _stage(stage: Entry) -> str:
     who = f"{stage['distribution']} {stage['version']}".strip() or "the program itself"
     most = "as many answers as there may be calls" if stage["choices"] is None else stage["choices"]
-    return f"Stage {stage['name']} ({assignments(stage['parameters']) or 'no options'}), from {who}; picks one of {most}."
+    options = assignments(stage["parameters"]) or "no options"
+    return f"Stage {stage['name']} ({options}), from {who}; picks one of {most}."
 
 
 def _ledger(ledger: Entry) -> str:
     total = "" if ledger["bound"] is None else f" In all at most {float(ledger['bound']):.3f} nats."
     without = f", {ledger['failed']} without a draft here" if ledger["failed"] else ""
-    return (
-        f"Ledger: {ledger['calls']} calls of at most {ledger['most_calls']}{without}; {ledger['reason']}.{total} "
-        f"What was released and read took {float(ledger['spent']):.3f} nats from the LLM."
-    )
+    calls = f"{ledger['calls']} calls of at most {ledger['most_calls']}{without}"
+    spent = f"What was released and read took {float(ledger['spent']):.3f} nats from the LLM."
+    return f"Ledger: {calls}; {ledger['reason']}.{total} {spent}"
 
 
 def _draft(at: int, draft: Entry) -> str:
     told, totals = draft["certificate"], draft["certificate"]["totals"]
-    who = (
-        "the SLM alone" if draft["slm_only"] else f"{told['method']['policy']}, {told['method']['guarantee']}"
-    )
+    method = told["method"]
+    who = f"{method['policy']}, {method['guarantee']}" if fused(draft) else "the SLM alone"
     masked = [
         f"{each.get('kind', 'a constraint')} ({assignments(_but(each, 'kind'))})"
-        for each in draft["constraints"]
+        for each in method.get("constraints", [])
     ]
     parts = [
         f"Draft {at} ({who}): {totals['tokens']} tokens, {float(totals['log_ratio']):.3f} nats",
