@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from purify_plugins.decode.draft_length import DraftLengths
+from purify_plugins.decode.strategies import DECODERS, RESUMED
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.row import Row
+    from purify_plugins.decode.strategies import Strategy
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Fallback, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Fallback, Prompt, Steps, Vocabulary
 
 
 def class_name(policy: FusionPolicy) -> str:
@@ -32,7 +37,8 @@ class Decoder:
     `policy` is bound to the vocabulary; `name_of` is the name that certificates have for it. `on_llm_failure`
     says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM alone. `explain` records
     the LLM's log-probability of each token under every policy, `top` as many of the likeliest tokens of each
-    fused row. `draft_lengths` are learned by decoding.
+    fused row. `draft_lengths` are learned by decoding; `walk` is the decoding strategy. Answers begin with
+    the tokens `given`, where there are any: then it takes a batch of one.
     """
 
     llm: LogitSource
@@ -44,6 +50,13 @@ class Decoder:
     explain: bool = False
     top: int = 0
     draft_lengths: DraftLengths = field(default_factory=DraftLengths)
+    walk: Strategy = "lockstep"
+    given: tuple[int, ...] = ()
+
+    def decode(self, prompts: Sequence[Prompt | Row], sampling: Sampling) -> Steps:
+        """The steps of a batch of answers by this decoder's strategy, as they are drawn."""
+        steps: Steps = resolve_name(RESUMED if self.given else DECODERS[self.walk])(self, prompts, sampling)
+        return steps
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -59,7 +59,7 @@ class StageCall:
     @property
     def name(self) -> str:
         """The name of the stage that it runs."""
-        return type(self.chain[0]).__name__
+        return self.chain[0].name
 
     @property
     def wanted(self) -> bool:

@@ -63,10 +63,17 @@ Answer = Generator["Request | Sequence[Request]", Any, "Request | Draft"]
 class Stage(ABC):
     """A program that answers a request by asking for others; a frozen dataclass whose fields are its options.
 
-    `withheld` are the fields that certificates show as a digest and a count.
+    `withheld` are the fields that certificates show as a digest and a count; `paths` are those that name
+    files or directories, which in `purify.toml` are relative to it.
     """
 
     withheld: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name for errors; certificates have the name that its plugin offers it by."""
+        return type(self).__name__
 
     @abstractmethod
     def answer(self, request: Request) -> Answer | Request | Draft:

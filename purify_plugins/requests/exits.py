@@ -1,0 +1,107 @@
+"""The exit of a request with stages: what its reader gets, and the record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from purify_plugins.decode.detokenizer import joined
+from purify_plugins.stages.release import Release
+from purify_plugins.types import Chunk, Piece
+
+if TYPE_CHECKING:
+    from purify_plugins.stages.calls import Run
+    from purify_plugins.stages.request import Request
+    from purify_plugins.types import Completion, Token
+
+
+@dataclass(eq=False)
+class Exit:
+    """What is released of one row: pieces of the answer to `request`, or of the operator's text.
+
+    `answer` is the decoder's own record of the answer, once it is whole. `redos` counts the spans that were
+    written again; `given` are the tokens that an answer goes on from, whose text has been fed already.
+    """
+
+    run: Run
+    request: Request
+    release: Release = field(init=False)
+    answer: Completion | None = None
+    redos: int = 0
+    given: tuple[Token, ...] = ()
+    pieces: list[Piece] = field(default_factory=list)
+    drawn: list[Piece] = field(default_factory=list)
+    _open: Piece | None = None
+    _fed: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        self.release = Release(self.request.checks, self.request.vault)
+
+    @property
+    def blocked(self) -> bool:
+        return self.release.block is not None
+
+    def feed(self, pieces: Sequence[Piece], last: bool = False) -> Iterator[Chunk]:
+        """The chunk of what the checks release now, if that is anything."""
+        if not self.blocked:
+            released = self.release.feed(self._unfed(pieces), last)
+            yield from self._chunk(released, last and not self.blocked)
+
+    def resume(self, tokens: Sequence[Token]) -> None:
+        """Go on after these tokens of the answer; the decoder will decode them again."""
+        self.given, self._fed = tuple(tokens), (self.release.tokens, len(self.release.drawn))
+
+    def _unfed(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces without the text of given tokens that has been fed."""
+        found, (tokens, characters) = [], self._fed
+        places = {id(token): at for at, token in enumerate(self.given)}
+        for piece in pieces:
+            if places.get(id(piece.token), tokens) < tokens:
+                fed = min(characters, len(piece.text))
+                characters -= fed
+                piece = piece._replace(text=piece.text[fed:])
+                if not piece.text:
+                    continue
+            found.append(piece)
+        self._fed = tokens, characters
+        return found
+
+    def refuse(self, key: str, text: str) -> Iterator[Chunk]:
+        """The operator's text, in place of what is left of the answer."""
+        yield from self._chunk(self.release.refuse(key, text), last=True)
+
+    def _chunk(self, pieces: Sequence[Piece], last: bool) -> Iterator[Chunk]:
+        """A chunk of released pieces; each token is among `drawn` once, when all its text is released."""
+        closed = []
+        for piece in pieces:
+            if self._open is not None and piece.token is self._open.token:
+                self._open = self._open._replace(text=self._open.text + piece.text)
+                continue
+            closed += self._closed()
+            self._open = piece
+        closed += self._closed() if last else []
+        self.pieces += pieces
+        self.drawn += closed
+        if pieces or last:
+            yield Chunk(tuple(pieces), tuple(closed), ended=last)
+
+    def _closed(self) -> list[Piece]:
+        found, self._open = self._open, None
+        return [found] if found is not None and found.token is not None else []
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of the tokens that the released text is made of."""
+        return tuple(piece.token.id for piece in self.drawn if piece.token is not None)
+
+    @property
+    def released(self) -> tuple[Piece, ...]:
+        """The released pieces, one a token."""
+        return joined(self.pieces)
+
+    @property
+    def kept(self) -> tuple[Token, ...]:
+        """Where a check has blocked: the answer's tokens before the span."""
+        block, answer = self.release.block, self.answer
+        return answer.steps[: block.before] if block and answer else ()
