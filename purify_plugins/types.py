@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from purify_plugins.errors import PurifyError, RefusedError
 
-FinishReason = Literal["eos", "stop", "length"]
+FinishReason = Literal["eos", "stop", "length", "refused"]
+"""Why an answer ended; "refused": a check blocked the rest of it, or a stage the request."""
 Guarantee = Literal["none", "mean", "window", "passage", "path"]
 Fallback = Literal["refuse", "slm"]
 """What happens when the LLM fails: the request ends with an error, or the SLM goes on alone."""
@@ -164,10 +165,17 @@ Steps = Generator[Step, None, None]
 """A decoder's generator: a step per column of tokens."""
 
 
-class Piece(NamedTuple):
-    """A token of an answer and text that is attributed to it; see `Detokenizer`."""
+class DrawnToken(NamedTuple):
+    """A token of an answer and the text that it was decoded to."""
 
     token: Token
+    text: str
+
+
+class Piece(NamedTuple):
+    """Text of an answer and the token that wrote it (see `Detokenizer`); None: an operator's text."""
+
+    token: Token | None
     text: str
 
 
@@ -209,7 +217,7 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
-    drawn: tuple[Piece, ...]
+    drawn: tuple[DrawnToken, ...]
     certificate: Certificate
     pieces: tuple[Piece, ...] = ()
 
@@ -264,7 +272,7 @@ class Chunk:
     """
 
     pieces: tuple[Piece, ...]
-    drawn: tuple[Piece, ...] = ()
+    drawn: tuple[DrawnToken, ...] = ()
     completion: Completion | None = None
     ended: bool = False
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from purify_plugins.decode.detokenizer import joined
 from purify_plugins.stages.release import Release
-from purify_plugins.types import Chunk, Piece
+from purify_plugins.types import Chunk, DrawnToken, Piece
 
 if TYPE_CHECKING:
     from purify_plugins.stages.calls import Run
@@ -31,7 +31,7 @@ class Exit:
     redos: int = 0
     given: tuple[Token, ...] = ()
     pieces: list[Piece] = field(default_factory=list)
-    drawn: list[Piece] = field(default_factory=list)
+    drawn: list[DrawnToken] = field(default_factory=list)
     _open: Piece | None = None
     _fed: tuple[int, int] = (0, 0)
 
@@ -73,7 +73,7 @@ class Exit:
 
     def _chunk(self, pieces: Sequence[Piece], last: bool) -> Iterator[Chunk]:
         """A chunk of released pieces; each token is among `drawn` once, when all its text is released."""
-        closed = []
+        closed: list[DrawnToken] = []
         for piece in pieces:
             if self._open is not None and piece.token is self._open.token:
                 self._open = self._open._replace(text=self._open.text + piece.text)
@@ -86,22 +86,16 @@ class Exit:
         if pieces or last:
             yield Chunk(tuple(pieces), tuple(closed), ended=last)
 
-    def _closed(self) -> list[Piece]:
+    def _closed(self) -> list[DrawnToken]:
         found, self._open = self._open, None
-        return [found] if found is not None and found.token is not None else []
+        return [DrawnToken(found.token, found.text)] if found and found.token else []
 
     @property
     def tokens(self) -> tuple[int, ...]:
         """The ids of the tokens that the released text is made of."""
-        return tuple(piece.token.id for piece in self.drawn if piece.token is not None)
+        return tuple(token.id for token, _ in self.drawn)
 
     @property
     def released(self) -> tuple[Piece, ...]:
         """The released pieces, one a token."""
         return joined(self.pieces)
-
-    @property
-    def kept(self) -> tuple[Token, ...]:
-        """Where a check has blocked: the answer's tokens before the span."""
-        block, answer = self.release.block, self.answer
-        return answer.steps[: block.before] if block and answer else ()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Self
+
+from purify_plugins.errors import PurifyError, RefusedError
 
 
 class Blocked(Exception):
@@ -21,8 +26,10 @@ class Check(ABC):
 
     For every text T, every beginning P of it, and however T is cut: `clear` depends on the text alone;
     nothing of a span that is blocked in T is clear in any P; and at most `window` characters of P are not
-    clear. See `purify_plugins.testing.CheckConformance`. After a block the SLM alone may write the span
-    again, at most `redo` times; then the answer is refused, with the operator's text for the block's `key`.
+    clear. What is clear stays clear, and what is blocked stays blocked, in every longer text. See
+    `purify_plugins.testing.CheckConformance`. After a block the SLM alone may write the span again, at most
+    `redo` times: the text then goes on from an earlier beginning. After that the answer is refused, with the
+    operator's text for the block's `key`.
     """
 
     name: str = "check"
@@ -44,3 +51,25 @@ class Check(ABC):
     def judged(self) -> Mapping[str, Any]:
         """What certificates say of one answer's check: how much was judged, as JSON."""
         return {}
+
+
+@contextmanager
+def failing_closed(what: str, *passing: type[Exception]) -> Iterator[None]:
+    """Raise RefusedError in place of any other error, but those `passing`.
+
+    The message has the error's class and place, and not its own message, which may quote the text that is
+    judged: blocked text appears in no log.
+    """
+    try:
+        yield
+    except RefusedError:
+        raise
+    except passing:
+        raise
+    except PurifyError as error:
+        raise RefusedError(f"{what} failed: {error}") from error
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        raise RefusedError(
+            f"{what} failed with {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        ) from None

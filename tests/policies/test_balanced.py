@@ -290,6 +290,8 @@ def test_a_number_that_the_prompt_began_goes_on_counting() -> None:
     assert begun(letter, one, two) == pytest.approx(4.0)
     assert begun(one, joiner, two) == pytest.approx(6.0)
     assert begun(one, two, letter) == 0.0
+    assert begun(letter, joiner) == 0.0  # as in "A:", which is no number yet
+    assert begun(letter, joiner, one) == pytest.approx(4.0)
     assert begun(one, two, llm=-3.0) == 0.0
 
 

@@ -50,15 +50,22 @@ def parts_of_numbers(
     return writes, stands
 
 
-def in_last_number(tokens: Tensor, taken: Tensor, parts: tuple[int, ...], spent: Tensor) -> Tensor:
-    """What the run of `parts` that ends each row of a prompt took, in nats, (rows,).
+def in_last_number(
+    tokens: Tensor, taken: Tensor, digits: tuple[int, ...], joiners: tuple[int, ...], spent: Tensor
+) -> Tensor:
+    """What the number that ends each row of a prompt took, in nats, (rows,).
 
     `tokens` and `taken` are (rows, n). What joins digits counts too, since the score of several symbols
-    stands at the first of them. `spent` (rows,) is what comes out where there is no such run.
+    stands at the first of them; without a digit it is no number, as in "A:". `spent` (rows,) is what comes
+    out where there is no number.
     """
     import torch
 
-    inside = torch.isin(tokens, ids_tensor(parts, str(tokens.device)))
-    for more, stands in zip(taken.unbind(-1), inside.unbind(-1), strict=True):
-        spent = (spent + more.to(spent.dtype)) * stands
-    return spent
+    device = str(tokens.device)
+    writes = torch.isin(tokens, ids_tensor(digits, device))
+    stands = writes | torch.isin(tokens, ids_tensor(joiners, device))
+    begun, none = torch.zeros_like(writes[..., 0]), spent
+    for more, digit, part in zip(taken.unbind(-1), writes.unbind(-1), stands.unbind(-1), strict=True):
+        spent = torch.where(part, spent + more.to(spent.dtype), none)
+        begun = (begun | digit) & part
+    return torch.where(begun, spent, none)

@@ -142,7 +142,7 @@ class Balanced(FusionPolicy):
         if not self.binds or context.tokens is None:
             return spent
         taken = (context.llm - context.slm).nan_to_num(nan=0.0).clamp(min=0.0)
-        return in_last_number(context.tokens, taken, self.digits + self.joiners, spent)
+        return in_last_number(context.tokens, taken, self.digits, self.joiners, spent)
 
     def reading(self, context: Context) -> Iterator[State]:
         """The state before each of the prompt's tokens, and after the last."""

@@ -268,7 +268,7 @@ def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> I
     """An answer's tokens, shaded by log fused/slm; tokens of a leaked secret are marked."""
     start, end = leak(attack, completion.text)
     at = 0
-    for token, text in completion.pieces:
+    for token, (_, text) in zip(completion.steps, completion.pieces, strict=True):
         tone = max(-1.0, min(1.0, token.ratio / FULL))
         yield ShadedToken(
             text, tone, _title(token), start < at + len(text) and at < end, token.id in vocabulary.eos
