@@ -33,6 +33,7 @@ from purify_plugins.requests.inputs import (
     texts,
 )
 from purify_plugins.requests.pipeline import Pipeline, RowEvents, chunks, in_thread, outcomes
+from purify_plugins.requests.staged import StagedPipeline
 from purify_plugins.sampling import Sampling
 from purify_plugins.stages.about import said_about
 from purify_plugins.stages.adapted import chain_of
@@ -167,8 +168,8 @@ class Purifier(Decoder):
         chosen = plugins.policy(policy, parameters)
         for preview in [foreseen(plugins, model) for model in (llm, slm)]:
             preview.settle()  # what is wrong with the second model is raised before the first is loaded
-        chain = {"stages": stages, "request": request}
-        return cls(plugins.source(llm), plugins.source(slm), chosen, plugins=plugins, **chain)
+        models = plugins.source(llm), plugins.source(slm)
+        return cls(*models, chosen, plugins=plugins, stages=stages, request=request)
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
@@ -341,16 +342,10 @@ class Purifier(Decoder):
         self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]
     ) -> RowEvents:
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
-        how = AnswerOptions(
-            copy(drawn(self.sampling, sampling, draws)),  # a hook can write even to a frozen dataclass
-            cited(),
-            self.plugins.actors(self.policy),
-            held=bool(self.plugins.implementing("purify_completed")),
-            calibration=self.calibration,
-        )
+        used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
+        held, actors = bool(self.plugins.implementing("purify_completed")), self.plugins.actors(self.policy)
+        how = AnswerOptions(used, cited(), actors, held, self.calibration)
         pipeline = Pipeline(self, self.plugins, self.batch_size)
         if not self.stages:
             return pipeline.answers(prompts, how)
-        from purify_plugins.requests.staged import StagedPipeline
-
         return StagedPipeline(pipeline, self.stages, self.request, how, said_about()).answers(prompts)

@@ -94,6 +94,7 @@ def read_config(path: str | Path | None = None) -> Config:
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
     """The configuration a table describes; raises ConfigError."""
     read = isinstance(file, Path)
+    folder = file.parent if isinstance(file, Path) else Path()
     with placed(f"{file}:"):
         config: Config = _made(Config, "key", table)
         if config.batch_size < 1:
@@ -109,7 +110,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
         policy=Named.at(f"{file}: [policy]", config.policy),
         calibration=Named.at(f"{file}: [calibration]", config.calibration),
         stage=[
-            Named.at(f"{file}: [[stage]] {at}:", table, file.parent)
+            Named.at(f"{file}: [[stage]] {at}:", table, folder)
             for at, table in enumerate(config.stage, 1)
         ],
         request=Named.at(f"{file}: [request]", config.request),

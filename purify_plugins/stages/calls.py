@@ -87,26 +87,26 @@ class StageCall:
 class Leaf:
     """A request that the models answer; `after` drafts had been given to the row's programs before."""
 
-    program: StageCall
+    call: StageCall
     after: int
 
     @property
     def run(self) -> Run:
-        return self.program.run
+        return self.call.run
 
     @property
     def request(self) -> Request:
-        return self.program.request
+        return self.call.request
 
     @property
     def streamed(self) -> bool:
         """Whether its answer is the row's, which the reader gets as it is drawn."""
-        return self.program.parent is None
+        return self.call.parent is None
 
     @property
     def label(self) -> str:
         """What its draws are keyed by beside the seed: where in the row's programs it was asked."""
-        return self.program.path + "".join(f"#{each}" for each in self.request.draw)
+        return self.call.path + "".join(f"#{each}" for each in self.request.draw)
 
 
 def _body(program: StageCall) -> Generator[Any, Any, Any]:

@@ -42,9 +42,9 @@ class Driver:
         run = leaf.run
         run.tokens += len(draft.steps)
         if run.tokens > run.options.tokens:
-            self.failed(leaf.program, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
+            self.failed(leaf.call, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
         else:
-            self._deliver(leaf.program, draft)
+            self._deliver(leaf.call, draft)
 
     def failed(self, program: StageCall, error: PurifyError) -> None:
         """Raise an error where the program's answer was asked for; what catches it nowhere ends the row."""

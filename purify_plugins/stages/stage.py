@@ -93,6 +93,16 @@ class Stage(ABC):
         """
         return None
 
+    @property
+    def holds_back(self) -> float:
+        """The most characters at the end of an answer that its checks hold back; infinity: all of it."""
+        return 0.0
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What `purify check` should say of it, a sentence each: that it is not calibrated, for example."""
+        return ()
+
     def public(self) -> Mapping[str, Any]:
         """Its options as certificates state them, as JSON."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
