@@ -179,6 +179,15 @@ class Piece(NamedTuple):
     text: str
 
 
+UNDECODED: Mapping[str, Any] = {
+    "prompt": (),
+    "models": {},
+    "method": {"policy": "none", "mode": "none"},
+    "steps": (),
+}
+"""`Certificate.decoded` of an answer that no model wrote."""
+
+
 @dataclass(frozen=True)
 class Certificate:
     """The record that comes with an answer; `text` is its canonical JSON."""
@@ -198,12 +207,28 @@ class Certificate:
     @property
     def guarantee(self) -> Guarantee:
         """The guarantee that holds for this answer, in the mode it was drawn."""
-        return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
+        return self.body["claim" if self.staged else "method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
 
     @property
     def log_ratio(self) -> float:
-        """log fused/slm of the whole answer, in nats."""
-        return float(self.body["totals"]["log_ratio"])
+        """log fused/slm of the whole answer (nats); with stages, of the drafts that it was made from too."""
+        return float(self.body["ledger"]["spent"] if self.staged else self.body["totals"]["log_ratio"])
+
+    @property
+    def staged(self) -> bool:
+        """Whether stages made the answer, so that the body has the records of several drafts."""
+        return "drafts" in self.body
+
+    @property
+    def decoded(self) -> Mapping[str, Any]:
+        """The record of the decode whose text was released: its `prompt`, `models`, `method`, `steps`, ….
+
+        It is the body itself where there are no stages; of an answer in the operator's words, `UNDECODED`.
+        """
+        if not self.staged:
+            return self.body
+        found = (each["certificate"] for each in self.body["drafts"] if each["role"] == "released")
+        return next(found, UNDECODED)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.certificates.answer_checks import policy_of, sampling_of
 from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.certificates.pinning import hashed
-from purify_plugins.certificates.verification import policy_of, read, sampling_of
+from purify_plugins.certificates.verification import read
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
 from purify_plugins.types import Certificate
 

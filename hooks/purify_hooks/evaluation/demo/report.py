@@ -159,7 +159,7 @@ def headline_sentence(found: Headline) -> str:
 def facts(known: DemoFindings) -> dict[str, str]:
     """The models, the date, the versions and the machine."""
     exhibit = next(iter(known.exhibits.values()), None)
-    models = exhibit.certificate.body["models"] if exhibit else {}
+    models = exhibit.certificate.decoded["models"] if exhibit else {}
     return {**{side.upper(): model_name(models[side]) for side in ("llm", "slm") if side in models}, **made()}
 
 

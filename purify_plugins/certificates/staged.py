@@ -1,0 +1,198 @@
+"""Issue the certificate of an answer that stages made, from the record of its drafts."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from purify_plugins.canonical_json import canonical, digest, jsonable
+from purify_plugins.certificates.claims import LIMITS
+from purify_plugins.certificates.figures import STAGED_FORMAT, fixed, totals
+from purify_plugins.certificates.ledger import roles
+from purify_plugins.certificates.staged_claims import Calls, asked_of, settle
+from purify_plugins.errors import PurifyError, RefusedError
+from purify_plugins.types import Certificate, Chat
+
+if TYPE_CHECKING:
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.types import Completion, Prompt
+
+Kind = Literal["drawn", "restored", "operator"]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage of the chain: its name, its options (`Stage.public`), who offers it, its `choices`."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    distribution: str
+    version: str
+    choices: int | None = None
+
+
+@dataclass(frozen=True)
+class DraftRecord:
+    """One answered call, in the order of asking.
+
+    `turn` counts the rounds of calls: those of one turn were made before any of them was answered. `policy`
+    is the one it was decoded under, as strict as it then was. `shown` is what the LLM read instead of the
+    prompt. `constraints` are their `public()`. `redo` is the most redos that its checks allow together,
+    `redone` how many there were.
+    """
+
+    completion: Completion
+    policy: FusionPolicy
+    turn: int
+    slm_only: bool = False
+    shown: Prompt | None = None
+    constraints: tuple[Mapping[str, Any], ...] = ()
+    redo: int = 0
+    redone: int = 0
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """A part of a released text.
+
+    `text` is the draft's own for "drawn", the surrogate for "restored", the operator's for "operator". `name`
+    is the surrogate's id, or the key of the operator's text. A true value is in no record.
+    """
+
+    kind: Kind
+    text: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """A check that judged the released text: its name, its window, its `redo` and its `judged()`."""
+
+    name: str
+    window: float
+    redo: int = 0
+    judged: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnswerRecord:
+    """All that a certificate says of one answer that stages made.
+
+    `released` is the index of the draft that its text is from; None: every word is the operator's.
+    `failed` counts the fused calls that had no answer; `most_calls` is the request's limit.
+    """
+
+    stages: tuple[StageRecord, ...]
+    drafts: tuple[DraftRecord, ...]
+    released: int | None
+    segments: tuple[SegmentRecord, ...]
+    finish_reason: str
+    most_calls: int
+    failed: int = 0
+    checks: tuple[CheckRecord, ...] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+
+def certify_stages(record: AnswerRecord) -> Certificate:
+    """The certificate of an answer that stages made.
+
+    Its `answer` is the text with surrogates: of a true value not even a digest is written, as what is known
+    but for a telephone number is found by trying them all. Raises RefusedError where more answers were chosen
+    from than the stages declare, PurifyError where the segments are not what the draft spells.
+    """
+    drafts = _drafts(record)
+    text = "".join(each.text for each in record.segments)
+    calls = Calls(len(drafts) + record.failed, record.failed, record.most_calls)
+    stages = [_stage(each) for each in record.stages]
+    settled = settle(stages, drafts, calls)
+    if settled.excess:
+        raise RefusedError(settled.excess)
+    body = {
+        "format": STAGED_FORMAT,
+        "answer": {**text_facts(text), "finish_reason": record.finish_reason},
+        "stages": stages,
+        "drafts": drafts,
+        "segments": _segments(record),
+        "checks": [_check(each) for each in record.checks],
+        "ledger": settled.ledger,
+        "claim": settled.claim,
+        "scores": jsonable(record.scores),
+        "totals": totals([] if record.released is None else drafts[record.released]["certificate"]["steps"]),
+        "limits": list(LIMITS),
+    }
+    return Certificate(canonical({**body, "digest": digest(body)}))
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """SHA-256 of what the LLM was shown: of a text, or of the canonical JSON of messages or token ids."""
+    if isinstance(prompt, str):
+        return str(text_facts(prompt)["sha256"])
+    shown = (
+        {"messages": prompt.messages, "tools": prompt.tools} if isinstance(prompt, Chat) else {"ids": prompt}
+    )
+    return str(text_facts(canonical(jsonable(shown)))["sha256"])
+
+
+def text_facts(text: str) -> dict[str, Any]:
+    """A text's SHA-256 and length in UTF-8."""
+    data = text.encode()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _stage(stage: StageRecord) -> dict[str, Any]:
+    return {**vars(stage), "parameters": jsonable(stage.parameters)}
+
+
+def _drafts(record: AnswerRecord) -> list[dict[str, Any]]:
+    entries = [_draft(each) for each in record.drafts]
+    found = roles([asked_of(each) for each in entries], record.released)
+    return [{**entry, "role": role} for entry, role in zip(entries, found, strict=True)]
+
+
+def _draft(draft: DraftRecord) -> dict[str, Any]:
+    body = draft.completion.certificate.body
+    return {
+        "turn": draft.turn,
+        "slm_only": draft.slm_only,
+        "shown": None if draft.shown is None else prompt_digest(draft.shown),
+        "constraints": jsonable(draft.constraints),
+        "redo": draft.redo,
+        "redone": draft.redone,
+        "allowed": allowed(draft.policy, draft.slm_only, body),
+        "certificate": body,
+    }
+
+
+def allowed(policy: FusionPolicy, slm_only: bool, body: Mapping[str, Any]) -> str:
+    """The most nats that a whole draft may have under its policy; "inf": it bounds none."""
+    if slm_only:
+        return fixed(0.0)
+    most = (
+        policy.allowance(body["answer"]["limit"], math.inf) if body["method"]["claimed"] == "path" else None
+    )
+    return fixed(math.inf if most is None else most)
+
+
+def _check(check: CheckRecord) -> dict[str, Any]:
+    return {**vars(check), "window": jsonable(check.window), "judged": jsonable(check.judged)}
+
+
+def _segments(record: AnswerRecord) -> list[dict[str, Any]]:
+    """The segments with their places in the released draft, in bytes of UTF-8."""
+    at, found = 0, []
+    whole = "" if record.released is None else record.drafts[record.released].completion.text
+    drawn = "".join(each.text for each in record.segments if each.kind != "operator")
+    if not whole.startswith(drawn):
+        raise PurifyError("what was released is not what its draft spells; no certificate is issued")
+    for each in record.segments:
+        if each.kind == "operator":
+            found.append({"kind": each.kind, "name": each.name, **text_facts(each.text)})
+            continue
+        end = at + len(each.text.encode())
+        place = {"draft": record.released, "from": at, "to": end}
+        found.append({"kind": each.kind, "name": each.name, **place})
+        at = end
+    return found
