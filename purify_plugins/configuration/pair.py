@@ -44,7 +44,7 @@ def fitted(given: Any, vocabulary: Vocabulary, alignment: Alignment, plugins: Pl
 
 def tightened(policy: FusionPolicy, strength: float) -> FusionPolicy:
     """The policy with this share of its latitude. Raises ConfigError where it has no such form."""
-    found = policy.tightened(strength)
+    found = policy if strength == 1 else policy.tightened(strength)
     if found is None:
         raise ConfigError(
             f"the policy {type(policy.original).__name__} cannot be tightened; "

@@ -7,45 +7,51 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from purify_plugins.decode.detokenizer import joined
+from purify_plugins.errors import RefusedError
 from purify_plugins.stages.release import Release
 from purify_plugins.types import Chunk, DrawnToken, Piece
 
 if TYPE_CHECKING:
-    from purify_plugins.stages.calls import Run
-    from purify_plugins.stages.request import Request
-    from purify_plugins.types import Completion, Token
+    from purify_plugins.stages.calls import Leaf
+    from purify_plugins.types import Token
 
 
 @dataclass(eq=False)
 class Exit:
-    """What is released of one row: pieces of the answer to `request`, or of the operator's text.
+    """What is released of one row: pieces of the answer to `leaf`, or the operator's text where there is none.
 
-    `answer` is the decoder's own record of the answer, once it is whole. `redos` counts the spans that were
-    written again; `given` are the tokens that an answer goes on from, whose text has been fed already.
+    `failed` is why nothing more of the answer may be released. `given` are the tokens that an answer goes on
+    from, whose text has been fed already.
     """
 
-    run: Run
-    request: Request
+    leaf: Leaf | None = None
     release: Release = field(init=False)
-    answer: Completion | None = None
-    redos: int = 0
+    failed: RefusedError | None = None
     given: tuple[Token, ...] = ()
+    said: list[str] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     drawn: list[DrawnToken] = field(default_factory=list)
     _open: Piece | None = None
     _fed: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
-        self.release = Release(self.request.checks, self.request.vault)
+        request = self.leaf.request if self.leaf else None
+        self.release = Release(request.checks, request.vault) if request else Release()
 
     @property
     def blocked(self) -> bool:
-        return self.release.block is not None
+        """Whether what is drawn now is not released."""
+        return self.release.block is not None or self.failed is not None
 
     def feed(self, pieces: Sequence[Piece], last: bool = False) -> Iterator[Chunk]:
         """The chunk of what the checks release now, if that is anything."""
-        if not self.blocked:
+        if self.blocked:
+            return
+        try:
             released = self.release.feed(self._unfed(pieces), last)
+        except RefusedError as error:
+            self.failed = error
+        else:
             yield from self._chunk(released, last and not self.blocked)
 
     def resume(self, tokens: Sequence[Token]) -> None:
@@ -69,6 +75,7 @@ class Exit:
 
     def refuse(self, key: str, text: str) -> Iterator[Chunk]:
         """The operator's text, in place of what is left of the answer."""
+        self.said.append(text)
         yield from self._chunk(self.release.refuse(key, text), last=True)
 
     def _chunk(self, pieces: Sequence[Piece], last: bool) -> Iterator[Chunk]:

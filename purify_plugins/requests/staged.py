@@ -8,12 +8,14 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from purify_plugins.certificates.staged import certify_stages
 from purify_plugins.configuration.pair import tightened
 from purify_plugins.decode.row import Row
 from purify_plugins.errors import PurifyError, RefusedError
 from purify_plugins.requests.exits import Exit
 from purify_plugins.requests.inputs import one
 from purify_plugins.requests.pipeline import outcome_of, show
+from purify_plugins.requests.record import record
 from purify_plugins.stages.calls import Leaf, Run, StageCall
 from purify_plugins.stages.driver import Driver
 from purify_plugins.stages.request import Request
@@ -87,6 +89,7 @@ class StagedPipeline:
                     if self.exits[leaf.run.row].blocked:
                         stopped.add(place)
                 elif event.completion:
+                    leaf.completion = event.completion
                     self.driver.answered(leaf, Draft(leaf.request, event.completion))
 
     def _decoded(
@@ -112,99 +115,92 @@ class StagedPipeline:
 
     def _stream(self, leaf: Leaf, chunk: Chunk) -> RowEvents:
         """What is released of an answer as it is drawn."""
-        row = leaf.run.row
-        way_out = self.exits.setdefault(row, Exit(leaf.run, leaf.request))
-        try:
-            way_out.answer = chunk.completion
-            for each in way_out.feed(chunk.pieces, last=chunk.completion is not None):
-                yield row, each
-        except RefusedError as error:
-            self.driver.failed(leaf.call, error)
+        way_out = self.exits.setdefault(leaf.run.row, Exit(leaf))
+        yield from self._released(leaf, way_out, chunk, last=chunk.completion is not None)
+        if not chunk.completion:
             return
-        if chunk.completion and way_out.blocked:
-            yield from self._blocked(leaf, way_out)
-        elif chunk.completion:
-            yield row, self._last(way_out, chunk.completion.finish_reason)
+        try:
+            yield from self._rewritten(leaf, way_out)
+        except PurifyError as error:
+            self.driver.end(leaf.run, error)
+        else:
+            yield self._last(leaf.run, way_out, leaf.completion.finish_reason)
+
+    def _released(self, leaf: Leaf, way_out: Exit, chunk: Chunk, last: bool) -> RowEvents:
+        leaf.completion = chunk.completion or leaf.completion
+        for each in way_out.feed(chunk.pieces, last):
+            yield leaf.run.row, each
 
     def _end(self) -> RowEvents:
         """The last events of the rows whose programs have ended."""
         ended, self.driver.ended = self.driver.ended, []
         for run, end in ended:
             if isinstance(end, Draft):
-                leaf = Leaf(StageCall(run, end.request, ()), len(run.given))
+                leaf = next(each for each in run.asked if each.completion is end.completion)
                 yield from self._stream(leaf, end.completion.chunk)
             else:
                 yield from self._refuse(run, end)
 
     def _refuse(self, run: Run, error: PurifyError) -> RowEvents:
         """The operator's text for a refusal, if there is one; else the error."""
-        options = self.options
-        if not isinstance(error, RefusedError) or options.on_refusal == "error":
+        if not isinstance(error, RefusedError) or self.options.on_refusal == "error":
             yield run.row, outcome_of(error)
             return
-        way_out = self.exits.setdefault(run.row, Exit(run, self._request(run.row, " ")))
-        for chunk in way_out.refuse(*options.said(error.key)):
+        way_out = self.exits.setdefault(run.row, Exit())
+        for chunk in way_out.refuse(*self.options.said(error.key)):
             yield run.row, chunk
-        yield run.row, self._last(way_out, "refused")
+        yield self._last(run, way_out, "refused")
 
-    def _last(self, way_out: Exit, reason: FinishReason) -> Chunk:
-        """The last chunk, with the completion, after `purify_completed`. Raises RefusedError."""
-        completion = Completion(
-            way_out.release.text,
-            way_out.tokens,
-            reason,
-            tuple(way_out.drawn),
-            self._certificate(way_out),
-            way_out.released,
-        )
-        if self.how.held:
-            show(self.pipeline, completion)
-        return Chunk((), (), completion)
+    def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvent:
+        """The last event, with the completion, after `purify_completed`."""
+        try:
+            certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
+            text, drawn = way_out.release.text, tuple(way_out.drawn)
+            ids = tuple(token.id for token, _ in drawn)
+            completion = Completion(text, ids, reason, drawn, certificate, way_out.released)
+            if self.how.held:
+                show(self.pipeline, completion)
+        except PurifyError as error:
+            return run.row, outcome_of(error)
+        return run.row, Chunk((), (), completion)
 
     # Writing a span again
 
-    def _blocked(self, leaf: Leaf, way_out: Exit) -> RowEvents:
-        """The SLM writes the blocked span again, if its check lets it; else the answer is refused."""
-        block, answer = way_out.release.block, way_out.answer
-        assert block is not None
-        assert answer is not None
-        if way_out.redos >= block.check.redo:
-            error = RefusedError(f"the check {block.check.name!r} blocked this answer", key=block.key)
-            self.driver.failed(leaf.call, error)
-            return
-        way_out.redos += 1
-        way_out.release.rewind(block.before)
-        kept, span = answer.steps[: block.before], block.before + block.tokens
-        whole = yield from self._resumed(leaf, way_out, leaf.request.alone(), kept, span)
-        if not whole and not way_out.blocked and way_out.answer:
-            yield from self._resumed(leaf, way_out, leaf.request, way_out.answer.steps)
-        elif way_out.blocked:
-            yield from self._blocked(leaf, way_out)
+    def _rewritten(self, leaf: Leaf, way_out: Exit) -> RowEvents:
+        """The SLM writes each blocked span again, and the answer goes on. Raises RefusedError: it may not."""
+        while way_out.blocked:
+            block = way_out.release.block
+            if way_out.failed or block is None:
+                raise way_out.failed or RefusedError("nothing more of this answer may be released")
+            if leaf.redone >= block.check.redo:
+                raise RefusedError(f"the check {block.check.name!r} blocked this answer", key=block.key)
+            leaf.redone += 1
+            way_out.release.rewind(block.before)
+            kept, span = leaf.completion.steps[: block.before], block.before + block.tokens
+            ended = yield from self._resumed(leaf, way_out, leaf.request.alone(), kept, span)
+            if not ended and not way_out.blocked:
+                yield from self._resumed(leaf, way_out, leaf.request, leaf.completion.steps)
 
     def _resumed(
         self, leaf: Leaf, way_out: Exit, request: Request, given: Sequence[Token], most: int | None = None
     ) -> Generator[RowEvent, None, bool]:
         """Go on after given tokens, up to `most` in all; returns whether the answer has ended by itself."""
         way_out.resume(given)
-        who = "alone" if request.slm_only else "fused"
-        label = f"{leaf.label}~{way_out.redos} {who}"
-        row = Row(request.prompt, request.shown, request.sampling.seed, label)
+        label = f"{leaf.label}~{leaf.redone}{'a' if most else 'b'}"
+        rows = {0: Row(request.prompt, request.shown, request.sampling.seed, label)}
         purifier = answering(self.pipeline.purifier, request, tuple(token.id for token in given))
         stopped: set[int] = set()
         drawn, ended = len(given), False
-        with closing(self._decoded(purifier, {0: row}, request.sampling, stopped, given)) as events:
+        with closing(self._decoded(purifier, rows, request.sampling, stopped, given)) as events:
             for _, event in events:
                 if isinstance(event, Unanswered):
-                    self.driver.failed(leaf.call, event.error)
-                    return True
+                    raise event.error
                 drawn, ended = drawn + len(event.drawn), ended or event.ended
-                if drawn == most:
-                    stopped.add(0)
-                if event.completion and not ended:
-                    way_out.answer = event.completion
-                else:
-                    yield from self._stream(leaf, event)
-                if way_out.blocked:
+                if event.completion and not ended and not way_out.blocked:
+                    leaf.completion = event.completion  # of a part: what it held is decoded again
+                    break
+                yield from self._released(leaf, way_out, event, last=event.completion is not None)
+                if way_out.blocked or drawn == most:
                     stopped.add(0)
         return ended
 
@@ -217,8 +213,7 @@ def answering(purifier: Decoder, request: Request, given: tuple[int, ...] = ()) 
     Raises ConfigError for a policy that cannot be tightened.
     """
     changes: dict[str, Any] = {"alone": request.slm_only, "constraints": request.never, "given": given}
-    if request.strength < 1:
-        changes["policy"] = tightened(purifier.policy, request.strength)
+    changes["policy"] = tightened(purifier.policy, request.strength)
     found = copy(purifier)
     vars(found).update(changes)
     return found

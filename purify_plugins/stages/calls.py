@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from purify_plugins.stages.options import RequestOptions
     from purify_plugins.stages.request import Request
     from purify_plugins.stages.stage import Draft, Stage
+    from purify_plugins.types import Completion
 
 
 @dataclass(eq=False)
@@ -85,10 +86,15 @@ class StageCall:
 
 @dataclass(eq=False)
 class Leaf:
-    """A request that the models answer; `after` drafts had been given to the row's programs before."""
+    """A request that the models answer; `after` drafts had been given to the row's programs before.
+
+    `completion` is the answer, once there is one; `redone` counts its spans that were written again.
+    """
 
     call: StageCall
     after: int
+    completion: Completion | None = None
+    redone: int = 0
 
     @property
     def run(self) -> Run:

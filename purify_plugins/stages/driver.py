@@ -50,12 +50,13 @@ class Driver:
         """Raise an error where the program's answer was asked for; what catches it nowhere ends the row."""
         parent = program.parent
         if parent is None:
-            self._end(program.run, error)
+            self.end(program.run, error)
         elif program.wanted:
             parent.drafts = []
             self._advance(parent, lambda: parent.body.throw(error))
 
-    def _end(self, run: Run, end: Draft | PurifyError) -> None:
+    def end(self, run: Run, end: Draft | PurifyError) -> None:
+        """End a row; its programs are closed."""
         run.close()
         self.ended.append((run, end))
 
@@ -113,7 +114,7 @@ class Driver:
     def _deliver(self, program: StageCall, draft: Draft) -> None:
         parent = program.parent
         if parent is None:
-            self._end(program.run, draft)
+            self.end(program.run, draft)
         elif program.wanted:
             parent.drafts[program.place] = draft
             found = [each for each in parent.drafts if each is not None]
