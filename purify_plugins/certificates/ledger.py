@@ -20,11 +20,11 @@ Role = Literal["released", "read", "discarded"]
 class Asked(NamedTuple):
     """One call of a request's programs.
 
-    `turn`: calls of one turn were made before any of them was answered. `question` is all that the SLM's
+    `after` drafts had been given to the programs before it was made. `question` is all that the SLM's
     distribution over answers follows from; see `question`. `fused`: the LLM was to have a part in it.
     """
 
-    turn: int
+    after: int
     question: str
     fused: bool
 
@@ -42,13 +42,13 @@ def question(prompt: object, sampling: Mapping[str, Any], constraints: Sequence[
 def read_drafts(asked: Sequence[Asked], released: int | None) -> list[int]:
     """The fused calls whose answers the released one's question may be made from, by index.
 
-    They are those answered before that question was first asked. A question asked again holds nothing of
-    what was answered in between.
+    They are those made when fewer drafts had been given than when that question was first asked: no program
+    had another one by then. A question asked again holds nothing of what was answered in between.
     """
     if released is None:
         return []
-    first = min(each.turn for each in asked if each.question == asked[released].question)
-    return [at for at, each in enumerate(asked) if each.fused and each.turn < first]
+    first = min(each.after for each in asked if each.question == asked[released].question)
+    return [at for at, each in enumerate(asked) if each.fused and each.after < first]
 
 
 def picked_from(asked: Sequence[Asked], released: int | None) -> list[int]:

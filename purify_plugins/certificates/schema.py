@@ -162,7 +162,7 @@ class StageFields(_Strict):
 
 class DraftFields(_Strict):
     role: Role
-    turn: Annotated[int, Field(ge=0)]
+    after: Annotated[int, Field(ge=0)]
     slm_only: bool
     shown: Sha256 | None
     constraints: list[dict[str, Any]]

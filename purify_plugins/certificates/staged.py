@@ -38,15 +38,15 @@ class StageRecord:
 class DraftRecord:
     """One answered call, in the order of asking.
 
-    `turn` counts the rounds of calls: those of one turn were made before any of them was answered. `policy`
-    is the one it was decoded under, as strict as it then was. `shown` is what the LLM read instead of the
+    `after` drafts had been given to the programs before it was asked. `policy` is the one it was decoded
+    under, as strict as it then was. `shown` is what the LLM read instead of the
     prompt. `constraints` are their `public()`. `redo` is the most redos that its checks allow together,
     `redone` how many there were.
     """
 
     completion: Completion
     policy: FusionPolicy
-    turn: int
+    after: int
     slm_only: bool = False
     shown: Prompt | None = None
     constraints: tuple[Mapping[str, Any], ...] = ()
@@ -155,7 +155,7 @@ def _drafts(record: AnswerRecord) -> list[dict[str, Any]]:
 def _draft(draft: DraftRecord) -> dict[str, Any]:
     body = draft.completion.certificate.body
     return {
-        "turn": draft.turn,
+        "after": draft.after,
         "slm_only": draft.slm_only,
         "shown": None if draft.shown is None else prompt_digest(draft.shown),
         "constraints": jsonable(draft.constraints),

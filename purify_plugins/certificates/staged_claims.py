@@ -64,7 +64,7 @@ def asked_of(draft: Entry) -> Asked:
     """The call that a draft answered."""
     body = draft["certificate"]
     asks = question(body["prompt"], body["method"]["sampling"], draft["constraints"])
-    return Asked(draft["turn"], asks, not draft["slm_only"])
+    return Asked(draft["after"], asks, not draft["slm_only"])
 
 
 def released_of(drafts: Sequence[Entry]) -> int | None:

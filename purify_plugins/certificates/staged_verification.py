@@ -32,8 +32,9 @@ def check_stages(body: Mapping[str, Any], plugins: Plugins) -> None:
 
 def _check_drafts(drafts: Sequence[Mapping[str, Any]], plugins: Plugins) -> None:
     """Each draft as its own certificate states it, and what all have in common."""
-    turns = [each["turn"] for each in drafts]
-    require(turns == sorted(turns), "its drafts are not in the order they were asked")
+    given = [each["after"] for each in drafts]
+    fine = given == sorted(given) and all(after <= at for at, after in enumerate(given))
+    require(fine, "its drafts are not in the order they were asked")
     bodies = [each["certificate"] for each in drafts]
     for key in ONE:
         require(all(each[key] == bodies[0][key] for each in bodies), f"its drafts differ in their {key}")

@@ -27,6 +27,6 @@ def chain(stages: Sequence[Stage], options: RequestOptions) -> dict[str, Any]:
             for at, stage in enumerate(stages, 1)
         },
         "hold-back": "the whole answer" if math.isinf(most) else f"{said(most)} characters",
-        "remarks": [remark for stage in stages for remark in stage.remarks],
+        "remarks": [remark for stage in stages for remark in stage.remarks()],
         "calls": options.calls,
     }

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from purify_plugins.errors import PurifyError, RefusedError
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Completion
 
 
 class Blocked(Exception):
@@ -51,6 +54,12 @@ class Check(ABC):
     def judged(self) -> Mapping[str, Any]:
         """What certificates say of one answer's check: how much was judged, as JSON."""
         return {}
+
+    def released(self, completion: Completion) -> None:  # noqa: B027  # most checks have nothing to do then
+        """See the whole answer with its certificate, before its reader has the last of it.
+
+        Not called of an answer that was refused or closed. Raises RefusedError.
+        """
 
 
 @contextmanager

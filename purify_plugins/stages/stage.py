@@ -98,9 +98,8 @@ class Stage(ABC):
         """The most characters at the end of an answer that its checks hold back; infinity: all of it."""
         return 0.0
 
-    @property
     def remarks(self) -> Sequence[str]:
-        """What `purify check` should say of it, a sentence each: that it is not calibrated, for example."""
+        """What `purify check` warns of, a sentence each."""
         return ()
 
     def public(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from purify_plugins import Purifier, Sampling
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft, Stage
 from purify_plugins.testing import ToySource, byte_vocabulary
-from purify_plugins.types import Certificate, Completion, FinishReason, Piece, Token
+from purify_plugins.types import Certificate, Completion, DrawnToken, FinishReason, Token
 
 BYTES = byte_vocabulary()
 SETTINGS = Sampling(max_tokens=12, seed=5)
@@ -25,7 +25,7 @@ def answered(
     request: Request, text: str, logprobs: tuple[float, ...] = (-0.1,), reason: FinishReason = "eos"
 ) -> Draft:
     """A draft with this text, whose tokens the SLM gives these log-probabilities."""
-    drawn = tuple(Piece(token(each), "") for each in logprobs)
+    drawn = tuple(DrawnToken(token(each), "") for each in logprobs)
     return Draft(request, Completion(text, (), reason, drawn, Certificate("{}")))
 
 

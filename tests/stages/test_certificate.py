@@ -47,8 +47,10 @@ def answer(prompt: str = "ab", seed: int = 0, policy: str = "path") -> Completio
     return found
 
 
-def draft(prompt: str = "ab", seed: int = 0, turn: int = 0, policy: str = "path", **more: Any) -> DraftRecord:
-    return DraftRecord(answer(prompt, seed, policy), purifier(policy).policy, turn, **more)
+def draft(
+    prompt: str = "ab", seed: int = 0, after: int = 0, policy: str = "path", **more: Any
+) -> DraftRecord:
+    return DraftRecord(answer(prompt, seed, policy), purifier(policy).policy, after, **more)
 
 
 def stage(choices: int | None = 1) -> StageRecord:
@@ -109,7 +111,7 @@ def test_one_redo_adds_the_log_of_the_places_it_may_begin_at() -> None:
 
 
 def test_a_draft_that_a_later_question_may_hold_adds_its_bound() -> None:
-    certificate = certify_stages(record(draft("ab"), draft("ba", turn=1), released=1))
+    certificate = certify_stages(record(draft("ab"), draft("ba", after=1), released=1))
     verify(read(certificate.text), PLUGINS)
     found = certificate.body["ledger"]
     assert [each["role"] for each in certificate.body["drafts"]] == ["read", "released"]
@@ -120,7 +122,7 @@ def test_a_draft_that_a_later_question_may_hold_adds_its_bound() -> None:
 
 def test_a_question_asked_again_holds_nothing_of_what_was_answered_in_between() -> None:
     certificate = certify_stages(
-        record(draft("ab"), draft("ab", seed=1, turn=1), released=1, stages=(stage(2),))
+        record(draft("ab"), draft("ab", seed=1, after=1), released=1, stages=(stage(2),))
     )
     assert [each["role"] for each in certificate.body["drafts"]] == ["discarded", "released"]
 
@@ -140,7 +142,7 @@ def test_a_window_is_said_to_be_multiplied_and_no_total_is_claimed() -> None:
 
 
 def test_a_draft_read_by_a_later_call_leaves_no_window() -> None:
-    made = record(draft("ab", policy="window"), draft("ba", turn=1, policy="window"), released=1)
+    made = record(draft("ab", policy="window"), draft("ba", after=1, policy="window"), released=1)
     certificate = certify_stages(made)
     assert certificate.guarantee == "none"
     assert "later call read" in certificate.body["claim"]["reason"]

@@ -10,6 +10,7 @@ from purify_plugins.plugin.hookspecs import hookimpl
 
 @hookimpl
 def purify_stages() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.stages.allowance import Allowance
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
     from purify_hooks.stages.ensemble import Ensemble
@@ -17,6 +18,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.stages.verify import Verify
 
     return {
+        "allowance": Allowance,
         "cascade": Cascade,
         "decompose": Decompose,
         "ensemble": Ensemble,

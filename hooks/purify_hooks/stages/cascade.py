@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from purify_hooks.stages.wording import require, whole
 from purify_plugins.errors import ConfigError
@@ -30,6 +30,7 @@ class Cascade(Stage):
     sure: float = 0.9
     after: int = 0
     calibration: str = ""
+    paths: ClassVar[tuple[str, ...]] = ("calibration",)
 
     def __post_init__(self) -> None:
         fine = type(self.sure) in (int, float) and 0 < self.sure <= 1
