@@ -110,8 +110,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
         policy=Named.at(f"{file}: [policy]", config.policy),
         calibration=Named.at(f"{file}: [calibration]", config.calibration),
         stage=[
-            Named.at(f"{file}: [[stage]] {at}:", table, folder)
-            for at, table in enumerate(config.stage, 1)
+            Named.at(f"{file}: [[stage]] {at}:", table, folder) for at, table in enumerate(config.stage, 1)
         ],
         request=Named.at(f"{file}: [request]", config.request),
     )

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Exit:
-    """What is released of one row: pieces of the answer to `leaf`, or the operator's text where there is none.
+    """What is released of one row: pieces of the answer to `leaf`, or the operator's text without one.
 
-    `failed` is why nothing more of the answer may be released. `given` are the tokens that an answer goes on
-    from, whose text has been fed already.
+    `failed` is why nothing more of the answer may be released, `said` the operator's text. `given` are the
+    tokens that an answer goes on from, whose text has been fed already.
     """
 
     leaf: Leaf | None = None
     release: Release = field(init=False)
     failed: RefusedError | None = None
     given: tuple[Token, ...] = ()
-    said: list[str] = field(default_factory=list)
+    said: str = ""
     pieces: list[Piece] = field(default_factory=list)
     drawn: list[DrawnToken] = field(default_factory=list)
     _open: Piece | None = None
@@ -75,7 +75,7 @@ class Exit:
 
     def refuse(self, key: str, text: str) -> Iterator[Chunk]:
         """The operator's text, in place of what is left of the answer."""
-        self.said.append(text)
+        self.said = text
         yield from self._chunk(self.release.refuse(key, text), last=True)
 
     def _chunk(self, pieces: Sequence[Piece], last: bool) -> Iterator[Chunk]:

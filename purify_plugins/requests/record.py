@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from purify_plugins.certificates.staged import (
-    AnswerRecord,
-    CheckRecord,
-    DraftRecord,
-    SegmentRecord,
-    StageRecord,
-)
+from purify_plugins.certificates.staged import AnswerRecord, DraftRecord, StageRecord
 from purify_plugins.configuration.pair import tightened
+from purify_plugins.stages.ledger import checks, segments
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
@@ -35,11 +30,11 @@ def record(
         tuple(_stage(pipeline.plugins, stage) for stage in chain),
         tuple(_draft(pipeline.purifier.policy, leaf, completion) for leaf, completion in answered),
         released,
-        _segments(way_out),
+        segments(way_out.release, way_out.said),
         reason,
         run.options.calls,
         failed,
-        tuple(CheckRecord(each.name, each.window, each.redo, each.judged()) for each in way_out.release.checks),
+        checks(way_out.release),
     )
 
 
@@ -61,17 +56,4 @@ def _draft(policy: FusionPolicy, leaf: Leaf, completion: Completion) -> DraftRec
         tuple(constraint.public() for constraint in request.never),
         redo,
         leaf.redone,
-    )
-
-
-def _segments(way_out: Exit) -> tuple[SegmentRecord, ...]:
-    release = way_out.release
-    said = iter(way_out.said)
-    return tuple(
-        SegmentRecord(
-            each.kind,
-            next(said) if each.kind == "operator" else release.drawn[each.start : each.end],
-            each.key,
-        )
-        for each in release.segments
     )

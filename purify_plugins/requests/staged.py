@@ -18,6 +18,7 @@ from purify_plugins.requests.pipeline import outcome_of, show
 from purify_plugins.requests.record import record
 from purify_plugins.stages.calls import Leaf, Run, StageCall
 from purify_plugins.stages.driver import Driver
+from purify_plugins.stages.ledger import require_declared
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
 from purify_plugins.types import Chunk, Completion, Unanswered
@@ -106,6 +107,8 @@ class StagedPipeline:
     def _row(self, leaf: Leaf) -> Row | None:
         request = leaf.request
         try:
+            if leaf.streamed:
+                require_declared(leaf.run.asked, leaf, self.chain, self.options.calls)
             return Row(one(request.prompt), request.shown, request.sampling.seed, leaf.label)
         except PurifyError as error:
             self.driver.failed(leaf.call, error)
@@ -160,6 +163,8 @@ class StagedPipeline:
             completion = Completion(text, ids, reason, drawn, certificate, way_out.released)
             if self.how.held:
                 show(self.pipeline, completion)
+            for check in way_out.release.checks:
+                check.released(completion)
         except PurifyError as error:
             return run.row, outcome_of(error)
         return run.row, Chunk((), (), completion)
