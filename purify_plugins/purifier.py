@@ -129,18 +129,9 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        own = (
-            sampling,
-            batch_size,
-            choose(walk, llm),
-            alignment,
-            fidelity,
-            plugins,
-            calibration,
-            chain,
-            request,
-        )
-        vars(self).update(zip((*OWN, *GIVEN), (*own, policy, walk), strict=True), _given=given)
+        kept = alignment, fidelity, plugins, calibration, chain, request
+        own = sampling, batch_size, *kept, policy, walk
+        vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
         secret()  # likewise
 

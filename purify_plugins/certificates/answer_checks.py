@@ -110,7 +110,9 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     )
     require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
-    claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"])
+    asked = method.get("llm_asked", True)
+    require(asked or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
+    claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"], asked)
     if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
         raise BudgetError(
             f"the steps exceed the budget of {method['policy']!r} at token {_first_over(policy, steps)}, "

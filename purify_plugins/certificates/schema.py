@@ -80,6 +80,10 @@ class MethodFields(_Strict):
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
     walk: Strategy
+    llm_asked: Literal[False] = cast("Literal[False]", None)  # absent where it was asked
+    constraints: Annotated[list[dict[str, Any]], Field(min_length=1)] = cast(
+        "list[dict[str, Any]]", None
+    )  # absent, where there are none
     plugins: list[PluginFields]
     edits: list[str]
     calibration: CalibrationFields = cast(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Generator, Mapping, Sequence
 from contextlib import closing
-from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +192,7 @@ class StagedPipeline:
         way_out.resume(given)
         label = f"{leaf.label}~{leaf.redone}{'a' if most else 'b'}"
         rows = {0: Row(request.prompt, request.shown, request.sampling.seed, label)}
-        purifier = answering(self.pipeline.purifier, request, tuple(token.id for token in given))
+        purifier = answering(self.pipeline.purifier, request, given)
         stopped: set[int] = set()
         drawn, ended = len(given), False
         with closing(self._decoded(purifier, rows, request.sampling, stopped, given)) as events:
@@ -210,18 +209,14 @@ class StagedPipeline:
         return ended
 
 
-def answering(purifier: Decoder, request: Request, given: tuple[int, ...] = ()) -> Decoder:
-    """A copy that answers requests of this strength, under these constraints, by the SLM alone or not.
+def answering(purifier: Decoder, request: Request, given: Sequence[Token] = ()) -> Decoder:
+    """The decoder for a request: as strict, under its constraints, by the SLM alone or not.
 
-    Answers begin with the tokens `given`.
-
-    Raises ConfigError for a policy that cannot be tightened.
+    Answers begin with the tokens `given`. Raises ConfigError for a policy that cannot be tightened.
     """
-    changes: dict[str, Any] = {"alone": request.slm_only, "constraints": request.never, "given": given}
-    changes["policy"] = tightened(purifier.policy, request.strength)
-    found = copy(purifier)
-    vars(found).update(changes)
-    return found
+    policy = tightened(purifier.policy, request.strength)
+    first = tuple(token.id for token in given)
+    return purifier.for_request(policy=policy, alone=request.slm_only, constraints=request.never, given=first)
 
 
 def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
+from inspect import isgeneratorfunction
 from typing import Any, Protocol, runtime_checkable
 
 from purify_plugins.canonical_json import jsonable
@@ -29,6 +30,11 @@ class AdaptedStage(Stage):
     @property
     def name(self) -> str:
         return type(self.original).__name__
+
+    @property
+    def choices(self) -> int | None:
+        unsaid = None if isgeneratorfunction(self.original.answer) else 1
+        return getattr(self.original, "choices", unsaid)
 
     def answer(self, request: Request) -> Any:
         return self.original.answer(request)

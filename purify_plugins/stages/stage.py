@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from purify_plugins.canonical_json import jsonable
@@ -86,12 +87,12 @@ class Stage(ABC):
 
     @property
     def choices(self) -> int | None:
-        """The most fused answers that it picks one from; None: unknown.
+        """The most fused answers that it picks one from; None: unknown. 1 where `answer` is a plain function.
 
         The ledger adds ln(choices) to what an answer may cost; where it is unknown, as many as there may be
         calls.
         """
-        return None
+        return None if isgeneratorfunction(self.answer) else 1
 
     @property
     def holds_back(self) -> float:
