@@ -119,9 +119,7 @@ class Purifier(Decoder):
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
         super().__init__(
-            llm,
-            slm,
-            fused,
+            *(llm, slm, fused),
             name_of=plugins.name_of,
             on_llm_failure=on_llm_failure,
             explain=explain,

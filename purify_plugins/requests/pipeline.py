@@ -41,6 +41,12 @@ class Pipeline:
 
     def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
         """Every prompt's events, batch after batch; prompts that cannot begin together are decoded alone."""
+        if not self.plugins.implementing("purify_request"):
+            return self.decoded(dict(enumerate(prompts)), options)
+        return self._answers(prompts, options)
+
+    def _answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
+        """Those of the prompts that no plugin refuses, after the refusals."""
         errors: dict[int, PurifyError] = {}
         admitted = self.admitted(prompts, options.sampling, errors)
         yield from ((row, outcome_of(error)) for row, error in errors.items())

@@ -126,7 +126,7 @@ class StagedPipeline:
         except PurifyError as error:
             self.driver.end(leaf.run, error)
         else:
-            yield self._last(leaf.run, way_out, leaf.completion.finish_reason)
+            yield self._last(leaf.run, way_out, leaf.answer.finish_reason)
 
     def _released(self, leaf: Leaf, way_out: Exit, chunk: Chunk, last: bool) -> RowEvents:
         leaf.completion = chunk.completion or leaf.completion
@@ -180,10 +180,10 @@ class StagedPipeline:
                 raise RefusedError(f"the check {block.check.name!r} blocked this answer", key=block.key)
             leaf.redone += 1
             way_out.release.rewind(block.before)
-            kept, span = leaf.completion.steps[: block.before], block.before + block.tokens
+            kept, span = leaf.answer.steps[: block.before], block.before + block.tokens
             ended = yield from self._resumed(leaf, way_out, leaf.request.alone(), kept, span)
             if not ended and not way_out.blocked:
-                yield from self._resumed(leaf, way_out, leaf.request, leaf.completion.steps)
+                yield from self._resumed(leaf, way_out, leaf.request, leaf.answer.steps)
 
     def _resumed(
         self, leaf: Leaf, way_out: Exit, request: Request, given: Sequence[Token], most: int | None = None

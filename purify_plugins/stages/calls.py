@@ -105,6 +105,12 @@ class Leaf:
         return self.call.request
 
     @property
+    def answer(self) -> Completion:
+        """The answer, of a leaf that has one."""
+        assert self.completion is not None
+        return self.completion
+
+    @property
     def streamed(self) -> bool:
         """Whether its answer is the row's, which the reader gets as it is drawn."""
         return self.call.parent is None
