@@ -109,8 +109,7 @@ class Purifier(Decoder):
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions | None = None,
     ) -> None:
-        sampling = Sampling() if sampling is None else sampling
-        request = RequestOptions() if request is None else request
+        sampling, request = sampling or Sampling(), request or RequestOptions()
         check_options(sampling, on_llm_failure, batch_size, explain, top)
         chain = chain_of(stages, request)
         require_listed("alignment", alignment, get_args(Alignment))

@@ -71,7 +71,8 @@ def claim_of(
     """The claim of steps that were drawn by this method, with this policy."""
     sampling = Sampling(**parameters(method["sampling"]))
     engines = models["llm"]["engine"], models["slm"]["engine"]
-    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"])
+    asked = method.get("llm_asked", True)
+    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"], asked)
 
 
 def sampling_of(body: Mapping[str, Any]) -> Sampling:

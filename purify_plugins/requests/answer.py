@@ -51,7 +51,7 @@ class RowOutput:
         self._detokenizer = Detokenizer(decoder.vocabulary, options.sampling.stop)
         self._pieces: list[Piece] = []
         self._held: list[Chunk] = []
-        self._begun = self._given(options.given)
+        self._begun = self._given(options.given) if options.given else ()
 
     def take(self, step: Step) -> list[Chunk]:
         """Take this row's token of a step; return the chunks that may be released now."""

@@ -53,7 +53,7 @@ class Pipeline:
         yield from self.decoded(admitted, options)
 
     def decoded(
-        self, rows: Mapping[int, Prompt | Row], options: AnswerOptions, stopped: Container[int] = ()
+        self, rows: Mapping[int, Prompt | Row], options: AnswerOptions, stopped: Collection[int] = ()
     ) -> RowEvents:
         """The events of admitted prompts, as the decoder draws their answers.
 
@@ -69,7 +69,8 @@ class Pipeline:
                         if all(answer.ended for answer in batch.answers):
                             break  # a step that a plugin had read ahead
                         yield from batch.take(step)
-                        batch.stop(stopped)
+                        if stopped:
+                            batch.stop(stopped)
             except PurifyError as error:
                 # Nothing is drawn twice: prompts are parted only while nothing has been drawn of any of them.
                 if len(batch_rows) > 1 and not batch.reader.begun and not isinstance(error, SourceError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ class StagedPipeline:
         purifier: Decoder,
         rows: Mapping[int, Row],
         sampling: Sampling,
-        stopped: Container[int] = (),
+        stopped: Collection[int] = (),
         given: Sequence[Token] = (),
     ) -> RowEvents:
         how = replace(self.how, sampling=sampling, held=False, given=tuple(given))
