@@ -56,6 +56,7 @@ OWN = (
     *("stages", "request"),
 )
 GIVEN = ("given_policy", "given_walk")
+DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
 OF_AN_ANSWER = (*CHECKED, "stages", "request")
 """Options that `replace` changes without aligning the two models anew."""
@@ -107,11 +108,10 @@ class Purifier(Decoder):
         plugins: Plugins | None = None,
         calibration: CalibrationRecord | None = None,
         stages: Sequence[Stage | BareStage] = (),
-        request: RequestOptions | None = None,
+        request: RequestOptions = DEFAULTS,
     ) -> None:
-        sampling, request = sampling or Sampling(), request or RequestOptions()
+        sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
-        chain = chain_of(stages, request)
         require_listed("alignment", alignment, get_args(Alignment))
         require_listed("fidelity", fidelity, get_args(Fidelity))
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
@@ -126,7 +126,7 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        kept = alignment, fidelity, plugins, calibration, chain, request
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request), request
         own = sampling, batch_size, *kept, policy, walk
         vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
@@ -140,7 +140,7 @@ class Purifier(Decoder):
         policy: Any = "balanced",
         *,
         stages: Sequence[Stage | BareStage] = (),
-        request: RequestOptions | None = None,
+        request: RequestOptions = DEFAULTS,
         **parameters: Any,
     ) -> Self:
         """Load both models and name a policy; `parameters` are the policy's fields.

@@ -114,8 +114,8 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     )
     require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
-    asked = method.get("llm_asked", True)
-    require(asked or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
+    alone = not method.get("llm_asked", True)
+    require(not alone or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
     claim = claim_of(method, policy, body["models"], steps)
     if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
         raise BudgetError(

@@ -7,7 +7,7 @@ that it gets instead. An error that concerns one prompt does not affect the othe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar

@@ -40,7 +40,7 @@ class TopKUnion(Consistency):
         return "none"
 
     def tightened(self, factor: float) -> None:
-        """None: tokens beside the union are left out, so that it cannot become the SLM alone."""
+        """None: the SLM's own tokens beside the union are left out, so it cannot become the SLM alone."""
 
     def holds(self, steps: Sequence[Token]) -> bool:
         """No guarantee."""
