@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from purify_plugins.canonical_json import jsonable
+from purify_plugins.canonical_json import counted, jsonable
 
 if TYPE_CHECKING:
     from purify_plugins.stages.request import Request
@@ -97,9 +96,3 @@ class Stage(ABC):
             name: counted(value) if name in self.withheld else jsonable(value)
             for name, value in values.items()
         }
-
-
-def counted(texts: Iterable[str]) -> dict[str, Any]:
-    """Texts as a certificate records them: how many, and one digest of all."""
-    found = sorted(texts)
-    return {"count": len(found), "sha256": hashlib.sha256("\0".join(found).encode()).hexdigest()}
