@@ -143,7 +143,7 @@ def require_like(certificate: Certificate, side: str, folder: Path) -> None:
 
     Nothing is loaded, and no weights are read; `recompute` compares those.
     """
-    recorded = certificate.body["models"][side]
+    recorded = certificate.decoded["models"].get(side, {})
     files = recorded.get("files", {})
     small = {name: each for name, each in files.items() if not name.endswith(".safetensors")}
     if hashed(folder, small, weights=False) != small:

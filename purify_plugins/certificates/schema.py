@@ -167,9 +167,7 @@ class StageFields(_Strict):
 class DraftFields(_Strict):
     role: Role
     after: Annotated[int, Field(ge=0)]
-    slm_only: bool
     shown: Sha256 | None
-    constraints: list[dict[str, Any]]
     redo: Annotated[int, Field(ge=0)]
     redone: Annotated[int, Field(ge=0)]
     allowed: Number
