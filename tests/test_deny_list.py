@@ -138,7 +138,7 @@ def test_a_model_that_knows_only_the_text_cannot_say_it(walk: str, options: dict
         assert "key is 4711" not in " ".join(answer.text.lower().split())
         body = answer.certificate.body
         assert body["method"]["constraints"] == [denied.public()]
-        assert "4711" not in answer.certificate.text
+        assert "key is" not in answer.certificate.text
         verify(answer.certificate, load_plugins())
         assert recompute(answer.certificate, purifier.slm, constraints=[denied]) < 1e-3
 

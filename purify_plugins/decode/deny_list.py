@@ -89,7 +89,7 @@ class Match(NamedTuple):
     length: int
 
 
-class Position(NamedTuple):
+class DenyPosition(NamedTuple):
     """Where an answer is: the beginnings that it ends with, and bytes of a character that is not complete."""
 
     matches: tuple[Match, ...] = ()
@@ -102,7 +102,7 @@ class DenyFollower:
     def __init__(self, index: DenyIndex) -> None:
         self.index = index
         self.read: list[int] = []
-        self.positions = [Position()]  # before each token read, and after the last
+        self.positions = [DenyPosition()]  # before each token read, and after the last
 
     def allowed(self, answer: Sequence[int]) -> Tensor:
         """The tokens (V,) bool that complete no denied text after `answer`."""
@@ -131,17 +131,17 @@ class DenyIndex:
         self.spelled = spelled(vocabulary, denied.any_case, denied.any_spacing)
         self.free = numpy.ones(len(vocabulary), dtype=bool)  # after no beginning of a text
         self.free[[at for at, text in enumerate(self.spelled.texts) if self._has(text)]] = False
-        self._masks: dict[Position, Tensor] = {}
+        self._masks: dict[DenyPosition, Tensor] = {}
         self._completing: dict[Match, Any] = {}
 
-    def after(self, position: Position, token: int) -> Position:
+    def after(self, position: DenyPosition, token: int) -> DenyPosition:
         """The position after one token more."""
         if not position.pending and token not in self.spelled.broken:
-            return Position(self._read(position.matches, self.spelled.texts[token]))
+            return DenyPosition(self._read(position.matches, self.spelled.texts[token]))
         text, pending = _decoded(position.pending + self.vocabulary.tokens[token])
-        return Position(self._read(position.matches, self.denied.folded(text)), pending)
+        return DenyPosition(self._read(position.matches, self.denied.folded(text)), pending)
 
-    def mask(self, position: Position) -> Tensor:
+    def mask(self, position: DenyPosition) -> Tensor:
         """The tokens (V,) bool that complete no text at this position."""
         if (known := self._masks.get(position)) is not None:
             return known
