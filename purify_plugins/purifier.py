@@ -126,7 +126,7 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request), request
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
         own = sampling, batch_size, *kept, policy, walk
         vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
@@ -190,7 +190,7 @@ class Purifier(Decoder):
             return type(self)(**options)
         check_options(*(options[name] for name in CHECKED))
         if "stages" in changes or "request" in changes:
-            changes["stages"] = chain_of(options["stages"], options["request"])
+            changes["stages"] = chain_of(options["stages"], options["request"], self.slm)
         found = copy(self)
         vars(found).update(changes)
         return found

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from purify_plugins.canonical_json import jsonable
 from purify_plugins.errors import ConfigError
+from purify_plugins.protocols import LogitSource
 from purify_plugins.stages.options import RequestOptions
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Stage
@@ -53,10 +54,10 @@ def adapted_stage(stage: Any) -> Stage:
     raise ConfigError(f"a stage has a method answer(request), and {stage!r} has none; add it")
 
 
-def chain_of(stages: Any, options: Any) -> tuple[Stage, ...]:
-    """The stages of a Purifier, checked, as `options` are. Raises ConfigError."""
+def chain_of(stages: Any, options: Any, slm: LogitSource) -> tuple[Stage, ...]:
+    """The stages of a Purifier with this SLM, checked, as `options` are. Raises ConfigError."""
     if not isinstance(options, RequestOptions):
         raise ConfigError(f"request must be RequestOptions(...), not {options!r}")
     if not isinstance(stages, list | tuple):
         raise ConfigError(f"stages must be a list of stages, the outermost first, not {stages!r}")
-    return tuple(map(adapted_stage, stages))
+    return tuple(adapted_stage(each).bind(slm) for each in stages)
