@@ -76,7 +76,7 @@ def recomputed(
     prompt: str | None = None,
     constraints: Sequence[Constraint] = (),
 ) -> Recomputed:
-    """As `recompute`; figures that depend on a constraint that is not given are told, and not refused."""
+    """As `recompute`; figures that depend on a constraint that is not given are named, and not refused."""
     bodies = _bodies(certificate)
     read_as = [require_slm(body, slm) for body in bodies]
     if prompt is not None and bodies:
@@ -100,7 +100,7 @@ def recomputed_both(
     *,
     constraints: Sequence[Constraint] = (),
 ) -> Recomputed:
-    """As `recompute_both`, where what cannot be replayed is told and not refused. Recompute the SLM first."""
+    """As `recompute_both`, where what cannot be replayed is named, and not refused. Recompute the SLM first."""
     gaps, untold = [0.0], []
     for at, body in enumerate(_bodies(certificate)):
         held = _held(body, constraints)
