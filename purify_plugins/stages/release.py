@@ -103,6 +103,11 @@ class Release:
         self._due: list[str] = []  # the texts of segments whose pieces are being made
 
     @property
+    def tokens(self) -> int:
+        """How many tokens of the answer have been taken."""
+        return len(self._ends)
+
+    @property
     def text(self) -> str:
         """What has been released."""
         return "".join(self._sent)
