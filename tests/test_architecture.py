@@ -29,7 +29,7 @@ CLICK = "click's own parameters, of which some have this and some do not"
 WIRE = "a checked request's own option, whose name is data"
 PROBES = {
     "purify_plugins/foreign.py": FOREIGN,
-    "purify_plugins/certificates/recomputation.py": FIELD,
+    "purify_plugins/certificates/answer_recomputation.py": FIELD,
     "purify_plugins/canonical_json.py": FIELD,
     "purify_plugins/plugin/arguments.py": "a factory's annotation, which may be a type or a text",
     "purify_plugins/plugin/manager.py": PLUGGY,
