@@ -123,9 +123,16 @@ DRAWN = {
 }
 
 
+COPYING = (
+    "It is mixed with a copyist of the prompt and the answer so far: what is bounded is bounded against the "
+    "model or that copyist, and what stands in the prompt may be copied at little cost."
+)
+
+
 def _model(side: str, model: Mapping[str, Any]) -> str:
     told = f"{side.upper()}: {model['name']} ({model['kind']}, {model['engine']}), {_digest(model)}."
-    return f"{told} {_members(model)}" if model.get("members") else told
+    told += f" {_members(model)}" if model.get("members") else ""
+    return f"{told} {COPYING}" if model.get("copyist") else told
 
 
 def _digest(model: Mapping[str, Any]) -> str:
