@@ -164,11 +164,27 @@ Steps = Generator[Step, None, None]
 """A decoder's generator: a step per column of tokens."""
 
 
-class Piece(NamedTuple):
-    """A token of an answer and text that is attributed to it; see `Detokenizer`."""
+class DrawnToken(NamedTuple):
+    """A token of an answer and the text that it was decoded to."""
 
     token: Token
     text: str
+
+
+class Piece(NamedTuple):
+    """Text of an answer and the token that wrote it (see `Detokenizer`); None: an operator's text."""
+
+    token: Token | None
+    text: str
+
+
+UNDECODED: Mapping[str, Any] = {
+    "prompt": (),
+    "models": {},
+    "method": {"policy": "none", "mode": "none"},
+    "steps": (),
+}
+"""`Certificate.decoded` of an answer that no model wrote."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +206,28 @@ class Certificate:
     @property
     def guarantee(self) -> Guarantee:
         """The guarantee that holds for this answer, in the mode it was drawn."""
-        return self.body["method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
+        return self.body["claim" if self.staged else "method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
 
     @property
     def log_ratio(self) -> float:
-        """log fused/slm of the whole answer, in nats."""
-        return float(self.body["totals"]["log_ratio"])
+        """log fused/slm of the whole answer (nats); with stages, of the drafts that it was made from too."""
+        return float(self.body["ledger"]["spent"] if self.staged else self.body["totals"]["log_ratio"])
+
+    @property
+    def staged(self) -> bool:
+        """Whether stages made the answer, so that the body has the records of several drafts."""
+        return "drafts" in self.body
+
+    @property
+    def decoded(self) -> Mapping[str, Any]:
+        """The record of the decode whose text was released: its `prompt`, `models`, `method`, `steps`, ….
+
+        It is the body itself where there are no stages; of an answer in the operator's words, `UNDECODED`.
+        """
+        if not self.staged:
+            return self.body
+        found = (each["certificate"] for each in self.body["drafts"] if each["role"] == "released")
+        return next(found, UNDECODED)
 
 
 @dataclass(frozen=True)
@@ -209,7 +241,7 @@ class Completion:
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
-    drawn: tuple[Piece, ...]
+    drawn: tuple[DrawnToken, ...]
     certificate: Certificate
     pieces: tuple[Piece, ...] = ()
 
@@ -264,7 +296,7 @@ class Chunk:
     """
 
     pieces: tuple[Piece, ...]
-    drawn: tuple[Piece, ...] = ()
+    drawn: tuple[DrawnToken, ...] = ()
     completion: Completion | None = None
     ended: bool = False
 

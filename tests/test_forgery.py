@@ -408,8 +408,8 @@ def test_a_forger_is_found_out(edit: Edit, way: str, kind: type[CertificateError
 def relabelled(certificate: Certificate, **sampling: Any) -> str:
     """The same answer, its sampling and every claim that follows from it written anew by the forger."""
     from purify_plugins.certificates import MEANING, claimed, mode_of
+    from purify_plugins.certificates.answer_checks import policy_of
     from purify_plugins.certificates.figures import tokens_of
-    from purify_plugins.certificates.verification import policy_of
 
     def edit(body: Body) -> None:
         method = body["method"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purify_plugins.canonical_json import canonical
-from purify_plugins.types import Completion, Piece, Token, Vocabulary
+from purify_plugins.types import Completion, DrawnToken, Token, Vocabulary
 
 Json = dict[str, Any]
 TGI_FINISH_REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
@@ -42,9 +42,9 @@ def token_text(token: int, vocabulary: Vocabulary) -> str:
     return vocabulary.control.get(token) or vocabulary.tokens[token].decode(errors="replace")
 
 
-def alternatives(token: Token, vocabulary: Vocabulary) -> list[Piece]:
+def alternatives(token: Token, vocabulary: Vocabulary) -> list[DrawnToken]:
     """The likeliest tokens of the fused row that a token was drawn from, each as if it stood alone."""
     return [
-        Piece(token._replace(id=other, fused=logprob), token_text(other, vocabulary))
+        DrawnToken(token._replace(id=other, fused=logprob), token_text(other, vocabulary))
         for other, logprob in token.top
     ]

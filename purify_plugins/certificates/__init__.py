@@ -6,10 +6,18 @@ SHA-256 of the rest under `digest`. Its totals are exact sums of its steps.
 
 from purify_plugins.certificates.citations import cited, citing
 from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
-from purify_plugins.certificates.figures import COLUMNS, FORMAT, totals
+from purify_plugins.certificates.figures import COLUMNS, FORMAT, STAGED_FORMAT, totals
 from purify_plugins.certificates.issuing import certify
 from purify_plugins.certificates.pinning import Pins, model_digest
 from purify_plugins.certificates.recomputation import recompute, recompute_both, require_like
+from purify_plugins.certificates.staged import (
+    AnswerRecord,
+    CheckRecord,
+    DraftRecord,
+    SegmentRecord,
+    StageRecord,
+    certify_stages,
+)
 from purify_plugins.certificates.verification import read, verify
 from purify_plugins.types import Certificate
 
@@ -18,9 +26,16 @@ __all__ = [
     "FORMAT",
     "LIMITS",
     "MEANING",
+    "STAGED_FORMAT",
+    "AnswerRecord",
     "Certificate",
+    "CheckRecord",
+    "DraftRecord",
     "Pins",
+    "SegmentRecord",
+    "StageRecord",
     "certify",
+    "certify_stages",
     "cited",
     "citing",
     "claimed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -10,6 +11,8 @@ from typing import Any
 from purify_plugins.types import Token
 
 FORMAT = "purify-certificate/2"
+STAGED_FORMAT = "purify-certificate/3"
+"""The format of an answer that stages made."""
 PLACES = Decimal("1e-9")
 COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only", "hidden")
 
@@ -19,20 +22,26 @@ def fixed(number: float) -> str:
     return f"{number:.9f}" if math.isfinite(number) else f"{number}"
 
 
+def text_facts(text: str) -> dict[str, Any]:
+    """A text's SHA-256 and length in UTF-8."""
+    data = text.encode()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
 def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
     """The exact sums of an answer's steps, from their decimals."""
     table = [[Decimal(cell) for cell in row[1:6]] for row in rows]
     ratios = [fused - slm for slm, fused, *_ in table]
     return {
         "tokens": len(table),
-        "log_ratio": _decimal(sum(ratios, Decimal(0))),
-        "kl": _decimal(sum((row[2] for row in table), Decimal(0))),
-        "largest_step": _decimal(max(ratios, default=Decimal(0))),
-        "largest_peak": _decimal(max((row[3] for row in table), default=Decimal(0))),
-        "surprisal": _decimal(sum((-row[0] for row in table), Decimal(0))),
-        "least_revealed": _decimal(min((row[4] for row in table), default=Decimal(1))),
+        "log_ratio": decimal(sum(ratios, Decimal(0))),
+        "kl": decimal(sum((row[2] for row in table), Decimal(0))),
+        "largest_step": decimal(max(ratios, default=Decimal(0))),
+        "largest_peak": decimal(max((row[3] for row in table), default=Decimal(0))),
+        "surprisal": decimal(sum((-row[0] for row in table), Decimal(0))),
+        "least_revealed": decimal(min((row[4] for row in table), default=Decimal(1))),
         "slm_only": sum(bool(row[6]) for row in rows),
-        "most_hidden": _decimal(max((Decimal(row[7]) for row in rows), default=Decimal(0))),
+        "most_hidden": decimal(max((Decimal(row[7]) for row in rows), default=Decimal(0))),
     }
 
 
@@ -41,5 +50,6 @@ def tokens_of(rows: Iterable[Sequence[Any]]) -> list[Token]:
     return [Token._make((row[0], None, *map(float, row[1:6]), row[6], float(row[7]), ())) for row in rows]
 
 
-def _decimal(number: Decimal) -> str:
+def decimal(number: Decimal) -> str:
+    """A decimal as certificates write it."""
     return f"{number.quantize(PLACES):f}" if number.is_finite() else f"{float(number)}"

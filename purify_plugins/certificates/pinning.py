@@ -46,18 +46,26 @@ class Pins:
         body = certificate.body
         if self.answer is not None:
             _check_answer(body["answer"], self.answer)
-        if self.policy is not None:
-            _check_policy(body, self.policy, plugins)
-        for side, known in (("slm", self.slm), ("llm", self.llm)):
-            if known is not None:
-                _check_model(side, body["models"][side], known)
+        for decode in _decodes(certificate):
+            if self.policy is not None:
+                _check_policy(decode, self.policy, plugins)
+            for side, known in (("slm", self.slm), ("llm", self.llm)):
+                if known is not None:
+                    _check_model(side, decode["models"][side], known)
         if self.guarantee is not None:
-            _check_guarantee(body["method"], self.guarantee)
+            _check_guarantee(body["claim" if certificate.staged else "method"], self.guarantee)
         for path, value in self.fields.items():
             _check_field(body, path, value)
 
 
 NOTHING = Pins()
+
+
+def _decodes(certificate: Certificate) -> list[Mapping[str, Any]]:
+    """The records of the decodes that a pin is about: with stages, of every draft that counts."""
+    if not certificate.staged:
+        return [certificate.body]
+    return [each["certificate"] for each in certificate.body["drafts"] if each["role"] != "discarded"]
 
 
 def _check_answer(recorded: Mapping[str, Any], text: bytes) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from purify_plugins.certificates.ledger import Role
 from purify_plugins.decode.strategies import Strategy
 from purify_plugins.errors import NoCertificateError
 from purify_plugins.utils.wording import must_be
@@ -24,6 +25,22 @@ ABSENCES = {"missing": "is missing"}
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @classmethod
+    def check(cls, body: Any) -> Self:
+        """The parsed body. Raises NoCertificateError, naming the first error."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            if first["type"] == "extra_forbidden":
+                raise NoCertificateError(
+                    f"the certificate has an unknown field {where!r}; nothing may be added to one, so keep "
+                    "notes in a file beside it"
+                ) from error
+            why = ABSENCES.get(first["type"]) or must_be(first)
+            raise NoCertificateError(f"the certificate is malformed at {where}, which {why}") from error
 
 
 class AnswerFields(_Strict):
@@ -63,6 +80,10 @@ class MethodFields(_Strict):
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
     walk: Strategy
+    llm_asked: Literal[False] = cast("Literal[False]", None)  # absent where it was asked
+    constraints: Annotated[list[dict[str, Any]], Field(min_length=1)] = cast(
+        "list[dict[str, Any]]", None
+    )  # absent, where there are none
     plugins: list[PluginFields]
     edits: list[str]
     calibration: CalibrationFields = cast(
@@ -134,18 +155,84 @@ class CertificateBody(_Strict):
     limits: list[str]
     digest: Sha256
 
-    @classmethod
-    def check(cls, body: Any) -> Self:
-        """The parsed body. Raises NoCertificateError, naming the first error."""
-        try:
-            return cls.model_validate(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            if first["type"] == "extra_forbidden":
-                raise NoCertificateError(
-                    f"the certificate has an unknown field {where!r}; nothing may be added to one, so keep "
-                    "notes in a file beside it"
-                ) from error
-            why = ABSENCES.get(first["type"]) or must_be(first)
-            raise NoCertificateError(f"the certificate is malformed at {where}, which {why}") from error
+
+class StageFields(_Strict):
+    name: str
+    parameters: dict[str, Any]
+    distribution: str
+    version: str
+    choices: Annotated[int, Field(ge=1)] | None
+
+
+class DraftFields(_Strict):
+    role: Role
+    after: Annotated[int, Field(ge=0)]
+    shown: Sha256 | None
+    redo: Annotated[int, Field(ge=0)]
+    redone: Annotated[int, Field(ge=0)]
+    allowed: Number
+    certificate: CertificateBody
+
+
+class DraftSegmentFields(_Strict):
+    kind: Literal["drawn", "restored"]
+    name: str
+    draft: Annotated[int, Field(ge=0)] | None
+    start: Annotated[int, Field(ge=0, alias="from")]
+    end: Annotated[int, Field(ge=0, alias="to")]
+
+
+class OperatorSegmentFields(_Strict):
+    kind: Literal["operator"]
+    name: str
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class CheckFields(_Strict):
+    name: str
+    window: float | Literal["inf"]
+    redo: Annotated[int, Field(ge=0)]
+    judged: dict[str, Any]
+
+
+class LedgerFields(_Strict):
+    calls: Annotated[int, Field(ge=0)]
+    failed: Annotated[int, Field(ge=0)]
+    most_calls: Annotated[int, Field(ge=1)]
+    choices: Annotated[int, Field(ge=1)]
+    read: Number
+    added: Number
+    spent: Number
+    bound: Number | None
+    reason: str
+
+
+class ClaimFields(_Strict):
+    guarantee: Level
+    adversary: Literal["none", "weights", "engine"]
+    reason: str
+    meaning: str
+
+
+class StagedAnswerFields(_Strict):
+    sha256: Sha256
+    bytes: Annotated[int, Field(ge=0)]
+    finish_reason: Literal["eos", "stop", "length", "refused"]
+
+
+class StagedBody(_Strict):
+    """The certificate of an answer that stages made."""
+
+    format: Literal["purify-certificate/3"]
+    answer: StagedAnswerFields
+    stages: Annotated[list[StageFields], Field(min_length=1)]
+    drafts: list[DraftFields]
+    segments: list[DraftSegmentFields | OperatorSegmentFields]
+    checks: list[CheckFields]
+    ledger: LedgerFields
+    claim: ClaimFields
+    scores: dict[str, Any]
+    totals: TotalsFields
+    limits: list[str]
+    digest: Sha256

@@ -142,7 +142,8 @@ def _plain(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 def _coloured(chunks: Iterator[Chunk], console: Console) -> Iterator[Chunk]:
     for chunk in chunks:
         for token, text in chunk.pieces:
-            console.print(text, style=style(token, styles(console)), end="", markup=False, emoji=False)
+            named = style(token, styles(console)) if token else ""
+            console.print(text, style=named, end="", markup=False, emoji=False)
         yield chunk
 
 

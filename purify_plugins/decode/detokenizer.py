@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from purify_plugins.types import Piece
+from purify_plugins.types import DrawnToken, Piece
 
 if TYPE_CHECKING:
     from purify_plugins.types import FinishReason, Token, Vocabulary
@@ -34,14 +34,14 @@ class Detokenizer:
         """What ended the answer: "stop" a stop string or a control token of that name, "eos" an end token."""
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""  # decoded, and perhaps the beginning of a stop string
-        self._open: deque[Piece] = deque()  # tokens that are not released, or only in part
+        self._open: deque[DrawnToken] = deque()  # tokens that are not released, or only in part
         self._complete = 0  # how many of them, from the first, leave no character incomplete
         self._stopped = False  # by a stop string in the text
 
-    def feed(self, token: Token) -> tuple[Piece, tuple[Piece, ...]]:
+    def feed(self, token: Token) -> tuple[DrawnToken, tuple[Piece, ...]]:
         """Take the next token; return the text it decodes to, and the pieces that are certain now."""
         text = self._decoder.decode(self.vocabulary.tokens[token.id])
-        drawn = Piece(token, text)
+        drawn = DrawnToken(token, text)
         self._open.append(drawn)
         if not self._decoder.getstate()[0]:
             self._complete = len(self._open)
@@ -92,14 +92,14 @@ class Detokenizer:
         """The pieces of the text that is released; `last`: also of the tokens whose text never is."""
         found = []
         while self._complete and len(self._open[0].text) <= len(text):
-            piece = self._open.popleft()
+            piece = Piece(*self._open.popleft())
             self._complete -= 1
             found.append(piece)
             text = text[len(piece.text) :]
         if text:
             token, rest = self._open[0]
             found.append(Piece(token, text))
-            self._open[0] = Piece(token, rest[len(text) :])
+            self._open[0] = DrawnToken(token, rest[len(text) :])
         if last:
             found += [Piece(token, "") for token, _ in self._open]
             self._open.clear()

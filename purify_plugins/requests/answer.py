@@ -9,7 +9,7 @@ from purify_plugins.certificates import certify
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.citations import Cited
 from purify_plugins.decode.detokenizer import Detokenizer, joined
-from purify_plugins.types import Chunk, Completion, Piece
+from purify_plugins.types import Chunk, Completion, DrawnToken, Piece
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
@@ -40,7 +40,7 @@ class RowOutput:
 
     def __init__(self, decoder: Decoder, options: AnswerOptions, row: int, reader: StepReader) -> None:
         self.options, self.row, self.reader = options, row, reader
-        self.drawn: list[Piece] = []
+        self.drawn: list[DrawnToken] = []
         self.reason: FinishReason = "length"
         self.finished = False
         self.error: PurifyError | None = None

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
-from typing import Any, Self
+from pathlib import Path
+from traceback import extract_tb
+from typing import TYPE_CHECKING, Any, Self
+
+from purify_plugins.errors import PurifyError, RefusedError
+
+if TYPE_CHECKING:
+    from purify_plugins.types import Completion
 
 
 class Blocked(Exception):
@@ -21,8 +29,10 @@ class Check(ABC):
 
     For every text T, every beginning P of it, and however T is cut: `clear` depends on the text alone;
     nothing of a span that is blocked in T is clear in any P; and at most `window` characters of P are not
-    clear. See `purify_plugins.testing.CheckConformance`. After a block the SLM alone may write the span
-    again, at most `redo` times; then the answer is refused, with the operator's text for the block's `key`.
+    clear. What is clear stays clear, and what is blocked stays blocked, in every longer text. See
+    `purify_plugins.testing.CheckConformance`. After a block the SLM alone may write the span again, at most
+    `redo` times: the text then goes on from an earlier beginning. After that the answer is refused, with the
+    operator's text for the block's `key`.
     """
 
     name: str = "check"
@@ -44,3 +54,31 @@ class Check(ABC):
     def judged(self) -> Mapping[str, Any]:
         """What certificates say of one answer's check: how much was judged, as JSON."""
         return {}
+
+    def released(self, completion: Completion) -> None:  # noqa: B027  # most checks have nothing to do then
+        """See the whole answer with its certificate, before its reader has the last of it.
+
+        Not called of an answer that was refused or closed. Raises RefusedError.
+        """
+
+
+@contextmanager
+def failing_closed(what: str, *passing: type[Exception]) -> Iterator[None]:
+    """Raise RefusedError in place of any other error, but those `passing`.
+
+    The message has the error's class and place, and not its own message, which may quote the text that is
+    judged: blocked text appears in no log.
+    """
+    try:
+        yield
+    except RefusedError:
+        raise
+    except passing:
+        raise
+    except PurifyError as error:
+        raise RefusedError(f"{what} failed: {error}") from error
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        raise RefusedError(
+            f"{what} failed with {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        ) from None

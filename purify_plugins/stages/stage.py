@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from purify_plugins.canonical_json import jsonable
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.stages.request import Request
     from purify_plugins.types import Certificate, Completion, FinishReason, Token
 
@@ -85,6 +86,17 @@ class Stage(ABC):
         calls.
         """
         return None
+
+    def remarks(self) -> Sequence[str]:
+        """What `purify check` warns of, a sentence each."""
+        return ()
+
+    def bind(self, slm: LogitSource) -> Self:
+        """The stage for a Purifier with this SLM, which is loaded; what takes long is loaded now.
+
+        By default itself. A stage that judges texts by the SLM keeps it (`guardian`).
+        """
+        return self
 
     def public(self) -> Mapping[str, Any]:
         """Its options as certificates state them, as JSON."""

@@ -6,10 +6,14 @@ from typing import Protocol
 
 
 class Vault(Protocol):
-    """Surrogate -> true value; the only thing that changes text."""
+    """Surrogate -> true value; the only thing that changes text.
+
+    Whether a surrogate begins at a place, and which, depends on the `longest` characters from there on, and
+    on those before.
+    """
 
     longest: int
-    """The length of the longest surrogate."""
+    """The length of the longest surrogate, and of what must follow it for it to be one."""
 
     def find(self, text: str, start: int) -> tuple[int, int, str, str] | None:
         """The first surrogate in `text` from `start` on: where it begins and ends, its id, its true value.

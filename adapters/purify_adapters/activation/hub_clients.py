@@ -139,7 +139,7 @@ class HubClients:
             self._count(server, chunk.completion)
 
     def _count(self, server: str, completion: Completion) -> None:
-        if completion.certificate.body["method"]["mode"] == "greedy":
+        if completion.certificate.decoded["method"]["mode"] == "greedy":
             warn_of_greedy()
         carries = completion.certificate.guarantee != "none"
         self.recorder.count(server, "purified", *["guaranteed"] * carries)

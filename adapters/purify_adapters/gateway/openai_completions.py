@@ -28,7 +28,7 @@ from purify_adapters.tool_calls import (
     reasoning_in,
     text_in,
 )
-from purify_plugins.types import Chunk, Completion, Piece, Token, Vocabulary
+from purify_plugins.types import Chunk, Completion, DrawnToken, Token, Vocabulary
 
 PREFIXES = {"chat.completion": "chatcmpl", "chat.completion.chunk": "chatcmpl", "text_completion": "cmpl"}
 
@@ -65,7 +65,7 @@ def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
     """Each token's log-probability in the fused row, and those of the row's likeliest tokens."""
     content = [
         {
-            **_logprob(Piece(token, token_text(token.id, vocabulary)), vocabulary),
+            **_logprob(DrawnToken(token, token_text(token.id, vocabulary)), vocabulary),
             "top_logprobs": [_logprob(other, vocabulary) for other in alternatives(token, vocabulary)],
         }
         for token in tokens
@@ -73,7 +73,7 @@ def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
     return {"content": content, "refusal": None}
 
 
-def _logprob(piece: Piece, vocabulary: Vocabulary) -> Json:
+def _logprob(piece: DrawnToken, vocabulary: Vocabulary) -> Json:
     control = piece.token.id in vocabulary.control
     raw = piece.text.encode() if control else vocabulary.tokens[piece.token.id]
     return {"token": piece.text, "logprob": number(piece.token.fused), "bytes": list(raw)}

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from purify_adapters.gateway.rejections import Rejected
 from purify_adapters.gateway.request_validation import Generation
 from purify_adapters.openai_schema import TGI_FINISH_REASONS, Json, alternatives, number
-from purify_plugins.types import Chunk, Completion, Piece, Token, Vocabulary
+from purify_plugins.types import Chunk, Completion, DrawnToken, Token, Vocabulary
 
 
-def _token(piece: Piece, vocabulary: Vocabulary) -> Json:
+def _token(piece: DrawnToken, vocabulary: Vocabulary) -> Json:
     """A token; control tokens are `special`, and their text is not part of the answer's."""
     name = vocabulary.control.get(piece.token.id)
     return {
@@ -42,7 +42,7 @@ def _full_text(completion: Completion, stop: Sequence[str]) -> str:
     return completion.text + min(ends, key=len, default="")
 
 
-def _token_texts(completion: Completion, stop: Sequence[str]) -> list[Piece]:
+def _token_texts(completion: Completion, stop: Sequence[str]) -> list[DrawnToken]:
     """The tokens of an answer with their texts, which join to `_full_text`."""
     *before, last = completion.drawn
     written = sum(len(text) for _, text in before)
@@ -107,7 +107,7 @@ class TokenEvents:
         if chunk.completion:
             yield self._last(chunk.completion)
 
-    def _event(self, piece: Piece) -> Json:
+    def _event(self, piece: DrawnToken) -> Json:
         self.index += 1
         top = {"top_tokens": _top_tokens(piece.token, self.vocabulary)} if self.generation.top else {}
         about = {"index": self.index, "token": _token(piece, self.vocabulary)}
@@ -116,7 +116,7 @@ class TokenEvents:
     def _last(self, completion: Completion) -> Json:
         text = _full_text(completion, self.generation.sampling.stop)
         return {
-            **self._event(Piece(completion.steps[-1], text[self.length :])),
+            **self._event(DrawnToken(completion.steps[-1], text[self.length :])),
             "generated_text": self.prefix + text,
             "details": self._details(completion) if self.details else None,
             "purify": purified(completion),

@@ -67,7 +67,7 @@ def logprobs(steps: Sequence[Token], vocabulary: Vocabulary) -> list[dict[str, A
 
 def usage(completion: Completion) -> UsageMetadata:
     """How many tokens were read and written."""
-    read, wrote = len(completion.certificate.body["prompt"]), len(completion.tokens)
+    read, wrote = len(completion.certificate.decoded["prompt"]), len(completion.tokens)
     return UsageMetadata(input_tokens=read, output_tokens=wrote, total_tokens=read + wrote)
 
 
@@ -75,7 +75,7 @@ def metadata(
     completion: Completion, model_name: str, certificate: bool, called: bool = False
 ) -> dict[str, Any]:
     """An answer's metadata; the purification's own facts are under `purification`."""
-    method = completion.certificate.body["method"]
+    method = completion.certificate.decoded["method"]
     purification = {
         "digest": completion.certificate.digest,
         "policy": method["policy"],

@@ -72,14 +72,14 @@ class LlmRequest:
         proof = completion.certificate
         purification = {
             "digest": proof.digest,
-            "policy": proof.body["method"]["policy"],
+            "policy": proof.decoded["method"]["policy"],
             "guarantee": proof.guarantee,
             "log_ratio": proof.log_ratio,
         }
         return {
             "model": self.model,
             "finish_reason": completion.finish_reason,
-            "usage": usage(len(proof.body["prompt"]), len(completion.tokens)),
+            "usage": usage(len(proof.decoded["prompt"]), len(completion.tokens)),
             "purification": {**purification, **({"certificate": proof.text} if self.certificate else {})},
         }
 

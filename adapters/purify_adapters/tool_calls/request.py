@@ -115,6 +115,8 @@ class ChunkParser:
 
     def _named(self, piece: Piece) -> str:
         """A token's text; for a control token that the parser uses, its name."""
+        if piece.token is None:
+            return piece.text
         name = self.vocabulary.control.get(piece.token.id)
         if name is None or piece.token.id in self.vocabulary.eos or not self.parser.reads(name):
             return piece.text

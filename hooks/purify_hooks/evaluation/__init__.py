@@ -12,7 +12,7 @@ from purify_plugins.plugin.hookspecs import hookimpl
 def purify_commands() -> Mapping[str, str]:
     return {
         "eval": "purify_hooks.evaluation.eval.command:evaluation",
-        "tune": "purify_hooks.evaluation.eval.command:tune",
+        "tune": "purify_hooks.evaluation.eval.tune_command:tune",
         "bench": "purify_hooks.evaluation.bench.command:bench",
         "demo": "purify_hooks.evaluation.demo.command:demo",
     }

@@ -159,7 +159,7 @@ def headline_sentence(found: Headline) -> str:
 def facts(known: DemoFindings) -> dict[str, str]:
     """The models, the date, the versions and the machine."""
     exhibit = next(iter(known.exhibits.values()), None)
-    models = exhibit.certificate.body["models"] if exhibit else {}
+    models = exhibit.certificate.decoded["models"] if exhibit else {}
     return {**{side.upper(): model_name(models[side]) for side in ("llm", "slm") if side in models}, **made()}
 
 
@@ -268,7 +268,7 @@ def painted(vocabulary: Vocabulary, attack: Attack, completion: Completion) -> I
     """An answer's tokens, shaded by log fused/slm; tokens of a leaked secret are marked."""
     start, end = leak(attack, completion.text)
     at = 0
-    for token, text in completion.pieces:
+    for token, (_, text) in zip(completion.steps, completion.pieces, strict=True):
         tone = max(-1.0, min(1.0, token.ratio / FULL))
         yield ShadedToken(
             text, tone, _title(token), start < at + len(text) and at < end, token.id in vocabulary.eos

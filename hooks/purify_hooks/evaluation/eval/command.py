@@ -1,4 +1,4 @@
-"""The commands `purify eval`, `purify eval build` and `purify tune`."""
+"""The commands `purify eval` and `purify eval build`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
     disable_progress_bars,
-    key_value,
     named_plugins,
     on_interrupt,
 )
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result
     from purify_hooks.evaluation.eval.systems import System
-    from purify_hooks.evaluation.eval.tune import Tuned
 
 Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
 Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
@@ -275,76 +273,3 @@ def build(
     )
     write_whole(out, questions.model_dump_json(indent=1, exclude_defaults=True) + "\n")
     typer.echo(out)
-
-
-def tune(
-    policy: Annotated[str, typer.Argument(help="The policy to tune.")],
-    protection: Annotated[
-        float, typer.Option(min=0, max=1, help="1 less the worst harm that is left.")
-    ] = 0.95,
-    parameter: Annotated[str, typer.Option(help="Its number to tune; without it the main one.")] = "",
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another option, held fixed; repeatable."),
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Settings tried beyond the first ones.")] = 3,
-    llm: Llm = None,
-    slm: Slm = None,
-    attacks: Attacks = None,
-    out: Out = FOLDER,
-    quick: Quick = False,
-    seed: Seed = 0,
-    jobs: Jobs = 0,
-    batch: Batch = 64,
-    config: ConfigFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Find the setting of a policy that reaches a stated protection at the least cost."""
-    from purify_hooks.evaluation.eval.tune import tune as tuned
-    from purify_plugins.utils.files import make_folder
-
-    models, questions = models_and_questions(llm, slm, attacks, batch, config)
-    make_folder(out)
-
-    def measure(systems: Sequence[System]) -> list[Result]:
-        return list(measured_report(planned(models, questions, systems, quick, seed), out, jobs).results)
-
-    fixed = dict(map(key_value, options or ()))
-    found = tuned(load_plugins(models.plugins), policy, protection, measure, rounds, parameter, fixed)
-    typer.echo(json.dumps(_tuning_json(found)) if as_json else _tuning_text(found))
-
-
-def _tuning_json(found: Tuned) -> dict[str, object]:
-    from purify_hooks.evaluation.eval.findings import perplexity, worst
-
-    settings = [
-        {
-            found.parameter: each.system.parameters[found.parameter],
-            "worst_harm": round(worst(each), 4),
-            "perplexity": round(perplexity(each), 4),
-        }
-        for each in found.tried
-    ]
-    best = found.best.system.parameters if found.best else None
-    return {"parameter": found.parameter, "protection": found.protection, "best": best, "tried": settings}
-
-
-def _tuning_text(found: Tuned) -> str:
-    from purify_hooks.evaluation.eval.findings import perplexity, worst
-
-    lines = [
-        f"{each.system.label}: worst harm {worst(each):.0%}, perplexity {perplexity(each):.1f}"
-        for each in sorted(found.tried, key=lambda each: each.system.parameters[found.parameter])
-    ]
-    if found.best is None:
-        return "\n".join(
-            [*lines, f"no setting reaches a protection of {found.protection:.0%}; try another policy"]
-        )
-    setting = found.best.system.parameters[found.parameter]
-    ratio = perplexity(found.best) / perplexity(found.llm)
-    return "\n".join(
-        [
-            *lines,
-            f"set {found.parameter} = {setting:g} in [policy]: perplexity is {ratio:.2f} times the LLM's",
-        ]
-    )

@@ -1,0 +1,29 @@
+"""The stages plugin: programs around a decode, each a frozen dataclass in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from purify_plugins.plugin.hookspecs import hookimpl
+
+
+@hookimpl
+def purify_stages() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.stages.allowance import Allowance
+    from purify_hooks.stages.cascade import Cascade
+    from purify_hooks.stages.decompose import Decompose
+    from purify_hooks.stages.ensemble import Ensemble
+    from purify_hooks.stages.guardian import Guardian
+    from purify_hooks.stages.rewrite import Rewrite
+    from purify_hooks.stages.verify import Verify
+
+    return {
+        "allowance": Allowance,
+        "cascade": Cascade,
+        "decompose": Decompose,
+        "ensemble": Ensemble,
+        "guardian": Guardian,
+        "rewrite": Rewrite,
+        "verify": Verify,
+    }
