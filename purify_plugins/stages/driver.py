@@ -42,30 +42,32 @@ class Driver:
         run = leaf.run
         run.tokens += len(draft.steps)
         if run.tokens > run.options.tokens:
-            self.failed(leaf.program, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
+            self.end(run, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
         else:
-            self._deliver(leaf.program, draft)
+            self._deliver(leaf.call, draft)
 
     def failed(self, program: StageCall, error: PurifyError) -> None:
         """Raise an error where the program's answer was asked for; what catches it nowhere ends the row."""
         parent = program.parent
         if parent is None:
-            self._end(program.run, error)
+            self.end(program.run, error)
         elif program.wanted:
             parent.drafts = []
             self._advance(parent, lambda: parent.body.throw(error))
 
-    def _end(self, run: Run, end: Draft | PurifyError) -> None:
-        run.close()
-        self.ended.append((run, end))
+    def end(self, run: Run, end: Draft | PurifyError) -> None:
+        """End a row, once; its programs are closed."""
+        if not run.ended:
+            run.close()
+            self.ended.append((run, end))
 
     def _counted(self, program: StageCall) -> bool:
         """Count a call of the row; refuse one too many."""
         run = program.run
         run.calls += 1
-        if run.calls > run.options.calls:
-            self.failed(program, _too_many(run.options.calls, "drafts", "calls"))
-        return run.calls <= run.options.calls
+        if run.calls > run.options.calls:  # for good: a program could catch it, and go on asking
+            self.end(run, _too_many(run.options.calls, "drafts", "calls"))
+        return not run.ended
 
     def _advance(self, program: StageCall, step: Callable[[], Any]) -> None:
         """Run a program up to its next yield, or to its end."""
@@ -113,7 +115,7 @@ class Driver:
     def _deliver(self, program: StageCall, draft: Draft) -> None:
         parent = program.parent
         if parent is None:
-            self._end(program.run, draft)
+            self.end(program.run, draft)
         elif program.wanted:
             parent.drafts[program.place] = draft
             found = [each for each in parent.drafts if each is not None]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from purify_hooks.stages.wording import pattern, require, texts, whole
+from purify_plugins.canonical_json import counted
 from purify_plugins.errors import ConfigError, PromptError, RefusedError
 from purify_plugins.stages.checks import Blocked, Check
 from purify_plugins.stages.matches import PatternCheck, WordCheck, WordPattern
 from purify_plugins.stages.request import Request
-from purify_plugins.stages.stage import Stage, counted
+from purify_plugins.stages.stage import Stage
 from purify_plugins.stages.windows import Classifier, Windows, check_bound, check_grid
 from purify_plugins.types import Chat, Prompt
 from purify_plugins.utils.extras import require_extra
