@@ -179,9 +179,7 @@ def policy_section(name: str) -> str:
 def stages() -> str:
     found = load_plugins(()).offers("purify_stages")
     rows = [[f"[{name}](#{name})", sentence(kind)] for name, kind in found.items()]
-    return together(
-        table(["stage", "what it does"], rows), *(stage_section(*each) for each in found.items())
-    )
+    return together(table(["stage", "what it does"], rows), *(stage_section(*each) for each in found.items()))
 
 
 def stage_section(name: str, kind: Any) -> str:
