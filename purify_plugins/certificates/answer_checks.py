@@ -24,7 +24,7 @@ from purify_plugins.threat import draws
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.policy import FusionPolicy
-    from purify_plugins.threat import Engine
+    from purify_plugins.threat import Claim
     from purify_plugins.types import Token
 
 NO_TEXT = hashlib.sha256(b"").hexdigest()
@@ -65,10 +65,13 @@ def _check_words(body: Mapping[str, Any]) -> None:
     require(not unknown_ids and bool(body["prompt"]), "the prompt is no run of token ids")
 
 
-def _engines(body: Mapping[str, Any]) -> tuple[Engine, Engine]:
-    """The engines of the LLM and the SLM."""
-    llm, slm = (body["models"][side]["engine"] for side in ("llm", "slm"))
-    return llm, slm
+def claim_of(
+    method: Mapping[str, Any], policy: FusionPolicy, models: Mapping[str, Any], steps: Sequence[Token]
+) -> Claim:
+    """The claim of steps that were drawn by this method, with this policy."""
+    sampling = Sampling(**parameters(method["sampling"]))
+    engines = models["llm"]["engine"], models["slm"]["engine"]
+    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"])
 
 
 def sampling_of(body: Mapping[str, Any]) -> Sampling:
@@ -110,7 +113,7 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     )
     require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
-    claim = claimed(policy, sampling, method["walk"], _engines(body), steps, method["edits"])
+    claim = claim_of(method, policy, body["models"], steps)
     if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
         raise BudgetError(
             f"the steps exceed the budget of {method['policy']!r} at token {_first_over(policy, steps)}, "

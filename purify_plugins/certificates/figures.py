@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -19,6 +20,12 @@ COLUMNS = ("id", "slm", "fused", "kl", "peak", "revealed", "slm_only", "hidden")
 def fixed(number: float) -> str:
     """A number as a fixed decimal with nine places; "inf" and "-inf" are themselves."""
     return f"{number:.9f}" if math.isfinite(number) else f"{number}"
+
+
+def text_facts(text: str) -> dict[str, Any]:
+    """A text's SHA-256 and length in UTF-8."""
+    data = text.encode()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class DraftFields(_Strict):
 class DraftSegmentFields(_Strict):
     kind: Literal["drawn", "restored"]
     name: str
-    draft: Annotated[int, Field(ge=0)]
+    draft: Annotated[int, Field(ge=0)] | None
     start: Annotated[int, Field(ge=0, alias="from")]
     end: Annotated[int, Field(ge=0, alias="to")]
 
@@ -216,7 +216,7 @@ class ClaimFields(_Strict):
 class StagedAnswerFields(_Strict):
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0)]
-    finish_reason: Literal["eos", "stop", "length"]
+    finish_reason: Literal["eos", "stop", "length", "refused"]
 
 
 class StagedBody(_Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from purify_plugins.canonical_json import canonical, digest, jsonable
 from purify_plugins.certificates.claims import LIMITS
-from purify_plugins.certificates.figures import STAGED_FORMAT, fixed, totals
+from purify_plugins.certificates.cutting import cut
+from purify_plugins.certificates.figures import STAGED_FORMAT, fixed, text_facts, totals
 from purify_plugins.certificates.ledger import roles
 from purify_plugins.certificates.staged_claims import Calls, asked_of, settle
 from purify_plugins.errors import PurifyError, RefusedError
@@ -100,12 +100,15 @@ def certify_stages(record: AnswerRecord) -> Certificate:
     """The certificate of an answer that stages made.
 
     Its `answer` is the text with surrogates: of a true value not even a digest is written, as what is known
-    but for a telephone number is found by trying them all. Raises RefusedError where more answers were chosen
-    from than the stages declare, PurifyError where the segments are not what the draft spells.
+    but for a telephone number is found by trying them all. Of a draft that an operator's text ends only the
+    tokens that were released are recorded, and of an answer in the operator's words no draft. Raises
+    RefusedError where more answers were chosen from than the stages declare, PurifyError where the segments
+    are not what the draft spells.
     """
-    drafts = _drafts(record)
+    drafts, released = _drafts(record)
     text = "".join(each.text for each in record.segments)
-    calls = Calls(len(drafts) + record.failed, record.failed, record.most_calls)
+    made = len(record.drafts) + record.failed
+    calls = Calls(made, made - len(drafts), record.most_calls)
     stages = [_stage(each) for each in record.stages]
     settled = settle(stages, drafts, calls)
     if settled.excess:
@@ -115,12 +118,12 @@ def certify_stages(record: AnswerRecord) -> Certificate:
         "answer": {**text_facts(text), "finish_reason": record.finish_reason},
         "stages": stages,
         "drafts": drafts,
-        "segments": _segments(record),
+        "segments": _segments(record, released),
         "checks": [_check(each) for each in record.checks],
         "ledger": settled.ledger,
         "claim": settled.claim,
         "scores": jsonable(record.scores),
-        "totals": totals([] if record.released is None else drafts[record.released]["certificate"]["steps"]),
+        "totals": totals([] if released is None else drafts[released]["certificate"]["steps"]),
         "limits": list(LIMITS),
     }
     return Certificate(canonical({**body, "digest": digest(body)}))
@@ -136,24 +139,41 @@ def prompt_digest(prompt: Prompt) -> str:
     return str(text_facts(canonical(jsonable(shown)))["sha256"])
 
 
-def text_facts(text: str) -> dict[str, Any]:
-    """A text's SHA-256 and length in UTF-8."""
-    data = text.encode()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-
-
 def _stage(stage: StageRecord) -> dict[str, Any]:
     return {**vars(stage), "parameters": jsonable(stage.parameters)}
 
 
-def _drafts(record: AnswerRecord) -> list[dict[str, Any]]:
-    entries = [_draft(each) for each in record.drafts]
+def _drafts(record: AnswerRecord) -> tuple[list[dict[str, Any]], int | None]:
+    """The drafts with their roles, and which is the released one; none where nothing of one is released."""
+    drawn = _drawn(record)
+    if record.released is None or (_ended(record) and not drawn):
+        return [], None
+    bodies: list[Any] = [each.completion.certificate.body for each in record.drafts]
+    chosen = record.drafts[record.released]
+    if drawn != chosen.completion.text:
+        bodies[record.released] = cut(chosen.completion, len(drawn), chosen.policy)
+    if bodies[record.released] is None:
+        return [], None
+    entries = [_draft(*each) for each in zip(record.drafts, bodies, strict=True)]
     found = roles([asked_of(each) for each in entries], record.released)
-    return [{**entry, "role": role} for entry, role in zip(entries, found, strict=True)]
+    return [{**entry, "role": role} for entry, role in zip(entries, found, strict=True)], record.released
 
 
-def _draft(draft: DraftRecord) -> dict[str, Any]:
-    body = draft.completion.certificate.body
+def _drawn(record: AnswerRecord) -> str:
+    """The text that was drawn, with its surrogates. Raises PurifyError where its draft spells another."""
+    drawn = "".join(each.text for each in record.segments if each.kind != "operator")
+    whole = "" if record.released is None else record.drafts[record.released].completion.text
+    if not (whole.startswith(drawn) if _ended(record) else whole == drawn):
+        raise PurifyError("what was released is not what its draft spells; no certificate is issued")
+    return drawn
+
+
+def _ended(record: AnswerRecord) -> bool:
+    """Whether an operator's text ends the answer."""
+    return any(each.kind == "operator" for each in record.segments)
+
+
+def _draft(draft: DraftRecord, body: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "after": draft.after,
         "slm_only": draft.slm_only,
@@ -180,19 +200,14 @@ def _check(check: CheckRecord) -> dict[str, Any]:
     return {**vars(check), "window": jsonable(check.window), "judged": jsonable(check.judged)}
 
 
-def _segments(record: AnswerRecord) -> list[dict[str, Any]]:
+def _segments(record: AnswerRecord, released: int | None) -> list[dict[str, Any]]:
     """The segments with their places in the released draft, in bytes of UTF-8."""
     at, found = 0, []
-    whole = "" if record.released is None else record.drafts[record.released].completion.text
-    drawn = "".join(each.text for each in record.segments if each.kind != "operator")
-    if not whole.startswith(drawn):
-        raise PurifyError("what was released is not what its draft spells; no certificate is issued")
     for each in record.segments:
         if each.kind == "operator":
             found.append({"kind": each.kind, "name": each.name, **text_facts(each.text)})
             continue
         end = at + len(each.text.encode())
-        place = {"draft": record.released, "from": at, "to": end}
-        found.append({"kind": each.kind, "name": each.name, **place})
+        found.append({"kind": each.kind, "name": each.name, "draft": released, "from": at, "to": end})
         at = end
     return found

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificates.answer_checks import policy_of, require
 from purify_plugins.certificates.claims import LIMITS
-from purify_plugins.certificates.figures import totals
+from purify_plugins.certificates.figures import text_facts, totals
 from purify_plugins.certificates.ledger import roles
-from purify_plugins.certificates.staged import allowed, text_facts
+from purify_plugins.certificates.staged import allowed
 from purify_plugins.certificates.staged_claims import Calls, asked_of, released_of, settle
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 ONE = ("models", "vocabulary", "limits", "columns")
 """What all drafts of a request have in common."""
+NOTHING = text_facts("")
+CUT = 512
+"""The most bytes of a token that was cut: a blocked span began inside it, so its id is not recorded."""
 
 
 def check_stages(body: Mapping[str, Any], plugins: Plugins) -> None:
@@ -58,48 +61,40 @@ def _check_roles(drafts: Sequence[Mapping[str, Any]]) -> None:
 
 def _check_segments(body: Mapping[str, Any], released: int | None) -> None:
     """The segments add up to the answer, as far as lengths and digests show."""
-    at = total = 0
-    for each in body["segments"]:
-        if each["kind"] == "operator":
-            total += each["bytes"]
-            continue
+    answer, at, said = body["answer"], 0, 0
+    operators = [each for each in body["segments"] if each["kind"] == "operator"]
+    require(operators in ([], body["segments"][-1:]), "an operator's text ends an answer, and stands once")
+    for each in body["segments"][: len(body["segments"]) - len(operators)]:
         fine = each["draft"] == released and each["from"] == at <= each["to"]
         require(fine, "its segments are not, in order, the text of the draft that was released")
-        total, at = total + each["to"] - at, each["to"]
-    answer = body["answer"]
-    require(total == answer["bytes"], f"its segments have {total} bytes, and the answer {answer['bytes']}")
-    told = {"bytes": 0} if released is None else body["drafts"][released]["certificate"]["answer"]
-    operators = [each for each in body["segments"] if each["kind"] == "operator"]
-    require(at <= told["bytes"], "its segments go on after the draft's end")
-    require(bool(operators) or at == told["bytes"], "the rest of the draft that was released is missing")
-    _check_digest(answer, told if at else None, operators, whole=at == told["bytes"])
+        at = each["to"]
+    said = sum(each["bytes"] for each in operators)
+    require(at + said == answer["bytes"], f"its segments have {at + said} bytes, not {answer['bytes']}")
+    require(
+        bool(operators) == (answer["finish_reason"] == "refused"), "an operator's text ends what is refused"
+    )
+    drawn = NOTHING if released is None else body["drafts"][released]["certificate"]["answer"]
+    fine = drawn["bytes"] <= at <= drawn["bytes"] + CUT if operators else at == drawn["bytes"]
+    require(fine, "its segments are not as long as what its draft spells")
+    _check_digest(answer, drawn, operators, at)
 
 
 def _check_digest(
-    answer: Mapping[str, Any],
-    drawn: Mapping[str, Any] | None,
-    operators: Sequence[Mapping[str, Any]],
-    whole: bool,
+    answer: Mapping[str, Any], drawn: Mapping[str, Any], operators: Sequence[Mapping[str, Any]], at: int
 ) -> None:
-    """The answer's digest where one text alone makes it."""
-    texts = [each for each in operators if each["bytes"]]
-    if drawn is not None and not texts and whole:
-        require(answer["sha256"] == drawn["sha256"], "the answer is not the text of its draft")
-        require(
-            bool(operators) or answer["finish_reason"] == drawn["finish_reason"],
-            "the answer ends for another reason than its draft",
-        )
-    elif drawn is None and len(texts) == 1:
-        require(answer["sha256"] == texts[0]["sha256"], "the answer is not the operator's text")
-    require(
-        (answer["bytes"] == 0) == (answer["sha256"] == text_facts("")["sha256"]),
-        "its digest is not of so many bytes",
-    )
+    """The answer's digest where one text alone makes it, and its reason to end."""
+    fine = (answer["bytes"] == 0) == (answer["sha256"] == NOTHING["sha256"])
+    require(fine, "its digest is not of so many bytes")
+    if not operators:
+        same = all(answer[key] == drawn.get(key) for key in ("sha256", "finish_reason"))
+        require(same, "the answer is not the text of its draft")
+    elif at == 0:
+        require(answer["sha256"] == operators[0]["sha256"], "the answer is not the operator's text")
 
 
 def _check_redos(body: Mapping[str, Any]) -> None:
     released = released_of(body["drafts"])
-    most = sum(each["redo"] for each in body["checks"])
+    most = max((each["redo"] for each in body["checks"]), default=0)
     if released is not None:
         draft = body["drafts"][released]
         require(

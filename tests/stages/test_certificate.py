@@ -11,34 +11,41 @@ from typing import Any
 
 import pytest
 
-from purify_plugins import Completion, Purifier, RefusedError
+from purify_plugins import Completion, Purifier, PurifyError, RefusedError
 from purify_plugins.canonical_json import canonical, digest
 from purify_plugins.certificates import (
     AnswerRecord,
     CheckRecord,
     DraftRecord,
+    Pins,
     SegmentRecord,
     StageRecord,
     certify_stages,
     read,
+    totals,
     verify,
 )
-from purify_plugins.errors import CertificateError
+from purify_plugins.certificates.staged_claims import Calls, settle
+from purify_plugins.errors import CertificateError, MismatchError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.types import Certificate
 from tests.toys import AB, few, toys
 
 PLUGINS = load_plugins()
 TOTAL = 3.0
-PATH = {"name": "capped", "cap": 1.0, "total": TOTAL}
 LENGTH = 6
 Body = dict[str, Any]
+Edit = Callable[[Body], object]
 
 
 @cache
 def purifier(policy: str = "path") -> Purifier:
-    options = {"path": PATH, "window": {"name": "windowed"}}
-    return toys(PLUGINS.policy(options[policy].pop("name"), options[policy]), AB)
+    chosen = (
+        PLUGINS.policy("capped", {"cap": 1.0, "total": TOTAL})
+        if policy == "path"
+        else PLUGINS.policy("windowed")
+    )
+    return toys(chosen, AB)
 
 
 @cache
@@ -149,17 +156,37 @@ def test_a_draft_read_by_a_later_call_leaves_no_window() -> None:
     assert float(certificate.body["ledger"]["spent"]) == pytest.approx(certificate.log_ratio)
 
 
-def operated() -> AnswerRecord:
-    """An answer in the operator's words alone, after a draft that is not released."""
-    said = SegmentRecord("operator", "I can't help with that.", "default")
-    return record(draft(), released=None, segments=(said,))
+SAID = SegmentRecord("operator", "I can't help with that.", "default")
 
 
-def test_the_operators_words_are_no_models() -> None:
+def operated(drawn: str = "", **more: Any) -> AnswerRecord:
+    """An answer that ends in the operator's words, after so much of a draft."""
+    parts = (*([SegmentRecord("drawn", drawn)] if drawn else []), SAID)
+    return record(draft(), segments=parts, finish_reason="refused", **more)
+
+
+def test_the_operators_words_are_no_models_and_what_was_refused_is_in_no_certificate() -> None:
     certificate = certify_stages(operated())
     verify(read(certificate.text), PLUGINS)
     assert (certificate.guarantee, certificate.log_ratio) == ("none", 0.0)
     assert certificate.decoded["method"]["policy"] == "none"
+    assert (certificate.body["drafts"], certificate.body["ledger"]["calls"]) == ([], 1)
+
+
+@pytest.mark.parametrize("kept", range(1, LENGTH))
+def test_a_draft_that_was_cut_is_recorded_up_to_what_was_released(kept: int) -> None:
+    whole = answer()
+    certificate = certify_stages(operated(whole.text[:kept]))
+    verify(read(certificate.text), PLUGINS)
+    assert [row[0] for row in certificate.decoded["steps"]] == list(whole.tokens[:kept])
+    assert certificate.log_ratio == pytest.approx(sum(each.ratio for each in whole.steps[:kept]), abs=1e-6)
+
+
+def test_a_text_that_its_draft_does_not_spell_gets_no_certificate() -> None:
+    with pytest.raises(PurifyError, match="not what its draft spells"):
+        certify_stages(record(draft(), segments=(SegmentRecord("drawn", "other"),)))
+    with pytest.raises(PurifyError, match="not what its draft spells"):
+        certify_stages(record(draft(), segments=(SegmentRecord("drawn", answer().text[:2]),)))
 
 
 def test_a_restored_value_is_in_no_certificate() -> None:
@@ -190,8 +217,129 @@ def refused(text: str | bytes) -> bool:
 
 
 def test_every_flipped_byte_is_refused() -> None:
-    small = certify_stages(record(draft(), released=0)).text.encode()
+    small = certify_stages(best_of_two()).text.encode()
     assert not refused(small)
     flipped = (small[:at] + bytes([small[at] ^ 1]) + small[at + 1 :] for at in range(len(small)))
     accepted = [at for at, each in enumerate(flipped) if not refused(each)]
     assert accepted == []
+
+
+def swapped(body: Body) -> None:
+    body["drafts"].reverse()
+
+
+def test_two_drafts_that_are_swapped_are_refused_with_a_new_digest_too() -> None:
+    made = record(draft("ab"), draft("ba", after=1), released=1)
+    for each in (best_of_two(), made):
+        assert refused(forged(certify_stages(each), swapped))
+
+
+def exchanged(body: Body) -> None:
+    one, other = body["drafts"]
+    one["certificate"], other["certificate"] = other["certificate"], one["certificate"]
+
+
+def test_two_drafts_contents_that_are_swapped_are_refused() -> None:
+    assert refused(forged(certify_stages(best_of_two()), exchanged))
+
+
+LEDGER: dict[str, list[Any]] = {
+    "calls": [0, 1, 3, 9],
+    "failed": [1, -1],
+    "most_calls": [1, 0],
+    "choices": [1, 3, 0],
+    "read": ["1.000000000", "-1.000000000"],
+    "added": ["0.000000000", "0.693147180"],
+    "spent": ["0.000000000"],
+    "bound": ["3.000000000", None, "inf"],
+    "reason": [""],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in LEDGER.items() for value in values]
+)
+def test_an_edited_ledger_is_refused_with_a_new_digest_too(key: str, value: Any) -> None:
+    assert refused(forged(certify_stages(best_of_two()), lambda body: body["ledger"].update({key: value})))
+
+
+def test_every_figure_of_the_ledger_is_tried() -> None:
+    assert LEDGER.keys() == certify_stages(best_of_two()).body["ledger"].keys()
+
+
+EDITS: dict[str, Edit] = {
+    "a stage is removed": lambda body: body["stages"].clear(),
+    "a stage declares less": lambda body: body["stages"][0].update(choices=1),
+    "a stage declares more": lambda body: body["stages"][0].update(choices=3),
+    "the discarded draft is removed": lambda body: body["drafts"].pop(0),
+    "the released draft is removed": lambda body: body["drafts"].pop(),
+    "another is released": lambda body: [
+        each.update(role=role) for each, role in zip(body["drafts"], ("released", "discarded"), strict=True)
+    ],
+    "the discarded one is read": lambda body: body["drafts"][0].update(role="read"),
+    "the discarded one is the SLM's": lambda body: body["drafts"][0].update(slm_only=True),
+    "it was asked later": lambda body: (
+        body["drafts"][1].update(after=1, role="released") or body["drafts"][0].update(after=1)
+    ),
+    "the SLM's alone": lambda body: body["drafts"][1].update(slm_only=True),
+    "a draft is allowed less": lambda body: body["drafts"][1].update(allowed="1.000000000"),
+    "a redo is forgotten": lambda body: body["checks"].append(
+        {"name": "x", "window": 3.0, "redo": 1, "judged": {}}
+    ),
+    "a redo is made up": lambda body: body["drafts"][1].update(redone=1),
+    "the answer is another": lambda body: body["answer"].update(sha256="a" * 64),
+    "the answer is longer": lambda body: body["answer"].update(bytes=LENGTH + 1),
+    "it ended otherwise": lambda body: body["answer"].update(finish_reason="eos"),
+    "a segment is cut": lambda body: body["segments"][0].update(to=LENGTH - 1),
+    "a segment begins later": lambda body: body["segments"][0].update({"from": 1}),
+    "a segment is another draft's": lambda body: body["segments"][0].update(draft=0),
+    "the segments are gone": lambda body: body["segments"].clear(),
+    "the claim is stronger": lambda body: body["claim"].update(adversary="engine"),
+    "the claim is weaker": lambda body: body["claim"].update(guarantee="window"),
+    "the totals are another's": lambda body: body.update(totals=body["drafts"][0]["certificate"]["totals"]),
+    "the limits are shorter": lambda body: body["limits"].pop(),
+    "an older format": lambda body: body.update(format="purify-certificate/2"),
+    "a field is added": lambda body: body.update(note=""),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_is_refused_with_a_new_digest_too(edit: str) -> None:
+    assert refused(forged(certify_stages(best_of_two()), EDITS[edit]))
+
+
+def relabelled(body: Body) -> None:
+    """A draft that a later call read becomes one that was dropped; all that follows is made again."""
+    body["drafts"][0]["role"] = "discarded"
+    calls = Calls(2, 0, body["ledger"]["most_calls"])
+    found = settle(body["stages"], body["drafts"], calls)
+    body.update(ledger=found.ledger, claim=found.claim)
+
+
+def test_a_read_draft_that_is_called_discarded_is_refused() -> None:
+    made = record(draft("ab"), draft("ba", after=1), released=1)
+    assert refused(forged(certify_stages(made), relabelled))
+
+
+def redrafted(body: Body) -> None:
+    """A step of a draft is edited; its own digest and totals are made again, and all that follows."""
+    [told] = [each["certificate"] for each in body["drafts"] if each["role"] == "released"]
+    told["steps"][0][2] = "-0.000100000"
+    told["totals"] = totals(told["steps"])
+    told["digest"] = digest(told)
+    found = settle(body["stages"], body["drafts"], Calls(2, 0, body["ledger"]["most_calls"]))
+    body.update(ledger=found.ledger, claim=found.claim, totals=told["totals"])
+
+
+def test_an_edited_step_of_a_draft_is_refused_as_in_a_certificate_of_its_own() -> None:
+    assert refused(forged(certify_stages(best_of_two()), redrafted))
+
+
+def test_pins_are_about_the_drafts_that_count() -> None:
+    found = read(certify_stages(best_of_two()).text)
+    verify(
+        found, PLUGINS, Pins(answer=answer(seed=1).text.encode(), guarantee="path", policy=purifier().policy)
+    )
+    for wrong in (Pins(answer=b"x"), Pins(guarantee="window"), Pins(policy=purifier("window").policy)):
+        with pytest.raises(MismatchError):
+            verify(found, PLUGINS, wrong)
