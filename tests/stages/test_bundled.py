@@ -89,7 +89,7 @@ def test_a_judge_s_verdicts_and_a_decomposer_s_questions_are_not_shown_to_the_ll
     purifier(Ensemble(select="judge"), llm=llm).generate(QUESTION, errors="raise")
     assert len(llm.sessions) == 1
     [answer] = purifier(Decompose(), llm=llm).generate(QUESTION, errors="raise")
-    assert [each["slm_only"] for each in answer.certificate.body["drafts"]][0] is True
+    assert answer.certificate.body["drafts"][0]["slm_only"]
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,10 @@ def test_a_judge_s_verdicts_and_a_decomposer_s_questions_are_not_shown_to_the_ll
 )
 def test_the_ledger_says_what_was_picked_and_what_was_read(stage: Stage, choices: int, read: bool) -> None:
     [answer] = purifier(stage).generate(QUESTION, errors="raise")
-    ledger = answer.certificate.body["ledger"]
+    body = answer.certificate.body
+    ledger, drafts = body["ledger"], body["drafts"]
     assert ledger["choices"] == choices
-    assert (
-        any(each["role"] == "read" and not each["slm_only"] for each in answer.certificate.body["drafts"])
-        is read
-    )
+    assert any(each["role"] == "read" and not each["slm_only"] for each in drafts) is read
     assert (ledger["read"] != "0.000000000") is read
 
 
@@ -157,9 +155,8 @@ def test_an_empty_allowance_sends_nothing_to_the_llm(tmp_path: Path) -> None:
 
 def test_certificates_name_neither_user_nor_store(tmp_path: Path) -> None:
     with about(user="ada.lovelace"):
-        [answer] = purifier(Allowance(100, store=str(tmp_path / "ledger.sqlite"))).generate(
-            QUESTION, errors="raise"
-        )
+        asking = purifier(Allowance(100, store=str(tmp_path / "ledger.sqlite")))
+        [answer] = asking.generate(QUESTION, errors="raise")
     assert "ada.lovelace" not in answer.certificate.text
     assert "ledger.sqlite" not in answer.certificate.text
     assert '"reserved":10.0' in answer.certificate.text
