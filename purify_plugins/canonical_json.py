@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from purify_plugins.errors import ConfigError
@@ -55,3 +55,9 @@ def canonical(body: Mapping[str, Any]) -> str:
 def digest(body: Mapping[str, Any]) -> str:
     """SHA-256 of everything but the digest itself."""
     return hashlib.sha256(canonical({k: v for k, v in body.items() if k != "digest"}).encode()).hexdigest()
+
+
+def counted(texts: Iterable[str]) -> dict[str, Any]:
+    """Texts as a certificate records them: how many, and one digest of all."""
+    found = sorted(texts)
+    return {"count": len(found), "sha256": hashlib.sha256("\0".join(found).encode()).hexdigest()}

@@ -181,6 +181,10 @@ class AdaptedPolicy(_Adapted, FusionPolicy):
         counts = hasattr(self._foreign, "in_symbols")
         return adapted_policy(self._foreign.in_symbols(per_token)) if counts else self
 
+    def tightened(self, factor: float) -> FusionPolicy | None:
+        found = self._foreign.tightened(factor) if hasattr(self._foreign, "tightened") else None
+        return None if found is None else adapted_policy(found)
+
     @property
     def original(self) -> Any:
         return self._foreign

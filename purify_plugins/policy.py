@@ -98,6 +98,15 @@ class FusionPolicy(ABC):
         """The equally strict policy for symbols, of which a token of the LLM has `per_token` on average."""
         return self
 
+    def tightened(self, factor: float) -> FusionPolicy | None:
+        """The policy with its latitude times `factor`, from 1 (itself) down to 0 (the SLM alone).
+
+        From equal states no row of it is further from the SLM's, and what it guarantees is no looser. None:
+        it cannot, and a request that asks for less than its whole strength is refused. Raises ConfigError for
+        another factor.
+        """
+        return None
+
     def holds(self, steps: Sequence[Token]) -> bool | None:
         """Whether an answer's recorded steps satisfy `guarantee`; `Token.llm` is not recorded.
 

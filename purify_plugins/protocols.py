@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from purify_plugins.errors import SourceError
 
@@ -167,6 +167,27 @@ class Session(ABC):
     def undo(self, mark: Any) -> None:
         """Restore the state at a checkpoint, even after a forward pass that failed half way."""
         raise _not_offered(self, "undo")
+
+
+class Follower(Protocol):
+    """One answer's position in a constraint."""
+
+    def allowed(self, answer: Sequence[int]) -> Tensor:
+        """The tokens (V,) bool that may follow an answer's token ids; after an end token, anything but none.
+
+        Asked several times for one position, and for any answer: a draft is rolled back, a row goes on in
+        another's place. It is mostly the last one with some tokens more or fewer.
+        """
+
+
+class Constraint(Protocol):
+    """Which tokens may follow; it rules the others out in both models' rows, before the policy."""
+
+    def follower(self, vocabulary: Vocabulary) -> Follower:
+        """A new answer's follower."""
+
+    def public(self) -> Mapping[str, Any]:
+        """What certificates say of it, as JSON: its kind, a digest and a count, never its texts."""
 
 
 class LogitSource(ABC):

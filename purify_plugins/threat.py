@@ -35,7 +35,7 @@ class Facts(NamedTuple):
     `claimed` is the policy's guarantee, `mode` how tokens were taken from the fused rows ("sampled",
     "greedy", "slm-only"), `walk` the decoding strategy, `llm` and `slm` the engines of the two models.
     `edits` are plugins' changes to the steps; `kept`: whether the steps satisfy the policy's budget (None:
-    unknown).
+    unknown). `llm_asked`: whether the LLM was sent anything.
     """
 
     claimed: Guarantee
@@ -46,6 +46,7 @@ class Facts(NamedTuple):
     slm: Engine
     edits: tuple[str, ...] = ()
     kept: bool | None = True
+    llm_asked: bool = True
 
 
 class Claim(NamedTuple):
@@ -69,6 +70,8 @@ def voided(facts: Facts) -> str:
     """Why this answer has no guarantee; empty: it has one."""
     if facts.mode == "greedy":
         return "greedy decoding takes the arg-max, which no budget bounds; see totals.surprisal"
+    if not facts.llm_asked:
+        return "every token is the benign model's own; the untrusted one was not asked, and was sent nothing"
     if facts.mode == "slm-only":
         return "every token is the benign model's own; the untrusted one had no part in it"
     if facts.claimed == "none":

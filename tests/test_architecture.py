@@ -74,6 +74,7 @@ PROBES = {
     "adapters/purify_adapters/tool_calls/prompting.py": TOKENIZERS,
     "adapters/purify_adapters/langchain/base.py": FIELD,
     "purify_plugins/stages/options.py": FIELD,
+    "hooks/purify_hooks/stages/classifiers/sequence.py": TORCH,
     "purify_plugins/stages/stage.py": FIELD,
 }
 """Where `hasattr` and `getattr` stand, and on whose objects."""

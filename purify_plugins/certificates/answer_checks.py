@@ -71,7 +71,8 @@ def claim_of(
     """The claim of steps that were drawn by this method, with this policy."""
     sampling = Sampling(**parameters(method["sampling"]))
     engines = models["llm"]["engine"], models["slm"]["engine"]
-    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"])
+    asked = method.get("llm_asked", True)
+    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"], asked)
 
 
 def sampling_of(body: Mapping[str, Any]) -> Sampling:
@@ -113,6 +114,8 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     )
     require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
     _check_edits(method)
+    alone = not method.get("llm_asked", True)
+    require(not alone or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
     claim = claim_of(method, policy, body["models"], steps)
     if method["guarantee"] != claim.guarantee and policy.holds(steps) is False:
         raise BudgetError(

@@ -48,6 +48,7 @@ def claimed(
     engines: tuple[Engine, Engine],
     steps: Sequence[Token],
     edits: Sequence[str] = (),
+    llm_asked: bool = True,
 ) -> Claim:
     """The guarantee of an answer with these steps, the adversary it holds against, and the reason.
 
@@ -55,4 +56,5 @@ def claimed(
     policy's own check (`holds`) that the steps satisfy its budget.
     """
     mode, source = mode_of(sampling, steps), draws(sampling)
-    return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), policy.holds(steps)))
+    kept = policy.holds(steps)
+    return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), kept, llm_asked))

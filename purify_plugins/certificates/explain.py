@@ -22,10 +22,10 @@ def summary(certificate: Certificate, off: float | None, known: Sequence[str] = 
         verdict(body["method"]),
         f"In plain words: {meant(body['method'])}.",
         "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
-        _how(off, "llm" in known),
-        *_whose(known),
+        replayed(off, "llm" in known),
+        *comparisons(known),
         *_made(body),
-        *_figures(certificate),
+        *figures(body),
         *_per_token(certificate),
         f"The formula: {body['method']['meaning']}.",
         *(f"Limit: {limit}" for limit in body["limits"]),
@@ -39,7 +39,8 @@ def verdict(method: Mapping[str, Any]) -> str:
     return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
 
 
-def _how(off: float | None, both: bool) -> str:
+def replayed(off: float | None, both: bool) -> str:
+    """Which models were replayed, and how near the figures are."""
     if off is None:
         return "No model was asked; give --slm DIR to recompute the SLM's figures and to spell the answer."
     if both:
@@ -68,7 +69,7 @@ def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
     return [part for part in parts if parts[part]] + fields, [part for part in parts if not parts[part]]
 
 
-def _whose(known: Sequence[str]) -> list[str]:
+def comparisons(known: Sequence[str]) -> list[str]:
     """The parts that were compared, and those that were not."""
     fine, open_ = compared(known)
     missing = [f"{part} ({PARTS[part][0]})" for part in open_]
@@ -84,7 +85,7 @@ def _made(body: Mapping[str, Any]) -> list[str]:
     plugins = [f"{each['name']} ({each['distribution']} {each['version']})" for each in method["plugins"]]
     context = [f"{each['id']} ({each['sha256']})" for each in body["context"]]
     return [
-        *(_model(side, body["models"][side]) for side in ("llm", "slm")),
+        *(model(side, body["models"][side]) for side in ("llm", "slm")),
         f"Policy: {method['policy']} ({assignments(method['parameters']) or 'no fields'}). "
         f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
         f"because {method['reason']}.",
@@ -123,9 +124,10 @@ DRAWN = {
 }
 
 
-def _model(side: str, model: Mapping[str, Any]) -> str:
-    told = f"{side.upper()}: {model['name']} ({model['kind']}, {model['engine']}), {_digest(model)}."
-    return f"{told} {_members(model)}" if model.get("members") else told
+def model(side: str, told: Mapping[str, Any]) -> str:
+    """A model of a certificate in words."""
+    found = f"{side.upper()}: {told['name']} ({told['kind']}, {told['engine']}), {_digest(told)}."
+    return f"{found} {_members(told)}" if told.get("members") else found
 
 
 def _digest(model: Mapping[str, Any]) -> str:
@@ -151,8 +153,9 @@ def _members(model: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(certificate: Certificate) -> list[str]:
-    totals, spent = certificate.body["totals"], certificate.log_ratio
+def figures(body: Mapping[str, Any]) -> list[str]:
+    """What the tokens of one decode took from the LLM."""
+    totals, spent = body["totals"], float(body["totals"]["log_ratio"])
     return [
         f"{totals['tokens']} tokens took {spent:.3f} nats from the LLM, "
         f"{spent / max(totals['tokens'], 1):.3f} a token (largest step "

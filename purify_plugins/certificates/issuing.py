@@ -69,13 +69,15 @@ def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
 
 def _method(drawn: Drawn, steps: Sequence[Token]) -> dict[str, Any]:
     engines = drawn.llm.engine, drawn.slm.engine
-    claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits)
+    claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits, drawn.llm_asked)
     return {
         "policy": drawn.policy_name,
         "parameters": drawn.parameters,
         "sampling": jsonable(drawn.sampling),
         "mode": mode_of(drawn.sampling, steps),
         "walk": drawn.walk,
+        **({} if drawn.llm_asked else {"llm_asked": False}),
+        **({"constraints": list(drawn.constraints)} if drawn.constraints else {}),
         "edits": list(drawn.edits),
         "draws": draws(drawn.sampling),
         "claimed": drawn.policy.guarantee,

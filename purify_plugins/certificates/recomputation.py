@@ -16,7 +16,7 @@ from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.protocols import LogitSource
+    from purify_plugins.protocols import Constraint, LogitSource
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Piece, Token, Vocabulary
 
@@ -26,14 +26,20 @@ JUDGED = ("slm", "fused", "kl", "peak", "revealed", "hidden")
 
 
 def recompute(
-    certificate: Certificate, slm: LogitSource, tolerance: float = 1e-3, *, prompt: str | None = None
+    certificate: Certificate,
+    slm: LogitSource,
+    tolerance: float = 1e-3,
+    *,
+    prompt: str | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> float:
     """Replay the benign model; the largest difference (nats) from the recorded log-probabilities.
 
     The recorded tokens must spell the answer and end it for the recorded reason; `prompt`, where it is given,
-    must be the recorded one. Raises OtherModelError when the model is not the one named,
-    MismatchError for another prompt, ForgedError when a step differs by more than `tolerance` (machines and
-    libraries differ in the last digits, and a temperature below 1 divides those too).
+    must be the recorded one. `constraints` are those that the answer was drawn under: a certificate has their
+    digests only. Raises OtherModelError when the model is not the one named, CertificateError for other
+    constraints, MismatchError for another prompt, ForgedError when a step differs by more than `tolerance`
+    (machines and libraries differ in the last digits, and a temperature below 1 divides those too).
     """
     from purify_plugins.decode.replay import score
     from purify_plugins.tokenizers.cross.source import as_recorded
@@ -41,6 +47,7 @@ def recompute(
     body = read(certificate.text).body
     slm = as_recorded(slm, body["models"]["slm"])
     _same_model(body, "slm", slm)
+    _same_constraints(body, constraints)
     sampling = sampling_of(body)
     answer = [row[0] for row in body["steps"]]
     _check_ids(body, answer, slm.vocabulary)
@@ -49,7 +56,7 @@ def recompute(
     if prompt is not None:
         _check_prompt(body, prompt, slm)
     try:
-        logprobs = score(slm, tuple(body["prompt"]), answer, sampling)
+        logprobs = score(slm, tuple(body["prompt"]), answer, sampling, constraints)
     except PromptError as error:
         raise ForgedError(f"the SLM cannot read the recorded prompt: {error}") from error
     recorded = (step.slm for step in steps)
@@ -57,7 +64,13 @@ def recompute(
 
 
 def recompute_both(
-    certificate: Certificate, llm: LogitSource, slm: LogitSource, plugins: Plugins, tolerance: float = 1e-3
+    certificate: Certificate,
+    llm: LogitSource,
+    slm: LogitSource,
+    plugins: Plugins,
+    tolerance: float = 1e-3,
+    *,
+    constraints: Sequence[Constraint] = (),
 ) -> float:
     """Replay both models and the policy; the largest difference (nats) of any figure of any step.
 
@@ -68,23 +81,37 @@ def recompute_both(
     from purify_plugins.decode.replay import replay
 
     body = read(certificate.text).body
-    recompute(certificate, slm, tolerance)
+    recompute(certificate, slm, tolerance, constraints=constraints)
     if any("alphabet" in body["models"][side] for side in ("llm", "slm")):
         raise CertificateError("two tokenizers met in this answer; its LLM's figures are not recomputed")
     _same_model(body, "llm", llm)
     sampling = sampling_of(body)
-    decoder = Decoder(llm, slm, policy_of(body, plugins).bind(slm.vocabulary))
+    policy, alone = policy_of(body, plugins).bind(slm.vocabulary), not body["method"].get("llm_asked", True)
+    decoder = Decoder(llm, slm, policy, alone=alone, constraints=tuple(constraints))
     answer = [row[0] for row in body["steps"]]
     [steps] = replay(decoder, [tuple(body["prompt"])], [answer], sampling)
     recorded = tokens_of(body["steps"])
-    alone = [step.slm_only for step in recorded]
-    if [step.slm_only for step in steps] != alone:
-        _require_no_failure(alone)
+    slm_only = [step.slm_only for step in recorded]
+    if [step.slm_only for step in steps] != slm_only:
+        _require_no_failure(slm_only)
         raise ForgedError("other tokens were the SLM's own than is recorded")
     gaps = (
         gap for name in JUDGED for gap in _gaps(*([getattr(x, name) for x in xs] for xs in (steps, recorded)))
     )
     return _within(tolerance, sampling, gaps, "the two models give other figures")
+
+
+def _same_constraints(body: Mapping[str, Any], constraints: Sequence[Constraint]) -> None:
+    """Raise CertificateError unless these are the constraints whose digests a certificate has."""
+    from purify_plugins.decode.constraint_mask import public
+
+    recorded = body["method"].get("constraints", [])
+    if public(constraints) != recorded:
+        kinds = ", ".join(repr(each.get("kind")) for each in recorded) or "none"
+        raise CertificateError(
+            f"the answer was drawn under other constraints than were given: it names {kinds}, by a digest; "
+            "give the same, in the same order"
+        )
 
 
 def _require_no_failure(alone: Sequence[bool]) -> None:
@@ -116,7 +143,7 @@ def require_like(certificate: Certificate, side: str, folder: Path) -> None:
 
     Nothing is loaded, and no weights are read; `recompute` compares those.
     """
-    recorded = certificate.body["models"][side]
+    recorded = certificate.decoded["models"].get(side, {})
     files = recorded.get("files", {})
     small = {name: each for name, each in files.items() if not name.endswith(".safetensors")}
     if hashed(folder, small, weights=False) != small:

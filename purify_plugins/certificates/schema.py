@@ -80,6 +80,10 @@ class MethodFields(_Strict):
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
     walk: Strategy
+    llm_asked: Literal[False] = cast("Literal[False]", None)  # absent where it was asked
+    constraints: Annotated[list[dict[str, Any]], Field(min_length=1)] = cast(
+        "list[dict[str, Any]]", None
+    )  # absent, where there are none
     plugins: list[PluginFields]
     edits: list[str]
     calibration: CalibrationFields = cast(
@@ -163,9 +167,7 @@ class StageFields(_Strict):
 class DraftFields(_Strict):
     role: Role
     after: Annotated[int, Field(ge=0)]
-    slm_only: bool
     shown: Sha256 | None
-    constraints: list[dict[str, Any]]
     redo: Annotated[int, Field(ge=0)]
     redone: Annotated[int, Field(ge=0)]
     allowed: Number

@@ -176,23 +176,20 @@ def _ended(record: AnswerRecord) -> bool:
 def _draft(draft: DraftRecord, body: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "after": draft.after,
-        "slm_only": draft.slm_only,
         "shown": None if draft.shown is None else prompt_digest(draft.shown),
-        "constraints": jsonable(draft.constraints),
         "redo": draft.redo,
         "redone": draft.redone,
-        "allowed": allowed(draft.policy, draft.slm_only, body),
+        "allowed": allowed(draft.policy, body),
         "certificate": body,
     }
 
 
-def allowed(policy: FusionPolicy, slm_only: bool, body: Mapping[str, Any]) -> str:
+def allowed(policy: FusionPolicy, body: Mapping[str, Any]) -> str:
     """The most nats that a whole draft may have under its policy; "inf": it bounds none."""
-    if slm_only:
+    if not body["method"].get("llm_asked", True):
         return fixed(0.0)
-    most = (
-        policy.allowance(body["answer"]["limit"], math.inf) if body["method"]["claimed"] == "path" else None
-    )
+    bounded = body["method"]["claimed"] == "path"
+    most = policy.allowance(body["answer"]["limit"], math.inf) if bounded else None
     return fixed(math.inf if most is None else most)
 
 

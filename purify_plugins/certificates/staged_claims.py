@@ -63,8 +63,14 @@ class Settled(NamedTuple):
 def asked_of(draft: Entry) -> Asked:
     """The call that a draft answered."""
     body = draft["certificate"]
-    asks = question(body["prompt"], body["method"]["sampling"], draft["constraints"])
-    return Asked(draft["after"], asks, not draft["slm_only"])
+    method = body["method"]
+    asks = question(body["prompt"], method["sampling"], method.get("constraints", []))
+    return Asked(draft["after"], asks, fused(draft))
+
+
+def fused(draft: Entry) -> bool:
+    """Whether the LLM was asked for a draft."""
+    return bool(draft["certificate"]["method"].get("llm_asked", True))
 
 
 def released_of(drafts: Sequence[Entry]) -> int | None:
@@ -116,10 +122,10 @@ def _cost(draft: Entry) -> Decimal:
 
 def _claimed(read: Sequence[Entry], picked: Sequence[Entry], added: Decimal, bound: Decimal) -> Claim:
     """The claim of an answer that was picked from these drafts, made from those it read."""
-    fused = [each for each in (*read, *picked) if not each["slm_only"]]
-    if not fused:
+    counted = [each for each in (*read, *picked) if fused(each)]
+    if not counted:
         return Claim("none", "none", ALONE if picked else OPERATOR)
-    methods = [each["certificate"]["method"] for each in fused]
+    methods = [each["certificate"]["method"] for each in counted]
     levels = {method["guarantee"] for method in methods}
     if "none" in levels:
         why = next(method["reason"] for method in methods if method["guarantee"] == "none")
@@ -143,7 +149,11 @@ def _weakest(adversaries: Iterable[str]) -> Any:
 def _reason(choices: int, read: Sequence[Entry], picked: Sequence[Entry]) -> str:
     """The ledger in words."""
     redos = max(picked, key=_redone, default=None)
-    parts = [f"one of at most {choices} answers adds {nats(choices):.3f} nats"]
+    parts = [
+        f"one of at most {choices} answers adds {nats(choices):.3f} nats"
+        if choices > 1
+        else "nothing is picked among answers"
+    ]
     if redos is not None and redos["redo"]:
         limit = redos["certificate"]["answer"]["limit"]
         parts.append(f"at most {redos['redo']} redos in {limit} tokens add {_redone(redos):.3f}")

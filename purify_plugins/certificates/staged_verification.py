@@ -10,7 +10,7 @@ from purify_plugins.certificates.claims import LIMITS
 from purify_plugins.certificates.figures import text_facts, totals
 from purify_plugins.certificates.ledger import roles
 from purify_plugins.certificates.staged import allowed
-from purify_plugins.certificates.staged_claims import Calls, asked_of, released_of, settle
+from purify_plugins.certificates.staged_claims import Calls, asked_of, fused, released_of, settle
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
@@ -42,13 +42,9 @@ def _check_drafts(drafts: Sequence[Mapping[str, Any]], plugins: Plugins) -> None
     for key in ONE:
         require(all(each[key] == bodies[0][key] for each in bodies), f"its drafts differ in their {key}")
     for at, (draft, told) in enumerate(zip(drafts, bodies, strict=True)):
-        require(
-            not draft["slm_only"] or told["method"]["mode"] == "slm-only",
-            f"draft {at} is said to be the SLM's alone, and its steps are not",
-        )
-        require(not (draft["slm_only"] and draft["shown"]), f"draft {at} showed the LLM nothing")
+        require(fused(draft) or not draft["shown"], f"draft {at} showed the LLM nothing")
         require(draft["redone"] <= draft["redo"], f"draft {at} was redone more often than allowed")
-        most = allowed(policy_of(told, plugins), draft["slm_only"], told)
+        most = allowed(policy_of(told, plugins), told)
         require(draft["allowed"] == most, f"draft {at} is allowed {most} nats by its policy")
 
 

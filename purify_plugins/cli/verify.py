@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from purify_plugins.certificates import Pins
-from purify_plugins.certificates.explain import summary
+from purify_plugins.certificates.explain_stages import explained
 from purify_plugins.cli.inspect import model_facts
 from purify_plugins.cli.options import (
     AsJson,
@@ -30,6 +30,8 @@ from purify_plugins.types import Certificate, Guarantee
 from purify_plugins.utils.files import read_text
 
 SHA256 = re.compile("[0-9a-f]{64}")
+SHOWN = ("answer", "context", "stages", "segments", "checks", "ledger", "scores", "totals", "digest")
+"""Fields that `--json` shows as they are."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps({**_verdict(found, off), **known.told()}))
     else:
-        typer.echo("\n".join(summary(found, off, known.given())))
+        typer.echo("\n".join(explained(found, off, known.given())))
 
 
 def _recomputed(certificate: Certificate, loaded: Plugins, known: VerifyOptions, prompt: str | None) -> float:
@@ -192,7 +194,7 @@ def _recorded_source(certificate: Certificate, side: str, loaded: Plugins, model
 
 def _table(certificate: Certificate, side: str, model: str) -> dict[str, str]:
     """What to load a directory with: the recorded kind of model, in the recorded precision."""
-    told = certificate.body["models"][side]
+    told = certificate.decoded["models"][side]
     if told["kind"] == "transformers" and "dtype" in told:
         return {"model": model, "dtype": told["dtype"]}
     return {"source": "ngram", "model": model} if told["kind"] == "ngram" else {"model": model}
@@ -200,11 +202,13 @@ def _table(certificate: Certificate, side: str, model: str) -> dict[str, str]:
 
 def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
     """The certificate's fields without steps, prompt and limits."""
-    body = certificate.body
+    body, decoded = certificate.body, certificate.decoded
+    facts = [key for key in SHOWN if key in body]
     return {
         "valid": True,
-        **body["method"],
-        "models": {side: model_facts(told) for side, told in body["models"].items()},
-        **{key: body[key] for key in ("answer", "context", "totals", "digest")},
+        **decoded["method"],
+        **(body["claim"] if certificate.staged else {}),
+        "models": {side: model_facts(told) for side, told in decoded["models"].items()},
+        **{key: body[key] for key in facts},
         "recomputed_within": off,
     }

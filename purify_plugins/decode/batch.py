@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from purify_plugins.canonical_json import jsonable, options
+from purify_plugins.decode.constraint_mask import public
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import start_state
@@ -17,6 +18,7 @@ from purify_plugins.decode.logits import on_cpu
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.provenance import Provenance
 from purify_plugins.decode.random_streams import RandomStreams
+from purify_plugins.decode.row import seeds_of
 from purify_plugins.types import Step
 
 if TYPE_CHECKING:
@@ -52,12 +54,14 @@ class Batch:
         policy, slm = decoder.policy, pair.first[1]
         raw = policy.shift_invariant and not decoder.explain
         whole = policy.binds or not on_cpu(slm)  # a bound policy knows tokens by their ids
-        self.processors = LogitsProcessors(sampling, decoder.vocabulary, raw, whole)
-        self.state = start_state(policy, pair.context(sampling.greedy))
+        self.processors = LogitsProcessors(sampling, decoder.vocabulary, raw, whole, decoder.constraints)
+        self.state = () if decoder.alone else start_state(policy, pair.context(sampling.greedy))
         self.pair, self.prompts, self.top = pair, pair.prompts, decoder.top
         # The operating system's numbers, those of answers without a seed, are keyed by nothing.
-        keys = [b""] * len(pair.prompts) if sampling.seed is None else _requests(decoder, pair, sampling)
-        self.streams = RandomStreams(sampling, keys, slm.device)
+        self.seeds = seeds_of(pair.rows, sampling)
+        self.seeded = any(seed is not None for seed in self.seeds)
+        keys = _requests(decoder, pair, sampling) if self.seeded else [b""] * len(pair.prompts)
+        self.streams = RandomStreams(sampling, keys, slm.device, self.seeds)
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
         self.rows = list(range(len(self.answers)))
         self.live = set(self.rows)
@@ -65,7 +69,7 @@ class Batch:
         self.eos = frozenset() if sampling.ignore_eos else decoder.vocabulary.eos
         self.finished = set() if finished is None else finished
         self.errors: dict[int, PurifyError] = {}
-        facts = decoder, sampling, self.prompts, self.limits, self.finished, self.errors
+        facts = decoder, sampling, self.seeds, self.prompts, self.limits, self.finished, self.errors
         self._origin = Provenance(walk, *facts) if walk else None
 
     def step(self, tokens: Sequence[Token | None]) -> Step:
@@ -83,6 +87,11 @@ class Batch:
             if token.id in self.eos or row in full or length >= limit.tokens:
                 self.live.discard(row)
         return self._origin.mark(tuple(column)) if self._origin else Step(tuple(column), self.prompts)
+
+    def retire(self) -> None:
+        """End the rows whose answers are as long as they may be, after given tokens have been read."""
+        full = {self.rows[place] for place in self.pair.context_full}
+        self.live -= {row for row in self.live if len(self.answers[row]) >= self.limits[row].tokens} | full
 
     def fail(self, errors: Mapping[int, PurifyError]) -> None:
         """Mark the rows at these places as failed; they get no more tokens."""
@@ -139,7 +148,10 @@ def _requests(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[b
     """A digest of what each row asks for: what both models read, and all that processes or fuses rows."""
     keys = settings(decoder, sampling)
     # The LLM's reading too: its template may show it numbers that the SLM's leaves out.
-    return [request(read, keys) for read in zip(*pair.readings, strict=True)]
+    return [
+        request(read, {**keys, "label": row.label} if row.label else keys)
+        for row, *read in zip(pair.rows, *pair.readings, strict=True)
+    ]
 
 
 def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
@@ -151,6 +163,7 @@ def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
         "policy": decoder.name_of(decoder.policy),
         "options": options(decoder.policy, decoder.name_of),
+        **({"constraints": public(decoder.constraints)} if decoder.constraints else {}),
     }
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from purify_plugins.decode.draft_length import DraftLengths
 
 if TYPE_CHECKING:
     from purify_plugins.policy import FusionPolicy
-    from purify_plugins.protocols import LogitSource
+    from purify_plugins.protocols import Constraint, LogitSource
     from purify_plugins.types import Fallback, Vocabulary
 
 
@@ -32,7 +33,9 @@ class Decoder:
     `policy` is bound to the vocabulary; `name_of` is the name that certificates have for it. `on_llm_failure`
     says what happens when the LLM fails: "refuse" raises, "slm" goes on with the SLM alone. `explain` records
     the LLM's log-probability of each token under every policy, `top` as many of the likeliest tokens of each
-    fused row. `draft_lengths` are learned by decoding.
+    fused row. `alone`: the SLM answers alone, step by step; the LLM is not asked, and nothing is sent to it.
+    `constraints` rule tokens out in both models' rows, before the policy. `draft_lengths` are learned by
+    decoding.
     """
 
     llm: LogitSource
@@ -43,6 +46,8 @@ class Decoder:
     on_llm_failure: Fallback = "refuse"
     explain: bool = False
     top: int = 0
+    alone: bool = False
+    constraints: tuple[Constraint, ...] = ()
     draft_lengths: DraftLengths = field(default_factory=DraftLengths)
 
     @cached_property
@@ -53,4 +58,23 @@ class Decoder:
     @cached_property
     def lookback(self) -> int:
         """How many of a prompt's last ids are scored: as many of the LLM's tokens as the policy asks for."""
-        return lookback(self.policy, self.vocabulary)
+        return 0 if self.alone else lookback(self.policy, self.vocabulary)
+
+    def for_request(
+        self,
+        *,
+        policy: FusionPolicy | None = None,
+        alone: bool = False,
+        constraints: Sequence[Constraint] = (),
+    ) -> Self:
+        """A copy for requests that ask for more: another `policy` bound to the vocabulary, the SLM `alone`,
+        further `constraints`. It shares models and draft lengths.
+        """
+        found = copy(self)
+        vars(found).pop("lookback", None)
+        vars(found).update(
+            policy=self.policy if policy is None else policy,
+            alone=self.alone or alone,
+            constraints=(*self.constraints, *constraints),
+        )
+        return found

@@ -163,9 +163,12 @@ class DraftLengths:
         pays = bool(llm.parameters and slm.parameters and llm.parameters >= 8 * slm.parameters)
         return cls(max(round(slm.vocabulary.per_token), 1), SEEDED if pays else 0)
 
-    def of(self, sampling: Sampling, rows: int) -> DraftLength:
-        """The draft length for answers with these settings, when so many rows are decoded together."""
-        if sampling.seed is not None and not sampling.greedy:
+    def of(self, sampling: Sampling, rows: int, seeded: bool) -> DraftLength:
+        """The draft length for answers with these settings, when so many rows are decoded together.
+
+        `seeded`: some row draws from a seed.
+        """
+        if seeded and not sampling.greedy:
             return DraftLength(self._seeded, self._unit)
         key = (sampling.greedy, rows.bit_length())
         return self._learned.setdefault(key, DraftLength(unit=self._unit, rows=rows))

@@ -135,7 +135,8 @@ class SlmDrafts(Drafts):
         self.rows_dropped()
 
     def rows_dropped(self) -> None:
-        self.length = self.decoder.draft_lengths.of(self.batch.sampling, len(self.batch.rows))
+        batch = self.batch
+        self.length = self.decoder.draft_lengths.of(batch.sampling, len(batch.rows), batch.seeded)
 
     @contextmanager
     def drafted(self, pending: Tensor | None) -> Iterator[DraftRows]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,7 @@ class Drawn:
 
     `walk` is the decoding strategy, `parameters` are the policy's options when decoding started, `sampling`
     the settings in force. `edits` are changes that plugins made to the steps; each voids the guarantee.
+    `llm_asked`: whether the LLM had a part in it; `constraints` are what certificates say of each.
     """
 
     walk: str
@@ -42,3 +43,5 @@ class Drawn:
     prompt: tuple[int, ...]
     limit: Limit
     edits: tuple[str, ...] = ()
+    llm_asked: bool = True
+    constraints: Sequence[Mapping[str, Any]] = ()

@@ -113,7 +113,7 @@ def _turn(
 ) -> list[tuple[Likelihood, ...]]:
     """Of each text (one for each row of the pair) its likelihood under each policy."""
     answers = [text.tokens for text in texts]
-    processors = LogitsProcessors(Sampling(), pair.decoder.vocabulary)
+    processors = LogitsProcessors(Sampling(), pair.decoder.vocabulary, constraints=pair.decoder.constraints)
     runs = [_Runs(policy, pair) for policy in policies]
     for at, (tokens, llm, slm) in enumerate(columns(pair, answers)):
         history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]

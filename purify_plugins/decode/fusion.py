@@ -35,10 +35,10 @@ class FusedLogits(NamedTuple):
     `mass` (rows, V) is proportional to the fused probabilities; `totals` (rows, 3) are the logarithms of the
     three rows' sums (NaN for an LLM's row that need not be normalised). `slm_only` (rows,) marks rows that
     are the SLM's own because nothing could be fused; `no_allowed_token` (rows,) those where the SLM rules out
-    all that a grammar allows, which have no next token. `columns` (V,) are the token ids that the columns
-    stand for, ascending, where only these are possible. `shown` (rows, 2), where the LLM's rows were partial,
-    holds the LLM's mass that was shown and the fused mass of tokens that were not. `finite` (rows,), on an
-    accelerator, marks the rows that no model and no policy broke, for the host to read later.
+    all that a grammar or a constraint allows, which have no next token. `columns` (V,) are the token ids that
+    the columns stand for, ascending, where only these are possible. `shown` (rows, 2), where the LLM's rows
+    were partial, holds the LLM's mass that was shown and the fused mass of tokens that were not. `finite`
+    (rows,), on an accelerator, marks the rows that no model and no policy broke, for the host to read later.
     """
 
     llm: Tensor
@@ -199,11 +199,12 @@ def _without_token(
     On an accelerator such a row is marked as not finite, which the host reads with all else at once. Under a
     grammar, which is followed on the host anyway, the error says what is wrong.
     """
-    if rows.finite is not None and not processors.follows_grammar:
+    if rows.finite is not None and not processors.follows_text:
         return rows._replace(finite=rows.finite & ~none_allowed)
+    also = "a constraint " if processors.constrained else ""
     if active is not None and bool((torch.as_tensor(active).to(none_allowed) & none_allowed).any()):
         raise NumericError(
-            "the SLM gives no probability to any token that the grammar, or ignore_eos, allows next; "
+            f"the SLM gives no probability to any token that the grammar, {also}or ignore_eos, allows next; "
             "use another grammar, or an SLM that can write it"
         )
     return rows._replace(no_allowed_token=none_allowed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.constraint_mask import FollowerMask
 from purify_plugins.errors import ConfigError, SourceError
 from purify_plugins.grammar import lark
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
     from purify_plugins.grammar import Grammar
-    from purify_plugins.types import History, Vocabulary
+    from purify_plugins.types import Vocabulary
 
 REMEMBERED = 32
 """Masks kept of one answer: each position of a draft needs its mask three times."""
@@ -25,7 +26,7 @@ COMPILED = 64
 """Grammars kept compiled, each with the vocabulary it was compiled for."""
 
 
-class Mask:
+class Mask(FollowerMask):
     """A logits processor: rules out, in each row, every token that the grammar does not allow next.
 
     The end of the answer is allowed exactly where the grammar is complete. Rows that have ended, or
@@ -37,14 +38,8 @@ class Mask:
             raise ConfigError(
                 f"{vocabulary.name!r} has no end token, which a grammar needs; leave `grammar` out"
             )
-        self.grammar, self.vocabulary = grammar, vocabulary
-        self.rows: list[GrammarFollower] = []
-
-    def __call__(self, rows: Tensor, history: History) -> Tensor:
-        while len(self.rows) < len(history):
-            self.rows.append(GrammarFollower(self.grammar, self.vocabulary))
-        allowed = [row.allowed(answer) for row, (_, answer) in zip(self.rows, history, strict=False)]
-        return rows.masked_fill(~torch.stack(allowed).to(rows.device), -torch.inf)
+        self.grammar = grammar
+        super().__init__(partial(GrammarFollower, grammar, vocabulary))
 
 
 class GrammarFollower:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_plugins.decode.decoder import Decoder
+    from purify_plugins.decode.row import Row
     from purify_plugins.policy import FusionPolicy, State
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt, Steps
@@ -29,23 +30,26 @@ BLOCK = 64
 
 def lockstep(
     decoder: Decoder,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | Row],
     sampling: Sampling,
     finished: set[int] | None = None,
     given: Sequence[Sequence[int]] | None = None,
+    walk: str = "lockstep",
 ) -> Steps:
     """Yield one Step per token of the longest answer; closing it frees both sessions.
 
     Rows that the caller adds to `finished` get no more tokens. For answers that begin with tokens `given`
-    (rows, n) see `continuing`. Raises PromptError before the first token, SourceError whenever a model fails.
+    (rows, n) see `resumed` and `continuing`; without a `walk` steps bear no mark. Raises PromptError before
+    the first token, SourceError whenever a model fails.
     """
     with closing(SessionPair(decoder, prompts)) as pair:
         policy = decoder.policy
-        batch = Batch(decoder, pair, sampling, "lockstep" if given is None else "", finished)
+        batch = Batch(decoder, pair, sampling, walk, finished)
         state, (llm, slm) = batch.state, pair.first
-        if given is not None:
+        if given is not None and len(given[0]):
             state, llm, slm = _follow(policy, pair, batch, given)
-        while True:
+            batch.retire()
+        while batch.live:
             with torch.inference_mode():
                 inputs = policy, batch.processors, llm, slm, state, batch.history, batch.active, pair.lost
                 rows = isolate(batch, partial(fuse, *inputs))
@@ -77,7 +81,21 @@ def continuing(
     The policy's state advances over them, and they count towards `max_tokens`; steps are yielded for what
     follows, without a mark: they make no answer. Evaluation finds late failures this way.
     """
-    return lockstep(decoder, prompts, sampling, finished, given)
+    return lockstep(decoder, prompts, sampling, finished, given, walk="")
+
+
+def resumed(decoder: Decoder, row: Prompt | Row, given: Sequence[int], sampling: Sampling) -> Steps:
+    """The steps that follow `given`, the first tokens of this row's answer, which were drawn before.
+
+    What `redo` goes on with, whether the SLM writes alone (`Decoder.alone`, up to `max_tokens`) or fused
+    again. The policy's state is advanced over the given tokens; they count towards `max_tokens`; penalties,
+    the grammar and constraints read them. A step has the row's next token alone, and is marked as drawn by
+    this decoder. Give the row a `label` of its own each time: under one seed its numbers would otherwise be
+    those that drew the given tokens. No step where the given tokens are all that the answer may have, or end
+    it. Raises as `lockstep`.
+    """
+    if decoder.vocabulary.eos.isdisjoint(given):
+        yield from lockstep(decoder, [row], sampling, given=[given])
 
 
 @torch.inference_mode()
@@ -85,13 +103,14 @@ def _follow(
     policy: FusionPolicy, pair: SessionPair, batch: Batch, given: Sequence[Sequence[int]]
 ) -> tuple[State, Tensor | None, Tensor]:
     """The policy's state and both models' logits (rows, V) after the given tokens (rows, n)."""
-    for answer, tokens in zip(batch.answers, given, strict=True):
-        answer += tokens
     state, (llm, slm) = batch.state, pair.first
     for block in torch.tensor(given, device=slm.device).split(BLOCK, dim=1):
         llms, slms = pair.extend(block)
         for at, drawn in enumerate(block.unbind(dim=1)):
-            rows = fuse(policy, batch.processors, llm, slm, state, batch.history, batch.active, pair.lost)
-            state = advance_state(policy, state, drawn, rows)
+            if state:
+                rows = fuse(policy, batch.processors, llm, slm, state, batch.history, batch.active, pair.lost)
+                state = advance_state(policy, state, drawn, rows)
+            for answer, token in zip(batch.answers, drawn.tolist(), strict=True):
+                answer.append(token)
             llm, slm = None if llms is None else llms[:, at], slms[:, at]
     return state, llm, slm

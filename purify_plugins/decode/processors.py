@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.constraint_mask import ConstraintMask
 from purify_plugins.decode.logits import argmax, normalise, on_cpu
 from purify_plugins.decode.truncation import Truncation
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import Constraint
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import History, Vocabulary
 
@@ -20,7 +22,7 @@ Processor = Callable[[Tensor, "History"], Tensor]
 
 
 class LogitsProcessors:
-    """What `Sampling` does to a row of log-probabilities before fusion; the same for both models.
+    """What `Sampling` and constraints do to a row before fusion: the same for both models.
 
     `raw`: no token's weight changes (a token may be banned) and the policy is shift-invariant, so that it may
     be given logits. Rows stay `unnormalized` logits there, and where they will be truncated first.
@@ -29,7 +31,12 @@ class LogitsProcessors:
     """
 
     def __init__(
-        self, sampling: Sampling, vocabulary: Vocabulary, raw: bool = False, whole: bool = True
+        self,
+        sampling: Sampling,
+        vocabulary: Vocabulary,
+        raw: bool = False,
+        whole: bool = True,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         truncates = not sampling.greedy and (
             sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
@@ -42,12 +49,13 @@ class LogitsProcessors:
             penalties.append(lambda rows, history: _penalise_repetition(rows, history, factor))
         if nats := sampling.frequency_penalty:
             penalties.append(lambda rows, history: _penalise_frequency(rows, history, nats))
-        masks = _masks(sampling, vocabulary) if sampling.grammar or sampling.ignore_eos else []
+        followed = bool(sampling.grammar or constraints)
+        masks = _masks(sampling, vocabulary, constraints) if followed or sampling.ignore_eos else []
         warps = not sampling.greedy and (truncates or sampling.temperature != 1.0)
         warpers = _warpers(sampling, narrows) if warps else []
         self.steps = [*penalties, *masks, *warpers]
-        self.masks, self.follows_grammar = bool(masks), bool(sampling.grammar)
-        self.reads_history = bool(penalties or sampling.grammar)
+        self.masks, self.follows_text, self.constrained = bool(masks), followed, bool(constraints)
+        self.reads_history = bool(penalties or followed)
         self.raw = raw and not (penalties or warpers or truncates)
         self.unnormalized = self.raw or bool(narrows and not penalties and not warpers)
 
@@ -67,27 +75,30 @@ class LogitsProcessors:
         """Logits (rows, V) of any dtype -> float32 log-weights (rows, V), normalised unless `unnormalized`.
 
         Beside them, (rows,) bool: fully masked rows, in which the model rules out every token that the
-        grammar, or `ignore_eos`, allows. All their weights are equal and mean nothing. None: there are none.
+        grammar, constraints or `ignore_eos` allow. All their weights are equal and mean nothing. None: there
+        are none.
         """
         rows = logits.float() if self.unnormalized else normalise(logits, who)
         for step in self.steps:
             rows = step(rows, history)
         masked = torch.isneginf(rows.amax(dim=-1)) if self.masks else None
-        # A grammar's mask is made on the host, which may as well read this. A ban is not: no synchronisation.
-        if masked is not None and ((not on_cpu(masked) and not self.follows_grammar) or bool(masked.any())):
+        # What follows the text is made on the host, which may as well read this. A ban is not: no
+        # synchronisation.
+        if masked is not None and ((not on_cpu(masked) and not self.follows_text) or bool(masked.any())):
             rows = torch.where(masked[:, None], 0.0, rows)
         else:
             masked = None
         return rows if self.unnormalized or not self.steps else normalise(rows, UNDER_SETTINGS), masked
 
 
-def _masks(sampling: Sampling, vocabulary: Vocabulary) -> list[Processor]:
-    """What rules tokens out: a grammar, or end tokens."""
+def _masks(sampling: Sampling, vocabulary: Vocabulary, constraints: Sequence[Constraint]) -> list[Processor]:
+    """What rules tokens out: a grammar, constraints, or end tokens."""
     found: list[Processor] = []
     if sampling.grammar:
         from purify_plugins.decode.grammar_mask import Mask
 
         found.append(Mask(sampling.grammar, vocabulary))
+    found += [ConstraintMask(each, vocabulary) for each in constraints]
     if sampling.ignore_eos:
         banned = torch.tensor(sorted(vocabulary.eos))
         found.append(lambda rows, history: rows.index_fill(-1, banned.to(rows.device), -torch.inf))

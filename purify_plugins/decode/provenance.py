@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from purify_plugins.canonical_json import options
+from purify_plugins.decode.constraint_mask import public
 from purify_plugins.decode.draw_record import DROPPED, RETUNED, Drawn, Limit
 from purify_plugins.errors import PluginError
 from purify_plugins.types import Step
@@ -29,13 +30,14 @@ Column = tuple["Token | None", ...]
 class Provenance:
     """One batch of a decoder: what it draws with, and the steps that have not been read yet.
 
-    `walk` is the decoding strategy. `finished` are the rows that need no more tokens, checked before each
-    step; `errors` are those of rows that failed alone.
+    `walk` is the decoding strategy, `seeds` are what each row draws from. `finished` are the rows that need
+    no more tokens, checked before each step; `errors` are those of rows that failed alone.
     """
 
     walk: str
     decoder: Decoder
     sampling: Sampling
+    seeds: Sequence[int | None]
     prompts: tuple[tuple[int, ...], ...]
     limits: list[Limit]
     finished: set[int]
@@ -46,6 +48,7 @@ class Provenance:
     def __post_init__(self) -> None:
         decoder = self.decoder
         self.policy, self.llm, self.slm = decoder.policy, decoder.llm, decoder.slm
+        self.alone, self.constraints = decoder.alone, decoder.constraints
         self.parameters = options(decoder.policy, decoder.name_of)
 
     def mark(self, tokens: Column) -> Step:
@@ -102,7 +105,8 @@ class StepReader:
 
     def _claimed(self, origin: Provenance) -> Provenance:
         own = self.decoder
-        if origin.policy is not own.policy or origin.llm is not own.llm or origin.slm is not own.slm:
+        models = origin.llm is own.llm and origin.slm is own.slm and origin.alone == own.alone
+        if origin.policy is not own.policy or not models or origin.constraints != own.constraints:
             raise self._refused("were drawn by another purifier")
         if origin.read or len(origin.prompts) != self._rows:
             raise self._refused("were drawn for another request")
@@ -125,12 +129,15 @@ class StepReader:
         # A policy is frozen, but object.__setattr__ is not: nothing is claimed of options that changed.
         if options(origin.policy, self.decoder.name_of) != origin.parameters:
             edits += (RETUNED,)
-        sampling = origin.sampling.of_row(row)
+        sampling, seed = origin.sampling, origin.seeds[row]
+        if seed != sampling.seed:
+            sampling = replace(sampling, seed=seed)
         if stop != sampling.stop:
             sampling = replace(sampling, stop=stop)
         named = origin.policy, self.decoder.name_of(origin.policy), origin.parameters
-        prompt = origin.prompts[row]
-        return Drawn(origin.walk, *named, sampling, origin.llm, origin.slm, prompt, limit, edits)
+        models = origin.llm, origin.slm
+        asked = not origin.alone, public(origin.constraints) if origin.constraints else ()
+        return Drawn(origin.walk, *named, sampling, *models, origin.prompts[row], limit, edits, *asked)
 
     def _refused(self, why: str) -> PluginError:
         names = map(repr, self._plugins)

@@ -26,19 +26,24 @@ class RandomStreams:
     """One stream of uniform numbers per row, so that a batch draws what its rows would.
 
     `requests` are digests of what each row asks (see `keyed.request`); row i of a seed draws from the
-    numbers of seed + i and its own request, without a seed from the operating system's. Numbers (rows, n)
+    numbers of seed + i (of `seeds`, where these are given) and its own request, without a seed from the
+    operating system's. Numbers (rows, n)
     are in [0, 1), on `device`, float64 where the device has it. They may be peeked at before it is known
     which of them will be used. When greedy there are none.
     """
 
     def __init__(
-        self, sampling: Sampling, requests: Sequence[bytes], device: torch.device | str = "cpu"
+        self,
+        sampling: Sampling,
+        requests: Sequence[bytes],
+        device: torch.device | str = "cpu",
+        seeds: Sequence[int | None] | None = None,
     ) -> None:
         self.greedy, self.device = sampling.greedy, torch.device(device)
-        seed = sampling.seed
-        self._streams = [
-            system() if seed is None else keyed(seed + row, asked) for row, asked in enumerate(requests)
-        ]
+        if seeds is None:
+            seeds = [sampling.of_row(row).seed for row in range(len(requests))]
+        pairs = zip(seeds, requests, strict=True)
+        self._streams = [system() if seed is None else keyed(seed, asked) for seed, asked in pairs]
         self._peeked: list[deque[float]] = [deque() for _ in requests]
 
     def peek(self, number: int) -> Tensor | None:

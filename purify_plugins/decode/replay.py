@@ -18,7 +18,8 @@ from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.protocols import LogitSource
+    from purify_plugins.decode.row import Row
+    from purify_plugins.protocols import Constraint, LogitSource
     from purify_plugins.types import Prompt, Token
 
 BLOCK = 64
@@ -28,7 +29,7 @@ BLOCK = 64
 @torch.inference_mode()
 def replay(
     decoder: Decoder,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Prompt | Row],
     answers: Sequence[Sequence[int]],
     sampling: Sampling | None = None,
 ) -> list[list[Token]]:
@@ -47,16 +48,16 @@ def replay(
 
 
 def forced(
-    decoder: Decoder, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], sampling: Sampling
+    decoder: Decoder, prompts: Sequence[Prompt | Row], answers: Sequence[Sequence[int]], sampling: Sampling
 ) -> Iterator[tuple[Tensor, FusedLogits]]:
     """Each position's tokens (rows,) and fused column, with the policy's state after the tokens before.
 
     Answers that have ended go on with token 0. Use it under `torch.inference_mode`.
     """
-    processors = LogitsProcessors(sampling, decoder.vocabulary)
+    processors = LogitsProcessors(sampling, decoder.vocabulary, constraints=decoder.constraints)
     policy = decoder.policy
     with closing(SessionPair(decoder, prompts)) as pair:
-        state = start_state(policy, pair.context(sampling.greedy))
+        state = () if decoder.alone else start_state(policy, pair.context(sampling.greedy))
         for at, (tokens, llm, slm) in enumerate(columns(pair, answers)):
             history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
             active = [at < len(answer) for answer in answers]
@@ -80,9 +81,15 @@ def columns(
 
 
 @torch.inference_mode()
-def score(source: LogitSource, prompt: Prompt, answer: Sequence[int], sampling: Sampling) -> list[float]:
-    """One model's own log-probabilities (nats) of an answer, under the sampling settings."""
-    processors = LogitsProcessors(sampling, source.vocabulary)
+def score(
+    source: LogitSource,
+    prompt: Prompt,
+    answer: Sequence[int],
+    sampling: Sampling,
+    constraints: Sequence[Constraint] = (),
+) -> list[float]:
+    """One model's own log-probabilities (nats) of an answer, under the sampling settings and constraints."""
+    processors = LogitsProcessors(sampling, source.vocabulary, constraints=constraints)
     session, logits = source.open([prompt])
     with session:
         rows = [logits]

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.row import rows_of
 from purify_plugins.errors import NumericError, SourceError
 from purify_plugins.policy import Context
 from purify_plugins.tokenizers.cross.prompt_scores import PromptScore, shared_symbol_scores
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
+    from purify_plugins.decode.row import Row
     from purify_plugins.protocols import Session
     from purify_plugins.types import Prompt, ScoredPrompt
 
@@ -28,30 +30,35 @@ log = logging.getLogger(__name__)
 class SessionPair:
     """The LLM's session and the SLM's, reading the same batch; `lookback` prompt tokens are scored.
 
-    `prompts` are each row's prompt in the shared vocabulary, as the SLM read it; `first` are both models'
-    logits (rows, V) after the prompts. `llm` is None once the LLM has failed and the operator allowed the SLM
-    to go on alone. `lost` (rows,) marks single rows in which it has failed: its logits there were NaN, +inf,
-    or allowed no token. It never comes back within an answer.
+    A row's LLM may read another prompt than its SLM (`Row.shown`). `prompts` are each row's prompt in the
+    shared vocabulary, as the SLM read it; `first` are both models' logits (rows, V) after the prompts. `llm`
+    is None from the beginning where the decoder asks the SLM `alone`, and once the LLM has failed and the
+    operator allowed the SLM to go on alone. `lost` (rows,) marks single rows in which it has failed: its
+    logits there were NaN, +inf, or allowed no token. It never comes back within an answer.
     """
 
-    def __init__(self, decoder: Decoder, prompts: Sequence[Prompt], lookback: int | None = None) -> None:
-        self.decoder = decoder
+    def __init__(
+        self, decoder: Decoder, prompts: Sequence[Prompt | Row], lookback: int | None = None
+    ) -> None:
+        self.decoder, self.rows = decoder, rows_of(prompts)
         self.lookback = decoder.lookback if lookback is None else lookback
         self._open, self._width = ExitStack(), len(decoder.vocabulary)
         self.llm: Session | None = None
         self.lost = torch.zeros(len(prompts), dtype=torch.bool)
         self._accepted: Tensor | None = None  # answer tokens that both models have read, at the last rewind
         try:
-            self.slm, slm = decoder.slm.open(prompts, self.lookback)
+            self.slm, slm = decoder.slm.open([row.prompt for row in self.rows], self.lookback)
             self._open.callback(self.slm.close)
             self.prompts = tuple(prompt.tokens for prompt in self.slm.prompts)
-            self.first = self._ask(partial(self._open_llm, prompts)), slm[..., : self._width]
+            llm = None if decoder.alone else self._ask(self._open_llm)
+            self.first = llm, slm[..., : self._width]
         except BaseException:
             self.close()
             raise
 
-    def _open_llm(self, prompts: Sequence[Prompt]) -> Tensor:
-        self.llm, logits = self.decoder.llm.open(prompts, self.lookback)
+    def _open_llm(self) -> Tensor:
+        shown = [row.prompt if row.shown is None else row.shown for row in self.rows]
+        self.llm, logits = self.decoder.llm.open(shown, self.lookback)
         self._open.callback(self.llm.close)
         return logits
 

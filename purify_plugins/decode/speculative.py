@@ -21,6 +21,7 @@ from purify_plugins.decode.drafts import ServerDrafts, SlmDrafts
 from purify_plugins.decode.fusion import advance_state, fuse, select, where_rows
 from purify_plugins.decode.isolation import isolate, records
 from purify_plugins.decode.logits import on_cpu
+from purify_plugins.decode.loop import lockstep
 from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.decode.token_records import to_host
 from purify_plugins.errors import PurifyError
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.drafts import DraftRows, Drafts
     from purify_plugins.decode.fusion import FusedLogits
+    from purify_plugins.decode.row import Row
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt, Steps, Token
 
 Column = list["Token | None"]
 
 
-def speculative(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+def speculative(decoder: Decoder, prompts: Sequence[Prompt | Row], sampling: Sampling) -> Steps:
     """Yield one Step per column of tokens, several to a pass of the LLM, which reads the SLM's drafts.
 
     Closing it frees both sessions. Raises PromptError before the first token, SourceError whenever a model
@@ -46,7 +48,7 @@ def speculative(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling)
     return _decode(decoder, prompts, sampling, SlmDrafts)
 
 
-def readahead(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
+def readahead(decoder: Decoder, prompts: Sequence[Prompt | Row], sampling: Sampling) -> Steps:
     """Yield one Step per column of tokens, as the server's draft comes in; closing it frees both sessions.
 
     Raises PromptError before the first token, SourceError whenever a model fails.
@@ -54,7 +56,12 @@ def readahead(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling) -
     return _decode(decoder, prompts, sampling, ServerDrafts)
 
 
-def _decode(decoder: Decoder, prompts: Sequence[Prompt], sampling: Sampling, provider: type[Drafts]) -> Steps:
+def _decode(
+    decoder: Decoder, prompts: Sequence[Prompt | Row], sampling: Sampling, provider: type[Drafts]
+) -> Steps:
+    if decoder.alone:  # there is no LLM to read a draft
+        yield from lockstep(decoder, prompts, sampling)
+        return
     with closing(SessionPair(decoder, prompts)) as pair:
         batch = Batch(decoder, pair, sampling, provider.walk)
         yield from VerifyLoop(decoder, pair, batch, provider).steps()

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chat
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from purify_plugins.protocols import Constraint
     from purify_plugins.stages.checks import Check
     from purify_plugins.stages.vault import Vault
-    from purify_plugins.types import Prompt, Vocabulary
-
-
-class Follower(Protocol):
-    """One answer's position in a constraint."""
-
-    def allowed(self, answer: Sequence[int]) -> Tensor:
-        """The tokens (V,) bool that may follow an answer's token ids."""
-
-
-class Constraint(Protocol):
-    """Which tokens may follow; it rules the others out in both models' rows, before the policy."""
-
-    def follower(self, vocabulary: Vocabulary) -> Follower:
-        """A new answer's follower."""
-
-    def public(self) -> Mapping[str, Any]:
-        """What certificates say of it, as JSON: its kind, a digest and a count, never its texts."""
+    from purify_plugins.types import Prompt
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from purify_plugins.canonical_json import jsonable
+from purify_plugins.canonical_json import counted, jsonable
 
 if TYPE_CHECKING:
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.stages.request import Request
     from purify_plugins.types import Certificate, Completion, FinishReason, Token
 
@@ -90,6 +90,13 @@ class Stage(ABC):
         """What `purify check` warns of, a sentence each."""
         return ()
 
+    def bind(self, slm: LogitSource) -> Self:
+        """The stage for a Purifier with this SLM, which is loaded; what takes long is loaded now.
+
+        By default itself. A stage that judges texts by the SLM keeps it (`guardian`).
+        """
+        return self
+
     def public(self) -> Mapping[str, Any]:
         """Its options as certificates state them, as JSON."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
@@ -97,9 +104,3 @@ class Stage(ABC):
             name: counted(value) if name in self.withheld else jsonable(value)
             for name, value in values.items()
         }
-
-
-def counted(texts: Iterable[str]) -> dict[str, Any]:
-    """Texts as a certificate records them: how many, and one digest of all."""
-    found = sorted(texts)
-    return {"count": len(found), "sha256": hashlib.sha256("\0".join(found).encode()).hexdigest()}

@@ -38,18 +38,11 @@ class GridCheck(Check, ABC):
     def __init__(
         self, size: float = 400, stride: float = 200, *, key: str = "default", redo: int = 0, name: str = ""
     ) -> None:
-        if math.isinf(size):
-            stride = size
-        whole = math.isinf(size) or (size == int(size) and stride == int(stride))
-        if not (whole and 0 < stride <= size):
-            raise ConfigError(
-                f"windows of {size} characters, one every {stride}: give whole numbers, "
-                "the stride at least 1 and at most the size"
-            )
+        check_grid(size, stride)
         if type(redo) is not int or redo < 0:
             raise ConfigError(f"redo must be a number of times, 0 or more, not {redo!r}")
         self.name = name or type(self).__name__.lower()
-        self.size, self.stride, self.key, self.redo = size, stride, key, redo
+        self.size, self.stride, self.key, self.redo = size, min(size, stride), key, redo
         self.window = math.inf if math.isinf(size) else size - 1
         self.windows = 0
         self._read = ""  # up to the end of the last window that was judged
@@ -131,13 +124,28 @@ class Windows(GridCheck):
         name: str = "",
     ) -> None:
         super().__init__(size, stride, key=key, redo=redo, name=name or type(classifier).__name__.lower())
-        if not 0 <= above < 1:
-            raise ConfigError(f"above must be from 0 to 1, and below 1, not {above!r}")
+        check_bound(above)
         self.classifier, self.above, self.deadline = classifier, above, deadline
 
     def bad(self, text: str, spans: Sequence[Span], last: bool) -> int | None:
         found = scored(self.classifier, [text[a:b] for a, b in spans], self.deadline, self.name)
         return next((at for at, score in enumerate(found) if score > self.above), None)
+
+
+def check_grid(size: float, stride: float) -> None:
+    """Raise ConfigError unless windows can have this size and stride; the size may be infinity."""
+    numbers = all(type(each) in (int, float) for each in (size, stride))
+    if not (numbers and (size == math.inf or (size == size // 1 and 0 < stride <= size)) and stride % 1 == 0):
+        raise ConfigError(
+            f"windows of {size!r} characters, one every {stride!r}: give whole numbers, "
+            "the stride at least 1 and at most the size"
+        )
+
+
+def check_bound(above: float) -> None:
+    """Raise ConfigError unless scores can be above this."""
+    if type(above) not in (int, float) or not 0 <= above < 1:
+        raise ConfigError(f"above must be a number from 0 to 1, and below 1, not {above!r}")
 
 
 def scored(

@@ -277,11 +277,13 @@ EDITS: dict[str, Edit] = {
         each.update(role=role) for each, role in zip(body["drafts"], ("released", "discarded"), strict=True)
     ],
     "the discarded one is read": lambda body: body["drafts"][0].update(role="read"),
-    "the discarded one is the SLM's": lambda body: body["drafts"][0].update(slm_only=True),
+    "the discarded one is the SLM's": lambda body: body["drafts"][0]["certificate"]["method"].update(
+        llm_asked=False
+    ),
     "it was asked later": lambda body: (
         body["drafts"][1].update(after=1, role="released") or body["drafts"][0].update(after=1)
     ),
-    "the SLM's alone": lambda body: body["drafts"][1].update(slm_only=True),
+    "the SLM's alone": lambda body: body["drafts"][1]["certificate"]["method"].update(llm_asked=False),
     "a draft is allowed less": lambda body: body["drafts"][1].update(allowed="1.000000000"),
     "a redo is forgotten": lambda body: body["checks"].append(
         {"name": "x", "window": 3.0, "redo": 1, "judged": {}}

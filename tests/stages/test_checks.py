@@ -282,8 +282,8 @@ def test_a_classifier_that_is_late_refuses_the_answer() -> None:
         ((4, 8), "windows of 4 characters, one every 8"),
         ((4, 0), "windows of 4 characters, one every 0"),
         ((4.5, 2), "give whole numbers"),
-        ((8, 4, 1.0), "above must be from 0 to 1"),
-        ((8, 4, math.nan), "above must be from 0 to 1"),
+        ((8, 4, 1.0), "above must be a number from 0 to 1"),
+        ((8, 4, math.nan), "above must be a number from 0 to 1"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(arguments: Any, message: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+P = TypeVar("P", bound=Any)
 TOLERANCE = 1e-5  # nats by which a recorded step may pass its bound: rows are float32
 ROUNDING = 2.0**-21  # and of its figures, by which share: they are differences, a last place off each
 DRAWABLE = 104.0  # nats; float32 has no mass for what is less likely
@@ -63,6 +65,16 @@ def require(policy: _Named, option: str, fine: Callable[[float], bool], expected
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and fine(value)):
         raise ConfigError(f"{policy.name}: {option} must be {expected}, not {value!r}")
+
+
+def scaled(policy: P, factor: float, *options: str) -> P:
+    """The policy with these options times a factor from 0 to 1; infinite ones stay. Raises ConfigError."""
+    if not 0 <= factor <= 1:
+        raise ConfigError(f"a policy is only ever tightened: give a factor from 0 to 1, not {factor!r}")
+    values = {option: getattr(policy, option) for option in options}
+    return replace(
+        policy, **{name: nats if nats == math.inf else nats * factor for name, nats in values.items()}
+    )
 
 
 def require_count(policy: _Named, option: str) -> None:

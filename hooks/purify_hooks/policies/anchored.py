@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.types import Guarantee, Token
 
-from ._base import ledger, require, require_count, slack, wide
+from ._base import ledger, require, require_count, scaled, slack, wide
 from ._path import Path, Point
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class Anchored(FusionPolicy):
     def in_symbols(self, per_token: float) -> Self:
         """The same allowance per token, shared out over its `per_token` symbols."""
         return replace(self, budget=self.budget / per_token)
+
+    def tightened(self, factor: float) -> Self:
+        """`budget` times this factor; the prompt's debt stays."""
+        return scaled(self, factor, "budget")
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats of KL that answers of so many tokens may be from the SLM's, on average."""

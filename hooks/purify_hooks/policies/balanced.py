@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.types import Guarantee, Token, Vocabulary
 
-from ._base import below, drawn, ledger, require, slack
+from ._base import below, drawn, ledger, require, scaled, slack
 from ._capping import fuse_capped
 from ._gap import followed_gap, hedged, posterior
 from ._numbers import ids_tensor, in_last_number, number_tokens, parts_of_numbers
@@ -96,6 +96,10 @@ class Balanced(FusionPolicy):
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
         return (self.budget + self.largest_gap * tokens + self.doubt * surprisal) / (1 + self.doubt)
+
+    def tightened(self, factor: float) -> Self:
+        """Every figure in nats times this factor: with a smaller `drain` it opens again no sooner."""
+        return scaled(self, factor, "budget", "drain", "gap", "gap_limit", "numbers")
 
     def in_symbols(self, per_token: float) -> Self:
         """The same strictness in symbols, `per_token` of a token: the budget gains `drain`.

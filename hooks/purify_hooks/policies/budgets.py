@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.types import Guarantee, Token
 
-from ._base import below, ledger, require, require_count, slack
+from ._base import below, ledger, require, require_count, scaled, slack
 from ._capping import fuse_capped, spend
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Windowed(FusionPolicy):
         gives back does not count; on the test bed, to about half.
         """
         return replace(self, window=max(self.window, round(self.window * per_token / 2)))
+
+    def tightened(self, factor: float) -> Self:
+        """The same windows with `budget` and `cap` times this factor."""
+        return scaled(self, factor, "budget", "cap")
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage of so many tokens may be likelier than under the SLM."""
@@ -117,6 +121,10 @@ class Capped(FusionPolicy):
     @property
     def guarantee(self) -> Guarantee:
         return "path" if self.total < math.inf else "none"
+
+    def tightened(self, factor: float) -> Self:
+        """`cap` and `total` times this factor; without a total there is none then either."""
+        return scaled(self, factor, "cap", "total")
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage of so many tokens may be likelier than under the SLM."""

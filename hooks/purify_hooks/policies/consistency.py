@@ -69,6 +69,11 @@ class Consistency(FusionPolicy):
     def in_symbols(self, per_token: float) -> Self:
         return replace(self, policy=self.policy.in_symbols(per_token))
 
+    def tightened(self, factor: float) -> Self | None:
+        """The inner policy tightened; None where it cannot be."""
+        inner = self.policy.tightened(factor)
+        return None if inner is None else replace(self, policy=inner)
+
     def holds(self, steps: Sequence[Token]) -> bool | None:
         """Whether an answer's recorded steps keep the inner policy's budget; None where it cannot tell."""
         return self.policy.holds(steps)

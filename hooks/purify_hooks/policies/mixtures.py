@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.policy import FusionPolicy, State
 
-from ._base import require, wide
+from ._base import require, scaled, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,10 @@ class Linear(FusionPolicy):
 
     def __post_init__(self) -> None:
         require(self, "weight", lambda weight: 0 <= weight <= 1, "between 0 and 1")
+
+    def tightened(self, factor: float) -> Self:
+        """`weight` times this factor."""
+        return scaled(self, factor, "weight")
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
         import torch

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_plugins.policy import FusionPolicy, State
 
-from ._base import require, wide
+from ._base import require, scaled, wide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,10 @@ class Geometric(FusionPolicy):
 
     def __post_init__(self) -> None:
         require(self, "alpha", lambda alpha: 0 <= alpha <= 1, "between 0 and 1")
+
+    def tightened(self, factor: float) -> Self:
+        """`alpha` times this factor."""
+        return scaled(self, factor, "alpha")
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
         if self.alpha in (0, 1):

@@ -39,6 +39,9 @@ class TopKUnion(Consistency):
     def guarantee(self) -> Guarantee:
         return "none"
 
+    def tightened(self, factor: float) -> None:
+        """None: the SLM's own tokens beside the union are left out, so it cannot become the SLM alone."""
+
     def holds(self, steps: Sequence[Token]) -> bool:
         """No guarantee."""
         return True

@@ -14,6 +14,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
     from purify_hooks.stages.ensemble import Ensemble
+    from purify_hooks.stages.guardian import Guardian
     from purify_hooks.stages.never import Never
     from purify_hooks.stages.rewrite import Rewrite
     from purify_hooks.stages.verify import Verify
@@ -23,6 +24,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
         "cascade": Cascade,
         "decompose": Decompose,
         "ensemble": Ensemble,
+        "guardian": Guardian,
         "never": Never,
         "rewrite": Rewrite,
         "verify": Verify,

@@ -49,7 +49,7 @@ class CountedLengths(DraftLengths):
         super().__init__(unit)
         self.counts = {greedy: DraftCounts(fixed, unit) for greedy in (True, False)}
 
-    def of(self, sampling: Sampling, rows: int) -> DraftLength:
+    def of(self, sampling: Sampling, rows: int, seeded: bool) -> DraftLength:
         return self.counts[sampling.greedy]
 
 

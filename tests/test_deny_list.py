@@ -1,0 +1,208 @@
+"""Texts that never appear, by any tokenisation and in every walk; and what certificates say of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from purify_plugins import ConfigError, Sampling
+from purify_plugins.certificates import recompute, verify
+from purify_plugins.decode.deny_list import DenyIndex, DenyList
+from purify_plugins.decode.loop import resumed
+from purify_plugins.decode.row import Row
+from purify_plugins.grammar import Grammar
+from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.testing import ScriptedSource, ToySource
+from purify_plugins.types import Vocabulary
+from tests.test_rows import decoded, drafting, each_walk
+from tests.toys import BYTES, pair, real
+
+PIECES = (
+    "ab",
+    "Ab",
+    "ba",
+    " a",
+    "a ",
+    "  ",
+    "b\n",
+    "é",
+    "É",
+    "éa",
+    "ß",
+    "SS",
+    " ",
+    "日",
+    "a日",
+    "bab",
+    "aba b",
+)
+
+
+def vocabulary(*broken: bytes) -> Vocabulary:
+    """Every byte, some pieces of several characters, some of broken ones, and an end."""
+    tokens = (*(bytes([byte]) for byte in range(256)), *(each.encode() for each in PIECES), *broken, b"")
+    return Vocabulary(tokens, frozenset({len(tokens) - 1}), {len(tokens) - 1: "<end>"})
+
+
+VOCABULARY = vocabulary(b"a\xc3", b"\xa9a", b"\xe6\x97", b"\xa5b", b"\xa0 ")
+LETTERS = [*b"abAB \n", *range(256, len(VOCABULARY) - 1), 0xC3, 0xA9, 0x89]
+
+
+def spelled(answer: list[int]) -> str:
+    """The text that is complete by then; what only begins a character is none of it."""
+    import codecs
+
+    return codecs.getincrementaldecoder("utf-8")(errors="replace").decode(VOCABULARY.spell(answer))
+
+
+def contains(denied: DenyList, answer: list[int]) -> bool:
+    text = denied.folded(spelled(answer))
+    return any(denied.folded(each.strip()) in text for each in denied.texts)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.text("abB é日\nß", min_size=1, max_size=5).filter(str.strip), min_size=1, max_size=6),
+    st.booleans(),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_exactly_the_tokens_that_would_complete_a_text_are_ruled_out(
+    texts: list[str], any_case: bool, any_spacing: bool, rng: random.Random
+) -> None:
+    denied = DenyList(tuple(texts), any_case, any_spacing)
+    follower, answer = denied.follower(VOCABULARY), list[int]()
+    for _ in range(8):
+        allowed = follower.allowed(answer).tolist()
+        wrong = [token for token in LETTERS if allowed[token] is contains(denied, [*answer, token])]
+        assert not wrong, (texts, VOCABULARY.spell(answer), [VOCABULARY.tokens[token] for token in wrong])
+        free = [token for token in LETTERS if allowed[token]]
+        if not free:
+            return
+        answer = [*answer, rng.choice(free)]
+        if rng.random() < 0.2:
+            del answer[rng.randrange(len(answer)) :]
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "written", "kept"),
+    [
+        (("secret",), {}, "a SECret", False),
+        (("secret",), {"any_case": False}, "a SECret", True),
+        (("two words",), {}, "Two \n\t WORDS", False),
+        (("two words",), {"any_spacing": False}, "two  words", True),
+        (("two words",), {}, "twowords", True),
+        (("straße",), {}, "STRASSE", False),
+        (("é",), {}, "É", False),
+        (("ab", "abc"), {}, "xabcx", False),
+        (("abc",), {}, "ababab ac", True),
+    ],
+)
+def test_a_text_is_what_is_said(texts: Any, options: Any, written: str, kept: bool) -> None:
+    denied = DenyList(texts, **options)
+    follower, answer = denied.follower(BYTES), list(written.encode())
+    through = all(bool(follower.allowed(answer[:at])[token]) for at, token in enumerate(answer))
+    assert through is kept
+
+
+def test_an_answer_may_end_with_the_beginning_of_a_text() -> None:
+    follower = DenyList(("secret",)).follower(BYTES)
+    allowed = follower.allowed([*b"the secre"])
+    assert bool(allowed[256])
+    assert not bool(allowed[ord("t")] or allowed[ord("T")])
+    assert int(allowed.sum()) == len(BYTES) - 2
+
+
+@each_walk
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"temperature": 0.8}], ids=str)
+def test_a_model_that_knows_only_the_text_cannot_say_it(walk: str, options: dict[str, Any]) -> None:
+    """The LLM is sure of it and the SLM half is: token by token the last letter is ruled out in both rows."""
+    denied = DenyList(("key is 4711",))
+    llm = (
+        drafting(walk).llm
+        if walk == "readahead"
+        else ScriptedSource(BYTES, b"the key is 4711, the KEY IS 4711")
+    )
+    purifier = pair(
+        llm, ScriptedSource(BYTES, b"the key is 4711, the key is 4711", 0.3), "geometric", walk=walk
+    )
+    sampling = Sampling(max_tokens=24, seed=3, **options)
+    decoder = purifier.for_request(constraints=[denied])
+    for answer in decoded(decoder, walk, ["x", "yy", "zzz"], sampling):
+        assert "key is 4711" not in " ".join(answer.text.lower().split())
+        body = answer.certificate.body
+        assert body["method"]["constraints"] == [denied.public()]
+        assert "key is" not in answer.certificate.text
+        verify(answer.certificate, load_plugins())
+        assert recompute(answer.certificate, purifier.slm, constraints=[denied]) < 1e-3
+
+
+def test_it_joins_a_grammar_and_other_lists() -> None:
+    lists = [DenyList(("aa",)), DenyList(("bb",), any_case=False)]
+    decoder = pair(ToySource(BYTES, 1), ToySource(BYTES, 2)).for_request(constraints=lists)
+    sampling = Sampling(max_tokens=9, seed=0, grammar=Grammar("regex", "[abB]{5}"))
+    for answer in decoded(decoder, "speculative", ["x"] * 12, sampling):
+        assert len(answer.text) == 5
+        assert "aa" not in answer.text
+        assert "bb" not in answer.text
+
+
+def test_kept_tokens_that_begin_a_text_count() -> None:
+    decoder = pair(ScriptedSource(BYTES, b"secret"), ScriptedSource(BYTES, b"secret", 0.5), "geometric")
+    steps = resumed(
+        decoder.for_request(constraints=[DenyList(("secret",))]),
+        Row("x", label="redo"),
+        [*b"secre"],
+        Sampling(max_tokens=6, temperature=0, seed=0),
+    )
+    [step] = steps
+    assert step.tokens[0] is not None
+    assert step.tokens[0].id != ord("t")
+
+
+def test_real_models_do_not_write_what_is_denied() -> None:
+    purifier, sampling = real("balanced"), Sampling(max_tokens=32, temperature=0)
+    prompts = ["Once upon a time", "The sea was"]
+    free = purifier.generate(prompts, sampling)
+    words = tuple({word for answer in free for word in answer.text.split() if len(word) > 3})
+    decoder = purifier.for_request(constraints=[DenyList(words)])
+    for walk in ("lockstep", "speculative"):
+        answers = decoded(decoder, walk, prompts, sampling)
+        assert not [word for answer in answers for word in words if word.casefold() in answer.text.casefold()]
+        assert all(answer.text for answer in answers)
+    alone = decoded(decoder.for_request(alone=True), "lockstep", prompts, replace(sampling, temperature=1.0))
+    assert not [word for answer in alone for word in words if word.casefold() in answer.text.casefold()]
+
+
+def test_what_is_public_is_a_digest_and_a_count() -> None:
+    denied = DenyList(("Ada Quill", "4711"))
+    said = denied.public()
+    assert (said["kind"], said["count"], len(said["sha256"])) == ("deny_list", 2, 64)
+    assert denied.public() == DenyList(("4711", "Ada Quill")).public()
+    assert denied.public() != DenyList(("4711", "Ada Quill"), any_case=False).public()
+    assert "Ada" not in repr(denied)
+
+
+@pytest.mark.parametrize("texts", [(), ("",), ("fine", " \n"), ("a\ufffd",), (3,)])
+def test_a_list_that_denies_nothing_is_refused(texts: Any) -> None:
+    with pytest.raises(ConfigError, match="deny list"):
+        DenyList(texts)
+
+
+def test_a_long_list_is_indexed_once_and_in_moments() -> None:
+    """20,000 texts: no table of all of them is built, and masks are remembered by position."""
+    rng = random.Random(0)
+    denied = DenyList(tuple("".join(rng.choices("abcdefgh ", k=12)) + "x" for _ in range(20_000)))
+    one, other = denied.follower(BYTES), denied.follower(BYTES)
+    assert one.index is other.index
+    assert isinstance(one.index, DenyIndex)
+    answer = [*b"abc abc abc hgf"]
+    for at in range(len(answer)):
+        assert torch.equal(one.allowed(answer[:at]), other.allowed(answer[:at]))
+    assert one.allowed(answer) is other.allowed(answer)
