@@ -334,6 +334,7 @@ NOT_RUN = {
     "activation.md": "app.py is the reader's program; tests/adapters/test_run.py runs three",
     "performance.md": "it takes minutes; tests/test_bench.py runs every part of it, small",
     "real-models.md": "it trains for minutes; tests/real does, and runs what it shows",
+    "stages.md": "it takes the reader's questions; tests/stages/test_tuning.py runs it",
     "tgi.md": "it is a test of this suite",
     "tutorial.md": "it installs; .ci/run does, and runs the example's own tests",
     "purify-example-policy/README.md": "it installs; .ci/run does, and runs the example's own tests",

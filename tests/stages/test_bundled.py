@@ -89,7 +89,8 @@ def test_a_judge_s_verdicts_and_a_decomposer_s_questions_are_not_shown_to_the_ll
     purifier(Ensemble(select="judge"), llm=llm).generate(QUESTION, errors="raise")
     assert len(llm.sessions) == 1
     [answer] = purifier(Decompose(), llm=llm).generate(QUESTION, errors="raise")
-    assert answer.certificate.body["drafts"][0]["slm_only"]
+    first, *_ = answer.certificate.body["drafts"]
+    assert first["certificate"]["method"]["llm_asked"] is False
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,8 @@ def test_the_ledger_says_what_was_picked_and_what_was_read(stage: Stage, choices
     body = answer.certificate.body
     ledger, drafts = body["ledger"], body["drafts"]
     assert ledger["choices"] == choices
-    assert any(each["role"] == "read" and not each["slm_only"] for each in drafts) is read
+    methods = [each["certificate"]["method"] for each in drafts if each["role"] == "read"]
+    assert any(method.get("llm_asked", True) for method in methods) is read
     assert (ledger["read"] != "0.000000000") is read
 
 
