@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from purify_plugins.canonical_json import options
@@ -15,12 +14,13 @@ from purify_plugins.certificates.citations import cited
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
+from purify_plugins.configuration.pair import fitted, together
 from purify_plugins.decode.decoder import Decoder
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
-from purify_plugins.decode.strategies import DECODERS, Strategy, Walk, choose
-from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.foreign import adapted, adapted_policy
+from purify_plugins.decode.strategies import Walk, choose
+from purify_plugins.errors import UnknownNameError
+from purify_plugins.foreign import adapted
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.requests.inputs import (
@@ -33,9 +33,12 @@ from purify_plugins.requests.inputs import (
     texts,
 )
 from purify_plugins.requests.pipeline import Pipeline, RowEvents, chunks, in_thread, outcomes
+from purify_plugins.requests.staged import StagedPipeline
 from purify_plugins.sampling import Sampling
-from purify_plugins.threat import Claim, require_known
-from purify_plugins.tokenizers.vocabulary_map import align
+from purify_plugins.stages.about import said_about
+from purify_plugins.stages.adapted import chain_of
+from purify_plugins.stages.options import RequestOptions
+from purify_plugins.threat import Claim
 from purify_plugins.types import Alignment, Chunk, Completion, Fallback, Fidelity, Outcome
 
 if TYPE_CHECKING:
@@ -43,12 +46,19 @@ if TYPE_CHECKING:
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
-    from purify_plugins.types import Prompt, Steps, Vocabulary
+    from purify_plugins.stages.adapted import BareStage
+    from purify_plugins.stages.stage import Stage
+    from purify_plugins.types import Prompt
 
 Errors = Literal["return", "raise"]
-OWN = ("sampling", "batch_size", "walk", "alignment", "fidelity", "plugins", "calibration")
+OWN = (
+    *("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration"),
+    *("stages", "request"),
+)
 GIVEN = ("given_policy", "given_walk")
-OF_AN_ANSWER = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
+DEFAULTS = RequestOptions()
+CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
+OF_AN_ANSWER = (*CHECKED, "stages", "request")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -71,11 +81,12 @@ class Purifier(Decoder):
 
     sampling: Sampling
     batch_size: int
-    walk: Strategy
     alignment: Alignment
     fidelity: Fidelity
     plugins: Plugins
     calibration: CalibrationRecord | None
+    stages: tuple[Stage, ...]
+    request: RequestOptions
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
     _given: tuple[LogitSource, LogitSource]
@@ -96,31 +107,42 @@ class Purifier(Decoder):
         fidelity: Fidelity = "default",
         plugins: Plugins | None = None,
         calibration: CalibrationRecord | None = None,
+        stages: Sequence[Stage | BareStage] = (),
+        request: RequestOptions = DEFAULTS,
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
         require_listed("alignment", alignment, get_args(Alignment))
         require_listed("fidelity", fidelity, get_args(Fidelity))
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
-        llm, slm = _together(*given, alignment, fidelity)
-        fused = _fitted(policy, slm.vocabulary, alignment, plugins)
+        llm, slm = together(*given, alignment, fidelity)
+        fused = fitted(policy, slm.vocabulary, alignment, plugins)
         super().__init__(
-            llm,
-            slm,
-            fused,
+            *(llm, slm, fused),
             name_of=plugins.name_of,
             on_llm_failure=on_llm_failure,
             explain=explain,
             top=top,
             draft_lengths=DraftLengths.of_pair(llm, slm),
+            walk=choose(walk, llm),
         )
-        own = sampling, batch_size, choose(walk, llm), alignment, fidelity, plugins, calibration
-        vars(self).update(zip((*OWN, *GIVEN), (*own, policy, walk), strict=True), _given=given)
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
+        own = sampling, batch_size, *kept, policy, walk
+        vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
         secret()  # likewise
 
     @classmethod
-    def load(cls, llm: Any, slm: Any, policy: Any = "balanced", **parameters: Any) -> Self:
+    def load(
+        cls,
+        llm: Any,
+        slm: Any,
+        policy: Any = "balanced",
+        *,
+        stages: Sequence[Stage | BareStage] = (),
+        request: RequestOptions = DEFAULTS,
+        **parameters: Any,
+    ) -> Self:
         """Load both models and name a policy; `parameters` are the policy's fields.
 
         A model is a directory, a hub id, a LogitSource, or a mapping such as
@@ -134,7 +156,8 @@ class Purifier(Decoder):
         chosen = plugins.policy(policy, parameters)
         for preview in [foreseen(plugins, model) for model in (llm, slm)]:
             preview.settle()  # what is wrong with the second model is raised before the first is loaded
-        return cls(plugins.source(llm), plugins.source(slm), chosen, plugins=plugins)
+        models = plugins.source(llm), plugins.source(slm)
+        return cls(*models, chosen, plugins=plugins, stages=stages, request=request)
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
@@ -165,7 +188,9 @@ class Purifier(Decoder):
         options |= changes
         if not changes.keys() <= set(OF_AN_ANSWER):
             return type(self)(**options)
-        check_options(*(options[name] for name in OF_AN_ANSWER))
+        check_options(*(options[name] for name in CHECKED))
+        if "stages" in changes or "request" in changes:
+            changes["stages"] = chain_of(options["stages"], options["request"], self.slm)
         found = copy(self)
         vars(found).update(changes)
         return found
@@ -185,11 +210,6 @@ class Purifier(Decoder):
         from pydantic_core import core_schema
 
         return core_schema.is_instance_schema(cls)
-
-    def decode(self, prompts: Sequence[Prompt], sampling: Sampling) -> Steps:
-        """The steps of a batch of answers by this purifier's decoding strategy, as they are drawn."""
-        steps: Steps = resolve_name(DECODERS[self.walk])(self, prompts, sampling)
-        return steps
 
     def claim(self, sampling: Sampling | None = None) -> Claim:
         """What an answer drawn with these settings may claim at most, against whom, and why."""
@@ -309,39 +329,11 @@ class Purifier(Decoder):
     def _run(
         self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]
     ) -> RowEvents:
-        """Every prompt's events; what `citing` names is recorded at the call, not when they are read."""
-        plugins = self.plugins
-        how = AnswerOptions(
-            copy(drawn(self.sampling, sampling, draws)),  # a hook can write even to a frozen dataclass
-            cited(),
-            plugins.actors(self.policy),
-            held=bool(plugins.implementing("purify_completed")),
-            calibration=self.calibration,
-        )
-        return Pipeline(self, plugins, self.batch_size, self.decode).answers(prompts, how)
-
-
-def _together(
-    llm: LogitSource, slm: LogitSource, alignment: Alignment, fidelity: Fidelity
-) -> tuple[LogitSource, LogitSource]:
-    """Both models in one vocabulary. Raises VocabularyError; ConfigError for a model that cannot be used."""
-    require_known("the LLM", llm.engine)
-    require_known("the SLM", slm.engine)
-    shown = slm.capabilities
-    # A partial row is completed from the SLM's: the SLM's own must be whole.
-    if shown is not None and shown.max_n < len(slm.vocabulary):
-        raise ConfigError(
-            f"the SLM's server shows the likeliest {shown.max_n} of {len(slm.vocabulary)} tokens; "
-            "let it show all (vLLM: --max-logprobs -1, TGI: --max-top-n-tokens), or run the SLM here"
-        )
-    return align(llm, slm, alignment, fidelity)
-
-
-def _fitted(given: Any, vocabulary: Vocabulary, alignment: Alignment, plugins: Plugins) -> FusionPolicy:
-    """The policy for this vocabulary; raises ConfigError, VocabularyError."""
-    policy: FusionPolicy = adapted_policy(given)
-    if alignment == "top_k_union":  # the SLM's rows are estimates there, so no guarantee can hold
-        union: FusionPolicy = plugins.policy("top_k_union", {"policy": policy})
-        policy = policy if type(policy) is type(union) else union
-    bound, per_token = policy.bind(vocabulary), vocabulary.per_token
-    return bound.in_symbols(per_token) if per_token > 1 else bound
+        """Every prompt's events; what `citing` and `about` name is recorded at the call."""
+        used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
+        held, actors = bool(self.plugins.implementing("purify_completed")), self.plugins.actors(self.policy)
+        how = AnswerOptions(used, cited(), actors, held, self.calibration)
+        pipeline = Pipeline(self, self.plugins, self.batch_size)
+        if not self.stages:
+            return pipeline.answers(prompts, how)
+        return StagedPipeline(pipeline, self.stages, self.request, how, said_about()).answers(prompts)

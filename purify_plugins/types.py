@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from purify_plugins.errors import PurifyError, RefusedError
 
-FinishReason = Literal["eos", "stop", "length"]
+FinishReason = Literal["eos", "stop", "length", "refused"]
+"""Why an answer ended; "refused": a check blocked the rest of it, or a stage the request."""
 Guarantee = Literal["none", "mean", "window", "passage", "path"]
 Fallback = Literal["refuse", "slm"]
 """What happens when the LLM fails: the request ends with an error, or the SLM goes on alone."""

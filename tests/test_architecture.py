@@ -29,7 +29,7 @@ CLICK = "click's own parameters, of which some have this and some do not"
 WIRE = "a checked request's own option, whose name is data"
 PROBES = {
     "purify_plugins/foreign.py": FOREIGN,
-    "purify_plugins/certificates/recomputation.py": FIELD,
+    "purify_plugins/certificates/answer_recomputation.py": FIELD,
     "purify_plugins/canonical_json.py": FIELD,
     "purify_plugins/plugin/arguments.py": "a factory's annotation, which may be a type or a text",
     "purify_plugins/plugin/manager.py": PLUGGY,
@@ -73,6 +73,7 @@ PROBES = {
     "adapters/purify_adapters/__init__.py": MODULE,
     "adapters/purify_adapters/tool_calls/prompting.py": TOKENIZERS,
     "adapters/purify_adapters/langchain/base.py": FIELD,
+    "purify_plugins/stages/adapted.py": "a stage of any class",
     "purify_plugins/stages/options.py": FIELD,
     "hooks/purify_hooks/stages/classifiers/sequence.py": TORCH,
     "purify_plugins/stages/stage.py": FIELD,

@@ -36,6 +36,7 @@ from purify_plugins.certificates import COLUMNS, schema
 from purify_plugins.cli.commands import Offered
 from purify_plugins.configuration.config import Config, check_config
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.stages import Stage
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
 
@@ -205,6 +206,7 @@ GIVEN = {
     "Half": Half,
     "Path": Path,
     "Metric": Metric,
+    "Stage": Stage,
     "Sample": Sample,
     "Sampling": Sampling,
     "Suite": Suite,
@@ -283,6 +285,15 @@ def test_the_example_of_purify_checks() -> None:
 
     found = remarks(with_example("purify_checks"), Config(llm={}, slm={}), (), 0.0)
     assert found["length"] == Remarks({"context": 0}, ["the SLM reads little"])
+
+
+def test_the_example_of_purify_stages() -> None:
+    purifier = with_example("purify_stages")
+    sure, unsure = (purifier.plugins.make("purify_stages", "cascade", {"sure": sure}) for sure in (0.0, 1.0))
+    [alone] = purifier.replace(stages=[sure]).generate("hello", SHORT)
+    [fused] = purifier.replace(stages=[unsure]).generate("hello", SHORT)
+    assert all(step.slm_only for step in alone.steps)
+    assert not any(step.slm_only for step in fused.steps)
 
 
 def test_the_example_of_purify_decode(capsys: pytest.CaptureFixture[str]) -> None:

@@ -294,7 +294,7 @@ def test_constraints_hold_together_in_every_walk(walk: str, policy: str, options
         assert body["method"]["constraints"] == [each.public() for each in BOTH]
         verify(answer.certificate, load_plugins())
         assert recompute(answer.certificate, ToySource(BYTES, 2), constraints=BOTH) < 1e-4
-        with pytest.raises(CertificateError, match="names 'only', 'no letter twice'"):
+        with pytest.raises(CertificateError, match="drawn under 'only', 'no letter twice'"):
             recompute(answer.certificate, ToySource(BYTES, 2))
 
 

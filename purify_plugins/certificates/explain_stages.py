@@ -34,7 +34,7 @@ def explained(
     `untold` says of which drafts the figures could not be recomputed, and why.
     """
     if not certificate.staged:
-        return summary(certificate, off, known)
+        return [*summary(certificate, off, known), *_untold(untold)]
     body = certificate.body
     return [
         verdict(body["claim"]),
@@ -42,7 +42,7 @@ def explained(
         "The certificate is intact: its drafts' totals and guarantees, their roles, the ledger and what is "
         "guaranteed follow from what it records.",
         replayed(off, "llm" in known),
-        *untold,
+        *_untold(untold),
         *comparisons(known),
         *(_stage(each) for each in body["stages"]),
         _ledger(body["ledger"]),
@@ -134,3 +134,7 @@ def _check(check: Entry) -> str:
     return (
         f"Checked by {check['name']}, window {check['window']} characters{f': {judged}' if judged else ''}."
     )
+
+
+def _untold(untold: Sequence[str]) -> list[str]:
+    return [f"Not recomputed, so its issuer's word: {each}." for each in untold]

@@ -45,8 +45,14 @@ class Pins:
         """Raise MismatchError for the first value that differs."""
         body = certificate.body
         if self.answer is not None:
-            _check_answer(body["answer"], self.answer)
-        for decode in _decodes(certificate):
+            _check_answer(body, self.answer)
+            _check_operator(body, self.answer)
+        decodes = _decodes(certificate)
+        if not decodes and any((self.policy, self.slm, self.llm)):
+            raise MismatchError(
+                "no model wrote any of this answer: it is the operator's text, and names none"
+            )
+        for decode in decodes:
             if self.policy is not None:
                 _check_policy(decode, self.policy, plugins)
             for side, known in (("slm", self.slm), ("llm", self.llm)):
@@ -68,15 +74,31 @@ def _decodes(certificate: Certificate) -> list[Mapping[str, Any]]:
     return [each["certificate"] for each in certificate.body["drafts"] if each["role"] != "discarded"]
 
 
-def _check_answer(recorded: Mapping[str, Any], text: bytes) -> None:
+def _check_answer(body: Mapping[str, Any], text: bytes) -> None:
     """The text may have one more line break at its end than the answer, as editors add one."""
+    recorded = body["answer"]
     if any(map(_is(recorded), (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")))):
         return
+    if any(each["kind"] == "restored" for each in body.get("segments", ())):
+        raise MismatchError(
+            "the certificate is not for this answer: true values were put back in it, and the text that is "
+            "certified has surrogates in their places; give that"
+        )
     raise MismatchError(
         f"the certificate is not for this answer: {_difference(recorded, text)}; give the text exactly as it "
         "was answered, without its prompt (a stop string that /generate returns is no part of what is "
         "certified)"
     )
+
+
+def _check_operator(body: Mapping[str, Any], text: bytes) -> None:
+    """The operator's text at an answer's end, which only the answer itself shows."""
+    *_, last = body.get("segments") or [{}]
+    if last.get("kind") != "operator":
+        return
+    said = text[body["answer"]["bytes"] - last["bytes"] : body["answer"]["bytes"]]
+    if not _is(last)(said):
+        raise MismatchError("the answer does not end in the operator's text that the certificate names")
 
 
 def _is(recorded: Mapping[str, Any]) -> Callable[[bytes], bool]:

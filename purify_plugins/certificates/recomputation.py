@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_plugins.certificates.answer_checks import policy_of, sampling_of
-from purify_plugins.certificates.figures import tokens_of
-from purify_plugins.certificates.pinning import hashed
-from purify_plugins.certificates.verification import read
-from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
+from purify_plugins.canonical_json import canonical, jsonable
+from purify_plugins.certificates.answer_recomputation import (
+    check_prompt,
+    decoder_of,
+    replayed,
+    replayed_with_both,
+    require_slm,
+)
+from purify_plugins.certificates.staged_claims import fused
+from purify_plugins.certificates.verification import drafts_of, read
+from purify_plugins.errors import CertificateError
 from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import Constraint, LogitSource
-    from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Piece, Token, Vocabulary
 
-NOTES = ("name", "engine", "trusted")
-"""Fields of a model that its files do not determine: the operator's name for it, and its engine."""
-JUDGED = ("slm", "fused", "kl", "peak", "revealed", "hidden")
+
+class Recomputed(NamedTuple):
+    """The largest difference (nats) of what was recomputed, and in words what could not be."""
+
+    off: float
+    untold: tuple[str, ...] = ()
 
 
 def recompute(
@@ -35,32 +40,14 @@ def recompute(
 ) -> float:
     """Replay the benign model; the largest difference (nats) from the recorded log-probabilities.
 
-    The recorded tokens must spell the answer and end it for the recorded reason; `prompt`, where it is given,
-    must be the recorded one. `constraints` are those that the answer was drawn under: a certificate has their
-    digests only. Raises OtherModelError when the model is not the one named, CertificateError for other
-    constraints, MismatchError for another prompt, ForgedError when a step differs by more than `tolerance`
-    (machines and libraries differ in the last digits, and a temperature below 1 divides those too).
+    The recorded tokens must spell the answer and end it for the recorded reason; of an answer that stages
+    made, every draft. `prompt`, where it is given, must be the recorded one, or a draft's. `constraints` are
+    those that it was drawn under: a certificate has their digests only. Raises OtherModelError when the model
+    is not the one named, CertificateError where constraints are missing, MismatchError for another prompt,
+    ForgedError when a step differs by more than `tolerance` (machines and libraries differ in the last
+    digits, and a temperature below 1 divides those too).
     """
-    from purify_plugins.decode.replay import score
-    from purify_plugins.tokenizers.cross.source import as_recorded
-
-    body = read(certificate.text).body
-    slm = as_recorded(slm, body["models"]["slm"])
-    _same_model(body, "slm", slm)
-    _same_constraints(body, constraints)
-    sampling = sampling_of(body)
-    answer = [row[0] for row in body["steps"]]
-    _check_ids(body, answer, slm.vocabulary)
-    steps = tokens_of(body["steps"])
-    _check_text(body["answer"], steps, sampling, slm.vocabulary)
-    if prompt is not None:
-        _check_prompt(body, prompt, slm)
-    try:
-        logprobs = score(slm, tuple(body["prompt"]), answer, sampling, constraints)
-    except PromptError as error:
-        raise ForgedError(f"the SLM cannot read the recorded prompt: {error}") from error
-    recorded = (step.slm for step in steps)
-    return _within(tolerance, sampling, _gaps(logprobs, recorded), "the SLM gives other probabilities")
+    return _all_told(recomputed(certificate, slm, tolerance, prompt=prompt, constraints=constraints))
 
 
 def recompute_both(
@@ -77,144 +64,90 @@ def recompute_both(
     This also checks the LLM's side, which otherwise only a signature covers. It takes the LLM that the
     certificate names, of the same vocabulary, reading the prompt's recorded ids. Raises as `recompute`.
     """
-    from purify_plugins.decode.decoder import Decoder
-    from purify_plugins.decode.replay import replay
-
-    body = read(certificate.text).body
     recompute(certificate, slm, tolerance, constraints=constraints)
-    if any("alphabet" in body["models"][side] for side in ("llm", "slm")):
-        raise CertificateError("two tokenizers met in this answer; its LLM's figures are not recomputed")
-    _same_model(body, "llm", llm)
-    sampling = sampling_of(body)
-    policy, alone = policy_of(body, plugins).bind(slm.vocabulary), not body["method"].get("llm_asked", True)
-    decoder = Decoder(llm, slm, policy, alone=alone, constraints=tuple(constraints))
-    answer = [row[0] for row in body["steps"]]
-    [steps] = replay(decoder, [tuple(body["prompt"])], [answer], sampling)
-    recorded = tokens_of(body["steps"])
-    slm_only = [step.slm_only for step in recorded]
-    if [step.slm_only for step in steps] != slm_only:
-        _require_no_failure(slm_only)
-        raise ForgedError("other tokens were the SLM's own than is recorded")
-    gaps = (
-        gap for name in JUDGED for gap in _gaps(*([getattr(x, name) for x in xs] for xs in (steps, recorded)))
-    )
-    return _within(tolerance, sampling, gaps, "the two models give other figures")
+    return _all_told(recomputed_both(certificate, llm, slm, plugins, tolerance, constraints=constraints))
 
 
-def _same_constraints(body: Mapping[str, Any], constraints: Sequence[Constraint]) -> None:
-    """Raise CertificateError unless these are the constraints whose digests a certificate has."""
-    from purify_plugins.decode.constraint_mask import public
-
-    recorded = body["method"].get("constraints", [])
-    if public(constraints) != recorded:
-        kinds = ", ".join(repr(each.get("kind")) for each in recorded) or "none"
-        raise CertificateError(
-            f"the answer was drawn under other constraints than were given: it names {kinds}, by a digest; "
-            "give the same, in the same order"
-        )
-
-
-def _require_no_failure(alone: Sequence[bool]) -> None:
-    """Raise CertificateError where the last tokens are the SLM's alone, as after a failure of the LLM."""
-    failed = len(alone)
-    while failed and alone[failed - 1]:
-        failed -= 1
-    if failed < len(alone):
-        raise CertificateError(
-            f"from token {failed} on the SLM is said to have gone on alone; that an LLM failed cannot be "
-            "shown again, so only a signature covers what follows"
-        )
+def recomputed(
+    certificate: Certificate,
+    slm: LogitSource,
+    tolerance: float = 1e-3,
+    *,
+    prompt: str | None = None,
+    constraints: Sequence[Constraint] = (),
+) -> Recomputed:
+    """As `recompute`; figures that depend on a constraint that is not given are named, and not refused."""
+    bodies = _bodies(certificate)
+    read_as = [require_slm(body, slm) for body in bodies]
+    if prompt is not None and bodies:
+        check_prompt(bodies, prompt, read_as[0])
+    gaps, untold = [0.0], []
+    for at, (body, source) in enumerate(zip(bodies, read_as, strict=True)):
+        held = _held(body, constraints)
+        if held is None:
+            untold.append(f"{_draft(certificate, at)} {_masked(body)}")
+        else:
+            gaps.append(replayed(body, source, tolerance, held))
+    return Recomputed(max(gaps), tuple(untold))
 
 
-def _gaps(found: Iterable[float], recorded: Iterable[float]) -> list[float]:
-    return [0.0 if a == b else abs(a - b) for a, b in zip(found, recorded, strict=True)]
+def recomputed_both(
+    certificate: Certificate,
+    llm: LogitSource,
+    slm: LogitSource,
+    plugins: Plugins,
+    tolerance: float = 1e-3,
+    *,
+    constraints: Sequence[Constraint] = (),
+) -> Recomputed:
+    """As `recompute_both`, where what cannot be replayed is named, and not refused. Recompute the SLM first."""
+    gaps, untold = [0.0], []
+    for at, body in enumerate(_bodies(certificate)):
+        held = _held(body, constraints)
+        why = _masked(body) if held is None else _unshown(certificate, at)
+        if held is None or why:
+            untold.append(f"{_draft(certificate, at)} {why}")
+        else:
+            decoder = decoder_of(body, llm, require_slm(body, slm), plugins, held)
+            gaps.append(replayed_with_both(body, decoder, tolerance))
+    return Recomputed(max(gaps), tuple(untold))
 
 
-def _within(tolerance: float, sampling: Sampling, gaps: Iterable[float], who: str) -> float:
-    """The largest gap. Raises ForgedError for one beyond rounding errors at this temperature."""
-    largest = max(gaps, default=0.0)
-    if not largest <= tolerance * max(1.0, 1.0 / (sampling.temperature or 1.0)):
-        raise ForgedError(f"{who} than recorded: off by {largest:.3g} nats")
-    return largest
+def _all_told(found: Recomputed) -> float:
+    """The largest difference. Raises CertificateError for what could not be recomputed."""
+    if found.untold:
+        raise CertificateError(f"not every figure can be recomputed: {'; '.join(found.untold)}")
+    return found.off
 
 
-def require_like(certificate: Certificate, side: str, folder: Path) -> None:
-    """Raise OtherModelError for a directory whose settings or tokenizer are not the named model's.
-
-    Nothing is loaded, and no weights are read; `recompute` compares those.
-    """
-    recorded = certificate.decoded["models"].get(side, {})
-    files = recorded.get("files", {})
-    small = {name: each for name, each in files.items() if not name.endswith(".safetensors")}
-    if hashed(folder, small, weights=False) != small:
-        raise _other(recorded, side)
+def _bodies(certificate: Certificate) -> list[dict[str, Any]]:
+    body = read(certificate.text).body
+    return drafts_of(body) if certificate.staged else [body]
 
 
-def _other(recorded: Mapping[str, Any], side: str) -> OtherModelError:
-    return OtherModelError(
-        f"this is not the {side.upper()} the certificate names: the files' digests differ from those of "
-        f"{recorded.get('name')!r}; give that model's directory"
-    )
+def _draft(certificate: Certificate, at: int) -> str:
+    return f"draft {at}" if certificate.staged else "the answer"
 
 
-def _same_model(body: Mapping[str, Any], side: str, source: LogitSource) -> None:
-    """Raise OtherModelError unless `source` is the model that a certificate names on this side."""
-    recorded, found = body["models"][side], source.identity()
-    if recorded.get("files", {}) != found.get("files", {}):
-        raise _other(recorded, side)
-    if body["vocabulary"] != source.vocabulary.fingerprint:
-        raise OtherModelError(
-            "the answer was written in an alphabet the two models shared, not the SLM's own, and cannot be "
-            "recomputed"
-        )
-    notes = NOTES if recorded.get("files") else NOTES[1:]
-    facts = ({key: value for key, value in each.items() if key not in notes} for each in (recorded, found))
-    for key, (said, is_) in _differing(*facts):
-        raise OtherModelError(
-            f"this is not the {side.upper()} the certificate names: its {key} is {is_!r}, not {said!r}"
-        )
+def _held(body: Mapping[str, Any], constraints: Sequence[Constraint]) -> list[Constraint] | None:
+    """Those of the constraints that an answer was drawn under, in its order; None: one is not given."""
+    by_fact = {canonical(jsonable(each.public())): each for each in constraints}
+    wanted = [canonical(each) for each in body["method"].get("constraints", [])]
+    return [by_fact[each] for each in wanted] if by_fact.keys() >= set(wanted) else None
 
 
-def _differing(
-    recorded: Mapping[str, Any], found: Mapping[str, Any]
-) -> Iterable[tuple[str, tuple[Any, Any]]]:
-    for key in sorted({*recorded, *found}):
-        if recorded.get(key) != found.get(key):
-            yield key, (recorded.get(key), found.get(key))
+def _masked(body: Mapping[str, Any]) -> str:
+    kinds = ", ".join(repr(each.get("kind")) for each in body["method"]["constraints"])
+    return f"was drawn under {kinds}, which the certificate has by a digest; give the same as `constraints`"
 
 
-def _check_ids(body: Mapping[str, Any], answer: Sequence[int], vocabulary: Vocabulary) -> None:
-    ids = [*answer, *body["prompt"]]
-    if max(ids, default=0) >= len(vocabulary):
-        raise ForgedError(f"the SLM has no token {max(ids)}")
-
-
-def _check_prompt(body: Mapping[str, Any], prompt: str, slm: LogitSource) -> None:
-    from purify_plugins.tokenizers.cross.source import own_tokens
-
-    ways = {prompt, prompt.removesuffix("\n")} - {""}  # a file's last line break is its editor's
-    if tuple(body["prompt"]) not in {own_tokens(slm, each) for each in ways}:
-        raise MismatchError(
-            "the certificate is not for this prompt, as the SLM reads it; give the whole text that was sent "
-            "(of a chat, that is its messages as the model's template writes them, with every earlier turn)"
-        )
-
-
-def _check_text(
-    recorded: Mapping[str, Any], steps: Sequence[Token], sampling: Sampling, vocabulary: Vocabulary
-) -> None:
-    """Raise ForgedError unless these tokens spell a text of this digest and end it for this reason."""
-    from purify_plugins.decode.detokenizer import Detokenizer
-
-    detokenizer = Detokenizer(vocabulary, sampling.stop)
-    pieces: list[Piece] = []
-    for step in steps:
-        if detokenizer.ended:
-            raise ForgedError("its steps go on after its end")
-        pieces += detokenizer.feed(step)[1]
-    text = "".join(text for _, text in [*pieces, *detokenizer.close()]).encode()
-    if (len(text), hashlib.sha256(text).hexdigest()) != (recorded["bytes"], recorded["sha256"]):
-        raise ForgedError("its steps do not spell the answer whose digest it has")
-    reason = detokenizer.ended or "length"
-    if reason != recorded["finish_reason"]:
-        raise ForgedError(f"its steps end by {reason!r}, not by {recorded['finish_reason']!r}")
+def _unshown(certificate: Certificate, at: int) -> str:
+    """Why the LLM's side of an answer cannot be replayed from its certificate; "": it can."""
+    if not certificate.staged:
+        return ""
+    draft = certificate.body["drafts"][at]
+    if draft["shown"]:
+        return "showed the LLM another prompt, of which the certificate has a digest"
+    if draft["redone"] and fused(draft):
+        return "was written again in part by the SLM, which an LLM's replay does not repeat"
+    return ""

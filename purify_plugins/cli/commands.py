@@ -24,6 +24,7 @@ COMMANDS = {
     "check": f"{HERE}.check:check",
     "verify": f"{HERE}.verify:verify",
     "policies": f"{HERE}.inspect:policies",
+    "stages": f"{HERE}.stages:stages",
     "plugins": f"{HERE}.inspect:plugins",
     "status": f"{HERE}.run:status",
     "allow": f"{HERE}.run:allow",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from purify_plugins.certificates.explain import assignments, said
+from purify_plugins.cli.chain import chain
 from purify_plugins.cli.options import AsJson, ConfigFile, in_use
 from purify_plugins.errors import PurifyError
 from purify_plugins.plugin.manager import Plugins
@@ -129,6 +130,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
+        **chain(writer.stages, writer.request),
         **states(writer),
         "plugins": sorted(name for name, _ in writer.plugins.list_name_plugin()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 
 from purify_plugins.certificates import Pins
 from purify_plugins.certificates.explain_stages import explained
+from purify_plugins.certificates.recomputation import Recomputed
 from purify_plugins.cli.inspect import model_facts
 from purify_plugins.cli.options import (
     AsJson,
@@ -155,27 +157,29 @@ def verify(
     found = read(contents(certificate).removesuffix(b"\n"))
     follow(found, loaded, known.pins(loaded))
     prompt = known.asked()
-    off = None if known.slm is None else _recomputed(found, loaded, known, prompt)
+    off, untold = (None, ()) if known.slm is None else _recomputed(found, loaded, known, prompt)
     if as_json:
-        typer.echo(json.dumps({**_verdict(found, off), **known.told()}))
+        typer.echo(json.dumps({**_verdict(found, off, untold), **known.told()}))
     else:
-        typer.echo("\n".join(explained(found, off, known.given())))
+        typer.echo("\n".join(explained(found, off, known.given(), untold)))
 
 
-def _recomputed(certificate: Certificate, loaded: Plugins, known: VerifyOptions, prompt: str | None) -> float:
-    """The largest difference from recomputed figures; models are loaded in the recorded precision."""
-    from purify_plugins.certificates import recompute, recompute_both
+def _recomputed(
+    certificate: Certificate, loaded: Plugins, known: VerifyOptions, prompt: str | None
+) -> Recomputed:
+    """The difference from recomputed figures; models are loaded in the recorded precision."""
+    from purify_plugins.certificates import recomputed, recomputed_both
 
     for side, model in (("slm", known.slm), ("llm", known.llm)):
         if model is not None:
             _require_recorded_model(certificate, side, foreseen(loaded, _table(certificate, side, model)))
     disable_progress_bars()
     slm = _recorded_source(certificate, "slm", loaded, str(known.slm))
-    off = recompute(certificate, slm, prompt=prompt)
+    found = recomputed(certificate, slm, prompt=prompt)
     if known.llm is not None:
         llm = _recorded_source(certificate, "llm", loaded, known.llm)
-        off = recompute_both(certificate, llm, slm, loaded)
-    return off
+        found = recomputed_both(certificate, llm, slm, loaded)
+    return found
 
 
 def _require_recorded_model(certificate: Certificate, side: str, model: Preview) -> None:
@@ -200,7 +204,7 @@ def _table(certificate: Certificate, side: str, model: str) -> dict[str, str]:
     return {"source": "ngram", "model": model} if told["kind"] == "ngram" else {"model": model}
 
 
-def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
+def _verdict(certificate: Certificate, off: float | None, untold: Sequence[str]) -> dict[str, Any]:
     """The certificate's fields without steps, prompt and limits."""
     body, decoded = certificate.body, certificate.decoded
     facts = [key for key in SHOWN if key in body]
@@ -211,4 +215,5 @@ def _verdict(certificate: Certificate, off: float | None) -> dict[str, Any]:
         "models": {side: model_facts(told) for side, told in decoded["models"].items()},
         **{key: body[key] for key in facts},
         "recomputed_within": off,
+        **({"not_recomputed": list(untold)} if untold else {}),
     }

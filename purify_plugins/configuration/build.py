@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from purify_plugins.configuration.config import Config, Named, has_type, placed, type_in_words
+from purify_plugins.configuration.chain import request_options, stage
+from purify_plugins.configuration.config import Config, has_type, placed, type_in_words, where
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
@@ -50,11 +51,17 @@ class Prepared:
         return kind(*models, self.policy, **self.options, plugins=self.plugins)
 
 
-def options_of(config: Config) -> dict[str, Any]:
+def options_of(config: Config, plugins: Plugins) -> dict[str, Any]:
     """The Purifier's options that a configuration sets, beside the models, the policy and the plugins."""
     names = ("on_llm_failure", "batch_size", "walk", "alignment", "fidelity")
     named = {name: vars(config)[name] for name in names}
-    return {"sampling": Sampling(**config.sampling), **named, "calibration": calibration(config)}
+    return {
+        "sampling": Sampling(**config.sampling),
+        **named,
+        "calibration": calibration(config),
+        "request": request_options(config.request),
+        "stages": tuple(stage(plugins, table) for table in config.stage),
+    }
 
 
 def calibration(config: Config) -> CalibrationRecord | None:
@@ -78,7 +85,7 @@ def prepare(config: Config) -> Prepared:
     from purify_plugins.decode.draw_keys import secret
 
     plugins = plugins_of(config)
-    options = options_of(config)
+    options = options_of(config, plugins)
     chosen = policy(plugins, config.policy)
     secret()
     tables = {"llm": config.llm, "slm": config.slm}
@@ -169,8 +176,3 @@ def policy(plugins: Plugins, table: Table) -> Any:
     """The policy that a table describes. Raises ConfigError, saying where."""
     with placed(where(table)):
         return plugins.policy(table)
-
-
-def where(table: Table) -> str:
-    """The file and table that a table was read from; "" for one from a command line or from Python."""
-    return table.where if isinstance(table, Named) else ""

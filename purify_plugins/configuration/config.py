@@ -17,14 +17,18 @@ from purify_plugins.types import Alignment, Fallback, Fidelity
 
 
 class Named(dict[str, Any]):
-    """A table of a file; `where` is the file and the table's name, for errors: "purify.toml: [llm]"."""
+    """A table of a file; `where` is the file and the table's name, for errors: "purify.toml: [llm]".
+
+    `folder` is the file's directory.
+    """
 
     where = ""
+    folder = Path()
 
     @classmethod
-    def at(cls, where: str, table: Mapping[str, Any]) -> Named:
+    def at(cls, where: str, table: Mapping[str, Any], folder: Path = folder) -> Named:
         named = cls(table)
-        named.where = where
+        named.where, named.folder = where, folder
         return named
 
 
@@ -69,6 +73,11 @@ class Config:
     """The symbols that two tokenizers are fused in; see [tokenizers](tokenizers.md)."""
     fidelity: Fidelity = "default"
     """How closely a model is followed in symbols smaller than its tokens."""
+    stage: list[Table] = field(default_factory=list)
+    """Request stages, the outermost first: each a `name`, and the stage's own fields; see
+    [stages](stages.md)."""
+    request: Table = field(default_factory=dict)
+    """How much the stages of a request may ask for, and what its reader gets on a refusal."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 
@@ -85,6 +94,7 @@ def read_config(path: str | Path | None = None) -> Config:
 def check_config(table: Mapping[str, Any], file: Path | str = "the configuration") -> Config:
     """The configuration a table describes; raises ConfigError."""
     read = isinstance(file, Path)
+    folder = file.parent if isinstance(file, Path) else Path()
     with placed(f"{file}:"):
         config: Config = _made(Config, "key", table)
         if config.batch_size < 1:
@@ -99,7 +109,16 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
         slm=Named.at(f"{file}: [slm]", config.slm),
         policy=Named.at(f"{file}: [policy]", config.policy),
         calibration=Named.at(f"{file}: [calibration]", config.calibration),
+        stage=[
+            Named.at(f"{file}: [[stage]] {at}:", table, folder) for at, table in enumerate(config.stage, 1)
+        ],
+        request=Named.at(f"{file}: [request]", config.request),
     )
+
+
+def where(table: Table) -> str:
+    """The file and table that a table was read from; "" for one from a command line or from Python."""
+    return table.where if isinstance(table, Named) else ""
 
 
 @contextmanager

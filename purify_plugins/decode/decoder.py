@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Self
 
 from purify_plugins.decode.draft_length import DraftLengths
+from purify_plugins.decode.strategies import DECODERS, RESUMED
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.row import Row
+    from purify_plugins.decode.strategies import Strategy
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import Constraint, LogitSource
-    from purify_plugins.types import Fallback, Vocabulary
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import Fallback, Prompt, Steps, Vocabulary
 
 
 def class_name(policy: FusionPolicy) -> str:
@@ -35,7 +40,8 @@ class Decoder:
     the LLM's log-probability of each token under every policy, `top` as many of the likeliest tokens of each
     fused row. `alone`: the SLM answers alone, step by step; the LLM is not asked, and nothing is sent to it.
     `constraints` rule tokens out in both models' rows, before the policy. `draft_lengths` are learned by
-    decoding.
+    decoding; `walk` is the decoding strategy. Answers begin with the tokens `given`, where there are any:
+    then it takes a batch of one.
     """
 
     llm: LogitSource
@@ -49,6 +55,18 @@ class Decoder:
     alone: bool = False
     constraints: tuple[Constraint, ...] = ()
     draft_lengths: DraftLengths = field(default_factory=DraftLengths)
+    walk: Strategy = "lockstep"
+    given: tuple[int, ...] = ()
+
+    def decode(self, prompts: Sequence[Prompt | Row], sampling: Sampling) -> Steps:
+        """The steps of a batch of answers by this decoder's strategy, as they are drawn."""
+        steps: Steps
+        if self.given:
+            [prompt] = prompts
+            steps = resolve_name(RESUMED)(self, prompt, self.given, sampling)
+        else:
+            steps = resolve_name(DECODERS[self.walk])(self, prompts, sampling)
+        return steps
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -66,9 +84,11 @@ class Decoder:
         policy: FusionPolicy | None = None,
         alone: bool = False,
         constraints: Sequence[Constraint] = (),
+        given: tuple[int, ...] = (),
     ) -> Self:
-        """A copy for requests that ask for more: another `policy` bound to the vocabulary, the SLM `alone`,
-        further `constraints`. It shares models and draft lengths.
+        """A copy for a request: another bound `policy`, the SLM `alone`, more `constraints`.
+
+        It shares models and draft lengths. Answers begin with the tokens `given`.
         """
         found = copy(self)
         vars(found).pop("lookback", None)
@@ -76,5 +96,6 @@ class Decoder:
             policy=self.policy if policy is None else policy,
             alone=self.alone or alone,
             constraints=(*self.constraints, *constraints),
+            given=given,
         )
         return found

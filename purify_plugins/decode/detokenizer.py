@@ -54,6 +54,11 @@ class Detokenizer:
             self.ended = "eos"
         return drawn, self._split(released)
 
+    def settle(self) -> tuple[Piece, ...]:
+        """Release the text that is held: what follows it is drawn anew, and begins no stop string in it."""
+        released, self._held = self._held, ""
+        return self._split(released)
+
     def close(self) -> tuple[Piece, ...]:
         """End the answer; return the pieces that were held."""
         if rest := self._decoder.decode(b"", final=True):

@@ -24,6 +24,8 @@ DECODERS: Mapping[Strategy, str] = {
     "lockstep": "purify_plugins.decode.loop:lockstep",
 }
 """Each strategy's module and function, which imports torch: (Decoder, prompts, Sampling) -> steps."""
+RESUMED = "purify_plugins.decode.loop:resumed"
+"""What goes on after tokens that were drawn before, whatever the strategy."""
 
 
 def choose(walk: Walk, llm: LogitSource) -> Strategy:

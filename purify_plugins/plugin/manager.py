@@ -104,6 +104,14 @@ class Plugins(pluggy.PluginManager):
         found = getattr(self.hook, hook).get_hookimpls()
         return next(str(each.plugin_name) for each in found if name in _ask(each, hook))
 
+    def offered(self, hook: str, made_by: object) -> tuple[str, Actor | None]:
+        """The name that a factory is offered by, and the plugin that does; "" and None: no plugin in use."""
+        for each in getattr(self.hook, hook).get_hookimpls():
+            for name, factory in _ask(each, hook).items():
+                if factory is made_by:
+                    return name, self._actor(each.plugin_name, each.plugin)
+        return "", None
+
     def make(self, hook: str, name: str, parameters: Mapping[str, Any]) -> Any:
         """Build the `name` that `hook` offers; its parameters are the factory's arguments.
 

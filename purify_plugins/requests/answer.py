@@ -9,9 +9,11 @@ from purify_plugins.certificates import certify
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.citations import Cited
 from purify_plugins.decode.detokenizer import Detokenizer, joined
-from purify_plugins.types import Chunk, Completion, DrawnToken, Piece
+from purify_plugins.types import Chunk, Completion, DrawnToken, Piece, Token
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.provenance import StepReader
     from purify_plugins.errors import PurifyError
@@ -26,6 +28,7 @@ class AnswerOptions:
 
     `calibration` is what the policy's options were set by, None where nothing was recorded.
     `held`: the last text of each answer is held until plugins have seen the whole (`purify_completed`).
+    `given` are the tokens that an answer begins with, which were drawn before.
     """
 
     sampling: Sampling
@@ -33,6 +36,7 @@ class AnswerOptions:
     actors: tuple[Actor, ...] = ()
     held: bool = False
     calibration: CalibrationRecord | None = None
+    given: tuple[Token, ...] = ()
 
 
 class RowOutput:
@@ -42,11 +46,12 @@ class RowOutput:
         self.options, self.row, self.reader = options, row, reader
         self.drawn: list[DrawnToken] = []
         self.reason: FinishReason = "length"
-        self.finished = False
+        self.finished = self.stopped = False
         self.error: PurifyError | None = None
         self._detokenizer = Detokenizer(decoder.vocabulary, options.sampling.stop)
         self._pieces: list[Piece] = []
         self._held: list[Chunk] = []
+        self._begun = self._given(options.given) if options.given else ()
 
     def take(self, step: Step) -> list[Chunk]:
         """Take this row's token of a step; return the chunks that may be released now."""
@@ -57,10 +62,26 @@ class RowOutput:
             return []
         drawn, pieces = self._detokenizer.feed(token)
         self.drawn.append(drawn)
+        pieces, self._begun = (*self._begun, *pieces), ()
         self._pieces += pieces
         if reason := self._detokenizer.ended:
             self._end(reason)
         return self._release(Chunk(pieces, (drawn,), ended=self._whole))
+
+    def _given(self, tokens: Sequence[Token]) -> tuple[Piece, ...]:
+        """Take the tokens that the answer begins with; their pieces, which come with those of the next."""
+        found: list[Piece] = []
+        for token in tokens:
+            drawn, pieces = self._detokenizer.feed(token)
+            self.drawn.append(drawn)
+            found += pieces
+        return (*found, *self._detokenizer.settle()) if tokens else ()
+
+    def stop(self) -> None:
+        """End the answer where it is: its reader wants no more of it."""
+        if not self.ended:
+            self.stopped = True
+            self.reader.finished.add(self.row)
 
     def _release(self, chunk: Chunk) -> list[Chunk]:
         """The chunk; where the last text is held, the chunks before the last one with text."""
@@ -85,7 +106,7 @@ class RowOutput:
     @property
     def _whole(self) -> bool:
         limits = self.reader.limits
-        return self.finished or (bool(limits) and len(self.drawn) >= limits[self.row].tokens)
+        return self.finished or self.stopped or (bool(limits) and len(self.drawn) >= limits[self.row].tokens)
 
     def _end(self, reason: FinishReason) -> None:
         self.finished, self.reason = True, reason
@@ -93,7 +114,7 @@ class RowOutput:
 
     def finish(self) -> list[Chunk]:
         """The chunks that were held; the last one has the rest of the text, and the completion."""
-        rest = self._detokenizer.close()
+        rest = (*self._begun, *self._detokenizer.close())
         if self._detokenizer.ended == "stop":
             self._end("stop")
         drawn = self.reader.drawn(self.row, len(self.drawn), self.finished, self.options.sampling.stop)

@@ -7,7 +7,7 @@ that it gets instead. An error that concerns one prompt does not affect the othe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Container, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -21,55 +21,75 @@ from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
+    from purify_plugins.decode.row import Row
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt
 
 RowEvent = tuple[int, Chunk | Refused | Failed]
 RowEvents = Generator[RowEvent, None, None]
-Decode = Callable[[Sequence["Prompt"], "Sampling"], Generator[Step, None, None]]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of a request: the hooks of `plugins`, and `decode`, which yields the steps of a batch.
-
-    `purifier` is the hooks' argument of that name.
-    """
+    """The way of a request: the hooks of `plugins`, and the decoder, their argument `purifier`."""
 
     purifier: Decoder
     plugins: Plugins
     batch_size: int
-    decode: Decode
 
     def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
         """Every prompt's events, batch after batch; prompts that cannot begin together are decoded alone."""
+        if not self.plugins.implementing("purify_request"):
+            return self.decoded(dict(enumerate(prompts)), options)
+        return self._answers(prompts, options)
+
+    def _answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
+        """Those of the prompts that no plugin refuses, after the refusals."""
         errors: dict[int, PurifyError] = {}
-        admitted = dict(enumerate(prompts))
-        if self.plugins.implementing("purify_request"):
-            admitted = self._admitted(admitted, options.sampling, errors)
-        yield from ((row, _outcome(error)) for row, error in errors.items())
-        waiting = deque(_batches(admitted, self.batch_size, options.sampling.seed is not None))
+        admitted = self.admitted(prompts, options.sampling, errors)
+        yield from ((row, outcome_of(error)) for row, error in errors.items())
+        yield from self.decoded(admitted, options)
+
+    def decoded(
+        self, rows: Mapping[int, Prompt | Row], options: AnswerOptions, stopped: Collection[int] = ()
+    ) -> RowEvents:
+        """The events of admitted prompts, as the decoder draws their answers.
+
+        Those that the caller has `stopped` by the next token end there.
+        """
+        waiting = deque(_batches(rows, self.batch_size, options.sampling.seed is not None))
         while waiting:
-            rows = waiting.popleft()
-            batch = AnswerBatch(self, rows, options)
+            batch_rows = waiting.popleft()
+            batch = AnswerBatch(self, batch_rows, options)
             try:
                 with closing(batch.steps()) as steps:
                     for step in steps:
                         if all(answer.ended for answer in batch.answers):
                             break  # a step that a plugin had read ahead
                         yield from batch.take(step)
+                        if stopped:
+                            batch.stop(stopped)
             except PurifyError as error:
                 # Nothing is drawn twice: prompts are parted only while nothing has been drawn of any of them.
-                if len(rows) > 1 and not batch.reader.begun and not isinstance(error, SourceError):
-                    waiting.extendleft({row: rows[row]} for row in reversed(rows))
+                if len(batch_rows) > 1 and not batch.reader.begun and not isinstance(error, SourceError):
+                    waiting.extendleft({row: batch_rows[row]} for row in reversed(batch_rows))
                     continue
                 batch.fail(error)
             while batch.waiting:
                 yield from batch.finish(*batch.waiting.popleft())
 
     # Admitting: `purify_request`
+
+    def admitted(
+        self, prompts: Sequence[Prompt], sampling: Sampling, errors: dict[int, PurifyError]
+    ) -> dict[int, Prompt]:
+        """The prompts, by their numbers, that no plugin refuses; `errors` gets the others'."""
+        rows = dict(enumerate(prompts))
+        if not self.plugins.implementing("purify_request"):
+            return rows
+        return self._admitted(rows, sampling, errors)
 
     def _admitted(
         self, rows: dict[int, Prompt], sampling: Sampling, errors: dict[int, PurifyError]
@@ -121,7 +141,7 @@ class Pipeline:
 class AnswerBatch:
     """The answers to prompts that are decoded together, by their numbers."""
 
-    def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt], options: AnswerOptions) -> None:
+    def __init__(self, pipeline: Pipeline, rows: dict[int, Prompt | Row], options: AnswerOptions) -> None:
         self.pipeline, self.rows = pipeline, rows
         self.decoding = pipeline.plugins.implementing("purify_decode")
         self.sampling = options.sampling.of_row(min(rows))
@@ -134,7 +154,7 @@ class AnswerBatch:
         """The steps of `purify_decode`: the decoder's own, as third-party plugins pass them on."""
         pipeline, prompts = self.pipeline, list(self.rows.values())
         if not self.decoding:
-            return pipeline.decode(prompts, self.sampling)
+            return pipeline.purifier.decode(prompts, self.sampling)
         purifier, hook = pipeline.purifier, pipeline.plugins.hook.purify_decode
         steps = hook(purifier=purifier, prompts=prompts, sampling=self.sampling)
         if not isinstance(steps, Generator):
@@ -149,6 +169,12 @@ class AnswerBatch:
         while self.waiting and self.waiting[0][1].ended:
             yield from self.finish(*self.waiting.popleft())
 
+    def stop(self, rows: Container[int]) -> None:
+        """End these rows' answers where they are."""
+        for row, answer in self.waiting:
+            if row in rows:
+                answer.stop()
+
     def fail(self, error: PurifyError) -> None:
         """Mark the answers that are not complete as failed."""
         for _, answer in self.waiting:
@@ -159,25 +185,26 @@ class AnswerBatch:
     def finish(self, row: int, answer: RowOutput) -> list[RowEvent]:
         """An answer's last events, after `purify_completed`; hooks get a copy."""
         if answer.error is not None:
-            return [(row, _outcome(answer.error))]
+            return [(row, outcome_of(answer.error))]
         try:
             chunks = answer.finish()
             if answer.options.held:
-                self._show(chunks[-1].completion)
+                show(self.pipeline, chunks[-1].completion)
         except PurifyError as error:
-            return [(row, _outcome(error))]
+            return [(row, outcome_of(error))]
         return [(row, chunk) for chunk in chunks]
 
-    def _show(self, completion: Completion | None) -> None:
-        assert completion is not None  # the last chunk has it
-        seen = replace(completion, certificate=Certificate(completion.certificate.text))
-        pipeline = self.pipeline
-        pipeline.plugins.hook.purify_completed(purifier=pipeline.purifier, completion=seen)
+
+def show(pipeline: Pipeline, completion: Completion | None) -> None:
+    """Show a finished answer to the plugins that have `purify_completed`. Raises RefusedError."""
+    assert completion is not None  # the last chunk has it
+    seen = replace(completion, certificate=Certificate(completion.certificate.text))
+    pipeline.plugins.hook.purify_completed(purifier=pipeline.purifier, completion=seen)
 
 
-def _batches(rows: dict[int, Prompt], size: int, seeded: bool) -> Iterator[dict[int, Prompt]]:
+def _batches(rows: Mapping[int, Prompt | Row], size: int, seeded: bool) -> Iterator[dict[int, Prompt | Row]]:
     """At most `size` prompts at once; seeded ones without a gap, since each draws from seed + its number."""
-    batch: dict[int, Prompt] = {}
+    batch: dict[int, Prompt | Row] = {}
     for row, prompt in rows.items():
         if len(batch) == size or (seeded and batch and row - 1 not in batch):
             yield batch
@@ -193,7 +220,7 @@ def _guarded(steps: Generator[Step, None, None], plugins: Sequence[str]) -> Gene
         yield from steps
 
 
-def _outcome(error: PurifyError) -> Refused | Failed:
+def outcome_of(error: PurifyError) -> Refused | Failed:
     return Refused(error) if isinstance(error, RefusedError) else Failed(error)
 
 

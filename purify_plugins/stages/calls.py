@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from purify_plugins.stages.options import RequestOptions
     from purify_plugins.stages.request import Request
     from purify_plugins.stages.stage import Draft, Stage
+    from purify_plugins.types import Completion
 
 
 @dataclass(eq=False)
@@ -59,7 +60,7 @@ class StageCall:
     @property
     def name(self) -> str:
         """The name of the stage that it runs."""
-        return type(self.chain[0]).__name__
+        return self.chain[0].name
 
     @property
     def wanted(self) -> bool:
@@ -85,28 +86,39 @@ class StageCall:
 
 @dataclass(eq=False)
 class Leaf:
-    """A request that the models answer; `after` drafts had been given to the row's programs before."""
+    """A request that the models answer; `after` drafts had been given to the row's programs before.
 
-    program: StageCall
+    `completion` is the answer, once there is one; `redone` counts its spans that were written again.
+    """
+
+    call: StageCall
     after: int
+    completion: Completion | None = None
+    redone: int = 0
 
     @property
     def run(self) -> Run:
-        return self.program.run
+        return self.call.run
 
     @property
     def request(self) -> Request:
-        return self.program.request
+        return self.call.request
+
+    @property
+    def answer(self) -> Completion:
+        """The answer, of a leaf that has one."""
+        assert self.completion is not None
+        return self.completion
 
     @property
     def streamed(self) -> bool:
         """Whether its answer is the row's, which the reader gets as it is drawn."""
-        return self.program.parent is None
+        return self.call.parent is None
 
     @property
     def label(self) -> str:
         """What its draws are keyed by beside the seed: where in the row's programs it was asked."""
-        return self.program.path + "".join(f"#{each}" for each in self.request.draw)
+        return self.call.path + "".join(f"#{each}" for each in self.request.draw)
 
 
 def _body(program: StageCall) -> Generator[Any, Any, Any]:

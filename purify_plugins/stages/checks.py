@@ -71,14 +71,19 @@ def failing_closed(what: str, *passing: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
-    except RefusedError:
-        raise
     except passing:
         raise
-    except PurifyError as error:
-        raise RefusedError(f"{what} failed: {error}") from error
     except Exception as error:
-        place = extract_tb(error.__traceback__)[-1]
-        raise RefusedError(
-            f"{what} failed with {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
-        ) from None
+        raise refusal_of(what, error) from None
+
+
+def refusal_of(what: str, error: Exception) -> RefusedError:
+    """The RefusedError in place of an error; itself where it is one. See `failing_closed`."""
+    if isinstance(error, RefusedError):
+        return error
+    if isinstance(error, PurifyError):
+        return RefusedError(f"{what} failed: {error}")
+    place = extract_tb(error.__traceback__)[-1]
+    return RefusedError(
+        f"{what} failed with {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+    )

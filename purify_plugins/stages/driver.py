@@ -42,20 +42,21 @@ class Driver:
         run = leaf.run
         run.tokens += len(draft.steps)
         if run.tokens > run.options.tokens:
-            self.failed(leaf.program, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
+            self.failed(leaf.call, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
         else:
-            self._deliver(leaf.program, draft)
+            self._deliver(leaf.call, draft)
 
     def failed(self, program: StageCall, error: PurifyError) -> None:
         """Raise an error where the program's answer was asked for; what catches it nowhere ends the row."""
         parent = program.parent
         if parent is None:
-            self._end(program.run, error)
+            self.end(program.run, error)
         elif program.wanted:
             parent.drafts = []
             self._advance(parent, lambda: parent.body.throw(error))
 
-    def _end(self, run: Run, end: Draft | PurifyError) -> None:
+    def end(self, run: Run, end: Draft | PurifyError) -> None:
+        """End a row; its programs are closed."""
         run.close()
         self.ended.append((run, end))
 
@@ -113,7 +114,7 @@ class Driver:
     def _deliver(self, program: StageCall, draft: Draft) -> None:
         parent = program.parent
         if parent is None:
-            self._end(program.run, draft)
+            self.end(program.run, draft)
         elif program.wanted:
             parent.drafts[program.place] = draft
             found = [each for each in parent.drafts if each is not None]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from purify_plugins.errors import ConfigError
 from purify_plugins.stages.checks import Blocked, Check
 from purify_plugins.stages.windows import GridCheck, Span
+from purify_plugins.utils.sequences import leading
 
 SPACES = 4
 """The most characters of white space that a space in a listed word stands for."""
@@ -66,10 +67,12 @@ class WordCheck(Check):
     ) -> None:
         self.words, self.key, self.redo, self.name = words, key, redo, name
         self.window: float = words.longest
-        self._harmless = ""
+        self._text, self._harmless = "", 0  # what was judged last, and how much of it is clear
 
     def clear(self, text: str, last: bool) -> int:
-        at = len(self._harmless) if text.startswith(self._harmless) else 0
+        at = self._harmless
+        if not text.startswith(self._text):
+            at = max(0, min(at, leading(text, self._text) - self.words.longest))
         found = self.words.pattern.search(text, at)
         # Whether a word begins at a place is known once as many characters follow as the longest word has,
         # and one more: up to there the first word of a text is the first one of every longer text.
@@ -77,7 +80,7 @@ class WordCheck(Check):
         if found and found.start() < known:
             raise Blocked(found.start(), self.key)
         if not last:
-            self._harmless = text[:known]
+            self._text, self._harmless = text, known
         return known
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from purify_plugins.errors import RefusedError
-from purify_plugins.stages.checks import Blocked, failing_closed
+from purify_plugins.stages.checks import Blocked, failing_closed, refusal_of
 from purify_plugins.types import Piece
 
 if TYPE_CHECKING:
@@ -103,6 +103,11 @@ class Release:
         self._due: list[str] = []  # the texts of segments whose pieces are being made
 
     @property
+    def tokens(self) -> int:
+        """How many tokens of the answer have been taken."""
+        return len(self._ends)
+
+    @property
     def text(self) -> str:
         """What has been released."""
         return "".join(self._sent)
@@ -181,8 +186,12 @@ class Release:
 
     def _clear(self, check: Check, last: bool) -> int:
         """How much a check clears; raises RefusedError where it fails, or its word cannot be taken."""
-        with failing_closed(f"check {check.name!r}", Blocked):
+        try:  # no context manager, which costs as much as a check
             free = operator.index(check.clear(self.drawn, last))
+        except Blocked:
+            raise
+        except Exception as error:
+            raise refusal_of(f"check {check.name!r}", error) from None
         most = len(self.drawn)
         if not 0 <= free <= most:
             raise RefusedError(f"check {check.name!r} cleared {free} of {most} characters")
@@ -237,11 +246,13 @@ class Release:
         # Whether one begins at a place, and which, depends on the `longest` characters from there on.
         known = len(self.drawn) if last else len(self.drawn) - max(self.longest, 1) + 1
         while self._searched < known:
-            with failing_closed("the vault"):
+            try:
                 found = self.vault.find(self.drawn, self._searched)
                 surrogate = _Surrogate(*found) if found else None
                 if surrogate and not self._sound(surrogate):
                     raise RefusedError(f"the vault found a surrogate at {surrogate.start}:{surrogate.end}")
+            except Exception as error:
+                raise refusal_of("the vault", error) from None
             if surrogate is None or surrogate.start >= known:
                 self._searched = known
                 break

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from purify_plugins.canonical_json import counted, jsonable
@@ -63,10 +64,17 @@ Answer = Generator["Request | Sequence[Request]", Any, "Request | Draft"]
 class Stage(ABC):
     """A program that answers a request by asking for others; a frozen dataclass whose fields are its options.
 
-    `withheld` are the fields that certificates show as a digest and a count.
+    `withheld` are the fields that certificates show as a digest and a count; `paths` are those that name
+    files or directories, which in `purify.toml` are relative to it.
     """
 
     withheld: ClassVar[tuple[str, ...]] = ()
+    paths: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name for errors; certificates have the name that its plugin offers it by."""
+        return type(self).__name__
 
     @abstractmethod
     def answer(self, request: Request) -> Answer | Request | Draft:
@@ -79,12 +87,17 @@ class Stage(ABC):
 
     @property
     def choices(self) -> int | None:
-        """The most fused answers that it picks one from; None: unknown.
+        """The most fused answers that it picks one from; None: unknown. 1 where `answer` is a plain function.
 
         The ledger adds ln(choices) to what an answer may cost; where it is unknown, as many as there may be
         calls.
         """
-        return None
+        return None if isgeneratorfunction(self.answer) else 1
+
+    @property
+    def holds_back(self) -> float:
+        """The most characters at the end of an answer that its checks hold back; infinity: all of it."""
+        return 0.0
 
     def remarks(self) -> Sequence[str]:
         """What `purify check` warns of, a sentence each."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from purify_plugins import Completion, Purifier, PurifyError, RefusedError
 from purify_plugins.canonical_json import canonical, digest
@@ -22,13 +24,18 @@ from purify_plugins.certificates import (
     StageRecord,
     certify_stages,
     read,
+    recompute,
+    recompute_both,
+    recomputed,
     totals,
     verify,
 )
 from purify_plugins.certificates.staged_claims import Calls, settle
-from purify_plugins.errors import CertificateError, MismatchError
+from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError
 from purify_plugins.plugin.manager import load_plugins
-from purify_plugins.types import Certificate
+from purify_plugins.protocols import Follower
+from purify_plugins.stages.stage import counted
+from purify_plugins.types import Certificate, Vocabulary
 from tests.toys import AB, few, toys
 
 PLUGINS = load_plugins()
@@ -196,6 +203,108 @@ def test_a_restored_value_is_in_no_certificate() -> None:
     verify(read(certificate.text), PLUGINS)
     assert certificate.body["answer"]["sha256"] == answer().certificate.body["answer"]["sha256"]
     assert certificate.body["segments"][0]["name"] == "NAME_1"
+
+
+# The models asked again
+
+
+@dataclass(frozen=True)
+class Without:
+    """Rules a letter out."""
+
+    letter: str
+
+    def follower(self, vocabulary: Vocabulary) -> Follower:
+        return Letters(torch.tensor([self.letter.encode() not in each for each in vocabulary.tokens]))
+
+    def public(self) -> dict[str, Any]:
+        return {"kind": "without", **counted([self.letter])}
+
+
+@dataclass(frozen=True)
+class Letters:
+    every: Tensor
+
+    def allowed(self, answer: Sequence[int]) -> Tensor:
+        return self.every
+
+
+def asked(seed: int = 0, prompt: str = "ab", **more: Any) -> Completion:
+    """An answer of the SLM alone, or under constraints."""
+    decoder = purifier().for_request(**more)
+    [found] = decoder.generate(prompt, few(LENGTH, seed=seed))
+    return found
+
+
+def cheapened(body: Body) -> None:
+    """A draft that was not released becomes likelier under the SLM; sums and digests are made again."""
+    told = body["drafts"][0]["certificate"]
+    told["steps"][0][1] = f"{float(told['steps'][0][1]) / 2:.9f}"
+    told["totals"] = totals(told["steps"])
+    told["digest"] = digest(told)
+
+
+def test_every_draft_is_recomputed() -> None:
+    made = certify_stages(best_of_two())
+    llm, slm = purifier().llm, purifier().slm
+    assert recompute(made, slm, prompt="ab") < 1e-4
+    assert recompute_both(made, llm, slm, PLUGINS) < 1e-4
+    with pytest.raises(MismatchError, match="not for this prompt"):
+        recompute(made, slm, prompt="ba")
+    with pytest.raises(OtherModelError):
+        recompute(made, llm)
+    with pytest.raises(ForgedError, match="other probabilities"):
+        recompute(read(forged(made, cheapened)), slm)
+
+
+def test_a_draft_of_the_slm_alone_costs_nothing() -> None:
+    own = DraftRecord(asked(alone=True), purifier().policy, 0, slm_only=True)
+    found = certify_stages(record(own))
+    verify(read(found.text), PLUGINS)
+    assert (found.guarantee, found.log_ratio) == ("none", 0.0)
+    assert "no part in what was released" in found.body["claim"]["reason"]
+    after = certify_stages(record(own, draft(after=1), released=1))
+    verify(read(after.text), PLUGINS)
+    assert [each["role"] for each in after.body["drafts"]] == ["discarded", "released"]
+    assert after.body["ledger"]["bound"] == f"{TOTAL:.9f}"
+    assert recompute_both(after, purifier().llm, purifier().slm, PLUGINS) < 1e-4
+
+
+def test_the_slm_s_rewriting_of_a_draft_costs_that_draft() -> None:
+    own = DraftRecord(asked(prompt="ba", alone=True), purifier().policy, 1, slm_only=True)
+    found = certify_stages(record(draft("ab"), own, released=1))
+    verify(read(found.text), PLUGINS)
+    assert [each["role"] for each in found.body["drafts"]] == ["read", "released"]
+    assert (found.guarantee, found.body["ledger"]["bound"]) == ("path", f"{TOTAL:.9f}")
+
+
+def test_an_slm_s_draft_that_is_taken_in_a_fused_one_s_place_is_a_choice() -> None:
+    own = DraftRecord(asked(alone=True), purifier().policy, 1, slm_only=True)
+    with pytest.raises(RefusedError, match="picked from 2"):
+        certify_stages(record(draft(), own, released=1))
+    assert ledger(record(draft(), own, released=1, stages=(stage(2),)))["choices"] == 2
+
+
+def test_figures_under_a_mask_that_is_not_given_cannot_be_told() -> None:
+    masked = DraftRecord(asked(constraints=(Without("a"),)), purifier().policy, 0)
+    made = certify_stages(record(masked, draft(after=1), released=1))
+    verify(read(made.text), PLUGINS)
+    slm = purifier().slm
+    found = recomputed(made, slm)
+    assert found.off < 1e-4
+    assert [each[:35] for each in found.untold] == ["draft 0 was drawn under 'without', "]
+    with pytest.raises(CertificateError, match="not every figure"):
+        recompute(made, slm)
+    assert recompute_both(made, purifier().llm, slm, PLUGINS, constraints=(Without("a"),)) < 1e-4
+    assert "Without" not in made.text
+
+
+def test_the_answer_given_shows_the_operator_s_text() -> None:
+    found = read(certify_stages(operated(answer().text[:2])).text)
+    verify(found, PLUGINS, Pins(answer=f"{answer().text[:2]}{SAID.text}".encode()))
+    other = forged(found, lambda body: body["segments"][-1].update(sha256="b" * 64))
+    with pytest.raises(MismatchError, match="operator's text"):
+        verify(read(other), PLUGINS, Pins(answer=f"{answer().text[:2]}{SAID.text}".encode()))
 
 
 # What a forger may edit

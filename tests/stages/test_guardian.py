@@ -211,10 +211,10 @@ def test_the_slm_s_odds_of_yes_block() -> None:
 
 
 def test_the_slm_is_asked_about_each_text_alone() -> None:
-    odds = SlmOdds(ToySource(BYTES, 3, order=40), "Is this text harmful?")
+    odds = SlmOdds(ToySource(BYTES, 3, order=80), "Is this text harmful?")
     texts = ["one", "another", "a third"]
     assert odds.scores(texts) == [score for text in texts for score in odds.scores([text])]
-    assert len(set(odds.scores(texts))) == 3 or odds.asked == "chat"
+    assert len(set(odds.scores(texts))) == 3
     assert all(0 < score < 1 for score in odds.scores(texts))
 
 

@@ -25,8 +25,8 @@ from purify_adapters.activation.recorder import Counts, Recorder
 from purify_adapters.activation.rules import Rules
 from purify_adapters.activation.subprocess_env import SubprocessEnvironment
 from purify_adapters.processes import is_running
-from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source, where
-from purify_plugins.configuration.config import check_config, placed
+from purify_plugins.configuration.build import keys_of, options_of, plugins_of, policy, source
+from purify_plugins.configuration.config import check_config, placed, where
 from purify_plugins.configuration.find import read_table
 from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import ConfigError
@@ -140,7 +140,9 @@ class Activation:
         from purify_plugins.purifier import Purifier
 
         with self.lock:
-            return Purifier(llm, self.slm, self.policy, **options_of(self.config), plugins=self.plugins)
+            return Purifier(
+                llm, self.slm, self.policy, **options_of(self.config, self.plugins), plugins=self.plugins
+            )
 
     def publish(self) -> None:
         """Write this process's status where `[activation] status` wants it."""

@@ -64,7 +64,7 @@ def in_last_number(
     device = str(tokens.device)
     writes = torch.isin(tokens, ids_tensor(digits, device))
     stands = writes | torch.isin(tokens, ids_tensor(joiners, device))
-    begun, none = torch.zeros_like(writes[..., 0]), spent
+    begun, none = writes.new_zeros(len(tokens)), spent
     for more, digit, part in zip(taken.unbind(-1), writes.unbind(-1), stands.unbind(-1), strict=True):
         spent = torch.where(part, spent + more.to(spent.dtype), none)
         begun = (begun | digit) & part

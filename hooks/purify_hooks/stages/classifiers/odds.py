@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from purify_plugins.errors import ConfigError, PurifyError
-from purify_plugins.types import Chat, Prompt, Vocabulary
+from purify_plugins.errors import ConfigError
+from purify_plugins.types import Chat, Vocabulary
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
@@ -16,7 +16,7 @@ class SlmOdds:
     """The SLM's probability that it answers yes, of yes and no, to a question about each text.
 
     The first token decides: all tokens that begin to spell the word count, in any case, after a space or not.
-    The SLM is asked in a conversation where it has a chat template (`asked` is then "chat"), else by a text.
+    It is asked in a conversation, which a model without a chat template reads as plain paragraphs.
     """
 
     def __init__(self, slm: LogitSource, question: str) -> None:
@@ -25,33 +25,17 @@ class SlmOdds:
         for word, tokens in self.words.items():
             if not tokens:
                 raise ConfigError(f"stage 'guardian': the SLM has no token that begins to spell {word!r}")
-        self.asked = "chat" if self._chats() else "text"
-
-    def _chats(self) -> bool:
-        if not self.slm.encodes:
-            return False
-        try:
-            self.slm.encode(self._chat("a"))
-        except PurifyError:
-            return False
-        return True
 
     def scores(self, texts: Sequence[str]) -> list[float]:
-        return [self._score(self._chat(text) if self.asked == "chat" else self._text(text)) for text in texts]
+        return [self._score(text) for text in texts]
 
-    def _score(self, prompt: Prompt) -> float:
-        session, rows = self.slm.open([prompt])
+    def _score(self, text: str) -> float:
+        content = f"{self.question}\n\n<text>\n{text}\n</text>\n\nAnswer with yes or no only."
+        session, rows = self.slm.open([Chat(({"role": "user", "content": content},))])
         with session:
             row = rows[0].float().log_softmax(-1)
             yes, no = (row[list(self.words[word])].logsumexp(0) for word in ("yes", "no"))
             return float((yes - no).sigmoid())
-
-    def _chat(self, text: str) -> Chat:
-        content = f"{self.question}\n\n<text>\n{text}\n</text>\n\nAnswer with yes or no only."
-        return Chat(({"role": "user", "content": content},))
-
-    def _text(self, text: str) -> str:
-        return f"Text: {text}\n\nQuestion: {self.question} Answer yes or no.\nAnswer:"
 
 
 def beginning(vocabulary: Vocabulary, word: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from purify_hooks.local.loading import check_files, file_digests
 from purify_hooks.local.weights import quiet, refuse_nan
 from purify_plugins.errors import ConfigError, ModelError, RefusedError
+from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.loading import load_tokenizer
 from purify_plugins.utils.model_files import read_json
 
@@ -55,7 +56,7 @@ class SequenceClassifier:
             raise RefusedError(
                 f"a window has {tokens} tokens and its classifier reads {self.longest}; lower window"
             )
-        with torch.inference_mode():
+        with torch.inference_mode(), for_fusion():  # our own pass, which activation lets through
             logits = self.model(**read).logits[0].float()
         several = self.model.config.problem_type == "multi_label_classification" or len(logits) == 1
         return float((logits.sigmoid() if several else logits.softmax(-1))[self.label])

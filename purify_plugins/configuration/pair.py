@@ -1,0 +1,53 @@
+"""Two models in one vocabulary, and the policy for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.foreign import adapted_policy
+from purify_plugins.plugin.manager import Plugins
+from purify_plugins.threat import require_known
+from purify_plugins.tokenizers.vocabulary_map import align
+
+if TYPE_CHECKING:
+    from purify_plugins.policy import FusionPolicy
+    from purify_plugins.protocols import LogitSource
+    from purify_plugins.types import Alignment, Fidelity, Vocabulary
+
+
+def together(
+    llm: LogitSource, slm: LogitSource, alignment: Alignment, fidelity: Fidelity
+) -> tuple[LogitSource, LogitSource]:
+    """Both models in one vocabulary. Raises VocabularyError; ConfigError for a model that cannot be used."""
+    require_known("the LLM", llm.engine)
+    require_known("the SLM", slm.engine)
+    shown = slm.capabilities
+    # A partial row is completed from the SLM's: the SLM's own must be whole.
+    if shown is not None and shown.max_n < len(slm.vocabulary):
+        raise ConfigError(
+            f"the SLM's server shows the likeliest {shown.max_n} of {len(slm.vocabulary)} tokens; "
+            "let it show all (vLLM: --max-logprobs -1, TGI: --max-top-n-tokens), or run the SLM here"
+        )
+    return align(llm, slm, alignment, fidelity)
+
+
+def fitted(given: Any, vocabulary: Vocabulary, alignment: Alignment, plugins: Plugins) -> FusionPolicy:
+    """The policy for this vocabulary; raises ConfigError, VocabularyError."""
+    policy: FusionPolicy = adapted_policy(given)
+    if alignment == "top_k_union":  # the SLM's rows are estimates there, so no guarantee can hold
+        union: FusionPolicy = plugins.policy("top_k_union", {"policy": policy})
+        policy = policy if type(policy) is type(union) else union
+    bound, per_token = policy.bind(vocabulary), vocabulary.per_token
+    return bound.in_symbols(per_token) if per_token > 1 else bound
+
+
+def tightened(policy: FusionPolicy, strength: float) -> FusionPolicy:
+    """The policy with this share of its latitude. Raises ConfigError where it has no such form."""
+    found = policy if strength == 1 else policy.tightened(strength)
+    if found is None:
+        raise ConfigError(
+            f"the policy {type(policy.original).__name__} cannot be tightened; "
+            "use one that can (balanced), or a stage that leaves strength alone"
+        )
+    return found

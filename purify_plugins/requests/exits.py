@@ -1,0 +1,108 @@
+"""The exit of a request with stages: what its reader gets, and the record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from purify_plugins.decode.detokenizer import joined
+from purify_plugins.errors import RefusedError
+from purify_plugins.stages.release import Release
+from purify_plugins.types import Chunk, DrawnToken, Piece
+
+if TYPE_CHECKING:
+    from purify_plugins.stages.calls import Leaf
+    from purify_plugins.types import Token
+
+
+@dataclass(eq=False)
+class Exit:
+    """What is released of one row: pieces of the answer to `leaf`, or the operator's text without one.
+
+    `failed` is why nothing more of the answer may be released, `said` the operator's text. `given` are the
+    tokens that an answer goes on from, whose text has been fed already.
+    """
+
+    leaf: Leaf | None = None
+    release: Release = field(init=False)
+    failed: RefusedError | None = None
+    given: tuple[Token, ...] = ()
+    said: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    drawn: list[DrawnToken] = field(default_factory=list)
+    _open: Piece | None = None
+    _fed: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        request = self.leaf.request if self.leaf else None
+        self.release = Release(request.checks, request.vault) if request else Release()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether what is drawn now is not released."""
+        return self.release.block is not None or self.failed is not None
+
+    def feed(self, pieces: Sequence[Piece], last: bool = False) -> Iterator[Chunk]:
+        """The chunk of what the checks release now, if that is anything."""
+        if self.blocked:
+            return
+        try:
+            released = self.release.feed(self._unfed(pieces), last)
+        except RefusedError as error:
+            self.failed = error
+        else:
+            yield from self._chunk(released, last and not self.blocked)
+
+    def resume(self, tokens: Sequence[Token]) -> None:
+        """Go on after these tokens of the answer; the decoder will decode them again."""
+        self.given, self._fed = tuple(tokens), (self.release.tokens, len(self.release.drawn))
+
+    def _unfed(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces without the text of given tokens that has been fed."""
+        found, (tokens, characters) = [], self._fed
+        places = {id(token): at for at, token in enumerate(self.given)}
+        for piece in pieces:
+            if places.get(id(piece.token), tokens) < tokens:
+                fed = min(characters, len(piece.text))
+                characters -= fed
+                piece = piece._replace(text=piece.text[fed:])
+                if not piece.text:
+                    continue
+            found.append(piece)
+        self._fed = tokens, characters
+        return found
+
+    def refuse(self, key: str, text: str) -> Iterator[Chunk]:
+        """The operator's text, in place of what is left of the answer."""
+        self.said = text
+        yield from self._chunk(self.release.refuse(key, text), last=True)
+
+    def _chunk(self, pieces: Sequence[Piece], last: bool) -> Iterator[Chunk]:
+        """A chunk of released pieces; each token is among `drawn` once, when all its text is released."""
+        closed: list[DrawnToken] = []
+        for piece in pieces:
+            if self._open is not None and piece.token is self._open.token:
+                self._open = self._open._replace(text=self._open.text + piece.text)
+                continue
+            closed += self._closed()
+            self._open = piece
+        closed += self._closed() if last else []
+        self.pieces += pieces
+        self.drawn += closed
+        if pieces or last:
+            yield Chunk(tuple(pieces), tuple(closed), ended=last)
+
+    def _closed(self) -> list[DrawnToken]:
+        found, self._open = self._open, None
+        return [DrawnToken(found.token, found.text)] if found and found.token else []
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The ids of the tokens that the released text is made of."""
+        return tuple(token.id for token, _ in self.drawn)
+
+    @property
+    def released(self) -> tuple[Piece, ...]:
+        """The released pieces, one a token."""
+        return joined(self.pieces)

@@ -1,0 +1,231 @@
+"""Requests with stages: programs advance, the models answer, and what the checks clear is released."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from purify_plugins.certificates.staged import certify_stages
+from purify_plugins.configuration.pair import tightened
+from purify_plugins.decode.row import Row
+from purify_plugins.errors import PurifyError, RefusedError
+from purify_plugins.requests.exits import Exit
+from purify_plugins.requests.inputs import one
+from purify_plugins.requests.pipeline import outcome_of, show
+from purify_plugins.requests.record import record
+from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.driver import Driver
+from purify_plugins.stages.ledger import require_declared
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Draft
+from purify_plugins.types import Chunk, Completion, Unanswered
+
+if TYPE_CHECKING:
+    from purify_plugins.decode.decoder import Decoder
+    from purify_plugins.requests.answer import AnswerOptions
+    from purify_plugins.requests.pipeline import Pipeline, RowEvent, RowEvents
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.stages.options import RequestOptions
+    from purify_plugins.stages.stage import Stage
+    from purify_plugins.types import FinishReason, Prompt, Token
+
+
+@dataclass(eq=False)
+class StagedPipeline:
+    """Answers prompts through a chain of stages; drafts that wait for the models are decoded together."""
+
+    pipeline: Pipeline
+    chain: Sequence[Stage]
+    options: RequestOptions
+    how: AnswerOptions
+    about: Mapping[str, str]
+    driver: Driver = field(default_factory=Driver)
+    exits: dict[int, Exit] = field(default_factory=dict)
+    runs: dict[int, Run] = field(default_factory=dict)
+
+    def answers(self, prompts: Sequence[Prompt]) -> RowEvents:
+        """Every prompt's events; closing it closes every program and session."""
+        errors: dict[int, PurifyError] = {}
+        admitted = self.pipeline.admitted(prompts, self.how.sampling, errors)
+        yield from ((row, outcome_of(error)) for row, error in errors.items())
+        try:
+            for row, prompt in admitted.items():
+                self.runs[row] = run = Run(row, self.options)
+                self.driver.start(StageCall(run, self._request(row, prompt), tuple(self.chain)))
+            while self.driver.leaves or self.driver.ended:
+                yield from self._end()
+                waiting, self.driver.leaves = self.driver.leaves, []
+                for leaves in grouped([each for each in waiting if each.call.wanted]):
+                    yield from self._answer(leaves)
+        finally:
+            for run in self.runs.values():
+                run.close()
+
+    def _request(self, row: int, prompt: Prompt) -> Request:
+        sampling = self.how.sampling.of_row(row)
+        return Request(prompt, sampling, cited=self.how.context, about=self.about)
+
+    # Asking the models
+
+    def _answer(self, leaves: Sequence[Leaf]) -> RowEvents:
+        """The events of leaves that are decoded together."""
+        rows = {place: row for place, leaf in enumerate(leaves) if (row := self._row(leaf))}
+        try:
+            purifier = answering(self.pipeline.purifier, leaves[0].request)
+        except PurifyError as error:
+            for leaf in leaves:
+                self.driver.failed(leaf.call, error)
+            return
+        stopped: set[int] = set()
+        with closing(self._decoded(purifier, rows, leaves[0].request.sampling, stopped)) as events:
+            for place, event in events:
+                leaf = leaves[place]
+                if isinstance(event, Unanswered):
+                    self.driver.failed(leaf.call, event.error)
+                elif leaf.streamed:
+                    yield from self._stream(leaf, event)
+                    if self.exits[leaf.run.row].blocked:
+                        stopped.add(place)
+                elif event.completion:
+                    leaf.completion = event.completion
+                    self.driver.answered(leaf, Draft(leaf.request, event.completion))
+
+    def _decoded(
+        self,
+        purifier: Decoder,
+        rows: Mapping[int, Row],
+        sampling: Sampling,
+        stopped: Collection[int] = (),
+        given: Sequence[Token] = (),
+    ) -> RowEvents:
+        how = replace(self.how, sampling=sampling, held=False, given=tuple(given))
+        return replace(self.pipeline, purifier=purifier).decoded(rows, how, stopped)
+
+    def _row(self, leaf: Leaf) -> Row | None:
+        request = leaf.request
+        try:
+            if leaf.streamed:
+                require_declared(leaf.run.asked, leaf, self.chain, self.options.calls)
+            return Row(one(request.prompt), request.shown, request.sampling.seed, leaf.label)
+        except PurifyError as error:
+            self.driver.failed(leaf.call, error)
+            return None
+
+    # Releasing
+
+    def _stream(self, leaf: Leaf, chunk: Chunk) -> RowEvents:
+        """What is released of an answer as it is drawn."""
+        way_out = self.exits.setdefault(leaf.run.row, Exit(leaf))
+        yield from self._released(leaf, way_out, chunk, last=chunk.completion is not None)
+        if not chunk.completion:
+            return
+        try:
+            yield from self._rewritten(leaf, way_out)
+        except PurifyError as error:
+            self.driver.end(leaf.run, error)
+        else:
+            yield self._last(leaf.run, way_out, leaf.answer.finish_reason)
+
+    def _released(self, leaf: Leaf, way_out: Exit, chunk: Chunk, last: bool) -> RowEvents:
+        leaf.completion = chunk.completion or leaf.completion
+        for each in way_out.feed(chunk.pieces, last):
+            yield leaf.run.row, each
+
+    def _end(self) -> RowEvents:
+        """The last events of the rows whose programs have ended."""
+        ended, self.driver.ended = self.driver.ended, []
+        for run, end in ended:
+            if isinstance(end, Draft):
+                leaf = next(each for each in run.asked if each.completion is end.completion)
+                yield from self._stream(leaf, end.completion.chunk)
+            else:
+                yield from self._refuse(run, end)
+
+    def _refuse(self, run: Run, error: PurifyError) -> RowEvents:
+        """The operator's text for a refusal, if there is one; else the error."""
+        if not isinstance(error, RefusedError) or self.options.on_refusal == "error":
+            yield run.row, outcome_of(error)
+            return
+        way_out = self.exits.setdefault(run.row, Exit())
+        for chunk in way_out.refuse(*self.options.said(error.key)):
+            yield run.row, chunk
+        yield self._last(run, way_out, "refused")
+
+    def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvent:
+        """The last event, with the completion, after `purify_completed`."""
+        try:
+            certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
+            text, drawn = way_out.release.text, tuple(way_out.drawn)
+            ids = tuple(token.id for token, _ in drawn)
+            completion = Completion(text, ids, reason, drawn, certificate, way_out.released)
+            if self.how.held:
+                show(self.pipeline, completion)
+            for check in way_out.release.checks:
+                check.released(completion)
+        except PurifyError as error:
+            return run.row, outcome_of(error)
+        return run.row, Chunk((), (), completion)
+
+    # Writing a span again
+
+    def _rewritten(self, leaf: Leaf, way_out: Exit) -> RowEvents:
+        """The SLM writes each blocked span again, and the answer goes on. Raises RefusedError: it may not."""
+        while way_out.blocked:
+            block = way_out.release.block
+            if way_out.failed or block is None:
+                raise way_out.failed or RefusedError("nothing more of this answer may be released")
+            if leaf.redone >= block.check.redo:
+                raise RefusedError(f"the check {block.check.name!r} blocked this answer", key=block.key)
+            leaf.redone += 1
+            way_out.release.rewind(block.before)
+            kept, span = leaf.answer.steps[: block.before], block.before + block.tokens
+            ended = yield from self._resumed(leaf, way_out, leaf.request.alone(), kept, span)
+            if not ended and not way_out.blocked:
+                yield from self._resumed(leaf, way_out, leaf.request, leaf.answer.steps)
+
+    def _resumed(
+        self, leaf: Leaf, way_out: Exit, request: Request, given: Sequence[Token], most: int | None = None
+    ) -> Generator[RowEvent, None, bool]:
+        """Go on after given tokens, up to `most` in all; returns whether the answer has ended by itself."""
+        way_out.resume(given)
+        label = f"{leaf.label}~{leaf.redone}{'a' if most else 'b'}"
+        rows = {0: Row(request.prompt, request.shown, request.sampling.seed, label)}
+        purifier = answering(self.pipeline.purifier, request, given)
+        stopped: set[int] = set()
+        drawn, ended = len(given), False
+        with closing(self._decoded(purifier, rows, request.sampling, stopped, given)) as events:
+            for _, event in events:
+                if isinstance(event, Unanswered):
+                    raise event.error
+                drawn, ended = drawn + len(event.drawn), ended or event.ended
+                if event.completion and not ended and not way_out.blocked:
+                    leaf.completion = event.completion  # of a part: what it held is decoded again
+                    break
+                yield from self._released(leaf, way_out, event, last=event.completion is not None)
+                if way_out.blocked or drawn == most:
+                    stopped.add(0)
+        return ended
+
+
+def answering(purifier: Decoder, request: Request, given: Sequence[Token] = ()) -> Decoder:
+    """The decoder for a request: as strict, under its constraints, by the SLM alone or not.
+
+    Answers begin with the tokens `given`. Raises ConfigError for a policy that cannot be tightened.
+    """
+    policy = tightened(purifier.policy, request.strength)
+    first = tuple(token.id for token in given)
+    return purifier.for_request(policy=policy, alone=request.slm_only, constraints=request.never, given=first)
+
+
+def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:
+    """Leaves that can be decoded together: their sampling differs in its seed alone."""
+    found: dict[Any, list[Leaf]] = {}
+    for leaf in leaves:
+        asked = leaf.request
+        never = tuple(map(id, asked.never))
+        how = replace(asked.sampling, seed=None), asked.cited
+        key = asked.slm_only, asked.strength, never, how, asked.sampling.seed is None
+        found.setdefault(key, []).append(leaf)
+    return list(found.values())
