@@ -289,7 +289,7 @@ def test_the_example_of_purify_checks() -> None:
 
 def test_the_example_of_purify_stages() -> None:
     purifier = with_example("purify_stages")
-    sure, unsure = (purifier.plugins.make("purify_stages", "cascade", {"sure": sure}) for sure in (0.0, 1.0))
+    sure, unsure = (purifier.plugins.make("purify_stages", "slm_first", {"sure": p}) for p in (0.0, 1.0))
     [alone] = purifier.replace(stages=[sure]).generate("hello", SHORT)
     [fused] = purifier.replace(stages=[unsure]).generate("hello", SHORT)
     assert all(step.slm_only for step in alone.steps)
