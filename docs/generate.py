@@ -176,11 +176,23 @@ def policy_section(name: str) -> str:
     )
 
 
+def stages() -> str:
+    found = load_plugins(()).offers("purify_stages")
+    rows = [[f"[{name}](#{name})", sentence(kind)] for name, kind in found.items()]
+    return together(table(["stage", "what it does"], rows), *(stage_section(*each) for each in found.items()))
+
+
+def stage_section(name: str, kind: Any) -> str:
+    """One stage: its docstring and its options."""
+    return together(f"### {name}", *map(linked, paragraphs(kind)), options_table(kind))
+
+
 def options_table(kind: type[Any]) -> str:
     types = get_type_hints(kind)
     rows = [
         [code(field.name), type_name(types[field.name]), unless_none(default(field))]
         for field in dataclasses.fields(kind)
+        if field.init
     ]
     return table(["option", "type", "default"], rows) if rows else "It has no options."
 
@@ -355,6 +367,7 @@ def catalogue() -> str:
 
 REGIONS: Mapping[str, Callable[[], str]] = {
     "policies": policies,
+    "stages": stages,
     "hooks": hook_sections,
     "configuration": configuration,
     "activation": activation,
