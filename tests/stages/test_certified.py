@@ -21,7 +21,7 @@ from purify_plugins.types import Certificate, Completion
 from tests.toys import BYTES
 
 PLUGINS = load_plugins()
-FEW = Sampling(max_tokens=12, seed=3)
+FEW = Sampling(max_tokens=8, seed=3)
 TOTAL = 4.0
 
 
@@ -91,11 +91,11 @@ CHAINS: dict[str, tuple[Stage, ...]] = {
 }
 
 
-@pytest.mark.parametrize("policy", ["path", "balanced", "windowed"])
+@pytest.mark.parametrize("policy", ["path", "balanced"])
 @pytest.mark.parametrize("chain", CHAINS)
 def test_every_chain_s_certificate_is_sound(chain: str, policy: str) -> None:
     found = purifier(*CHAINS[chain], policy=policy, on_refusal="text", refusals={"default": "No."}, calls=16)
-    for answer in found.generate(["The miller had three", "One and two", "x"], FEW):
+    for answer in found.generate(["The miller had three", "x"], FEW):
         certificate = checked(found, answer)
         assert certificate.body["stages"]
 
