@@ -115,10 +115,11 @@ STAGED = {**BASE, "stage": [{"name": "ensemble", "n": 2}]}
 )
 def test_every_request_option_has_an_effect(install: Install, request_table: dict[str, Any]) -> None:
     install("toy-plugin", TOY)
-    found = [observed({**STAGED, "request": each}) for each in ({}, {"calls": 1}, request_table)]
-    assert found[0] == observed(STAGED)
-    assert found[0] != found[2]
-    assert (found[1] == found[2]) == (request_table == {"calls": 1})
+    before = observed(STAGED)
+    assert observed({**STAGED, "request": {}}) == before
+    refused, found = (observed({**STAGED, "request": each}) for each in ({"calls": 1}, request_table))
+    assert found != before
+    assert (found == refused) == (request_table == {"calls": 1})
 
 
 @pytest.mark.parametrize(
