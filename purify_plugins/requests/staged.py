@@ -127,8 +127,9 @@ class StagedPipeline:
             return
         try:
             yield from self._rewritten(leaf, way_out)
-        except PurifyError as error:
-            self.driver.end(leaf.run, error)
+        except PurifyError as error:  # of a draft that is released its row has ended already
+            leaf.run.close()
+            yield from self._refuse(leaf.run, error)
         else:
             yield self._last(leaf.run, way_out, leaf.answer.finish_reason)
 
