@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_plugins import Completion, Purifier, RefusedError, Sampling
+from purify_plugins import Completion, Purifier, Refused, RefusedError, Sampling
 from purify_plugins.certificates import verify
 from purify_plugins.decode.fusion import FusedLogits
 from purify_plugins.plugin.manager import load_plugins
@@ -225,3 +225,43 @@ def test_no_answer_is_likelier_than_its_certificate_says(
     assert plain <= math.exp(TOTAL) * alone[target] * (1 + 1e-6)
     assert plain < found[target].chance
     assert found[target].bound < math.inf
+
+
+@pytest.mark.parametrize(
+    "stages", [lambda target: [OneOfMany(2, target)], lambda _: []], ids=["draft", "streamed"]
+)
+def test_an_answer_that_may_not_be_written_again_is_refused_once(stages: Any) -> None:
+    """A draft that was released had ended its row: its refusal was dropped, and its reader got nothing."""
+    slm = ToySource(AB, 3, sharpness=1.0)
+    policy = load_plugins().policy({"name": "capped", "cap": TOTAL, "total": TOTAL})
+    chain = [*stages("bb"), Rewriting("bb")]
+    pair = Purifier(Wanting(AB, 0, target="aa"), slm, policy, walk="lockstep", stages=chain)
+    sampling = Sampling(max_tokens=LENGTH, ignore_eos=True, seed=0)
+    found = pair.generate(["a"] * 12, sampling)
+    assert len(found) == 12
+    assert any(isinstance(each, Refused) for each in found)
+    assert all(isinstance(each, Refused) or each.text == "bb" for each in found)
+    at = next(at for at, each in enumerate(found) if isinstance(each, Refused))
+    with pytest.raises(RefusedError):
+        list(pair.stream("a", Sampling(max_tokens=LENGTH, ignore_eos=True, seed=at)))
+
+
+@pytest.mark.parametrize("walk", ["lockstep", "speculative"])
+def test_an_answer_that_the_slm_wrote_the_end_of_was_begun_with_the_llm(walk: Any) -> None:
+    """The last of it was drawn by the SLM alone, step by step; the certificate is for the whole."""
+    policy = load_plugins().policy({"name": "capped", "cap": TOTAL, "total": TOTAL})
+    pair = Wanting(AB, 0, target="bb"), ToySource(AB, 3, sharpness=1.0)
+    purifier = Purifier(*pair, policy, walk=walk, stages=[Rewriting("ba")])
+    for seed in range(60):
+        try:
+            [answer] = purifier.generate(["a"], Sampling(max_tokens=LENGTH, ignore_eos=True, seed=seed))
+        except RefusedError:
+            continue
+        [draft] = answer.certificate.body["drafts"]
+        verify(answer.certificate, load_plugins())
+        assert "llm_asked" not in draft["certificate"]["method"]
+        alone = [row[6] for row in draft["certificate"]["steps"]]
+        if draft["redone"] and alone == [False, True]:
+            assert draft["certificate"]["method"]["walk"] == walk
+            return
+    raise AssertionError("no span was written again")
