@@ -238,8 +238,8 @@ def answering(
 ) -> Decoder:
     """The decoder for a request: as strict, under its constraints, by the SLM alone or not.
 
-    Answers begin with the tokens `given`; see `Decoder.llm_asked`. Raises ConfigError for a policy that cannot
-    be tightened.
+    Answers begin with the tokens `given`; see `Decoder.llm_asked`. Raises ConfigError for a policy that
+    cannot be tightened.
     """
     policy = tightened(purifier.policy, request.strength)
     first = tuple(token.id for token in given)
