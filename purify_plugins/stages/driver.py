@@ -83,7 +83,6 @@ class Driver:
             self.failed(program, error)
             return
         except Exception as error:
-            # Not in the error's own words: they may quote a draft, which no reader may see.
             self.failed(program, refusal_of(f"the stage {program.name}", error))
             return
         if program.request.intact:
