@@ -19,7 +19,7 @@ from tests.toys import real
 
 BYTES = byte_vocabulary()
 LETTERS = ("a", "e", "i", "o", "u")
-SETTINGS = Sampling(max_tokens=200, seed=3)
+SETTINGS = Sampling(max_tokens=100, seed=3)
 
 
 def purifier(*stages: Stage) -> Purifier:
