@@ -13,7 +13,7 @@ from purify_plugins.decode.row import Row
 from purify_plugins.errors import PurifyError, RefusedError
 from purify_plugins.requests.exits import Exit
 from purify_plugins.requests.inputs import one
-from purify_plugins.requests.pipeline import outcome_of, show
+from purify_plugins.requests.pipeline import outcome_of
 from purify_plugins.requests.record import record
 from purify_plugins.stages.calls import Leaf, Run, StageCall
 from purify_plugins.stages.driver import Driver
@@ -41,23 +41,18 @@ class StagedPipeline:
     options: RequestOptions
     how: AnswerOptions
     about: Mapping[str, str]
+    hooks: Sequence[Stage] = ()
     driver: Driver = field(default_factory=Driver)
     exits: dict[int, Exit] = field(default_factory=dict)
     runs: dict[int, Run] = field(default_factory=dict)
 
     def answers(self, prompts: Sequence[Prompt]) -> RowEvents:
         """Every prompt's events; closing it closes every program and session."""
-        found = self._answers(prompts)
-        return one_behind(found) if self.how.held else found
-
-    def _answers(self, prompts: Sequence[Prompt]) -> RowEvents:
-        errors: dict[int, PurifyError] = {}
-        admitted = self.pipeline.admitted(prompts, self.how.sampling, errors)
-        yield from ((row, outcome_of(error)) for row, error in errors.items())
         try:
-            for row, prompt in admitted.items():
+            chain = (*self.hooks, *self.chain)
+            for row, prompt in enumerate(prompts):
                 self.runs[row] = run = Run(row, self.options)
-                self.driver.start(StageCall(run, self._request(row, prompt), tuple(self.chain)))
+                self.driver.start(StageCall(run, self._request(row, prompt), chain))
             while self.driver.leaves or self.driver.ended:
                 yield from self._end()
                 waiting, self.driver.leaves = self.driver.leaves, []
@@ -104,7 +99,7 @@ class StagedPipeline:
         stopped: Collection[int] = (),
         given: Sequence[Token] = (),
     ) -> RowEvents:
-        how = replace(self.how, sampling=sampling, held=False, given=tuple(given))
+        how = replace(self.how, sampling=sampling, given=tuple(given))
         return replace(self.pipeline, purifier=purifier).decoded(rows, how, stopped)
 
     def _row(self, leaf: Leaf) -> Row | None:
@@ -130,11 +125,12 @@ class StagedPipeline:
         except PurifyError as error:
             self.driver.end(leaf.run, error)
         else:
-            yield self._last(leaf.run, way_out, leaf.answer.finish_reason)
+            yield from self._last(leaf.run, way_out, leaf.answer.finish_reason)
 
     def _released(self, leaf: Leaf, way_out: Exit, chunk: Chunk, last: bool) -> RowEvents:
         leaf.completion = chunk.completion or leaf.completion
-        for each in way_out.feed(chunk.pieces, last):
+        released = way_out.feed(chunk.pieces, last) if self.chain else way_out.show(chunk)
+        for each in released:
             yield leaf.run.row, each
 
     def _end(self) -> RowEvents:
@@ -155,22 +151,26 @@ class StagedPipeline:
         way_out = self.exits.setdefault(run.row, Exit())
         for chunk in way_out.refuse(*self.options.said(error.key)):
             yield run.row, chunk
-        yield self._last(run, way_out, "refused")
+        yield from self._last(run, way_out, "refused")
 
-    def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvent:
-        """The last event, with the completion, after `purify_completed`."""
+    def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvents:
+        """The last events, the text that was withheld and the completion, once every check has seen it."""
         try:
-            certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
-            text, drawn = way_out.release.text, tuple(way_out.drawn)
-            ids = tuple(token.id for token, _ in drawn)
-            completion = Completion(text, ids, reason, drawn, certificate, way_out.released)
-            if self.how.held:
-                show(self.pipeline, completion)
+            last = way_out.untouched or Chunk((), (), self._completion(run, way_out, reason))
+            assert last.completion is not None
             for check in way_out.release.checks:
-                check.released(completion)
+                check.released(last.completion)
         except PurifyError as error:
-            return run.row, outcome_of(error)
-        return run.row, Chunk((), (), completion)
+            yield run.row, outcome_of(error)
+            return
+        for chunk in (*way_out.withheld, last):
+            yield run.row, chunk
+
+    def _completion(self, run: Run, way_out: Exit, reason: FinishReason) -> Completion:
+        certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
+        text, drawn = way_out.release.text, tuple(way_out.drawn)
+        ids = tuple(token.id for token, _ in drawn)
+        return Completion(text, ids, reason, drawn, certificate, way_out.released)
 
     # Writing a span again
 
@@ -221,22 +221,6 @@ def answering(purifier: Decoder, request: Request, given: Sequence[Token] = ()) 
     policy = tightened(purifier.policy, request.strength)
     first = tuple(token.id for token in given)
     return purifier.for_request(policy=policy, alone=request.slm_only, constraints=request.never, given=first)
-
-
-def one_behind(events: RowEvents) -> RowEvents:
-    """The events, each row's last text held until plugins have seen the whole answer."""
-    held: dict[int, list[RowEvent]] = {}
-    with closing(events):
-        for row, event in events:
-            waiting = held.setdefault(row, [])
-            if isinstance(event, Unanswered):
-                waiting.clear()
-            elif event.text or event.completion:
-                yield from waiting
-                waiting.clear()
-            waiting.append((row, event))
-            if isinstance(event, Unanswered) or event.completion:
-                yield waiting.pop()
 
 
 def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from purify_hooks.stages.guardian import Guardian
 from purify_plugins import Purifier, Sampling
 from purify_plugins.errors import RefusedError
 from purify_plugins.stages.options import RequestOptions
+from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary
 from purify_plugins.types import Chunk, Completion, Refused
 
@@ -154,3 +156,27 @@ def test_the_slm_s_odds_guard_both_sides() -> None:
         out.generate("hello", SETTINGS)
     fine = guarded(Guardian("slm", question=question, window=8, stride=4), slm=b"No", llm=b"a fine text")
     assert fine.generate("hello", SETTINGS)[0].text == "a fine text"
+
+
+def test_four_lines_of_purify_toml_guard_a_purifier(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("king\n", "utf-8")
+    (tmp_path / "purify.toml").write_text(
+        f"""
+        llm = {{ model = "{LLM}" }}
+        slm = {{ model = "{SLM}" }}
+
+        [[stage]]
+        name = "guardian"
+        file = "words.txt"
+        key = "rude"
+
+        [request]
+        on_refusal = "text"
+        refusals = {{ default = "No.", rude = "Not of kings." }}
+        """,
+        "utf-8",
+    )
+    purifier = Purifier.from_config(tmp_path / "purify.toml")
+    assert [stage.holds_back for stage in purifier.stages] == [4]
+    [asked] = purifier.generate("The king had", max_tokens=4)
+    assert asked.text == "Not of kings."
