@@ -16,6 +16,7 @@ from purify_plugins.requests.inputs import one
 from purify_plugins.requests.pipeline import outcome_of
 from purify_plugins.requests.record import record
 from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.checks import refusal_of
 from purify_plugins.stages.driver import Driver
 from purify_plugins.stages.ledger import require_declared
 from purify_plugins.stages.request import Request
@@ -106,7 +107,7 @@ class StagedPipeline:
         request = leaf.request
         try:
             if leaf.streamed:
-                require_declared(leaf.run.asked, leaf, self.chain, self.options.calls)
+                self._open(leaf)
             return Row(one(request.prompt), request.shown, request.sampling.seed, leaf.label)
         except PurifyError as error:
             self.driver.failed(leaf.call, error)
@@ -114,9 +115,14 @@ class StagedPipeline:
 
     # Releasing
 
+    def _open(self, leaf: Leaf) -> None:
+        """Prepare the exit of the answer that is to be released. Raises RefusedError: it must not be."""
+        require_declared(leaf.run.asked, leaf, self.chain, self.options.calls)
+        self.exits[leaf.run.row] = Exit(leaf)
+
     def _stream(self, leaf: Leaf, chunk: Chunk) -> RowEvents:
         """What is released of an answer as it is drawn."""
-        way_out = self.exits.setdefault(leaf.run.row, Exit(leaf))
+        way_out = self.exits[leaf.run.row]
         yield from self._released(leaf, way_out, chunk, last=chunk.completion is not None)
         if not chunk.completion:
             return
@@ -138,17 +144,27 @@ class StagedPipeline:
         ended, self.driver.ended = self.driver.ended, []
         for run, end in ended:
             if isinstance(end, Draft):
-                leaf = next(each for each in run.asked if each.completion is end.completion)
-                yield from self._stream(leaf, end.completion.chunk)
+                yield from self._release(
+                    next(each for each in run.asked if each.completion is end.completion)
+                )
             else:
                 yield from self._refuse(run, end)
+
+    def _release(self, leaf: Leaf) -> RowEvents:
+        """What is released of a draft."""
+        try:
+            self._open(leaf)
+        except PurifyError as error:
+            yield from self._refuse(leaf.run, error)
+        else:
+            yield from self._stream(leaf, leaf.answer.chunk)
 
     def _refuse(self, run: Run, error: PurifyError) -> RowEvents:
         """The operator's text for a refusal, if there is one; else the error."""
         if not isinstance(error, RefusedError) or self.options.on_refusal == "error":
             yield run.row, outcome_of(error)
             return
-        way_out = self.exits.setdefault(run.row, Exit())
+        way_out = self.exits.setdefault(run.row, Exit(None))
         for chunk in way_out.refuse(*self.options.said(error.key)):
             yield run.row, chunk
         yield from self._last(run, way_out, "refused")
@@ -162,6 +178,9 @@ class StagedPipeline:
                 check.released(last.completion)
         except PurifyError as error:
             yield run.row, outcome_of(error)
+            return
+        except Exception as error:
+            yield run.row, outcome_of(refusal_of("the record of this answer", error))
             return
         for chunk in (*way_out.withheld, last):
             yield run.row, chunk
