@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from purify_hooks.stages.guardian import Guardian
 from purify_plugins import Purifier, Sampling
 from purify_plugins.errors import RefusedError
 from purify_plugins.stages.options import RequestOptions
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Answer, Stage
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary
 from purify_plugins.types import Chunk, Completion, Refused
@@ -180,3 +184,25 @@ def test_four_lines_of_purify_toml_guard_a_purifier(tmp_path: Path) -> None:
     assert [stage.holds_back for stage in purifier.stages] == [4]
     [asked] = purifier.generate("The king had", max_tokens=4)
     assert asked.text == "Not of kings."
+
+
+@dataclass(frozen=True)
+class Reading(Stage):
+    """Reads its draft as a number, which it is not; the error quotes the draft."""
+
+    def answer(self, request: Request) -> Answer:
+        draft = yield request
+        int(draft.text)
+        return draft
+
+
+def test_an_error_of_a_stage_does_not_quote_the_draft_that_it_read(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sources = ScriptedSource(BYTES, SAYS), ScriptedSource(BYTES, SAYS)
+    purifier = Purifier.load(*sources, "linear", stages=[Reading()])
+    with pytest.raises(
+        RefusedError, match=r"Reading failed with ValueError in test_guarded.py, line \d+$"
+    ) as refused:
+        purifier.generate("hello", SETTINGS)
+    written = "".join(traceback.format_exception(refused.value))
+    assert "bad" not in written + caplog.text
