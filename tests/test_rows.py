@@ -63,7 +63,7 @@ def answers(decoder: Decoder, steps: Steps, sampling: Sampling, rows: int) -> li
     for each in found:
         if each.error is not None:
             raise each.error
-    return [whole for each in found if (whole := each.finish()[-1].completion) is not None]
+    return [whole for each in found if (whole := each.finish().completion) is not None]
 
 
 def decoded(decoder: Decoder, walk: str, rows: Sequence[Any], sampling: Sampling) -> list[Completion]:
