@@ -214,8 +214,8 @@ def catches_everything(request: Request) -> Any:
 
 
 WRONG = {
-    raises: "failed: ValueError",
-    raises_later: "failed: ValueError",
+    raises: "failed with ValueError in test_driver.py",
+    raises_later: "failed with ValueError in test_driver.py",
     returns_text: "returns a Request, or a Draft it was given, not a value of type str",
     yields_text: "yields Requests, or lists of them, not a value of type str",
     yields_nothing_for_ever: "ask for more",
