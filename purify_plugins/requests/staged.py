@@ -128,8 +128,9 @@ class StagedPipeline:
             return
         try:
             yield from self._rewritten(leaf, way_out)
-        except PurifyError as error:
-            self.driver.end(leaf.run, error)
+        except PurifyError as error:  # of a draft that is released its row has ended already
+            leaf.run.close()
+            yield from self._refuse(leaf.run, error)
         else:
             yield from self._last(leaf.run, way_out, leaf.answer.finish_reason)
 
@@ -215,7 +216,7 @@ class StagedPipeline:
         way_out.resume(given)
         label = f"{leaf.label}~{leaf.redone}{'a' if most else 'b'}"
         rows = {0: Row(request.prompt, request.shown, request.sampling.seed, label)}
-        purifier = answering(self.pipeline.purifier, request, given)
+        purifier = answering(self.pipeline.purifier, request, given, llm_asked=not leaf.request.slm_only)
         stopped: set[int] = set()
         drawn, ended = len(given), False
         with closing(self._decoded(purifier, rows, request.sampling, stopped, given)) as events:
@@ -232,14 +233,23 @@ class StagedPipeline:
         return ended
 
 
-def answering(purifier: Decoder, request: Request, given: Sequence[Token] = ()) -> Decoder:
+def answering(
+    purifier: Decoder, request: Request, given: Sequence[Token] = (), llm_asked: bool = False
+) -> Decoder:
     """The decoder for a request: as strict, under its constraints, by the SLM alone or not.
 
-    Answers begin with the tokens `given`. Raises ConfigError for a policy that cannot be tightened.
+    Answers begin with the tokens `given`; see `Decoder.llm_asked`. Raises ConfigError for a policy that
+    cannot be tightened.
     """
     policy = tightened(purifier.policy, request.strength)
     first = tuple(token.id for token in given)
-    return purifier.for_request(policy=policy, alone=request.slm_only, constraints=request.never, given=first)
+    return purifier.for_request(
+        policy=policy,
+        alone=request.slm_only,
+        constraints=request.never,
+        given=first,
+        llm_asked=llm_asked,
+    )
 
 
 def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:
