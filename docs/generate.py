@@ -23,6 +23,7 @@ from purify_adapters.activation.clients import CLIENTS, ENGINES, UNSEEN
 from purify_hooks.evaluation.eval import questions
 from purify_hooks.local.loading import file_digests
 from purify_hooks.policies import POLICIES
+from purify_hooks.stages import purify_stages
 from purify_hooks.suggest.catalogue import read_catalogue
 from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
@@ -176,11 +177,23 @@ def policy_section(name: str) -> str:
     )
 
 
+def stages() -> str:
+    found = purify_stages()  # not by entry points: an installation may be older than the checkout
+    rows = [[f"[{name}](#{name})", sentence(kind)] for name, kind in found.items()]
+    return together(table(["stage", "what it does"], rows), *(stage_section(*each) for each in found.items()))
+
+
+def stage_section(name: str, kind: Any) -> str:
+    """One stage: its docstring and its options."""
+    return together(f"### {name}", *map(linked, paragraphs(kind)), options_table(kind))
+
+
 def options_table(kind: type[Any]) -> str:
     types = get_type_hints(kind)
     rows = [
         [code(field.name), type_name(types[field.name]), unless_none(default(field))]
         for field in dataclasses.fields(kind)
+        if field.init
     ]
     return table(["option", "type", "default"], rows) if rows else "It has no options."
 
@@ -355,6 +368,7 @@ def catalogue() -> str:
 
 REGIONS: Mapping[str, Callable[[], str]] = {
     "policies": policies,
+    "stages": stages,
     "hooks": hook_sections,
     "configuration": configuration,
     "activation": activation,

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from purify_hooks.stages.guardian import Guardian
 from purify_plugins import Purifier, Sampling
 from purify_plugins.errors import RefusedError
+from purify_plugins.stages.matches import WordPattern
 from purify_plugins.stages.options import RequestOptions
-from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Answer, Stage
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary, letters
 from purify_plugins.types import Chunk, Completion, Refused
 
 BYTES = byte_vocabulary()
@@ -39,19 +48,17 @@ def shown(chunks: list[Chunk]) -> str:
     return " ".join([*found, *spelled, *rest])
 
 
-def streamed(purifier: Purifier, prompt: Any = "hello") -> tuple[list[Chunk], RefusedError | None]:
+def streamed(
+    purifier: Purifier, prompt: str = "hello", sampling: Sampling = SETTINGS
+) -> tuple[list[Chunk], RefusedError | None]:
+    """An answer's chunks, and the refusal that ended it."""
     chunks: list[Chunk] = []
     try:
-        chunks.extend(iter(chunks_of(purifier, prompt, chunks)))
+        for chunk in purifier.stream(prompt, sampling):
+            chunks.append(chunk)  # those before an error count
     except RefusedError as error:
         return chunks, error
     return chunks, None
-
-
-def chunks_of(purifier: Purifier, prompt: Any, into: list[Chunk]) -> list[Chunk]:
-    for chunk in purifier.stream(prompt, SETTINGS):
-        into.append(chunk)
-    return []
 
 
 GUARDIANS: dict[str, Callable[[], Guardian]] = {
@@ -154,3 +161,81 @@ def test_the_slm_s_odds_guard_both_sides() -> None:
         out.generate("hello", SETTINGS)
     fine = guarded(Guardian("slm", question=question, window=8, stride=4), slm=b"No", llm=b"a fine text")
     assert fine.generate("hello", SETTINGS)[0].text == "a fine text"
+
+
+def test_four_lines_of_purify_toml_guard_a_purifier(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("king\n", "utf-8")
+    (tmp_path / "purify.toml").write_text(
+        f"""
+        llm = {{ model = "{LLM}" }}
+        slm = {{ model = "{SLM}" }}
+
+        [[stage]]
+        name = "guardian"
+        file = "words.txt"
+        key = "rude"
+
+        [request]
+        on_refusal = "text"
+        refusals = {{ default = "No.", rude = "Not of kings." }}
+        """,
+        "utf-8",
+    )
+    purifier = Purifier.from_config(tmp_path / "purify.toml")
+    assert [stage.holds_back for stage in purifier.stages] == [4]
+    [asked] = purifier.generate("The king had", max_tokens=4)
+    assert asked.text == "Not of kings."
+
+
+@dataclass(frozen=True)
+class Reading(Stage):
+    """Reads its draft as a number, which it is not; the error quotes the draft."""
+
+    def answer(self, request: Request) -> Answer:
+        draft = yield request
+        int(draft.text)
+        return draft
+
+
+def test_an_error_of_a_stage_does_not_quote_the_draft_that_it_read(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sources = ScriptedSource(BYTES, SAYS), ScriptedSource(BYTES, SAYS)
+    purifier = Purifier.load(*sources, "linear", stages=[Reading()])
+    with pytest.raises(
+        RefusedError, match=r"Reading failed with ValueError in test_guarded.py, line \d+$"
+    ) as refused:
+        purifier.generate("hello", SETTINGS)
+    written = "".join(traceback.format_exception(refused.value))
+    assert "bad" not in written + caplog.text
+
+
+FEW = letters("ab c")
+WORDS = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=2, unique=True)
+
+
+@settings(max_examples=15)
+@given(WORDS, st.integers(0, 2), st.integers(0, 99), st.sampled_from(["", "cab", " c"]), st.booleans())
+def test_no_random_answer_holds_a_blocked_word_and_a_stream_is_what_generate_returns(
+    words: list[str], redo: int, seed: int, stop: str, said: bool
+) -> None:
+    """Of toys that write a few letters at random, so that words are blocked, written again and cut short."""
+    guardian = Guardian(words=tuple(words), redo=redo, on=("out",))
+    sources = ToySource(FEW, seed), ToySource(FEW, seed + 100)
+    request = RequestOptions(on_refusal="text", refusals={"default": "!"}) if said else ERRORS
+    purifier = Purifier.load(*sources, "geometric", stages=[guardian], request=request)
+    sampling = Sampling(max_tokens=24, seed=seed, stop=(stop,) if stop else (), ignore_eos=True)
+    chunks, error = streamed(purifier, "a", sampling)
+    whole = None
+    try:
+        [whole] = purifier.generate("a", sampling)
+    except RefusedError as found:
+        refusal = str(found)
+        assert error is not None, refusal
+    text = "".join(chunk.text for chunk in chunks)
+    assert (whole is None) == (error is not None)
+    assert whole is None or whole.text == text
+    blocked = error is not None or (whole is not None and whole.finish_reason == "refused")
+    assert not blocked or said == (error is None)
+    # After a block what is released may end in the middle of a word.
+    shown_text = text.removesuffix("!") + ("a" if blocked else "")
+    assert not WordPattern(words).pattern.search(shown_text)
