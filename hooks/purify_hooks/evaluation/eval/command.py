@@ -14,6 +14,7 @@ import typer
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
+    configuration_exists,
     disable_progress_bars,
     named_plugins,
     on_interrupt,
@@ -22,6 +23,7 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
@@ -51,7 +53,15 @@ SoFar = Annotated[
 Write = Annotated[
     Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
 ]
+Stages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE", help="Request stages to measure each policy in: [[stage]] and [request]; repeatable."
+    ),
+]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
+STAGED = "requests"
+"""The suite that measures request stages."""
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -65,6 +75,7 @@ def evaluate(
     attacks: Attacks = None,
     policies: Policies = "all",
     suites: Suites = "all",
+    stages: Stages = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
     out: Out = FOLDER,
     quick: Quick = False,
@@ -82,12 +93,14 @@ def evaluate(
     if context.invoked_subcommand:
         return
     from purify_hooks.evaluation.eval.report import require_page
-    from purify_hooks.evaluation.eval.systems import left_out, systems_for
+    from purify_hooks.evaluation.eval.systems import left_out, systems_for, with_chains
 
     models, questions = models_and_questions(llm, slm, attacks, batch, config)
     loaded = load_plugins(models.plugins)
-    systems = systems_for(loaded, _named("policies", policies), sweep)
     chosen = chosen_suites(loaded, _named("suites", suites))
+    systems = with_chains(
+        systems_for(loaded, _named("policies", policies), sweep), measured_chains(loaded, stages, config, chosen)
+    )
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
@@ -112,6 +125,20 @@ def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         loaded.require_offered("purify_suites", name)
     return tuple(dict.fromkeys(names))
+
+
+def measured_chains(
+    loaded: Plugins, files: Sequence[Path] | None, config: Path | None, chosen: Sequence[str]
+) -> list[Chain]:
+    """The request stages in the files, else the configuration's own where it has some. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.chains import chains, own_chain
+
+    asked = not chosen or STAGED in chosen
+    if files and not asked:
+        raise ConfigError(f"request stages are measured by the suite {STAGED!r}; add it to --suites")
+    if files:
+        return chains(files, loaded)
+    return own_chain(config, loaded) if asked and configuration_exists(config) else []
 
 
 def models_and_questions(
