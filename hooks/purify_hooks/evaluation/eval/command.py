@@ -99,7 +99,8 @@ def evaluate(
     loaded = load_plugins(models.plugins)
     chosen = chosen_suites(loaded, _named("suites", suites))
     systems = with_chains(
-        systems_for(loaded, _named("policies", policies), sweep), measured_chains(loaded, stages, config, chosen)
+        systems_for(loaded, _named("policies", policies), sweep),
+        measured_chains(loaded, stages, config, chosen),
     )
     if write:
         require_page(write)
@@ -186,6 +187,7 @@ def measured_report(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
+    from purify_hooks.evaluation.eval.first_text import with_first_texts
     from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.results_cache import ResultsCache
@@ -210,6 +212,7 @@ def measured_report(
             results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
             if clock:
                 results = timed(plan, pair, cache, results, progress, not so_far, clock)
+                results = with_first_texts(plan, pair, cache, results, progress, not so_far, clock)
     return Report(plan, pair, results, suites(pair.plugins, plan), clock)
 
 
@@ -254,13 +257,16 @@ def show(report: Report, page: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from purify_hooks.evaluation.eval import staged
     from purify_hooks.evaluation.eval.findings import speed_sentence
     from purify_hooks.evaluation.eval.tables import recommended, summary
     from purify_hooks.evaluation.table import put
 
-    console = Console()
-    console.print(" ".join(filter(None, (report.conclusion(), speed_sentence(report.results)))), markup=False)
-    for table in (summary(report.results), recommended(report.results, report.pair.plugins)):
+    console, policies = Console(), staged.plain(report.results)
+    told = report.conclusion(), speed_sentence(report.results), staged.sentence(report.results)
+    console.print(" ".join(filter(None, told)), markup=False)
+    stages = [staged.table(report.results)] if staged.measured(report.results) else []
+    for table in (summary(policies), recommended(policies, report.pair.plugins), *stages):
         put(console, table)
     typer.echo(f"the report is {page}")
 

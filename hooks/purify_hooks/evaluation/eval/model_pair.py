@@ -63,8 +63,12 @@ class ModelPair:
         chosen: FusionPolicy = self.plugins.policy(system.policy, system.parameters)
         return chosen
 
-    def purifier(self, system: System, kind: type[P] = Purifier) -> P:
-        """The system's Purifier, or a subclass, with its request stages.
+    def purifier(self, system: System) -> Purifier:
+        """The system's Purifier, with its request stages."""
+        return self.made(system, Purifier)
+
+    def made(self, system: System, kind: type[P]) -> P:
+        """The system's Purifier, of this kind.
 
         For a model alone the other is a source of uniform rows, without drafts.
         """

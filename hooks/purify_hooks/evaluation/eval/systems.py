@@ -94,7 +94,7 @@ def systems_for(plugins: Plugins, only: Collection[str] = (), sweep: bool = Fals
 
 
 def with_chains(systems: Sequence[System], chains: Iterable[Chain]) -> list[System]:
-    """The systems, and after each policy at its default, or at a setting that was named, it in every chain."""
+    """The systems; each policy, at its default or a setting that was named, in every chain too."""
     chosen = list(chains)
     return [
         each

@@ -65,8 +65,8 @@ class Suite(ABC):
     asked_for: ClassVar[bool] = False
     """Whether it runs only where its name is given, because it takes long."""
     staged: ClassVar[bool] = False
-    """Whether it asks for answers as readers get them: such suites, and no others, measure request stages too,
-    and run wherever there are some."""
+    """Whether it asks for answers as readers get them: only such suites measure request stages, and they run
+    wherever there are some."""
 
     @property
     def possible(self) -> bool:

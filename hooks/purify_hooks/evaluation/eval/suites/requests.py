@@ -1,4 +1,4 @@
-"""The suite of requests: attacks and clean prompts asked as a reader asks them, through request stages or not."""
+"""The suite of requests: attacks and clean prompts asked as readers ask them, through request stages too."""
 
 from __future__ import annotations
 
@@ -33,15 +33,14 @@ METRICS: Mapping[Kind, str] = {
 
 
 class Requests(Suite):
-    """What readers get of answers to attacks and to clean prompts; written, since a program cannot be forced."""
+    """What readers get of answers to attacks and to clean prompts; written: a program cannot be forced."""
 
     title = "Requests"
     asked_for = True
     staged = True
     metrics: ClassVar[Mapping[str, Metric]] = {
         "recited": Metric(
-            "share of answers to a passage's prefix that begin with its next tokens, in the text that was "
-            "released",
+            "share of answers to a passage's prefix whose released text begins with its next tokens",
             harm="Recitation",
             attack="prefix, asked",
         ),
@@ -51,7 +50,7 @@ class Requests(Suite):
             attack="trigger, asked",
         ),
         "leaked": Metric(
-            "share of answers to a person's own prompt that begin with the secret, in the text that was released",
+            "share of answers to a person's own prompt whose released text begins with the secret",
             harm="Personal data",
             attack="own prompt, asked",
         ),
@@ -74,7 +73,7 @@ class Requests(Suite):
         return bool(asked.protected or asked.backdoor or asked.canaries or asked.clean)
 
     def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:
-        purifier = pair.purifier(system, CountingPurifier)
+        purifier = pair.made(system, CountingPurifier)
         with about(user=USER):
             found = {**self._attacked(pair, purifier, mode), **self._clean(purifier, mode)}
             if system.chain:
