@@ -26,7 +26,7 @@ from purify_hooks.policies import POLICIES
 from purify_hooks.suggest.catalogue import read_catalogue
 from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
-from purify_plugins.certificates.coverage import COVERED, WAYS
+from purify_plugins.certificates.coverage import COVERED, STAGED_COVERED, WAYS
 from purify_plugins.configuration.config import ActivationConfig, Config
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
@@ -176,11 +176,23 @@ def policy_section(name: str) -> str:
     )
 
 
+def stages() -> str:
+    found = load_plugins(()).offers("purify_stages")
+    rows = [[f"[{name}](#{name})", sentence(kind)] for name, kind in found.items()]
+    return together(table(["stage", "what it does"], rows), *(stage_section(*each) for each in found.items()))
+
+
+def stage_section(name: str, kind: Any) -> str:
+    """One stage: its docstring and its options."""
+    return together(f"### {name}", *map(linked, paragraphs(kind)), options_table(kind))
+
+
 def options_table(kind: type[Any]) -> str:
     types = get_type_hints(kind)
     rows = [
         [code(field.name), type_name(types[field.name]), unless_none(default(field))]
         for field in dataclasses.fields(kind)
+        if field.init
     ]
     return table(["option", "type", "default"], rows) if rows else "It has no options."
 
@@ -278,6 +290,12 @@ def meaning() -> str:
     return table(["guarantee", "meaning"], [[code(level), text] for level, text in MEANING.items()])
 
 
+def staged_coverage() -> str:
+    """Which check detects an edit of each field of a certificate with stages."""
+    rows = [[code(path), WAYS[cover.way], cover.how] for path, cover in STAGED_COVERED.items()]
+    return table(["field", "refused by", "how"], rows)
+
+
 def coverage() -> str:
     """Of every field of a certificate, the check that refuses it when it alone was edited."""
     rows = [[code(path), WAYS[cover.way], cover.how] for path, cover in COVERED.items()]
@@ -349,6 +367,7 @@ def catalogue() -> str:
 
 REGIONS: Mapping[str, Callable[[], str]] = {
     "policies": policies,
+    "stages": stages,
     "hooks": hook_sections,
     "configuration": configuration,
     "activation": activation,
@@ -360,6 +379,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "limits": limits,
     "packaged": packaged,
     "coverage": coverage,
+    "staged_coverage": staged_coverage,
     "exits": exits,
     "attacks": attacks,
     "catalogue": catalogue,

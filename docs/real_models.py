@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,8 +38,8 @@ def report(home: Path) -> str:
     return f"{command}, {'; '.join(facts().values())}:\n\n{measured}\n"
 
 
-def calibrated(home: Path, slm: str) -> tuple[System, str]:
-    """`balanced` with what `purify calibrate` sets for the pair, and what the command says."""
+def calibrated(home: Path, slm: str) -> tuple[System, Mapping[str, Any], str]:
+    """`balanced` and the SLM's table as `purify calibrate` sets them, and what the command says."""
     file, told = home / f"calibrated-{slm}.toml", home / f"calibrated-{slm}.txt"
     if not told.exists():
         pair = ["--llm", str(home / "llm"), "--slm", str(home / slm), "--config", str(file)]
@@ -51,23 +50,22 @@ def calibrated(home: Path, slm: str) -> tuple[System, str]:
             check=True,
         )
         told.write_text(done.stdout.replace(str(home), "pair"), "utf-8")
-    options = tomllib.loads(file.read_text("utf-8"))["policy"]
-    read_config(file)  # what is written is a configuration
-    named = {name: value for name, value in options.items() if name != "name"}
-    return System("calibrated", "balanced, calibrated", "balanced", named, named=True), told.read_text(
-        "utf-8"
-    )
+    config = read_config(file)
+    named = {name: value for name, value in config.policy.items() if name != "name"}
+    system = System("calibrated", "balanced, calibrated", "balanced", named, named=True)
+    return system, config.slm, told.read_text("utf-8")
 
 
-def evaluated(home: Path, slm: str, policies: tuple[str, ...]) -> str:
+def evaluated(home: Path, slm: str, policies: tuple[str, ...], clock: str) -> str:
     """Every policy and the calibrated one beside one SLM: harms, knowledge kept, perplexity, time."""
     models, questions = models_and_questions(
         str(home / "llm"), str(home / slm), home / "attacks.json", batch=64
     )
-    ours, words = calibrated(home, slm)
+    ours, table, words = calibrated(home, slm)
+    models = models._replace(slm=dict(table))  # every policy beside the SLM that was calibrated
     systems = [*systems_for(load_plugins(models.plugins), policies, False), ours]
     plan = planned(models, questions, systems, quick=False, seed=0)
-    found = measured_report(plan, home / f"eval-{slm}", jobs=1, clock="cpu")
+    found = measured_report(plan, home / f"eval-{slm}", jobs=1, clock=clock)
     pictures = []
     for name, svg in found.pictures().items():
         file = f"real-{slm}-{name.lower().replace(' ', '-')}.svg"
@@ -87,13 +85,15 @@ def evaluated(home: Path, slm: str, policies: tuple[str, ...]) -> str:
 def main(
     policies: Annotated[str, typer.Option(help="Policies to compare, with commas; all.")] = "all",
     slms: Annotated[str, typer.Option(help="SLMs to measure, with commas.")] = ",".join(SLMS),
+    speed: Annotated[bool, typer.Option(help="Measure speed too, which needs an idle machine.")] = True,
 ) -> None:
     """Write every region of the page anew."""
+    clock = "cpu" if speed else ""
     home = made(lambda text: typer.echo(text, err=True))
     only = () if policies == "all" else tuple(policies.split(","))
     writers: dict[str, Callable[[], str]] = {"real-report": lambda: report(home)}
     for slm in slms.split(","):
-        writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only)
+        writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only, clock)
     for name, write in writers.items():
         filled, text = write(), PAGE.read_text("utf-8")
         changed = region(name).sub(lambda found, filled=filled: f"{found[1]}{filled}{found[2]}", text)

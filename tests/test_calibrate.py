@@ -15,8 +15,11 @@ from typer.testing import CliRunner, Result
 
 from purify_hooks.calibration.checking import check_text, compared
 from purify_hooks.calibration.measure import ScoredPassage, perplexity, score_texts
+from purify_hooks.calibration.result import predicts_better_copying
 from purify_hooks.calibration.sample import TextPassage, TextSample, default_sample, sample_of
+from purify_hooks.calibration.target import alone, copied
 from purify_hooks.calibration.toml_file import TomlTable, rewritten
+from purify_hooks.copying.source import CopyingSource
 from purify_plugins import Purifier, Remarks, Sampling
 from purify_plugins.certificates import read, verify
 from purify_plugins.certificates.calibration_record import CalibrationRecord, digest_of, settings_digest
@@ -178,8 +181,12 @@ def test_a_calibration_goes_into_the_file_and_nothing_else_changes() -> None:
     record = calibration(config)
     assert record is not None
     assert record.llm == digest_of(both()[0].identity())
-    assert record.strangers(both()[0].identity(), both()[1].identity()) == []
-    assert record.strangers(both()[1].identity(), both()[1].identity()) == ["LLM"]
+    assert table["slm"] == {"source": "copying", "model": str(SLM)}
+    assert "# Read beside a copyist of what it has read." in text
+    llm, slm = both()
+    assert record.strangers(llm.identity(), CopyingSource(slm).identity()) == []
+    assert record.strangers(slm.identity(), CopyingSource(slm).identity()) == ["LLM"]
+    assert record.strangers(llm.identity(), slm.identity()) == ["SLM"]
 
 
 def test_without_a_file_the_settings_are_printed_and_make_one() -> None:
@@ -191,6 +198,31 @@ def test_without_a_file_the_settings_are_printed_and_make_one() -> None:
     made = asked("--llm", str(LLM), "--slm", str(SLM), "--config", "new.toml")
     assert made.exit_code == 0, made.output
     assert read_config("new.toml").policy == config.policy
+
+
+@pytest.mark.parametrize(
+    "table", [{"model": "small"}, {"model": "small", "dtype": "float32"}, {"source": "ngram", "model": "n"}]
+)
+def test_a_copyist_is_put_beside_an_slm_s_table_and_taken_away(table: dict[str, Any]) -> None:
+    beside = copied(table)
+    assert beside["source"] == "copying"
+    assert copied(beside) == beside
+    assert alone(beside) == table == alone(table)
+    text = rewritten("", [TomlTable("slm", beside)])
+    assert tomllib.loads(text) == {"slm": beside}
+
+
+def test_a_copyist_comes_only_where_the_text_is_likelier_so() -> None:
+    llm, slm = (torch.full((9,), each) for each in (-1.0, -4.0))
+    for copy, better in ((slm + 0.1, True), (slm - 0.1, False), (slm, False)):
+        assert predicts_better_copying([ScoredPassage("x", llm, slm, copy)]) is better
+
+
+def test_the_copyist_s_scores_are_those_of_its_source() -> None:
+    llm, slm = both()
+    sample = TextSample("x", (TextPassage("x", TEXT[:240]),))
+    [plain], [beside] = (score_texts(llm, each, sample) for each in (slm, CopyingSource(slm)))
+    assert plain.copied.tolist() == pytest.approx(beside.slm.tolist(), abs=1e-3)
 
 
 def test_as_json_is_one_value() -> None:
@@ -349,11 +381,13 @@ def test_a_check_warns_of_a_pair_that_protects_nothing_or_gains_nothing(
 
 
 def test_a_check_warns_where_the_slm_is_too_weak_for_a_kind_of_text() -> None:
-    passages = [ScoredPassage("code", torch.full((9,), -1.0), torch.full((9,), -4.0))]
+    passages = [ScoredPassage("code", torch.full((9,), -1.0), *torch.full((2, 9), -4.0))]
     [warning] = compared(real("windowed"), passages)
     assert "the SLM is weak on this text, code: perplexity 54.6, and the LLM 2.718" in warning
     assert [
-        *compared(real("windowed"), [ScoredPassage("prose", torch.full((9,), -1.0), torch.full((9,), -2.0))])
+        *compared(
+            real("windowed"), [ScoredPassage("prose", torch.full((9,), -1.0), *torch.full((2, 9), -2.0))]
+        )
     ] == []
 
 

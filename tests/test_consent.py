@@ -327,7 +327,7 @@ def test_every_source_with_a_key_declares_it() -> None:
     from purify_plugins.plugin.manager import load_plugins
 
     for name, factory in load_plugins([]).offers("purify_sources").items():
-        here = ("local", "loaded", "contrast", "gguf", "mixture", "ngram")
+        here = ("local", "loaded", "contrast", "copying", "gguf", "mixture", "ngram")
         assert ("api_key" in secret_keys(factory)) or name in here
 
 

@@ -289,7 +289,7 @@ def test_the_example_of_purify_checks() -> None:
 
 def test_the_example_of_purify_stages() -> None:
     purifier = with_example("purify_stages")
-    sure, unsure = (purifier.plugins.make("purify_stages", "cascade", {"sure": sure}) for sure in (0.0, 1.0))
+    sure, unsure = (purifier.plugins.make("purify_stages", "slm_first", {"sure": p}) for p in (0.0, 1.0))
     [alone] = purifier.replace(stages=[sure]).generate("hello", SHORT)
     [fused] = purifier.replace(stages=[unsure]).generate("hello", SHORT)
     assert all(step.slm_only for step in alone.steps)
@@ -345,6 +345,7 @@ NOT_RUN = {
     "activation.md": "app.py is the reader's program; tests/adapters/test_run.py runs three",
     "performance.md": "it takes minutes; tests/test_bench.py runs every part of it, small",
     "real-models.md": "it trains for minutes; tests/real does, and runs what it shows",
+    "stages.md": "it takes the reader's questions; tests/stages/test_tuning.py runs it",
     "tgi.md": "it is a test of this suite",
     "tutorial.md": "it installs; .ci/run does, and runs the example's own tests",
     "purify-example-policy/README.md": "it installs; .ci/run does, and runs the example's own tests",

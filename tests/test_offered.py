@@ -69,7 +69,7 @@ def test_every_policy_offered_is_had_from_the_command_line(name: str) -> None:
 
 
 def test_every_source_offered_is_tried_here() -> None:
-    assert set(SOURCES) == {"contrast", "gguf", "loaded", "local", "mixture", "ngram"} | SERVERS
+    assert set(SOURCES) == {"contrast", "copying", "gguf", "loaded", "local", "mixture", "ngram"} | SERVERS
 
 
 def contrasted(tmp_path: Path, slm: str) -> Any:

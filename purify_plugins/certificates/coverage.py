@@ -89,10 +89,45 @@ COVERED: Mapping[str, Cover] = {
 }
 """Patterns of paths into a certificate; the first match counts."""
 
+STAGED_COVERED: Mapping[str, Cover] = {
+    "format": Cover("alone", "this version's own"),
+    "answer.sha256": Cover("pin", "`--answer`; alone where one draft or the operator's text is all of it"),
+    "answer.bytes": Cover("alone", "of its segments"),
+    "answer.finish_reason": Cover("alone", "its draft's; `refused` where an operator's text ends it"),
+    "stages.*.choices": Cover("alone", "with `ledger.choices`"),
+    "stages.*": Cover("pin", "the operator's word"),
+    "drafts.*.role": Cover("alone", "from what was asked, and after how many drafts"),
+    "drafts.*.after": Cover("pin", "the operator's word, where no role follows from it"),
+    "drafts.*.shown": Cover("pin", "the operator's word"),
+    "drafts.*.redo": Cover("pin", "alone of the draft that was released, and where the ledger counts it"),
+    "drafts.*.redone": Cover("pin", "the operator's word; at most `redo`"),
+    "drafts.*.allowed": Cover("alone", "its policy's, for its limit"),
+    "drafts.*.certificate.method.llm_asked": Cover("alone", "a step of the LLM's refutes it"),
+    "drafts.*.certificate.method.constraints.*": Cover("slm", "the figures follow from those given"),
+    "drafts.*.certificate.*": Cover("slm", "as in a certificate of its own: the table above"),
+    "segments.*.draft": Cover("alone", "the one that was released"),
+    "segments.*.from": Cover("alone", "where the one before ends"),
+    "segments.*.to": Cover("alone", "with the answer's length"),
+    "segments.*.bytes": Cover("alone", "with the answer's length"),
+    "segments.*.sha256": Cover("pin", "`--answer`; alone where the answer is this text"),
+    "segments.*.kind": Cover("pin", "that a value was put back is the operator's word"),
+    "segments.*.name": Cover("pin", "the operator's word"),
+    "checks.*.redo": Cover("alone", "with the `redo` of the draft that was released"),
+    "checks.*": Cover("pin", "the operator's word"),
+    "ledger.most_calls": Cover("pin", "at least `calls`; the choices follow where a stage declares none"),
+    "ledger.*": Cover("alone", "from the stages and the drafts"),
+    "claim.*": Cover("alone", "from the stages and the drafts, word for word"),
+    "scores.*": Cover("pin", "the operator's word"),
+    "totals.*": Cover("alone", "those of the draft that was released"),
+    "limits.*": Cover("alone", "word for word"),
+    "digest": Cover("alone", "of all the rest; anyone can make a new one"),
+}
+"""The same for the certificate of an answer that stages made."""
 
-def cover(path: str) -> Cover:
+
+def cover(path: str, covered: Mapping[str, Cover] = COVERED) -> Cover:
     """The check that covers the field at `path`, such as `steps.3.1`. Raises KeyError if there is none."""
-    for pattern, found in COVERED.items():
+    for pattern, found in covered.items():
         if fnmatchcase(path, pattern) or fnmatchcase(path, pattern.removesuffix(".*")):
             return found
     raise KeyError(path)

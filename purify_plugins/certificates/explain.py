@@ -124,10 +124,17 @@ DRAWN = {
 }
 
 
+COPYING = (
+    "It is mixed with a copyist of the prompt and the answer so far: what is bounded is bounded against the "
+    "model or that copyist, and what stands in the prompt may be copied at little cost."
+)
+
+
 def model(side: str, told: Mapping[str, Any]) -> str:
     """A model of a certificate in words."""
     found = f"{side.upper()}: {told['name']} ({told['kind']}, {told['engine']}), {_digest(told)}."
-    return f"{found} {_members(told)}" if told.get("members") else found
+    found += f" {_members(told)}" if told.get("members") else ""
+    return f"{found} {COPYING}" if told.get("copyist") else found
 
 
 def _digest(model: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ def recomputed_both(
     *,
     constraints: Sequence[Constraint] = (),
 ) -> Recomputed:
-    """As `recompute_both`, where what cannot be replayed is named, and not refused. Recompute the SLM first."""
+    """As `recompute_both`, what cannot be replayed is named, and not refused. Recompute the SLM first."""
     gaps, untold = [0.0], []
     for at, body in enumerate(_bodies(certificate)):
         held = _held(body, constraints)

@@ -196,12 +196,14 @@ def _recorded_source(certificate: Certificate, side: str, loaded: Plugins, model
     return source
 
 
-def _table(certificate: Certificate, side: str, model: str) -> dict[str, str]:
+def _table(certificate: Certificate, side: str, model: str) -> dict[str, Any]:
     """What to load a directory with: the recorded kind of model, in the recorded precision."""
     told = certificate.decoded["models"][side]
+    table = {"source": "ngram"} if told["kind"] == "ngram" else {}
     if told["kind"] == "transformers" and "dtype" in told:
-        return {"model": model, "dtype": told["dtype"]}
-    return {"source": "ngram", "model": model} if told["kind"] == "ngram" else {"model": model}
+        table = {"dtype": told["dtype"]}
+    found = {**table, "model": model}
+    return {"source": "copying", "model": found} if told.get("copyist") else found
 
 
 def _verdict(certificate: Certificate, off: float | None, untold: Sequence[str]) -> dict[str, Any]:

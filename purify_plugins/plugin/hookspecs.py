@@ -130,7 +130,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
     [stages](stages.md).
 
     >>> @dataclass(frozen=True)
-    ... class Cascade(Stage):
+    ... class SlmFirst(Stage):
     ...     sure: float = 0.9
     ...
     ...     def answer(self, request):
@@ -138,7 +138,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
     ...         return draft if draft.confidence >= self.sure else request
     >>> @hookimpl
     ... def purify_stages():
-    ...     return {"cascade": Cascade}
+    ...     return {"slm_first": SlmFirst}
     """
 
 

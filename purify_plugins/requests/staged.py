@@ -47,6 +47,10 @@ class StagedPipeline:
 
     def answers(self, prompts: Sequence[Prompt]) -> RowEvents:
         """Every prompt's events; closing it closes every program and session."""
+        found = self._answers(prompts)
+        return one_behind(found) if self.how.held else found
+
+    def _answers(self, prompts: Sequence[Prompt]) -> RowEvents:
         errors: dict[int, PurifyError] = {}
         admitted = self.pipeline.admitted(prompts, self.how.sampling, errors)
         yield from ((row, outcome_of(error)) for row, error in errors.items())
@@ -217,6 +221,22 @@ def answering(purifier: Decoder, request: Request, given: Sequence[Token] = ()) 
     policy = tightened(purifier.policy, request.strength)
     first = tuple(token.id for token in given)
     return purifier.for_request(policy=policy, alone=request.slm_only, constraints=request.never, given=first)
+
+
+def one_behind(events: RowEvents) -> RowEvents:
+    """The events, each row's last text held until plugins have seen the whole answer."""
+    held: dict[int, list[RowEvent]] = {}
+    with closing(events):
+        for row, event in events:
+            waiting = held.setdefault(row, [])
+            if isinstance(event, Unanswered):
+                waiting.clear()
+            elif event.text or event.completion:
+                yield from waiting
+                waiting.clear()
+            waiting.append((row, event))
+            if isinstance(event, Unanswered) or event.completion:
+                yield waiting.pop()
 
 
 def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:

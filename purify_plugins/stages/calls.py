@@ -25,9 +25,11 @@ class Run:
     asked: list[Leaf] = field(default_factory=list)
     given: list[Draft] = field(default_factory=list)
     programs: list[StageCall] = field(default_factory=list)
+    ended: bool = False
 
     def close(self) -> None:
-        """Close every program."""
+        """Close every program; nothing that is still asked for it is wanted."""
+        self.ended = True
         for program in self.programs:
             with suppress(Exception):  # of a program that refuses to be closed: nothing waits for it
                 program.body.close()
@@ -66,8 +68,8 @@ class StageCall:
     def wanted(self) -> bool:
         """Whether the program that asked for it still waits for it."""
         parent = self.parent
-        if parent is None:
-            return True
+        if parent is None or self.run.ended:
+            return not self.run.ended
         waits = parent.turns == self.turn and bool(parent.drafts) and parent.drafts[self.place] is None
         return waits and parent.wanted
 

@@ -42,7 +42,7 @@ class Driver:
         run = leaf.run
         run.tokens += len(draft.steps)
         if run.tokens > run.options.tokens:
-            self.failed(leaf.call, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
+            self.end(run, _too_many(run.options.tokens, "tokens of drafts", "tokens"))
         else:
             self._deliver(leaf.call, draft)
 
@@ -56,17 +56,18 @@ class Driver:
             self._advance(parent, lambda: parent.body.throw(error))
 
     def end(self, run: Run, end: Draft | PurifyError) -> None:
-        """End a row; its programs are closed."""
-        run.close()
-        self.ended.append((run, end))
+        """End a row, once; its programs are closed."""
+        if not run.ended:
+            run.close()
+            self.ended.append((run, end))
 
     def _counted(self, program: StageCall) -> bool:
         """Count a call of the row; refuse one too many."""
         run = program.run
         run.calls += 1
-        if run.calls > run.options.calls:
-            self.failed(program, _too_many(run.options.calls, "drafts", "calls"))
-        return run.calls <= run.options.calls
+        if run.calls > run.options.calls:  # for good: a program could catch it, and go on asking
+            self.end(run, _too_many(run.options.calls, "drafts", "calls"))
+        return not run.ended
 
     def _advance(self, program: StageCall, step: Callable[[], Any]) -> None:
         """Run a program up to its next yield, or to its end."""

@@ -33,7 +33,7 @@ def answer(spent: float, added: float = 0.0) -> Completion:
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Allowance:
-    return Allowance(30, store=str(tmp_path / "a.sqlite"))
+    return Allowance(30, store=str(tmp_path / "a.sqlite"), reserve=10)
 
 
 def asked(stage: Allowance, user: str = "ada") -> Request:
@@ -64,7 +64,7 @@ def test_where_it_is_spent_the_slm_answers_alone_and_is_not_charged(stage: Allow
 
 
 def test_on_empty_may_refuse(tmp_path: Path) -> None:
-    stage = Allowance(10, store=str(tmp_path / "a.sqlite"), on_empty="refuse")
+    stage = Allowance(10, store=str(tmp_path / "a.sqlite"), on_empty="refuse", reserve=10)
     asked(stage)
     with pytest.raises(RefusedError, match="10 nats a day are spent") as refused:
         asked(stage)
@@ -89,7 +89,13 @@ def test_an_answer_that_costs_more_than_was_reserved_is_charged_in_full(stage: A
 
 def test_what_is_never_settled_stays_charged(stage: Allowance) -> None:
     asked(stage)
-    assert Allowance(30, store=stage.store).left("ada") == 20
+    assert Allowance(30, store=stage.store, reserve=10).left("ada") == 20
+
+
+def test_without_a_reserve_a_tenth_is_charged(tmp_path: Path) -> None:
+    stage = Allowance(50, store=str(tmp_path / "a.sqlite"))
+    asked(stage)
+    assert stage.left("ada") == 45
 
 
 def test_requests_of_no_user_share_one(stage: Allowance) -> None:
@@ -235,8 +241,8 @@ def test_a_store_that_fails_refuses(stage: Allowance) -> None:
     [
         ({"nats": 0}, "above 0"),
         ({"nats": math.inf}, "above 0"),
-        ({"nats": 20, "reserve": -1}, "above 0"),
-        ({"nats": 5}, "give more nats"),
+        ({"nats": 20, "reserve": -1}, "at least 0"),
+        ({"nats": 5, "reserve": 6}, "give more nats"),
         ({"nats": 20, "per": "year"}, "'hour', 'day'"),
         ({"nats": 20, "on_empty": "llm"}, "'slm', 'refuse'"),
         ({"nats": 20, "store": "no/such/folder/a.sqlite"}, "cannot be written"),
@@ -258,7 +264,7 @@ def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
 
 
 def test_certificates_state_the_allowance_and_neither_the_store_nor_the_user(stage: Allowance) -> None:
-    assert stage.public() == {"nats": 30, "per": "day", "on_empty": "slm", "reserve": 10.0}
+    assert stage.public() == {"nats": 30, "per": "day", "on_empty": "slm", "reserve": 10}
     [check] = asked(stage).checks
     assert isinstance(check, Reservation)
     assert check.judged() == {"reserved": 10.0}

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from purify_hooks.stages.cascade import Cascade
-from purify_hooks.stages.confidence import ConfidenceCalibration, features, fit, isotonic
+from purify_hooks.stages.confidence import ConfidenceCalibration, features, fit, isotonic, slm_digest
 from purify_plugins import ConfigError
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
+from purify_plugins.testing import ToySource
 from purify_plugins.types import FinishReason
-from tests.stages.program import Script, answered, request, token, toys
+from tests.stages.program import BYTES, Script, answered, request, token, toys
 
 
 def script(*logprobs: float, reason: FinishReason = "eos") -> Script:
@@ -124,13 +125,13 @@ def test_isotonic_pools_what_falls() -> None:
     assert chances.tolist() == [0, 0.5, 1]
 
 
-def fitted(after: int = 0) -> ConfidenceCalibration:
+def fitted(after: int = 0, slm: str = "") -> ConfidenceCalibration:
     """Answers whose chance of being good rises with their mean log-probability, as it does in the figures."""
     draw = numpy.random.default_rng(0)
     logprobs = draw.uniform(-2, 0, 2000)
     rows = numpy.column_stack([logprobs, 2 * logprobs, draw.uniform(1, 3, 2000)])
     good = (draw.uniform(size=2000) < numpy.exp(logprobs)).astype(float)
-    return fit(("logprob", "worst", "length"), rows, good, after)
+    return fit(("logprob", "worst", "length"), rows, good, after, slm)
 
 
 def test_the_calibrated_chance_is_the_share_that_is_good() -> None:
@@ -150,6 +151,17 @@ def test_a_calibrated_cascade_reads_its_file(tmp_path: Path) -> None:
     assert stage.confidence(draft) != pytest.approx(draft.confidence, abs=1e-3)
     assert isinstance(script(*[-1.9] * 8).run(stage, request()), Request)
     assert isinstance(script(*[-0.01] * 8).run(stage, request()), Draft)
+
+
+def test_a_calibration_of_another_slm_is_refused_when_the_pair_is_loaded(tmp_path: Path) -> None:
+    slm, other = ToySource(BYTES, 2), ToySource(BYTES, 3)
+    file = tmp_path / "cascade.json"
+    file.write_text(fitted(slm=slm_digest(slm.identity())).text, "utf-8")
+    stage = Cascade(calibration=str(file))
+    assert stage.bind(slm) == stage
+    with pytest.raises(ConfigError, match="another SLM"):
+        stage.bind(other)
+    assert Cascade().bind(other) == Cascade()
 
 
 def test_without_a_calibration_it_says_so() -> None:

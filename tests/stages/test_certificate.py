@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +29,11 @@ from purify_plugins.certificates import (
     recompute,
     recompute_both,
     recomputed,
+    schema,
     totals,
     verify,
 )
+from purify_plugins.certificates.coverage import STAGED_COVERED, cover
 from purify_plugins.certificates.staged_claims import Calls, settle
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError
 from purify_plugins.plugin.manager import load_plugins
@@ -43,6 +47,7 @@ TOTAL = 3.0
 LENGTH = 6
 Body = dict[str, Any]
 Edit = Callable[[Body], object]
+STAGED_SCHEMA = ("Stage", "Draft", "Operator", "Check", "Ledger", "Claim")
 
 
 @cache
@@ -454,3 +459,100 @@ def test_pins_are_about_the_drafts_that_count() -> None:
     for wrong in (Pins(answer=b"x"), Pins(guarantee="window"), Pins(policy=purifier("window").policy)):
         with pytest.raises(MismatchError):
             verify(found, PLUGINS, wrong)
+
+
+# The docs' table
+
+
+def full() -> AnswerRecord:
+    """An answer with all that a certificate may state."""
+    drawn = answer(seed=1).text[:4]
+    parts = (SegmentRecord("restored", drawn[:2], "NAME_1"), SegmentRecord("drawn", drawn[2:]), SAID)
+    check = CheckRecord("words", 12, redo=1, judged={"windows": 2})
+    own = DraftRecord(asked(alone=True), purifier().policy, 0, redo=1)
+    shown = draft(seed=1, after=1, redo=1, redone=1, shown="another")
+    made = record(own, draft(after=1, redo=1), shown, released=2, segments=parts, stages=(stage(3),))
+    return replace(made, finish_reason="refused", checks=(check,), scores={"surprise": 0.5})
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths to everything that is not a container; the drafts' own certificates are one leaf each."""
+    if isinstance(value, dict | list) and value and path[-1:] != ("certificate",):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, (*path, key))
+    else:
+        yield path
+
+
+def variants(value: Any) -> list[Any]:
+    """Other values of the same kind."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value - 1, value + 100]
+    if value is None:
+        return ["a" * 64, "1.000000000", 1]
+    if re.fullmatch(r"-?[0-9]+\.[0-9]{9}", value):
+        return [f"{float(value) + each:.9f}" for each in (1e-9, -1e-9, 1, -1)]
+    if re.fullmatch("[0-9a-f]{64}", value):
+        return ["b" * 64]
+    return [f"{value} x", "", "drawn", "restored", "read", "discarded", "released", "path", "none", "engine"]
+
+
+def put(path: tuple[Any, ...], value: Any) -> Edit:
+    def edit(body: Body) -> None:
+        place: Any = body
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return edit
+
+
+@cache
+def edited() -> dict[str, list[tuple[str, bool]]]:
+    """For each row of the table, the fields that were edited, and whether `verify` refused it."""
+    certificate = certify_stages(full())
+    found: dict[str, list[tuple[str, bool]]] = {pattern: [] for pattern in STAGED_COVERED}
+    for path in leaves(certificate.body):
+        if path[-1] in ("certificate", "digest"):
+            continue
+        dotted = ".".join(map(str, path))
+        chosen = cover(dotted, STAGED_COVERED)
+        [pattern] = [each for each, told in STAGED_COVERED.items() if told is chosen]
+        told = at(certificate.body, path)
+        for value in variants(told):
+            if value != told:
+                found[pattern].append((f"{dotted} = {value}", refused(forged(certificate, put(path, value)))))
+    return found
+
+
+def at(body: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        body = body[key]
+    return body
+
+
+ROWS = [each for each in STAGED_COVERED if each != "digest" and ".certificate." not in each]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_an_edit_of_any_single_field_is_refused_as_the_docs_say(row: str) -> None:
+    tried = edited()[row]
+    assert tried
+    accepted = [field for field, refuses in tried if not refuses]
+    if STAGED_COVERED[row].way == "alone":
+        assert accepted == []
+    else:
+        assert accepted, "the table says that `verify` accepts an edit of it"
+
+
+def test_the_full_certificate_is_sound() -> None:
+    verify(read(certify_stages(full()).text), PLUGINS)
+
+
+def test_every_field_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "certificates.md").read_text("utf-8")
+    kinds = [each for name, each in vars(schema).items() if name.startswith(STAGED_SCHEMA)]
+    names = {name.alias or key for kind in kinds for key, name in kind.model_fields.items()}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []

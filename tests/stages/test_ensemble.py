@@ -9,7 +9,7 @@ import pytest
 
 from purify_hooks.stages.ensemble import Ensemble
 from purify_hooks.stages.varying import shuffled
-from purify_hooks.stages.wording import chosen, normalised, options_of
+from purify_hooks.stages.wording import chosen, letters_of, normalised
 from purify_plugins import Chat, ConfigError, PromptError
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
@@ -90,7 +90,7 @@ def test_shuffled_options_keep_their_letters_and_their_place_in_the_text() -> No
     assert texts[0] == QUESTION
     assert len(set(texts)) > 2
     for text in texts:
-        assert set(options_of(text)) == set(options_of(QUESTION))
+        assert sorted(text.split("\n")) == sorted(QUESTION.split("\n"))
         assert text.startswith("Which city?\n")
         assert text.endswith("\nAnswer with a letter.")
 
@@ -138,10 +138,33 @@ def test_the_vote_is_by_letter_where_the_question_has_options() -> None:
 
 @pytest.mark.parametrize(
     ("text", "letter"),
-    [("C", "C"), ("It is (B).", "B"), ("A or B? B", "B"), ("Aha", None), ("I", None), ("the A's", None)],
+    [
+        ("C", "C"),
+        (" c", None),
+        ("It is (B).", "B"),
+        ("A or B? B", "B"),
+        ("C. A dog", "C"),
+        ("C) A dog", "C"),
+        ("A dog", None),
+        ("The answer is B, since A is false. A", "B"),
+        ("Option C", "C"),
+        ("Well, I'd say: C!", "C"),
+        ("Aha", None),
+        ("I", None),
+        ("the A's", None),
+        ("", None),
+    ],
 )
 def test_the_letter_that_an_answer_gives(text: str, letter: str | None) -> None:
-    assert chosen(text, options_of(QUESTION)) == letter
+    assert chosen(text, letters_of(QUESTION)) == letter
+
+
+def test_the_options_are_the_last_ones_of_the_text() -> None:
+    shots = "Q\nA) x\nB) y\nAnswer: B\n\n"
+    assert letters_of(shots + QUESTION) == "ABC"
+    assert letters_of("A) one alone\n\nB) another") == letters_of("A)\nB)\n") == letters_of("") == ""
+    for candidate in range(1, 5):
+        assert shuffled(request(shots + QUESTION), candidate).text.startswith(shots)
 
 
 def test_the_likeliest_under_the_slm_is_released() -> None:

@@ -400,5 +400,5 @@ def test_a_server_that_fails_refuses(server: str, path: str, message: str) -> No
 
 def test_a_server_that_is_down_refuses() -> None:
     guardian = Guardian("http", url="http://127.0.0.1:9/score")
-    with pytest.raises(RefusedError, match=r"the classifier at 127.0.0.1:9 did not answer \(ConnectError\)"):
+    with pytest.raises(RefusedError, match=r"the guardian's server did not answer \(ConnectError\)"):
         guardian.answer(Request("a text"))

@@ -29,7 +29,9 @@ def examples(number: int = 400, seed: int = 0) -> list[Example]:
 
 
 def certificate(*logprobs: float, alone: bool = True) -> dict[str, Any]:
-    return {"columns": COLUMNS, "steps": [[0, str(each), alone] for each in logprobs]}
+    models = {"slm": {"name": "small", "engine": "in-process", "trusted": True}}
+    steps = [[0, str(each), alone] for each in logprobs]
+    return {"columns": COLUMNS, "steps": steps, "models": models}
 
 
 @pytest.mark.parametrize("recall", [0.5, 0.8, 0.95, 1])
@@ -60,6 +62,12 @@ def test_the_recall_holds_on_fresh_answers() -> None:
 def test_too_few_answers_of_a_kind_are_an_error() -> None:
     with pytest.raises(ConfigError, match="10 that are and 10 that are not"):
         tuned([each for each in examples() if each.good], 0.9)
+
+
+def test_answers_of_two_models_are_an_error() -> None:
+    others = [Example(each.features, each.good, "other") for each in examples()]
+    with pytest.raises(ConfigError, match="2 SLMs"):
+        tuned([*examples(), *others], 0.9)
 
 
 def test_the_expected_calibration_error_is_as_it_is_defined() -> None:

@@ -25,8 +25,8 @@ def released(stage: Verify, *texts: str) -> str:
     return found.text
 
 
-def test_the_first_of_two_that_agree_is_released() -> None:
-    assert released(Verify(), "Paris.", "Lyon", "  paris") == "Paris."
+def test_the_answer_that_agrees_with_an_earlier_one_is_released() -> None:
+    assert released(Verify(), "Paris.", "Lyon", "paris!") == "paris!"
 
 
 def test_answers_that_differ_are_refused_by_their_key() -> None:
@@ -52,15 +52,13 @@ def test_the_first_two_are_drawn_together_and_no_third_one_where_they_agree() ->
 
 def test_only_the_part_that_agree_finds_must_agree() -> None:
     stage = Verify(agree=r"answer is (\w+)")
-    assert released(stage, "I think the answer is Paris", "no", "So the answer is paris!").startswith(
-        "I think"
-    )
+    assert released(stage, "I think the answer is Paris", "no", "So the answer is paris!").startswith("So")
     with pytest.raises(RefusedError):
         released(stage, "Paris", "Paris", "Paris")  # the part is in none
 
 
 def test_a_part_without_a_group_is_what_the_pattern_matched() -> None:
-    assert released(Verify(agree=r"\d+"), "it is 42", "no: 41", "42, surely") == "it is 42"
+    assert released(Verify(agree=r"\d+"), "it is 42", "no: 41", "42, surely") == "42, surely"
 
 
 def test_an_accepted_answer_is_released_at_once() -> None:

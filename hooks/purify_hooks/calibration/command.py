@@ -69,13 +69,14 @@ def _place(llm: str | None, slm: str | None, config: Path | None) -> Path | None
 
 def _base(llm: str | None, slm: str | None, place: Path | None) -> Config:
     """The configuration to calibrate. Raises ConfigError for other models than the file's."""
+    from purify_hooks.calibration.target import alone
     from purify_plugins.configuration.config import read_config
 
     if place is None or (llm and slm and not place.exists()):
         return configured(ModelOptions(llm, slm))
     base: Config = read_config(place)
     for side, given, table in (("--llm", llm, base.llm), ("--slm", slm, base.slm)):
-        if given is not None and not _same(given, table.get("model")):
+        if given is not None and not _same(given, alone(table).get("model")):
             raise ConfigError(
                 f"{place} has another model than {side} {given}: {table.get('model')!r}; leave {side} out, "
                 "or change the file: a calibration is of the pair that is run"

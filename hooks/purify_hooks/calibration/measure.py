@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from purify_hooks.calibration.sample import TextPassage, TextSample
+from purify_hooks.copying.copyist import Copyist
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ Done = Callable[[int, int, str], object]
 
 
 class ScoredPassage(NamedTuple):
-    """A passage's kind, and the log-probabilities (n,) in nats of its pieces under the LLM and the SLM."""
+    """A passage's kind, and the log-probabilities (n,) in nats of its pieces under the LLM and the SLM.
+
+    `copied` are those under the SLM beside a copyist of what it has read.
+    """
 
     kind: str
     llm: Tensor
     slm: Tensor
+    copied: Tensor
 
 
 def score_texts(
@@ -93,11 +98,14 @@ def _joined(
     """The passage's pieces with both models' scores; none where the two do not spell the same text."""
     import torch
 
+    from purify_hooks.copying.session import rescored
+
     text = passage.scored.encode()
-    sums = [_sums(*each, text) for each in ((theirs, llm), (ours, slm))]
+    copied = rescored(slm, Copyist(slm.tokens))
+    sums = [_sums(*each, text) for each in ((theirs, llm), (ours, slm), (ours, copied))]
     shared = sorted(sums[0].keys() & sums[1].keys(), reverse=True)
     pieces = [[total[start] - total[end] for start, end in pairwise(shared)] for total in sums]
-    return ScoredPassage(passage.kind, *torch.tensor(pieces, dtype=torch.float64).reshape(2, -1))
+    return ScoredPassage(passage.kind, *torch.tensor(pieces, dtype=torch.float64).reshape(3, -1))
 
 
 def _sums(vocabulary: Vocabulary, scored: ScoredPrompt, text: bytes) -> dict[int, float]:

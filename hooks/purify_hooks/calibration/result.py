@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,17 @@ CHARACTERS = 24_000
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What was measured, the settings that follow, and the record of both."""
+    """What was measured, the settings that follow, and the record of both.
+
+    `copying`: whether the SLM is to be read beside a copyist of its prompt, as the scores are then.
+    """
 
     sample: TextSample
     passages: list[ScoredPassage]
     calibration: Calibration
     options: Mapping[str, Any]
     record: CalibrationRecord
+    copying: bool
 
     @property
     def policy(self) -> dict[str, Any]:
@@ -44,7 +48,8 @@ class CalibrationResult:
         return {**self.record.as_json(), "settings": settings_digest(self.policy)}
 
     def as_json(self) -> dict[str, Any]:
-        return {"policy": self.policy, "calibration": self.table, "enough": self.calibration.enough}
+        told = {"policy": self.policy, "calibration": self.table, "enough": self.calibration.enough}
+        return {**told, "copying": self.copying}
 
     def show(self, place: Path | None) -> None:
         """Print what was found; where the settings were printed too, on standard error."""
@@ -56,7 +61,7 @@ class CalibrationResult:
         console = Console(stderr=place is None)
         for table in (text_table(self.passages), settings_table(self.options)):
             put(console, table)
-        for sentence in meaning(self.calibration, self.sample.name):
+        for sentence in meaning(self.calibration, self.sample.name, self.copying):
             console.print(sentence, markup=False, highlight=False)
         if place:
             console.print(
@@ -67,6 +72,7 @@ class CalibrationResult:
 def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     """Read both models, then the text with each, and find the settings."""
     from purify_hooks.calibration.measure import score_texts
+    from purify_hooks.copying.source import CopyingSource, without_copyist
     from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.policies.calibration import ScoredText
     from purify_hooks.policies.calibration import calibrate as settings_for
@@ -75,13 +81,25 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
 
     typer.echo("reading both models, then the text with each; Ctrl-C changes nothing", err=True)
     llm, slm = (source(ready.plugins, table) for table in (ready.config.llm, ready.config.slm))
+    alone = without_copyist(slm)
     cut = sample.within(llm.context_length, slm.context_length).cut(CHARACTERS)
     with shown_progress() as progress:
-        passages = score_texts(llm, slm, cut, progress)
+        passages = score_texts(llm, alone, cut, progress)
+    copying = alone.capabilities is None and predicts_better_copying(passages)
+    if copying:
+        slm, passages = CopyingSource(alone), [each._replace(slm=each.copied) for each in passages]
+    else:
+        slm = alone
     found = settings_for([ScoredText(each.llm, each.slm) for each in passages])
     written = options(found.policy, ready.plugins.name_of)
-    return CalibrationResult(
-        cut, passages, found, written, _record(cut, found, llm.identity(), slm.identity())
+    record = _record(cut, found, llm.identity(), slm.identity())
+    return CalibrationResult(cut, passages, found, written, record, copying)
+
+
+def predicts_better_copying(passages: Sequence[ScoredPassage]) -> bool:
+    """Whether the SLM finds these texts likelier beside a copyist than alone."""
+    return sum(float(each.copied.sum()) for each in passages) > sum(
+        float(each.slm.sum()) for each in passages
     )
 
 

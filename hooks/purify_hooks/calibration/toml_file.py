@@ -34,7 +34,11 @@ class TomlTable:
 
 
 def spelled(value: Any) -> str:
-    """A text, a number or a truth value as TOML."""
+    """A text, a number, a truth value, or a list or table of them, as TOML in one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {spelled(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(spelled, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LONG = 40
 """Tokens of the passage in the examples."""
+COPYING = "beside a copyist of what it has read"
 FIELDS: Mapping[str, str] = {
     "budget": "nats by which a run of tokens may be surer than the SLM allows, before the LLM is limited",
     "doubt": "how much the LLM's own surprise counts against its sureness",
@@ -45,12 +46,12 @@ def text_table(passages: Sequence[ScoredPassage]) -> Table:
     return Table("the text", ("kind", "tokens", "LLM perplexity", "SLM perplexity", "SLM / LLM"), rows)
 
 
-def meaning(found: Calibration, sample: str) -> list[str]:
+def meaning(found: Calibration, sample: str, copying: bool) -> list[str]:
     """What the settings mean, a sentence a line."""
     policy = found.policy
     return [
         f"On {sample}, {found.tokens:,} tokens, the LLM has perplexity {math.exp(found.llm):.3g} and the SLM "
-        f"{math.exp(found.slm):.3g}.",
+        f"{math.exp(found.slm):.3g}" + (f", {COPYING}." if copying else "."),
         f"{1 - found.limited:.1%} of these tokens never met the limit."
         + (
             ""

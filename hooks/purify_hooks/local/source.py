@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from purify_hooks.copying.source import CopyingSource
+from purify_hooks.copying.source import looked_at as looked_at_copying
 from purify_hooks.gguf.source import GgufSource
 from purify_hooks.gguf.source import looked_at as looked_at_gguf
 from purify_hooks.local.gguf_header import forget_headers
@@ -39,6 +41,7 @@ def purify_sources() -> Mapping[str, Any]:
         "gguf": Weighty(GgufSource.load, looked_at_gguf),
         "loaded": LoadedSource,
         "contrast": Contrast,
+        "copying": Weighty(CopyingSource, looked_at_copying),
         "mixture": Weighty(MixtureSource, looked_at_mixture),
         "ngram": Weighty(NgramSource.load, looked_at_ngram),
     }

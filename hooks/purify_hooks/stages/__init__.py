@@ -15,6 +15,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.stages.decompose import Decompose
     from purify_hooks.stages.ensemble import Ensemble
     from purify_hooks.stages.guardian import Guardian
+    from purify_hooks.stages.never import Never
     from purify_hooks.stages.rewrite import Rewrite
     from purify_hooks.stages.verify import Verify
 
@@ -24,6 +25,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
         "decompose": Decompose,
         "ensemble": Ensemble,
         "guardian": Guardian,
+        "never": Never,
         "rewrite": Rewrite,
         "verify": Verify,
     }

@@ -28,25 +28,26 @@ class Allowance(Stage):
     """Let each user's answers cost `nats` in a period (UTC); then the SLM answers alone, or none is given.
 
     The user is `about["user"]`; requests that name none share one allowance. Before an answer is drawn,
-    `reserve` nats are charged in the SQLite file `store`; once it is whole, they are set to what it cost by
-    its certificate's ledger: `spent`, at least 0, and `added`. What is refused, closed or killed before that
-    stays charged. So the total is at most `nats` where no answer costs more than `reserve`, which a policy's
-    bound on whole answers promises; an answer that costs more is charged in full. `on_empty` "refuse" refuses
-    (key "allowance"). Make it the first stage: it then charges each request once, for all its drafts.
+    `reserve` nats (0: a tenth of `nats`) are charged in the SQLite file `store`; once it is whole, they are
+    set to what it cost by its certificate's ledger: `spent`, at least 0, and `added`. What is refused, closed
+    or killed before that stays charged. So the total is at most `nats` where no answer costs more than
+    `reserve`, which a policy's bound on whole answers promises; an answer that costs more is charged in full.
+    `on_empty` "refuse" refuses (key "allowance"). Make it the first stage: it then charges each request once,
+    for all its drafts.
     """
 
     nats: float
     per: Period = "day"
     store: str = "allowance.sqlite"
     on_empty: OnEmpty = "slm"
-    reserve: float = 10.0
+    reserve: float = 0.0
     paths: ClassVar[tuple[str, ...]] = ("store",)
 
     def __post_init__(self) -> None:
-        for name in ("nats", "reserve"):
+        for name, least, words in (("nats", 1e-9, "above 0"), ("reserve", 0, "at least 0")):
             value = vars(self)[name]
-            fine = type(value) in (int, float) and 0 < value < math.inf
-            require("allowance", name, value, fine, "a number of nats, above 0")
+            fine = type(value) in (int, float) and least <= value < math.inf
+            require("allowance", name, value, fine, f"a number of nats, {words}")
         for name, kind in (("per", Period), ("on_empty", OnEmpty)):
             known, value = get_args(kind), vars(self)[name]
             require("allowance", name, value, value in known, f"one of {', '.join(map(repr, known))}")
@@ -64,6 +65,11 @@ class Allowance(Stage):
                 f"stage 'allowance': the store {self.store!r} cannot be written: {error}"
             ) from error
 
+    @property
+    def reserved(self) -> float:
+        """What an answer is charged before it is drawn (nats)."""
+        return float(self.reserve or self.nats / 10)
+
     @cached_property
     def spending(self) -> Spending:
         """The charges of all users."""
@@ -79,9 +85,9 @@ class Allowance(Stage):
         now = datetime.now(UTC)
         since = beginning(self.per, now).timestamp()
         with _kept():
-            charge = self.spending.reserve(user_of(request), self.reserve, self.nats, since, now.timestamp())
+            charge = self.spending.reserve(user_of(request), self.reserved, self.nats, since, now.timestamp())
         if charge is not None:
-            return request.checked(Reservation(self.spending, charge, self.reserve))
+            return request.checked(Reservation(self.spending, charge, self.reserved))
         if self.on_empty == "refuse":
             raise RefusedError(f"this user's {self.nats:g} nats a {self.per} are spent", key="allowance")
         return request.alone()

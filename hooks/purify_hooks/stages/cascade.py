@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from purify_hooks.stages.wording import require, whole
 from purify_plugins.errors import ConfigError
@@ -15,6 +15,7 @@ from purify_plugins.stages.stage import Answer, Draft, Stage
 
 if TYPE_CHECKING:
     from purify_hooks.stages.confidence import ConfidenceCalibration
+    from purify_plugins.protocols import LogitSource
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,16 @@ class Cascade(Stage):
                 f"stage 'cascade': {self.calibration} was fitted with after = {self._fitted.after}, not "
                 f"{self.after}; use the same, or tune again"
             )
+
+    def bind(self, slm: LogitSource) -> Self:
+        if self._fitted is not None:
+            from purify_hooks.stages.confidence import slm_digest
+
+            if self._fitted.slm != slm_digest(slm.identity()):
+                raise ConfigError(
+                    f"stage 'cascade': {self.calibration} was fitted to another SLM; tune again for this one"
+                )
+        return self
 
     @cached_property
     def _fitted(self) -> ConfidenceCalibration | None:

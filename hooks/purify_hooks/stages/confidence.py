@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from purify_plugins.canonical_json import digest
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import Token
 from purify_plugins.utils.files import read_text
@@ -56,7 +57,7 @@ class ConfidenceCalibration:
 
     `mean`, `scale` and `weights` are of each of the `features`; `scores` and `chances` are the knots of the
     isotonic map from the logistic score to P(good). `after` is the number of tokens that it was fitted on; 0:
-    whole answers.
+    whole answers. `slm` is the digest of the model that wrote them.
     """
 
     features: tuple[str, ...]
@@ -67,6 +68,7 @@ class ConfidenceCalibration:
     scores: tuple[float, ...]
     chances: tuple[float, ...]
     after: int = 0
+    slm: str = ""
 
     def chance(self, found: Mapping[str, float]) -> float:
         """P(good) of an answer with these features. Raises ConfigError where one is missing."""
@@ -87,7 +89,14 @@ class ConfidenceCalibration:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
 
-def fit(names: Sequence[str], rows: Numbers, good: Numbers, after: int = 0) -> ConfidenceCalibration:
+def slm_digest(identity: Mapping[str, Any]) -> str:
+    """A digest of a model's identity, as it is or as certificates state it."""
+    return digest({key: value for key, value in identity.items() if key not in ("engine", "trusted")})
+
+
+def fit(
+    names: Sequence[str], rows: Numbers, good: Numbers, after: int = 0, slm: str = ""
+) -> ConfidenceCalibration:
     """Fit a calibration to answers' features (n, features) and whether each is good (n,), 0 or 1.
 
     Newton's steps for the logistic weights, then the pool of adjacent violators (isotonic regression).
@@ -105,7 +114,7 @@ def fit(names: Sequence[str], rows: Numbers, good: Numbers, after: int = 0) -> C
     floor = 1 / (len(rows) + 2)
     return ConfidenceCalibration(
         *(tuple(names), _plain(mean), _plain(scale), _plain(weights[:-1]), float(weights[-1])),
-        *(_plain(scores), _plain(numpy.clip(chances, floor, 1 - floor)), after),
+        *(_plain(scores), _plain(numpy.clip(chances, floor, 1 - floor)), after, slm),
     )
 
 

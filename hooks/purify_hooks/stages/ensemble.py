@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 from purify_hooks.stages.varying import WAYS, shuffled, ways_question, with_way
 from purify_hooks.stages.wording import (
     aside,
+    letters_of,
     lines_of,
     numbered,
-    options_of,
     require,
     reworded,
     texts,
@@ -77,7 +77,7 @@ class Ensemble(Stage):
             return (yield from self._judged(request, drafts))
         if self.select == "slm":
             return max(drafts, key=lambda draft: draft.confidence)
-        return voted(drafts, options_of(request.text))
+        return voted(drafts, letters_of(request.text))
 
     def _candidates(self, request: Request) -> Generator[Request, Draft, list[Request]]:
         """The `n` requests, told apart by what varies."""
@@ -112,9 +112,9 @@ class Ensemble(Stage):
         return _composition(request, waiting)
 
 
-def voted(drafts: Sequence[Draft], options: Sequence[str]) -> Draft:
+def voted(drafts: Sequence[Draft], letters: str) -> Draft:
     """The first of the largest group that count for the same; of two as large, of the one begun first."""
-    votes = [vote_of(draft.text, options) for draft in drafts]
+    votes = [vote_of(draft.text, letters) for draft in drafts]
     [(winner, _)] = Counter(votes).most_common(1)
     return drafts[votes.index(winner)]
 

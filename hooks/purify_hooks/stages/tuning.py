@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from purify_hooks.stages.confidence import FEATURES, ConfidenceCalibration, Numbers, features, fit
+from purify_hooks.stages.confidence import FEATURES, ConfidenceCalibration, Numbers, features, fit, slm_digest
 from purify_hooks.stages.wording import normalised
 from purify_plugins.errors import ConfigError
 from purify_plugins.stages.request import Request
@@ -42,10 +42,11 @@ class SlmAlone(Stage):
 
 @dataclass(frozen=True)
 class Example:
-    """An answer of the SLM alone: its features, and whether it is good."""
+    """An answer of the SLM alone: its features, whether it is good, and the digest of the SLM."""
 
     features: Mapping[str, float]
     good: bool
+    slm: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,17 @@ def logged(certificate: Any, good: Any, after: int) -> Example:
     if not rows or not all(row[place["slm_only"]] for row in rows):
         raise ValueError("the LLM had a part in this answer, or it is empty")
     figures = [float(row[place["slm"]]) for row in rows]
-    return Example(features([Token(0, None, each, each, 0.0, 0.0) for each in figures]), good)
+    steps = [Token(0, None, each, each, 0.0, 0.0) for each in figures]
+    return Example(features(steps), good, slm_digest(body["models"]["slm"]))
 
 
 def asked(purifier: Purifier, questions: Sequence[Question], after: int) -> list[Example]:
     """The SLM's own answers to the questions; those that it cannot read are left out."""
     alone = purifier.replace(stages=[SlmAlone()])
+    slm = slm_digest(purifier.slm.identity())
     outcomes = alone.generate([each.prompt for each in questions]) if questions else []
     return [
-        Example(features(outcome.steps[: after or None]), question.good(outcome.text))
+        Example(features(outcome.steps[: after or None]), question.good(outcome.text), slm)
         for question, outcome in zip(questions, outcomes, strict=True)
         if not isinstance(outcome, Unanswered) and outcome.steps
     ]
@@ -156,6 +159,8 @@ def tuned(examples: Sequence[Example], recall: float, after: int = 0) -> TunedCa
             f"{int(good.sum())} of {len(good)} answers are good; a calibration needs {LEAST} that are and "
             f"{LEAST} that are not: give more questions, or others"
         )
+    if len(models := {each.slm for each in examples}) > 1:
+        raise ConfigError(f"the answers are of {len(models)} SLMs; a calibration is of one")
     names = [name for name in FEATURES if all(name in each.features for each in examples)]
     rows = numpy.array([[each.features[name] for name in names] for each in examples])
     chances = _held_out(names, rows, good)
@@ -165,7 +170,7 @@ def tuned(examples: Sequence[Example], recall: float, after: int = 0) -> TunedCa
     sure = math.ceil(sure * 1e4) / 1e4
     escalated = chances < sure
     return TunedCascade(
-        *(fit(names, rows, good, after), sure, len(good), float(good.mean())),
+        *(fit(names, rows, good, after, examples[0].slm), sure, len(good), float(good.mean())),
         *(float(escalated[good == 0].mean()), float(escalated.mean())),
         *(calibration_error(chances, good), calibration_error(numpy.exp(rows[:, 0]), good)),
     )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from random import Random
 
-from purify_hooks.stages.wording import options_of, reworded
+from purify_hooks.stages.wording import options_at, reworded
 from purify_plugins.stages.request import Request
 
 WAYS = {
@@ -44,9 +44,9 @@ def shuffled(request: Request, candidate: int) -> Request:
 
 
 def _shuffled(text: str, candidate: int) -> str:
-    options = options_of(text)
+    lines = text.split("\n")
+    places = options_at(lines)
+    options = [lines[at] for at in places]
     key = hashlib.sha256("\n".join((*options, str(candidate))).encode()).digest()
-    order = Random(key).sample(options, len(options))
-    waiting = iter(order)
-    lines = [next(waiting) if line.strip() in options else line for line in text.split("\n")]
-    return "\n".join(lines) if order else text
+    lines[places.start : places.stop] = Random(key).sample(options, len(options))
+    return "\n".join(lines)

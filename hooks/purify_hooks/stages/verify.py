@@ -14,7 +14,7 @@ from purify_plugins.stages.stage import Answer, Draft, Stage
 
 @dataclass(frozen=True)
 class Verify(Stage):
-    """Release the first answer that another one agrees with, of at most `tries`.
+    """Release the first answer that agrees with an earlier one, of at most `tries`.
 
     `agree` is a regular expression for the part that must agree, its first group where it has one; "" is the
     whole answer, in any case and punctuation. An answer in which it is not found agrees with none. An answer
@@ -45,7 +45,7 @@ class Verify(Stage):
         return self.tries
 
     def answer(self, request: Request) -> Answer:
-        seen: dict[str, Draft] = {}
+        seen = set[str]()
         tried = 0
         while tried < self.tries:
             together = 1 if self._accept or tried else 2  # one alone settles nothing without `accept`
@@ -53,12 +53,10 @@ class Verify(Stage):
             tried += together
             for draft in drafts:
                 part = self._part(draft.text)
-                if self._accept and self._accept.search(draft.text):
+                if part in seen or (self._accept and self._accept.search(draft.text)):
                     return draft
-                if part is not None and part in seen:
-                    return seen[part]
                 if part is not None:
-                    seen[part] = draft
+                    seen.add(part)
         raise RefusedError(f"no two of {self.tries} answers agree", key="unverified")
 
     def _part(self, text: str) -> str | None:

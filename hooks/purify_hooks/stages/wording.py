@@ -14,7 +14,7 @@ from purify_plugins.types import Chat
 FREE: dict[str, Any] = {"grammar": None, "stop": (), "ignore_eos": False}
 """Sampling options of a text that is not the answer: it need not look like one."""
 NUMBERED = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])?\s*(.*?)\s*$")
-OPTION = re.compile(r"^\s*\(?([A-Z])[.):]\s+\S.*$", re.MULTILINE)
+OPTION = re.compile(r"\s*\(?([A-Z])[.):]\s+\S")
 
 
 def reworded(request: Request, wording: Callable[[str], str]) -> Request:
@@ -44,27 +44,47 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def options_of(text: str) -> tuple[str, ...]:
-    """The lines of a question's lettered options ("A) …", "B. …", "(C) …"); none where there is but one."""
-    found = tuple(match[0].strip() for match in OPTION.finditer(text))
-    return found if len(found) > 1 else ()
+def options_at(lines: Sequence[str]) -> range:
+    """Where a question's lettered options stand ("A) …", "B. …", "(C) …"): its last two or more in a row.
+
+    A prompt may hold solved examples with options of their own before.
+    """
+    found = range(0)
+    start = 0
+    for at, line in enumerate([*lines, ""]):
+        if not OPTION.match(line):
+            found = range(start, at) if at - start > 1 else found
+            start = at + 1
+    return found
 
 
-def letter(option: str) -> str:
-    """The letter of an option's line."""
-    return option.lstrip("( ")[0]
+def letters_of(text: str) -> str:
+    """The letters of a question's options; "" where it has none."""
+    lines = text.split("\n")
+    return "".join(match[1] for at in options_at(lines) if (match := OPTION.match(lines[at])))
 
 
-def chosen(text: str, options: Sequence[str]) -> str | None:
-    """The letter that an answer gives: the last one of the options' that stands alone in it; None: none."""
-    letters = "".join(map(letter, options))
-    found = re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", text) if letters else []
-    return found[-1] if found else None
+def chosen(text: str, letters: str) -> str | None:
+    """The letter that an answer gives; None: none. An article or a pronoun ("A dog", "I") is no letter.
+
+    It is the last one after "answer" or "option", else in brackets or before one, else the first of the text
+    before a mark, else the last of the text.
+    """
+    if not letters:
+        return None
+    one = rf"([{letters}])"
+    marked = (
+        rf"(?i:answer|option)(?i:\s+is)?\s*:?\s*\(?{one}\b(?!')",
+        rf"(?<!\w){one}\)",
+        rf"^\W*{one}(?=[.:,]|\s*$)",
+        rf"(?<![\w']){one}\W*$",
+    )
+    return next((found[-1] for each in marked if (found := re.findall(each, text))), None)
 
 
-def vote_of(text: str, options: Sequence[str] = ()) -> str:
+def vote_of(text: str, letters: str = "") -> str:
     """What an answer counts for: the letter it chooses, else its normalised text."""
-    return chosen(text, options) or normalised(text)
+    return chosen(text, letters) or normalised(text)
 
 
 def lines_of(text: str, most: int) -> list[str]:

@@ -27,7 +27,7 @@ class HttpClassifier:
     """
 
     def __init__(self, url: str, deadline: float) -> None:
-        self.url, self.deadline, self.host = url, deadline, host_of(url)
+        self.url, self.deadline = url, deadline
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -39,10 +39,10 @@ class HttpClassifier:
         try:
             found = json.loads(self._answer({"texts": list(texts)}))
         except ValueError:
-            raise RefusedError(f"the classifier at {self.host} did not answer with JSON") from None
+            raise RefusedError("the guardian's server did not answer with JSON") from None
         scores = found.get("scores") if isinstance(found, dict) else None
         if not isinstance(scores, list):
-            raise RefusedError(f'the classifier at {self.host} did not answer with {{"scores": [...]}}')
+            raise RefusedError('the guardian\'s server did not answer with {"scores": [...]}')
         return scores
 
     def _answer(self, body: Any) -> bytes:
@@ -51,17 +51,15 @@ class HttpClassifier:
         try:
             with self._client.stream("POST", self.url, json=body) as response:
                 if response.status_code != 200:
-                    raise RefusedError(f"the classifier at {self.host} answered {response.status_code}")
+                    raise RefusedError(f"the guardian's server answered {response.status_code}")
                 found = bytearray()
                 for part in response.iter_bytes():
                     found += part
                     if len(found) > LARGEST:
-                        raise RefusedError(
-                            f"the classifier at {self.host} answered more than {LARGEST} bytes"
-                        )
+                        raise RefusedError(f"the guardian's server answered more than {LARGEST} bytes")
         except httpx.HTTPError as error:
             what = type(error).__name__
-            raise RefusedError(f"the classifier at {self.host} did not answer ({what})") from None
+            raise RefusedError(f"the guardian's server did not answer ({what})") from None
         return bytes(found)
 
 

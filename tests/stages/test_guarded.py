@@ -1,0 +1,156 @@
+"""A guarded purifier: what is blocked appears nowhere, and every way of asking gets the same text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from purify_hooks.stages.guardian import Guardian
+from purify_plugins import Purifier, Sampling
+from purify_plugins.errors import RefusedError
+from purify_plugins.stages.options import RequestOptions
+from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary
+from purify_plugins.types import Chunk, Completion, Refused
+
+BYTES = byte_vocabulary()
+SAYS = b"It is a bad  thing to say, and more."
+SETTINGS = Sampling(max_tokens=60, temperature=0, seed=1)
+ERRORS = RequestOptions()
+TEXTS = RequestOptions(on_refusal="text", refusals={"default": "No.", "guardian": "I'd rather not."})
+
+
+def guarded(
+    guardian: Guardian, slm: bytes = SAYS, request: RequestOptions = ERRORS, llm: bytes = SAYS
+) -> Purifier:
+    """An LLM that is sure of its text, an SLM that is sure of its own; the LLM is nearly alone."""
+    sources = ScriptedSource(BYTES, llm), ScriptedSource(BYTES, slm)
+    return Purifier.load(*sources, "linear", weight=0.99, stages=[guardian], request=request)
+
+
+def shown(chunks: list[Chunk]) -> str:
+    """All that chunks carry as text, wherever in them; tokens by what they spell."""
+    found = [chunk.text + "".join(text for _, text in chunk.drawn) for chunk in chunks]
+    spelled = [BYTES.spell([token.id for token in chunk.steps]).decode() for chunk in chunks]
+    whole = [chunk.completion for chunk in chunks if chunk.completion]
+    rest = [f"{each.text} {BYTES.spell(each.tokens).decode()} {each.certificate.text}" for each in whole]
+    return " ".join([*found, *spelled, *rest])
+
+
+def streamed(purifier: Purifier, prompt: Any = "hello") -> tuple[list[Chunk], RefusedError | None]:
+    chunks: list[Chunk] = []
+    try:
+        chunks.extend(iter(chunks_of(purifier, prompt, chunks)))
+    except RefusedError as error:
+        return chunks, error
+    return chunks, None
+
+
+def chunks_of(purifier: Purifier, prompt: Any, into: list[Chunk]) -> list[Chunk]:
+    for chunk in purifier.stream(prompt, SETTINGS):
+        into.append(chunk)
+    return []
+
+
+GUARDIANS: dict[str, Callable[[], Guardian]] = {
+    "words": lambda: Guardian(words=("bad",), on=("out",)),
+    "regex": lambda: Guardian("regex", pattern="ba[dt]", window=12, stride=4, on=("out",)),
+    "scores": lambda: Guardian(Bad(), window=12, stride=4, on=("out",)),
+}
+
+
+class Bad:
+    """Scores a text by whether something bad is in it."""
+
+    def scores(self, texts: Any) -> list[float]:
+        return [float("bad" in text) for text in texts]
+
+
+@pytest.mark.parametrize("kind", GUARDIANS)
+def test_nothing_of_a_blocked_span_is_in_a_chunk_a_log_or_an_error(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    purifier = guarded(GUARDIANS[kind]())
+    chunks, error = streamed(purifier)
+    assert error is not None
+    assert error.key == "guardian"
+    text = "".join(chunk.text for chunk in chunks)
+    assert b"It is a ".decode().startswith(text)
+    assert kind != "words" or text == "It is a "
+    assert not any(chunk.completion for chunk in chunks)
+    assert "bad" not in shown(chunks) + str(error) + repr(error) + caplog.text
+    with pytest.raises(RefusedError, match="blocked"):
+        purifier.generate("hello", SETTINGS)
+
+
+@pytest.mark.parametrize("kind", GUARDIANS)
+async def test_every_way_of_asking_gets_the_operator_s_text(kind: str) -> None:
+    purifier = guarded(GUARDIANS[kind](), request=TEXTS)
+    [answer] = purifier.generate("hello", SETTINGS)
+    assert answer.finish_reason == "refused"
+    assert answer.text.endswith("I'd rather not.")
+    assert "It is a ".startswith(answer.text.removesuffix("I'd rather not."))
+    chunks, error = streamed(purifier)
+    assert error is None
+    assert "bad" not in shown(chunks)
+    batch = purifier.generate(["hello", "another"], SETTINGS)
+    [awaited] = await purifier.agenerate("hello", SETTINGS)
+    later = [chunk async for chunk in purifier.astream("hello", SETTINGS)]
+    texts = [each.text for each in (*batch, awaited)]
+    texts += ["".join(chunk.text for chunk in each) for each in (chunks, later)]
+    assert set(texts) == {answer.text}
+    for each in (*chunks, *later):
+        assert each.text == "".join(text for _, text in each.pieces)
+
+
+def test_a_request_that_is_refused_leaves_its_neighbours_their_answers() -> None:
+    guardian = Guardian(words=("bomb",))
+    purifier = guarded(guardian)
+    one, two, three = purifier.generate(["hello", "a bomb", "how are you"], SETTINGS)
+    assert isinstance(two, Refused)
+    assert two.error.key == "guardian"
+    assert (one.text, three.text) == (SAYS.decode(), SAYS.decode())
+    said = guarded(guardian, request=TEXTS).generate(["hello", "a bomb"], SETTINGS)
+    assert [each.text for each in said] == [SAYS.decode(), "I'd rather not."]
+    assert isinstance(said[1], Completion)
+    assert (said[1].tokens, said[1].finish_reason) == ((), "refused")
+
+
+def test_a_blocked_span_is_written_again_by_the_slm_alone() -> None:
+    slm = b"It is a good thing to hear, and more."
+    purifier = guarded(Guardian(words=("bad",), redo=1, on=("out",)), slm)
+    [answer] = purifier.generate("hello", SETTINGS, errors="raise")
+    chunks, error = streamed(purifier)
+    assert error is None
+    assert answer.text == "".join(chunk.text for chunk in chunks)
+    assert answer.text == "It is a good thing to say, and more."
+    assert "bad" not in shown(chunks)
+    with pytest.raises(RefusedError):  # the SLM alone writes it again
+        guarded(Guardian(words=("bad",), redo=1, on=("out",))).generate("hello", SETTINGS)
+
+
+def test_an_answer_that_no_check_blocks_is_what_it_is_without_a_guardian() -> None:
+    slm = ToySource(BYTES, 1)
+    llm = ToySource(BYTES, 2)
+    sampling = Sampling(max_tokens=80, seed=3)
+    plain = Purifier.load(llm, slm, "geometric")
+    guardian = Guardian(words=("a phrase that a toy does not write",))
+    found = plain.replace(stages=[guardian]).generate(["hello", "another"], sampling)
+    assert [each.text for each in found] == [
+        each.text for each in plain.generate(["hello", "another"], sampling)
+    ]
+
+
+def test_the_slm_s_odds_guard_both_sides() -> None:
+    question = "Is it harmful?"
+    yes = guarded(Guardian("slm", question=question), slm=b"Yes")
+    with pytest.raises(RefusedError, match="refuses this request"):
+        yes.generate("hello", SETTINGS)
+    out = guarded(Guardian("slm", question=question, on=("out",), window=8, stride=4), slm=b"Yes")
+    with pytest.raises(RefusedError, match="blocked"):
+        out.generate("hello", SETTINGS)
+    fine = guarded(Guardian("slm", question=question, window=8, stride=4), slm=b"No", llm=b"a fine text")
+    assert fine.generate("hello", SETTINGS)[0].text == "a fine text"
