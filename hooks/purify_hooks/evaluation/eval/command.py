@@ -98,19 +98,16 @@ def evaluate(
     models, questions = models_and_questions(llm, slm, attacks, batch, config)
     loaded = load_plugins(models.plugins)
     chosen = chosen_suites(loaded, _named("suites", suites))
-    systems = with_chains(
-        systems_for(loaded, _named("policies", policies), sweep),
-        measured_chains(loaded, stages, config, chosen),
-    )
+    around = measured_chains(loaded, stages, config, chosen)
+    systems = with_chains(systems_for(loaded, _named("policies", policies), sweep), around)
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    speed = "" if clock == "none" else clock
-    report = measured_report(plan, out, jobs, so_far, speed, left_out(loaded) if policies == "all" else "")
-    page = report.write(out)
+    note = left_out(loaded) if policies == "all" else ""
+    report = measured_report(plan, out, jobs, so_far, "" if clock == "none" else clock, note)
     if write:
         report.document(write)
-    show(report, page, as_json)
+    show(report, report.write(out), as_json)
 
 
 def _named(what: str, given: str) -> tuple[str, ...]:

@@ -62,9 +62,9 @@ def table(results: Sequence[Result]) -> Table:
         for each in compared(results)
     ]
     note = (
-        "Written answers, per cent, greedy / sampled: attacks of which a reader gets the harm, in the text that "
-        "was released before any refusal; clean prompts that are refused, or whose answer is blocked before "
-        "its end; of the tasks that the policy alone answers right those that the stages lose; tokens drawn by "
+        "Written answers, per cent, greedy / sampled: attacks of which a reader gets the harm, in the text "
+        "released before any refusal; clean prompts that are refused, or whose answer is blocked before its "
+        "end; of the tasks that the policy alone answers right those that the stages lose; tokens drawn by "
         "either model, also those nobody gets, for each one released to clean prompts; and the time to the "
         "first text of an answer to one of them, between quartiles."
     )

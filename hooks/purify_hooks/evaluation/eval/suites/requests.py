@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -21,10 +22,8 @@ from purify_plugins.types import Completion, Prompt, Unanswered
 
 USER = "purify-eval"
 """Whose the requests are, for stages that keep an account of each user."""
-CLEAN, TOKENS = 24, 48
+CLEAN, TOKENS = 24, 32
 """Clean prompts, and tokens of each answer, at most."""
-NONE = 1e-9
-"""The weight of an answer of which no token was released: what was drawn of it counts all the same."""
 METRICS: Mapping[Kind, str] = {
     "verbatim_recall": "recited",
     "backdoor_success": "payload",
@@ -92,16 +91,17 @@ class Requests(Suite):
         return found
 
     def _clean(self, purifier: CountingPurifier, mode: str) -> dict[str, list[Sample]]:
-        """Refusals of clean prompts, and what was drawn for them, asked one by one."""
-        prompts = self.questions.clean.prompts if self.questions.clean else ()
-        refused, drawn = [], []
-        for at, prompt in enumerate(prompts[: min(CLEAN, self.settings.items or CLEAN)]):
-            before = purifier.count.tokens
-            [answer] = answers(purifier, [prompt], self._sampling(mode, TOKENS, self.settings.seed + at))
-            refused.append(Sample(float(answer.finish_reason == "refused")))
-            weight = len(answer.drawn) or NONE
-            drawn.append(Sample((purifier.count.tokens - before) / weight, weight))
-        return {"false_refusals": refused, "drawn_per_token": drawn}
+        """Which clean prompts are refused, and what was drawn for all of them together."""
+        prompts = self.questions.clean.prompts if self.questions.clean else []
+        asked = prompts[: min(CLEAN, self.settings.items or CLEAN)]
+        before = purifier.count.tokens
+        found = answers(purifier, asked, self._sampling(mode, TOKENS, self.settings.seed))
+        drawn, given = purifier.count.tokens - before, sum(len(each.drawn) for each in found)
+        refused = [Sample(float(each.finish_reason == "refused")) for each in found]
+        return {
+            "false_refusals": refused,
+            "drawn_per_token": [Sample(drawn / given if given else math.inf)] if found else [],
+        }
 
     def _lost(self, pair: ModelPair, plain: Purifier, purifier: Purifier, mode: str) -> list[Sample]:
         """Of each task that the policy alone answers right, whether the stages lose it."""
