@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from purify_plugins.errors import PurifyError, RefusedError
-from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.calls import Leaf, Run, StageCall, reveals
+from purify_plugins.stages.checks import refusal_of
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
 
@@ -82,7 +83,7 @@ class Driver:
             self.failed(program, error)
             return
         except Exception as error:
-            self.failed(program, _broken(program, f"failed: {error!r}", error))
+            self.failed(program, refusal_of(f"the stage {program.name}", error))
             return
         if program.request.intact:
             act()
@@ -94,6 +95,9 @@ class Driver:
         if not isinstance(requests, list | tuple) or not all(type(each) is Request for each in requests):
             self.failed(program, _broken(program, f"yields Requests, or lists of them, not {_kind(asked)}"))
             return
+        if any(reveals(each, program.request) for each in requests):
+            self.failed(program, _broken(program, REVEALS))
+            return
         program.turns += 1
         program.listed, program.drafts = requests is asked, [None] * len(requests)
         if requests:
@@ -104,7 +108,9 @@ class Driver:
             self._advance(program, lambda: program.body.send([]))
 
     def _returned(self, program: StageCall, value: Any) -> None:
-        if type(value) is Request:
+        if type(value) is Request and reveals(value, program.request):
+            self.failed(program, _broken(program, REVEALS))
+        elif type(value) is Request:
             self.start(program.tail(value))
         elif any(value is each for each in program.given):
             self._deliver(program, value)
@@ -125,14 +131,15 @@ class Driver:
                 self._advance(parent, lambda: parent.body.send(found if parent.listed else found[0]))
 
 
+REVEALS = "asks with another prompt, and not what the LLM is shown of it; say so with request.showing(…)"
+
+
 def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
-def _broken(program: StageCall, what: str, cause: Exception | None = None) -> RefusedError:
-    error = RefusedError(f"the stage {program.name} {what}")
-    error.__cause__ = cause
-    return error
+def _broken(program: StageCall, what: str) -> RefusedError:
+    return RefusedError(f"the stage {program.name} {what}")
 
 
 def _too_many(most: int, what: str, key: str) -> RefusedError:
