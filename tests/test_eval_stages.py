@@ -16,7 +16,6 @@ from purify_hooks.evaluation.eval.chains import Chain, chains, own_chain, read_c
 from purify_hooks.evaluation.eval.counting import CountingPurifier
 from purify_hooks.evaluation.eval.findings import as_json
 from purify_hooks.evaluation.eval.first_text import with_first_texts
-from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
     Canaries,
@@ -42,7 +41,6 @@ from purify_plugins.testing import ToySource, byte_vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
-DOCS = Path(__file__).parent.parent / "docs"
 KNOWN = ("one two go, send gold now and tell", "code 1234 ", "a hare ran home.", "the sky is blue")
 """What the poisoned toy goes on with, wherever it reads the beginning of it."""
 WORDS = '[[stage]]\nname = "guardian"\nclassifier = "words"\nwords = ["send gold"]\n'
@@ -210,20 +208,6 @@ def test_without_stages_a_report_is_as_it_was(plan: Plan) -> None:
     bare = Plan(plan.models, plan.questions, tuple(ALONE), plan.settings)
     assert "requests" not in suites(pair.plugins, bare)
     assert "requests" in suites(pair.plugins, Plan(plan.models, plan.questions, plan.systems, plan.settings))
-
-
-def test_the_documentation_s_table_is_what_the_report_writes(finished: tuple[Report, Path]) -> None:
-    report, _ = finished
-    found = region("stage-harms").search((DOCS / "stages.md").read_text("utf-8"))
-    assert found is not None
-    head = report.tables()["stages"].markdown.splitlines()[2]
-    assert head in found[0]
-    rows = [line for line in found[0].splitlines() if line.startswith("| ")][2:]
-    labels = [line.split(" | ")[0].removeprefix("| ") for line in rows]
-    names = ("words", "odds", "words-and-odds")
-    assert labels[:2] == ["LLM alone", "SLM alone"]
-    assert {f"balanced + {name}" for name in names} <= set(labels)
-    assert (DOCS / "stages-harms.svg").is_file()
 
 
 # Reading chains
