@@ -23,6 +23,7 @@ from purify_adapters.activation.clients import CLIENTS, ENGINES, UNSEEN
 from purify_hooks.evaluation.eval import questions
 from purify_hooks.local.loading import file_digests
 from purify_hooks.policies import POLICIES
+from purify_hooks.stages import purify_stages
 from purify_hooks.suggest.catalogue import read_catalogue
 from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
@@ -177,7 +178,7 @@ def policy_section(name: str) -> str:
 
 
 def stages() -> str:
-    found = load_plugins(()).offers("purify_stages")
+    found = purify_stages()  # not by entry points: an installation may be older than the checkout
     rows = [[f"[{name}](#{name})", sentence(kind)] for name, kind in found.items()]
     return together(table(["stage", "what it does"], rows), *(stage_section(*each) for each in found.items()))
 

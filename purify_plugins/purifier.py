@@ -23,6 +23,7 @@ from purify_plugins.errors import UnknownNameError
 from purify_plugins.foreign import adapted
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
+from purify_plugins.requests.hooked import hooked
 from purify_plugins.requests.inputs import (
     check_options,
     conversation,
@@ -331,9 +332,9 @@ class Purifier(Decoder):
     ) -> RowEvents:
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
-        held, actors = bool(self.plugins.implementing("purify_completed")), self.plugins.actors(self.policy)
-        how = AnswerOptions(used, cited(), actors, held, self.calibration)
-        pipeline = Pipeline(self, self.plugins, self.batch_size)
-        if not self.stages:
-            return pipeline.answers(prompts, how)
-        return StagedPipeline(pipeline, self.stages, self.request, how, said_about()).answers(prompts)
+        how = AnswerOptions(used, cited(), self.plugins.actors(self.policy), self.calibration)
+        pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
+        if not (self.stages or hooks):
+            return pipeline.decoded(dict(enumerate(prompts)), how)
+        staged = StagedPipeline(pipeline, self.stages, self.request, how, said_about(), hooks)
+        return staged.answers(prompts)

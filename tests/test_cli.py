@@ -752,3 +752,38 @@ def test_serve_shows_no_password_of_an_upstream(monkeypatch: pytest.MonkeyPatch)
     result = purify("serve", *upstream)
     assert (result.exit_code, "tgi:8080" in result.stderr) == (0, True)
     assert "hunter2" not in result.output
+
+
+# Request stages
+
+STAGES = """
+[[stage]]
+name = "guardian"
+classifier = "words"
+words = ["king"]
+
+[[stage]]
+name = "cascade"
+
+[request]
+calls = 3
+"""
+
+
+def test_the_stages_are_listed_and_told_of() -> None:
+    listed = purify("stages")
+    assert {"cascade", "ensemble", "guardian", "never"} <= set(listed.output.split())
+    told = purify("stages", "cascade")
+    assert "sure = 0.9" in told.output
+    assert json.loads(purify("stages", "--json").output)["cascade"]["fields"]["sure"] == 0.9
+    assert "did you mean 'cascade'" in purify("stages", "cascde").output
+
+
+def test_check_prints_the_chain_what_it_holds_back_and_its_remarks(tmp_path: Path) -> None:
+    configured(tmp_path, STAGES)
+    found = purify("check", "--config", str(tmp_path / "purify.toml"), "--seconds", "0", "--json")
+    facts = json.loads(found.stdout)
+    assert list(facts["stages"]) == ["1. guardian", "2. cascade"]
+    assert facts["stages"]["1. guardian"]["words"]["count"] == 1
+    assert (facts["hold-back"], facts["calls"]) == ("4 characters", 3)
+    assert [warning for warning in facts["warnings"] if "uncalibrated" in warning]

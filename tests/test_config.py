@@ -14,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
 from purify_plugins.certificates.calibration_record import CalibrationRecord, settings_digest
-from purify_plugins.configuration.build import build
+from purify_plugins.configuration.build import build, prepare
 from purify_plugins.configuration.config import ActivationConfig, Config, check_config, has_type, read_config
 from purify_plugins.configuration.find import find_config
 from purify_plugins.configuration.secrets import secrets
@@ -53,6 +53,8 @@ BASE: dict[str, Any] = {
     "walk": "speculative",
     "alignment": "auto",
     "fidelity": "default",
+    "stage": [],
+    "request": {},
 }
 OTHER: dict[str, Any] = {
     "plugins": [],
@@ -68,6 +70,7 @@ OTHER: dict[str, Any] = {
     "batch_size": 3,
     "walk": "lockstep",
     "alignment": "bytes",
+    "stage": [{"name": "cascade", "sure": 0.0}],
 }
 """For every key of the configuration, another value."""
 
@@ -88,12 +91,68 @@ def observed(table: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity"}))
+@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity", "request"}))
 def test_every_key_has_an_effect(install: Install, key: str) -> None:
     install("toy-plugin", TOY)
     before = observed(BASE)
     assert before == observed(BASE)
     assert observed({**BASE, key: OTHER[key]}) != before
+
+
+STAGED = {**BASE, "stage": [{"name": "ensemble", "n": 2}]}
+"""A configuration whose answers take drafts."""
+
+
+@pytest.mark.parametrize(
+    "request_table",
+    [
+        {"calls": 1},
+        {"tokens": 2},
+        {"calls": 1, "on_refusal": "text", "refusals": {"default": "No."}},
+        {"calls": 1, "on_refusal": "text", "refusals": {"default": "Never."}},
+    ],
+    ids=["calls", "tokens", "on_refusal", "refusals"],
+)
+def test_every_request_option_has_an_effect(install: Install, request_table: dict[str, Any]) -> None:
+    install("toy-plugin", TOY)
+    before = observed(STAGED)
+    assert observed({**STAGED, "request": {}}) == before
+    refused, found = (observed({**STAGED, "request": each}) for each in ({"calls": 1}, request_table))
+    assert found != before
+    assert (found == refused) == (request_table == {"calls": 1})
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"stage": [{"name": "cascde"}]}, "unknown stage 'cascde'; did you mean 'cascade'?"),
+        ({"stage": [{"sure": 1.0}]}, "a stage needs a name; see `purify stages`"),
+        ({"stage": [{"name": "cascade", "sur": 1.0}]}, "did you mean 'sure'?"),
+        ({"stage": {"name": "cascade"}}, "stage must be a list"),
+        ({"request": {"call": 3}}, "unknown request option 'call'; did you mean 'calls'?"),
+        ({"request": {"calls": 0}}, "calls must be a whole number, at least 1, not 0"),
+        ({"request": {"on_refusal": "text"}}, "needs a text for every refusal"),
+        ({"request": {"on_refusal": "open"}}, "on_refusal must be 'error' or 'text', not 'open'"),
+    ],
+)
+def test_a_mistake_in_stages_is_answered_with_its_place(
+    tmp_path: Path, table: dict[str, Any], words: str
+) -> None:
+    models = {side: {"model": str(SLM)} for side in ("llm", "slm")}
+    with pytest.raises(ConfigError) as raised:
+        prepare(check_config({**models, **table}, tmp_path / "purify.toml"))
+    assert words in str(raised.value)
+    assert "purify.toml" in str(raised.value)
+
+
+def test_a_stage_s_files_are_relative_to_their_configuration(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("forbidden\n", encoding="utf-8")
+    table = {
+        **{side: {"model": str(SLM)} for side in ("llm", "slm")},
+        "stage": [{"name": "guardian", "classifier": "words", "file": "words.txt"}],
+    }
+    [stage] = prepare(check_config(table, tmp_path / "purify.toml")).options["stages"]
+    assert stage.file == str(tmp_path / "words.txt")
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "default", "fast"])

@@ -313,7 +313,7 @@ def request() -> None:
         def purify_request(self, purifier: Purifier, prompts: Any, sampling: Any) -> None:
             raise RefusedError(f"{len(prompts)} prompts of {sampling.max_tokens} tokens")
 
-    with pytest.raises(RefusedError, match="2 prompts of 8 tokens"):
+    with pytest.raises(RefusedError, match="1 prompts of 8 tokens"):
         toys(plugins=loaded(Mine())).generate(["x", "y"], few())
 
 

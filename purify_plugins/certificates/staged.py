@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from purify_plugins.canonical_json import canonical, digest, jsonable
 from purify_plugins.certificates.claims import LIMITS
-from purify_plugins.certificates.cutting import cut
+from purify_plugins.certificates.draft_bodies import draft_body
 from purify_plugins.certificates.figures import STAGED_FORMAT, fixed, text_facts, totals
 from purify_plugins.certificates.ledger import roles
 from purify_plugins.certificates.staged_claims import Calls, asked_of, settle
@@ -39,9 +39,8 @@ class DraftRecord:
     """One answered call, in the order of asking.
 
     `after` drafts had been given to the programs before it was asked. `policy` is the one it was decoded
-    under, as strict as it then was. `shown` is what the LLM read instead of the
-    prompt. `constraints` are their `public()`. `redo` is the most redos that its checks allow together,
-    `redone` how many there were.
+    under, as strict as it then was. `slm_only`: nothing of it was asked of the LLM. `shown` is what the LLM
+    read instead of the prompt. `redo` is the most redos that its checks allow, `redone` how many there were.
     """
 
     completion: Completion
@@ -49,7 +48,6 @@ class DraftRecord:
     after: int
     slm_only: bool = False
     shown: Prompt | None = None
-    constraints: tuple[Mapping[str, Any], ...] = ()
     redo: int = 0
     redone: int = 0
 
@@ -148,13 +146,10 @@ def _drafts(record: AnswerRecord) -> tuple[list[dict[str, Any]], int | None]:
     drawn = _drawn(record)
     if record.released is None or (_ended(record) and not drawn):
         return [], None
-    bodies: list[Any] = [each.completion.certificate.body for each in record.drafts]
-    chosen = record.drafts[record.released]
-    if drawn != chosen.completion.text:
-        bodies[record.released] = cut(chosen.completion, len(drawn), chosen.policy)
-    if bodies[record.released] is None:
+    ends = [len(drawn) if at == record.released else None for at in range(len(record.drafts))]
+    entries = [_draft(draft, end) for draft, end in zip(record.drafts, ends, strict=True)]
+    if entries[record.released]["certificate"] is None:
         return [], None
-    entries = [_draft(*each) for each in zip(record.drafts, bodies, strict=True)]
     found = roles([asked_of(each) for each in entries], record.released)
     return [{**entry, "role": role} for entry, role in zip(entries, found, strict=True)], record.released
 
@@ -173,13 +168,14 @@ def _ended(record: AnswerRecord) -> bool:
     return any(each.kind == "operator" for each in record.segments)
 
 
-def _draft(draft: DraftRecord, body: Mapping[str, Any]) -> dict[str, Any]:
+def _draft(draft: DraftRecord, end: int | None) -> dict[str, Any]:
+    body = draft_body(draft.completion, draft.policy, not draft.slm_only, end)
     return {
         "after": draft.after,
         "shown": None if draft.shown is None else prompt_digest(draft.shown),
         "redo": draft.redo,
         "redone": draft.redone,
-        "allowed": allowed(draft.policy, body),
+        "allowed": allowed(draft.policy, body or draft.completion.certificate.body),
         "certificate": body,
     }
 

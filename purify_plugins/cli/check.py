@@ -58,7 +58,7 @@ def check(
 
 def remarks(writer: Purifier, config: Config, texts: Sequence[Path], seconds: float) -> dict[str, Remarks]:
     """What each check that plugins offer says of the pair. Raises PurifyError."""
-    found = {}
+    found = {"stages": Remarks({}, [remark for stage in writer.stages for remark in stage.remarks()])}
     for name, offered in writer.plugins.offers("purify_checks").items():
         owner = writer.plugins.offering("purify_checks", name)
         with ours(partial(_failed, owner, name)):

@@ -130,7 +130,7 @@ def would_run(writer: Purifier) -> dict[str, Any]:
         "engines": dict(zip(("llm", "slm"), engines, strict=True)),
         "sampling": jsonable(writer.sampling),
         "on_llm_failure": writer.on_llm_failure,
-        **chain(writer.stages, writer.request),
+        **chain(writer.plugins, writer.stages, writer.request),
         **states(writer),
         "plugins": sorted(name for name, _ in writer.plugins.list_name_plugin()),
     }

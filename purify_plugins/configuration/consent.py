@@ -44,6 +44,17 @@ def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if isinstance(status, str) and not (folder / status).resolve().is_relative_to(folder.resolve()):
         place = shown(str((folder / status).resolve()))
         yield f"[activation] writes into {place}, which is outside its own directory"
+    for stage in stages_of(table):
+        written = stage.get("store")
+        if isinstance(written, str) and not (folder / written).resolve().is_relative_to(folder.resolve()):
+            place = shown(str((folder / written).resolve()))
+            yield f"[[stage]] writes into {place}, which is outside its own directory"
+
+
+def stages_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tables of `[[stage]]`."""
+    found = table.get("stage")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _gifts(table: Mapping[str, Any], where: str = "") -> Iterator[str]:
@@ -60,6 +71,9 @@ def named_by(table: Mapping[str, Any]) -> Iterator[str]:
     """The models, servers and plugins that a configuration names, a line each."""
     for side in ("llm", "slm"):
         yield from _models(table.get(side), side)
+    for stage in stages_of(table):
+        url = f", url {shown_url(stage['url'])}" if stage.get("url") else ""
+        yield f"[[stage]] {shown(str(stage.get('name')))}{url}"
     plugins = table.get("plugins")
     listed = ", ".join(shown(str(each)) for each in plugins) if isinstance(plugins, list) else ""
     yield f"plugins: {listed or 'none'}"

@@ -41,7 +41,7 @@ class Decoder:
     fused row. `alone`: the SLM answers alone, step by step; the LLM is not asked, and nothing is sent to it.
     `constraints` rule tokens out in both models' rows, before the policy. `draft_lengths` are learned by
     decoding; `walk` is the decoding strategy. Answers begin with the tokens `given`, where there are any:
-    then it takes a batch of one.
+    then it takes a batch of one. `llm_asked`: what the SLM goes on with alone was begun with the LLM.
     """
 
     llm: LogitSource
@@ -57,6 +57,7 @@ class Decoder:
     draft_lengths: DraftLengths = field(default_factory=DraftLengths)
     walk: Strategy = "lockstep"
     given: tuple[int, ...] = ()
+    llm_asked: bool = False
 
     def decode(self, prompts: Sequence[Prompt | Row], sampling: Sampling) -> Steps:
         """The steps of a batch of answers by this decoder's strategy, as they are drawn."""
@@ -85,10 +86,12 @@ class Decoder:
         alone: bool = False,
         constraints: Sequence[Constraint] = (),
         given: tuple[int, ...] = (),
+        llm_asked: bool = False,
     ) -> Self:
         """A copy for a request: another bound `policy`, the SLM `alone`, more `constraints`.
 
-        It shares models and draft lengths. Answers begin with the tokens `given`.
+        It shares models and draft lengths. Answers begin with the tokens `given`; `llm_asked`: for an answer
+        that was begun with the LLM, whatever is left of that.
         """
         found = copy(self)
         vars(found).pop("lookback", None)
@@ -97,5 +100,6 @@ class Decoder:
             alone=self.alone or alone,
             constraints=(*self.constraints, *constraints),
             given=given,
+            llm_asked=llm_asked,
         )
         return found

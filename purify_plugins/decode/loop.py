@@ -94,8 +94,10 @@ def resumed(decoder: Decoder, row: Prompt | Row, given: Sequence[int], sampling:
     those that drew the given tokens. No step where the given tokens are all that the answer may have, or end
     it. Raises as `lockstep`.
     """
+    # The given tokens were drawn by the decoder's own strategy, and the certificate covers them too.
+    walk = decoder.walk if decoder.llm_asked or not decoder.alone else "lockstep"
     if decoder.vocabulary.eos.isdisjoint(given):
-        yield from lockstep(decoder, [row], sampling, given=[given])
+        yield from lockstep(decoder, [row], sampling, given=[given], walk=walk)
 
 
 @torch.inference_mode()

@@ -174,9 +174,9 @@ def purify_request(
 ) -> Sequence[Prompt] | None:
     """See a request before any model does; rewrite its prompts, or raise RefusedError to refuse it.
 
-    Return as many prompts as there were to have these answered instead, or change the list in place; hooks
-    called after this one get them. Where several prompts are refused, the hook is called for each alone, and
-    then for those that pass together: a refusal does not affect other prompts.
+    It is called for each prompt alone, a list of one: the outermost of the [stages](stages.md). Return a list
+    of one to have that answered instead, or change the list in place; hooks called after this one get it. A
+    refusal does not affect other prompts.
 
     >>> @hookimpl
     ... def purify_request(prompts):

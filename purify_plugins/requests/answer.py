@@ -27,14 +27,12 @@ class AnswerOptions:
     """How a request's answers are drawn, the sources its prompts quote, and the plugins that take part.
 
     `calibration` is what the policy's options were set by, None where nothing was recorded.
-    `held`: the last text of each answer is held until plugins have seen the whole (`purify_completed`).
     `given` are the tokens that an answer begins with, which were drawn before.
     """
 
     sampling: Sampling
     context: Cited = ()
     actors: tuple[Actor, ...] = ()
-    held: bool = False
     calibration: CalibrationRecord | None = None
     given: tuple[Token, ...] = ()
 
@@ -50,23 +48,22 @@ class RowOutput:
         self.error: PurifyError | None = None
         self._detokenizer = Detokenizer(decoder.vocabulary, options.sampling.stop)
         self._pieces: list[Piece] = []
-        self._held: list[Chunk] = []
         self._begun = self._given(options.given) if options.given else ()
 
-    def take(self, step: Step) -> list[Chunk]:
-        """Take this row's token of a step; return the chunks that may be released now."""
+    def take(self, step: Step) -> Chunk | None:
+        """Take this row's token of a step, if it has one."""
         token = step.tokens[self.row]
         if not self.ended:
             self.error = self.reader.errors.get(self.row)
         if self.ended or token is None:
-            return []
+            return None
         drawn, pieces = self._detokenizer.feed(token)
         self.drawn.append(drawn)
         pieces, self._begun = (*self._begun, *pieces), ()
         self._pieces += pieces
         if reason := self._detokenizer.ended:
             self._end(reason)
-        return self._release(Chunk(pieces, (drawn,), ended=self._whole))
+        return Chunk(pieces, (drawn,), ended=self._whole)
 
     def _given(self, tokens: Sequence[Token]) -> tuple[Piece, ...]:
         """Take the tokens that the answer begins with; their pieces, which come with those of the next."""
@@ -82,16 +79,6 @@ class RowOutput:
         if not self.ended:
             self.stopped = True
             self.reader.finished.add(self.row)
-
-    def _release(self, chunk: Chunk) -> list[Chunk]:
-        """The chunk; where the last text is held, the chunks before the last one with text."""
-        if not self.options.held:
-            return [chunk]
-        if not chunk.text:
-            self._held.append(chunk)
-            return []
-        free, self._held = self._held, [chunk]
-        return free
 
     @property
     def ended(self) -> bool:
@@ -112,8 +99,8 @@ class RowOutput:
         self.finished, self.reason = True, reason
         self.reader.finished.add(self.row)
 
-    def finish(self) -> list[Chunk]:
-        """The chunks that were held; the last one has the rest of the text, and the completion."""
+    def finish(self) -> Chunk:
+        """The last chunk, with the rest of the text, and the completion."""
         rest = (*self._begun, *self._detokenizer.close())
         if self._detokenizer.ended == "stop":
             self._end("stop")
@@ -124,4 +111,4 @@ class RowOutput:
         parts = options.context, options.actors, options.calibration
         certificate = certify(drawn, steps, text, self.reason, *parts)
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
-        return [*self._held, Chunk(rest, (), whole)]
+        return Chunk(rest, (), whole)

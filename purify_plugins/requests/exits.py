@@ -31,6 +31,8 @@ class Exit:
     said: str = ""
     pieces: list[Piece] = field(default_factory=list)
     drawn: list[DrawnToken] = field(default_factory=list)
+    withheld: list[Chunk] = field(default_factory=list)
+    untouched: Chunk | None = None
     _open: Piece | None = None
     _fed: tuple[int, int] = (0, 0)
 
@@ -53,6 +55,13 @@ class Exit:
             self.failed = error
         else:
             yield from self._chunk(released, last and not self.blocked)
+
+    def show(self, chunk: Chunk) -> Iterator[Chunk]:
+        """The chunk as it is: no stage has a part in the answer; the last one is `untouched`."""
+        if chunk.completion:
+            self.untouched = chunk
+        else:
+            yield from self._behind(chunk)
 
     def resume(self, tokens: Sequence[Token]) -> None:
         """Go on after these tokens of the answer; the decoder will decode them again."""
@@ -91,7 +100,17 @@ class Exit:
         self.pieces += pieces
         self.drawn += closed
         if pieces or last:
-            yield Chunk(tuple(pieces), tuple(closed), ended=last)
+            yield from self._behind(Chunk(tuple(pieces), tuple(closed), ended=last))
+
+    def _behind(self, chunk: Chunk) -> Iterator[Chunk]:
+        """The chunk; where a check withholds the last text, the chunks before the last one with text."""
+        if not any(check.withholds for check in self.release.checks):
+            yield chunk
+            return
+        if chunk.text:
+            yield from self.withheld
+            self.withheld.clear()
+        self.withheld.append(chunk)
 
     def _closed(self) -> list[DrawnToken]:
         found, self._open = self._open, None

@@ -1,4 +1,4 @@
-"""The request pipeline: `purify_request`, decoding in batches, `purify_completed`; one outcome per prompt.
+"""Decoding in batches, one outcome per prompt.
 
 The generators here yield events: a prompt's number, with a chunk of its answer or with the Refused or Failed
 that it gets instead. An error that concerns one prompt does not affect the others of its batch.
@@ -16,14 +16,12 @@ from purify_plugins.decode.provenance import StepReader
 from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
 from purify_plugins.plugin.manager import failed
 from purify_plugins.requests.answer import AnswerOptions, RowOutput
-from purify_plugins.requests.inputs import one
-from purify_plugins.types import Certificate, Chunk, Completion, Failed, Outcome, Refused, Step, Unanswered
+from purify_plugins.types import Chunk, Failed, Outcome, Refused, Step, Unanswered
 
 if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.row import Row
     from purify_plugins.plugin.manager import Plugins
-    from purify_plugins.sampling import Sampling
     from purify_plugins.types import Prompt
 
 RowEvent = tuple[int, Chunk | Refused | Failed]
@@ -39,25 +37,12 @@ class Pipeline:
     plugins: Plugins
     batch_size: int
 
-    def answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
-        """Every prompt's events, batch after batch; prompts that cannot begin together are decoded alone."""
-        if not self.plugins.implementing("purify_request"):
-            return self.decoded(dict(enumerate(prompts)), options)
-        return self._answers(prompts, options)
-
-    def _answers(self, prompts: Sequence[Prompt], options: AnswerOptions) -> RowEvents:
-        """Those of the prompts that no plugin refuses, after the refusals."""
-        errors: dict[int, PurifyError] = {}
-        admitted = self.admitted(prompts, options.sampling, errors)
-        yield from ((row, outcome_of(error)) for row, error in errors.items())
-        yield from self.decoded(admitted, options)
-
     def decoded(
         self, rows: Mapping[int, Prompt | Row], options: AnswerOptions, stopped: Collection[int] = ()
     ) -> RowEvents:
-        """The events of admitted prompts, as the decoder draws their answers.
+        """Every prompt's events, batch after batch; prompts that cannot begin together are decoded alone.
 
-        Those that the caller has `stopped` by the next token end there.
+        Answers that the caller has `stopped` by the next token end there.
         """
         waiting = deque(_batches(rows, self.batch_size, options.sampling.seed is not None))
         while waiting:
@@ -79,63 +64,6 @@ class Pipeline:
                 batch.fail(error)
             while batch.waiting:
                 yield from batch.finish(*batch.waiting.popleft())
-
-    # Admitting: `purify_request`
-
-    def admitted(
-        self, prompts: Sequence[Prompt], sampling: Sampling, errors: dict[int, PurifyError]
-    ) -> dict[int, Prompt]:
-        """The prompts, by their numbers, that no plugin refuses; `errors` gets the others'."""
-        rows = dict(enumerate(prompts))
-        if not self.plugins.implementing("purify_request"):
-            return rows
-        return self._admitted(rows, sampling, errors)
-
-    def _admitted(
-        self, rows: dict[int, Prompt], sampling: Sampling, errors: dict[int, PurifyError]
-    ) -> dict[int, Prompt]:
-        """The prompts that no plugin refuses, as plugins rewrote them; `errors` gets the others'.
-
-        An error does not name its prompt, so the hooks are then called for each prompt alone, whose own error
-        it gets; the joint error where that tells no prompt from another. Those that pass are passed together
-        once more: a plugin may count them.
-        """
-        try:
-            return self._requested(rows, sampling)
-        except PurifyError as error:
-            alone = {row: self._refusal({row: prompt}, sampling) for row, prompt in rows.items()}
-            passed = {row: prompt for row, prompt in rows.items() if alone[row] is None}
-            # No prompt is singled out: all pass alone, or all are refused in the same words.
-            if len(passed) == len(rows) or len({(type(each), str(each)) for each in alone.values()}) == 1:
-                errors.update(dict.fromkeys(rows, error))
-                return {}
-            errors.update({row: refusal for row, refusal in alone.items() if refusal is not None})
-        try:
-            return self._requested(passed, sampling)
-        except PurifyError as error:
-            errors.update(dict.fromkeys(passed, error))
-            return {}
-
-    def _refusal(self, rows: dict[int, Prompt], sampling: Sampling) -> PurifyError | None:
-        try:
-            self._requested(rows, sampling)
-        except PurifyError as error:
-            return error
-        return None
-
-    def _requested(self, rows: dict[int, Prompt], sampling: Sampling) -> dict[int, Prompt]:
-        """The prompts after every `purify_request`, each of which gets what those before it returned."""
-        if not rows:
-            return {}
-        shown, hook = list(rows.values()), self.plugins.hook.purify_request
-        for rewritten in hook(purifier=self.purifier, prompts=shown, sampling=sampling):
-            shown[:] = rewritten  # of a plugin that takes no `prompts`
-        if len(shown) != len(rows):
-            raise PluginError(
-                f"purify_request made {len(shown)} prompts of {len(rows)}; "
-                "a plugin may rewrite each, and drop none"
-            )
-        return dict(zip(rows, map(one, shown), strict=True))
 
 
 class AnswerBatch:
@@ -165,7 +93,8 @@ class AnswerBatch:
         """The events of a step, and the last events of the answers that end with it."""
         taken = self.reader.take(step)
         for row, answer in zip(self.rows, self.answers, strict=True):
-            yield from ((row, chunk) for chunk in answer.take(taken))
+            if (chunk := answer.take(taken)) is not None:
+                yield row, chunk
         while self.waiting and self.waiting[0][1].ended:
             yield from self.finish(*self.waiting.popleft())
 
@@ -180,26 +109,14 @@ class AnswerBatch:
         for _, answer in self.waiting:
             answer.fail(error)
 
-    # Completing: `purify_completed`
-
     def finish(self, row: int, answer: RowOutput) -> list[RowEvent]:
-        """An answer's last events, after `purify_completed`; hooks get a copy."""
+        """An answer's last event."""
         if answer.error is not None:
             return [(row, outcome_of(answer.error))]
         try:
-            chunks = answer.finish()
-            if answer.options.held:
-                show(self.pipeline, chunks[-1].completion)
+            return [(row, answer.finish())]
         except PurifyError as error:
             return [(row, outcome_of(error))]
-        return [(row, chunk) for chunk in chunks]
-
-
-def show(pipeline: Pipeline, completion: Completion | None) -> None:
-    """Show a finished answer to the plugins that have `purify_completed`. Raises RefusedError."""
-    assert completion is not None  # the last chunk has it
-    seen = replace(completion, certificate=Certificate(completion.certificate.text))
-    pipeline.plugins.hook.purify_completed(purifier=pipeline.purifier, completion=seen)
 
 
 def _batches(rows: Mapping[int, Prompt | Row], size: int, seeded: bool) -> Iterator[dict[int, Prompt | Row]]:

@@ -53,7 +53,6 @@ def _draft(policy: FusionPolicy, leaf: Leaf, completion: Completion) -> DraftRec
         leaf.after,
         request.slm_only,
         request.shown,
-        tuple(constraint.public() for constraint in request.never),
         redo,
         leaf.redone,
     )

@@ -13,9 +13,10 @@ from purify_plugins.decode.row import Row
 from purify_plugins.errors import PurifyError, RefusedError
 from purify_plugins.requests.exits import Exit
 from purify_plugins.requests.inputs import one
-from purify_plugins.requests.pipeline import outcome_of, show
+from purify_plugins.requests.pipeline import outcome_of
 from purify_plugins.requests.record import record
 from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.checks import refusal_of
 from purify_plugins.stages.driver import Driver
 from purify_plugins.stages.ledger import require_declared
 from purify_plugins.stages.request import Request
@@ -41,23 +42,18 @@ class StagedPipeline:
     options: RequestOptions
     how: AnswerOptions
     about: Mapping[str, str]
+    hooks: Sequence[Stage] = ()
     driver: Driver = field(default_factory=Driver)
     exits: dict[int, Exit] = field(default_factory=dict)
     runs: dict[int, Run] = field(default_factory=dict)
 
     def answers(self, prompts: Sequence[Prompt]) -> RowEvents:
         """Every prompt's events; closing it closes every program and session."""
-        found = self._answers(prompts)
-        return one_behind(found) if self.how.held else found
-
-    def _answers(self, prompts: Sequence[Prompt]) -> RowEvents:
-        errors: dict[int, PurifyError] = {}
-        admitted = self.pipeline.admitted(prompts, self.how.sampling, errors)
-        yield from ((row, outcome_of(error)) for row, error in errors.items())
         try:
-            for row, prompt in admitted.items():
+            chain = (*self.hooks, *self.chain)
+            for row, prompt in enumerate(prompts):
                 self.runs[row] = run = Run(row, self.options)
-                self.driver.start(StageCall(run, self._request(row, prompt), tuple(self.chain)))
+                self.driver.start(StageCall(run, self._request(row, prompt), chain))
             while self.driver.leaves or self.driver.ended:
                 yield from self._end()
                 waiting, self.driver.leaves = self.driver.leaves, []
@@ -104,14 +100,14 @@ class StagedPipeline:
         stopped: Collection[int] = (),
         given: Sequence[Token] = (),
     ) -> RowEvents:
-        how = replace(self.how, sampling=sampling, held=False, given=tuple(given))
+        how = replace(self.how, sampling=sampling, given=tuple(given))
         return replace(self.pipeline, purifier=purifier).decoded(rows, how, stopped)
 
     def _row(self, leaf: Leaf) -> Row | None:
         request = leaf.request
         try:
             if leaf.streamed:
-                require_declared(leaf.run.asked, leaf, self.chain, self.options.calls)
+                self._open(leaf)
             return Row(one(request.prompt), request.shown, request.sampling.seed, leaf.label)
         except PurifyError as error:
             self.driver.failed(leaf.call, error)
@@ -119,22 +115,29 @@ class StagedPipeline:
 
     # Releasing
 
+    def _open(self, leaf: Leaf) -> None:
+        """Prepare the exit of the answer that is to be released. Raises RefusedError: it must not be."""
+        require_declared(leaf.run.asked, leaf, self.chain, self.options.calls)
+        self.exits[leaf.run.row] = Exit(leaf)
+
     def _stream(self, leaf: Leaf, chunk: Chunk) -> RowEvents:
         """What is released of an answer as it is drawn."""
-        way_out = self.exits.setdefault(leaf.run.row, Exit(leaf))
+        way_out = self.exits[leaf.run.row]
         yield from self._released(leaf, way_out, chunk, last=chunk.completion is not None)
         if not chunk.completion:
             return
         try:
             yield from self._rewritten(leaf, way_out)
-        except PurifyError as error:
-            self.driver.end(leaf.run, error)
+        except PurifyError as error:  # of a draft that is released its row has ended already
+            leaf.run.close()
+            yield from self._refuse(leaf.run, error)
         else:
-            yield self._last(leaf.run, way_out, leaf.answer.finish_reason)
+            yield from self._last(leaf.run, way_out, leaf.answer.finish_reason)
 
     def _released(self, leaf: Leaf, way_out: Exit, chunk: Chunk, last: bool) -> RowEvents:
         leaf.completion = chunk.completion or leaf.completion
-        for each in way_out.feed(chunk.pieces, last):
+        released = way_out.feed(chunk.pieces, last) if self.chain else way_out.show(chunk)
+        for each in released:
             yield leaf.run.row, each
 
     def _end(self) -> RowEvents:
@@ -142,35 +145,52 @@ class StagedPipeline:
         ended, self.driver.ended = self.driver.ended, []
         for run, end in ended:
             if isinstance(end, Draft):
-                leaf = next(each for each in run.asked if each.completion is end.completion)
-                yield from self._stream(leaf, end.completion.chunk)
+                yield from self._release(
+                    next(each for each in run.asked if each.completion is end.completion)
+                )
             else:
                 yield from self._refuse(run, end)
+
+    def _release(self, leaf: Leaf) -> RowEvents:
+        """What is released of a draft."""
+        try:
+            self._open(leaf)
+        except PurifyError as error:
+            yield from self._refuse(leaf.run, error)
+        else:
+            yield from self._stream(leaf, leaf.answer.chunk)
 
     def _refuse(self, run: Run, error: PurifyError) -> RowEvents:
         """The operator's text for a refusal, if there is one; else the error."""
         if not isinstance(error, RefusedError) or self.options.on_refusal == "error":
             yield run.row, outcome_of(error)
             return
-        way_out = self.exits.setdefault(run.row, Exit())
+        way_out = self.exits.setdefault(run.row, Exit(None))
         for chunk in way_out.refuse(*self.options.said(error.key)):
             yield run.row, chunk
-        yield self._last(run, way_out, "refused")
+        yield from self._last(run, way_out, "refused")
 
-    def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvent:
-        """The last event, with the completion, after `purify_completed`."""
+    def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvents:
+        """The last events, the text that was withheld and the completion, once every check has seen it."""
         try:
-            certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
-            text, drawn = way_out.release.text, tuple(way_out.drawn)
-            ids = tuple(token.id for token, _ in drawn)
-            completion = Completion(text, ids, reason, drawn, certificate, way_out.released)
-            if self.how.held:
-                show(self.pipeline, completion)
+            last = way_out.untouched or Chunk((), (), self._completion(run, way_out, reason))
+            assert last.completion is not None
             for check in way_out.release.checks:
-                check.released(completion)
+                check.released(last.completion)
         except PurifyError as error:
-            return run.row, outcome_of(error)
-        return run.row, Chunk((), (), completion)
+            yield run.row, outcome_of(error)
+            return
+        except Exception as error:
+            yield run.row, outcome_of(refusal_of("the record of this answer", error))
+            return
+        for chunk in (*way_out.withheld, last):
+            yield run.row, chunk
+
+    def _completion(self, run: Run, way_out: Exit, reason: FinishReason) -> Completion:
+        certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
+        text, drawn = way_out.release.text, tuple(way_out.drawn)
+        ids = tuple(token.id for token, _ in drawn)
+        return Completion(text, ids, reason, drawn, certificate, way_out.released)
 
     # Writing a span again
 
@@ -196,7 +216,7 @@ class StagedPipeline:
         way_out.resume(given)
         label = f"{leaf.label}~{leaf.redone}{'a' if most else 'b'}"
         rows = {0: Row(request.prompt, request.shown, request.sampling.seed, label)}
-        purifier = answering(self.pipeline.purifier, request, given)
+        purifier = answering(self.pipeline.purifier, request, given, llm_asked=not leaf.request.slm_only)
         stopped: set[int] = set()
         drawn, ended = len(given), False
         with closing(self._decoded(purifier, rows, request.sampling, stopped, given)) as events:
@@ -213,30 +233,23 @@ class StagedPipeline:
         return ended
 
 
-def answering(purifier: Decoder, request: Request, given: Sequence[Token] = ()) -> Decoder:
+def answering(
+    purifier: Decoder, request: Request, given: Sequence[Token] = (), llm_asked: bool = False
+) -> Decoder:
     """The decoder for a request: as strict, under its constraints, by the SLM alone or not.
 
-    Answers begin with the tokens `given`. Raises ConfigError for a policy that cannot be tightened.
+    Answers begin with the tokens `given`; see `Decoder.llm_asked`. Raises ConfigError for a policy that
+    cannot be tightened.
     """
     policy = tightened(purifier.policy, request.strength)
     first = tuple(token.id for token in given)
-    return purifier.for_request(policy=policy, alone=request.slm_only, constraints=request.never, given=first)
-
-
-def one_behind(events: RowEvents) -> RowEvents:
-    """The events, each row's last text held until plugins have seen the whole answer."""
-    held: dict[int, list[RowEvent]] = {}
-    with closing(events):
-        for row, event in events:
-            waiting = held.setdefault(row, [])
-            if isinstance(event, Unanswered):
-                waiting.clear()
-            elif event.text or event.completion:
-                yield from waiting
-                waiting.clear()
-            waiting.append((row, event))
-            if isinstance(event, Unanswered) or event.completion:
-                yield waiting.pop()
+    return purifier.for_request(
+        policy=policy,
+        alone=request.slm_only,
+        constraints=request.never,
+        given=first,
+        llm_asked=llm_asked,
+    )
 
 
 def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:

@@ -55,6 +55,9 @@ class Check(ABC):
         """What certificates say of one answer's check: how much was judged, as JSON."""
         return {}
 
+    withholds: bool = False
+    """Whether `released` may refuse an answer: its last text is then held until it has been called."""
+
     def released(self, completion: Completion) -> None:  # noqa: B027  # most checks have nothing to do then
         """See the whole answer with its certificate, before its reader has the last of it.
 

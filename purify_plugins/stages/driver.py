@@ -12,6 +12,7 @@ from typing import Any
 
 from purify_plugins.errors import PurifyError, RefusedError
 from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.checks import refusal_of
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
 
@@ -82,7 +83,7 @@ class Driver:
             self.failed(program, error)
             return
         except Exception as error:
-            self.failed(program, _broken(program, f"failed: {error!r}", error))
+            self.failed(program, refusal_of(f"the stage {program.name}", error))
             return
         if program.request.intact:
             act()
@@ -129,10 +130,8 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
-def _broken(program: StageCall, what: str, cause: Exception | None = None) -> RefusedError:
-    error = RefusedError(f"the stage {program.name} {what}")
-    error.__cause__ = cause
-    return error
+def _broken(program: StageCall, what: str) -> RefusedError:
+    return RefusedError(f"the stage {program.name} {what}")
 
 
 def _too_many(most: int, what: str, key: str) -> RefusedError:

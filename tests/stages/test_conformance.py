@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from purify_hooks.stages.allowance import Allowance
 from purify_hooks.stages.cascade import Cascade
 from purify_hooks.stages.decompose import Decompose
 from purify_hooks.stages.ensemble import Ensemble
+from purify_hooks.stages.never import Never
 from purify_hooks.stages.rewrite import Rewrite
 from purify_hooks.stages.verify import Verify
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Answer, Stage
 from purify_plugins.testing import StageConformance
 from purify_plugins.types import Chat
+
+
+class TestAllowance(StageConformance):
+    @pytest.fixture(autouse=True)
+    def _store(self, tmp_path: Path) -> None:
+        self.store = str(tmp_path / "allowance.sqlite")
+
+    def stage(self) -> Stage:
+        return Allowance(1000, store=self.store)
+
+
+class TestNever(StageConformance):
+    def stage(self) -> Stage:
+        return Never(texts=("a secret", "another"))
 
 
 class TestCascade(StageConformance):

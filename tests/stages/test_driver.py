@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from purify_plugins import Chat, Purifier, Refused, RefusedError, Sampling, SourceError, hookimpl
+from purify_plugins import Chat, Purifier, PurifyError, Refused, RefusedError, Sampling, SourceError, hookimpl
 from purify_plugins.stages import Blocked, Check, Draft, Request, RequestOptions, Stage
 from purify_plugins.testing import ToySource
 from purify_plugins.types import Completion
@@ -213,9 +213,20 @@ def catches_everything(request: Request) -> Any:
             continue
 
 
+def asks_without_sampling(request: Request) -> Any:
+    return replace(request, sampling=None)
+
+
+def quotes_a_draft(request: Request) -> Any:
+    draft = yield request.alone()
+    raise ValueError(draft.text)
+
+
 WRONG = {
-    raises: "failed: ValueError",
-    raises_later: "failed: ValueError",
+    asks_without_sampling: "a request has a Sampling",
+    quotes_a_draft: "failed with ValueError in test_driver.py",
+    raises: "failed with ValueError in test_driver.py",
+    raises_later: "failed with ValueError in test_driver.py",
     returns_text: "returns a Request, or a Draft it was given, not a value of type str",
     yields_text: "yields Requests, or lists of them, not a value of type str",
     yields_nothing_for_ever: "ask for more",
@@ -236,10 +247,10 @@ def test_what_a_stage_does_wrong_refuses_its_row_alone(wrong: Any) -> None:
     first, bad, last = purifier.generate(["one", "bad", "two"], FEW)
     assert isinstance(first, Completion)
     assert isinstance(last, Completion)
-    assert isinstance(bad, Refused)
+    assert isinstance(bad, Refused) or wrong is asks_without_sampling
     assert WRONG[wrong] in str(bad.error)
     assert sessions(purifier) == 0
-    with pytest.raises(RefusedError):
+    with pytest.raises(PurifyError):
         [*purifier.stream("bad", FEW)]
     assert [first.text, last.text] == [
         each.text for each in program().generate(["one", "-", "two"], FEW)[::2]
@@ -353,6 +364,24 @@ def test_a_check_that_fails_releases_nothing(found: Any) -> None:
         got += (str(chunk) for chunk in purifier.stream("x", FEW))
     assert "".join(got) == ""
     assert sessions(purifier) == 0
+
+
+class Unfresh(Word):
+    def fresh(self) -> Any:
+        raise ValueError("broken")
+
+
+def test_a_check_that_cannot_begin_refuses_its_row_alone() -> None:
+    purifier = program(lambda request: request.checked(Unfresh("-")) if request.text == "bad" else request)
+    first, bad = purifier.generate(["one", "bad"], FEW)
+    assert isinstance(first, Completion)
+    assert isinstance(bad, Refused)
+
+    def drafts(request: Request) -> Any:
+        return (yield request.checked(Unfresh("-")))
+
+    with pytest.raises(RefusedError):
+        program(drafts).generate("x", FEW)
 
 
 def letters_of(text: str) -> list[str]:

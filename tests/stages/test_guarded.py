@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,9 @@ from purify_hooks.stages.guardian import Guardian
 from purify_plugins import Purifier, Sampling
 from purify_plugins.errors import RefusedError
 from purify_plugins.stages.options import RequestOptions
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Answer, Stage
+from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary
 from purify_plugins.types import Chunk, Completion, Refused
 
@@ -154,3 +160,49 @@ def test_the_slm_s_odds_guard_both_sides() -> None:
         out.generate("hello", SETTINGS)
     fine = guarded(Guardian("slm", question=question, window=8, stride=4), slm=b"No", llm=b"a fine text")
     assert fine.generate("hello", SETTINGS)[0].text == "a fine text"
+
+
+def test_four_lines_of_purify_toml_guard_a_purifier(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("king\n", "utf-8")
+    (tmp_path / "purify.toml").write_text(
+        f"""
+        llm = {{ model = "{LLM}" }}
+        slm = {{ model = "{SLM}" }}
+
+        [[stage]]
+        name = "guardian"
+        file = "words.txt"
+        key = "rude"
+
+        [request]
+        on_refusal = "text"
+        refusals = {{ default = "No.", rude = "Not of kings." }}
+        """,
+        "utf-8",
+    )
+    purifier = Purifier.from_config(tmp_path / "purify.toml")
+    assert [stage.holds_back for stage in purifier.stages] == [4]
+    [asked] = purifier.generate("The king had", max_tokens=4)
+    assert asked.text == "Not of kings."
+
+
+@dataclass(frozen=True)
+class Reading(Stage):
+    """Reads its draft as a number, which it is not; the error quotes the draft."""
+
+    def answer(self, request: Request) -> Answer:
+        draft = yield request
+        int(draft.text)
+        return draft
+
+
+def test_an_error_of_a_stage_does_not_quote_the_draft_that_it_read(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sources = ScriptedSource(BYTES, SAYS), ScriptedSource(BYTES, SAYS)
+    purifier = Purifier.load(*sources, "linear", stages=[Reading()])
+    with pytest.raises(
+        RefusedError, match=r"Reading failed with ValueError in test_guarded.py, line \d+$"
+    ) as refused:
+        purifier.generate("hello", SETTINGS)
+    written = "".join(traceback.format_exception(refused.value))
+    assert "bad" not in written + caplog.text

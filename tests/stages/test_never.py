@@ -13,13 +13,13 @@ from purify_hooks.stages.ensemble import Ensemble
 from purify_hooks.stages.never import Never
 from purify_plugins import ConfigError, Purifier, Sampling
 from purify_plugins.stages import Stage
-from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import StageConformance, ToySource, byte_vocabulary
 from tests.stages.program import request
+from tests.toys import real
 
 BYTES = byte_vocabulary()
 LETTERS = ("a", "e", "i", "o", "u")
-SETTINGS = Sampling(max_tokens=200, seed=3)
+SETTINGS = Sampling(max_tokens=100, seed=3)
 
 
 def purifier(*stages: Stage) -> Purifier:
@@ -59,7 +59,7 @@ def test_a_file_has_more_texts_one_a_line(tmp_path: Path) -> None:
 
 
 def test_words_are_ruled_out_with_real_tokens() -> None:
-    plain = Purifier.load(LLM, SLM).replace(sampling=Sampling(max_tokens=40, seed=1))
+    plain = real().replace(sampling=Sampling(max_tokens=40, seed=1))
     prompts = ["The king had", "Once upon a time"]
     words = sorted({word for each in plain.generate(prompts, errors="raise") for word in each.text.split()})
     denied = [word for word in words if word.isalpha() and len(word) > 2][:5]

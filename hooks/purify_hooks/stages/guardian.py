@@ -20,6 +20,7 @@ from purify_plugins.stages.stage import Stage
 from purify_plugins.stages.windows import Classifier, Windows, check_bound, check_grid
 from purify_plugins.types import Chat, Prompt
 from purify_plugins.utils.extras import require_extra
+from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
@@ -145,14 +146,7 @@ class Guardian(Stage):
 
     @cached_property
     def _words(self) -> WordPattern:
-        listed: list[str] = []
-        if self.file:
-            try:
-                listed = Path(self.file).read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(
-                    f"stage 'guardian': the word list {self.file} cannot be read: {error}"
-                ) from error
+        listed = read_text(Path(self.file)).split("\n") if self.file else []
         return WordPattern([*self.words, *listed])
 
     @cached_property
