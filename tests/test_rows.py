@@ -28,6 +28,7 @@ from purify_plugins import (
 from purify_plugins.certificates import certify, recompute, verify
 from purify_plugins.certificates.recomputation import recompute_both
 from purify_plugins.decode.decoder import Decoder
+from purify_plugins.decode.deny_list import DenyList
 from purify_plugins.decode.loop import lockstep, resumed
 from purify_plugins.decode.provenance import StepReader
 from purify_plugins.decode.replay import replay
@@ -39,7 +40,7 @@ from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.requests.answer import AnswerOptions, RowOutput
 from purify_plugins.testing import ToySource
 from purify_plugins.types import Certificate, Prompt, Steps, Token, Vocabulary
-from tests.test_pinned import Drafting
+from tests.test_pinned import Drafting, Steady, merging
 from tests.toys import AB, BYTES, Failing, Watched, few, pair, real, toys
 
 WALKS: Mapping[str, Any] = {"lockstep": lockstep, "speculative": speculative, "readahead": readahead}
@@ -63,7 +64,7 @@ def answers(decoder: Decoder, steps: Steps, sampling: Sampling, rows: int) -> li
     for each in found:
         if each.error is not None:
             raise each.error
-    return [whole for each in found if (whole := each.finish()[-1].completion) is not None]
+    return [whole for each in found if (whole := each.finish().completion) is not None]
 
 
 def decoded(decoder: Decoder, walk: str, rows: Sequence[Any], sampling: Sampling) -> list[Completion]:
@@ -493,3 +494,22 @@ def test_real_models_go_on_where_they_were() -> None:
 
 def test_what_is_public_is_json() -> None:
     assert json.dumps([each.public() for each in BOTH])
+
+
+@pytest.mark.parametrize("alignment", ["bytes", "common_tokens"])
+def test_two_tokenizers_are_asked_alone_constrained_and_gone_on_with_as_one_is(alignment: Any) -> None:
+    llm, slm = Steady(merging(b"ab", b"ba", b"the"), 1), Steady(merging(b"bb", b"the"), 2)
+    plugins, denied = load_plugins(), DenyList(("a", "e", "the"))
+    purifier = pair(llm, slm, "balanced", alignment=alignment, walk="lockstep")
+    sampling = few(8, seed=3)
+    alone = decoded(purifier.for_request(alone=True), "lockstep", ["abba", Row("face", label="x")], sampling)
+    held = decoded(purifier.for_request(constraints=[denied]), "lockstep", ["abba", "face"], sampling)
+    for answer in (*alone, *held):
+        verify(answer.certificate, plugins)
+        if alignment == "bytes":  # what else they share is not the SLM's own, and is not recomputed
+            assert recompute(answer.certificate, slm, constraints=[denied]) < 1e-4
+    assert all(step.slm_only for answer in alone for step in answer.steps)
+    assert not {"a", "e"} & {letter for answer in held for letter in answer.text.casefold()}
+    kept = purifier.generate("abba", sampling)[0]
+    rest = [*resumed(purifier, Row("abba", label="redo"), kept.tokens[:3], sampling)]
+    assert len(rest) == len(kept.tokens) - 3
