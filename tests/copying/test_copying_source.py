@@ -170,8 +170,8 @@ def test_sessions_read_in_one_pass_are_as_if_read_one_after_another() -> None:
     assert source.joins
     both, one = ([source.open([text])[0] for text in texts] for _ in range(2))
     joined = source.extend_all(both, tokens)
-    for session, read, rows in zip(one, tokens, joined, strict=True):
-        torch.testing.assert_close(session.extend(read), rows, atol=1e-4, rtol=1e-4)
+    for session, asked, rows in zip(one, tokens, joined, strict=True):
+        torch.testing.assert_close(session.extend(asked), rows, atol=1e-4, rtol=1e-4)
 
 
 def test_with_another_tokenizer_it_copies_in_its_own_tokens() -> None:
