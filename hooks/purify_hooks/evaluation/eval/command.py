@@ -35,6 +35,10 @@ Slm = Annotated[str | None, typer.Option(help="The benign model's directory; wit
 Attacks = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask, as `purify eval build` writes it.")
 ]
+Pair = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A purify.toml: its models, and its policy beside the others."),
+]
 Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl, report.html and report.json.")]
 Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamples.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
@@ -73,6 +77,7 @@ def evaluate(
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,
+    pair: Pair = None,
     policies: Policies = "all",
     suites: Suites = "all",
     stages: Stages = None,
@@ -93,21 +98,46 @@ def evaluate(
     if context.invoked_subcommand:
         return
     from purify_hooks.evaluation.eval.report import require_page
-    from purify_hooks.evaluation.eval.systems import left_out, systems_for, with_chains
+    from purify_hooks.evaluation.eval.systems import left_out
 
-    models, questions = models_and_questions(llm, slm, attacks, batch, config)
+    models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
     chosen = chosen_suites(loaded, _named("suites", suites))
-    around = measured_chains(loaded, stages, config, chosen)
-    systems = with_chains(systems_for(loaded, _named("policies", policies), sweep), around)
+    systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
     note = left_out(loaded) if policies == "all" else ""
-    report = measured_report(plan, out, jobs, so_far, "" if clock == "none" else clock, note)
+    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note)
     if write:
         report.document(write)
     show(report, report.write(out), as_json)
+
+
+def _asked(
+    llm: str | None,
+    slm: str | None,
+    attacks: Path | None,
+    pair: Path | None,
+    batch: int,
+    config: Path | None,
+) -> tuple[ModelNames, Questions, Sequence[System]]:
+    """The models, the questions, and the configured system where a configuration's pair is measured."""
+    from purify_hooks.evaluation.eval.configured import configured
+
+    if pair is None:
+        return *models_and_questions(llm, slm, attacks, batch, config), ()
+    models, system = configured(pair, llm, slm, batch)
+    return models, _questions(models, attacks), (system,)
+
+
+def _systems(
+    loaded: Plugins, policies: str, sweep: bool, own: Sequence[System], around: Sequence[Chain]
+) -> list[System]:
+    """Both models, the policies named and the configured one, in every chain of request stages too."""
+    from purify_hooks.evaluation.eval.systems import systems_for, with_chains
+
+    return with_chains([*systems_for(loaded, _named("policies", policies), sweep), *own], around)
 
 
 def _named(what: str, given: str) -> tuple[str, ...]:
@@ -146,21 +176,28 @@ def models_and_questions(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_hooks.evaluation.eval.derived import read_questions
     from purify_hooks.evaluation.eval.run import ModelNames
-    from purify_hooks.evaluation.testbed import HOME, LLM, SLM
-    from purify_plugins.configuration.preflight import require_two
-    from purify_plugins.utils.extras import require_extra
+    from purify_hooks.evaluation.testbed import LLM, SLM
 
     if bool(llm) != bool(slm):
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
     models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
+    return models, _questions(models, attacks)
+
+
+def _questions(models: ModelNames, attacks: Path | None) -> Questions:
+    """The questions of a file, else the test bed's; both models are looked at. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.derived import read_questions
+    from purify_hooks.evaluation.testbed import HOME
+    from purify_plugins.configuration.preflight import require_two
+    from purify_plugins.utils.extras import require_extra
+
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
-    return models, questions
+    return questions
 
 
 def planned(
