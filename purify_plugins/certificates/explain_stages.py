@@ -41,7 +41,7 @@ def explained(
         f"In plain words: {plainly(certificate)}.",
         "The certificate is intact: its drafts' totals and guarantees, their roles, the ledger and what is "
         "guaranteed follow from what it records.",
-        replayed(off, "llm" in known),
+        _replayed(off, "llm" in known, untold),
         *_untold(untold),
         *comparisons(known),
         *(_stage(each) for each in body["stages"]),
@@ -133,6 +133,15 @@ def _check(check: Entry) -> str:
     judged = assignments(check["judged"])
     return (
         f"Checked by {check['name']}, window {check['window']} characters{f': {judged}' if judged else ''}."
+    )
+
+
+def _replayed(off: float | None, both: bool, untold: Sequence[str]) -> str:
+    if not untold:
+        return replayed(off, both)
+    return (
+        f"Replayed: every draft's tokens spell its text, and its figures are right to within {off:.1e} "
+        "nats, but for what is named next."
     )
 
 

@@ -129,10 +129,18 @@ def _body(program: StageCall) -> Generator[Any, Any, Any]:
     return (yield from found) if isinstance(found, Generator) else found
 
 
+def reveals(request: Request, given: Request) -> bool:
+    """Whether the LLM would read a prompt of which only another view was meant for it."""
+    other = given.shown is not None and request.prompt != given.prompt
+    return other and request.shown is None and not (request.slm_only or given.slm_only)
+
+
 def inherited(request: Request, given: Request) -> Request:
     """What a stage asks for, at least as constrained as what it was given."""
+    kept = request.shown is None and request.prompt == given.prompt and not request.slm_only
     return replace(
         request,
+        shown=given.shown if kept else request.shown,
         slm_only=request.slm_only or given.slm_only,
         strength=min(request.strength, given.strength),
         never=_joined(given.never, request.never),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from purify_plugins.errors import PurifyError, RefusedError
-from purify_plugins.stages.calls import Leaf, Run, StageCall
+from purify_plugins.stages.calls import Leaf, Run, StageCall, reveals
 from purify_plugins.stages.checks import refusal_of
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
@@ -95,6 +95,9 @@ class Driver:
         if not isinstance(requests, list | tuple) or not all(type(each) is Request for each in requests):
             self.failed(program, _broken(program, f"yields Requests, or lists of them, not {_kind(asked)}"))
             return
+        if any(reveals(each, program.request) for each in requests):
+            self.failed(program, _broken(program, REVEALS))
+            return
         program.turns += 1
         program.listed, program.drafts = requests is asked, [None] * len(requests)
         if requests:
@@ -105,7 +108,9 @@ class Driver:
             self._advance(program, lambda: program.body.send([]))
 
     def _returned(self, program: StageCall, value: Any) -> None:
-        if type(value) is Request:
+        if type(value) is Request and reveals(value, program.request):
+            self.failed(program, _broken(program, REVEALS))
+        elif type(value) is Request:
             self.start(program.tail(value))
         elif any(value is each for each in program.given):
             self._deliver(program, value)
@@ -124,6 +129,9 @@ class Driver:
                 parent.given += found
                 parent.run.given += [each for each in found if each not in parent.run.given]
                 self._advance(parent, lambda: parent.body.send(found if parent.listed else found[0]))
+
+
+REVEALS = "asks with another prompt, and not what the LLM is shown of it; say so with request.showing(…)"
 
 
 def _kind(value: Any) -> str:

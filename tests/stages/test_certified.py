@@ -129,3 +129,17 @@ def test_a_refused_answer_s_certificate_spells_what_was_released_and_no_more(pro
     ids = [row[0] for each in certificate.body["drafts"] for row in each["certificate"]["steps"]]
     assert not set(b"abcdefgh") & set(ids)
     assert BYTES.spell(ids).decode(errors="replace") == answer.text.removesuffix("No.")
+
+
+@pytest.mark.parametrize("chain", ["ensemble", "rewrite"])  # the latter in the operator's words alone
+def test_frameworks_find_what_they_read_of_a_certificate(chain: str) -> None:
+    pytest.importorskip("langchain_core", reason="langchain-core is not installed")
+    from purify_adapters.langchain.response_metadata import metadata, usage
+
+    found = purifier(*CHAINS[chain], on_refusal="text", refusals={"default": "No."})
+    [answer] = found.generate("x", FEW)
+    told = metadata(answer, "toys", certificate=True)["purification"]
+    assert told["policy"] == ("none" if chain == "rewrite" else "capped")
+    assert told["guarantee"] == answer.certificate.guarantee
+    assert told["log_ratio"] == answer.certificate.log_ratio
+    assert usage(answer)["input_tokens"] == (0 if chain == "rewrite" else 1)

@@ -115,6 +115,27 @@ def test_stages_nest_and_what_the_outer_one_asks_binds_the_inner() -> None:
     assert all(step.slm_only for step in answer.steps)
 
 
+def test_what_the_llm_is_shown_is_not_forgotten() -> None:
+    def veils(request: Request) -> Any:
+        return request.showing("public")
+
+    def asks_on(request: Request) -> Any:
+        yield [request.seeded(1), request.alone().asking("private too")]
+        return request
+
+    purifier = program(veils, asks_on)
+    purifier.generate("private", FEW)
+    read = [row.tokens for session in llm_of(purifier).sessions for row in session.prompts]
+    assert read == [tuple(b"public"), tuple(b"public")]
+
+    def rewords(request: Request) -> Any:
+        return request.asking("private words")
+
+    purifier = program(veils, rewords)
+    assert "is shown" in refusal(purifier, "private")
+    assert llm_of(purifier).sessions == []
+
+
 def test_the_slm_alone_sends_the_llm_nothing() -> None:
     def alone(request: Request) -> Any:
         return (yield request.alone())
