@@ -33,6 +33,10 @@ Slm = Annotated[str | None, typer.Option(help="The benign model's directory; wit
 Attacks = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask, as `purify eval build` writes it.")
 ]
+Pair = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A purify.toml: its models, and its policy beside the others."),
+]
 Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl, report.html and report.json.")]
 Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamples.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
@@ -63,6 +67,7 @@ def evaluate(
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,
+    pair: Pair = None,
     policies: Policies = "all",
     suites: Suites = "all",
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
@@ -84,9 +89,9 @@ def evaluate(
     from purify_hooks.evaluation.eval.report import require_page
     from purify_hooks.evaluation.eval.systems import left_out, systems_for
 
-    models, questions = models_and_questions(llm, slm, attacks, batch, config)
+    models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
-    systems = systems_for(loaded, _named("policies", policies), sweep)
+    systems = [*systems_for(loaded, _named("policies", policies), sweep), *own]
     chosen = chosen_suites(loaded, _named("suites", suites))
     if write:
         require_page(write)
@@ -97,6 +102,23 @@ def evaluate(
     if write:
         report.document(write)
     show(report, page, as_json)
+
+
+def _asked(
+    llm: str | None,
+    slm: str | None,
+    attacks: Path | None,
+    pair: Path | None,
+    batch: int,
+    config: Path | None,
+) -> tuple[ModelNames, Questions, Sequence[System]]:
+    """The models, the questions, and the configured system where a configuration's pair is measured."""
+    from purify_hooks.evaluation.eval.configured import configured
+
+    if pair is None:
+        return *models_and_questions(llm, slm, attacks, batch, config), ()
+    models, system = configured(pair, llm, slm, batch)
+    return models, _questions(models, attacks), (system,)
 
 
 def _named(what: str, given: str) -> tuple[str, ...]:
@@ -121,21 +143,28 @@ def models_and_questions(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_hooks.evaluation.eval.derived import read_questions
     from purify_hooks.evaluation.eval.run import ModelNames
-    from purify_hooks.evaluation.testbed import HOME, LLM, SLM
-    from purify_plugins.configuration.preflight import require_two
-    from purify_plugins.utils.extras import require_extra
+    from purify_hooks.evaluation.testbed import LLM, SLM
 
     if bool(llm) != bool(slm):
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
     models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
+    return models, _questions(models, attacks)
+
+
+def _questions(models: ModelNames, attacks: Path | None) -> Questions:
+    """The questions of a file, else the test bed's; both models are looked at. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.derived import read_questions
+    from purify_hooks.evaluation.testbed import HOME
+    from purify_plugins.configuration.preflight import require_two
+    from purify_plugins.utils.extras import require_extra
+
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
-    return models, questions
+    return questions
 
 
 def planned(
