@@ -149,7 +149,7 @@ def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specifica
 ) -> Steps:
     """Decode a batch of answers, a generator of steps; wrap it to time or audit, or return another decoder's.
 
-    Where stages ask, a prompt may be a `Row`: a prompt with a seed, a draw key and an LLM's prompt of its own.
+    Where stages ask, a prompt may be a `Row`: it has a seed, a draw key and an LLM's prompt of its own.
     Steps come from a plain iterator. A wrapper that reads ahead gets, after a stop string, steps that no
     answer needs. RefusedError raised before the first step may concern one prompt or more: each is then
     decoded alone, and only those that are refused again have no answer. Raised later, it refuses every answer
