@@ -27,6 +27,7 @@ from purify_plugins.plugin.manager import load_plugins
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "real-models.md"
+Names = tuple[str, ...]
 SLMS = {"slm": "the clean SLM", "slm-weak": "the weak SLM"}
 
 
@@ -56,7 +57,7 @@ def calibrated(home: Path, slm: str) -> tuple[System, Mapping[str, Any], str]:
     return system, config.slm, told.read_text("utf-8")
 
 
-def evaluated(home: Path, slm: str, policies: tuple[str, ...], clock: str) -> str:
+def evaluated(home: Path, slm: str, policies: Names, suites: Names, clock: str) -> str:
     """Every policy and the calibrated one beside one SLM: harms, knowledge kept, perplexity, time."""
     models, questions = models_and_questions(
         str(home / "llm"), str(home / slm), home / "attacks.json", batch=64
@@ -64,7 +65,7 @@ def evaluated(home: Path, slm: str, policies: tuple[str, ...], clock: str) -> st
     ours, table, words = calibrated(home, slm)
     models = models._replace(slm=dict(table))  # every policy beside the SLM that was calibrated
     systems = [*systems_for(load_plugins(models.plugins), policies, False), ours]
-    plan = planned(models, questions, systems, quick=False, seed=0)
+    plan = planned(models, questions, systems, quick=False, seed=0, only=suites)
     found = measured_report(plan, home / f"eval-{slm}", jobs=1, clock=clock)
     pictures = []
     for name, svg in found.pictures().items():
@@ -85,15 +86,16 @@ def evaluated(home: Path, slm: str, policies: tuple[str, ...], clock: str) -> st
 def main(
     policies: Annotated[str, typer.Option(help="Policies to compare, with commas; all.")] = "all",
     slms: Annotated[str, typer.Option(help="SLMs to measure, with commas.")] = ",".join(SLMS),
+    suites: Annotated[str, typer.Option(help="Measurements, with commas; all.")] = "all",
     speed: Annotated[bool, typer.Option(help="Measure speed too, which needs an idle machine.")] = True,
 ) -> None:
     """Write every region of the page anew."""
     clock = "cpu" if speed else ""
     home = made(lambda text: typer.echo(text, err=True))
-    only = () if policies == "all" else tuple(policies.split(","))
+    only, chosen = (() if names == "all" else tuple(names.split(",")) for names in (policies, suites))
     writers: dict[str, Callable[[], str]] = {"real-report": lambda: report(home)}
     for slm in slms.split(","):
-        writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only, clock)
+        writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only, chosen, clock)
     for name, write in writers.items():
         filled, text = write(), PAGE.read_text("utf-8")
         changed = region(name).sub(lambda found, filled=filled: f"{found[1]}{filled}{found[2]}", text)

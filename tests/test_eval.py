@@ -79,7 +79,7 @@ from purify_plugins.decode.loop import continuing, lockstep
 from purify_plugins.decode.replay import replay
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plugin.manager import load_plugins
-from purify_plugins.testbed import HOME
+from purify_plugins.testbed import HOME, LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
 from tests.strangers import Install, install
 from tests.toys import toys
@@ -449,6 +449,22 @@ def test_an_evaluation_sees_the_plugins_that_every_command_sees(
     found = _evaluated(tmp_path, "--policies", "geometric,half:alpha=0.25", "--suites", "shouting", *more)
     assert list(found) == ["llm", "slm", "geometric", "half:alpha=0.25"]
     assert set(found["half:alpha=0.25"]["metrics"]) == {"shouting"}
+
+
+@pytest.mark.usefixtures("loud")
+def test_a_configuration_s_own_pair_and_policy_are_measured(tmp_path: Path) -> None:
+    """An SLM beside a copyist is no directory: what `purify calibrate` set could not be measured."""
+    file = tmp_path / "pair.toml"
+    file.write_text(
+        f'plugins = ["loud-plugin"]\n[llm]\nmodel = "{LLM}"\n[slm]\nsource = "copying"\nmodel = "{SLM}"\n'
+        '[policy]\nname = "geometric"\nalpha = 0.25\n',
+        "utf-8",
+    )
+    found = _evaluated(tmp_path, "--policies", "half", "--suites", "shouting", "--pair", str(file))
+    assert list(found) == ["llm", "slm", "half", "configured"]
+    assert found["configured"]["policy"] == {"name": "geometric", "alpha": 0.25}
+    twice = CliRunner().invoke(app, ["eval", "--pair", str(file), "--llm", str(LLM)])
+    assert "--pair takes both models from its file" in " ".join(twice.output.split())
 
 
 @pytest.mark.parametrize("secret", [None, "s" * 64])

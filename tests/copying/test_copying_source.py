@@ -25,7 +25,7 @@ from purify_plugins.decode.speculative import speculative
 from purify_plugins.errors import ConfigError, OtherModelError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import Capabilities
-from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import SourceConformance, ToySource, letters
 from tests.adversary.game import Game, Remembering, adversary, play
 from tests.adversary.search import Search
@@ -161,6 +161,26 @@ def known_text(source: ToySource, length: int) -> str:
         row[-1] = -math.inf  # no end
         tokens.append(int(row.argmax()))
     return source.vocabulary.spell(tokens[3:]).decode()
+
+
+def test_sessions_read_in_one_pass_are_as_if_read_one_after_another() -> None:
+    source = load_plugins([]).source({"source": "copying", "model": SLM})
+    texts = ["The king and the king", "Once, and once"]
+    tokens = [torch.tensor([source.encode(" and the")]), torch.tensor([source.encode(" once")])]
+    assert source.joins
+    both, one = ([source.open([text])[0] for text in texts] for _ in range(2))
+    joined = source.extend_all(both, tokens)
+    for session, asked, rows in zip(one, tokens, joined, strict=True):
+        torch.testing.assert_close(session.extend(asked), rows, atol=1e-4, rtol=1e-4)
+
+
+def test_with_another_tokenizer_it_copies_in_its_own_tokens() -> None:
+    text = "Rumplebuckle met Rumplebuckle, and said to Rumple"
+    nats = [
+        Purifier.load(LLM, slm, policy="balanced").loglikelihood(text, "buckle").nats
+        for slm in (SLM_1024, {"source": "copying", "model": SLM_1024})
+    ]
+    assert nats[1] > nats[0] + 1.0
 
 
 @dataclass(frozen=True)

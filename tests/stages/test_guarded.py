@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from purify_hooks.stages.guardian import Guardian
 from purify_plugins import Purifier, Sampling
 from purify_plugins.errors import RefusedError
+from purify_plugins.stages.matches import WordPattern
 from purify_plugins.stages.options import RequestOptions
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Answer, Stage
 from purify_plugins.testbed import LLM, SLM
-from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary
+from purify_plugins.testing import ScriptedSource, ToySource, byte_vocabulary, letters
 from purify_plugins.types import Chunk, Completion, Refused
 
 BYTES = byte_vocabulary()
@@ -45,19 +48,17 @@ def shown(chunks: list[Chunk]) -> str:
     return " ".join([*found, *spelled, *rest])
 
 
-def streamed(purifier: Purifier, prompt: Any = "hello") -> tuple[list[Chunk], RefusedError | None]:
+def streamed(
+    purifier: Purifier, prompt: str = "hello", sampling: Sampling = SETTINGS
+) -> tuple[list[Chunk], RefusedError | None]:
+    """An answer's chunks, and the refusal that ended it."""
     chunks: list[Chunk] = []
     try:
-        chunks.extend(iter(chunks_of(purifier, prompt, chunks)))
+        for chunk in purifier.stream(prompt, sampling):
+            chunks.append(chunk)  # those before an error count
     except RefusedError as error:
         return chunks, error
     return chunks, None
-
-
-def chunks_of(purifier: Purifier, prompt: Any, into: list[Chunk]) -> list[Chunk]:
-    for chunk in purifier.stream(prompt, SETTINGS):
-        into.append(chunk)
-    return []
 
 
 GUARDIANS: dict[str, Callable[[], Guardian]] = {
@@ -206,3 +207,35 @@ def test_an_error_of_a_stage_does_not_quote_the_draft_that_it_read(caplog: pytes
         purifier.generate("hello", SETTINGS)
     written = "".join(traceback.format_exception(refused.value))
     assert "bad" not in written + caplog.text
+
+
+FEW = letters("ab c")
+WORDS = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=2, unique=True)
+
+
+@settings(max_examples=15)
+@given(WORDS, st.integers(0, 2), st.integers(0, 99), st.sampled_from(["", "cab", " c"]), st.booleans())
+def test_no_random_answer_holds_a_blocked_word_and_a_stream_is_what_generate_returns(
+    words: list[str], redo: int, seed: int, stop: str, said: bool
+) -> None:
+    """Of toys that write a few letters at random, so that words are blocked, written again and cut short."""
+    guardian = Guardian(words=tuple(words), redo=redo, on=("out",))
+    sources = ToySource(FEW, seed), ToySource(FEW, seed + 100)
+    request = RequestOptions(on_refusal="text", refusals={"default": "!"}) if said else ERRORS
+    purifier = Purifier.load(*sources, "geometric", stages=[guardian], request=request)
+    sampling = Sampling(max_tokens=24, seed=seed, stop=(stop,) if stop else (), ignore_eos=True)
+    chunks, error = streamed(purifier, "a", sampling)
+    whole = None
+    try:
+        [whole] = purifier.generate("a", sampling)
+    except RefusedError as found:
+        refusal = str(found)
+        assert error is not None, refusal
+    text = "".join(chunk.text for chunk in chunks)
+    assert (whole is None) == (error is not None)
+    assert whole is None or whole.text == text
+    blocked = error is not None or (whole is not None and whole.finish_reason == "refused")
+    assert not blocked or said == (error is None)
+    # After a block what is released may end in the middle of a word.
+    shown_text = text.removesuffix("!") + ("a" if blocked else "")
+    assert not WordPattern(words).pattern.search(shown_text)

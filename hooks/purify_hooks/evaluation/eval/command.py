@@ -14,6 +14,7 @@ import typer
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
+    configuration_exists,
     disable_progress_bars,
     named_plugins,
     on_interrupt,
@@ -22,6 +23,7 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
@@ -32,6 +34,10 @@ Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; 
 Slm = Annotated[str | None, typer.Option(help="The benign model's directory; with --llm.")]
 Attacks = Annotated[
     Path | None, typer.Option(metavar="FILE", help="What to ask, as `purify eval build` writes it.")
+]
+Pair = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A purify.toml: its models, and its policy beside the others."),
 ]
 Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl, report.html and report.json.")]
 Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamples.")]
@@ -51,7 +57,15 @@ SoFar = Annotated[
 Write = Annotated[
     Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
 ]
+Stages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE", help="Request stages to measure each policy in: [[stage]] and [request]; repeatable."
+    ),
+]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
+STAGED = "requests"
+"""The suite that measures request stages."""
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -63,8 +77,10 @@ def evaluate(
     llm: Llm = None,
     slm: Slm = None,
     attacks: Attacks = None,
+    pair: Pair = None,
     policies: Policies = "all",
     suites: Suites = "all",
+    stages: Stages = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
     out: Out = FOLDER,
     quick: Quick = False,
@@ -82,21 +98,46 @@ def evaluate(
     if context.invoked_subcommand:
         return
     from purify_hooks.evaluation.eval.report import require_page
-    from purify_hooks.evaluation.eval.systems import left_out, systems_for
+    from purify_hooks.evaluation.eval.systems import left_out
 
-    models, questions = models_and_questions(llm, slm, attacks, batch, config)
+    models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
-    systems = systems_for(loaded, _named("policies", policies), sweep)
     chosen = chosen_suites(loaded, _named("suites", suites))
+    systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    speed = "" if clock == "none" else clock
-    report = measured_report(plan, out, jobs, so_far, speed, left_out(loaded) if policies == "all" else "")
-    page = report.write(out)
+    note = left_out(loaded) if policies == "all" else ""
+    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note)
     if write:
         report.document(write)
-    show(report, page, as_json)
+    show(report, report.write(out), as_json)
+
+
+def _asked(
+    llm: str | None,
+    slm: str | None,
+    attacks: Path | None,
+    pair: Path | None,
+    batch: int,
+    config: Path | None,
+) -> tuple[ModelNames, Questions, Sequence[System]]:
+    """The models, the questions, and the configured system where a configuration's pair is measured."""
+    from purify_hooks.evaluation.eval.configured import configured
+
+    if pair is None:
+        return *models_and_questions(llm, slm, attacks, batch, config), ()
+    models, system = configured(pair, llm, slm, batch)
+    return models, _questions(models, attacks), (system,)
+
+
+def _systems(
+    loaded: Plugins, policies: str, sweep: bool, own: Sequence[System], around: Sequence[Chain]
+) -> list[System]:
+    """Both models, the policies named and the configured one, in every chain of request stages too."""
+    from purify_hooks.evaluation.eval.systems import systems_for, with_chains
+
+    return with_chains([*systems_for(loaded, _named("policies", policies), sweep), *own], around)
 
 
 def _named(what: str, given: str) -> tuple[str, ...]:
@@ -114,6 +155,20 @@ def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def measured_chains(
+    loaded: Plugins, files: Sequence[Path] | None, config: Path | None, chosen: Sequence[str]
+) -> list[Chain]:
+    """The request stages in the files, else the configuration's own where it has some. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.chains import chains, own_chain
+
+    asked = not chosen or STAGED in chosen
+    if files and not asked:
+        raise ConfigError(f"request stages are measured by the suite {STAGED!r}; add it to --suites")
+    if files:
+        return chains(files, loaded)
+    return own_chain(config, loaded) if asked and configuration_exists(config) else []
+
+
 def models_and_questions(
     llm: str | None, slm: str | None, attacks: Path | None, batch: int, config: Path | None = None
 ) -> tuple[ModelNames, Questions]:
@@ -121,21 +176,28 @@ def models_and_questions(
 
     The plugins are those of the configuration or of $PURIFY_PLUGINS; its models are not measured.
     """
-    from purify_hooks.evaluation.eval.derived import read_questions
     from purify_hooks.evaluation.eval.run import ModelNames
-    from purify_hooks.evaluation.testbed import HOME, LLM, SLM
-    from purify_plugins.configuration.preflight import require_two
-    from purify_plugins.utils.extras import require_extra
+    from purify_hooks.evaluation.testbed import LLM, SLM
 
     if bool(llm) != bool(slm):
         raise ConfigError("give both --llm and --slm, or neither for the test bed's pair")
     if llm and not attacks:
         raise ConfigError("your own models need your own --attacks; `purify eval build` writes such a file")
     models = ModelNames(llm or str(LLM), slm or str(SLM), named_plugins(config), batch)
+    return models, _questions(models, attacks)
+
+
+def _questions(models: ModelNames, attacks: Path | None) -> Questions:
+    """The questions of a file, else the test bed's; both models are looked at. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.derived import read_questions
+    from purify_hooks.evaluation.testbed import HOME
+    from purify_plugins.configuration.preflight import require_two
+    from purify_plugins.utils.extras import require_extra
+
     questions = read_questions(attacks or HOME / "attacks.json")
     require_extra("eval", "the evaluation")
     require_two(load_plugins(models.plugins), models.llm, models.slm)
-    return models, questions
+    return questions
 
 
 def planned(
@@ -159,6 +221,7 @@ def measured_report(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
+    from purify_hooks.evaluation.eval.first_text import with_first_texts
     from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.results_cache import ResultsCache
@@ -183,6 +246,7 @@ def measured_report(
             results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
             if clock:
                 results = timed(plan, pair, cache, results, progress, not so_far, clock)
+                results = with_first_texts(plan, pair, cache, results, progress, not so_far, clock)
     return Report(plan, pair, results, suites(pair.plugins, plan), clock)
 
 
@@ -227,13 +291,16 @@ def show(report: Report, page: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from purify_hooks.evaluation.eval import staged
     from purify_hooks.evaluation.eval.findings import speed_sentence
     from purify_hooks.evaluation.eval.tables import recommended, summary
     from purify_hooks.evaluation.table import put
 
-    console = Console()
-    console.print(" ".join(filter(None, (report.conclusion(), speed_sentence(report.results)))), markup=False)
-    for table in (summary(report.results), recommended(report.results, report.pair.plugins)):
+    console, policies = Console(), staged.plain(report.results)
+    told = report.conclusion(), speed_sentence(report.results), staged.sentence(report.results)
+    console.print(" ".join(filter(None, told)), markup=False)
+    stages = [staged.table(report.results)] if staged.measured(report.results) else []
+    for table in (summary(policies), recommended(policies, report.pair.plugins), *stages):
         put(console, table)
     typer.echo(f"the report is {page}")
 
