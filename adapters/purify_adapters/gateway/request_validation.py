@@ -47,7 +47,8 @@ class Generation:
 
     `input_length`: the prompt's length in tokens of the SLM; 0 where the SLM cannot tokenise here. `top`:
     how many of each fused row's likeliest tokens are shown. `logprobs`: whether `/v1/completions` shows
-    log-probabilities. `staged`: whether the answer goes through request stages.
+    log-probabilities. `staged`: whether the answer goes through request stages. `user`: whose
+    the request is, as its client says.
     """
 
     prompt: Prompt
@@ -56,6 +57,7 @@ class Generation:
     top: int = 0
     logprobs: bool = False
     staged: bool = False
+    user: str | None = None
 
 
 class RequestValidator:
@@ -97,7 +99,8 @@ class RequestValidator:
             raise invalid("`messages` cannot be empty", "messages")
         parameters.top_n_tokens = request.top_logprobs if request.logprobs else None
         names = names or OptionNames("messages", name, "top_logprobs", 20)
-        return self._generation(prompt, parameters, request.temperature != 0, grammar, names)
+        found = self._generation(prompt, parameters, request.temperature != 0, grammar, names)
+        return replace(found, user=request.user)
 
     def completions(self, request: CompletionRequest) -> list[Generation]:
         """A request to `/v1/completions`: one answer for each of its prompts."""
@@ -116,7 +119,7 @@ class RequestValidator:
         samples, shown = request.temperature != 0, request.logprobs is not None
         names = OptionNames("prompt", "max_tokens", "logprobs", 20)
         found = [self._generation(self._prompt(each), parameters, samples, names=names) for each in given]
-        return [replace(each, logprobs=shown) for each in found]
+        return [replace(each, logprobs=shown, user=request.user) for each in found]
 
     def _prompt(self, prompt: str | Sequence[int]) -> Prompt:
         """A prompt of `/v1/completions`; token ids are the SLM's, as `/tokenize` returns them."""
