@@ -16,6 +16,7 @@ from purify_adapters.langchain import PurifiedLLM as LangChainLLM
 from purify_adapters.llama_index import PurifiedLLM as LlamaIndexLLM
 from purify_adapters.tool_calls import CallParser, CallPart, ChunkParser
 from purify_plugins import Purifier, RefusedError
+from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.stages import RequestOptions
 from purify_plugins.stages.stage import Stage
 from purify_plugins.types import Chunk, Completion, Piece, ToolFormat
@@ -150,6 +151,50 @@ def test_words_that_were_not_drawn_are_not_shown(route: str, option: dict[str, A
         answer = served.post(path, {**body, **option})
         assert answer.status_code == 422
         assert "no check of the request stages has judged" in answer.text
+
+
+# Several answers
+
+
+@pytest.mark.parametrize("route", ["/v1/completions", "/v1/chat/completions"])
+def test_n_answers_are_n_choices_and_certificates(route: str) -> None:
+    path, body, *_ = ROUTES[route]
+    with serving(told(), certificates=9) as served:
+        answer = served.post(path, {**body, "n": 3})
+        choices = answer.json()["choices"]
+        texts = [each.get("text") or each["message"]["content"] for each in choices]
+        assert texts == [each.text for each in told().generate([PROMPT] * 3)]
+        assert [each["index"] for each in choices] == [0, 1, 2]
+        usage = answer.json()["usage"]
+        assert usage == {
+            "prompt_tokens": len(PROMPT),
+            "completion_tokens": 3 * DRAWN["max_tokens"],
+            "total_tokens": len(PROMPT) + 3 * DRAWN["max_tokens"],
+        }
+        digests = answer.headers["x-purify-certificate"].split(",")
+        assert len({*digests} & {*served.app.service.certificates}) == 3
+        streamed = _last(served.events(path, {**body, "n": 3, "stream": True}))
+        said = ["", "", ""]
+        for event in streamed:
+            for choice in event["choices"]:
+                said[choice["index"]] += choice.get("text") or choice.get("delta", {}).get("content") or ""
+        assert said == texts
+        assert sum("purify" in each for each in streamed) == 3
+
+
+@pytest.mark.parametrize("route", ["/generate", "/v1/completions"])
+def test_best_of_picks_by_the_slm_and_counts_the_choice(route: str) -> None:
+    path, body, text_of, _ = ROUTES[route]
+    asked = {**body, "best_of": 3}
+    if "parameters" in body:
+        asked = {**body, "parameters": {**body["parameters"], "best_of": 3}}
+    with serving(told(), certificates=9) as served:
+        text = text_of(served.post(path, asked).json())
+        [certificate] = map(json.loads, served.app.service.certificates.values())
+    assert certificate["ledger"]["choices"] == 3
+    assert [each["role"] for each in certificate["drafts"]].count("discarded") == 2
+    ensemble = load_plugins().make("purify_stages", "ensemble", {"n": 3, "select": "slm"})
+    assert text == told().replace(stages=[ensemble]).generate([PROMPT], errors="raise")[0].text
 
 
 # Whose a request is

@@ -34,12 +34,23 @@ class DecodeExecutor:
 
     def __init__(self, purifier: Purifier, slots: int, queue: int, deadline: float) -> None:
         self.purifier, self.deadline = purifier, deadline
+        self._picking = {1: purifier}
         self.pool = ThreadPoolExecutor(slots, "purify-decode")
         self.slots, self.queue = slots, queue
         self.running = 0
         self.stopped = self.expired = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._deadlines: set[asyncio.Timeout] = set()
+
+    def picking(self, best_of: int) -> Purifier:
+        """The purifier that picks an answer among so many: the one that the SLM finds likeliest."""
+        if best_of not in self._picking:
+            ensemble = self.purifier.plugins.make(
+                "purify_stages", "ensemble", {"n": best_of, "select": "slm"}
+            )
+            stages = (ensemble, *self.purifier.stages)
+            self._picking[best_of] = self.purifier.replace(stages=stages)
+        return self._picking[best_of]
 
     @property
     def waiting(self) -> int:
@@ -147,7 +158,7 @@ class Slot:
         raise cut_short()
 
     def _chunks(self, generation: Generation) -> Generator[Chunk, None, None]:
-        purifier = self.executor.purifier.replace(top=generation.top)
+        purifier = self.executor.picking(generation.best_of).replace(top=generation.top)
         with about(**({"user": generation.user} if generation.user else {})):
             return purifier.stream(generation.prompt, generation.sampling)
 
