@@ -104,6 +104,21 @@ def test_why_an_answer_ended(case: str, openai: str, tgi: str) -> None:
     assert model.invoke(PROMPT).response_metadata["finish_reason"] == openai
 
 
+@pytest.mark.parametrize(
+    ("case", "reason", "drawn"),
+    [("picked", "length", 2 * DRAWN["max_tokens"]), ("refused in the operator's words", "refused", 0)],
+)
+def test_what_the_wire_has_no_field_for_is_told_beside_it(case: str, reason: str, drawn: int) -> None:
+    with serving(told(cases()[case])) as served:
+        path, body, *_ = ROUTES["/v1/chat/completions"]
+        whole = served.post(path, body)
+        assert whole.headers["x-purify-finish-reason"] == reason
+        assert whole.headers["x-purify-drawn-tokens"] == str(drawn)
+        assert whole.json()["usage"]["completion_tokens"] == drawn // 2
+        *_, last = _last(served.events(path, {**body, "stream": True}))
+        assert (last["purify"]["finish_reason"], last["purify"]["drawn_tokens"]) == (reason, drawn)
+
+
 def _last(events: list[Any]) -> list[Any]:
     return [each for each in events if each != "[DONE]"]
 
