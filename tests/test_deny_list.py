@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from time import process_time
 from typing import Any
 
 import pytest
@@ -206,3 +207,34 @@ def test_a_long_list_is_indexed_once_and_in_moments() -> None:
     for at in range(len(answer)):
         assert torch.equal(one.allowed(answer[:at]), other.allowed(answer[:at]))
     assert one.allowed(answer) is other.allowed(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 1_000, 20_000])
+def test_a_token_takes_microseconds(count: int) -> None:
+    """On a vocabulary of 49,152 tokens, in CPU time; prints the figures of docs/stages.md."""
+    rng = random.Random(1)
+    words = sorted(
+        {
+            " " * rng.randint(0, 1) + "".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 8)))
+            for _ in range(90_000)
+        }
+    )
+    tokens = (
+        *(bytes([byte]) for byte in range(256)),
+        *(word.encode() for word in words[: 49_152 - 257]),
+        b"",
+    )
+    wide = Vocabulary(tokens, frozenset({len(tokens) - 1}), {len(tokens) - 1: "<end>"})
+    texts = tuple({f"{rng.choice(words).strip()} {rng.choice(words).strip()}" for _ in range(count)})
+    began = process_time()
+    follower = DenyList(texts).follower(wide)
+    indexed = process_time() - began
+    answer = [rng.randrange(256, len(tokens) - 1) for _ in range(800)]
+    began = process_time()
+    for at in range(len(answer)):
+        follower.allowed(answer[:at])
+    each = (process_time() - began) / len(answer)
+    print(f"{count:,} texts: indexed in {indexed:.2f} s, {1e6 * each:.0f} µs a token")
+    assert indexed < 5
+    assert each < 3e-3

@@ -135,7 +135,7 @@ class Service:
         planned = plan()
         timing.validated()
         with counting() as requests:
-            found = [slot.whole(each.prompt, each.sampling, each.top) for each in planned.generations]
+            found = [slot.whole(each) for each in planned.generations]
         body = planned.body(found)
         for each in found:
             self._keep(each)
@@ -179,8 +179,7 @@ class Service:
         for generation, events in zip(planned.generations, planned.events, strict=True):
             completion = None
             with counting() as counts:
-                stream = slot.stream(generation.prompt, generation.sampling, generation.top)
-                async with aclosing(stream) as chunks:
+                async with aclosing(slot.stream(generation)) as chunks:
                     async for chunk in chunks:
                         if completion := chunk.completion:
                             self._keep(completion)  # before the event that names its digest

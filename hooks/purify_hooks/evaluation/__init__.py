@@ -26,6 +26,7 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.evaluation.eval.suites.knowledge import Knowledge
     from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
     from purify_hooks.evaluation.eval.suites.pii import PersonalData
+    from purify_hooks.evaluation.eval.suites.requests import Requests
     from purify_hooks.evaluation.eval.suites.utility import Utility
     from purify_hooks.evaluation.eval.suites.written import Written
 
@@ -38,4 +39,5 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
         "utility": Utility,
         "vetting": Baseline,
         "written": Written,
+        "requests": Requests,
     }

@@ -14,6 +14,7 @@ import typer
 from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
+    configuration_exists,
     disable_progress_bars,
     named_plugins,
     on_interrupt,
@@ -22,6 +23,7 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
@@ -55,7 +57,15 @@ SoFar = Annotated[
 Write = Annotated[
     Path | None, typer.Option(metavar="DOCS", help="Write tables and plots into DOCS/evaluation.md.")
 ]
+Stages = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE", help="Request stages to measure each policy in: [[stage]] and [request]; repeatable."
+    ),
+]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
+STAGED = "requests"
+"""The suite that measures request stages."""
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -70,6 +80,7 @@ def evaluate(
     pair: Pair = None,
     policies: Policies = "all",
     suites: Suites = "all",
+    stages: Stages = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Each policy over its main parameter too.")] = False,
     out: Out = FOLDER,
     quick: Quick = False,
@@ -87,21 +98,20 @@ def evaluate(
     if context.invoked_subcommand:
         return
     from purify_hooks.evaluation.eval.report import require_page
-    from purify_hooks.evaluation.eval.systems import left_out, systems_for
+    from purify_hooks.evaluation.eval.systems import left_out
 
     models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
-    systems = [*systems_for(loaded, _named("policies", policies), sweep), *own]
     chosen = chosen_suites(loaded, _named("suites", suites))
+    systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
     if write:
         require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
-    speed = "" if clock == "none" else clock
-    report = measured_report(plan, out, jobs, so_far, speed, left_out(loaded) if policies == "all" else "")
-    page = report.write(out)
+    note = left_out(loaded) if policies == "all" else ""
+    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note)
     if write:
         report.document(write)
-    show(report, page, as_json)
+    show(report, report.write(out), as_json)
 
 
 def _asked(
@@ -121,6 +131,15 @@ def _asked(
     return models, _questions(models, attacks), (system,)
 
 
+def _systems(
+    loaded: Plugins, policies: str, sweep: bool, own: Sequence[System], around: Sequence[Chain]
+) -> list[System]:
+    """Both models, the policies named and the configured one, in every chain of request stages too."""
+    from purify_hooks.evaluation.eval.systems import systems_for, with_chains
+
+    return with_chains([*systems_for(loaded, _named("policies", policies), sweep), *own], around)
+
+
 def _named(what: str, given: str) -> tuple[str, ...]:
     """The names in a comma-separated list; () for "all". Raises ConfigError."""
     only = tuple(name.strip() for name in given.split(",") if name.strip())
@@ -134,6 +153,20 @@ def chosen_suites(loaded: Plugins, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         loaded.require_offered("purify_suites", name)
     return tuple(dict.fromkeys(names))
+
+
+def measured_chains(
+    loaded: Plugins, files: Sequence[Path] | None, config: Path | None, chosen: Sequence[str]
+) -> list[Chain]:
+    """The request stages in the files, else the configuration's own where it has some. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.chains import chains, own_chain
+
+    asked = not chosen or STAGED in chosen
+    if files and not asked:
+        raise ConfigError(f"request stages are measured by the suite {STAGED!r}; add it to --suites")
+    if files:
+        return chains(files, loaded)
+    return own_chain(config, loaded) if asked and configuration_exists(config) else []
 
 
 def models_and_questions(
@@ -188,6 +221,7 @@ def measured_report(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
+    from purify_hooks.evaluation.eval.first_text import with_first_texts
     from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.eval.report import Report
     from purify_hooks.evaluation.eval.results_cache import ResultsCache
@@ -212,6 +246,7 @@ def measured_report(
             results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
             if clock:
                 results = timed(plan, pair, cache, results, progress, not so_far, clock)
+                results = with_first_texts(plan, pair, cache, results, progress, not so_far, clock)
     return Report(plan, pair, results, suites(pair.plugins, plan), clock)
 
 
@@ -256,13 +291,16 @@ def show(report: Report, page: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
+    from purify_hooks.evaluation.eval import staged
     from purify_hooks.evaluation.eval.findings import speed_sentence
     from purify_hooks.evaluation.eval.tables import recommended, summary
     from purify_hooks.evaluation.table import put
 
-    console = Console()
-    console.print(" ".join(filter(None, (report.conclusion(), speed_sentence(report.results)))), markup=False)
-    for table in (summary(report.results), recommended(report.results, report.pair.plugins)):
+    console, policies = Console(), staged.plain(report.results)
+    told = report.conclusion(), speed_sentence(report.results), staged.sentence(report.results)
+    console.print(" ".join(filter(None, told)), markup=False)
+    stages = [staged.table(report.results)] if staged.measured(report.results) else []
+    for table in (summary(policies), recommended(policies, report.pair.plugins), *stages):
         put(console, table)
     typer.echo(f"the report is {page}")
 

@@ -255,8 +255,11 @@ def _record(result: Result, slm: Result, plugins: Plugins) -> dict[str, Any]:
     record: dict[str, Any] = summary(result)
     if not result.system.alone:
         record["policy"] = {"name": result.system.policy, **result.system.parameters}
+    if result.system.chain:
+        record["stages"] = result.system.chain.name
+    elif not result.system.alone:
         record["stops_every_harm"] = stops(result, slm)
-    if found := budget(result, slm, plugins):
+    if not result.system.chain and (found := budget(result, slm, plugins)):
         record["budget"] = {**asdict(found), "warning": found.warning}
     record["metrics"] = {
         suite: {mode: {name: one.json() for name, one in metrics.items()} for mode, metrics in modes.items()}

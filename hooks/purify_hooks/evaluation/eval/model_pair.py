@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from purify_hooks.evaluation.eval.sources import uniform
 from purify_hooks.evaluation.eval.systems import System
@@ -19,6 +19,7 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Prompt
 
+P = TypeVar("P", bound=Purifier)
 MODES: dict[str, Sampling] = {
     "greedy": Sampling(temperature=0, seed=0),
     "sampled": Sampling(temperature=1, seed=0),
@@ -63,13 +64,22 @@ class ModelPair:
         return chosen
 
     def purifier(self, system: System) -> Purifier:
-        """The system's Purifier; for a model alone the other is a source of uniform rows, without drafts."""
+        """The system's Purifier, with its request stages."""
+        return self.made(system, Purifier)
+
+    def made(self, system: System, kind: type[P]) -> P:
+        """The system's Purifier, of this kind.
+
+        For a model alone the other is a source of uniform rows, without drafts.
+        """
         silent = uniform(self.slm.vocabulary)
         llm = silent if system.key == "slm" else self.llm
         slm = silent if system.key == "llm" else self.slm
         walk: Walk = "lockstep" if system.alone else "auto"
-        policy = self.policy(system)
-        return Purifier(llm, slm, policy, plugins=self.plugins, batch_size=self.batch, walk=walk)
+        how: dict[str, Any] = {"plugins": self.plugins, "batch_size": self.batch, "walk": walk}
+        if system.chain:
+            how |= {"stages": system.chain.made(self.plugins), "request": system.chain.options}
+        return kind(llm, slm, self.policy(system), **how)
 
     def write(
         self, system: System, prompts: Sequence[Prompt], tokens: int, sampling: Sampling

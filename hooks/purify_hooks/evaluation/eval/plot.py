@@ -51,7 +51,7 @@ def picture(results: Sequence[Result], name: str, *, narrow: bool = False) -> st
         axis.set_xlabel("perplexity over the LLM's")
         axis.set_ylabel("worst attack: share that succeeds")
 
-    return _drawn(name, draw, narrow)
+    return drawn(name, draw, narrow)
 
 
 def frontier(results: Sequence[Result], *, narrow: bool = False) -> str:
@@ -74,10 +74,10 @@ def frontier(results: Sequence[Result], *, narrow: bool = False) -> str:
         axis.set_xlabel("worst attack of all harms: share that succeeds")
         axis.set_ylabel("kept of what only the LLM knows")
 
-    return _drawn("Harm and knowledge", draw, narrow)
+    return drawn("Harm and knowledge", draw, narrow)
 
 
-def _drawn(title: str, draw: Callable[[Any, str], None], narrow: bool) -> str:
+def drawn(title: str, draw: Callable[[Any, str], None], narrow: bool) -> str:
     """An SVG of two panels, greedy and sampled, side by side or, `narrow`, one above the other."""
     require_extra("eval", "the report")
     from matplotlib import rc_context
@@ -143,6 +143,21 @@ def _styles(policies: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
                 "zorder": 4 if ours else 3,
             },
         )
+
+
+def style_of(result: Result, policies: Sequence[str], chains: Sequence[str]) -> dict[str, Any]:
+    """A system's mark where chains of request stages are shown: its policy's colour, its chain's shape."""
+    alone = {"llm": RED, "slm": BLUE}
+    if result.system.alone:
+        return {"color": alone[result.system.key], "marker": "o", "ms": 8}
+    styles = dict(_styles(policies))[result.system.policy]
+    shape = SHAPES[1 + chains.index(result.system.chain.name)] if result.system.chain else "o"
+    return {
+        "color": styles["color"],
+        "marker": shape,
+        "ms": 7,
+        "markerfacecolor": "white" if shape == "o" else None,
+    }
 
 
 def _of(result: Result, policy: str) -> bool:

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_hooks.evaluation.eval import tables
+from purify_hooks.evaluation.eval import staged, tables
 from purify_hooks.evaluation.eval.findings import (
     as_json,
     baseline,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
 
 REGION = region("eval")
+STAGES = "Request stages"
 PAGE = "evaluation.md"
 DRAWS = {
     True: "keyed by a PURIFY_SECRET that was set: with the same one they are the same again",
@@ -87,6 +88,7 @@ class Report:
                 share=tables.share,
                 baseline=baseline(self.results),
                 speed=speed_sentence(self.results),
+                staged=staged.sentence(self.results),
                 pictures={name: map(Markup, both) for name, both in self._pictured().items()},
                 suites=[
                     (suite, [table for _, _, table in group])
@@ -99,16 +101,17 @@ class Report:
 
     def tables(self) -> dict[str, Table]:
         """The summary's tables: systems at their defaults, and every setting of a sweep."""
-        plugins = self.pair.plugins
-        usual = [each for each in self.results if not each.system.swept]
-        swept = len(usual) < len(self.results)
+        plugins, policies = self.pair.plugins, staged.plain(self.results)
+        usual = [each for each in policies if not each.system.swept]
+        swept = len(usual) < len(policies)
         return {
-            "harms": tables.harms(usual),
+            "harms": tables.harms([each for each in self.results if not each.system.swept]),
+            **({"stages": staged.table(self.results)} if staged.measured(self.results) else {}),
             **({"knowledge": tables.knowledge(usual)} if "knowledge" in self.results[0].metrics else {}),
             "costs": tables.costs(usual),
-            "recommended": tables.recommended(self.results, plugins),
-            **({"settings": tables.settings(self.results, plugins)} if swept else {}),
-            "budgets": tables.budgets(self.results, plugins),
+            "recommended": tables.recommended(policies, plugins),
+            **({"settings": tables.settings(policies, plugins)} if swept else {}),
+            "budgets": tables.budgets(policies, plugins),
         }
 
     def _marked(self) -> dict[str, str]:
@@ -120,7 +123,8 @@ class Report:
     def holding(self) -> list[Result]:
         """The policies that stop every harm."""
         slm = model(self.results, "slm")
-        return [each for each in self.results if not each.system.alone and stops(each, slm)]
+        policies = staged.plain(self.results)
+        return [each for each in policies if not each.system.alone and stops(each, slm)]
 
     @property
     def best(self) -> Result | None:
@@ -128,11 +132,12 @@ class Report:
         return min(self.holding, key=perplexity, default=None)
 
     def pictures(self, narrow: bool = False) -> dict[str, str]:
-        """The frontier, where knowledge was measured, and an SVG for every harm that was."""
-        llm = model(self.results, "llm")
+        """The frontier, where knowledge was measured, an SVG for every harm that was, and one of stages."""
+        llm, policies = model(self.results, "llm"), staged.plain(self.results)
         measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
-        first = {"Frontier": frontier(self.results, narrow=narrow)} if self.draws_frontier else {}
-        return {**first, **{name: picture(self.results, name, narrow=narrow) for name in measured}}
+        first = {"Frontier": frontier(policies, narrow=narrow)} if self.draws_frontier else {}
+        last = {STAGES: staged.picture(self.results, narrow=narrow)} if staged.measured(self.results) else {}
+        return {**first, **{name: picture(policies, name, narrow=narrow) for name in measured}, **last}
 
     @property
     def draws_frontier(self) -> bool:
@@ -152,7 +157,7 @@ class Report:
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in measured)
         quick = "QUICK: four items of a kind, which is no evidence. " if self.plan.settings.items == 4 else ""
         first = f"{quick}At its worst attack the LLM alone reaches: {done}."
-        tried = sum(not each.system.alone for each in self.results)
+        tried = sum(not each.system.alone for each in staged.plain(self.results))
         if not done:
             return f"No harm was measured, so nothing is said of what {_systems(tried)} would stop."
         every = "every harm" if set(measured) == self._offered_harms else "every harm that was measured"
@@ -195,7 +200,10 @@ class Report:
         """The documentation's section: blocks of Markdown, and its pictures by file name."""
         pictures = self.pictures()
         named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in pictures}
-        about = dict.fromkeys(("Frontier",), "knowledge kept against the worst harm")
+        about = {
+            "Frontier": "knowledge kept against the worst harm",
+            STAGES: "the worst attack against clean prompts refused",
+        }
         shown = [
             f"![{name}: {about.get(name, 'harm against perplexity')}]({file})" for file, name in named.items()
         ]
@@ -203,6 +211,7 @@ class Report:
         blocks = [
             self.conclusion(),
             speed_sentence(self.results),
+            staged.sentence(self.results),
             *(table.markdown for table in self.tables().values()),
             *shown,
             "\n\n".join(baseline(self.results)),

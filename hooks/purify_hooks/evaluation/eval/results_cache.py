@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.statistics import Sample
 from purify_plugins.canonical_json import canonical, jsonable
@@ -22,6 +22,7 @@ from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.suites.base import Suite
     from purify_hooks.evaluation.eval.systems import System
@@ -35,6 +36,14 @@ MEASURING = (
     "purify_plugins.decode.fusion",
 )
 """Modules that every suite measures with: a cell is stale when one of them has changed."""
+DRIVING = (
+    "purify_plugins.requests.staged",
+    "purify_plugins.stages.driver",
+    "purify_plugins.stages.matches",
+    "purify_plugins.stages.release",
+    "purify_plugins.stages.windows",
+)
+"""Modules that request stages are run by: a cell of a chain is stale when one of them has changed."""
 Samples = Mapping[str, Sequence[Sample]]
 
 
@@ -72,8 +81,16 @@ def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> 
         + [code(each) for each in MEASURING],
         "questions": suite.questions.digest,
         "settings": asdict(suite.settings),
+        **(_stages(pair, system.chain) if system.chain else {}),
     }
     return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def _stages(pair: ModelPair, chain: Chain) -> Mapping[str, Any]:
+    """What a cell depends on of a chain of request stages."""
+    made = chain.made(pair.plugins)
+    stages = [[type(each).__name__, each.public(), code(type(each).__module__)] for each in made]
+    return {"stages": jsonable(stages), "request": jsonable(chain.request), "driving": [*map(code, DRIVING)]}
 
 
 @cache

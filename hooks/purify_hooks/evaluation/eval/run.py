@@ -79,8 +79,17 @@ class Result:
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     """The suites of the plan that the questions have something for."""
     made = offered(plugins, plan)
-    usual = [name for name, suite in made.items() if not (isinstance(suite, Suite) and suite.asked_for)]
+    chained = any(system.chain for system in plan.systems)
+    usual = [name for name, suite in made.items() if not _named_only(suite) or (chained and _staged(suite))]
     return {name: suite for name, suite in made.items() if name in (plan.only or usual) and suite.possible}
+
+
+def _named_only(suite: Suite) -> bool:
+    return isinstance(suite, Suite) and suite.asked_for
+
+
+def _staged(suite: Suite) -> bool:
+    return isinstance(suite, Suite) and suite.staged
 
 
 def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
@@ -177,6 +186,7 @@ def work(
         for system in plan.systems
         for name, suite in asked.items()
         for mode in suite.modes
+        if not system.chain or _staged(suite)
     ]
 
 
@@ -219,6 +229,7 @@ def results(
                     for mode in suite.modes
                 }
                 for name, suite in asked.items()
+                if not system.chain or _staged(suite)
             }
             found.append(Result(system, figures, whole, {name: each.metrics for name, each in asked.items()}))
     return found

@@ -102,7 +102,7 @@ def timed(
     right for models that run on this machine's CPU while it does other work too.
     """
     # Another setting of a policy costs the same arithmetic, so a sweep does not time it.
-    raced = [result for result in results if not result.system.swept]
+    raced = [result for result in results if not (result.system.swept or result.system.chain)]
     cells = [result.cells.get(("utility", "forced")) for result in raced]
     known = [cell.key for cell in cells if cell]
     if len(known) < len(raced):

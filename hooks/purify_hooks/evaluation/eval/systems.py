@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from purify_plugins.certificates.explain import said
 from purify_plugins.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_plugins.plugin.manager import Plugins
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -19,7 +20,7 @@ FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class System:
-    """A system: one model alone, or both under a policy."""
+    """A system: one model alone, or both under a policy, with a chain of request stages or without."""
 
     key: str
     label: str
@@ -27,6 +28,8 @@ class System:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     named: bool = False
     """Whether its setting was named by the user rather than part of a sweep."""
+    chain: Chain | None = None
+    """The request stages around it; only suites of `staged` answers measure such a system."""
 
     @property
     def alone(self) -> bool:
@@ -35,7 +38,13 @@ class System:
 
     def asks(self, other: System) -> bool:
         """Whether both are the same policy at the same setting, whatever their names."""
-        return (self.alone, self.policy, self.parameters) == (other.alone, other.policy, other.parameters)
+        mine, others = ((each.alone, each.policy, each.parameters, each.chain) for each in (self, other))
+        return mine == others
+
+    def within(self, chain: Chain) -> System:
+        """This system with request stages around it."""
+        key, label = (f"{name} + {chain.name}" for name in (self.key, self.label))
+        return replace(self, key=key, label=label, named=True, chain=chain)
 
     @property
     def swept(self) -> bool:
@@ -82,6 +91,16 @@ def systems_for(plugins: Plugins, only: Collection[str] = (), sweep: bool = Fals
     chosen = dict.fromkeys(each.policy for each in asked)
     swept = [each for name in chosen if sweep for each in settings(plugins, name)]
     return _once((*ALONE, *asked, *swept))
+
+
+def with_chains(systems: Sequence[System], chains: Iterable[Chain]) -> list[System]:
+    """The systems; each policy, at its default or a setting that was named, in every chain too."""
+    chosen = list(chains)
+    return [
+        each
+        for system in systems
+        for each in (system, *(() if system.alone or system.swept else map(system.within, chosen)))
+    ]
 
 
 def _once(systems: Iterable[System]) -> list[System]:

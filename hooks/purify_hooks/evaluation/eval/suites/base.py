@@ -64,6 +64,9 @@ class Suite(ABC):
     """Its parts, such as "greedy" and "sampled"; each is cached separately."""
     asked_for: ClassVar[bool] = False
     """Whether it runs only where its name is given, because it takes long."""
+    staged: ClassVar[bool] = False
+    """Whether it asks for answers as readers get them: only such suites measure request stages, and they run
+    wherever there are some."""
 
     @property
     def possible(self) -> bool:

@@ -1,0 +1,200 @@
+"""What request stages cost: `python docs/stage_costs.py --before CHECKOUT [--rounds 9]`.
+
+Prints, and writes into docs/stages.md, the CPU time of an answer without stages beside that of a checkout
+from before there were any; of the release of a token, with checks and a vault; and of candidates that are
+drawn together beside as many plain answers. Rounds alternate: what else the machine does falls on both.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from purify_hooks.evaluation.eval.page import load, made, region
+from purify_hooks.evaluation.eval.statistics import Spread, spread
+from purify_hooks.evaluation.table import Table
+from purify_hooks.stages.ensemble import Ensemble
+from purify_plugins import Purifier, Sampling
+from purify_plugins.stages.matches import PatternCheck, WordCheck, WordPattern
+from purify_plugins.stages.release import Release
+from purify_plugins.stages.windows import Windows
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.types import Piece, Token
+
+PAGE = Path(__file__).parent / "stages.md"
+PROMPTS = (
+    "Once upon a time there was",
+    "The king had a daughter",
+    "In the forest lived",
+    "A poor miller had",
+)
+N, K = 4, len(PROMPTS)
+TEXTS = (1_000, 4_000, 16_000)
+"""Tokens of the texts that are released."""
+ROUND = """
+import sys, time
+from purify_plugins import Purifier, Sampling
+from purify_plugins.testbed import LLM, SLM
+purifier = Purifier.load(str(LLM), str(SLM))
+how = Sampling(temperature=0, max_tokens=64, ignore_eos=True)
+for _ in sys.stdin:
+    started = time.process_time()
+    purifier.generate(["Once upon a time there was", "The king had a daughter"], how)
+    print(time.process_time() - started, flush=True)
+"""
+"""Two rows, greedy: the CPU seconds of each line that is sent."""
+
+
+class Tree:
+    """A process that answers with the code of one checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        paths = os.pathsep.join(str(folder / each) for each in (".", "hooks", "adapters"))
+        found = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ROUND],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=found,
+            cwd=folder,
+        )
+
+    def round(self) -> float:
+        """CPU seconds of a round."""
+        assert self.process.stdin is not None  # they are pipes
+        assert self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def paired(one: Callable[[], float], other: Callable[[], float], rounds: int) -> Spread:
+    """The quartiles of `one` over `other`, round by round after one to warm up; each begins in turn."""
+    ratios = []
+    for turn in range(-1, rounds):
+        first, second = (one, other) if turn % 2 else (other, one)
+        found = [first(), second()]
+        mine, theirs = found if turn % 2 else reversed(found)
+        ratios += [mine / theirs] if turn >= 0 else []
+    return spread(ratios)
+
+
+def without_stages(before: Path, rounds: int) -> Spread:
+    """CPU time of an answer without stages, over that of a checkout."""
+    now, then = Tree(PAGE.parent.parent), Tree(before)
+    try:
+        return paired(now.round, then.round, rounds)
+    finally:
+        for each in (now, then):
+            each.process.kill()
+            each.process.wait()
+
+
+class Names:
+    """A vault of names, none of which is there."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.pattern, self.longest = re.compile("|".join(names)), max(map(len, names))
+
+    def find(self, text: str, start: int) -> tuple[int, int, str, str] | None:
+        found = self.pattern.search(text, start)
+        return (found.start(), found.end(), found[0], "x") if found else None
+
+
+class Nothing:
+    """A classifier that finds nothing."""
+
+    def scores(self, texts: Sequence[str]) -> list[float]:
+        return [0.0] * len(texts)
+
+
+def releasing(tokens: int, rounds: int) -> Spread:
+    """Microseconds of CPU time a token: three checks and a vault of 100 names, a text of so many tokens."""
+    words = ["".join(random.Random(at).choices("etaoinshrdlu", k=6)) for at in range(tokens)]
+    listed = WordPattern(f"{word}q" for word in words[:2000])
+    pattern, names = re.compile(r"\b\d{4}-\d{4}\b"), Names([f"{word}q" for word in words[:100]])
+    steps = [Token(at, 0.0, 0.0, 0.0, 0.0, 0.0) for at in range(tokens)]
+    pieces = [Piece(step, f"{word} ") for step, word in zip(steps, words, strict=True)]
+    found = []
+    for _ in range(rounds):
+        release = Release([WordCheck(listed), PatternCheck(pattern), Windows(Nothing())], names)
+        started = time.process_time()
+        for piece in pieces:
+            release.feed((piece,))
+        release.feed((), last=True)
+        found.append(1e6 * (time.process_time() - started) / tokens)
+    return spread(found)
+
+
+def together(rounds: int) -> Spread:
+    """Throughput of `ensemble(n)` on k prompts, over `generate` on n * k prompts: sampled, CPU time."""
+    plain = Purifier.load(str(LLM), str(SLM))
+    best = plain.replace(stages=[Ensemble(n=N)])
+    how = Sampling(max_tokens=48, seed=0, ignore_eos=True)
+
+    def timed(purifier: Purifier, prompts: Sequence[str]) -> float:
+        started = time.process_time()
+        purifier.generate(list(prompts), how)
+        return time.process_time() - started
+
+    return paired(lambda: timed(plain, PROMPTS * N), lambda: timed(best, PROMPTS), rounds)
+
+
+def table(before: Path, rounds: int) -> Table:
+    """Each cost, its bar, and whether it is kept."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=7", "HEAD"], cwd=before, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    plain, best = without_stages(before, rounds), together(rounds)
+    lines = [
+        (
+            f"no stages: CPU time of two rows, greedy, over that at {commit}",
+            plain,
+            3,
+            "at most 1.01",
+            plain.middle <= 1.01,
+        )
+    ]
+    for tokens in TEXTS:
+        cost = releasing(tokens, rounds)
+        lines.append(
+            (f"releasing a token of {tokens:,}: µs of CPU time", cost, 1, "at most 50", cost.middle <= 50)
+        )
+    what = f"{N} candidates of {K} prompts: throughput over {N * K} plain answers"
+    lines.append((what, best, 2, "at least 0.9", best.middle >= 0.9))
+    rows = [
+        (
+            what,
+            f"{each.middle:.{places}f} ({each.low:.{places}f}-{each.high:.{places}f})",
+            bar,
+            "yes" if kept else "no",
+        )
+        for what, each, places, bar, kept in lines
+    ]
+    return Table("What request stages cost", ("what", "median (quartiles)", "bar", "kept"), tuple(rows))
+
+
+def main(
+    before: Annotated[Path, typer.Option(help="A checkout from before there were stages, such as d69db69.")],
+    rounds: Annotated[int, typer.Option(min=7, help="Paired rounds.")] = 9,
+) -> None:
+    """Write the region of the page anew."""
+    command = f"`OMP_NUM_THREADS=1 python docs/stage_costs.py --before CHECKOUT --rounds {rounds}`"
+    facts = "; ".join([*made().values(), load()])
+    text = f"{table(before, rounds).markdown}\n\n{command}, on the test bed's pair (toys), {facts}.\n"
+    page = region("stage-costs").sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text("utf-8"))
+    PAGE.write_text(page, "utf-8")
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
