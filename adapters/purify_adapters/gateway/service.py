@@ -226,7 +226,7 @@ class Service:
 
 
 def _staged_headers(found: Sequence[Completion]) -> dict[str, str]:
-    """What is told of answers that stages made."""
+    """Headers of answers that stages made."""
     if not all(each.certificate.staged for each in found):
         return {}
     facts = [staged(each) for each in found]

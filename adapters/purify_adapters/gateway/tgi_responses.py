@@ -76,7 +76,7 @@ def purified(completion: Completion) -> Json:
 
 
 def staged(completion: Completion) -> Json:
-    """What is told of an answer that stages made: why it ended, and the tokens of all its recorded drafts."""
+    """Fields of an answer that stages made: why it ended, and how many tokens its recorded drafts have."""
     drafts = completion.certificate.body["drafts"]
     drawn = sum(len(each["certificate"]["steps"]) for each in drafts)
     return {"finish_reason": completion.finish_reason, "drawn_tokens": drawn}
