@@ -51,7 +51,7 @@ class Exit:
             return
         released: list[Piece] = []
         try:
-            for piece in self._unfed(pieces):  # one by one: what a check released before it failed stays released
+            for piece in self._unfed(pieces):  # one by one: what is clear before a check fails is kept
                 released += self.release.feed([piece])
                 if self.blocked:
                     break
