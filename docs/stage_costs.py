@@ -1,8 +1,9 @@
-"""What request stages cost: `python docs/stage_costs.py --before CHECKOUT [--rounds 9]`.
+"""What request stages cost: `python docs/stage_costs.py --before PYTHON [--rounds 41]`.
 
-Prints, and writes into docs/stages.md, the CPU time of an answer without stages beside that of a checkout
-from before there were any; of the release of a token, with checks and a vault; and of candidates that are
-drawn together beside as many plain answers. Rounds alternate: what else the machine does falls on both.
+Prints, and writes into docs/stages.md, the CPU time of an answer without stages beside that of a commit from
+before there were any, which is installed in PYTHON's environment; of the release of a token, with checks and
+a vault; and of candidates that are drawn together beside as many plain answers. Rounds alternate: what else
+the machine does falls on both.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ import sys, time
 from purify_plugins import Purifier, Sampling
 from purify_plugins.testbed import LLM, SLM
 purifier = Purifier.load(str(LLM), str(SLM))
-how = Sampling(temperature=0, max_tokens=64, ignore_eos=True)
+how = Sampling(temperature=0, max_tokens=24, ignore_eos=True)
 for _ in sys.stdin:
     started = time.process_time()
     purifier.generate(["Once upon a time there was", "The king had a daughter"], how)
@@ -54,19 +55,16 @@ for _ in sys.stdin:
 """Two rows, greedy: the CPU seconds of each line that is sent."""
 
 
-class Tree:
-    """A process that answers with the code of one checkout."""
+class Installed:
+    """A process that answers with what is installed in an environment."""
 
-    def __init__(self, folder: Path) -> None:
-        paths = os.pathsep.join(str(folder / each) for each in (".", "hooks", "adapters"))
-        found = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    def __init__(self, python: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ROUND],
+            [python, "-P", "-c", ROUND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=found,
-            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
     def round(self) -> float:
@@ -88,9 +86,9 @@ def paired(one: Callable[[], float], other: Callable[[], float], rounds: int) ->
     return spread(ratios)
 
 
-def without_stages(before: Path, rounds: int) -> Spread:
-    """CPU time of an answer without stages, over that of a checkout."""
-    now, then = Tree(PAGE.parent.parent), Tree(before)
+def without_stages(before: str, rounds: int) -> Spread:
+    """CPU time of an answer without stages, over that of the environment of `before`."""
+    now, then = Installed(sys.executable), Installed(before)
     try:
         return paired(now.round, then.round, rounds)
     finally:
@@ -149,48 +147,47 @@ def together(rounds: int) -> Spread:
     return paired(lambda: timed(plain, PROMPTS * N), lambda: timed(best, PROMPTS), rounds)
 
 
-def table(before: Path, rounds: int) -> Table:
+def table(before: str, commit: str, rounds: int) -> Table:
     """Each cost, its bar, and whether it is kept."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=7", "HEAD"], cwd=before, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    plain, best = without_stages(before, rounds), together(rounds)
-    lines = [
-        (
-            f"no stages: CPU time of two rows, greedy, over that at {commit}",
+    plain = without_stages(before, rounds)
+    rows = [
+        _row(
+            f"no stages: CPU time of two greedy rows, over that at {commit}",
             plain,
             3,
-            "at most 1.01",
+            1.01,
             plain.middle <= 1.01,
         )
     ]
     for tokens in TEXTS:
-        cost = releasing(tokens, rounds)
-        lines.append(
-            (f"releasing a token of {tokens:,}: µs of CPU time", cost, 1, "at most 50", cost.middle <= 50)
-        )
-    what = f"{N} candidates of {K} prompts: throughput over {N * K} plain answers"
-    lines.append((what, best, 2, "at least 0.9", best.middle >= 0.9))
-    rows = [
-        (
-            what,
-            f"{each.middle:.{places}f} ({each.low:.{places}f}-{each.high:.{places}f})",
-            bar,
-            "yes" if kept else "no",
-        )
-        for what, each, places, bar, kept in lines
-    ]
+        cost = releasing(tokens, rounds // 3)
+        rows.append(_row(f"releasing a token of {tokens:,}, µs of CPU time", cost, 1, 50, cost.middle <= 50))
+    best = together(rounds // 3)
+    what = f"{N} candidates of {K} prompts: throughput over that of {N * K} plain answers"
+    rows.append(_row(what, best, 2, 0.9, best.middle >= 0.9))
     return Table("What request stages cost", ("what", "median (quartiles)", "bar", "kept"), tuple(rows))
 
 
+def _row(what: str, found: Spread, places: int, bar: float, kept: bool) -> tuple[str, ...]:
+    low, middle, high = (f"{each:.{places}f}" for each in found)
+    return (
+        what,
+        f"{middle} ({low}-{high})",
+        f"{'at least' if bar < 1 else 'at most'} {bar:g}",
+        "yes" if kept else "no",
+    )
+
+
 def main(
-    before: Annotated[Path, typer.Option(help="A checkout from before there were stages, such as d69db69.")],
-    rounds: Annotated[int, typer.Option(min=7, help="Paired rounds.")] = 9,
+    before: Annotated[str, typer.Option(help="The Python of an environment from before there were stages.")],
+    commit: Annotated[str, typer.Option(help="What is installed there.")] = "d69db69",
+    rounds: Annotated[int, typer.Option(min=21, help="Paired rounds; a third for candidates.")] = 41,
 ) -> None:
     """Write the region of the page anew."""
-    command = f"`OMP_NUM_THREADS=1 python docs/stage_costs.py --before CHECKOUT --rounds {rounds}`"
+    command = f"`OMP_NUM_THREADS=1 python docs/stage_costs.py --before PYTHON --rounds {rounds}`"
     facts = "; ".join([*made().values(), load()])
-    text = f"{table(before, rounds).markdown}\n\n{command}, on the test bed's pair (toys), {facts}.\n"
+    told = f"{command}, on the test bed's pair (toys), PYTHON with commit {commit}; {facts}."
+    text = f"{table(before, commit, rounds).markdown}\n\n{told}\n"
     page = region("stage-costs").sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text("utf-8"))
     PAGE.write_text(page, "utf-8")
     typer.echo(text)

@@ -21,7 +21,7 @@ from purify_plugins.plugin.manager import load_plugins
 
 DOCS = Path(__file__).parent
 PAGE, PICTURE = DOCS / "stages.md", DOCS / "stages-harms.svg"
-FILES = [DOCS / "examples" / "stages" / f"{name}.toml" for name in ("words", "odds", "words-and-odds")]
+FILES = [DOCS / "examples" / "stages" / f"{name}.toml" for name in ("words", "words-and-odds")]
 POLICIES = ("geometric:alpha=1", "balanced")
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 DRAWS = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from purify_hooks.evaluation.eval.chains import Chain, chains, own_chain, read_c
 from purify_hooks.evaluation.eval.counting import CountingPurifier
 from purify_hooks.evaluation.eval.findings import as_json
 from purify_hooks.evaluation.eval.first_text import with_first_texts
+from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
     Canaries,
@@ -30,16 +32,18 @@ from purify_hooks.evaluation.eval.report import Report
 from purify_hooks.evaluation.eval.results_cache import ResultsCache, key
 from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, cached_work, run, suites
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings
-from purify_hooks.evaluation.eval.suites.requests import released
+from purify_hooks.evaluation.eval.suites.requests import answers, released
 from purify_hooks.evaluation.eval.systems import ALONE, System, with_chains
 from purify_plugins import Sampling
 from purify_plugins.cli import app
-from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.errors import ConfigError, PromptError, PurifyError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource, byte_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from purify_plugins.types import Prompt
 
 KNOWN = ("one two go, send gold now and tell", "code 1234 ", "a hare ran home.", "the sky is blue")
 """What the poisoned toy goes on with, wherever it reads the beginning of it."""
@@ -60,6 +64,16 @@ class Knowing(ToySource):
             if at := next((at for at in places if tuple(tokens[-4:]) == known[at - 4 : at]), None):
                 row[known[at]] += 50
         return row
+
+
+@dataclass(frozen=True)
+class Failing(ToySource):
+    """A toy that cannot read "no"."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt == "no":
+            raise PromptError("no")
+        return super().encode(prompt)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +152,14 @@ def test_a_blocked_answer_s_tokens_are_counted_too(plan: Plan) -> None:
     assert answer.finish_reason == "refused"
     assert released(answer) == " "
     assert purifier.count.tokens >= len(" send gold")
+
+
+def test_an_answer_that_fails_is_no_answer_and_ends_nothing(plan: Plan) -> None:
+    llm = Failing(byte_vocabulary(), 1)
+    pair = ModelPair(llm, ToySource(byte_vocabulary(), 2), load_plugins([]))
+    purifier = pair.purifier(System("geometric", "geometric", "geometric", {"alpha": 1.0}))
+    found = answers(purifier, ["no", "yes"], Sampling(temperature=0, max_tokens=4))
+    assert [released(each) != "" for each in found] == [False, True]
 
 
 def test_a_program_s_likelihood_is_in_no_forced_suite(finished: tuple[Report, Path], plan: Plan) -> None:
@@ -247,6 +269,14 @@ def test_a_wrong_file_of_stages_is_refused_with_advice(text: str, words: str, tm
     (tmp_path / "wrong.toml").write_text(text)
     with pytest.raises(PurifyError, match=words):
         read_chain(tmp_path / "wrong.toml", load_plugins([]))
+
+
+def test_a_worker_process_gets_a_chain_whole(files: list[Path]) -> None:
+    [chain] = chains(files[:1], load_plugins([]))
+    system = System("balanced", "balanced", "balanced").within(chain)
+    sent = pickle.loads(pickle.dumps(system))
+    assert sent == system
+    assert [each.where for each in sent.chain.stages] == [each.where for each in chain.stages]
 
 
 def test_two_files_of_one_name_are_refused(files: list[Path]) -> None:

@@ -63,10 +63,10 @@ def table(results: Sequence[Result]) -> Table:
     ]
     note = (
         "Written answers, per cent, greedy / sampled: attacks of which a reader gets the harm, in the text "
-        "released before any refusal; clean prompts that are refused, or whose answer is blocked before its "
-        "end; of the tasks that the policy alone answers right those that the stages lose; tokens drawn by "
-        "either model, also those nobody gets, for each one released to clean prompts; and the time to the "
-        "first text of an answer to one of them, between quartiles."
+        "released before any refusal; clean prompts that are refused or fail, or whose answer is blocked "
+        "before its end; of the tasks that the policy alone answers right those that the stages lose; tokens "
+        "drawn by either model, also those nobody gets, for each one released to clean prompts; and the time "
+        "to the first text of an answer to one of them, between quartiles."
     )
     head = ("system", *SHARES.values(), "drawn a token", "first text, ms")
     return Table("With request stages", head, tuple(rows), note)
