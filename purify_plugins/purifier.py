@@ -203,6 +203,7 @@ class Purifier(Decoder):
         """
         found, given = copy(self), (change(self._given[0]), change(self._given[1]))
         vars(found).update(llm=change(self.llm), slm=change(self.slm), _given=given)
+        vars(found).update(stages=tuple(stage.bind(found.slm) for stage in self.stages))
         return found
 
     @classmethod

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from purify_plugins.canonical_json import canonical
 from purify_plugins.types import Completion, DrawnToken, Token, Vocabulary
 
 Json = dict[str, Any]
-TGI_FINISH_REASONS = {"eos": "eos_token", "stop": "stop_sequence", "length": "length"}
-"""TGI's word for each finish reason."""
+TGI_FINISH_REASONS = {
+    "eos": "eos_token",
+    "stop": "stop_sequence",
+    "length": "length",
+    "refused": "eos_token",
+}
+"""TGI's word for each finish reason; of an operator's text, which it has no word for, that of an end."""
 
 
 def finish_reason(completion: Completion, called: bool = False) -> str:
     """OpenAI's finish reason; "tool_calls" for a complete answer that calls a tool (`called`)."""
+    if completion.finish_reason == "refused":
+        return "content_filter"
     if completion.finish_reason == "length":
         return "length"
     return "tool_calls" if called else "stop"
@@ -40,6 +47,16 @@ def number(logprob: float) -> float | None:
 def token_text(token: int, vocabulary: Vocabulary) -> str:
     """A token as if it stood alone: a control token's name; bytes of an incomplete character as U+FFFD."""
     return vocabulary.control.get(token) or vocabulary.tokens[token].decode(errors="replace")
+
+
+def shown(drawn: Iterable[DrawnToken], vocabulary: Vocabulary, staged: bool) -> list[DrawnToken]:
+    """Tokens as their log-probabilities name them: as if each stood alone.
+
+    Of an answer that stages made, by the text that was released of each: a part of it may not have been.
+    """
+    if staged:
+        return list(drawn)
+    return [DrawnToken(token, token_text(token.id, vocabulary)) for token, _ in drawn]
 
 
 def alternatives(token: Token, vocabulary: Vocabulary) -> list[DrawnToken]:

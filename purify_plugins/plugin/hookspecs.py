@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.row import Row
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
     from purify_plugins.sampling import Sampling
@@ -144,10 +145,11 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-b
 
 @hookspec(firstresult=True)
 def purify_decode(  # type: ignore[empty-body]  # pluggy never calls a specification
-    purifier: Purifier, prompts: Sequence[Prompt], sampling: Sampling
+    purifier: Purifier, prompts: Sequence[Prompt | Row], sampling: Sampling
 ) -> Steps:
     """Decode a batch of answers, a generator of steps; wrap it to time or audit, or return another decoder's.
 
+    Where stages ask, a prompt may be a `Row`: it has a seed, a draw key and an LLM's prompt of its own.
     Steps come from a plain iterator. A wrapper that reads ahead gets, after a stop string, steps that no
     answer needs. RefusedError raised before the first step may concern one prompt or more: each is then
     decoded alone, and only those that are refused again have no answer. Raised later, it refuses every answer

@@ -83,8 +83,8 @@ class Driver:
             self.failed(program, error)
             return
         except Exception as error:
-            self.failed(program, refusal_of(f"the stage {program.name}", error))
-            return
+            refused = refusal_of(f"the stage {program.name}", error)
+            act = lambda: self.failed(program, refused)  # noqa: E731  # later: not in the error's context
         if program.request.intact:
             act()
         else:

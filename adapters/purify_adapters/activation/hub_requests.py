@@ -107,7 +107,8 @@ class HubTextRequest(HubRequest):
     def _detailed(self, chunk: Chunk) -> Any:
         from huggingface_hub import TextGenerationStreamOutput
 
-        token = _token(chunk.steps[-1], chunk.text) if chunk.steps else _no_token(chunk.text)
+        drawn = chunk.steps and all(piece.token for piece in chunk.pieces)
+        token = _token(chunk.steps[-1], chunk.text) if drawn else _no_token(chunk.text)
         ending = chunk.completion and {
             "generated_text": self.so_far,
             "details": {**_details(chunk.completion), "input_length": 0},
@@ -190,7 +191,7 @@ def _token(token: Token, text: str) -> dict[str, Any]:
 
 
 def _no_token(text: str) -> dict[str, Any]:
-    """A chunk of text that was held back in case a stop string began there."""
+    """A chunk of text that was held back in case a stop string began there, or an operator's."""
     return {"id": 0, "logprob": 0.0, "special": not text, "text": text}
 
 

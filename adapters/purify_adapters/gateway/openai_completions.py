@@ -15,7 +15,7 @@ from purify_adapters.openai_schema import (
     alternatives,
     finish_reason,
     number,
-    token_text,
+    shown,
     usage,
 )
 from purify_adapters.tool_calls import (
@@ -28,7 +28,7 @@ from purify_adapters.tool_calls import (
     reasoning_in,
     text_in,
 )
-from purify_plugins.types import Chunk, Completion, DrawnToken, Token, Vocabulary
+from purify_plugins.types import Chunk, Completion, DrawnToken, Vocabulary
 
 PREFIXES = {"chat.completion": "chatcmpl", "chat.completion.chunk": "chatcmpl", "text_completion": "cmpl"}
 
@@ -61,20 +61,20 @@ def total_usage(generations: Sequence[Generation], completions: Sequence[Complet
 # Chats
 
 
-def logprobs(tokens: Iterable[Token], vocabulary: Vocabulary) -> Json:
+def logprobs(drawn: Iterable[DrawnToken], vocabulary: Vocabulary, staged: bool) -> Json:
     """Each token's log-probability in the fused row, and those of the row's likeliest tokens."""
     content = [
         {
-            **_logprob(DrawnToken(token, token_text(token.id, vocabulary)), vocabulary),
-            "top_logprobs": [_logprob(other, vocabulary) for other in alternatives(token, vocabulary)],
+            **_logprob(piece, vocabulary, staged),
+            "top_logprobs": [_logprob(other, vocabulary) for other in alternatives(piece.token, vocabulary)],
         }
-        for token in tokens
+        for piece in shown(drawn, vocabulary, staged)
     ]
     return {"content": content, "refusal": None}
 
 
-def _logprob(piece: DrawnToken, vocabulary: Vocabulary) -> Json:
-    control = piece.token.id in vocabulary.control
+def _logprob(piece: DrawnToken, vocabulary: Vocabulary, staged: bool = False) -> Json:
+    control = staged or piece.token.id in vocabulary.control
     raw = piece.text.encode() if control else vocabulary.tokens[piece.token.id]
     return {"token": piece.text, "logprob": number(piece.token.fused), "bytes": list(raw)}
 
@@ -114,7 +114,7 @@ def chat_completion(
     choice = {
         "index": 0,
         "message": answer,
-        "logprobs": logprobs(completion.steps, vocabulary) if with_logprobs else None,
+        "logprobs": logprobs(completion.drawn, vocabulary, generation.staged) if with_logprobs else None,
         "finish_reason": finish_reason(completion, "tool_calls" in answer),
     }
     return {**head, "choices": [choice], "usage": total_usage([generation], [completion])}
@@ -141,10 +141,10 @@ class ChatEvents:
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
         deltas = [_delta(part) for part in self.parser.take(chunk)]
-        if not deltas and (self.with_logprobs and chunk.steps):
+        if not deltas and (self.with_logprobs and chunk.drawn):
             deltas = [{"content": ""}]
         for at, delta in enumerate(deltas):
-            yield self._event(delta, () if at else chunk.steps)
+            yield self._event(delta, () if at else chunk.drawn)
         if chunk.completion:
             yield from self._last(chunk.completion)
 
@@ -155,11 +155,12 @@ class ChatEvents:
         if self.include_usage:
             yield {**self.head, "choices": [], "usage": total_usage([self.generation], [completion])}
 
-    def _event(self, delta: Json, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
+    def _event(self, delta: Json, drawn: Sequence[DrawnToken] = (), reason: str | None = None) -> Json:
         role = {} if self._begun else {"role": "assistant"}
         self._begun = True
-        shown = logprobs(tokens, self.vocabulary) if self.with_logprobs and tokens else None
-        choice = {"index": 0, "delta": {**role, **delta}, "logprobs": shown, "finish_reason": reason}
+        wanted = self.with_logprobs and drawn
+        likely = logprobs(drawn, self.vocabulary, self.generation.staged) if wanted else None
+        choice = {"index": 0, "delta": {**role, **delta}, "logprobs": likely, "finish_reason": reason}
         return {**self.head, "choices": [choice], **({"usage": None} if self.include_usage else {})}
 
     def error(self, why: Rejected) -> Json:
@@ -174,8 +175,8 @@ class OldChatEvents(ChatEvents):
 
     done = None
 
-    def _event(self, delta: Json, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
-        return super()._event({"role": "assistant", "tool_calls": None, **delta}, tokens, reason)
+    def _event(self, delta: Json, drawn: Sequence[DrawnToken] = (), reason: str | None = None) -> Json:
+        return super()._event({"role": "assistant", "tool_calls": None, **delta}, drawn, reason)
 
 
 def _delta(part: Part) -> Json:
@@ -200,9 +201,7 @@ def text_completion(
 ) -> Json:
     """The answers to a batch of prompts."""
     choices = [
-        _choice(
-            index, each.text, _listed(each.steps, vocabulary, 0, generation.logprobs), finish_reason(each)
-        )
+        _choice(index, each.text, _listed(each.drawn, vocabulary, 0, generation), finish_reason(each))
         for index, (generation, each) in enumerate(zip(generations, completions, strict=True))
     ]
     return {**head, "choices": choices, "usage": total_usage(generations, completions)}
@@ -212,18 +211,23 @@ def _choice(index: int, text: str, logprobs: Json | None, reason: str | None) ->
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
-def _listed(tokens: Sequence[Token], vocabulary: Vocabulary, start: int, shown: bool) -> Json | None:
+def _listed(
+    drawn: Sequence[DrawnToken], vocabulary: Vocabulary, start: int, generation: Generation
+) -> Json | None:
     """Log-probabilities in the form of completions: one list a field; `start` is the first token's offset."""
-    if not shown:
+    if not generation.logprobs:
         return None
-    texts, offsets = [token_text(token.id, vocabulary) for token in tokens], []
-    for token, text in zip(tokens, texts, strict=True):
+    pieces, offsets = shown(drawn, vocabulary, generation.staged), []
+    for token, text in pieces:
         offsets.append(start)
         start += 0 if token.id in vocabulary.control else len(text)
-    tops = [{other.text: number(other.token.fused) for other in alternatives(t, vocabulary)} for t in tokens]
+    tops = [
+        {other.text: number(other.token.fused) for other in alternatives(token, vocabulary)}
+        for token, _ in pieces
+    ]
     return {
-        "tokens": texts,
-        "token_logprobs": [number(token.fused) for token in tokens],
+        "tokens": [text for _, text in pieces],
+        "token_logprobs": [number(token.fused) for token, _ in pieces],
         "top_logprobs": tops if any(tops) else None,
         "text_offset": offsets,
     }
@@ -267,8 +271,8 @@ class CompletionEvents:
         ]
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
-        if chunk.text or (self.generation.logprobs and chunk.steps):
-            yield self._event(chunk.text, chunk.steps)
+        if chunk.text or (self.generation.logprobs and chunk.drawn):
+            yield self._event(chunk.text, chunk.drawn)
         if completion := chunk.completion:
             self.finished.append(completion)
             yield {
@@ -278,10 +282,10 @@ class CompletionEvents:
             if self.include_usage and len(self.finished) == len(self.generations):
                 yield {**self.head, "choices": [], "usage": total_usage(self.generations, self.finished)}
 
-    def _event(self, text: str, tokens: Sequence[Token] = (), reason: str | None = None) -> Json:
-        shown = _listed(tokens, self.vocabulary, self._written, self.generation.logprobs and bool(tokens))
+    def _event(self, text: str, drawn: Sequence[DrawnToken] = (), reason: str | None = None) -> Json:
+        likely = _listed(drawn, self.vocabulary, self._written, self.generation) if drawn else None
         self._written += len(text)
-        choices = [_choice(self.index, text, shown, reason)]
+        choices = [_choice(self.index, text, likely, reason)]
         return {**self.head, "choices": choices, **({"usage": None} if self.include_usage else {})}
 
     def error(self, why: Rejected) -> Json:

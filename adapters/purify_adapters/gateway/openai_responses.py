@@ -14,8 +14,10 @@ from purify_adapters.gateway.schemas import ResponseRequest
 from purify_adapters.gateway.tgi_responses import purified
 from purify_adapters.openai_schema import Json
 from purify_adapters.tool_calls import CallPart, ChunkParser, Parser, Part, Reasoning
-from purify_plugins.types import Chunk, Completion, Token, Vocabulary
+from purify_plugins.types import Chunk, Completion, DrawnToken, Vocabulary
 
+INCOMPLETE = {"length": "max_output_tokens", "refused": "content_filter"}
+"""OpenAI's reason for each finish reason of an answer that is not complete."""
 Event = tuple[str, Json]
 """An event's type, without its prefix, and its fields."""
 
@@ -72,14 +74,14 @@ class ResponseEvents:
         self.with_logprobs = with_logprobs
         self.parser = ChunkParser(parser, vocabulary)
         self.items: list[OutputItem] = []
-        self._pending: list[Token] = []
+        self._pending: list[DrawnToken] = []
         self._number = 0
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
         if not self._number:
             yield self._event("response.created", {"response": self.head})
             yield self._event("response.in_progress", {"response": self.head})
-        self._pending += chunk.steps if self.with_logprobs else ()
+        self._pending += chunk.drawn if self.with_logprobs else ()
         parts = self.parser.take(chunk)
         for part in parts or ([""] if chunk.completion and not self.items else []):
             yield from self._part(part)
@@ -95,8 +97,8 @@ class ResponseEvents:
 
     def _logprobs(self) -> list[Json]:
         """The log-probabilities of the tokens drawn since the last call."""
-        tokens, self._pending = self._pending, []
-        found: list[Json] = logprobs(tokens, self.vocabulary)["content"]
+        drawn, self._pending = self._pending, []
+        found: list[Json] = logprobs(drawn, self.vocabulary, self.generation.staged)["content"]
         return found
 
     def _close(self, status: str = "completed") -> Iterator[Json]:
@@ -105,13 +107,13 @@ class ResponseEvents:
             yield from self._item_events(self.items[-1].end())
 
     def _last(self, completion: Completion) -> Iterator[Json]:
-        cut = completion.finish_reason == "length"
+        cut = INCOMPLETE.get(completion.finish_reason)
         status = "incomplete" if cut else "completed"
         yield from self._close(status)
         found = {
             **self.head,
             "status": status,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "incomplete_details": {"reason": cut} if cut else None,
             "output": [item.whole() for item in self.items],
             "usage": _usage(self.generation, completion),
         }

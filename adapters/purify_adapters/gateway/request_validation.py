@@ -47,7 +47,7 @@ class Generation:
 
     `input_length`: the prompt's length in tokens of the SLM; 0 where the SLM cannot tokenise here. `top`:
     how many of each fused row's likeliest tokens are shown. `logprobs`: whether `/v1/completions` shows
-    log-probabilities.
+    log-probabilities. `staged`: whether the answer goes through request stages.
     """
 
     prompt: Prompt
@@ -55,6 +55,7 @@ class Generation:
     input_length: int
     top: int = 0
     logprobs: bool = False
+    staged: bool = False
 
 
 class RequestValidator:
@@ -162,7 +163,10 @@ class RequestValidator:
         )
         if self.settings.require_guarantee:
             self._require_guarantee(sampling)
-        return Generation(prompt, sampling, length, parameters.top_n_tokens or 0)
+        staged = bool(self.purifier.stages)
+        if staged and parameters.top_n_tokens:
+            raise unsupported(names.shown, "no check of the request stages has judged the words not drawn")
+        return Generation(prompt, sampling, length, parameters.top_n_tokens or 0, staged=staged)
 
     def _require_guarantee(self, sampling: Sampling) -> None:
         """Raise Rejected if no answer with this sampling could claim a guarantee."""

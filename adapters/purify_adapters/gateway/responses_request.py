@@ -13,7 +13,7 @@ from purify_adapters.gateway.sse import encoded
 from purify_adapters.openai_schema import Json
 
 SAME = {
-    *("model", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
+    *("model", "user", "seed", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
     *("top_logprobs", "tool_choice", "parallel_tool_calls"),
 }
 """Options with the same name on both routes."""

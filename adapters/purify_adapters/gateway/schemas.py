@@ -169,6 +169,7 @@ class StreamOptions(Body):
 class ChatRequest(Options):
     messages: list[Message]
     model: str | None = None
+    user: str | None = None
     frequency_penalty: F32 | None = None
     logprobs: bool | Literal[0] | None = None
     top_logprobs: U32 | None = None
@@ -217,6 +218,8 @@ class TextOptions(Options):
 class ResponseRequest(Options):
     input: str | list[ResponseItem]
     model: str | None = None
+    seed: I64 | None = None
+    user: str | None = None
     instructions: str | None = None
     max_output_tokens: OrNone | None = None
     temperature: F32 | None = None
@@ -241,6 +244,7 @@ class ResponseRequest(Options):
 class CompletionRequest(Options):
     prompt: str | Strings | Ids | list[Ids]
     model: str | None = None
+    user: str | None = None
     max_tokens: OrNone | None = None
     temperature: F32 | None = None
     top_p: F32 | None = None

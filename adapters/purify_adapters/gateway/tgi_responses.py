@@ -24,6 +24,17 @@ def _token(piece: DrawnToken, vocabulary: Vocabulary) -> Json:
     }
 
 
+def _operator_token(text: str, vocabulary: Vocabulary) -> Json:
+    """An operator's text, which no token wrote: under the id of an end, which spells nothing."""
+    return {"id": min(vocabulary.eos, default=0), "text": text, "logprob": None, "special": False}
+
+
+def _operator_text(completion: Completion) -> str | None:
+    """The operator's text that ends an answer, if one does."""
+    last = completion.pieces[-1] if completion.pieces else None
+    return last.text if last and last.token is None else None
+
+
 def _top_tokens(token: Token, vocabulary: Vocabulary) -> list[Json]:
     """The likeliest tokens of the row that a token was drawn from."""
     return [_token(other, vocabulary) for other in alternatives(token, vocabulary)]
@@ -42,11 +53,15 @@ def _full_text(completion: Completion, stop: Sequence[str]) -> str:
     return completion.text + min(ends, key=len, default="")
 
 
-def _token_texts(completion: Completion, stop: Sequence[str]) -> list[DrawnToken]:
+def _tokens(completion: Completion, stop: Sequence[str], vocabulary: Vocabulary) -> list[Json]:
     """The tokens of an answer with their texts, which join to `_full_text`."""
+    if (said := _operator_text(completion)) is not None:
+        drawn = [_token(piece, vocabulary) for piece in completion.drawn]
+        return [*drawn, _operator_token(said, vocabulary)]
     *before, last = completion.drawn
     written = sum(len(text) for _, text in before)
-    return [*before, last._replace(text=_full_text(completion, stop)[written:])]
+    last = last._replace(text=_full_text(completion, stop)[written:])
+    return [_token(piece, vocabulary) for piece in (*before, last)]
 
 
 def purified(completion: Completion) -> Json:
@@ -77,7 +92,7 @@ def generated(
         "generated_tokens": len(completion.tokens),
         "seed": _seed(generation),
         "prefill": [],
-        "tokens": [_token(piece, vocabulary) for piece in _token_texts(completion, stop)],
+        "tokens": _tokens(completion, stop, vocabulary),
     }
     if generation.top:
         found["top_tokens"] = [_top_tokens(step, vocabulary) for step in completion.steps]
@@ -87,8 +102,9 @@ def generated(
 class TokenEvents:
     """The events of `/generate_stream`, one a token; the last one has the whole text.
 
-    The answer's last token is held until the answer is whole: the last event is that token's. An answer
-    that a plugin ended early has one event more, whose token has no text.
+    The answer's last token is held until the answer is whole: the last event is that token's, or the
+    operator's text where one ends the answer. An answer that a plugin ended early has one event more, whose
+    token has no text.
     """
 
     done: str | None = None
@@ -101,22 +117,29 @@ class TokenEvents:
         self.index = self.length = 0
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
-        for piece in chunk.drawn[:-1] if chunk.ended else chunk.drawn:
+        held = chunk.ended and all(piece.token for piece in chunk.pieces)
+        for piece in chunk.drawn[:-1] if held else chunk.drawn:
             self.length += len(piece.text)
             yield self._event(piece)
         if chunk.completion:
             yield self._last(chunk.completion)
 
     def _event(self, piece: DrawnToken) -> Json:
-        self.index += 1
         top = {"top_tokens": _top_tokens(piece.token, self.vocabulary)} if self.generation.top else {}
-        about = {"index": self.index, "token": _token(piece, self.vocabulary)}
-        return {**about, **top, "generated_text": None, "details": None}
+        return self._numbered(_token(piece, self.vocabulary), top)
+
+    def _numbered(self, token: Json, top: Mapping[str, object]) -> Json:
+        self.index += 1
+        return {"index": self.index, "token": token, **top, "generated_text": None, "details": None}
 
     def _last(self, completion: Completion) -> Json:
-        text = _full_text(completion, self.generation.sampling.stop)
+        text, said = _full_text(completion, self.generation.sampling.stop), _operator_text(completion)
+        if said is None:
+            last = self._event(DrawnToken(completion.steps[-1], text[self.length :]))
+        else:
+            last = self._numbered(_operator_token(said, self.vocabulary), {})
         return {
-            **self._event(DrawnToken(completion.steps[-1], text[self.length :])),
+            **last,
             "generated_text": self.prefix + text,
             "details": self._details(completion) if self.details else None,
             "purify": purified(completion),

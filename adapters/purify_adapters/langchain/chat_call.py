@@ -16,7 +16,7 @@ from purify_adapters.tool_calls import CallPart, ChunkParser, Tool, ToolRequest,
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Chunk, Completion
+from purify_plugins.types import Chunk, Completion, DrawnToken
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class ChatCall:
         called = any(isinstance(piece, CallPart) for piece in pieces)
         about = metadata(completion, self.model_name, self.certificate, called)
         if self.logprobs:
-            about["logprobs"] = self.likely(completion.steps)
+            about["logprobs"] = self.likely(completion.drawn)
         message = message_of(pieces, response_metadata=about, usage_metadata=usage(completion))
         return ChatResult(
             generations=[ChatGeneration(message=message)], llm_output={"model_name": self.model_name}
         )
 
-    def likely(self, steps: Sequence[Any]) -> dict[str, Any]:
+    def likely(self, drawn: Sequence[DrawnToken]) -> dict[str, Any]:
         """OpenAI's `logprobs`."""
-        return {"content": logprobs(steps, self.purifier.vocabulary)}
+        return {"content": logprobs(drawn, self.purifier)}
 
 
 class ChatStream:
@@ -57,9 +57,9 @@ class ChatStream:
     def take(self, chunk: Chunk) -> list[ChatGenerationChunk]:
         """LangChain's chunks for one of the purifier's; the last one has the metadata and usage."""
         parts = [chunk_of(piece) for piece in self.reading.take(chunk)]
-        if self.call.logprobs and chunk.steps:
+        if self.call.logprobs and chunk.drawn:
             parts = parts or [AIMessageChunk(content="")]
-            parts[0].response_metadata = {"logprobs": self.call.likely(chunk.steps)}
+            parts[0].response_metadata = {"logprobs": self.call.likely(chunk.drawn)}
         if chunk.completion:
             parts.append(self._last(chunk.completion))
         return [ChatGenerationChunk(message=part) for part in parts]

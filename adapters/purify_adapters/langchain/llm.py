@@ -115,7 +115,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     def _about(self, purifier: Purifier, completion: Completion, given: Mapping[str, Any]) -> dict[str, Any]:
         about = metadata(completion, self._named(given), bool(given.get("certificate", self.certificate)))
         if given.get("logprobs"):
-            about["logprobs"] = {"content": logprobs(completion.steps, purifier.vocabulary)}
+            about["logprobs"] = {"content": logprobs(completion.drawn, purifier)}
         return {**about, "usage": usage(completion)}
 
     def _stream(

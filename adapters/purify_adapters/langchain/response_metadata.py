@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from langchain_core.messages.ai import UsageMetadata
 
-from purify_adapters.openai_schema import fingerprint_of, finish_reason, token_text
+from purify_adapters.openai_schema import fingerprint_of, finish_reason, shown
 from purify_plugins import __version__
 from purify_plugins.canonical_json import options
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.listing import listing
 from purify_plugins.purifier import Purifier
-from purify_plugins.types import Completion, Token, Vocabulary
+from purify_plugins.types import Completion, DrawnToken
 
 
 def fingerprint(purifier: Purifier) -> dict[str, Any]:
@@ -25,9 +26,11 @@ def fingerprint(purifier: Purifier) -> dict[str, Any]:
         "on_llm_failure": purifier.on_llm_failure,
         "version": __version__,
     }
+    stages = [[stage.name, stage.public()] for stage in purifier.stages]
+    staged = {"stages": stages, "request": asdict(purifier.request)} if stages else {}
     models = {"llm": _who(purifier.llm), "slm": _who(purifier.slm)}
     active = sorted(found.name for found in listing(purifier.plugins) if found.active)
-    whole = {**named, **models, "vocabulary": purifier.vocabulary.fingerprint, "plugins": active}
+    whole = {**named, **staged, **models, "vocabulary": purifier.vocabulary.fingerprint, "plugins": active}
     return {
         **named,
         "llm": models["llm"]["name"],
@@ -51,16 +54,17 @@ def _process() -> str:
     return uuid4().hex
 
 
-def logprobs(steps: Sequence[Token], vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def logprobs(drawn: Sequence[DrawnToken], purifier: Purifier) -> list[dict[str, Any]]:
     """The tokens' log-probabilities in the fused row, in OpenAI's shape; ends are left out."""
+    vocabulary, staged = purifier.vocabulary, bool(purifier.stages)
     return [
         {
-            "token": token_text(step.id, vocabulary),
-            "bytes": list(vocabulary.tokens[step.id]),
+            "token": text,
+            "bytes": list(text.encode() if staged else vocabulary.tokens[step.id]),
             "logprob": step.fused,
             "top_logprobs": [],
         }
-        for step in steps
+        for step, text in shown(drawn, vocabulary, staged)
         if step.id not in vocabulary.eos
     ]
 

@@ -15,13 +15,13 @@ from llama_index.core.base.llms.types import (
 )
 
 from purify_adapters.llama_index.messages import message_of, selections
-from purify_adapters.openai_schema import usage
+from purify_adapters.openai_schema import shown, usage
 from purify_adapters.tool_calls import ChunkParser, Parser, Part, PlainParser, text_in
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Chunk, Completion, Prompt, Token, Vocabulary
+    from purify_plugins.types import Chunk, Completion, DrawnToken, Prompt, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ class LlmRequest:
             )
         facts: dict[str, Any] = {"raw": self.raw(completion)}
         if self.logprobs:
-            facts["logprobs"] = [[self._logprob(token)] for token in completion.steps]
+            pieces = shown(completion.drawn, self.vocabulary, completion.certificate.staged)
+            facts["logprobs"] = [[self._logprob(piece, completion)] for piece in pieces]
         return facts
 
-    def _logprob(self, token: Token) -> LogProb:
+    def _logprob(self, piece: DrawnToken, completion: Completion) -> LogProb:
         """A token's log-probability in the fused row, from which it was drawn."""
-        spelled = self.vocabulary.tokens[token.id]
+        token, text = piece
+        spelled = text.encode() if completion.certificate.staged else self.vocabulary.tokens[token.id]
         return LogProb(token=spelled.decode(errors="replace"), logprob=token.fused, bytes=list(spelled))
 
     def raw(self, completion: Completion) -> dict[str, Any]:

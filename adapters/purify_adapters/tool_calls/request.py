@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from purify_adapters.tool_calls.grammars import closed
@@ -97,21 +98,28 @@ class ChunkParser:
     """Parse one answer, chunk by chunk.
 
     A call may begin with a control token, which adds nothing to the text; a parser that uses it is fed its
-    name in the place where it was drawn.
+    name in the place where it was drawn. An operator's text is no part of a call that it ends: it is text.
     """
 
     def __init__(self, parser: Parser, vocabulary: Vocabulary) -> None:
         self.parser, self.vocabulary = parser, vocabulary
-        self.called = False
+        self.called = self._ended = False
 
     def take(self, chunk: Chunk) -> list[Part]:
         """The parts that are certain after this chunk; all of them after the last."""
-        text = "".join(map(self._named, chunk.pieces))
-        parts = self.parser.feed(text) if text else []
-        if chunk.completion:
-            parts = [*parts, *self.parser.close()]
+        parts: list[Part] = []
+        for said, pieces in groupby(chunk.pieces, key=lambda piece: piece.token is None):
+            text = "".join(map(self._named, pieces))
+            parts += self._said(text) if said else self.parser.feed(text) if text else []
+        if chunk.completion and not self._ended:
+            parts += self.parser.close()
         self.called = self.called or any(isinstance(part, CallPart) for part in parts)
         return parts
+
+    def _said(self, text: str) -> list[Part]:
+        """An operator's text, which ends the answer, after all that is held of it."""
+        self._ended = True
+        return [*self.parser.close(), text]
 
     def _named(self, piece: Piece) -> str:
         """A token's text; for a control token that the parser uses, its name."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from purify_adapters.transformers.own_ids import own_ids
+from purify_adapters.transformers.own_ids import DrawnIds, ReleasedIds, own_ids
 from purify_adapters.transformers.settings import GenerateSettings, sanitised, settings
 from purify_adapters.transformers.streaming import failing_visibly
 from purify_plugins.errors import ConfigError, PromptError, PurifyError
@@ -140,7 +140,9 @@ class PurifiedModel(PreTrainedModel):
         return [tuple(row[seen].tolist()) for row, seen in zip(ids, visible, strict=True)]
 
     def _written(self, completion: Completion) -> Generated:
-        return Generated(self._ids.answer(completion.tokens), completion.certificate)
+        staged = completion.certificate.staged
+        ids = ReleasedIds(self._ids).take(completion.chunk) if staged else self._ids.answer(completion.tokens)
+        return Generated(ids, completion.certificate)
 
     # Answers with a streamer or stopping criteria, token by token
 
@@ -177,13 +179,10 @@ class PurifiedModel(PreTrainedModel):
         self, prompt: Prompt, sampling: Sampling, streamer: Any
     ) -> Generator[list[int], None, Generated]:
         """The answer's tokens, several at a time, as each is certain; returns the whole answer."""
-        waiting: list[int] = []
+        released = ReleasedIds(self._ids) if self.purifier.stages else DrawnIds(self._ids)
         with closing(self.purifier.stream(prompt, sampling)) as chunks:
             for chunk in chunks:
-                waiting += [token.id for token in chunk.steps]
-                certain = len(waiting) if chunk.completion else self._ids.certain(waiting)
-                tokens = self._ids.answer(waiting[:certain])
-                del waiting[:certain]
+                tokens = released.take(chunk)
                 for token in tokens if streamer is not None else ():
                     streamer.put(torch.tensor([token]))
                 if chunk.completion is not None:
