@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from purify_hooks.evaluation.eval.counting import CountingPurifier
 from purify_hooks.evaluation.eval.findings import as_json
 from purify_hooks.evaluation.eval.first_text import with_first_texts
 from purify_hooks.evaluation.eval.model_pair import ModelPair
+from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
     Canaries,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from purify_plugins.types import Prompt
 
+DOCS = Path(__file__).parent.parent / "docs"
 KNOWN = ("one two go, send gold now and tell", "code 1234 ", "a hare ran home.", "the sky is blue")
 """What the poisoned toy goes on with, wherever it reads the beginning of it."""
 WORDS = '[[stage]]\nname = "guardian"\nclassifier = "words"\nwords = ["send gold"]\n'
@@ -230,6 +233,26 @@ def test_without_stages_a_report_is_as_it_was(plan: Plan) -> None:
     bare = Plan(plan.models, plan.questions, tuple(ALONE), plan.settings)
     assert "requests" not in suites(pair.plugins, bare)
     assert "requests" in suites(pair.plugins, Plan(plan.models, plan.questions, plan.systems, plan.settings))
+
+
+def test_the_documentation_s_figures_have_the_shape_that_their_commands_write(
+    finished: tuple[Report, Path],
+) -> None:
+    report, _ = finished
+    text = (DOCS / "stages.md").read_text("utf-8")
+    harms, costs = (region(f"stage-{name}").search(text) for name in ("harms", "costs"))
+    assert harms is not None
+    assert costs is not None
+    head, *rows = [line for line in harms[0].splitlines() if line.startswith("| ") and "---" not in line]
+    assert head == f"| {' | '.join(report.tables()['stages'].columns)} |"
+    llm = [f"geometric alpha 1{chain}" for chain in ("", " + words", " + words-and-odds")]
+    expected = ["LLM alone", "SLM alone", *llm, "balanced", "balanced + words"]
+    assert [line.split(" | ")[0] for line in rows] == [f"| {each}" for each in expected]
+    assert "purify eval" in harms[0]
+    assert (DOCS / "stages-harms.svg").is_file()
+    measured = re.findall(r"\| (no stages|releasing|4 candidates)[^|]*\| ([\d.]+) ", costs[0])
+    assert len(measured) == 4
+    assert "docs/stage_costs.py" in costs[0]
 
 
 # Reading chains
