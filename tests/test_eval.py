@@ -1011,9 +1011,7 @@ def test_the_documentation_is_not_stale_in_shape(finished: tuple[Report, Path]) 
         line for block in blocks for line in block.splitlines() if re.match(r"\| (system|policy) \|", line)
     ]
     assert len(heads) == 5
-    for head in (
-        heads if "| knowledge kept |" in region[0] else ()
-    ):  # an older page says what it was made with
+    for head in heads:
         assert head in region[0], "write the tables again: purify eval --sweep --write docs"
     for system in systems_for(load_plugins([])):
         assert re.search(rf"^\| {system.label} \|", region[0], re.MULTILINE), f"{system.label} has no row"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import ModelError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.sampling import Sampling
+from purify_plugins.stages import about
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
 """The names of the sampling options."""
@@ -29,6 +31,11 @@ def refuse_unknown(what: str, given: Mapping[str, Any], known: Iterable[str]) ->
     for name, value in given.items():
         if name not in names and not changes_nothing(name, value):
             raise UnknownNameError(what, name, names)
+
+
+def asked_by(given: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Says whose the requests of a call are, where the call has a `user`; see `stages.about`."""
+    return about(user=str(given["user"])) if given.get("user") else nullcontext()
 
 
 def require_named(llm: Any, slm: Any, policy: Any, policy_options: Mapping[str, Any]) -> None:

@@ -443,7 +443,7 @@ def test_a_model_is_found_by_its_name_and_no_other(served: Served) -> None:
 
 
 def test_openai_s_routes_have_openai_s_errors(served: Served) -> None:
-    for body in ({"messages": 3}, {"messages": []}, {"messages": [{"role": "user", "content": "a"}], "n": 2}):
+    for body in ({"messages": 3}, {"messages": []}, {"messages": [{"role": "user", "content": "a"}], "n": 5}):
         refused = served.post("/v1/chat/completions", body)
         assert refused.status_code == 422
         assert refused.json()["error"].keys() >= {"message", "type", "param", "code"}
@@ -561,7 +561,7 @@ def test_calls_and_results_of_before_are_read(trained: Served) -> None:
     ("option", "value"),
     [
         ("watermark", True),
-        ("best_of", 2),
+        ("best_of", 9),
         ("adapter_id", "mine"),
         ("decoder_input_details", True),
     ],
@@ -580,7 +580,7 @@ def test_what_purification_cannot_honour_is_refused_by_name(served: Served, opti
         *(
             ("/v1/chat/completions", name, value)
             for name, value in {
-                "n": 2,
+                "n": 5,
                 "logit_bias": {"5": 1.0},
                 "presence_penalty": 1.0,
                 "functions": [{}],
@@ -588,7 +588,7 @@ def test_what_purification_cannot_honour_is_refused_by_name(served: Served, opti
         ),
         *(
             ("/v1/completions", name, value)
-            for name, value in {"n": 2, "best_of": 2, "echo": True, "suffix": "x"}.items()
+            for name, value in {"n": 5, "best_of": 9, "echo": True, "suffix": "x"}.items()
         ),
     ],
 )

@@ -78,7 +78,8 @@ def request(path: str, option: dict[str, Any], stream: bool) -> dict[str, Any]:
 def unasked(certificate: str) -> str:
     """What a certificate says apart from what the client itself has asked for."""
     body = json.loads(certificate)
-    del body["method"]["sampling"]
+    for decoded in [each["certificate"] for each in body.get("drafts", ())] or [body]:
+        del decoded["method"]["sampling"]
     return json.dumps(body)
 
 

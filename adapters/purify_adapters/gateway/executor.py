@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from contextvars import copy_context
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from purify_adapters.gateway.rejections import cut_short, ended, overloaded, stopping
 from purify_adapters.sources.http.event_loop import PendingRequest
+from purify_plugins.stages import about
 
 if TYPE_CHECKING:
+    from purify_adapters.gateway.request_validation import Generation
     from purify_plugins.purifier import Purifier
-    from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Chunk, Completion, Prompt
+    from purify_plugins.types import Chunk, Completion
 
 T = TypeVar("T")
 log = logging.getLogger("purify.gateway")
@@ -33,12 +34,23 @@ class DecodeExecutor:
 
     def __init__(self, purifier: Purifier, slots: int, queue: int, deadline: float) -> None:
         self.purifier, self.deadline = purifier, deadline
+        self._picking = {1: purifier}
         self.pool = ThreadPoolExecutor(slots, "purify-decode")
         self.slots, self.queue = slots, queue
         self.running = 0
         self.stopped = self.expired = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._deadlines: set[asyncio.Timeout] = set()
+
+    def picking(self, best_of: int) -> Purifier:
+        """The purifier that picks an answer among so many: the one that the SLM finds likeliest."""
+        if best_of not in self._picking:
+            ensemble = self.purifier.plugins.make(
+                "purify_stages", "ensemble", {"n": best_of, "select": "slm"}
+            )
+            stages = (ensemble, *self.purifier.stages)
+            self._picking[best_of] = self.purifier.replace(stages=stages)
+        return self._picking[best_of]
 
     @property
     def waiting(self) -> int:
@@ -126,24 +138,29 @@ class Slot:
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
-    async def stream(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each decoded when it is requested; closing the generator ends the answer."""
-        chunks = self.executor.purifier.replace(top=top).stream(prompt, sampling)
+        chunks = self._chunks(generation)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
         finally:
             self._afterwards(chunks.close)
 
-    def whole(self, prompt: Prompt, sampling: Sampling, top: int = 0) -> Completion:
+    def whole(self, generation: Generation) -> Completion:
         """The answer, decoded on the calling thread until the client leaves. Raises Rejected if cut short."""
-        with closing(self.executor.purifier.replace(top=top).stream(prompt, sampling)) as chunks:
+        with closing(self._chunks(generation)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion
                 if self._left:
                     break
         raise cut_short()
+
+    def _chunks(self, generation: Generation) -> Generator[Chunk, None, None]:
+        purifier = self.executor.picking(generation.best_of).replace(top=generation.top)
+        with about(**({"user": generation.user} if generation.user else {})):
+            return purifier.stream(generation.prompt, generation.sampling)
 
     async def _next(self, chunks: Any) -> Chunk | None:
         return await self.run(lambda: next(chunks, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 from uuid import uuid4
 
 from purify_adapters.gateway.rejections import Rejected
@@ -103,41 +104,67 @@ def _function_call(id: str, name: str, arguments: str) -> Json:
 
 def chat_completion(
     head: Json,
-    generation: Generation,
-    completion: Completion,
+    generations: Sequence[Generation],
+    completions: Sequence[Completion],
     vocabulary: Vocabulary,
-    parser: Parser,
+    parsers: Sequence[Parser],
     with_logprobs: bool,
 ) -> Json:
-    """The answer to a conversation."""
-    answer = _message(parts_of(parser, completion, vocabulary))
-    choice = {
-        "index": 0,
-        "message": answer,
-        "logprobs": logprobs(completion.drawn, vocabulary, generation.staged) if with_logprobs else None,
-        "finish_reason": finish_reason(completion, "tool_calls" in answer),
-    }
-    return {**head, "choices": [choice], "usage": total_usage([generation], [completion])}
+    """The answers to a conversation, one a generation."""
+    choices = []
+    for index, completion in enumerate(completions):
+        answer = _message(parts_of(parsers[index], completion, vocabulary))
+        staged = generations[index].staged
+        choice = {
+            "index": index,
+            "message": answer,
+            "logprobs": logprobs(completion.drawn, vocabulary, staged) if with_logprobs else None,
+            "finish_reason": finish_reason(completion, "tool_calls" in answer),
+        }
+        choices.append(choice)
+    return {**head, "choices": choices, "usage": total_usage(generations, completions)}
 
 
 class ChatEvents:
-    """The events of a chat completion; the first has the role, the last the finish reason."""
+    """The events of one of a chat's completions; the first has the role, the last the finish reason.
+
+    Those of the last completion have the usage of all, if requested.
+    """
 
     done: str | None = "[DONE]"
 
     def __init__(
         self,
         head: Json,
-        generation: Generation,
+        generations: Sequence[Generation],
+        index: int,
         vocabulary: Vocabulary,
         parser: Parser,
+        finished: list[Completion],
         with_logprobs: bool = False,
         include_usage: bool = False,
     ) -> None:
-        self.head, self.generation, self.vocabulary = head, generation, vocabulary
+        self.head, self.generations, self.vocabulary = head, generations, vocabulary
+        self.index, self.finished = index, finished
         self.with_logprobs, self.include_usage = with_logprobs, include_usage
         self.parser = ChunkParser(parser, vocabulary)
         self._begun = False
+
+    @classmethod
+    def batch(
+        cls,
+        head: Json,
+        generations: Sequence[Generation],
+        vocabulary: Vocabulary,
+        parsers: Sequence[Parser],
+        *options: bool,
+    ) -> list[Self]:
+        """One for each of a chat's answers, which are written one after another."""
+        finished: list[Completion] = []
+        return [
+            cls(head, generations, at, vocabulary, parser, finished, *options)
+            for at, parser in enumerate(parsers)
+        ]
 
     def take(self, chunk: Chunk) -> Iterator[Json]:
         deltas = [_delta(part) for part in self.parser.take(chunk)]
@@ -152,15 +179,22 @@ class ChatEvents:
         end = {} if self.parser.called else {"content": ""}  # clients of TGI's add the contents up
         reason = finish_reason(completion, self.parser.called)
         yield {**self._event(end, (), reason), "purify": purified(completion)}
-        if self.include_usage:
-            yield {**self.head, "choices": [], "usage": total_usage([self.generation], [completion])}
+        self.finished.append(completion)
+        if self.include_usage and len(self.finished) == len(self.generations):
+            yield {**self.head, "choices": [], "usage": total_usage(self.generations, self.finished)}
 
     def _event(self, delta: Json, drawn: Sequence[DrawnToken] = (), reason: str | None = None) -> Json:
         role = {} if self._begun else {"role": "assistant"}
         self._begun = True
         wanted = self.with_logprobs and drawn
-        likely = logprobs(drawn, self.vocabulary, self.generation.staged) if wanted else None
-        choice = {"index": 0, "delta": {**role, **delta}, "logprobs": likely, "finish_reason": reason}
+        staged = self.generations[self.index].staged
+        likely = logprobs(drawn, self.vocabulary, staged) if wanted else None
+        choice = {
+            "index": self.index,
+            "delta": {**role, **delta},
+            "logprobs": likely,
+            "finish_reason": reason,
+        }
         return {**self.head, "choices": [choice], **({"usage": None} if self.include_usage else {})}
 
     def error(self, why: Rejected) -> Json:

@@ -47,7 +47,8 @@ class Generation:
 
     `input_length`: the prompt's length in tokens of the SLM; 0 where the SLM cannot tokenise here. `top`:
     how many of each fused row's likeliest tokens are shown. `logprobs`: whether `/v1/completions` shows
-    log-probabilities. `staged`: whether the answer goes through request stages.
+    log-probabilities. `staged`: whether the answer goes through request stages. `user`: whose
+    the request is, as its client says. `best_of`: among how many answers the one is picked.
     """
 
     prompt: Prompt
@@ -56,6 +57,16 @@ class Generation:
     top: int = 0
     logprobs: bool = False
     staged: bool = False
+    user: str | None = None
+    best_of: int = 1
+
+    def several(self, answers: int | None) -> list[Generation]:
+        """So many answers to the same prompt, which counts once; each has a certificate of its own."""
+        others = [
+            replace(self, sampling=self.sampling.of_row(row), input_length=0)
+            for row in range(1, answers or 1)
+        ]
+        return [self, *others]
 
 
 class RequestValidator:
@@ -75,8 +86,6 @@ class RequestValidator:
         for name in ("watermark", "decoder_input_details", "adapter_id"):
             if getattr(parameters, name):
                 raise unsupported(name)
-        if parameters.best_of not in (None, 1):
-            raise unsupported("best_of", "choosing among answers spends a budget that no certificate counts")
         if not inputs:
             raise invalid("`inputs` cannot be empty")
         prompt = inputs if parameters.truncate is None else self._truncated(inputs, parameters.truncate)
@@ -90,14 +99,15 @@ class RequestValidator:
         names: OptionNames | None = None,
     ) -> Generation:
         """A request to `/v1/chat/completions`, or to `/v1/responses` with its own `names`."""
-        _one_answer(request, "n")
+        self._require_few("n", request.n or 1)
         name = "max_completion_tokens" if request.max_tokens is None else "max_tokens"
         parameters = _openai(request, getattr(request, name))
         if not prompt.messages:
             raise invalid("`messages` cannot be empty", "messages")
         parameters.top_n_tokens = request.top_logprobs if request.logprobs else None
         names = names or OptionNames("messages", name, "top_logprobs", 20)
-        return self._generation(prompt, parameters, request.temperature != 0, grammar, names)
+        found = self._generation(prompt, parameters, request.temperature != 0, grammar, names)
+        return replace(found, user=request.user)
 
     def completions(self, request: CompletionRequest) -> list[Generation]:
         """A request to `/v1/completions`: one answer for each of its prompts."""
@@ -105,18 +115,19 @@ class RequestValidator:
             message = "Suffix is not supported and can be achieved by preprocessing the prompt."
             raise Rejected(422, message, "suffix not supported")
         given = prompts_of(request.prompt)
-        if len(given) > self.settings.max_batch:
+        if len(given) * (request.n or 1) > self.settings.max_batch:
             message = f"Number of prompts exceeds the maximum allowed batch size of {self.settings.max_batch}"
             raise Rejected(422, message, "batch size exceeded")
-        _one_answer(request, "n", "best_of")
         parameters = _openai(request, request.max_tokens)
+        parameters.best_of = _best_of(request)
         parameters.top_n_tokens = request.logprobs
         if not given or not all(given):
             raise invalid("`prompt` cannot be empty", "prompt")
         samples, shown = request.temperature != 0, request.logprobs is not None
         names = OptionNames("prompt", "max_tokens", "logprobs", 20)
         found = [self._generation(self._prompt(each), parameters, samples, names=names) for each in given]
-        return [replace(each, logprobs=shown) for each in found]
+        asked = [replace(each, logprobs=shown, user=request.user) for each in found]
+        return [answer for each in asked for answer in each.several(request.n)]
 
     def _prompt(self, prompt: str | Sequence[int]) -> Prompt:
         """A prompt of `/v1/completions`; token ids are the SLM's, as `/tokenize` returns them."""
@@ -163,10 +174,30 @@ class RequestValidator:
         )
         if self.settings.require_guarantee:
             self._require_guarantee(sampling)
-        staged = bool(self.purifier.stages)
-        if staged and parameters.top_n_tokens:
+        best_of, top = parameters.best_of or 1, parameters.top_n_tokens or 0
+        staged = self._staged(best_of, top, samples, names)
+        return Generation(prompt, sampling, length, top, staged=staged, best_of=best_of)
+
+    @property
+    def max_best_of(self) -> int:
+        """The most answers that one can be picked among."""
+        return self.purifier.request.calls
+
+    def _staged(self, best_of: int, top: int, samples: bool, names: OptionNames) -> bool:
+        """Whether an answer goes through stages. Raises Rejected where one cannot be picked among so many."""
+        if best_of > self.max_best_of:
+            raise invalid(f"`best_of` must be > 0 and <= {self.max_best_of}. Given: {best_of}", "best_of")
+        if best_of > 1 and not samples:
+            raise invalid("you must use sampling when `best_of` is > 1", "best_of")
+        staged = bool(self.purifier.stages) or best_of > 1
+        if staged and top:
             raise unsupported(names.shown, "no check of the request stages has judged the words not drawn")
-        return Generation(prompt, sampling, length, parameters.top_n_tokens or 0, staged=staged)
+        return staged
+
+    def _require_few(self, name: str, answers: int) -> None:
+        """Raise Rejected for more answers than prompts of one request."""
+        if answers > (most := self.settings.max_batch):
+            raise invalid(f"`{name}` must be <= {most}. Given: {answers}", name)
 
     def _require_guarantee(self, sampling: Sampling) -> None:
         """Raise Rejected if no answer with this sampling could claim a guarantee."""
@@ -222,11 +253,12 @@ def _samples(parameters: Parameters) -> bool:
     return bool(parameters.do_sample) or warmed or (parameters.top_k or 0) > 0
 
 
-def _one_answer(request: ChatRequest | CompletionRequest, *names: str) -> None:
-    """Raise Rejected for a request for several answers."""
-    for name in names:
-        if getattr(request, name) not in (None, 1):
-            raise unsupported(name, "each request gets one answer, and one certificate")
+def _best_of(request: CompletionRequest) -> int:
+    """Among how many each of a request's `n` answers is picked. Raises Rejected to pick several at once."""
+    n, best_of = request.n or 1, request.best_of or request.n or 1
+    if n == 1 or n == best_of:
+        return best_of if n == 1 else 1
+    raise unsupported("best_of", "it picks one answer; leave out `n`, or ask for as many as are drawn")
 
 
 def _openai(request: ChatRequest | CompletionRequest, tokens: int | None) -> Parameters:

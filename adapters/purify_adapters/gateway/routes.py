@@ -145,17 +145,18 @@ async def _chat(request: Request, parsed: ChatRequest) -> Response:
     include_usage = bool(parsed.stream_options and parsed.stream_options.include_usage)
 
     def plan() -> AnswerPlan:
-        chat, grammar, parser = prepare_chat(service.purifier, parsed)
-        generation = service.validator.chat(parsed, chat, grammar)
+        chat, grammar, _ = prepare_chat(service.purifier, parsed)
+        generations = service.validator.chat(parsed, chat, grammar).several(parsed.n)
+        parsers = [prepare_chat(service.purifier, parsed).parser for _ in generations]
         about = service.identity.head("chat.completion", parsed.model)
         chunk = {**about, "object": "chat.completion.chunk"}
         kind = OldChatEvents if parsed.model_fields_set == OLD_FIELDS else ChatEvents
 
         def body(found: Sequence[Completion]) -> Any:
-            return chat_completion(about, generation, found[0], vocabulary, parser, with_logprobs)
+            return chat_completion(about, generations, found, vocabulary, parsers, with_logprobs)
 
-        events = kind(chunk, generation, vocabulary, parser, with_logprobs, include_usage)
-        return AnswerPlan([generation], body, [events])
+        options = vocabulary, parsers, with_logprobs, include_usage
+        return AnswerPlan(generations, body, kind.batch(chunk, generations, *options))
 
     return await service.answer(request, plan, bool(parsed.stream), _length(parsed))
 
@@ -237,7 +238,7 @@ async def info(request: Request) -> Response:
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
         "max_concurrent_requests": settings.max_concurrent,
-        "max_best_of": 1,
+        "max_best_of": validator.max_best_of,
         "max_stop_sequences": settings.max_stop_sequences,
         "max_input_tokens": validator.max_input_tokens,
         "max_total_tokens": validator.max_total_tokens,

@@ -18,7 +18,7 @@ from purify_adapters.gateway.openai_completions import ServerIdentity
 from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error
 from purify_adapters.gateway.request_validation import Generation, RequestValidator
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
-from purify_adapters.gateway.tgi_responses import slm_only
+from purify_adapters.gateway.tgi_responses import slm_only, staged
 from purify_adapters.gateway.timing import Timing
 from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
@@ -135,7 +135,7 @@ class Service:
         planned = plan()
         timing.validated()
         with counting() as requests:
-            found = [slot.whole(each.prompt, each.sampling, each.top) for each in planned.generations]
+            found = [slot.whole(each) for each in planned.generations]
         body = planned.body(found)
         for each in found:
             self._keep(each)
@@ -145,6 +145,7 @@ class Service:
             "x-purify-guarantee": ",".join(each.certificate.guarantee for each in found),
             "x-purify-slm-only": str(sum(map(slm_only, found))),
             "x-purify-upstream-requests": str(requests.requests),
+            **_staged_headers(found),
         }
         return encoded(body), {**timing.headers(planned.generations, found), **purification}
 
@@ -179,8 +180,7 @@ class Service:
         for generation, events in zip(planned.generations, planned.events, strict=True):
             completion = None
             with counting() as counts:
-                stream = slot.stream(generation.prompt, generation.sampling, generation.top)
-                async with aclosing(stream) as chunks:
+                async with aclosing(slot.stream(generation)) as chunks:
                     async for chunk in chunks:
                         if completion := chunk.completion:
                             self._keep(completion)  # before the event that names its digest
@@ -223,6 +223,17 @@ class Service:
         self.metrics.count("purify_upstream_requests", requests)
         for name, value in timing.observations(planned.generations, found).items():
             self.metrics.observe(name, value)
+
+
+def _staged_headers(found: Sequence[Completion]) -> dict[str, str]:
+    """Headers of answers that stages made."""
+    if not all(each.certificate.staged for each in found):
+        return {}
+    facts = [staged(each) for each in found]
+    return {
+        "x-purify-finish-reason": ",".join(str(each["finish_reason"]) for each in facts),
+        "x-purify-drawn-tokens": ",".join(str(each["drawn_tokens"]) for each in facts),
+    }
 
 
 def _with_requests(event: Mapping[str, Any], requests: int) -> Mapping[str, Any]:

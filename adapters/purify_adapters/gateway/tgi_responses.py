@@ -71,7 +71,15 @@ def purified(completion: Completion) -> Json:
         "certificate": certificate.digest,
         "guarantee": certificate.guarantee,
         "slm_only": slm_only(completion),
+        **(staged(completion) if certificate.staged else {}),
     }
+
+
+def staged(completion: Completion) -> Json:
+    """Fields of an answer that stages made: why it ended, and how many tokens its recorded drafts have."""
+    drafts = completion.certificate.body["drafts"]
+    drawn = sum(len(each["certificate"]["steps"]) for each in drafts)
+    return {"finish_reason": completion.finish_reason, "drawn_tokens": drawn}
 
 
 def slm_only(completion: Completion) -> int:

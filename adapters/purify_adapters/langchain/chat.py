@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
 
+from purify_adapters.framework_options import asked_by
 from purify_adapters.langchain.base import PurifiedBase
 from purify_adapters.langchain.chat_call import ChatCall, ChatStream, tool_of, tool_request
 from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 CALL = (
     *("model", "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "certificate"),
-    *("parallel_tool_calls", "strict", "stream_usage"),
+    *("parallel_tool_calls", "strict", "stream_usage", "user"),
     "stream",  # LangChain's own switch between _generate and _stream
 )
 """The options of a call besides the sampling options."""
@@ -86,9 +87,10 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, batch = self._call(messages, stop, kwargs), expected()
-        completion = batch.answer(call.purifier, call.request.chat, call.sampling) if batch else None
         alone = [call.request.chat], call.sampling
-        return call.result(completion or call.purifier.generate(*alone, errors="raise")[0])
+        with asked_by(kwargs):
+            completion = batch.answer(call.purifier, call.request.chat, call.sampling) if batch else None
+            return call.result(completion or call.purifier.generate(*alone, errors="raise")[0])
 
     async def _agenerate(
         self,
@@ -98,9 +100,10 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         call, batch = self._call(messages, stop, kwargs), expected()
-        completion = await batch.aanswer(call.purifier, call.request.chat, call.sampling) if batch else None
-        alone = [call.request.chat], call.sampling
-        return call.result(completion or (await call.purifier.agenerate(*alone, errors="raise"))[0])
+        alone, asked = ([call.request.chat], call.sampling), (call.request.chat, call.sampling)
+        with asked_by(kwargs):
+            completion = await batch.aanswer(call.purifier, *asked) if batch else None
+            return call.result(completion or (await call.purifier.agenerate(*alone, errors="raise"))[0])
 
     def _stream(
         self,
@@ -111,7 +114,9 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = ChatStream(call)
-        with closing(call.purifier.stream(call.request.chat, call.sampling)) as chunks:
+        with asked_by(kwargs):
+            answer = call.purifier.stream(call.request.chat, call.sampling)
+        with closing(answer) as chunks:
             for chunk in chunks:
                 for part in stream.take(chunk):
                     if run_manager:
@@ -127,7 +132,9 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = ChatStream(call)
-        async with aclosing(call.purifier.astream(call.request.chat, call.sampling)) as chunks:
+        with asked_by(kwargs):
+            answer = call.purifier.astream(call.request.chat, call.sampling)
+        async with aclosing(answer) as chunks:
             async for chunk in chunks:
                 for part in stream.take(chunk):
                     if run_manager:

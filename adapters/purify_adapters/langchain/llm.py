@@ -12,6 +12,7 @@ from langchain_core.language_models import BaseLLM, LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable
 
+from purify_adapters.framework_options import asked_by
 from purify_adapters.langchain.base import PurifiedBase
 from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
 from purify_adapters.langchain.response_metadata import logprobs, metadata, token_ids, usage
@@ -20,7 +21,7 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chunk, Completion
 
-CALL = ("model", "logprobs", "certificate")
+CALL = ("model", "logprobs", "certificate", "user")
 """The options of a call besides the sampling options."""
 
 
@@ -51,8 +52,9 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
         batch = expected() if len(prompts) == 1 else None
-        done = batch.answer(purifier, prompts[0], sampling) if batch else None
-        answers = [done] if done else purifier.generate(prompts, sampling, errors="raise")
+        with asked_by(kwargs):
+            done = batch.answer(purifier, prompts[0], sampling) if batch else None
+            answers = [done] if done else purifier.generate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
 
     async def _agenerate(
@@ -64,8 +66,9 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
         batch = expected() if len(prompts) == 1 else None
-        done = await batch.aanswer(purifier, prompts[0], sampling) if batch else None
-        answers = [done] if done else await purifier.agenerate(prompts, sampling, errors="raise")
+        with asked_by(kwargs):
+            done = await batch.aanswer(purifier, prompts[0], sampling) if batch else None
+            answers = [done] if done else await purifier.agenerate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
 
     # With return_exceptions, a refused prompt is one exception, and the others are decoded once
@@ -126,7 +129,9 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         purifier, sampling = self._ask(stop, kwargs)
-        with closing(purifier.stream(prompt, sampling)) as chunks:
+        with asked_by(kwargs):
+            answer = purifier.stream(prompt, sampling)
+        with closing(answer) as chunks:
             for chunk in chunks:
                 for part in self._parts(purifier, chunk, kwargs):
                     if run_manager:
@@ -141,7 +146,9 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         purifier, sampling = self._ask(stop, kwargs)
-        async with aclosing(purifier.astream(prompt, sampling)) as chunks:
+        with asked_by(kwargs):
+            answer = purifier.astream(prompt, sampling)
+        async with aclosing(answer) as chunks:
             async for chunk in chunks:
                 for part in self._parts(purifier, chunk, kwargs):
                     if run_manager:

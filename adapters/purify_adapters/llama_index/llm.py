@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as generic
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 
-from purify_adapters.framework_options import SAMPLING, refuse_unknown
+from purify_adapters.framework_options import SAMPLING, asked_by, refuse_unknown
 from purify_adapters.llama_index.base import maker
 from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazy import Lazy
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from purify_plugins.types import Chunk, Completion, Prompt
 
 MODELS = ("llm", "slm", "policy", "policy_options")
-PER_CALL = (*SAMPLING, "logprobs", "certificate", "whole", "tools", "tool_required", "tool_choice")
+PER_CALL = (*SAMPLING, "logprobs", "certificate", "whole", "tools", "tool_required", "tool_choice", "user")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,6 +117,7 @@ class PurifiedLLM(Structured, Calling):
             certificate=options.get("certificate", self.certificate),
             whole=options.get("whole", False),
             tool_required=options.get("tool_required", False),
+            user=options.get("user"),
         )
 
     def _completion(self, prompt: str, formatted: bool, options: dict[str, Any]) -> LlmRequest:
@@ -135,20 +136,20 @@ class PurifiedLLM(Structured, Calling):
         return self._request(tool_request.chat, held, tool_request.parser)
 
     def _answer(self, request: LlmRequest) -> Completion:
-        with citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
             return self.purifier.generate([request.prompt], request.sampling, errors="raise")[0]
 
     async def _aanswer(self, request: LlmRequest) -> Completion:
-        with citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
             return (await self.purifier.agenerate([request.prompt], request.sampling, errors="raise"))[0]
 
     def _stream(self, request: LlmRequest, take: Callable[[Chunk], T | None]) -> Iterator[T]:
         """Stream the answer; quoted documents are noted before the first chunk."""
-        with citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
             return _taken(self.purifier.stream(request.prompt, request.sampling), take)
 
     def _astream(self, request: LlmRequest, take: Callable[[Chunk], T | None]) -> AsyncIterator[T]:
-        with citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
             return _ataken(self.purifier.astream(request.prompt, request.sampling), take)
 
     # LlamaIndex's four methods, and their async versions

@@ -37,6 +37,7 @@ class LlmRequest:
     certificate: bool = False
     whole: bool = False
     tool_required: bool = False
+    user: str | None = None
 
     def completed(self, completion: Completion, delta: str | None = None) -> CompletionResponse:
         """The whole answer as a completion."""

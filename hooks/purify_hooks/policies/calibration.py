@@ -15,7 +15,7 @@ from .balanced import Balanced
 if TYPE_CHECKING:
     from torch import Tensor
 
-BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.005, numbers=6.0)
+BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.001, numbers=6.0)
 """What does not come from the pair; its gap_limit is the most that a pair's may be."""
 LIMITED = 0.01
 """The share of ordinary tokens that may meet the limit."""
