@@ -209,7 +209,7 @@ def test_the_report_has_stages_beside_their_policy(finished: tuple[Report, Path]
     page = report.write(folder).read_text("utf-8")
     assert "Request stages" in report.pictures()
     assert "What do request stages stop" in page
-    assert "the worst attack goes from 100% to" in page
+    assert "payload after the trigger 100% → 0%" in page
     record = as_json(report.results, report.pair.plugins)["geometric:alpha=1 + words"]
     assert record["stages"] == "words"
     assert record["metrics"]["requests"]["greedy"]["payload"]["value"] == 0
