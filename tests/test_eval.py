@@ -522,7 +522,7 @@ def test_a_plugin_s_suite_counts_in_every_verdict_table_and_picture(
     """It was measured, and then "stops every harm" was said of a policy that stopped none of its own."""
     install("insults-plugin", HARMFUL)
     models = plan.models._replace(plugins=("insults-plugin",))
-    some = replace(plan, models=models, systems=plan.systems[:3], only=("pii", "insults"))
+    some = replace(plan, models=models, systems=plan.systems[:3], only=("pii", "insults", "utility"))
     pair = models.load()
     results = run(some, pair, ResultsCache(tmp_path / "cells"), lambda *_: None, jobs=1)
     report = Report(some, pair, results, suites(pair.plugins, some))
@@ -536,6 +536,8 @@ def test_a_plugin_s_suite_counts_in_every_verdict_table_and_picture(
     assert tables.harms(results).rows[2][at] == "0 / 100"
     assert set(report.pictures()) == {"Personal data", "Insults"}
     assert worst(results[2]) == 1
+    unknown = [replace(each, figures={**each.figures, "utility": {}}) for each in results]
+    assert Report(some, pair, unknown, report.suites).pictures() == {}  # drawn as if it were beyond the scale
 
 
 @pytest.mark.usefixtures("loud")

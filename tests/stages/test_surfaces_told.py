@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.tools import FunctionTool
 
 from purify_adapters.langchain import ChatPurified
 from purify_adapters.langchain import PurifiedLLM as LangChainLLM
@@ -212,6 +213,18 @@ def test_best_of_picks_by_the_slm_and_counts_the_choice(route: str) -> None:
     assert text == told().replace(stages=[ensemble]).generate([PROMPT], errors="raise")[0].text
 
 
+# Certificates
+
+
+@pytest.mark.parametrize("case", ["ended in the operator's words", "redone"])
+def test_a_certificate_s_ids_do_not_spell_a_blocked_span(case: str) -> None:
+    [answer] = told(cases()[case]).generate([PROMPT], errors="raise")
+    for draft in answer.certificate.body["drafts"]:
+        spelled = VOCABULARY.spell([step[0] for step in draft["certificate"]["steps"]]).decode()
+        assert spelled == answer.text.removesuffix(SAID)
+        assert word() not in spelled
+
+
 # Whose a request is
 
 
@@ -305,3 +318,6 @@ def test_an_operator_s_text_is_no_reply_to_a_required_tool() -> None:
         [choice] = served.post("/v1/chat/completions", body).json()["choices"]
         assert choice["message"]["content"] == SAID
         assert choice["finish_reason"] == "content_filter"
+    find = FunctionTool.from_defaults(lambda: "", name="find", description="finds")
+    llm = LlamaIndexLLM(purifier, **DRAWN)
+    assert llm.chat_with_tools([find], PROMPT, tool_required=True).message.content == SAID

@@ -48,7 +48,8 @@ class LlmRequest:
     ) -> ChatResponse:
         """The whole answer as a message; raises SourceError if it lacks a tool call it must have."""
         message = message_of(pieces)
-        if self.tool_required and not selections(message):
+        missing = self.tool_required and not selections(message)
+        if missing and completion.finish_reason != "refused":  # the operator's text calls no tool
             raise SourceError("the answer calls no tool, though one was required; raise max_tokens")
         return ChatResponse(message=message, delta=delta, **self._facts(completion))
 

@@ -132,9 +132,13 @@ class Report:
         return min(self.holding, key=perplexity, default=None)
 
     def pictures(self, narrow: bool = False) -> dict[str, str]:
-        """The frontier, where knowledge was measured, an SVG for every harm that was, and one of stages."""
+        """The frontier, where knowledge was measured, an SVG for every harm that was, and one of stages.
+
+        Harms stand over perplexity, and are drawn only where that was measured too.
+        """
         llm, policies = model(self.results, "llm"), staged.plain(self.results)
-        measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
+        both = not math.isnan(perplexity(llm))
+        measured = [name for name in harms(llm) if both and not math.isnan(harm(llm, name))]
         first = {"Frontier": frontier(policies, narrow=narrow)} if self.draws_frontier else {}
         last = {STAGES: staged.picture(self.results, narrow=narrow)} if staged.measured(self.results) else {}
         return {**first, **{name: picture(policies, name, narrow=narrow) for name in measured}, **last}
