@@ -90,7 +90,12 @@ class Exit:
     def refuse(self, key: str, text: str) -> Iterator[Chunk]:
         """The operator's text, in place of what is left of the answer."""
         self.said = text
-        yield from self._chunk(self.release.refuse(key, text), last=True)
+        released = self.release.refuse(key, text)
+        cut = self.release.cut
+        if cut is not None:  # text without a token: its id would spell what is blocked
+            released = tuple(p._replace(token=None) if p.token is cut else p for p in released)
+            self.pieces = [p._replace(token=None) if p.token is cut else p for p in self.pieces]
+        yield from self._chunk(released, last=True)
 
     def _chunk(self, pieces: Sequence[Piece], last: bool) -> Iterator[Chunk]:
         """A chunk of released pieces; each token is among `drawn` once, when all its text is released."""
@@ -119,7 +124,9 @@ class Exit:
 
     def _closed(self) -> list[DrawnToken]:
         found, self._open = self._open, None
-        return [DrawnToken(found.token, found.text)] if found and found.token else []
+        if not found or not found.token or found.token is self.release.cut:
+            return []
+        return [DrawnToken(found.token, found.text)]
 
     @property
     def tokens(self) -> tuple[int, ...]:

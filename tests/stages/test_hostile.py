@@ -13,7 +13,7 @@ from purify_plugins.errors import PurifyError
 from purify_plugins.stages import Blocked, Check, RequestOptions
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Answer, Stage
-from purify_plugins.types import Unanswered
+from purify_plugins.types import Unanswered, Vocabulary
 from tests.toys import few, toys
 
 SAID = RequestOptions(on_refusal="text", refusals={"default": "No."})
@@ -132,6 +132,17 @@ class Closing(Check):
         return len(text) if last else max(0, len(text) - 2)
 
 
+class Second(Check):
+    """Blocks the second character."""
+
+    name, window = "second", 0
+
+    def clear(self, text: str, last: bool) -> int:
+        if len(text) > 1:
+            raise Blocked(1)
+        return len(text)
+
+
 class Broken:
     """A vault that fails once the text is long."""
 
@@ -146,3 +157,20 @@ def test_a_vault_that_fails_in_a_refusal_is_a_refusal_of_its_row() -> None:
     stage = On(lambda request: request.checked(Closing()).veiled(Broken()))
     found = toys(stages=[stage], request=SAID).generate(["a", "b"], few())
     assert [isinstance(each, Unanswered) for each in found] == [False, True]
+
+
+def test_a_token_that_a_refusal_cut_is_in_no_completion() -> None:
+    """Its id spells what was blocked; the certificate left it out, and `tokens` did not."""
+    vocabulary = Vocabulary((b"b", b"bad", b""), frozenset({2}), {2: "<end>"})
+    purifier = toys(
+        vocabulary=vocabulary, stages=[On(lambda request: request.checked(Second()))], request=SAID
+    )
+    cut = 0
+    for seed in range(8):
+        [found] = purifier.generate(["b"], few(seed=seed))
+        assert isinstance(found, Completion)
+        assert found.text == "bNo."
+        cut += not found.tokens
+        assert 1 not in found.tokens
+        assert all(piece.token is None or piece.token.id != 1 for piece in found.pieces)
+    assert cut
