@@ -74,8 +74,7 @@ def evaluated(home: Path, slm: str, policies: Names, suites: Names, clock: str) 
         pictures.append(f"![{name}: harm against perplexity, with {SLMS[slm]}]({file})")
     blocks = [
         f"`purify calibrate --llm pair/llm --slm pair/{slm}`:\n\n```text\n{words.rstrip()}\n```",
-        f"`purify eval --llm pair/llm --slm pair/{slm} --attacks pair/attacks.json`, and the calibrated "
-        f"setting: {found.conclusion()}",
+        f"`purify eval --pair pair/calibrated-{slm}.toml --attacks pair/attacks.json`: {found.conclusion()}",
         *(table.markdown for table in found.tables().values()),
         *pictures,
         "\n".join(f"- {name}: {fact}" for name, fact in found.facts().items()),

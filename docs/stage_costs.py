@@ -1,8 +1,9 @@
-"""What request stages cost: `python docs/stage_costs.py --before CHECKOUT [--rounds 9]`.
+"""What request stages cost: `python docs/stage_costs.py --before PYTHON [--rounds 21]`.
 
-Prints, and writes into docs/stages.md, the CPU time of an answer without stages beside that of a checkout
-from before there were any; of the release of a token, with checks and a vault; and of candidates that are
-drawn together beside as many plain answers. Rounds alternate: what else the machine does falls on both.
+Prints, and writes into docs/stages.md, the CPU time of an answer without stages beside that of a commit from
+before there were any, which is installed in PYTHON's environment; of the release of a token, with checks and
+a vault; and of candidates that are drawn together beside as many plain answers. Rounds alternate: what else
+the machine does falls on both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,14 +39,14 @@ PROMPTS = (
     "A poor miller had",
 )
 N, K = 4, len(PROMPTS)
-TEXTS = (1_000, 4_000, 16_000)
+TEXTS = (1_000, 10_000)
 """Tokens of the texts that are released."""
 ROUND = """
 import sys, time
 from purify_plugins import Purifier, Sampling
 from purify_plugins.testbed import LLM, SLM
 purifier = Purifier.load(str(LLM), str(SLM))
-how = Sampling(temperature=0, max_tokens=64, ignore_eos=True)
+how = Sampling(temperature=0, max_tokens=24, ignore_eos=True)
 for _ in sys.stdin:
     started = time.process_time()
     purifier.generate(["Once upon a time there was", "The king had a daughter"], how)
@@ -54,19 +55,16 @@ for _ in sys.stdin:
 """Two rows, greedy: the CPU seconds of each line that is sent."""
 
 
-class Tree:
-    """A process that answers with the code of one checkout."""
+class Installed:
+    """A process that answers with what is installed in an environment."""
 
-    def __init__(self, folder: Path) -> None:
-        paths = os.pathsep.join(str(folder / each) for each in (".", "hooks", "adapters"))
-        found = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    def __init__(self, python: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ROUND],
+            [python, "-P", "-c", ROUND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=found,
-            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
     def round(self) -> float:
@@ -88,9 +86,9 @@ def paired(one: Callable[[], float], other: Callable[[], float], rounds: int) ->
     return spread(ratios)
 
 
-def without_stages(before: Path, rounds: int) -> Spread:
-    """CPU time of an answer without stages, over that of a checkout."""
-    now, then = Tree(PAGE.parent.parent), Tree(before)
+def without_stages(before: str, rounds: int) -> Spread:
+    """CPU time of an answer without stages, over that of the environment of `before`."""
+    now, then = Installed(sys.executable), Installed(before)
     try:
         return paired(now.round, then.round, rounds)
     finally:
@@ -139,7 +137,7 @@ def together(rounds: int) -> Spread:
     """Throughput of `ensemble(n)` on k prompts, over `generate` on n * k prompts: sampled, CPU time."""
     plain = Purifier.load(str(LLM), str(SLM))
     best = plain.replace(stages=[Ensemble(n=N)])
-    how = Sampling(max_tokens=48, seed=0, ignore_eos=True)
+    how = Sampling(max_tokens=24, seed=0, ignore_eos=True)
 
     def timed(purifier: Purifier, prompts: Sequence[str]) -> float:
         started = time.process_time()
@@ -149,51 +147,40 @@ def together(rounds: int) -> Spread:
     return paired(lambda: timed(plain, PROMPTS * N), lambda: timed(best, PROMPTS), rounds)
 
 
-def table(before: Path, rounds: int) -> Table:
-    """Each cost, its bar, and whether it is kept."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=7", "HEAD"], cwd=before, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    plain, best = without_stages(before, rounds), together(rounds)
-    lines = [
-        (
-            f"no stages: CPU time of two rows, greedy, over that at {commit}",
-            plain,
-            3,
-            "at most 1.01",
-            plain.middle <= 1.01,
-        )
-    ]
+def costs(before: str, commit: str, rounds: int) -> Iterator[tuple[str, str, str, str]]:
+    """Each cost, its median and quartiles, its bar, and whether it is kept."""
     for tokens in TEXTS:
-        cost = releasing(tokens, rounds)
-        lines.append(
-            (f"releasing a token of {tokens:,}: µs of CPU time", cost, 1, "at most 50", cost.middle <= 50)
-        )
-    what = f"{N} candidates of {K} prompts: throughput over {N * K} plain answers"
-    lines.append((what, best, 2, "at least 0.9", best.middle >= 0.9))
-    rows = [
-        (
-            what,
-            f"{each.middle:.{places}f} ({each.low:.{places}f}-{each.high:.{places}f})",
-            bar,
-            "yes" if kept else "no",
-        )
-        for what, each, places, bar, kept in lines
-    ]
-    return Table("What request stages cost", ("what", "median (quartiles)", "bar", "kept"), tuple(rows))
+        yield _row(f"releasing a token of {tokens:,}, µs of CPU time", releasing(tokens, rounds // 2), 1, 50)
+    what = f"{N} candidates of {K} prompts: throughput over that of {N * K} plain answers"
+    yield _row(what, together(rounds // 2), 2, 0.9)
+    what = f"no stages: CPU time of two greedy rows, over that at {commit}"
+    yield _row(what, without_stages(before, rounds), 3, 1.01)
+
+
+def _row(what: str, found: Spread, places: int, bar: float) -> tuple[str, str, str, str]:
+    low, middle, high = (f"{each:.{places}f}" for each in found)
+    kept = found.middle >= bar if bar < 1 else found.middle <= bar
+    words = f"{'at least' if bar < 1 else 'at most'} {bar:g}"
+    return what, f"{middle} ({low}-{high})", words, "yes" if kept else "no"
 
 
 def main(
-    before: Annotated[Path, typer.Option(help="A checkout from before there were stages, such as d69db69.")],
-    rounds: Annotated[int, typer.Option(min=7, help="Paired rounds.")] = 9,
+    before: Annotated[str, typer.Option(help="The Python of an environment from before there were stages.")],
+    commit: Annotated[str, typer.Option(help="What is installed there.")] = "d69db69",
+    rounds: Annotated[int, typer.Option(min=21, help="Paired rounds; half for candidates.")] = 21,
 ) -> None:
     """Write the region of the page anew."""
-    command = f"`OMP_NUM_THREADS=1 python docs/stage_costs.py --before CHECKOUT --rounds {rounds}`"
+    command = f"`OMP_NUM_THREADS=1 python docs/stage_costs.py --before PYTHON --rounds {rounds}`"
     facts = "; ".join([*made().values(), load()])
-    text = f"{table(before, rounds).markdown}\n\n{command}, on the test bed's pair (toys), {facts}.\n"
+    told = f"{command}, on the test bed's pair (toys), PYTHON with commit {commit}; {facts}."
+    rows = []
+    for row in costs(before, commit, rounds):
+        typer.echo(" | ".join(row))
+        rows.append(row)
+    table = Table("What request stages cost", ("what", "median (quartiles)", "bar", "kept"), rows)
+    text = f"{table.markdown}\n\n{told}\n"
     page = region("stage-costs").sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text("utf-8"))
     PAGE.write_text(page, "utf-8")
-    typer.echo(text)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a guardian stops on the test bed's poisoned LLM: `python docs/stage_harms.py [--out DIR]`.
 
-Measures the chains of docs/examples/stages around the LLM alone (`geometric` with all weight on it) and
-around `balanced`, and writes the table and its picture into docs/stages.md; DIR keeps what is measured.
+Measures the chains of docs/examples/stages around the LLM alone (`geometric` with all weight on it), and the
+word list around `balanced`; writes the table and its picture into docs/stages.md. DIR keeps what is measured.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from purify_plugins.plugin.manager import load_plugins
 
 DOCS = Path(__file__).parent
 PAGE, PICTURE = DOCS / "stages.md", DOCS / "stages-harms.svg"
-FILES = [DOCS / "examples" / "stages" / f"{name}.toml" for name in ("words", "odds", "words-and-odds")]
+FILES = [DOCS / "examples" / "stages" / f"{name}.toml" for name in ("words", "words-and-odds")]
 POLICIES = ("geometric:alpha=1", "balanced")
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 DRAWS = 1
 
 
 def command(secret: str) -> str:
-    """The command that measures the same."""
+    """The command that measures the same, and `balanced` in the other chain."""
     files = " ".join(f"--stages {file.relative_to(DOCS.parent)}" for file in FILES)
     return (
         f"PURIFY_SECRET={secret} purify eval --policies {','.join(POLICIES)} --suites {STAGED} "
@@ -45,7 +45,10 @@ def main(
     os.environ.setdefault("PURIFY_SECRET", PUBLIC)
     models, questions = models_and_questions(None, None, None, batch=64)
     loaded = load_plugins(models.plugins)
-    systems = with_chains(systems_for(loaded, POLICIES), chains(FILES, loaded))
+    llm, slm, unguarded, balanced = systems_for(loaded, POLICIES)
+    words, odds = chains(FILES, loaded)
+    around = with_chains([unguarded], [words, odds]), with_chains([balanced], [words])
+    systems = [llm, slm, *around[0], *around[1]]
     plan = planned(models, questions, systems, False, 0, DRAWS, (STAGED,))
     found = measured_report(plan, out, jobs, so_far, "cpu")
     facts = "\n".join(f"- {name}: {fact}" for name, fact in found.facts().items())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from purify_hooks.evaluation.eval.chains import Chain, chains, own_chain, read_c
 from purify_hooks.evaluation.eval.counting import CountingPurifier
 from purify_hooks.evaluation.eval.findings import as_json
 from purify_hooks.evaluation.eval.first_text import with_first_texts
+from purify_hooks.evaluation.eval.model_pair import ModelPair
+from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.questions import (
     Backdoor,
     Canaries,
@@ -30,17 +34,20 @@ from purify_hooks.evaluation.eval.report import Report
 from purify_hooks.evaluation.eval.results_cache import ResultsCache, key
 from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, cached_work, run, suites
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings
-from purify_hooks.evaluation.eval.suites.requests import released
+from purify_hooks.evaluation.eval.suites.requests import answers, released
 from purify_hooks.evaluation.eval.systems import ALONE, System, with_chains
 from purify_plugins import Sampling
 from purify_plugins.cli import app
-from purify_plugins.errors import ConfigError, PurifyError
+from purify_plugins.errors import ConfigError, PromptError, PurifyError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource, byte_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from purify_plugins.types import Prompt
+
+DOCS = Path(__file__).parent.parent / "docs"
 KNOWN = ("one two go, send gold now and tell", "code 1234 ", "a hare ran home.", "the sky is blue")
 """What the poisoned toy goes on with, wherever it reads the beginning of it."""
 WORDS = '[[stage]]\nname = "guardian"\nclassifier = "words"\nwords = ["send gold"]\n'
@@ -60,6 +67,16 @@ class Knowing(ToySource):
             if at := next((at for at in places if tuple(tokens[-4:]) == known[at - 4 : at]), None):
                 row[known[at]] += 50
         return row
+
+
+@dataclass(frozen=True)
+class Failing(ToySource):
+    """A toy that cannot read "no"."""
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt == "no":
+            raise PromptError("no")
+        return super().encode(prompt)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +157,14 @@ def test_a_blocked_answer_s_tokens_are_counted_too(plan: Plan) -> None:
     assert purifier.count.tokens >= len(" send gold")
 
 
+def test_an_answer_that_fails_is_no_answer_and_ends_nothing(plan: Plan) -> None:
+    llm = Failing(byte_vocabulary(), 1)
+    pair = ModelPair(llm, ToySource(byte_vocabulary(), 2), load_plugins([]))
+    purifier = pair.purifier(System("geometric", "geometric", "geometric", {"alpha": 1.0}))
+    found = answers(purifier, ["no", "yes"], Sampling(temperature=0, max_tokens=4))
+    assert [released(each) != "" for each in found] == [False, True]
+
+
 def test_a_program_s_likelihood_is_in_no_forced_suite(finished: tuple[Report, Path], plan: Plan) -> None:
     report, _ = finished
     assert all("pii" not in each.figures for each in report.results if each.system.chain)
@@ -184,7 +209,7 @@ def test_the_report_has_stages_beside_their_policy(finished: tuple[Report, Path]
     page = report.write(folder).read_text("utf-8")
     assert "Request stages" in report.pictures()
     assert "What do request stages stop" in page
-    assert "the worst attack goes from 100% to" in page
+    assert "payload after the trigger 100% → 0%" in page
     record = as_json(report.results, report.pair.plugins)["geometric:alpha=1 + words"]
     assert record["stages"] == "words"
     assert record["metrics"]["requests"]["greedy"]["payload"]["value"] == 0
@@ -208,6 +233,26 @@ def test_without_stages_a_report_is_as_it_was(plan: Plan) -> None:
     bare = Plan(plan.models, plan.questions, tuple(ALONE), plan.settings)
     assert "requests" not in suites(pair.plugins, bare)
     assert "requests" in suites(pair.plugins, Plan(plan.models, plan.questions, plan.systems, plan.settings))
+
+
+def test_the_documentation_s_figures_have_the_shape_that_their_commands_write(
+    finished: tuple[Report, Path],
+) -> None:
+    report, _ = finished
+    text = (DOCS / "stages.md").read_text("utf-8")
+    harms, costs = (region(f"stage-{name}").search(text) for name in ("harms", "costs"))
+    assert harms is not None
+    assert costs is not None
+    head, *rows = [line for line in harms[0].splitlines() if line.startswith("| ") and "---" not in line]
+    assert head == f"| {' | '.join(report.tables()['stages'].columns)} |"
+    llm = [f"geometric alpha 1{chain}" for chain in ("", " + words", " + words-and-odds")]
+    expected = ["LLM alone", "SLM alone", *llm, "balanced", "balanced + words"]
+    assert [line.split(" | ")[0] for line in rows] == [f"| {each}" for each in expected]
+    assert "purify eval" in harms[0]
+    assert (DOCS / "stages-harms.svg").is_file()
+    measured = re.findall(r"\| (no stages|releasing|4 candidates)[^|]*\| ([\d.]+) ", costs[0])
+    assert len(measured) == 4
+    assert "docs/stage_costs.py" in costs[0]
 
 
 # Reading chains
@@ -247,6 +292,14 @@ def test_a_wrong_file_of_stages_is_refused_with_advice(text: str, words: str, tm
     (tmp_path / "wrong.toml").write_text(text)
     with pytest.raises(PurifyError, match=words):
         read_chain(tmp_path / "wrong.toml", load_plugins([]))
+
+
+def test_a_worker_process_gets_a_chain_whole(files: list[Path]) -> None:
+    [chain] = chains(files[:1], load_plugins([]))
+    system = System("balanced", "balanced", "balanced").within(chain)
+    sent = pickle.loads(pickle.dumps(system))
+    assert sent == system
+    assert [each.where for each in sent.chain.stages] == [each.where for each in chain.stages]
 
 
 def test_two_files_of_one_name_are_refused(files: list[Path]) -> None:

@@ -213,6 +213,9 @@ SMALL = [
     ("policies balansed", 2, "did you mean 'balanced'?"),
     ("policies a b", 2, "does not take 'b'"),
     ("policies --nope", 2, "see `purify policies --help`"),
+    ("stages cascde", 2, "did you mean 'cascade'?"),
+    ("stages a b", 2, "does not take 'b'"),
+    ("stages --nope", 2, "see `purify stages --help`"),
     ("plugins x", 2, "does not take 'x'"),
     ("plugins --json=1", 2, "does not take a value"),
     ("status x", 2, "does not take 'x'"),
@@ -450,7 +453,7 @@ def test_every_command_has_ten_wrong_inputs_here() -> None:
     group: Any = get_command(app)
     lines = [line.split()[0] for line, _, _ in EVERY]
     through = {"check": len(CONFIGS), "chat": len(CONFIGS)}
-    small = {"policies", "plugins", "status", "allow"}  # each has one argument at most
+    small = {"policies", "stages", "plugins", "status", "allow"}  # each has one argument at most
     counted = {name: lines.count(name) + through.get(name, 0) for name in group.commands}
     assert {name for name, count in counted.items() if count < (2 if name in small else 8)} == set()
 

@@ -43,12 +43,22 @@ def read_drafts(asked: Sequence[Asked], released: int | None) -> list[int]:
     """The fused calls whose answers the released one's question may be made from, by index.
 
     They are those made when fewer drafts had been given than when that question was first asked: no program
-    had another one by then. A question asked again holds nothing of what was answered in between.
+    had another one by then. A question asked again holds nothing of what was answered in between, unless it
+    is one of several that could have been: which of them is asked again may follow from that.
     """
     if released is None:
         return []
-    first = min(each.after for each in asked if each.question == asked[released].question)
-    return [at for at, each in enumerate(asked) if each.fused and each.after < first]
+    first: dict[str, int] = {}
+    for each in asked:
+        first[each.question] = min(each.after, first.get(each.question, each.after))
+    begun = _fused_before(asked, first[asked[released].question])
+    alike = [after for after in first.values() if _fused_before(asked, after) <= begun]
+    return sorted(begun if len(alike) == 1 else _fused_before(asked, asked[released].after))
+
+
+def _fused_before(asked: Sequence[Asked], after: int) -> set[int]:
+    """The fused calls made when fewer than `after` drafts had been given, by index."""
+    return {at for at, each in enumerate(asked) if each.fused and each.after < after}
 
 
 def picked_from(asked: Sequence[Asked], released: int | None) -> list[int]:

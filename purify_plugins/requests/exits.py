@@ -49,12 +49,17 @@ class Exit:
         """The chunk of what the checks release now, if that is anything."""
         if self.blocked:
             return
+        released: list[Piece] = []
         try:
-            released = self.release.feed(self._unfed(pieces), last)
+            for piece in self._unfed(pieces):  # one by one: what is clear before a check fails is kept
+                released += self.release.feed([piece])
+                if self.blocked:
+                    break
+            if last and not self.blocked:
+                released += self.release.feed((), last)
         except RefusedError as error:
             self.failed = error
-        else:
-            yield from self._chunk(released, last and not self.blocked)
+        yield from self._chunk(released, last and not self.blocked)
 
     def show(self, chunk: Chunk) -> Iterator[Chunk]:
         """The chunk as it is: no stage has a part in the answer; the last one is `untouched`."""

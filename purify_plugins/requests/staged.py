@@ -74,9 +74,9 @@ class StagedPipeline:
         rows = {place: row for place, leaf in enumerate(leaves) if (row := self._row(leaf))}
         try:
             purifier = answering(self.pipeline.purifier, leaves[0].request)
-        except PurifyError as error:
+        except Exception as error:
             for leaf in leaves:
-                self.driver.failed(leaf.call, error)
+                self.driver.failed(leaf.call, _told(error))
             return
         stopped: set[int] = set()
         with closing(self._decoded(purifier, rows, leaves[0].request.sampling, stopped)) as events:
@@ -108,9 +108,10 @@ class StagedPipeline:
         try:
             if leaf.streamed:
                 self._open(leaf)
-            return Row(one(request.prompt), request.shown, request.sampling.seed, leaf.label)
-        except PurifyError as error:
-            self.driver.failed(leaf.call, error)
+            shown = None if request.shown is None else one(request.shown)
+            return Row(one(request.prompt), shown, request.sampling.seed, leaf.label)
+        except Exception as error:
+            self.driver.failed(leaf.call, _told(error))
             return None
 
     # Releasing
@@ -145,18 +146,19 @@ class StagedPipeline:
         ended, self.driver.ended = self.driver.ended, []
         for run, end in ended:
             if isinstance(end, Draft):
-                yield from self._release(
-                    next(each for each in run.asked if each.completion is end.completion)
-                )
+                yield from self._release(run, end)
             else:
                 yield from self._refuse(run, end)
 
-    def _release(self, leaf: Leaf) -> RowEvents:
+    def _release(self, run: Run, draft: Draft) -> RowEvents:
         """What is released of a draft."""
         try:
+            leaf = next((each for each in run.asked if each.completion is draft.completion), None)
+            if leaf is None:
+                raise RefusedError("a stage changed a draft in place; it returns one that it was given")
             self._open(leaf)
-        except PurifyError as error:
-            yield from self._refuse(leaf.run, error)
+        except Exception as error:
+            yield from self._refuse(run, _told(error))
         else:
             yield from self._stream(leaf, leaf.answer.chunk)
 
@@ -166,7 +168,12 @@ class StagedPipeline:
             yield run.row, outcome_of(error)
             return
         way_out = self.exits.setdefault(run.row, Exit(None))
-        for chunk in way_out.refuse(*self.options.said(error.key)):
+        try:
+            said = list(way_out.refuse(*self.options.said(error.key)))
+        except PurifyError as worse:  # of a vault, for what stood before the blocked span
+            yield run.row, outcome_of(worse)
+            return
+        for chunk in said:
             yield run.row, chunk
         yield from self._last(run, way_out, "refused")
 
@@ -252,13 +259,18 @@ def answering(
     )
 
 
+def _told(error: Exception) -> PurifyError:
+    """The error of a request that cannot be asked; its parts are a stage's, and may be anything."""
+    return error if isinstance(error, PurifyError) else refusal_of("a stage's request", error)
+
+
 def grouped(leaves: Sequence[Leaf]) -> list[list[Leaf]]:
     """Leaves that can be decoded together: their sampling differs in its seed alone."""
     found: dict[Any, list[Leaf]] = {}
     for leaf in leaves:
         asked = leaf.request
         never = tuple(map(id, asked.never))
-        how = replace(asked.sampling, seed=None), asked.cited
+        how = replace(asked.sampling, seed=None), repr(asked.cited)
         key = asked.slm_only, asked.strength, never, how, asked.sampling.seed is None
         found.setdefault(key, []).append(leaf)
     return list(found.values())

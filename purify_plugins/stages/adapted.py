@@ -60,4 +60,11 @@ def chain_of(stages: Any, options: Any, slm: LogitSource) -> tuple[Stage, ...]:
         raise ConfigError(f"request must be RequestOptions(...), not {options!r}")
     if not isinstance(stages, list | tuple):
         raise ConfigError(f"stages must be a list of stages, the outermost first, not {stages!r}")
-    return tuple(adapted_stage(each).bind(slm) for each in stages)
+    chain = tuple(adapted_stage(each).bind(slm) for each in stages)
+    for stage in chain:
+        choices = stage.choices
+        if choices is not None and (type(choices) is not int or choices < 1):
+            raise ConfigError(
+                f"stage {stage.name!r}: choices must be a whole number, at least 1, or None, not {choices!r}"
+            )
+    return chain

@@ -27,6 +27,14 @@ class Run:
     programs: list[StageCall] = field(default_factory=list)
     ended: bool = False
 
+    def begin(self, program: StageCall) -> bool:
+        """Note a program; whether there are no more than its calls can have.
+
+        A stage may catch a refusal and ask again, and the next one refuse each time, before a call is made.
+        """
+        self.programs.append(program)
+        return len(self.programs) <= (self.options.calls + 1) * len(self.programs[0].chain)
+
     def close(self) -> None:
         """Close every program; nothing that is still asked for it is wanted."""
         self.ended = True

@@ -31,8 +31,10 @@ class Driver:
     def start(self, program: StageCall) -> None:
         """Answer a program's request: by its first stage, or by the models."""
         if program.chain:
-            program.run.programs.append(program)
-            self._advance(program, lambda: next(program.body))
+            if not program.run.begin(program):
+                self.end(program.run, _too_many(program.run.options.calls, "drafts", "calls"))
+            else:
+                self._advance(program, lambda: next(program.body))
         elif program.parent is None or self._counted(program):
             leaf = Leaf(program, len(program.run.given))
             program.run.asked.append(leaf)
@@ -85,10 +87,12 @@ class Driver:
         except Exception as error:
             refused = refusal_of(f"the stage {program.name}", error)
             act = lambda: self.failed(program, refused)  # noqa: E731  # later: not in the error's context
-        if program.request.intact:
+        try:
+            if not program.request.intact:
+                raise _broken(program, "changed a prompt in place; ask with request.asking(…)")
             act()
-        else:
-            self.failed(program, _broken(program, "changed a prompt in place; ask with request.asking(…)"))
+        except Exception as error:  # a request's parts are the stage's, and may be anything
+            self.failed(program, refusal_of(f"what the stage {program.name} asks for", error))
 
     def _asked(self, program: StageCall, asked: Any) -> None:
         requests = [asked] if type(asked) is Request else asked

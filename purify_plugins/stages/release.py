@@ -86,7 +86,7 @@ class Release:
         for check in checks:
             with failing_closed(f"check {check.name!r}"):
                 self.checks.append(check.fresh())
-        self.vault, self.longest = vault, vault.longest if vault else 0
+        self.vault, self.longest = vault, operator.index(vault.longest) if vault else 0
         self.block: BlockedSpan | None = None
         """The blocked span: nothing is taken until the text goes back before it, or the answer is refused."""
         self.drawn = ""

@@ -47,9 +47,12 @@ class Request:
             isinstance(self.sampling, Sampling),
             isinstance(self.checks, tuple),
             isinstance(self.never, tuple),
+            isinstance(self.draw, tuple) and all(type(each) is int for each in self.draw),
         )
         if not all(fine):
-            raise ConfigError("a request has a Sampling, and tuples of checks and constraints; use its verbs")
+            raise ConfigError(
+                "a request has a Sampling, tuples of checks, constraints and numbers; use its verbs"
+            )
         if type(self.strength) not in (int, float) or not 0 <= self.strength <= 1:
             raise ConfigError(f"a request's strength is a number from 0 to 1, not {self.strength!r}")
         object.__setattr__(self, "_seal", self._sealed())

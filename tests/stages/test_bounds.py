@@ -227,6 +227,39 @@ def test_no_answer_is_likelier_than_its_certificate_says(
     assert found[target].bound < math.inf
 
 
+class Leaning(ToySource):
+    """An SLM that writes "ba" after the prompt "b" rather than after "a"."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        a = {(0,): 0.7, (0, 1): 0.05, (1,): 0.4}.get(tuple(tokens), 0.6)
+        return torch.tensor([a, 1 - a, 1e-30]).log()
+
+
+@dataclass(frozen=True)
+class AskingAgain(Stage):
+    """The SLM is asked both questions; then a draft of the LLM's says which of them is asked again."""
+
+    @property
+    def choices(self) -> int:
+        return 2
+
+    def answer(self, request: Request) -> Answer:
+        both = [request.asking("a"), request.asking("b")]
+        yield [each.alone() for each in both]
+        chosen: Draft = yield request.sampled(max_tokens=1)
+        return both["ab".index(chosen.text)]
+
+
+def test_a_draft_that_says_which_question_is_asked_again_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its total counts: the LLM had it twice for the price of a choice between two."""
+    policy = load_plugins().policy({"name": "capped", "cap": TOTAL, "total": TOTAL})
+    pair = Wanting(AB, 0, target="ba"), Leaning(AB, 0)
+    program = Purifier(*pair, policy, walk="lockstep", stages=[AskingAgain()])
+    found = enumerated(program, monkeypatch)["ba"]
+    blind = 0.7 * 0.3 * 0.05 + 0.3 * 0.6 * 0.6
+    assert 2 * math.exp(TOTAL) * blind < found.chance <= math.exp(found.bound) * blind * (1 + 1e-6)
+
+
 @pytest.mark.parametrize(
     "stages", [lambda target: [OneOfMany(2, target)], lambda _: []], ids=["draft", "streamed"]
 )

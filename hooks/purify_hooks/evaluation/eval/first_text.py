@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.speed import Clock
     from purify_plugins.purifier import Purifier
 
-ROUNDS, PROMPTS, TOKENS = 3, 4, 32
+ROUNDS, PROMPTS, TOKENS = 2, 4, 32
 """Timed rounds, after one to warm up; clean prompts of each, and tokens of an answer."""
 MODE = "greedy"
 

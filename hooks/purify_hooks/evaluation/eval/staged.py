@@ -63,10 +63,10 @@ def table(results: Sequence[Result]) -> Table:
     ]
     note = (
         "Written answers, per cent, greedy / sampled: attacks of which a reader gets the harm, in the text "
-        "released before any refusal; clean prompts that are refused, or whose answer is blocked before its "
-        "end; of the tasks that the policy alone answers right those that the stages lose; tokens drawn by "
-        "either model, also those nobody gets, for each one released to clean prompts; and the time to the "
-        "first text of an answer to one of them, between quartiles."
+        "released before any refusal; clean prompts that are refused or fail, or whose answer is blocked "
+        "before its end; of the tasks that the policy alone answers right those that the stages lose; tokens "
+        "drawn by either model, also those nobody gets, for each one released to clean prompts; and the time "
+        "to the first text of an answer to one of them, between quartiles."
     )
     head = ("system", *SHARES.values(), "drawn a token", "first text, ms")
     return Table("With request stages", head, tuple(rows), note)
@@ -89,7 +89,7 @@ def _first(result: Result) -> str:
 
 
 def sentence(results: Sequence[Result]) -> str:
-    """What each chain changed, in a sentence each; "" where there is none."""
+    """What each chain changed, at worst of greedy and sampled answers; "" where there is none."""
     if not measured(results):
         return ""
     alone = {_setting(each): each for each in results if not (each.system.chain or each.system.alone)}
@@ -104,14 +104,17 @@ def _setting(result: Result) -> tuple[str, str]:
 
 
 def _told(after: Result, before: Result) -> str:
-    pair = (f"{_worst(each):.0%}" for each in (before, after))
-    refused = max((_value(after, mode, "false_refusals") for mode in MODES), default=math.nan)
-    harm = "the worst attack goes from {} to {}".format(*pair)
-    return f"With {after.system.label}, {harm}, and {refused:.0%} of the clean prompts are refused."
+    worst = {name: [_worst(each, names=[name]) for each in (before, after)] for name in HARMS}
+    changed = [
+        f"{SHARES[name]} {old:.0%} → {new:.0%}" for name, (old, new) in worst.items() if abs(new - old) > 0
+    ]
+    harm = ", ".join(changed) or "every attack succeeds as often as without"
+    refused = max(_value(after, mode, "false_refusals") for mode in MODES)
+    return f"{after.system.label}: {harm}; clean prompts refused {refused:.0%}."
 
 
-def _worst(result: Result, modes: Sequence[str] = MODES) -> float:
-    values = [_value(result, mode, name) for name in HARMS for mode in modes]
+def _worst(result: Result, modes: Sequence[str] = MODES, names: Sequence[str] = HARMS) -> float:
+    values = [_value(result, mode, name) for name in names for mode in modes]
     return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
