@@ -99,8 +99,8 @@ class DecodeExecutor:
         except asyncio.CancelledError:
             if granted in self._waiting:
                 self._waiting.remove(granted)
-            else:
-                self.release()  # granted and cancelled in the same moment
+            elif not granted.cancelled():
+                self.release()  # granted, and cancelled in the same moment
             raise
 
     def release(self) -> None:
