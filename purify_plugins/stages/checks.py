@@ -80,9 +80,17 @@ def failing_closed(what: str, *passing: type[Exception]) -> Iterator[None]:
         raise refusal_of(what, error) from None
 
 
+def unquoted(error: PurifyError) -> PurifyError:
+    """The error; a refusal without those that it was raised for, which may quote the text."""
+    if isinstance(error, RefusedError):
+        error.__cause__ = error.__context__ = None
+    return error
+
+
 def refusal_of(what: str, error: Exception) -> RefusedError:
     """The RefusedError in place of an error; itself where it is one. See `failing_closed`."""
     if isinstance(error, RefusedError):
+        unquoted(error)
         return error
     if isinstance(error, PurifyError):
         return RefusedError(f"{what} failed: {error}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from purify_plugins.errors import PurifyError, RefusedError
 from purify_plugins.stages.calls import Leaf, Run, StageCall, reveals
-from purify_plugins.stages.checks import refusal_of
+from purify_plugins.stages.checks import refusal_of, unquoted
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Draft
 
@@ -56,7 +56,7 @@ class Driver:
             self.end(program.run, error)
         elif program.wanted:
             parent.drafts = []
-            self._advance(parent, lambda: parent.body.throw(error))
+            self._advance(parent, lambda: parent.body.throw(error), error)
 
     def end(self, run: Run, end: Draft | PurifyError) -> None:
         """End a row, once; its programs are closed."""
@@ -72,7 +72,7 @@ class Driver:
             self.end(run, _too_many(run.options.calls, "drafts", "calls"))
         return not run.ended
 
-    def _advance(self, program: StageCall, step: Callable[[], Any]) -> None:
+    def _advance(self, program: StageCall, step: Callable[[], Any], thrown: object = None) -> None:
         """Run a program up to its next yield, or to its end."""
         act: Callable[[], None]
         try:
@@ -82,7 +82,7 @@ class Driver:
             found = end.value
             act = lambda: self._returned(program, found)  # noqa: E731
         except PurifyError as error:
-            self.failed(program, error)
+            self.failed(program, error if error is thrown else unquoted(error))
             return
         except Exception as error:
             refused = refusal_of(f"the stage {program.name}", error)

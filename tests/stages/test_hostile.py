@@ -174,3 +174,36 @@ def test_a_token_that_a_refusal_cut_is_in_no_completion() -> None:
         assert 1 not in found.tokens
         assert all(piece.token is None or piece.token.id != 1 for piece in found.pieces)
     assert cut
+
+
+def reading(request: Request) -> Answer:
+    draft = yield request
+    try:
+        return request.saying(str(int(draft.text)))
+    except ValueError:
+        raise RefusedError("the answer is no number")  # noqa: B904  # as authors write it
+
+
+class Reading(Check):
+    """Refuses what is no number."""
+
+    name, window = "reading", 0
+
+    def clear(self, text: str, last: bool) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise RefusedError("the answer is no number")  # noqa: B904
+
+
+@pytest.mark.parametrize("program", [reading, lambda request: request.checked(Reading())])
+def test_what_a_refusal_was_raised_for_quotes_no_draft(program: Callable[[Request], Any]) -> None:
+    """`int` quotes its text: logs and tracebacks have it from the refusal's context."""
+    purifier = toys(stages=[On(program)])
+    with pytest.raises(RefusedError, match="no number") as refused:
+        purifier.generate(["b"], few())
+    with pytest.raises(RefusedError, match="no number") as streamed:
+        list(purifier.stream("b", few()))
+    for raised in (refused, streamed):
+        assert raised.value.__cause__ is None
+        assert raised.value.__context__ is None
