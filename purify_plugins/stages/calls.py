@@ -153,7 +153,7 @@ def inherited(request: Request, given: Request) -> Request:
         strength=min(request.strength, given.strength),
         never=_joined(given.never, request.never),
         checks=_joined(given.checks, request.checks),
-        vault=request.vault or given.vault,
+        vault=request.vault if given.vault is None else given.vault,
         about=given.about,
     )
 

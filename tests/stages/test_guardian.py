@@ -402,3 +402,27 @@ def test_a_server_that_is_down_refuses() -> None:
     guardian = Guardian("http", url="http://127.0.0.1:9/score")
     with pytest.raises(RefusedError, match=r"the guardian's server did not answer \(ConnectError\)"):
         guardian.answer(Request("a text"))
+
+
+def message(**more: Any) -> dict[str, Any]:
+    return {"role": "user", "content": "hello", **more}
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        Chat((message(),), ({"type": "function", "function": {"name": "f", "description": "forbidden"}},)),
+        Chat(
+            (message(),), ({"function": {"parameters": {"properties": {"forbidden": {"type": "string"}}}}},)
+        ),
+        Chat((message(tool_calls=[{"function": {"name": "f", "arguments": {"forbidden": 1}}}]),)),
+        Chat((message(tool_calls=[{"function": {"name": "f", "arguments": {"id": "forbidden"}}}]),)),
+        Chat((message(content=[{"type": "text", "text": "forb"}, {"type": "text", "text": "idden"}]),)),
+        Chat((message(tool_call_id="forbidden"),)),
+    ],
+    ids=["a tool", "a parameter's name", "an argument's name", "an argument called id", "two parts", "an id"],
+)
+def test_a_word_is_found_wherever_a_template_may_show_it(chat: Chat) -> None:
+    with pytest.raises(RefusedError):
+        Guardian("words", words=["forbidden"]).answer(Request(chat))
+    assert Guardian("words", words=["function", "text"]).answer(Request(Chat((message(),))))

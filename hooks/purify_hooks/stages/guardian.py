@@ -33,8 +33,13 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "http": ("url",),
 }
 """Each bundled classifier, and the options that are its own."""
-LABELS = ("role", "type", "id", "tool_call_id")
-"""The keys of a message whose values are no text of its author's."""
+FORMAT = {
+    *("role", "type", "id", "tool_call_id", "content", "text", "name", "function", "arguments", "tool_calls"),
+    *("parameters", "properties", "required", "description", "items", "enum", "anyOf", "strict"),
+    *("additionalProperties", "object", "string", "number", "integer", "boolean", "array", "null"),
+    *("user", "assistant", "system", "developer", "tool"),
+}
+"""Keys of messages and tools, and values of `role` and `type`, that are the format's own words."""
 
 
 @dataclass(frozen=True)
@@ -227,16 +232,26 @@ def asked(request: Request) -> Iterator[str]:
 
 
 def _texts(prompt: Prompt) -> Iterator[str]:
-    yield from _strings(prompt.messages if isinstance(prompt, Chat) else prompt)
+    if not isinstance(prompt, Chat):
+        yield from _strings(prompt)
+        return
+    for message in prompt.messages:
+        found = [*_strings(message)]
+        yield from found
+        if len(found) > 1:  # a template joins the parts of a message, and a word may stand across two
+            yield "".join(found)
+    yield from _strings(prompt.tools)
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """The strings in a message's values, at any depth."""
+    """The strings in a message or a tool, at any depth: keys too, but for the format's own words."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            if key not in LABELS:
+            if key not in FORMAT:
+                yield str(key)
+            if not (key in ("role", "type") and each in FORMAT):
                 yield from _strings(each)
     elif isinstance(value, list | tuple):
         for each in value:
