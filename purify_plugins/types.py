@@ -293,7 +293,8 @@ class Chunk:
     `pieces` are the text that is certain now, by the token that wrote it; a token's text can come later than
     the token. `drawn` are the tokens drawn since the last chunk, each with the text it was decoded to, which
     a stop string is part of. `ended`: they are the answer's last ones. The final chunk, without tokens, has
-    the rest of the text and the `completion`.
+    the rest of the text and the `completion`. With [stages](stages.md) a token of which a part is still held
+    has the id -1 in `pieces`, and is among `drawn` once all its text is released.
     """
 
     pieces: tuple[Piece, ...]

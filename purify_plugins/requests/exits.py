@@ -35,6 +35,8 @@ class Exit:
     untouched: Chunk | None = None
     _open: Piece | None = None
     _fed: tuple[int, int] = (0, 0)
+    _untaken: dict[int, int] = field(default_factory=dict)
+    _cut: Token | None = None
 
     def __post_init__(self) -> None:
         request = self.leaf.request if self.leaf else None
@@ -45,13 +47,18 @@ class Exit:
         """Whether what is drawn now is not released."""
         return self.release.block is not None or self.failed is not None
 
-    def feed(self, pieces: Sequence[Piece], last: bool = False) -> Iterator[Chunk]:
+    def feed(self, chunk: Chunk, last: bool = False) -> Iterator[Chunk]:
         """The chunk of what the checks release now, if that is anything."""
         if self.blocked:
             return
+        for token, text in chunk.drawn:
+            self._untaken[id(token)] = len(text)
+        pieces = self._unfed(chunk.pieces)
+        for piece in pieces:
+            self._untaken[id(piece.token)] = self._untaken.get(id(piece.token), 0) - len(piece.text)
         released: list[Piece] = []
         try:
-            for piece in self._unfed(pieces):  # one by one: what is clear before a check fails is kept
+            for piece in pieces:  # one by one: what is clear before a check fails is kept
                 released += self.release.feed([piece])
                 if self.blocked:
                     break
@@ -91,7 +98,8 @@ class Exit:
         """The operator's text, in place of what is left of the answer."""
         self.said = text
         released = self.release.refuse(key, text)
-        cut = self.release.cut
+        latest = next((p.token for p in reversed((*self.pieces, *released)) if p.token), None)
+        cut = self._cut = self.release.cut or (latest if latest and self._partly(latest) else None)
         if cut is not None:  # text without a token: its id would spell what is blocked
             released = tuple(p._replace(token=None) if p.token is cut else p for p in released)
             self.pieces = [p._replace(token=None) if p.token is cut else p for p in self.pieces]
@@ -110,7 +118,20 @@ class Exit:
         self.pieces += pieces
         self.drawn += closed
         if pieces or last:
-            yield from self._behind(Chunk(tuple(pieces), tuple(closed), ended=last))
+            sent = pieces if last else self._untold(pieces)
+            yield from self._behind(Chunk(tuple(sent), tuple(closed), ended=last))
+
+    def _untold(self, pieces: Sequence[Piece]) -> Sequence[Piece]:
+        """The pieces; a token of which only a part is released has no id there: it spells the rest."""
+        token = pieces[-1].token
+        if token is None or not self._partly(token):
+            return pieces
+        nameless = token._replace(id=-1, top=())
+        return [each._replace(token=nameless) if each.token is token else each for each in pieces]
+
+    def _partly(self, token: Token) -> bool:
+        """Whether some of a token's text is not released: it is held, or still to be decoded."""
+        return self.release.begun is token or self._untaken.get(id(token), 0) > 0
 
     def _behind(self, chunk: Chunk) -> Iterator[Chunk]:
         """The chunk; where a check withholds the last text, the chunks before the last one with text."""
@@ -124,7 +145,7 @@ class Exit:
 
     def _closed(self) -> list[DrawnToken]:
         found, self._open = self._open, None
-        if not found or not found.token or found.token is self.release.cut:
+        if not found or not found.token or found.token is self._cut:
             return []
         return [DrawnToken(found.token, found.text)]
 

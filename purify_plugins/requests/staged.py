@@ -137,7 +137,7 @@ class StagedPipeline:
 
     def _released(self, leaf: Leaf, way_out: Exit, chunk: Chunk, last: bool) -> RowEvents:
         leaf.completion = chunk.completion or leaf.completion
-        released = way_out.feed(chunk.pieces, last) if self.chain else way_out.show(chunk)
+        released = way_out.feed(chunk, last) if self.chain else way_out.show(chunk)
         for each in released:
             yield leaf.run.row, each
 

@@ -110,6 +110,11 @@ class Release:
         return len(self._ends)
 
     @property
+    def begun(self) -> Token | None:
+        """The token that is next: a part of its text may be released, and its id spells the rest."""
+        return self._parts[0].token if self._parts else None
+
+    @property
     def text(self) -> str:
         """What has been released."""
         return "".join(self._sent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -174,6 +175,20 @@ def test_a_token_that_a_refusal_cut_is_in_no_completion() -> None:
         assert 1 not in found.tokens
         assert all(piece.token is None or piece.token.id != 1 for piece in found.pieces)
     assert cut
+
+
+@pytest.mark.parametrize("stop", [(), ("dx",), ("adx",)])
+def test_a_token_of_which_a_part_is_released_has_no_id_in_the_stream(stop: tuple[str, ...]) -> None:
+    """Neither where a check holds the rest, nor where it may begin a stop string."""
+    vocabulary = Vocabulary((b"b", b"bad", b"", b"c"), frozenset({2}), {2: "<end>"})
+    purifier = toys(vocabulary=vocabulary, stages=[On(lambda request: request.checked(Second()))])
+    told: list[int] = []
+    for seed in range(8):
+        with suppress(RefusedError):
+            for chunk in purifier.stream("b", few(seed=seed, stop=stop)):
+                told += [piece.token.id for piece in chunk.pieces if piece.token]
+    assert told
+    assert 1 not in told
 
 
 def reading(request: Request) -> Answer:
