@@ -99,7 +99,7 @@ class Exit:
         self.said = text
         released = self.release.refuse(key, text)
         latest = next((p.token for p in reversed((*self.pieces, *released)) if p.token), None)
-        cut = self._cut = self.release.cut or (latest if latest and self._partly(latest) else None)
+        cut = self._cut = latest if latest and self._partly(latest) else None
         if cut is not None:  # text without a token: its id would spell what is blocked
             released = tuple(p._replace(token=None) if p.token is cut else p for p in released)
             self.pieces = [p._replace(token=None) if p.token is cut else p for p in self.pieces]

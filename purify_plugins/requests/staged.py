@@ -196,17 +196,13 @@ class StagedPipeline:
     def _completion(self, run: Run, way_out: Exit, reason: FinishReason) -> Completion:
         certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))
         text, drawn = way_out.release.text, tuple(way_out.drawn)
-        ids = tuple(token.id for token, _ in drawn)
-        return Completion(text, ids, reason, drawn, certificate, way_out.released)
+        return Completion(text, way_out.tokens, reason, drawn, certificate, way_out.released)
 
     # Writing a span again
 
     def _rewritten(self, leaf: Leaf, way_out: Exit) -> RowEvents:
         """The SLM writes each blocked span again, and the answer goes on. Raises RefusedError: it may not."""
-        while way_out.blocked:
-            block = way_out.release.block
-            if way_out.failed or block is None:
-                raise way_out.failed or RefusedError("nothing more of this answer may be released")
+        while way_out.failed is None and (block := way_out.release.block) is not None:
             if leaf.redone >= block.check.redo:
                 raise RefusedError(f"the check {block.check.name!r} blocked this answer", key=block.key)
             leaf.redone += 1
@@ -215,6 +211,8 @@ class StagedPipeline:
             ended = yield from self._resumed(leaf, way_out, leaf.request.alone(), kept, span)
             if not ended and not way_out.blocked:
                 yield from self._resumed(leaf, way_out, leaf.request, leaf.answer.steps)
+        if way_out.failed is not None:
+            raise way_out.failed
 
     def _resumed(
         self, leaf: Leaf, way_out: Exit, request: Request, given: Sequence[Token], most: int | None = None

@@ -89,8 +89,6 @@ class Release:
         self.vault, self.longest = vault, operator.index(vault.longest) if vault else 0
         self.block: BlockedSpan | None = None
         """The blocked span: nothing is taken until the text goes back before it, or the answer is refused."""
-        self.cut: Token | None = None
-        """The token that a refusal cut: a part of its text may be released, and its id spells the rest."""
         self.drawn = ""
         self.segments: list[Segment] = []
         self._whole = any(check.redo for check in checks)  # a token that may be drawn again is not cut
@@ -156,8 +154,6 @@ class Release:
         Text before a blocked span that was held only because it might have gone on otherwise is released.
         """
         found = self._release(self._clear_before, last=True) if self.block else []
-        self.cut = self._parts[0].token if self._parts else None
-        self._parts.clear()
         self._found.clear()
         self._segment(Segment("operator", self._at, self._at, key), text)
         return self._checked([*found, Piece(None, text)])

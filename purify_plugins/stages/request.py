@@ -102,10 +102,6 @@ class Request:
         """Judged by these checks too."""
         return replace(self, checks=(*self.checks, *checks))
 
-    def unchecked(self) -> Self:
-        """Without checks: for what no reader sees."""
-        return replace(self, checks=())
-
     def veiled(self, vault: Vault) -> Self:
         """With true values put back in its answer by `vault`."""
         return replace(self, vault=vault)
