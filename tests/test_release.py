@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from purify_plugins.errors import RefusedError, SourceError
 from purify_plugins.stages.checks import Blocked, Check
 from purify_plugins.stages.matches import PatternCheck, WordCheck, WordPattern
-from purify_plugins.stages.release import Release, hold_back
+from purify_plugins.stages.release import Release
+from purify_plugins.stages.vault import Vault
 from purify_plugins.stages.windows import Windows
 from purify_plugins.types import Piece, Token
 
@@ -136,6 +137,15 @@ def test_surrogates_are_restored_longest_first_over_any_cutting(
     ]
     assert "".join(spelled) == release.text
     assert [each.start for each in release.segments[1:]] == [each.end for each in release.segments[:-1]]
+
+
+def hold_back(checks: Sequence[Check], vault: Vault | None = None) -> float:
+    """The most characters of an answer that are held: its checks' largest window, and the longest surrogate.
+
+    Checks judge side by side; a surrogate that begins before the held text is held as well. Where a
+    span may be written again, tokens are released whole: then up to two tokens more are held.
+    """
+    return max((check.window for check in checks), default=0) + (vault.longest if vault else 0)
 
 
 @given(TEXTS, CUTS, WORDS)

@@ -62,15 +62,6 @@ class _Surrogate(NamedTuple):
     value: str
 
 
-def hold_back(checks: Sequence[Check], vault: Vault | None = None) -> float:
-    """The most characters of an answer that are held: its checks' largest window, and the longest surrogate.
-
-    Checks judge side by side; a surrogate that begins before the held text is held as well. Where a
-    span may be written again, tokens are released whole: then up to two tokens more are held.
-    """
-    return max((check.window for check in checks), default=0) + (vault.longest if vault else 0)
-
-
 class Release:
     """What may be released of one answer, as its text is drawn; what it released is in `text`.
 

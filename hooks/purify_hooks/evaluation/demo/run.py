@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from purify_hooks.evaluation.demo.exhibit import Exhibit, exhibit
 from purify_hooks.evaluation.eval.findings import AttackFigure, attacks
 from purify_hooks.evaluation.eval.forced import CellWork
+from purify_hooks.evaluation.eval.race import Laps
 from purify_hooks.evaluation.eval.results_cache import Cell
 from purify_hooks.evaluation.eval.run import (
     Plan,
@@ -22,7 +23,7 @@ from purify_hooks.evaluation.eval.run import (
     suites,
     work,
 )
-from purify_hooks.evaluation.eval.speed import Laps, time_systems, with_speeds
+from purify_hooks.evaluation.eval.speed import time_systems, with_speeds
 from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_plugins.plugin.manager import load_plugins
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, code
-from purify_hooks.evaluation.eval.statistics import Estimate, Sample, rotated, spread
-from purify_plugins.canonical_json import canonical
+from purify_hooks.evaluation.eval.race import Clock, Laps, in_turns, race
+from purify_hooks.evaluation.eval.results_cache import ResultsCache, code
+from purify_hooks.evaluation.eval.statistics import Estimate, spread
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
@@ -24,9 +24,6 @@ LONGEST = 60
 """Seconds after which no other round begins, so that large models are timed in one."""
 PROMPTS, TOKENS = 8, 16
 """Clean prompts decoded together, and tokens of each answer."""
-Clock = Callable[[], float]
-Laps = Mapping[str, Sequence[float]]
-"""Seconds a token of every system, by its key, a figure a round."""
 
 
 def time_systems(
@@ -38,16 +35,7 @@ def time_systems(
 ) -> dict[str, list[float]]:
     """Time every system on the same prompts, once at least; each round starts with another system."""
     writers = {system.key: pair.purifier(system) for system in systems}
-    laps: dict[str, list[float]] = {key: [] for key in writers}
-    start = time.monotonic()
-    for turn in range(-1, rounds):
-        if turn > 0 and time.monotonic() - start > LONGEST:
-            break
-        for key in rotated(list(writers), max(turn, 0)):
-            seconds = _lap(writers[key], prompts[:PROMPTS], clock)
-            if turn >= 0:
-                laps[key].append(seconds)
-    return laps
+    return in_turns(writers, lambda writer: [_lap(writer, prompts[:PROMPTS], clock)], rounds, LONGEST)
 
 
 def _lap(writer: Purifier, prompts: Sequence[str], clock: Clock) -> float:
@@ -107,26 +95,16 @@ def timed(
     known = [cell.key for cell in cells if cell]
     if len(known) < len(raced):
         return list(results)  # the suite that speed belongs to was not asked
-    about = {"race": known, "clock": clock, "code": code(__name__)}
-    key = hashlib.sha256(canonical(about).encode()).hexdigest()
-    if key not in cache.cells:
-        if not measuring:
-            return list(results)
-        progress(len(results), len(results), f"speed of {len(raced)} systems, in turns")
-        cache.add(_timed(key, plan, pair, [result.system for result in raced], clock))
-    samples = cache.cells[key].samples
-    return with_speeds(results, {name: [sample.value for sample in samples[name]] for name in samples})
-
-
-def _timed(key: str, plan: Plan, pair: ModelPair, systems: Sequence[System], clock: str) -> Cell:
-    from purify_hooks.evaluation.bench.settings import CLOCKS
-    from purify_hooks.evaluation.bench.vocabulary import threads
-
-    clean = plan.questions.clean
+    clean, systems = plan.questions.clean, [result.system for result in raced]
     prompts = clean.prompts if clean else plan.questions.heldout
-    start = time.process_time()
-    with threads(1 if clock == "cpu" else None):  # the CPU time of several threads is no time that passes
-        laps = time_systems(pair, systems, prompts, clock=CLOCKS[clock])
-    seconds = round(time.process_time() - start, 2)
-    samples = {name: [Sample(lap) for lap in each] for name, each in laps.items()}
-    return Cell(key, "all", "utility", "raced", seconds, samples)
+    laps = race(
+        cache,
+        {"race": known, "code": code(__name__)},
+        "utility",
+        clock,
+        lambda tick: time_systems(pair, systems, prompts, clock=tick),
+        partial(progress, len(results), len(results), f"speed of {len(raced)} systems, in turns")
+        if measuring
+        else None,
+    )
+    return list(results) if laps is None else with_speeds(results, laps)
