@@ -68,5 +68,5 @@ def race(
         seconds = round(time.process_time() - start, 2)
         samples = {name: [Sample(lap) for lap in each] for name, each in laps.items()}
         cache.add(Cell(key, "all", suite, "raced", seconds, samples))
-    samples = cache.cells[key].samples
-    return {name: [sample.value for sample in each] for name, each in samples.items()}
+    kept = cache.cells[key].samples
+    return {name: [sample.value for sample in each] for name, each in kept.items()}
