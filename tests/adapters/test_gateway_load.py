@@ -183,8 +183,8 @@ def test_five_hundred_dawdlers_hold_up_nobody_and_are_all_hung_up_on() -> None:
         before = median(_seconds(served) for _ in range(100))
         seconds, during = asyncio.run(_dawdle(served, 500))
         assert median(during) < max(5 * before, 0.05)
-        assert min(seconds) > 5.0
-        assert max(seconds) < 6.0 + 3.0
+        assert min(seconds) >= 6.0 - 0.1  # clocks tick
+        assert max(seconds) < 6.0 + 9.0  # all are connected and hung up on by two busy threads of one process
         assert median(_seconds(served) for _ in range(20)) < max(5 * before, 0.05)
 
 
@@ -195,11 +195,15 @@ def _seconds(served: Served) -> float:
 
 
 async def _dawdle(served: Served, number: int) -> tuple[list[float], list[float]]:
-    """How long each of so many dawdlers was borne, and how long others' answers took meanwhile."""
+    """How long each of so many dawdlers was borne, and how long others' answers took meanwhile.
+
+    The clock starts before the connection does: the server's own starts when it accepts, which on a busy machine
+    is long before the dawdler hears of it.
+    """
 
     async def one() -> float:
-        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         start = time.perf_counter()
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         try:
             writer.write(b"POST /generate HTTP/1.1\r\nhost: ")
             while not reader.at_eof():
