@@ -197,8 +197,8 @@ def _seconds(served: Served) -> float:
 async def _dawdle(served: Served, number: int) -> tuple[list[float], list[float]]:
     """How long each of so many dawdlers was borne, and how long others' answers took meanwhile.
 
-    The clock starts before the connection does: the server's own starts when it accepts, which on a busy machine
-    is long before the dawdler hears of it.
+    The clock starts before the connection does: the server's own starts when it accepts, which on a busy
+    machine is long before the dawdler hears of it.
     """
 
     async def one() -> float:

@@ -111,7 +111,7 @@ def test_every_text_of_every_message_is_judged(message: dict[str, Any]) -> None:
 def test_the_keys_of_messages_are_not_judged_and_token_ids_cannot_be() -> None:
     guardian = Guardian(words=("user", "function"))
     assert guardian.answer(Request(Chat(({"role": "user", "content": "hello"},))))
-    with pytest.raises(PromptError, match="not token ids"):
+    with pytest.raises(PromptError, match="token ids have no text"):
         guardian.answer(Request((1, 2, 3)))
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from purify_hooks.stages.wording import pattern, require, texts, whole
 from purify_plugins.canonical_json import counted
-from purify_plugins.errors import ConfigError, PromptError, RefusedError
+from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.stages.checks import Blocked, Check
 from purify_plugins.stages.matches import PatternCheck, WordCheck, WordPattern
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Stage
+from purify_plugins.stages.texts import texts as texts_of
 from purify_plugins.stages.windows import Classifier, Windows, check_bound, check_grid
-from purify_plugins.types import Chat, Prompt
 from purify_plugins.utils.extras import require_extra
 from purify_plugins.utils.files import read_text
 
@@ -33,13 +33,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "http": ("url",),
 }
 """Each bundled classifier, and the options that are its own."""
-FORMAT = {
-    *("role", "type", "id", "tool_call_id", "content", "text", "name", "function", "arguments", "tool_calls"),
-    *("parameters", "properties", "required", "description", "items", "enum", "anyOf", "strict"),
-    *("additionalProperties", "object", "string", "number", "integer", "boolean", "array", "null"),
-    *("user", "assistant", "system", "developer", "tool"),
-}
-"""Keys of messages and tools, and values of `role` and `type`, that are the format's own words."""
 
 
 @dataclass(frozen=True)
@@ -225,34 +218,5 @@ def asked(request: Request) -> Iterator[str]:
     Raises PromptError for token ids, which have no text.
     """
     for prompt in (request.prompt, request.shown):
-        if isinstance(prompt, tuple):
-            raise PromptError("the guardian judges text; give text or messages, not token ids")
         if prompt is not None:
-            yield from _texts(prompt)
-
-
-def _texts(prompt: Prompt) -> Iterator[str]:
-    if not isinstance(prompt, Chat):
-        yield from _strings(prompt)
-        return
-    for message in prompt.messages:
-        found = [*_strings(message)]
-        yield from found
-        if len(found) > 1:  # a template joins the parts of a message, and a word may stand across two
-            yield "".join(found)
-    yield from _strings(prompt.tools)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """The strings in a message or a tool, at any depth: keys too, but for the format's own words."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            if key not in FORMAT:
-                yield str(key)
-            if not (key in ("role", "type") and each in FORMAT):
-                yield from _strings(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _strings(each)
+            yield from texts_of(prompt)
