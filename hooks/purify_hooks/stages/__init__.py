@@ -10,6 +10,7 @@ from purify_plugins.plugin.hookspecs import hookimpl
 
 @hookimpl
 def purify_stages() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.protected.copycheck import Copycheck
     from purify_hooks.stages.allowance import Allowance
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
@@ -22,6 +23,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     return {
         "allowance": Allowance,
         "cascade": Cascade,
+        "copycheck": Copycheck,
         "decompose": Decompose,
         "ensemble": Ensemble,
         "guardian": Guardian,
