@@ -10,6 +10,7 @@ from purify_plugins.plugin.hookspecs import hookimpl
 
 @hookimpl
 def purify_stages() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.private.gatekeeper import Gatekeeper
     from purify_hooks.stages.allowance import Allowance
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
@@ -24,6 +25,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
         "cascade": Cascade,
         "decompose": Decompose,
         "ensemble": Ensemble,
+        "gatekeeper": Gatekeeper,
         "guardian": Guardian,
         "never": Never,
         "rewrite": Rewrite,
