@@ -1,4 +1,4 @@
-"""The options by which a stage is told what is private in a request."""
+"""The options that say what is private in a request."""
 
 from __future__ import annotations
 

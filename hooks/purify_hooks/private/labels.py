@@ -109,7 +109,7 @@ class Labels:
         return "".join((*parts, text[at:])), spans
 
     def _unpaired(self) -> RefusedError:
-        # Where a private part ends cannot be told: a text inside it may have brought a marker along.
+        # Where a private part ends is unknown: a text inside it may have brought a marker along.
         return RefusedError("the markers of private parts do not pair in a text of the prompt", key=self.key)
 
 
