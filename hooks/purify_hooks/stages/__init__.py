@@ -16,6 +16,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
     from purify_hooks.stages.ensemble import Ensemble
+    from purify_hooks.stages.forget import Forget
     from purify_hooks.stages.guardian import Guardian
     from purify_hooks.stages.never import Never
     from purify_hooks.stages.rewrite import Rewrite
@@ -26,6 +27,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
         "cascade": Cascade,
         "decompose": Decompose,
         "ensemble": Ensemble,
+        "forget": Forget,
         "gatekeeper": Gatekeeper,
         "guardian": Guardian,
         "never": Never,
