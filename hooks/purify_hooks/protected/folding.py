@@ -5,8 +5,9 @@ Characters are folded one by one, whatever stands beside them, so that a text ca
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final
+
+from purify_plugins.utils.spelling import spaced, spelling
 
 BOUNDARY: Final = " "
 """What folds to no letter, and ends a word."""
@@ -21,17 +22,12 @@ LOOK_ALIKE: Final = {
     **dict(zip("ıłøđħɑɡɩʋƒꞵᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "ilodhagivfbabcdefghijklmnoprstuvwyz", strict=True)),
 }
 """Letters that are read as another one, in lower case: Latin ones stand for all."""
-INSIDE: Final = frozenset("'\u2019\u2018\u02bc\u00b4`\uff07")
-"""Apostrophes: they fold to nothing, and end no word."""
 
 
 def _fold(character: str) -> str:
-    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+    plain = spelling(character)
     letters = "".join(LOOK_ALIKE.get(each, each) for each in plain if each.isalnum())
-    if letters:
-        return letters
-    inside = character in INSIDE or unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Cs")
-    return "" if inside else BOUNDARY
+    return letters or (BOUNDARY if BOUNDARY in plain else "")
 
 
 class _Folding(dict[int, str]):
@@ -43,8 +39,6 @@ class _Folding(dict[int, str]):
 
 FOLDED: Final = _Folding()
 """Characters by their code points: their letters (NFKD, case folded, accents dropped), " ", or ""."""
-UNSPACED: Final = ((0x3040, 0x3100), (0x3400, 0x4DC0), (0x4E00, 0xA000), (0xF900, 0xFB00), (0x20000, 0x32000))
-"""Kana and Han, which are written without spaces: each character counts as a word."""
 
 
 def letters_of(text: str) -> str:
@@ -60,10 +54,4 @@ def words_of(text: str) -> list[str]:
 def _parts(word: str) -> list[str]:
     if word.isascii():
         return [word]
-    spaced = "".join(f" {each} " if unspaced(ord(each)) else each for each in word)
-    return spaced.split()
-
-
-def unspaced(code: int) -> bool:
-    """Whether a character is of a writing without spaces."""
-    return any(low <= code < high for low, high in UNSPACED)
+    return "".join(each if spaced(each) else f" {each} " for each in word).split()

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from purify_hooks.protected.folding import FOLDED, unspaced
+from purify_hooks.protected.folding import FOLDED
 from purify_hooks.protected.prints import codes_of, prints_of, values_of
 from purify_plugins.errors import ConfigError
+from purify_plugins.utils.spelling import spaced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,9 +101,8 @@ def word_lengths(folded: str) -> NDArray[Any]:
     letter = codes != 32
     ends = letter & numpy.append(~letter[1:], True)  # the last letter of each word
     if not folded.isascii():
-        alone = numpy.isin(
-            codes, numpy.array([each for each in set(map(int, numpy.unique(codes))) if unspaced(each)])
-        )
+        distinct = [code for code in numpy.unique(codes[letter]).tolist() if not spaced(chr(code))]
+        alone = numpy.isin(codes, numpy.array(distinct, dtype=codes.dtype))
         ends |= alone
         ends[:-1] |= alone[1:] & letter[:-1]
     found: NDArray[Any] = numpy.diff(numpy.cumsum(letter)[ends], prepend=0)

@@ -1,0 +1,1 @@
+"""Private data: found before the LLM reads it, and kept from it."""
