@@ -142,7 +142,7 @@ def test_a_random_change_anywhere_is_refused_or_changes_nothing_that_is_read(tmp
 def test_a_part_is_sorted_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, int]] = []
     (tmp_path / "a.txt").write_text(TIDE * 40)
-    options = building.BuildOptions([tmp_path / "a.txt"], tmp_path / "a.prints")
+    options = building.IndexOptions([tmp_path / "a.txt"], tmp_path / "a.prints")
     building.build(options, lambda *step: told.append(step))
     assert [each[0] for each in told].count("sorting") == building.PARTS + 1
     assert ("reading", len(TIDE) * 40, len(TIDE) * 40) in told
@@ -174,7 +174,7 @@ def test_a_million_prints_take_at_most_ten_megabytes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" ".join(words[at] for at in rng.integers(0, 9000, 1_000_100)))
     sizes = {}
     for name, bloom in (("sorted", False), ("bloom", True)):
-        options = building.BuildOptions([tmp_path / "a.txt"], tmp_path / name, bloom=bloom)
+        options = building.IndexOptions([tmp_path / "a.txt"], tmp_path / name, bloom=bloom)
         header = building.build(options, lambda *_: None)
         sizes[name] = (tmp_path / name).stat().st_size / header.prints
     assert sizes["sorted"] <= 10

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from purify_hooks.protected.build import BuildOptions, build
+from purify_hooks.protected.build import IndexOptions, build
 from purify_hooks.protected.folding import letters_of, words_of
 from purify_hooks.protected.index import PrintIndex, open_index
 
@@ -35,7 +35,7 @@ def index_of(
     (folder / "common.txt").write_text(common, "utf-8")
     places = (folder / "common.txt",) if common else ()
     options = {"works": (folder / "works",), "common": places, "out": folder / "index.prints", **options}
-    build(BuildOptions(**options), lambda *_: None)
+    build(IndexOptions(**options), lambda *_: None)
     return open_index(folder / "index.prints")
 
 

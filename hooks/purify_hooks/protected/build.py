@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from purify_hooks.protected.index import POSITIONS, Header, Source, digest_of, probes, written
-from purify_hooks.protected.reading import Reader, Reading, reader
+from purify_hooks.protected.index import POSITIONS, IndexHeader, WorkRecord, digest_of, probes, written
+from purify_hooks.protected.reading import WorkReader, WorkReading, reader
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BITS, HASHES = 20, 14
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class IndexOptions:
     """What to build: `works` and `common` are files and directories, `pattern` names files in directories."""
 
     works: Sequence[Path]
@@ -46,7 +46,7 @@ class BuildOptions:
                 raise ConfigError(f"there is no file or directory {str(place)!r}; check the path")
 
 
-def build(options: BuildOptions, told: Progress) -> Header:
+def build(options: IndexOptions, told: Progress) -> IndexHeader:
     """Build the index that the options describe. Raises ConfigError."""
     from purify_hooks.ngram.corpus import corpus_files
 
@@ -75,12 +75,12 @@ def _check_names(works: Sequence[tuple[str, Path]]) -> None:
 class _Draft:
     """An index in the making: prints in `PARTS` files by their upper bits, and the words' lengths in one."""
 
-    def __init__(self, folder: Path, read: Reader, told: Progress, total: int) -> None:
+    def __init__(self, folder: Path, read: WorkReader, told: Progress, total: int) -> None:
         self.folder, self.read, self.told, self.total = folder, read, told, total
         self.common = False
         self.words = self.letters = self.prints = self.done = 0
 
-    def take(self, name: str, path: Path) -> Source:
+    def take(self, name: str, path: Path) -> WorkRecord:
         """Read one file; its prints and lengths are added."""
         digest, start, words, size = hashlib.sha256(), self.words, 0, 0
         reading = self.read()
@@ -94,13 +94,13 @@ class _Draft:
                 self.done += len(content)
                 self.told("reading", self.done, self.total)
             words += self._add(reading, b"", path, places, lengths)
-        return Source(name, digest.hexdigest(), size, words, 0 if self.common else start)
+        return WorkRecord(name, digest.hexdigest(), size, words, 0 if self.common else start)
 
     def _part(self, at: int) -> str:
         return f"{'common' if self.common else 'works'}-{at}"
 
     def _add(
-        self, reading: Reading, content: bytes, path: Path, places: Sequence[BinaryIO], lengths: BinaryIO
+        self, reading: WorkReading, content: bytes, path: Path, places: Sequence[BinaryIO], lengths: BinaryIO
     ) -> int:
         """Add a block of a file's content; the last one is empty. Returns how many words it completes."""
         import numpy
@@ -126,14 +126,16 @@ class _Draft:
                 )
         return len(sizes)
 
-    def header(self, options: BuildOptions, sources: Sequence[Source], common: Sequence[Source]) -> Header:
+    def header(
+        self, options: IndexOptions, sources: Sequence[WorkRecord], common: Sequence[WorkRecord]
+    ) -> IndexHeader:
         """What is known so far. Raises ConfigError where there is nothing to protect."""
         if not self.prints:
             raise ConfigError(
                 f"there is no print in {', '.join(repr(str(each)) for each in options.works)}: a work has "
                 f"at least {self.read.length} {'tokens' if options.code else 'letters'}; give files of text"
             )
-        return Header(
+        return IndexHeader(
             kind="code" if options.code else "text",
             length=self.read.length,
             letters=round(self.letters / self.words, 4),
@@ -147,7 +149,7 @@ class _Draft:
             sizes=(0, 0),
         )
 
-    def write(self, header: Header, out: Path) -> Header:
+    def write(self, header: IndexHeader, out: Path) -> IndexHeader:
         """Sort the parts, and move the whole file into its place."""
         import numpy
 

@@ -13,7 +13,7 @@ from purify_hooks.protected.prints import Roller
 from purify_plugins.stages.checks import Blocked, Check
 
 if TYPE_CHECKING:
-    from purify_hooks.protected.index import Found, PrintIndex
+    from purify_hooks.protected.index import FoundPrint, PrintIndex
 
 PLACES = 64
 """Places of a print that are counted."""
@@ -21,7 +21,7 @@ SPACING = 1.25
 """Characters of a window for each that its words have on average, a space included."""
 
 
-class Hit(NamedTuple):
+class CountedPrint(NamedTuple):
     """A print in the index: the answer's letter that ends it, where it starts, and its words in the works."""
 
     letter: int
@@ -34,11 +34,11 @@ class _Window:
     """The hits among an answer's last letters, and how many there are in each stretch of 2**near words."""
 
     near: int
-    hits: deque[Hit] = field(default_factory=deque)
+    hits: deque[CountedPrint] = field(default_factory=deque)
     words: Counter[int] = field(default_factory=Counter)
     stretches: Counter[int] = field(default_factory=Counter)
 
-    def add(self, hit: Hit) -> int:
+    def add(self, hit: CountedPrint) -> int:
         """Add a hit; returns the most words that stand near each other and are hit. Each word counts once."""
         self.hits.append(hit)
         for word in hit.words:
@@ -149,7 +149,7 @@ class CopyCheck(Check):
         self._found.drop(self._count - self.letters)
         self._free.drop(self._count - self.letters)
 
-    def _hit(self, found: Found, start: int, at: int) -> bool:
+    def _hit(self, found: FoundPrint, start: int, at: int) -> bool:
         """Count a print that is in the index; returns whether the text is blocked with its last letter."""
         if self.index.common(found):
             return False
@@ -159,12 +159,12 @@ class CopyCheck(Check):
         oldest = self._count - self.letters
         if free and not bound:
             self._free.drop(oldest)
-            if self._free.add(Hit(self._count, start, tuple(free))) >= self.least:
+            if self._free.add(CountedPrint(self._count, start, tuple(free))) >= self.least:
                 self.quoted |= {self.index.source(word) for word in free}
         if not bound:
             return False
         self._found.drop(oldest)
-        if self._found.add(Hit(self._count, start, tuple(bound))) < self.least:
+        if self._found.add(CountedPrint(self._count, start, tuple(bound))) < self.least:
             return False
         first = self._found.hits[0].start
         self._blocked = max(first, at + 1 - int(self.window))

@@ -14,6 +14,7 @@ from purify_plugins.cli.options import AsJson
 
 if TYPE_CHECKING:
     from purify_hooks.protected.build import Progress
+    from purify_hooks.protected.index import IndexHeader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Works that must not be copied.")
 
@@ -47,25 +48,28 @@ def build(
 
     Each file is a work; no text is kept.
     """
-    from purify_hooks.protected.build import BuildOptions
+    from purify_hooks.protected.build import IndexOptions
     from purify_hooks.protected.build import build as built
     from purify_plugins.utils.files import require_new, require_writable
 
     require_writable(out)
     if not force:
         require_new(out)
-    options = BuildOptions(works, out, common or (), licence, glob, code, bloom)
+    options = IndexOptions(works, out, common or (), licence, glob, code, bloom)
     with _progress() as told:
         header = built(options, told)
-    size = out.stat().st_size
-    words = sum(each.words for each in header.sources)
+    typer.echo(_told(out, header, as_json))
+
+
+def _told(out: Path, header: IndexHeader, as_json: bool) -> str:
+    """What was made, in a line or as JSON."""
+    size, words = out.stat().st_size, sum(each.words for each in header.sources)
+    works, prints = len(header.sources), header.prints
     if as_json:
-        facts = {"works": len(header.sources), "words": words, "prints": header.prints, "bytes": size}
-        typer.echo(json.dumps({"out": str(out), **facts, "digest": header.digest}))
-        return
-    typer.echo(
-        f"{out}: {len(header.sources)} works, {words:,} words, {header.prints:,} prints, {size / 1e6:.1f} MB"
-    )
+        facts = {"works": works, "words": words, "prints": prints, "bytes": size, "digest": header.digest}
+        return json.dumps({"out": str(out), **facts})
+    named = f"{works:,} {'work' if works == 1 else 'works'}, {words:,} words, {prints:,} prints"
+    return f"{out}: {named}, {size / 1e6:.1f} MB"
 
 
 @contextmanager

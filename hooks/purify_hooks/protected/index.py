@@ -37,7 +37,7 @@ POSITIONS = range(1, 29)
 """Bits of a position: at most 268 million words, so that 35 bits of each hash are left."""
 
 
-class Source(NamedTuple):
+class WorkRecord(NamedTuple):
     """A protected work: its name, its file's SHA-256 and bytes, its words, and the first one's position."""
 
     name: str
@@ -47,7 +47,7 @@ class Source(NamedTuple):
     start: int
 
 
-class Found(NamedTuple):
+class FoundPrint(NamedTuple):
     """A print that is in an index: its place in the list that was asked, and its records."""
 
     at: int
@@ -56,7 +56,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Header:
+class IndexHeader:
     """What is known of an index beside its prints.
 
     `length` letters (of code: tokens) make a print; `letters` is how many letters a word has on average. Of
@@ -70,8 +70,8 @@ class Header:
     positions: int
     hashes: int
     licence: str
-    sources: tuple[Source, ...]
-    common: tuple[Source, ...]
+    sources: tuple[WorkRecord, ...]
+    common: tuple[WorkRecord, ...]
     digest: str
     sizes: tuple[int, int]
     """Bytes of the prints and of the words' lengths."""
@@ -80,7 +80,7 @@ class Header:
 class PrintIndex:
     """The prints of protected works. `digest` identifies it: BLAKE2b of all that can be looked up in it."""
 
-    def __init__(self, header: Header, prints: NDArray[Any], lengths: NDArray[Any]) -> None:
+    def __init__(self, header: IndexHeader, prints: NDArray[Any], lengths: NDArray[Any]) -> None:
         import numpy
 
         self.header, self.prints, self.lengths = header, prints, lengths
@@ -101,21 +101,21 @@ class PrintIndex:
         """Whether the place of each print is known; false of a Bloom filter."""
         return self.header.positions > 0
 
-    def found(self, prints: Sequence[int]) -> list[Found]:
+    def found(self, prints: Sequence[int]) -> list[FoundPrint]:
         """Which of these prints are in the index; of a Bloom filter also some that are not."""
         if not self.placed:
-            return [Found(at, 0, 0) for at, print_ in enumerate(prints) if self._probed(print_)]
+            return [FoundPrint(at, 0, 0) for at, print_ in enumerate(prints) if self._probed(print_)]
         table, byte, bit = self._table, self._shift + 3, self._shift
         likely = [at for at, each in enumerate(prints) if table[each >> byte] >> (each >> bit & 7) & 1]
         ranges = [(at, self._range(prints[at])) for at in likely]
-        return [Found(at, first, last) for at, (first, last) in ranges if first < last]
+        return [FoundPrint(at, first, last) for at, (first, last) in ranges if first < last]
 
-    def places(self, found: Found, most: int) -> list[int]:
+    def places(self, found: FoundPrint, most: int) -> list[int]:
         """The first `most` words, by their positions, that a print ends with."""
         records: list[int] = self.prints[found.first : min(found.last, found.first + most)].tolist()
         return [each & self._position for each in records]
 
-    def common(self, found: Found) -> bool:
+    def common(self, found: FoundPrint) -> bool:
         """Whether a print is commonplace."""
         return self.placed and bool(self._words[found.first] & self._common)
 
@@ -174,7 +174,7 @@ def probes(prints: NDArray[Any], hashes: int, bits: int) -> list[NDArray[Any]]:
     return [(first + numpy.uint64(at) * second) % numpy.uint64(bits) for at in range(hashes)]
 
 
-def written(header: Header) -> bytes:
+def written(header: IndexHeader) -> bytes:
     """The beginning of an index's file; what follows are the prints and the lengths."""
     said = {"format": FORMAT, "normalisation": NORMALISATION[header.kind], **asdict(header)}
     said["sources"], said["common"] = (
@@ -225,7 +225,7 @@ def _read(path: Path) -> PrintIndex:
         ) from None
 
 
-def _header(content: NDArray[Any]) -> tuple[Header, int]:
+def _header(content: NDArray[Any]) -> tuple[IndexHeader, int]:
     """The header, and where the arrays begin. Raises ValueError, KeyError, TypeError."""
     fixed = len(MAGIC) + 8
     if content[: len(MAGIC)].tobytes() != MAGIC:
@@ -238,18 +238,18 @@ def _header(content: NDArray[Any]) -> tuple[Header, int]:
         raise ValueError(f"its format is {said['format']!r}, and {FORMAT!r} is read")
     if said["normalisation"] != NORMALISATION.get(said["kind"]):
         raise ValueError("its text was normalised in another way than here")
-    names = [name for name in Header.__dataclass_fields__ if name not in ("sources", "common", "sizes")]
+    names = [name for name in IndexHeader.__dataclass_fields__ if name not in ("sources", "common", "sizes")]
     known: dict[str, Any] = {name: said[name] for name in names}
     for name in ("sources", "common"):
-        known[name] = tuple(Source(**each) for each in said[name])
-    header = Header(**known, sizes=tuple(said["sizes"]))
+        known[name] = tuple(WorkRecord(**each) for each in said[name])
+    header = IndexHeader(**known, sizes=tuple(said["sizes"]))
     whole = (header.positions == 0 or header.positions in POSITIONS) and header.sizes[0] % 8 == 0
     if not whole or header.sizes[0] == 0 or not header.sources:
         raise ValueError("its header does not fit its prints")
     return header, fixed + size
 
 
-def digest_of(content: NDArray[Any], header: Header) -> str:
+def digest_of(content: NDArray[Any], header: IndexHeader) -> str:
     """The digest of an index: of its arrays, and what says how they are read."""
     found = blake2b(digest_size=32)
     facts = (

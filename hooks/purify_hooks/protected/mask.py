@@ -17,7 +17,7 @@ import torch
 
 from purify_hooks.protected.folding import letters_of, words_of
 from purify_hooks.protected.prints import BASE, codes_of, value, values_of
-from purify_hooks.protected.runs import RunPosition, Runs
+from purify_hooks.protected.runs import RunPosition, WorkRuns
 from purify_plugins.decode.deny_list import decoded
 from purify_plugins.utils.sequences import leading
 
@@ -54,7 +54,7 @@ class CopyMask:
         return CopyFollower(runs, self.before or runs.runs.beginning)
 
     @property
-    def _runs(self) -> Runs:
+    def _runs(self) -> WorkRuns:
         return followed(self.index, self.longest, self.quotable)
 
     def after(self, text: str) -> CopyMask:
@@ -97,7 +97,7 @@ class CopyFollower:
 class TokenRuns:
     """The works' runs in the tokens of one vocabulary."""
 
-    def __init__(self, runs: Runs, vocabulary: Vocabulary) -> None:
+    def __init__(self, runs: WorkRuns, vocabulary: Vocabulary) -> None:
         self.runs, self.index = runs, runs.index
         self.spelled = spelled_letters(vocabulary)
         self.all = torch.ones(len(vocabulary), dtype=torch.bool)
@@ -128,7 +128,8 @@ class TokenRuns:
     def _tokens(self, position: RunPosition, need: int, word: int) -> NDArray[Any]:
         """The ids of the tokens whose first `need` letters complete the word at a position of the works."""
         key = position.last[min(need, len(position.last)) :], need, word
-        if not position.pending and (known := self._completing.get(key)) is not None:
+        known: NDArray[Any] | None = None if position.pending else self._completing.get(key)
+        if known is not None:
             return known
         ids = self.spelled.having(need)
         first = max(0, need - len(position.last))
@@ -138,7 +139,8 @@ class TokenRuns:
             return numpy.concatenate([found, self._continuing(position, need, word)])
         if len(self._completing) >= REMEMBERED:
             self._completing.clear()
-        return self._completing.setdefault(key, found)
+        self._completing[key] = found
+        return found
 
     def _before(self, last: str, need: int) -> int:
         """What the letters before the `need` new ones are worth in their print."""
@@ -160,13 +162,13 @@ class TokenRuns:
 
 
 @lru_cache(maxsize=16)
-def followed(index: PrintIndex, longest: int, quotable: frozenset[str]) -> Runs:
+def followed(index: PrintIndex, longest: int, quotable: frozenset[str]) -> WorkRuns:
     """An index's runs."""
-    return Runs(index, longest, quotable)
+    return WorkRuns(index, longest, quotable)
 
 
 @lru_cache(maxsize=16)
-def token_runs(runs: Runs, vocabulary: Vocabulary) -> TokenRuns:
+def token_runs(runs: WorkRuns, vocabulary: Vocabulary) -> TokenRuns:
     """An index's runs in a vocabulary, made once for each."""
     return TokenRuns(runs, vocabulary)
 

@@ -1,9 +1,9 @@
 """Prints: 64-bit hashes of so many letters in a row, of a whole text at once and letter by letter.
 
 A print is the polynomial `sum(value(letter) * BASE**(letters after it))` modulo 2**64, where the value of a
-letter is its BLAKE2b. It is no hash that withstands an attacker, and need not be one: who wants to collide
-with a protected work can copy it. In return it rolls from one letter to the next, and NumPy computes in a
-few milliseconds the prints that each of 50,000 tokens would make. Its upper bits are the good ones.
+letter is its BLAKE2b. It is not collision-resistant, and need not be: a text with the prints of a protected
+work is blocked, as a copy is. In return it rolls from one letter to the next, and NumPy computes in a few
+milliseconds the prints that each of 50,000 tokens would make. Its upper bits are the best mixed.
 """
 
 from __future__ import annotations

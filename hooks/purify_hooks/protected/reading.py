@@ -21,31 +21,31 @@ LETTERS_ALONE = 16
 """Letters of a print where its place is not known (a Bloom filter)."""
 LONGEST = 64
 """The most letters of a word; what is longer counts as several."""
-Found = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]
+PrintedWords = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]
 """Prints (n,) uint64, the word (n,) of the block that each ends with, and the words' lengths in letters."""
 
 
-class Reading(Protocol):
+class WorkReading(Protocol):
     """One file, block by block."""
 
-    def feed(self, content: bytes, what: str) -> Found:
+    def feed(self, content: bytes, what: str) -> PrintedWords:
         """What the next block of its bytes completes; an empty block ends the file. Raises ConfigError."""
 
 
 @dataclass(frozen=True)
-class Reader:
+class WorkReader:
     """How files are read: `begin` begins one, `length` letters or tokens make a print."""
 
-    begin: Callable[[int], Reading]
+    begin: Callable[[int], WorkReading]
     length: int
 
-    def __call__(self) -> Reading:
+    def __call__(self) -> WorkReading:
         return self.begin(self.length)
 
 
-def reader(kind: str, bloom: bool) -> Reader:
+def reader(kind: str, bloom: bool) -> WorkReader:
     """How files of a kind are read."""
-    return Reader(TextReading, LETTERS_ALONE if bloom else LETTERS)
+    return WorkReader(TextReading, LETTERS_ALONE if bloom else LETTERS)
 
 
 class TextReading:
@@ -58,7 +58,7 @@ class TextReading:
         self.before = ""  # the letters before it
         self.begun = False
 
-    def feed(self, content: bytes, what: str) -> Found:
+    def feed(self, content: bytes, what: str) -> PrintedWords:
         text = self._decoded(content, what)
         if not self.begun:
             self.begun, text = True, text.removeprefix("\ufeff")
@@ -79,7 +79,7 @@ class TextReading:
         except UnicodeDecodeError as error:
             raise ConfigError(f"{what} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
-    def _prints(self, folded: str) -> Found:
+    def _prints(self, folded: str) -> PrintedWords:
         import numpy
 
         lengths = word_lengths(folded)

@@ -13,13 +13,13 @@ import numpy
 from purify_hooks.protected.prints import Roller
 
 if TYPE_CHECKING:
-    from purify_hooks.protected.index import Found, PrintIndex
+    from purify_hooks.protected.index import FoundPrint, PrintIndex
 
 FREQUENT: Final = 64
 """Places of a print that a run may begin at; of one with more, a run goes on at any."""
 
 
-class Run(NamedTuple):
+class CopiedRun(NamedTuple):
     """Words of a work with which an answer's letters end: the last one's position, its end, and how many.
 
     `end` is a number of letters since the answer, or what stands before it, began.
@@ -40,12 +40,12 @@ class RunPosition(NamedTuple):
     length: int
     last: str
     print: int
-    runs: tuple[Run, ...] = ()
+    runs: tuple[CopiedRun, ...] = ()
     frequent: tuple[int, ...] = ()
     pending: bytes = b""
 
 
-class Runs:
+class WorkRuns:
     """What follows the runs of protected works; those `quotable` may go on for ever."""
 
     def __init__(self, index: PrintIndex, longest: int, quotable: frozenset[str]) -> None:
@@ -53,7 +53,7 @@ class Runs:
         self.roller = Roller(index.header.length)
         self.beginning = RunPosition(0, " " * index.header.length, 0)
 
-    def completed(self, run: Run) -> tuple[int, int]:
+    def completed(self, run: CopiedRun) -> tuple[int, int]:
         """Which word would make a run too long, and where that word ends."""
         word = run.word + max(1, self.longest - run.words)
         return word, run.end + int(self.index.lengths[run.word + 1 : word + 1].sum(dtype=numpy.int64))
@@ -76,14 +76,19 @@ class Runs:
                 runs = tuple(run for run in runs if self._goes_on(run, length))
         return RunPosition(length, last, print_, runs, frequent, pending)
 
-    def _goes_on(self, run: Run, length: int) -> bool:
+    def _goes_on(self, run: CopiedRun, length: int) -> bool:
         """Whether a run's next word is not complete yet, or the run is complete at this length."""
         following = run.word + 1
         return following < len(self.index.lengths) and run.end + int(self.index.lengths[following]) > length
 
     def _hit(
-        self, runs: tuple[Run, ...], frequent: tuple[int, ...], end: int, print_: int, record: Found
-    ) -> tuple[tuple[Run, ...], tuple[int, ...]]:
+        self,
+        runs: tuple[CopiedRun, ...],
+        frequent: tuple[int, ...],
+        end: int,
+        print_: int,
+        record: FoundPrint,
+    ) -> tuple[tuple[CopiedRun, ...], tuple[int, ...]]:
         """The runs, those among them that a print in the index goes on with, and those that it begins."""
         found, on = [], set()
         for run in runs:
@@ -91,7 +96,7 @@ class Runs:
                 self.index.lengths[run.word + 1]
             ):
                 if self.complete(print_, run.word + 1):
-                    found.append(Run(run.word + 1, end, run.words + 1))
+                    found.append(CopiedRun(run.word + 1, end, run.words + 1))
                     on.add(run.word + 1)
             elif end < run.end + int(self.index.lengths[min(run.word + 1, len(self.index.lengths) - 1)]):
                 found.append(run)
@@ -100,7 +105,7 @@ class Runs:
             frequent = (*frequent[-self.longest :], end)
         for word in places[:FREQUENT]:
             if word not in on and not self._free(word):
-                found.append(Run(word, end, self._begun(word, end, frequent)))
+                found.append(CopiedRun(word, end, self._begun(word, end, frequent)))
         return tuple(found), frequent
 
     def _free(self, word: int) -> bool:
