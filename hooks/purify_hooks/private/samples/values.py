@@ -7,8 +7,9 @@ from random import Random
 from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
 
 from purify_hooks.private.finders import checksums
-from purify_hooks.private.samples import drawing
-from purify_hooks.private.samples.drawing import dated, numbered, tokens
+from purify_hooks.private.samples import drawing, machines
+from purify_hooks.private.samples.drawing import dated, numbered
+from purify_hooks.private.samples.machines import tokens
 from purify_hooks.private.samples.wallets import bitcoin, ethereum
 
 ALNUM, HEX = ascii_letters + digits, digits + "abcdef"
@@ -39,10 +40,10 @@ VALUES: Mapping[str, Callable[[Random], str]] = {
     "hetu": drawing.hetu,
     "iban": drawing.iban,
     "imei": numbered(15, checksums.luhn, PLAIN, ("2 6 6", " ")),
-    "ipv4": drawing.ipv4,
-    "ipv6": drawing.ipv6,
-    "jwt": drawing.jwt,
-    "mac": drawing.mac,
+    "ipv4": machines.ipv4,
+    "ipv6": machines.ipv6,
+    "jwt": machines.jwt,
+    "mac": machines.mac,
     "nhs": numbered(10, checksums.nhs, SPACED, PLAIN),
     "nino": drawing.nino,
     "nir": drawing.nir,
@@ -50,10 +51,10 @@ VALUES: Mapping[str, Callable[[Random], str]] = {
     "personnummer": dated("%y%m%d", 4, checksums.personnummer, "6", "-"),
     "pesel": dated("%y%m%d", 5, checksums.pesel),
     "phone": drawing.phone,
-    "private_key": drawing.private_key,
+    "private_key": machines.private_key,
     "resident_id": drawing.resident_id,
     "rijksregister": dated("%y%m%d", 5, checksums.rijksregister, "6 3", "-"),
-    "secret": drawing.secret,
+    "secret": machines.secret,
     "service_token": tokens(
         ("glpat-", ALNUM, 20),
         ("npm_", ALNUM, 36),
@@ -61,7 +62,7 @@ VALUES: Mapping[str, Callable[[Random], str]] = {
         ("SG." + "a" * 22 + ".", ALNUM, 43),
     ),
     "sin": numbered(9, checksums.luhn, ("3 3", " "), ("3 3", "-"), PLAIN),
-    "sk_key": drawing.sk_key,
+    "sk_key": machines.sk_key,
     "slack_token": tokens(
         ("xoxb-2401820384-2", digits + ascii_lowercase, 24),
         ("xapp-1-A0", ALNUM, 60),
@@ -72,6 +73,6 @@ VALUES: Mapping[str, Callable[[Random], str]] = {
     "stripe_key": tokens(("sk_live_", ALNUM, 24), ("rk_live_", ALNUM, 99), ("whsec_", ALNUM, 32)),
     "tckn": numbered(11, checksums.tckn, PLAIN),
     "tfn": numbered(9, checksums.tfn, ("3 3", " "), PLAIN),
-    "url_credentials": drawing.url_credentials,
+    "url_credentials": machines.url_credentials,
     "vat": drawing.vat,
 }
