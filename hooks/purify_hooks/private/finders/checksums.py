@@ -121,10 +121,12 @@ def steuer_id(digits: str) -> bool:
 
 def aadhaar(digits: str) -> bool:
     """India's Aadhaar: twelve digits with a Verhoeff checksum."""
+    if digits[0] in "01":
+        return False
     rest = 0
     for place, digit in enumerate(reversed(digits)):
         rest = DIHEDRAL[rest][PERMUTED[place % 8][int(digit)]]
-    return rest == 0 and digits[0] not in "01"
+    return rest == 0
 
 
 def _dihedral(a: int, b: int) -> int:

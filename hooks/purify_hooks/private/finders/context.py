@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 BEFORE, AFTER = 48, 24
@@ -79,10 +79,14 @@ class Nearby:
         self.text = text
         self.places: dict[str, list[int]] = {}
 
-    def __call__(self, kind: str, start: int, end: int, before: int = BEFORE, after: int = AFTER) -> bool:
-        """Whether a word of a kind begins at most so many characters before a value, or after it."""
+    def names(self, kind: str) -> Sequence[int]:
+        """Where the text's words for a kind begin."""
         if kind not in self.places:
             self.places[kind] = [match.start() for match in _pattern(WORDS[kind]).finditer(self.text)]
-        places = self.places[kind]
+        return self.places[kind]
+
+    def __call__(self, kind: str, start: int, end: int, before: int = BEFORE, after: int = AFTER) -> bool:
+        """Whether a word of a kind begins at most so many characters before a value, or after it."""
+        places = self.names(kind)
         at = bisect_left(places, start - before)
         return at < len(places) and places[at] <= end + after
