@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
+from purify_hooks.private.finders import GROUPS, KINDS, plain
 from purify_hooks.private.forms import BETWEEN, folded
 from purify_hooks.private.pools import KEPT
-from purify_hooks.private.shapes import MAKERS, alphanumeric
+from purify_hooks.private.shapes import alphanumeric
 
-EXACT = {"url", "url_credentials", "key", "token", "jwt", "pem", "private_key", "password", "secret"}
+EXACT = {"url_credentials", "secret", "bitcoin", "ethereum", *GROUPS["key"]}
 """Kinds of which upper and lower case are not one."""
 WORD = re.compile(r"[^\s,;:&/()\"-]+")
+UNREAD = "\ufffd"
+"""What stands in a text for bytes that are no character: no constraint can be made of it."""
 LEAST = 7
 """The least characters of a value with a digit that answers are kept from holding."""
 LONG = 12
 """The least characters of a word without one: shorter ones stand in other words."""
 
 
-def named(kind: str, text: str) -> bool:
-    """Whether it is a name, whose words each have a surrogate."""
-    return kind not in MAKERS and not any(map(str.isdigit, text)) and "@" not in text
-
-
 @dataclass(frozen=True, repr=False)
 class PrivateValue:
-    """A private value as it is written first."""
+    """A private value as it is written first; `named` if it is a name, whose words each have a surrogate."""
 
     kind: str
     text: str
+    named: bool = False
+
+    @classmethod
+    def of(cls, written: str, kind: str, shaped: Container[str] = ()) -> Self:
+        """A value as written, or as it is meant where it is escaped; those of kinds `shaped` are no names."""
+        meant = plain(written)
+        text = (written if unicodedata.normalize("NFKC", written) == meant else meant).strip()
+        telling = any(each.isdigit() or each in "@_" for each in text)
+        return cls(kind, text, not (telling or kind in KINDS or kind in shaped))
 
     @cached_property
     def usual(self) -> str:
@@ -45,7 +53,7 @@ class PrivateValue:
             return "exact"
         digits = sum(map(str.isdigit, self.text))
         plain = all(each.isalnum() or each in BETWEEN or each == "+" for each in self.text)
-        dated = self.kind in ("dob", "date_of_birth", "birth_date", "date", "ip", "ipv4", "ipv6")
+        dated = self.kind in ("birth_date", "ipv4", "ipv6")
         return (
             "number" if plain and not dated and digits >= 5 and 2 * digits >= len(self.text) / 2 else "words"
         )
@@ -59,10 +67,6 @@ class PrivateValue:
         return alphanumeric(text) if self.way == "number" else " ".join(text.split())
 
     @cached_property
-    def named(self) -> bool:
-        return named(self.kind, self.text)
-
-    @cached_property
     def words(self) -> tuple[str, ...]:
         """The words of a name that say whose it is."""
         found = [bare(each) for each in WORD.findall(self.usual)]
@@ -72,11 +76,11 @@ class PrivateValue:
     def spellings(self) -> Iterator[str]:
         """The ways of writing it that no answer holds: as it is, and a number in other groups.
 
-        None of a value that is short, or is one word such as others hold.
+        None of a value that is short, is one word such as others hold, or has what is no character.
         """
         text = " ".join(self.text.split())
         telling = any(each.isdigit() or each == "@" for each in text) or " " in text
-        if len(text) < (LEAST if telling else LONG):
+        if len(text) < (LEAST if telling else LONG) or UNREAD in text:
             return
         yield text
         if self.way == "number":
