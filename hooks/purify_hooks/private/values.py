@@ -13,12 +13,11 @@ from purify_hooks.private.finders import GROUPS, KINDS, plain
 from purify_hooks.private.forms import BETWEEN, folded
 from purify_hooks.private.pools import KEPT
 from purify_hooks.private.shapes import alphanumeric
+from purify_plugins.utils.spelling import UNREAD
 
 EXACT = {"url_credentials", "secret", "bitcoin", "ethereum", *GROUPS["key"]}
 """Kinds of which upper and lower case are not one."""
 WORD = re.compile(r"[^\s,;:&/()\"-]+")
-UNREAD = "\ufffd"
-"""What stands in a text for bytes that are no character: no constraint can be made of it."""
 LEAST = 7
 """The least characters of a value with a digit that answers are kept from holding."""
 LONG = 12
