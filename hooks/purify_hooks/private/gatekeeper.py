@@ -73,7 +73,7 @@ class Gatekeeper(Stage):
     def _finder(self) -> Finder:
         from purify_hooks.private.finders import finder
 
-        return finder(self.kinds, self.patterns, self.words, self.tagger or None)
+        return finder(self.kinds, self.patterns, self.words or (), self.tagger or None)
 
     @cached_property
     def _key(self) -> bytes:

@@ -79,14 +79,18 @@ class PrivateValue:
         """
         text = " ".join(self.text.split())
         telling = any(each.isdigit() or each == "@" for each in text) or " " in text
-        if len(text) < (LEAST if telling else LONG) or UNREAD in text:
-            return
-        yield text
+        least = LEAST if telling else LONG
+        for each in dict.fromkeys((text, *self._groups(self.usual))):
+            if len(each) >= least and UNREAD not in each:
+                yield each
+
+    def _groups(self, text: str) -> Iterator[str]:
+        """A number without separators, in groups of four, and in its own with other separators."""
         if self.way == "number":
             compact = alphanumeric(text)
             groups = [compact[at : at + 4] for at in range(0, len(compact), 4)]
             yield from (compact, " ".join(groups), "-".join(groups))
-            yield from (re.sub(r"[^0-9A-Za-z]+", mark, text).strip(mark) for mark in " -.")
+            yield from (re.sub(r"[\W_]+", mark, text).strip(mark) for mark in " -.")
 
 
 def bare(word: str) -> str:

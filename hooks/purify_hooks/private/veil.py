@@ -126,9 +126,11 @@ class Veil:
         """The text without any of the spellings, also inside of words."""
         low = folded(text)
         for spelling, surrogate in self._spellings:
-            while (at := low.find(spelling)) >= 0:
+            at = low.find(spelling)
+            while at >= 0:
                 text = text[:at] + surrogate + text[at + len(spelling) :]
                 low = folded(text)
+                at = low.find(spelling, at + len(surrogate))
         return text
 
     def sampling(self, sampling: Sampling) -> Sampling:
