@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 REMEMBERED = 256
 """Masks kept of a list: a row's mask is asked for by both models, and by each position of a draft."""
+FEW = 200
+"""Texts of a list that are searched for one after another, in all tokens at once."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ class DenyIndex:
         self.start = DenyPosition(self._read((), " ")) if denied.any_spelling else DenyPosition()
         self.spelled = spelled(vocabulary, denied.any_case, denied.any_spacing, denied.any_spelling)
         self.free = numpy.ones(len(vocabulary), dtype=bool)  # after no beginning of a text
-        self.free[[at for at, text in enumerate(self.spelled.texts) if self._has(text)]] = False
+        few = len(self.texts) <= FEW
+        self.free[self.spelled.holding(self.texts) if few else self._holding()] = False
         self._masks: dict[DenyPosition, Tensor] = {}
         self._completing: dict[Match, Any] = {}
 
@@ -226,6 +230,10 @@ class DenyIndex:
 
     # Whole tokens
 
+    def _holding(self) -> list[int]:
+        """The tokens in whose folded texts a denied text stands."""
+        return [at for at, text in enumerate(self.spelled.texts) if self._has(text)]
+
     def _has(self, text: str) -> bool:
         """Whether a denied text stands in a token's folded text."""
         starts = (at for at, each in enumerate(text) if each in self.first)
@@ -297,6 +305,19 @@ class SpelledTokens:
         tokens = vocabulary.tokens
         self.continuing = [at for at in sorted(self.broken) if tokens[at] and 0x80 <= tokens[at][0] < 0xC0]
         self._tables: dict[bool, PrefixTable] = {}
+        self._joined = UNREAD.join(self.texts)  # which stands in no denied text
+        self._starts = [0, *accumulate(len(text) + 1 for text in self.texts)]
+
+    def holding(self, texts: Iterable[str]) -> list[int]:
+        """The ids of the tokens in which one of these texts stands."""
+        found = set()
+        for text in texts:
+            at = self._joined.find(text)
+            while at >= 0:
+                token = bisect_right(self._starts, at) - 1
+                found.add(token)
+                at = self._joined.find(text, self._starts[token + 1])
+        return sorted(found)
 
     def table(self, after_space: bool) -> PrefixTable:
         """The tokens by their texts, after white space by those without more of it."""
