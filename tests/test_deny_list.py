@@ -21,6 +21,7 @@ from purify_plugins.grammar import Grammar
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ScriptedSource, ToySource
 from purify_plugins.types import Vocabulary
+from purify_plugins.utils.spelling import spelling
 from tests.test_rows import decoded, drafting, each_walk
 from tests.toys import BYTES, pair, real
 
@@ -42,6 +43,9 @@ PIECES = (
     "a日",
     "bab",
     "aba b",
+    "-a",
+    "\u0301",
+    "b\u0301 ",
 )
 
 
@@ -52,7 +56,7 @@ def vocabulary(*broken: bytes) -> Vocabulary:
 
 
 VOCABULARY = vocabulary(b"a\xc3", b"\xa9a", b"\xe6\x97", b"\xa5b", b"\xa0 ")
-LETTERS = [*b"abAB \n", *range(256, len(VOCABULARY) - 1), 0xC3, 0xA9, 0x89]
+LETTERS = [*b"abAB \n-'", *range(256, len(VOCABULARY) - 1), 0xC3, 0xA9, 0x89]
 
 
 def spelled(answer: list[int]) -> str:
@@ -63,21 +67,23 @@ def spelled(answer: list[int]) -> str:
 
 
 def contains(denied: DenyList, answer: list[int]) -> bool:
-    text = denied.folded(spelled(answer))
-    return any(denied.folded(each.strip()) in text for each in denied.texts)
+    text = denied.folded(" " * denied.any_spelling + spelled(answer))
+    return any(each in text for each in denied.sought)
 
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.lists(st.text("abB é日\nß", min_size=1, max_size=5).filter(str.strip), min_size=1, max_size=6),
+    st.lists(st.text("abB é日\nß-'\u0301", min_size=1, max_size=5).filter(spelling), min_size=1, max_size=6),
+    st.booleans(),
     st.booleans(),
     st.booleans(),
     st.randoms(use_true_random=False),
 )
 def test_exactly_the_tokens_that_would_complete_a_text_are_ruled_out(
-    texts: list[str], any_case: bool, any_spacing: bool, rng: random.Random
+    texts: list[str], any_case: bool, any_spacing: bool, any_spelling: bool, rng: random.Random
 ) -> None:
-    denied = DenyList(tuple(texts), any_case, any_spacing)
+    texts = [each for each in texts if spelling(each).strip()] or ["ab"]
+    denied = DenyList(tuple(texts), any_case, any_spacing, any_spelling)
     follower, answer = denied.follower(VOCABULARY), list[int]()
     for _ in range(8):
         allowed = follower.allowed(answer).tolist()
@@ -103,6 +109,16 @@ def test_exactly_the_tokens_that_would_complete_a_text_are_ruled_out(
         (("é",), {}, "É", False),
         (("ab", "abc"), {}, "xabcx", False),
         (("abc",), {}, "ababab ac", True),
+        (("two words",), {"any_spelling": True}, "Twó-WORDS", False),
+        (("two words",), {"any_spelling": True}, "(two) 'words", False),
+        (("two words",), {"any_spelling": True}, "a two.\n\n– words", False),
+        (("two words",), {"any_spelling": True}, "t\u200bw\u00ado wo\u0301rds", False),
+        (("words",), {"any_spelling": True}, "swords", True),
+        (("word",), {"any_spelling": True}, "wordy", False),
+        (("words",), {"any_spelling": True}, "words", False),
+        (("Søren",), {"any_spelling": True}, "SOREN", False),
+        (("哈利",), {"any_spelling": True}, "我爱哈利波特", False),
+        (("Ａｄａ",), {"any_spelling": True}, "ada", False),
     ],
 )
 def test_a_text_is_what_is_said(texts: Any, options: Any, written: str, kept: bool) -> None:
@@ -188,6 +204,13 @@ def test_what_is_public_is_a_digest_and_a_count() -> None:
     assert denied.public() == DenyList(("4711", "Ada Quill")).public()
     assert denied.public() != DenyList(("4711", "Ada Quill"), any_case=False).public()
     assert "Ada" not in repr(denied)
+
+
+def test_a_list_in_any_spelling_says_so_and_needs_letters() -> None:
+    assert DenyList(("Ada",), any_spelling=True).public()["any_spelling"] is True
+    assert "any_spelling" not in DenyList(("Ada",)).public()
+    with pytest.raises(ConfigError, match="a letter or a digit"):
+        DenyList(("Ada", "—!"), any_spelling=True)
 
 
 @pytest.mark.parametrize("texts", [(), ("",), ("fine", " \n"), ("a\ufffd",), (3,)])

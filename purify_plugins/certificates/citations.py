@@ -9,8 +9,10 @@ from contextvars import ContextVar
 
 Cited = tuple[tuple[str, str], ...]
 """The id and SHA-256 of every text that was put into a prompt."""
+Sources = tuple[tuple[str, str], ...]
+"""The id and text of every text that was put into a prompt; no record has the texts."""
 
-_CITED: ContextVar[Cited] = ContextVar("cited", default=())
+_SOURCES: ContextVar[Sources] = ContextVar("sources", default=())
 
 
 @contextmanager
@@ -23,15 +25,19 @@ def citing(texts: Mapping[str, str]) -> Iterator[None]:
     >>> with citing({"page 7": page}):
     ...     purifier.generate(f"{page}\n\nIn one sentence:")
     """
-    named = tuple((name, hashlib.sha256(text.encode()).hexdigest()) for name, text in texts.items())
-    before = _CITED.get()
-    token = _CITED.set((*before, *(each for each in named if each not in before)))
+    before = _SOURCES.get()
+    token = _SOURCES.set((*before, *(each for each in texts.items() if each not in before)))
     try:
         yield
     finally:
-        _CITED.reset(token)
+        _SOURCES.reset(token)
 
 
 def cited() -> Cited:
     """The id and SHA-256 of every text that the enclosing `citing` blocks name."""
-    return _CITED.get()
+    return tuple((name, hashlib.sha256(text.encode()).hexdigest()) for name, text in sources())
+
+
+def sources() -> Sources:
+    """The id and text of every text that the enclosing `citing` blocks name."""
+    return _SOURCES.get()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from purify_plugins.canonical_json import jsonable, options
-from purify_plugins.decode.constraint_mask import public
+from purify_plugins.decode.constraint_mask import kinds
 from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import start_state
@@ -157,13 +157,14 @@ def _requests(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[b
 def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:
     """The settings that draws are keyed by, as JSON.
 
-    Where an answer ends is no part of them: a shorter answer is the beginning of the longer.
+    Where an answer ends is no part of them: a shorter answer is the beginning of the longer. What a list of
+    constraints holds is none either: with one text more on it, an answer that it does not concern stays.
     """
     return {
         "sampling": jsonable(replace(sampling, seed=None, max_tokens=1, stop=())),
         "policy": decoder.name_of(decoder.policy),
         "options": options(decoder.policy, decoder.name_of),
-        **({"constraints": public(decoder.constraints)} if decoder.constraints else {}),
+        **({"constraints": kinds(decoder.constraints)} if decoder.constraints else {}),
     }
 
 

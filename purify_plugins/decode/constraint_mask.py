@@ -48,5 +48,10 @@ class ConstraintMask(FollowerMask):
 
 
 def public(constraints: Iterable[Constraint]) -> list[Mapping[str, Any]]:
-    """What certificates say of each constraint, and draws are keyed by: its kind, a digest and a count."""
+    """What certificates say of each constraint: its kind, and of a list a digest and a count."""
     return [jsonable(each.public()) for each in constraints]
+
+
+def kinds(constraints: Iterable[Constraint]) -> list[str]:
+    """The kind of each constraint, which draws are keyed by."""
+    return [str(each.public().get("kind", type(each).__name__)) for each in constraints]

@@ -19,6 +19,7 @@ import torch
 from purify_plugins.canonical_json import counted
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.sequences import leading
+from purify_plugins.utils.spelling import UNREAD, beginning_words, spelling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 256
 """Masks kept of a list: a row's mask is asked for by both models, and by each position of a draft."""
-UNREAD = "\ufffd"
-"""What stands in a text for bytes that are no character."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,16 @@ class DenyList:
     """Texts that never appear in an answer, in whatever tokens: a constraint.
 
     `any_case`: upper and lower case are one. `any_spacing`: where a text has white space, any amount and kind
-    of it matches. Words run together, accents left out and look-alike letters are other texts. Raises
-    ConfigError for texts that cannot be denied.
+    of it matches. Words run together, accents left out and look-alike letters are other texts, unless
+    `any_spelling`: letters and digits alone are compared, without case and accents, and whatever stands
+    between words matches; a text is then ruled out only where a word begins. Raises ConfigError for texts
+    that cannot be denied.
     """
 
     texts: tuple[str, ...] = field(repr=False)
     any_case: bool = True
     any_spacing: bool = True
+    any_spelling: bool = False
 
     def __post_init__(self) -> None:
         given = (self.texts,) if isinstance(self.texts, str) else tuple(self.texts)
@@ -53,6 +55,8 @@ class DenyList:
                 raise ConfigError(
                     f"a deny list's texts have at least one character each, unlike {text!r:.60}"
                 )
+            if self.any_spelling and not spelling(text).strip():
+                raise ConfigError("in any spelling, a deny list's texts have a letter or a digit each")
         object.__setattr__(self, "texts", given)
 
     def follower(self, vocabulary: Vocabulary) -> DenyFollower:
@@ -62,12 +66,23 @@ class DenyList:
     def public(self) -> Mapping[str, Any]:
         """Its kind and options, how many texts it has and one digest of them."""
         how = {"any_case": self.any_case, "any_spacing": self.any_spacing}
+        if self.any_spelling:
+            how["any_spelling"] = True
         return {"kind": "deny_list", **how, **counted(self.texts)}
 
     def folded(self, text: str) -> str:
         """A text as it is compared."""
+        if self.any_spelling:
+            return spelling(text)
         text = text.casefold() if self.any_case else text
         return "".join(_single_spaces(text)) if self.any_spacing else text
+
+    @property
+    def sought(self) -> set[str]:
+        """The texts as they are looked for in a folded answer, which stands after a space in any spelling."""
+        if self.any_spelling:
+            return beginning_words(self.texts)
+        return {self.folded(text.strip()) for text in self.texts}
 
 
 def _single_spaces(text: str) -> Iterator[str]:
@@ -102,7 +117,7 @@ class DenyFollower:
     def __init__(self, index: DenyIndex) -> None:
         self.index = index
         self.read: list[int] = []
-        self.positions = [DenyPosition()]  # before each token read, and after the last
+        self.positions = [index.start]  # before each token read, and after the last
 
     def allowed(self, answer: Sequence[int]) -> Tensor:
         """The tokens (V,) bool that complete no denied text after `answer`."""
@@ -126,9 +141,10 @@ class DenyIndex:
 
     def __init__(self, denied: DenyList, vocabulary: Vocabulary) -> None:
         self.denied, self.vocabulary = denied, vocabulary
-        self.texts = _minimal(sorted({denied.folded(text.strip()) for text in denied.texts}))
+        self.texts = _minimal(sorted(denied.sought))
         self.first = self._first()
-        self.spelled = spelled(vocabulary, denied.any_case, denied.any_spacing)
+        self.start = DenyPosition(self._read((), " ")) if denied.any_spelling else DenyPosition()
+        self.spelled = spelled(vocabulary, denied.any_case, denied.any_spacing, denied.any_spelling)
         self.free = numpy.ones(len(vocabulary), dtype=bool)  # after no beginning of a text
         self.free[[at for at, text in enumerate(self.spelled.texts) if self._has(text)]] = False
         self._masks: dict[DenyPosition, Tensor] = {}
@@ -203,7 +219,7 @@ class DenyIndex:
 
     def _spaced(self, matches: Sequence[Match]) -> bool:
         """Whether the beginnings end with a space, after which more of it does not count."""
-        if not (matches and self.denied.any_spacing):
+        if not (matches and (self.denied.any_spacing or self.denied.any_spelling)):
             return False
         low, _, length = matches[0]
         return self.texts[low][length - 1] == " "
@@ -273,8 +289,8 @@ class SpelledTokens:
     inside a character.
     """
 
-    def __init__(self, vocabulary: Vocabulary, any_case: bool, any_spacing: bool) -> None:
-        fold = DenyList(("x",), any_case, any_spacing).folded
+    def __init__(self, vocabulary: Vocabulary, *how: bool) -> None:
+        fold = DenyList(("x",), *how).folded
         decoded = [_decoded(token) for token in vocabulary.tokens]
         self.texts = [fold(text) for text, _ in decoded]
         self.broken = {at for at, (text, rest) in enumerate(decoded) if rest or UNREAD in text}
@@ -291,9 +307,9 @@ class SpelledTokens:
 
 
 @lru_cache(maxsize=8)
-def spelled(vocabulary: Vocabulary, any_case: bool, any_spacing: bool) -> SpelledTokens:
-    """A vocabulary's folded tokens, which all its lists share."""
-    return SpelledTokens(vocabulary, any_case, any_spacing)
+def spelled(vocabulary: Vocabulary, *how: bool) -> SpelledTokens:
+    """A vocabulary's folded tokens, which all lists that fold alike share."""
+    return SpelledTokens(vocabulary, *how)
 
 
 def _decoded(data: bytes) -> tuple[str, bytes]:

@@ -25,8 +25,8 @@ class Request:
     is sent to the LLM. `strength`, from 1 down to 0, is the share of the policy's latitude that is left.
     `never` are constraints on its tokens, `checks` judge its text before it is released, `vault` puts true
     values back in it. `draw` tells candidates of one request apart: the same seed draws other numbers for
-    each. `cited` are the sources that the prompt quotes, `about` what the application says of the request
-    (`user`, `conversation`).
+    each. `cited` are the texts that the prompt quotes, by id and digest as certificates have them, `sources`
+    by id and text. `about` is what the application says of the request (`user`, `conversation`).
     """
 
     prompt: Prompt
@@ -39,6 +39,7 @@ class Request:
     vault: Vault | None = None
     draw: tuple[int, ...] = ()
     cited: tuple[tuple[str, str], ...] = ()
+    sources: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     about: Mapping[str, str] = field(default_factory=dict)
     _seal: str = field(init=False, repr=False, compare=False, default="")
 

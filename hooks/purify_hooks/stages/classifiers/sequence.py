@@ -19,8 +19,7 @@ class SequenceClassifier:
 
     def __init__(self, model: Any, tokenizer: Any, label: int) -> None:
         self.model, self.tokenizer, self.label = model.eval(), tokenizer, label
-        sizes = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
-        self.longest = min(size for size in sizes if size)
+        self.longest = longest(model, tokenizer)
 
     @classmethod
     def load(cls, folder: Path, label: str) -> Self:
@@ -28,20 +27,7 @@ class SequenceClassifier:
         from transformers import AutoModelForSequenceClassification
 
         number = label_of(folder, label)
-        try:
-            with quiet():
-                model, info = AutoModelForSequenceClassification.from_pretrained(
-                    folder,
-                    output_loading_info=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    local_files_only=True,
-                )
-        except Exception as error:  # transformers raises many kinds for one cause: not a model it can load
-            raise ModelError(f"{folder} does not load as a sequence classifier: {error}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise ModelError(f"{folder} lacks {missing[0]}: it is no trained sequence classifier")
-        refuse_nan(model, folder)
+        model = loaded(AutoModelForSequenceClassification, folder, "sequence classifier")
         return cls(model, load_tokenizer(folder), number)
 
     def scores(self, texts: Sequence[str]) -> list[float]:
@@ -60,6 +46,34 @@ class SequenceClassifier:
             logits = self.model(**read).logits[0].float()
         several = self.model.config.problem_type == "multi_label_classification" or len(logits) == 1
         return float((logits.sigmoid() if several else logits.softmax(-1))[self.label])
+
+
+def loaded(kind: Any, folder: Path, what: str, unused: str = "") -> Any:
+    """A directory's safetensors as transformers' class `kind`, without running code of it. Raises ModelError.
+
+    Weights whose names have `unused` in them may be missing.
+    """
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                folder,
+                output_loading_info=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except Exception as error:  # transformers raises many kinds for one cause: not a model it can load
+        raise ModelError(f"{folder} does not load as a {what}: {error}") from error
+    if missing := sorted(each for each in info["missing_keys"] if not unused or unused not in each):
+        raise ModelError(f"{folder} lacks {missing[0]}: it is no trained {what}")
+    refuse_nan(model, folder)
+    return model
+
+
+def longest(model: Any, tokenizer: Any) -> int:
+    """The most tokens of a text that a model reads."""
+    sizes = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None))
+    return int(min(size for size in sizes if size))
 
 
 def check_classifier(folder: Path, label: str) -> None:

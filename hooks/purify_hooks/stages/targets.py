@@ -1,0 +1,108 @@
+"""The targets of `forget`: their file, the spellings of a name that are one, and what compares meanings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from purify_plugins.errors import ConfigError
+from purify_plugins.utils.files import read_text
+from purify_plugins.utils.spelling import spaced, spelling
+
+LEAST = 3
+"""The fewest letters and digits of a name in a script with spaces between words."""
+SHORT = 5
+"""Names with fewer rule out many other words that begin with them."""
+POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
+
+
+@dataclass
+class ForgottenTarget:
+    """What is to be forgotten: its names, and texts of requests or works that are about it."""
+
+    names: list[str] = field(repr=False)
+    examples: list[str] = field(default_factory=list, repr=False)
+
+
+def read_targets(path: Path) -> list[ForgottenTarget]:
+    """The targets of a file: a line each, `Name | alias | alias`, with indented lines of examples below.
+
+    Lines that begin with `#` are comments. Raises ConfigError with a line's number, and not its text.
+    """
+    found: list[ForgottenTarget] = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if line[0].isspace() and not found:
+            raise _bad(path, number, "an indented example stands before the first target")
+        if line[0].isspace():
+            found[-1].examples.append(text)
+        else:
+            found.append(ForgottenTarget([_name(each, path, number) for each in text.split("|")]))
+    if not found:
+        raise ConfigError(f"{path} names no target; give one a line: Name | alias | alias")
+    return found
+
+
+def _name(text: str, path: Path, number: int) -> str:
+    letters = spelling(text).replace(" ", "")
+    if not letters or "\ufffd" in letters:
+        raise _bad(path, number, "a name or an alias has no letter, or bytes that are no UTF-8")
+    if len(letters) < LEAST and spaced(letters):
+        raise _bad(path, number, f"a name or an alias has fewer than {LEAST} letters; give more of it")
+    return text.strip()
+
+
+def _bad(path: Path, number: int, what: str) -> ConfigError:
+    return ConfigError(f"{path.name}, line {number}: {what}")
+
+
+def spellings(name: str) -> set[str]:
+    """The ways of writing a name that are not one already by `spelling`.
+
+    With its words run together, its initials alone run together, with and without a possessive s inside,
+    "and" for "&", and ae, oe and ue for umlauts.
+    """
+    written = {name, POSSESSIVE.sub("", name), name.replace("&", " and "), name.translate(UMLAUTS)}
+    rows = {tuple(spelling(each).split()) for each in written} - {()}
+    for words in list(rows):
+        owning = (at for at, word in enumerate(words[:-1]) if not word.endswith("s"))
+        rows |= {(*words[:at], f"{words[at]}s", *words[at + 1 :]) for at in owning}
+        if len(words) > 2:
+            rows.add(tuple(each for each in words if each != "and"))
+    return {each for words in rows if words for each in (" ".join(words), "".join(words), _initials(words))}
+
+
+def _initials(words: tuple[str, ...]) -> str:
+    """The words with single letters that follow each other as one word."""
+    return re.sub(r"\b(\w) (?=\w\b)", r"\1", " ".join(words))
+
+
+class Embedder(Protocol):
+    """An operator's model of meaning."""
+
+    def vectors(self, texts: Sequence[str]) -> Any:
+        """A vector for each text, (texts, dimensions), as an array or a list of lists; of any length."""
+
+
+class Names:
+    """Names to be found in a text: whole words, in any spelling."""
+
+    def __init__(self, spelled: Iterable[str]) -> None:
+        known = set(spelled)
+        self.words = {each for each in known if spaced(each)}
+        self.inside = sorted(known - self.words)
+        self.lengths = sorted({each.count(" ") + 1 for each in self.words})
+
+    def found_in(self, text: str) -> bool:
+        """Whether the text holds one of them; an s after its last word is the possessive, or the plural."""
+        folded = spelling(text)
+        words = folded.split()
+        runs = (" ".join(words[at : at + n]) for n in self.lengths for at in range(len(words) - n + 1))
+        found = any(each in self.words or each.removesuffix("s") in self.words for each in runs)
+        return found or any(each in folded for each in self.inside)
