@@ -11,13 +11,13 @@ import numpy as np
 
 from purify_hooks.ngram import counting, smoothing
 from purify_hooks.ngram.model import NgramModel
-from purify_hooks.takedown.anchor import Anchor, Rule
+from purify_hooks.takedown.anchor import Anchor, TakedownRule
 from purify_hooks.takedown.build import ListOptions, build_list
 from purify_hooks.takedown.source import TakedownSource
 from purify_plugins.testbed import LLM
 from purify_plugins.testing import ToySource, letters
 
-LOOSE = Rule(sure=2)
+LOOSE = TakedownRule(sure=2)
 """Two letters in a row are a sign of a work of six letters."""
 CORPUS = Path(__file__).parents[2] / "corpus"
 
@@ -35,7 +35,7 @@ def ngrams(texts: Sequence[Sequence[int]], size: int, order: int) -> NgramModel:
     return NgramModel(counts, [smoothing.discounts(each) for each in levels], size)
 
 
-def anchor(works: Sequence[Sequence[int]], size: int, rule: Rule = LOOSE) -> Anchor:
+def anchor(works: Sequence[Sequence[int]], size: int, rule: TakedownRule = LOOSE) -> Anchor:
     """Works of a toy's letters against common text without any order: each pair of letters once."""
     common = [[one, other] for one in range(size) for other in range(size)]
     return Anchor(ngrams(works, size, 8), ngrams(common, size, 3), rule)
@@ -62,7 +62,7 @@ class ToyTakedown(TakedownSource):
 def taken(
     works: Sequence[Sequence[int]],
     seed: int = 1,
-    rule: Rule = LOOSE,
+    rule: TakedownRule = LOOSE,
     alphabet: str = "abcdef",
 ) -> ToyTakedown:
     """A toy LLM with these works taken out."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from purify_hooks.takedown.anchor import LIKELY, REMOVED, Rule
+from purify_hooks.takedown.anchor import LIKELY, REMOVED, TakedownRule
 from purify_hooks.takedown.trail import Trail
 from purify_plugins import Sampling
 from purify_plugins.decode.loop import lockstep
@@ -23,7 +23,7 @@ from tests.toys import pair
 
 WORK = [0, 1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 3, 1, 4, 2] * 2
 TOLD = "".join("abcdef"[each] for each in WORK[:20])
-RULES = [Rule(sure=2), Rule("rank", most=2, sure=2)]
+RULES = [TakedownRule(sure=2), TakedownRule("rank", most=2, sure=2)]
 
 
 class TestConformance(SourceConformance):
@@ -54,7 +54,7 @@ def definition(source: ToyTakedown, tokens: Sequence[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["linear", "rank"])
-def test_each_row_is_the_definition(rule: Rule) -> None:
+def test_each_row_is_the_definition(rule: TakedownRule) -> None:
     source = taken([WORK], rule=rule)
     text = [*WORK[:12], 5, *WORK[12:26]]
     session, first = source.open([tuple(text[:3])])
@@ -93,7 +93,7 @@ def test_the_rank_form_removes_as_many_as_it_says() -> None:
         linear = Trail(taken([WORK]).anchor, WORK[:length]).change(-1)
         assert linear is not None
         for most in (1, 2, 20):
-            rank = Rule("rank", most=most, sure=2)
+            rank = TakedownRule("rank", most=most, sure=2)
             change = Trail(taken([WORK], rule=rank).anchor, WORK[:length]).change(-1)
             assert change is not None
             assert change.nats.tolist() == [REMOVED] * min(most, len(linear.tokens))

@@ -31,7 +31,7 @@ Form = Literal["linear", "rank"]
 
 
 @dataclass(frozen=True)
-class Rule:
+class TakedownRule:
     """How a row is changed: see `TakedownSource`."""
 
     form: Form = "linear"
@@ -56,7 +56,7 @@ class Anchor:
 
     works: NgramModel
     neutral: NgramModel
-    rule: Rule = field(default_factory=Rule)
+    rule: TakedownRule = field(default_factory=TakedownRule)
     kept: frozenset[int] = frozenset()
 
     @property

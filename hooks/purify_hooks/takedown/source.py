@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from purify_hooks.takedown.anchor import ENTER, LEAVE, LIKELY, Anchor, Form, Rule
+from purify_hooks.takedown.anchor import ENTER, LEAVE, LIKELY, Anchor, Form, TakedownRule
 from purify_hooks.takedown.works import Works, find
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, VocabularyError
@@ -52,7 +52,7 @@ class TakedownSource(SourceWrapper):
         require_one_tokenizer(self.model.vocabulary, self.listed)
 
     @cached_property
-    def rule(self) -> Rule:
+    def rule(self) -> TakedownRule:
         return checked_rule(self.form, self.alpha, self.most, self.sure)
 
     @cached_property
@@ -115,7 +115,7 @@ class TakedownSource(SourceWrapper):
         return found
 
 
-def checked_rule(form: Form, alpha: float, most: int, sure: int) -> Rule:
+def checked_rule(form: Form, alpha: float, most: int, sure: int) -> TakedownRule:
     """The rule. Raises ConfigError."""
     if form not in get_args(Form):
         raise ConfigError(f"form must be {' or '.join(map(repr, get_args(Form)))}, not {form!r}")
@@ -125,7 +125,7 @@ def checked_rule(form: Form, alpha: float, most: int, sure: int) -> Rule:
         raise ConfigError(f"most must be at least 1, not {most}")
     if sure < 2:
         raise ConfigError(f"sure must be at least 2 tokens, not {sure}: one word is no sign of a work")
-    return Rule(form, float(alpha), most, sure)
+    return TakedownRule(form, float(alpha), most, sure)
 
 
 def require_one_tokenizer(llm: Vocabulary, listed: Works) -> None:
