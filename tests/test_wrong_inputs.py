@@ -346,7 +346,22 @@ CALIBRATE = [
     ("calibrate --llm LLM --slm SLM --policy x", 2, "has no option --policy"),
     ("calibrate --config gone.toml", 1, "[slm] there is no model directory './nothere'"),
 ]
-EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *ANCHORS, *TAKEDOWN, *CALIBRATE]
+PROTECT = [
+    ("protect nope", 2, "`purify protect` has no command 'nope'"),
+    ("protect build", 2, "needs WORKS"),
+    ("protect build afile", 2, "--out"),
+    ("protect build gone --out x", 2, "there is no file or directory 'gone'"),
+    ("protect build afile --out x --common gone", 2, "there is no file or directory 'gone'"),
+    ("protect build binary --out x", 2, "is no text (it holds a zero byte)"),
+    ("protect build afile --out x", 2, "there is no print in 'afile'"),
+    ("protect build empty --out x", 2, "there is no print in 'empty'"),
+    ("protect build afile --out notes.txt", 2, "replace it with --force"),
+    ("protect build afile --out gone/x", 2, "there is no directory for 'gone/x'"),
+    ("protect build afile --out empty", 2, "is a directory; name a file in it"),
+    ("protect build afile --out x --licence", 2, "--licence"),
+]
+GATES = [*ANCHORS, *TAKEDOWN, *PROTECT]
+EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *GATES, *CALIBRATE]
 
 
 @pytest.fixture(autouse=True)
