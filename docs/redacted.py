@@ -44,9 +44,9 @@ WORDS = ("maple", "copper", "velvet", "harbor", "tundra", "saffron", "pebble", "
 PLACES = ("Northgate", "Elm Street", "Riverside", "Hill", "Old Mill", "Seaview", "Castle", "Meadow")
 ILLS = ("asthma", "anemia", "gout", "migraine", "eczema", "bronchitis", "sciatica", "tonsillitis")
 MONTHS = ("March", "July", "January", "October", "May", "August", "February", "November")
-PLANTED = 4
+PLANTED = 3
 """Secrets of each kind."""
-TOKENS, AT_ONCE = 20, 24
+TOKENS, AT_ONCE = 20, 27
 """Tokens of an answer; answers that are decoded together."""
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 MODES = {"greedy": Sampling(max_tokens=TOKENS, temperature=0), "sampled": Sampling(max_tokens=TOKENS, seed=0)}

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 from purify_hooks.private.finders import finder
 from purify_hooks.private.labels import Labels
 from purify_hooks.stages.wording import require, texts
+from purify_plugins.certificates.figures import private_digest
 from purify_plugins.requests.inputs import ROLES
+from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Stage
 
 
@@ -60,6 +62,11 @@ class LabellingStage(Stage):
         roles = frozenset(self.private) & frozenset(ROLES)
         cited = frozenset(self.private) - roles
         return Labels(self.markers, roles, cited, (found,) if found else (), key=self.stage)
+
+    def cited(self, request: Request) -> tuple[tuple[str, str], ...]:
+        """A request's cited texts as certificates have them: of a private one a keyed digest."""
+        private = {name: private_digest(text) for name, text in self.labels.private_sources(request.sources)}
+        return tuple((name, private.get(name, sha256)) for name, sha256 in request.cited)
 
     def public(self) -> Mapping[str, Any]:
         """Its options; of patterns and words how many there are, and not even a digest."""

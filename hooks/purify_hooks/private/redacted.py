@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from purify_hooks.private.labelling import LabellingStage
-from purify_plugins.certificates.figures import private_digest
 from purify_plugins.errors import RefusedError
 from purify_plugins.stages.request import Request
 
@@ -43,13 +42,8 @@ class Redacted(LabellingStage):
         public = found.without(self.instead)
         if public is None:
             raise RefusedError("all of the prompt is private, so the SLM has nothing to read", key=self.stage)
-        asked = replace(request.asking(public), cited=self._cited(request))
+        asked = replace(request.asking(public), cited=self.cited(request))
         if request.slm_only:
             return asked
         whole = found if request.shown is None else self.labels.read(request.shown, request.sources)
         return asked.showing(whole.whole)
-
-    def _cited(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """The cited texts as certificates have them: of a private one a keyed digest."""
-        private = {name: private_digest(text) for name, text in self.labels.private_sources(request.sources)}
-        return tuple((name, private.get(name, sha256)) for name, sha256 in request.cited)
