@@ -101,7 +101,7 @@ def test_ci_runs_the_readme_s_command(runner: str) -> None:
 
 
 def test_the_extra_all_holds_every_extra_but_the_tests() -> None:
-    """And but three: the harness brings pandas and datasets, privacy spaCy, the real pair needs a compiler."""
+    """And but three: the harness brings pandas, privacy spaCy, and the real pair needs a compiler."""
     extras = PROJECT["optional-dependencies"]
     [everything] = extras["all"]
     named = re.fullmatch(r"purify-plugins\[(.+)\]", everything)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from purify_hooks.private.finders.finder import CHECKED, CONTEXT, Hit
 from purify_plugins.errors import ConfigError, ours
+from purify_plugins.utils.extras import packages
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
@@ -59,7 +60,7 @@ class Presidio:
     """
 
     def __init__(self) -> None:
-        with ours(lambda error: ConfigError(f"{_missing('presidio-analyzer')} ({error})")):
+        with ours(lambda error: ConfigError(f"{_missing('presidio')} ({error})")):
             self.engine = _engine()
 
     def hits(self, text: str) -> Iterator[Hit]:
@@ -93,7 +94,8 @@ def _engine() -> AnalyzerEngine:
 
 
 def _missing(package: str) -> str:
-    return f'finder: {package} cannot be used; install it with pip install "purify-plugins[privacy]"'
+    needed = " ".join(packages("privacy"))
+    return f"finder: library {package!r} is not installed, or not whole; run pip install {needed}"
 
 
 def library(name: str) -> PhoneNumbers | Presidio:
