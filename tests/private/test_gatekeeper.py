@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from purify_plugins.grammar import Grammar
 from purify_plugins.stages import Stage
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.vault import Vault
+from purify_plugins.stages.vault import restored as unveiled
 from purify_plugins.testing import StageConformance
 from purify_plugins.types import Chat
 from tests.private.echo import echoing
@@ -45,12 +47,7 @@ def call(arguments: Any) -> dict[str, Any]:
 def restored(vault: Vault | None, text: str) -> str:
     """The text as its reader gets it."""
     assert vault is not None
-    parts, at = [], 0
-    while found := vault.find(text, at):
-        start, end, _, value = found
-        parts += [text[at:start], value]
-        at = end
-    return "".join((*parts, text[at:]))
+    return unveiled(vault, text)
 
 
 def test_what_the_models_read_has_surrogates_and_the_reader_gets_the_values() -> None:
@@ -178,6 +175,32 @@ def test_what_the_llm_is_shown_is_veiled_alike() -> None:
     found = keeper().answer(Request("I am Ada Quill").showing("Someone asks Ada Quill"))
     assert isinstance(found.prompt, str)
     assert found.shown == found.prompt.replace("I am", "Someone asks")
+
+
+@dataclass(frozen=True)
+class Again(Stage):
+    """Asks about the draft that it was given, and keeps what it has read."""
+
+    read: list[str] = field(default_factory=list)
+
+    def answer(self, request: Request) -> Any:
+        draft = yield request
+        self.read.append(draft.text)
+        draft = yield request.asking(f"Say again: {draft.text}")
+        self.read.append(draft.text)
+        return draft
+
+
+def test_a_stage_around_it_reads_true_values_and_one_inside_it_surrogates() -> None:
+    said = f"Ada Quill, {MAIL}"
+    for outside in (True, False):
+        again = Again()
+        purifier, llm = echoing(*((again, keeper()) if outside else (keeper(), again)))
+        [answer] = purifier.generate([said], errors="raise")
+        assert answer.text == f"Say again: {said}"
+        assert (said in again.read[0], said in again.read[1]) == (outside, outside)
+        assert not re.search("quill|corp-mail", repr(llm.asked), re.IGNORECASE)
+        assert len({re.findall(r"[\w.]+@[\w.]+", str(each))[0] for each in llm.asked}) == 1
 
 
 def test_token_ids_are_refused_and_so_is_a_second_vault() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purify_hooks.private.dice import Dice
+from purify_hooks.private.finders import checksums
 from purify_hooks.private.forms import folded
 from purify_hooks.private.shapes import LONGEST, MAKERS, shaped
 from purify_hooks.private.surrogates import AskedTexts, Surrogates
@@ -28,17 +29,19 @@ VALUES = {
     "ipv4": "10.20.30.40",
     "ipv6": "fe80::1ff:fe23:4567:890a",
     "mac": "3c:22:fb:9a:01:7e",
-    "dob": "23 April 1987",
-    "url_credentials": "https://ada:hunter2@db.corp.com:5432/users",
-    "key": "sk-proj-AbCdEf0123456789abcdefXYZ",
+    "birth_date": "23 April 1987",
+    "url_credentials": "ada:hunter2",
+    "sk_key": "sk-proj-AbCdEf0123456789abcdefXYZ",
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
     "word": "Ada M. Quill",
+    "bsn": "111222333",
+    "hetu": "131052-308T",
     "passport": "C01X00T47",
 }
 
 
 def made(kind: str, value: str, key: bytes = KEY, *texts: str) -> str:
-    [found] = Surrogates(key, AskedTexts([value, *texts])).pairs([PrivateValue(kind, value)])
+    [found] = Surrogates(key, AskedTexts([value, *texts])).pairs([PrivateValue.of(value, kind)])
     return found.surrogate
 
 
@@ -61,11 +64,13 @@ CHECKS: dict[str, Callable[[str], object]] = {
     "ipv4": lambda text: ip_address(text) in ip_network("198.18.0.0/15"),
     "ipv6": lambda text: ip_address(text) in ip_network("2001:db8::/32"),
     "mac": lambda text: re.fullmatch(r"02(:[0-9a-f]{2}){5}", text),
-    "dob": lambda text: re.fullmatch(r"\d\d [A-Z][a-z]+ (19|20)\d\d", text),
-    "url_credentials": lambda text: re.fullmatch(
-        r"https://[a-z]{3}:[a-z]{6}\d@[a-z]+\.example\.com:5432/[a-z]{5}", text
+    "birth_date": lambda text: re.fullmatch(r"\d\d [A-Z][a-z]+ (19|20)\d\d", text),
+    "url_credentials": lambda text: re.fullmatch(r"[a-z]{3}:[a-z]{6}\d", text),
+    "bsn": lambda text: re.fullmatch(r"\d{9}", text) and not checksums.bsn(text),
+    "hetu": lambda text: re.fullmatch(r"\d{6}-\d{3}[A-Z]", text) and not checksums.hetu(text),
+    "sk_key": lambda text: re.fullmatch(
+        r"sk-proj-[A-Z][a-z][A-Z][a-z][A-Z][a-z]\d{10}[a-z]{6}[A-Z]{3}", text
     ),
-    "key": lambda text: re.fullmatch(r"sk-proj-[A-Z][a-z][A-Z][a-z][A-Z][a-z]\d{10}[a-z]{6}[A-Z]{3}", text),
     "jwt": lambda text: re.fullmatch(r"eyJ\w+\.eyJ\w+\.[\w-]+", text),
     "word": lambda text: re.fullmatch(r"[A-Z][a-z]+ [A-Z]\. [A-Z][a-z]+", text),
     "passport": lambda text: re.fullmatch(r"[A-Z]\d\d[A-Z]\d\d[A-Z]\d\d", text),
@@ -108,7 +113,7 @@ def test_spellings_of_one_value_have_one_surrogate() -> None:
 
 
 def test_parts_follow_the_whole_and_families_share_a_name() -> None:
-    values = [PrivateValue("word", each) for each in ("Ada Quill", "Ben Quill", "Ada")]
+    values = [PrivateValue.of(each, "word") for each in ("Ada Quill", "Ben Quill", "Ada")]
     ada, ben, alone = Surrogates(KEY, AskedTexts([])).pairs(values)
     assert ada.surrogate.split()[1] == ben.surrogate.split()[1]
     assert ada.surrogate.split()[0] == alone.surrogate != ben.surrogate.split()[0]
@@ -127,9 +132,11 @@ def test_any_text_of_any_kind_has_a_surrogate_of_bounded_length(kind: str, text:
 
 
 def test_a_hundred_values_of_a_kind_have_a_hundred_surrogates() -> None:
-    values = [PrivateValue("phone", f"0170 {number:07}") for number in range(100)]
+    values = [PrivateValue.of(f"0170 {number:07}", "phone") for number in range(100)]
     values += [
-        PrivateValue("word", f"Person{chr(97 + at)}{chr(97 + of)} X") for at in range(10) for of in range(10)
+        PrivateValue.of(f"Person{chr(97 + at)}{chr(97 + of)} X", "word")
+        for at in range(10)
+        for of in range(10)
     ]
     found = Surrogates(KEY, AskedTexts([value.text for value in values])).pairs(values)
     assert len({each.surrogate for each in found}) == 200
@@ -151,7 +158,7 @@ def test_a_pem_block_stays_one_and_is_short() -> None:
 
 
 def test_no_value_is_in_a_repr() -> None:
-    value = PrivateValue("word", "Ada Quill")
+    value = PrivateValue.of("Ada Quill", "word")
     surrogates = Surrogates(KEY, AskedTexts(["Ada Quill"]))
     [pair] = surrogates.pairs([value])
     forms = [*pair.veiling(), *pair.restoring()]

@@ -63,6 +63,13 @@ class Form:
             return sum(map(len, self.parts)) + SPACE * (len(self.parts) - 1)
         return len(self.text)
 
+    def begin(self, text: str, first: int, place: int) -> int:
+        """Where it begins if its first letter or digit stands at `place`: a number's + and ( are its own."""
+        marks = self.text[: len(self.text) - len(self.text.lstrip("+("))] if self.way == "number" else ""
+        while place > first and text[place - 1] in marks:
+            place -= 1
+        return place
+
     def end(self, low: str, at: int) -> int | None:
         """Where it ends if it stands at `at` in a text, of which `low` is the folded one. None: it does not.
 
@@ -104,7 +111,7 @@ class Form:
         return styled(self.other, written, self.text) if self.way == "words" else self.other
 
     def _laid_out(self, written: str) -> str:
-        if layout(self.other) != layout(self.text):
+        if layout(folded(self.other)) != layout(folded(self.text)):
             return self.other
         found = laid_out(alphanumeric(self.other), written)
         return found.lower() if written.islower() and not self.other.islower() else found
@@ -166,7 +173,7 @@ class Lookup:
                 continue
             found: FormMatch | None = None
             for form in self._first.get(low[place - start], ()):
-                begin = first if form.way == "number" else place
+                begin = form.begin(text, first, place)
                 stop = form.end(part if form.way == "exact" else low, begin - start)
                 if stop is None or touching(text, stop + start) or (found and stop + start <= found.end):
                     continue

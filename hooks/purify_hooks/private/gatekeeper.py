@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +73,7 @@ class Gatekeeper(Stage):
     def _finder(self) -> Finder:
         from purify_hooks.private.finders import finder
 
-        return finder(self.kinds, self.patterns, self.words, self.tagger or None)
+        return finder(self.kinds, self.patterns, self.words or (), self.tagger or None)
 
     @cached_property
     def _key(self) -> bytes:
@@ -95,11 +94,7 @@ class Gatekeeper(Stage):
     def answer(self, request: Request) -> Request:
         if request.vault is not None:
             raise RefusedError("a request has one gatekeeper; give this one's kinds to the first")
-        return veiled(request, self._finder, self._key, self._fits)
-
-    def _fits(self, kind: str, text: str) -> bool:
-        """Whether a surrogate is of its operator's kind."""
-        return kind not in self.patterns or re.fullmatch(self.patterns[kind], text) is not None
+        return veiled(request, self._finder, self._key, self.patterns)
 
     def remarks(self) -> Sequence[str]:
         found = [

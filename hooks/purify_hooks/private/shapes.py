@@ -6,14 +6,37 @@ import re
 from collections.abc import Callable, Mapping
 
 from purify_hooks.private.dice import Dice
+from purify_hooks.private.finders import checksums
 from purify_hooks.private.pools import AREAS, MONTHS, PREFIXES, TEST_CARDS, WORDS
 
 LONGEST = 240
 """The most characters of a surrogate: so much of an answer may be held back."""
+TRIES = 100
+"""Numbers tried for one whose checksum does not fit: one in ten does, or fewer."""
 Maker = Callable[[Dice, str], str]
 UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 PEM = re.compile(r"(-----BEGIN [^\n-]+-----)(.*?)(-----END [^\n-]+-----|$)", re.DOTALL)
-URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?(?:([^\s/@]*)@)?(.*)", re.DOTALL)
+NUMBERS: Mapping[str, Callable[[str], bool]] = {
+    "aadhaar": checksums.aadhaar,
+    "ahv": checksums.ahv,
+    "bsn": checksums.bsn,
+    "codice_fiscale": checksums.codice_fiscale,
+    "cpf": checksums.cpf,
+    "dni": checksums.dni,
+    "fodselsnummer": checksums.fodselsnummer,
+    "imei": checksums.luhn,
+    "nhs": checksums.nhs,
+    "nir": checksums.nir,
+    "pesel": checksums.pesel,
+    "personnummer": checksums.personnummer,
+    "resident_id": checksums.resident_id,
+    "rijksregister": checksums.rijksregister,
+    "sin": checksums.luhn,
+    "steuer_id": checksums.steuer_id,
+    "tckn": checksums.tckn,
+    "tfn": checksums.tfn,
+}
+"""Numbers that states and makers give, and their checksums."""
 
 
 def alphanumeric(text: str) -> str:
@@ -174,16 +197,24 @@ def birth(dice: Dice, value: str) -> str:
     return re.sub(r"[A-Za-z]{3,}", name, re.sub(r"\d+", number, value[:LONGEST]))
 
 
-def url(dice: Dice, value: str) -> str:
-    """An address with other credentials at a host kept for examples; what is no address is `shaped`."""
-    found = URL.fullmatch(value[:LONGEST])
-    if not found or not (found[1] or found[2]):
-        return shaped(dice, value)
-    scheme, who, rest = found[1] or "", found[2], found[3]
-    host, slash, path = rest.partition("/")
-    port = f":{host.rpartition(':')[2]}" if re.search(r":\d+$", host) else ""
-    said = f"{shaped(dice, who)}@" if who is not None else ""
-    return f"{scheme}{said}{dice.pick(WORDS)}.example.com{port}{slash}{shaped(dice, path)}"
+def _whole(fits: Callable[[str], bool], number: str) -> bool:
+    try:
+        return fits(number)
+    except (ValueError, IndexError, KeyError):  # another form than the checksum's
+        return False
+
+
+def unissued(fits: Callable[[str], bool], marked: bool = False) -> Maker:
+    """Makes numbers of the value's form whose checksum does not fit: they are given to no one."""
+
+    def make(dice: Dice, value: str) -> str:
+        for _ in range(TRIES):
+            found = shaped(dice, value)
+            if not _whole(fits, found.upper() if marked else alphanumeric(found).upper()):
+                break
+        return found
+
+    return make
 
 
 MAKERS: Mapping[str, Maker] = {
@@ -192,20 +223,12 @@ MAKERS: Mapping[str, Maker] = {
     "card": card,
     "iban": iban,
     "ssn": ssn,
-    "ip": ip,
     "ipv4": ip,
     "ipv6": ip,
     "mac": mac,
-    "dob": birth,
-    "date_of_birth": birth,
     "birth_date": birth,
-    "date": birth,
-    "url": url,
-    "url_credentials": url,
-    "key": token,
-    "token": token,
-    "jwt": token,
-    "pem": token,
-    "private_key": token,
+    **dict.fromkeys(("jwt", "private_key"), token),
+    **{kind: unissued(fits) for kind, fits in NUMBERS.items()},
+    "hetu": unissued(checksums.hetu, marked=True),
 }
 """How surrogates of each kind are made; of every other kind they are `shaped`, or words in place of words."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -102,13 +102,13 @@ def _forms(text: str, other: str, id: str, way: str, proper: bool = False) -> It
 class Surrogates:
     """Gives the values of one request their surrogates: those that follow from `key` and the value alone.
 
-    The next one that follows is taken where a text of the request, or another value, has the first. `fits`
-    says whether a surrogate is of the operator's kind, of those kinds that the operator describes.
+    The next one that follows is taken where a text of the request, or another value, has the first.
+    `patterns` are the regular expressions of the operator's kinds.
     """
 
     key: bytes
     context: AskedTexts
-    fits: Callable[[str, str], bool] = lambda kind, text: True
+    patterns: Mapping[str, str] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _words: dict[str, str] = field(default_factory=dict)
     _families: set[str] = field(default_factory=set)
@@ -149,6 +149,10 @@ class Surrogates:
             return found
         figures = refigured(dice(), value.usual)
         return figures if self.fits(value.kind, figures) else found
+
+    def fits(self, kind: str, text: str) -> bool:
+        """Whether a surrogate is of its operator's kind."""
+        return kind not in self.patterns or re.fullmatch(self.patterns[kind], text) is not None
 
     def _word(self, written: str, value: PrivateValue) -> str:
         """What stands for a word of a name, with the marks around it."""

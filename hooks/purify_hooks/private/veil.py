@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from purify_hooks.private.finders.finder import Finder, Span
 from purify_hooks.private.finders.plain import plain
 from purify_hooks.private.forms import Lookup, folded
 from purify_hooks.private.surrogates import AskedTexts, Surrogate, Surrogates
-from purify_hooks.private.unwritten import Unwritten
 from purify_hooks.private.values import PrivateValue
 from purify_hooks.private.vault import SurrogateVault
 from purify_plugins.errors import ConfigError, RefusedError
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from purify_plugins.stages.request import Request
 
 
-def veiled(request: Request, finder: Finder, key: bytes, fits: Callable[[str, str], bool]) -> Request:
+def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, str]) -> Request:
     """The request with surrogates in all that is asked; see `Gatekeeper`.
 
     Raises PromptError for token ids, RefusedError where a value cannot be kept from the LLM's host.
@@ -48,10 +46,11 @@ def veiled(request: Request, finder: Finder, key: bytes, fits: Callable[[str, st
         in_grammar(sampling.grammar, read)
     for stop in sampling.stop:
         read(stop)
-    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), fits).pairs(values_in(found))
+    values = values_in(found, patterns)
+    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values())
     if not pairs:
         return request
-    veil = Veil(tuple(pairs), found)
+    veil = Veil(dict(zip(values, pairs, strict=True)), found)
     asked = request.asking(rewritten(prompts[0], veil.text))
     if request.shown is not None:
         asked = asked.showing(rewritten(prompts[1], veil.text))
@@ -59,49 +58,42 @@ def veiled(request: Request, finder: Finder, key: bytes, fits: Callable[[str, st
         asked = replace(asked, sampling=veil.sampling(sampling))
     in_json = sampling.grammar is not None and sampling.grammar.kind == "json_schema"
     asked = asked.veiled(SurrogateVault(Lookup(form for pair in pairs for form in pair.restoring()), in_json))
+    from purify_hooks.private.unwritten import Unwritten
+
     denied = dict.fromkeys(each for pair in pairs for each in pair.value.spellings())
     return asked.forbidding(Unwritten(tuple(denied))) if denied else asked
 
 
-def values_in(found: Mapping[str, Iterable[Span]]) -> list[PrivateValue]:
-    """The values found, each once, in the order of the texts; of two spellings the one not in capitals."""
+def values_in(
+    found: Mapping[str, Iterable[Span]], shaped: Container[str] = ()
+) -> dict[tuple[str, str], PrivateValue]:
+    """The values found by kind and what spellings share; of two the first that is not in capitals."""
     values: dict[tuple[str, str], PrivateValue] = {}
     for text, spans in found.items():
         for start, end, kind in spans:
-            value = _value(text[start:end], kind)
-            if not value.normal:
-                continue
+            value = PrivateValue.of(text[start:end], kind, shaped)
             known = values.setdefault((kind, value.normal), value)
             if known.text.isupper() and not value.text.isupper():
                 values[kind, value.normal] = value
-    return list(values.values())
-
-
-def _value(written: str, kind: str) -> PrivateValue:
-    """A value as it is written, or as it is meant where it is escaped."""
-    meant = plain(written)
-    return PrivateValue(kind, (written if unicodedata.normalize("NFKC", written) == meant else meant).strip())
+    return values
 
 
 @dataclass(frozen=True, repr=False)
 class Veil:
     """Puts surrogates in texts, of which `found` are the private spans."""
 
-    pairs: tuple[Surrogate, ...]
+    pairs: Mapping[tuple[str, str], Surrogate]
     found: Mapping[str, Sequence[Span]]
 
     @cached_property
     def lookup(self) -> Lookup:
-        return Lookup(form for pair in self.pairs for form in pair.veiling())
-
-    @cached_property
-    def _by_value(self) -> Mapping[tuple[str, str], Surrogate]:
-        return {(pair.value.kind, pair.value.normal): pair for pair in self.pairs}
+        return Lookup(form for pair in self.pairs.values() for form in pair.veiling())
 
     @cached_property
     def _spellings(self) -> Sequence[tuple[str, str]]:
         """Spellings that are no part of other words, the longest first, and what stands for each."""
-        found = {folded(each): pair.surrogate for pair in self.pairs for each in pair.value.spellings()}
+        pairs = self.pairs.values()
+        found = {folded(each): pair.surrogate for pair in pairs for each in pair.value.spellings()}
         return sorted(found.items(), key=lambda each: -len(each[0]))
 
     def text(self, text: str) -> str:
@@ -116,10 +108,8 @@ class Veil:
 
     def _found(self, written: str, kind: str) -> str:
         spelled = plain(written)
-        value = _value(written, kind)
-        if not value.normal:
-            return written
-        pair = self._by_value[kind, value.normal]
+        value = PrivateValue.of(written, kind)
+        pair = self.pairs[kind, value.normal]
         form = next(iter(pair.veiling()))
         core = spelled.strip()
         marks = pair.value.text.removesuffix(form.text) if pair.value.way != "number" else ""
@@ -136,9 +126,11 @@ class Veil:
         """The text without any of the spellings, also inside of words."""
         low = folded(text)
         for spelling, surrogate in self._spellings:
-            while (at := low.find(spelling)) >= 0:
+            at = low.find(spelling)
+            while at >= 0:
                 text = text[:at] + surrogate + text[at + len(spelling) :]
                 low = folded(text)
+                at = low.find(spelling, at + len(surrogate))
         return text
 
     def sampling(self, sampling: Sampling) -> Sampling:
