@@ -6,9 +6,20 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 
-Cited = tuple[tuple[str, str], ...]
-"""The id and SHA-256 of every text that was put into a prompt."""
+
+@dataclass(frozen=True)
+class Citation:
+    """A text that was put into a prompt, by its id; certificates have its SHA-256 alone."""
+
+    id: str
+    sha256: str
+    text: str = field(repr=False, compare=False)
+
+
+Cited = tuple[Citation, ...]
+"""Every text that was put into a prompt."""
 
 _CITED: ContextVar[Cited] = ContextVar("cited", default=())
 
@@ -23,7 +34,7 @@ def citing(texts: Mapping[str, str]) -> Iterator[None]:
     >>> with citing({"page 7": page}):
     ...     purifier.generate(f"{page}\n\nIn one sentence:")
     """
-    named = tuple((name, hashlib.sha256(text.encode()).hexdigest()) for name, text in texts.items())
+    named = tuple(Citation(name, _sha256(text), text) for name, text in texts.items())
     before = _CITED.get()
     token = _CITED.set((*before, *(each for each in named if each not in before)))
     try:
@@ -33,5 +44,9 @@ def citing(texts: Mapping[str, str]) -> Iterator[None]:
 
 
 def cited() -> Cited:
-    """The id and SHA-256 of every text that the enclosing `citing` blocks name."""
+    """Every text that the enclosing `citing` blocks name."""
     return _CITED.get()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

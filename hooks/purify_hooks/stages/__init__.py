@@ -15,6 +15,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.stages.decompose import Decompose
     from purify_hooks.stages.ensemble import Ensemble
     from purify_hooks.stages.forget import Forget
+    from purify_hooks.stages.grounded import Grounded
     from purify_hooks.stages.guardian import Guardian
     from purify_hooks.stages.never import Never
     from purify_hooks.stages.rewrite import Rewrite
@@ -26,6 +27,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
         "decompose": Decompose,
         "ensemble": Ensemble,
         "forget": Forget,
+        "grounded": Grounded,
         "guardian": Guardian,
         "never": Never,
         "rewrite": Rewrite,
