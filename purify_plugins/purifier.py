@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from purify_plugins.canonical_json import options
 from purify_plugins.certificates.calibration_record import CalibrationRecord
-from purify_plugins.certificates.citations import cited
+from purify_plugins.certificates.citations import cited, sources
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
@@ -337,5 +337,5 @@ class Purifier(Decoder):
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)
-        staged = StagedPipeline(pipeline, self.stages, self.request, how, said_about(), hooks)
+        staged = StagedPipeline(pipeline, self.stages, self.request, how, said_about(), sources(), hooks)
         return staged.answers(prompts)

@@ -219,6 +219,15 @@ def test_a_list_that_denies_nothing_is_refused(texts: Any) -> None:
         DenyList(texts)
 
 
+def test_a_short_list_is_found_in_all_tokens_at_once_as_a_long_one_is_in_each() -> None:
+    vocabulary = real().slm.vocabulary
+    words = ["e", "th", " the", "king", "q.", "zq", "ing ", "\u00e9"]
+    for texts in (words[:1], words[3:4], words):
+        for options in ({}, {"any_case": False}, {"any_spacing": False}):
+            index = DenyIndex(DenyList(tuple(texts), **options), vocabulary)
+            assert index.spelled.holding(index.texts) == index._holding()
+
+
 def test_a_long_list_is_indexed_once_and_in_moments() -> None:
     """20,000 texts: no table of all of them is built, and masks are remembered by position."""
     rng = random.Random(0)

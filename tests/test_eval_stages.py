@@ -322,4 +322,4 @@ def test_the_command_says_which_suite_measures_stages(files: list[Path], tmp_pat
     given = ["eval", "--stages", str(files[0]), "--suites", "utility", "--out", str(tmp_path)]
     found = CliRunner().invoke(app, given)
     assert found.exit_code
-    assert "add it to --suites" in found.output
+    assert "add one to --suites" in found.output

@@ -6,22 +6,13 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
+Cited = tuple[tuple[str, str], ...]
+"""The id and SHA-256 of every text that was put into a prompt."""
+Sources = tuple[tuple[str, str], ...]
+"""The id and text of every text that was put into a prompt; no record has the texts."""
 
-@dataclass(frozen=True)
-class Citation:
-    """A text that was put into a prompt, by its id; certificates have its SHA-256 alone."""
-
-    id: str
-    sha256: str
-    text: str = field(repr=False, compare=False)
-
-
-Cited = tuple[Citation, ...]
-"""Every text that was put into a prompt."""
-
-_CITED: ContextVar[Cited] = ContextVar("cited", default=())
+_SOURCES: ContextVar[Sources] = ContextVar("sources", default=())
 
 
 @contextmanager
@@ -34,19 +25,19 @@ def citing(texts: Mapping[str, str]) -> Iterator[None]:
     >>> with citing({"page 7": page}):
     ...     purifier.generate(f"{page}\n\nIn one sentence:")
     """
-    named = tuple(Citation(name, _sha256(text), text) for name, text in texts.items())
-    before = _CITED.get()
-    token = _CITED.set((*before, *(each for each in named if each not in before)))
+    before = _SOURCES.get()
+    token = _SOURCES.set((*before, *(each for each in texts.items() if each not in before)))
     try:
         yield
     finally:
-        _CITED.reset(token)
+        _SOURCES.reset(token)
 
 
 def cited() -> Cited:
-    """Every text that the enclosing `citing` blocks name."""
-    return _CITED.get()
+    """The id and SHA-256 of every text that the enclosing `citing` blocks name."""
+    return tuple((name, hashlib.sha256(text.encode()).hexdigest()) for name, text in sources())
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def sources() -> Sources:
+    """The id and text of every text that the enclosing `citing` blocks name."""
+    return _SOURCES.get()

@@ -103,10 +103,17 @@ def _draft(at: int, draft: Entry) -> str:
         f"Draft {at} ({who}): {totals['tokens']} tokens, {float(totals['log_ratio']):.3f} nats",
         ROLES[draft["role"]],
         *([f"masked by {', '.join(masked)}"] if masked else []),
-        *([f"the LLM was shown another text (SHA-256 {draft['shown']})"] if draft["shown"] else []),
+        *([_shown(draft["shown"])] if draft["shown"] else []),
         *([f"{draft['redone']} of at most {draft['redo']} redos"] if draft["redo"] else []),
     ]
     return f"{'; '.join(parts)}."
+
+
+def _shown(digest: str) -> str:
+    return (
+        f"the LLM read another prompt than the SLM (keyed digest {digest}); what it alone read is bounded as "
+        "what it knows"
+    )
 
 
 def _but(told: Entry, key: str) -> Entry:

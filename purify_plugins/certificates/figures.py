@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from purify_plugins.decode.draw_keys import secret
 from purify_plugins.types import Token
 
 FORMAT = "purify-certificate/2"
@@ -26,6 +28,11 @@ def text_facts(text: str) -> dict[str, Any]:
     """A text's SHA-256 and length in UTF-8."""
     data = text.encode()
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def private_digest(text: str) -> str:
+    """HMAC-SHA-256 of a text under the deployment's secret: who lacks it can check no guess at the text."""
+    return hmac.digest(secret(), b"purify-private/1\0" + text.encode(), "sha256").hex()
 
 
 def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def certify(
             "limited_by": drawn.limit.by,
         },
         "prompt": list(drawn.prompt),
-        "context": [{"id": each.id, "sha256": each.sha256} for each in context],
+        "context": [{"id": name, "sha256": sha256} for name, sha256 in context],
         "models": {"llm": _model(drawn.llm, False), "slm": _model(drawn.slm, True)},
         "vocabulary": drawn.slm.vocabulary.fingerprint,
         "method": {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from purify_plugins.canonical_json import canonical, digest, jsonable
 from purify_plugins.certificates.claims import LIMITS
 from purify_plugins.certificates.draft_bodies import draft_body
-from purify_plugins.certificates.figures import STAGED_FORMAT, fixed, text_facts, totals
+from purify_plugins.certificates.figures import STAGED_FORMAT, fixed, private_digest, text_facts, totals
 from purify_plugins.certificates.ledger import roles
 from purify_plugins.certificates.staged_claims import Calls, asked_of, settle
 from purify_plugins.errors import PurifyError, RefusedError
@@ -128,13 +128,16 @@ def certify_stages(record: AnswerRecord) -> Certificate:
 
 
 def prompt_digest(prompt: Prompt) -> str:
-    """SHA-256 of what the LLM was shown: of a text, or of the canonical JSON of messages or token ids."""
+    """Digest of what the LLM was shown: of a text, or of the canonical JSON of messages or token ids.
+
+    It is keyed by the deployment's secret: the LLM may have read what the certificate's readers must not.
+    """
     if isinstance(prompt, str):
-        return str(text_facts(prompt)["sha256"])
+        return private_digest(prompt)
     shown = (
         {"messages": prompt.messages, "tools": prompt.tools} if isinstance(prompt, Chat) else {"ids": prompt}
     )
-    return str(text_facts(canonical(jsonable(shown)))["sha256"])
+    return private_digest(canonical(jsonable(shown)))
 
 
 def _stage(stage: StageRecord) -> dict[str, Any]:

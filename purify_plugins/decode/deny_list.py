@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import codecs
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 REMEMBERED = 256
 """Masks kept of a list: a row's mask is asked for by both models, and by each position of a draft."""
+FEW = 200
+"""Texts of a list that are searched for one after another, in all tokens at once."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,8 @@ class DenyIndex:
         self.start = DenyPosition(self._read((), " ")) if denied.any_spelling else DenyPosition()
         self.spelled = spelled(vocabulary, denied.any_case, denied.any_spacing, denied.any_spelling)
         self.free = numpy.ones(len(vocabulary), dtype=bool)  # after no beginning of a text
-        self.free[[at for at, text in enumerate(self.spelled.texts) if self._has(text)]] = False
+        few = len(self.texts) <= FEW
+        self.free[self.spelled.holding(self.texts) if few else self._holding()] = False
         self._masks: dict[DenyPosition, Tensor] = {}
         self._completing: dict[Match, Any] = {}
 
@@ -154,7 +158,7 @@ class DenyIndex:
         """The position after one token more."""
         if not position.pending and token not in self.spelled.broken:
             return DenyPosition(self._read(position.matches, self.spelled.texts[token]))
-        text, pending = _decoded(position.pending + self.vocabulary.tokens[token])
+        text, pending = decoded(position.pending + self.vocabulary.tokens[token])
         return DenyPosition(self._read(position.matches, self.denied.folded(text)), pending)
 
     def mask(self, position: DenyPosition) -> Tensor:
@@ -164,7 +168,7 @@ class DenyIndex:
         allowed = self.free.copy()
         if position.pending:  # a token that does not complete the character ends every beginning
             for token in self.spelled.continuing:
-                text = _decoded(position.pending + self.vocabulary.tokens[token])[0]
+                text = decoded(position.pending + self.vocabulary.tokens[token])[0]
                 allowed[token] = self._completes(position.matches, self.denied.folded(text)) is None
         else:
             for match in position.matches:
@@ -225,6 +229,10 @@ class DenyIndex:
         return self.texts[low][length - 1] == " "
 
     # Whole tokens
+
+    def _holding(self) -> list[int]:
+        """The tokens in whose folded texts a denied text stands."""
+        return [at for at, text in enumerate(self.spelled.texts) if self._has(text)]
 
     def _has(self, text: str) -> bool:
         """Whether a denied text stands in a token's folded text."""
@@ -291,12 +299,25 @@ class SpelledTokens:
 
     def __init__(self, vocabulary: Vocabulary, *how: bool) -> None:
         fold = DenyList(("x",), *how).folded
-        decoded = [_decoded(token) for token in vocabulary.tokens]
-        self.texts = [fold(text) for text, _ in decoded]
-        self.broken = {at for at, (text, rest) in enumerate(decoded) if rest or UNREAD in text}
+        found = [decoded(token) for token in vocabulary.tokens]
+        self.texts = [fold(text) for text, _ in found]
+        self.broken = {at for at, (text, rest) in enumerate(found) if rest or UNREAD in text}
         tokens = vocabulary.tokens
         self.continuing = [at for at in sorted(self.broken) if tokens[at] and 0x80 <= tokens[at][0] < 0xC0]
         self._tables: dict[bool, PrefixTable] = {}
+        self._joined = UNREAD.join(self.texts)  # which stands in no denied text
+        self._starts = [0, *accumulate(len(text) + 1 for text in self.texts)]
+
+    def holding(self, texts: Iterable[str]) -> list[int]:
+        """The ids of the tokens in which one of these texts stands."""
+        found = set()
+        for text in texts:
+            at = self._joined.find(text)
+            while at >= 0:
+                token = bisect_right(self._starts, at) - 1
+                found.add(token)
+                at = self._joined.find(text, self._starts[token + 1])
+        return sorted(found)
 
     def table(self, after_space: bool) -> PrefixTable:
         """The tokens by their texts, after white space by those without more of it."""
@@ -312,7 +333,7 @@ def spelled(vocabulary: Vocabulary, *how: bool) -> SpelledTokens:
     return SpelledTokens(vocabulary, *how)
 
 
-def _decoded(data: bytes) -> tuple[str, bytes]:
+def decoded(data: bytes) -> tuple[str, bytes]:
     """The text of these bytes, and those at the end that only begin a character."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return decoder.decode(data), decoder.getstate()[0]

@@ -24,10 +24,10 @@ from purify_plugins.stages.stage import Draft
 from purify_plugins.types import Chunk, Completion, Unanswered
 
 if TYPE_CHECKING:
+    from purify_plugins.certificates.citations import Sources
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.requests.answer import AnswerOptions
     from purify_plugins.requests.pipeline import Pipeline, RowEvent, RowEvents
-    from purify_plugins.sampling import Sampling
     from purify_plugins.stages.options import RequestOptions
     from purify_plugins.stages.stage import Stage
     from purify_plugins.types import FinishReason, Prompt, Token
@@ -42,6 +42,7 @@ class StagedPipeline:
     options: RequestOptions
     how: AnswerOptions
     about: Mapping[str, str]
+    sources: Sources = ()
     hooks: Sequence[Stage] = ()
     driver: Driver = field(default_factory=Driver)
     exits: dict[int, Exit] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class StagedPipeline:
 
     def _request(self, row: int, prompt: Prompt) -> Request:
         sampling = self.how.sampling.of_row(row)
-        return Request(prompt, sampling, cited=self.how.context, about=self.about)
+        return Request(prompt, sampling, cited=self.how.context, sources=self.sources, about=self.about)
 
     # Asking the models
 
@@ -79,7 +80,7 @@ class StagedPipeline:
                 self.driver.failed(leaf.call, _told(error))
             return
         stopped: set[int] = set()
-        with closing(self._decoded(purifier, rows, leaves[0].request.sampling, stopped)) as events:
+        with closing(self._decoded(purifier, rows, leaves[0].request, stopped)) as events:
             for place, event in events:
                 leaf = leaves[place]
                 if isinstance(event, Unanswered):
@@ -96,11 +97,11 @@ class StagedPipeline:
         self,
         purifier: Decoder,
         rows: Mapping[int, Row],
-        sampling: Sampling,
+        request: Request,
         stopped: Collection[int] = (),
         given: Sequence[Token] = (),
     ) -> RowEvents:
-        how = replace(self.how, sampling=sampling, given=tuple(given))
+        how = replace(self.how, sampling=request.sampling, context=request.cited, given=tuple(given))
         return replace(self.pipeline, purifier=purifier).decoded(rows, how, stopped)
 
     def _row(self, leaf: Leaf) -> Row | None:
@@ -224,7 +225,7 @@ class StagedPipeline:
         purifier = answering(self.pipeline.purifier, request, given, llm_asked=not leaf.request.slm_only)
         stopped: set[int] = set()
         drawn, ended = len(given), False
-        with closing(self._decoded(purifier, rows, request.sampling, stopped, given)) as events:
+        with closing(self._decoded(purifier, rows, request, stopped, given)) as events:
             for _, event in events:
                 if isinstance(event, Unanswered):
                     raise event.error

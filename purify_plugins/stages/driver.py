@@ -127,11 +127,12 @@ class Driver:
         if parent is None:
             self.end(program.run, draft)
         elif program.wanted:
-            parent.drafts[program.place] = draft
+            parent.drafts[program.place] = draft.seen_from(parent.request)
             found = [each for each in parent.drafts if each is not None]
             if len(found) == len(parent.drafts):
                 parent.given += found
-                parent.run.given += [each for each in found if each not in parent.run.given]
+                known = [each.completion for each in parent.run.given]
+                parent.run.given += [each for each in found if all(each.completion is not k for k in known)]
                 self._advance(parent, lambda: parent.body.send(found if parent.listed else found[0]))
 
 

@@ -11,7 +11,6 @@ from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chat
 
 if TYPE_CHECKING:
-    from purify_plugins.certificates.citations import Cited
     from purify_plugins.protocols import Constraint
     from purify_plugins.stages.checks import Check
     from purify_plugins.stages.vault import Vault
@@ -26,8 +25,8 @@ class Request:
     is sent to the LLM. `strength`, from 1 down to 0, is the share of the policy's latitude that is left.
     `never` are constraints on its tokens, `checks` judge its text before it is released, `vault` puts true
     values back in it. `draw` tells candidates of one request apart: the same seed draws other numbers for
-    each. `cited` are the texts that the prompt quotes, by id, `about` what the application says of the
-    request (`user`, `conversation`).
+    each. `cited` are the texts that the prompt quotes, by id and digest as certificates have them, `sources`
+    by id and text. `about` is what the application says of the request (`user`, `conversation`).
     """
 
     prompt: Prompt
@@ -39,7 +38,8 @@ class Request:
     checks: tuple[Check, ...] = ()
     vault: Vault | None = None
     draw: tuple[int, ...] = ()
-    cited: Cited = ()
+    cited: tuple[tuple[str, str], ...] = ()
+    sources: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     about: Mapping[str, str] = field(default_factory=dict)
     _seal: str = field(init=False, repr=False, compare=False, default="")
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from purify_plugins.canonical_json import counted, jsonable
+from purify_plugins.stages.vault import restored
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.stages.request import Request
+    from purify_plugins.stages.vault import Vault
     from purify_plugins.types import Certificate, Completion, FinishReason, Token
 
 
@@ -22,15 +24,23 @@ if TYPE_CHECKING:
 class Draft:
     """A whole answer to `request`, unseen; made by the core only.
 
-    A stage may read it, and return it to release it.
+    A stage may read it, and return it to release it. Its `text` has the surrogates that the models read, but
+    for a stage around the one that put them there: for that `vault` puts the true values back.
     """
 
     request: Request
     completion: Completion
+    vault: Vault | None = None
 
-    @property
+    @cached_property
     def text(self) -> str:
-        return self.completion.text
+        drawn = self.completion.text
+        return drawn if self.vault is None else restored(self.vault, drawn)
+
+    def seen_from(self, request: Request) -> Draft:
+        """The draft as the stage that answers `request` reads it."""
+        outside = request.vault is None and self.request.vault is not None
+        return replace(self, vault=self.request.vault) if outside else self
 
     @property
     def steps(self) -> tuple[Token, ...]:

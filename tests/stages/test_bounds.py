@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -26,11 +26,10 @@ from purify_plugins.stages.checks import Blocked, Check
 from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Answer, Draft, Stage
 from purify_plugins.testing import ToySource
+from tests.stages.branches import Branches
 from tests.toys import AB
 
 LENGTH, TOTAL = 2, 1.0
-NEVER = 1e-10
-"""The chance of a draw whose branch is not taken: all of them together are less than rounding."""
 ANSWERS = ["".join(each) for each in product("ab", repeat=LENGTH)]
 SAMPLING = Sampling(max_tokens=LENGTH, ignore_eos=True)
 
@@ -125,37 +124,6 @@ PROGRAMS: dict[str, Callable[[str], Sequence[Stage]]] = {
         Rewriting(target),
     ],
 }
-
-
-@dataclass
-class Branches:
-    """Stands in for the random numbers: every run takes another way through the draws that there can be."""
-
-    way: list[int] = field(default_factory=list)
-    chances: list[list[tuple[int, float]]] = field(default_factory=list)
-
-    def draw(self, rows: FusedLogits, _: Tensor | None) -> Tensor:
-        return rows.ids(torch.tensor([self.taken(row) for row in rows.mass]))
-
-    def taken(self, mass: Tensor) -> int:
-        likely = (mass.double() / mass.double().sum()).tolist()
-        self.chances.append([(token, p) for token, p in enumerate(likely) if p > NEVER])
-        if len(self.way) < len(self.chances):
-            self.way.append(0)
-        return self.chances[-1][self.way[len(self.chances) - 1]][0]
-
-    def runs(self, run: Callable[[], Any]) -> Iterator[tuple[float, Any]]:
-        """What each way comes to, and its probability."""
-        while True:
-            self.chances = []
-            found = run()
-            assert len(self.way) == len(self.chances)
-            yield math.prod(chances[at][1] for chances, at in zip(self.chances, self.way, strict=True)), found
-            while self.way and self.way[-1] == len(self.chances[len(self.way) - 1]) - 1:
-                self.way.pop()
-            if not self.way:
-                return
-            self.way[-1] += 1
 
 
 def written(purifier: Purifier) -> Completion | None:

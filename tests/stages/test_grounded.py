@@ -326,18 +326,16 @@ def test_a_label_that_a_classifier_has_not_is_an_error(nli: Path) -> None:
         Grounded(nli=str(nli), label="rude")
 
 
-def test_a_request_has_the_texts_that_are_cited_and_shows_their_digests_alone() -> None:
+def test_neither_a_certificate_nor_a_request_shows_the_cited_texts() -> None:
     seen: list[Any] = []
 
     @dataclass(frozen=True)
     class Looking(Stage):
         def answer(self, asked: Any) -> Any:
-            seen.extend(asked.cited)
+            seen.append(asked)
             return asked
 
     found = answer(agreeing(lambda prompt: "Yes.").replace(stages=[Looking()]), {"page": PAGE})
-    assert seen[0].text == PAGE
+    assert seen[0].sources == (("page", PAGE),)
     assert "Quill" not in repr(seen)
-    [context] = found.certificate.body["drafts"][0]["certificate"]["context"]
-    assert context == {"id": "page", "sha256": seen[0].sha256}
     assert "Quill" not in json.dumps(found.certificate.body)

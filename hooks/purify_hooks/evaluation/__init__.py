@@ -22,7 +22,9 @@ def purify_commands() -> Mapping[str, str]:
 def purify_suites() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
     from purify_hooks.evaluation.eval.suites.baseline import Baseline
+    from purify_hooks.evaluation.eval.suites.copying import Copying
     from purify_hooks.evaluation.eval.suites.delayed import DelayedAttack
+    from purify_hooks.evaluation.eval.suites.forgetting import Forgetting
     from purify_hooks.evaluation.eval.suites.knowledge import Knowledge
     from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
     from purify_hooks.evaluation.eval.suites.pii import PersonalData
@@ -40,4 +42,6 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
         "vetting": Baseline,
         "written": Written,
         "requests": Requests,
+        "copying": Copying,
+        "forgetting": Forgetting,
     }

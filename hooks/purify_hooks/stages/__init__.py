@@ -10,6 +10,10 @@ from purify_plugins.plugin.hookspecs import hookimpl
 
 @hookimpl
 def purify_stages() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.private.gatekeeper import Gatekeeper
+    from purify_hooks.private.redacted import Redacted
+    from purify_hooks.private.sketch import Sketch
+    from purify_hooks.protected.copycheck import Copycheck
     from purify_hooks.stages.allowance import Allowance
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
@@ -24,12 +28,16 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     return {
         "allowance": Allowance,
         "cascade": Cascade,
+        "copycheck": Copycheck,
         "decompose": Decompose,
         "ensemble": Ensemble,
         "forget": Forget,
+        "gatekeeper": Gatekeeper,
         "grounded": Grounded,
         "guardian": Guardian,
         "never": Never,
+        "redacted": Redacted,
         "rewrite": Rewrite,
+        "sketch": Sketch,
         "verify": Verify,
     }

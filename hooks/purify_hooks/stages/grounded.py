@@ -41,9 +41,10 @@ class Grounded(Stage):
     its numbers and names; with `nli`, the directory of a transformers classifier of pairs of texts, its
     largest probability of `label` over the passages. Certificates have the scores, their mean and least, and
     the `surprise`: by how many nats a token the LLM expected the words that no cited text has more than the
-    SLM did (null where those figures are not known; see `explain`). With `block` no sentence below `least` is released, and
-    a request that cites nothing is refused, both by the `key`; a sentence longer than `window` characters is
-    judged in parts, and after a block the SLM alone writes the span again, at most `redo` times.
+    SLM did (null where its figures are not known; see `explain`). With `block` no sentence below `least` is
+    released, and a request that cites nothing is refused, both by the `key`; a sentence longer than `window`
+    characters is judged in parts, and after a block the SLM alone writes the span again, at most `redo`
+    times.
     """
 
     block: bool = False
@@ -88,7 +89,7 @@ class Grounded(Stage):
         return self.window if self.block else 0
 
     def answer(self, request: Request) -> Request:
-        texts = tuple(each.text for each in request.cited if each.text.strip())
+        texts = tuple(text for _, text in request.sources if text.strip())
         if self.block and not texts:
             raise RefusedError("this request cites no text to ground its answer in", key=self.key)
         judge = SentenceJudge(Sources(texts), self._entailment)

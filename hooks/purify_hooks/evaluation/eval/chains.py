@@ -29,6 +29,11 @@ class Chain:
     stages: tuple[Named, ...]
     request: Named
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stages' names, the outermost first."""
+        return tuple(table["name"] for table in self.stages)
+
     def made(self, plugins: Plugins) -> tuple[Stage, ...]:
         """The stages, the outermost first. Raises ConfigError."""
         return tuple(stage(plugins, table) for table in self.stages)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -64,8 +63,6 @@ Stages = Annotated[
     ),
 ]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
-STAGED = "requests"
-"""The suite that measures request stages."""
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -160,10 +157,14 @@ def measured_chains(
 ) -> list[Chain]:
     """The request stages in the files, else the configuration's own where it has some. Raises ConfigError."""
     from purify_hooks.evaluation.eval.chains import chains, own_chain
+    from purify_hooks.evaluation.eval.run import staged_suites
 
-    asked = not chosen or STAGED in chosen
+    measuring = staged_suites(loaded)
+    asked = not chosen or any(name in chosen for name in measuring)
     if files and not asked:
-        raise ConfigError(f"request stages are measured by the suite {STAGED!r}; add it to --suites")
+        raise ConfigError(
+            f"request stages are measured by the suites {', '.join(measuring)}; add one to --suites"
+        )
     if files:
         return chains(files, loaded)
     return own_chain(config, loaded) if asked and configuration_exists(config) else []
@@ -221,6 +222,7 @@ def measured_report(
     plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
+    from purify_hooks.evaluation.eval.announced import fitting, print_suites
     from purify_hooks.evaluation.eval.first_text import with_first_texts
     from purify_hooks.evaluation.eval.progress import shown_progress
     from purify_hooks.evaluation.eval.report import Report
@@ -239,8 +241,8 @@ def measured_report(
     typer.echo("reading both models; what is measured is kept, and Ctrl-C may end it at any time", err=True)
     with on_interrupt(f"what was measured is in {str(cache.file)!r}: the same command goes on from there"):
         pair = plan.models.load()
-        plan = _fitting(plan, pair)
-        _print_suites(plan, pair)
+        plan = fitting(plan, pair)
+        print_suites(plan, pair)
         plan = finished(plan, pair, cache) if so_far else plan
         with shown_progress() as progress:
             results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
@@ -260,30 +262,6 @@ def _partial(plan: Plan, pair: ModelPair, out: Path, found: Sequence[Result]) ->
         typer.echo(f"so far, in {out / 'report.json'}: {told(found)}", err=True)
 
 
-def _fitting(plan: Plan, pair: ModelPair) -> Plan:
-    """The plan without policies that cannot be bound to this vocabulary, which are named on standard error.
-
-    Raises ConfigError where none is left.
-    """
-    unfit = {each.key: why for each in plan.systems if not each.alone and (why := pair.unfit(each))}
-    systems = tuple(each for each in plan.systems if each.key not in unfit)
-    if all(each.alone for each in systems) and unfit:
-        raise ConfigError("; ".join(unfit.values()))
-    for name, why in unfit.items():
-        typer.echo(f"left out: {name} ({why})", err=True)
-    return replace(plan, systems=systems)
-
-
-def _print_suites(plan: Plan, pair: ModelPair) -> None:
-    """Print the suites that run. Raises ConfigError where the questions have nothing for any of them."""
-    from purify_hooks.evaluation.eval.run import suites
-
-    asked_of = suites(pair.plugins, plan)
-    if not asked_of:
-        raise ConfigError(f"the questions hold nothing that {', '.join(plan.only) or 'any suite'} asks")
-    typer.echo(f"measuring {', '.join(asked_of)}", err=True)
-
-
 def show(report: Report, page: Path, as_json: bool) -> None:
     """Print the report as JSON, or else its conclusion, the harms and the costs."""
     if as_json:
@@ -291,7 +269,7 @@ def show(report: Report, page: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from purify_hooks.evaluation.eval import staged
+    from purify_hooks.evaluation.eval import protection, staged
     from purify_hooks.evaluation.eval.findings import speed_sentence
     from purify_hooks.evaluation.eval.tables import recommended, summary
     from purify_hooks.evaluation.table import put
@@ -300,6 +278,7 @@ def show(report: Report, page: Path, as_json: bool) -> None:
     told = report.conclusion(), speed_sentence(report.results), staged.sentence(report.results)
     console.print(" ".join(filter(None, told)), markup=False)
     stages = [staged.table(report.results)] if staged.measured(report.results) else []
+    stages += protection.tables(report.results, report.suites)
     for table in (summary(policies), recommended(policies, report.pair.plugins), *stages):
         put(console, table)
     typer.echo(f"the report is {page}")

@@ -101,6 +101,11 @@ class ModelPair:
         ]
         return judged_by(purifiers[0], [each.policy for each in purifiers], texts, done)
 
+    def likelihoods(self, policy: FusionPolicy, texts: Sequence[ForcedText]) -> list[Likelihood]:
+        """Teacher-forced log-likelihoods (nats) of texts under a policy."""
+        purifier = Purifier(self.llm, self.slm, policy, plugins=self.plugins)
+        return [score for (score,) in judged_by(purifier, [purifier.policy], texts)]
+
     def judge(self, system: System, asked: Sequence[tuple[Prompt, Sequence[int]]]) -> list[Likelihood]:
         """Teacher-forced log-likelihoods (nats) of answers to prompts, the policy's state included."""
         texts = [ForcedText(prompt, tuple(answer)) for prompt, answer in asked]

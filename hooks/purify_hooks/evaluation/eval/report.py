@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_hooks.evaluation.eval import staged, tables
+from purify_hooks.evaluation.eval import protection, staged, tables
 from purify_hooks.evaluation.eval.findings import (
     as_json,
     baseline,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.model_pair import ModelPair
 
 REGION = region("eval")
-STAGES = "Request stages"
+STAGES, PROTECTION = "Request stages", "protection "
 PAGE = "evaluation.md"
 DRAWS = {
     True: "keyed by a PURIFY_SECRET that was set: with the same one they are the same again",
@@ -78,13 +78,15 @@ class Report:
         """The self-contained page."""
         from markupsafe import Markup
 
-        every = tables.suite_tables(self.results, self.suites)
+        every, shown = tables.suite_tables(self.results, self.suites), self.tables()
         return (
             templates("eval")
             .get_template("report.html")
             .render(
                 conclusion=self.conclusion(),
-                **self.tables(),
+                **{name: table for name, table in shown.items() if not name.startswith(PROTECTION)},
+                protected=[each.title for each in protection.measured(self.suites).values()],
+                protections=[table for name, table in shown.items() if name.startswith(PROTECTION)],
                 share=tables.share,
                 baseline=baseline(self.results),
                 speed=speed_sentence(self.results),
@@ -107,6 +109,7 @@ class Report:
         return {
             "harms": tables.harms([each for each in self.results if not each.system.swept]),
             **({"stages": staged.table(self.results)} if staged.measured(self.results) else {}),
+            **{f"{PROTECTION}{each.title}": each for each in protection.tables(self.results, self.suites)},
             **({"knowledge": tables.knowledge(usual)} if "knowledge" in self.results[0].metrics else {}),
             "costs": tables.costs(usual),
             "recommended": tables.recommended(policies, plugins),
@@ -141,7 +144,9 @@ class Report:
         measured = [name for name in harms(llm) if both and not math.isnan(harm(llm, name))]
         first = {"Frontier": frontier(policies, narrow=narrow)} if self.draws_frontier else {}
         last = {STAGES: staged.picture(self.results, narrow=narrow)} if staged.measured(self.results) else {}
-        return {**first, **{name: picture(policies, name, narrow=narrow) for name in measured}, **last}
+        stages = protection.pictures(self.results, self.suites, narrow=narrow)
+        shown = {name: picture(policies, name, narrow=narrow) for name in measured}
+        return {**first, **shown, **last, **stages}
 
     @property
     def draws_frontier(self) -> bool:
@@ -207,6 +212,7 @@ class Report:
         about = {
             "Frontier": "knowledge kept against the worst harm",
             STAGES: "the worst attack against clean prompts refused",
+            **{each.title: "what it stops and costs" for each in protection.measured(self.suites).values()},
         }
         shown = [
             f"![{name}: {about.get(name, 'harm against perplexity')}]({file})" for file, name in named.items()

@@ -77,13 +77,17 @@ def key(pair: ModelPair, system: System, name: str, suite: Suite, mode: str) -> 
         "system": system.key if system.alone else "both",
         "policy": {"name": system.policy, "fields": jsonable(policy)},
         "suite": {"name": name, "mode": mode},
-        "code": [code(type(each).__module__) for each in (policy.original, suite)]
-        + [code(each) for each in MEASURING],
+        "code": [code(each) for each in (type(policy.original).__module__, *_modules(suite), *MEASURING)],
         "questions": suite.questions.digest,
         "settings": asdict(suite.settings),
         **(_stages(pair, system.chain) if system.chain else {}),
     }
     return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
+def _modules(suite: Suite) -> list[str]:
+    """The modules of a suite's own class and of those of this package that it inherits from."""
+    return [each.__module__ for each in type(suite).__mro__ if each.__module__.startswith("purify_")]
 
 
 def _stages(pair: ModelPair, chain: Chain) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from purify_hooks.evaluation.eval.worker_pool import worker_pool
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_plugins.plugin.manager import Plugins
 
@@ -79,8 +80,12 @@ class Result:
 def suites(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
     """The suites of the plan that the questions have something for."""
     made = offered(plugins, plan)
-    chained = any(system.chain for system in plan.systems)
-    usual = [name for name, suite in made.items() if not _named_only(suite) or (chained and _staged(suite))]
+    chains = [system.chain for system in plan.systems if system.chain]
+    usual = [
+        name
+        for name, suite in made.items()
+        if not _named_only(suite) or any(measures(suite, chain) for chain in chains)
+    ]
     return {name: suite for name, suite in made.items() if name in (plan.only or usual) and suite.possible}
 
 
@@ -88,8 +93,17 @@ def _named_only(suite: Suite) -> bool:
     return isinstance(suite, Suite) and suite.asked_for
 
 
-def _staged(suite: Suite) -> bool:
-    return isinstance(suite, Suite) and suite.staged
+def measures(suite: Suite, chain: Chain | None) -> bool:
+    """Whether a suite, of this class or not, measures systems with these request stages."""
+    return chain is None or (isinstance(suite, Suite) and suite.concerns(chain))
+
+
+def staged_suites(plugins: Plugins) -> list[str]:
+    """The names of the suites that measure request stages."""
+    kinds = plugins.offers("purify_suites").items()
+    return [
+        name for name, kind in kinds if isinstance(kind, type) and issubclass(kind, Suite) and kind.staged
+    ]
 
 
 def offered(plugins: Plugins, plan: Plan) -> dict[str, Suite]:
@@ -186,7 +200,7 @@ def work(
         for system in plan.systems
         for name, suite in asked.items()
         for mode in suite.modes
-        if not system.chain or _staged(suite)
+        if measures(suite, system.chain)
     ]
 
 
@@ -229,7 +243,7 @@ def results(
                     for mode in suite.modes
                 }
                 for name, suite in asked.items()
-                if not system.chain or _staged(suite)
+                if measures(suite, system.chain)
             }
             found.append(Result(system, figures, whole, {name: each.metrics for name, each in asked.items()}))
     return found

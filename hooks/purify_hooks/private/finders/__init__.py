@@ -2,16 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from purify_hooks.private.finders.contact import Emails
+from purify_hooks.private.finders.births import Births, Passports
+from purify_hooks.private.finders.contact import Emails, Phones
 from purify_hooks.private.finders.finder import Detector, Finder, JoinedFinder, Span
+from purify_hooks.private.finders.keys import Keys
+from purify_hooks.private.finders.lettered import Lettered
+from purify_hooks.private.finders.network import Network
+from purify_hooks.private.finders.numbers import Numbers
 from purify_hooks.private.finders.plain import plain
+from purify_hooks.private.finders.secrets import Secrets
 from purify_hooks.private.finders.words import Patterns, WordList, entries
+from purify_plugins.errors import UnknownNameError
 from purify_plugins.utils.files import read_text
 
-__all__ = ["Finder", "Span", "finder", "plain"]
+__all__ = ["GROUPS", "KINDS", "Finder", "Span", "finder", "plain"]
+
+GROUPS = {
+    "key": [
+        *("aws_key", "aws_secret", "github_token", "slack_token", "google_key", "sk_key", "stripe_key"),
+        *("service_token", "jwt", "private_key"),
+    ],
+    "ip": ["ipv4", "ipv6"],
+    "national_id": [
+        *(
+            "aadhaar",
+            "ahv",
+            "bsn",
+            "codice_fiscale",
+            "cpf",
+            "dni",
+            "fodselsnummer",
+            "hetu",
+            "nhs",
+            "nino",
+            "nir",
+        ),
+        *("pesel", "personnummer", "resident_id", "rijksregister", "sin", "ssn", "steuer_id", "tckn", "tfn"),
+    ],
+    "crypto": ["bitcoin", "ethereum"],
+}
+"""Kinds that can be named together."""
+ALONE = (
+    *("bank_account", "birth_date", "card", "email", "iban", "imei", "mac", "passport", "phone", "secret"),
+    *("url_credentials", "vat"),
+)
+KINDS = tuple(sorted({*ALONE, *(kind for group in GROUPS.values() for kind in group)}))
+"""The kinds that need neither a model nor a list."""
 
 
 def finder(
@@ -28,7 +67,14 @@ def finder(
     directory of a token classifier, `libraries` are "phonenumbers" and "presidio". Raises ConfigError.
     """
     listed = entries(read_text(Path(words)).splitlines()) if isinstance(words, str | Path) else words
-    detectors: list[Detector] = [Emails(), WordList(listed), Patterns.compiled(patterns or {})]
-    return JoinedFinder(
-        tuple(detectors), None if kinds is None else frozenset({*kinds, "word", *(patterns or {})})
-    )
+    own: list[Detector] = [Emails(), Phones(), Network(), Keys(), Secrets(), Numbers(), Lettered(), Births()]
+    detectors = [*own, Passports(), WordList(listed), Patterns.compiled(patterns or {})]
+    return JoinedFinder(tuple(detectors), frozenset({*_kinds(kinds), "word", *(patterns or {})}))
+
+
+def _kinds(names: Sequence[str] | None) -> Iterator[str]:
+    """The kinds that are named, alone or by their group; all for None. Raises UnknownNameError."""
+    for name in KINDS if names is None else names:
+        if name not in {*KINDS, *GROUPS}:
+            raise UnknownNameError("kind of private data", name, {*KINDS, *GROUPS})
+        yield from GROUPS.get(name, [name])

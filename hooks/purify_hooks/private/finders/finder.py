@@ -38,8 +38,11 @@ class Hit(NamedTuple):
     certainty: int
 
 
-SHAPE, CONTEXT, CHECKED, GIVEN = range(4)
-"""How certain a hit is: its shape fits; a word nearby names it; a checksum or prefix fits; the operator's."""
+SHAPE, CONTEXT, CHECKED, NAMED, GIVEN = range(5)
+"""How certain a hit is.
+
+Its shape fits; a word nearby names it; its checksum or beginning fits; both; it is the operator's own.
+"""
 
 
 class Detector(Protocol):

@@ -33,6 +33,8 @@ class WordList:
             entries.sort(key=len, reverse=True)
 
     def hits(self, text: str) -> Iterator[Hit]:
+        if not self.entries:
+            return
         found = [*WORD.finditer(text)]
         folded = [match[0].casefold() for match in found]
         near = [b.start() - a.end() <= GAP for a, b in pairwise(found)]

@@ -14,6 +14,7 @@ from purify_hooks.evaluation.eval.systems import ALONE
 from purify_plugins.decode.forced_text import ForcedText, Likelihood
 
 if TYPE_CHECKING:
+    from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.systems import System
@@ -72,6 +73,10 @@ class Suite(ABC):
     def possible(self) -> bool:
         """Whether the questions have the part it needs."""
         return True
+
+    def concerns(self, chain: Chain | None) -> bool:
+        """Whether it measures systems with these request stages, or with none."""
+        return chain is None or self.staged
 
     @abstractmethod
     def measure(self, pair: ModelPair, system: System, mode: str) -> Samples:

@@ -83,9 +83,9 @@ class Requests(Suite):
     def _attacked(self, pair: ModelPair, purifier: Purifier, mode: str) -> dict[str, list[Sample]]:
         """Each attack's success: the mean over its answers."""
         found = {}
-        for kind, every in every_attack(self.questions, pair.slm).items():
-            attacks = every[: self.settings.items]
-            longest = max((each.tokens for each in attacks), default=0)
+        every = every_attack(self.questions, pair.slm).items()
+        for kind, attacks in ((kind, found[: self.settings.items]) for kind, found in every if found):
+            longest = max(each.tokens for each in attacks)
             told = self._texts(purifier, [each.prompt for each in attacks], longest, mode)
             found[METRICS[kind]] = [_success(*each) for each in zip(attacks, told, strict=True)]
         return found

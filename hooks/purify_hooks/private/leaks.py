@@ -1,0 +1,60 @@
+"""Whether a text gives something away of another one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from purify_hooks.private.finders import Finder, plain
+
+WORD = re.compile(r"[^\W_]+")
+SENTENCE = re.compile(r"(?:^|[.!?:\n])[\W_]*$")
+"""What stands before a word that begins a sentence."""
+
+
+@dataclass(frozen=True)
+class LeakTest:
+    """Tells whether a text holds what a finder finds, or part of what is private.
+
+    That is: `run` words in a row of a private text (all of them, where it has fewer), a number of it, or a
+    capitalised word of it that does not begin a sentence there.
+    """
+
+    finder: Finder
+    run: int
+
+    def leaks(self, text: str, private: Iterable[str]) -> bool:
+        """Whether a text gives away something; one without words does too: it is of no use."""
+        said = words(text)
+        if not said or self.finder.find(text):
+            return True
+        runs = {length: set(_runs(said, length)) for length in range(1, self.run + 1)}
+        for each in private:
+            known = words(each)
+            length = min(self.run, len(known))
+            if length and not runs[length].isdisjoint(_runs(known, length)):
+                return True
+            if not runs[1].isdisjoint((word,) for word in _telling(each, short=len(known) < self.run)):
+                return True
+        return False
+
+
+def words(text: str) -> list[str]:
+    """A text's words, in one case, without what is not seen (NFKC)."""
+    return WORD.findall(unicodedata.normalize("NFKC", plain(text)).casefold())
+
+
+def _runs(found: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
+    return (tuple(found[at : at + length]) for at in range(len(found) - length + 1))
+
+
+def _telling(text: str, short: bool) -> Iterator[str]:
+    """The words of a text that tell by themselves: numbers and names; in a short text also its first word."""
+    text = unicodedata.normalize("NFKC", plain(text))
+    for found in WORD.finditer(text):
+        word = found[0]
+        begins = not short and SENTENCE.search(text, 0, found.start()) is not None
+        if any(map(str.isdigit, word)) or (len(word) > 1 and any(map(str.isupper, word)) and not begins):
+            yield word.casefold()

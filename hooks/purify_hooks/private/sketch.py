@@ -1,0 +1,87 @@
+"""`sketch`: the LLM reads an abstract of the request, and nothing else; the SLM completes its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from purify_hooks.private.labelling import LabellingStage
+from purify_hooks.private.leaks import LeakTest
+from purify_hooks.stages.wording import FREE, aside, reworded, whole
+from purify_plugins.errors import RefusedError
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Answer, Draft
+from purify_plugins.stages.texts import texts
+from purify_plugins.types import Chat
+
+ABSTRACT = (
+    "{}\n\nA stranger shall help with this, who must learn nothing of the people, places, numbers and dates "
+    "in it. Ask the stranger one general question, without any name or number, whose answer would help. "
+    "Write the question alone."
+)
+COMPLETE = (
+    "{question}\n\nThis may help. Asked: {asked}\nAnswered: {answered}\n\nNow answer what was asked first."
+)
+
+
+@dataclass(frozen=True)
+class Sketch(LabellingStage):
+    """Let the LLM read an abstract of the request only, written by the SLM alone, which then completes.
+
+    The SLM alone writes the abstract, of at most `length` tokens; the fused model answers it, unseen; the SLM
+    alone answers the request with that beside it, streamed. An abstract must not be empty or cut off, hold
+    anything that a detector of any kind finds, nor `run` words in a row of what is private, a number of it or
+    a capitalised word of it. Private is what has a label, as for `redacted`; without one, all of the request.
+    After `tries` abstracts that fail, the SLM answers alone, or with `on_leak` "refuse" the request is
+    refused (key "sketch").
+    """
+
+    stage: ClassVar[str] = "sketch"
+
+    run: int = 5
+    length: int = 96
+    tries: int = 2
+    on_leak: Literal["slm", "refuse"] = "slm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("run", "length", "tries"):
+            self._require(name, vars(self)[name], whole(vars(self)[name], 1), "a whole number, at least 1")
+        self._require("on_leak", self.on_leak, self.on_leak in ("slm", "refuse"), '"slm" or "refuse"')
+        _ = self._test
+
+    @cached_property
+    def _test(self) -> LeakTest:
+        from purify_hooks.private.finders import finder
+
+        return LeakTest(finder(None, self.patterns, self.words or (), self.tagger or None), self.run)
+
+    @property
+    def choices(self) -> int:
+        return 1
+
+    def answer(self, request: Request) -> Answer:
+        found = self.labels.read(request.prompt, request.sources)
+        private = found.private or tuple(texts(found.whole))
+        asked = replace(request.asking(found.whole), cited=self.cited(request)).alone()
+        for attempt in range(self.tries):
+            abstract = yield aside(asked, ABSTRACT.format, max_tokens=self.length).seeded(attempt)
+            question = abstract.text.strip()
+            if abstract.finish_reason != "length" and not self._test.leaks(question, private):
+                break
+        else:
+            if self.on_leak == "refuse":
+                raise RefusedError("no abstract of this request was free of what is private", key="sketch")
+            return asked
+        draft: Draft = yield self._abstracted(request, question)
+        return reworded(
+            asked,
+            lambda first: COMPLETE.format(question=first, asked=question, answered=draft.text.strip()),
+        )
+
+    def _abstracted(self, request: Request, question: str) -> Request:
+        """The abstract as a request of its own: what the fused model is asked."""
+        chat = isinstance(request.prompt, Chat)
+        prompt = Chat(({"role": "user", "content": question},)) if chat else question
+        return replace(request, prompt=prompt, shown=prompt, cited=(), sources=()).sampled(**FREE)

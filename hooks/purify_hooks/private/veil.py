@@ -1,0 +1,189 @@
+"""`veiled`: a request in which every private value is a surrogate, and whose answer has the values again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from purify_hooks.private.finders.finder import Finder, Span
+from purify_hooks.private.finders.plain import plain
+from purify_hooks.private.forms import Lookup, folded
+from purify_hooks.private.surrogates import AskedTexts, Surrogate, Surrogates
+from purify_hooks.private.values import PrivateValue
+from purify_hooks.private.vault import SurrogateVault
+from purify_plugins.errors import ConfigError, RefusedError
+from purify_plugins.grammar import Grammar
+from purify_plugins.stages.texts import rewritten
+from purify_plugins.types import Chat, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from purify_plugins.sampling import Sampling
+    from purify_plugins.stages.request import Request
+
+
+def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, str]) -> Request:
+    """The request with surrogates in all that is asked; see `Gatekeeper`.
+
+    Raises PromptError for token ids, RefusedError where a value cannot be kept from the LLM's host.
+    """
+    prompts = [joined(each, finder) for each in (request.prompt, request.shown) if each is not None]
+    sampling = request.sampling
+    found: dict[str, Sequence[Span]] = {}
+
+    def read(text: str) -> str:
+        if text not in found:
+            found[text] = finder.find(text)
+        return text
+
+    for prompt in prompts:
+        rewritten(prompt, read)
+    if sampling.grammar:
+        in_grammar(sampling.grammar, read)
+    for stop in sampling.stop:
+        read(stop)
+    values = values_in(found, patterns)
+    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values())
+    if not pairs:
+        return request
+    veil = Veil(dict(zip(values, pairs, strict=True)), found)
+    asked = request.asking(rewritten(prompts[0], veil.text))
+    if request.shown is not None:
+        asked = asked.showing(rewritten(prompts[1], veil.text))
+    if sampling.stop or sampling.grammar:
+        asked = replace(asked, sampling=veil.sampling(sampling))
+    in_json = sampling.grammar is not None and sampling.grammar.kind == "json_schema"
+    asked = asked.veiled(SurrogateVault(Lookup(form for pair in pairs for form in pair.restoring()), in_json))
+    from purify_hooks.private.unwritten import Unwritten
+
+    denied = dict.fromkeys(each for pair in pairs for each in pair.value.spellings())
+    return asked.forbidding(Unwritten(tuple(denied))) if denied else asked
+
+
+def values_in(
+    found: Mapping[str, Iterable[Span]], shaped: Container[str] = ()
+) -> dict[tuple[str, str], PrivateValue]:
+    """The values found by kind and what spellings share; of two the first that is not in capitals."""
+    values: dict[tuple[str, str], PrivateValue] = {}
+    for text, spans in found.items():
+        for start, end, kind in spans:
+            value = PrivateValue.of(text[start:end], kind, shaped)
+            known = values.setdefault((kind, value.normal), value)
+            if known.text.isupper() and not value.text.isupper():
+                values[kind, value.normal] = value
+    return values
+
+
+@dataclass(frozen=True, repr=False)
+class Veil:
+    """Puts surrogates in texts, of which `found` are the private spans."""
+
+    pairs: Mapping[tuple[str, str], Surrogate]
+    found: Mapping[str, Sequence[Span]]
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        return Lookup(form for pair in self.pairs.values() for form in pair.veiling())
+
+    @cached_property
+    def _spellings(self) -> Sequence[tuple[str, str]]:
+        """Spellings that are no part of other words, the longest first, and what stands for each."""
+        pairs = self.pairs.values()
+        found = {folded(each): pair.surrogate for pair in pairs for each in pair.value.spellings()}
+        return sorted(found.items(), key=lambda each: -len(each[0]))
+
+    def text(self, text: str) -> str:
+        """The text with surrogates: of what was found in it, and of what was found in another text too."""
+        parts, at = [], 0
+        for start, end, kind in self.found.get(text, ()):
+            parts.append(self._known(text, at, start))
+            parts.append(self._found(text[start:end], kind))
+            at = end
+        parts.append(self._known(text, at, len(text)))
+        return self._without("".join(parts))
+
+    def _found(self, written: str, kind: str) -> str:
+        spelled = plain(written)
+        value = PrivateValue.of(written, kind)
+        pair = self.pairs[kind, value.normal]
+        form = next(iter(pair.veiling()))
+        core = spelled.strip()
+        marks = pair.value.text.removesuffix(form.text) if pair.value.way != "number" else ""
+        return spelled.replace(core, marks + form.replacing(core.removeprefix(marks)))
+
+    def _known(self, text: str, start: int, end: int) -> str:
+        parts, at = [], start
+        for match in self.lookup.find(text, start, end):
+            parts += [text[at : match.start], match.form.replacing(text[match.start : match.end])]
+            at = match.end
+        return "".join((*parts, text[at:end]))
+
+    def _without(self, text: str) -> str:
+        """The text without any of the spellings, also inside of words."""
+        low = folded(text)
+        for spelling, surrogate in self._spellings:
+            at = low.find(spelling)
+            while at >= 0:
+                text = text[:at] + surrogate + text[at + len(spelling) :]
+                low = folded(text)
+                at = low.find(spelling, at + len(surrogate))
+        return text
+
+    def sampling(self, sampling: Sampling) -> Sampling:
+        """The sampling options with surrogates in the stop strings and the grammar. Raises RefusedError."""
+        grammar = sampling.grammar
+        if grammar is not None:
+            try:
+                grammar = in_grammar(grammar, self.text)
+            except ConfigError:
+                raise RefusedError(
+                    "a private value in the request's grammar cannot be replaced there"
+                ) from None
+        return replace(sampling, stop=tuple(map(self.text, sampling.stop)), grammar=grammar)
+
+
+def in_grammar(grammar: Grammar, change: Callable[[str], str]) -> Grammar:
+    """The grammar with `change` made in each of its texts."""
+    if grammar.kind != "json_schema":
+        return replace(grammar, text=change(grammar.text))
+    [changed] = _chat(rewritten(Chat((), ({"schema": json.loads(grammar.text)},)), change)).tools
+    return grammar.json_schema(changed["schema"])
+
+
+def _chat(prompt: Prompt) -> Chat:
+    assert isinstance(prompt, Chat)  # as it was
+    return prompt
+
+
+def joined(prompt: Prompt, finder: Finder) -> Prompt:
+    """The prompt; where a private value stands across parts of a message, its parts of text are one."""
+    if not isinstance(prompt, Chat):
+        return prompt
+    return Chat(tuple(_joined(message, finder) for message in prompt.messages), prompt.tools)
+
+
+def _joined(message: Mapping[str, Any], finder: Finder) -> Mapping[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, list | tuple) or len(content) < 2:
+        return message
+    said = [_said(part) for part in content]
+    if any(each is None for each in said):
+        return message
+    ends, whole = [], ""
+    for each in said:
+        whole += each or ""
+        ends.append(len(whole))
+    across = any(start < end < stop for start, stop, _ in finder.find(whole) for end in ends)
+    return {**message, "content": [{"type": "text", "text": whole}]} if across else message
+
+
+def _said(part: Any) -> str | None:
+    """The text of a part of a message; None: it is none."""
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
+    return text if isinstance(text, str) else None

@@ -1,0 +1,282 @@
+"""`redacted`: what the LLM alone read is bounded, and the SLM's prompt is the same for every secret."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from purify_hooks.private.redacted import Redacted
+from purify_hooks.stages.cascade import Cascade
+from purify_hooks.stages.decompose import Decompose
+from purify_hooks.stages.ensemble import Ensemble
+from purify_hooks.stages.rewrite import Rewrite
+from purify_plugins import Chat, ConfigError, PromptError, Purifier, RefusedError, Sampling
+from purify_plugins.certificates import citing, recompute, recompute_both, verify
+from purify_plugins.certificates.explain_stages import explained
+from purify_plugins.errors import CertificateError
+from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.stages import Stage
+from purify_plugins.stages.request import Request
+from purify_plugins.testing import StageConformance, ToySource
+from tests.stages.branches import Branches
+from tests.toys import AB, BYTES, Watched
+
+SECRETS = ["".join(each) for each in product("ab", repeat=2)]
+LENGTH = 3
+ANSWERS = ["".join(each) for each in product("ab", repeat=LENGTH)]
+POLICIES: Sequence[dict[str, Any]] = (
+    {"name": "capped", "cap": 1.0, "total": 1.0},
+    {"name": "windowed", "cap": 0.8, "window": 2, "budget": 1.0},
+    {"name": "balanced", "budget": 1.0, "drain": 0.5},
+    {"name": "balanced", "budget": 1.0, "gap": 0.1, "gap_limit": 0.3, "memory": 2.0, "hedge": 0.01},
+)
+
+
+class TestRedacted(StageConformance):
+    def stage(self) -> Stage:
+        return Redacted(private=("system", "page 7"), patterns={"pin": "[0-9]{4}"})
+
+
+def reads(stage: Redacted, prompt: Any) -> tuple[Any, Any]:
+    """What the SLM and the LLM read."""
+    asked = stage.answer(Request(prompt))
+    return asked.prompt, asked.prompt if asked.shown is None else asked.shown
+
+
+# The bound, enumerated
+
+
+@dataclass(frozen=True)
+class Telling(ToySource):
+    """An LLM that wants to say the secret it reads: two letters from the third of its prompt on."""
+
+    sure: float = 1.0
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        row = torch.tensor([0.5, 0.5, 1e-12])
+        written = len(tokens) - 6
+        if 0 <= written < 2:
+            wanted = tokens[2 + written]
+            row[wanted], row[1 - wanted] = self.sure, max(1 - self.sure, 1e-12)
+        return row.log()
+
+
+@dataclass(frozen=True)
+class Copying(ToySource):
+    """An SLM that repeats its prompt from the third letter on, mostly."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        row = torch.full((3,), 0.2)
+        row[tokens[min(2 + max(len(tokens) - 6, 0), len(tokens) - 1)]], row[2] = 0.8, 1e-12
+        return row.log()
+
+
+def chances(policy: dict[str, Any], sure: float, secret: str, stages: Sequence[Stage]) -> dict[str, float]:
+    """How likely every answer is, with this secret in the prompt."""
+    pair = Telling(AB, 0, sure=sure), Copying(AB, 0)
+    purifier = Purifier(*pair, load_plugins().policy(policy), walk="lockstep", stages=stages)
+    prompt = f"ab<private>{secret}</private>ab" if stages else f"ab{secret}ab"
+    found = dict.fromkeys(ANSWERS, 0.0)
+    branches = Branches()
+    with branches.taking_over():
+        for chance, [answer] in branches.runs(
+            lambda: purifier.generate([prompt], Sampling(max_tokens=LENGTH, ignore_eos=True))
+        ):
+            found[answer.text] += chance
+    return found
+
+
+def slm_alone() -> dict[str, float]:
+    """What the SLM says by itself to the prompt without the secret."""
+    found = {}
+    for answer in ANSWERS:
+        ids = ["ab".index(each) for each in "abab" + answer]
+        rows = [torch.softmax(Copying(AB, 0).logits(ids[:at])[:2].double(), -1) for at in range(4, len(ids))]
+        found[answer] = math.prod(float(row[token]) for row, token in zip(rows, ids[4:], strict=True))
+    return found
+
+
+def begins(chances: dict[str, float], passage: str) -> float:
+    return sum(chance for answer, chance in chances.items() if answer.startswith(passage))
+
+
+@pytest.mark.parametrize("sure", [1.0, 0.6])
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{policy['name']}{len(policy)}")
+def test_no_llm_that_reads_the_secret_says_more_of_it_than_is_promised(
+    policy: dict[str, Any], sure: float
+) -> None:
+    """For every secret and passage; and, where whole answers are bounded, of all that can be guessed."""
+    alone, rule = slm_alone(), load_plugins().policy(policy)
+    told = {secret: chances(policy, sure, secret, [Redacted(instead="")]) for secret in SECRETS}
+    for found in told.values():
+        assert sum(found.values()) == pytest.approx(1)
+        for passage in {answer[:length] for answer in ANSWERS for length in range(1, LENGTH + 1)}:
+            q = begins(alone, passage)
+            most = rule.allowance(len(passage), -math.log(q))
+            assert begins(found, passage) <= q * math.exp(most) * (1 + 1e-6), passage
+    assert told["aa"] != told["bb"], "the LLM's reading has no effect, and nothing was tested"
+    if rule.guarantee == "path":
+        right = sum(max(found[answer] for found in told.values()) for answer in ANSWERS) / len(SECRETS)
+        assert 1 / len(SECRETS) < right <= math.exp(1.0) / len(SECRETS) * (1 + 1e-6)
+
+
+def test_without_redaction_the_same_llm_says_more() -> None:
+    """The bound above is of the SLM that has not read the secret, and not idle."""
+    alone = slm_alone()
+    found = chances(POLICIES[0], 1.0, "bb", [])
+    assert begins(found, "bb") > math.exp(1.0) * begins(alone, "bb")
+
+
+# What the SLM reads depends on no secret
+
+TEXTS = st.text("ab <>/", max_size=6).filter(
+    lambda text: "<private>" not in text and "</private>" not in text
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(TEXTS, TEXTS, TEXTS), min_size=1, max_size=4), st.sampled_from(["", "[{kind}]"]))
+def test_the_slms_prompt_is_the_same_for_every_secret(
+    parts: list[tuple[str, str, str]], instead: str
+) -> None:
+    stage = Redacted(private=("system",), instead=instead)
+
+    def prompt(which: int) -> Chat:
+        said = "x" + "".join(f"{part[0]}<private>!{part[which]}</private>" for part in parts)
+        return Chat(({"role": "system", "content": parts[0][which]}, {"role": "user", "content": said}))
+
+    one, other = (reads(stage, prompt(which)) for which in (1, 2))
+    assert one[0] == other[0]
+    whole = "x" + "".join(f"{public}!{secret}" for public, secret, _ in parts)
+    assert one[1].messages[1]["content"] == whole, "the LLM reads all but the markers"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<private>a", "a</private>", "<private>a<private>b</private>", "a</private>b<private>", "<PRIVATE>a"],
+)
+def test_markers_that_do_not_pair_are_refused(text: str) -> None:
+    """A text between them may have brought one along: where the private part ends cannot be told."""
+    with pytest.raises(RefusedError) as error:
+        Redacted().answer(Request(f"Hello. {text} Goodbye."))
+    assert "Goodbye" not in str(error.value)
+
+
+def test_messages_keep_their_roles_calls_their_names_and_nothing_else() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"who": "Ada"}'}}
+    messages = (
+        {"role": "system", "content": "The key is 1234."},
+        {"role": "user", "content": [{"type": "text", "text": "Find <private>Ada</private>"}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "Ada: 5678"},
+    )
+    stage = Redacted(private=("system", "tool"), words=("Ada",), instead="")
+    slm, llm = reads(stage, Chat(messages))
+    assert "Ada" not in str(slm)
+    assert "1234" not in str(slm)
+    assert "5678" not in str(slm)
+    assert [each["role"] for each in slm.messages] == ["user", "assistant", "tool"]
+    assert json.loads(slm.messages[1]["tool_calls"][0]["function"]["arguments"]) == {"who": ""}
+    assert llm.messages[1]["content"][0]["text"] == "Find Ada"
+    assert llm.messages[3] == messages[3]
+
+
+def test_a_cited_text_is_private_by_its_id_and_leaves_no_plain_digest() -> None:
+    page, other = "Ada lives in Elm Street.", "The library is open."
+    pair = Watched(ToySource(BYTES, 1)), Watched(ToySource(BYTES, 2))
+    purifier = Purifier.load(*pair, "capped", stages=[Redacted(private=("page 7",))])
+    with citing({"page 7": page, "page 8": other}):
+        [answer] = purifier.generate(f"{page}\n{other}\nWho?", Sampling(max_tokens=4, seed=0))
+    assert bytes(pair[1].sessions[0].prompts[0].tokens).decode() == f"[document]\n{other}\nWho?"
+    plain = Purifier.load(*pair, "capped", stages=[Redacted()])
+    with citing({"page 7": page, "page 8": other}):
+        [known] = plain.generate(f"{page}\n{other}\nWho?", Sampling(max_tokens=4, seed=0))
+    listed, before = (
+        [each["sha256"] for each in one.certificate.body["drafts"][0]["certificate"]["context"]]
+        for one in (answer, known)
+    )
+    assert listed[0] != before[0]
+    assert listed[1] == before[1]
+    with citing({"page 7": "Another text."}), pytest.raises(RefusedError, match="page 7"):
+        purifier.generate("Who?", Sampling(max_tokens=4))
+
+
+def test_all_private_is_refused_and_token_ids_too() -> None:
+    with pytest.raises(RefusedError, match="nothing to read"):
+        Redacted(instead="").answer(Request("<private>a</private>"))
+    with pytest.raises(PromptError):
+        Redacted().answer(Request((1, 2, 3)))
+    assert Redacted().answer(Request("a")) == Request("a")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"markers": ("<a>",)}, "markers"),
+        ({"markers": ("<a>", "<A>")}, "markers"),
+        ({"private": "system"}, "private"),
+        ({"patterns": {"pin": "("}}, "regular expression"),
+        ({"instead": 3}, "instead"),
+    ],
+)
+def test_options_say_what_is_wrong(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Redacted(**options)
+
+
+# Chains
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (Cascade(1e-9), Redacted()),
+        (Cascade(1.0), Redacted()),
+        (Redacted(), Cascade(1.0)),
+        (Redacted(), Rewrite(longest_change=1.0)),
+        (Rewrite(longest_change=1.0), Redacted()),
+        (Redacted(), Ensemble(2, select="aggregate")),
+        (Decompose(2), Redacted()),
+        (Redacted(), Decompose(2)),
+    ],
+)
+def test_the_slm_reads_the_secret_in_no_chain(chain: tuple[Stage, ...]) -> None:
+    pair = Watched(ToySource(BYTES, 1)), Watched(ToySource(BYTES, 2))
+    purifier = Purifier.load(*pair, "capped", stages=chain)
+    with suppress(RefusedError):  # of a correction by a toy
+        purifier.generate("The key is <private>ZQXJ</private>. Hi!", Sampling(max_tokens=6, seed=1))
+    llm, slm = (
+        [bytes(t for t in prompt.tokens if t < 256) for each in one.sessions for prompt in each.prompts]
+        for one in pair
+    )
+    assert slm
+    assert not [each for each in slm if b"ZQXJ" in each]
+    assert not llm or any(b"ZQXJ" in each for each in llm)
+
+
+def test_the_certificate_is_of_the_prompt_that_the_slm_read() -> None:
+    pair = ToySource(BYTES, 1), ToySource(BYTES, 2)
+    purifier = Purifier.load(*pair, "capped", stages=[Redacted()])
+    [answer] = purifier.generate("The key is <private>ZQXJ</private>.", Sampling(max_tokens=6, seed=1))
+    certificate = answer.certificate
+    verify(certificate, load_plugins())
+    assert recompute(certificate, pair[1]) < 1e-3
+    with pytest.raises(CertificateError, match="another prompt"):
+        recompute_both(certificate, *pair, load_plugins())
+    [draft] = certificate.body["drafts"]
+    assert bytes(draft["certificate"]["prompt"]).decode() == "The key is [private]."
+    assert certificate.guarantee == "path"
+    told = "\n".join(explained(certificate, None))
+    assert "the LLM read another prompt than the SLM" in told
+    assert "ZQXJ" not in told + certificate.text

@@ -1,0 +1,148 @@
+"""Stages against leaks and copies under evaluation: what is counted, of which chains, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from purify_hooks.evaluation.eval import protection
+from purify_hooks.evaluation.eval.announced import print_suites
+from purify_hooks.evaluation.eval.chains import chains
+from purify_hooks.evaluation.eval.questions import Canaries, Canary, Clean, Passage, Protected, Questions
+from purify_hooks.evaluation.eval.report import Report
+from purify_hooks.evaluation.eval.results_cache import ResultsCache
+from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, cached_work, run, suites
+from purify_hooks.evaluation.eval.suites.base import SuiteSettings
+from purify_hooks.evaluation.eval.suites.copying import Works
+from purify_hooks.evaluation.eval.suites.protecting import auroc
+from purify_hooks.evaluation.eval.systems import ALONE, System, with_chains
+from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.testing import ToySource, byte_vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TALE = "a hare ran home over the hill and then it slept until the sun was up."
+SECRET = "Tom Rook"
+KNOWN = (TALE, f"the thief is {SECRET}.")
+FORGET = '[[stage]]\nname = "forget"\ntargets = "targets.txt"\n'
+WORDS = '[[stage]]\nname = "guardian"\nclassifier = "words"\nwords = ["gold"]\n'
+
+
+@dataclass(frozen=True)
+class Reciting(ToySource):
+    """A toy that goes on with what it knows by heart."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        row = super().logits(tokens)
+        for text in KNOWN:
+            known = self.encode(text)
+            places = range(5, len(known))
+            if at := next((at for at in places if tuple(tokens[-5:]) == known[at - 5 : at]), None):
+                row[known[at]] += 50
+        return row
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    folder = tmp_path_factory.mktemp("chains")
+    (folder / "targets.txt").write_text(f"{SECRET}\n  the thief is\n")
+    for name, text in (("forget", FORGET), ("words", WORDS)):
+        (folder / f"{name}.toml").write_text(text)
+    questions = Questions(
+        protected=Protected(passages=[Passage(prefix=TALE[:6], continuation=TALE[6:])]),
+        canaries=Canaries(items=[Canary(prompt="the thief is", secret=SECRET)]),
+        clean=Clean(prompts=["hello"]),
+        heldout=["one and two and three"],
+    )
+    models = ModelNames(Reciting(byte_vocabulary(), 1), ToySource(byte_vocabulary(), 2), ())
+    llm = System("geometric:alpha=1", "geometric 1", "geometric", {"alpha": 1.0}, named=True)
+    around = chains([folder / "forget.toml", folder / "words.toml"], load_plugins([]))
+    systems = with_chains([*ALONE, llm], around)
+    return Plan(models, questions, tuple(systems), SuiteSettings(draws=1), only=("copying", "forgetting"))
+
+
+@pytest.fixture(scope="module")
+def report(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    pair = plan.models.load()
+    cache = ResultsCache(tmp_path_factory.mktemp("evaluation") / "cells.jsonl")
+    found = run(plan, pair, cache, lambda *_: None, jobs=1)
+    return Report(plan, pair, found, suites(pair.plugins, plan))
+
+
+def of(report: Report, key: str) -> Result:
+    return next(each for each in report.results if each.system.key == key)
+
+
+def test_a_target_is_told_without_the_stage_and_not_with_it(report: Report) -> None:
+    for mode in ("greedy", "sampled"):
+        assert of(report, "geometric:alpha=1").value("forgetting", mode, "told") == 1
+        assert of(report, "geometric:alpha=1 + forget").value("forgetting", mode, "told") == 0
+
+
+def test_the_gate_s_effect_is_counted_where_there_is_one(report: Report) -> None:
+    found = of(report, "geometric:alpha=1 + forget").figures["forgetting"]["greedy"]
+    assert found["gate"].value == 1
+    assert found["strength_near"].value == 0
+    assert found["strength_clean"].value == 1
+    bare = of(report, "geometric:alpha=1").figures["forgetting"]["greedy"]
+    assert "gate" not in bare
+    assert found["perplexity"].value == pytest.approx(bare["perplexity"].value)
+
+
+def test_copies_are_counted_in_words_in_a_row(report: Report) -> None:
+    llm = of(report, "llm")
+    assert llm.value("copying", "greedy", "copies") == 1
+    assert (llm.value("copying", "greedy", "run") or 0) >= 11
+    assert of(report, "slm").value("copying", "greedy", "copies") == 0
+
+
+def test_a_run_ends_where_the_work_does() -> None:
+    works = Works(["one two three four", "four five"])
+    assert works.longest("So: One, two THREE!") == 3
+    assert works.longest("three four five") == 2
+    assert works.longest("") == 0
+
+
+def test_the_worth_of_a_score_is_how_often_it_is_the_higher() -> None:
+    assert auroc([3, 4], [1, 2]) == 1
+    assert auroc([1], [1]) == 0.5
+    assert auroc([1, 4], [2, 3]) == 0.5
+
+
+def test_a_suite_measures_the_chains_with_its_stages_and_says_which_it_does_not(
+    plan: Plan, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = replace(plan, only=(*plan.only, "requests"))
+    asked = {(each.suite, each.system.key) for each in cached_work(plan, report.pair)}
+    assert ("forgetting", "geometric:alpha=1 + forget") in asked
+    assert ("forgetting", "geometric:alpha=1 + words") not in asked
+    assert ("requests", "geometric:alpha=1 + words") in asked
+    print_suites(plan, report.pair)
+    told = capsys.readouterr().err
+    assert "not of forget: copying" in told
+    assert "not of words: copying, forgetting" in told
+
+
+def test_without_such_a_stage_no_such_suite_runs_unless_it_is_named(plan: Plan) -> None:
+    plugins = load_plugins([])
+    words = tuple(each for each in plan.systems if not each.chain or each.chain.name == "words")
+    assert "forgetting" not in suites(plugins, Plan(plan.models, plan.questions, words))
+    assert "forgetting" in suites(plugins, Plan(plan.models, plan.questions, plan.systems))
+
+
+def test_the_report_has_a_table_and_a_picture_a_suite(report: Report, tmp_path: Path) -> None:
+    copying, forgetting = protection.tables(report.results, report.suites)
+    assert copying.columns[-1] == "run"
+    rows = {row[0]: row[1:] for row in forgetting.rows}
+    assert rows["geometric 1"][:2] == ("100 / 100", "– / –")
+    assert rows["geometric 1 + forget"][:2] == ("0 / 0", "0 / 0")
+    assert "geometric 1 + words" not in rows
+    assert {"Copying", "Forgetting"} <= set(report.pictures())
+    page = report.write(tmp_path).read_text("utf-8")
+    assert "What is private, protected or to be forgotten" in page
+    assert "<h3>Forgetting</h3>" in page
