@@ -25,7 +25,7 @@ _RECENT: ContextVar[Texts | None] = ContextVar("recent_documents", default=None)
 class RetrievedDocuments(BaseCallbackHandler):
     """Remembers the documents of each root run: what retrievers and tools return, and what chains are given.
 
-    Runs are told apart by their ids, since LangChain's parallel steps have other threads and contexts. A
+    Runs are known by their ids, since LangChain's parallel steps have threads and contexts of their own. A
     root run's documents are forgotten when it ends, but by the thread or task that made it.
     """
 
