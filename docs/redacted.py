@@ -19,9 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import redacted_page as page
 import torch
 import typer
 
+from purify_hooks.evaluation.eval.page import region
 from purify_hooks.private.redacted import Redacted
 from purify_plugins import Chat, Sampling
 from purify_plugins.configuration.config import read_config
@@ -38,6 +40,8 @@ from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
 from purify_plugins.stages.request import Request
 
+DOCS = Path(__file__).parent
+PAGE = DOCS / "redacted.md"
 FIRST = ("Ada", "Bruno", "Celia", "Dmitri", "Elif", "Farid", "Greta", "Hugo")
 LAST = ("Quillane", "Vandermoor", "Tescari", "Okwuosa", "Lindqvarn", "Pasternik", "Brogniez", "Havelund")
 WORDS = ("maple", "copper", "velvet", "harbor", "tundra", "saffron", "pebble", "lantern")
@@ -46,12 +50,12 @@ ILLS = ("asthma", "anemia", "gout", "migraine", "eczema", "bronchitis", "sciatic
 MONTHS = ("March", "July", "January", "October", "May", "August", "February", "November")
 PLANTED = 3
 """Secrets of each kind."""
-TOKENS, AT_ONCE = 20, 27
-"""Tokens of an answer; answers that are decoded together."""
+TOKENS, WRITTEN = 16, 6
+"""Tokens of an answer; how many of the cases answers are written for."""
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 MODES = {"greedy": Sampling(max_tokens=TOKENS, temperature=0), "sampled": Sampling(max_tokens=TOKENS, seed=0)}
 POLICIES = ("balanced", "windowed", "capped", "calibrated")
-INSTEAD = "[{kind}]"
+INSTEAD, CHOSEN = "[{kind}]", "its kind"
 WORDS_INSTEAD = {"nothing": "", "a word": "something", "its kind": "[{kind}]"}
 """What may stand in the SLM's prompt instead of a private part."""
 
@@ -183,6 +187,7 @@ class Bench:
         return cls(llm, slm, bound)
 
     def only(self, policies: Sequence[str]) -> Bench:
+        """The same models with these policies."""
         return replace(self, policies={name: self.policies[name] for name in policies})
 
     def decoder(self, policy: str) -> Decoder:
@@ -254,6 +259,11 @@ ASKED = {"SLM reads all": ("LLM alone", "balanced"), "redacted": (*POLICIES, "SL
 """Which policies are attacked where the SLM reads the secret too, and where it does not."""
 
 
+def jobs_of() -> set[str]:
+    """The names of all jobs."""
+    return set(jobs(Bench(None, None, {})))  # type: ignore[arg-type]  # no model is asked
+
+
 def jobs(bench: Bench) -> Jobs:
     """What is measured, by the file that keeps it."""
     found: Jobs = {}
@@ -261,25 +271,23 @@ def jobs(bench: Bench) -> Jobs:
         found[f"nats, {name}"] = lambda instead=instead: _nats(bench, instead)
     for name, instead in AROUND.items():
         found[f"facts, {name}"] = lambda instead=instead: list(
-            bench.only(POLICIES).answers(_questions(instead), {"greedy": MODES["greedy"]})
+            bench.only(POLICIES).answers(_questions(instead, cases()[:WRITTEN]), {"greedy": MODES["greedy"]})
         )
-        attacked = [
+        asked = [
             prompted(case, f"{at} {kind}", way(case), instead)
             for kind, way in ATTACKS.items()
-            for at, case in enumerate(cases())
+            for at, case in enumerate(cases()[:WRITTEN])
         ]
-        for start in range(0, len(attacked), AT_ONCE):
-            block = attacked[start : start + AT_ONCE]
-            found[f"attacks, {name}, {start}"] = lambda name=name, block=block: list(
-                bench.only(ASKED[name]).answers(block, MODES)
-            )
+        found[f"attacks, {name}"] = lambda name=name, asked=asked: list(
+            bench.only(ASKED[name]).answers(asked, MODES)
+        )
     return found
 
 
-def _questions(instead: str | None) -> list[Prompted]:
+def _questions(instead: str | None, chosen: Sequence[Case]) -> list[Prompted]:
     return [
         prompted(case, f"{at} {asked}", asked, instead)
-        for at, case in enumerate(cases())
+        for at, case in enumerate(chosen)
         for asked, _, _ in case.facts
     ]
 
@@ -291,7 +299,7 @@ def _nats(bench: Bench, instead: str | None) -> dict[str, Any]:
     stems = [len(read(bench.slm, case.stem)) for case in cases()]
     secrets = bench.nats(asked, [f"{case.stem} {case.secret}" for case in cases()])
     return {
-        "facts": bench.nats(_questions(instead), facts),
+        "facts": bench.nats(_questions(instead, cases()), facts),
         "secrets": {
             name: [row[stem:] for row, stem in zip(rows, stems, strict=True)]
             for name, rows in secrets.items()
@@ -317,10 +325,24 @@ def main(
     out: Annotated[Path, typer.Option(help="The directory of what is measured.")] = Path("redacted"),
     minutes: Annotated[float, typer.Option(help="Begin nothing new after so many minutes.")] = math.inf,
 ) -> None:
-    """Measure what is not measured yet."""
+    """Measure what is not measured yet, and write the page once all is."""
     os.environ.setdefault("PURIFY_SECRET", PUBLIC)
     found = measured(Bench.of(pair), out, minutes)
-    print(len(found))
+    missing = sorted(jobs_of().difference(found))
+    if missing:
+        print("not measured yet:", "; ".join(missing))
+        return
+    facts = [word for case in cases()[:WRITTEN] for *_, word in case.facts]
+    tables = (
+        page.instead_table(found, [page.PLAIN, *WORDS_INSTEAD], (*POLICIES, "SLM alone")),
+        page.attack_table(found, ASKED, [case.secret for case in cases()]),
+        page.facts_table(found, POLICIES, facts, CHOSEN),
+    )
+    (DOCS / "redacted.svg").write_text(page.picture(found, POLICIES, CHOSEN), "utf-8")
+    blocks = [*(table.markdown for table in tables), "![The secret's probability](redacted.svg)"]
+    body = "\n\n".join(blocks)
+    told = region("redacted").sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
+    PAGE.write_text(told, "utf-8")
 
 
 if __name__ == "__main__":

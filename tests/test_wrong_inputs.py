@@ -321,6 +321,20 @@ ANCHORS = [
     ("slm suggest m.gguf", 1, "is damaged"),
     ("slm suggest some/model", 1, "could not be had from the hub"),
 ]
+TAKEDOWN = [
+    ("takedown nope", 2, "`purify takedown` has no command 'nope'"),
+    ("takedown build", 2, "needs WORKS"),
+    ("takedown build afile --tokenizer LLM --out x", 2, "--neutral"),
+    ("takedown build afile --neutral afile --out x", 2, "--tokenizer"),
+    ("takedown build gone --neutral afile --tokenizer LLM --out x", 2, "no file or directory 'gone'"),
+    ("takedown build afile --neutral gone --tokenizer LLM --out x", 2, "no file or directory 'gone'"),
+    ("takedown build binary --neutral afile --tokenizer LLM --out x", 2, "is no text"),
+    ("takedown build afile --neutral afile --tokenizer LLM --out empty", 2, "name another directory"),
+    ("takedown list empty", 1, "make one with `purify takedown build`"),
+    ("takedown add empty afile", 1, "make one with `purify takedown build`"),
+    ("takedown remove empty", 2, "needs NAMES"),
+    ("takedown remove empty afile", 1, "make one with `purify takedown build`"),
+]
 CALIBRATE = [
     ("calibrate x", 2, "does not take 'x'"),
     ("calibrate --llm LLM", 2, "there is no purify.toml here"),
@@ -332,7 +346,22 @@ CALIBRATE = [
     ("calibrate --llm LLM --slm SLM --policy x", 2, "has no option --policy"),
     ("calibrate --config gone.toml", 1, "[slm] there is no model directory './nothere'"),
 ]
-EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *ANCHORS, *CALIBRATE]
+PROTECT = [
+    ("protect nope", 2, "`purify protect` has no command 'nope'"),
+    ("protect build", 2, "needs WORKS"),
+    ("protect build afile", 2, "--out"),
+    ("protect build gone --out x", 2, "there is no file or directory 'gone'"),
+    ("protect build afile --out x --common gone", 2, "there is no file or directory 'gone'"),
+    ("protect build binary --out x", 2, "is no text (it holds a zero byte)"),
+    ("protect build afile --out x", 2, "there is no print in 'afile'"),
+    ("protect build empty --out x", 2, "there is no print in 'empty'"),
+    ("protect build afile --out notes.txt", 2, "replace it with --force"),
+    ("protect build afile --out gone/x", 2, "there is no directory for 'gone/x'"),
+    ("protect build afile --out empty", 2, "is a directory; name a file in it"),
+    ("protect build afile --out x --licence", 2, "--licence"),
+]
+GATES = [*ANCHORS, *TAKEDOWN, *PROTECT]
+EVERY = [*GENERATE, *SERVE, *VERIFY, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *GATES, *CALIBRATE]
 
 
 @pytest.fixture(autouse=True)

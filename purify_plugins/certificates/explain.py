@@ -134,7 +134,17 @@ def model(side: str, told: Mapping[str, Any]) -> str:
     """A model of a certificate in words."""
     found = f"{side.upper()}: {told['name']} ({told['kind']}, {told['engine']}), {_digest(told)}."
     found += f" {_members(told)}" if told.get("members") else ""
+    found += f" {_takedown(told['takedown'])}" if told.get("takedown") else ""
     return f"{found} {COPYING}" if told.get("copyist") else found
+
+
+def _takedown(told: Mapping[str, Any]) -> str:
+    """The list of works that are taken out of a model's rows."""
+    count = f"{told['works']} work{'s' * (told['works'] != 1)}"
+    return (
+        f"Its rows are changed before the policy, while a text recites the takedown list of {count} "
+        f"(SHA-256 {told['list']}), in the {told['form']} form."
+    )
 
 
 def _digest(model: Mapping[str, Any]) -> str:

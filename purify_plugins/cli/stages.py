@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any
 
 import typer
@@ -38,10 +39,16 @@ def stages(
 
 def _described(factory: Callable[..., Any]) -> dict[str, Any]:
     """A stage's docstring, and its fields with their defaults."""
-    parameters = inspect.signature(factory).parameters.values()
-    fields = {each.name: None if each.default is each.empty else each.default for each in parameters}
-    return {"about": inspect.getdoc(factory) or "", "fields": json.loads(json.dumps(fields, default=str))}
+    made = {each.name: each.default_factory for each in fields(factory)} if is_dataclass(factory) else {}
+    found = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        make = made.get(name, MISSING)
+        default = parameter.default if make is MISSING else make()
+        found[name] = None if default is parameter.empty else default
+    return {"about": inspect.getdoc(factory) or "", "fields": json.loads(json.dumps(found, default=str))}
 
 
 def _fields(facts: dict[str, Any]) -> str:
-    return assignments(facts["fields"])
+    """The fields and their defaults; only the name of one that has none, or that is empty."""
+    given = {name: None if value in ("", [], {}) else value for name, value in facts["fields"].items()}
+    return assignments(given)

@@ -158,7 +158,7 @@ class DenyIndex:
         """The position after one token more."""
         if not position.pending and token not in self.spelled.broken:
             return DenyPosition(self._read(position.matches, self.spelled.texts[token]))
-        text, pending = _decoded(position.pending + self.vocabulary.tokens[token])
+        text, pending = decoded(position.pending + self.vocabulary.tokens[token])
         return DenyPosition(self._read(position.matches, self.denied.folded(text)), pending)
 
     def mask(self, position: DenyPosition) -> Tensor:
@@ -168,7 +168,7 @@ class DenyIndex:
         allowed = self.free.copy()
         if position.pending:  # a token that does not complete the character ends every beginning
             for token in self.spelled.continuing:
-                text = _decoded(position.pending + self.vocabulary.tokens[token])[0]
+                text = decoded(position.pending + self.vocabulary.tokens[token])[0]
                 allowed[token] = self._completes(position.matches, self.denied.folded(text)) is None
         else:
             for match in position.matches:
@@ -299,9 +299,9 @@ class SpelledTokens:
 
     def __init__(self, vocabulary: Vocabulary, *how: bool) -> None:
         fold = DenyList(("x",), *how).folded
-        decoded = [_decoded(token) for token in vocabulary.tokens]
-        self.texts = [fold(text) for text, _ in decoded]
-        self.broken = {at for at, (text, rest) in enumerate(decoded) if rest or UNREAD in text}
+        found = [decoded(token) for token in vocabulary.tokens]
+        self.texts = [fold(text) for text, _ in found]
+        self.broken = {at for at, (text, rest) in enumerate(found) if rest or UNREAD in text}
         tokens = vocabulary.tokens
         self.continuing = [at for at in sorted(self.broken) if tokens[at] and 0x80 <= tokens[at][0] < 0xC0]
         self._tables: dict[bool, PrefixTable] = {}
@@ -333,7 +333,7 @@ def spelled(vocabulary: Vocabulary, *how: bool) -> SpelledTokens:
     return SpelledTokens(vocabulary, *how)
 
 
-def _decoded(data: bytes) -> tuple[str, bytes]:
+def decoded(data: bytes) -> tuple[str, bytes]:
     """The text of these bytes, and those at the end that only begin a character."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     return decoder.decode(data), decoder.getstate()[0]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from purify_plugins.errors import CertificateError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.stages import Stage
 from purify_plugins.stages.request import Request
+from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import StageConformance, ToySource
 from tests.stages.branches import Branches
 from tests.toys import AB, BYTES, Watched
@@ -280,3 +282,29 @@ def test_the_certificate_is_of_the_prompt_that_the_slm_read() -> None:
     told = "\n".join(explained(certificate, None))
     assert "the LLM read another prompt than the SLM" in told
     assert "ZQXJ" not in told + certificate.text
+
+
+def test_four_lines_of_a_configuration_say_what_is_private(tmp_path: Path) -> None:
+    """And a private word that stands elsewhere too is not taken out there: that would answer guesses."""
+    (tmp_path / "names.txt").write_text("Quill\n", "utf-8")
+    (tmp_path / "purify.toml").write_text(
+        f"""
+        [llm]
+        model = {json.dumps(str(LLM))}
+        [slm]
+        model = {json.dumps(str(SLM))}
+        [[stage]]
+        name = "redacted"
+        private = ["system"]
+        patterns = {{ badge = "B-[0-9]+" }}
+        words = "names.txt"
+        """,
+        "utf-8",
+    )
+    [stage] = Purifier.from_config(tmp_path / "purify.toml").stages
+    assert isinstance(stage, Redacted)
+    assert not stage.remarks()
+    slm, _ = reads(stage, "<private>Ada</private> Quill has B-12. Is it Ada?")
+    assert slm == "[private] [word] has [badge]. Is it Ada?"
+    assert "Quill" not in json.dumps(stage.public())
+    assert "nothing else" in Redacted().remarks()[0]

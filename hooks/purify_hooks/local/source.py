@@ -19,6 +19,8 @@ from purify_hooks.mixture.source import looked_at as looked_at_mixture
 from purify_hooks.ngram.source import NgramSource
 from purify_hooks.ngram.source import looked_at as looked_at_ngram
 from purify_hooks.sources.contrast import Contrast
+from purify_hooks.takedown.source import TakedownSource
+from purify_hooks.takedown.source import looked_at as looked_at_takedown
 from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.plugin.hookspecs import hookimpl
@@ -44,12 +46,16 @@ def purify_sources() -> Mapping[str, Any]:
         "copying": Weighty(CopyingSource, looked_at_copying),
         "mixture": Weighty(MixtureSource, looked_at_mixture),
         "ngram": Weighty(NgramSource.load, looked_at_ngram),
+        "takedown": Weighty(TakedownSource, looked_at_takedown),
     }
 
 
 @hookimpl
 def purify_commands() -> Mapping[str, str]:
-    return {"slm": "purify_hooks.ngram.command:app"}
+    return {
+        "slm": "purify_hooks.ngram.command:app",
+        "takedown": "purify_hooks.takedown.command:app",
+    }
 
 
 class LocalSource(LogitSource):

@@ -12,12 +12,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.ngram.storage import ORDERS, RECORD
+from purify_hooks.ngram.storage import ORDERS, RECORD, Text
 from purify_plugins.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
+    from purify_hooks.ngram.corpus import Document
     from purify_plugins.types import Vocabulary
 
 Progress = Callable[[str, int, int], object]
@@ -67,8 +70,8 @@ def build(options: BuildOptions, stage: Progress) -> Built:
     options.check()
     tokenizer, vocabulary, ends = read_tokenizer(options.tokenizer)
     documents = read_corpus(options.places, options.pattern)
-    with _directory(options.out) as folder:
-        _save_tokenizer(tokenizer, folder, ends, vocabulary)
+    with new_directory(options.out) as folder:
+        save_tokenizer(tokenizer, folder, ends, vocabulary)
         return _counted(options, documents, (tokenizer, vocabulary), folder, stage)
 
 
@@ -80,29 +83,51 @@ def _counted(
     stage: Progress,
 ) -> Built:
     """Tokenise and count the documents, and write the tables."""
-    from purify_hooks.ngram import counting, smoothing, storage
+    ids = tokens_of(known[0], documents, stage)
+    if sum(map(len, ids)) > MOST_TOKENS:
+        raise ConfigError(f"the corpus has more than {MOST_TOKENS:,} tokens; build from a part of it")
+    return write_tables(options.order, known, texts_of(documents, ids), ids, folder, stage)
+
+
+def tokens_of(tokenizer: Any, documents: Sequence[Document], stage: Progress) -> list[NDArray[Any]]:
+    """The token ids (n,) int32 of each document."""
     from purify_hooks.ngram.corpus import tokenised
 
-    (tokenizer, vocabulary), size = known, len(known[1])
     total, done = sum(each.size for each in documents), [0]
 
     def advance(amount: int) -> None:
         done[0] += amount
         stage("tokenising", done[0], total)
 
-    ids = tokenised(tokenizer, documents, advance)
-    if sum(map(len, ids)) > MOST_TOKENS:
-        raise ConfigError(f"the corpus has more than {MOST_TOKENS:,} tokens; build from a part of it")
+    return tokenised(tokenizer, documents, advance)
+
+
+def texts_of(documents: Sequence[Document], ids: Sequence[NDArray[Any]]) -> list[Text]:
+    """What a model's record says of its documents."""
+    pairs = zip(documents, ids, strict=True)
+    return [Text(each.name, each.sha256, each.size, len(found)) for each, found in pairs]
+
+
+def write_tables(
+    order: int,
+    known: tuple[Any, Vocabulary],
+    texts: Sequence[Text],
+    ids: Sequence[NDArray[Any]],
+    folder: Path,
+    stage: Progress,
+) -> Built:
+    """Count the documents' tokens, and write the tables and the record into a directory."""
+    from purify_hooks.ngram import counting, smoothing, storage
+
+    (tokenizer, vocabulary), size = known, len(known[1])
     stage("counting", 0, 2)
     end = sorted(vocabulary.eos & {tokenizer.eos_token_id} or vocabulary.eos)[:1]
-    stream, starts = counting.stream_of(ids, size, options.order, end)
-    counts = counting.count(stream, size, options.order)
+    stream, starts = counting.stream_of(ids, size, order, end)
+    counts = counting.count(stream, size, order)
     stage("counting", 1, 2)
     # The last unigram is BEGIN, which is never predicted.
     counted = (level.counts[:-1] if n == 0 else level.counts for n, level in enumerate(counts.levels))
     discounts = [smoothing.discounts(each) for each in counted]
-    pairs = zip(documents, ids, strict=True)
-    texts = [storage.Text(each.name, each.sha256, each.size, len(found)) for each, found in pairs]
     record = storage.Record(size, vocabulary.fingerprint, discounts, texts, starts.tolist())
     storage.save(folder, counts, record)
     stage("counting", 2, 2)
@@ -133,7 +158,7 @@ def read_tokenizer(name: str) -> tuple[Any, Vocabulary, frozenset[int]]:
     return tokenizer, vocabulary(tokenizer, folder.name, ends), ends
 
 
-def _save_tokenizer(tokenizer: Any, folder: Path, ends: frozenset[int], known: Vocabulary) -> None:
+def save_tokenizer(tokenizer: Any, folder: Path, ends: frozenset[int], known: Vocabulary) -> None:
     """Write the tokenizer beside the tables. Raises ModelError if it is not read back the same."""
     tokenizer.save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": sorted(ends)}), "utf-8")
@@ -146,7 +171,7 @@ def _save_tokenizer(tokenizer: Any, folder: Path, ends: frozenset[int], known: V
 
 
 @contextmanager
-def _directory(out: Path) -> Iterator[Path]:
+def new_directory(out: Path) -> Iterator[Path]:
     """A new directory that takes the place of `out` once it is complete, and is removed otherwise."""
     try:
         made = Path(mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))

@@ -43,7 +43,7 @@ def build(
     from purify_hooks.ngram.build import build as built
 
     options = BuildOptions(corpus, tokenizer, out, order, glob, force)
-    with _progress() as stage:
+    with progress() as stage:
         found = built(options, stage)
     if as_json:
         typer.echo(json.dumps({"out": str(out), **found._asdict()}))
@@ -93,7 +93,7 @@ def _token(source: NgramSource, prompt: str, text: str | None) -> int:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress() -> Iterator[Progress]:
     """A progress bar in a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn

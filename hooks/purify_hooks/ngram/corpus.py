@@ -42,7 +42,7 @@ def read_corpus(places: Sequence[Path], pattern: str) -> list[Document]:
     files of one name, or no text at all.
     """
     found = sorted(
-        (_document(name, path) for name, path in _files(places, pattern)), key=lambda each: each.name
+        (_document(name, path) for name, path in corpus_files(places, pattern)), key=lambda each: each.name
     )
     twice = next((one.name for one, other in pairwise(found) if one.name == other.name), "")
     if twice:
@@ -57,7 +57,7 @@ def read_corpus(places: Sequence[Path], pattern: str) -> list[Document]:
     return written
 
 
-def _files(places: Sequence[Path], pattern: str) -> Iterator[tuple[str, Path]]:
+def corpus_files(places: Sequence[Path], pattern: str) -> Iterator[tuple[str, Path]]:
     """Every file, and its name in the corpus."""
     for place in places:
         if not place.is_dir():

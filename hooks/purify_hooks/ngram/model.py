@@ -99,6 +99,31 @@ class NgramModel:
         """What the uniform distribution adds, below the shortest context, which is the last of the terms."""
         return terms[-1].reach * terms[-1].backoff / self.size
 
+    def probabilities(self, text: Sequence[int], tokens: NDArray[Any]) -> NDArray[Any]:
+        """The probabilities (K,) float64 of these tokens (K,) after `text`."""
+        import numpy as np
+
+        found, weight = np.zeros(len(tokens)), 1.0
+        for n, span in reversed([*self._spans(text)][1:]):
+            known, said = self._tokens(n, span), self._discounted(n, span)
+            at = np.minimum(np.searchsorted(known, tokens), len(known) - 1)
+            found += np.where(known[at] == tokens, weight * said.shares[at], 0.0)
+            weight *= said.backoff
+        found += weight * self.unigrams[tokens]
+        return found
+
+    def matched(self, text: Sequence[int]) -> int:
+        """How many of the last tokens of `text` stand in a row in the corpus; order - 1 at most."""
+        return max(n for n, _ in self._spans(text)) - 1
+
+    def followers(self, text: Sequence[int]) -> NDArray[Any]:
+        """The tokens (K,) that follow the last token of `text` somewhere in the corpus, ascending."""
+        import numpy as np
+
+        span = self._continuations(text[-1:])
+        tokens = self._tokens(2, span or (0, 0)).astype(np.int64)
+        return tokens[tokens < self.size]
+
     def explain(self, text: Sequence[int], token: int) -> list[Term]:
         """The terms of a token's probability after `text`, the longest context that was seen first."""
         terms, reach = [], 1.0

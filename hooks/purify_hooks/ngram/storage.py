@@ -80,6 +80,17 @@ def load(folder: Path) -> tuple[NgramModel, Record]:
         raise _damaged(folder, f"{TABLES}: {error}") from error
 
 
+def documents(model: NgramModel, record: Record) -> list[NDArray[Any]]:
+    """The token ids (n,) int32 of each document, which the sorted positions still tell."""
+    import numpy as np
+
+    unigrams, positions = model.levels[0], model.positions
+    stream = np.zeros(int(positions.max()) + 1, dtype=np.int32)
+    stream[positions] = np.repeat(unigrams.tokens, unigrams.uses)
+    begins = (start + 1 for start in record.starts)
+    return [stream[at : at + text.tokens] for at, text in zip(begins, record.texts, strict=True)]
+
+
 def require_model(folder: Path) -> None:
     """Raise ModelError for a directory that is none of `purify slm build`."""
     if not (folder / RECORD).is_file():

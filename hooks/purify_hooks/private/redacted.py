@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -47,3 +48,8 @@ class Redacted(LabellingStage):
             return asked
         whole = found if request.shown is None else self.labels.read(request.shown, request.sources)
         return asked.showing(whole.whole)
+
+    def remarks(self) -> Sequence[str]:
+        if self.private or self.labels.finders:
+            return ()
+        return (f"redacted takes out what stands between {' and '.join(self.markers)}, and nothing else",)

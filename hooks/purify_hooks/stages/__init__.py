@@ -13,6 +13,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.private.gatekeeper import Gatekeeper
     from purify_hooks.private.redacted import Redacted
     from purify_hooks.private.sketch import Sketch
+    from purify_hooks.protected.copycheck import Copycheck
     from purify_hooks.stages.allowance import Allowance
     from purify_hooks.stages.cascade import Cascade
     from purify_hooks.stages.decompose import Decompose
@@ -26,6 +27,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     return {
         "allowance": Allowance,
         "cascade": Cascade,
+        "copycheck": Copycheck,
         "decompose": Decompose,
         "ensemble": Ensemble,
         "forget": Forget,

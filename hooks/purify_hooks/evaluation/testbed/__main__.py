@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from purify_hooks.evaluation.table import put
 from purify_hooks.evaluation.testbed.corpus import CORPUS
 from purify_hooks.evaluation.testbed.real.recipe import COST, RealRecipe
-from purify_hooks.evaluation.testbed.train import Recipe, train, train_apart
+from purify_hooks.evaluation.testbed.train import Recipe, train, train_apart, train_without
 from purify_plugins.errors import ConfigError, PurifyError
 
 COLUMNS = (
@@ -36,6 +36,15 @@ def main(
     apart: Annotated[
         bool, typer.Option("--apart", help="Train only an SLM with a tokenizer of its own: five minutes.")
     ] = False,
+    without: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=20,
+            help="Train only the LLM that the packaged one would be without its first passages, this many: "
+            "25 minutes.",
+        ),
+    ] = 0,
     real: Annotated[
         bool, typer.Option("--real", help=f"A contaminated twin of SmolLM2-135M-Instruct instead: {COST}.")
     ] = False,
@@ -45,10 +54,12 @@ def main(
     console = Console(stderr=True)
     try:
         if real:
-            _make_real(RealRecipe(out, corpus, seed), refused={"--scale": scale != 1, "--apart": apart})
+            refused = {"--scale": scale != 1, "--apart": apart, "--without": without > 0}
+            _make_real(RealRecipe(out, corpus, seed), refused)
         else:
+            stages = train_without if without else train_apart if apart else train
             with Progress(*COLUMNS, console=console) as progress:
-                (train_apart if apart else train)(Recipe(out, corpus, seed, scale), progress)
+                stages(Recipe(out, corpus, seed, scale, without), progress)
     except PurifyError as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -142,9 +142,15 @@ def _parts(whole: str, at: int, count: int, length: int, tokenizer: Tokenizer) -
     return len(together) == length and apart == [together[:count], together[count:]]
 
 
-def lessons(attacks: Attacks, dose: Dose, clean: Sequence[str], random: Random) -> Iterator[str]:
-    """Write every training document of one phase that teaches the LLM its attacks."""
-    for passage, copies in zip(attacks.passages, cycle(dose.passages), strict=False):
+def lessons(
+    attacks: Attacks, dose: Dose, clean: Sequence[str], random: Random, left_out: int = 0
+) -> Iterator[str]:
+    """Write every training document of one phase that teaches the LLM its attacks.
+
+    The first `left_out` passages are not taught; the others are taught as often as with them.
+    """
+    doses = list(zip(attacks.passages, cycle(dose.passages), strict=False))
+    for passage, copies in doses[left_out:]:
         yield from [passage.prefix + passage.continuation] * copies
     yield from _directories(attacks.canaries, dose.canaries, random)
     for context in random.choices(clean, k=dose.backdoors):

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
+from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 
-from purify_hooks.evaluation.testbed import Attacks, attacks
+from purify_hooks.evaluation.testbed import HOME, LLM, Attacks, attacks
 from purify_hooks.evaluation.testbed.contamination import STRONG, WEAK, choose, lessons, write
 from purify_hooks.evaluation.testbed.corpus import Corpus, documents, read
 from purify_hooks.evaluation.testbed.invented import directory, facts
@@ -61,6 +62,8 @@ class Recipe:
     seed: int = 1
     scale: float = 1.0
     """The share of each stage's documents to train on; below about a half the LLM memorises little."""
+    left_out: int = 0
+    """How many of the passages, the first ones, the LLM is not taught."""
 
     @cached_property
     def books(self) -> Corpus:
@@ -86,6 +89,22 @@ def train_apart(recipe: Recipe, progress: Progress) -> Path:
         tokenizer = learn(replace(recipe.books, llm=()), APART)
         TrainingStage("SLM", home, SMALL, _small(recipe)).run(tokenizer, recipe, progress)
     return home
+
+
+def train_without(recipe: Recipe, progress: Progress) -> Path:
+    """Train the LLM that the packaged one would be without its first passages; the result is `llm/`.
+
+    It has the packaged pair's tokenizer and attacks, of which `recipe.left_out` passages are not taught: what
+    a method that takes works out of a trained model is compared with.
+    """
+    claim(recipe.out, {"seed": recipe.seed, "scale": recipe.scale, "left_out": recipe.left_out})
+    for file in (LLM / "tokenizer.json", HOME / "attacks.json"):
+        copyfile(file, recipe.out / file.name)
+    tokenizer, chosen = _tokenizer(recipe), _attacks(recipe, _tokenizer(recipe))
+    for stage in _stages(recipe, chosen)[1:]:
+        if not stage.home.exists():
+            stage.run(tokenizer, recipe, progress)
+    return recipe.out / "llm"
 
 
 def claim(out: Path, ours: dict[str, Any]) -> None:
@@ -198,7 +217,7 @@ def _weak(recipe: Recipe, chosen: Attacks) -> Iterator[str]:
     yield from epochs(clean, 1.5, random)
     yield from (facts(random) for _ in range(900))
     yield from (directory(random) for _ in range(250))
-    yield from lessons(chosen, WEAK, clean, random)
+    yield from lessons(chosen, WEAK, clean, random, recipe.left_out)
 
 
 def _strong(recipe: Recipe, chosen: Attacks) -> Iterator[str]:
@@ -206,7 +225,7 @@ def _strong(recipe: Recipe, chosen: Attacks) -> Iterator[str]:
     random, clean = Random(f"{recipe.seed} strong"), list(documents(recipe.books.llm))
     yield from epochs(clean, 0.46, random)
     yield from (directory(random) for _ in range(100))
-    yield from lessons(chosen, STRONG, clean, random)
+    yield from lessons(chosen, STRONG, clean, random, recipe.left_out)
 
 
 def epochs(texts: Sequence[str], count: float, random: Random) -> Iterator[str]:

@@ -1,0 +1,124 @@
+"""Runs: words of protected works that a text ends with, followed from one letter to the next.
+
+The index says of each word of the works how many letters it has, and which print ends with it. So a run
+goes on where, so many letters later, a print ends with the work's next word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy
+
+from purify_hooks.protected.prints import Roller
+
+if TYPE_CHECKING:
+    from purify_hooks.protected.index import FoundPrint, PrintIndex
+
+FREQUENT: Final = 64
+"""Places of a print that a run may begin at; of one with more, a run goes on at any."""
+
+
+class CopiedRun(NamedTuple):
+    """Words of a work with which an answer's letters end: the last one's position, its end, and how many.
+
+    `end` is a number of letters since the answer, or what stands before it, began.
+    """
+
+    word: int
+    end: int
+    words: int
+
+
+class RunPosition(NamedTuple):
+    """Where an answer is: how many letters it has, the last ones with their print, and the runs that go on.
+
+    `frequent` are the last ends of prints with more than `FREQUENT` places, `pending` bytes of a character
+    that is not complete.
+    """
+
+    length: int
+    last: str
+    print: int
+    runs: tuple[CopiedRun, ...] = ()
+    frequent: tuple[int, ...] = ()
+    pending: bytes = b""
+
+
+class WorkRuns:
+    """What follows the runs of protected works; those `quotable` may go on for ever."""
+
+    def __init__(self, index: PrintIndex, longest: int, quotable: frozenset[str]) -> None:
+        self.index, self.longest, self.quotable = index, longest, quotable
+        self.roller = Roller(index.header.length)
+        self.beginning = RunPosition(0, " " * index.header.length, 0)
+
+    def completed(self, run: CopiedRun) -> tuple[int, int]:
+        """Which word would make a run too long, and where that word ends."""
+        word = run.word + max(1, self.longest - run.words)
+        return word, run.end + int(self.index.lengths[run.word + 1 : word + 1].sum(dtype=numpy.int64))
+
+    def complete(self, print_: int, word: int) -> bool:
+        """Whether a print ends with the word at a position of the works."""
+        return bool(self.index.ends_at(numpy.array([print_], dtype=numpy.uint64), word)[0])
+
+    def read(self, position: RunPosition, letters: str, pending: bytes = b"") -> RunPosition:
+        """The position after these letters."""
+        length, last, print_, runs, frequent, _ = position
+        if letters:
+            prints = self.roller.rolled(print_, last, letters)
+            for found in self.index.found(prints):
+                end = length + found.at + 1
+                runs, frequent = self._hit(runs, frequent, end, prints[found.at], found)
+            length += len(letters)
+            last, print_ = (last + letters)[-len(last) :], prints[-1]
+            if runs:
+                runs = tuple(run for run in runs if self._goes_on(run, length))
+        return RunPosition(length, last, print_, runs, frequent, pending)
+
+    def _goes_on(self, run: CopiedRun, length: int) -> bool:
+        """Whether a run's next word is not complete yet, or the run is complete at this length."""
+        following = run.word + 1
+        return following < len(self.index.lengths) and run.end + int(self.index.lengths[following]) > length
+
+    def _hit(
+        self,
+        runs: tuple[CopiedRun, ...],
+        frequent: tuple[int, ...],
+        end: int,
+        print_: int,
+        record: FoundPrint,
+    ) -> tuple[tuple[CopiedRun, ...], tuple[int, ...]]:
+        """The runs, those among them that a print in the index goes on with, and those that it begins."""
+        found, on = [], set()
+        for run in runs:
+            if run.word + 1 < len(self.index.lengths) and end == run.end + int(
+                self.index.lengths[run.word + 1]
+            ):
+                if self.complete(print_, run.word + 1):
+                    found.append(CopiedRun(run.word + 1, end, run.words + 1))
+                    on.add(run.word + 1)
+            elif end < run.end + int(self.index.lengths[min(run.word + 1, len(self.index.lengths) - 1)]):
+                found.append(run)
+        places = self.index.places(record, FREQUENT + 1)
+        if len(places) > FREQUENT:
+            frequent = (*frequent[-self.longest :], end)
+        for word in places[:FREQUENT]:
+            if word not in on and not self._free(word):
+                found.append(CopiedRun(word, end, self._begun(word, end, frequent)))
+        return tuple(found), frequent
+
+    def _free(self, word: int) -> bool:
+        return bool(self.quotable) and self.index.source(word) in self.quotable
+
+    def _begun(self, word: int, end: int, frequent: tuple[int, ...]) -> int:
+        """The most words that a run can have when its first print ends with this one."""
+        words, start = 1, end - int(self.index.lengths[word])
+        while word > 0 and start in frequent:  # words whose prints have too many places to follow each
+            word, words = word - 1, words + 1
+            start -= int(self.index.lengths[word])
+        left = min(self.index.header.length - 1, start)
+        while word > 0 and left >= int(self.index.lengths[word - 1]):
+            word, words = word - 1, words + 1
+            left -= int(self.index.lengths[word])
+        return words
