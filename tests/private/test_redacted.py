@@ -279,6 +279,10 @@ def test_the_certificate_is_of_the_prompt_that_the_slm_read() -> None:
     assert recompute(certificate, pair[1]) < 1e-3
     with pytest.raises(CertificateError, match="another prompt"):
         recompute_both(certificate, *pair, load_plugins())
+    shown = ["The key is 4821.", "The key is ZQXJ."]
+    assert recompute_both(certificate, *pair, load_plugins(), shown=shown) < 1e-3
+    with pytest.raises(CertificateError, match="as `shown`"):
+        recompute_both(certificate, *pair, load_plugins(), shown=shown[:1])
     [draft] = certificate.body["drafts"]
     assert bytes(draft["certificate"]["prompt"]).decode() == "The key is [private]."
     assert certificate.guarantee == "path"
