@@ -13,6 +13,7 @@ MODULES = {
     "gguf": ("gguf",),
     "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
+    "privacy": ("phonenumbers", "presidio_analyzer"),
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
 }
 """Extra -> the modules that its packages bring."""

@@ -10,10 +10,12 @@ from purify_hooks.private.finders.contact import Emails, Phones
 from purify_hooks.private.finders.finder import Detector, Finder, JoinedFinder, Span
 from purify_hooks.private.finders.keys import Keys
 from purify_hooks.private.finders.lettered import Lettered
+from purify_hooks.private.finders.libraries import library
 from purify_hooks.private.finders.network import Network
 from purify_hooks.private.finders.numbers import Numbers
 from purify_hooks.private.finders.plain import plain
 from purify_hooks.private.finders.secrets import Secrets
+from purify_hooks.private.finders.tagger import TokenTagger
 from purify_hooks.private.finders.words import Patterns, WordList, entries
 from purify_plugins.errors import UnknownNameError
 from purify_plugins.utils.files import read_text
@@ -64,12 +66,21 @@ def finder(
 
     `kinds` are names of kinds or groups of them, all if not given; `patterns` are regular expressions by the
     kind they find, `words` a list of texts or the file that holds one a line (kind "word"), `tagger` is the
-    directory of a token classifier, `libraries` are "phonenumbers" and "presidio". Raises ConfigError.
+    directory of a transformers token classifier, `libraries` are "phonenumbers" (":GB" after it adds a
+    region's national numbers) and "presidio". Of what is named all kinds count. Raises ConfigError and
+    ModelError.
     """
-    listed = entries(read_text(Path(words)).splitlines()) if isinstance(words, str | Path) else words
-    own: list[Detector] = [Emails(), Phones(), Network(), Keys(), Secrets(), Numbers(), Lettered(), Births()]
-    detectors = [*own, Passports(), WordList(listed), Patterns.compiled(patterns or {})]
-    return JoinedFinder(tuple(detectors), frozenset({*_kinds(kinds), "word", *(patterns or {})}))
+    given = words if not isinstance(words, str | Path) else _lines(words)
+    own = (Emails(), Phones(), Network(), Keys(), Secrets(), Numbers(), Lettered(), Births(), Passports())
+    named: list[Detector] = [WordList(given), Patterns.compiled(patterns or {}), *map(library, libraries)]
+    if tagger:
+        named.append(TokenTagger(Path(tagger)))
+    return JoinedFinder(own, frozenset(_kinds(kinds)), tuple(named))
+
+
+def _lines(file: str | Path) -> list[str]:
+    """The entries of a word list's file; none for ""."""
+    return entries(read_text(Path(file)).splitlines()) if str(file) else []
 
 
 def _kinds(names: Sequence[str] | None) -> Iterator[str]:

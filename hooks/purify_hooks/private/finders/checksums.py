@@ -7,7 +7,9 @@ from datetime import date
 from string import ascii_uppercase
 
 DNI = "TRWAGMYFPDXBNJZSQVHLCKE"
-DOUBLED = str.maketrans("0123456789", "0246813579")
+VALUES = bytes(max(0, code - 48) for code in range(256))
+"""The digit that a character is."""
+DOUBLED = bytes(sum(divmod(2 * digit, 10)) for digit in range(10)) + bytes(246)
 """Twice a digit, the two digits of what is above nine added up."""
 IN_BASE_36 = str.maketrans({letter: str(10 + place) for place, letter in enumerate(ascii_uppercase)})
 HETU = "0123456789ABCDEFHJKLMNPRSTUVWXY"
@@ -30,7 +32,8 @@ def weighted(digits: str, weights: Sequence[int]) -> int:
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1: cards, Canada's SIN, Sweden's personnummer."""
-    return (sum(map(int, digits[-1::-2])) + sum(map(int, digits[-2::-2].translate(DOUBLED)))) % 10 == 0
+    octets = digits.encode().translate(VALUES)
+    return (sum(octets[-1::-2]) + sum(octets[-2::-2].translate(DOUBLED))) % 10 == 0
 
 
 def mod97_10(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -30,7 +29,7 @@ class Finder(Protocol):
 
 
 class Hit(NamedTuple):
-    """A span of a plain text that may be private data; of two that overlap the more certain one is kept."""
+    """A span of a plain text that is private data, and how certain that is."""
 
     start: int
     end: int
@@ -53,47 +52,31 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class JoinedFinder:
-    """Several detectors as one finder, of the kinds that are wanted; `None` wants all."""
+    """Detectors as one finder: of `own` the hits of the wanted `kinds`, of `named` all."""
 
-    detectors: tuple[Detector, ...]
-    kinds: frozenset[str] | None = None
+    own: tuple[Detector, ...]
+    kinds: frozenset[str]
+    named: tuple[Detector, ...] = ()
 
     def find(self, text: str) -> Sequence[Span]:
         plain = Plain.of(text)
-        hits = [
-            hit
-            for detector in self.detectors
-            for hit in detector.hits(plain.text)
-            if self.kinds is None or hit.kind in self.kinds
-        ]
+        hits = [hit for each in self.own for hit in each.hits(plain.text) if hit.kind in self.kinds]
+        hits += [hit for each in self.named for hit in each.hits(plain.text)]
         return [Span(*plain.place(hit.start, hit.end), hit.kind) for hit in apart(hits)]
 
 
 def apart(hits: Iterable[Hit]) -> list[Hit]:
     """Hits that do not overlap, in order.
 
-    A hit inside another gives way to it; of two that overlap in part the more certain one stays, then the
-    longer one. What lost only to a hit that is gone itself stays too.
+    A hit inside another gives way to it. Those that overlap in part become one, so that nothing of either
+    stays: of the kind of the more certain, then of the longer.
     """
-    outer, inner = _nested(sorted(hits, key=lambda hit: (hit.start, -hit.end, -hit.certainty)))
     kept: list[Hit] = []
-    for hit in (*_best(outer), *_best(inner)):
-        at = bisect_left(kept, hit.start, key=lambda each: each.end - 1)
-        if at == len(kept) or kept[at].start >= hit.end:
-            kept.insert(at, hit)
+    for hit in sorted(hits, key=lambda each: (each.start, -each.end, -each.certainty)):
+        last = kept[-1] if kept else None
+        if last is None or hit.start >= last.end:
+            kept.append(hit)
+        elif hit.end > last.end:
+            best = max(last, hit, key=lambda each: (each.certainty, each.end - each.start))
+            kept[-1] = Hit(last.start, hit.end, best.kind, best.certainty)
     return kept
-
-
-def _nested(hits: Sequence[Hit]) -> tuple[list[Hit], list[Hit]]:
-    """The hits that no other contains, and the rest."""
-    outer: list[Hit] = []
-    inner: list[Hit] = []
-    end = -1
-    for hit in hits:
-        (outer if hit.end > end else inner).append(hit)
-        end = max(end, hit.end)
-    return outer, inner
-
-
-def _best(hits: Sequence[Hit]) -> list[Hit]:
-    return sorted(hits, key=lambda hit: (-hit.certainty, hit.start - hit.end))

@@ -68,13 +68,14 @@ def _hit(
     nearby: Nearby, rule: Rule, groups: Sequence[tuple[int, int]], separators: Sequence[str]
 ) -> Hit | None:
     start, end, text = groups[0][0], groups[-1][1], nearby.text
-    if not rule.separators.issuperset(separators) or (rule.sure is never and not nearby.names(rule.kind)):
+    named = len(nearby.names(rule.kind)) > 0
+    if not rule.separators.issuperset(separators) or (rule.sure is never and not named):
         return None
     digits = "".join([text[begin:stop] for begin, stop in groups])
-    if not rule.fits(digits) or (not separators and _decimal(text, start, end)):
-        return None
     sure = rule.sure(digits)
-    if nearby(rule.kind, start, end):
+    if not (sure or named) or not rule.fits(digits) or (not separators and _decimal(text, start, end)):
+        return None
+    if named and nearby(rule.kind, start, end):
         return Hit(start, end, rule.kind, CONTEXT if rule.fits in WEAK and not sure else NAMED)
     return Hit(start, end, rule.kind, CHECKED) if sure else None
 
