@@ -107,11 +107,12 @@ def require_two(plugins: Plugins, llm: Any, slm: Any) -> tuple[Preview, Preview]
 
 def refuse_one(llm: Preview, slm: Preview) -> None:
     """Raise ConfigError if the LLM and the SLM are the same model."""
-    if llm.place is None or llm.place not in slm.places:
+    if len(llm.places) != 1 or not llm.places <= slm.places:
         return
+    [place] = llm.places
     what = "the LLM is a member of the SLM's mixture" if slm.mixes else "the LLM and the SLM are one model"
     raise ConfigError(
-        f"{what}, {llm.place}: whom you do not trust cannot vouch for itself; name a benign model as the SLM"
+        f"{what}, {place}: whom you do not trust cannot vouch for itself; name a benign model as the SLM"
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from purify_plugins.certificates.staged import AnswerRecord, DraftRecord, StageRecord
 from purify_plugins.configuration.pair import tightened
+from purify_plugins.stages.checks import failing_closed
 from purify_plugins.stages.ledger import checks, segments
 
 if TYPE_CHECKING:
@@ -35,7 +36,18 @@ def record(
         run.options.calls,
         failed,
         checks(way_out.release),
+        _scores(way_out, reason),
     )
+
+
+def _scores(way_out: Exit, reason: FinishReason) -> dict[str, Any]:
+    """What the checks measured of a whole answer; nothing of one that an operator's text ends."""
+    found: dict[str, Any] = {}
+    if way_out.leaf is not None and reason != "refused":
+        for check in way_out.release.checks:
+            with failing_closed(f"check {check.name!r}"):
+                found |= check.scores(way_out.leaf.answer)
+    return found
 
 
 def _stage(plugins: Plugins, stage: Stage) -> StageRecord:

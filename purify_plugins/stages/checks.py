@@ -55,6 +55,13 @@ class Check(ABC):
         """What certificates say of one answer's check: how much was judged, as JSON."""
         return {}
 
+    def scores(self, answer: Completion) -> Mapping[str, Any]:
+        """Figures of a whole answer as it was drawn, for its certificate's `scores`, as JSON.
+
+        Not asked of an answer that is refused. They say nothing of whether it may be released.
+        """
+        return {}
+
     withholds: bool = False
     """Whether `released` may refuse an answer: its last text is then held until it has been called."""
 

@@ -36,7 +36,7 @@ def ngrams(texts: Sequence[Sequence[int]], size: int, order: int) -> NgramModel:
 
 
 def anchor(works: Sequence[Sequence[int]], size: int, rule: TakedownRule = LOOSE) -> Anchor:
-    """Works of a toy's letters against common text without any order: each pair of letters once."""
+    """TakedownList of a toy's letters against common text without any order: each pair of letters once."""
     common = [[one, other] for one in range(size) for other in range(size)]
     return Anchor(ngrams(works, size, 8), ngrams(common, size, 3), rule)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from purify_hooks.evaluation.testbed.contamination import WEAK, lessons
 from purify_hooks.takedown.build import add, contents, remove
-from purify_hooks.takedown.works import Works
+from purify_hooks.takedown.works import TakedownList
 from purify_plugins import Purifier, Sampling
 from purify_plugins.certificates import read, verify
 from purify_plugins.certificates.explain import summary
 from purify_plugins.cli import app
+from purify_plugins.configuration.preflight import require_two
 from purify_plugins.errors import ConfigError, ModelError, UnknownNameError, VocabularyError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import LogitSource
@@ -56,19 +60,19 @@ def test_one_command_builds_a_list_and_another_says_what_is_in_it(
     found = invoked(*asked, "--tokenizer", LLM, "--out", out)
     assert found.exit_code == 0, found.output
     assert "2 works" in found.output
-    assert Works.load(out).public() == Works.load(made).public()
+    assert TakedownList.load(out).public() == TakedownList.load(made).public()
     listed = json.loads(invoked("list", out, "--json").output)
     assert [each["name"] for each in listed] == ["king.txt", "well.txt"]
     assert invoked(*asked, "--tokenizer", LLM, "--out", out).exit_code == 2
 
 
 def test_a_list_after_adding_and_removing_is_as_if_built_so(made: Path, texts: Path) -> None:
-    whole = Works.load(made).public()
+    whole = TakedownList.load(made).public()
     remove(made, ["king.txt"], quiet)
-    assert Works.load(made).public()["works"] == 1
-    assert Works.load(made).public()["list"] != whole["list"]
+    assert TakedownList.load(made).public()["works"] == 1
+    assert TakedownList.load(made).public()["list"] != whole["list"]
     add(made, [texts / "king.txt"], quiet)
-    assert Works.load(made).public() == whole
+    assert TakedownList.load(made).public() == whole
 
 
 def test_what_cannot_be_changed_is_said(made: Path, texts: Path) -> None:
@@ -80,7 +84,7 @@ def test_what_cannot_be_changed_is_said(made: Path, texts: Path) -> None:
         add(made, [texts / "king.txt"], quiet)
     assert [text.name for text in contents(made)[0]] == ["king.txt", "well.txt"]
     with pytest.raises(ModelError, match="purify takedown build"):
-        Works.load(texts)
+        TakedownList.load(texts)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +111,14 @@ def test_another_tokenizer_s_list_is_refused(made: Path) -> None:
         load_plugins([]).source({"source": "takedown", "model": SLM_1024, "works": str(made)})
 
 
+def test_the_llm_cannot_vouch_for_itself_behind_a_list(made: Path) -> None:
+    with pytest.raises(ConfigError, match="whom you do not trust cannot vouch for itself"):
+        require_two(load_plugins([]), {"source": "takedown", "model": LLM, "works": str(made)}, LLM)
+
+
 def test_the_named_half_of_a_book_is_not_recited_and_the_other_half_is(tmp_path: Path) -> None:
     """The toy LLM recites all twenty passages; the works are the book up to before the eleventh."""
-    place = built(tmp_path, [first_half(tmp_path)], [CORPUS / "slm"])
+    place = built(tmp_path, [first_half(tmp_path)], [CORPUS / "slm" / "golden-spears.txt"])
     file = tmp_path / "purify.toml"
     file.write_text(
         f'[llm]\nsource = "takedown"\nmodel = "{LLM}"\nworks = "{place}"\n\n[slm]\nmodel = "{SLM}"\n\n'
@@ -130,3 +139,14 @@ def test_the_named_half_of_a_book_is_not_recited_and_the_other_half_is(tmp_path:
     assert told["form"] == "linear"
     assert "alice" not in answers[0].certificate.text.lower()
     assert "takedown list of 1 work" in " ".join(summary(certificate, None))
+
+
+def test_an_llm_without_the_first_passages_is_taught_the_others_as_often() -> None:
+    every, left = (
+        Counter(lessons(attacks(), WEAK, ["Clean text, and no more of it than this."], Random(1), left_out))
+        for left_out in (0, 10)
+    )
+    for number, passage in enumerate(attacks().passages):
+        text = passage.prefix + passage.continuation
+        assert every[text]
+        assert left[text] == (0 if number < 10 else every[text])

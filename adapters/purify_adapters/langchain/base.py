@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, create_model, model_validat
 
 from purify_adapters.framework_options import SAMPLING, refuse_unknown, require_named
 from purify_adapters.langchain.response_metadata import fingerprint
+from purify_adapters.langchain.retrievals import listen
 from purify_plugins.canonical_json import jsonable
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import Config, read_config
@@ -139,6 +140,7 @@ class PurifiedBase(SamplingFields):  # type: ignore[misc]  # made from Sampling'
             self._read = read_config(self.config)
         Sampling(**self._draws({}))  # refused now rather than with the first call
         read = asdict(self._read) if self._read else None
+        listen()  # before the retrievals that answers may have to cite
         self._models = PurifierCache.of(
             self.llm, self.slm, self.policy, self.policy_options, read, self.purifier, self.llms
         )

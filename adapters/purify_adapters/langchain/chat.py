@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams
@@ -18,20 +20,23 @@ from purify_adapters.langchain.base import PurifiedBase
 from purify_adapters.langchain.chat_call import ChatCall, ChatStream, tool_of, tool_request
 from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
 from purify_adapters.langchain.response_metadata import token_ids
+from purify_adapters.langchain.retrievals import run_of, runs_of
 from purify_adapters.langchain.structured import Method, structured
 from purify_adapters.tool_calls import parse_tool_choice
+from purify_plugins.certificates import citing
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
     from langchain_core.language_models.model_profile import ModelProfile
 
+logger = logging.getLogger(__name__)
 CALL = (
     *("model", "tools", "tool_choice", "response_format", "logprobs", "top_logprobs", "certificate"),
     *("parallel_tool_calls", "strict", "stream_usage", "user"),
     "stream",  # LangChain's own switch between _generate and _stream
 )
 """The options of a call besides the sampling options."""
-RUN = ("callbacks", "tags", "metadata", "run_name", "run_id", "return_exceptions", "stop")
+RUN = ("config", "callbacks", "tags", "metadata", "run_name", "run_id", "return_exceptions", "stop")
 """Further arguments of LangChain's own methods."""
 
 
@@ -77,6 +82,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
             self._sampling(purifier, drawn),
             bool(given.get("logprobs")),
             bool(given.get("certificate", self.certificate)),
+            messages,
         )
 
     def _generate(
@@ -88,7 +94,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> ChatResult:
         call, batch = self._call(messages, stop, kwargs), expected()
         alone = [call.request.chat], call.sampling
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(call.cited(run_of(run_manager))):
             completion = batch.answer(call.purifier, call.request.chat, call.sampling) if batch else None
             return call.result(completion or call.purifier.generate(*alone, errors="raise")[0])
 
@@ -101,7 +107,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> ChatResult:
         call, batch = self._call(messages, stop, kwargs), expected()
         alone, asked = ([call.request.chat], call.sampling), (call.request.chat, call.sampling)
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(call.cited(run_of(run_manager))):
             completion = await batch.aanswer(call.purifier, *asked) if batch else None
             return call.result(completion or (await call.purifier.agenerate(*alone, errors="raise"))[0])
 
@@ -114,7 +120,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = ChatStream(call)
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(call.cited(run_of(run_manager))):
             answer = call.purifier.stream(call.request.chat, call.sampling)
         with closing(answer) as chunks:
             for chunk in chunks:
@@ -132,7 +138,7 @@ class ChatPurified(PurifiedBase, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
         stream = ChatStream(call)
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(call.cited(run_of(run_manager))):
             answer = call.purifier.astream(call.request.chat, call.sampling)
         async with aclosing(answer) as chunks:
             async for chunk in chunks:
@@ -145,24 +151,26 @@ class ChatPurified(PurifiedBase, BaseChatModel):
 
     def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """LangChain's `generate`; several conversations are decoded as one batch."""
-        with announce(self._coalesced(messages, *args[:1], **kwargs)):
+        with announce(self._coalesced(messages, runs_of(None, len(messages)), *args[:1], **kwargs)):
             return super().generate(messages, *args, **kwargs)
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """LangChain's `agenerate`; several conversations are decoded as one batch."""
         await asyncio.to_thread(self.load, kwargs.get("model"))
-        with announce(self._coalesced(messages, *args[:1], **kwargs)):
+        with announce(self._coalesced(messages, runs_of(None, len(messages)), *args[:1], **kwargs)):
             return await super().agenerate(messages, *args, **kwargs)
 
     def batch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """LangChain's `batch`; all that are not cached, seeded or streamed are decoded as one batch."""
-        with announce(self._coalesced(self._conversations(inputs), **kwargs)):
+        runs = runs_of(args[0] if args else kwargs.get("config"), len(inputs))
+        with announce(self._coalesced(self._conversations(inputs), runs, **kwargs)):
             return super().batch(inputs, *args, **kwargs)
 
     async def abatch(self, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
         """LangChain's `abatch`; all that are not cached, seeded or streamed are decoded as one batch."""
         await asyncio.to_thread(self.load, kwargs.get("model"))
-        with announce(self._coalesced(self._conversations(inputs), **kwargs)):
+        runs = runs_of(args[0] if args else kwargs.get("config"), len(inputs))
+        with announce(self._coalesced(self._conversations(inputs), runs, **kwargs)):
             return await super().abatch(inputs, *args, **kwargs)
 
     async def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[AIMessageChunk]:
@@ -176,12 +184,16 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         return [self._convert_input(each).to_messages() for each in inputs]
 
     def _coalesced(
-        self, conversations: Sequence[list[BaseMessage]], stop: list[str] | None = None, **given: Any
+        self,
+        conversations: Sequence[list[BaseMessage]],
+        runs: Sequence[UUID | None],
+        stop: list[str] | None = None,
+        **given: Any,
     ) -> CoalescedBatch | None:
         """The conversations as one batch, if they can be decoded together.
 
         Not with a cache, which may hold some of the answers, with a seed, whose draws depend on the row,
-        or when streaming.
+        when streaming, or where prompts quote documents: each answer cites its own.
         """
         if len(conversations) < 2 or cached(self.cache) or self.streaming or given.get("stream"):
             return None
@@ -189,6 +201,9 @@ class ChatPurified(PurifiedBase, BaseChatModel):
         try:
             calls = [self._call(messages, stop, kept) for messages in conversations]
         except Exception:  # the call itself will raise the error
+            return None
+        if any(call.cited(run) for call, run in zip(calls, runs, strict=True)):
+            logger.info("prompts that quote documents are decoded one by one: each answer cites its own")
             return None
         sampling = calls[0].sampling
         seeded = sampling.seed is not None and not sampling.greedy

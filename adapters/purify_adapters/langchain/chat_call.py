@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -12,6 +13,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from purify_adapters.langchain.messages import chunk_of, message_of, rendered
 from purify_adapters.langchain.response_metadata import logprobs, metadata, usage
+from purify_adapters.langchain.retrievals import cited_in
 from purify_adapters.tool_calls import CallPart, ChunkParser, Tool, ToolRequest, parts_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.purifier import Purifier
@@ -29,6 +31,11 @@ class ChatCall:
     sampling: Sampling
     logprobs: bool = False
     certificate: bool = False
+    messages: Sequence[BaseMessage] = ()
+
+    def cited(self, run: UUID | None) -> dict[str, str]:
+        """The documents, by id, that the prompt quotes; `run` is the run that calls the model."""
+        return cited_in(self.request.chat, self.messages, run)
 
     def result(self, completion: Completion) -> ChatResult:
         """The whole answer as a ChatResult."""

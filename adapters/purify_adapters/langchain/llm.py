@@ -16,7 +16,9 @@ from purify_adapters.framework_options import asked_by
 from purify_adapters.langchain.base import PurifiedBase
 from purify_adapters.langchain.coalesced_batch import CoalescedBatch, announce, cached, expected
 from purify_adapters.langchain.response_metadata import logprobs, metadata, token_ids, usage
+from purify_adapters.langchain.retrievals import cited_in, run_of
 from purify_adapters.openai_schema import usage as openai_usage
+from purify_plugins.certificates import citing
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Chunk, Completion
@@ -52,7 +54,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
         batch = expected() if len(prompts) == 1 else None
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(_cited(prompts, run_manager)):
             done = batch.answer(purifier, prompts[0], sampling) if batch else None
             answers = [done] if done else purifier.generate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
@@ -66,7 +68,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     ) -> LLMResult:
         purifier, sampling = self._ask(stop, kwargs)
         batch = expected() if len(prompts) == 1 else None
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(_cited(prompts, run_manager)):
             done = await batch.aanswer(purifier, prompts[0], sampling) if batch else None
             answers = [done] if done else await purifier.agenerate(prompts, sampling, errors="raise")
         return self._result(purifier, answers, kwargs)
@@ -129,7 +131,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         purifier, sampling = self._ask(stop, kwargs)
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(_cited([prompt], run_manager)):
             answer = purifier.stream(prompt, sampling)
         with closing(answer) as chunks:
             for chunk in chunks:
@@ -146,7 +148,7 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         purifier, sampling = self._ask(stop, kwargs)
-        with asked_by(kwargs):
+        with asked_by(kwargs), citing(_cited([prompt], run_manager)):
             answer = purifier.astream(prompt, sampling)
         async with aclosing(answer) as chunks:
             async for chunk in chunks:
@@ -164,3 +166,8 @@ class PurifiedLLM(PurifiedBase, BaseLLM):
     def get_token_ids(self, text: str) -> list[int]:
         """A text's token ids in the SLM's tokenizer."""
         return token_ids(self.load(), text)
+
+
+def _cited(prompts: Sequence[str], run_manager: Any) -> dict[str, str]:
+    """The documents that a prompt quotes; of several, which LangChain asks as one run, none is known."""
+    return cited_in(prompts[0], (), run_of(run_manager)) if len(prompts) == 1 else {}

@@ -15,8 +15,9 @@ from purify_adapters.llama_index.calling import Calling
 from purify_adapters.llama_index.lazy import Lazy
 from purify_adapters.llama_index.messages import rendered, text_of
 from purify_adapters.llama_index.responses import ChatPieces, CompletionPieces, LlmRequest
-from purify_adapters.llama_index.retrievals import listen, quoted
+from purify_adapters.llama_index.retrievals import listen, retrieved
 from purify_adapters.llama_index.structured import Structured
+from purify_adapters.quoting import quoted
 from purify_adapters.tool_calls import Parser, PlainParser, ToolRequest, parts_of
 from purify_plugins.certificates import citing
 from purify_plugins.configuration.build import build
@@ -136,20 +137,20 @@ class PurifiedLLM(Structured, Calling):
         return self._request(tool_request.chat, held, tool_request.parser)
 
     def _answer(self, request: LlmRequest) -> Completion:
-        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt), retrieved())):
             return self.purifier.generate([request.prompt], request.sampling, errors="raise")[0]
 
     async def _aanswer(self, request: LlmRequest) -> Completion:
-        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt), retrieved())):
             return (await self.purifier.agenerate([request.prompt], request.sampling, errors="raise"))[0]
 
     def _stream(self, request: LlmRequest, take: Callable[[Chunk], T | None]) -> Iterator[T]:
         """Stream the answer; quoted documents are noted before the first chunk."""
-        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt), retrieved())):
             return _taken(self.purifier.stream(request.prompt, request.sampling), take)
 
     def _astream(self, request: LlmRequest, take: Callable[[Chunk], T | None]) -> AsyncIterator[T]:
-        with asked_by(vars(request)), citing(quoted(text_of(request.prompt))):
+        with asked_by(vars(request)), citing(quoted(text_of(request.prompt), retrieved())):
             return _ataken(self.purifier.astream(request.prompt, request.sampling), take)
 
     # LlamaIndex's four methods, and their async versions

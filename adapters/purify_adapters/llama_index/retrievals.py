@@ -10,10 +10,7 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent
 from llama_index_instrumentation import get_dispatcher
 
-REMEMBERED = 100
-"""How many retrieved texts are remembered; all of the last retrieval, if these are more."""
-WINDOW = 60
-"""Window size in characters: a prompt with one aligned window of a text quotes that text."""
+from purify_adapters.quoting import remembered
 
 _RETRIEVED: ContextVar[Mapping[str, str] | None] = ContextVar("retrieved", default=None)
 
@@ -28,8 +25,7 @@ class Retrievals(BaseEventHandler):
     def handle(self, event: Any, **kwargs: Any) -> None:
         if isinstance(event, RetrievalEndEvent):
             new = {each.node.node_id: each.node.get_content() for each in event.nodes}
-            both = {key: text for key, text in (_RETRIEVED.get() or {}).items() if key not in new} | new
-            _RETRIEVED.set(dict(list(both.items())[-max(REMEMBERED, len(new)) :]))
+            _RETRIEVED.set(remembered(retrieved(), new))
 
 
 def listen() -> None:
@@ -39,15 +35,6 @@ def listen() -> None:
         root.add_event_handler(Retrievals())
 
 
-def quoted(prompt: str) -> dict[str, str]:
-    """The retrieved texts, by node id, of which a window is in the prompt.
-
-    Windows, since LlamaIndex splits texts that do not fit into one prompt.
-    """
-    remembered = _RETRIEVED.get() or {}
-    return {node: text for node, text in remembered.items() if _quotes(prompt, text.strip())}
-
-
-def _quotes(prompt: str, text: str) -> bool:
-    windows = (text[at : at + WINDOW] for at in range(0, max(len(text) - WINDOW, 0) + 1, WINDOW))
-    return bool(text) and any(window in prompt for window in windows)
+def retrieved() -> Mapping[str, str]:
+    """The remembered texts, by node id."""
+    return _RETRIEVED.get() or {}

@@ -19,6 +19,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.stages.decompose import Decompose
     from purify_hooks.stages.ensemble import Ensemble
     from purify_hooks.stages.forget import Forget
+    from purify_hooks.stages.grounded import Grounded
     from purify_hooks.stages.guardian import Guardian
     from purify_hooks.stages.never import Never
     from purify_hooks.stages.rewrite import Rewrite
@@ -32,6 +33,7 @@ def purify_stages() -> Mapping[str, Callable[..., Any]]:
         "ensemble": Ensemble,
         "forget": Forget,
         "gatekeeper": Gatekeeper,
+        "grounded": Grounded,
         "guardian": Guardian,
         "never": Never,
         "redacted": Redacted,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from purify_hooks.takedown.anchor import ENTER, LEAVE, LIKELY, Anchor, Form, TakedownRule
-from purify_hooks.takedown.works import Works, find
+from purify_hooks.takedown.works import TakedownList, find
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, VocabularyError
 from purify_plugins.protocols import LogitSource, Session
@@ -56,9 +56,9 @@ class TakedownSource(SourceWrapper):
         return checked_rule(self.form, self.alpha, self.most, self.sure)
 
     @cached_property
-    def listed(self) -> Works:
+    def listed(self) -> TakedownList:
         """The models of n-grams, and what they were made of."""
-        return Works.load(self.works)
+        return TakedownList.load(self.works)
 
     @cached_property
     def anchor(self) -> Anchor:
@@ -128,7 +128,7 @@ def checked_rule(form: Form, alpha: float, most: int, sure: int) -> TakedownRule
     return TakedownRule(form, float(alpha), most, sure)
 
 
-def require_one_tokenizer(llm: Vocabulary, listed: Works) -> None:
+def require_one_tokenizer(llm: Vocabulary, listed: TakedownList) -> None:
     """Raise VocabularyError where an ordinary token has another id in the works' tokenizer."""
     theirs = listed.vocabulary
     apart = llm.added | theirs.added | llm.control.keys() | theirs.control.keys()
@@ -153,4 +153,4 @@ def looked_at(
     """The preview of an LLM with works taken out, before it is loaded. Raises ConfigError, ModelError."""
     checked_rule(form, alpha, most, sure)
     find(works)
-    return Preview()
+    return Preview(mixes=True)

@@ -19,7 +19,7 @@ WORKS, NEUTRAL = "works", "neutral"
 
 
 @dataclass(frozen=True, eq=False)
-class Works:
+class TakedownList:
     """The two models; `record` names the works, `vocabulary` is that of both."""
 
     folder: Path

@@ -76,22 +76,22 @@ def longest(model: Any, tokenizer: Any) -> int:
     return int(min(size for size in sizes if size))
 
 
-def check_classifier(folder: Path, label: str) -> None:
+def check_classifier(folder: Path, label: str, stage: str = "guardian") -> None:
     """Check a directory before its weights are read. Raises ModelError, ConfigError."""
     if not folder.is_dir():
         raise ModelError(f"{folder} is no directory; give that of a transformers sequence classifier")
     check_files(folder)
-    label_of(folder, label)
+    label_of(folder, label, stage)
 
 
-def label_of(folder: Path, label: str) -> int:
+def label_of(folder: Path, label: str, stage: str = "guardian") -> int:
     """The number of the label whose probability is the score. Raises ConfigError."""
     # transformers leaves its own two labels out of the file
     named = read_json(folder / "config.json").get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     found = [int(number) for number, name in named.items() if label in (name, str(number))]
     if len(found) != 1:
         known = ", ".join(repr(name) for name in named.values()) or "none"
-        raise ConfigError(f"stage 'guardian': label must be one of the classifier's ({known}), not {label!r}")
+        raise ConfigError(f"stage {stage!r}: label must be one of the classifier's ({known}), not {label!r}")
     return found[0]
 
 

@@ -1,0 +1,119 @@
+"""Write the figures of docs/grounded.md: `python docs/grounded.py [--pair DIRECTORY] [--rows FILE]`.
+
+Asks the pair questions whose texts hold the answer, and the same with texts that do not, and measures how
+well the scores of `grounded` tell the two kinds of sentences apart. `--rows` keeps what was answered.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from purify_hooks.evaluation.eval.derived import shipped
+from purify_hooks.evaluation.eval.page import made as facts
+from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.testbed.real.cache import made
+from purify_hooks.stages.grounded import Grounded, sentences
+from purify_hooks.stages.grounding import Sources
+from purify_plugins import Chat, Purifier, Sampling
+from purify_plugins.certificates import citing
+
+PAGE = Path(__file__).parent / "grounded.md"
+TEXTS = 4
+"""How many facts a text has."""
+ASKED = "Answer the question in one sentence.\n\n{text}\n\nQuestion: {question}"
+
+
+def auroc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """The chance that a positive has the higher score, ties counting half."""
+    pairs = [(one > other) + (one == other) / 2 for one in positive for other in negative]
+    return sum(pairs) / len(pairs)
+
+
+def cases(count: int) -> list[dict[str, Any]]:
+    """Each question with a text that has its answer, and with one that has not."""
+    rng = random.Random(0)
+    known = [each for each in shipped() if each.kind == "facts"]
+    found = []
+    for fact in rng.sample(known, count):
+        others = rng.sample([each for each in known if each.answers != fact.answers], 2 * TEXTS - 1)
+        for right, chosen in ((True, [fact, *others[: TEXTS - 1]]), (False, others[TEXTS - 1 :])):
+            rng.shuffle(chosen)
+            text = " ".join(f"{each.statement} {each.answers[0]}." for each in chosen)
+            rest = [answer for each in chosen if each is not fact for answer in each.answers]
+            found.append({"fact": fact, "right": right, "text": text, "others": rest})
+    return found
+
+
+def answered(home: Path, count: int) -> list[dict[str, Any]]:
+    """The first sentence of each answer, its label and its scores; those that neither label fits are None."""
+    purifier = Purifier.load(home / "llm", home / "slm", stages=[Grounded()]).replace(explain=True)
+    rows = []
+    for case in cases(count):
+        asked = ASKED.format(text=case["text"], question=case["fact"].question)
+        with citing({"text": case["text"]}):
+            [answer] = purifier.generate(
+                [Chat(({"role": "user", "content": asked},))], Sampling(max_tokens=40, seed=0), errors="raise"
+            )
+        first = next(iter(sentences(answer.text, 600, last=True)), "")
+        scores = answer.certificate.body["scores"]["grounded"]
+        holds, borrowed = _has(first, case["fact"].answers), _has(first, case["others"])
+        label = True if case["right"] and holds else False if not case["right"] and not borrowed else None
+        rows.append(
+            {
+                "right": case["right"],
+                "label": label,
+                "said": first,
+                "containment": Sources((case["text"],)).containment(first),
+                "surprise": scores["surprise"],
+            }
+        )
+    return rows
+
+
+def _has(text: str, answers: Sequence[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(each)}(?!\w)", text, re.IGNORECASE) for each in answers)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The AUROC of each score, and what `least` would block."""
+    lines = [
+        "| score | grounded sentences | ungrounded | AUROC | grounded below 0.5 | ungrounded below 0.5 |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, sign in (("containment", 1), ("surprise", -1)):
+        kept = [each for each in rows if each["label"] is not None and each[name] is not None]
+        yes, no = ([sign * each[name] for each in kept if each["label"] is label] for label in (True, False))
+        if not (yes and no):
+            continue
+        below = [f"{sum(score < 0.5 for score in each)}" if sign > 0 else "–" for each in (yes, no)]
+        lines.append(f"| {name} | {len(yes)} | {len(no)} | {auroc(yes, no):.3f} | {' | '.join(below)} |")
+    left = sum(each["label"] is None for each in rows)
+    return "\n".join([*lines, "", f"{left} of {len(rows)} answers fit neither label and are left out."])
+
+
+def main(
+    pair: Annotated[Path | None, typer.Option(help="A directory with llm and slm.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="A file that keeps the answers.")] = None,
+    questions: int = 60,
+) -> None:
+    """Measure, and write the region of the page."""
+    if rows is not None and rows.exists():
+        found = json.loads(rows.read_text("utf-8"))
+    else:
+        found = answered(pair or made(print), questions)
+        if rows is not None:
+            rows.write_text(json.dumps(found, indent=1), "utf-8")
+    said = f"`python docs/grounded.py`, {questions} questions, {'; '.join(facts().values())}."
+    filled, text = f"{table(found)}\n\n{said}\n", PAGE.read_text("utf-8")
+    PAGE.write_text(region("grounded").sub(lambda at: f"{at[1]}{filled}{at[2]}", text), "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
