@@ -246,13 +246,13 @@ def test_a_cited_text_with_a_private_part_leaves_no_plain_digest() -> None:
 
 
 def test_no_repr_and_no_error_quotes_a_list() -> None:
-    for stage in (
+    for made in (
         Redacted(words=("Quill",)),
         Gatekeeper(words=("Quill",)),
         Never(texts=("Quill",)),
         Guardian(words=("Quill",)),
     ):
-        assert "Quill" not in repr(stage)
+        assert "Quill" not in repr(made)
     for make in (
         lambda: Redacted(words=("Quill", " ")),
         lambda: Gatekeeper(words=("Quill", " ")),
