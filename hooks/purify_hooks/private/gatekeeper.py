@@ -29,11 +29,10 @@ class Gatekeeper(Stage):
 
     `kinds` names what is looked for (all kinds that need no model, if not given), `patterns` are regular
     expressions by the name of their kind, `words` the file that lists texts, one a line, `tagger` the
-    directory of a token classifier, and `libraries` others' detectors: "phonenumbers" (with a region as in
-    "phonenumbers:GB") and "presidio". A surrogate is of its value's type, and follows by HMAC from the key in
-    the environment variable `key_env` and the value alone: it is the same over turns, replicas and restarts.
-    Without `key_env` the key is drawn anew for each process. `slm_reads` "surrogate": both models read the
-    same.
+    directory of a token classifier, `libraries` are "phonenumbers:REGION" and "presidio". A surrogate is of
+    its value's type, and follows by HMAC from the key in the environment variable `key_env` and the value
+    alone: it is the same over turns, replicas and restarts. Without `key_env` the key is drawn anew for each
+    process. `slm_reads` "surrogate": both models read the same.
     """
 
     kinds: tuple[str, ...] | None = None
@@ -63,7 +62,9 @@ class Gatekeeper(Stage):
             )
             object.__setattr__(self, "words", tuple(self.words))
         libraries = texts(self.libraries)
-        require("gatekeeper", "libraries", self.libraries, libraries is not None, "a list of names")
+        require(
+            "gatekeeper", "libraries", self.libraries, libraries is not None, "a list of detectors' names"
+        )
         object.__setattr__(self, "libraries", libraries)
         for name in ("tagger", "key_env"):
             require("gatekeeper", name, vars(self)[name], isinstance(vars(self)[name], str), "a text")
