@@ -267,6 +267,7 @@ def test_token_ids_are_refused_and_so_is_a_second_vault() -> None:
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
+        ({"libraries": ["nosuchlibrary"]}, "nosuchlibrary"),
         ({"slm_reads": "truth"}, "slm_reads must be 'surrogate'"),
         ({"kinds": "email"}, "a list of kinds"),
         ({"patterns": {"x": 1}}, "a table of regular expressions"),
