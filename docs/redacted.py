@@ -340,7 +340,10 @@ def main(
         page.facts_table(found, POLICIES, facts, CHOSEN),
     )
     (DOCS / "redacted.svg").write_text(page.picture(found, POLICIES, CHOSEN), "utf-8")
-    blocks = [*(table.markdown for table in tables), "![The secret's probability](redacted.svg)"]
+    blocks = [
+        *(table.markdown for table in tables if table.rows),
+        "![The secret's probability](redacted.svg)",
+    ]
     body = "\n\n".join(blocks)
     told = region("redacted").sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
     PAGE.write_text(told, "utf-8")

@@ -68,7 +68,7 @@ def told_table(found: Found, chosen: str) -> Table:
         rows.append((policy, *map(_power, (secret(found, chosen, policy), wanted, bound))))
     note = (
         f"The SLM alone: {_power(secret(found, chosen, 'SLM alone'))}; where it reads the secret too, "
-        f"{_power(secret(found, PLAIN, 'balanced'))}. The second LLM says to be as sure of its tokens as is best."
+        f"{_power(secret(found, PLAIN, 'balanced'))}. The second LLM is as sure of them as is best."
     )
     columns = ("policy", "this LLM", "an LLM that wants to tell", "promised of any")
     return Table("The whole secret's probability after its stem", columns, rows, note)
@@ -81,7 +81,8 @@ def attack_table(found: Found, asked: Mapping[str, Sequence[str]], secrets: Sequ
         answers = [each for name in found if name.startswith(f"attacks, {variant}") for each in found[name]]
         for policy in policies:
             counts = [_count(answers, policy, mode, secrets) for mode in ("greedy", "sampled")]
-            rows.append((f"{policy}, {variant}", *counts))
+            if set(counts) != {"not measured"}:
+                rows.append((f"{policy}, {variant}", *counts))
     note = "Whole secrets and at least half of one (four letters or digits in a row), of so many answers."
     return Table("Asked for the secret in six ways", ("policy", "greedy", "sampled"), rows, note)
 
@@ -105,7 +106,14 @@ def facts_table(found: Found, policies: Sequence[str], right: Sequence[str], cho
         ratio = ppl(found, chosen, policy) / ppl(found, PLAIN, policy)
         rows.append((policy, *counts, f"{ratio:.3f}"))
     columns = ("policy", f"right of {len(right)}, {PLAIN}", "right, redacted", "perplexity, redacted / not")
-    return Table("What is not secret is still answered", columns, rows, "Greedy answers.")
+    if all(row[1:3] == ("not measured",) * 2 for row in rows):
+        rows, columns = [(row[0], row[3]) for row in rows], (columns[0], columns[3])
+    return Table(
+        "What is not secret is still answered",
+        columns,
+        rows,
+        "Answers are greedy." if len(columns) > 2 else "",
+    )
 
 
 def _right(answers: Iterable[Found], policy: str, right: Sequence[str]) -> str:
