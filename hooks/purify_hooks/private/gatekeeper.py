@@ -36,8 +36,8 @@ class Gatekeeper(Stage):
     """
 
     kinds: tuple[str, ...] | None = None
-    patterns: Mapping[str, str] = field(default_factory=dict)
-    words: str | tuple[str, ...] = ""
+    patterns: Mapping[str, str] = field(default_factory=dict, repr=False)
+    words: str | tuple[str, ...] = field(default="", repr=False)
     tagger: str = ""
     libraries: tuple[str, ...] = ()
     key_env: str = ""
@@ -57,9 +57,8 @@ class Gatekeeper(Stage):
             "gatekeeper", "patterns", self.patterns, fine, "a table of regular expressions, by their kind"
         )
         if not isinstance(self.words, str):
-            require(
-                "gatekeeper", "words", self.words, texts(self.words) is not None, "a file, or a list of texts"
-            )
+            fine = texts(self.words) is not None
+            require("gatekeeper", "words", type(self.words), fine, "a file, or a list of texts, none blank")
             object.__setattr__(self, "words", tuple(self.words))
         libraries = texts(self.libraries)
         require(
@@ -72,6 +71,11 @@ class Gatekeeper(Stage):
             raise ConfigError(
                 f"stage 'gatekeeper': slm_reads must be 'surrogate', not {self.slm_reads!r}: both models "
                 "read the same, or each would veto the other's private words"
+            )
+        if self.kinds == () and not (self.patterns or self.words or self.tagger):
+            raise ConfigError(
+                "stage 'gatekeeper': kinds = [] leaves nothing to look for; leave it out for all kinds, or "
+                "give patterns, words or a tagger"
             )
         _ = self._finder, self._key
 
