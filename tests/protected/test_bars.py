@@ -17,12 +17,11 @@ from purify_hooks.protected.copycheck import Copycheck
 from purify_hooks.protected.folding import words_of
 from purify_hooks.protected.index import PrintIndex, open_index
 from purify_hooks.protected.mask import CopyMask
-from purify_plugins import Sampling
-from purify_plugins.plugin.manager import load_plugins
+from purify_plugins import Purifier, Sampling
 from tests.protected.test_check import blocked, changed
 from tests.protected.test_mask import SPELLINGS
 from tests.protected.works import longest_run
-from tests.toys import both, pair
+from tests.toys import both
 
 pytestmark = pytest.mark.slow
 
@@ -91,8 +90,7 @@ def test_a_pair_that_recites_has_no_run_of_ten_words(tmp_path: Path, temperature
     book = CORPUS / "protected" / "alice-in-wonderland.txt"
     build(IndexOptions([book], tmp_path / "alice.prints", [CORPUS / "slm"]), lambda *_: None)
     passages = attacks().passages[:3]
-    plugins = load_plugins()
-    bare = pair(*both(), plugins.policy("linear", weight=0.95), plugins=plugins)
+    bare = Purifier.load(*both(), "linear", weight=0.95)
     clean = " ".join(attacks().clean)[:500]
     halves = [each.continuation[: len(each.continuation) // 2] for each in passages]
     prompts = [
