@@ -371,20 +371,19 @@ def real(out: Path, pair: Path) -> Bench:
         "LLM": lambda: plugins.source(pair / "llm"),
         "without": lambda: plugins.source(pair / "slm"),
         DEFAULT: lambda: plugins.source(table),
-        RANK: lambda: plugins.source({**table, **FORMS[RANK]}),
     }
-    slm = plugins.source(pair / "slm")
+    slm = plugins.source({"source": "ngram", "model": place / "neutral"})  # beside the LLM alone: any does
     clean = asked["clean"]["prompts"][0]
     return Bench(out / "real.json", llms, slm, named, others, clean, asked["protected"]["recall_tokens"])
 
 
 def real_part(out: Path, pair: Path) -> None:
     bench = real(out, pair)
-    rows, texts = [], [text[:1200] for text in heldout()[:6]]
-    for name in ("LLM", DEFAULT, RANK, "without"):
+    rows, texts = [], [text[:800] for text in heldout()[:6]]
+    for name in ("LLM", DEFAULT, "without"):
         cells = [
-            bench.recital(name, "LLM alone", mode, attack, which)
-            for mode, attack in (("greedy", "single"), ("sampled", "single"), ("greedy", "late"))
+            bench.recital(name, "LLM alone", mode, "single", which)
+            for mode in ("greedy", "sampled")
             for which in ("named", "others")
         ]
         found = bench.perplexity(name, "clean", texts)
@@ -393,10 +392,10 @@ def real_part(out: Path, pair: Path) -> None:
         rows.append([label_, *(f"{a:.2f} / {b:.2f}" for a, b in cells), f"{found:.2f} ({found / raw:.3f} ×)"])
     head = [
         "",
-        *(f"{how}: {which}" for how in ("greedy", "sampled", "late") for which in ("named", "others")),
+        *(f"{how}: {which}" for how in ("greedy", "sampled") for which in ("named", "others")),
     ]
     plain, wrapped = bench.llm("LLM"), bench.llm(DEFAULT)
-    figures = bench.kept("cost", lambda: cost(plain, wrapped, texts[0], rounds=3))
+    figures = bench.kept("cost", lambda: cost(plain, wrapped, texts[0][:300], rounds=3))
     told = (
         f"A token of clean text costs this LLM {figures[0] / 1000:.1f} ms of CPU by itself and "
         f"{figures[1] / 1000:.1f} ms with the list ({figures[1] / figures[0]:.3f} ×)."
