@@ -1,7 +1,8 @@
 """Measure the detectors of private data on generated prompts: `python docs/private_recall.py [COUNT]`.
 
-Writes the table of docs/private.md: recall by kind over COUNT prompts (1,000) of purify_hooks.private.samples,
-false positives per 1,000 characters of the corpus and of this repository's code, and CPU time.
+Writes the table of docs/private.md: recall by kind over COUNT prompts (1,000) that
+purify_hooks.private.samples generates, false positives per 1,000 characters of the corpus and of this
+repository's code, and CPU time.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def texts(folders: Sequence[str], ending: str) -> Iterator[str]:
 
 
 def alarms(found: Finder, written: Iterator[str]) -> str:
-    """False positives per 1,000 characters, which they are, and milliseconds of CPU time per 1,000 characters."""
+    """False positives per 1,000 characters and which they are, characters, and CPU time per 1,000."""
     kinds: Counter[str] = Counter()
     characters, begun = 0, time.thread_time()
     for text in written:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import Constraint, LogitSource
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Piece, Token, Vocabulary
+    from purify_plugins.types import Piece, Prompt, Token, Vocabulary
 
 NOTES = ("name", "engine", "trusted")
 """Fields of a model that its files do not determine: the operator's name for it, and its engine."""
@@ -57,13 +57,18 @@ def replayed_with_both(
     body: Mapping[str, Any],
     decoder: Decoder,
     tolerance: float,
+    shown: Prompt | None = None,
 ) -> float:
-    """Replay both models and the policy; the largest difference (nats) of any figure. Raises ForgedError."""
+    """Replay both models and the policy; the largest difference (nats) of any figure. Raises ForgedError.
+
+    `shown` is what the LLM read instead of the recorded prompt.
+    """
     from purify_plugins.decode.replay import replay
+    from purify_plugins.decode.row import Row
 
     sampling = sampling_of(body)
     answer = [row[0] for row in body["steps"]]
-    [steps] = replay(decoder, [tuple(body["prompt"])], [answer], sampling)
+    [steps] = replay(decoder, [Row(tuple(body["prompt"]), shown)], [answer], sampling)
     recorded = tokens_of(body["steps"])
     slm_only = [step.slm_only for step in recorded]
     if [step.slm_only for step in steps] != slm_only:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_plugins.canonical_json import canonical, jsonable
@@ -13,6 +13,7 @@ from purify_plugins.certificates.answer_recomputation import (
     replayed_with_both,
     require_slm,
 )
+from purify_plugins.certificates.staged import prompt_digest
 from purify_plugins.certificates.staged_claims import fused
 from purify_plugins.certificates.verification import drafts_of, read
 from purify_plugins.errors import CertificateError
@@ -21,6 +22,7 @@ from purify_plugins.types import Certificate
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
     from purify_plugins.protocols import Constraint, LogitSource
+    from purify_plugins.types import Prompt
 
 
 class Recomputed(NamedTuple):
@@ -58,14 +60,17 @@ def recompute_both(
     tolerance: float = 1e-3,
     *,
     constraints: Sequence[Constraint] = (),
+    shown: Sequence[Prompt] = (),
 ) -> float:
     """Replay both models and the policy; the largest difference (nats) of any figure of any step.
 
     This also checks the LLM's side, which otherwise only a signature covers. It takes the LLM that the
-    certificate names, of the same vocabulary, reading the prompt's recorded ids. Raises as `recompute`.
+    certificate names, of the same vocabulary, reading the prompt's recorded ids, or that of the prompts
+    `shown` whose digest is recorded under the same secret. Raises as `recompute`.
     """
     recompute(certificate, slm, tolerance, constraints=constraints)
-    return _all_told(recomputed_both(certificate, llm, slm, plugins, tolerance, constraints=constraints))
+    how: dict[str, Any] = {"constraints": constraints, "shown": shown}
+    return _all_told(recomputed_both(certificate, llm, slm, plugins, tolerance, **how))
 
 
 def recomputed(
@@ -99,17 +104,20 @@ def recomputed_both(
     tolerance: float = 1e-3,
     *,
     constraints: Sequence[Constraint] = (),
+    shown: Sequence[Prompt] = (),
 ) -> Recomputed:
     """As `recompute_both`, what cannot be replayed is named, and not refused. Recompute the SLM first."""
     gaps, untold = [0.0], []
+    known = {prompt_digest(each): each for each in shown}
     for at, body in enumerate(_bodies(certificate)):
         held = _held(body, constraints)
-        why = _masked(body) if held is None else _unshown(certificate, at)
+        why = _masked(body) if held is None else _unshown(certificate, at, known)
         if held is None or why:
             untold.append(f"{_draft(certificate, at)} {why}")
         else:
             decoder = decoder_of(body, llm, require_slm(body, slm), plugins, held)
-            gaps.append(replayed_with_both(body, decoder, tolerance))
+            digest = certificate.body["drafts"][at]["shown"] if certificate.staged else None
+            gaps.append(replayed_with_both(body, decoder, tolerance, known.get(str(digest))))
     return Recomputed(max(gaps), tuple(untold))
 
 
@@ -141,13 +149,13 @@ def _masked(body: Mapping[str, Any]) -> str:
     return f"was drawn under {kinds}, which the certificate has by a digest; give the same as `constraints`"
 
 
-def _unshown(certificate: Certificate, at: int) -> str:
+def _unshown(certificate: Certificate, at: int, known: Container[str]) -> str:
     """Why the LLM's side of an answer cannot be replayed from its certificate; "": it can."""
     if not certificate.staged:
         return ""
     draft = certificate.body["drafts"][at]
-    if draft["shown"]:
-        return "showed the LLM another prompt, of which the certificate has a digest"
+    if draft["shown"] and draft["shown"] not in known:
+        return "showed the LLM another prompt, of which the certificate has a digest; give it as `shown`"
     if draft["redone"] and fused(draft):
         return "was written again in part by the SLM, which an LLM's replay does not repeat"
     return ""

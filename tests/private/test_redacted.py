@@ -25,6 +25,8 @@ from purify_hooks.stages.rewrite import Rewrite
 from purify_plugins import Chat, ConfigError, PromptError, Purifier, RefusedError, Sampling
 from purify_plugins.certificates import citing, recompute, recompute_both, verify
 from purify_plugins.certificates.explain_stages import explained
+from purify_plugins.configuration.chain import stage
+from purify_plugins.configuration.config import read_config
 from purify_plugins.errors import CertificateError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.stages import Stage
@@ -113,8 +115,9 @@ def begins(chances: dict[str, float], passage: str) -> float:
     return sum(chance for answer, chance in chances.items() if answer.startswith(passage))
 
 
-@pytest.mark.parametrize("sure", [1.0, 0.6])
-@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{policy['name']}{len(policy)}")
+@pytest.mark.parametrize(
+    ("policy", "sure"), [*zip(POLICIES, (1.0, 1.0, 0.6, 0.6), strict=True), (POLICIES[2], 1.0)], ids=str
+)
 def test_no_llm_that_reads_the_secret_says_more_of_it_than_is_promised(
     policy: dict[str, Any], sure: float
 ) -> None:
@@ -276,6 +279,10 @@ def test_the_certificate_is_of_the_prompt_that_the_slm_read() -> None:
     assert recompute(certificate, pair[1]) < 1e-3
     with pytest.raises(CertificateError, match="another prompt"):
         recompute_both(certificate, *pair, load_plugins())
+    shown = ["The key is 4821.", "The key is ZQXJ."]
+    assert recompute_both(certificate, *pair, load_plugins(), shown=shown) < 1e-3
+    with pytest.raises(CertificateError, match="as `shown`"):
+        recompute_both(certificate, *pair, load_plugins(), shown=shown[:1])
     [draft] = certificate.body["drafts"]
     assert bytes(draft["certificate"]["prompt"]).decode() == "The key is [private]."
     assert certificate.guarantee == "path"
@@ -301,10 +308,11 @@ def test_four_lines_of_a_configuration_say_what_is_private(tmp_path: Path) -> No
         """,
         "utf-8",
     )
-    [stage] = Purifier.from_config(tmp_path / "purify.toml").stages
-    assert isinstance(stage, Redacted)
-    assert not stage.remarks()
-    slm, _ = reads(stage, "<private>Ada</private> Quill has B-12. Is it Ada?")
+    [table] = read_config(tmp_path / "purify.toml").stage
+    made = stage(load_plugins(), table)
+    assert isinstance(made, Redacted)
+    assert not made.remarks()
+    slm, _ = reads(made, "<private>Ada</private> Quill has B-12. Is it Ada?")
     assert slm == "[private] [word] has [badge]. Is it Ada?"
-    assert "Quill" not in json.dumps(stage.public())
+    assert "Quill" not in json.dumps(made.public())
     assert "nothing else" in Redacted().remarks()[0]

@@ -120,6 +120,7 @@ LEAKS = {
     "a name": "What helps Zyx against a cough?",
     "a name in another case": "What helps zyx against a cough?",
     "a name with a zero-width space": "What helps Zy\u200bx against a cough?",
+    "a name in a longer word": "What helps quillish people against a cough?",
     "a year": "What helps someone born in 1961?",
     "an address that a detector finds": "What helps? Write to someone@example.com.",
     "cut off": "What helps against a cough? " * 20,

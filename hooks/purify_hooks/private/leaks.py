@@ -12,6 +12,8 @@ from purify_hooks.private.finders import Finder, plain
 WORD = re.compile(r"[^\W_]+")
 SENTENCE = re.compile(r"(?:^|[.!?:\n])[\W_]*$")
 """What stands before a word that begins a sentence."""
+INSIDE = 4
+"""The least length of a word that is looked for inside others."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class LeakTest:
     """Tells whether a text holds what a finder finds, or part of what is private.
 
     That is: `run` words in a row of a private text (all of them, where it has fewer), a number of it, or a
-    capitalised word of it that does not begin a sentence there.
+    capitalised word of it that does not begin a sentence there, alone or, from four letters on, inside
+    another word.
     """
 
     finder: Finder
@@ -36,7 +39,7 @@ class LeakTest:
             length = min(self.run, len(known))
             if length and not runs[length].isdisjoint(_runs(known, length)):
                 return True
-            if not runs[1].isdisjoint((word,) for word in _telling(each, short=len(known) < self.run)):
+            if any(_said(word, said) for word in _telling(each, short=len(known) < self.run)):
                 return True
         return False
 
@@ -48,6 +51,11 @@ def words(text: str) -> list[str]:
 
 def _runs(found: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
     return (tuple(found[at : at + length]) for at in range(len(found) - length + 1))
+
+
+def _said(word: str, said: Sequence[str]) -> bool:
+    """Whether a word is said, or inside another where it is long enough to be told from chance."""
+    return word in said or (len(word) >= INSIDE and any(word in each for each in said))
 
 
 def _telling(text: str, short: bool) -> Iterator[str]:

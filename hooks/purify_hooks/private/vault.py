@@ -34,6 +34,11 @@ class SurrogateVault:
         return found.start, found.end, found.form.id, value
 
 
+BRACKET = re.compile(r"[{\[]")
+TRIES = 64
+"""Brackets before a value that are tried one after another."""
+
+
 def escaped(text: str) -> str:
     """A text as a JSON string has it."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
@@ -41,30 +46,28 @@ def escaped(text: str) -> str:
 
 def depth(text: str) -> int:
     """How many JSON strings are open at the end of `text`, each in the one before it."""
-    at = -1
-    while (at := _next(text, at + 1)) >= 0:
-        inside, at = _open(text, at)
+    at = 0
+    for number in range(len(text)):
+        if (begins := BRACKET.search(text, at)) is None:
+            break
+        inside, end = _open(text, begins.start())
         if inside is not None:
             try:
                 return 1 + depth(json.loads(f'"{inside}"'))
             except ValueError:
                 return 1
+        # After many brackets that begin no JSON the next one is looked for where the last was found out.
+        at = end if end == len(text) or number >= TRIES else begins.end()
     return 0
-
-
-def _next(text: str, start: int) -> int:
-    """Where an object or a list may begin."""
-    found = re.compile(r"[{\[]").search(text, start)
-    return found.start() if found else -1
 
 
 def _open(text: str, start: int) -> tuple[str | None, int]:
     """What stands in the string at the end of the JSON that begins at `start`; None: no string is open there.
 
-    And where to look on: after a whole object or list, or after the bracket of what is none.
+    And where the JSON ends, or is none any more.
     """
     brackets, at, before = 0, start, ""
-    while part := JSON.match(text, at):
+    while at < len(text) and (part := JSON.match(text, at)):
         string = part[1]
         if string is not None and before not in ("{", "[", ",", ":"):
             break
@@ -72,8 +75,6 @@ def _open(text: str, start: int) -> tuple[str | None, int]:
             return string, at
         brackets += bool(part[3]) - bool(part[4])
         at, before = part.end(), part[0].strip()
-        if brackets == 0 and part[4]:
-            return None, at - 1
-        if at == len(text):
+        if brackets <= 0:
             break
-    return None, start
+    return None, at

@@ -8,15 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from purify_hooks.protected.folding import BOUNDARY, FOLDED
+from purify_hooks.protected.code import TokenStream
 from purify_hooks.protected.prints import Roller
+from purify_hooks.protected.streams import LetterStream
 from purify_plugins.stages.checks import Blocked, Check
 
 if TYPE_CHECKING:
     from purify_hooks.protected.index import FoundPrint, PrintIndex
+    from purify_hooks.protected.streams import PrintStream, WrittenPrint
 
 PLACES = 64
 """Places of a print that are counted."""
+TOKENS_A_WORD = 2
+"""Tokens of code for each word: 50 words are some ten lines."""
 SPACING = 1.25
 """Characters of a window for each that its words have on average, a space included."""
 
@@ -82,11 +86,14 @@ class CopyCheck(Check):
         key: str = "copied",
     ) -> None:
         self.index, self.redo, self.quotable, self.key = index, redo, quotable, key
-        self.near = words.bit_length()  # words of a work are one passage in one or two stretches as long
-        self.least = max(1, math.ceil(share * words))
-        self.letters = math.ceil(words * index.header.letters)
-        self.window: float = math.ceil(words * (index.header.letters + 1) * SPACING)
-        self.roller = Roller(index.header.length)
+        code = index.header.kind == "code"
+        symbols = TOKENS_A_WORD if code else 1  # that are counted for each word
+        self.near = (words * symbols).bit_length()  # words of one passage lie in one or two stretches as long
+        self.least = max(1, math.ceil(share * words * symbols))
+        self.size = words * symbols if code else math.ceil(words * index.header.letters)
+        spread = words * symbols * (index.header.letters + (0 if code else 1))
+        self.window: float = math.ceil(spread * SPACING)
+        self._roller = Roller(index.header.length)
         self._begin()
 
     def fresh(self) -> Self:
@@ -96,22 +103,25 @@ class CopyCheck(Check):
         return found
 
     def _begin(self) -> None:
-        size = self.index.header.length
-        self._text, self._print, self._last = "", 0, " " * size
-        self._count = 0  # letters so far
-        self._starts: list[int] = []  # where each of the last letters is
+        self._text, self._ended = "", False
+        self._stream = self._streamed()
         near = self.near if self.index.placed else 64  # so that all are in one stretch
         self._found, self._free = _Window(near), _Window(near)
         self._blocked: int | None = None  # from where on
         self.prints, self.quoted = 0, set[str]()
 
+    def _streamed(self) -> PrintStream:
+        if self.index.header.kind == "code":
+            return TokenStream(self.index.header.length)
+        return LetterStream(self._roller)
+
     def clear(self, text: str, last: bool) -> int:
-        if not text.startswith(self._text):
+        if self._ended or not text.startswith(self._text):
             prints, quoted = self.prints, self.quoted
             self._begin()
             self.prints, self.quoted = prints, quoted
         if self._blocked is None:
-            self._judge(text)
+            self._judge(text, last)
         if self._blocked is not None:
             raise Blocked(self._blocked, self.key)
         return len(text) if last else self._clear(len(text))
@@ -122,61 +132,39 @@ class CopyCheck(Check):
 
     def _clear(self, length: int) -> int:
         """How much of the text no later block can begin in."""
-        pending = self._starts[1] if len(self._starts) == len(self._last) else 0
+        pending = self._stream.pending
         if self._found.hits:
             pending = min(pending, self._found.hits[0].start)
         return max(0, min(length, max(pending, length - int(self.window))))
 
-    def _judge(self, text: str) -> None:
+    def _judge(self, text: str, last: bool) -> None:
         """Read the characters that are new, and note the first place where there are too many hits."""
-        letters, places = _letters(text, len(self._text))
-        self._text = text
-        if not letters:
-            return
-        prints = self.roller.rolled(self._print, self._last, letters)
-        self.prints += len(prints)
-        size = len(self._last)
-        self._print, self._last = prints[-1], (self._last + letters)[-size:]
-        before, count = [*self._starts], self._count
-        starts = [*before, *places]  # where the last letters are
-        for found in self.index.found(prints):
-            self._count = count + found.at + 1
-            first = len(before) + found.at + 1 - size  # of the print's letters
-            if first >= 0 and self._hit(found, starts[first], places[found.at]):
+        written = self._stream.feed(text, len(self._text), last)
+        self._text, self._ended = text, last
+        self.prints += len(written)
+        for found in self.index.found([each.print for each in written]):
+            if self._hit(found, written[found.at]):
                 return
-        self._count = count + len(letters)
-        self._starts = starts[-size:]
-        self._found.drop(self._count - self.letters)
-        self._free.drop(self._count - self.letters)
+        self._drop(self._stream.number)
 
-    def _hit(self, found: FoundPrint, start: int, at: int) -> bool:
-        """Count a print that is in the index; returns whether the text is blocked with its last letter."""
+    def _drop(self, number: int) -> None:
+        """Forget what is too long ago when so many letters have been written."""
+        self._found.drop(number - self.size)
+        self._free.drop(number - self.size)
+
+    def _hit(self, found: FoundPrint, written: WrittenPrint) -> bool:
+        """Count a print that is in the index; returns whether the text is blocked where it is known."""
         if self.index.common(found):
             return False
-        words = self.index.places(found, PLACES) if self.index.placed else [self._count]
+        words = self.index.places(found, PLACES) if self.index.placed else [written.number]
         free = [word for word in words if self.quotable and self.index.source(word) in self.quotable]
         bound = [word for word in words if word not in free]
-        oldest = self._count - self.letters
+        self._drop(written.number)
         if free and not bound:
-            self._free.drop(oldest)
-            if self._free.add(CountedPrint(self._count, start, tuple(free))) >= self.least:
+            if self._free.add(CountedPrint(written.number, written.start, tuple(free))) >= self.least:
                 self.quoted |= {self.index.source(word) for word in free}
-        if not bound:
             return False
-        self._found.drop(oldest)
-        if self._found.add(CountedPrint(self._count, start, tuple(bound))) < self.least:
+        if self._found.add(CountedPrint(written.number, written.start, tuple(bound))) < self.least:
             return False
-        first = self._found.hits[0].start
-        self._blocked = max(first, at + 1 - int(self.window))
+        self._blocked = max(self._found.hits[0].start, written.known + 1 - int(self.window))
         return True
-
-
-def _letters(text: str, start: int) -> tuple[str, list[int]]:
-    """The letters of a text from a character on, and the character that each is of."""
-    new = text[start:]
-    folded = new.translate(FOLDED)
-    if new.isascii() and len(folded) == len(new):  # so that each character is one letter, or ends a word
-        places = [at for at, each in enumerate(folded, start) if each != BOUNDARY]
-        return folded.replace(BOUNDARY, ""), places
-    found = [(each, at) for at, old in enumerate(new, start) for each in FOLDED[ord(old)] if each != BOUNDARY]
-    return "".join(each for each, _ in found), [at for _, at in found]

@@ -34,7 +34,8 @@ class Copycheck(Stage):
     those that the prompt ends with. And an answer is blocked where, of `words` words, at least `share` have
     prints of one passage (0: no such check): the SLM alone then writes the span again, at most `redo` times,
     or the answer is refused with the key "copied". Works that are `quotable`, by their names in the index,
-    are excepted; certificates name those that were quoted. `code` says that the index is of source files.
+    are excepted; certificates name those that were quoted. `code` says that the index is of source files:
+    there is no mask then, and two tokens count as a word, so that 50 are some ten lines.
     """
 
     withheld: ClassVar[tuple[str, ...]] = ("quotable",)
@@ -62,7 +63,7 @@ class Copycheck(Stage):
         found = texts(self.quotable)
         require("copycheck", "quotable", self.quotable, found is not None, "a list of works' names")
         object.__setattr__(self, "quotable", found)
-        if not (self.longest or self.share):
+        if not ((self.longest and not self.code) or self.share):
             raise ConfigError("stage 'copycheck': longest = 0 and share = 0 leave nothing to check")
         self._check_index()
 
@@ -73,7 +74,7 @@ class Copycheck(Stage):
         if header.kind != kind:
             how = "code = true" if header.kind == "code" else "code = false"
             raise ConfigError(f"stage 'copycheck': {self.index!r} is an index of {header.kind}; write {how}")
-        if self.longest and not self._index.placed:
+        if self.longest and not self.code and not self._index.placed:
             raise ConfigError(
                 f"stage 'copycheck': {self.index!r} is a Bloom filter, which does not know what follows a "
                 "print; write longest = 0, or build it without --bloom"
@@ -116,7 +117,7 @@ class Copycheck(Stage):
 
     def bind(self, slm: LogitSource) -> Self:
         """The stage with the vocabulary that token ids are spelled with."""
-        _ = self._check, self._mask
+        _ = self._check, self.code or self._mask
         found = copy(self)
         object.__setattr__(found, "_vocabulary", slm.vocabulary)
         return found
@@ -127,7 +128,7 @@ class Copycheck(Stage):
 
     def masks(self, prompt: Prompt) -> tuple[CopyMask, ...]:
         """The constraint of an answer to a prompt, if there is one: `recompute` needs the same."""
-        return (self._mask.after(self._tail(prompt)),) if self.longest else ()
+        return () if self.code or not self.longest else (self._mask.after(self._tail(prompt)),)
 
     def _tail(self, prompt: Prompt) -> str:
         """The text that the answer goes on from: the prompt's end, or its last message's."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from purify_hooks.protected.code import CodeToken, Lexer, token_prints
 from purify_hooks.protected.folding import FOLDED
 from purify_hooks.protected.prints import codes_of, prints_of, values_of
 from purify_plugins.errors import ConfigError
@@ -19,6 +20,8 @@ LETTERS = 13
 """Letters of a print, some three English words: see docs/copycheck.md for how it was chosen."""
 LETTERS_ALONE = 16
 """Letters of a print where its place is not known (a Bloom filter)."""
+TOKENS = 20
+"""Tokens of a print of code, some two lines."""
 LONGEST = 64
 """The most letters of a word; what is longer counts as several."""
 PrintedWords = tuple["NDArray[Any]", "NDArray[Any]", "NDArray[Any]"]
@@ -45,6 +48,8 @@ class WorkReader:
 
 def reader(kind: str, bloom: bool) -> WorkReader:
     """How files of a kind are read."""
+    if kind == "code":
+        return WorkReader(CodeReading, TOKENS)
     return WorkReader(TextReading, LETTERS_ALONE if bloom else LETTERS)
 
 
@@ -70,14 +75,7 @@ class TextReading:
         return self._prints(folded)
 
     def _decoded(self, content: bytes, what: str) -> str:
-        if b"\0" in content:
-            raise ConfigError(
-                f"{what} is no text (it holds a zero byte); leave it out with --glob, such as --glob '*.txt'"
-            )
-        try:
-            return self.decoder.decode(content, final=not content)
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{what} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        return decoded_text(self.decoder, content, what)
 
     def _prints(self, folded: str) -> PrintedWords:
         import numpy
@@ -91,6 +89,41 @@ class TextReading:
         whole = numpy.flatnonzero(places >= 0)
         self.before = known[-(self.length - 1) :] if known else ""
         return prints[places[whole]], whole, lengths
+
+
+class CodeReading:
+    """A source file: a print ends with each token that has enough tokens before it."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.text, self.lexer, self.before = "", Lexer(), list[CodeToken]()
+
+    def feed(self, content: bytes, what: str) -> PrintedWords:
+        """What a block completes; a token's length is its characters and those behind it."""
+        import numpy
+
+        self.text += decoded_text(self.decoder, content, what).replace("\r\n", "\n")
+        found = [*self.lexer.feed(self.text, last=not content)]
+        tokens = [*self.before, *found]
+        prints = token_prints([each.symbol for each in tokens], [each.name for each in tokens], self.length)
+        whole = numpy.arange(len(found) - len(prints), len(found))
+        ends = [*(each.start for each in found), len(self.text)]
+        lengths = numpy.diff(numpy.array(ends, dtype=numpy.int64))
+        self.before = tokens[1 - self.length :]
+        return prints, whole, lengths
+
+
+def decoded_text(decoder: codecs.IncrementalDecoder, content: bytes, what: str) -> str:
+    """The next block of a file as text; an empty one ends it. Raises ConfigError."""
+    if b"\0" in content:
+        raise ConfigError(
+            f"{what} is no text (it holds a zero byte); leave it out with --glob, such as --glob '*.txt'"
+        )
+    try:
+        return decoder.decode(content, final=not content)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{what} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
 def word_lengths(folded: str) -> NDArray[Any]:

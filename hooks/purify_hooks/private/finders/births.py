@@ -11,9 +11,9 @@ from purify_hooks.private.finders.finder import CHECKED, CONTEXT, Hit
 from purify_hooks.private.finders.secrets import lowered
 
 BORN = re.compile(
-    r"(?<![a-z])(?:born|dob|d\.o\.b|b-?day|birth ?day|birth ?date|date[\s_-]of[\s_-]birth"
-    r"|birth[\s_-]?(?:date|day)|né(?:e|\(e\))?\sle|date[\s_-]de[\s_-]naissance|geboren|geb\.|geburtsdatum|geburtstag|geboortedatum|nacid[oa]|nací|nació"
-    r"|fecha[\s_-]de[\s_-]nacimiento|f\.\s?nac|nat[oa]\s(?:il|a)|data[\s_-]di[\s_-]nascita"
+    r"date[\s_-]?of[\s_-]?birth|birth[\s_-]?(?:date|day)|(?<![a-z])(?:born|dob|d\.o\.b|b-?day|ur\."
+    r"|né(?:e|\(e\))?\sle|date[\s_-]de[\s_-]naissance|geboren|geb\.|geburtsdatum|geburtstag|geboortedatum|nacid[oa]|nací|nació"
+    r"|fecha[\s_-](?:de[\s_-])?nac|f\.\s?nac|nat[oa]\s(?:il|a)|data[\s_-]di[\s_-]nascita"
     r"|nascid[oa]|data[\s_-]de[\s_-]nascimento"
     r"|urodzon[ya]|data[\s_-]urodzenia|född|födelsedatum|født|fødselsdato|syntynyt|syntymäaika|doğum|narozen[ýa]?"
     r"|született|születési)|родил(?:ся|ась)|дата\sрождения|生年月日|生まれ|出生|生日|생년월일|تاريخ الميلاد"
@@ -33,10 +33,10 @@ DATE = re.compile(
     r"(?<![0-9])(?:"
     rf"(?:18|19|20)[0-9]{{2}}{SEPARATOR}[01]?[0-9]{SEPARATOR}[0-3]?[0-9](?![0-9])"
     rf"|[0-3]?[0-9]{SEPARATOR}[0-3]?[0-9]{SEPARATOR}{YEAR}(?![0-9])"
-    rf"|{DAY}[\s\-/]{{0,2}}(?:of\s|de\s|d')?{MONTH}[\s,\-/]{{0,3}}(?:de\s|del\s)?{YEAR}"
+    rf"|{DAY}[\s\-/]{{0,2}}(?:of\s|de\s|d')?{MONTH}(?:[\s,\-/]{{0,3}}(?:de\s|del\s)?{YEAR})?"
     r"|(?:18|19|20)[0-9]{2}\s?[年년]\s?[01]?[0-9]\s?[月월]\s?[0-3]?[0-9]\s?[日일]?"
     r"|(?:18|19|20)[0-9]{2}[01][0-9][0-3][0-9](?![0-9])|[0-3][0-9][01][0-9](?:18|19|20)[0-9]{2}(?![0-9]))"
-    rf"|(?<![^\W_]){MONTH}[\s\-]{{0,2}}{DAY}[\s,\-]{{1,3}}{YEAR}"
+    rf"|(?<![^\W_]){MONTH}[\s\-]{{0,2}}{DAY}(?![0-9])(?:[\s,\-]{{1,3}}{YEAR})?"
 )
 LATER, EARLIER = 48, 32
 """How many characters after a word of birth, or before it, its date may stand."""

@@ -54,11 +54,6 @@ def mod11_10(digits: str) -> bool:
     return (11 - rest) % 10 == int(digits[-1])
 
 
-def card(digits: str) -> bool:
-    """Luhn, and a length that the brand of these first digits has."""
-    return luhn(digits) and branded(digits)
-
-
 def branded(digits: str) -> bool:
     """Whether a card's brand issues numbers of this length that begin so."""
     two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])

@@ -11,7 +11,7 @@ from purify_hooks.private.finders.finder import CHECKED, CONTEXT, SHAPE, Hit
 OPEN, SHUT = r"[\[({<]\s?", r"\s?[\])}>]"
 AT = re.compile(
     rf"(?<=[^\s@])@(?=[\w\[])|\s{{0,2}}{OPEN}(?:at|@|AT){SHUT}\s{{0,2}}"
-    r"|(?<=\w)[ \t]@[ \t](?=\w)|(?<=\w)\s(?:at|AT)\s(?=\w)|(?<=\w)@\r?\n[ >]{0,2}(?=\w)"
+    r"|(?<=\w)[ \t]@[ \t](?=\w)|(?<=\w)\s(?:at|AT)\s(?=\w)|(?<=\w)@(?:[ \t]|\r?\n[ >]{0,2})(?=\w)"
 )
 LOCAL = re.compile(r"[^\s@<>()\[\]{}\"',;:\\|=&?/!`“”‘’«»、。，；：]{1,64}(?:'(?=\w)[\w.+-]{1,32})?")
 QUOTED = re.compile(r'"[^"\n]{1,64}"')
@@ -28,10 +28,10 @@ GROUP = r"[ \t.\-/()]{0,3}[0-9]"
 PHONE = re.compile(
     r"(?<![A-Za-z0-9+@#$€£])(?<![0-9][.,/])(?<![0-9a-f]-)(?:"
     rf"(?P<abroad>\(?(?:\+[ (]?|00 ?)[1-9](?:[ \t.\-/()\r\n]{{0,3}}[0-9]){{6}}(?:{GROUP}){{0,9}})"
-    r"|(?P<shape>(?:1[ .\-/]{0,3})?(?:\([2-9][0-9]{2}\)\s{0,2}-?|[2-9][0-9]{2}[\s.\-/])"
-    r"[2-9][0-9]{2}[\s.\-][0-9]{4}"
+    r"|(?P<shape>(?:1[ .\-/]{0,3})?(?:\([2-9][0-9]{2}\)\s{0,2}-?|[2-9][0-9]{2}(?: ?[.\-/] ?|\s))"
+    r"[2-9][0-9]{2}(?: ?[.\-] ?|\s)[0-9]{4}"
     r"|1[3-9][0-9][ -][0-9]{4}[ -][0-9]{4}|0[1-9][0-9]{8,9}|1[3-9][0-9]{9}"
-    r"|\([0-9]{2,5}\)[ .\-]{0,2}[0-9]{3,5}[ .\-][0-9]{3,4})"
+    r"|(?:8[ \-]?)?\([0-9]{2,5}\)[ .\-]{0,2}[0-9]{3,5}[ .\-][0-9]{2,4}(?:[ .\-][0-9]{2})?)"
     r"|(?P<zero>\(?0[1-9][0-9]{0,4}\)?(?:[ .\-/()]{1,3}[0-9]{2,8}){1,5})"
     rf"|(?P<named>\(?[0-9](?:{GROUP}){{6,13}}))"
     r"(?![0-9A-Za-z%])(?:,?\s{0,2}(?:ext\.?|x|extension|Durchwahl|poste|#)\s?[0-9]{1,6}(?![0-9]))?"
@@ -106,7 +106,9 @@ class Phones:
                 continue
             elif match.lastgroup == "shape":
                 yield Hit(start, match.end(), "phone", SHAPE)
-            elif nearby("phone", start, match.end(), before=28, after=12):
+            elif not re.fullmatch(r"[0-9]+\.[0-9]+", written) and nearby(
+                "phone", start, match.end(), before=28, after=12
+            ):
                 yield Hit(start, match.end(), "phone", CONTEXT)
             elif match.lastgroup == "zero" and _digits(written[: (end := _end(written, 12))]) >= 9:
                 yield Hit(start, start + end, "phone", SHAPE)

@@ -40,7 +40,7 @@ WORDS: Mapping[str, str] = {
     "pesel": "pesel",
     "personnummer": "personnummer personnr samordningsnummer pnr",
     "phone": (
-        "phone phones telephone tel tel. mobile cell cellphone call calling text sms whatsapp signal fax "
+        "phone phones telephone tel tel. mobile cell cellphone call calling text_me sms whatsapp signal fax "
         "dial reach ring contact hotline telefon telefonnummer handy handynummer mobil "
         "mobilnummer rufnummer durchwahl téléphone telephone portable appelez móvil movil celular "
         "teléfono telefono llámame cellulare chiama telefone telemóvel ligue telefoon mobiel bel "
@@ -50,7 +50,7 @@ WORDS: Mapping[str, str] = {
     "resident_id": "身份证 居民身份 id_number id_card identity_card",
     "rijksregister": "rijksregister registre_national numéro_national nationaal_nummer insz niss",
     "sin": "sin social_insurance nas assurance_sociale",
-    "ssn": "ssn ss# social_security soc_sec itin tin taxpayer",
+    "ssn": "ssn ss# social social_security soc_sec itin tin taxpayer",
     "steuer_id": "steuer_id steueridentifikationsnummer steuerliche idnr tin tax_id steuernummer",
     "tckn": "tckn t.c. kimlik",
     "tfn": "tfn tax_file",

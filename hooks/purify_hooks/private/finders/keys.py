@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from purify_hooks.private.finders.finder import CHECKED, Hit
 
-BEFORE, AFTER = r"(?<![A-Za-z0-9_])", r"(?![A-Za-z0-9_])"
+BEFORE, AFTER = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9_])"
 WRAPPED = r"(?:[A-Za-z0-9_-]{16,200}\r?\n[ \t>]{0,4}){0,40}"
 """Whole lines of a token that a terminal or a mail has broken."""
 TOKENS = {

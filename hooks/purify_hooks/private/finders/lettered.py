@@ -18,10 +18,10 @@ BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 GAP = r"[ \t\r\n.\-_/>]{0,3}"
 TIGHT = re.compile(r"[A-Za-z0-9]")
-IBAN = re.compile(rf"{BEFORE}[A-Za-z]{GAP}[A-Za-z]{GAP}[0-9]{GAP}[0-9]")
+IBAN = re.compile(rf"(?:{BEFORE}|(?<=IBAN))[A-Za-z]{GAP}[A-Za-z]{GAP}[0-9]{GAP}[0-9]")
 PATTERNS = {
     "dni": (
-        r"(?:[XYZxyz][ .-]?[0-9]{7}|[0-9]{8}|[0-9]{1,2}\.[0-9]{3}\.[0-9]{3})[ .-]?"
+        r"(?:[XYZxyz][ .-]?[0-9]{7}|[0-9]{8}|[0-9]{1,2}[. ][0-9]{3}[. ][0-9]{3})[ .-]?"
         r"[A-HJ-NP-TV-Za-hj-np-tv-z]"
     ),
     "nir": rf"[1-478](?:{GAP}[0-9]){{4}}{GAP}2[AaBb](?:{GAP}[0-9]){{8}}",
@@ -31,7 +31,10 @@ PATTERNS = {
     ),
     "hetu": r"[0-3][0-9][01][0-9]{3}[-+A-FU-Ya-fu-y][0-9]{3}[0-9A-FHJ-NPR-Ya-fhj-npr-y]",
     "resident_id": r"[1-9][0-9]{5}[ -]?(?:18|19|20)[0-9]{6}[ -]?[0-9]{3}[Xx]",
-    "nino": (r"(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?:[ -]?[0-9]{2}){3}[ -]?[A-D]"),
+    "nino": (
+        r"(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Za-ceghj-pr-tw-z][A-CEGHJ-NPR-TW-Za-ceghj-npr-tw-z]"
+        r"(?:[ -]?[0-9]{2}){3}[ -]?[A-Da-d]"
+    ),
     "bitcoin": (
         rf"(?:[13][{BASE58}]{{25,34}}|[5KL][{BASE58}]{{50,51}}|[xyz](?:prv|pub)[{BASE58}]{{107}}"
         r"|(?:bc|BC|tb)1[A-Za-z0-9]{38,60})"

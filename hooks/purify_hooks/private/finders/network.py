@@ -10,7 +10,8 @@ from purify_hooks.private.finders.finder import CHECKED, NAMED, SHAPE, Hit
 
 DOT = r"(?:\.|\[\.\]|\(\.\)|\[dot\])"
 IPV4 = re.compile(rf"(?<![A-Za-z0-9.])(?:[0-9]{{1,3}}{DOT}){{3}}[0-9]{{1,3}}(?![A-Za-z0-9]|\.[0-9])")
-VERSION = re.compile(r"(?:version|release|build|\bv(?:er)?\.?|==|>=|<=|~=|section|§)\s*$", re.IGNORECASE)
+VERSION = re.compile(r"(?:version|release|build|\bv(?:er)?\.?|==|>=|<=|~=|section|§)[\s:=]*$", re.IGNORECASE)
+MACHINE = re.compile(r"ip|host|server|addr|ping|ssh|//|@|:$", re.IGNORECASE)
 IPV6 = re.compile(
     r"(?:(?<![A-Za-z0-9.:])::|(?<![A-Za-z0-9.])[0-9a-fA-F]{1,4}:)[0-9a-fA-F:]{1,37}(?:\.[0-9]{1,3}){0,3}(?![A-Za-z0-9:])"
 )
@@ -20,8 +21,12 @@ MAC = re.compile(
     r"(?<![A-Za-z0-9])(?:[0-9A-Fa-f]{2}(?:([:-])[0-9A-Fa-f]{2})(?:\1[0-9A-Fa-f]{2}){4}(?:(?:\1[0-9A-Fa-f]{2}){2})?"
     r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![A-Za-z0-9:]|-[0-9A-Fa-f])"
 )
-AUTHORITY = re.compile(r"://([^\s/@:\"'<>`]{0,128}:[^\s\"'<>`]{1,256})")
+AUTHORITY = re.compile(r"(?<![A-Za-z0-9/])//([^\s/@:\"'<>`]{0,128}:[^\s\"'<>`]{1,256})")
 HOST = re.compile(r"@(?:[\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?(?=[/?#,;:.)\]}\\]|$)")
+
+
+EXAMPLES = ("user:pass", "user:password", "username:password", "user:secret")
+"""What manuals write for a user and a password."""
 
 
 class Network:
@@ -33,7 +38,9 @@ class Network:
     def hits(self, text: str) -> Iterator[Hit]:
         for match in IPV4.finditer(text):
             spelled = re.sub(DOT, ".", match[0])
-            if _ipv4(spelled) and not VERSION.search(text[max(0, match.start() - 12) : match.start()]):
+            before = text[max(0, match.start() - 14) : match.start()]
+            small = len(spelled) == 7 and not MACHINE.search(before)  # 5.2.2.3 is a section of a document
+            if _ipv4(spelled) and not small and not VERSION.search(before):
                 yield Hit(*match.span(), "ipv4", CHECKED)
         for match in IPV6.finditer(text):
             if _ipv6(match[0]) and _begins(text, match.start()):
@@ -61,9 +68,9 @@ def _ipv4(text: str) -> bool:
 
 
 def _ipv6(text: str) -> bool:
-    """Whether a text is an address with two groups or more; `a::b` and `ab::cd` are names of programs."""
+    """Whether a text is an address with two groups or more; `ab::cd` is a name and `0::2` a slice."""
     groups = [group for group in re.split("[:.]", text) if group]
-    if text.count(":") < 2 or len(groups) < 2 or not any(each.isdigit() for each in text):
+    if text.count(":") < 2 or len(groups) < 2 or not re.search("[0-9]", text) or max(map(len, groups)) < 2:
         return False
     try:
         address = IPv6Address(text)
@@ -77,7 +84,7 @@ def _credentials(text: str) -> Iterator[Hit]:
     for match in AUTHORITY.finditer(text):
         hosts = HOST.finditer(text, match.start(1), match.end(1))
         host = next((each for each in hosts if not _more(text, each.end(), match.end(1))), None)
-        if host:
+        if host and text[match.start(1) : host.start()].lower() not in EXAMPLES:
             yield Hit(match.start(1), host.start(), "url_credentials", NAMED)
 
 

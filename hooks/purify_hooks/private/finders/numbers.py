@@ -12,8 +12,9 @@ from purify_hooks.private.finders.numbering import RULES, WEAK, Rule, never
 
 DIGITS = re.compile(r"(?<![A-Za-z0-9])[0-9]{1,19}(?![A-Za-z0-9])")
 ATTACHED = re.compile(r"(?<![0-9])[0-9]{13,19}(?![0-9])")
+LOOSE = re.compile(r"(?<![0-9])[0-9]{4}(?:[\s,:;|()*\\-]{1,4}[0-9]{4}){3}(?![0-9])")
 TOKEN = re.compile(r"[A-Za-z0-9]{0,40}")
-ANY = frozenset(" -._/+")
+ANY = frozenset(" -_/+")
 LONGEST = 20
 """The most groups of digits that are read as one number."""
 
@@ -37,6 +38,10 @@ class Numbers:
             run.append(match.span())
         yield from _of_run(nearby, run, separators)
         yield from _attached(text)
+        for match in LOOSE.finditer(text):
+            digits = re.sub(r"[^0-9]", "", match[0])
+            if checksums.branded(digits) and checksums.luhn(digits):
+                yield Hit(*match.span(), "card", CHECKED)
 
 
 def _separator(between: str) -> str:
@@ -58,9 +63,10 @@ def _of_run(nearby: Nearby, run: Sequence[tuple[int, int]], separators: Sequence
             for rule in node.get(0, ()):
                 if hit := _hit(nearby, rule, run[first:last], separators[first : last - 1]):
                     yield hit
-    if 1 < len(run) <= LONGEST and 13 <= sum(sizes) <= 19:
+    if 1 < len(run) <= LONGEST:
         for rule in RULES.get(sum(sizes), {}).get(0, ()):
-            if hit := _hit(nearby, rule._replace(separators=ANY), run, separators):
+            sure = rule.sure if sum(sizes) > 12 else never
+            if hit := _hit(nearby, rule._replace(separators=ANY, sure=sure), run, separators):
                 yield hit
 
 
@@ -81,10 +87,10 @@ def _hit(
 
 
 def _decimal(text: str, start: int, end: int) -> bool:
-    """Whether digits are a part of a number with a point or a comma."""
+    """Whether digits are a part of a number with a point; 13 and more before one are no amount."""
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    return (before[-1:] in (".", ",") and before[:1].isdigit()) or (
-        after[:1] in (".", ",") and after[1:].isdigit()
+    return (before[-1:] == "." and before[:1].isdigit()) or (
+        end - start < 13 and after[:1] == "." and after[1:].isdigit()
     )
 
 
@@ -95,5 +101,11 @@ def _attached(text: str) -> Iterator[Hit]:
         before = TOKEN.match(text[max(0, start - 40) : start][::-1])
         after = TOKEN.match(text, end, end + 40)
         letters = (before[0] if before else "") + (after[0] if after else "")
-        if letters and re.search("[G-Zg-z]", letters) and len(letters) < 20 and checksums.card(match[0]):
+        if (
+            letters
+            and re.search("[G-Zg-z]", letters)
+            and len(letters) < 20
+            and checksums.branded(match[0])
+            and checksums.luhn(match[0])
+        ):
             yield Hit(start, end, "card", CHECKED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from purify_hooks.private.finders.finder import CONTEXT, Hit
 
@@ -28,8 +29,9 @@ def _any(words: str) -> str:
 
 
 SAYS = (
-    r"(?:\s{0,2}\((?!\))|\s{0,2}\|\s{0,2}|\s{0,4}(?:[:=]{1,3}>?|->|：|＝)"
-    r"|\s{1,2}(?:is|was|are|ist|lautet|est|es|é|è|jest|är|er|on)(?:\s(?:now|still))?(?=\s)[:=]?|是|は)"
+    r"(?:>(?=[^<\s]{3,64}</)|\s{0,2}\((?!\))|\s{0,2}\|\s{0,2}|\s{0,4}(?:[:=]{1,3}>?|->|：|＝)"
+    r"|\s{1,2}(?:is|was|are|ist|lautet|est|es|é|è|jest|är|er|on)(?:\s(?:now|still))?(?=\s)[:=]?"
+    r"|是|は|[ \t]{1,2}(?=\S{0,24}[0-9]))"
 )
 GIVEN = re.compile(
     rf"(?:(?P<password>{_any(PASSWORD)}|(?<![a-z])pass)|(?P<key>{_any(KEY)})|(?<![a-z])(?P<pin>{_any(PIN)}))"
@@ -45,6 +47,10 @@ CREDENTIAL = re.compile(r"[A-Za-z0-9+/=._~-]{12,4096}")
 PHRASE = re.compile(
     r"(?:seed|recovery|mnemonic|backup)[\s_-]{0,2}(?:phrase|words|key)?[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"'`]?"
     r"(?P<value>(?:(?:[0-9]{1,2}[.)]\s?)?[a-z]{3,8}[\s,]{1,3}){11,23}(?:[0-9]{1,2}[.)]\s?)?[a-z]{3,8})"
+)
+PASSPHRASE = re.compile(
+    r"pass[ _-]?phrase[\"'*]{0,3}\s{0,3}(?:[:=]|\bis\b)\s{0,3}[\"'`]?"
+    r"(?P<value>(?:[a-z]{2,12}[ -]){3,9}[a-z]{2,12})"
 )
 PATH = re.compile(
     r"[A-Za-z_$][\w$]*(?:(?:\.|::|->)[A-Za-z_$][\w$]*|\[[^\]]*\]?|\(.*)+[;,)]*|[A-Za-z_]\w*\(\)?.*"
@@ -79,7 +85,7 @@ class Secrets:
             credential = CREDENTIAL.match(text, match.end())
             if credential and _strong(credential[0]):
                 yield Hit(*credential.span(), "secret", CONTEXT)
-        for match in PHRASE.finditer(low):
+        for match in chain(PHRASE.finditer(low), PASSPHRASE.finditer(low)):
             yield Hit(*match.span("value"), "secret", CONTEXT)
 
 
@@ -95,7 +101,9 @@ def _quoted(value: str, match: re.Match[str], after: str) -> int:
         return len(value) if value.isdigit() and 3 <= len(value) <= 8 else 0
     if _placeholder(value) or (" " in value and not _strong(value)):
         return 0
-    return len(value) if len(value) >= (4 if match["password"] else 8) else 0
+    if match["password"]:
+        return len(value) if len(value) >= 4 else 0
+    return len(value) if len(value) >= 8 and _strong(value) else 0
 
 
 def _bare(value: str, match: re.Match[str], after: str) -> int:
@@ -106,7 +114,8 @@ def _bare(value: str, match: re.Match[str], after: str) -> int:
         return len(digits[0]) if digits and (len(digits[0]) > 3 or "c" in match["pin"]) else 0
     if _placeholder(value) or PATH.fullmatch(value):
         return 0
-    if _strong(value) and len(value) >= (5 if match["password"] else 8):
+    least = (5, 8) if match["says"].strip() else (6, 16)  # "password: x1", and "password x1"
+    if _strong(value) and len(value) >= least[not match["password"]]:
         return len(value)
     plain = match["password"] and len(value) >= 5 and value.isalpha()
     tight = match["says"] == "=" and match.end("says") == match.start("bare") and after in " \n&;"

@@ -1,0 +1,408 @@
+"""How copies are found, and how often clean text is taken for one: `python docs/copycheck.py`.
+
+`text` measures the index and the check on the books of corpus/, `code` on the standard library against the
+packages that are installed here, `models` lets a contaminated pair recite: the test bed's, or the one in
+`--pair`, which `python -m purify_plugins.testbed --real` makes. Each writes its table into the page.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+import statistics
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from purify_hooks.evaluation.testbed.corpus import CORPUS
+from purify_hooks.protected.build import IndexOptions, build
+from purify_hooks.protected.check import CopyCheck
+from purify_hooks.protected.code import RESERVED, Lexer
+from purify_hooks.protected.folding import words_of
+from purify_hooks.protected.index import PrintIndex, open_index
+from purify_hooks.protected.mask import CopyMask
+from purify_plugins.stages import Blocked
+
+PAGE = Path(__file__).with_name("copycheck.md")
+WORDS = 50
+FILLERS = ("well", "indeed", "rather", "then", "perhaps", "quite")
+NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "ten": "10"}
+LEET = str.maketrans("aeiost", "431057")
+LOOK = str.maketrans("aeocpxyi", "аеосрхуі")
+CYRILLIC = str.maketrans("abvgdeziklmnoprstufhc", "абвгдезиклмнопрстуфхц")
+app = typer.Typer(add_completion=False)
+
+
+def write(name: str, lines: Sequence[str]) -> None:
+    """Put a table in its place in the page."""
+    place = re.compile(rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    text = PAGE.read_text("utf-8")
+    assert place.search(text), name
+    PAGE.write_text(
+        place.sub(lambda found: f"{found[1]}\n{chr(10).join(lines)}\n\n{found[2]}", text), "utf-8"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(each)} |" for each in (head, ["---"] * len(head), *rows)]
+
+
+def made(folder: Path, works: Sequence[Path], common: Sequence[Path], **how: Any) -> PrintIndex:
+    out = folder / f"{len(list(folder.iterdir()))}.prints"
+    build(IndexOptions(works, out, common, **how), lambda *_: None)
+    return open_index(out)
+
+
+def blocked(check: CopyCheck, text: str) -> bool:
+    try:
+        check.fresh().clear(text, last=True)
+    except Blocked:
+        return True
+    return False
+
+
+def share(check: CopyCheck, texts: Sequence[str]) -> float:
+    return sum(blocked(check, each) for each in texts) / len(texts)
+
+
+def spans(texts: Sequence[str], count: int, rng: random.Random, words: int = WORDS) -> list[str]:
+    """Runs of words from random places."""
+    cut = [text.split() for text in texts]
+    chosen = rng.choices(cut, [len(each) for each in cut], k=count)
+    starts = [(each, rng.randrange(len(each) - words)) for each in chosen]
+    return [" ".join(each[at : at + words]) for each, at in starts]
+
+
+@cache
+def books(shelf: str) -> list[str]:
+    return [path.read_text("utf-8") for path in sorted((CORPUS / shelf).glob("*.txt"))]
+
+
+# How a copy may be disguised
+
+
+def changed(each: int, rng: random.Random, words: Sequence[str]) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        found = text.split()
+        for at in range(rng.randrange(each), len(found), each):
+            found[at] = rng.choice(words)
+        return " ".join(found)
+
+    return change
+
+
+def filled(each: int, rng: random.Random) -> Callable[[str], str]:
+    """With a filler word after so many."""
+    return lambda text: " ".join(
+        f"{word} {rng.choice(FILLERS)}" if at % each == each - 1 else word
+        for at, word in enumerate(text.split())
+    )
+
+
+def woven(text: str) -> str:
+    """The text's two halves, word by word in turn."""
+    words = text.split()
+    half = len(words) // 2
+    return " ".join(word for pair in zip(words[:half], words[half:], strict=False) for word in pair)
+
+
+def turned(text: str) -> str:
+    """Every two neighbours in the other order."""
+    words = text.split()
+    return " ".join(word for at in range(0, len(words), 2) for word in reversed(words[at : at + 2]))
+
+
+def disguises(rng: random.Random) -> dict[str, Callable[[str], str]]:
+    other = [word for text in books("slm") for word in text.split()]
+    counted = re.compile(rf"\b({'|'.join(NUMBERS)})\b")
+    return {
+        "verbatim": str,
+        "one word in 8 replaced": changed(8, rng, other),
+        "one word in 6 replaced": changed(6, rng, other),
+        "one word in 5 replaced": changed(5, rng, other),
+        "one word in 4 replaced": changed(4, rng, other),
+        "capitals": str.upper,
+        "no spaces": lambda text: text.replace(" ", ""),
+        "spaces elsewhere, each 3 letters": lambda text: re.sub(r"(.{3})", r"\1 ", text.replace(" ", "")),
+        "zero-width spaces": "\u200b".join,
+        "look-alike letters": lambda text: text.translate(LOOK),
+        "no punctuation": lambda text: re.sub(r"[^\w\s]", "", text),
+        "hyphens inside words": lambda text: re.sub(r"(\w\w)(\w\w)", r"\1-\2", text),
+        "number words as digits": lambda text: counted.sub(lambda found: NUMBERS[found[0]], text),
+        "a filler word after each 6": filled(6, rng),
+        "a filler word after each 4": filled(4, rng),
+        "a filler word after each 3": filled(3, rng),
+        "one word in 3 replaced": changed(3, rng, other),
+        "two halves word by word in turn": woven,
+        "neighbours in the other order": turned,
+        "digits for letters (4 for a, …)": lambda text: text.translate(LEET),
+        "transliterated (Cyrillic)": lambda text: text.lower().translate(CYRILLIC),
+        "spelled backwards": lambda text: text[::-1],
+    }
+
+
+@app.command()
+def text(count: int = 1000) -> None:
+    """The index of a million words, what the check finds of them, and what it takes for a copy."""
+    rng = random.Random(1)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        works, common = [CORPUS / "protected", CORPUS / "llm"], [CORPUS / "slm"]
+        begun = time.process_time()
+        index = made(folder, works, common)
+        took = time.process_time() - begun
+        bloom = made(folder, works, common, bloom=True)
+        plain = made(folder, works, [])
+        mapped = {each: _size(folder, at) for at, each in enumerate(("sorted", "bloom"))}
+        checks = [CopyCheck(index), CopyCheck(plain), CopyCheck(bloom)]
+        clean = [
+            " ".join(w[at : at + WORDS]) for t in books("heldout") for w in [t.split()] for at in _grid(w)
+        ]
+        copied = spans(books("protected") + books("llm"), count, rng)
+        rows = [
+            [f"{how}", *(f"{share(check, [*map(change, copied)]):.1%}" for check in checks)]
+            for how, change in disguises(rng).items()
+        ]
+        alarms = [
+            f"clean: {len(clean):,} held-out windows",
+            *(f"{share(each, clean):.2%}" for each in checks),
+        ]
+        write("text", table(["what is written", "found", "without `--common`", "`--bloom`"], [alarms, *rows]))
+        mask, check, letters = _pace(index)
+        write(
+            "size",
+            table(
+                ["", ""],
+                [
+                    ["words of 16 works", f"{sum(each.words for each in index.header.sources):,}"],
+                    ["prints", f"{index.header.prints:,}"],
+                    ["file, a print", f"{mapped['sorted'] / index.header.prints:.2f} bytes"],
+                    ["`--bloom`, a print", f"{mapped['bloom'] / bloom.header.prints:.2f} bytes"],
+                    ["building, CPU", f"{took:.1f} s"],
+                    ["mask, a word of clean text", f"{mask:.0f} µs"],
+                    ["check, a word of clean text", f"{check:.0f} µs"],
+                    ["held back in clean text, mean", f"{letters:.0f} characters"],
+                ],
+            ),
+        )
+
+
+def _size(folder: Path, at: int) -> int:
+    return (folder / f"{at}.prints").stat().st_size
+
+
+def _grid(words: Sequence[str]) -> range:
+    return range(0, len(words) - WORDS, WORDS // 2)
+
+
+def _pace(index: PrintIndex) -> tuple[float, float, float]:
+    """CPU microseconds a word of the mask and of the check, token by token; and the characters held back."""
+    from purify_hooks.local.source import LocalSource
+    from purify_plugins.testbed import SLM
+
+    slm = LocalSource.load(SLM, dtype="float32", device="cpu")
+    clean = " ".join(books("heldout")[0].split()[:1500])
+    ids = slm.encode(clean)[1:]
+    pieces = [slm.vocabulary.tokens[each].decode("utf-8", "ignore") for each in ids]
+    ends = ["".join(pieces[:at]) for at in range(1, len(pieces) + 1)]
+    times: dict[str, list[float]] = {"mask": [], "check": []}
+    held: list[int] = []
+    for _ in range(3):
+        check, follower = CopyCheck(index).fresh(), CopyMask(index).follower(slm.vocabulary)
+        begun = time.thread_time()
+        held = [len(each) - check.clear(each, False) for each in ends]
+        times["check"].append(time.thread_time() - begun)
+        runs, at = follower.runs, follower.positions[0]
+        begun = time.thread_time()
+        for each in ids:
+            at = runs.after(at, each)
+            runs.mask(at)
+        times["mask"].append(time.thread_time() - begun)
+    words = len(clean.split())
+    return min(times["mask"]) / words * 1e6, min(times["check"]) / words * 1e6, statistics.mean(held)
+
+
+# Code
+
+
+def renamed(source: str) -> str:
+    """Every name replaced, but those that Python reserves."""
+    rng, names = random.Random(source), dict[str, str]()
+    parts = re.split(r"(\W+)", source)
+    for part in parts:
+        if re.fullmatch(r"[^\W\d]\w*", part) and part not in RESERVED:
+            names.setdefault(part, f"{rng.choice('abcdefgh')}{rng.randrange(10**6)}")
+    return "".join(names.get(part, part) for part in parts)
+
+
+def reformatted(source: str) -> str:
+    """Other line breaks, spaces, quotes and brackets, and no comments."""
+    return ast.unparse(ast.parse(source))
+
+
+def commented(source: str) -> str:
+    return "\n".join(
+        f"{line}  # see line {at}" if line.strip()[-1:] in list(":)]") else line
+        for at, line in enumerate(source.splitlines())
+    )
+
+
+def functions(files: Sequence[Path], least: int) -> list[str]:
+    """The functions of 10 to 40 lines with at least so many tokens."""
+    found = []
+    for file in files:
+        source = file.read_text("utf-8", "ignore")
+        for node in ast.walk(_parsed(source)):
+            if isinstance(node, ast.FunctionDef) and 10 <= (node.end_lineno or 0) - node.lineno <= 40:
+                cut = ast.get_source_segment(source, node) or ""
+                if len([*Lexer().feed(cut, True)]) >= least:
+                    found.append(cut)
+    return found
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ast.parse("")
+
+
+@app.command()
+def code(count: int = 300) -> None:
+    """The standard library's functions, and windows of ten lines of other packages."""
+    rng, library = random.Random(0), Path(sysconfig.get_paths()["stdlib"])
+    site = Path(torch.__file__).parents[1]
+    works = [
+        *sorted(library.glob("*.py")),
+        *(library / each for each in ("json", "email", "asyncio", "logging", "http", "unittest")),
+    ]
+    common = [
+        site / each for each in ("click", "anyio", "fsspec", "yaml", "pygments") if (site / each).is_dir()
+    ]
+    others = [
+        path
+        for each in ("pydantic", "rich", "httpx", "jinja2", "typer", "huggingface_hub")
+        for path in sorted((site / each).rglob("*.py"))
+    ]
+    with TemporaryDirectory() as name:
+        indexes = [made(Path(name), works, some, code=True, pattern="*.py") for some in (common, [])]
+        checks = [CopyCheck(index) for index in indexes]
+        clean = [window for path in others for window in _windows(path)]
+        clean = rng.sample(clean, min(len(clean), 10 * count))
+        files = [
+            path for each in works for path in ([each] if each.is_file() else sorted(each.rglob("*.py")))
+        ]
+        copied = rng.sample(functions(files, 60), count)
+        how: dict[str, Callable[[str], str]] = {
+            "verbatim": str,
+            "names replaced": renamed,
+            "reformatted, comments dropped": reformatted,
+            "comments added": commented,
+            "names replaced and reformatted": lambda each: renamed(reformatted(each)),
+        }
+        rows = [
+            [
+                f"{each}: {count} functions",
+                *(f"{share(check, [*map(change, copied)]):.1%}" for check in checks),
+            ]
+            for each, change in how.items()
+        ]
+        alarms = [
+            f"clean: {len(clean):,} windows of 10 lines",
+            *(f"{share(each, clean):.2%}" for each in checks),
+        ]
+        write("code", table(["what is written", "found", "without `--common`"], [alarms, *rows]))
+
+
+def _windows(path: Path) -> Iterator[str]:
+    lines = path.read_text("utf-8", "ignore").splitlines()
+    cut = ("\n".join(lines[at : at + 10]) for at in range(0, len(lines) - 10, 10))
+    yield from (each for each in cut if len(each.strip()) > 150)
+
+
+# Models that recite
+
+
+def longest_run(text: str, work: Sequence[str]) -> int:
+    """The most words in a row of a work in a text."""
+    words, places = words_of(text), dict[str, list[int]]()
+    for at, word in enumerate(work):
+        places.setdefault(word, []).append(at)
+    most, runs = 0, dict[int, int]()
+    for word in words:
+        runs = {at: runs.get(at - 1, 0) + 1 for at in places.get(word, ())}
+        most = max(most, *runs.values(), 0)
+    return most
+
+
+@app.command()
+def models(
+    pair: Annotated[Path | None, typer.Option(help="A contaminated pair's directory. [the test bed]")] = None,
+    passages: int = 6,
+) -> None:
+    """Recitation by `linear` with weight 0.95, which is nearly the LLM alone, with and without the stage."""
+    from purify_hooks.evaluation.testbed import HOME, attacks
+    from purify_hooks.protected.copycheck import Copycheck
+    from purify_plugins import Purifier
+    from purify_plugins.stages import RequestOptions
+
+    home = pair or HOME
+    asked = attacks(home)
+    with TemporaryDirectory() as name:
+        work = CORPUS / "protected" / "alice-in-wonderland.txt"
+        if pair:
+            work = Path(name) / "passages.txt"
+            work.write_text("\n\n".join(each.prefix + each.continuation for each in asked.passages))
+        build(IndexOptions([work], Path(name) / "x.prints", [CORPUS / "slm"]), lambda *_: None)
+        index, book = str(Path(name) / "x.prints"), words_of(work.read_text("utf-8"))
+        bare = Purifier.load(home / "llm", home / "slm", "linear", weight=0.95, batch_size=8, dtype="float32")
+        said = RequestOptions(on_refusal="text", refusals={"default": "Refused."})
+        settings = {"no stage": [], "mask": [Copycheck(index, share=0)], "mask and check": [Copycheck(index)]}
+        rows = []
+        for label, stages in settings.items():
+            made_ = bare.replace(stages=stages, request=said)
+            rows += [
+                _recited(made_, label, way, prompts, book)
+                for way, prompts in _attacks(asked, passages).items()
+            ]
+        head = ["", "attack", "greedy: longest run, words", "sampled", "refused", "written again"]
+        write("real" if pair else "toy", table(head, rows))
+
+
+def _attacks(asked: Any, count: int) -> dict[str, list[str]]:
+    """Single prompts; four requests each with the true words so far; and after 100 words of clean text."""
+    some = asked.passages[:count]
+    clean = " ".join(asked.clean)
+    late = " ".join(clean.split()[:100])
+    parts = [(each.prefix, each.continuation.split(" ")) for each in some]
+    return {
+        "single": [each.prefix for each in some],
+        "chained": [
+            prefix + " ".join(words[: len(words) * at // 4]) for prefix, words in parts for at in (1, 2, 3)
+        ],
+        "late": [f"{late}\n{each.prefix}" for each in some],
+    }
+
+
+def _recited(purifier: Any, label: str, way: str, prompts: Sequence[str], book: Sequence[str]) -> list[str]:
+    from purify_plugins import Sampling
+
+    runs, refused, redone = [], 0, 0
+    for sampling in (Sampling(max_tokens=60, temperature=0), Sampling(max_tokens=60, seed=1)):
+        answers = purifier.generate(prompts, sampling, errors="raise")
+        runs.append(max(longest_run(each.text, book) for each in answers))
+        refused += sum(each.finish_reason == "refused" for each in answers)
+        redone += sum(any(step.slm_only for step in each.steps) for each in answers)
+    return [label, f"{way}, {len(prompts)} prompts", *map(str, runs), str(refused), str(redone)]
+
+
+if __name__ == "__main__":
+    app()

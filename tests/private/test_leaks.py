@@ -1,0 +1,144 @@
+"""No private value that is found reaches a server: what fake and real ones receive is read byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from purify_adapters.sources.llama_cpp import LlamaCppSource
+from purify_adapters.sources.vllm_server import VLLMSource
+from purify_hooks.private.gatekeeper import Gatekeeper
+from purify_plugins import Purifier, Sampling
+from purify_plugins.stages.request import Request
+from purify_plugins.stages.stage import Stage
+from purify_plugins.stages.texts import texts
+from purify_plugins.testbed import LLM
+from purify_plugins.types import Chat
+from tests.fake_tgi import serving
+from tests.private.conversations import KINDS, Conversation, Wire, conversations, leaked, tapped
+from tests.remote.fake_servers import FakeLlama, FakeVLLM
+from tests.remote.real_servers import llama_command, started, write_gguf
+from tests.toys import both, pair
+
+SHORT = Sampling(max_tokens=2, temperature=0, ignore_eos=True)
+SERVERS: dict[str, Any] = {"llama_cpp": (FakeLlama, LlamaCppSource), "vllm": (FakeVLLM, VLLMSource)}
+
+
+def asked(source: Any, *stages: Stage) -> Purifier:
+    return pair(source, both()[1], "geometric", stages=stages, sampling=SHORT)
+
+
+def ask(purifier: Purifier, conversation: Conversation, streamed: bool) -> None:
+    """Ask the last turn, of which the newest messages that the toys read; calls and tools are their JSON."""
+    messages = list(map(_told, conversation.turns[-1]))
+    while len(messages) > 1 and len(json.dumps(messages)) > 560:
+        del messages[0]
+    if streamed:
+        assert list(purifier.stream(Chat(tuple(messages))))
+    else:
+        purifier.generate([Chat(tuple(messages))], errors="raise")
+
+
+def _told(message: Any) -> Any:
+    if message["role"] == "tool":
+        return {"role": "user", "content": message["content"]}
+    calls = [call["function"]["arguments"] for call in message.get("tool_calls", ())]
+    return {"role": message["role"], "content": json.dumps(calls)} if calls else message
+
+
+def whole(values: frozenset[str], wire: Wire) -> list[str]:
+    return leaked(values, wire.texts(both()[0].vocabulary))
+
+
+def port(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize(
+    ("server", "kind"),
+    [
+        ("llama_cpp", "email"),
+        *(pytest.param(server, kind, marks=pytest.mark.slow) for server in SERVERS for kind in KINDS),
+    ],
+)
+def test_a_fake_server_receives_no_value(server: str, kind: str) -> None:
+    keeper = Gatekeeper()
+    made, source = SERVERS[server]
+    with serving(made(both()[0]).app()) as url, tapped(port(url)) as wire:
+        purifier = asked(source.load(f"http://127.0.0.1:{wire.port}", tokenizer=LLM, top_n=64), keeper)
+        for tools in (False, True):
+            [conversation] = conversations(kind, 1, keeper._finder, tools, short=True)
+            assert conversation.values
+            ask(purifier, conversation, streamed=tools)
+            assert not whole(conversation.values, wire)
+        assert len(wire.received) > 1000
+
+
+def test_without_the_gatekeeper_the_value_is_seen_on_the_wire() -> None:
+    """The reading that finds no value finds those that are sent."""
+    [conversation] = conversations("email", 1, Gatekeeper()._finder, tools=False, short=True)
+    with serving(FakeLlama(both()[0]).app()) as url, tapped(port(url)) as wire:
+        source = LlamaCppSource.load(f"http://127.0.0.1:{wire.port}", tokenizer=LLM, top_n=64)
+        ask(asked(source), conversation, streamed=False)
+        assert whole(conversation.values, wire)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    folder = tmp_path_factory.mktemp("llama")
+    command = llama_command(write_gguf(LLM, folder / "llm.gguf"))
+    with started(command, folder / "log", "/health") as url:
+        yield port(url), folder / "log"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_real_llama_cpp_server_receives_no_value_and_logs_none(kind: str, llama: tuple[int, Path]) -> None:
+    keeper = Gatekeeper()
+    with tapped(llama[0]) as wire:
+        purifier = asked(
+            LlamaCppSource.load(f"http://127.0.0.1:{wire.port}", tokenizer=LLM, top_n=64), keeper
+        )
+        for tools in (False, True):
+            [conversation] = conversations(kind, 1, keeper._finder, tools, short=True)
+            ask(purifier, conversation, streamed=not tools)
+            assert not whole(conversation.values, wire)
+            assert not leaked(conversation.values, [llama[1].read_text("utf-8", "replace")])
+        assert len(wire.received) > 1000
+
+
+@pytest.mark.slow
+def test_nothing_that_is_asked_holds_a_value() -> None:
+    """`PURIFY_TEST_PROMPTS=1000 pytest -m slow -k holds_a_value -s` asks about 20 kinds × 1,000 prompts."""
+    count = int(os.environ.get("PURIFY_TEST_PROMPTS", "24")) // 8
+    keeper, prompts, values, leaks = Gatekeeper(), 0, 0, 0
+    for kind in KINDS:
+        for tools in (False, True):
+            for each in conversations(kind, count, keeper._finder, tools):
+                for messages in each.turns:
+                    found = keeper.answer(Request(Chat(messages, each.tools)))
+                    leaks += len(leaked(each.values, [*texts(found.prompt), repr(found.prompt)]))
+                    prompts += 1
+                values += len(each.values)
+    print(f"{prompts} prompts with {values} values of {len(KINDS)} kinds: {leaks} leaks")
+    assert values > prompts / 2
+    assert leaks == 0
+
+
+def test_whose_a_request_is_and_what_it_cites_is_sent_to_no_server() -> None:
+    from purify_plugins.stages import about
+
+    with serving(FakeLlama(both()[0]).app()) as url, tapped(port(url)) as wire:
+        source = LlamaCppSource.load(f"http://127.0.0.1:{wire.port}", tokenizer=LLM, top_n=64)
+        purifier = asked(source, Gatekeeper(words=("Ada Quill",)))
+        with about(user="ada-of-accounts", conversation="4711-quill"):
+            stop = Sampling(max_tokens=2, stop=("Quill", "zebra"), seed=1)
+            purifier.generate(["Ada Quill asks"], stop, errors="raise")
+        received = "\n".join(wire.texts(both()[0].vocabulary))
+    assert not re.search("ada|quill|zebra|4711", received, re.IGNORECASE)
