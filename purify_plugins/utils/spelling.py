@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -9,6 +10,11 @@ UNREAD = "\ufffd"
 """What stands in a text for bytes that are no character; it is like no letter."""
 JOINING = "'’‘ʼ＇`´\u00ad"
 """Apostrophes and the soft hyphen: they stand inside a word."""
+UNSEEN = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What is not printed, beside format characters (Cf): joiners, fillers and variation selectors, which Unicode
+has as marks or letters (Default_Ignorable_Code_Point)."""
 PLAIN = {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"}
 """Letters that Unicode does not decompose, as they are written without their keys."""
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
@@ -23,7 +29,7 @@ class _Folded(dict[int, str]):
 
 
 def _fold(character: str) -> str:
-    if character in JOINING or unicodedata.category(character) == "Cf":
+    if character in JOINING or unicodedata.category(character) == "Cf" or UNSEEN.match(character):
         return ""
     found = ""
     for each in unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold()):

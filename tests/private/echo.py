@@ -21,17 +21,21 @@ BYTES = byte_vocabulary()
 
 @dataclass(frozen=True)
 class Echo(LogitSource):
-    """A model that writes the last message it has read, byte by byte; `asked` are the prompts."""
+    """A model that writes the last message it has read, byte by byte, from byte `skip` on.
+
+    `asked` are the prompts.
+    """
 
     engine = "in-process"
     vocabulary: Vocabulary = BYTES
     context_length: int | None = None
+    skip: int = 0
     asked: list[Prompt] = field(default_factory=list, compare=False)
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, torch.Tensor]:
         self.asked.extend(prompts)
         said = [_last(prompt) for prompt in prompts]
-        session = EchoSession(said)
+        session = EchoSession(self, said)
         return session, torch.stack([session.logits(row) for row in range(len(said))])
 
     def identity(self) -> Mapping[str, Any]:
@@ -47,15 +51,16 @@ def _last(prompt: Prompt) -> str:
 
 
 class EchoSession(ToySession):
-    def __init__(self, said: Sequence[str]) -> None:
-        toy = ToySource(BYTES)
+    def __init__(self, echo: Echo, said: Sequence[str]) -> None:
+        toy = ToySource(echo.vocabulary)
         super().__init__(toy, [toy.encode(each) for each in said])
+        self.size, self.skip = len(echo.vocabulary), echo.skip
 
     def logits(self, row: int) -> torch.Tensor:
         prompt = self.prompts[row].tokens
-        at = len(self.rows[row]) - len(prompt)
+        at = self.skip + len(self.rows[row]) - len(prompt)
         following = prompt[at] if at < len(prompt) else 256
-        return torch.full((len(BYTES),), -12.0).index_fill(0, torch.tensor(following), 0.0)
+        return torch.full((self.size,), -40.0).index_fill(0, torch.tensor(following), 0.0)
 
     def extend(self, tokens: torch.Tensor) -> torch.Tensor:
         columns = []

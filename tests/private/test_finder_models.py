@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from purify_hooks.private.finders import finder
+from purify_hooks.private.gatekeeper import Gatekeeper
 from purify_plugins.errors import ConfigError, ModelError, RefusedError
+from purify_plugins.stages.request import Request
 
 EXTRA = "needs the extra privacy, which the default test environment leaves out"
 
@@ -41,6 +43,20 @@ def test_phonenumbers_finds_a_region_s_numbers() -> None:
     assert ("020 7946 0958", "phone") in found("ring 020 7946 0958", libraries=["phonenumbers:GB"])
     with pytest.raises(ConfigError, match="no region 'Atlantis'"):
         finder(libraries=["phonenumbers:Atlantis"])
+
+
+def test_the_gatekeeper_s_libraries_find_for_it() -> None:
+    pytest.importorskip("phonenumbers", reason=EXTRA)
+    number = "612 34 56 78"
+    asked = Request(f"Ada wrote {number} on the wall")
+    assert number in str(Gatekeeper().answer(asked).prompt)
+    assert number not in str(Gatekeeper(libraries=("phonenumbers:ES",)).answer(asked).prompt)
+
+
+@pytest.mark.parametrize("libraries", [0, "presidio", [""], ["scrubadub"]])
+def test_wrong_libraries_are_refused(libraries: Any) -> None:
+    with pytest.raises(ConfigError, match="librar"):
+        Gatekeeper(libraries=libraries)
 
 
 @pytest.mark.slow

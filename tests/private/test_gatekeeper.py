@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from purify_hooks.private.finders import plain
 from purify_hooks.private.gatekeeper import Gatekeeper
+from purify_hooks.private.redacted import Redacted
 from purify_plugins import ConfigError, PromptError, RefusedError, Sampling
+from purify_plugins.certificates import citing
 from purify_plugins.grammar import Grammar
 from purify_plugins.stages import Stage
 from purify_plugins.stages.request import Request
@@ -171,6 +175,54 @@ def test_a_request_without_private_values_is_as_it_was() -> None:
     assert keeper().answer(request) is request
 
 
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ("tax file number: 276&nbsp;879&nbsp;061", "276&nbsp;879&nbsp;061"),
+        ("My phone is 07700 900007", "x07700%20900007y"),
+        ("MAC=83-D8-3C-96-7D-85", "x83\u2010D8\u20103C\u201096\u20107D\u201085y"),
+    ],
+)
+def test_a_value_is_replaced_in_every_text_however_it_is_escaped_there(first: str, again: str) -> None:
+    """Where no word said what it was, an escaped value stayed: it was looked for as it is meant alone."""
+    found = keeper(kinds=None).answer(
+        Request(Chat(tuple({"role": "user", "content": t} for t in (first, again))))
+    )
+    assert isinstance(found.prompt, Chat)
+    text = plain(str(found.prompt.messages[1]["content"]))
+    [value] = [each for each in ("276 879 061", "07700 900007", "83-D8-3C-96-7D-85") if each in plain(first)]
+    assert value not in text
+
+
+def test_a_value_across_parts_beside_an_image_is_replaced() -> None:
+    """One part that is no text kept all others from being read as one."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    parts = [*({"type": "text", "text": each} for each in ("Mail ada@corp", "-mail.com now")), image]
+    found = asked({"role": "user", "content": parts})
+    assert "-mail" not in str(found.prompt)
+    assert image in found.prompt.messages[0]["content"]  # type: ignore[union-attr]
+
+
+def test_cited_texts_are_veiled_and_certificates_hold_a_keyed_digest_of_them() -> None:
+    """Certificates held the id and the plain SHA-256 of a cited text with private values in both."""
+    purifier, _ = echoing(keeper())
+    text = f"Ada Quill <{MAIL}>"
+    with citing({f"mail of {MAIL}": text, "page 7": "The sea is salt."}):
+        [answer] = purifier.generate([text], errors="raise")
+    context = answer.certificate.body["drafts"][0]["certificate"]["context"]
+    assert MAIL not in answer.certificate.text
+    assert hashlib.sha256(text.encode()).hexdigest() not in answer.certificate.text
+    assert context[1] == {"id": "page 7", "sha256": hashlib.sha256(b"The sea is salt.").hexdigest()}
+
+
+def test_a_stage_behind_it_finds_cited_texts_in_the_prompt() -> None:
+    """`redacted` refused each request: the prompt had surrogates, and the cited text had not."""
+    text = f"Ada Quill <{MAIL}>"
+    given = Request(f"File: {text}. Who?", sources=(("file", text),))
+    found = Redacted(private=("file",)).answer(keeper().answer(given))
+    assert found.prompt == "File: [document]. Who?"
+
+
 def test_what_the_llm_is_shown_is_veiled_alike() -> None:
     found = keeper().answer(Request("I am Ada Quill").showing("Someone asks Ada Quill"))
     assert isinstance(found.prompt, str)
@@ -215,11 +267,13 @@ def test_token_ids_are_refused_and_so_is_a_second_vault() -> None:
 @pytest.mark.parametrize(
     ("keys", "why"),
     [
+        ({"libraries": ["nosuchlibrary"]}, "nosuchlibrary"),
         ({"slm_reads": "truth"}, "slm_reads must be 'surrogate'"),
         ({"kinds": "email"}, "a list of kinds"),
         ({"patterns": {"x": 1}}, "a table of regular expressions"),
         ({"patterns": {"x": "("}}, "no regular expression"),
         ({"words": [" "]}, "a list of texts"),
+        ({"kinds": (), "words": ""}, "leaves nothing to look for"),
         ({"key_env": "PURIFY_NO_SUCH_KEY"}, "openssl rand"),
         ({"key_env": 7}, "a text"),
     ],

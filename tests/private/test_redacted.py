@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -17,13 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from purify_hooks.private.gatekeeper import Gatekeeper
 from purify_hooks.private.redacted import Redacted
 from purify_hooks.stages.cascade import Cascade
 from purify_hooks.stages.decompose import Decompose
 from purify_hooks.stages.ensemble import Ensemble
+from purify_hooks.stages.guardian import Guardian
+from purify_hooks.stages.never import Never
 from purify_hooks.stages.rewrite import Rewrite
 from purify_plugins import Chat, ConfigError, PromptError, Purifier, RefusedError, Sampling
-from purify_plugins.certificates import citing, recompute, recompute_both, verify
+from purify_plugins.certificates import cited, citing, recompute, recompute_both, verify
 from purify_plugins.certificates.explain_stages import explained
 from purify_plugins.configuration.chain import stage
 from purify_plugins.configuration.config import read_config
@@ -215,6 +219,49 @@ def test_a_cited_text_is_private_by_its_id_and_leaves_no_plain_digest() -> None:
     assert listed[1] == before[1]
     with citing({"page 7": "Another text."}), pytest.raises(RefusedError, match="page 7"):
         purifier.generate("Who?", Sampling(max_tokens=4))
+
+
+def test_a_cited_text_that_a_message_s_parts_cut_is_refused() -> None:
+    """It stood in the joined parts, so it counted as found; none of it was taken out, and the SLM read it."""
+    text = "Diagnosis: ZQXJ."
+    cut = [{"type": "text", "text": each} for each in (text[:12], text[12:] + " So?")]
+    messages = [{"role": "user", "content": cut}]
+    for before in ([], [{"role": "user", "content": text}]):
+        request = Request(Chat((*before, *messages)), sources=(("file", text),))
+        with pytest.raises(RefusedError, match="does not hold the private text 'file'"):
+            Redacted(private=("file",)).answer(request)
+
+
+def test_a_cited_text_with_a_private_part_leaves_no_plain_digest() -> None:
+    """Only those that `private` names did; the others' SHA-256 told a short secret to who tried them all."""
+    texts = {"a": "The code is <private>4821</private>.", "b": "ada@corp-mail.com", "c": "I am public."}
+    texts["d"] = "of the system"
+    system = {"role": "system", "content": "All of the system is secret."}
+    user = {"role": "user", "content": " ".join([*texts.values()][:3])}
+    stage = Redacted(kinds=("email",), private=("system",))
+    with citing(texts):
+        asked = stage.answer(Request(Chat((system, user)), cited=cited(), sources=(*texts.items(),)))
+    plain = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    assert [name for name, digest in asked.cited if digest == plain[name]] == ["c"]
+
+
+def test_no_repr_and_no_error_quotes_a_list() -> None:
+    for made in (
+        Redacted(words=("Quill",)),
+        Gatekeeper(words=("Quill",)),
+        Never(texts=("Quill",)),
+        Guardian(words=("Quill",)),
+    ):
+        assert "Quill" not in repr(made)
+    for make in (
+        lambda: Redacted(words=("Quill", " ")),
+        lambda: Gatekeeper(words=("Quill", " ")),
+        lambda: Never(texts=("Quill", " ")),
+        lambda: Guardian(words=("Quill", " ")),
+    ):
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert "Quill" not in str(error.value)
 
 
 def test_all_private_is_refused_and_token_ids_too() -> None:

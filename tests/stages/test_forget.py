@@ -106,6 +106,12 @@ def test_short_names_are_warned_of(tmp_path: Path) -> None:
         ("Ada's Clocks", "Ada Clocks", True),
         ("Søren Ægir", "soren aegir", True),
         ("哈利波特", "我爱哈利波特。", True),
+        ("Jean-Luc Picard", "JeanLuc Picard", True),
+        ("Jean-Luc Picard", "Jean LucPicard", True),
+        *(
+            ("Ada Quill", f"A{unseen}da Quill", True)
+            for unseen in "\u200b\u034f\ufe0f\u3164\uffa0\u180b\U000e0101"
+        ),
     ],
 )
 def test_a_name_is_found_however_it_is_spelled(name: str, text: str, found: bool) -> None:

@@ -28,17 +28,18 @@ class Gatekeeper(Stage):
     """Show both models surrogates in place of private values, and put the values back in the answer.
 
     `kinds` names what is looked for (all kinds that need no model, if not given), `patterns` are regular
-    expressions by the name of their kind, `words` the file that lists texts, one a line, and `tagger` the
-    directory of a token classifier. A surrogate is of its value's type, and follows by HMAC from the key in
-    the environment variable `key_env` and the value alone: it is the same over turns, replicas and restarts.
-    Without `key_env` the key is drawn anew for each process. `slm_reads` "surrogate": both models read the
-    same.
+    expressions by the name of their kind, `words` the file that lists texts, one a line, `tagger` the
+    directory of a token classifier, `libraries` are "phonenumbers:REGION" and "presidio". A surrogate is of
+    its value's type, and follows by HMAC from the key in the environment variable `key_env` and the value
+    alone: it is the same over turns, replicas and restarts. Without `key_env` the key is drawn anew for each
+    process. `slm_reads` "surrogate": both models read the same.
     """
 
     kinds: tuple[str, ...] | None = None
-    patterns: Mapping[str, str] = field(default_factory=dict)
-    words: str | tuple[str, ...] = ""
+    patterns: Mapping[str, str] = field(default_factory=dict, repr=False)
+    words: str | tuple[str, ...] = field(default="", repr=False)
     tagger: str = ""
+    libraries: tuple[str, ...] = ()
     key_env: str = ""
     slm_reads: str = "surrogate"
     withheld: ClassVar[tuple[str, ...]] = ()
@@ -56,10 +57,14 @@ class Gatekeeper(Stage):
             "gatekeeper", "patterns", self.patterns, fine, "a table of regular expressions, by their kind"
         )
         if not isinstance(self.words, str):
-            require(
-                "gatekeeper", "words", self.words, texts(self.words) is not None, "a file, or a list of texts"
-            )
+            fine = texts(self.words) is not None
+            require("gatekeeper", "words", type(self.words), fine, "a file, or a list of texts, none blank")
             object.__setattr__(self, "words", tuple(self.words))
+        libraries = texts(self.libraries)
+        require(
+            "gatekeeper", "libraries", self.libraries, libraries is not None, "a list of detectors' names"
+        )
+        object.__setattr__(self, "libraries", libraries)
         for name in ("tagger", "key_env"):
             require("gatekeeper", name, vars(self)[name], isinstance(vars(self)[name], str), "a text")
         if self.slm_reads != "surrogate":
@@ -67,13 +72,18 @@ class Gatekeeper(Stage):
                 f"stage 'gatekeeper': slm_reads must be 'surrogate', not {self.slm_reads!r}: both models "
                 "read the same, or each would veto the other's private words"
             )
+        if self.kinds == () and not (self.patterns or self.words or self.tagger):
+            raise ConfigError(
+                "stage 'gatekeeper': kinds = [] leaves nothing to look for; leave it out for all kinds, or "
+                "give patterns, words or a tagger"
+            )
         _ = self._finder, self._key
 
     @cached_property
     def _finder(self) -> Finder:
         from purify_hooks.private.finders import finder
 
-        return finder(self.kinds, self.patterns, self.words or (), self.tagger or None)
+        return finder(self.kinds, self.patterns, self.words or (), self.tagger or None, self.libraries)
 
     @cached_property
     def _key(self) -> bytes:
@@ -116,6 +126,7 @@ class Gatekeeper(Stage):
             "patterns": len(self.patterns),
             "words": bool(self.words),
             "tagger": bool(self.tagger),
+            "libraries": list(self.libraries),
             "keyed": bool(self.key_env),
             "slm_reads": self.slm_reads,
         }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, ClassVar
 
 from purify_hooks.private.finders import finder
@@ -32,15 +33,16 @@ class LabellingStage(Stage):
     private: tuple[str, ...] = ()
     markers: tuple[str, ...] = ("<private>", "</private>")
     kinds: tuple[str, ...] = ()
-    patterns: Mapping[str, str] = field(default_factory=dict)
-    words: str | tuple[str, ...] = ""
+    patterns: Mapping[str, str] = field(default_factory=dict, repr=False)
+    words: str | tuple[str, ...] = field(default="", repr=False)
     tagger: str = ""
 
     def __post_init__(self) -> None:
         lists = ("private", "markers", "kinds", *(() if isinstance(self.words, str) else ("words",)))
         for name in lists:
             given, found = vars(self)[name], texts(vars(self)[name])
-            self._require(name, given, found is not None, "a list of texts, none of them blank")
+            shown = type(given) if name == "words" else given  # an error must not quote private words
+            self._require(name, shown, found is not None, "a list of texts, none of them blank")
             object.__setattr__(self, name, found)
         pair = len(self.markers) in (0, 2) and len({each.casefold() for each in self.markers}) != 1
         self._require("markers", list(self.markers), pair, "two different texts, or none")
@@ -63,10 +65,20 @@ class LabellingStage(Stage):
         cited = frozenset(self.private) - roles
         return Labels(self.markers, roles, cited, (found,) if found else (), key=self.stage)
 
-    def cited(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """A request's cited texts as certificates have them: of a private one a keyed digest."""
-        private = {name: private_digest(text) for name, text in self.labels.private_sources(request.sources)}
-        return tuple((name, private.get(name, sha256)) for name, sha256 in request.cited)
+    def cited(self, request: Request, private: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """A request's cited texts as certificates have them: of one with a private part a keyed digest.
+
+        `private` are the texts of the prompt's private parts. Raises RefusedError.
+        """
+        named = dict.fromkeys(self.labels.private_sources(request.sources))
+        keyed = {
+            sha256(text.encode()).hexdigest(): private_digest(text)
+            for name, text in request.sources
+            if (name, text) in named
+            or self.labels.marked(text).spans
+            or any(text in each for each in private)
+        }
+        return tuple((name, keyed.get(digest, digest)) for name, digest in request.cited)
 
     def public(self) -> Mapping[str, Any]:
         """Its options; of patterns and words how many there are, and not even a digest."""

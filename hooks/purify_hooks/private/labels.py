@@ -123,8 +123,14 @@ class LabelledPrompt:
     _marked: dict[str, Marked] = field(default_factory=dict)
 
     def holds(self, text: str) -> bool:
-        """Whether one of the prompt's texts holds this one."""
-        return any(text in each for each in texts(self.whole))
+        """Whether one of the prompt's texts holds this one, and nothing that is left without it does.
+
+        A text that is cut by the parts of a message is joined by its template, and is not taken out.
+        """
+        _ = self.whole
+        left = self.without("")
+        stands = any(text in each.text for each in self._marked.values())
+        return stands and not (left and any(text in each for each in texts(left)))
 
     @cached_property
     def whole(self) -> Prompt:

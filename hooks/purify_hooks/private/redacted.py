@@ -43,7 +43,7 @@ class Redacted(LabellingStage):
         public = found.without(self.instead)
         if public is None:
             raise RefusedError("all of the prompt is private, so the SLM has nothing to read", key=self.stage)
-        asked = replace(request.asking(public), cited=self.cited(request))
+        asked = replace(request.asking(public), cited=self.cited(request, found.private))
         if request.slm_only:
             return asked
         whole = found if request.shown is None else self.labels.read(request.shown, request.sources)

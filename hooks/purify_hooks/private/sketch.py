@@ -64,7 +64,7 @@ class Sketch(LabellingStage):
     def answer(self, request: Request) -> Answer:
         found = self.labels.read(request.prompt, request.sources)
         private = found.private or tuple(texts(found.whole))
-        asked = replace(request.asking(found.whole), cited=self.cited(request)).alone()
+        asked = replace(request.asking(found.whole), cited=self.cited(request, private)).alone()
         for attempt in range(self.tries):
             abstract = yield aside(asked, ABSTRACT.format, max_tokens=self.length).seeded(attempt)
             question = abstract.text.strip()

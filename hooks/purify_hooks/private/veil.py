@@ -6,14 +6,17 @@ import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.private.finders.finder import Finder, Span
-from purify_hooks.private.finders.plain import plain
+from purify_hooks.private.finders.plain import Plain, plain
 from purify_hooks.private.forms import Lookup, folded
 from purify_hooks.private.surrogates import AskedTexts, Surrogate, Surrogates
 from purify_hooks.private.values import PrivateValue
 from purify_hooks.private.vault import SurrogateVault
+from purify_plugins.certificates.figures import private_digest
 from purify_plugins.errors import ConfigError, RefusedError
 from purify_plugins.grammar import Grammar
 from purify_plugins.stages.texts import rewritten
@@ -44,8 +47,8 @@ def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, 
         rewritten(prompt, read)
     if sampling.grammar:
         in_grammar(sampling.grammar, read)
-    for stop in sampling.stop:
-        read(stop)
+    for text in (*sampling.stop, *(part for source in request.sources for part in source)):
+        read(text)
     values = values_in(found, patterns)
     pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values())
     if not pairs:
@@ -56,6 +59,7 @@ def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, 
         asked = asked.showing(rewritten(prompts[1], veil.text))
     if sampling.stop or sampling.grammar:
         asked = replace(asked, sampling=veil.sampling(sampling))
+    asked = replace(asked, sources=veil.sources(request), cited=veil.cited(request))
     in_json = sampling.grammar is not None and sampling.grammar.kind == "json_schema"
     asked = asked.veiled(SurrogateVault(Lookup(form for pair in pairs for form in pair.restoring()), in_json))
     from purify_hooks.private.unwritten import Unwritten
@@ -123,15 +127,32 @@ class Veil:
         return "".join((*parts, text[at:end]))
 
     def _without(self, text: str) -> str:
-        """The text without any of the spellings, also inside of words."""
-        low = folded(text)
+        """The text without any of the spellings, also inside of words, and however they are escaped."""
+        meant = Plain.of(text)
         for spelling, surrogate in self._spellings:
+            parts, done, low = [], 0, folded(meant.text)
             at = low.find(spelling)
             while at >= 0:
-                text = text[:at] + surrogate + text[at + len(spelling) :]
-                low = folded(text)
-                at = low.find(spelling, at + len(surrogate))
+                start, end = meant.place(at, at + len(spelling))
+                parts += [text[done:start], surrogate]
+                done, at = max(done, end), low.find(spelling, at + len(spelling))
+            if parts:
+                text = "".join((*parts, text[done:]))
+                meant = Plain.of(text)
         return text
+
+    def sources(self, request: Request) -> tuple[tuple[str, str], ...]:
+        """The cited texts as the models read them."""
+        return tuple((self.text(name), self.text(text)) for name, text in request.sources)
+
+    def cited(self, request: Request) -> tuple[tuple[str, str], ...]:
+        """The cited texts as certificates have them: of one with a private value a keyed digest."""
+        digests = {
+            sha256(text.encode()).hexdigest(): private_digest(text)
+            for _, text in request.sources
+            if self.text(text) != text
+        }
+        return tuple((self.text(name), digests.get(digest, digest)) for name, digest in request.cited)
 
     def sampling(self, sampling: Sampling) -> Sampling:
         """The sampling options with surrogates in the stop strings and the grammar. Raises RefusedError."""
@@ -170,15 +191,21 @@ def _joined(message: Mapping[str, Any], finder: Finder) -> Mapping[str, Any]:
     content = message.get("content")
     if not isinstance(content, list | tuple) or len(content) < 2:
         return message
-    said = [_said(part) for part in content]
-    if any(each is None for each in said):
-        return message
+    parts: list[Any] = []
+    for said, some in groupby(content, lambda part: _said(part) is not None):
+        run = list(some)
+        parts += _one(run, finder) if said else run
+    return message if len(parts) == len(content) else {**message, "content": parts}
+
+
+def _one(parts: Sequence[Any], finder: Finder) -> Sequence[Any]:
+    """Parts of text, as one where a private value stands across them."""
     ends, whole = [], ""
-    for each in said:
-        whole += each or ""
+    for part in parts:
+        whole += _said(part) or ""
         ends.append(len(whole))
     across = any(start < end < stop for start, stop, _ in finder.find(whole) for end in ends)
-    return {**message, "content": [{"type": "text", "text": whole}]} if across else message
+    return [{"type": "text", "text": whole}] if across else parts
 
 
 def _said(part: Any) -> str | None:

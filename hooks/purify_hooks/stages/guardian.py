@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -58,7 +58,7 @@ class Guardian(Stage):
 
     classifier: str | Classifier = "words"
     on: tuple[str, ...] = ("in", "out")
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = field(default=(), repr=False)
     file: str = ""
     pattern: str = ""
     model: str = ""
@@ -76,7 +76,8 @@ class Guardian(Stage):
         for name in ("on", "words"):
             value = vars(self)[name]
             found = texts(value)
-            require("guardian", name, value, found is not None, "a list of texts")
+            shown = type(value) if name == "words" else value  # an error must not quote the list
+            require("guardian", name, shown, found is not None, "a list of texts, none of them blank")
             object.__setattr__(self, name, found)
         sides = self.on and set(self.on) <= {"in", "out"}
         require("guardian", "on", list(self.on), bool(sides), '"in", "out" or both')

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ LEAST = 3
 """The fewest letters and digits of a name in a script with spaces between words."""
 SHORT = 5
 """Names with fewer rule out many other words that begin with them."""
+MANY = 4
+"""Words of a name of which any may be run together: one more doubles its spellings."""
 POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
 
@@ -65,8 +68,8 @@ def _bad(path: Path, number: int, what: str) -> ConfigError:
 def spellings(name: str) -> set[str]:
     """The ways of writing a name that are not one already by `spelling`.
 
-    With its words run together, its initials alone run together, with and without a possessive s inside,
-    "and" for "&", and ae, oe and ue for umlauts.
+    With any of its words run together (of more than four: all, or its initials alone), with and without a
+    possessive s inside, "and" for "&", and ae, oe and ue for umlauts.
     """
     written = {name, POSSESSIVE.sub("", name), name.replace("&", " and "), name.translate(UMLAUTS)}
     rows = {tuple(spelling(each).split()) for each in written} - {()}
@@ -75,7 +78,16 @@ def spellings(name: str) -> set[str]:
         rows |= {(*words[:at], f"{words[at]}s", *words[at + 1 :]) for at in owning}
         if len(words) > 2:
             rows.add(tuple(each for each in words if each != "and"))
-    return {each for words in rows if words for each in (" ".join(words), "".join(words), _initials(words))}
+    return {each for words in rows if words for each in _joined(words)}
+
+
+def _joined(words: tuple[str, ...]) -> Iterator[str]:
+    """The words with spaces between them, and with fewer."""
+    if len(words) > MANY:
+        yield from (" ".join(words), "".join(words), _initials(words))
+        return
+    for gaps in product((" ", ""), repeat=len(words) - 1):
+        yield "".join(map("".join, zip(words, (*gaps, ""), strict=True)))
 
 
 def _initials(words: tuple[str, ...]) -> str:
