@@ -46,11 +46,13 @@ POLICIES: dict[str, Any] = {
     "windowed": {"name": "windowed"},
 }
 FORMS: dict[str, dict[str, Any]] = {
-    **{f"linear, alpha {alpha:g}": {"alpha": alpha} for alpha in (0.5, 1.0, 1.5, 3.0, 5.0)},
-    **{f"rank, most {most}": {"form": "rank", "most": most} for most in (1, 5, 20)},
-    **{f"linear, alpha 3, sure {sure}": {"sure": sure} for sure in (4, 7)},
+    "linear, alpha 3, sure 7": {},
+    **{f"linear, alpha {alpha:g}": {"alpha": alpha, "sure": 6} for alpha in (0.5, 1.0, 1.5, 3.0, 5.0)},
+    **{f"rank, most {most}": {"form": "rank", "most": most, "sure": 6} for most in (1, 5, 20)},
+    "linear, alpha 3, sure 4": {"sure": 4},
 }
-DEFAULT, RANK = "linear, alpha 3", "rank, most 20"
+"""What is swept; `sure` is 6 where it is not said."""
+DEFAULT = "linear, alpha 3, sure 7"
 ATTACKS = ("single", "chained", "late", "altered")
 BLOCKS = 24
 """Runs of 256 tokens of clean text for perplexity."""
