@@ -54,7 +54,7 @@ def _runs(found: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
 
 
 def _said(word: str, said: Sequence[str]) -> bool:
-    """Whether a word is said, or inside another where it is long enough to be told from chance."""
+    """Whether a word is said, or inside another one where it is long."""
     return word in said or (len(word) >= INSIDE and any(word in each for each in said))
 
 
