@@ -19,14 +19,16 @@ from purify_hooks.evaluation.eval.derived import shipped
 from purify_hooks.evaluation.eval.page import made as facts
 from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.testbed.real.cache import made
-from purify_hooks.stages.grounded import Grounded, sentences
-from purify_hooks.stages.grounding import Sources
+from purify_hooks.stages.grounded import sentences
+from purify_hooks.stages.grounding import Sources, surprise
 from purify_plugins import Chat, Purifier, Sampling
-from purify_plugins.certificates import citing
+from purify_plugins.types import Completion
 
 PAGE = Path(__file__).parent / "grounded.md"
 TEXTS = 4
 """How many facts a text has."""
+TOKENS = 24
+"""The most tokens of an answer."""
 ASKED = "Answer the question in one sentence.\n\n{text}\n\nQuestion: {question}"
 
 
@@ -52,29 +54,29 @@ def cases(count: int) -> list[dict[str, Any]]:
 
 
 def answered(home: Path, count: int) -> list[dict[str, Any]]:
-    """The first sentence of each answer, its label and its scores; those that neither label fits are None."""
-    purifier = Purifier.load(home / "llm", home / "slm", stages=[Grounded()]).replace(explain=True)
-    rows = []
-    for case in cases(count):
-        asked = ASKED.format(text=case["text"], question=case["fact"].question)
-        with citing({"text": case["text"]}):
-            [answer] = purifier.generate(
-                [Chat(({"role": "user", "content": asked},))], Sampling(max_tokens=40, seed=0), errors="raise"
-            )
-        first = next(iter(sentences(answer.text, 600, last=True)), "")
-        scores = answer.certificate.body["scores"]["grounded"]
-        holds, borrowed = _has(first, case["fact"].answers), _has(first, case["others"])
-        label = True if case["right"] and holds else False if not case["right"] and not borrowed else None
-        rows.append(
-            {
-                "right": case["right"],
-                "label": label,
-                "said": first,
-                "containment": Sources((case["text"],)).containment(first),
-                "surprise": scores["surprise"],
-            }
-        )
-    return rows
+    """The first sentence of each answer, its label (None where it fits neither) and its scores."""
+    purifier = Purifier.load(home / "llm", home / "slm").replace(explain=True)
+    asked = cases(count)
+    prompts = [
+        Chat(({"role": "user", "content": ASKED.format(text=case["text"], question=case["fact"].question)},))
+        for case in asked
+    ]
+    answers = purifier.generate(prompts, Sampling(max_tokens=TOKENS, seed=0), errors="raise")
+    return [row(case, answer) for case, answer in zip(asked, answers, strict=True)]
+
+
+def row(case: dict[str, Any], answer: Completion) -> dict[str, Any]:
+    """One answer's label and scores."""
+    first = next(iter(sentences(answer.text, 600, last=True)), "")
+    holds, borrowed = _has(first, case["fact"].answers), _has(first, case["others"])
+    grounded, ungrounded = case["right"] and holds, not case["right"] and not borrowed
+    sources = Sources((case["text"],))
+    return {
+        "label": True if grounded else False if ungrounded else None,
+        "said": first,
+        "containment": sources.containment(first),
+        "surprise": surprise(answer, sources.known)[1],
+    }
 
 
 def _has(text: str, answers: Sequence[str]) -> bool:
@@ -101,7 +103,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main(
     pair: Annotated[Path | None, typer.Option(help="A directory with llm and slm.")] = None,
     rows: Annotated[Path | None, typer.Option(help="A file that keeps the answers.")] = None,
-    questions: int = 60,
+    questions: int = 40,
 ) -> None:
     """Measure, and write the region of the page."""
     if rows is not None and rows.exists():

@@ -49,15 +49,13 @@ PLACES = ("Northgate", "Elm Street", "Riverside", "Hill", "Old Mill", "Seaview",
 ILLS = ("asthma", "anemia", "gout", "migraine", "eczema", "bronchitis", "sciatica", "tonsillitis")
 MONTHS = ("March", "July", "January", "October", "May", "August", "February", "November")
 PLANTED = 3
-"""Secrets of each kind."""
-TOKENS, WRITTEN = 16, 6
+TOKENS, WRITTEN = 16, 3
 """Tokens of an answer; how many of the cases answers are written for."""
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 MODES = {"greedy": Sampling(max_tokens=TOKENS, temperature=0), "sampled": Sampling(max_tokens=TOKENS, seed=0)}
 POLICIES = ("balanced", "windowed", "capped", "calibrated")
 INSTEAD, CHOSEN = "[{kind}]", "its kind"
 WORDS_INSTEAD = {"nothing": "", "a word": "something", "its kind": "[{kind}]"}
-"""What may stand in the SLM's prompt instead of a private part."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +267,7 @@ def jobs(bench: Bench) -> Jobs:
     found: Jobs = {}
     for name, instead in {"SLM reads all": None, **WORDS_INSTEAD}.items():
         found[f"nats, {name}"] = lambda instead=instead: _nats(bench, instead)
-    for name, instead in AROUND.items():
+    for name, instead in reversed(AROUND.items()):
         found[f"facts, {name}"] = lambda instead=instead: list(
             bench.only(POLICIES).answers(_questions(instead, cases()[:WRITTEN]), {"greedy": MODES["greedy"]})
         )
@@ -278,9 +276,10 @@ def jobs(bench: Bench) -> Jobs:
             for kind, way in ATTACKS.items()
             for at, case in enumerate(cases()[:WRITTEN])
         ]
-        found[f"attacks, {name}"] = lambda name=name, asked=asked: list(
-            bench.only(ASKED[name]).answers(asked, MODES)
-        )
+        for mode, sampling in MODES.items():
+            found[f"attacks, {name}, {mode}"] = lambda name=name, asked=asked, way={mode: sampling}: list(
+                bench.only(ASKED[name]).answers(asked, way)
+            )
     return found
 
 
@@ -307,13 +306,13 @@ def _nats(bench: Bench, instead: str | None) -> dict[str, Any]:
     }
 
 
-def measured(bench: Bench, out: Path, minutes: float) -> dict[str, Any]:
+def measured(bench: Bench, out: Path, minutes: float, only: str = "") -> dict[str, Any]:
     """Every job's result, read from `out` if it was measured; none begins after so many minutes."""
     out.mkdir(parents=True, exist_ok=True)
     began, found = time.monotonic(), {}
     for name, job in jobs(bench).items():
         file = out / f"{name}.json"
-        if not file.exists() and time.monotonic() - began < 60 * minutes:
+        if not file.exists() and name.startswith(only) and time.monotonic() - began < 60 * minutes:
             file.write_text(json.dumps(job()), "utf-8")
         if file.exists():
             found[name] = json.loads(file.read_text("utf-8"))
@@ -324,22 +323,27 @@ def main(
     pair: Path,
     out: Annotated[Path, typer.Option(help="The directory of what is measured.")] = Path("redacted"),
     minutes: Annotated[float, typer.Option(help="Begin nothing new after so many minutes.")] = math.inf,
+    only: Annotated[str, typer.Option(help="Measure only what is called so, to its beginning.")] = "",
 ) -> None:
-    """Measure what is not measured yet, and write the page once all is."""
+    """Measure what is not measured yet, and write the page."""
     os.environ.setdefault("PURIFY_SECRET", PUBLIC)
-    found = measured(Bench.of(pair), out, minutes)
+    found = measured(Bench.of(pair), out, minutes, only)
     missing = sorted(jobs_of().difference(found))
-    if missing:
-        print("not measured yet:", "; ".join(missing))
+    print("not measured:", "; ".join(missing) or "nothing")
+    if any(name.startswith("nats") for name in missing):
         return
     facts = [word for case in cases()[:WRITTEN] for *_, word in case.facts]
     tables = (
         page.instead_table(found, [page.PLAIN, *WORDS_INSTEAD], (*POLICIES, "SLM alone")),
+        page.told_table(found, CHOSEN),
         page.attack_table(found, ASKED, [case.secret for case in cases()]),
         page.facts_table(found, POLICIES, facts, CHOSEN),
     )
     (DOCS / "redacted.svg").write_text(page.picture(found, POLICIES, CHOSEN), "utf-8")
-    blocks = [*(table.markdown for table in tables), "![The secret's probability](redacted.svg)"]
+    blocks = [
+        *(table.markdown for table in tables if table.rows),
+        "![The secret's probability](redacted.svg)",
+    ]
     body = "\n\n".join(blocks)
     told = region("redacted").sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
     PAGE.write_text(told, "utf-8")

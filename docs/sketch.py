@@ -20,7 +20,7 @@ REQUESTS = (
     "Our client Bruno Vandermoor owes us 4,200 euros and does not answer. How should I write to him?",
     "I meet Celia Tescari of Northgate Bank on Friday about my mortgage. What should I ask?",
 )
-SAMPLING = Sampling(max_tokens=72, temperature=0.6, top_p=0.9, seed=1)
+SAMPLING = Sampling(max_tokens=56, temperature=0.6, top_p=0.9, seed=1)
 
 
 def spelled(draft: dict[str, Any], vocabulary: Vocabulary) -> str:
@@ -47,7 +47,7 @@ def told(answer: Completion, vocabulary: Vocabulary) -> list[str]:
 def main(pair: Path) -> None:
     """Ask every request and print what became of it."""
     purifier = Purifier.load(
-        str(pair / "llm"), str(pair / "slm"), "capped", stages=[Sketch(tries=4, length=48)]
+        str(pair / "llm"), str(pair / "slm"), "capped", stages=[Sketch(tries=3, length=40)]
     )
     asked = [Chat(({"role": "user", "content": each},)) for each in REQUESTS]
     for request, answer in zip(REQUESTS, purifier.generate(asked, SAMPLING), strict=True):

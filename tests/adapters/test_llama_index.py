@@ -31,6 +31,7 @@ from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.tools import FunctionTool
 
 from purify_adapters.llama_index import PurifiedLLM
+from purify_hooks.stages.grounded import Grounded
 from purify_plugins import (
     Chat,
     ConfigError,
@@ -614,10 +615,15 @@ def index() -> VectorStoreIndex:
     return VectorStoreIndex(documents(), transformations=[SentenceSplitter(chunk_size=100, chunk_overlap=0)])
 
 
+def certified(events: list[Any]) -> Any:
+    """The body of the last answer's certificate."""
+    ends = [event for event in events if event.class_name() in ("LLMChatEndEvent", "LLMCompletionEndEvent")]
+    return read(ends[-1].response.raw["purification"]["certificate"]).body
+
+
 def recorded(response: Any, events: list[Any]) -> list[dict[str, str]]:
     """The context in the certificate of the last answer."""
-    ends = [event for event in events if event.class_name() in ("LLMChatEndEvent", "LLMCompletionEndEvent")]
-    context = read(ends[-1].response.raw["purification"]["certificate"]).body["context"]
+    context = certified(events)["context"]
     assert isinstance(context, list)
     return context
 
@@ -672,6 +678,17 @@ def test_what_is_not_quoted_is_not_named(index: VectorStoreIndex) -> None:
     index.as_query_engine(llm=llm).query("What happened?")
     answer = llm.complete("Something else altogether")
     assert read(answer.raw["purification"]["certificate"]).body["context"] == []
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_grounded_scores_answers_by_the_nodes(
+    index: VectorStoreIndex, events: list[Any], streaming: bool
+) -> None:
+    llm = PurifiedLLM(toys().replace(stages=[Grounded()]), certificate=True, max_tokens=24, seed=0)
+    response = index.as_query_engine(llm=llm, streaming=streaming).query("What happened?")
+    assert whole(response) if streaming else str(response)
+    scores = certified(events)["scores"]["grounded"]
+    assert scores["absent_words"] is not None  # null where no text is cited
 
 
 def test_a_split_node_is_named(index: VectorStoreIndex, events: list[Any]) -> None:

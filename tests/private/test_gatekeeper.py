@@ -6,13 +6,16 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from time import thread_time
 from typing import Any
 
 import pytest
 
+from purify_hooks.evaluation import testbed
 from purify_hooks.private.finders import plain
 from purify_hooks.private.gatekeeper import Gatekeeper
 from purify_hooks.private.redacted import Redacted
+from purify_hooks.private.samples import samples
 from purify_plugins import ConfigError, PromptError, RefusedError, Sampling
 from purify_plugins.certificates import citing
 from purify_plugins.grammar import Grammar
@@ -22,7 +25,9 @@ from purify_plugins.stages.vault import Vault
 from purify_plugins.stages.vault import restored as unveiled
 from purify_plugins.testing import StageConformance
 from purify_plugins.types import Chat
+from tests.private.conversations import KINDS
 from tests.private.echo import echoing
+from tests.toys import both
 
 KEY = "an operator's key of some length"
 NAMES = ("Ada Quill", "Bluefin", "王小明")
@@ -295,6 +300,49 @@ def test_an_operator_s_kind_keeps_its_form() -> None:
     found = stage.answer(Request("EMP-123456")).prompt
     assert re.fullmatch(r"EMP-\d{6}", str(found))
     assert found != "EMP-123456"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "card \uff14539 1488 0343 6467, 4539\u202f1488 0343 6467",
+        "Tel (+34 643 213 614) was wrong",  # the bracket is the text's
+        "aadhaar number (6086\u00a05881\u00a01146)",
+        "postgres://ada:hunter2@db.example.org:5432/app and hunter2, password: hunter2",
+    ],
+)
+def test_what_stands_around_a_value_stays(said: str) -> None:
+    found = Gatekeeper().answer(Request(said))
+    assert found.prompt != said
+    assert plain(restored(found.vault, str(found.prompt))) == plain(said)  # spaces are those of ASCII again
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_rewriting_takes_less_time_than_finding() -> None:
+    """Beside the finders, of CPU time; and the values' index for a vocabulary, once a request."""
+    keeper, prose = Gatekeeper(words=NAMES), " ".join(testbed.attacks().clean) * 40
+    private = [sample.text for kind in KINDS for sample in samples(kind, 2)]
+    found = rest = index = 0.0
+    vocabulary = both()[0].vocabulary
+    for at in range(-5, 40):
+        text = f"{prose[at * 50 + 250 :][:3600]} Ada Quill, Ms Quill {' '.join(private[at % 30 :][:5])}"
+        times = [thread_time()]
+        keeper._finder.find(text)
+        times.append(thread_time())
+        request = keeper.answer(Request(text))
+        times.append(thread_time())
+        request.never[0].follower(vocabulary)
+        times.append(thread_time())
+        if at >= 0:
+            found, rest = found + times[1] - times[0], rest + times[2] - 2 * times[1] + times[0]
+            index += times[3] - times[2]
+    print(
+        f"{rest / 40 / 4 * 1e3:.2f} ms per 1,000 characters beside {found / 40 / 4 * 1e3:.2f} of the finders"
+    )
+    print(f"index {index / 40 * 1e3:.2f} ms a request")
+    assert rest / 40 / 4 < 4e-3  # seconds; half of it where nothing else runs
+    assert index / 40 < 20e-3
 
 
 class TestGatekeeper(StageConformance):

@@ -163,8 +163,8 @@ def test_nothing_is_sent_to_the_llm_of_a_request_that_names_one_and_the_operator
 def toy(stage: Stage | None) -> Purifier:
     """A pair that writes a's, d's and what may stand between them: the names come up all the time."""
     models = ToySource(letters("adA-á"), 1), ToySource(letters("adA-á"), 2)
-    sampling = Sampling(max_tokens=24, seed=0, ignore_eos=True)
-    return pair(*models, "linear", stages=[stage] if stage else [], sampling=sampling)
+    sampling = Sampling(max_tokens=12, seed=0, ignore_eos=True)
+    return pair(*models, "linear", stages=[stage] if stage else [], sampling=sampling, batch_size=128)
 
 
 def naming(texts: Sequence[str], *names: str) -> int:
@@ -179,11 +179,11 @@ def answers(stage: Stage | None, count: int) -> list[str]:
 def check_unnamed(path: Path, count: int) -> None:
     names = ("ada", "da d", "dad")
     stage = written(path, "Ada | da-d\n")
-    assert naming(answers(None, 100), *names) > 30
+    assert naming(answers(None, 100), *names) > 20
     found = answers(Forget(stage.targets, near=1.0, far=0.99), count)
     assert len(found) == count
     assert not naming(found, *names)
-    assert naming(found, "ad") > count / 4  # the beginning of a name is written
+    assert naming(found, "ad") > count / 8  # the beginning of a name is written
 
 
 def test_no_answer_has_a_target(tmp_path: Path) -> None:
@@ -191,6 +191,7 @@ def test_no_answer_has_a_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_no_answer_of_ten_thousand_has_a_target(tmp_path: Path) -> None:
     check_unnamed(tmp_path, 10_000)
 

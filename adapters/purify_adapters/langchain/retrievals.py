@@ -26,10 +26,10 @@ class RetrievedDocuments(BaseCallbackHandler):
     """Remembers the documents of each root run: what retrievers and tools return, and what chains are given.
 
     Runs are known by their ids, since LangChain's parallel steps have threads and contexts of their own. A
-    root run's documents are forgotten when it ends, but by the thread or task that made it.
+    root run's documents are forgotten when it ends, but by the thread that made it. It is not `run_inline`:
+    beside such a handler LangChain tells no other that a completion begins, so what a retriever returns on an
+    event loop outside of every run is not remembered.
     """
-
-    run_inline = True  # in the caller's own context, on the event loop too
 
     def __init__(self) -> None:
         self.runs: dict[UUID, dict[str, str]] = {}

@@ -60,7 +60,7 @@ def _runs(found: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
 
 
 def _said(word: str, said: Sequence[str]) -> bool:
-    """Whether a word is said, alone or inside another one if it is too long for that to be chance."""
+    """Whether a word is said, or inside another one where it is long."""
     return word in said or (len(word) >= INSIDE and any(word in each for each in said))
 
 

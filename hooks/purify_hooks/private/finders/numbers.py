@@ -61,6 +61,8 @@ def _of_run(nearby: Nearby, run: Sequence[tuple[int, int]], separators: Sequence
         while last < len(run) and (node := node.get(sizes[last], {})):
             last += 1
             for rule in node.get(0, ()):
+                if rule.sure is never and not nearby.names(rule.kind):
+                    continue
                 if hit := _hit(nearby, rule, run[first:last], separators[first : last - 1]):
                     yield hit
     if 1 < len(run) <= LONGEST:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Self
 
 from purify_hooks.private.finders.finder import GIVEN, Hit
@@ -35,15 +34,24 @@ class WordList:
     def hits(self, text: str) -> Iterator[Hit]:
         if not self.entries:
             return
-        found = [*WORD.finditer(text)]
-        folded = [match[0].casefold() for match in found]
-        near = [b.start() - a.end() <= GAP for a, b in pairwise(found)]
-        for at, word in enumerate(folded):
-            for rest in self.entries.get(word, ()):
-                last = at + len(rest)
-                if tuple(folded[at + 1 : last + 1]) == rest and all(near[at:last]):
-                    yield Hit(found[at].start(), found[last].end(), "word", GIVEN)
+        for match in WORD.finditer(text):
+            for rest in self.entries.get(match[0].casefold(), ()):
+                if end := _end(text, match.end(), rest):
+                    yield Hit(match.start(), end, "word", GIVEN)
                     break
+
+
+def _end(text: str, at: int, rest: Sequence[str]) -> int:
+    """Where an entry ends whose words after `at` are `rest`; 0: they do not stand there."""
+    for word in rest:
+        found = WORD.search(text, at, at + GAP + len(word) + 2)
+        if not found or found.start() - at > GAP:
+            return 0
+        whole = WORD.match(text, found.start())
+        if not whole or whole[0].casefold() != word:
+            return 0
+        at = whole.end()
+    return at
 
 
 def _words(text: str) -> list[str]:
