@@ -32,7 +32,7 @@ from purify_hooks.protected.mask import CopyMask
 from purify_plugins.stages import Blocked
 
 PAGE = Path(__file__).with_name("copycheck.md")
-WORDS = 50
+WORDS, TOKENS = 50, 40
 FILLERS = ("well", "indeed", "rather", "then", "perhaps", "quite")
 NUMBERS = {"one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "ten": "10"}
 LEET = str.maketrans("aeiost", "431057")
@@ -45,7 +45,8 @@ def write(name: str, lines: Sequence[str]) -> None:
     """Put a table in its place in the page."""
     place = re.compile(rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     text = PAGE.read_text("utf-8")
-    assert place.search(text), name
+    if not place.search(text):  # a table that the page does not show
+        print("\n".join(lines))
     PAGE.write_text(
         place.sub(lambda found: f"{found[1]}\n{chr(10).join(lines)}\n\n{found[2]}", text), "utf-8"
     )
@@ -210,7 +211,7 @@ def _pace(index: PrintIndex) -> tuple[float, float, float]:
 
     slm = LocalSource.load(SLM, dtype="float32", device="cpu")
     clean = " ".join(books("heldout")[0].split()[:1500])
-    ids = slm.encode(clean)[1:]
+    ids = slm.tokenizer(clean)["input_ids"][1:]
     pieces = [slm.vocabulary.tokens[each].decode("utf-8", "ignore") for each in ids]
     ends = ["".join(pieces[:at]) for at in range(1, len(pieces) + 1)]
     times: dict[str, list[float]] = {"mask": [], "check": []}
@@ -363,7 +364,7 @@ def models(
             work.write_text("\n\n".join(each.prefix + each.continuation for each in asked.passages))
         build(IndexOptions([work], Path(name) / "x.prints", [CORPUS / "slm"]), lambda *_: None)
         index, book = str(Path(name) / "x.prints"), words_of(work.read_text("utf-8"))
-        bare = Purifier.load(home / "llm", home / "slm", "linear", weight=0.95, batch_size=8, dtype="float32")
+        bare = Purifier.load(home / "llm", home / "slm", "linear", weight=0.95)
         said = RequestOptions(on_refusal="text", refusals={"default": "Refused."})
         settings = {"no stage": [], "mask": [Copycheck(index, share=0)], "mask and check": [Copycheck(index)]}
         rows = []
@@ -386,7 +387,7 @@ def _attacks(asked: Any, count: int) -> dict[str, list[str]]:
     return {
         "single": [each.prefix for each in some],
         "chained": [
-            prefix + " ".join(words[: len(words) * at // 4]) for prefix, words in parts for at in (1, 2, 3)
+            prefix + " ".join(words[: len(words) * at // 4]) for prefix, words in parts for at in (1, 2)
         ],
         "late": [f"{late}\n{each.prefix}" for each in some],
     }
@@ -396,7 +397,7 @@ def _recited(purifier: Any, label: str, way: str, prompts: Sequence[str], book: 
     from purify_plugins import Sampling
 
     runs, refused, redone = [], 0, 0
-    for sampling in (Sampling(max_tokens=60, temperature=0), Sampling(max_tokens=60, seed=1)):
+    for sampling in (Sampling(max_tokens=TOKENS, temperature=0), Sampling(max_tokens=TOKENS, seed=1)):
         answers = purifier.generate(prompts, sampling, errors="raise")
         runs.append(max(longest_run(each.text, book) for each in answers))
         refused += sum(each.finish_reason == "refused" for each in answers)

@@ -16,7 +16,7 @@ from purify_plugins.utils.spelling import spaced
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LETTERS = 13
+LETTERS = 12
 """Letters of a print, some three English words: see docs/copycheck.md for how it was chosen."""
 LETTERS_ALONE = 16
 """Letters of a print where its place is not known (a Bloom filter)."""

@@ -1,0 +1,117 @@
+"""Copycheck on a million words: its size, speed, false alarms, what it finds, and a pair that recites."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from purify_hooks.evaluation.testbed import attacks
+from purify_hooks.evaluation.testbed.corpus import CORPUS
+from purify_hooks.protected.build import IndexOptions, build
+from purify_hooks.protected.check import CopyCheck
+from purify_hooks.protected.copycheck import Copycheck
+from purify_hooks.protected.folding import words_of
+from purify_hooks.protected.index import PrintIndex, open_index
+from purify_hooks.protected.mask import CopyMask
+from purify_plugins import Sampling
+from purify_plugins.plugin.manager import load_plugins
+from tests.protected.test_check import blocked, changed
+from tests.protected.test_mask import SPELLINGS
+from tests.protected.works import longest_run
+from tests.toys import both, pair
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> PrintIndex:
+    """The protected books and those of the LLM, less what the SLM's books hold."""
+    out = tmp_path_factory.mktemp("million") / "books.prints"
+    works = [CORPUS / "protected", CORPUS / "llm"]
+    header = build(IndexOptions(works, out, [CORPUS / "slm"]), lambda *_: None)
+    assert header.prints > 1_000_000
+    assert out.stat().st_size <= 10 * header.prints
+    return open_index(out)
+
+
+def words(shelf: str) -> list[list[str]]:
+    return [path.read_text("utf-8").split() for path in sorted((CORPUS / shelf).glob("*.txt"))]
+
+
+def test_false_alarms_are_rare(index: PrintIndex) -> None:
+    check = CopyCheck(index)
+    clean = [" ".join(book[at : at + 50]) for book in words("heldout") for at in range(0, len(book) - 50, 50)]
+    assert len(clean) > 1000
+    assert sum(blocked(check, each) is not None for each in clean) <= 0.002 * len(clean)
+
+
+def test_copies_are_found_in_every_spelling_and_with_a_word_in_six_changed(index: PrintIndex) -> None:
+    rng, check = random.Random(5), CopyCheck(index)
+    books = words("protected")
+    places = [(book, rng.randrange(len(book) - 50)) for book in rng.choices(books, k=300)]
+    spans = [" ".join(book[at : at + 50]) for book, at in places]
+    ways = {**SPELLINGS, "one word in six": lambda text: changed(text, 6, seed=len(text))}
+    for name, way in ways.items():
+        found = sum(blocked(check, way(each)) is not None for each in spans)
+        assert found >= 0.99 * len(spans), name
+
+
+@pytest.mark.alone
+def test_microseconds_a_word(index: PrintIndex) -> None:
+    _, slm = both()
+    text = " ".join(words("heldout")[0][:1500])
+    ids = slm.tokenizer(text)["input_ids"][1:]
+    pieces = [slm.vocabulary.tokens[each].decode("utf-8", "ignore") for each in ids]
+    texts = ["".join(pieces[:at]) for at in range(1, len(pieces) + 1)]
+    mask, check = list[float](), list[float]()
+    for _ in range(3):
+        judging = CopyCheck(index).fresh()
+        begun = time.thread_time()
+        for each in texts:
+            judging.clear(each, False)
+        check.append(time.thread_time() - begun)
+        follower = CopyMask(index).follower(slm.vocabulary)
+        runs, at = follower.runs, follower.positions[0]
+        begun = time.thread_time()
+        for token in ids:
+            at = runs.after(at, token)
+            runs.mask(at)
+        mask.append(time.thread_time() - begun)
+    figures = [min(each) / 1500 * 1e6 for each in (mask, check)]
+    print("mask, check: {:.1f}, {:.1f} microseconds a word".format(*figures))
+    assert max(figures) <= 60  # 20 on a quiet core of ours; CI is another machine
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_pair_that_recites_has_no_run_of_ten_words(tmp_path: Path, temperature: float) -> None:
+    book = CORPUS / "protected" / "alice-in-wonderland.txt"
+    build(IndexOptions([book], tmp_path / "alice.prints", [CORPUS / "slm"]), lambda *_: None)
+    passages = attacks().passages[:3]
+    plugins = load_plugins()
+    bare = pair(*both(), plugins.policy("linear", weight=0.95), plugins=plugins)
+    clean = " ".join(attacks().clean)[:500]
+    halves = [each.continuation[: len(each.continuation) // 2] for each in passages]
+    prompts = [
+        *(each.prefix for each in passages),
+        *(each.prefix + half for each, half in zip(passages, halves, strict=True)),
+        *(f"{clean}\n{each.prefix}" for each in passages),
+    ]
+    sampling = Sampling(max_tokens=50, temperature=temperature, seed=2)
+    work = re.sub(r"\s+", " ", book.read_text("utf-8"))
+    nearby = [_near(work, each.prefix) for each in passages] * 3
+    alone = bare.generate(prompts, sampling, errors="raise")
+    assert max(longest_run(a.text, near) for a, near in zip(alone, nearby, strict=True)) > 15
+    masked = bare.replace(stages=[Copycheck(str(tmp_path / "alice.prints"), share=0)])
+    answers = masked.generate(prompts, sampling, errors="raise")
+    assert max(longest_run(a.text, near) for a, near in zip(answers, nearby, strict=True)) < 10
+
+
+def _near(work: str, prefix: str) -> str:
+    """The work around a passage."""
+    at = work.find(re.sub(r"\s+", " ", prefix)[:60])
+    assert at >= 0
+    return " ".join(words_of(work[at : at + 1500]))
