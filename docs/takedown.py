@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,11 +46,13 @@ POLICIES: dict[str, Any] = {
     "windowed": {"name": "windowed"},
 }
 FORMS: dict[str, dict[str, Any]] = {
-    **{f"linear, alpha {alpha:g}": {"alpha": alpha} for alpha in (0.5, 1.0, 1.5, 3.0, 5.0)},
-    **{f"rank, most {most}": {"form": "rank", "most": most} for most in (1, 5, 20, 100)},
-    **{f"linear, alpha 3, sure {sure}": {"sure": sure} for sure in (3, 4, 5, 7)},
+    "linear, alpha 3, sure 7": {},
+    **{f"linear, alpha {alpha:g}": {"alpha": alpha, "sure": 6} for alpha in (0.5, 1.0, 1.5, 3.0, 5.0)},
+    **{f"rank, most {most}": {"form": "rank", "most": most, "sure": 6} for most in (1, 5, 20)},
+    "linear, alpha 3, sure 4": {"sure": 4},
 }
-DEFAULT, RANK = "linear, alpha 3", "rank, most 20"
+"""What is swept; `sure` is 6 where it is not said."""
+DEFAULT = "linear, alpha 3, sure 7"
 ATTACKS = ("single", "chained", "late", "altered")
 BLOCKS = 24
 """Runs of 256 tokens of clean text for perplexity."""
@@ -77,8 +80,10 @@ class Bench:
     slm: LogitSource
     named: Sequence[Passage]
     others: Sequence[Passage]
+    unread: Sequence[Passage]
     clean: str
     tokens: int = TOKENS
+    so_far: bool = False
     known: dict[str, Any] = field(default_factory=dict)
     loaded: dict[str, LogitSource] = field(default_factory=dict)
 
@@ -93,20 +98,20 @@ class Bench:
 
     def kept(self, key: str, measure: Callable[[], Any]) -> Any:
         """What is known by this key, measured now if it is not."""
-        if key not in self.known:
+        if key not in self.known and not self.so_far:
             self.known[key] = measure()
             self.file.write_text(json.dumps(self.known, indent=1) + "\n", "utf-8")
             print(key, self.known[key], flush=True)
-        return self.known[key]
+        return self.known.get(key)
 
     def recital(self, llm: str, policy: str, mode: str, attack: str, which: str) -> list[float]:
         """Mean recall and ROUGE-L of one attack on one set of passages."""
         key = f"{llm} | {policy} | {mode} | {attack} | {which}"
-        found: list[float] = self.kept(key, lambda: self._recital(llm, policy, mode, attack, which))
-        return found
+        found = self.kept(key, lambda: self._recital(llm, policy, mode, attack, which))
+        return found or [math.nan, math.nan]
 
     def _recital(self, llm: str, policy: str, mode: str, attack: str, which: str) -> list[float]:
-        passages = self.named if which == "named" else self.others
+        passages = {"named": self.named, "others": self.others, "unread": self.unread}[which]
         asked = [[*self.requests(each, attack)] for each in passages]
         flat = [request for some in asked for request in some]
         purifier = Purifier.load(self.llm(llm), self.slm, POLICIES[policy])
@@ -138,7 +143,8 @@ class Bench:
 
     def perplexity(self, llm: str, kind: str, texts: Sequence[str]) -> float:
         """The perplexity of texts, each scored behind its first token."""
-        return float(self.kept(f"{llm} | perplexity | {kind}", lambda: perplexity(self.llm(llm), texts)))
+        found = self.kept(f"{llm} | perplexity | {kind}", lambda: perplexity(self.llm(llm), texts))
+        return float(found or math.nan)
 
 
 def begun(answer: str, request: Request) -> float:
@@ -227,7 +233,8 @@ def toy(out: Path) -> Bench:
     passages = [Passage(each.prefix, each.continuation) for each in attacks().passages]
     clean = heldout()[0][:300]
     slm = plugins.source(SLM)
-    return Bench(out / "toy.json", llms, slm, passages[:NAMED], passages[NAMED:], clean)
+    unread = [Passage(each.prefix, each.continuation) for each in attacks().passage_controls]
+    return Bench(out / "toy.json", llms, slm, passages[:NAMED], passages[NAMED:], unread, clean)
 
 
 def swept(bench: Bench) -> list[tuple[str, list[float]]]:
@@ -246,28 +253,25 @@ def swept(bench: Bench) -> list[tuple[str, list[float]]]:
     return rows
 
 
-def crossed(bench: Bench, policies: Sequence[str]) -> list[tuple[str, list[list[float]]]]:
-    """Each attack, greedy and sampled: named and other passages under each policy."""
+def crossed(bench: Bench) -> list[tuple[str, list[list[float]]]]:
+    """Each attack on the named passages, a plain one on the others: under each policy, in both modes."""
     rows = []
-    for policy in policies:
-        for name in ("LLM", DEFAULT, RANK, "without"):
-            if name not in bench.llms or (policy != "LLM alone" and name in (RANK, "without")):
+    for policy in POLICIES:
+        for name in (DEFAULT, "without", "LLM"):
+            if name not in bench.llms or (policy != "LLM alone" and name == "without"):
                 continue
             for mode in ("greedy", "sampled"):
-                cells = [
-                    bench.recital(name, policy, mode, attack, which)
-                    for attack in ATTACKS
-                    for which in ("named", "others")
-                ]
-                rows.append(
-                    (f"{name}, {mode}" if policy == "LLM alone" else f"{name}, {policy}, {mode}", cells)
-                )
+                cells = [bench.recital(name, policy, mode, attack, "named") for attack in ATTACKS]
+                cells.append(bench.recital(name, policy, mode, "single", "others"))
+                under = "" if policy == "LLM alone" else f"{policy}, "
+                rows.append((f"{label(name)}, {under}{mode}", cells))
     return rows
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    made = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return re.sub(r"nan \(nan ×\)|nan / nan|nan", "–", made)
 
 
 def sweep_table(rows: Sequence[tuple[str, Sequence[float]]]) -> str:
@@ -302,8 +306,9 @@ def label(name: str) -> str:
 
 
 def cross_table(rows: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
-    head = ["", *(f"{attack}: {which}" for attack in ATTACKS for which in ("named", "others"))]
-    return table(head, [[name, *(f"{a:.2f} / {b:.2f}" for a, b in cells)] for name, cells in rows])
+    head = ["", *ATTACKS, "others, single"]
+    known = [(name, cells) for name, cells in rows if not all(math.isnan(a) for a, _ in cells)]
+    return table(head, [[name, *(f"{a:.2f} / {b:.2f}" for a, b in cells)] for name, cells in known])
 
 
 def picture(rows: Sequence[tuple[str, Sequence[float]]]) -> None:
@@ -331,12 +336,25 @@ def write(name: str, body: str) -> None:
     PAGE.write_text(filled, "utf-8")
 
 
-def toy_part(out: Path) -> None:
+def toy_part(out: Path, so_far: bool) -> None:
     bench = toy(out)
+    bench.so_far = so_far
     rows = swept(bench)
     picture(rows)
-    write("takedown-sweep", f"{sweep_table(rows)}\n\n![Named against other passages]({PICTURE.name})")
-    write("takedown-attacks", cross_table(crossed(bench, list(POLICIES))))
+    unread = bench.recital("LLM", "LLM alone", "greedy", "single", "unread")
+    beside = (
+        "On ten passages of another book, which it never read, the LLM itself has a recall of "
+        f"{unread[0]:.3f} and a ROUGE-L of {unread[1]:.3f}."
+    )
+    write(
+        "takedown-sweep",
+        f"{sweep_table(rows)}\n\n{beside}\n\n![Named against other passages]({PICTURE.name})",
+    )
+    cost_part(bench)
+    write("takedown-attacks", cross_table(crossed(bench)))
+
+
+def cost_part(bench: Bench) -> None:
     wrapped, plain = bench.llm(DEFAULT), bench.llm("LLM")
     assert isinstance(wrapped, TakedownSource)
     clean, told = heldout()[1], " ".join(each.prefix + each.rest for each in bench.named[:3])
@@ -348,6 +366,8 @@ def toy_part(out: Path) -> None:
             "changed": changed(wrapped, heldout()[:BLOCKS]),
         },
     )
+    if facts is None:
+        return
     said = [
         f"| {kind} | {facts[kind][0]:.0f} | {facts[kind][1]:.0f} | {facts[kind][1] - facts[kind][0]:.0f} | "
         f"{facts[kind][1] / facts[kind][0]:.3f} |"
@@ -371,20 +391,20 @@ def real(out: Path, pair: Path) -> Bench:
         "LLM": lambda: plugins.source(pair / "llm"),
         "without": lambda: plugins.source(pair / "slm"),
         DEFAULT: lambda: plugins.source(table),
-        RANK: lambda: plugins.source({**table, **FORMS[RANK]}),
     }
-    slm = plugins.source(pair / "slm")
+    slm = plugins.source({"source": "ngram", "model": place / "neutral"})  # beside the LLM alone: any does
     clean = asked["clean"]["prompts"][0]
-    return Bench(out / "real.json", llms, slm, named, others, clean, asked["protected"]["recall_tokens"])
+    return Bench(out / "real.json", llms, slm, named, others, (), clean, asked["protected"]["recall_tokens"])
 
 
-def real_part(out: Path, pair: Path) -> None:
+def real_part(out: Path, pair: Path, so_far: bool) -> None:
     bench = real(out, pair)
-    rows, texts = [], [text[:1200] for text in heldout()[:6]]
-    for name in ("LLM", DEFAULT, RANK, "without"):
+    bench.so_far = so_far
+    rows, texts = [], [text[:800] for text in heldout()[:6]]
+    for name in ("LLM", DEFAULT, "without"):
         cells = [
-            bench.recital(name, "LLM alone", mode, attack, which)
-            for mode, attack in (("greedy", "single"), ("sampled", "single"), ("greedy", "late"))
+            bench.recital(name, "LLM alone", mode, "single", which)
+            for mode in ("greedy", "sampled")
             for which in ("named", "others")
         ]
         found = bench.perplexity(name, "clean", texts)
@@ -393,10 +413,13 @@ def real_part(out: Path, pair: Path) -> None:
         rows.append([label_, *(f"{a:.2f} / {b:.2f}" for a, b in cells), f"{found:.2f} ({found / raw:.3f} ×)"])
     head = [
         "",
-        *(f"{how}: {which}" for how in ("greedy", "sampled", "late") for which in ("named", "others")),
+        *(f"{how}: {which}" for how in ("greedy", "sampled") for which in ("named", "others")),
     ]
     plain, wrapped = bench.llm("LLM"), bench.llm(DEFAULT)
-    figures = bench.kept("cost", lambda: cost(plain, wrapped, texts[0], rounds=3))
+    figures = bench.kept("cost", lambda: cost(plain, wrapped, texts[0][:300], rounds=3)) or (
+        math.nan,
+        math.nan,
+    )
     told = (
         f"A token of clean text costs this LLM {figures[0] / 1000:.1f} ms of CPU by itself and "
         f"{figures[1] / 1000:.1f} ms with the list ({figures[1] / figures[0]:.3f} ×)."
@@ -407,14 +430,15 @@ def real_part(out: Path, pair: Path) -> None:
 def main(
     out: Annotated[Path, typer.Option(help="The directory of what is measured.")] = Path("purify-takedown"),
     real: Annotated[Path | None, typer.Option(help="A pair of `--real`: measure that.")] = None,
+    so_far: Annotated[bool, typer.Option("--so-far", help="Only what is measured already.")] = False,
 ) -> None:
     """Write the regions of the page anew."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
     if real is None:
-        toy_part(out)
+        toy_part(out, so_far)
     else:
-        real_part(out, real)
+        real_part(out, real, so_far)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,23 @@ def test_what_shares_a_run_leaks_and_more_private_text_leaks_no_less(
         assert test.leaks(text, [private, "more"])
 
 
+@pytest.mark.parametrize(
+    ("text", "private", "leaks"),
+    [
+        ("我想问王小明住在哪里", "王小明住在北京朝阳区", True),
+        ("What of 123450 euros?", "They owe 1,234.50 euros to me, and have paid none of it", True),
+        ("What of 1234 euros?", "They owe 1,234.50 euros to me, and have paid none of it", True),
+        ("What of 77 12 34 as a code?", "My code is 771234 since the last time that I asked", True),
+        ("What of 12 euros?", "They owe 1,234.50 euros to me, and have paid none of it", False),
+    ],
+)
+def test_scripts_without_spaces_and_numbers_in_other_groups_leak(
+    text: str, private: str, leaks: bool
+) -> None:
+    """A sentence of Han was one word, so nothing less than all of it was found; and 1234 was not in 1,234."""
+    assert LeakTest(finder([]), 5).leaks(text, [private]) is leaks
+
+
 @pytest.mark.parametrize("option", [{"run": 0}, {"tries": 0}, {"length": 0}, {"on_leak": "llm"}])
 def test_options_say_what_is_wrong(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):

@@ -72,10 +72,10 @@ class Gatekeeper(Stage):
                 f"stage 'gatekeeper': slm_reads must be 'surrogate', not {self.slm_reads!r}: both models "
                 "read the same, or each would veto the other's private words"
             )
-        if self.kinds == () and not (self.patterns or self.words or self.tagger):
+        if self.kinds == () and not (self.patterns or self.words or self.tagger or self.libraries):
             raise ConfigError(
                 "stage 'gatekeeper': kinds = [] leaves nothing to look for; leave it out for all kinds, or "
-                "give patterns, words or a tagger"
+                "give patterns, words, a tagger or libraries"
             )
         _ = self._finder, self._key
 

@@ -37,7 +37,7 @@ class TakedownRule:
     form: Form = "linear"
     alpha: float = 3.0
     most: int = 20
-    sure: int = 6
+    sure: int = 7
 
 
 class Change(NamedTuple):

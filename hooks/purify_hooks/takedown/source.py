@@ -41,7 +41,7 @@ class TakedownSource(SourceWrapper):
     form: Form = "linear"
     alpha: float | int = 3.0
     most: int = 20
-    sure: int = 6
+    sure: int = 7
 
     def __post_init__(self) -> None:
         longest = self.listed.works.order - 1
@@ -148,7 +148,7 @@ def looked_at(
     form: Form = "linear",
     alpha: float | int = 3.0,
     most: int = 20,
-    sure: int = 6,
+    sure: int = 7,
 ) -> Preview:
     """The preview of an LLM with works taken out, before it is loaded. Raises ConfigError, ModelError."""
     checked_rule(form, alpha, most, sure)
