@@ -103,7 +103,7 @@ def test_a_damaged_index_is_refused(tmp_path: Path, bloom: bool) -> None:
     size = int.from_bytes(content[len(MAGIC) : begin], "little")
     header = json.loads(content[begin : begin + size])
     other = json.dumps({**header, "format": "purify-prints/2"}).encode()
-    length = json.dumps({**header, "length": 12}).encode()
+    length = json.dumps({**header, "length": header["length"] + 1}).encode()
     rest = content[begin + size :]
     flipped = bytearray(content)
     flipped[-40] ^= 1
