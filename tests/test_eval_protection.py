@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from purify_hooks.evaluation.eval import protection
 from purify_hooks.evaluation.eval.announced import print_suites
-from purify_hooks.evaluation.eval.chains import chains
+from purify_hooks.evaluation.eval.chains import chains, read_chain
+from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.questions import Canaries, Canary, Clean, Passage, Protected, Questions
 from purify_hooks.evaluation.eval.report import Report
 from purify_hooks.evaluation.eval.results_cache import ResultsCache
 from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, cached_work, run, suites
-from purify_hooks.evaluation.eval.suites.base import SuiteSettings
+from purify_hooks.evaluation.eval.statistics import Sample
+from purify_hooks.evaluation.eval.suites.base import Samples, Suite, SuiteSettings
+from purify_hooks.evaluation.eval.suites.context import ContextSecrets
 from purify_hooks.evaluation.eval.suites.copying import Works
+from purify_hooks.evaluation.eval.suites.grounding import Grounding
+from purify_hooks.evaluation.eval.suites.private import PrivateData
 from purify_hooks.evaluation.eval.suites.protecting import auroc
+from purify_hooks.evaluation.eval.suites.takedown import Takedowns
 from purify_hooks.evaluation.eval.systems import ALONE, System, with_chains
 from purify_plugins.plugin.manager import load_plugins
-from purify_plugins.testing import ToySource, byte_vocabulary
+from purify_plugins.protocols import LogitSource
+from purify_plugins.testing import ToySource, byte_vocabulary, letters
+from tests.takedown.lists import ToyTakedown, anchor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,3 +154,98 @@ def test_the_report_has_a_table_and_a_picture_a_suite(report: Report, tmp_path: 
     page = report.write(tmp_path).read_text("utf-8")
     assert "What is private, protected or to be forgotten" in page
     assert "<h3>Forgetting</h3>" in page
+
+
+# Each suite, on toys that know their parts
+
+
+def measured(kind: type[Suite], text: str, folder: Path, llm: LogitSource, **asked: Any) -> list[Samples]:
+    """What a suite counts of the toy LLM without a chain, and in the chain of this file."""
+    (folder / "chain.toml").write_text(text)
+    pair = ModelPair(llm, ToySource(llm.vocabulary, 2), load_plugins([]))
+    suite = kind(Questions(**asked), SuiteSettings(draws=1, items=4))
+    bare = System("geometric:alpha=1", "geometric 1", "geometric", {"alpha": 1.0}, named=True)
+    chained = bare.within(read_chain(folder / "chain.toml", pair.plugins))
+    return [suite.measure(pair, system, "greedy") for system in (bare, chained)]
+
+
+def mean_of(samples: Sequence[Sample]) -> float:
+    return sum(each.value for each in samples) / len(samples)
+
+
+@dataclass(frozen=True)
+class Copyist(ToySource):
+    """A toy that goes on as the text before its last five tokens did, where these came before."""
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        row = super().logits(tokens)
+        last = tuple(tokens[-5:])
+        places = range(len(tokens) - 6, -1, -1)
+        if at := next((at + 5 for at in places if tuple(tokens[at : at + 5]) == last), None):
+            row[tokens[at]] += 50
+        return row
+
+
+@pytest.mark.slow
+def test_private_values_are_sent_without_the_gatekeeper_and_not_with_it(tmp_path: Path) -> None:
+    llm, clean = Copyist(byte_vocabulary(), 1), Clean(prompts=["hello", "mail ada@quill.example.org"])
+    bare, kept = measured(PrivateData, '[[stage]]\nname = "gatekeeper"\n', tmp_path, llm, clean=clean)
+    assert mean_of(bare["sent"]) == 1
+    assert mean_of(kept["sent"]) < 0.1
+    assert mean_of(kept["kept_email"]) == mean_of(kept["kept_card"]) == 1
+    assert mean_of(bare["kept_email"]) == 0
+    assert mean_of(bare["right"]) > 0
+    assert [each.value for each in bare["changed"]] == [0, 0]
+    assert [each.value for each in kept["changed"]] == [0, 1]
+
+
+def test_the_context_s_secret_is_told_by_who_reads_it(tmp_path: Path) -> None:
+    llm = Copyist(byte_vocabulary(), 1)
+    bare, redacted = measured(ContextSecrets, '[[stage]]\nname = "redacted"\n', tmp_path, llm)
+    assert mean_of(bare["secrets"]) == mean_of(bare["facts"]) == 1
+    assert mean_of(redacted["unseen"]) == 0
+    assert mean_of(redacted["facts"]) == 1
+    assert "unseen" not in bare
+
+
+def test_grounded_sentences_score_above_others(tmp_path: Path) -> None:
+    texts = [
+        "The mill stood by the river Arle. In 1804 the miller Rowan Pike sold it for 90 coins.",
+        "A school was built in Tarn. Its teacher Mara Lund had 32 pupils and a grey cat.",
+    ]
+    bare, found = measured(
+        Grounding, '[[stage]]\nname = "grounded"\n', tmp_path, ToySource(byte_vocabulary(), 1), heldout=texts
+    )
+    assert bare == {}
+    assert mean_of(found["auroc"]) == mean_of(found["auroc_changed"]) == 1
+    assert mean_of(found["grounded"]) > 0.9 > 0.4 > mean_of(found["others"])
+
+
+def test_named_passages_are_lost_and_others_kept() -> None:
+    words, other = "abcdefghabdcfehg", "hgfedcbahgefcdab"
+
+    @dataclass(frozen=True)
+    class Knows(ToySource):
+        def logits(self, tokens: Sequence[int]) -> Tensor:
+            row = super().logits(tokens)
+            for text in map(self.encode, (words, other)):
+                places = range(3, len(text))
+                if at := next((at for at in places if tuple(tokens[-3:]) == text[at - 3 : at]), None):
+                    row[text[at]] += 8
+            return row
+
+    toy = Knows(letters("abcdefgh"), 1)
+    pair = ModelPair(
+        ToyTakedown(toy, "", given=anchor([toy.encode(words)], len(toy.vocabulary))),
+        ToySource(toy.vocabulary, 2),
+        load_plugins([]),
+    )
+    passages = [Passage(prefix=text[:5], continuation=text[5:]) for text in (words, other)]
+    suite = Takedowns(Questions(protected=Protected(passages=passages), heldout=["abcabc"]), SuiteSettings())
+    found = suite.measure(pair, ALONE[0], "greedy")
+    assert mean_of(found["named"]) < mean_of(found["named_without"]) / 2
+    assert found["others"] == found["others_without"]
+    assert mean_of(found["others"]) > 0.8
+    assert len(found["rouge"]) == len(found["perplexity"]) == 1
+    bare = ModelPair(toy, ToySource(toy.vocabulary, 2), load_plugins([]))
+    assert suite.measure(bare, ALONE[0], "greedy") == {}

@@ -22,13 +22,17 @@ def purify_commands() -> Mapping[str, str]:
 def purify_suites() -> Mapping[str, Callable[..., Any]]:
     from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
     from purify_hooks.evaluation.eval.suites.baseline import Baseline
+    from purify_hooks.evaluation.eval.suites.context import ContextSecrets
     from purify_hooks.evaluation.eval.suites.copying import Copying
     from purify_hooks.evaluation.eval.suites.delayed import DelayedAttack
     from purify_hooks.evaluation.eval.suites.forgetting import Forgetting
+    from purify_hooks.evaluation.eval.suites.grounding import Grounding
     from purify_hooks.evaluation.eval.suites.knowledge import Knowledge
     from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
     from purify_hooks.evaluation.eval.suites.pii import PersonalData
+    from purify_hooks.evaluation.eval.suites.private import PrivateData
     from purify_hooks.evaluation.eval.suites.requests import Requests
+    from purify_hooks.evaluation.eval.suites.takedown import Takedowns
     from purify_hooks.evaluation.eval.suites.utility import Utility
     from purify_hooks.evaluation.eval.suites.written import Written
 
@@ -42,6 +46,10 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
         "vetting": Baseline,
         "written": Written,
         "requests": Requests,
+        "private": PrivateData,
+        "context": ContextSecrets,
         "copying": Copying,
         "forgetting": Forgetting,
+        "takedown": Takedowns,
+        "grounding": Grounding,
     }
