@@ -129,9 +129,9 @@ class Veil:
     def _without(self, text: str) -> str:
         """The text without any of the spellings, also inside of words, and however they are escaped."""
         meant = Plain.of(text)
+        low = folded(meant.text)
         for spelling, surrogate in self._spellings:
-            parts, done, low = [], 0, folded(meant.text)
-            at = low.find(spelling)
+            parts, done, at = [], 0, low.find(spelling)
             while at >= 0:
                 start, end = meant.place(at, at + len(spelling))
                 parts += [text[done:start], surrogate]
@@ -139,6 +139,7 @@ class Veil:
             if parts:
                 text = "".join((*parts, text[done:]))
                 meant = Plain.of(text)
+                low = folded(meant.text)
         return text
 
     def sources(self, request: Request) -> tuple[tuple[str, str], ...]:
