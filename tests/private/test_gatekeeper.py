@@ -292,6 +292,7 @@ def test_a_key_that_is_not_kept_and_names_without_a_tagger_are_remarked() -> Non
     remarks = " ".join(Gatekeeper(words=NAMES).remarks())
     assert "no key_env" in remarks
     assert "no tagger" in remarks
+    assert "after every mask and check" in remarks
     assert "no key_env" not in " ".join(keeper().remarks())
 
 

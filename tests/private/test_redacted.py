@@ -363,3 +363,4 @@ def test_four_lines_of_a_configuration_say_what_is_private(tmp_path: Path) -> No
     assert slm == "[private] [word] has [badge]. Is it Ada?"
     assert "Quill" not in json.dumps(made.public())
     assert "nothing else" in Redacted().remarks()[0]
+    assert "sytem in `private` is no role" in Redacted(private=("sytem", "user")).remarks()[0]

@@ -108,7 +108,9 @@ class Gatekeeper(Stage):
 
     def remarks(self) -> Sequence[str]:
         found = [
-            "the gatekeeper keeps back what it finds, and no detector finds everything; see docs/private.md"
+            "the gatekeeper keeps back what it finds, and no detector finds everything; see docs/private.md",
+            "the gatekeeper puts values back after every mask and check: what other stages keep out of "
+            "answers they keep out of text with surrogates in it",
         ]
         if not self.key_env:
             found.append(

@@ -80,6 +80,15 @@ class LabellingStage(Stage):
         }
         return tuple((name, keyed.get(digest, digest)) for name, digest in request.cited)
 
+    def remarks(self) -> Sequence[str]:
+        ids = ", ".join(sorted(self.labels.cited))
+        if not ids:
+            return ()
+        return (
+            f"stage {self.stage!r}: {ids} in `private` is no role of a message, and so taken for the id of a "
+            "cited text; of a prompt that cites no such text nothing is taken out for it",
+        )
+
     def public(self) -> Mapping[str, Any]:
         """Its options; of patterns and words how many there are, and not even a digest."""
         hidden = {"patterns": len(self.patterns), "words": bool(self.words), "tagger": bool(self.tagger)}

@@ -51,5 +51,5 @@ class Redacted(LabellingStage):
 
     def remarks(self) -> Sequence[str]:
         if self.private or self.labels.finders:
-            return ()
+            return super().remarks()
         return (f"redacted takes out what stands between {' and '.join(self.markers)}, and nothing else",)
