@@ -69,7 +69,8 @@ def test_every_policy_offered_is_had_from_the_command_line(name: str) -> None:
 
 
 def test_every_source_offered_is_tried_here() -> None:
-    assert set(SOURCES) == {"contrast", "copying", "gguf", "loaded", "local", "mixture", "ngram"} | SERVERS
+    ours = {"contrast", "copying", "gguf", "loaded", "local", "mixture", "ngram", "takedown"}
+    assert set(SOURCES) == ours | SERVERS
 
 
 def contrasted(tmp_path: Path, slm: str) -> Any:
