@@ -32,6 +32,8 @@ BROUGHT = {
     "llama_index_instrumentation": "llama-index-core's",
     "opentelemetry": "traced where it is installed, by whoever wants traces",
     "anchoreddecode": "raced against where it is installed",
+    "spacy": "presidio-analyzer's",
+    "tldextract": "presidio-analyzer's",
     "vllm": "the engine that loads the processor brings itself",
 }
 """What is imported and not named, and why."""
