@@ -18,6 +18,7 @@ from torch import Tensor
 import purify_plugins
 from purify_hooks.policies.consistency import Consistency
 from purify_hooks.sources.contrast import Contrast, _Contrasted
+from purify_hooks.takedown.source import TakedownSource
 from purify_plugins import ConfigError, Purifier, Sampling
 from purify_plugins.foreign import AdaptedSession, AdaptedSource, adapted, adapted_policy
 from purify_plugins.plugin.manager import load_plugins
@@ -109,7 +110,7 @@ def probe(kind: type, said: dict[str, Any]) -> Any:
 def around(wrapper: type, inside: str, thing: Any) -> Any:
     """The wrapper around a thing, its constructor left out."""
     made = object.__new__(wrapper)
-    object.__setattr__(made, inside, thing)
+    object.__setattr__(made, "model" if wrapper is TakedownSource else inside, thing)
     return made
 
 
