@@ -131,6 +131,7 @@ def test_a_stage_for_code_has_a_check_and_no_mask(tmp_path: Path) -> None:
     assert 0 < stage.holds_back < 1000
 
 
+@pytest.mark.slow
 class TestCodeCheck(CheckConformance):
     parts = (
         *re.findall(r"\S+\s*", WORK)[:25],
