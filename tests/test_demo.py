@@ -54,7 +54,6 @@ from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Certificate, Completion
 
-pytestmark = pytest.mark.xdist_group("demo")  # what it shows is measured once, and not by every worker
 FIGURES = {*KINDS, "canary_digits", "perplexity", "tokens_per_second"}
 PLAN = preset(demo_systems(load_plugins([]), HEADLINE))
 

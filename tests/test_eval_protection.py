@@ -31,6 +31,8 @@ from purify_plugins.protocols import LogitSource
 from purify_plugins.testing import ToySource, byte_vocabulary, letters
 from tests.takedown.lists import ToyTakedown, anchor
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from torch import Tensor
 
