@@ -11,6 +11,8 @@ from tests.real.pair import Loaded
 NAMES = (
     *("Ada Quill", "Brenda Okafor", "Cedric Lindqvist", "Delia Marlow", "Edwin Petrov"),
     *("Farah Haddad", "Gareth Byrne", "Heidi Castell", "Imran Duarte", "Joan Engel"),
+    *("Kofi Fontaine", "Lena Grieve", "Miles Holt", "Noor Iyer", "Otto Jarvis"),
+    *("Petra Kumar", "Quentin Lowell", "Rosa Mbeki", "Stan Nash", "Tara Oduya"),
 )
 ASKED = (
     "The manager of the shop is {n}. {n} opens it at nine.\nQuestion: Who is the manager of the shop?\n"

@@ -1,4 +1,4 @@
-"""What surrogates are made of: words that tokenizers write in few tokens, and ranges kept for examples."""
+"""What surrogates are made of: words that small models copy, and ranges kept for examples."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# Rare names: small models copy these from a prompt; where a common one stands they go on by habit.
 GIVEN = _words(
     """
-    Eva Nora Clara Julia Emma Laura Anna Diana Helen Irene Karen Linda Marta Monica Nina Olga Paula
-    Rita Sara Tina Vera Alice Betty Carol Donna Ellen Fiona Gloria Hannah Isabel Janet Kate Lucy Maria
-    Nancy Rachel Sandra Teresa Ursula Wanda Adam Boris Carl David Edgar Felix George Hugo Ivan Jacob
-    Karl Leo Martin Neil Oscar Peter Ralph Simon Thomas Victor Walter Albert Brian Colin Dennis Eric
-    Fred Gordon Henry Ian James Kevin Louis Marcus Norman Oliver Paul Robert Stefan Timothy Vincent
-    William Andrew Bruno Charles Daniel Edward Francis Gilbert Harold Julian Kenneth Leonard Michael
-    Nathan Philip Richard Samuel Tobias
+    Cressida Farzana Gareth Heidrun Kwabena Odette Priyanka Rashid Sunniva Tamsin Ulrika Viggo Wanjiru
+    Xenia Yusuf Zelda Bronagh Casimir Dagny Eluned Gwendolyn Ignatius Jarmila Leocadia Merrick Niamh
+    Osbert Perpetua Quentin Roswitha Siobhan Thaddeus Ulysses Vesna Wilhelmina Ysolde Anselm Blodwen
+    Caradoc Delphine Eberhard Fionnuala Ghislaine Hildegard Iolanthe Joscelin Kazimierz Lubomir
+    Mireille Nadezhda Oluwaseun Pelagia Rhiannon Svetlana Tancred Urszula Valdemar Wenceslas Zdenka
+    Zephyrine Aoife Benedikta Cosmina Dragana Emeka Fabrizio Gudrun Hamza Ivana Jadwiga Katarzyna
+    Lorcan Malgorzata Nikolaus Ottilie Petronella Ragnhild Sigrid Theodora Umberto Veronika Wolfgang
+    Yevgenia Zbigniew
     """
 )
 FAMILY = _words(
     """
-    Keller Morgan Hansen Meyer Novak Jensen Larsen Olsen Nielsen Petersen Fischer Weber Schmidt Wagner
-    Becker Hoffman Schultz Koch Richter Klein Wolf Neumann Schwarz Zimmer Braun Hartman Lange Krause
-    Lehman Maier Kaiser Fuchs Vogel Winkler Lorenz Brandt Jansen Bakker Visser Smit Mulder Bos Peters
-    Hendriks Dekker Rossi Russo Ferrari Romano Colombo Ricci Marino Greco Bruno Gallo Conti Costa Silva
-    Santos Pereira Oliveira Garcia Lopez Gomez Diaz Torres Ramirez Flores Rivera Morales Ortiz Castillo
-    Mendoza Vargas Ramos Navarro Johnson Williams Davis Wilson Anderson Thompson Robinson Harris Lewis
-    Nelson Mitchell Roberts Campbell Phillips Evans Edwards Collins Stewart Morris Murphy Rogers Cooper
-    Peterson Watson Brooks Kelly Sanders Bennett Hughes Sullivan Jenkins Perry Patterson Simmons Foster
-    Bryant Griffin Hayes Graham Wallace Jordan
+    Lindqvist Okonkwo Haddadin Bystrom Castellane Duquesne Engstrom Fjeldstad Holmquist Iyengar
+    Jarlsberg Kumaran Lowenthal Mbatha Nakashima Oduber Pemberton Quintrell Rasmussen Szabolcs Thorvald
+    Umarov Vandermeer Wojcik Yarborough Zielinski Abernathy Blavatsky Cholmondeley Dragomir Ellingham
+    Gallowglass Harrington Ingersoll Kowalczyk Lazarevic Montague Nwosu Ostrander Przybylski Abramczyk
+    Bjornstad Chandrasekar Dombrowski Eriksson Featherstone Gudmundsson Hathersage Ivanovic Jablonski
+    Katsaros Lachowicz Mendelsohn Novotny Okwuosa Papadakis Quarshie Rutkowski Sokolov Tchaikovsky
+    Ulvestad Venkataraman Wielgosz Xenakis Yamaguchi Zabriskie Achterberg Boonstra Czerny Dvorak
+    Eisenhart Fredriksson Gustavsson Hrubesch Ibekwe Jorgensen Kaczmarek Ljungberg Mikkelsen Nystrom
+    Osterhagen Petrosyan Rosenqvist Stankovic Teodorescu Uchenna Vasilescu Westerlund Yilmaz Zimmermann
     """
 )
 WORDS = _words(
