@@ -96,6 +96,7 @@ def test_what_cannot_be_changed_is_said(made: Path, texts: Path) -> None:
         ({"most": 0}, "most must be at least 1"),
         ({"sure": 1}, "sure must be at least 2"),
         ({"sure": 8}, "sure must be at most 7 with this list"),
+        ({"ahead": 0}, "ahead must be from 1 to 1,000"),
     ],
 )
 def test_a_wrong_number_is_refused_in_words(

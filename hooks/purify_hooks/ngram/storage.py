@@ -81,14 +81,9 @@ def load(folder: Path) -> tuple[NgramModel, Record]:
 
 
 def documents(model: NgramModel, record: Record) -> list[NDArray[Any]]:
-    """The token ids (n,) int32 of each document, which the sorted positions still tell."""
-    import numpy as np
-
-    unigrams, positions = model.levels[0], model.positions
-    stream = np.zeros(int(positions.max()) + 1, dtype=np.int32)
-    stream[positions] = np.repeat(unigrams.tokens, unigrams.uses)
+    """The token ids (n,) int32 of each document."""
     begins = (start + 1 for start in record.starts)
-    return [stream[at : at + text.tokens] for at, text in zip(begins, record.texts, strict=True)]
+    return [model.stream[at : at + text.tokens] for at, text in zip(begins, record.texts, strict=True)]
 
 
 def require_model(folder: Path) -> None:

@@ -103,6 +103,6 @@ def is_named(anchor: Anchor, tokens: Sequence[int]) -> bool:
     recital = anchor.start
     for at, token in enumerate(tokens):
         recital = anchor.after(recital, tokens[max(0, at - anchor.reach) : at], token)
-        if recital >= LIKELY:
+        if recital.chance >= LIKELY:
             return True
     return False
