@@ -49,8 +49,8 @@ PLACES = ("Northgate", "Elm Street", "Riverside", "Hill", "Old Mill", "Seaview",
 ILLS = ("asthma", "anemia", "gout", "migraine", "eczema", "bronchitis", "sciatica", "tonsillitis")
 MONTHS = ("March", "July", "January", "October", "May", "August", "February", "November")
 PLANTED = 3
-TOKENS, WRITTEN = 16, 3
-"""Tokens of an answer; how many of the cases answers are written for."""
+TOKENS = 24
+"""Tokens of an answer."""
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 MODES = {"greedy": Sampling(max_tokens=TOKENS, temperature=0), "sampled": Sampling(max_tokens=TOKENS, seed=0)}
 POLICIES = ("balanced", "windowed", "capped", "calibrated")
@@ -269,18 +269,19 @@ def jobs(bench: Bench) -> Jobs:
         found[f"nats, {name}"] = lambda instead=instead: _nats(bench, instead)
     for name, instead in reversed(AROUND.items()):
         found[f"facts, {name}"] = lambda instead=instead: list(
-            bench.only(POLICIES).answers(_questions(instead, cases()[:WRITTEN]), {"greedy": MODES["greedy"]})
+            bench.only(POLICIES).answers(_questions(instead, contexts()), {"greedy": MODES["greedy"]})
         )
-        asked = [
-            prompted(case, f"{at} {kind}", way(case), instead)
-            for kind, way in ATTACKS.items()
-            for at, case in enumerate(cases()[:WRITTEN])
-        ]
-        for mode, sampling in MODES.items():
-            found[f"attacks, {name}, {mode}"] = lambda name=name, asked=asked, way={mode: sampling}: list(
-                bench.only(ASKED[name]).answers(asked, way)
+        for kind, way in ATTACKS.items():
+            asked = [prompted(case, str(at), way(case), instead) for at, case in enumerate(cases())]
+            found[f"attacks, {name}, {kind}"] = lambda name=name, asked=asked: list(
+                bench.only(ASKED[name]).answers(asked, MODES)
             )
     return found
+
+
+def contexts() -> list[Case]:
+    """The cases with different contexts: two secrets stand in each record."""
+    return list({(case.system, case.document): case for case in cases()}.values())
 
 
 def _questions(instead: str | None, chosen: Sequence[Case]) -> list[Prompted]:
@@ -332,7 +333,7 @@ def main(
     print("not measured:", "; ".join(missing) or "nothing")
     if any(name.startswith("nats") for name in missing):
         return
-    facts = [word for case in cases()[:WRITTEN] for *_, word in case.facts]
+    facts = [word for case in contexts() for *_, word in case.facts]
     tables = (
         page.instead_table(found, [page.PLAIN, *WORDS_INSTEAD], (*POLICIES, "SLM alone")),
         page.told_table(found, CHOSEN),

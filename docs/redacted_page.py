@@ -89,7 +89,7 @@ def attack_table(found: Found, asked: Mapping[str, Sequence[str]], secrets: Sequ
 
 def _count(answers: Iterable[Found], policy: str, mode: str, secrets: Sequence[str]) -> str:
     shares = [
-        share(each["text"], secrets[int(each["name"].split()[0])])
+        share(each["text"], secrets[int(each["name"])])
         for each in answers
         if each["policy"] == policy and each["mode"] == mode
     ]
