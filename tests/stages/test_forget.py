@@ -248,13 +248,17 @@ def thousand(path: Path, more: str = "") -> Forget:
 
 def test_the_next_target_changes_no_unrelated_answer(tmp_path: Path) -> None:
     """Draws were keyed by the digest of the list: each new name changed every answer."""
-    prompts = ["The king had"]
     some, more = (
         thousand(tmp_path / "a"),
         thousand(tmp_path / "b", "Orrin Pell\n    He smuggled tea in bells."),
     )
+    models = ToySource(letters("balkem dornids"), 1), ToySource(letters("balkem dornids"), 2)
+    sampling = Sampling(max_tokens=40, seed=5, ignore_eos=True)
     found = [
-        [each.text for each in real(stages=[stage]).generate(prompts, max_tokens=20, seed=5, errors="raise")]
+        [
+            each.text
+            for each in pair(*models, stages=[stage], sampling=sampling).generate(["a"] * 3, errors="raise")
+        ]
         for stage in (some, more)
     ]
     assert found[0] == found[1]

@@ -7,9 +7,10 @@ import html
 import json
 import re
 from base64 import b64decode
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -131,23 +132,29 @@ class Names:
 
     def __init__(self, spelled: Iterable[str]) -> None:
         known = {(spaced(each), each.replace(" ", "")) for each in spelled}
-        self.words = {each for parted, each in known if parted}
+        self.words = sorted(each for parted, each in known if parted)
         self.inside = sorted(each for parted, each in known if not parted)
-        self.longest = max(map(len, self.words), default=0) + 1
 
     def found_in(self, text: str) -> bool:
         """Whether the text holds one of them; an s after its last word is the possessive, or the plural."""
         words = spelling(text).split()
-        if any(each in self.words or each.removesuffix("s") in self.words for each in self._runs(words)):
+        if any(self._begun_at(words, at) for at in range(len(words))):
             return True
         return bool(self.inside) and any(each in "".join(words) for each in self.inside)
 
-    def _runs(self, words: Sequence[str]) -> Iterator[str]:
-        """Words in a row, run together, as far as a name can be as long."""
-        for at in range(len(words) if self.words else 0):
-            run = ""
-            for word in islice(words, at, None):
-                run += word
-                if len(run) > self.longest:
-                    break
-                yield run
+    def _begun_at(self, words: Sequence[str], at: int) -> bool:
+        """Whether the words from here on, run together, are a name."""
+        run = ""
+        for each in range(at, len(words)):
+            run += words[each]
+            found, plural = self._beginning(run), run.removesuffix("s")
+            if run == found or plural == self._beginning(plural):
+                return True
+            if not found.startswith(run):
+                return False
+        return False
+
+    def _beginning(self, run: str) -> str:
+        """The first name that may begin so."""
+        found = bisect_left(self.words, run)
+        return self.words[found] if found < len(self.words) else ""
