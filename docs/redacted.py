@@ -54,6 +54,14 @@ TOKENS = 24
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 MODES = {"greedy": Sampling(max_tokens=TOKENS, temperature=0), "sampled": Sampling(max_tokens=TOKENS, seed=0)}
 POLICIES = ("balanced", "windowed", "capped", "calibrated")
+BUDGETS: Mapping[str, Mapping[str, Any]] = {
+    "`windowed`": {"name": "windowed"},
+    "`windowed`, `budget = 2`": {"name": "windowed", "budget": 2.0},
+    "`windowed`, `budget = 1`": {"name": "windowed", "budget": 1.0},
+    "`capped`": {"name": "capped"},
+    "`capped`, `total = 3`": {"name": "capped", "total": 3.0},
+}
+"""Policies with other budgets, for secrets that are soon guessed."""
 INSTEAD, CHOSEN = "[{kind}]", "its kind"
 WORDS_INSTEAD = {"nothing": "", "a word": "something", "its kind": "[{kind}]"}
 
@@ -179,6 +187,7 @@ class Bench:
         names |= {
             "LLM alone": {"name": "geometric", "alpha": 1.0},
             "SLM alone": {"name": "geometric", "alpha": 0.0},
+            **BUDGETS,
         }
         llm, slm = (plugins.source(str(pair / side)) for side in ("llm", "slm"))
         bound = {name: plugins.policy(each).bind(slm.vocabulary) for name, each in names.items()}
@@ -266,7 +275,10 @@ def jobs(bench: Bench) -> Jobs:
     """What is measured, by the file that keeps it."""
     found: Jobs = {}
     for name, instead in {"SLM reads all": None, **WORDS_INSTEAD}.items():
-        found[f"nats, {name}"] = lambda instead=instead: _nats(bench, instead)
+        found[f"nats, {name}"] = lambda instead=instead: _nats(
+            bench.only([each for each in bench.policies if each not in BUDGETS]), instead
+        )
+    found["budgets"] = lambda: _nats(bench.only(list(BUDGETS)), INSTEAD)
     for name, instead in reversed(AROUND.items()):
         found[f"facts, {name}"] = lambda instead=instead: list(
             bench.only(POLICIES).answers(_questions(instead, contexts()), {"greedy": MODES["greedy"]})
@@ -331,12 +343,15 @@ def main(
     found = measured(Bench.of(pair), out, minutes, only)
     missing = sorted(jobs_of().difference(found))
     print("not measured:", "; ".join(missing) or "nothing")
-    if any(name.startswith("nats") for name in missing):
+    if any(name.startswith(("nats", "budgets")) for name in missing):
         return
     facts = [word for case in contexts() for *_, word in case.facts]
     tables = (
         page.instead_table(found, [page.PLAIN, *WORDS_INSTEAD], (*POLICIES, "SLM alone")),
         page.told_table(found, CHOSEN),
+        page.budget_table(
+            found, BUDGETS, CHOSEN, [at for at, case in enumerate(cases()) if "born" in case.stem]
+        ),
         page.attack_table(found, ASKED, [case.secret for case in cases()]),
         page.facts_table(found, POLICIES, facts, CHOSEN),
     )
