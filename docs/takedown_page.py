@@ -95,7 +95,7 @@ def levels(found: Mapping[str, Recital]) -> list[str]:
     recall, rouge = apart(default.recall, without.recall), apart(default.rouge, without.rouge)
     chance, theirs = apart(default.rouge, default.chance), apart(without.rouge, without.chance)
     return [
-        "The default less the LLM trained without, passage by passage, with 95 % intervals (bootstrap over the "
+        "The default less the LLM trained without, passage by passage, with 95 % intervals (bootstrap over "
         f"passages): recall {recall}, ROUGE-L {rouge}. ROUGE-L less chance: the default {chance}, trained "
         f"without {theirs}."
     ]
