@@ -24,12 +24,19 @@ SPACE = 3
 
 def folded(text: str) -> str:
     """A text in one case (NFKC), each character in its place."""
-    return text.lower() if text.isascii() else "".join(map(_folded, text))
+    return text.lower() if text.isascii() else text.translate(FOLDED)
 
 
-def _folded(character: str) -> str:
-    found = unicodedata.normalize("NFKC", character).casefold()
-    return found if len(found) == 1 else character
+class Folded(dict[int, str]):
+    """What each character is in one case (NFKC), kept once it was asked for."""
+
+    def __missing__(self, code: int) -> str:
+        found = unicodedata.normalize("NFKC", chr(code)).casefold()
+        self[code] = found = found if len(found) == 1 else chr(code)
+        return found
+
+
+FOLDED = Folded()
 
 
 @dataclass(frozen=True, repr=False)

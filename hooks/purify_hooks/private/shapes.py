@@ -14,6 +14,7 @@ LONGEST = 240
 TRIES = 100
 """Numbers tried for one whose checksum does not fit: one in ten does, or fewer."""
 Maker = Callable[[Dice, str], str]
+FIGURES = "0123456789"
 UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 PEM = re.compile(r"(-----BEGIN [^\n-]+-----)(.*?)(-----END [^\n-]+-----|$)", re.DOTALL)
 NUMBERS: Mapping[str, Callable[[str], bool]] = {
@@ -65,20 +66,19 @@ def shaped(dice: Dice, value: str) -> str:
     rest = value.removeprefix(prefix)
     hexadecimal = bool(re.fullmatch(r"[0-9a-f\W_]{8,}|[0-9A-F\W_]{8,}", rest)) and any(map(str.isalpha, rest))
     few = 6 if hexadecimal else 26
+    upper, lower = UPPER[:few], LOWER[:few]
 
-    def one(each: str) -> str:
+    def pool(each: str) -> str:
         if each.isdigit():
-            return dice.pick("0123456789")
-        if not each.isalpha():
-            return each
-        return dice.pick((UPPER if each.isupper() else LOWER)[:few])
+            return FIGURES
+        return (upper if each.isupper() else lower) if each.isalpha() else each
 
-    return prefix + "".join(map(one, rest))
+    return prefix + dice.like(map(pool, rest))
 
 
 def refigured(dice: Dice, value: str) -> str:
     """The value with other figures."""
-    return "".join(dice.pick("0123456789") if each.isdigit() else each for each in value[:LONGEST])
+    return dice.like(FIGURES if each.isdigit() else each for each in value[:LONGEST])
 
 
 def token(dice: Dice, value: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.private.finders.finder import Finder, Span
 from purify_hooks.private.finders.plain import Plain, plain
@@ -49,11 +49,11 @@ def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, 
         in_grammar(sampling.grammar, read)
     for text in (*sampling.stop, *(part for source in request.sources for part in source)):
         read(text)
-    values = values_in(found, patterns)
-    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values())
+    values = FoundValues.of(found, patterns)
+    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values.values())
     if not pairs:
         return request
-    veil = Veil(dict(zip(values, pairs, strict=True)), found)
+    veil = Veil(pairs, values.paired(pairs), found)
     asked = request.asking(rewritten(prompts[0], veil.text))
     if request.shown is not None:
         asked = asked.showing(rewritten(prompts[1], veil.text))
@@ -64,40 +64,61 @@ def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, 
     asked = asked.veiled(SurrogateVault(Lookup(form for pair in pairs for form in pair.restoring()), in_json))
     from purify_hooks.private.unwritten import Unwritten
 
-    denied = dict.fromkeys(each for pair in pairs for each in pair.value.spellings())
+    denied = dict.fromkeys(each for pair in pairs for each in pair.value.spellings)
     return asked.forbidding(Unwritten(tuple(denied))) if denied else asked
 
 
-def values_in(
-    found: Mapping[str, Iterable[Span]], shaped: Container[str] = ()
-) -> dict[tuple[str, str], PrivateValue]:
-    """The values found by kind and what spellings share; of two the first that is not in capitals."""
-    values: dict[tuple[str, str], PrivateValue] = {}
-    for text, spans in found.items():
-        for start, end, kind in spans:
-            value = PrivateValue.of(text[start:end], kind, shaped)
-            known = values.setdefault((kind, value.normal), value)
-            if known.text.isupper() and not value.text.isupper():
-                values[kind, value.normal] = value
-    return values
+@dataclass(frozen=True, repr=False)
+class FoundValues:
+    """The values of a request by kind and what spellings share, and which one is meant by what is written."""
+
+    values: dict[tuple[str, str], PrivateValue] = field(default_factory=dict)
+    meant: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Mapping[str, Iterable[Span]], shaped: Container[str] = ()) -> Self:
+        """Of spellings of one value the first counts that is not in capitals.
+
+        Values of kinds `shaped` are no names.
+        """
+        values = cls()
+        for text, spans in found.items():
+            for start, end, kind in spans:
+                if (text[start:end], kind) not in values.meant:
+                    values.add(text[start:end], PrivateValue.of(text[start:end], kind, shaped))
+        return values
+
+    def add(self, written: str, value: PrivateValue) -> None:
+        self.meant[written, value.kind] = key = value.kind, value.normal
+        known = self.values.setdefault(key, value)
+        if known.text.isupper() and not value.text.isupper():
+            self.values[key] = value
+
+    def paired(self, pairs: Iterable[Surrogate]) -> Mapping[tuple[str, str], Surrogate]:
+        """The surrogates, which are in the order of the values, by what is written and its kind."""
+        known = dict(zip(self.values, pairs, strict=True))
+        return {written: known[key] for written, key in self.meant.items()}
 
 
 @dataclass(frozen=True, repr=False)
 class Veil:
-    """Puts surrogates in texts, of which `found` are the private spans."""
+    """Puts surrogates in texts, of which `found` are the private spans.
 
-    pairs: Mapping[tuple[str, str], Surrogate]
+    `written` are the pairs by what is written and its kind.
+    """
+
+    pairs: Sequence[Surrogate]
+    written: Mapping[tuple[str, str], Surrogate]
     found: Mapping[str, Sequence[Span]]
 
     @cached_property
     def lookup(self) -> Lookup:
-        return Lookup(form for pair in self.pairs.values() for form in pair.veiling())
+        return Lookup(form for pair in self.pairs for form in pair.veiling())
 
     @cached_property
     def _spellings(self) -> Sequence[tuple[str, str]]:
         """Spellings that are no part of other words, the longest first, and what stands for each."""
-        pairs = self.pairs.values()
-        found = {folded(each): pair.surrogate for pair in pairs for each in pair.value.spellings()}
+        found = {folded(each): pair.surrogate for pair in self.pairs for each in pair.value.spellings}
         return sorted(found.items(), key=lambda each: -len(each[0]))
 
     def text(self, text: str) -> str:
@@ -112,8 +133,7 @@ class Veil:
 
     def _found(self, written: str, kind: str) -> str:
         spelled = plain(written)
-        value = PrivateValue.of(written, kind)
-        pair = self.pairs[kind, value.normal]
+        pair = self.written[written, kind]
         form = next(iter(pair.veiling()))
         core = spelled.strip()
         marks = pair.value.text.removesuffix(form.text) if pair.value.way != "number" else ""

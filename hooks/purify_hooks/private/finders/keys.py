@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CHECKED, Hit
 
 BEFORE, AFTER = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9_])"
@@ -51,7 +52,8 @@ AWS_NEAR = re.compile(r"aws|secret|AKIA|ASIA|amazon|s3|boto", re.IGNORECASE)
 class Keys:
     """Keys and tokens that their beginnings tell, private keys in PEM or PuTTY's format, AWS's secrets."""
 
-    def hits(self, text: str) -> Iterator[Hit]:
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        text = read.text
         for kind, pattern in PATTERNS.items():
             for match in pattern.finditer(text):
                 if kind not in ("sk_key", "slack_token") or _random(match[0]):
