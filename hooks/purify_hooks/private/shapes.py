@@ -16,6 +16,8 @@ TRIES = 100
 Maker = Callable[[Dice, str], str]
 FIGURES = "0123456789"
 UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+MARKS, SIGNS = re.compile(r"[\W_]+"), re.compile(r"[^\W_]")
+"""What stands around letters and digits, and one of these."""
 PEM = re.compile(r"(-----BEGIN [^\n-]+-----)(.*?)(-----END [^\n-]+-----|$)", re.DOTALL)
 NUMBERS: Mapping[str, Callable[[str], bool]] = {
     "aadhaar": checksums.aadhaar,
@@ -42,18 +44,18 @@ NUMBERS: Mapping[str, Callable[[str], bool]] = {
 
 def alphanumeric(text: str) -> str:
     """Its letters and digits."""
-    return "".join(filter(str.isalnum, text))
+    return text if text.isalnum() else MARKS.sub("", text)
 
 
 def laid_out(characters: str, layout: str) -> str:
     """`characters` in place of the letters and digits of `layout`, which has as many."""
     rest = iter(characters)
-    return "".join(next(rest) if each.isalnum() else each for each in layout)
+    return SIGNS.sub(lambda _: next(rest), layout)
 
 
 def layout(text: str) -> str:
     """What stands around its letters and digits."""
-    return "".join("x" if each.isalnum() else each for each in text)
+    return SIGNS.sub("x", text)
 
 
 def shaped(dice: Dice, value: str) -> str:

@@ -12,7 +12,7 @@ from typing import Self
 from purify_hooks.private.finders import GROUPS, KINDS, plain
 from purify_hooks.private.forms import BETWEEN, folded
 from purify_hooks.private.pools import KEPT
-from purify_hooks.private.shapes import alphanumeric
+from purify_hooks.private.shapes import MARKS, alphanumeric
 from purify_plugins.utils.spelling import UNREAD
 
 EXACT = {"url_credentials", "secret", "bitcoin", "ethereum", *GROUPS["key"]}
@@ -90,7 +90,7 @@ class PrivateValue:
             compact = alphanumeric(text)
             groups = [compact[at : at + 4] for at in range(0, len(compact), 4)]
             yield from (compact, " ".join(groups), "-".join(groups))
-            yield from (re.sub(r"[\W_]+", mark, text).strip(mark) for mark in " -.")
+            yield from (MARKS.sub(mark, text).strip(mark) for mark in " -.")
 
 
 def bare(word: str) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.private.finders.finder import Finder, Span
 from purify_hooks.private.finders.plain import Plain, plain
 from purify_hooks.private.forms import Lookup, folded
+from purify_hooks.private.held import HeldText
 from purify_hooks.private.surrogates import AskedTexts, Surrogate, Surrogates
 from purify_hooks.private.values import PrivateValue
 from purify_hooks.private.vault import SurrogateVault
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
     from purify_plugins.sampling import Sampling
     from purify_plugins.stages.request import Request
+
+ROUNDS = 8
+"""How often spellings are taken out of a text, since what is left may spell another one."""
 
 
 def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, str]) -> Request:
@@ -110,6 +116,7 @@ class Veil:
     pairs: Sequence[Surrogate]
     written: Mapping[tuple[str, str], Surrogate]
     found: Mapping[str, Sequence[Span]]
+    _texts: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def lookup(self) -> Lookup:
@@ -123,13 +130,29 @@ class Veil:
 
     def text(self, text: str) -> str:
         """The text with surrogates: of what was found in it, and of what was found in another text too."""
+        left = self._left if text in self.found else self._spellings
+        return self._without(self._veiled(text), left) if left else self._veiled(text)
+
+    def _veiled(self, text: str) -> str:
+        """The text with surrogates for what stands there by itself."""
+        if text not in self._texts:
+            self._texts[text] = self._written(text)
+        return self._texts[text]
+
+    def _written(self, text: str) -> str:
         parts, at = [], 0
         for start, end, kind in self.found.get(text, ()):
             parts.append(self._known(text, at, start))
             parts.append(self._found(text[start:end], kind))
             at = end
         parts.append(self._known(text, at, len(text)))
-        return self._without("".join(parts))
+        return "".join(parts)
+
+    @cached_property
+    def _left(self) -> Sequence[tuple[str, str]]:
+        """The spellings that still stand in a veiled text."""
+        whole = HeldText(folded("\n".join(plain(self._veiled(text)) for text in self.found)))
+        return [each for each in self._spellings if whole.holds(each[0])]
 
     def _found(self, written: str, kind: str) -> str:
         spelled = plain(written)
@@ -146,21 +169,27 @@ class Veil:
             at = match.end
         return "".join((*parts, text[at:end]))
 
-    def _without(self, text: str) -> str:
-        """The text without any of the spellings, also inside of words, and however they are escaped."""
-        meant = Plain.of(text)
-        low = folded(meant.text)
-        for spelling, surrogate in self._spellings:
-            parts, done, at = [], 0, low.find(spelling)
-            while at >= 0:
-                start, end = meant.place(at, at + len(spelling))
-                parts += [text[done:start], surrogate]
-                done, at = max(done, end), low.find(spelling, at + len(spelling))
-            if parts:
-                text = "".join((*parts, text[done:]))
-                meant = Plain.of(text)
-                low = folded(meant.text)
-        return text
+    def _without(self, text: str, spellings: Sequence[tuple[str, str]]) -> str:
+        """The text without any of the spellings, also inside of words, and however they are escaped.
+
+        Raises RefusedError where surrogates spell one again and again.
+        """
+        for _ in range(ROUNDS):
+            meant = Plain.of(text)
+            low = folded(meant.text)
+            spans = sorted(
+                (span for each in spellings for span in _spans(low, *each)), key=lambda span: span[0]
+            )
+            if not spans:
+                return text
+            parts, at, done = [], 0, 0
+            for start, end, surrogate in sorted(spans, key=itemgetter(0)):
+                if start >= at:
+                    begins, ends = meant.place(start, end)
+                    parts += [text[done:begins], surrogate]
+                    at, done = end, max(done, ends)
+            text = "".join((*parts, text[done:]))
+        raise RefusedError("a private value of the request cannot be taken out of its texts")
 
     def sources(self, request: Request) -> tuple[tuple[str, str], ...]:
         """The cited texts as the models read them."""
@@ -186,6 +215,14 @@ class Veil:
                     "a private value in the request's grammar cannot be replaced there"
                 ) from None
         return replace(sampling, stop=tuple(map(self.text, sampling.stop)), grammar=grammar)
+
+
+def _spans(low: str, spelling: str, surrogate: str) -> Iterator[tuple[int, int, str]]:
+    """Where a spelling stands in a text, and what is to stand there."""
+    at = low.find(spelling)
+    while at >= 0:
+        yield at, at + len(spelling), surrogate
+        at = low.find(spelling, at + len(spelling))
 
 
 def in_grammar(grammar: Grammar, change: Callable[[str], str]) -> Grammar:
@@ -225,7 +262,7 @@ def _one(parts: Sequence[Any], finder: Finder) -> Sequence[Any]:
     for part in parts:
         whole += _said(part) or ""
         ends.append(len(whole))
-    across = any(start < end < stop for start, stop, _ in finder.find(whole) for end in ends)
+    across = any(bisect_right(ends, start) < bisect_left(ends, stop) for start, stop, _ in finder.find(whole))
     return [{"type": "text", "text": whole}] if across else parts
 
 

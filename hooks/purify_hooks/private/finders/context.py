@@ -99,11 +99,25 @@ def _pattern(kind: str) -> re.Pattern[str]:
 def _heads() -> re.Pattern[str]:
     """Where a word may begin that any detector looks for: one search of a text in place of one for each."""
     words = [word.split("_")[0] for kind in WORDS for word in _words(kind)]
+    return beginnings(each[:HEAD] for each in (*words, *SAID.split(), *BORN.split()))
+
+
+def beginnings(texts: Iterable[str]) -> re.Pattern[str]:
+    """Finds the first character of each of some texts, also of those that overlap."""
     tails: dict[str, set[str]] = {}
-    for word in (*words, *SAID.split(), *BORN.split()):
-        tails.setdefault(word[0], set()).add(word[1:HEAD])
+    for text in texts:
+        tails.setdefault(text[0], set()).add(text[1:])
     # One character and then what may follow: `re` skips to the first of these characters by itself.
     return re.compile("|".join(f"{re.escape(first)}(?={_any(ends)})" for first, ends in tails.items()))
+
+
+def matches(pattern: re.Pattern[str], text: str, places: Iterable[int]) -> Iterator[re.Match[str]]:
+    """What `pattern` finds in a text, if all that it finds begins at some of `places`, which are in order."""
+    end = 0
+    for at in places:
+        if at >= end and (match := pattern.match(text, at)):
+            yield match
+            end = match.end()
 
 
 def _any(texts: Iterable[str]) -> str:
@@ -149,11 +163,7 @@ class ReadText:
 
     def said(self, pattern: re.Pattern[str]) -> Iterator[re.Match[str]]:
         """What `pattern` finds in the text in small letters, if it begins with words of `SAID` or `BORN`."""
-        end = 0
-        for at in self.heads:
-            if at >= end and (match := pattern.match(self.low, at)):
-                yield match
-                end = match.end()
+        return matches(pattern, self.low, self.heads)
 
     @cached_property
     def _places(self) -> Mapping[str, Sequence[int]]:
