@@ -160,10 +160,8 @@ def text(count: int = 1000) -> None:
         begun = time.process_time()
         index = made(folder, works, common)
         took = time.process_time() - begun
-        bloom = made(folder, works, common, bloom=True)
-        plain = made(folder, works, [])
-        mapped = {each: _size(folder, at) for at, each in enumerate(("sorted", "bloom"))}
-        checks = [CopyCheck(index), CopyCheck(plain), CopyCheck(bloom)]
+        size = (folder / "0.prints").stat().st_size
+        checks = [CopyCheck(index), CopyCheck(made(folder, works, []))]
         clean = [
             " ".join(w[at : at + WORDS]) for t in books("heldout") for w in [t.split()] for at in _grid(w)
         ]
@@ -176,7 +174,7 @@ def text(count: int = 1000) -> None:
             f"clean: {len(clean):,} held-out windows",
             *(f"{share(each, clean):.2%}" for each in checks),
         ]
-        write("text", table(["what is written", "found", "without `--common`", "`--bloom`"], [alarms, *rows]))
+        write("text", table(["what is written", "found", "without `--common`"], [alarms, *rows]))
         mask, check, letters = _pace(index)
         write(
             "size",
@@ -185,8 +183,7 @@ def text(count: int = 1000) -> None:
                 [
                     ["words of 16 works", f"{sum(each.words for each in index.header.sources):,}"],
                     ["prints", f"{index.header.prints:,}"],
-                    ["file, a print", f"{mapped['sorted'] / index.header.prints:.2f} bytes"],
-                    ["`--bloom`, a print", f"{mapped['bloom'] / bloom.header.prints:.2f} bytes"],
+                    ["file, a print", f"{size / index.header.prints:.2f} bytes"],
                     ["building, CPU", f"{took:.1f} s"],
                     ["mask, a word of clean text", f"{mask:.0f} µs"],
                     ["check, a word of clean text", f"{check:.0f} µs"],
@@ -194,10 +191,6 @@ def text(count: int = 1000) -> None:
                 ],
             ),
         )
-
-
-def _size(folder: Path, at: int) -> int:
-    return (folder / f"{at}.prints").stat().st_size
 
 
 def _grid(words: Sequence[str]) -> range:

@@ -26,7 +26,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "index.prints")
 
 
-ANSWER = Sampling(max_tokens=130, temperature=0)
+ANSWER = Sampling(max_tokens=112, temperature=0)
 RECITING = ScriptedSource(BYTES, TIDE.encode(), 1e-4)
 PLAIN = ScriptedSource(
     BYTES, b"A fox went up the hill to see what he could see, and the hill was bare. " * 6, 0.5
@@ -53,9 +53,7 @@ def test_without_it_the_work_is_recited() -> None:
     [(0, "Go on."), (1, TIDE[:30]), (0, Chat(({"role": "user", "content": TIDE[:60]},)))],
 )
 def test_with_its_mask_no_run_is_long(index: str, temperature: float, prompt: Any) -> None:
-    made = purifier(Copycheck(index, share=0)).replace(
-        sampling=Sampling(100, temperature=temperature, seed=1)
-    )
+    made = purifier(Copycheck(index, share=0)).replace(sampling=Sampling(80, temperature=temperature, seed=1))
     assert longest_run(text(made, prompt)) < 10
 
 
@@ -90,12 +88,14 @@ def test_a_work_that_may_be_quoted_is_named_in_the_certificate(index: str) -> No
     assert longest_run(answer.text) > 20
     [judged] = answer.certificate.body["checks"]
     assert "work-0.txt" in json.dumps(judged)
-    assert purifier(Copycheck(index, quotable=("work-1.txt",))) is not None
-    assert longest_run(text(purifier(Copycheck(index, quotable=("work-1.txt",), share=0)))) < 10
+    other = purifier(Copycheck(index, quotable=("work-1.txt",), share=0))
+    assert longest_run(text(other.replace(sampling=Sampling(64, temperature=0)))) < 10
 
 
 def test_the_certificate_has_a_digest_and_counts(index: str) -> None:
-    made = purifier(Copycheck(index, quotable=("work-1.txt",), share=0))
+    made = purifier(Copycheck(index, quotable=("work-1.txt",), share=0)).replace(
+        sampling=Sampling(40, temperature=0)
+    )
     [answer] = made.generate([TIDE[:80]], errors="raise")
     written = answer.certificate.text
     assert not [
@@ -113,7 +113,7 @@ def test_beside_a_grammar_and_other_stages(index: str, others: tuple[Stage, ...]
     capitals = Grammar("regex", "[A-Z ,.]*")
     llm = ScriptedSource(BYTES, TIDE.upper().encode(), 1e-4)
     made = purifier(Copycheck(index, share=0), *others, llm=llm).replace(
-        sampling=Sampling(80, temperature=0, grammar=capitals)
+        sampling=Sampling(64, temperature=0, grammar=capitals)
     )
     written = text(made)
     assert written.upper() == written
@@ -156,24 +156,13 @@ def test_each_key_has_an_effect(index: str, tmp_path: Path) -> None:
         ({"redo": -1}, "0 or more"),
         ({"code": True}, "is an index of text; write code = false"),
         ({"code": "yes"}, "true or false"),
-        ({"quotable": ["nobody's"]}, "no work that"),
+        ({"quotable": ["nobody's"]}, "no work of"),
         ({"quotable": "work-1.txt"}, "a list of works' names"),
     ],
 )
 def test_a_bad_option_is_an_error_when_it_is_made(index: str, keys: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         Copycheck(**{"index": index, **keys})
-
-
-def test_a_bloom_filter_has_no_mask_and_names_no_work(tmp_path: Path) -> None:
-    index_of(tmp_path, bloom=True)
-    name = str(tmp_path / "index.prints")
-    with pytest.raises(ConfigError, match="longest = 0"):
-        Copycheck(name)
-    with pytest.raises(ConfigError, match="no work that"):
-        Copycheck(name, longest=0, quotable=("work-0.txt",))
-    with pytest.raises(RefusedError):
-        purifier(Copycheck(name, longest=0, redo=0)).generate(["Go on."], errors="raise")
 
 
 class TestCopycheck(StageConformance):

@@ -31,6 +31,12 @@ VOCABULARY = Vocabulary(
 )
 
 
+BEGINNING = {
+    first: [at for at, each in enumerate(VOCABULARY.tokens) if each[:1] == first]
+    for first in VOCABULARY.tokens[:256]
+}
+
+
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> PrintIndex:
     return index_of(tmp_path_factory.mktemp("works"))
@@ -44,8 +50,7 @@ def tokens_of(text: str, rng: random.Random) -> list[int]:
     """The text in tokens, cut at random."""
     data, found = text.encode(), list[int]()
     while data:
-        fitting = [at for at, each in enumerate(VOCABULARY.tokens) if each and data.startswith(each)]
-        found.append(rng.choice(fitting))
+        found.append(rng.choice([at for at in BEGINNING[data[:1]] if data.startswith(VOCABULARY.tokens[at])]))
         data = data[len(VOCABULARY.tokens[found[-1]]) :]
     return found
 
@@ -65,7 +70,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=list(SPELLINGS))
-@pytest.mark.parametrize("start", [0, 7, 31])
+@pytest.mark.parametrize("start", [0, 31])
 def test_a_run_is_cut_before_it_is_too_long_in_any_spelling_and_tokens(
     index: PrintIndex, spelling: object, start: int
 ) -> None:
@@ -81,7 +86,7 @@ def test_a_run_is_cut_before_it_is_too_long_in_any_spelling_and_tokens(
     assert 7 <= written <= 9, spelled(answer)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(5, 12))
 def test_an_answer_that_always_wants_to_copy_never_has_a_long_run(
     index: PrintIndex, rng: random.Random, longest: int
@@ -91,7 +96,9 @@ def test_an_answer_that_always_wants_to_copy_never_has_a_long_run(
         allowed = follower.allowed(answer)
         rest = TIDE[at:].encode()
         wanted = [
-            t for t, each in enumerate(VOCABULARY.tokens) if each and rest.startswith(each) and allowed[t]
+            each
+            for each in BEGINNING.get(rest[:1], [])
+            if rest.startswith(VOCABULARY.tokens[each]) and allowed[each]
         ]
         if wanted and rng.random() < 0.95:
             answer.append(rng.choice(wanted))

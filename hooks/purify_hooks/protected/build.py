@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from purify_hooks.protected.index import POSITIONS, IndexHeader, WorkRecord, digest_of, probes, written
+from purify_hooks.protected.index import POSITIONS, IndexHeader, WorkRecord, digest_of, written
 from purify_hooks.protected.reading import WorkReader, WorkReading, reader
 from purify_plugins.errors import ConfigError
 
@@ -23,8 +23,6 @@ Progress = Callable[[str, int, int], object]
 """Called with a stage's name, how much of it is done, and how much there is (bytes)."""
 PARTS = 64
 """Parts of the prints that are sorted one at a time: a part of 10**8 prints takes 40 MB."""
-BITS, HASHES = 20, 14
-"""Bits of a Bloom filter for each print, and probes: 1 in 15,000 prints that are not in it seems to be."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,6 @@ class IndexOptions:
     licence: str = ""
     pattern: str = "*"
     code: bool = False
-    bloom: bool = False
 
     def check(self) -> None:
         """Raise ConfigError for what cannot be built, before anything is read."""
@@ -51,7 +48,7 @@ def build(options: IndexOptions, told: Progress) -> IndexHeader:
     from purify_hooks.ngram.corpus import corpus_files
 
     options.check()
-    read = reader("code" if options.code else "text", options.bloom)
+    read = reader("code" if options.code else "text")
     works = sorted(corpus_files(options.works, options.pattern))
     common = sorted(corpus_files(options.common, options.pattern))
     _check_names(works)
@@ -139,9 +136,8 @@ class _Draft:
             kind="code" if options.code else "text",
             length=self.read.length,
             letters=round(self.letters / self.words, 4),
-            prints=0,
-            positions=0 if options.bloom else max(self.words - 1, 1).bit_length(),
-            hashes=HASHES if options.bloom else 0,
+            prints=self.prints,
+            positions=max(self.words - 1, 1).bit_length(),
             licence=options.licence,
             sources=tuple(sources),
             common=tuple(common),
@@ -155,12 +151,11 @@ class _Draft:
 
         arrays = self.folder / "arrays"
         with arrays.open("wb") as file:
-            count = self._bloom(file) if header.hashes else self._sorted(file, header.positions)
+            self._sorted(file, header.positions)
             size = file.tell()
-            if not header.hashes:
-                file.write((self.folder / "lengths").read_bytes())
+            file.write((self.folder / "lengths").read_bytes())
             sizes = size, file.tell() - size
-        header = replace(header, prints=count, sizes=sizes)
+        header = replace(header, sizes=sizes)
         header = replace(header, digest=digest_of(numpy.memmap(arrays, numpy.uint8, "r"), header))
         whole = self.folder / "whole"
         with whole.open("wb") as file, arrays.open("rb") as content:
@@ -185,7 +180,7 @@ class _Draft:
             yield prints, works["word"], usual
         self.told("sorting", PARTS, PARTS)
 
-    def _sorted(self, file: BinaryIO, bits: int) -> int:
+    def _sorted(self, file: BinaryIO, bits: int) -> None:
         import numpy
 
         low = numpy.uint64(bits + 1)
@@ -194,21 +189,6 @@ class _Draft:
             records |= words.astype(numpy.uint64)
             records.sort()
             file.write(records.astype("<u8").tobytes())
-        return self.prints
-
-    def _bloom(self, file: BinaryIO) -> int:
-        import numpy
-
-        filter_ = numpy.zeros((self.prints * BITS + 63) // 64, dtype=numpy.uint64)
-        count = 0
-        for prints, _, usual in self._records():
-            kept = numpy.unique(prints[~usual])
-            count += len(kept)
-            for bits in probes(kept, HASHES, 64 * len(filter_)):
-                places, inverse = bits >> numpy.uint64(6), numpy.uint64(1) << (bits & numpy.uint64(63))
-                numpy.bitwise_or.at(filter_, places.astype(numpy.int64), inverse)
-        file.write(filter_.astype("<u8").tobytes())
-        return count
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

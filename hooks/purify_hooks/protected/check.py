@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -39,8 +39,8 @@ class _Window:
 
     near: int
     hits: deque[CountedPrint] = field(default_factory=deque)
-    words: Counter[int] = field(default_factory=Counter)
-    stretches: Counter[int] = field(default_factory=Counter)
+    words: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    stretches: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, hit: CountedPrint) -> int:
         """Add a hit; returns the most words that stand near each other and are hit. Each word counts once."""
@@ -49,28 +49,29 @@ class _Window:
             self.words[word] += 1
             if self.words[word] == 1:
                 self.stretches[word >> self.near] += 1
-        return max(self._near(stretch) for stretch in {word >> self.near for word in hit.words})
-
-    def _near(self, stretch: int) -> int:
-        here = self.stretches[stretch]
-        return here + max(self.stretches[stretch - 1], self.stretches[stretch + 1])
+        count = self.stretches.get
+        return max(
+            count(at, 0) + max(count(at - 1, 0), count(at + 1, 0))
+            for at in {word >> self.near for word in hit.words}
+        )
 
     def drop(self, before: int) -> None:
-        """Forget hits that end before a letter."""
+        """Forget hits that end before a letter, and what nothing is counted of."""
         while self.hits and self.hits[0].letter < before:
             for word in self.hits.popleft().words:
                 self.words[word] -= 1
                 if not self.words[word]:
                     del self.words[word]
                     self.stretches[word >> self.near] -= 1
+                    if not self.stretches[word >> self.near]:
+                        del self.stretches[word >> self.near]
 
 
 class CopyCheck(Check):
     """Blocks an answer once, of `words` words in a row, a `share` has prints of one passage of a work.
 
     A passage is up to four times as long. Commonplace prints do not count. Works that are `quotable`,
-    by their names in the index, are not blocked, and those that were quoted are named by `judged`. Without
-    places (a Bloom filter) prints of all works count together.
+    by their names in the index, are not blocked, and those that were quoted are named by `judged`.
     """
 
     name = "copycheck"
@@ -92,7 +93,7 @@ class CopyCheck(Check):
         self.least = max(1, math.ceil(share * words * symbols))
         self.size = words * symbols if code else math.ceil(words * index.header.letters)
         spread = words * symbols * (index.header.letters + (0 if code else 1))
-        self.window: float = math.ceil(spread * SPACING)
+        self.window: int = math.ceil(spread * SPACING)
         self._roller = Roller(index.header.length)
         self._begin()
 
@@ -105,8 +106,7 @@ class CopyCheck(Check):
     def _begin(self) -> None:
         self._text, self._ended = "", False
         self._stream = self._streamed()
-        near = self.near if self.index.placed else 64  # so that all are in one stretch
-        self._found, self._free = _Window(near), _Window(near)
+        self._found, self._free = _Window(self.near), _Window(self.near)
         self._blocked: int | None = None  # from where on
         self.prints, self.quoted = 0, set[str]()
 
@@ -132,20 +132,20 @@ class CopyCheck(Check):
 
     def _clear(self, length: int) -> int:
         """How much of the text no later block can begin in."""
-        pending = self._stream.pending
-        if self._found.hits:
-            pending = min(pending, self._found.hits[0].start)
-        return max(0, min(length, max(pending, length - int(self.window))))
+        hits = self._found.hits
+        pending = min(self._stream.pending, hits[0].start) if hits else self._stream.pending
+        return max(pending, length - self.window)
 
     def _judge(self, text: str, last: bool) -> None:
         """Read the characters that are new, and note the first place where there are too many hits."""
-        written = self._stream.feed(text, len(self._text), last)
+        prints = self._stream.feed(text, len(self._text), last)
         self._text, self._ended = text, last
-        self.prints += len(written)
-        for found in self.index.found([each.print for each in written]):
-            if self._hit(found, written[found.at]):
-                return
-        self._drop(self._stream.number)
+        if prints:
+            self.prints += len(prints)
+            for found in self.index.found(prints):
+                if not self.index.common(found) and self._hit(found, self._stream.written(found.at)):
+                    return
+            self._drop(self._stream.number)
 
     def _drop(self, number: int) -> None:
         """Forget what is too long ago when so many letters have been written."""
@@ -153,12 +153,10 @@ class CopyCheck(Check):
         self._free.drop(number - self.size)
 
     def _hit(self, found: FoundPrint, written: WrittenPrint) -> bool:
-        """Count a print that is in the index; returns whether the text is blocked where it is known."""
-        if self.index.common(found):
-            return False
-        words = self.index.places(found, PLACES) if self.index.placed else [written.number]
-        free = [word for word in words if self.quotable and self.index.source(word) in self.quotable]
-        bound = [word for word in words if word not in free]
+        """Count a print that is in the index; returns whether the text is blocked where it stands."""
+        words = self.index.places(found, PLACES)
+        free = [word for word in words if self.index.source(word) in self.quotable] if self.quotable else []
+        bound = [word for word in words if word not in free] if free else words
         self._drop(written.number)
         if free and not bound:
             if self._free.add(CountedPrint(written.number, written.start, tuple(free))) >= self.least:
@@ -166,5 +164,5 @@ class CopyCheck(Check):
             return False
         if self._found.add(CountedPrint(written.number, written.start, tuple(bound))) < self.least:
             return False
-        self._blocked = max(self._found.hits[0].start, written.known + 1 - int(self.window))
+        self._blocked = max(self._found.hits[0].start, written.known + 1 - self.window)
         return True

@@ -8,6 +8,7 @@ whose names were all replaced has the same prints. Words that many languages res
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -51,10 +52,15 @@ TOKEN: Final = re.compile(
 )
 AHEAD: Final = 3
 """Characters after a token that say what it is: `<` may begin `<!--`."""
+OPEN: Final = frozenset({"open", "tick", "quote"})
+"""Kinds of tokens that may yet become the beginning of a comment, or of a quoted text."""
 NAME: Final = ""
 """What stands for a name among tokens; which one it is says how long ago it stood last."""
 DROPPED: Final = frozenset(";")
 CLOSING: Final = frozenset(")]}")
+NOTHING: Final = frozenset[str]()
+ENDS: Final = {"/": frozenset("/"), "<": frozenset(">"), **{each: frozenset(f"{each}\n") for each in "\"'`"}}
+"""What closes a comment, or a quoted text, by the character that opens it."""
 
 
 class CodeToken(NamedTuple):
@@ -73,15 +79,20 @@ class Lexer:
         self.start = 0  # of what has not been read
         self._known = 0
         self._comma: CodeToken | None = None  # it counts unless a bracket is closed next
+        self._read = self._until = 0
+        self._closing = NOTHING  # but for these, nothing more is certain before `_until`
 
     def feed(self, text: str, last: bool) -> Iterator[CodeToken]:
         """The tokens that a text completes, of which the beginning was fed before."""
+        if not last and len(text) <= self._until and not self._closed(text):
+            return
         while self.start < len(text):
             found = TOKEN.match(text, self.start)
             assert found is not None  # a sign is any character
             known = _known(text, found, self.start)
             if known >= len(text):
                 if not last:
+                    self._read, self._until, self._closing = len(text), known, _closing(found)
                     return
                 known = len(text) - 1
             self._known = max(self._known, known)
@@ -91,6 +102,11 @@ class Lexer:
         if last and self._comma is not None:
             yield self._comma
             self._comma = None
+
+    def _closed(self, text: str) -> bool:
+        """Whether what is new in a text may close the comment or quoted text that it ended in."""
+        new, self._read = text[self._read :], len(text)
+        return not self._closing.isdisjoint(new)
 
     @property
     def pending(self) -> int:
@@ -119,6 +135,11 @@ def _known(text: str, found: re.Match[str], start: int) -> int:
     return known
 
 
+def _closing(found: re.Match[str]) -> frozenset[str]:
+    """Characters without one of which an open comment or quoted text is not closed."""
+    return ENDS[found[0][0]] if found.lastgroup in OPEN else NOTHING
+
+
 def _symbol(found: re.Match[str]) -> tuple[str, str]:
     """What a token counts as, and the name that it is; ";" stands for what does not count."""
     kind, text = found.lastgroup, found[0]
@@ -129,43 +150,79 @@ def _symbol(found: re.Match[str]) -> tuple[str, str]:
     return (text if kind in ("sign", "open", "tick", "quote") else ";"), ""
 
 
+class _Placed:
+    """One of an answer's tokens: its number, its first character, and its present worth in a print.
+
+    A name is worth its distance while the print holds the place where it stood last, which then has it as
+    `following`.
+    """
+
+    __slots__ = ("following", "number", "start", "worth")
+
+    def __init__(self, number: int, start: int, worth: int) -> None:
+        self.number, self.start, self.worth = number, start, worth
+        self.following: _Placed | None = None
+
+
 class TokenStream:
     """The prints of a text's tokens, each of `length` in a row."""
 
     def __init__(self, length: int) -> None:
         self.length, self.lexer = length, Lexer()
-        self.number = 0
-        self._stood: dict[str, int] = {}  # where each name stood last
-        self._recent: list[tuple[int, int, int]] = []  # of the last tokens: value, names' distance, start
+        self.number = self._print = 0
+        self._stood: dict[str, _Placed] = {}  # where each name stood last
+        self._recent: deque[_Placed] = deque()  # the tokens of the print
+        self._written: list[WrittenPrint] = []
 
-    def feed(self, text: str, start: int, last: bool) -> list[WrittenPrint]:
-        found = []
+    def feed(self, text: str, start: int, last: bool) -> list[int]:
+        prints: list[int] = []
+        self._written = []
         for token in self.lexer.feed(text, last):
-            self.number += 1
-            distance = self.number - self._stood.get(token.name, 0) if token.name else 0
-            if token.name:
-                self._stood[token.name] = self.number
-            self._recent = [
-                *self._recent[1 - self.length :],
-                (symbol_value(token.symbol), distance, token.start),
-            ]
+            self._add(token)
             if len(self._recent) == self.length:
-                found.append(WrittenPrint(self._print(), self._recent[0][2], token.known, self.number))
-        return found
+                prints.append(self._print)
+                self._written.append(WrittenPrint(self._recent[0].start, token.known, self.number))
+        return prints
+
+    def written(self, at: int) -> WrittenPrint:
+        return self._written[at]
 
     @property
     def pending(self) -> int:
-        recent = self._recent[1 - self.length :]
-        return recent[0][2] if len(recent) == self.length - 1 else 0
+        first = len(self._recent) - self.length + 1
+        return self._recent[first].start if first >= 0 else 0
 
-    def _print(self) -> int:
-        found = 0
-        for at, (known, distance, _) in enumerate(self._recent):
-            found = (
-                found * BASE
-                + (distances(self.length)[distance if distance <= at else 0] if distance else known)
-            ) & WORD
-        return found
+    def _add(self, token: CodeToken) -> None:
+        """Roll the print on to a token."""
+        if len(self._recent) == self.length:
+            self._drop(self._recent.popleft())
+        self.number += 1
+        placed = _Placed(self.number, token.start, symbol_value(token.symbol))
+        if token.name:
+            stood = self._stood.get(token.name)
+            near = stood is not None and self.number - stood.number < self.length
+            placed.worth = distances(self.length)[self.number - stood.number if stood and near else 0]
+            if stood is not None:
+                stood.following = placed
+            self._stood[token.name] = placed
+        self._recent.append(placed)
+        self._print = (self._print * BASE + placed.worth) & WORD
+
+    def _drop(self, gone: _Placed) -> None:
+        """Take the first token out of the print; a name that stands again is then the first of its name."""
+        change = -gone.worth * powers(self.length)[self.length - 1]
+        following = gone.following
+        if following is not None:
+            unseen = distances(self.length)[0]
+            change += (unseen - following.worth) * powers(self.length)[self.number - following.number]
+            following.worth = unseen
+        self._print = (self._print + change) & WORD
+
+
+@lru_cache(maxsize=4)
+def powers(length: int) -> tuple[int, ...]:
+    """What a token's worth is multiplied by in a print, by how many tokens are behind it."""
+    return tuple(pow(BASE, at, 2**64) for at in range(length))
 
 
 @lru_cache(maxsize=4096)

@@ -38,9 +38,6 @@ def build(
     licence: Annotated[str, typer.Option(help="A note on the works' licence, kept in the header.")] = "",
     glob: Annotated[str, typer.Option(help="The files to read in directories.")] = "*",
     code: Annotated[bool, typer.Option("--code", help="The works are source files.")] = False,
-    bloom: Annotated[
-        bool, typer.Option("--bloom", help="2.5 bytes a print; no mask, and no work can be named.")
-    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +52,7 @@ def build(
     require_writable(out)
     if not force:
         require_new(out)
-    options = IndexOptions(works, out, common or (), licence, glob, code, bloom)
+    options = IndexOptions(works, out, common or (), licence, glob, code)
     with _progress() as told:
         header = built(options, told)
     typer.echo(_told(out, header, as_json))

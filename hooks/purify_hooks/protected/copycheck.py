@@ -74,17 +74,11 @@ class Copycheck(Stage):
         if header.kind != kind:
             how = "code = true" if header.kind == "code" else "code = false"
             raise ConfigError(f"stage 'copycheck': {self.index!r} is an index of {header.kind}; write {how}")
-        if self.longest and not self.code and not self._index.placed:
-            raise ConfigError(
-                f"stage 'copycheck': {self.index!r} is a Bloom filter, which does not know what follows a "
-                "print; write longest = 0, or build it without --bloom"
-            )
         names = {each.name for each in header.sources}
         for name in self.quotable:
-            if not self._index.placed or name not in names:
+            if name not in names:
                 raise ConfigError(
-                    f"stage 'copycheck': quotable names {name!r}, which is no work that "
-                    f"{self.index!r} can name"
+                    f"stage 'copycheck': quotable names {name!r}, which is no work of {self.index!r}"
                 )
 
     @cached_property

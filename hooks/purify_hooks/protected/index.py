@@ -9,7 +9,7 @@ has. So what follows a print is known, and of which work it is.
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAGIC = b"purify prints\n"
-FORMAT = "purify-prints/1"
+FORMAT = "purify-prints/2"
 KINDS = ("text", "code")
 NORMALISATION = {
     "text": "letters/1: NFKD, case folded, accents and look-alikes folded, only letters and digits kept",
     "code": "tokens/1: comments and spaces dropped, names by where they stood last, numbers and texts alike",
 }
 MOST_HEADER = 2**28
-STEP = 0xD6E8FEB86659FD93
 MOST_TABLE = 28
 """Bits of a print that the table of those in an index goes by, at most: it then takes 32 MB."""
 POSITIONS = range(1, 29)
@@ -59,8 +58,8 @@ class FoundPrint(NamedTuple):
 class IndexHeader:
     """What is known of an index beside its prints.
 
-    `length` letters (of code: tokens) make a print; `letters` is how many letters a word has on average. Of
-    `positions` bits 0, it is a Bloom filter of `hashes` probes, and knows no place of a print.
+    `length` letters (of code: tokens) make a print; `letters` is how many letters a word has on average, and
+    `positions` how many bits a word's position has.
     """
 
     kind: str
@@ -68,7 +67,6 @@ class IndexHeader:
     letters: float
     prints: int
     positions: int
-    hashes: int
     licence: str
     sources: tuple[WorkRecord, ...]
     common: tuple[WorkRecord, ...]
@@ -83,7 +81,7 @@ class PrintIndex:
     def __init__(self, header: IndexHeader, prints: NDArray[Any], lengths: NDArray[Any]) -> None:
         import numpy
 
-        self.header, self.prints, self.lengths = header, prints, lengths
+        self.header, self.prints, self.lengths = header, prints, lengths.data
         self.digest = header.digest
         self._low = low = header.positions + 1
         self._position = (1 << header.positions) - 1
@@ -93,31 +91,38 @@ class PrintIndex:
         # A search of the prints costs ten times a look at a table, which leaves it out for 15 of 16 that are
         # not there.
         bits = min(max(len(prints), 1).bit_length() + 4, MOST_TABLE)
-        self._shift, self._table = 64 - bits, _table(prints, bits) if header.positions else b""
+        self._shift, self._table = 64 - bits, _table(prints, bits)
         self._words = prints.data
 
-    @property
-    def placed(self) -> bool:
-        """Whether the place of each print is known; false of a Bloom filter."""
-        return self.header.positions > 0
-
     def found(self, prints: Sequence[int]) -> list[FoundPrint]:
-        """Which of these prints are in the index; of a Bloom filter also some that are not."""
-        if not self.placed:
-            return [FoundPrint(at, 0, 0) for at, print_ in enumerate(prints) if self._probed(print_)]
-        table, byte, bit = self._table, self._shift + 3, self._shift
-        likely = [at for at, each in enumerate(prints) if table[each >> byte] >> (each >> bit & 7) & 1]
-        ranges = [(at, self._range(prints[at])) for at in likely]
-        return [FoundPrint(at, first, last) for at, (first, last) in ranges if first < last]
+        """Which of these prints are in the index."""
+        table, shift = self._table, self._shift
+        found: list[FoundPrint] = []
+        for at, each in enumerate(prints):
+            bit = each >> shift
+            if table[bit >> 3] >> (bit & 7) & 1:
+                first, last = self._range(each)
+                if first < last:
+                    found.append(FoundPrint(at, first, last))
+        return found
 
     def places(self, found: FoundPrint, most: int) -> list[int]:
         """The first `most` words, by their positions, that a print ends with."""
-        records: list[int] = self.prints[found.first : min(found.last, found.first + most)].tolist()
-        return [each & self._position for each in records]
+        last = min(found.last, found.first + most)
+        return [each & self._position for each in self._words[found.first : last]]
 
     def common(self, found: FoundPrint) -> bool:
         """Whether a print is commonplace."""
-        return self.placed and bool(self._words[found.first] & self._common)
+        return bool(self._words[found.first] & self._common)
+
+    def complete(self, print_: int, position: int) -> bool:
+        """Whether a print ends with the word at a position."""
+        key = print_ >> self._low << self._low | position
+        for record in (key, key | self._common):
+            place = bisect_left(self._words, record)
+            if place < len(self._words) and self._words[place] == record:
+                return True
+        return False
 
     def ends_at(self, prints: NDArray[Any], position: int) -> NDArray[Any]:
         """Which prints (n,) bool end with the word at a position."""
@@ -135,24 +140,12 @@ class PrintIndex:
         return self.header.sources[bisect_right(self._starts, position) - 1].name
 
     def _range(self, print_: int) -> tuple[int, int]:
-        import numpy
-
         key = print_ >> self._low << self._low
-        ends = numpy.array([key, key | self._common | self._position], dtype=numpy.uint64)
-        first, last = self.prints.searchsorted(ends)
-        if last < len(self.prints) and self._words[last] == ends[1]:
-            last += 1  # the last position of all
-        return int(first), int(last)
-
-    def _probed(self, print_: int) -> bool:
-        """Whether a Bloom filter seems to hold a print; the same bits as `probes`."""
-        words, bits = self._words, 64 * len(self.prints)
-        at, step = print_ >> 32, print_ * STEP % 2**64 >> 32 | 1
-        for each in range(at, at + self.header.hashes * step, step):
-            place = each % bits
-            if not words[place >> 6] >> (place & 63) & 1:
-                return False
-        return True
+        first = last = bisect_left(self._words, key)
+        key |= self._common | self._position
+        if first < len(self._words) and self._words[first] <= key:
+            last = bisect_right(self._words, key, first)
+        return first, last
 
 
 def _table(prints: NDArray[Any], bits: int) -> bytes:
@@ -163,15 +156,6 @@ def _table(prints: NDArray[Any], bits: int) -> bytes:
     for at in range(0, len(prints), 1 << 20):
         found[prints[at : at + (1 << 20)] >> numpy.uint64(64 - bits)] = True
     return numpy.packbits(found, bitorder="little").tobytes()
-
-
-def probes(prints: NDArray[Any], hashes: int, bits: int) -> list[NDArray[Any]]:
-    """The bits of a Bloom filter that stand for prints (n,), one array for each hash."""
-    import numpy
-
-    first = prints >> numpy.uint64(32)
-    second = (prints * numpy.uint64(STEP)) >> numpy.uint64(32) | numpy.uint64(1)
-    return [(first + numpy.uint64(at) * second) % numpy.uint64(bits) for at in range(hashes)]
 
 
 def written(header: IndexHeader) -> bytes:
@@ -243,7 +227,7 @@ def _header(content: NDArray[Any]) -> tuple[IndexHeader, int]:
     for name in ("sources", "common"):
         known[name] = tuple(WorkRecord(**each) for each in said[name])
     header = IndexHeader(**known, sizes=tuple(said["sizes"]))
-    whole = (header.positions == 0 or header.positions in POSITIONS) and header.sizes[0] % 8 == 0
+    whole = header.positions in POSITIONS and header.sizes[0] % 8 == 0
     if not whole or header.sizes[0] == 0 or not header.sources:
         raise ValueError("its header does not fit its prints")
     return header, fixed + size
@@ -252,14 +236,7 @@ def _header(content: NDArray[Any]) -> tuple[IndexHeader, int]:
 def digest_of(content: NDArray[Any], header: IndexHeader) -> str:
     """The digest of an index: of its arrays, and what says how they are read."""
     found = blake2b(digest_size=32)
-    facts = (
-        FORMAT,
-        NORMALISATION[header.kind],
-        header.length,
-        header.positions,
-        header.hashes,
-        header.letters,
-    )
+    facts = FORMAT, NORMALISATION[header.kind], header.length, header.positions, header.letters
     found.update(repr((*facts, [(each.name, each.start) for each in header.sources])).encode())
     found.update(content.data)
     return found.hexdigest()

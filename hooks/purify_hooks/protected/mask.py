@@ -156,7 +156,7 @@ class TokenRuns:
             letters = letters_of(decoded(position.pending + tokens[token])[0])
             if len(letters) >= need:
                 print_ = self.runs.roller.print_of(position.last + letters[:need])
-                if self.runs.complete(print_, word):
+                if self.index.complete(print_, word):
                     found.append(token)
         return numpy.array(found, dtype=numpy.int64)
 

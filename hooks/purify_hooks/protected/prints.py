@@ -31,23 +31,23 @@ class Roller:
     def __init__(self, length: int) -> None:
         self.length = length
         self._power = pow(BASE, length, 2**64)
-        self._values: dict[str, tuple[int, int]] = {}
+        self._come: dict[str, int] = {}  # each letter's value
+        self._gone: dict[str, int] = {}  # its share of a print once `length` letters follow it
 
     def rolled(self, print_: int, before: str, letters: str) -> list[int]:
         """The print after each of `letters`, where `before` are the `length` letters before them."""
-        found = []
-        values = self._values
-        for old, new in zip(before + letters, letters, strict=False):
-            gone = values[old] if old in values else self._value(old)
-            come = values[new] if new in values else self._value(new)
-            print_ = (print_ * BASE + come[0] - gone[1]) & WORD
-            found.append(print_)
+        come, gone, last = self._come, self._gone, print_
+        found: list[int] = []
+        try:
+            for old, new in zip(before + letters, letters, strict=False):
+                last = (last * BASE + come[new] - gone[old]) & WORD
+                found.append(last)
+        except KeyError:
+            for each in {*before, *letters} - {*come}:
+                known = value(each)
+                gone[each], come[each] = known * self._power & WORD, known
+            return self.rolled(print_, before, letters)
         return found
-
-    def _value(self, symbol: str) -> tuple[int, int]:
-        """A letter's value, and its share of a print once `length` letters follow it."""
-        found = value(symbol)
-        return self._values.setdefault(symbol, (found, found * self._power & WORD))
 
     def print_of(self, letters: str) -> int:
         """The print of the last `length` letters."""

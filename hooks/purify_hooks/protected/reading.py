@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 LETTERS = 12
 """Letters of a print, some three English words: see docs/copycheck.md for how it was chosen."""
-LETTERS_ALONE = 16
-"""Letters of a print where its place is not known (a Bloom filter)."""
 TOKENS = 20
 """Tokens of a print of code, some two lines."""
 LONGEST = 64
@@ -46,11 +44,11 @@ class WorkReader:
         return self.begin(self.length)
 
 
-def reader(kind: str, bloom: bool) -> WorkReader:
+def reader(kind: str) -> WorkReader:
     """How files of a kind are read."""
     if kind == "code":
         return WorkReader(CodeReading, TOKENS)
-    return WorkReader(TextReading, LETTERS_ALONE if bloom else LETTERS)
+    return WorkReader(TextReading, LETTERS)
 
 
 class TextReading:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy
-
 from purify_hooks.protected.prints import Roller
 
 if TYPE_CHECKING:
@@ -56,11 +54,7 @@ class WorkRuns:
     def completed(self, run: CopiedRun) -> tuple[int, int]:
         """Which word would make a run too long, and where that word ends."""
         word = run.word + max(1, self.longest - run.words)
-        return word, run.end + int(self.index.lengths[run.word + 1 : word + 1].sum(dtype=numpy.int64))
-
-    def complete(self, print_: int, word: int) -> bool:
-        """Whether a print ends with the word at a position of the works."""
-        return bool(self.index.ends_at(numpy.array([print_], dtype=numpy.uint64), word)[0])
+        return word, run.end + sum(self.index.lengths[run.word + 1 : word + 1])
 
     def read(self, position: RunPosition, letters: str, pending: bytes = b"") -> RunPosition:
         """The position after these letters."""
@@ -78,8 +72,12 @@ class WorkRuns:
 
     def _goes_on(self, run: CopiedRun, length: int) -> bool:
         """Whether a run's next word is not complete yet, or the run is complete at this length."""
+        return run.end + self._following(run) > length
+
+    def _following(self, run: CopiedRun) -> int:
+        """How many letters the work's next word has; 0 at the end of all works."""
         following = run.word + 1
-        return following < len(self.index.lengths) and run.end + int(self.index.lengths[following]) > length
+        return self.index.lengths[following] if following < len(self.index.lengths) else 0
 
     def _hit(
         self,
@@ -92,14 +90,12 @@ class WorkRuns:
         """The runs, those among them that a print in the index goes on with, and those that it begins."""
         found, on = [], set()
         for run in runs:
-            if run.word + 1 < len(self.index.lengths) and end == run.end + int(
-                self.index.lengths[run.word + 1]
-            ):
-                if self.complete(print_, run.word + 1):
-                    found.append(CopiedRun(run.word + 1, end, run.words + 1))
-                    on.add(run.word + 1)
-            elif end < run.end + int(self.index.lengths[min(run.word + 1, len(self.index.lengths) - 1)]):
+            left = run.end + self._following(run) - end  # letters of the work's next word
+            if left > 0:
                 found.append(run)
+            elif left == 0 and self.index.complete(print_, run.word + 1):
+                found.append(CopiedRun(run.word + 1, end, run.words + 1))
+                on.add(run.word + 1)
         places = self.index.places(record, FREQUENT + 1)
         if len(places) > FREQUENT:
             frequent = (*frequent[-self.longest :], end)
@@ -113,12 +109,13 @@ class WorkRuns:
 
     def _begun(self, word: int, end: int, frequent: tuple[int, ...]) -> int:
         """The most words that a run can have when its first print ends with this one."""
-        words, start = 1, end - int(self.index.lengths[word])
+        lengths = self.index.lengths
+        words, start = 1, end - lengths[word]
         while word > 0 and start in frequent:  # words whose prints have too many places to follow each
             word, words = word - 1, words + 1
-            start -= int(self.index.lengths[word])
+            start -= lengths[word]
         left = min(self.index.header.length - 1, start)
-        while word > 0 and left >= int(self.index.lengths[word - 1]):
+        while word > 0 and left >= lengths[word - 1]:
             word, words = word - 1, words + 1
-            left -= int(self.index.lengths[word])
+            left -= lengths[word]
         return words
