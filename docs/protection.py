@@ -68,7 +68,7 @@ def _pictures(found: Report) -> dict[str, str]:
 
 
 def _file(title: str) -> str:
-    return f"evaluation-{title.lower().replace(' ', '-')}.svg"
+    return "evaluation-" + title.lower().replace("'", "").replace(" ", "-") + ".svg"
 
 
 def main(
