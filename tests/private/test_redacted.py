@@ -193,6 +193,13 @@ def test_markers_that_programs_escaped_are_markers() -> None:
     assert llm == '{"who": "Ada"} Eva'
 
 
+def test_labels_that_overlap_are_one_private_part_and_what_stands_outside_is_read() -> None:
+    stage = Redacted(kinds=("email",), words=("Ada", "12"), patterns={"badge": "B-[0-9]+"})
+    slm, llm = reads(stage, "<private>I am ada@corp-mail.com</private>, B-123. ada@corp-mail.com or B 123?")
+    assert slm == "[private], [badge]. [email] or B 123?"
+    assert llm == "I am ada@corp-mail.com, B-123. ada@corp-mail.com or B 123?"
+
+
 def test_a_marker_that_parts_of_a_message_cut_is_refused() -> None:
     parts = [{"type": "text", "text": each} for each in ("Find <pri", "vate>Ada</private>", "</private>")]
     for cut in (parts[:2], [parts[0], {**parts[1], "text": "vate>Ada"}]):
