@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import random
 import re
+import shutil
 import statistics
 import sysconfig
 import time
@@ -274,10 +275,8 @@ def code(count: int = 300) -> None:
     """The standard library's functions, and windows of ten lines of other packages."""
     rng, library = random.Random(0), Path(sysconfig.get_paths()["stdlib"])
     site = Path(torch.__file__).parents[1]
-    works = [
-        *sorted(library.glob("*.py")),
-        *(library / each for each in ("json", "email", "asyncio", "logging", "http", "unittest")),
-    ]
+    named = ("json", "email", "asyncio", "logging", "http", "unittest")
+    works = [*library.glob("*.py"), *(path for each in named for path in (library / each).rglob("*.py"))]
     common = [
         site / each for each in ("click", "anyio", "fsspec", "yaml", "pygments") if (site / each).is_dir()
     ]
@@ -287,14 +286,16 @@ def code(count: int = 300) -> None:
         for path in sorted((site / each).rglob("*.py"))
     ]
     with TemporaryDirectory() as name:
-        indexes = [made(Path(name), works, some, code=True, pattern="*.py") for some in (common, [])]
+        for path in works:
+            copy = Path(name, "library", path.relative_to(library))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+        folder = [Path(name, "library")]
+        indexes = [made(Path(name), folder, some, code=True, pattern="*.py") for some in (common, [])]
         checks = [CopyCheck(index) for index in indexes]
         clean = [window for path in others for window in _windows(path)]
         clean = rng.sample(clean, min(len(clean), 10 * count))
-        files = [
-            path for each in works for path in ([each] if each.is_file() else sorted(each.rglob("*.py")))
-        ]
-        copied = rng.sample(functions(files, 60), count)
+        copied = rng.sample(functions(sorted(works), 60), count)
         how: dict[str, Callable[[str], str]] = {
             "verbatim": str,
             "names replaced": renamed,
@@ -340,12 +341,13 @@ def longest_run(text: str, work: Sequence[str]) -> int:
 @app.command()
 def models(
     pair: Annotated[Path | None, typer.Option(help="A contaminated pair's directory. [the test bed]")] = None,
-    passages: int = 6,
+    passages: Annotated[int, typer.Option(help="How many are asked for.")] = 3,
+    tokens: Annotated[int, typer.Option(help="Of an answer.")] = 40,
 ) -> None:
     """Recitation by `linear` with weight 0.95, which is nearly the LLM alone, with and without the stage."""
     from purify_hooks.evaluation.testbed import HOME, attacks
     from purify_hooks.protected.copycheck import Copycheck
-    from purify_plugins import Purifier
+    from purify_plugins import Purifier, Sampling
     from purify_plugins.stages import RequestOptions
 
     home = pair or HOME
@@ -360,42 +362,43 @@ def models(
         bare = Purifier.load(home / "llm", home / "slm", "linear", weight=0.95)
         said = RequestOptions(on_refusal="text", refusals={"default": "Refused."})
         settings = {"no stage": [], "mask": [Copycheck(index, share=0)], "mask and check": [Copycheck(index)]}
-        rows = []
+        attacked, rows = _attacks(asked, passages), []
+        prompts = [each for some in attacked.values() for each in some]
+        samplings = (
+            Sampling(max_tokens=tokens, temperature=0),
+            Sampling(max_tokens=tokens, seed=1),
+        )
         for label, stages in settings.items():
             made_ = bare.replace(stages=stages, request=said)
-            rows += [
-                _recited(made_, label, way, prompts, book)
-                for way, prompts in _attacks(asked, passages).items()
-            ]
+            answers = [made_.generate(prompts, each, errors="raise") for each in samplings]
+            by_prompt = [*zip(*answers, strict=True)]
+            for way, some in attacked.items():
+                rows.append(_recited(label, way, by_prompt[: len(some)], book))
+                del by_prompt[: len(some)]
+                print(*rows[-1], f"{time.process_time():.0f} s", sep=" | ", flush=True)
         head = ["", "attack", "greedy: longest run, words", "sampled", "refused", "written again"]
         write("real" if pair else "toy", table(head, rows))
 
 
 def _attacks(asked: Any, count: int) -> dict[str, list[str]]:
-    """Single prompts; four requests each with the true words so far; and after 100 words of clean text."""
+    """Single prompts; requests with the true words so far; and after 60 words of clean text."""
     some = asked.passages[:count]
-    clean = " ".join(asked.clean)
-    late = " ".join(clean.split()[:100])
+    late = " ".join(" ".join(asked.clean).split()[:60])
     parts = [(each.prefix, each.continuation.split(" ")) for each in some]
     return {
         "single": [each.prefix for each in some],
-        "chained": [
-            prefix + " ".join(words[: len(words) * at // 4]) for prefix, words in parts for at in (1, 2)
-        ],
+        "chained": [prefix + " ".join(words[: len(words) // 3]) for prefix, words in parts],
         "late": [f"{late}\n{each.prefix}" for each in some],
     }
 
 
-def _recited(purifier: Any, label: str, way: str, prompts: Sequence[str], book: Sequence[str]) -> list[str]:
-    from purify_plugins import Sampling
-
-    runs, refused, redone = [], 0, 0
-    for sampling in (Sampling(max_tokens=TOKENS, temperature=0), Sampling(max_tokens=TOKENS, seed=1)):
-        answers = purifier.generate(prompts, sampling, errors="raise")
-        runs.append(max(longest_run(each.text, book) for each in answers))
-        refused += sum(each.finish_reason == "refused" for each in answers)
-        redone += sum(any(step.slm_only for step in each.steps) for each in answers)
-    return [label, f"{way}, {len(prompts)} prompts", *map(str, runs), str(refused), str(redone)]
+def _recited(label: str, way: str, answers: Sequence[Sequence[Any]], book: Sequence[str]) -> list[str]:
+    """A row of the table: of each prompt there are a greedy answer and a sampled one."""
+    runs = [max(longest_run(each.text, book) for each in some) for some in zip(*answers, strict=True)]
+    every = [each for some in answers for each in some]
+    refused = sum(each.finish_reason == "refused" for each in every)
+    redone = sum(any(step.slm_only for step in each.steps) for each in every)
+    return [label, f"{way}, {len(answers)} prompts", *map(str, runs), str(refused), str(redone)]
 
 
 if __name__ == "__main__":
