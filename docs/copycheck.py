@@ -8,6 +8,8 @@ packages that are installed here, `models` lets a contaminated pair recite: the 
 from __future__ import annotations
 
 import ast
+import base64
+import json
 import random
 import re
 import shutil
@@ -26,9 +28,9 @@ import typer
 from purify_hooks.evaluation.testbed.corpus import CORPUS
 from purify_hooks.protected.build import IndexOptions, build
 from purify_hooks.protected.check import CopyCheck
-from purify_hooks.protected.code import RESERVED, Lexer
 from purify_hooks.protected.folding import words_of
 from purify_hooks.protected.index import PrintIndex, open_index
+from purify_hooks.protected.lexing import RESERVED, Lexer
 from purify_hooks.protected.mask import CopyMask
 from purify_plugins.stages import Blocked
 
@@ -243,11 +245,86 @@ def reformatted(source: str) -> str:
     return ast.unparse(ast.parse(source))
 
 
-def commented(source: str) -> str:
-    return "\n".join(
-        f"{line}  # see line {at}" if line.strip()[-1:] in list(":)]") else line
-        for at, line in enumerate(source.splitlines())
+def lines(change: Callable[[str, int], str]) -> Callable[[str], str]:
+    """Each line changed, which is given with its number."""
+    return lambda source: "\n".join(change(line, at) for at, line in enumerate(source.splitlines(), 1))
+
+
+def commented(line: str, at: int) -> str:
+    return f"{line}  # it's in line {at}" if line.strip()[-1:] in list(":)]") else line
+
+
+def padded(each: int) -> Callable[[str], str]:
+    """A statement without effect after each so many lines."""
+
+    def change(line: str, at: int) -> str:
+        whole = at % each == 0 and line.rstrip()[-1:] not in tuple(":,([{\\")
+        return f"{line}\n{line[: len(line) - len(line.lstrip())]}extra_{at} = {at}" if whole else line
+
+    return lambda source: lines(change)(reformatted(source))
+
+
+def minified(source: str) -> str:
+    """No space that can be left out, and one for each four of indentation."""
+    tight = re.sub(r" *([=+*/<>,:()\[\]{}-]) *", r"\1", reformatted(source))
+    return tight.replace("    ", " ")
+
+
+def requoted(source: str) -> str:
+    """Every quoted text replaced."""
+    return re.sub(r"'[^'\n]*'", "'another'", reformatted(source))
+
+
+def annotated(source: str) -> str:
+    """Each argument with a type."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = ast.Name("object")
+    return ast.unparse(tree)
+
+
+def bracketed(source: str) -> str:
+    """Each name that is an argument, or ends a line, in brackets."""
+    change = re.compile(r"\b(?<!def )([a-z_]\w*)\b(?=[,)\n])")
+    return change.sub(
+        lambda found: found[1] if found[1] in RESERVED else f"({found[1]})", reformatted(source)
     )
+
+
+def fenced(source: str) -> str:
+    """As an assistant writes it."""
+    return f"Here's one way to do it:\n\n```python\n{source}\n```\n\nIt's short; don't forget to test it.\n"
+
+
+CODE_DISGUISES: dict[str, Callable[[str], str]] = {
+    "verbatim": str,
+    "in a fenced block, with prose": fenced,
+    "names replaced": renamed,
+    "reformatted, comments dropped": reformatted,
+    "comments added": lines(commented),
+    "names replaced and reformatted": lambda source: renamed(reformatted(source)),
+    "tabs": lambda source: source.replace("    ", "\t"),
+    "minified": minified,
+    "quoted texts replaced": requoted,
+    "semicolons": lambda source: reformatted(source).replace("\n", ";\n"),
+    "arguments with types": annotated,
+    "line numbers": lines(lambda line, at: f"{at:4}  {line}"),
+    "as a difference (+)": lines(lambda line, at: f"+{line}"),
+    "as a quotation (>)": lines(lambda line, at: f"> {line}"),
+    "each line a comment (#)": lines(lambda line, at: f"# {line}"),
+    "in one comment (/* */)": lambda source: f"/*\n{source}\n*/",
+    "in a docstring": lambda source: f'''"""{source.replace('"""', "")}"""''',
+    "in JSON, as a tool's argument": lambda source: json.dumps({"path": "a.py", "content": source}),
+    "a line without effect after each 4": padded(4),
+    "a line without effect after each 2": padded(2),
+    "`self` renamed": lambda source: re.sub(r"\bself\b", "this", source),
+    "the first half": lambda source: source[: len(source) // 2],
+    "brackets around names": bracketed,
+    "a line without effect after each": padded(1),
+    "cells of a table": lines(lambda line, at: f"| {line} |"),
+    "base 64": lambda source: base64.b64encode(source.encode()).decode(),
+}
 
 
 def functions(files: Sequence[Path], least: int) -> list[str]:
@@ -271,7 +348,7 @@ def _parsed(source: str) -> ast.Module:
 
 
 @app.command()
-def code(count: int = 300) -> None:
+def code(count: int = 200) -> None:
     """The standard library's functions, and windows of ten lines of other packages."""
     rng, library = random.Random(0), Path(sysconfig.get_paths()["stdlib"])
     site = Path(torch.__file__).parents[1]
@@ -294,27 +371,30 @@ def code(count: int = 300) -> None:
         indexes = [made(Path(name), folder, some, code=True, pattern="*.py") for some in (common, [])]
         checks = [CopyCheck(index) for index in indexes]
         clean = [window for path in others for window in _windows(path)]
-        clean = rng.sample(clean, min(len(clean), 10 * count))
+        clean = rng.sample(clean, min(len(clean), 15 * count))
         copied = rng.sample(functions(sorted(works), 60), count)
-        how: dict[str, Callable[[str], str]] = {
-            "verbatim": str,
-            "names replaced": renamed,
-            "reformatted, comments dropped": reformatted,
-            "comments added": commented,
-            "names replaced and reformatted": lambda each: renamed(reformatted(each)),
-        }
         rows = [
             [
-                f"{each}: {count} functions",
+                each,
                 *(f"{share(check, [*map(change, copied)]):.1%}" for check in checks),
             ]
-            for each, change in how.items()
+            for each, change in CODE_DISGUISES.items()
         ]
+        pace = min(_code_pace(checks[0], "\n".join(clean[:40])) for _ in range(3))
+        rows.append(["CPU for a word of code", f"{pace:.0f} µs", ""])
         alarms = [
             f"clean: {len(clean):,} windows of 10 lines",
             *(f"{share(each, clean):.2%}" for each in checks),
         ]
         write("code", table(["what is written", "found", "without `--common`"], [alarms, *rows]))
+
+
+def _code_pace(check: CopyCheck, source: str) -> float:
+    """CPU microseconds a word (between spaces) of code, four characters at a time."""
+    check, begun = check.fresh(), time.thread_time()
+    for end in range(0, len(source), 4):
+        check.clear(source[:end], False)
+    return (time.thread_time() - begun) / len(source.split()) * 1e6
 
 
 def _windows(path: Path) -> Iterator[str]:

@@ -51,7 +51,7 @@ class WorkRuns:
         self.index, self.longest, self.quotable = index, longest, quotable
         self.roller = Roller(index.header.length)
         self.beginning = RunPosition(0, " " * index.header.length, 0)
-        # What stands before most answers is not known, but that it ends with no whole print: `CopyMask.after`.
+        # What stands before an answer is not known, but that it ends with no whole print: `CopyMask.after`.
         self.answering = self.beginning._replace(unseen=index.header.length - 1)
 
     def completed(self, run: CopiedRun) -> tuple[int, int]:
@@ -107,7 +107,9 @@ class WorkRuns:
         """The most words that a run can have when its first print ends with this one."""
         lengths = self.index.lengths
         words, start = 1, end - lengths[word]
-        while word > 0 and start in position.frequent:  # words whose prints have too many places to follow each
+        while (
+            word > 0 and start in position.frequent
+        ):  # words whose prints have too many places to follow each
             word, words = word - 1, words + 1
             start -= lengths[word]
         # Of more letters before, a print would have been found with the word that they end with.
