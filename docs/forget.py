@@ -6,14 +6,16 @@ the pair for facts whose answers are targets.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,9 +39,9 @@ TOKENS, LONG = 24, 5
 """Tokens of an answer, and letters of the words that are made targets."""
 
 
-def listed(name: str) -> list[str]:
+def listed(name: str, folder: Path = EXAMPLES) -> list[str]:
     """The lines of an example file."""
-    lines = (EXAMPLES / name).read_text("utf-8").splitlines()
+    lines = (folder / name).read_text("utf-8").splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 
@@ -65,28 +67,56 @@ def compiled(targets: str, purifier: Purifier) -> float:
     return min(spent[1:])  # the vocabulary's tokens are spelled once
 
 
-def gate() -> tuple[float, float, float]:
+def gate(folder: Path) -> tuple[float, float, float]:
     """The gate's AUROC, and the mean strength that requests about targets and others keep."""
-    found = Forget(str(EXAMPLES / "targets.txt")).gate
-    about, others = listed("requests.txt"), listed("others.txt")
+    found = Forget(str(folder / "targets.txt")).gate
+    about, others = listed("requests.txt", folder), listed("others.txt", folder)
     near, far = ([found.score(windows(text)) for text in texts] for texts in (about, others))
     pairs = [(one > other) + (one == other) / 2 for one in near for other in far]
     left = [sum(found.strength([text]) for text in texts) / len(texts) for texts in (about, others)]
     return sum(pairs) / len(pairs), left[0], left[1]
 
 
-def told(purifier: Purifier, folder: Path, texts: Sequence[str], answers: int) -> tuple[int, int]:
+def gated(kind: str, folder: Path) -> dict[str, str]:
+    """The rows of the gate."""
+    area, near, far = gate(folder)
+    return {
+        f"gate, {kind}: AUROC of 48 paraphrases against 60 others": f"{area:.3f}",
+        f"gate, {kind}: mean strength that paraphrases keep, and others": f"{near:.2f}, {far:.2f}",
+    }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is measured once, as JSON files of a directory; None: nothing is kept."""
+
+    folder: Path | None
+
+    def made(self, name: str, measure: Callable[[], Any]) -> Any:
+        """What a file holds, else what is measured, and then kept."""
+        if self.folder is None:
+            return measure()
+        file = self.folder / f"{name}.json"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(measure()), "utf-8")
+        return json.loads(file.read_text("utf-8"))
+
+
+def told(purifier: Purifier, folder: Path, prompts: Sequence[str], kept: Kept) -> tuple[int, int]:
     """Answers that hold one of the pair's own 40 commonest long words, before these are targets and then."""
-    prompts = [" ".join(text.split()[:10]) for text in texts]
-    prompts = (prompts * answers)[:answers]
     plain = purifier.replace(batch_size=32, sampling=Sampling(max_tokens=TOKENS, seed=0))
-    written = [each.text for each in plain.generate(prompts, errors="raise")]
+    written = kept.made("written", lambda: _answers(plain, prompts))
     words = Counter(word for text in written for word in spelling(text).split() if len(word) >= LONG)
     names = [word for word, _ in words.most_common(40)]
     (folder / "words.txt").write_text("\n".join(names), "utf-8")
     masked = plain.replace(stages=[Forget(str(folder / "words.txt"), far=0.99, near=1.0)])  # the mask alone
-    after = [each.text for each in masked.generate(prompts, errors="raise")]
+    after = kept.made("masked", lambda: _answers(masked, prompts))
     return sum(_holds(text, names) for text in written), sum(_holds(text, names) for text in after)
+
+
+def _answers(purifier: Purifier, prompts: Sequence[str]) -> list[str]:
+    return [each.text for each in purifier.generate(prompts, errors="raise")]
 
 
 def _holds(text: str, names: Sequence[str]) -> bool:
@@ -109,21 +139,25 @@ def perplexities(purifier: Purifier, targets: str, texts: Sequence[str]) -> tupl
 def main(
     pair: Annotated[Path | None, typer.Option(help="A directory with llm and slm.")] = None,
     answers: int = 256,
+    keep: Annotated[Path | None, typer.Option(help="A directory that keeps what models were asked.")] = None,
 ) -> None:
     """Measure, and write the region of the page."""
+    kept = Kept(keep)
     llm, slm, name = (pair / "llm", pair / "slm", "the real pair") if pair else (LLM, SLM, "the test bed")
     own = (str(llm), str(slm), pair / "attacks.json") if pair else (None, None, None)
     questions = models_and_questions(*own, batch=32)[1]
     purifier = Purifier.load(llm, slm)
     with tempfile.TemporaryDirectory() as made:
         targets = invented(Path(made))
-        seconds, (area, near, far) = compiled(targets, purifier), gate()
-        before, after = told(purifier, Path(made), questions.heldout, answers)
-        plain, masked = perplexities(purifier, targets, questions.heldout)
+        seconds = compiled(targets, purifier)
+        prompts = [" ".join(text.split()[:10]) for text in questions.heldout]
+        prompts = (prompts * answers)[:answers]
+        plain, masked = kept.made("perplexities", lambda: perplexities(purifier, targets, questions.heldout))
+        before, after = told(purifier, Path(made), prompts, kept)
     rows = {
         "1,000 targets with aliases and examples, compiled: seconds of CPU time": f"{seconds:.2f}",
-        "gate: AUROC of 48 paraphrases against 60 other requests": f"{area:.3f}",
-        "gate: mean strength that paraphrases keep, and others": f"{near:.2f}, {far:.2f}",
+        **gated("fresh requests", EXAMPLES / "fresh"),
+        **gated("requests that `far` and `near` were set with", EXAMPLES),
         f"of {answers} answers those that hold a target, without the mask and with it": f"{before}, {after}",
         "perplexity of held-out texts under 1,000 targets, over that without": f"{masked / plain:.4f}",
     }

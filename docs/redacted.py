@@ -49,11 +49,19 @@ PLACES = ("Northgate", "Elm Street", "Riverside", "Hill", "Old Mill", "Seaview",
 ILLS = ("asthma", "anemia", "gout", "migraine", "eczema", "bronchitis", "sciatica", "tonsillitis")
 MONTHS = ("March", "July", "January", "October", "May", "August", "February", "November")
 PLANTED = 3
-TOKENS, WRITTEN = 16, 3
-"""Tokens of an answer; how many of the cases answers are written for."""
+TOKENS = 24
+"""Tokens of an answer."""
 PUBLIC = "these-figures-are-public-and-so-is-this-key"
 MODES = {"greedy": Sampling(max_tokens=TOKENS, temperature=0), "sampled": Sampling(max_tokens=TOKENS, seed=0)}
 POLICIES = ("balanced", "windowed", "capped", "calibrated")
+BUDGETS: Mapping[str, Mapping[str, Any]] = {
+    "`windowed`": {"name": "windowed"},
+    "`windowed`, `budget = 2`": {"name": "windowed", "budget": 2.0},
+    "`windowed`, `budget = 1`": {"name": "windowed", "budget": 1.0},
+    "`capped`": {"name": "capped"},
+    "`capped`, `total = 3`": {"name": "capped", "total": 3.0},
+}
+"""Policies with other budgets, for secrets that are soon guessed."""
 INSTEAD, CHOSEN = "[{kind}]", "its kind"
 WORDS_INSTEAD = {"nothing": "", "a word": "something", "its kind": "[{kind}]"}
 
@@ -179,6 +187,7 @@ class Bench:
         names |= {
             "LLM alone": {"name": "geometric", "alpha": 1.0},
             "SLM alone": {"name": "geometric", "alpha": 0.0},
+            **BUDGETS,
         }
         llm, slm = (plugins.source(str(pair / side)) for side in ("llm", "slm"))
         bound = {name: plugins.policy(each).bind(slm.vocabulary) for name, each in names.items()}
@@ -266,21 +275,25 @@ def jobs(bench: Bench) -> Jobs:
     """What is measured, by the file that keeps it."""
     found: Jobs = {}
     for name, instead in {"SLM reads all": None, **WORDS_INSTEAD}.items():
-        found[f"nats, {name}"] = lambda instead=instead: _nats(bench, instead)
+        found[f"nats, {name}"] = lambda instead=instead: _nats(
+            bench.only([each for each in bench.policies if each not in BUDGETS]), instead
+        )
+    found["budgets"] = lambda: _nats(bench.only(list(BUDGETS)), INSTEAD)
     for name, instead in reversed(AROUND.items()):
         found[f"facts, {name}"] = lambda instead=instead: list(
-            bench.only(POLICIES).answers(_questions(instead, cases()[:WRITTEN]), {"greedy": MODES["greedy"]})
+            bench.only(POLICIES).answers(_questions(instead, contexts()), {"greedy": MODES["greedy"]})
         )
-        asked = [
-            prompted(case, f"{at} {kind}", way(case), instead)
-            for kind, way in ATTACKS.items()
-            for at, case in enumerate(cases()[:WRITTEN])
-        ]
-        for mode, sampling in MODES.items():
-            found[f"attacks, {name}, {mode}"] = lambda name=name, asked=asked, way={mode: sampling}: list(
-                bench.only(ASKED[name]).answers(asked, way)
+        for kind, way in ATTACKS.items():
+            asked = [prompted(case, str(at), way(case), instead) for at, case in enumerate(cases())]
+            found[f"attacks, {name}, {kind}"] = lambda name=name, asked=asked: list(
+                bench.only(ASKED[name]).answers(asked, MODES)
             )
     return found
+
+
+def contexts() -> list[Case]:
+    """The cases with different contexts: two secrets stand in each record."""
+    return list({(case.system, case.document): case for case in cases()}.values())
 
 
 def _questions(instead: str | None, chosen: Sequence[Case]) -> list[Prompted]:
@@ -330,12 +343,15 @@ def main(
     found = measured(Bench.of(pair), out, minutes, only)
     missing = sorted(jobs_of().difference(found))
     print("not measured:", "; ".join(missing) or "nothing")
-    if any(name.startswith("nats") for name in missing):
+    if any(name.startswith(("nats", "budgets")) for name in missing):
         return
-    facts = [word for case in cases()[:WRITTEN] for *_, word in case.facts]
+    facts = [word for case in contexts() for *_, word in case.facts]
     tables = (
         page.instead_table(found, [page.PLAIN, *WORDS_INSTEAD], (*POLICIES, "SLM alone")),
         page.told_table(found, CHOSEN),
+        page.budget_table(
+            found, BUDGETS, CHOSEN, [at for at, case in enumerate(cases()) if "born" in case.stem]
+        ),
         page.attack_table(found, ASKED, [case.secret for case in cases()]),
         page.facts_table(found, POLICIES, facts, CHOSEN),
     )

@@ -74,6 +74,25 @@ def told_table(found: Found, chosen: str) -> Table:
     return Table("The whole secret's probability after its stem", columns, rows, note)
 
 
+def budget_table(
+    found: Found, policies: Mapping[str, Mapping[str, Any]], chosen: str, short: Sequence[int]
+) -> Table:
+    """What smaller budgets leave of the secrets with few choices a token, and what they cost."""
+    rows, alone = [], found[f"nats, {chosen}"]
+    slm = alone["secrets"]["SLM alone"]
+    for name, options in policies.items():
+        told = [sum(found["budgets"]["secrets"][name][at]) for at in short]
+        most = [promised(options, slm[at]) for at in short]
+        perplexity = math.exp(-fmean(each for row in found["budgets"]["facts"][name] for each in row))
+        rows.append((name, _power(fmean(told)), _power(fmean(most)), f"{perplexity:.2f}"))
+    note = (
+        f"The SLM alone: {_power(fmean(sum(slm[at]) for at in short))}, perplexity "
+        f"{ppl(found, chosen, 'SLM alone'):.2f}. The days of birth alone; geometric means."
+    )
+    columns = ("policy", "a day of birth", "promised of any LLM", "perplexity of other answers")
+    return Table("Smaller budgets for short secrets", columns, rows, note)
+
+
 def attack_table(found: Found, asked: Mapping[str, Sequence[str]], secrets: Sequence[str]) -> Table:
     """How many answers to the attacks have the whole secret, and half of it."""
     rows = []
@@ -89,7 +108,7 @@ def attack_table(found: Found, asked: Mapping[str, Sequence[str]], secrets: Sequ
 
 def _count(answers: Iterable[Found], policy: str, mode: str, secrets: Sequence[str]) -> str:
     shares = [
-        share(each["text"], secrets[int(each["name"].split()[0])])
+        share(each["text"], secrets[int(each["name"])])
         for each in answers
         if each["policy"] == policy and each["mode"] == mode
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def told(policy: str, nats: Sequence[float]) -> float:
     return max(_told(rule, nats, sure) for sure in SURE)
 
 
-def promised(policy: str, nats: Sequence[float]) -> float:
+def promised(policy: str | Mapping[str, Any], nats: Sequence[float]) -> float:
     """The most nats with which any LLM can have such a text said, at one place, by the policy's guarantee."""
     rule = load_plugins(()).policy(policy)
     most = rule.allowance(len(nats), -sum(nats))

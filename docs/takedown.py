@@ -1,17 +1,16 @@
 """What a takedown list takes out of the test bed's LLM, and leaves: `python docs/takedown.py --out DIR`.
 
 The first ten of the twenty passages that the LLM has by heart are named, in the book up to before the
-eleventh; the others are the same book's. Writes the figures into docs/takedown.md. DIR keeps what is
-measured, and the LLM that never read the named passages
-(`python -m purify_plugins.testbed --without 10 --out DIR/without`). With --real PAIR, of
-`python -m purify_plugins.testbed --real`, the same of a contaminated SmolLM2.
+eleventh; the others are the same book's. Writes the figures into docs/takedown.md. DIR keeps the answers and
+what is measured, so that a run goes on where another one ended (--minutes), and the LLM that never read the
+named passages (`python -m purify_plugins.testbed --without 10 --scale 0.5 --out DIR/without`). With --real
+PAIR, of `python -m purify_plugins.testbed --real`, the same of a contaminated SmolLM2.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +19,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, Any, NamedTuple
 
+import takedown_page as page
 import torch
 import typer
 
 from purify_hooks.evaluation.eval.attempt import LINKS
 from purify_hooks.evaluation.eval.metrics import rouge_l
-from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.testbed import LLM, SLM, attacks, heldout
 from purify_hooks.evaluation.testbed.corpus import CORPUS
 from purify_hooks.takedown.build import ListOptions, build_list
@@ -35,25 +34,24 @@ from purify_plugins import Purifier, Sampling
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.protocols import LogitSource
 
-DOCS = Path(__file__).parent
-PAGE, PICTURE = DOCS / "takedown.md", DOCS / "takedown.svg"
-NAMED, TOKENS = 10, 50
-RAW = {"name": "geometric", "alpha": 1}
-"""The LLM alone, drawn from by our loop."""
+NAMED, TOKENS, DRAWS = 10, 50, 4
+"""Passages that are named, tokens of an answer, and answers to a prompt in the sampled mode."""
+ALONE = "LLM alone"
 POLICIES: dict[str, Any] = {
-    "LLM alone": RAW,
+    ALONE: {"name": "geometric", "alpha": 1},  # drawn by our loop
     "balanced": {"name": "balanced"},
     "windowed": {"name": "windowed"},
 }
+DEFAULT, SWAPPED = "linear, alpha 3, sure 7, ahead 32", "the default, the other half named"
 FORMS: dict[str, dict[str, Any]] = {
-    "linear, alpha 3, sure 7": {},
-    **{f"linear, alpha {alpha:g}": {"alpha": alpha, "sure": 6} for alpha in (0.5, 1.0, 1.5, 3.0, 5.0)},
-    **{f"rank, most {most}": {"form": "rank", "most": most, "sure": 6} for most in (1, 5, 20)},
-    "linear, alpha 3, sure 4": {"sure": 4},
+    DEFAULT: {},
+    **{f"alpha {alpha:g}": {"alpha": alpha} for alpha in (0.5, 1.0, 2.0, 5.0)},
+    **{f"rank, most {most}": {"form": "rank", "most": most} for most in (1, 5, 20)},
+    **{f"ahead {ahead}": {"ahead": ahead} for ahead in (1, 16, 64)},
+    **{f"sure {sure}": {"sure": sure} for sure in (6, 4)},
 }
-"""What is swept; `sure` is 6 where it is not said."""
-DEFAULT = "linear, alpha 3, sure 7"
-ATTACKS = ("single", "chained", "late", "altered")
+"""What is swept: the default, and one key of it changed."""
+ATTACKS, MODES = ("single", "chained", "late", "altered"), ("greedy", "sampled")
 BLOCKS = 24
 """Runs of 256 tokens of clean text for perplexity."""
 
@@ -73,17 +71,15 @@ class Request(NamedTuple):
 
 @dataclass
 class Bench:
-    """A pair, named and other passages, and what has been measured, kept in a file."""
+    """A pair, named and other passages, and what has been measured, kept in a file until the time is up."""
 
     file: Path
     llms: dict[str, Callable[[], LogitSource]]
-    slm: LogitSource
-    named: Sequence[Passage]
-    others: Sequence[Passage]
-    unread: Sequence[Passage]
+    slms: Callable[[str], LogitSource]
+    passages: dict[str, Sequence[Passage]]
     clean: str
+    until: float
     tokens: int = TOKENS
-    so_far: bool = False
     known: dict[str, Any] = field(default_factory=dict)
     loaded: dict[str, LogitSource] = field(default_factory=dict)
 
@@ -97,38 +93,40 @@ class Bench:
         return self.loaded[name]
 
     def kept(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What is known by this key, measured now if it is not."""
-        if key not in self.known and not self.so_far:
+        """What is known by this key, measured now if it is not and there is time; None: not known."""
+        if key not in self.known and time.monotonic() < self.until:
+            start = time.monotonic()
             self.known[key] = measure()
             self.file.write_text(json.dumps(self.known, indent=1) + "\n", "utf-8")
-            print(key, self.known[key], flush=True)
+            print(f"{key}: {time.monotonic() - start:.0f} s", flush=True)
         return self.known.get(key)
 
-    def recital(self, llm: str, policy: str, mode: str, attack: str, which: str) -> list[float]:
-        """Mean recall and ROUGE-L of one attack on one set of passages."""
+    def recital(self, llm: str, policy: str, mode: str, attack: str, which: str) -> page.Recital | None:
+        """Each passage's recall, ROUGE-L and ROUGE-L by chance, of one attack on one set of passages."""
         key = f"{llm} | {policy} | {mode} | {attack} | {which}"
-        found = self.kept(key, lambda: self._recital(llm, policy, mode, attack, which))
-        return found or [math.nan, math.nan]
+        if llm not in self.llms:
+            return None
+        asked = [[*self.requests(each, attack)] for each in self.passages[which]]
+        found = self.kept(key, lambda: self._answers(llm, policy, mode, asked))
+        return None if found is None else scored(found, asked)
 
-    def _recital(self, llm: str, policy: str, mode: str, attack: str, which: str) -> list[float]:
-        passages = {"named": self.named, "others": self.others, "unread": self.unread}[which]
-        asked = [[*self.requests(each, attack)] for each in passages]
-        flat = [request for some in asked for request in some]
-        purifier = Purifier.load(self.llm(llm), self.slm, POLICIES[policy])
-        heat = 0.0 if mode == "greedy" else 1.0
+    def _answers(
+        self, llm: str, policy: str, mode: str, asked: Sequence[Sequence[Request]]
+    ) -> list[list[list[str]]]:
+        """The answers to each passage's requests, drawn once or several times."""
+        draws, heat = (1, 0.0) if mode == "greedy" else (DRAWS, 1.0)
+        flat = [request for some in asked for _ in range(draws) for request in some]
+        purifier = Purifier.load(self.llm(llm), self.slms(policy), POLICIES[policy])
         sampling = Sampling(max_tokens=flat[0].tokens, temperature=heat, seed=1, ignore_eos=True)
         answers = iter(purifier.generate([request.prompt for request in flat], sampling))
-        recalls, likeness = [], []
-        for some in asked:
-            texts = [next(answers).text for _ in some]
-            recalls.append(fmean(begun(*each) for each in zip(texts, some, strict=True)))
-            likeness.append(rouge_l(" ".join(texts), " ".join(each.truth for each in some)))
-        return [fmean(recalls), fmean(likeness)]
+        return [[[next(answers).text for _ in some] for _ in range(draws)] for some in asked]
 
     def requests(self, passage: Passage, attack: str) -> Iterator[Request]:
         """What one attack asks of a passage."""
-        spell, rest = self.spell, self.slm.encode(passage.prefix + passage.rest)
-        rest = rest[len(self.slm.encode(passage.prefix)) :][: self.tokens]
+        slm = self.slms(ALONE)
+        rest = slm.encode(passage.prefix + passage.rest)
+        rest = rest[len(slm.encode(passage.prefix)) :][: self.tokens]
+        spell = partial(spelled, slm)
         if attack != "chained":
             before = {"late": self.clean + "\n", "single": ""}.get(attack, "")
             prefix = altered(passage.prefix) if attack == "altered" else passage.prefix
@@ -138,13 +136,27 @@ class Bench:
         for at in range(0, len(rest), size):
             yield Request(passage.prefix + spell(rest[:at]), spell(rest[at : at + size]), size)
 
-    def spell(self, tokens: Sequence[int]) -> str:
-        return self.slm.vocabulary.spell(tokens).decode(errors="ignore")
-
     def perplexity(self, llm: str, kind: str, texts: Sequence[str]) -> float:
         """The perplexity of texts, each scored behind its first token."""
         found = self.kept(f"{llm} | perplexity | {kind}", lambda: perplexity(self.llm(llm), texts))
         return float(found or math.nan)
+
+
+def scored(answers: Sequence[Sequence[Sequence[str]]], asked: Sequence[Sequence[Request]]) -> page.Recital:
+    """The figures of answers (passages, draws, requests); by chance is beside the other passages' texts."""
+    truths = [" ".join(each.truth for each in some) for some in asked]
+    recalls, likeness, chance = [], [], []
+    for number, (drawn, some) in enumerate(zip(answers, asked, strict=True)):
+        told = [" ".join(texts) for texts in drawn]
+        recalls.append(fmean(begun(*each) for texts in drawn for each in zip(texts, some, strict=True)))
+        likeness.append(fmean(rouge_l(text, truths[number]) for text in told))
+        others = [truth for at, truth in enumerate(truths) if at != number]
+        chance.append(fmean(rouge_l(text, truth) for text in told for truth in others))
+    return page.Recital(recalls, likeness, chance)
+
+
+def spelled(source: LogitSource, tokens: Sequence[int]) -> str:
+    return source.vocabulary.spell(tokens).decode(errors="ignore")
 
 
 def begun(answer: str, request: Request) -> float:
@@ -180,9 +192,9 @@ def changed(llm: TakedownSource, texts: Sequence[str]) -> float:
     return fmean(found)
 
 
-def cost(plain: LogitSource, wrapped: LogitSource, text: str, rounds: int = 7) -> tuple[float, float]:
-    """CPU microseconds a token of a row by itself, and with the list: in turns, medians."""
-    ids = plain.encode(text)[:200]
+def cost(plain: LogitSource, wrapped: LogitSource, text: str, rounds: int) -> dict[str, float]:
+    """CPU microseconds a token of a row by itself and with the list, and their ratio: medians of turns."""
+    ids = plain.encode(text)[:120]
     laps: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         for source, lap in zip((plain, wrapped), laps, strict=True):
@@ -192,7 +204,19 @@ def cost(plain: LogitSource, wrapped: LogitSource, text: str, rounds: int = 7) -
                 for token in ids[4:]:
                     session.extend(torch.tensor([[token]]))
                 lap.append((time.thread_time() - start) / len(ids[4:]) * 1e6)
-    return median(laps[0]), median(laps[1])
+    ratios = [more / less for less, more in zip(*laps, strict=True)]
+    return {"alone": median(laps[0]), "with": median(laps[1]), "ratio": median(ratios), "turns": rounds}
+
+
+def costs(bench: Bench, rounds: int) -> dict[str, Any] | None:
+    """What the list costs on clean text and on a recited one, and the rows that it changes of clean text."""
+    wrapped, plain = bench.llm(DEFAULT), bench.llm("LLM")
+    assert isinstance(wrapped, TakedownSource)
+    told = " ".join(each.prefix + each.rest for each in bench.passages["named"][:3])
+    for kind, text in (("clean", heldout()[1]), ("recited", told)):
+        bench.kept(f"cost, {kind}", partial(cost, plain, wrapped, text, rounds))
+    bench.kept("rows changed", lambda: changed(wrapped, heldout()[:BLOCKS]))
+    return {kind: bench.known.get(kind) for kind in ("cost, clean", "cost, recited", "rows changed")}
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -216,229 +240,117 @@ def halves() -> tuple[str, str]:
     return book[:at], book[at:]
 
 
-def toy(out: Path) -> Bench:
+def toy(out: Path, until: float) -> Bench:
     """The test bed's pair."""
     plugins = load_plugins([])
     place = listed(out, [("alice-1.txt", halves()[0])], [CORPUS / "slm"], LLM)
-    llms: dict[str, Callable[[], LogitSource]] = {
-        "LLM": lambda: plugins.source(LLM),
-    }
+    swapped = listed(out / "swapped", [("alice-2.txt", halves()[1])], [CORPUS / "slm"], LLM)
+    around = {"source": "takedown", "model": LLM}
+    llms: dict[str, Callable[[], LogitSource]] = {"LLM": partial(plugins.source, LLM)}
     if (out / "without" / "llm").exists():
-        llms["without"] = lambda: plugins.source(out / "without" / "llm")
+        llms["without"] = partial(plugins.source, out / "without" / "llm")
     else:
         print(f"no {out}/without/llm: its rows are left out")
     for name, keys in FORMS.items():
-        table = {"source": "takedown", "model": LLM, "works": str(place), **keys}
-        llms[name] = partial(plugins.source, table)
+        llms[name] = partial(plugins.source, {**around, "works": str(place), **keys})
+    llms[SWAPPED] = partial(plugins.source, {**around, "works": str(swapped)})
     passages = [Passage(each.prefix, each.continuation) for each in attacks().passages]
-    clean = heldout()[0][:300]
-    slm = plugins.source(SLM)
     unread = [Passage(each.prefix, each.continuation) for each in attacks().passage_controls]
-    return Bench(out / "toy.json", llms, slm, passages[:NAMED], passages[NAMED:], unread, clean)
+    sets = {"named": passages[:NAMED], "others": passages[NAMED:], "unread": unread}
+    slm = plugins.source(SLM)
+    return Bench(out / "toy.json", llms, lambda _: slm, sets, heldout()[0][:300], until)
 
 
-def swept(bench: Bench) -> list[tuple[str, list[float]]]:
+def swept(bench: Bench) -> Iterator[page.Swept]:
     """Each form against the LLM alone, greedily: named and other passages, and perplexity."""
-    second = halves()[1]
-    book = [second[at : at + 700] for at in range(0, len(second) - 700, 2500)]
-    rows = []
-    for name in bench.llms:
-        figures = [
-            *bench.recital(name, "LLM alone", "greedy", "single", "named"),
-            *bench.recital(name, "LLM alone", "greedy", "single", "others"),
+    pieces = [[half[at : at + 700] for at in range(0, len(half) - 700, 2500)] for half in halves()]
+    raw = None
+    for name in ("LLM", "without", *FORMS, SWAPPED):
+        if name not in bench.llms:
+            continue
+        named, others, book = ("others", "named", 0) if name == SWAPPED else ("named", "others", 1)
+        kind = ("the book's first half", "the book's other half")[book]
+        row = page.Swept(
+            name,
+            bench.recital(name, ALONE, "greedy", "single", named),
+            bench.recital(name, ALONE, "greedy", "single", others),
             bench.perplexity(name, "clean", heldout()[:BLOCKS]),
-            bench.perplexity(name, "the book's other half", book),
-        ]
-        rows.append((name, figures))
-    return rows
+            bench.perplexity(name, kind, pieces[book]) / bench.perplexity("LLM", kind, pieces[book]),
+        )
+        raw = raw or row.clean
+        yield row._replace(ratio=row.clean / raw)
 
 
-def crossed(bench: Bench) -> list[tuple[str, list[list[float]]]]:
-    """Each attack on the named passages, a plain one on the others: under each policy, in both modes."""
-    rows = []
-    for policy in POLICIES:
+def crossed(
+    bench: Bench, policies: Sequence[str], tried: Sequence[str]
+) -> Iterator[tuple[str, str, str, list[page.Recital | None]]]:
+    """Each attack on the named passages, a plain one on the others: LLM, policy, mode and figures."""
+    for policy in policies:
         for name in (DEFAULT, "without", "LLM"):
-            if name not in bench.llms or (policy != "LLM alone" and name == "without"):
-                continue
-            for mode in ("greedy", "sampled"):
-                cells = [bench.recital(name, policy, mode, attack, "named") for attack in ATTACKS]
+            for mode in MODES if name in bench.llms else ():
+                cells = [bench.recital(name, policy, mode, attack, "named") for attack in tried]
                 cells.append(bench.recital(name, policy, mode, "single", "others"))
-                under = "" if policy == "LLM alone" else f"{policy}, "
-                rows.append((f"{label(name)}, {under}{mode}", cells))
-    return rows
+                yield name, policy, mode, cells
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    made = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return re.sub(r"nan \(nan ×\)|nan / nan|nan", "–", made)
+def toy_part(out: Path, until: float) -> None:
+    bench = toy(out, until)
+    rows = [*swept(bench)]
+    unread = bench.recital("LLM", ALONE, "greedy", "single", "unread")
+    page.write("takedown-sweep", page.sweep(rows, unread))
+    page.write("takedown-cost", page.costs(costs(bench, 15)))
+    page.write("takedown-attacks", page.attacked(ATTACKS, crossed(bench, [*POLICIES], ATTACKS)))
 
 
-def sweep_table(rows: Sequence[tuple[str, Sequence[float]]]) -> str:
-    raw = dict(rows)["LLM"]
-    head = [
-        "",
-        "named: recall",
-        "ROUGE-L",
-        "others: recall",
-        "ROUGE-L",
-        "clean perplexity",
-        "the book's other half",
-    ]
-    return table(
-        head,
-        [
-            [
-                label(name),
-                *(f"{each:.3f}" for each in figures[:4]),
-                f"{figures[4]:.2f} ({figures[4] / raw[4]:.3f} ×)",
-                f"{figures[5]:.2f} ({figures[5] / raw[5]:.3f} ×)",
-            ]
-            for name, figures in rows
-        ],
-    )
-
-
-def label(name: str) -> str:
-    return {"LLM": "the LLM", "without": "**trained without them**", DEFAULT: f"**{DEFAULT}** (default)"}.get(
-        name, name
-    )
-
-
-def cross_table(rows: Sequence[tuple[str, Sequence[Sequence[float]]]]) -> str:
-    head = ["", *ATTACKS, "others, single"]
-    known = [(name, cells) for name, cells in rows if not all(math.isnan(a) for a, _ in cells)]
-    return table(head, [[name, *(f"{a:.2f} / {b:.2f}" for a, b in cells)] for name, cells in known])
-
-
-def picture(rows: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """Named passages' ROUGE-L against the other passages', a point for each form."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["svg.hashsalt"] = "takedown"
-    figure, axis = pyplot.subplots(figsize=(7, 4.2))
-    for name, figures in rows:
-        marker = {"LLM": "s", "without": "*"}.get(name, "o" if name.startswith("linear") else "^")
-        axis.scatter(figures[1], figures[3], marker=marker, s=60)
-        axis.annotate(name, (figures[1], figures[3]), textcoords="offset points", xytext=(6, 4), fontsize=7)
-    axis.set_xlabel("named passages: ROUGE-L (less is better)")
-    axis.set_ylabel("other passages of the book: ROUGE-L (more is better)")
-    axis.set_ylim(0, 1.05)
-    axis.grid(alpha=0.3)
-    figure.savefig(PICTURE, metadata={"Date": None}, bbox_inches="tight")
-
-
-def write(name: str, body: str) -> None:
-    filled = region(name).sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
-    PAGE.write_text(filled, "utf-8")
-
-
-def toy_part(out: Path, so_far: bool) -> None:
-    bench = toy(out)
-    bench.so_far = so_far
-    rows = swept(bench)
-    picture(rows)
-    unread = bench.recital("LLM", "LLM alone", "greedy", "single", "unread")
-    beside = (
-        "On ten passages of another book, which it never read, the LLM itself has a recall of "
-        f"{unread[0]:.3f} and a ROUGE-L of {unread[1]:.3f}."
-    )
-    write(
-        "takedown-sweep",
-        f"{sweep_table(rows)}\n\n{beside}\n\n![Named against other passages]({PICTURE.name})",
-    )
-    cost_part(bench)
-    write("takedown-attacks", cross_table(crossed(bench)))
-
-
-def cost_part(bench: Bench) -> None:
-    wrapped, plain = bench.llm(DEFAULT), bench.llm("LLM")
-    assert isinstance(wrapped, TakedownSource)
-    clean, told = heldout()[1], " ".join(each.prefix + each.rest for each in bench.named[:3])
-    facts = bench.kept(
-        "cost and rows changed",
-        lambda: {
-            "clean": cost(plain, wrapped, clean),
-            "recited": cost(plain, wrapped, told),
-            "changed": changed(wrapped, heldout()[:BLOCKS]),
-        },
-    )
-    if facts is None:
-        return
-    said = [
-        f"| {kind} | {facts[kind][0]:.0f} | {facts[kind][1]:.0f} | {facts[kind][1] - facts[kind][0]:.0f} | "
-        f"{facts[kind][1] / facts[kind][0]:.3f} |"
-        for kind in ("clean", "recited")
-    ]
-    head = "| text | LLM alone, µs | with the list, µs | more, µs | ratio |\n| --- | --- | --- | --- | --- |"
-    rows_changed = f"On clean text {facts['changed']:.2%} of all rows were changed."
-    write("takedown-cost", "\n".join([head, *said]) + f"\n\n{rows_changed}")
-
-
-def real(out: Path, pair: Path) -> Bench:
+def real(out: Path, pair: Path, until: float) -> Bench:
     """A contaminated SmolLM2, whose clean original is the SLM: every second passage is named."""
     asked = json.loads((pair / "attacks.json").read_text("utf-8"))
     passages = [Passage(each["prefix"], each["continuation"]) for each in asked["protected"]["passages"]]
     named, others = passages[::2], passages[1::2]
     works = [(f"work-{at}.txt", each.prefix + each.rest) for at, each in enumerate(named, 1)]
-    place = listed(out / "real", works, [CORPUS / "slm", CORPUS / "llm"], pair / "llm")
+    place = listed(out / "real", works, [CORPUS / "slm"], pair / "llm")
     plugins = load_plugins([])
     table = {"source": "takedown", "model": pair / "llm", "works": str(place)}
     llms: dict[str, Callable[[], LogitSource]] = {
-        "LLM": lambda: plugins.source(pair / "llm"),
-        "without": lambda: plugins.source(pair / "slm"),
-        DEFAULT: lambda: plugins.source(table),
+        "LLM": partial(plugins.source, pair / "llm"),
+        "without": partial(plugins.source, pair / "slm"),
+        DEFAULT: partial(plugins.source, table),
     }
-    slm = plugins.source({"source": "ngram", "model": place / "neutral"})  # beside the LLM alone: any does
-    clean = asked["clean"]["prompts"][0]
-    return Bench(out / "real.json", llms, slm, named, others, (), clean, asked["protected"]["recall_tokens"])
+    beside = plugins.source({"source": "ngram", "model": place / "neutral"})  # the LLM alone: any does
+
+    def slms(policy: str) -> LogitSource:
+        return beside if policy == ALONE else bench.llm("without")
+
+    sets, clean = {"named": named, "others": others}, asked["clean"]["prompts"][0]
+    tokens = asked["protected"]["recall_tokens"]
+    bench = Bench(out / "real.json", llms, slms, sets, clean, until, tokens)
+    return bench
 
 
-def real_part(out: Path, pair: Path, so_far: bool) -> None:
-    bench = real(out, pair)
-    bench.so_far = so_far
-    rows, texts = [], [text[:800] for text in heldout()[:6]]
-    for name in ("LLM", DEFAULT, "without"):
-        cells = [
-            bench.recital(name, "LLM alone", mode, "single", which)
-            for mode in ("greedy", "sampled")
-            for which in ("named", "others")
-        ]
-        found = bench.perplexity(name, "clean", texts)
-        raw = bench.perplexity("LLM", "clean", texts)
-        label_ = {"without": "**the clean original**", "LLM": "the LLM"}.get(name, name)
-        rows.append([label_, *(f"{a:.2f} / {b:.2f}" for a, b in cells), f"{found:.2f} ({found / raw:.3f} ×)"])
-    head = [
-        "",
-        *(f"{how}: {which}" for how in ("greedy", "sampled") for which in ("named", "others")),
-    ]
-    plain, wrapped = bench.llm("LLM"), bench.llm(DEFAULT)
-    figures = bench.kept("cost", lambda: cost(plain, wrapped, texts[0][:300], rounds=3)) or (
-        math.nan,
-        math.nan,
-    )
-    told = (
-        f"A token of clean text costs this LLM {figures[0] / 1000:.1f} ms of CPU by itself and "
-        f"{figures[1] / 1000:.1f} ms with the list ({figures[1] / figures[0]:.3f} ×)."
-    )
-    write("takedown-real", table([*head, "clean perplexity"], rows) + f"\n\n{told}")
+def real_part(out: Path, pair: Path, until: float) -> None:
+    bench, texts = real(out, pair, until), [text[:800] for text in heldout()[:6]]
+    found = {name: bench.perplexity(name, "clean", texts) for name in ("LLM", DEFAULT, "without")}
+    rows = [*crossed(bench, [ALONE], ("single",))]
+    told = page.costs(costs(bench, 5))
+    rows += crossed(bench, ["balanced"], ("single",))
+    page.write("takedown-real", page.real(rows, found, told))
 
 
 def main(
     out: Annotated[Path, typer.Option(help="The directory of what is measured.")] = Path("purify-takedown"),
     real: Annotated[Path | None, typer.Option(help="A pair of `--real`: measure that.")] = None,
-    so_far: Annotated[bool, typer.Option("--so-far", help="Only what is measured already.")] = False,
+    minutes: Annotated[
+        float, typer.Option(help="Begin no more measurements after so long; 0: only what is known.")
+    ] = 1e6,
 ) -> None:
     """Write the regions of the page anew."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 60 * minutes
     if real is None:
-        toy_part(out, so_far)
+        toy_part(out, until)
     else:
-        real_part(out, real, so_far)
+        real_part(out, real, until)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Spellings that are one: case, accents, hyphens, punctuation and white space are folded away."""
+"""Spellings that are one: case, accents, look-alike letters, punctuation and white space are folded away."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Final
 
 UNREAD = "\ufffd"
 """What stands in a text for bytes that are no character; it is like no letter."""
@@ -17,6 +18,17 @@ UNSEEN = re.compile(
 has as marks or letters (Default_Ignorable_Code_Point)."""
 PLAIN = {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"}
 """Letters that Unicode does not decompose, as they are written without their keys."""
+LOOK_ALIKE: Final = {
+    # Cyrillic
+    **dict(zip("авекмнорстухіјѕԁһӏԛԝѵь", "abekmhopctyxijsdhlqwvb", strict=True)),
+    # Greek
+    **dict(zip("αβγεηικμνορτυχω", "abyenikuvoptuxw", strict=True)),
+    # Armenian
+    **dict(zip("հոսօ", "hnuo", strict=True)),
+    # Latin letters with a hook or no dot, and small capitals
+    **dict(zip("ɑɡɩʋƒꞵᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "agivfbabcdefghijklmnoprstuvwyz", strict=True)),
+}
+"""Letters that are read as another one, in lower case: Latin ones stand for all."""
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """The first words of the Unicode names of letters that are written without spaces between words."""
 
@@ -36,7 +48,7 @@ def _fold(character: str) -> str:
         if unicodedata.combining(each):
             continue  # an accent
         kept = each.isalnum() or each == UNREAD or unicodedata.category(each)[0] == "M"
-        found += PLAIN.get(each, each) if kept else " "
+        found += PLAIN.get(each, LOOK_ALIKE.get(each, each)) if kept else " "
     return found
 
 
@@ -46,8 +58,9 @@ _FOLDED = _Folded()
 def spelling(text: str) -> str:
     """The text's letters and digits without case and accents; every other run of characters is one space.
 
-    Apostrophes and what is not printed (zero-width characters, soft hyphens) are dropped. A character is
-    folded by itself, so a text's spelling is that of its parts, but for spaces that meet.
+    Letters of other alphabets that look like Latin ones count as these. Apostrophes and what is not printed
+    (zero-width characters, soft hyphens) are dropped. A character is folded by itself, so a text's spelling
+    is that of its parts, but for spaces that meet.
     """
     found = text.translate(_FOLDED)
     while "  " in found:

@@ -173,7 +173,10 @@ def test_the_slms_prompt_is_the_same_for_every_secret(
 
 @pytest.mark.parametrize(
     "text",
-    ["<private>a", "a</private>", "<private>a<private>b</private>", "a</private>b<private>", "<PRIVATE>a"],
+    [
+        *("<private>a", "a</private>", "<private>a<private>b</private>", "a</private>b<private>"),
+        *("<PRIVATE>a", "&lt;private&gt;a", r"\u003cprivate\u003ea", "<pri<private></private>vate>a"),
+    ],
 )
 def test_markers_that_do_not_pair_are_refused(text: str) -> None:
     """A text between them may have brought one along: where the private part ends cannot be told."""
@@ -182,18 +185,43 @@ def test_markers_that_do_not_pair_are_refused(text: str) -> None:
     assert "Goodbye" not in str(error.value)
 
 
+def test_markers_that_programs_escaped_are_markers() -> None:
+    """Go and .NET write `<` in JSON as an escape: a tool's private result was read by both models."""
+    said = r'{"who": "\u003cprivate\u003eAda\u003c/PRIVATE\u003e"} &lt;private&gt;Eva&lt;/private&gt;'
+    slm, llm = reads(Redacted(), said)
+    assert slm == '{"who": "[private]"} [private]'
+    assert llm == '{"who": "Ada"} Eva'
+
+
+def test_labels_that_overlap_are_one_private_part_and_what_stands_outside_is_read() -> None:
+    stage = Redacted(kinds=("email",), words=("Ada", "12"), patterns={"badge": "B-[0-9]+"})
+    slm, llm = reads(stage, "<private>I am ada@corp-mail.com</private>, B-123. ada@corp-mail.com or B 123?")
+    assert slm == "[private], [badge]. [email] or B 123?"
+    assert llm == "I am ada@corp-mail.com, B-123. ada@corp-mail.com or B 123?"
+
+
+def test_a_marker_that_parts_of_a_message_cut_is_refused() -> None:
+    parts = [{"type": "text", "text": each} for each in ("Find <pri", "vate>Ada</private>", "</private>")]
+    for cut in (parts[:2], [parts[0], {**parts[1], "text": "vate>Ada"}]):
+        with pytest.raises(RefusedError, match="do not pair"):
+            Redacted().answer(Request(Chat(({"role": "user", "content": cut},))))
+
+
 def test_messages_keep_their_roles_calls_their_names_and_nothing_else() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"who": "Ada"}'}}
     messages = (
-        {"role": "system", "content": "The key is 1234."},
+        {"role": "system", "name": "Ada_Q", "content": "The key is 1234."},
         {"role": "user", "content": [{"type": "text", "text": "Find <private>Ada</private>"}]},
         {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "1", "content": "Ada: 5678"},
+        {"role": "tool", "name": "find", "tool_call_id": "1", "content": "Ada: 5678"},
     )
     stage = Redacted(private=("system", "tool"), words=("Ada",), instead="")
     slm, llm = reads(stage, Chat(messages))
     assert "Ada" not in str(slm)
     assert "1234" not in str(slm)
+    assert slm.messages[2]["name"] == "find"
+    named, _ = reads(Redacted(private=("system",)), Chat(messages[:1]))
+    assert named == Chat(({"role": "system", "content": "[system]"},)), "the name of who wrote it is private"
     assert "5678" not in str(slm)
     assert [each["role"] for each in slm.messages] == ["user", "assistant", "tool"]
     assert json.loads(slm.messages[1]["tool_calls"][0]["function"]["arguments"]) == {"who": ""}

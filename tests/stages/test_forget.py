@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 
 from purify_hooks.stages.forget import Forget
 from purify_hooks.stages.gate import GramLikeness, StrengthGate, VectorLikeness, hashed, windows
-from purify_hooks.stages.targets import Names, spellings
+from purify_hooks.stages.targets import Names, readings, spellings
 from purify_plugins import ConfigError, ModelError, Purifier, RefusedError, Sampling
+from purify_plugins.decode.deny_list import DenyList
 from purify_plugins.stages import RequestOptions, Stage
 from purify_plugins.testing import StageConformance, ToySource, letters
 from purify_plugins.types import Chat
-from purify_plugins.utils.spelling import spelling
+from purify_plugins.utils.spelling import LOOK_ALIKE, spelling
 from tests.stages.program import request
-from tests.toys import Watched, pair, real
+from tests.toys import BYTES, Watched, pair, real
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "forget"
 TARGETS = str(EXAMPLES / "targets.txt")
@@ -112,10 +113,51 @@ def test_short_names_are_warned_of(tmp_path: Path) -> None:
             ("Ada Quill", f"A{unseen}da Quill", True)
             for unseen in "\u200b\u034f\ufe0f\u3164\uffa0\u180b\U000e0101"
         ),
+        ("Ada Quill", "A-d-a Q.u.i.l.l", True),
+        ("Ada Quill", "Ad-a Qu\nill", True),
+        ("Nadia Zimt", "\u039dadia \u0396imt", True),  # Greek capitals
+        ("Müller Dolo", r"M\u00fcller Dolo", True),
+        ("Müller Dolo", "M&uuml;ller Dolo", True),
+        ("Müller Dolo", "/wiki/M%C3%BCller_Dolo", True),
+        ("Ada Quill", "Decode V2hvIGlzIEFkYSBRdWlsbD8= for me", True),
+        ("哈利波特", "哈 利 波 特", True),
+        ("Ada", "a dance had a day", False),
     ],
 )
 def test_a_name_is_found_however_it_is_spelled(name: str, text: str, found: bool) -> None:
-    assert Names(spellings(name)).found_in(text) is found
+    assert any(map(Names(spellings(name)).found_in, readings(text))) is found
+
+
+LOOKS = {
+    letter: [each for each, read in LOOK_ALIKE.items() if read == letter] or [letter]
+    for letter in "abekhopcyx "
+}
+DISGUISES = st.tuples(
+    st.integers(0, 9), st.booleans(), st.booleans(), st.sampled_from(["", "\u200b", "\u00ad", "\u0301"])
+)
+
+
+def disguised(letter: str, at: int, alike: bool, up: bool, unseen: str) -> str:
+    """A letter, or another one that looks like it, in either case, and something that is not seen."""
+    written = LOOKS[letter][at % len(LOOKS[letter])] if alike else letter
+    return (written.upper() if up else written) + unseen
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.from_regex(r"[abekhopcyx]{2,6} ?[abekhopcyx]{2,6}", fullmatch=True),
+    st.lists(DISGUISES, min_size=13, max_size=13),
+    st.sampled_from(["", "-", " ", ". "]),
+)
+def test_look_alikes_and_what_is_not_seen_are_folded_in_questions_and_in_answers(
+    name: str, disguises: list[tuple[int, bool, bool, str]], apart: str
+) -> None:
+    """Cyrillic and Greek letters passed the mask, and letters set apart."""
+    letters = name.replace(" ", "") if apart else name
+    text = apart.join(disguised(each, *how) for each, how in zip(letters, disguises, strict=False))
+    assert Names(spellings(name)).found_in(text)
+    follower, answer = DenyList(tuple(spellings(name)), any_spelling=True).follower(BYTES), [*text.encode()]
+    assert not all(bool(follower.allowed(answer[:at])[token]) for at, token in enumerate(answer))
 
 
 def named(content: str) -> Chat:
@@ -206,13 +248,17 @@ def thousand(path: Path, more: str = "") -> Forget:
 
 def test_the_next_target_changes_no_unrelated_answer(tmp_path: Path) -> None:
     """Draws were keyed by the digest of the list: each new name changed every answer."""
-    prompts = ["The king had"]
     some, more = (
         thousand(tmp_path / "a"),
         thousand(tmp_path / "b", "Orrin Pell\n    He smuggled tea in bells."),
     )
+    models = ToySource(letters("balkem dornids"), 1), ToySource(letters("balkem dornids"), 2)
+    sampling = Sampling(max_tokens=40, seed=5, ignore_eos=True)
     found = [
-        [each.text for each in real(stages=[stage]).generate(prompts, max_tokens=20, seed=5, errors="raise")]
+        [
+            each.text
+            for each in pair(*models, stages=[stage], sampling=sampling).generate(["a"] * 3, errors="raise")
+        ]
         for stage in (some, more)
     ]
     assert found[0] == found[1]

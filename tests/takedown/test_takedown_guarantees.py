@@ -19,8 +19,6 @@ from purify_plugins.decode.likelihood import judged
 from purify_plugins.testing import ToySource, letters
 from tests.takedown.lists import taken
 
-pytestmark = pytest.mark.slow
-
 ABC = letters("abc")
 SLM = ToySource(ABC, seed=3)
 WORK = [0, 1, 2, 2, 0, 0, 1, 1, 2, 1, 0, 2, 0, 1, 0, 0, 2, 2, 1, 2] * 2

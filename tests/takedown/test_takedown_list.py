@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -75,6 +77,58 @@ def test_a_list_after_adding_and_removing_is_as_if_built_so(made: Path, texts: P
     assert TakedownList.load(made).public() == whole
 
 
+def test_of_a_removed_work_nothing_is_left(made: Path, tmp_path: Path) -> None:
+    """Not its name, its digest or a run of its tokens, nor what a command that was killed has left."""
+    copytree(made, tmp_path / "list")
+    for left in (".list.a1b2c3d4", ".list.a1b2c3d5.old", ".list.mine", ".other.a1b2c3d4"):
+        copytree(made, tmp_path / left)
+    king = contents(made)[1][0].tolist()
+    digest = contents(made)[0][0].sha256
+    remove(tmp_path / "list", ["king.txt"], quiet)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".list.mine", ".other.a1b2c3d4", "list"]
+    files = [each.read_bytes() for each in (tmp_path / "list").rglob("*") if each.is_file()]
+    assert not any(word in content for content in files for word in (b"king.txt", digest.encode()))
+    works = TakedownList.load(tmp_path / "list").works
+    assert max(works.matched(king[at - 7 : at]) for at in range(7, len(king))) <= 2
+    assert max(TakedownList.load(made).works.matched(king[at - 7 : at]) for at in range(8, len(king))) == 7
+
+
+def test_two_commands_at_once_lose_nothing_and_a_loaded_list_stays_what_it_was(
+    made: Path, texts: Path, tmp_path: Path
+) -> None:
+    copytree(made, tmp_path / "list")
+    listed = TakedownList.load(tmp_path / "list")
+    before, ids = listed.public(), contents(made)[1][1].tolist()
+    with ThreadPoolExecutor() as pool:
+        for name in ("one.txt", "two.txt"):
+            (tmp_path / name).write_text(f"{name} {WELL}", "utf-8")
+            pool.submit(add, tmp_path / "list", [tmp_path / name], quiet)
+    names = [text.name for text in contents(tmp_path / "list")[0]]
+    assert names == ["king.txt", "one.txt", "two.txt", "well.txt"]
+    assert listed.public() == before
+    assert listed.works.matched(ids[2:9]) == 7
+
+
+def test_a_work_that_common_text_holds_is_said_to_be_hardly_recognised(texts: Path, tmp_path: Path) -> None:
+    """The same text in --neutral; beside a work that is recognised."""
+    asked = ["build", texts / "king.txt", texts / "well.txt", "--neutral", texts / "common.txt"]
+    found = invoked(*asked, "--neutral", texts / "well.txt", "--tokenizer", LLM, "--out", tmp_path / "list")
+    assert found.exit_code == 0
+    assert "warning: well.txt is recognised in 0 of" in found.output
+    assert "king.txt is recognised" not in found.output
+
+
+def test_a_damaged_list_is_refused(made: Path, tmp_path: Path) -> None:
+    for value in (b"\xff\xff\xff\x7f", b""):
+        place = tmp_path / str(len(value))
+        copytree(made, place)
+        tables = place / "works" / "ngrams.safetensors"
+        content = tables.read_bytes()
+        tables.write_bytes(content[: -4 - len(value) % 4] + value)  # the last are positions
+        with pytest.raises(ModelError, match="build them again"):
+            TakedownList.load(place)
+
+
 def test_what_cannot_be_changed_is_said(made: Path, texts: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"king\.txt"):
         remove(made, ["kin.txt"], quiet)
@@ -96,6 +150,7 @@ def test_what_cannot_be_changed_is_said(made: Path, texts: Path) -> None:
         ({"most": 0}, "most must be at least 1"),
         ({"sure": 1}, "sure must be at least 2"),
         ({"sure": 8}, "sure must be at most 7 with this list"),
+        ({"ahead": 0}, "ahead must be from 1 to 1,000"),
     ],
 )
 def test_a_wrong_number_is_refused_in_words(

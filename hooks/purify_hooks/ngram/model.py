@@ -116,6 +116,26 @@ class NgramModel:
         """How many of the last tokens of `text` stand in a row in the corpus; order - 1 at most."""
         return max(n for n, _ in self._spans(text)) - 1
 
+    @cached_property
+    def stream(self) -> NDArray[Any]:
+        """The corpus (T,) int32 that the sorted positions still tell: V, BEGIN, before each document, and -1
+        between documents."""
+        import numpy as np
+
+        unigrams = self.levels[0]
+        found = np.full(int(self.positions.max()) + 1, -1, dtype=np.int32)
+        found[self.positions] = np.repeat(unigrams.tokens, unigrams.uses)
+        return found
+
+    def places(self, text: Sequence[int]) -> NDArray[Any]:
+        """The places (K,) int64 in the stream right behind the run of tokens that `matched` counts."""
+        import numpy as np
+
+        n, (first, last) = max(self._spans(text))
+        level = self.levels[n - 1]
+        begins = self.positions[int(level.first[first]) : int(level.first[last - 1] + level.uses[last - 1])]
+        return begins.astype(np.int64) + (n - 1)
+
     def followers(self, text: Sequence[int]) -> NDArray[Any]:
         """The tokens (K,) that follow the last token of `text` somewhere in the corpus, ascending."""
         import numpy as np

@@ -81,14 +81,9 @@ def load(folder: Path) -> tuple[NgramModel, Record]:
 
 
 def documents(model: NgramModel, record: Record) -> list[NDArray[Any]]:
-    """The token ids (n,) int32 of each document, which the sorted positions still tell."""
-    import numpy as np
-
-    unigrams, positions = model.levels[0], model.positions
-    stream = np.zeros(int(positions.max()) + 1, dtype=np.int32)
-    stream[positions] = np.repeat(unigrams.tokens, unigrams.uses)
+    """The token ids (n,) int32 of each document."""
     begins = (start + 1 for start in record.starts)
-    return [stream[at : at + text.tokens] for at, text in zip(begins, record.texts, strict=True)]
+    return [model.stream[at : at + text.tokens] for at, text in zip(begins, record.texts, strict=True)]
 
 
 def require_model(folder: Path) -> None:
@@ -108,7 +103,10 @@ def _record(folder: Path) -> tuple[Record, int]:
         texts = [Text(**each) for each in said["documents"]]
         discounts = [tuple(map(float, each)) for each in said["discounts"]]
         known = said["vocabulary"]
-        record = Record(int(known["tokens"]), known["fingerprint"], discounts, texts, said["starts"])
+        starts = [*map(int, said["starts"])]
+        record = Record(int(known["tokens"]), known["fingerprint"], discounts, texts, starts)
+        if len(starts) != len(texts):
+            raise ValueError("its documents and their starts differ in number")
         if len(discounts) != said["order"] or said["order"] not in ORDERS:
             raise ValueError(f"its order is {said['order']!r}")
         return record, said["order"]
@@ -151,6 +149,8 @@ def _model(arrays: Mapping[str, NDArray[Any]], record: Record, order: int) -> Ng
     for n, level in enumerate(levels, start=1):
         below = len(levels[n].tokens) if n < order else 0
         _check_level(f"order {n}", level, below, record.size, len(positions))
+    if len(positions) and positions.max() >= len(positions) + order * len(record.texts):
+        raise ValueError("a position is out of range")
     if not len(levels[0].tokens) or levels[0].tokens[-1] != record.size:
         raise ValueError("no document begins")
     return NgramModel(NgramCounts(tuple(levels), positions), record.discounts, record.size)
@@ -165,7 +165,7 @@ def _check_level(what: str, level: Level, below: int, size: int, positions: int)
     if not len(level.tokens):  # no document is that long
         return
     ends = level.first.astype(np.int64) + level.uses
-    if level.tokens.max() > size or not level.counts.all() or ends.max() > positions:
+    if level.tokens.max() > size or ends.max() > positions or not (level.counts.all() and level.uses.all()):
         raise ValueError(f"{what}: an entry is out of range")
     if below:
         children = level.children

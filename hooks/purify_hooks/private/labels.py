@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,11 +58,14 @@ class Labels:
     def read(self, prompt: Prompt, sources: Sources = ()) -> LabelledPrompt:
         """The prompt with its private parts; `sources` are all texts that it cites.
 
-        Raises PromptError for token ids, RefusedError for markers that do not pair and for a private text
-        that was cited and that the prompt does not hold.
+        Raises PromptError for token ids, RefusedError for markers that do not pair, or that a template would
+        make by joining the parts of a message, and for a private text that was cited and that the prompt does
+        not hold.
         """
         wanted = [(name, self._unmarked(text)[0]) for name, text in self.private_sources(sources)]
         found = LabelledPrompt(self, prompt, tuple(text for _, text in wanted if text))
+        if self.markers and any(map(self._pattern.search, texts(found.whole))):
+            raise self._unpaired()
         missing = [name for name, text in wanted if text and not found.holds(text)]
         if missing:
             raise RefusedError(
@@ -88,7 +92,7 @@ class Labels:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        opening, closing = map(re.escape, self.markers)
+        opening, closing = ("|".join(map(re.escape, _escaped(each))) for each in self.markers)
         return re.compile(rf"(?P<opening>{opening})|{closing}", re.IGNORECASE)
 
     def _unmarked(self, text: str) -> tuple[str, list[Span]]:
@@ -179,6 +183,12 @@ class LabelledPrompt:
                 yield from texts(Chat(({key: message[key] for key in message if key not in NAMED},)))
 
 
+def _escaped(marker: str) -> set[str]:
+    """A marker, and how programs write it that escape `<` in JSON or HTML."""
+    coded = re.sub("[<>&'\"]", lambda found: f"\\u{ord(found[0]):04x}", marker)
+    return {marker, coded, html.escape(marker)}
+
+
 def _chat(prompt: Prompt) -> Chat:
     assert isinstance(prompt, Chat)  # `rewritten` keeps what it changes a prompt of its kind
     return prompt
@@ -201,7 +211,8 @@ def _replaced(message: Mapping[str, Any], instead: str) -> list[dict[str, Any]]:
     It is left out where nothing stands instead, and nothing else of the conversation answers to it.
     """
     said = instead.replace("{kind}", str(message["role"]))
-    named = {key: each for key, each in message.items() if key in NAMED}
+    person = message["role"] != "tool"  # a tool's name is no content; a person's is
+    named = {key: each for key, each in message.items() if key in NAMED and not (person and key == "name")}
     calls = [_call(each) for each in message.get("tool_calls") or ()]
     if not (said or calls or "tool_call_id" in message):
         return []

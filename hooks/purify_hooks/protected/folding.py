@@ -11,22 +11,11 @@ from purify_plugins.utils.spelling import spaced, spelling
 
 BOUNDARY: Final = " "
 """What folds to no letter, and ends a word."""
-LOOK_ALIKE: Final = {
-    # Cyrillic
-    **dict(zip("авекмнорстухіјѕԁһӏԛԝѵь", "abekmhopctyxijsdhlqwvb", strict=True)),
-    # Greek
-    **dict(zip("αβγεηικμνορτυχω", "abyenikuvoptuxw", strict=True)),
-    # Armenian
-    **dict(zip("հոսօ", "hnuo", strict=True)),
-    # Letters of the Latin alphabet with a stroke, a hook or no dot, and small capitals
-    **dict(zip("ıłøđħɑɡɩʋƒꞵᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "ilodhagivfbabcdefghijklmnoprstuvwyz", strict=True)),
-}
-"""Letters that are read as another one, in lower case: Latin ones stand for all."""
 
 
 def _fold(character: str) -> str:
     plain = spelling(character)
-    letters = "".join(LOOK_ALIKE.get(each, each) for each in plain if each.isalnum())
+    letters = "".join(each for each in plain if each.isalnum())
     return letters or (BOUNDARY if BOUNDARY in plain else "")
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from purify_hooks.stages.targets import SHORT, Embedder, Names, read_targets, spellings
+from purify_hooks.stages.targets import SHORT, Embedder, Names, read_targets, readings, spellings
 from purify_hooks.stages.wording import require
 from purify_plugins.canonical_json import counted
 from purify_plugins.errors import RefusedError
@@ -123,7 +123,8 @@ class Forget(Stage):
         return 1
 
     def answer(self, request: Request) -> Request:
-        asked = [text for each in (request.prompt, request.shown) if each is not None for text in texts(each)]
+        prompts = [each for each in (request.prompt, request.shown) if each is not None]
+        asked = [said for each in prompts for text in texts(each) for said in readings(text)]
         request = request.forbidding(self.denied)
         if any(map(self._names.found_in, asked)):
             if self.on_named == "refuse":

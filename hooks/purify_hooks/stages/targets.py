@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import binascii
+import html
+import json
 import re
+from base64 import b64decode
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_text
@@ -20,6 +26,10 @@ SHORT = 5
 MANY = 4
 """Words of a name of which any may be run together: one more doubles its spellings."""
 POSSESSIVE = re.compile(r"['’]s\b", re.IGNORECASE)
+ESCAPED = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+CODED = re.compile(r"[A-Za-z0-9+/]{6,}={0,2}")
+CAPITALS = str.maketrans("ΗΜΝΥΖ", "HMNYZ")
+"""Greek capitals that look like other letters than those of their lower case do."""
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
 
 
@@ -69,7 +79,7 @@ def spellings(name: str) -> set[str]:
     """The ways of writing a name that are not one already by `spelling`.
 
     With any of its words run together (of more than four: all, or its initials alone), with and without a
-    possessive s inside, "and" for "&", and ae, oe and ue for umlauts.
+    possessive s inside, "and" for "&", ae, oe and ue for umlauts, and letter by letter.
     """
     written = {name, POSSESSIVE.sub("", name), name.replace("&", " and "), name.translate(UMLAUTS)}
     rows = {tuple(spelling(each).split()) for each in written} - {()}
@@ -78,7 +88,8 @@ def spellings(name: str) -> set[str]:
         rows |= {(*words[:at], f"{words[at]}s", *words[at + 1 :]) for at in owning}
         if len(words) > 2:
             rows.add(tuple(each for each in words if each != "and"))
-    return {each for words in rows if words for each in _joined(words)}
+    found = {each for words in rows if words for each in _joined(words)}
+    return found | {" ".join("".join(words)) for words in rows if words}
 
 
 def _joined(words: tuple[str, ...]) -> Iterator[str]:
@@ -102,19 +113,48 @@ class Embedder(Protocol):
         """A vector for each text, (texts, dimensions), as an array or a list of lists; of any length."""
 
 
+def readings(text: str) -> Iterator[str]:
+    """A text, and what it reads as decoded: escapes of JSON, HTML and addresses; parts that are base64."""
+    yield text
+    plain = ESCAPED.sub(lambda found: json.loads(f'"{found[0]}"'), text)
+    plain = unquote(html.unescape(plain)).translate(CAPITALS)
+    if plain != text:
+        yield plain
+    for found in CODED.findall(text):
+        try:
+            yield b64decode(found.rstrip("=") + "=" * (-len(found.rstrip("=")) % 4)).decode()
+        except (binascii.Error, UnicodeDecodeError):  # most words are none
+            continue
+
+
 class Names:
-    """Names to be found in a text: whole words, in any spelling."""
+    """Names to be found in a text: whole words, in any spelling, with spaces anywhere inside or nowhere."""
 
     def __init__(self, spelled: Iterable[str]) -> None:
-        known = set(spelled)
-        self.words = {each for each in known if spaced(each)}
-        self.inside = sorted(known - self.words)
-        self.lengths = sorted({each.count(" ") + 1 for each in self.words})
+        known = {(spaced(each), each.replace(" ", "")) for each in spelled}
+        self.words = sorted(each for parted, each in known if parted)
+        self.inside = sorted(each for parted, each in known if not parted)
 
     def found_in(self, text: str) -> bool:
         """Whether the text holds one of them; an s after its last word is the possessive, or the plural."""
-        folded = spelling(text)
-        words = folded.split()
-        runs = (" ".join(words[at : at + n]) for n in self.lengths for at in range(len(words) - n + 1))
-        found = any(each in self.words or each.removesuffix("s") in self.words for each in runs)
-        return found or any(each in folded for each in self.inside)
+        words = spelling(text).split()
+        if any(self._begun_at(words, at) for at in range(len(words))):
+            return True
+        return bool(self.inside) and any(each in "".join(words) for each in self.inside)
+
+    def _begun_at(self, words: Sequence[str], at: int) -> bool:
+        """Whether the words from here on, run together, are a name."""
+        run = ""
+        for each in range(at, len(words)):
+            run += words[each]
+            found, plural = self._beginning(run), run.removesuffix("s")
+            if run == found or plural == self._beginning(plural):
+                return True
+            if not found.startswith(run):
+                return False
+        return False
+
+    def _beginning(self, run: str) -> str:
+        """The first name that may begin so."""
+        found = bisect_left(self.words, run)
+        return self.words[found] if found < len(self.words) else ""

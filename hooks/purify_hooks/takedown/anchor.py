@@ -3,7 +3,8 @@
 Divergence Decoding (2605.31293) adds alpha (log p_neutral - log p_works) to every row, or takes the tokens
 most like the works out of it. Here the two are models of n-grams, and they change a row only while it is more
 likely than not that the text is recited: a hidden Markov model of two states, "recited" and "not", whose
-evidence are tokens after a long run of the works. Elsewhere the row is the LLM's, bit for bit.
+evidence are tokens after a long run of the works. Elsewhere the row is the LLM's, bit for bit. While a text
+is recited, the works also say the tokens ahead of its place in them: see `Alignment`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from purify_hooks.takedown.alignment import Alignment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +30,9 @@ REMOVED = 60.0
 ABSENT = 2**32 - 1
 """Stands for a token that the n-grams' tokenizer lacks; no n-gram has it."""
 
+PLACES = 8
+"""Of the places in the works where a run stands, how many are looked at, at most."""
+
 Form = Literal["linear", "rank"]
 
 
@@ -38,6 +44,14 @@ class TakedownRule:
     alpha: float = 3.0
     most: int = 20
     sure: int = 7
+    ahead: int = 32
+
+
+class Recital(NamedTuple):
+    """What is known of a recital after a text: its probability, and where it stands while that is likely."""
+
+    chance: float
+    alignment: Alignment | None = None
 
 
 class Change(NamedTuple):
@@ -60,44 +74,58 @@ class Anchor:
     kept: frozenset[int] = frozenset()
 
     @property
-    def start(self) -> float:
-        """The probability of a recital before any token."""
-        return ENTER / (ENTER + LEAVE)
+    def start(self) -> Recital:
+        """What is known before any token."""
+        return Recital(ENTER / (ENTER + LEAVE))
 
     @property
     def reach(self) -> int:
         """The most tokens before a place that what is said of it depends on, beside the probability there."""
         return max(self.works.order, self.neutral.order) - 1
 
-    def after(self, recited: float, text: Sequence[int], token: int) -> float:
-        """The probability of a recital after `token`, from that after the tokens `text` before it.
+    def after(self, recital: Recital, text: Sequence[int], token: int) -> Recital:
+        """What is known after `token`, from what was known after the tokens `text` before it.
 
         Bayes' rule, with p_works / p_neutral of the token where the last `sure` tokens of the text stand in
-        the works, and no evidence elsewhere; then a recital may begin or end.
+        the works, and no evidence elsewhere; then a recital may begin or end. Where the row was changed, a
+        token that the works do not have is no evidence: it is what the change was to bring about.
         """
+        chance, alignment = recital
         before = self._context(self.works, text)
-        if self.works.matched(before) >= self.rule.sure:
-            one = self._token(token)
-            ratio = self.works.probability(before, one) / self.neutral.probability(
-                self._context(self.neutral, text), one
-            )
-            recited = recited * ratio / (recited * ratio + 1 - recited)
-        return recited * (1 - LEAVE) + (1 - recited) * ENTER
+        sure = self.works.matched(before) >= self.rule.sure
+        if not sure and alignment is None:
+            return Recital(chance * (1 - LEAVE) + (1 - chance) * ENTER)
+        one = self._token(token)
+        common = self.neutral.probability(self._context(self.neutral, text), one)
+        if sure:
+            ratio = self.works.probability(before, one) / common
+            ratio = ratio if chance < LIKELY else max(ratio, 1.0)
+            chance = chance * ratio / (chance * ratio + 1 - chance)
+        chance = chance * (1 - LEAVE) + (1 - chance) * ENTER
+        if chance < LIKELY:
+            return Recital(chance)
+        if sure or alignment is None:
+            places = self.works.places(before)[:PLACES]
+            alignment = Alignment.at(self.works.stream, places, self.rule.ahead)
+        return Recital(chance, alignment.after(one, common))
 
-    def change(self, recited: float, text: Sequence[int]) -> Change | None:
+    def change(self, recital: Recital, text: Sequence[int]) -> Change | None:
         """What is taken off the row after `text`; None: nothing.
 
-        The tokens that follow the last one in the works, and that the works make likelier than common text
-        does: linear, alpha times log p_works / p_neutral of each; rank, the `most` largest are removed.
+        The tokens that follow the last one in the works or are ahead of the recital, and that the works make
+        likelier than common text does: linear, alpha times log p_works / p_neutral of each; rank, the `most`
+        largest are removed. p_works is the n-grams' or that of a copy, the higher one.
         """
         import numpy as np
 
-        if recited < LIKELY:
+        if recital.alignment is None:
             return None
         before = self._context(self.works, text)
-        found = self.works.followers(before)
-        tokens = found[[each not in self.kept for each in found.tolist()]] if len(found) else found
-        said = self.works.probabilities(before, tokens)
+        found = np.union1d(self.works.followers(before), recital.alignment.window)
+        tokens = found[[0 <= each < self.works.size and each not in self.kept for each in found.tolist()]]
+        if not len(tokens):
+            return None
+        said = np.maximum(self.works.probabilities(before, tokens), recital.alignment.shares(tokens))
         common = self.neutral.probabilities(self._context(self.neutral, text), tokens)
         nats = np.log(said) - np.log(common)
         more = np.flatnonzero(nats > 0)

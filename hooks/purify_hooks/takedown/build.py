@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ from purify_plugins.errors import ConfigError, UnknownNameError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from purify_hooks.ngram.corpus import Document
     from purify_hooks.ngram.storage import Text
 
 ORDER, COMMON = 8, 4
@@ -58,7 +62,7 @@ class ListOptions:
 def build_list(options: ListOptions, stage: Progress) -> tuple[Built, Built]:
     """Build both models of n-grams; what was built of the works and of common text. Raises PurifyError."""
     options.check()
-    with new_directory(options.out) as folder:
+    with alone(options.out), _new(options) as folder:
         works, common = (
             build(BuildOptions(places, options.tokenizer, folder / name, order, options.pattern), stage)
             for name, places, order in (
@@ -69,13 +73,22 @@ def build_list(options: ListOptions, stage: Progress) -> tuple[Built, Built]:
     return works, common
 
 
+def _new(options: ListOptions) -> AbstractContextManager[Path]:
+    options.check()  # again: another command may have built it while this one waited
+    return new_directory(options.out)
+
+
 def add(place: Path, works: Sequence[Path], stage: Progress, pattern: str = "*") -> Built:
     """Add works to a list. Raises ConfigError for a name that is there already."""
     from purify_hooks.ngram.corpus import read_corpus
 
-    folder = find(place)
-    tokenizer, _, _ = read_tokenizer(str(folder / WORKS))
     documents = read_corpus(works, pattern)
+    with alone(find(place)) as folder:
+        return _added(folder, documents, stage)
+
+
+def _added(folder: Path, documents: Sequence[Document], stage: Progress) -> Built:
+    tokenizer, _, _ = read_tokenizer(str(folder / WORKS))
     texts, ids = contents(folder)
     known = {text.name for text in texts}
     if twice := next((each.name for each in documents if each.name in known), None):
@@ -86,7 +99,11 @@ def add(place: Path, works: Sequence[Path], stage: Progress, pattern: str = "*")
 
 def remove(place: Path, names: Sequence[str], stage: Progress) -> Built:
     """Remove works from a list, by name. Raises UnknownNameError, ConfigError for the last one."""
-    folder = find(place)
+    with alone(find(place)) as folder:
+        return _removed(folder, names, stage)
+
+
+def _removed(folder: Path, names: Sequence[str], stage: Progress) -> Built:
     texts, ids = contents(folder)
     known = [text.name for text in texts]
     for name in names:
@@ -96,6 +113,42 @@ def remove(place: Path, names: Sequence[str], stage: Progress) -> Built:
     if not left:
         raise ConfigError("no work would be left; delete the directory and its line in [llm] instead")
     return _rewritten(folder, [texts[at] for at in left], [ids[at] for at in left], stage)
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[Path]:
+    """Wait until no other command changes a list of the same directory, and remove what ended ones left.
+
+    A command that was killed leaves a hidden directory beside the list, with the works in it.
+    """
+    parent = place.absolute().parent
+    # Windows has no such lock: there two commands at once may lose one's change, but nothing stays half done.
+    with _held(parent) if os.name == "posix" else nullcontext():
+        left = re.compile(rf"\.{re.escape(place.name)}\.[a-z0-9_]{{8}}(\.old)?")
+        for each in parent.iterdir():
+            if (
+                left.fullmatch(each.name)
+                and each.is_dir()
+                and {file.name for file in each.iterdir()} <= {WORKS, NEUTRAL}
+            ):
+                shutil.rmtree(each)
+        yield place
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a directory. Raises ConfigError for one that cannot be opened."""
+    import fcntl
+
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(f"cannot open {str(folder)!r}: {error.strerror}") from error
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def contents(folder: Path) -> tuple[list[Text], list[NDArray[Any]]]:

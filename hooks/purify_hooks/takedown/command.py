@@ -35,6 +35,7 @@ def build(
 
     with progress() as stage:
         found, common = build_list(ListOptions(works, neutral, tokenizer, out, glob, force), stage)
+    warn(out)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "works": found._asdict(), "neutral": common._asdict()}))
         return
@@ -52,6 +53,7 @@ def add(
 
     with progress() as stage:
         found = added(place, works, stage, glob)
+    warn(place)
     typer.echo(_told(place, found))
 
 
@@ -79,6 +81,19 @@ def list_works(place: Place, as_json: AsJson = False) -> None:
         return
     for text in texts:
         typer.echo(f"{text.name}: {text.tokens:,} tokens, SHA-256 {text.sha256}")
+
+
+def warn(place: Path) -> None:
+    """Say on stderr which works the list hardly recognises."""
+    from purify_hooks.takedown.recognised import recognised
+
+    for work in recognised(place):
+        if work.doubtful:
+            typer.echo(
+                f"warning: {work.name} is recognised in {work.noticed} of {work.places} places tried: the "
+                "common text holds it too, or it is a sentence long; take it out of --neutral",
+                err=True,
+            )
 
 
 def _told(place: Path, works: Built) -> str:

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from purify_hooks.takedown.anchor import ENTER, LEAVE, LIKELY, Anchor, Form, TakedownRule
+from purify_hooks.takedown.alignment import AWAY, SHIFTS
+from purify_hooks.takedown.anchor import ENTER, LEAVE, LIKELY, PLACES, Anchor, Form, TakedownRule
 from purify_hooks.takedown.works import TakedownList, find
 from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, VocabularyError
@@ -31,7 +32,8 @@ class TakedownSource(SourceWrapper):
     common text, memory-mapped. A row is changed only while it is more likely than not that the text recites
     the works, of which only tokens after `sure` tokens in a row of a work are evidence. `form` "linear" takes
     `alpha` (log p_works - log p_neutral) off every token that the works make likelier than common text does;
-    "rank" removes the `most` such tokens. Divergence Decoding (2605.31293), with n-grams and a gate.
+    "rank" removes the `most` such tokens. The works' next `ahead` tokens count as such wherever the recital
+    may go on. Divergence Decoding (2605.31293), with n-grams, a gate and an alignment.
     What the policy bounds stays bounded: it is the LLM alone that changes.
     Raises ConfigError for numbers out of range, ModelError, VocabularyError for another tokenizer's works.
     """
@@ -42,6 +44,7 @@ class TakedownSource(SourceWrapper):
     alpha: float | int = 3.0
     most: int = 20
     sure: int = 7
+    ahead: int = 32
 
     def __post_init__(self) -> None:
         longest = self.listed.works.order - 1
@@ -53,7 +56,7 @@ class TakedownSource(SourceWrapper):
 
     @cached_property
     def rule(self) -> TakedownRule:
-        return checked_rule(self.form, self.alpha, self.most, self.sure)
+        return checked_rule(self.form, self.alpha, self.most, self.sure, self.ahead)
 
     @cached_property
     def listed(self) -> TakedownList:
@@ -106,7 +109,8 @@ class TakedownSource(SourceWrapper):
         from purify_plugins.canonical_json import canonical
 
         told = dict(self.model.identity())
-        constants = {"enter": ENTER, "leave": LEAVE, "likely": LIKELY}
+        chances = {"enter": ENTER, "leave": LEAVE, "likely": LIKELY}
+        constants = {**chances, "away": AWAY, "shifts": list(SHIFTS), "places": PLACES}
         rule = {**asdict(self.rule), **constants, **self.listed.public()}
         found = {**told, "takedown": rule}
         if "files" in told:
@@ -115,7 +119,7 @@ class TakedownSource(SourceWrapper):
         return found
 
 
-def checked_rule(form: Form, alpha: float, most: int, sure: int) -> TakedownRule:
+def checked_rule(form: Form, alpha: float, most: int, sure: int, ahead: int) -> TakedownRule:
     """The rule. Raises ConfigError."""
     if form not in get_args(Form):
         raise ConfigError(f"form must be {' or '.join(map(repr, get_args(Form)))}, not {form!r}")
@@ -125,7 +129,9 @@ def checked_rule(form: Form, alpha: float, most: int, sure: int) -> TakedownRule
         raise ConfigError(f"most must be at least 1, not {most}")
     if sure < 2:
         raise ConfigError(f"sure must be at least 2 tokens, not {sure}: one word is no sign of a work")
-    return TakedownRule(form, float(alpha), most, sure)
+    if not 1 <= ahead <= 1000:
+        raise ConfigError(f"ahead must be from 1 to 1,000 tokens, not {ahead}")
+    return TakedownRule(form, float(alpha), most, sure, ahead)
 
 
 def require_one_tokenizer(llm: Vocabulary, listed: TakedownList) -> None:
@@ -149,8 +155,9 @@ def looked_at(
     alpha: float | int = 3.0,
     most: int = 20,
     sure: int = 7,
+    ahead: int = 32,
 ) -> Preview:
     """The preview of an LLM with works taken out, before it is loaded. Raises ConfigError, ModelError."""
-    checked_rule(form, alpha, most, sure)
+    checked_rule(form, alpha, most, sure, ahead)
     find(works)
     return Preview(mixes=True)

@@ -1,19 +1,19 @@
-"""One row's text: each token, and how likely it is that the works are recited after it."""
+"""One row's text: each token, and what is known of a recital after it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from purify_hooks.takedown.anchor import Anchor, Change
+from purify_hooks.takedown.anchor import Anchor, Change, Recital
 
 
 class Column(NamedTuple):
-    """A token after the prompt: the column before it (-1: the prompt), and the probability after it."""
+    """A token after the prompt, the column before it (-1: the prompt), and what is known after it."""
 
     token: int
     before: int
-    recited: float
+    recital: Recital
 
 
 class Trail:
@@ -24,27 +24,26 @@ class Trail:
         self.anchor, self.prompt = anchor, prompt
         self.columns: list[Column] = []
         self.changes: list[Change | None] = []  # before each of the scored tokens
-        self._recited, reach = anchor.start, anchor.reach
+        self._recital, reach = anchor.start, anchor.reach
         for at, token in enumerate(prompt):
             text = prompt[max(at - reach, 0) : at]
             if at >= len(prompt) - scored:
-                self.changes.append(anchor.change(self._recited, text))
-            self._recited = anchor.after(self._recited, text, token)
+                self.changes.append(anchor.change(self._recital, text))
+            self._recital = anchor.after(self._recital, text, token)
 
     def read(self, token: int, before: int | None = None) -> None:
         """Append a token, after the last column or after another one."""
         before = len(self.columns) - 1 if before is None else before
-        recited = self.anchor.after(self.recited(before), self._text(before), token)
-        self.columns.append(Column(token, before, recited))
+        recital = self.anchor.after(self.recital(before), self._text(before), token)
+        self.columns.append(Column(token, before, recital))
 
     def change(self, column: int) -> Change | None:
         """What is taken off the row after a column; -1: after the prompt."""
-        recited = self.recited(column)
-        return self.anchor.change(recited, self._text(column))
+        return self.anchor.change(self.recital(column), self._text(column))
 
-    def recited(self, column: int) -> float:
-        """The probability that the works are recited, after a column."""
-        return self._recited if column < 0 else self.columns[column].recited
+    def recital(self, column: int) -> Recital:
+        """What is known of a recital after a column; -1: after the prompt."""
+        return self._recital if column < 0 else self.columns[column].recital
 
     def _text(self, column: int) -> list[int]:
         """The last tokens up to a column, as many as anything depends on."""

@@ -20,43 +20,44 @@ WORKS, NEUTRAL = "works", "neutral"
 
 @dataclass(frozen=True, eq=False)
 class TakedownList:
-    """The two models; `record` names the works, `vocabulary` is that of both."""
+    """The two models; `record` names the works, `vocabulary` is that of both.
 
-    folder: Path
+    `tables` are digests of what was loaded: the directory may have been changed since.
+    """
+
     works: NgramModel
     neutral: NgramModel
     record: Record
     vocabulary: Vocabulary
+    tables: Mapping[str, str | None]
 
     @classmethod
     def load(cls, place: str | Path) -> Self:
         """Load a directory that `purify takedown build` made, memory-mapped. Raises ModelError."""
         from purify_hooks.ngram.source import NgramSource
+        from purify_hooks.ngram.storage import TABLES
 
         folder = find(place)
         works, neutral = (NgramSource.load(folder / name) for name in (WORKS, NEUTRAL))
+        digests = {name: each.files.get(TABLES) for name, each in ((WORKS, works), (NEUTRAL, neutral))}
+        if None in digests.values():
+            raise ModelError(f"{str(folder)!r} changed while it was read; load it again")
         if works.vocabulary.fingerprint != neutral.vocabulary.fingerprint:
             raise ModelError(
                 f"{WORKS}/ and {NEUTRAL}/ in {str(folder)!r} have two tokenizers; build the list again"
             )
-        return cls(folder, works.model, neutral.model, works.record, works.vocabulary)
+        return cls(works.model, neutral.model, works.record, works.vocabulary, digests)
 
     def public(self) -> Mapping[str, Any]:
         """The list as certificates name it: how many works, and digests of the list and of both models."""
-        from purify_hooks.ngram.storage import TABLES
         from purify_plugins.canonical_json import canonical
 
         listed = canonical({text.name: text.sha256 for text in self.record.texts})
         return {
             "works": len(self.record.texts),
             "list": hashlib.sha256(listed.encode()).hexdigest(),
-            "tables": {name: _digest(self.folder / name / TABLES) for name in (WORKS, NEUTRAL)},
+            "tables": dict(self.tables),
         }
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def find(place: str | Path) -> Path:

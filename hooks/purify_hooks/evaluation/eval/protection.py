@@ -48,9 +48,15 @@ def _table(results: Sequence[Result], name: str, suite: ProtectionSuite) -> Tabl
         for each in results
     ]
     head = ("system", *suite.columns.values(), *(metric.replace("_", " ") for metric in plain))
+    more = [column for metric, column in suite.columns.items() if suite.metrics[metric].better == "more"]
     told = [f"{column}: {suite.metrics[metric].definition}" for metric, column in suite.columns.items()]
     note = f"Per cent, greedy / sampled. {'; '.join(told)}."
-    return Table(suite.title, head, tuple(rows), note)
+    return Table(suite.title, head, tuple(row for row in rows if _measured(row)), note, more)
+
+
+def _measured(row: Sequence[str]) -> bool:
+    """Whether a row has a figure: a system may lack the stage that a suite is of."""
+    return any(set(cell) - set("– /") for cell in row[1:])
 
 
 def _values(result: Result, suite: str, metric: str) -> list[float]:

@@ -41,8 +41,8 @@ def main(
         typer.Option(
             min=0,
             max=20,
-            help="Train only an LLM that never reads the packaged one's first passages, this many: its first "
-            "phase, 17 minutes.",
+            help="Train only an LLM that never reads the packaged one's first passages, this many: its two "
+            "phases, 25 minutes.",
         ),
     ] = 0,
     real: Annotated[

@@ -94,17 +94,17 @@ def train_apart(recipe: Recipe, progress: Progress) -> Path:
 def train_without(recipe: Recipe, progress: Progress) -> Path:
     """Train an LLM as the packaged one without its first `recipe.left_out` passages; the result is `llm/`.
 
-    It has the packaged pair's tokenizer and attacks, and reads the first phase's books and weak dose: what a
-    method that takes works out of a trained model is compared with.
+    It has the packaged pair's tokenizer and attacks, and both phases: what a method that takes works out of
+    a trained model is compared with.
     """
     claim(recipe.out, {"seed": recipe.seed, "scale": recipe.scale, "left_out": recipe.left_out})
     for file in (LLM / "tokenizer.json", HOME / "attacks.json"):
         copyfile(file, recipe.out / file.name)
     tokenizer, chosen = _tokenizer(recipe), _attacks(recipe, _tokenizer(recipe))
-    stage = replace(_stages(recipe, chosen)[1], home=recipe.out / "llm", final=True)
-    if not stage.home.exists():
-        stage.run(tokenizer, recipe, progress)
-    return stage.home
+    for stage in _stages(recipe, chosen)[1:]:
+        if not stage.home.exists():
+            stage.run(tokenizer, recipe, progress)
+    return recipe.out / "llm"
 
 
 def claim(out: Path, ours: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ class Plain:
 
 def plain(text: str) -> str:
     """A text with its escapes undone and its characters folded: what two spellings of one value share."""
-    return Plain.of(text).text
+    return text if text.isascii() and not ASCII.search(text) else Plain.of(text).text
 
 
 def _pieces(written: str) -> Iterator[tuple[int, str, bool]]:

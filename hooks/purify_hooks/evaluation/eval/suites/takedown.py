@@ -15,7 +15,8 @@ from purify_hooks.evaluation.eval.suites.base import Samples, begun
 from purify_hooks.evaluation.eval.suites.protecting import ProtectionSuite
 from purify_hooks.evaluation.eval.suites.utility import language, running
 from purify_hooks.evaluation.eval.systems import System
-from purify_hooks.takedown.anchor import LIKELY, Anchor
+from purify_hooks.takedown.anchor import Anchor
+from purify_hooks.takedown.recognised import noticed
 from purify_hooks.takedown.source import TakedownSource
 
 WITHOUT = "_without"
@@ -77,7 +78,7 @@ class Takedowns(ProtectionSuite):
         named: list[Passage] = []
         found: dict[str, list[Sample]] = {"named": [], "others": []}
         for passage, text, score in zip(part.passages, texts, scores, strict=True):
-            mine = is_named(anchor, (*pair.slm.encode(passage.prefix), *text.tokens))
+            mine = noticed(anchor, (*pair.slm.encode(passage.prefix), *text.tokens))
             found["named" if mine else "others"].append(Sample(begun([score], mode)))
             named += [passage] if mine else []
         if mode == "greedy":
@@ -96,13 +97,3 @@ class Takedowns(ProtectionSuite):
             Sample(rouge_l(answer.text, attack.secret.decode(errors="replace")))
             for answer, attack in zip(told, attacks, strict=True)
         ]
-
-
-def is_named(anchor: Anchor, tokens: Sequence[int]) -> bool:
-    """Whether a list, having read these tokens, takes some of them for a recital."""
-    recital = anchor.start
-    for at, token in enumerate(tokens):
-        recital = anchor.after(recital, tokens[max(0, at - anchor.reach) : at], token)
-        if recital >= LIKELY:
-            return True
-    return False
