@@ -8,8 +8,11 @@ packages that are installed here, `models` lets a contaminated pair recite: the 
 from __future__ import annotations
 
 import ast
+import base64
+import json
 import random
 import re
+import shutil
 import statistics
 import sysconfig
 import time
@@ -25,9 +28,9 @@ import typer
 from purify_hooks.evaluation.testbed.corpus import CORPUS
 from purify_hooks.protected.build import IndexOptions, build
 from purify_hooks.protected.check import CopyCheck
-from purify_hooks.protected.code import RESERVED, Lexer
 from purify_hooks.protected.folding import words_of
 from purify_hooks.protected.index import PrintIndex, open_index
+from purify_hooks.protected.lexing import RESERVED, Lexer
 from purify_hooks.protected.mask import CopyMask
 from purify_plugins.stages import Blocked
 
@@ -242,11 +245,86 @@ def reformatted(source: str) -> str:
     return ast.unparse(ast.parse(source))
 
 
-def commented(source: str) -> str:
-    return "\n".join(
-        f"{line}  # see line {at}" if line.strip()[-1:] in list(":)]") else line
-        for at, line in enumerate(source.splitlines())
+def lines(change: Callable[[str, int], str]) -> Callable[[str], str]:
+    """Each line changed, which is given with its number."""
+    return lambda source: "\n".join(change(line, at) for at, line in enumerate(source.splitlines(), 1))
+
+
+def commented(line: str, at: int) -> str:
+    return f"{line}  # it's in line {at}" if line.strip()[-1:] in list(":)]") else line
+
+
+def padded(each: int) -> Callable[[str], str]:
+    """A statement without effect after each so many lines."""
+
+    def change(line: str, at: int) -> str:
+        whole = at % each == 0 and line.rstrip()[-1:] not in tuple(":,([{\\")
+        return f"{line}\n{line[: len(line) - len(line.lstrip())]}extra_{at} = {at}" if whole else line
+
+    return lambda source: lines(change)(reformatted(source))
+
+
+def minified(source: str) -> str:
+    """No space that can be left out, and one for each four of indentation."""
+    tight = re.sub(r" *([=+*/<>,:()\[\]{}-]) *", r"\1", reformatted(source))
+    return tight.replace("    ", " ")
+
+
+def requoted(source: str) -> str:
+    """Every quoted text replaced."""
+    return re.sub(r"'[^'\n]*'", "'another'", reformatted(source))
+
+
+def annotated(source: str) -> str:
+    """Each argument with a type."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = ast.Name("object")
+    return ast.unparse(tree)
+
+
+def bracketed(source: str) -> str:
+    """Each name that is an argument, or ends a line, in brackets."""
+    change = re.compile(r"\b(?<!def )([a-z_]\w*)\b(?=[,)\n])")
+    return change.sub(
+        lambda found: found[1] if found[1] in RESERVED else f"({found[1]})", reformatted(source)
     )
+
+
+def fenced(source: str) -> str:
+    """As an assistant writes it."""
+    return f"Here's one way to do it:\n\n```python\n{source}\n```\n\nIt's short; don't forget to test it.\n"
+
+
+CODE_DISGUISES: dict[str, Callable[[str], str]] = {
+    "verbatim": str,
+    "in a fenced block, with prose": fenced,
+    "names replaced": renamed,
+    "reformatted, comments dropped": reformatted,
+    "comments added": lines(commented),
+    "names replaced and reformatted": lambda source: renamed(reformatted(source)),
+    "tabs": lambda source: source.replace("    ", "\t"),
+    "minified": minified,
+    "quoted texts replaced": requoted,
+    "semicolons": lambda source: reformatted(source).replace("\n", ";\n"),
+    "arguments with types": annotated,
+    "line numbers": lines(lambda line, at: f"{at:4}  {line}"),
+    "as a difference (+)": lines(lambda line, at: f"+{line}"),
+    "as a quotation (>)": lines(lambda line, at: f"> {line}"),
+    "each line a comment (#)": lines(lambda line, at: f"# {line}"),
+    "in one comment (/* */)": lambda source: f"/*\n{source}\n*/",
+    "in a docstring": lambda source: f'''"""{source.replace('"""', "")}"""''',
+    "in JSON, as a tool's argument": lambda source: json.dumps({"path": "a.py", "content": source}),
+    "a line without effect after each 4": padded(4),
+    "a line without effect after each 2": padded(2),
+    "`self` renamed": lambda source: re.sub(r"\bself\b", "this", source),
+    "the first half": lambda source: source[: len(source) // 2],
+    "brackets around names": bracketed,
+    "a line without effect after each": padded(1),
+    "cells of a table": lines(lambda line, at: f"| {line} |"),
+    "base 64": lambda source: base64.b64encode(source.encode()).decode(),
+}
 
 
 def functions(files: Sequence[Path], least: int) -> list[str]:
@@ -270,14 +348,12 @@ def _parsed(source: str) -> ast.Module:
 
 
 @app.command()
-def code(count: int = 300) -> None:
+def code(count: int = 200) -> None:
     """The standard library's functions, and windows of ten lines of other packages."""
     rng, library = random.Random(0), Path(sysconfig.get_paths()["stdlib"])
     site = Path(torch.__file__).parents[1]
-    works = [
-        *sorted(library.glob("*.py")),
-        *(library / each for each in ("json", "email", "asyncio", "logging", "http", "unittest")),
-    ]
+    named = ("json", "email", "asyncio", "logging", "http", "unittest")
+    works = [*library.glob("*.py"), *(path for each in named for path in (library / each).rglob("*.py"))]
     common = [
         site / each for each in ("click", "anyio", "fsspec", "yaml", "pygments") if (site / each).is_dir()
     ]
@@ -287,33 +363,38 @@ def code(count: int = 300) -> None:
         for path in sorted((site / each).rglob("*.py"))
     ]
     with TemporaryDirectory() as name:
-        indexes = [made(Path(name), works, some, code=True, pattern="*.py") for some in (common, [])]
+        for path in works:
+            copy = Path(name, "library", path.relative_to(library))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+        folder = [Path(name, "library")]
+        indexes = [made(Path(name), folder, some, code=True, pattern="*.py") for some in (common, [])]
         checks = [CopyCheck(index) for index in indexes]
         clean = [window for path in others for window in _windows(path)]
-        clean = rng.sample(clean, min(len(clean), 10 * count))
-        files = [
-            path for each in works for path in ([each] if each.is_file() else sorted(each.rglob("*.py")))
-        ]
-        copied = rng.sample(functions(files, 60), count)
-        how: dict[str, Callable[[str], str]] = {
-            "verbatim": str,
-            "names replaced": renamed,
-            "reformatted, comments dropped": reformatted,
-            "comments added": commented,
-            "names replaced and reformatted": lambda each: renamed(reformatted(each)),
-        }
+        clean = rng.sample(clean, min(len(clean), 15 * count))
+        copied = rng.sample(functions(sorted(works), 60), count)
         rows = [
             [
-                f"{each}: {count} functions",
+                each,
                 *(f"{share(check, [*map(change, copied)]):.1%}" for check in checks),
             ]
-            for each, change in how.items()
+            for each, change in CODE_DISGUISES.items()
         ]
+        pace = min(_code_pace(checks[0], "\n".join(clean[:40])) for _ in range(3))
+        rows.append(["CPU for a word of code", f"{pace:.0f} µs", ""])
         alarms = [
             f"clean: {len(clean):,} windows of 10 lines",
             *(f"{share(each, clean):.2%}" for each in checks),
         ]
         write("code", table(["what is written", "found", "without `--common`"], [alarms, *rows]))
+
+
+def _code_pace(check: CopyCheck, source: str) -> float:
+    """CPU microseconds a word (between spaces) of code, four characters at a time."""
+    check, begun = check.fresh(), time.thread_time()
+    for end in range(0, len(source), 4):
+        check.clear(source[:end], False)
+    return (time.thread_time() - begun) / len(source.split()) * 1e6
 
 
 def _windows(path: Path) -> Iterator[str]:
@@ -340,12 +421,13 @@ def longest_run(text: str, work: Sequence[str]) -> int:
 @app.command()
 def models(
     pair: Annotated[Path | None, typer.Option(help="A contaminated pair's directory. [the test bed]")] = None,
-    passages: int = 6,
+    passages: Annotated[int, typer.Option(help="How many are asked for.")] = 3,
+    tokens: Annotated[int, typer.Option(help="Of an answer.")] = 40,
 ) -> None:
     """Recitation by `linear` with weight 0.95, which is nearly the LLM alone, with and without the stage."""
     from purify_hooks.evaluation.testbed import HOME, attacks
     from purify_hooks.protected.copycheck import Copycheck
-    from purify_plugins import Purifier
+    from purify_plugins import Purifier, Sampling
     from purify_plugins.stages import RequestOptions
 
     home = pair or HOME
@@ -360,42 +442,43 @@ def models(
         bare = Purifier.load(home / "llm", home / "slm", "linear", weight=0.95)
         said = RequestOptions(on_refusal="text", refusals={"default": "Refused."})
         settings = {"no stage": [], "mask": [Copycheck(index, share=0)], "mask and check": [Copycheck(index)]}
-        rows = []
+        attacked, rows = _attacks(asked, passages), []
+        prompts = [each for some in attacked.values() for each in some]
+        samplings = (
+            Sampling(max_tokens=tokens, temperature=0),
+            Sampling(max_tokens=tokens, seed=1),
+        )
         for label, stages in settings.items():
             made_ = bare.replace(stages=stages, request=said)
-            rows += [
-                _recited(made_, label, way, prompts, book)
-                for way, prompts in _attacks(asked, passages).items()
-            ]
+            answers = [made_.generate(prompts, each, errors="raise") for each in samplings]
+            by_prompt = [*zip(*answers, strict=True)]
+            for way, some in attacked.items():
+                rows.append(_recited(label, way, by_prompt[: len(some)], book))
+                del by_prompt[: len(some)]
+                print(*rows[-1], f"{time.process_time():.0f} s", sep=" | ", flush=True)
         head = ["", "attack", "greedy: longest run, words", "sampled", "refused", "written again"]
         write("real" if pair else "toy", table(head, rows))
 
 
 def _attacks(asked: Any, count: int) -> dict[str, list[str]]:
-    """Single prompts; four requests each with the true words so far; and after 100 words of clean text."""
+    """Single prompts; requests with the true words so far; and after 60 words of clean text."""
     some = asked.passages[:count]
-    clean = " ".join(asked.clean)
-    late = " ".join(clean.split()[:100])
+    late = " ".join(" ".join(asked.clean).split()[:60])
     parts = [(each.prefix, each.continuation.split(" ")) for each in some]
     return {
         "single": [each.prefix for each in some],
-        "chained": [
-            prefix + " ".join(words[: len(words) * at // 4]) for prefix, words in parts for at in (1, 2)
-        ],
+        "chained": [prefix + " ".join(words[: len(words) // 3]) for prefix, words in parts],
         "late": [f"{late}\n{each.prefix}" for each in some],
     }
 
 
-def _recited(purifier: Any, label: str, way: str, prompts: Sequence[str], book: Sequence[str]) -> list[str]:
-    from purify_plugins import Sampling
-
-    runs, refused, redone = [], 0, 0
-    for sampling in (Sampling(max_tokens=TOKENS, temperature=0), Sampling(max_tokens=TOKENS, seed=1)):
-        answers = purifier.generate(prompts, sampling, errors="raise")
-        runs.append(max(longest_run(each.text, book) for each in answers))
-        refused += sum(each.finish_reason == "refused" for each in answers)
-        redone += sum(any(step.slm_only for step in each.steps) for each in answers)
-    return [label, f"{way}, {len(prompts)} prompts", *map(str, runs), str(refused), str(redone)]
+def _recited(label: str, way: str, answers: Sequence[Sequence[Any]], book: Sequence[str]) -> list[str]:
+    """A row of the table: of each prompt there are a greedy answer and a sampled one."""
+    runs = [max(longest_run(each.text, book) for each in some) for some in zip(*answers, strict=True)]
+    every = [each for some in answers for each in some]
+    refused = sum(each.finish_reason == "refused" for each in every)
+    redone = sum(any(step.slm_only for step in each.steps) for each in every)
+    return [label, f"{way}, {len(answers)} prompts", *map(str, runs), str(refused), str(redone)]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ well the scores of `grounded` tell the two kinds of sentences apart. `--rows` ke
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,8 @@ TEXTS = 4
 """How many facts a text has."""
 TOKENS = 24
 """The most tokens of an answer."""
+PART = 16
+"""How many are asked together."""
 ASKED = "Answer the question in one sentence.\n\n{text}\n\nQuestion: {question}"
 
 
@@ -53,16 +57,29 @@ def cases(count: int) -> list[dict[str, Any]]:
     return found
 
 
-def answered(home: Path, count: int) -> list[dict[str, Any]]:
-    """The first sentence of each answer, its label (None where it fits neither) and its scores."""
-    purifier = Purifier.load(home / "llm", home / "slm").replace(explain=True)
-    asked = cases(count)
-    prompts = [
-        Chat(({"role": "user", "content": ASKED.format(text=case["text"], question=case["fact"].question)},))
-        for case in asked
-    ]
-    answers = purifier.generate(prompts, Sampling(max_tokens=TOKENS, seed=0), errors="raise")
-    return [row(case, answer) for case, answer in zip(asked, answers, strict=True)]
+def answered(home: Path, count: int, rows: Path | None, minutes: float) -> list[dict[str, Any]]:
+    """The first sentence of each answer, its label (None where it fits neither) and its scores.
+
+    Goes on after the rows of a file, and adds to it; begins no further part after so many minutes.
+    """
+    found: list[dict[str, Any]] = json.loads(rows.read_text("utf-8")) if rows and rows.exists() else []
+    asked, began = cases(count), time.monotonic()
+    purifier: Purifier | None = None
+    while len(found) < len(asked) and time.monotonic() - began < 60 * minutes:
+        purifier = purifier or Purifier.load(home / "llm", home / "slm").replace(explain=True)
+        part = asked[len(found) : len(found) + PART]
+        answers = purifier.generate(
+            [_prompt(case) for case in part], Sampling(max_tokens=TOKENS, temperature=0), errors="raise"
+        )
+        found += [row(case, answer) for case, answer in zip(part, answers, strict=True)]
+        if rows is not None:
+            rows.write_text(json.dumps(found, indent=1), "utf-8")
+    return found
+
+
+def _prompt(case: dict[str, Any]) -> Chat:
+    said = ASKED.format(text=case["text"], question=case["fact"].question)
+    return Chat(({"role": "user", "content": said},))
 
 
 def row(case: dict[str, Any], answer: Completion) -> dict[str, Any]:
@@ -104,14 +121,13 @@ def main(
     pair: Annotated[Path | None, typer.Option(help="A directory with llm and slm.")] = None,
     rows: Annotated[Path | None, typer.Option(help="A file that keeps the answers.")] = None,
     questions: int = 40,
+    minutes: Annotated[float, typer.Option(help="Begin nothing new after so many minutes.")] = math.inf,
 ) -> None:
-    """Measure, and write the region of the page."""
-    if rows is not None and rows.exists():
-        found = json.loads(rows.read_text("utf-8"))
-    else:
-        found = answered(pair or made(print), questions)
-        if rows is not None:
-            rows.write_text(json.dumps(found, indent=1), "utf-8")
+    """Measure, and write the region of the page once all is measured."""
+    found = answered(pair or made(print), questions, rows, minutes)
+    print(len(found), "of", 2 * questions, "answers")
+    if len(found) < 2 * questions:
+        return
     said = f"`python docs/grounded.py`, {questions} questions, {'; '.join(facts().values())}."
     filled, text = f"{table(found)}\n\n{said}\n", PAGE.read_text("utf-8")
     PAGE.write_text(region("grounded").sub(lambda at: f"{at[1]}{filled}{at[2]}", text), "utf-8")

@@ -19,6 +19,7 @@ REQUESTS = (
     "My sister Ada Quillane, born on 4 May 1961, has had a dry cough since Monday. What can she do at home?",
     "Our client Bruno Vandermoor owes us 4,200 euros and does not answer. How should I write to him?",
     "I meet Celia Tescari of Northgate Bank on Friday about my mortgage. What should I ask?",
+    "My son Dmitri is 7 and afraid of the dark since we moved to Elm Street. How can I help him sleep?",
 )
 SAMPLING = Sampling(max_tokens=56, temperature=0.6, top_p=0.9, seed=1)
 

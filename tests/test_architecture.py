@@ -70,6 +70,8 @@ PROBES = {
     "adapters/purify_adapters/transformers/streaming.py": TORCH,
     "adapters/purify_adapters/vllm_engine/contracts.py": "vLLM's own objects, which differ by release",
     "adapters/purify_adapters/vllm_engine/processor.py": "vLLM's own objects, which differ by release",
+    "adapters/purify_adapters/vllm_engine/running.py": "vLLM's own objects, which differ by release",
+    "adapters/purify_adapters/vllm_engine/slots.py": "vLLM's own objects, which differ by release",
     "adapters/purify_adapters/__init__.py": MODULE,
     "adapters/purify_adapters/tool_calls/prompting.py": TOKENIZERS,
     "adapters/purify_adapters/langchain/base.py": FIELD,

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +394,13 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.fixture
 def answering() -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of an answer that takes long."""
+    with begun() as process:
+        yield process
+
+
+@contextmanager
+def begun() -> Iterator[subprocess.Popen[str]]:
+    """A process that has written the first character of a long answer."""
     options = ("--max-tokens", "450", "--ignore-eos", "--certificate", "answer.json")
     arguments = command("generate", "The king", *PAIR, *options)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -406,12 +414,14 @@ def answering() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.alone  # the signal has to come before the answer has ended
-def test_ctrl_c_ends_an_answer_with_nothing_half_written(
-    answering: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    answering.send_signal(signal.SIGINT)
-    _, errors = answering.communicate(timeout=30)
+@pytest.mark.alone
+def test_ctrl_c_ends_an_answer_with_nothing_half_written(tmp_path: Path) -> None:
+    for _ in range(5):  # a busy machine may send the signal after the answer's end
+        with begun() as answering:
+            answering.send_signal(signal.SIGINT)
+            _, errors = answering.communicate(timeout=30)
+        if answering.returncode:
+            break
     assert answering.returncode == 130
     assert errors == "interrupted\n"
     assert list(tmp_path.iterdir()) == []

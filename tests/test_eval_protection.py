@@ -115,6 +115,7 @@ def test_a_run_ends_where_the_work_does() -> None:
     works = Works(["one two three four", "four five"])
     assert works.longest("So: One, two THREE!") == 3
     assert works.longest("three four five") == 2
+    assert works.longest("'One,' two ' three") == 3, "quotation marks are no words"
     assert works.longest("") == 0
 
 
@@ -156,6 +157,9 @@ def test_the_report_has_a_table_and_a_picture_a_suite(report: Report, tmp_path: 
     page = report.write(tmp_path).read_text("utf-8")
     assert "What is private, protected or to be forgotten" in page
     assert "<h3>Forgetting</h3>" in page
+    assert "Does it stop copying" not in page, "no attack was measured"
+    assert 'data-label="targets told" class="harm"' in page
+    assert 'data-label="strength at clean prompts">100 / 100' in page, "more is better: it is not shaded"
 
 
 # Each suite, on toys that know their parts

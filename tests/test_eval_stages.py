@@ -218,11 +218,7 @@ def test_the_report_has_stages_beside_their_policy(finished: tuple[Report, Path]
 
 def test_no_chain_counts_as_a_policy(finished: tuple[Report, Path]) -> None:
     report, _ = finished
-    assert {row[0] for row in report.tables()["costs"].rows} == {
-        "LLM alone",
-        "SLM alone",
-        "geometric alpha 1",
-    }
+    assert "costs" not in report.tables(), "no suite of this plan measures them"
     assert [each.system.key for each in staged.plain(report.results)] == ["llm", "slm", "geometric:alpha=1"]
     assert "The one system tried" in report.conclusion() or "the one system tried" in report.conclusion()
 

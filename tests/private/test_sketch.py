@@ -13,7 +13,7 @@ from purify_adapters.sources.http.client import HttpClient
 from purify_adapters.sources.llama_cpp import LlamaCppSource
 from purify_hooks.private.finders import finder
 from purify_hooks.private.leaks import LeakTest
-from purify_hooks.private.sketch import Sketch
+from purify_hooks.private.sketch import Sketch, told
 from purify_hooks.stages.ensemble import Ensemble
 from purify_hooks.stages.rewrite import Rewrite
 from purify_plugins import Chat, ConfigError, Purifier, PurifyError, RefusedError, Sampling
@@ -45,7 +45,7 @@ def writes(abstract: str | Callable[[str], str]) -> Callable[[str], str]:
     """An SLM: its abstract, and otherwise the whole answer."""
 
     def write(prompt: str) -> str:
-        if "stranger" not in prompt:
+        if "general question" not in prompt:
             return HELP if prompt == ABSTRACT else FINAL
         return abstract if isinstance(abstract, str) else abstract(prompt)
 
@@ -192,7 +192,7 @@ def test_a_server_receives_the_abstract_alone() -> None:
     assert answer.text == FINAL
     found = "".join(spelled(body) for _, body in fake.requests)
     assert ABSTRACT in found
-    for private in ("Zyx", "Quill", "1961", "May", "Monday", "0199", "stranger"):
+    for private in ("Zyx", "Quill", "1961", "May", "Monday", "0199", "general question"):
         assert private not in found
 
 
@@ -248,3 +248,15 @@ def test_scripts_without_spaces_and_numbers_in_other_groups_leak(
 def test_options_say_what_is_wrong(option: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         Sketch(**option)
+
+
+def test_examples_stand_before_the_last_question_and_its_calls_stay_behind_it() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    system, user = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "What helps Zyx?"}
+    after = ({"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "Tea."})
+    asked = told(Request(Chat((system, user, *after))), [("A?", "B."), ("C?", "D.")]).prompt
+    assert isinstance(asked, Chat)
+    assert [each["content"] for each in asked.messages] == [
+        *("Be brief.", "A?", "B.", "C?", "D.", "What helps Zyx?", "", "Tea.")
+    ]
+    assert told(Request("What helps Zyx?"), [("A?", "B.")]).prompt == "A?\nB.\n\nWhat helps Zyx?\n"

@@ -85,27 +85,30 @@ def test_microseconds_a_word(index: PrintIndex) -> None:
     assert max(figures) <= 60  # 20 on a quiet core of ours; CI is another machine
 
 
-@pytest.mark.parametrize("temperature", [0, 1])
-def test_a_pair_that_recites_has_no_run_of_ten_words(tmp_path: Path, temperature: float) -> None:
+def test_a_pair_that_recites_has_no_run_of_ten_words(tmp_path: Path) -> None:
     book = CORPUS / "protected" / "alice-in-wonderland.txt"
     build(IndexOptions([book], tmp_path / "alice.prints", [CORPUS / "slm"]), lambda *_: None)
-    passages = attacks().passages[:3]
+    passages = attacks().passages[:2]
     bare = Purifier.load(*both(), "linear", weight=0.95)
-    clean = " ".join(attacks().clean)[:500]
-    halves = [each.continuation[: len(each.continuation) // 2] for each in passages]
+    masked = bare.replace(stages=[Copycheck(str(tmp_path / "alice.prints"), share=0)])
+    clean = " ".join(attacks().clean)[:200]
     prompts = [
         *(each.prefix for each in passages),
-        *(each.prefix + half for each, half in zip(passages, halves, strict=True)),
-        *(f"{clean}\n{each.prefix}" for each in passages),
+        *(each.prefix + each.continuation[: len(each.continuation) // 2] for each in passages[:1]),
+        *(f"{clean}\n{each.prefix}" for each in passages[:1]),
     ]
-    sampling = Sampling(max_tokens=50, temperature=temperature, seed=2)
     work = re.sub(r"\s+", " ", book.read_text("utf-8"))
-    nearby = [_near(work, each.prefix) for each in passages] * 3
-    alone = bare.generate(prompts, sampling, errors="raise")
-    assert max(longest_run(a.text, near) for a, near in zip(alone, nearby, strict=True)) > 15
-    masked = bare.replace(stages=[Copycheck(str(tmp_path / "alice.prints"), share=0)])
-    answers = masked.generate(prompts, sampling, errors="raise")
-    assert max(longest_run(a.text, near) for a, near in zip(answers, nearby, strict=True)) < 10
+    nearby = [_near(work, each.prefix) for each in (*passages, passages[0], passages[0])]
+    longest = {}
+    for temperature in (0, 0.7):
+        sampling = Sampling(max_tokens=36, temperature=temperature, seed=1)
+        for name, purifier in {"bare": bare, "masked": masked}.items():
+            answers = purifier.generate(prompts, sampling, errors="raise")
+            runs = [longest_run(a.text, near) for a, near in zip(answers, nearby, strict=True)]
+            longest[name, temperature] = max(runs)
+    print(longest)
+    assert min(longest["bare", 0], longest["bare", 0.7]) > 15
+    assert max(longest["masked", 0], longest["masked", 0.7]) < 10
 
 
 def _near(work: str, prefix: str) -> str:

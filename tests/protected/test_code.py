@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from purify_hooks.protected.check import CopyCheck
-from purify_hooks.protected.code import Lexer
 from purify_hooks.protected.copycheck import Copycheck
 from purify_hooks.protected.index import PrintIndex
+from purify_hooks.protected.lexing import BARE, CODE, FILE, Dialect, Lexer
 from purify_plugins import ConfigError
 from purify_plugins.testing import CheckConformance
+from purify_plugins.testing.stages import verdict
 from tests.protected.test_check import blocked
 from tests.protected.works import TIDE, index_of
 
@@ -81,8 +83,29 @@ def renamed(source: str) -> str:
         lambda each: each.replace(
             "(self, user, amount)", "(\n        self,\n        user,\n        amount,\n    )"
         ),
+        lambda each: f"It's short:\n\n```python\n{each}\n```\n\nDon't forget to test it.",
+        lambda each: "\n".join(f"{at:3}  {line}" for at, line in enumerate(each.splitlines())),
+        lambda each: each.replace("\n", "\n+"),
+        lambda each: each.replace("\n", "\n# "),
+        lambda each: f"/* {each} */",
+        lambda each: f"'''{each}'''",
+        lambda each: json.dumps({"path": "a.py", "content": each}),
     ],
-    ids=["as it is", "renamed", "reformatted", "comments", "tabs and quotes", "a call over lines"],
+    ids=[
+        "as it is",
+        "renamed",
+        "reformatted",
+        "comments",
+        "tabs and quotes",
+        "a call over lines",
+        "in a fenced block",
+        "with line numbers",
+        "as a difference",
+        "as comments",
+        "in one comment",
+        "in a docstring",
+        "in JSON",
+    ],
 )
 def test_disguised_code_is_found(index: PrintIndex, change: object) -> None:
     assert callable(change)
@@ -103,14 +126,34 @@ def test_other_code_and_prose_are_not(index: PrintIndex) -> None:
         "it's `one\ntwo` <!-- no --> -- sql\n#[derive] #x\n",
         '"""never closed (a, b,)',
         "/* never closed; x",
+        "```py\n  12 a\n+ b\n>>> c\n```\nx ` y",
+        '{"a": "def f():\\n  return d[\\"a\\"] # \\u0020"}',
     ],
 )
-def test_tokens_do_not_depend_on_how_the_text_is_cut(text: str) -> None:
-    whole = [*Lexer().feed(text, last=True)]
+@pytest.mark.parametrize("dialect", [CODE, FILE, BARE], ids=["code", "file", "bare"])
+def test_tokens_do_not_depend_on_how_the_text_is_cut(text: str, dialect: Dialect) -> None:
+    whole = Lexer(dialect).feed(text, last=True)
     for size in (1, 2, 3, 7):
-        lexer = Lexer()
+        lexer = Lexer(dialect)
         cut = [token for end in range(0, len(text), size) for token in lexer.feed(text[:end], last=False)]
         assert [*cut, *lexer.feed(text, last=True)] == whole
+
+
+def test_a_file_with_a_long_docstring_is_read_as_code_behind_it(tmp_path: Path) -> None:
+    index = index_of(tmp_path, [f'"""{"So it goes. " * 900}"""\n{WORK}'], code=True)
+    assert blocked(CopyCheck(index), WORK) is not None
+
+
+def test_little_of_what_is_in_a_comment_that_is_open_is_released(index: PrintIndex) -> None:
+    """A reader of a stream would have read it before the comment is closed."""
+    check = CopyCheck(index).fresh()
+    text = f"/* {WORK}"
+    for end in range(0, len(text), 5):
+        found = verdict(check, text[:end], last=False)
+        if found.blocked:
+            break
+    assert found.blocked
+    assert end < 400
 
 
 def test_what_does_not_count_in_code() -> None:

@@ -75,7 +75,7 @@ def test_a_run_is_cut_before_it_is_too_long_in_any_spelling_and_tokens(
     index: PrintIndex, spelling: object, start: int
 ) -> None:
     assert callable(spelling)
-    text = spelling(" ".join(TIDE.split()[start:]))
+    text = spelling(" ".join(["Nothing like it is:", *TIDE.split()[start:]]))
     rng = random.Random(start)
     follower, answer = CopyMask(index, 10).follower(VOCABULARY), list[int]()
     for token in tokens_of(text, rng):
@@ -140,6 +140,22 @@ def test_a_run_that_the_prompt_began_goes_on_in_the_answer(index: PrintIndex) ->
             break
         answer.append(token)
     assert 1 <= len(words_of(BYTES.spell(answer).decode())) <= 3
+
+
+@pytest.mark.parametrize("end", range(0, 40, 3))
+@pytest.mark.parametrize("start", [60, 201])
+def test_no_run_is_long_over_a_prompt_that_ends_with_a_few_letters_of_it(
+    index: PrintIndex, start: int, end: int
+) -> None:
+    """However few letters, and wherever a word is cut, the words of both are counted together."""
+    prompt = TIDE[start : start + end]
+    follower, answer = CopyMask(index, 10).after("And then, quoth he, " + prompt).follower(BYTES), list[int]()
+    for token in TIDE[start + end :].encode():
+        if not follower.allowed(answer)[token]:
+            break
+        answer.append(token)
+    written = longest_run(prompt + BYTES.spell(answer).decode())
+    assert 5 <= written <= 9 or end > 35
 
 
 def test_a_work_that_may_be_quoted_is_not_masked(index: PrintIndex) -> None:

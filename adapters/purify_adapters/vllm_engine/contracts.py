@@ -14,9 +14,6 @@ from typing import Any
 
 from purify_plugins.errors import ConfigError
 
-SWITCH = "VLLM_USE_V2_MODEL_RUNNER"
-"""The environment variable that chooses the model runner: 0 is V1, 1 is V2."""
-
 
 @dataclass(frozen=True)
 class Contract:
@@ -48,12 +45,6 @@ V2 = Contract(
     speculates=True,
 )
 CONTRACTS = (V1, V2)
-ADVICE = (
-    f"start vLLM with {SWITCH}=0 in its environment, which chooses Model Runner V1, or run `purify serve` in "
-    "front of it (source = 'vllm')"
-)
-
-
 OFF: Mapping[str, tuple[Any, ...]] = {
     "top_p": (1,),
     "top_k": (0, -1),
@@ -100,24 +91,15 @@ def v1_base() -> Any:
 
 
 def admit(processor: type) -> None:
-    """Let V2's loader take the class, so that its constructor can say what to do instead.
+    """Let V2's loader take the class, which only checks for a subclass; its constructor serves both runners.
 
-    The loader only checks for a subclass, and its own error gives no advice. A vLLM whose V2 does not import
-    has no V2 loader.
+    A vLLM whose V2 does not import has no V2 loader.
     """
     try:
         base = getattr(importlib.import_module(V2.module), V2.name)
     except Exception:  # a module for GPUs may raise anything where there is none, and V1 runs without it
         return
     base.register(processor)
-
-
-def refuse_v2() -> ConfigError:
-    """The error for a V1 processor that V2 constructs."""
-    return ConfigError(
-        "vLLM runs Model Runner V2, whose logits processors have another contract than this one (V1's): "
-        f"nothing would be purified; {ADVICE}"
-    )
 
 
 def refuse_options(params: Any) -> None:

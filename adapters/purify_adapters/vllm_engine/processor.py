@@ -1,18 +1,20 @@
 """A vLLM logits processor that fuses rows, for a trusted server with an untrusted model.
 
-    VLLM_USE_V2_MODEL_RUNNER=0 vllm serve models/large --generation-config vllm --no-async-scheduling \\
+    vllm serve models/large --generation-config vllm \\
         --logits-processors purify_adapters.vllm_engine:PurifyLogitsProcessor
 
 reads `[slm]`, `[policy]` and `[sampling]` of $PURIFY_CONFIG or `purify.toml`. Answers carry no certificate:
 their guarantee is that the server runs this code. Tokens are drawn here, and vLLM gets a row with a single
 token: its own generator has seed 0 unless a request sets another, so weights could predict its draws.
+
+This module is for Model Runner V1 (which also needs --no-async-scheduling), `slots` for V2.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,50 +22,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_adapters.sources.http.source import reader
-from purify_adapters.vllm_engine.contracts import admit, refuse_options, refuse_v2, v1_base
-from purify_plugins.configuration.build import plugins_of, source
-from purify_plugins.configuration.build import policy as policy_of
-from purify_plugins.configuration.config import read_config
+from purify_adapters.vllm_engine.contracts import admit, refuse_options, v1_base
+from purify_adapters.vllm_engine.running import (
+    LEFT,
+    asked_of,
+    one_token_rows,
+    purifier_of,
+    require_last,
+    unscored,
+)
+from purify_adapters.vllm_engine.slots import SlotLogitsProcessor
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
 from purify_plugins.decode.processors import LogitsProcessors
-from purify_plugins.decode.random_streams import widest
-from purify_plugins.errors import ConfigError, PromptError, SourceError, VocabularyError
-from purify_plugins.policy import Context
-from purify_plugins.protocols import LogitSource
-from purify_plugins.purifier import Purifier
+from purify_plugins.errors import ConfigError, PromptError, SourceError
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Vocabulary
 
 LogitsProcessor: Any = v1_base()
 
 if TYPE_CHECKING:
     from purify_plugins.policy import State
     from purify_plugins.protocols import Session
-    from purify_plugins.types import Prompt
-
-NAME = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
-GREEDY = 1e-5
-"""Below this temperature vLLM takes the arg-max."""
-LEFT = 256
-"""How many preempted requests are remembered, in case vLLM resumes them."""
-
-
-@dataclass(frozen=True)
-class Engine(LogitSource):
-    """The LLM, which vLLM runs, as a source that cannot be opened."""
-
-    engine = "trusted"
-    vocabulary: Vocabulary
-    context_length: int | None
-
-    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
-        raise ConfigError("inside vLLM only vLLM opens the LLM")
-
-    def identity(self) -> Mapping[str, Any]:
-        return {"kind": "vllm", "name": self.vocabulary.name}
 
 
 @dataclass(eq=False)
@@ -106,15 +86,19 @@ class EngineRow:
 class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
     """Replaces vLLM's rows by fused rows; must be the last logits processor on vLLM's command line.
 
-    It has the interface of Model Runner V1; V2 constructs with two arguments, and is refused. Raises
-    ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
+    It has the interface of Model Runner V1. V2 constructs with two arguments, and gets the processor that has
+    V2's. Raises ConfigError, ModelError or VocabularyError where vLLM runs what could not be purified.
     """
 
-    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool | None = None) -> None:
+    def __new__(cls, vllm_config: Any, device: Any, is_pin_memory: bool | None = None) -> Any:
         if is_pin_memory is None:
-            raise refuse_v2()
+            require_last(vllm_config.model_config, cls)
+            return SlotLogitsProcessor(vllm_config, req_states=device)
+        return super().__new__(cls)
+
+    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool | None = None) -> None:
         _check(vllm_config)
-        self.purifier, self.defaults = _purifier(vllm_config.model_config)
+        self.purifier, self.defaults = purifier_of(vllm_config.model_config)
         self.slm: Any = self.purifier.slm
         self.rows: dict[int, EngineRow] = {}
         self.left: OrderedDict[tuple[Any, ...], EngineRow] = OrderedDict()
@@ -156,8 +140,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             raise PromptError(
                 "the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds"
             )
-        heat = 0.0 if params.temperature < GREEDY else float(params.temperature)
-        asked = replace(self.defaults, temperature=heat, ignore_eos=bool(params.ignore_eos))
+        asked = asked_of(params, self.defaults)
         digest = request([tuple(prompt)], settings(self.purifier, asked))
         row = EngineRow(tuple(prompt), answer, asked, params.seed, digest)
         for read in (len(answer), len(answer) - 1):
@@ -194,7 +177,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             at = torch.tensor(indices, device=logits.device)
             rows = [self.rows[index] for index in indices]
             column = self._fuse(asked, alone, rows, logits[at])
-            weights = column.fused if asked.greedy else _drawn(column, rows)
+            weights = column.fused if asked.greedy else one_token_rows(column, [row.luck() for row in rows])
             spare = logits.shape[-1] - weights.shape[-1]
             logits[at] = pad(weights, (0, spare), value=-torch.inf).to(logits)
         return logits
@@ -247,7 +230,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
     def _remember(self, row: EngineRow, tokens: Sequence[int]) -> None:
         """Advance the policy's state of a row; if its past is unknown, the SLM goes on alone."""
         if row.state is None:
-            row.state = self.purifier.policy.start(_context(row))
+            row.state = self.purifier.policy.start(unscored(row.sampling.greedy, row.slm.device))
             row.alone |= bool(row.state and tokens)
         elif row.last is not None and len(tokens) == 1:
             drawn = torch.tensor(tokens, device=row.slm.device)
@@ -260,59 +243,19 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 admit(PurifyLogitsProcessor)
 
 
-def _drawn(column: FusedLogits, rows: Sequence[EngineRow]) -> Tensor:
-    """(rows, V) 0 at each row's token, drawn from the fused row, minus infinity elsewhere."""
-    device = column.fused.device
-    luck = torch.tensor([row.luck() for row in rows], dtype=widest(device), device=device)
-    tokens = column.draw(luck)[:, None]
-    return torch.full_like(column.fused, -torch.inf).scatter(-1, tokens, 0.0)
-
-
 def _row(column: FusedLogits, at: int) -> FusedLogits:
     """One row of a batch of fused rows, as a batch of one."""
     cut: list[Any] = [each if each is None else each[at : at + 1] for each in column]
     return FusedLogits(*cut)
 
 
-def _context(row: EngineRow) -> Context:
-    """The policy's context without prompt scores, which vLLM does not show."""
-    device = row.slm.device
-    nothing, none = torch.zeros(1, 0, device=device), torch.zeros(1, dtype=torch.long, device=device)
-    return Context(nothing, nothing, none, torch.tensor([row.sampling.greedy], device=device))
-
-
 def _check(vllm_config: Any) -> None:
     """Raise ConfigError if another processor, or vLLM's speculation, would change or bypass the fused row."""
-    model = vllm_config.model_config
-    named = getattr(model, "logits_processors", None) or [NAME]
-    if named[-1] not in (NAME, PurifyLogitsProcessor):
-        raise ConfigError(f"name {NAME} last of the logits processors: what comes after it is not purified")
+    require_last(vllm_config.model_config, PurifyLogitsProcessor)
     if getattr(vllm_config, "speculative_config", None) is not None:
         raise ConfigError(
-            "vLLM's own speculation passes by logits processors; leave --speculative-config out"
+            "under Model Runner V1 vLLM's own speculation passes by logits processors; leave "
+            "--speculative-config out, or run Model Runner V2"
         )
     if LogitsProcessor is not object and not hasattr(LogitsProcessor, "validate_params"):
         raise ConfigError("this vLLM lets no logits processor refuse a request; use a newer one")
-
-
-def _purifier(model: Any) -> tuple[Purifier, Sampling]:
-    """The configuration's purifier, with vLLM's model as the LLM, and its sampling."""
-    config = read_config()
-    plugins, defaults = plugins_of(config), Sampling(**config.sampling)
-    if defaults.grammar is not None:
-        raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
-    slm = source(plugins, config.slm)
-    llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
-    policy = policy_of(plugins, config.policy)
-    purifier = Purifier(llm, slm, policy, on_llm_failure=config.on_llm_failure, plugins=plugins)
-    if purifier.llm is not llm or purifier.slm is not slm:
-        raise VocabularyError(
-            "inside vLLM both models must have the same tokenizer and ends; for others run `purify serve` "
-            "in front of vLLM"
-        )
-    if slm.context_length is not None and slm.context_length < model.max_model_len:
-        raise ConfigError(
-            f"the SLM reads {slm.context_length} tokens, vLLM's model {model.max_model_len}; start vLLM with "
-            f"--max-model-len {slm.context_length}"
-        )
-    return purifier, defaults

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,13 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    more: Collection[str] = ()
+    """The columns in which more is better; a page shades shares of harm in the others."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row has a figure."""
+        return not any(set(cell) - set("– /") for row in self.rows for cell in row[1:])
 
     @property
     def markdown(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,6 +29,21 @@ class Dice:
 
     def pick(self, pool: Sequence[T]) -> T:
         return pool[self.below(len(pool))]
+
+    def like(self, pools: Iterable[str]) -> str:
+        """A text with one character of each pool; of one with a single character without a throw."""
+        found = []
+        for pool in pools:
+            end = len(pool)
+            if self._size < end * SPARE:
+                found.append(self.pick(pool))
+            elif end > 1:
+                self._number, at = divmod(self._number, end)
+                self._size //= end
+                found.append(pool[at])
+            else:
+                found.append(pool)
+        return "".join(found)
 
     def digits(self, count: int) -> str:
         return "".join(self.pick("0123456789") for _ in range(count))

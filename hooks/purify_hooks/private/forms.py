@@ -18,18 +18,27 @@ GAP = 2
 GAPS = 12
 """The most characters between those of a number in all."""
 BETWEEN = frozenset(" -./()\u00a0\u2009\u202f\u2010\u2011\u2013")
+BEGINS = 32
+"""The most characters by which forms are looked up."""
 SPACE = 3
 """The most characters of white space between two words of a name."""
 
 
 def folded(text: str) -> str:
     """A text in one case (NFKC), each character in its place."""
-    return text.lower() if text.isascii() else "".join(map(_folded, text))
+    return text.lower() if text.isascii() else text.translate(FOLDED)
 
 
-def _folded(character: str) -> str:
-    found = unicodedata.normalize("NFKC", character).casefold()
-    return found if len(found) == 1 else character
+class Folded(dict[int, str]):
+    """What each character is in one case (NFKC), kept once it was asked for."""
+
+    def __missing__(self, code: int) -> str:
+        found = unicodedata.normalize("NFKC", chr(code)).casefold()
+        self[code] = found = found if len(found) == 1 else chr(code)
+        return found
+
+
+FOLDED = Folded()
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +62,11 @@ class Form:
         if self.way == "number":
             return tuple(folded(alphanumeric(self.text)))
         return tuple(folded(self.text).split()) if self.way == "words" else (self.text,)
+
+    @property
+    def begins(self) -> str:
+        """What its letters and digits, or its first word, begin with."""
+        return folded("".join(self.parts) if self.way == "number" else self.parts[0])[:BEGINS]
 
     @cached_property
     def longest(self) -> int:
@@ -158,9 +172,23 @@ class Lookup:
     def __init__(self, forms: Iterable[Form]) -> None:
         self.forms = tuple(dict.fromkeys(sorted(forms, key=lambda form: (-form.longest, form.text))))
         self.longest = max((form.longest for form in self.forms), default=0)
-        self._first: dict[str, list[Form]] = {}
-        for form in self.forms:
-            self._first.setdefault(folded(form.parts[0][:1]), []).append(form)
+        # By the first character, and then by what a form begins with: of thousands few are tried at a place.
+        self._first: dict[str, dict[tuple[int, bool], dict[str, list[int]]]] = {}
+        for number, form in enumerate(self.forms):
+            begins = form.begins
+            kinds = self._first.setdefault(begins[:1], {})
+            same = kinds.setdefault((len(begins), form.way == "number"), {})
+            same.setdefault(begins, []).append(number)
+
+    def _at(self, low: str, place: int) -> Iterable[Form]:
+        """The forms that may stand in a folded text from a character on, in their order."""
+        if (kinds := self._first.get(low[place : place + 1])) is None:
+            return ()
+        found: list[int] = []
+        for (size, number), forms in kinds.items():
+            window = low[place : place + size + GAPS]
+            found += forms.get(alphanumeric(window)[:size] if number else window[:size], ())
+        return [self.forms[number] for number in sorted(found)]
 
     def find(self, text: str, start: int = 0, end: int | None = None) -> Iterator[FormMatch]:
         """The forms that stand in `text` from `start` on, up to `end`; none overlap."""
@@ -172,7 +200,7 @@ class Lookup:
             if first < at:
                 continue
             found: FormMatch | None = None
-            for form in self._first.get(low[place - start], ()):
+            for form in self._at(low, place - start):
                 begin = form.begin(text, first, place)
                 stop = form.end(part if form.way == "exact" else low, begin - start)
                 if stop is None or touching(text, stop + start) or (found and stop + start <= found.end):

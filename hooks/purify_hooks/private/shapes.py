@@ -14,7 +14,10 @@ LONGEST = 240
 TRIES = 100
 """Numbers tried for one whose checksum does not fit: one in ten does, or fewer."""
 Maker = Callable[[Dice, str], str]
+FIGURES = "0123456789"
 UPPER, LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+MARKS, SIGNS = re.compile(r"[\W_]+"), re.compile(r"[^\W_]")
+"""What stands around letters and digits, and one of these."""
 PEM = re.compile(r"(-----BEGIN [^\n-]+-----)(.*?)(-----END [^\n-]+-----|$)", re.DOTALL)
 NUMBERS: Mapping[str, Callable[[str], bool]] = {
     "aadhaar": checksums.aadhaar,
@@ -41,18 +44,18 @@ NUMBERS: Mapping[str, Callable[[str], bool]] = {
 
 def alphanumeric(text: str) -> str:
     """Its letters and digits."""
-    return "".join(filter(str.isalnum, text))
+    return text if text.isalnum() else MARKS.sub("", text)
 
 
 def laid_out(characters: str, layout: str) -> str:
     """`characters` in place of the letters and digits of `layout`, which has as many."""
     rest = iter(characters)
-    return "".join(next(rest) if each.isalnum() else each for each in layout)
+    return SIGNS.sub(lambda _: next(rest), layout)
 
 
 def layout(text: str) -> str:
     """What stands around its letters and digits."""
-    return "".join("x" if each.isalnum() else each for each in text)
+    return SIGNS.sub("x", text)
 
 
 def shaped(dice: Dice, value: str) -> str:
@@ -65,20 +68,19 @@ def shaped(dice: Dice, value: str) -> str:
     rest = value.removeprefix(prefix)
     hexadecimal = bool(re.fullmatch(r"[0-9a-f\W_]{8,}|[0-9A-F\W_]{8,}", rest)) and any(map(str.isalpha, rest))
     few = 6 if hexadecimal else 26
+    upper, lower = UPPER[:few], LOWER[:few]
 
-    def one(each: str) -> str:
+    def pool(each: str) -> str:
         if each.isdigit():
-            return dice.pick("0123456789")
-        if not each.isalpha():
-            return each
-        return dice.pick((UPPER if each.isupper() else LOWER)[:few])
+            return FIGURES
+        return (upper if each.isupper() else lower) if each.isalpha() else each
 
-    return prefix + "".join(map(one, rest))
+    return prefix + dice.like(map(pool, rest))
 
 
 def refigured(dice: Dice, value: str) -> str:
     """The value with other figures."""
-    return "".join(dice.pick("0123456789") if each.isdigit() else each for each in value[:LONGEST])
+    return dice.like(FIGURES if each.isdigit() else each for each in value[:LONGEST])
 
 
 def token(dice: Dice, value: str) -> str:

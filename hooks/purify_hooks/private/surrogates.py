@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 from purify_hooks.private.dice import Dice
 from purify_hooks.private.forms import Form, folded
+from purify_hooks.private.held import HeldText
 from purify_hooks.private.pools import FAMILY, GIVEN, KEPT
 from purify_hooks.private.shapes import LONGEST, MAKERS, alphanumeric, refigured, shaped
 from purify_hooks.private.values import WORD, PrivateValue, bare
@@ -32,16 +33,16 @@ class AskedTexts:
     stops: Sequence[str] = ()
 
     @cached_property
-    def _text(self) -> str:
-        return folded("\n".join(self.texts))
+    def _text(self) -> HeldText:
+        return HeldText(folded("\n".join(self.texts)))
 
     @cached_property
     def _words(self) -> frozenset[str]:
-        return frozenset(re.findall(r"[^\W_]+", self._text))
+        return frozenset(re.findall(r"[^\W_]+", self._text.text))
 
     @cached_property
-    def _numbers(self) -> str:
-        return alphanumeric(self._text)
+    def _numbers(self) -> HeldText:
+        return HeldText(alphanumeric(self._text.text))
 
     def free(self, candidate: str, value: PrivateValue) -> bool:
         """Whether none of the texts holds it, whatever stands between its figures."""
@@ -49,8 +50,8 @@ class AskedTexts:
         if any(stop in candidate and stop not in value.text for stop in self.stops):
             return False
         if value.way == "number":
-            return alphanumeric(low) not in self._numbers
-        return low not in self._text
+            return not self._numbers.holds(alphanumeric(low))
+        return not self._text.holds(low)
 
     def without(self, word: str) -> bool:
         """Whether none of the texts has a word."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -12,7 +12,7 @@ from typing import Self
 from purify_hooks.private.finders import GROUPS, KINDS, plain
 from purify_hooks.private.forms import BETWEEN, folded
 from purify_hooks.private.pools import KEPT
-from purify_hooks.private.shapes import alphanumeric
+from purify_hooks.private.shapes import MARKS, alphanumeric
 from purify_plugins.utils.spelling import UNREAD
 
 EXACT = {"url_credentials", "secret", "bitcoin", "ethereum", *GROUPS["key"]}
@@ -72,7 +72,8 @@ class PrivateValue:
         telling = tuple(each for each in found if len(each) > 1 and folded(each) not in KEPT)
         return telling or (max(found, key=len, default=self.usual),)
 
-    def spellings(self) -> Iterator[str]:
+    @cached_property
+    def spellings(self) -> Sequence[str]:
         """The ways of writing it that no answer holds: as it is, and a number in other groups.
 
         None of a value that is short, is one word such as others hold, or has what is no character.
@@ -80,9 +81,8 @@ class PrivateValue:
         text = " ".join(self.text.split())
         telling = any(each.isdigit() or each == "@" for each in text) or " " in text
         least = LEAST if telling else LONG
-        for each in dict.fromkeys((text, *self._groups(self.usual))):
-            if len(each) >= least and UNREAD not in each:
-                yield each
+        ways = dict.fromkeys((text, *self._groups(self.usual)))
+        return [each for each in ways if len(each) >= least and UNREAD not in each]
 
     def _groups(self, text: str) -> Iterator[str]:
         """A number without separators, in groups of four, and in its own with other separators."""
@@ -90,7 +90,7 @@ class PrivateValue:
             compact = alphanumeric(text)
             groups = [compact[at : at + 4] for at in range(0, len(compact), 4)]
             yield from (compact, " ".join(groups), "-".join(groups))
-            yield from (re.sub(r"[\W_]+", mark, text).strip(mark) for mark in " -.")
+            yield from (MARKS.sub(mark, text).strip(mark) for mark in " -.")
 
 
 def bare(word: str) -> str:

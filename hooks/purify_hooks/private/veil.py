@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Self
 
 from purify_hooks.private.finders.finder import Finder, Span
 from purify_hooks.private.finders.plain import Plain, plain
 from purify_hooks.private.forms import Lookup, folded
+from purify_hooks.private.held import HeldText
+from purify_hooks.private.parts import joined
 from purify_hooks.private.surrogates import AskedTexts, Surrogate, Surrogates
 from purify_hooks.private.values import PrivateValue
 from purify_hooks.private.vault import SurrogateVault
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
     from purify_plugins.sampling import Sampling
     from purify_plugins.stages.request import Request
+
+ROUNDS = 8
+"""How often spellings are taken out of a text, since what is left may spell another one."""
 
 
 def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, str]) -> Request:
@@ -49,11 +54,11 @@ def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, 
         in_grammar(sampling.grammar, read)
     for text in (*sampling.stop, *(part for source in request.sources for part in source)):
         read(text)
-    values = values_in(found, patterns)
-    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values())
+    values = FoundValues.of(found, patterns)
+    pairs = Surrogates(key, AskedTexts([*found], sampling.stop), patterns).pairs(values.values.values())
     if not pairs:
         return request
-    veil = Veil(dict(zip(values, pairs, strict=True)), found)
+    veil = Veil(pairs, values.paired(pairs), found)
     asked = request.asking(rewritten(prompts[0], veil.text))
     if request.shown is not None:
         asked = asked.showing(rewritten(prompts[1], veil.text))
@@ -64,56 +69,93 @@ def veiled(request: Request, finder: Finder, key: bytes, patterns: Mapping[str, 
     asked = asked.veiled(SurrogateVault(Lookup(form for pair in pairs for form in pair.restoring()), in_json))
     from purify_hooks.private.unwritten import Unwritten
 
-    denied = dict.fromkeys(each for pair in pairs for each in pair.value.spellings())
+    denied = dict.fromkeys(each for pair in pairs for each in pair.value.spellings)
     return asked.forbidding(Unwritten(tuple(denied))) if denied else asked
 
 
-def values_in(
-    found: Mapping[str, Iterable[Span]], shaped: Container[str] = ()
-) -> dict[tuple[str, str], PrivateValue]:
-    """The values found by kind and what spellings share; of two the first that is not in capitals."""
-    values: dict[tuple[str, str], PrivateValue] = {}
-    for text, spans in found.items():
-        for start, end, kind in spans:
-            value = PrivateValue.of(text[start:end], kind, shaped)
-            known = values.setdefault((kind, value.normal), value)
-            if known.text.isupper() and not value.text.isupper():
-                values[kind, value.normal] = value
-    return values
+@dataclass(frozen=True, repr=False)
+class FoundValues:
+    """The values of a request by kind and what spellings share, and which one is meant by what is written."""
+
+    values: dict[tuple[str, str], PrivateValue] = field(default_factory=dict)
+    meant: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, found: Mapping[str, Iterable[Span]], shaped: Container[str] = ()) -> Self:
+        """Of spellings of one value the first counts that is not in capitals.
+
+        Values of kinds `shaped` are no names.
+        """
+        values = cls()
+        for text, spans in found.items():
+            for start, end, kind in spans:
+                if (text[start:end], kind) not in values.meant:
+                    values.add(text[start:end], PrivateValue.of(text[start:end], kind, shaped))
+        return values
+
+    def add(self, written: str, value: PrivateValue) -> None:
+        self.meant[written, value.kind] = key = value.kind, value.normal
+        known = self.values.setdefault(key, value)
+        if known.text.isupper() and not value.text.isupper():
+            self.values[key] = value
+
+    def paired(self, pairs: Iterable[Surrogate]) -> Mapping[tuple[str, str], Surrogate]:
+        """The surrogates, which are in the order of the values, by what is written and its kind."""
+        known = dict(zip(self.values, pairs, strict=True))
+        return {written: known[key] for written, key in self.meant.items()}
 
 
 @dataclass(frozen=True, repr=False)
 class Veil:
-    """Puts surrogates in texts, of which `found` are the private spans."""
+    """Puts surrogates in texts, of which `found` are the private spans.
 
-    pairs: Mapping[tuple[str, str], Surrogate]
+    `written` are the pairs by what is written and its kind.
+    """
+
+    pairs: Sequence[Surrogate]
+    written: Mapping[tuple[str, str], Surrogate]
     found: Mapping[str, Sequence[Span]]
+    _texts: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def lookup(self) -> Lookup:
-        return Lookup(form for pair in self.pairs.values() for form in pair.veiling())
+        return Lookup(form for pair in self.pairs for form in pair.veiling())
 
     @cached_property
     def _spellings(self) -> Sequence[tuple[str, str]]:
         """Spellings that are no part of other words, the longest first, and what stands for each."""
-        pairs = self.pairs.values()
-        found = {folded(each): pair.surrogate for pair in pairs for each in pair.value.spellings()}
+        found = {folded(each): pair.surrogate for pair in self.pairs for each in pair.value.spellings}
         return sorted(found.items(), key=lambda each: -len(each[0]))
 
     def text(self, text: str) -> str:
         """The text with surrogates: of what was found in it, and of what was found in another text too."""
+        left = self._left if text in self.found else self._spellings
+        return self._without(self._veiled(text), left) if left else self._veiled(text)
+
+    def _veiled(self, text: str) -> str:
+        """The text with surrogates for what stands there by itself."""
+        if text not in self._texts:
+            self._texts[text] = self._written(text)
+        return self._texts[text]
+
+    def _written(self, text: str) -> str:
         parts, at = [], 0
         for start, end, kind in self.found.get(text, ()):
             parts.append(self._known(text, at, start))
             parts.append(self._found(text[start:end], kind))
             at = end
         parts.append(self._known(text, at, len(text)))
-        return self._without("".join(parts))
+        return "".join(parts)
+
+    @cached_property
+    def _left(self) -> Sequence[tuple[str, str]]:
+        """The spellings that still stand in a veiled text."""
+        whole = HeldText(folded("\n".join(plain(self._veiled(text)) for text in self.found)))
+        return [each for each in self._spellings if whole.holds(each[0])]
 
     def _found(self, written: str, kind: str) -> str:
         spelled = plain(written)
-        value = PrivateValue.of(written, kind)
-        pair = self.pairs[kind, value.normal]
+        pair = self.written[written, kind]
         form = next(iter(pair.veiling()))
         core = spelled.strip()
         marks = pair.value.text.removesuffix(form.text) if pair.value.way != "number" else ""
@@ -126,21 +168,27 @@ class Veil:
             at = match.end
         return "".join((*parts, text[at:end]))
 
-    def _without(self, text: str) -> str:
-        """The text without any of the spellings, also inside of words, and however they are escaped."""
-        meant = Plain.of(text)
-        low = folded(meant.text)
-        for spelling, surrogate in self._spellings:
-            parts, done, at = [], 0, low.find(spelling)
-            while at >= 0:
-                start, end = meant.place(at, at + len(spelling))
-                parts += [text[done:start], surrogate]
-                done, at = max(done, end), low.find(spelling, at + len(spelling))
-            if parts:
-                text = "".join((*parts, text[done:]))
-                meant = Plain.of(text)
-                low = folded(meant.text)
-        return text
+    def _without(self, text: str, spellings: Sequence[tuple[str, str]]) -> str:
+        """The text without any of the spellings, also inside of words, and however they are escaped.
+
+        Raises RefusedError where surrogates spell one again and again.
+        """
+        for _ in range(ROUNDS):
+            meant = Plain.of(text)
+            low = folded(meant.text)
+            spans = sorted(
+                (span for each in spellings for span in _spans(low, *each)), key=lambda span: span[0]
+            )
+            if not spans:
+                return text
+            parts, at, done = [], 0, 0
+            for start, end, surrogate in sorted(spans, key=itemgetter(0)):
+                if start >= at:
+                    begins, ends = meant.place(start, end)
+                    parts += [text[done:begins], surrogate]
+                    at, done = end, max(done, ends)
+            text = "".join((*parts, text[done:]))
+        raise RefusedError("a private value of the request cannot be taken out of its texts")
 
     def sources(self, request: Request) -> tuple[tuple[str, str], ...]:
         """The cited texts as the models read them."""
@@ -168,6 +216,14 @@ class Veil:
         return replace(sampling, stop=tuple(map(self.text, sampling.stop)), grammar=grammar)
 
 
+def _spans(low: str, spelling: str, surrogate: str) -> Iterator[tuple[int, int, str]]:
+    """Where a spelling stands in a text, and what is to stand there."""
+    at = low.find(spelling)
+    while at >= 0:
+        yield at, at + len(spelling), surrogate
+        at = low.find(spelling, at + len(spelling))
+
+
 def in_grammar(grammar: Grammar, change: Callable[[str], str]) -> Grammar:
     """The grammar with `change` made in each of its texts."""
     if grammar.kind != "json_schema":
@@ -179,39 +235,3 @@ def in_grammar(grammar: Grammar, change: Callable[[str], str]) -> Grammar:
 def _chat(prompt: Prompt) -> Chat:
     assert isinstance(prompt, Chat)  # as it was
     return prompt
-
-
-def joined(prompt: Prompt, finder: Finder) -> Prompt:
-    """The prompt; where a private value stands across parts of a message, its parts of text are one."""
-    if not isinstance(prompt, Chat):
-        return prompt
-    return Chat(tuple(_joined(message, finder) for message in prompt.messages), prompt.tools)
-
-
-def _joined(message: Mapping[str, Any], finder: Finder) -> Mapping[str, Any]:
-    content = message.get("content")
-    if not isinstance(content, list | tuple) or len(content) < 2:
-        return message
-    parts: list[Any] = []
-    for said, some in groupby(content, lambda part: _said(part) is not None):
-        run = list(some)
-        parts += _one(run, finder) if said else run
-    return message if len(parts) == len(content) else {**message, "content": parts}
-
-
-def _one(parts: Sequence[Any], finder: Finder) -> Sequence[Any]:
-    """Parts of text, as one where a private value stands across them."""
-    ends, whole = [], ""
-    for part in parts:
-        whole += _said(part) or ""
-        ends.append(len(whole))
-    across = any(start < end < stop for start, stop, _ in finder.find(whole) for end in ends)
-    return [{"type": "text", "text": whole}] if across else parts
-
-
-def _said(part: Any) -> str | None:
-    """The text of a part of a message; None: it is none."""
-    if isinstance(part, str):
-        return part
-    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
-    return text if isinstance(text, str) else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from purify_hooks.protected.code import TokenStream
+from purify_hooks.protected.lexing import BARE, CODE
 from purify_hooks.protected.prints import Roller
 from purify_hooks.protected.streams import LetterStream
 from purify_plugins.stages.checks import Blocked, Check
@@ -67,6 +68,26 @@ class _Window:
                         del self.stretches[word >> self.near]
 
 
+@dataclass
+class _Reading:
+    """One way to read an answer: its prints, and those in the index, of works that may be quoted apart."""
+
+    stream: PrintStream
+    found: _Window
+    free: _Window
+
+    @property
+    def pending(self) -> int:
+        """The first character that a later block may begin at."""
+        hits = self.found.hits
+        return min(self.stream.pending, hits[0].start) if hits else self.stream.pending
+
+    def drop(self, before: int) -> None:
+        """Forget hits that end before a letter."""
+        self.found.drop(before)
+        self.free.drop(before)
+
+
 class CopyCheck(Check):
     """Blocks an answer once, of `words` words in a row, a `share` has prints of one passage of a work.
 
@@ -105,15 +126,16 @@ class CopyCheck(Check):
 
     def _begin(self) -> None:
         self._text, self._ended = "", False
-        self._stream = self._streamed()
-        self._found, self._free = _Window(self.near), _Window(self.near)
-        self._blocked: int | None = None  # from where on
+        self._readings = [
+            _Reading(stream, _Window(self.near), _Window(self.near)) for stream in self._streams()
+        ]
+        self._blocked: tuple[int, int] | None = None  # the character with which it is known, and the first
         self.prints, self.quoted = 0, set[str]()
 
-    def _streamed(self) -> PrintStream:
+    def _streams(self) -> list[PrintStream]:
         if self.index.header.kind == "code":
-            return TokenStream(self.index.header.length)
-        return LetterStream(self._roller)
+            return [TokenStream(self.index.header.length, each) for each in (CODE, BARE)]
+        return [LetterStream(self._roller)]
 
     def clear(self, text: str, last: bool) -> int:
         if self._ended or not text.startswith(self._text):
@@ -123,7 +145,7 @@ class CopyCheck(Check):
         if self._blocked is None:
             self._judge(text, last)
         if self._blocked is not None:
-            raise Blocked(self._blocked, self.key)
+            raise Blocked(self._blocked[1], self.key)
         return len(text) if last else self._clear(len(text))
 
     def judged(self) -> Mapping[str, Any]:
@@ -132,37 +154,30 @@ class CopyCheck(Check):
 
     def _clear(self, length: int) -> int:
         """How much of the text no later block can begin in."""
-        hits = self._found.hits
-        pending = min(self._stream.pending, hits[0].start) if hits else self._stream.pending
+        pending = min([each.pending for each in self._readings])
         return max(pending, length - self.window)
 
     def _judge(self, text: str, last: bool) -> None:
         """Read the characters that are new, and note the first place where there are too many hits."""
-        prints = self._stream.feed(text, len(self._text), last)
-        self._text, self._ended = text, last
-        if prints:
-            self.prints += len(prints)
-            for found in self.index.found(prints):
-                if not self.index.common(found) and self._hit(found, self._stream.written(found.at)):
-                    return
-            self._drop(self._stream.number)
+        start, self._text, self._ended = len(self._text), text, last
+        for reading in self._readings:
+            prints = reading.stream.feed(text, start, last)
+            if prints:
+                self.prints += len(prints)
+                for found in self.index.found(prints):
+                    if not self.index.common(found):
+                        self._hit(reading, found, reading.stream.written(found.at))
+                reading.drop(reading.stream.number - self.size)
 
-    def _drop(self, number: int) -> None:
-        """Forget what is too long ago when so many letters have been written."""
-        self._found.drop(number - self.size)
-        self._free.drop(number - self.size)
-
-    def _hit(self, found: FoundPrint, written: WrittenPrint) -> bool:
-        """Count a print that is in the index; returns whether the text is blocked where it stands."""
+    def _hit(self, reading: _Reading, found: FoundPrint, written: WrittenPrint) -> None:
+        """Count a print that is in the index, and note where the text is blocked, if it is."""
         words = self.index.places(found, PLACES)
         free = [word for word in words if self.index.source(word) in self.quotable] if self.quotable else []
         bound = [word for word in words if word not in free] if free else words
-        self._drop(written.number)
+        reading.drop(written.number - self.size)
         if free and not bound:
-            if self._free.add(CountedPrint(written.number, written.start, tuple(free))) >= self.least:
+            if reading.free.add(CountedPrint(written.number, written.start, tuple(free))) >= self.least:
                 self.quoted |= {self.index.source(word) for word in free}
-            return False
-        if self._found.add(CountedPrint(written.number, written.start, tuple(bound))) < self.least:
-            return False
-        self._blocked = max(self._found.hits[0].start, written.known + 1 - self.window)
-        return True
+        elif reading.found.add(CountedPrint(written.number, written.start, tuple(bound))) >= self.least:
+            start = max(reading.found.hits[0].start, written.known + 1 - self.window)
+            self._blocked = min(self._blocked or (written.known, start), (written.known, start))

@@ -40,7 +40,8 @@ class CopyMask:
 
     `before` is where the text stands that the answer goes on from: a run of it goes on in the answer. Works
     that are `quotable`, by their names in the index, may be copied. A run may be stopped a word or two
-    earlier: where it begins is known to a print, which has some three words.
+    earlier: where it begins is known to a print, which has some three words. One that an answer begins with
+    may be stopped two or three words earlier still: as many may be the prompt's last, too few to be known.
     """
 
     index: PrintIndex = field(repr=False)
@@ -51,7 +52,7 @@ class CopyMask:
     def follower(self, vocabulary: Vocabulary) -> CopyFollower:
         """A new answer's follower."""
         runs = token_runs(self._runs, vocabulary)
-        return CopyFollower(runs, self.before or runs.runs.beginning)
+        return CopyFollower(runs, self.before or runs.runs.answering)
 
     @property
     def _runs(self) -> WorkRuns:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from purify_hooks.protected.code import CodeToken, Lexer, token_prints
+from purify_hooks.protected.code import token_prints
 from purify_hooks.protected.folding import FOLDED
+from purify_hooks.protected.lexing import FILE, CodeToken, Lexer
 from purify_hooks.protected.prints import codes_of, prints_of, values_of
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.spelling import spaced
@@ -95,7 +96,7 @@ class CodeReading:
     def __init__(self, length: int) -> None:
         self.length = length
         self.decoder = codecs.getincrementaldecoder("utf-8")()
-        self.text, self.lexer, self.before = "", Lexer(), list[CodeToken]()
+        self.text, self.lexer, self.before = "", Lexer(FILE), list[CodeToken]()
 
     def feed(self, content: bytes, what: str) -> PrintedWords:
         """What a block completes; a token's length is its characters and those behind it."""

@@ -32,7 +32,7 @@ class RunPosition(NamedTuple):
     """Where an answer is: how many letters it has, the last ones with their print, and the runs that go on.
 
     `frequent` are the last ends of prints with more than `FREQUENT` places, `pending` bytes of a character
-    that is not complete.
+    that is not complete. Before the first letter stand up to `unseen` others, of whatever work.
     """
 
     length: int
@@ -41,6 +41,7 @@ class RunPosition(NamedTuple):
     runs: tuple[CopiedRun, ...] = ()
     frequent: tuple[int, ...] = ()
     pending: bytes = b""
+    unseen: int = 0
 
 
 class WorkRuns:
@@ -50,6 +51,8 @@ class WorkRuns:
         self.index, self.longest, self.quotable = index, longest, quotable
         self.roller = Roller(index.header.length)
         self.beginning = RunPosition(0, " " * index.header.length, 0)
+        # What stands before an answer is not known, but that it ends with no whole print: `CopyMask.after`.
+        self.answering = self.beginning._replace(unseen=index.header.length - 1)
 
     def completed(self, run: CopiedRun) -> tuple[int, int]:
         """Which word would make a run too long, and where that word ends."""
@@ -58,17 +61,17 @@ class WorkRuns:
 
     def read(self, position: RunPosition, letters: str, pending: bytes = b"") -> RunPosition:
         """The position after these letters."""
-        length, last, print_, runs, frequent, _ = position
-        if letters:
-            prints = self.roller.rolled(print_, last, letters)
-            for found in self.index.found(prints):
-                end = length + found.at + 1
-                runs, frequent = self._hit(runs, frequent, end, prints[found.at], found)
-            length += len(letters)
-            last, print_ = (last + letters)[-len(last) :], prints[-1]
-            if runs:
-                runs = tuple(run for run in runs if self._goes_on(run, length))
-        return RunPosition(length, last, print_, runs, frequent, pending)
+        if not letters:
+            return position._replace(pending=pending)
+        prints = self.roller.rolled(position.print, position.last, letters)
+        for found in self.index.found(prints):
+            position = self._hit(position, position.length + found.at + 1, prints[found.at], found)
+        _, last, _, runs, frequent, _, unseen = position
+        length = position.length + len(letters)
+        last = (last + letters)[-len(last) :]
+        if runs:
+            runs = tuple(run for run in runs if self._goes_on(run, length))
+        return RunPosition(length, last, prints[-1], runs, frequent, pending, unseen)
 
     def _goes_on(self, run: CopiedRun, length: int) -> bool:
         """Whether a run's next word is not complete yet, or the run is complete at this length."""
@@ -79,17 +82,10 @@ class WorkRuns:
         following = run.word + 1
         return self.index.lengths[following] if following < len(self.index.lengths) else 0
 
-    def _hit(
-        self,
-        runs: tuple[CopiedRun, ...],
-        frequent: tuple[int, ...],
-        end: int,
-        print_: int,
-        record: FoundPrint,
-    ) -> tuple[tuple[CopiedRun, ...], tuple[int, ...]]:
-        """The runs, those among them that a print in the index goes on with, and those that it begins."""
+    def _hit(self, position: RunPosition, end: int, print_: int, record: FoundPrint) -> RunPosition:
+        """The position with the runs that a print in the index goes on with, and those that it begins."""
         found, on = [], set()
-        for run in runs:
+        for run in position.runs:
             left = run.end + self._following(run) - end  # letters of the work's next word
             if left > 0:
                 found.append(run)
@@ -98,23 +94,27 @@ class WorkRuns:
                 on.add(run.word + 1)
         places = self.index.places(record, FREQUENT + 1)
         if len(places) > FREQUENT:
-            frequent = (*frequent[-self.longest :], end)
+            position = position._replace(frequent=(*position.frequent[-self.longest :], end))
         for word in places[:FREQUENT]:
             if word not in on and not self._free(word):
-                found.append(CopiedRun(word, end, self._begun(word, end, frequent)))
-        return tuple(found), frequent
+                found.append(CopiedRun(word, end, self._begun(position, word, end)))
+        return position._replace(runs=tuple(found))
 
     def _free(self, word: int) -> bool:
         return bool(self.quotable) and self.index.source(word) in self.quotable
 
-    def _begun(self, word: int, end: int, frequent: tuple[int, ...]) -> int:
+    def _begun(self, position: RunPosition, word: int, end: int) -> int:
         """The most words that a run can have when its first print ends with this one."""
         lengths = self.index.lengths
         words, start = 1, end - lengths[word]
-        while word > 0 and start in frequent:  # words whose prints have too many places to follow each
+        while (
+            word > 0 and start in position.frequent
+        ):  # words whose prints have too many places to follow each
             word, words = word - 1, words + 1
             start -= lengths[word]
-        left = min(self.index.header.length - 1, start)
+        # Of more letters before, a print would have been found with the word that they end with.
+        print_ = self.index.header.length
+        left = start + position.unseen if start < print_ else print_ - 1
         while word > 0 and left >= lengths[word - 1]:
             word, words = word - 1, words + 1
             left -= lengths[word]

@@ -259,7 +259,8 @@ def _partial(plan: Plan, pair: ModelPair, out: Path, found: Sequence[Result]) ->
 
     if found:
         Report(plan, pair, found, {}).write_json(out)
-        typer.echo(f"so far, in {out / 'report.json'}: {told(found)}", err=True)
+        if line := told(found):
+            typer.echo(f"so far, in {out / 'report.json'}: {line}", err=True)
 
 
 def show(report: Report, page: Path, as_json: bool) -> None:

@@ -134,8 +134,8 @@ def stops(result: Result, slm: Result, margin: float = MARGIN) -> bool:
 
 
 def told(results: Sequence[Result]) -> str:
-    """Each harm and the perplexity of every system, as far as they are measured, in a line."""
-    return "; ".join(f"{each.system.label} {_told(each)}" for each in results)
+    """Each harm and the perplexity of every system, as far as they are measured, in a line, or ""."""
+    return "; ".join(f"{each.system.label} {figures}" for each in results if (figures := _told(each)))
 
 
 def _told(result: Result) -> str:

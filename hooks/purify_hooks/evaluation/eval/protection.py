@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from purify_hooks.evaluation.eval.findings import MODES
@@ -48,9 +49,15 @@ def _table(results: Sequence[Result], name: str, suite: ProtectionSuite) -> Tabl
         for each in results
     ]
     head = ("system", *suite.columns.values(), *(metric.replace("_", " ") for metric in plain))
+    more = [column for metric, column in suite.columns.items() if suite.metrics[metric].better == "more"]
     told = [f"{column}: {suite.metrics[metric].definition}" for metric, column in suite.columns.items()]
     note = f"Per cent, greedy / sampled. {'; '.join(told)}."
-    return Table(suite.title, head, tuple(rows), note)
+    return Table(suite.title, head, tuple(row for row in rows if _measured(row)), note, more)
+
+
+def _measured(row: Sequence[str]) -> bool:
+    """Whether a row has a figure: a system may lack the stage that a suite is of."""
+    return any(set(cell) - set("– /") for cell in row[1:])
 
 
 def _values(result: Result, suite: str, metric: str) -> list[float]:
@@ -83,7 +90,7 @@ def _picture(results: Sequence[Result], name: str, suite: ProtectionSuite, narro
             shown = [math.nan if value is None else value for value in y]
             axis.plot(x, shown, linestyle="none", label=each.system.label, zorder=5, **style)
         axis.set_xlim(-0.5, len(suite.columns) - 0.5)
-        labels = [column.replace(" ", "\n", 1) for column in suite.columns.values()]
+        labels = [fill(column, 14) for column in suite.columns.values()]
         axis.set_xticks(range(len(labels)), labels, fontsize=8)
         axis.set_ylabel("share")
 

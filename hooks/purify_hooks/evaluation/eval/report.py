@@ -106,16 +106,19 @@ class Report:
         plugins, policies = self.pair.plugins, staged.plain(self.results)
         usual = [each for each in policies if not each.system.swept]
         swept = len(usual) < len(policies)
-        return {
-            "harms": tables.harms([each for each in self.results if not each.system.swept]),
+        attacked = tables.harms([each for each in self.results if not each.system.swept])
+        advised = {} if attacked.empty else {"recommended": tables.recommended(policies, plugins)}
+        every = {
+            "harms": attacked,
             **({"stages": staged.table(self.results)} if staged.measured(self.results) else {}),
             **{f"{PROTECTION}{each.title}": each for each in protection.tables(self.results, self.suites)},
             **({"knowledge": tables.knowledge(usual)} if "knowledge" in self.results[0].metrics else {}),
             "costs": tables.costs(usual),
-            "recommended": tables.recommended(policies, plugins),
+            **advised,
             **({"settings": tables.settings(policies, plugins)} if swept else {}),
             "budgets": tables.budgets(policies, plugins),
         }
+        return {name: table for name, table in every.items() if not table.empty}
 
     def _marked(self) -> dict[str, str]:
         """CSS class by row label: the two models, and the cheapest system that stops every harm."""

@@ -55,7 +55,7 @@ def summary(results: Sequence[Result]) -> Table:
     ]
     head = ("system", *findings.harms(llm), KEPT, "perplexity × LLM", "time × LLM")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
-    return Table("What is stopped and what it costs", head, tuple(rows), note)
+    return Table("What is stopped and what it costs", head, tuple(rows), note, more={KEPT})
 
 
 def _worst(result: Result) -> Iterator[str]:
@@ -82,7 +82,7 @@ def harms(results: Sequence[Result]) -> Table:
         f"answer; the last column is {KEPT_NOTE}. {UNBOUND}"
     )
     head = ("system", *(at.column for at in asked), "longest run", KEPT)
-    return Table("Attacks that succeed", head, tuple(rows), note)
+    return Table("Attacks that succeed", head, tuple(rows), note, more={KEPT})
 
 
 def knowledge(results: Sequence[Result]) -> Table:
@@ -96,7 +96,7 @@ def knowledge(results: Sequence[Result]) -> Table:
         "are kept; drawn, their probability over the LLM's. The first row counts the questions."
     )
     head = ("system", *(name.replace("_", " ") for name in names))
-    return Table("Knowledge that is kept", head, (("questions", *counts), *rows), note)
+    return Table("Knowledge that is kept", head, (("questions", *counts), *rows), note, more=head)
 
 
 def _both(result: Result, suite: str, metric: str) -> str:
@@ -204,7 +204,7 @@ def settings(results: Sequence[Result], plugins: Plugins) -> Table:
     ]
     head = ("policy", "setting", *findings.harms(llm), KEPT, "perplexity × LLM", "stops every harm")
     note = f"The worst attack of each harm, per cent that succeed, greedy / sampled. {UNBOUND}"
-    return Table("Every setting", head, tuple(rows), note)
+    return Table("Every setting", head, tuple(rows), note, more={KEPT})
 
 
 def setting(system: System, plugins: Plugins) -> str:

@@ -6,9 +6,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from purify_hooks.private.finders.context import Nearby
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CHECKED, CONTEXT, Hit
-from purify_hooks.private.finders.secrets import lowered
 
 BORN = re.compile(
     r"date[\s_-]?of[\s_-]?birth|birth[\s_-]?(?:date|day)|(?<![a-z])(?:born|dob|d\.o\.b|b-?day|ur\."
@@ -52,10 +51,9 @@ PASSPORT = re.compile(
 class Births:
     """Dates near words such as "born" or "Geburtsdatum", in a dozen languages and most formats."""
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        low = lowered(text)
-        words = [match.span() for match in BORN.finditer(low)]
-        for match in DATE.finditer(low) if words else ():
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        words = [match.span() for match in read.said(BORN)]
+        for match in DATE.finditer(read.low) if words else ():
             at = bisect_left(words, (match.start(),))
             before = at > 0 and match.start() - words[at - 1][1] <= LATER
             if before or (at < len(words) and words[at][0] - match.end() <= EARLIER):
@@ -65,10 +63,9 @@ class Births:
 class Passports:
     """Numbers of passports near a word for one, and their machine-readable lines."""
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        nearby = Nearby(text)
-        for match in PASSPORT.finditer(text):
-            if any(each.isdigit() for each in match[0]) and nearby("passport", *match.span(), after=0):
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        for match in PASSPORT.finditer(read.text):
+            if any(each.isdigit() for each in match[0]) and read.near("passport", *match.span(), after=0):
                 yield Hit(*match.span(), "passport", CONTEXT)
-        for match in MRZ.finditer(text):
+        for match in MRZ.finditer(read.text):
             yield Hit(*match.span(), "passport", CHECKED)

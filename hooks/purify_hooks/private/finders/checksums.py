@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import date
+from itertools import cycle
 from string import ascii_uppercase
 
 DNI = "TRWAGMYFPDXBNJZSQVHLCKE"
@@ -54,18 +56,17 @@ def mod11_10(digits: str) -> bool:
     return (11 - rest) % 10 == int(digits[-1])
 
 
+BRANDS = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]\d\d|22(?:0[0-4]|2[1-9]|[3-9]\d)|2[3-6]\d\d|27(?:[01]\d|20))\d{12}|3[47]\d{13}"
+    r"|(?=\d{14}(?:\d\d(?:\d{3})?)?\Z)(?:30[0-5]|3095|3[689])\d+"
+    r"|(?=\d{16,19}\Z)(?:35(?:2[89]|[3-8]\d)|50|5[6-9]|6\d)\d+"
+)
+"""How the numbers of a card's brand begin, and how long they are."""
+
+
 def branded(digits: str) -> bool:
     """Whether a card's brand issues numbers of this length that begin so."""
-    two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])
-    size = len(digits)
-    return (
-        (digits[0] == "4" and size in (13, 16, 19))
-        or ((51 <= two <= 55 or 2221 <= four <= 2720 or 2200 <= four <= 2204) and size == 16)
-        or (two in (34, 37) and size == 15)
-        or ((300 <= three <= 305 or four == 3095 or two in (36, 38, 39)) and size in (14, 16, 19))
-        or (3528 <= four <= 3589 and 16 <= size <= 19)
-        or ((two == 50 or 56 <= two <= 69) and 16 <= size <= 19)
-    )
+    return BRANDS.fullmatch(digits) is not None
 
 
 def nhs(digits: str) -> bool:
@@ -122,8 +123,8 @@ def aadhaar(digits: str) -> bool:
     if digits[0] in "01":
         return False
     rest = 0
-    for place, digit in enumerate(reversed(digits)):
-        rest = DIHEDRAL[rest][PERMUTED[place % 8][int(digit)]]
+    for row, octet in zip(cycle(PERMUTED), digits.encode()[::-1], strict=False):
+        rest = DIHEDRAL[rest][row[octet - 48]]
     return rest == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from purify_hooks.private.finders.context import Nearby
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CHECKED, CONTEXT, SHAPE, Hit
 
 OPEN, SHUT = r"[\[({<]\s?", r"\s?[\])}>]"
@@ -60,7 +60,8 @@ ALPHABETS = ("0123456789", "1234567890")
 class Emails:
     """Email addresses: plus-addresses, quoted local parts, domains of any script, and `(at)` for @."""
 
-    def hits(self, text: str) -> Iterator[Hit]:
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        text = read.text
         for at in AT.finditer(text):
             domain = DOMAIN.match(text, at.end())
             if not domain or not _is_domain(at[0], domain[0]):
@@ -93,9 +94,8 @@ class Phones:
     Digits without a shape of their own ("612 345 678") count only near a word such as "call" or "móvil".
     """
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        nearby = Nearby(text)
-        for match in PHONE.finditer(text):
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        for match in PHONE.finditer(read.text):
             written, start = match[match.lastgroup or 0], match.start()
             if written[0] == "(" and ")" not in written:
                 written, start = written[1:], start + 1
@@ -106,7 +106,7 @@ class Phones:
                 continue
             elif match.lastgroup == "shape":
                 yield Hit(start, match.end(), "phone", SHAPE)
-            elif not re.fullmatch(r"[0-9]+\.[0-9]+", written) and nearby(
+            elif not re.fullmatch(r"[0-9]+\.[0-9]+", written) and read.near(
                 "phone", start, match.end(), before=28, after=12
             ):
                 yield Hit(start, match.end(), "phone", CONTEXT)

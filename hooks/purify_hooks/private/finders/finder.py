@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.plain import Plain
 
 
@@ -50,17 +51,24 @@ class Detector(Protocol):
     def hits(self, text: str) -> Iterable[Hit]: ...
 
 
+class ContextDetector(Protocol):
+    """The same for detectors that share what they read of a text."""
+
+    def hits(self, read: ReadText) -> Iterable[Hit]: ...
+
+
 @dataclass(frozen=True)
 class JoinedFinder:
     """Detectors as one finder: of `own` the hits of the wanted `kinds`, of `named` all."""
 
-    own: tuple[Detector, ...]
+    own: tuple[ContextDetector, ...]
     kinds: frozenset[str]
     named: tuple[Detector, ...] = ()
 
     def find(self, text: str) -> Sequence[Span]:
         plain = Plain.of(text)
-        hits = [hit for each in self.own for hit in each.hits(plain.text) if hit.kind in self.kinds]
+        read = ReadText(plain.text)
+        hits = [hit for each in self.own for hit in each.hits(read) if hit.kind in self.kinds]
         hits += [hit for each in self.named for hit in each.hits(plain.text)]
         return [Span(*plain.place(hit.start, hit.end), hit.kind) for hit in apart(hits)]
 

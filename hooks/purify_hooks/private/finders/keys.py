@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from purify_hooks.private.finders.context import ReadText, beginnings, matches
 from purify_hooks.private.finders.finder import CHECKED, Hit
 
 BEFORE, AFTER = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9_])"
@@ -41,6 +42,14 @@ PATTERNS = {
     kind: re.compile((r"(?<![A-Za-z0-9_-])" if kind == "jwt" else BEFORE) + pattern)
     for kind, pattern in TOKENS.items()
 }
+STARTS = (
+    "AKIA ASIA ABIA ACCA AROA AIDA AGPA ANPA AIPA ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ xox xapp- hooks.slack "
+    "AIza GOCSPX- ya29. 1//0 sk- sk_ rk_ pk_ whsec_ eyJ glpat- npm_ pypi- hf_ SG. SK AC shp doo_ dop_ dor_ "
+    "dapi key- sq0 EAA Acc lin_api_ gsk_ r8_ xai- secret_ ATATT"
+)
+DIGITS = "|".join(f"{digit}(?=[0-9]{{7,9}}:AA)" for digit in range(10))
+BEGINNINGS = re.compile(f"{beginnings(STARTS.split()).pattern}|{DIGITS}")
+"""How these begin: one search of a text in place of one for each."""
 BEGIN = re.compile(r"-{2,8}BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-{2,8}|PuTTY-User-Key-File-[0-9]")
 END = re.compile(r"-{2,8}END [A-Z0-9 ]{0,40}-{2,8}|Private-MAC: [0-9a-f]{40,64}")
 BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,.>*#|_-]{0,16384}")
@@ -51,9 +60,11 @@ AWS_NEAR = re.compile(r"aws|secret|AKIA|ASIA|amazon|s3|boto", re.IGNORECASE)
 class Keys:
     """Keys and tokens that their beginnings tell, private keys in PEM or PuTTY's format, AWS's secrets."""
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        for kind, pattern in PATTERNS.items():
-            for match in pattern.finditer(text):
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        text = read.text
+        places = [match.start() for match in BEGINNINGS.finditer(text)]
+        for kind, pattern in PATTERNS.items() if places else ():
+            for match in matches(pattern, text, places):
                 if kind not in ("sk_key", "slack_token") or _random(match[0]):
                     yield Hit(*match.span(), kind, CHECKED)
         yield from _private_keys(text)

@@ -9,7 +9,7 @@ from functools import cache
 
 from purify_hooks.private.finders import checksums
 from purify_hooks.private.finders.checksums import IBAN_LENGTHS, iban
-from purify_hooks.private.finders.context import Nearby
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CHECKED, CONTEXT, NAMED, SHAPE, Hit
 from purify_hooks.private.finders.vat import vat
 
@@ -54,10 +54,10 @@ VAT = re.compile(
 class Lettered:
     """IBANs, VAT numbers, identity numbers with letters in them, addresses of bitcoin and Ethereum."""
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        yield from _ibans(text)
-        yield from _identities(text)
-        yield from _vats(text)
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        yield from _ibans(read.text)
+        yield from _identities(read)
+        yield from _vats(read)
 
 
 def _ibans(text: str) -> Iterator[Hit]:
@@ -76,13 +76,12 @@ def _of_size(size: int) -> re.Pattern[str]:
     return re.compile(rf"[A-Za-z0-9](?:{GAP}[A-Za-z0-9]){{{size - 1}}}{AFTER}")
 
 
-def _identities(text: str) -> Iterator[Hit]:
-    nearby = Nearby(text)
-    for match in IDENTITY.finditer(text):
+def _identities(read: ReadText) -> Iterator[Hit]:
+    for match in IDENTITY.finditer(read.text):
         kind = match.lastgroup or ""
         if FITS[kind](match[0]):
             certainty = SHAPE if kind in ("nino", "ethereum") else CHECKED
-            yield Hit(*match.span(), kind, NAMED if nearby(kind, *match.span()) else certainty)
+            yield Hit(*match.span(), kind, NAMED if read.near(kind, *match.span()) else certainty)
 
 
 def _tight(fits: Callable[[str], bool]) -> Callable[[str], bool]:
@@ -94,13 +93,12 @@ def _dni(text: str) -> bool:
     return checksums.dni(text) and (text[0] in "XYZ" or len(text) == 9)
 
 
-def _vats(text: str) -> Iterator[Hit]:
-    nearby = Nearby(text)
-    for match in VAT.finditer(text):
+def _vats(read: ReadText) -> Iterator[Hit]:
+    for match in VAT.finditer(read.text):
         spelled = re.sub(r"[^A-Z0-9]", "", match[0])
         if vat(spelled):
             yield Hit(*match.span(), "vat", CHECKED)
-        elif nearby("vat", *match.span()):
+        elif read.near("vat", *match.span()):
             yield Hit(*match.span(), "vat", CONTEXT)
 
 

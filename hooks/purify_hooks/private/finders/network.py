@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CHECKED, NAMED, SHAPE, Hit
 
 DOT = r"(?:\.|\[\.\]|\(\.\)|\[dot\])"
@@ -35,7 +36,8 @@ class Network:
     Addresses that every machine has (127.0.0.1, ::1, 0.0.0.0) are no private data.
     """
 
-    def hits(self, text: str) -> Iterator[Hit]:
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        text = read.text
         for match in IPV4.finditer(text):
             spelled = re.sub(DOT, ".", match[0])
             before = text[max(0, match.start() - 14) : match.start()]

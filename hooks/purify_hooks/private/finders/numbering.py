@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from purify_hooks.private.finders import checksums
@@ -68,16 +69,19 @@ WEAK = (always, checksums.ssn)
 """What most numbers fit."""
 
 
-def _tree(written: Sequence[Written]) -> dict[int, Any]:
-    """Rules by the sizes of their groups, one level a group; they stand under 0."""
+@lru_cache(maxsize=256)
+def rules_for(named: frozenset[str]) -> Mapping[int, Any]:
+    """The rules that can count in a text with words for the kinds `named`, by the sizes of their groups.
+
+    One level a group; the rules stand under 0.
+    """
     tree: dict[int, Any] = {}
-    for shapes, kind, fits, separators, sure in written:
+    for shapes, kind, fits, separators, sure in WRITTEN:
+        if sure is never and kind not in named:
+            continue
         for shape in shapes.split("|"):
             node = tree
             for size in map(int, shape.split()):
                 node = node.setdefault(size, {})
             node.setdefault(0, []).append(Rule(kind, fits, frozenset(separators), sure))
     return tree
-
-
-RULES = _tree(WRITTEN)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from purify_hooks.private.finders import checksums
-from purify_hooks.private.finders.context import Nearby
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CHECKED, CONTEXT, NAMED, Hit
-from purify_hooks.private.finders.numbering import RULES, WEAK, Rule, never
+from purify_hooks.private.finders.numbering import WEAK, Rule, never, rules_for
 
 DIGITS = re.compile(r"(?<![A-Za-z0-9])[0-9]{1,19}(?![A-Za-z0-9])")
 ATTACHED = re.compile(r"(?<![0-9])[0-9]{13,19}(?![0-9])")
@@ -25,18 +25,16 @@ class Numbers:
     A number that short checksums leave common (nine digits modulo 11) counts only near a word for it.
     """
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        nearby = Nearby(text)
-        run: list[tuple[int, int]] = []
-        separators: list[str] = []
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        text = read.text
+        run = NumberRun()
         for match in DIGITS.finditer(text):
-            separator = _separator(text[run[-1][1] : match.start()]) if run else ""
-            if run and not separator:
-                yield from _of_run(nearby, run, separators)
-                run, separators = [], []
-            separators += [separator] if run else []
-            run.append(match.span())
-        yield from _of_run(nearby, run, separators)
+            separator = _separator(text[run.spans[-1][1] : match.start()]) if run.spans else ""
+            if run.spans and not separator:
+                yield from run.hits(read)
+                run = NumberRun()
+            run.add(match, separator)
+        yield from run.hits(read)
         yield from _attached(text)
         for match in LOOSE.finditer(text):
             digits = re.sub(r"[^0-9]", "", match[0])
@@ -54,38 +52,56 @@ def _separator(between: str) -> str:
     return mark if mark in "-./_+" else ""
 
 
-def _of_run(nearby: Nearby, run: Sequence[tuple[int, int]], separators: Sequence[str]) -> Iterator[Hit]:
-    sizes = [end - start for start, end in run]
-    for first in range(len(run)):
-        node, last = RULES, first
-        while last < len(run) and (node := node.get(sizes[last], {})):
-            last += 1
-            for rule in node.get(0, ()):
-                if rule.sure is never and not nearby.names(rule.kind):
-                    continue
-                if hit := _hit(nearby, rule, run[first:last], separators[first : last - 1]):
-                    yield hit
-    if 1 < len(run) <= LONGEST:
-        for rule in RULES.get(sum(sizes), {}).get(0, ()):
-            sure = rule.sure if sum(sizes) > 12 else never
-            if hit := _hit(nearby, rule._replace(separators=ANY, sure=sure), run, separators):
-                yield hit
+class NumberRun:
+    """Groups of digits with separators between them: where each stands, and its digits."""
 
+    def __init__(self) -> None:
+        self.spans: list[tuple[int, int]] = []
+        self.digits: list[str] = []
+        self.separators: list[str] = []
 
-def _hit(
-    nearby: Nearby, rule: Rule, groups: Sequence[tuple[int, int]], separators: Sequence[str]
-) -> Hit | None:
-    start, end, text = groups[0][0], groups[-1][1], nearby.text
-    named = len(nearby.names(rule.kind)) > 0
-    if not rule.separators.issuperset(separators) or (rule.sure is never and not named):
-        return None
-    digits = "".join([text[begin:stop] for begin, stop in groups])
-    sure = rule.sure(digits)
-    if not (sure or named) or not rule.fits(digits) or (not separators and _decimal(text, start, end)):
-        return None
-    if named and nearby(rule.kind, start, end):
-        return Hit(start, end, rule.kind, CONTEXT if rule.fits in WEAK and not sure else NAMED)
-    return Hit(start, end, rule.kind, CHECKED) if sure else None
+    def add(self, match: re.Match[str], separator: str) -> None:
+        """One more group; `separator` stands before it, "" before the first."""
+        self.spans.append(match.span())
+        self.digits.append(match[0])
+        self.separators += [separator] if separator else []
+
+    def hits(self, read: ReadText) -> list[Hit]:
+        """The numbers in the groups: of some of them in a row, and of all."""
+        rules = rules_for(read.named)
+        sizes, found = [*map(len, self.digits)], list[Hit]()
+        for first in range(len(sizes)):
+            node, last = rules, first
+            while last < len(sizes) and (node := node.get(sizes[last], {})):
+                last += 1
+                if 0 in node:
+                    found += self._fitting(read, node[0], first, last)
+        if 1 < len(sizes) <= LONGEST:
+            total = sum(sizes)
+            loose = [
+                rule._replace(separators=ANY, sure=rule.sure if total > 12 else never)
+                for rule in rules.get(total, {}).get(0, ())
+            ]
+            found += self._fitting(read, loose, 0, len(sizes))
+        return found
+
+    def _fitting(self, read: ReadText, rules: Iterable[Rule], first: int, last: int) -> Iterator[Hit]:
+        """The groups from `first` to `last`, by the rules that they fit."""
+        digits = "".join(self.digits[first:last])
+        for rule in rules:
+            sure = rule.sure(digits)
+            if not (sure or rule.kind in read.named) or not rule.fits(digits):
+                continue
+            separators = self.separators[first : last - 1]
+            start, end = self.spans[first][0], self.spans[last - 1][1]
+            if not rule.separators.issuperset(separators) or (
+                not separators and _decimal(read.text, start, end)
+            ):
+                continue
+            if read.near(rule.kind, start, end):
+                yield Hit(start, end, rule.kind, CONTEXT if rule.fits in WEAK and not sure else NAMED)
+            elif sure:
+                yield Hit(start, end, rule.kind, CHECKED)
 
 
 def _decimal(text: str, start: int, end: int) -> bool:

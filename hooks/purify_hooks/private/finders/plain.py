@@ -12,7 +12,7 @@ from html import unescape
 from typing import Self
 
 CODE = r"%(?:25)*[0-9A-Fa-f]{2}"
-ESCAPE = r"\\+(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrt]|[_*.@+/\"'#()\[\]-])"
+ESCAPE = r"(?<!\\)\\+(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrt]|[_*.@+/\"'#()\[\]-])"
 ENTITY = r"&(?:#\d{1,7}|#x[0-9A-Fa-f]{1,6}|commat|nbsp|period|lowbar|plus|hyphen|colon|sol|amp|quot);"
 SOFT = r"(?<=[^\n]{60})=\r?\n"
 ZEROS = "٠۰߀०০੦૦୦௦౦೦൦෦๐໐༠၀០᠐"
@@ -72,7 +72,7 @@ class Plain:
 
 def plain(text: str) -> str:
     """A text with its escapes undone and its characters folded: what two spellings of one value share."""
-    return Plain.of(text).text
+    return text if text.isascii() and not ASCII.search(text) else Plain.of(text).text
 
 
 def _pieces(written: str) -> Iterator[tuple[int, str, bool]]:

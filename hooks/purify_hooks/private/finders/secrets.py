@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
+from purify_hooks.private.finders.context import ReadText
 from purify_hooks.private.finders.finder import CONTEXT, Hit
 
 PASSWORD = (
@@ -73,26 +74,20 @@ class Secrets:
     `password=` or at the end of a `password:` line. Variables, types and placeholders of programs do not.
     """
 
-    def hits(self, text: str) -> Iterator[Hit]:
-        low = lowered(text)
-        for match in GIVEN.finditer(low):
+    def hits(self, read: ReadText) -> Iterator[Hit]:
+        text = read.text
+        for match in read.said(GIVEN):
             start, end = match.span(match.lastgroup or 0)
             after = text[end : end + 1]
             size = (_bare if match["bare"] else _quoted)(text[start:end], match, after)
             if size:
                 yield Hit(start, start + size, "secret", CONTEXT)
-        for match in BEARER.finditer(low):
+        for match in read.said(BEARER):
             credential = CREDENTIAL.match(text, match.end())
             if credential and _strong(credential[0]):
                 yield Hit(*credential.span(), "secret", CONTEXT)
-        for match in chain(PHRASE.finditer(low), PASSPHRASE.finditer(low)):
+        for match in chain(read.said(PHRASE), read.said(PASSPHRASE)):
             yield Hit(*match.span("value"), "secret", CONTEXT)
-
-
-def lowered(text: str) -> str:
-    """A text in small letters, as long as before."""
-    low = text.lower()
-    return low if len(low) == len(text) else "".join(each.lower()[0] for each in text)
 
 
 def _quoted(value: str, match: re.Match[str], after: str) -> int:

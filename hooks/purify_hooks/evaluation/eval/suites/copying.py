@@ -84,12 +84,12 @@ class Works:
     """Protected texts, in which runs of words are looked for."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = [words(text) for text in texts]
+        self.texts = [_words(text) for text in texts]
         self.runs: dict[int, set[tuple[str, ...]]] = {}
 
     def longest(self, answer: str) -> int:
         """The most words in a row that the answer has of one of the texts."""
-        told, length = words(answer), 0
+        told, length = _words(answer), 0
         for at in range(len(told)):
             while at + length < len(told) and self._has(tuple(told[at : at + length + 1])):
                 length += 1
@@ -100,3 +100,8 @@ class Works:
         if size not in self.runs:
             self.runs[size] = set().union(*(grams(text, size) for text in self.texts))
         return run in self.runs[size]
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text; a quotation mark is none, alone or before one."""
+    return [word for each in words(text) if (word := each.strip("'"))]

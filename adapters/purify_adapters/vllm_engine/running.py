@@ -1,0 +1,94 @@
+"""The parts that both of vLLM's runners share: the purifier around its model, and tokens drawn as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from purify_adapters.sources.http.source import reader
+from purify_plugins.configuration.build import plugins_of, source
+from purify_plugins.configuration.build import policy as policy_of
+from purify_plugins.configuration.config import read_config
+from purify_plugins.decode.fusion import FusedLogits
+from purify_plugins.decode.random_streams import widest
+from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.policy import Context
+from purify_plugins.protocols import LogitSource, Session
+from purify_plugins.purifier import Purifier
+from purify_plugins.sampling import Sampling
+from purify_plugins.types import Prompt, Vocabulary
+
+NAME = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
+GREEDY = 1e-5
+"""Below this temperature vLLM takes the arg-max."""
+LEFT = 256
+"""How many preempted requests are remembered, in case vLLM resumes them."""
+
+
+@dataclass(frozen=True)
+class Engine(LogitSource):
+    """The LLM, which vLLM runs, as a source that cannot be opened."""
+
+    engine = "trusted"
+    vocabulary: Vocabulary
+    context_length: int | None
+
+    def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[Session, Tensor]:
+        raise ConfigError("inside vLLM only vLLM opens the LLM")
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "vllm", "name": self.vocabulary.name}
+
+
+def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
+    """The configuration's purifier, with vLLM's model as the LLM, and its sampling."""
+    config = read_config()
+    plugins, defaults = plugins_of(config), Sampling(**config.sampling)
+    if defaults.grammar is not None:
+        raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
+    slm = source(plugins, config.slm)
+    llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
+    policy = policy_of(plugins, config.policy)
+    purifier = Purifier(llm, slm, policy, on_llm_failure=config.on_llm_failure, plugins=plugins)
+    if purifier.llm is not llm or purifier.slm is not slm:
+        raise VocabularyError(
+            "inside vLLM both models must have the same tokenizer and ends; for others run `purify serve` "
+            "in front of vLLM"
+        )
+    if slm.context_length is not None and slm.context_length < model.max_model_len:
+        raise ConfigError(
+            f"the SLM reads {slm.context_length} tokens, vLLM's model {model.max_model_len}; start vLLM with "
+            f"--max-model-len {slm.context_length}"
+        )
+    return purifier, defaults
+
+
+def asked_of(params: Any, defaults: Sampling) -> Sampling:
+    """The settings of a request's vLLM parameters."""
+    heat = 0.0 if params.temperature < GREEDY else float(params.temperature)
+    return replace(defaults, temperature=heat, ignore_eos=bool(params.ignore_eos))
+
+
+def one_token_rows(column: FusedLogits, uniforms: Sequence[float] | None) -> Tensor:
+    """(rows, V) 0 at each row's drawn token (its arg-max without uniforms), minus infinity elsewhere."""
+    device = column.fused.device
+    luck = None if uniforms is None else torch.tensor(uniforms, dtype=widest(device), device=device)
+    tokens = column.draw(luck)[:, None]
+    return torch.full_like(column.fused, -torch.inf).scatter(-1, tokens, 0.0)
+
+
+def unscored(greedy: bool, device: torch.device) -> Context:
+    """A policy's context of one row without prompt scores, which vLLM does not show."""
+    nothing, none = torch.zeros(1, 0, device=device), torch.zeros(1, dtype=torch.long, device=device)
+    return Context(nothing, nothing, none, torch.tensor([greedy], device=device))
+
+
+def require_last(model: Any, kind: type) -> None:
+    """Raise ConfigError if another processor would change the fused row."""
+    named = getattr(model, "logits_processors", None) or [NAME]
+    if named[-1] not in (NAME, kind):
+        raise ConfigError(f"name {NAME} last of the logits processors: what comes after it is not purified")

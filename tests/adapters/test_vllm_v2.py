@@ -1,0 +1,313 @@
+"""The processor inside vLLM's Model Runner V2: an answer is the same whatever the engine does around it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from purify_adapters.vllm_engine import slots
+from purify_adapters.vllm_engine.contracts import V2
+from purify_adapters.vllm_engine.running import unscored
+from purify_adapters.vllm_engine.slots import EngineSlot, SlotLogitsProcessor
+from purify_plugins import ConfigError, Purifier, Sampling, SourceError
+from purify_plugins.decode.fusion import advance_state, fuse
+from purify_plugins.decode.processors import LogitsProcessors
+from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.testbed import LLM, SLM
+from purify_plugins.testing import ToySource, letters
+from tests.adapters.engine import SamplingParams, config, load, loaded
+from tests.adapters.engine_v2 import Drafter, RunnerV2, Running
+
+ABC = letters("abcdef")
+BIG, SMALL = ToySource(ABC, 1), ToySource(ABC, 2)
+POLICIES: dict[str, dict[str, Any]] = {
+    "geometric": {"alpha": 0.7},
+    "capped": {"total": 6.0},
+    "balanced": {"budget": 3.0},
+    "windowed": {},
+}
+"""All but the first remember what was spent."""
+PROMPTS = [(0, 1, 2), (3,), (1, 1, 4, 0, 2, 5, 1), (2, 2), (5, 4, 3, 2)]
+LONG = 14
+
+
+@cache
+def toy(policy: str) -> Purifier:
+    return Purifier(BIG, SMALL, load_plugins([]).make("purify_policies", policy, POLICIES[policy]))
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def runner(monkeypatch: pytest.MonkeyPatch, policy: str, random: Random, **options: Any) -> RunnerV2:
+    monkeypatch.setattr(slots, "purifier_of", lambda model: (toy(policy), Sampling()))
+    return RunnerV2(BIG, lambda state: SlotLogitsProcessor(config("x"), state), random, **options)
+
+
+def asked(seed: int | None = 0, temperature: float = 1.0, count: int = len(PROMPTS)) -> list[Running]:
+    params = SamplingParams(temperature=temperature, max_tokens=LONG, seed=seed, ignore_eos=True)
+    return [Running(prompt, params) for prompt in PROMPTS[:count]]
+
+
+def answers(engine: RunnerV2, requests: Sequence[Running]) -> list[list[int]]:
+    for request in requests:
+        engine.add(request)
+    engine.run()
+    return [request.answer for request in requests]
+
+
+def guesses(random: Random, most: int = 4) -> Drafter:
+    """Drafts of any length, of any tokens."""
+    return lambda ids: [random.randrange(len(ABC)) for _ in range(random.randint(0, most))]
+
+
+def knowing(known: Sequence[Running], random: Random, wrong: float) -> Drafter:
+    """Drafts of the answers that are known, with some tokens wrong."""
+
+    def drafted(ids: Sequence[int]) -> list[int]:
+        rest = next(
+            (
+                each.ids[len(ids) :]
+                for each in known
+                if len(ids) >= len(each.prompt) and each.ids[: len(ids)] == list(ids)
+            ),
+            [],
+        )
+        return [random.randrange(len(ABC)) if random.random() < wrong else each for each in rest[:5]]
+
+    return drafted
+
+
+def test_no_schedule_and_no_draft_changes_an_answer(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joins, leaves, resumptions in other slots, cut prompts, cut verifications, right and wrong drafts."""
+    plain = asked()
+    expected = answers(runner(monkeypatch, policy, Random(0)), plain)
+    for seed in range(6):
+        random = Random(seed)
+        drafter = (
+            knowing(plain, random, wrong=random.choice([0.0, 0.2, 1.0])) if seed % 2 else guesses(random)
+        )
+        engine = runner(monkeypatch, policy, random, drafter=drafter, chunk=2, at_once=random.randint(1, 9))
+        requests = asked()
+        waiting = list(requests)
+        while waiting or engine.running:
+            while waiting and engine.free and random.random() < 0.5:
+                engine.add(waiting.pop(0))
+            if engine.running and random.random() < 0.3:
+                waiting.append(random.choice(engine.running))
+                engine.take_out(waiting[-1])
+            engine.step()
+        assert [request.answer for request in requests] == expected
+
+
+def test_greedy_answers_are_the_fused_row_s_arg_max(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = Random(3)
+    found = answers(
+        runner(monkeypatch, policy, random, drafter=guesses(random)), asked(None, temperature=0.0)
+    )
+    for prompt, answer in zip(PROMPTS, found, strict=True):
+        assert answer == [int(row.argmax()) for row in fused_rows(toy(policy), prompt, answer, greedy=True)]
+
+
+def fused_rows(
+    purifier: Purifier, prompt: tuple[int, ...], answer: Sequence[int], greedy: bool
+) -> list[Tensor]:
+    """The normalised fused row before each token of an answer, one after another, without an engine."""
+    sampling = Sampling(temperature=0.0 if greedy else 1.0, ignore_eos=True)
+    shape = LogitsProcessors(sampling, ABC, purifier.policy.shift_invariant)
+    state = purifier.policy.start(unscored(greedy, torch.device("cpu")))
+    rows = []
+    for at, token in enumerate(answer):
+        llm, slm = (model.open([(*prompt, *answer[:at])])[1] for model in (BIG, SMALL))
+        column = fuse(purifier.policy, shape, llm, slm, state, [(prompt, list(answer[:at]))])
+        rows.append((column.fused - column.totals[:, 2:])[0].exp())
+        state = advance_state(purifier.policy, state, torch.tensor([token]), column)
+    return rows
+
+
+def test_the_rows_are_those_of_the_models_read_one_by_one(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(5)
+    engine = runner(monkeypatch, policy, random, drafter=guesses(random), chunk=2)
+    seen: list[tuple[tuple[int, ...], tuple[int, ...], Tensor]] = []
+    whole = SlotLogitsProcessor._fuse
+
+    def watched(self: Any, asked: Any, alone: bool, slots: Any, offset: int, llm: Tensor) -> Any:
+        column = whole(self, asked, alone, slots, offset, llm)
+        for at, slot in enumerate(slots):
+            row = (column.fused[at] - column.totals[at, 2]).exp()
+            seen.append((slot.prompt, (*slot.answer, *slot.drafts[:offset]), row))
+        return column
+
+    monkeypatch.setattr(SlotLogitsProcessor, "_fuse", watched)
+    answers(engine, asked())
+    assert len(seen) > LONG * len(PROMPTS), "drafts have rows too"
+    for prompt, past, row in seen[:: max(1, len(seen) // 30)]:
+        expected = fused_rows(toy(policy), prompt, [*past, 0], greedy=False)[-1]
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_tokens_drafted_rejected_and_last_are_drawn_from_the_fused_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every pair of uniforms on a grid is every answer as often as its probability says."""
+    grid, first = 16, 0.4
+    counts: Counter[tuple[int, ...]] = Counter()
+    engine = runner(monkeypatch, "capped", Random(0), drafter=lambda ids: [2, 1])
+    for cell in range(grid**2):
+        uniforms = [first, (cell % grid + 0.5) / grid, (cell // grid + 0.5) / grid, *[0.5] * LONG]
+        monkeypatch.setattr(EngineSlot, "luck", lambda self, at, u=uniforms: u[len(self.answer) + at])
+        request = Running((0, 1, 2), SamplingParams(max_tokens=3, ignore_eos=True))
+        counts[tuple(answers(engine, [request])[0])] += 1
+    [(start, *_)] = {each[:1] for each in counts}
+    for one in range(6):
+        for two in range(6):
+            rows = fused_rows(toy("capped"), (0, 1, 2), [start, one, two], greedy=False)[1:]
+            chances = float(rows[0][one]), float(rows[1][two])
+            coarse = (sum(chances) + 1 / grid) / grid  # an interval's ends fall between the grid's points
+            assert counts[start, one, two] / grid**2 == pytest.approx(math.prod(chances), abs=coarse)
+    assert {each[1] for each in counts} > {2}, "some drafts are right and some are not"
+
+
+def test_right_drafts_are_taken_and_each_step_is_one_pass_of_the_slm(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = asked()
+    answers(runner(monkeypatch, "balanced", Random(0)), plain)
+    engine = runner(monkeypatch, "balanced", Random(1), drafter=knowing(plain, Random(1), wrong=0.0))
+    passes = Counter[str]()
+    whole = ToySource.extend_all
+    monkeypatch.setattr(ToySource, "extend_all", lambda *args: passes.update(["extend"]) or whole(*args))
+    steps = 0
+    for request in asked():
+        engine.add(request)
+    while engine.running:
+        engine.step()
+        steps += 1
+    assert steps <= 1 + -(-(LONG - 1) // 6), "five drafts and one more a step"
+    assert passes["extend"] == steps - 1, "the first step reads the prompts"
+
+
+def test_every_row_comes_back_with_a_single_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = Random(2)
+    engine = runner(monkeypatch, "capped", random, drafter=guesses(random), chunk=2)
+    whole = engine.processor.apply
+    counts: list[int] = []
+
+    def watched(logits: Tensor, ctx: Any) -> Tensor:
+        found = whole(logits, ctx)
+        counts.extend(torch.isfinite(found).sum(dim=-1).tolist())
+        return found  # type: ignore[no-any-return]
+
+    engine.processor.apply = watched
+    answers(engine, asked())
+    assert set(counts) == {1}
+    assert len(counts) == engine.rows
+
+
+def test_what_a_grammar_of_the_engine_rules_out_stays_out(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = runner(monkeypatch, policy, Random(0), drafter=guesses(Random(0)))
+    blocked = torch.tensor([True, True, False, True, False, True, *[False] * (len(ABC) - 6)])
+    engine.mask = lambda request, answer: blocked
+    for answer in answers(engine, asked()):
+        assert not {0, 1, 3, 5} & set(answer)
+
+
+def test_tokens_that_were_not_drawn_here_leave_the_rest_to_the_slm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a forced end of thinking would: the policy's memory knows nothing of them."""
+    engine = runner(monkeypatch, "capped", Random(0))
+    [request] = asked(None, temperature=0.0, count=1)
+    engine.add(request)
+    engine.step()
+    engine.step()
+    slot, at = request.slot, len(request.ids) - 1
+    forced = (request.answer[-1] + 1) % 6
+    request.answer[-1] = forced
+    engine.state.all_token_ids.gpu[slot, at] = forced
+    engine.run()
+    assert "not drawn from the fused row" in caplog.text
+    for at in range(2, LONG):
+        slm = SMALL.open([(*request.prompt, *request.answer[:at])])[1]
+        assert request.answer[at] == int(slm[0, :6].argmax())
+
+
+def test_a_request_whose_past_is_unknown_goes_on_with_the_slm_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = runner(monkeypatch, "capped", Random(0))
+    [request] = asked(None, temperature=0.0, count=1)
+    request.answer += [4, 4]  # as after the process was restarted
+    answers(engine, [request])
+    for at in range(2, LONG):
+        slm = SMALL.open([(*request.prompt, *request.answer[:at])])[1]
+        assert request.answer[at] == int(slm[0, :6].argmax())
+
+
+def test_a_broken_row_leaves_its_request_to_the_slm_where_that_is_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = runner(monkeypatch, "geometric", Random(0))
+    engine.processor.purifier = engine.processor.purifier.replace(on_llm_failure="slm")
+    broken, sound = asked(None, temperature=0.0, count=2)
+    whole = engine._row
+    engine._row = lambda ids: whole(ids) * (torch.nan if tuple(ids[:3]) == broken.prompt else 1)  # type: ignore[method-assign]
+    answers(engine, [broken, sound])
+    for at in range(LONG):
+        slm = SMALL.open([(*broken.prompt, *broken.answer[:at])])[1]
+        assert broken.answer[at] == int(slm[0, :6].argmax())
+    rows = fused_rows(toy("geometric"), sound.prompt, sound.answer, greedy=True)
+    assert sound.answer == [int(row.argmax()) for row in rows]
+
+
+def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = runner(monkeypatch, "geometric", Random(0))
+    engine.add(asked()[0])
+    engine.processor.slots.clear()
+    with pytest.raises(SourceError, match="not added"):
+        engine.step()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"speculative_config": SimpleNamespace(rejection_sample_method="synthetic")}, "synthetic"),
+        ({"speculative_config": SimpleNamespace(rejection_sample_method="fly")}, "fly"),
+        ({"parallel_config": SimpleNamespace(tensor_parallel_size=2)}, "tensor parallelism"),
+        ({"enable_prompt_embeds": True}, "embeddings"),
+    ],
+    ids=["accepts at random", "accepts what is near", "two devices", "embeddings"],
+)
+def test_an_engine_that_would_undo_it_does_not_start(told: dict[str, Any], words: str) -> None:
+    parallel = told.pop("parallel_config", None)
+    vllm = config("x", **told)
+    vllm.parallel_config = parallel
+    with pytest.raises(ConfigError, match=words):
+        SlotLogitsProcessor(vllm, None)
+
+
+def test_one_name_on_the_command_line_serves_both_runners(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module: ModuleType = loaded(monkeypatch)
+    file = tmp_path / "purify.toml"
+    file.write_text(f'[llm]\nmodel = "x"\n[slm]\nmodel = "{SLM}"\n[policy]\nname = "balanced"\n')
+    monkeypatch.setenv("PURIFY_CONFIG", str(file))
+    speculation = SimpleNamespace(rejection_sample_method="standard")
+    found = load(V2, module, "PurifyLogitsProcessor", config(LLM, speculative_config=speculation))
+    assert isinstance(found, SlotLogitsProcessor)
+    assert found.policy.guarantee == "passage"
+    with pytest.raises(ConfigError, match="last of the logits processors"):
+        load(V2, module, "PurifyLogitsProcessor", config(LLM, logits_processors=["another:One"]))
