@@ -222,7 +222,7 @@ class Release:
     def _release(self, clear: int, last: bool) -> list[Piece]:
         """The pieces up to `clear`, with true values in place of surrogates."""
         found: list[Piece] = []
-        limit = min(clear, self._search(last)) if self.vault else clear
+        limit = min(clear, self._search(clear, last)) if self.vault else clear
         while self._found and self._found[0].end <= clear:
             surrogate = self._found.popleft()
             found += self._drawn_to(surrogate.start)
@@ -235,11 +235,13 @@ class Release:
             self._parts.clear()
         return found
 
-    def _search(self, last: bool) -> int:
+    def _search(self, clear: int, last: bool) -> int:
         """Search for surrogates; return the place before which all that begin there have been found."""
         assert self.vault is not None
-        # Whether one begins at a place, and which, depends on the `longest` characters from there on.
-        known = len(self.drawn) if last else len(self.drawn) - max(self.longest, 1) + 1
+        # Whether one begins at a place, and which, depends on the `longest` characters from there on; where a
+        # span may be written again, on those that are clear: what replaces the others may end it otherwise.
+        sure = clear if self._whole else len(self.drawn)
+        known = len(self.drawn) if last else sure - max(self.longest, 1) + 1
         while self._searched < known:
             try:
                 found = self.vault.find(self.drawn, self._searched)

@@ -33,13 +33,13 @@ class Conversation:
 
 
 def conversations(
-    kind: str, count: int, finder: Finder, tools: bool, short: bool = False
+    kind: str, count: int, finder: Finder, tools: bool, short: bool = False, seed: int = 0
 ) -> Iterator[Conversation]:
     """So many conversations about values of one kind; each turn asks about another one.
 
     `short`: of the shortest of many texts, which models of 512 tokens read.
     """
-    drawn = [each.text for each in samples(kind, count * TURNS * (6 if short else 1), seed=int(tools))]
+    drawn = [each.text for each in samples(kind, count * TURNS * (6 if short else 1), seed=seed + tools)]
     drawn = sorted(drawn, key=len) if short else drawn
     for at in range(0, count * TURNS, TURNS):
         yield _conversation(drawn[at : at + TURNS], kind, finder, tools)

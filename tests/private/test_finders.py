@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from purify_hooks.private.finders import GROUPS, KINDS, checksums, finder
+from purify_hooks.private.finders.births import BORN
+from purify_hooks.private.finders.context import WORDS, ReadText, _pattern
+from purify_hooks.private.finders.keys import BEGINNINGS, TOKENS
+from purify_hooks.private.finders.keys import PATTERNS as KEY_PATTERNS
 from purify_hooks.private.finders.lettered import base58check, bech32
 from purify_hooks.private.finders.plain import Plain, plain
+from purify_hooks.private.finders.secrets import BEARER, GIVEN, PASSPHRASE, PHRASE
 from purify_hooks.private.finders.vat import vat
 from purify_hooks.private.samples import VALUES, samples
 from purify_plugins.errors import ConfigError, UnknownNameError
@@ -149,6 +155,55 @@ def test_what_is_written_differently_is_one_plain_text() -> None:
     assert {plain(each) for each in spellings} == {"jos\u00e9@example.org"}
 
 
+@pytest.mark.parametrize("pattern", [GIVEN, BEARER, PHRASE, PASSPHRASE, BORN], ids="gbprd")
+@given(data=st.data())
+@settings(max_examples=8)
+def test_one_search_finds_where_every_telling_word_may_begin(
+    pattern: re.Pattern[str], data: st.DataObject
+) -> None:
+    read = ReadText(data.draw(st.from_regex(pattern)))
+    alone = pattern.finditer(read.low)
+    assert [each.span() for each in read.said(pattern)] == [each.span() for each in alone]
+
+
+@pytest.mark.parametrize("kind", sorted(WORDS))
+def test_words_that_tell_of_a_kind_are_where_a_search_for_them_alone_finds_them(kind: str) -> None:
+    words = [word.replace("_", " ") for word in WORDS[kind].split()]
+    humps = [f"user{word.title()}" for word in words]
+    text = " ".join((*words, *map(str.upper, words), *(f"a{word}" for word in words), *humps))
+    text += text.replace("s", "ſ").replace("i", "ı").replace("k", "\u212a")
+    found = [match.start() for match in _pattern(kind).finditer(text)]
+    assert len(found) >= len(words)
+    assert ReadText(text)._places[kind] == found
+
+
+@pytest.mark.parametrize("kind", sorted(TOKENS))
+@given(data=st.data())
+@settings(max_examples=5)
+def test_one_search_finds_where_every_key_may_begin(kind: str, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(KEY_PATTERNS[kind]))
+    places = {match.start() for match in BEGINNINGS.finditer(text)}
+    assert {match.start() for match in KEY_PATTERNS[kind].finditer(text)} <= places
+
+
+def test_brands_of_cards_are_the_ranges_that_their_networks_publish() -> None:
+    ranges = {
+        **dict.fromkeys((13,), ("4",)),
+        16: ("4", *map(str, range(51, 56)), *map(str, range(2221, 2721)), *map(str, range(2200, 2205))),
+        15: ("34", "37"),
+    }
+    longer = ("50", *map(str, range(56, 70)), *map(str, range(3528, 3590)))
+    diners = (*map(str, range(300, 306)), "3095", "36", "38", "39")
+    for size in range(12, 21):
+        begins = ranges.get(size, ())
+        begins += longer if 16 <= size <= 19 else ()
+        begins += diners if size in (14, 16, 19) else ()
+        begins += ("4",) if size == 19 else ()
+        for head in range(10_000):
+            digits = f"{head:04}" + "7" * (size - 4)
+            assert checksums.branded(digits) == digits.startswith(begins)
+
+
 ADVERSARIAL = [
     *(
         "a",
@@ -196,6 +251,8 @@ ADVERSARIAL = [
         "ya29.",
         "=\n",
         "123456782 ",
+        "\\",
+        "1234 5678 ",
     ),
 ]
 

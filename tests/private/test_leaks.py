@@ -16,18 +16,20 @@ from purify_adapters.sources.vllm_server import VLLMSource
 from purify_hooks.private.finders import finder, plain
 from purify_hooks.private.gatekeeper import Gatekeeper
 from purify_plugins import Purifier, Sampling
-from purify_plugins.stages.request import Request
 from purify_plugins.stages.stage import Stage
 from purify_plugins.stages.texts import texts
 from purify_plugins.testbed import LLM
 from purify_plugins.types import Chat
 from tests.fake_tgi import serving
-from tests.private.conversations import KINDS, Conversation, Wire, conversations, leaked, tapped
+from tests.private.conversations import KINDS, TURNS, Conversation, Wire, conversations, leaked, tapped
+from tests.private.wide import WIDE_SERVERS, Flat, ask_all, templated, wide
 from tests.remote.fake_servers import FakeLlama, FakeVLLM
 from tests.remote.real_servers import llama_command, started, write_gguf
 from tests.toys import both, pair
 
 FINDER = finder()
+PROMPTS = int(os.environ.get("PURIFY_TEST_PROMPTS", "16"))
+"""About how many prompts of each kind are asked."""
 SHORT = Sampling(max_tokens=2, temperature=0, ignore_eos=True)
 SERVERS: dict[str, Any] = {"llama_cpp": (FakeLlama, LlamaCppSource), "vllm": (FakeVLLM, VLLMSource)}
 
@@ -36,12 +38,12 @@ def asked(source: Any, *stages: Stage) -> Purifier:
     return pair(source, both()[1], "geometric", stages=stages, sampling=SHORT)
 
 
-def ask(purifier: Purifier, conversation: Conversation, streamed: bool) -> frozenset[str]:
-    """Ask the last turn, of which the newest messages that the toys read; returns the values found in these.
+def ask(purifier: Purifier, conversation: Conversation, streamed: bool, turn: int = -1) -> frozenset[str]:
+    """Ask a turn, of which the newest messages that the toys read; returns the values found in these.
 
     Calls and tools are their JSON. A value whose telling word is in a message that is left out is not found.
     """
-    messages = list(map(_told, conversation.turns[-1]))
+    messages = list(map(_told, conversation.turns[turn]))
     while len(messages) > 1 and len(json.dumps(messages)) > 560:
         del messages[0]
     prompt = Chat(tuple(messages))
@@ -107,36 +109,64 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_real_llama_cpp_server_receives_no_value_and_logs_none(kind: str, llama: tuple[int, Path]) -> None:
-    keeper = Gatekeeper()
+    """With PURIFY_TEST_PROMPTS=1000, forty prompts and more of each kind."""
+    keeper, prompts, values = Gatekeeper(), 0, set[str]()
     with tapped(llama[0]) as wire:
         purifier = asked(
             LlamaCppSource.load(f"http://127.0.0.1:{wire.port}", tokenizer=LLM, top_n=64), keeper
         )
         for tools in (False, True):
-            [conversation] = conversations(kind, 1, keeper._finder, tools, short=True)
-            values = ask(purifier, conversation, streamed=not tools)
-            assert values
-            assert not whole(values, wire)
-            assert not leaked(values, [llama[1].read_text("utf-8", "replace")])
-        assert len(wire.received) > 1000
-
-
-@pytest.mark.slow
-def test_nothing_that_is_asked_holds_a_value() -> None:
-    """`PURIFY_TEST_PROMPTS=1000 pytest -m slow -k holds_a_value -s` asks about 20 kinds × 1,000 prompts."""
-    count = int(os.environ.get("PURIFY_TEST_PROMPTS", "24")) // 8
-    keeper, prompts, values, leaks = Gatekeeper(), 0, 0, 0
-    for kind in KINDS:
-        for tools in (False, True):
-            for each in conversations(kind, count, keeper._finder, tools):
-                for messages in each.turns:
-                    found = keeper.answer(Request(Chat(messages, each.tools)))
-                    leaks += len(leaked(each.values, [*texts(found.prompt), repr(found.prompt)]))
+            for conversation in conversations(kind, -(-PROMPTS // 200), keeper._finder, tools, short=True):
+                for turn in range(TURNS):
+                    values |= ask(purifier, conversation, streamed=bool(turn % 2) != tools, turn=turn)
                     prompts += 1
-                values += len(each.values)
-    print(f"{prompts} prompts with {values} values of {len(KINDS)} kinds: {leaks} leaks")
+        assert not whole(frozenset(values), wire)
+        assert not leaked(frozenset(values), [llama[1].read_text("utf-8", "replace")])
+        assert len(wire.received) > 1000
+    print(f"{kind}: {prompts} prompts with {len(values)} values to llama.cpp")
+    assert len(values) >= prompts / 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return templated(tmp_path_factory.mktemp("wide") / "tokenizer")
+
+
+@pytest.mark.parametrize(
+    "kind", [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
+)
+def test_no_value_of_a_whole_conversation_is_on_the_wire(kind: str, tokenizer: Path) -> None:
+    """Every turn of chats and of tool calls, whole, streamed and not, to two dialects.
+
+    `PURIFY_TEST_PROMPTS=1000 pytest -m slow -k whole_conversation -s` asks 1,000 of each of 20 kinds.
+    """
+    keeper, prompts, values, octets = Gatekeeper(), 0, 0, 0
+    count, found = -(-PROMPTS // (4 * TURNS)), list[str]()
+    for at, (made, source) in enumerate(WIDE_SERVERS.values()):
+        with serving(made(Flat()).app()) as url, tapped(port(url)) as wire:
+            loaded = source.load(f"http://127.0.0.1:{wire.port}", tokenizer=tokenizer, top_n=8)
+            purifier = wide(loaded, keeper)
+            for tools in (False, True):
+                for number, each in enumerate(conversations(kind, count, keeper._finder, tools, seed=2 * at)):
+                    del wire.received[:]
+                    asked_about = [Chat(messages, each.tools) for messages in each.turns]
+                    ask_all(purifier, asked_about, streamed=bool(number % 2) == tools)
+                    found += whole(each.values, wire)
+                    prompts, values = prompts + TURNS, values + len(each.values)
+                    octets += len(wire.received)
+    print(f"{kind}: {prompts} prompts with {values} values, {octets} bytes received, {len(found)} leaks")
     assert values > prompts / 2
-    assert leaks == 0
+    assert octets > 1000 * prompts
+    assert not found
+
+
+def test_without_the_gatekeeper_a_whole_conversation_is_on_the_wire(tokenizer: Path) -> None:
+    [conversation] = conversations("email", 1, Gatekeeper()._finder, tools=True)
+    for made, source in WIDE_SERVERS.values():
+        with serving(made(Flat()).app()) as url, tapped(port(url)) as wire:
+            purifier = wide(source.load(f"http://127.0.0.1:{wire.port}", tokenizer=tokenizer, top_n=8))
+            ask_all(purifier, [Chat(conversation.turns[-1], conversation.tools)], streamed=True)
+            assert {*whole(conversation.values, wire)} >= conversation.values
 
 
 def test_whose_a_request_is_and_what_it_cites_is_sent_to_no_server() -> None:

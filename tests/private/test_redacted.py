@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from purify_hooks.private.gatekeeper import Gatekeeper
 from purify_hooks.private.redacted import Redacted
+from purify_hooks.private.sketch import Sketch
 from purify_hooks.stages.cascade import Cascade
 from purify_hooks.stages.decompose import Decompose
 from purify_hooks.stages.ensemble import Ensemble
@@ -198,6 +200,42 @@ def test_labels_that_overlap_are_one_private_part_and_what_stands_outside_is_rea
     slm, llm = reads(stage, "<private>I am ada@corp-mail.com</private>, B-123. ada@corp-mail.com or B 123?")
     assert slm == "[private], [badge]. [email] or B 123?"
     assert llm == "I am ada@corp-mail.com, B-123. ada@corp-mail.com or B 123?"
+
+
+def test_a_value_that_parts_of_a_message_cut_is_taken_out() -> None:
+    """A template joins the parts, so the SLM read the value whole; each part alone has no address."""
+    parts = [{"type": "text", "text": each} for each in ("Mail ada@corp", "-mail.com today")]
+    _, slm, llm = reads_parts(Redacted(kinds=("email",)), parts)
+    assert slm == "Mail [email] today"
+    assert llm == "Mail ada@corp-mail.com today"
+
+
+def reads_parts(stage: Redacted, parts: Any) -> tuple[Request, str, str]:
+    """The request that is asked, and the joined content that the SLM and the LLM read."""
+    asked = stage.answer(Request(Chat(({"role": "user", "content": parts},))))
+    read = []
+    for prompt in (asked.prompt, asked.shown):
+        assert isinstance(prompt, Chat)
+        read.append("".join(part["text"] for part in prompt.messages[0]["content"]))
+    return asked, read[0], read[1]
+
+
+@pytest.mark.parametrize("stage", [Redacted, Sketch, Gatekeeper])
+def test_libraries_are_named_and_an_absent_one_says_what_to_install(stage: Any) -> None:
+    with pytest.raises(ConfigError, match="unknown library 'presidia'"):
+        stage(libraries=("presidia",))
+    if find_spec("phonenumbers") is None:
+        with pytest.raises(ConfigError, match="pip install"):
+            stage(libraries=("phonenumbers:GB",))
+    else:
+        assert stage(libraries=("phonenumbers:GB",)).libraries == ("phonenumbers:GB",)
+
+
+@pytest.mark.skipif(find_spec("phonenumbers") is None, reason="needs the extra privacy")
+def test_what_a_library_finds_is_taken_out() -> None:
+    text = "Ring 020 7946 0958, or 7"
+    assert Redacted(libraries=("phonenumbers:GB",)).answer(Request(text)).prompt == "Ring [phone], or 7"
+    assert Sketch(libraries=("phonenumbers:GB",))._test.leaks("What of 020 7946 0958?", ())
 
 
 def test_a_marker_that_parts_of_a_message_cut_is_refused() -> None:

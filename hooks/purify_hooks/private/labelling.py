@@ -8,7 +8,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, ClassVar
 
-from purify_hooks.private.finders import finder
+from purify_hooks.private.finders import Finder, finder
 from purify_hooks.private.labels import Labels
 from purify_hooks.stages.wording import require, texts
 from purify_plugins.certificates.figures import private_digest
@@ -24,7 +24,7 @@ class LabellingStage(Stage):
     Private is what stands between `markers`; messages of the roles that `private` names, and texts cited by
     the ids that it names; what detectors of `kinds` find; what matches `patterns`, regular expressions by the
     name of their kind; `words`, a list or a file with one a line; what a `tagger` finds, the directory of a
-    token classifier.
+    token classifier, and what `libraries` find, "phonenumbers:REGION" and "presidio".
     """
 
     paths: ClassVar[tuple[str, ...]] = ("words", "tagger")
@@ -36,9 +36,11 @@ class LabellingStage(Stage):
     patterns: Mapping[str, str] = field(default_factory=dict, repr=False)
     words: str | tuple[str, ...] = field(default="", repr=False)
     tagger: str = ""
+    libraries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        lists = ("private", "markers", "kinds", *(() if isinstance(self.words, str) else ("words",)))
+        given_words = () if isinstance(self.words, str) else ("words",)
+        lists = ("private", "markers", "kinds", "libraries", *given_words)
         for name in lists:
             given, found = vars(self)[name], texts(vars(self)[name])
             shown = type(given) if name == "words" else given  # an error must not quote private words
@@ -59,11 +61,15 @@ class LabellingStage(Stage):
     @cached_property
     def labels(self) -> Labels:
         """What is private in a prompt. Raises ConfigError."""
-        looks = self.kinds or self.patterns or self.words or self.tagger
-        found = finder(self.kinds, self.patterns, self.words or (), self.tagger or None) if looks else None
+        looks = self.kinds or self.patterns or self.words or self.tagger or self.libraries
+        found = self.finder(self.kinds) if looks else None
         roles = frozenset(self.private) & frozenset(ROLES)
         cited = frozenset(self.private) - roles
         return Labels(self.markers, roles, cited, (found,) if found else (), key=self.stage)
+
+    def finder(self, kinds: Sequence[str] | None) -> Finder:
+        """A finder of these kinds, all for None, and of what else is named. Raises ConfigError."""
+        return finder(kinds, self.patterns, self.words or (), self.tagger or None, self.libraries)
 
     def cited(self, request: Request, private: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """A request's cited texts as certificates have them: of one with a private part a keyed digest.

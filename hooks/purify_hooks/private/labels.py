@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from purify_hooks.private.finders import Finder, Span
+from purify_hooks.private.parts import joined
 from purify_plugins.errors import RefusedError
 from purify_plugins.stages.texts import rewritten, texts
 from purify_plugins.types import Chat, Prompt
@@ -62,6 +63,8 @@ class Labels:
         make by joining the parts of a message, and for a private text that was cited and that the prompt does
         not hold.
         """
+        for finder in self.finders:
+            prompt = joined(prompt, finder)
         wanted = [(name, self._unmarked(text)[0]) for name, text in self.private_sources(sources)]
         found = LabelledPrompt(self, prompt, tuple(text for _, text in wanted if text))
         if self.markers and any(map(self._pattern.search, texts(found.whole))):

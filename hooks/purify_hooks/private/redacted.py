@@ -19,9 +19,9 @@ class Redacted(LabellingStage):
     Private is what stands between `markers`, which neither model reads; messages of the roles that `private`
     names, and texts cited by the ids that it names; what detectors of `kinds` find; what matches `patterns`,
     regular expressions by the name of their kind; `words`, a list or a file with one a line; what a `tagger`
-    finds, the directory of a token classifier. The SLM reads `instead` in its place, where `{kind}` stands
-    for its kind. Markers that do not pair, a private text that was cited and does not stand in the prompt,
-    and a prompt that is private altogether are refused (key "redacted").
+    finds, the directory of a token classifier, and what `libraries` find. The SLM reads `instead` in its
+    place, where `{kind}` stands for its kind. Markers that do not pair, a private text that was cited and
+    does not stand in the prompt, and a prompt that is private altogether are refused (key "redacted").
     """
 
     stage: ClassVar[str] = "redacted"

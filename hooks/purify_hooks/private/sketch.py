@@ -62,9 +62,7 @@ class Sketch(LabellingStage):
 
     @cached_property
     def _test(self) -> LeakTest:
-        from purify_hooks.private.finders import finder
-
-        return LeakTest(finder(None, self.patterns, self.words or (), self.tagger or None), self.run)
+        return LeakTest(self.finder(None), self.run)
 
     @property
     def choices(self) -> int:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from purify_hooks.private.finders.finder import Finder, Span
 from purify_hooks.private.finders.plain import Plain, plain
 from purify_hooks.private.forms import Lookup, folded
 from purify_hooks.private.held import HeldText
+from purify_hooks.private.parts import joined
 from purify_hooks.private.surrogates import AskedTexts, Surrogate, Surrogates
 from purify_hooks.private.values import PrivateValue
 from purify_hooks.private.vault import SurrogateVault
@@ -236,39 +235,3 @@ def in_grammar(grammar: Grammar, change: Callable[[str], str]) -> Grammar:
 def _chat(prompt: Prompt) -> Chat:
     assert isinstance(prompt, Chat)  # as it was
     return prompt
-
-
-def joined(prompt: Prompt, finder: Finder) -> Prompt:
-    """The prompt; where a private value stands across parts of a message, its parts of text are one."""
-    if not isinstance(prompt, Chat):
-        return prompt
-    return Chat(tuple(_joined(message, finder) for message in prompt.messages), prompt.tools)
-
-
-def _joined(message: Mapping[str, Any], finder: Finder) -> Mapping[str, Any]:
-    content = message.get("content")
-    if not isinstance(content, list | tuple) or len(content) < 2:
-        return message
-    parts: list[Any] = []
-    for said, some in groupby(content, lambda part: _said(part) is not None):
-        run = list(some)
-        parts += _one(run, finder) if said else run
-    return message if len(parts) == len(content) else {**message, "content": parts}
-
-
-def _one(parts: Sequence[Any], finder: Finder) -> Sequence[Any]:
-    """Parts of text, as one where a private value stands across them."""
-    ends, whole = [], ""
-    for part in parts:
-        whole += _said(part) or ""
-        ends.append(len(whole))
-    across = any(bisect_right(ends, start) < bisect_left(ends, stop) for start, stop, _ in finder.find(whole))
-    return [{"type": "text", "text": whole}] if across else parts
-
-
-def _said(part: Any) -> str | None:
-    """The text of a part of a message; None: it is none."""
-    if isinstance(part, str):
-        return part
-    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
-    return text if isinstance(text, str) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from purify_hooks.evaluation.eval.findings import MODES
@@ -89,7 +90,7 @@ def _picture(results: Sequence[Result], name: str, suite: ProtectionSuite, narro
             shown = [math.nan if value is None else value for value in y]
             axis.plot(x, shown, linestyle="none", label=each.system.label, zorder=5, **style)
         axis.set_xlim(-0.5, len(suite.columns) - 0.5)
-        labels = [column.replace(" ", "\n", 1) for column in suite.columns.values()]
+        labels = [fill(column, 14) for column in suite.columns.values()]
         axis.set_xticks(range(len(labels)), labels, fontsize=8)
         axis.set_ylabel("share")
 

@@ -12,7 +12,7 @@ from html import unescape
 from typing import Self
 
 CODE = r"%(?:25)*[0-9A-Fa-f]{2}"
-ESCAPE = r"\\+(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrt]|[_*.@+/\"'#()\[\]-])"
+ESCAPE = r"(?<!\\)\\+(?:u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[nrt]|[_*.@+/\"'#()\[\]-])"
 ENTITY = r"&(?:#\d{1,7}|#x[0-9A-Fa-f]{1,6}|commat|nbsp|period|lowbar|plus|hyphen|colon|sol|amp|quot);"
 SOFT = r"(?<=[^\n]{60})=\r?\n"
 ZEROS = "٠۰߀०০੦૦୦௦౦೦൦෦๐໐༠၀០᠐"
