@@ -89,7 +89,7 @@ def load(contract: Contract, module: ModuleType, name: str, told: Any) -> Any:
     base = BASES[contract]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{name} is not a subclass of {contract.module}.{contract.name}")
-    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace())}
+    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace(max_num_reqs=4))}
     return found(*arguments[contract])
 
 
