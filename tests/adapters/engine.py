@@ -140,7 +140,9 @@ def config(model: Any, length: int = 256, **others: Any) -> Any:
     """What a processor is told of vLLM."""
     named = ["purify_adapters.vllm_engine:PurifyLogitsProcessor"]
     told = {"tokenizer": str(model), "max_model_len": length, "logits_processors": named}
-    apart = {name: others.pop(name, None) for name in ("speculative_config", "parallel_config")}
+    apart = {
+        name: others.pop(name, None) for name in ("speculative_config", "parallel_config", "watermark_config")
+    }
     return SimpleNamespace(model_config=SimpleNamespace(**told | others), **apart)
 
 

@@ -396,8 +396,19 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
         ({"enable_prompt_embeds": True}, "embeddings"),
         ({"enable_sleep_mode": True}, "sleep"),
         ({"is_diffusion": True}, "diffusion"),
+        ({"watermark_config": SimpleNamespace()}, "watermark"),
     ],
-    ids=["at random", "near", "empty residual", "devices", "contexts", "embeddings", "sleep", "diffusion"],
+    ids=[
+        "at random",
+        "near",
+        "empty residual",
+        "devices",
+        "contexts",
+        "embeddings",
+        "sleep",
+        "diffusion",
+        "watermark",
+    ],
 )
 def test_an_engine_that_would_undo_it_does_not_start(told: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

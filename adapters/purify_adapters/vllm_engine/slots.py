@@ -331,6 +331,8 @@ def _check(vllm_config: Any) -> None:
             "draft_sample_method: where such a draft was all but sure of the token that was drawn, vLLM's "
             "residual has none left; leave it out of --speculative-config"
         )
+    if getattr(vllm_config, "watermark_config", None) is not None:
+        raise ConfigError("a row with one token leaves a watermark nothing to choose; start vLLM without one")
     if getattr(model, "is_diffusion", False):
         raise ConfigError("a diffusion model's sampler does not draw token by token from the fused rows")
     if getattr(model, "enable_sleep_mode", False):
