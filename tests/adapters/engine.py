@@ -89,7 +89,7 @@ def load(contract: Contract, module: ModuleType, name: str, told: Any) -> Any:
     base = BASES[contract]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{name} is not a subclass of {contract.module}.{contract.name}")
-    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace())}
+    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace(max_num_reqs=4))}
     return found(*arguments[contract])
 
 
@@ -140,7 +140,9 @@ def config(model: Any, length: int = 256, **others: Any) -> Any:
     """What a processor is told of vLLM."""
     named = ["purify_adapters.vllm_engine:PurifyLogitsProcessor"]
     told = {"tokenizer": str(model), "max_model_len": length, "logits_processors": named}
-    apart = {name: others.pop(name, None) for name in ("speculative_config", "parallel_config")}
+    apart = {
+        name: others.pop(name, None) for name in ("speculative_config", "parallel_config", "watermark_config")
+    }
     return SimpleNamespace(model_config=SimpleNamespace(**told | others), **apart)
 
 

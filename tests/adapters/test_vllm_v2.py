@@ -113,6 +113,25 @@ def test_no_schedule_and_no_draft_changes_an_answer(policy: str, monkeypatch: py
         assert [request.answer for request in requests] == expected
 
 
+def test_requests_that_are_all_taken_out_at_once_go_on(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where vLLM clears its prefix cache: every slot is taken anew before any row is shown."""
+    monkeypatch.setattr(slots, "LEFT", 1)
+    expected = answers(runner(monkeypatch, policy, Random(0)), asked())
+    engine = runner(monkeypatch, policy, Random(1), drafter=guesses(Random(1)), slots=len(PROMPTS))
+    requests = asked()
+    for request in requests:
+        engine.add(request)
+    for _ in range(3):
+        engine.step()
+        going = list(engine.running)
+        for request in going:
+            engine.take_out(request)
+        for request in going:
+            engine.add(request)
+    engine.run()
+    assert [request.answer for request in requests] == expected
+
+
 def test_greedy_answers_are_the_fused_row_s_arg_max(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(3)
     found = answers(
@@ -377,8 +396,19 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
         ({"enable_prompt_embeds": True}, "embeddings"),
         ({"enable_sleep_mode": True}, "sleep"),
         ({"is_diffusion": True}, "diffusion"),
+        ({"watermark_config": SimpleNamespace()}, "watermark"),
     ],
-    ids=["at random", "near", "empty residual", "devices", "contexts", "embeddings", "sleep", "diffusion"],
+    ids=[
+        "at random",
+        "near",
+        "empty residual",
+        "devices",
+        "contexts",
+        "embeddings",
+        "sleep",
+        "diffusion",
+        "watermark",
+    ],
 )
 def test_an_engine_that_would_undo_it_does_not_start(told: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

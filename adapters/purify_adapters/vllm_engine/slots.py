@@ -109,7 +109,8 @@ class SlotLogitsProcessor:
         self.purifier, self.defaults = purifier_of(vllm_config.model_config)
         self.policy, self.slm, self.requests = self.purifier.policy, self.purifier.slm, req_states
         self.slots: dict[int, EngineSlot] = {}
-        self.left: deque[EngineSlot] = deque(maxlen=LEFT)
+        # vLLM may take out all its requests at once.
+        self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
         self.steps = 0
         self.shape = lru_cache(maxsize=LEFT)(self._shape)
 
@@ -311,7 +312,7 @@ def _state(slots: Sequence[EngineSlot], offset: int) -> State:
 
 def _is_before(known: EngineSlot, slot: EngineSlot, answer: Sequence[int]) -> bool:
     """Whether a slot held the request that another one resumes: its tokens, and then what was drawn last."""
-    same = known is not slot and known.prompt == slot.prompt and known.sampling == slot.sampling
+    same = known is not slot and known.asked == slot.asked and known.sampling == slot.sampling
     rest = list(answer[len(known.answer) :])
     return same and list(answer[: len(known.answer)]) == known.answer and (not rest or known.accepted(rest))
 
@@ -330,6 +331,8 @@ def _check(vllm_config: Any) -> None:
             "draft_sample_method: where such a draft was all but sure of the token that was drawn, vLLM's "
             "residual has none left; leave it out of --speculative-config"
         )
+    if getattr(vllm_config, "watermark_config", None) is not None:
+        raise ConfigError("a row with one token leaves a watermark nothing to choose; start vLLM without one")
     if getattr(model, "is_diffusion", False):
         raise ConfigError("a diffusion model's sampler does not draw token by token from the fused rows")
     if getattr(model, "enable_sleep_mode", False):
