@@ -8,7 +8,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 # Names of two tokens in SmolLM2's vocabulary. A name of one token is one that texts have often, and small
-# models go on with it by habit; of three and more they seldom copy the last. Words of a language are left out.
+# models go on with it by habit; of one of three and more they seldom copy the end. Words of English are out.
 GIVEN = _words(
     """
     Abner Agatha Albin Aldous Alfonso Alvin Amara Ambrose Amina Anders Ansel Antonia Armand Arvid
