@@ -69,7 +69,7 @@ def answered(home: Path, count: int, rows: Path | None, minutes: float) -> list[
         purifier = purifier or Purifier.load(home / "llm", home / "slm").replace(explain=True)
         part = asked[len(found) : len(found) + PART]
         answers = purifier.generate(
-            [_prompt(case) for case in part], Sampling(max_tokens=TOKENS, seed=0), errors="raise"
+            [_prompt(case) for case in part], Sampling(max_tokens=TOKENS, temperature=0), errors="raise"
         )
         found += [row(case, answer) for case, answer in zip(part, answers, strict=True)]
         if rows is not None:

@@ -262,8 +262,14 @@ class Bench:
 
 Jobs = dict[str, Callable[[], Any]]
 AROUND = {"SLM reads all": None, "redacted": INSTEAD}
-ASKED = {"SLM reads all": ("LLM alone", "balanced"), "redacted": (*POLICIES, "SLM alone")}
+ASKED = {
+    "SLM reads all": ("LLM alone", "balanced"),
+    "redacted": (*POLICIES, "SLM alone"),
+    "birthdays alone": ("`windowed`, `budget = 1`", "`capped`, `total = 3`"),
+}
 """Which policies are attacked where the SLM reads the secret too, and where it does not."""
+BIRTHDAYS = [at for at in range(3 * PLANTED) if at % 3 == 2]
+"""The cases whose secret is a day of birth."""
 
 
 def jobs_of() -> set[str]:
@@ -288,6 +294,16 @@ def jobs(bench: Bench) -> Jobs:
             found[f"attacks, {name}, {kind}"] = lambda name=name, asked=asked: list(
                 bench.only(ASKED[name]).answers(asked, MODES)
             )
+    found["attacks, birthdays alone"] = lambda: list(
+        bench.only(ASKED["birthdays alone"]).answers(
+            [
+                prompted(cases()[at], str(at), way(cases()[at]), INSTEAD)
+                for way in ATTACKS.values()
+                for at in BIRTHDAYS
+            ],
+            MODES,
+        )
+    )
     return found
 
 
@@ -346,13 +362,17 @@ def main(
     if any(name.startswith(("nats", "budgets")) for name in missing):
         return
     facts = [word for case in contexts() for *_, word in case.facts]
+    secrets = [
+        [each.secret for each in cases() if (each.system, each.document) == (case.system, case.document)]
+        for case in cases()
+    ]
     tables = (
         page.instead_table(found, [page.PLAIN, *WORDS_INSTEAD], (*POLICIES, "SLM alone")),
         page.told_table(found, CHOSEN),
         page.budget_table(
             found, BUDGETS, CHOSEN, [at for at, case in enumerate(cases()) if "born" in case.stem]
         ),
-        page.attack_table(found, ASKED, [case.secret for case in cases()]),
+        page.attack_table(found, ASKED, secrets),
         page.facts_table(found, POLICIES, facts, CHOSEN),
     )
     (DOCS / "redacted.svg").write_text(page.picture(found, POLICIES, CHOSEN), "utf-8")
