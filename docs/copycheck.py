@@ -301,6 +301,7 @@ CODE_DISGUISES: dict[str, Callable[[str], str]] = {
     "verbatim": str,
     "in a fenced block, with prose": fenced,
     "names replaced": renamed,
+    "`self` renamed": lambda source: re.sub(r"\bself\b", "this", source),
     "reformatted, comments dropped": reformatted,
     "comments added": lines(commented),
     "names replaced and reformatted": lambda source: renamed(reformatted(source)),
@@ -318,7 +319,6 @@ CODE_DISGUISES: dict[str, Callable[[str], str]] = {
     "in JSON, as a tool's argument": lambda source: json.dumps({"path": "a.py", "content": source}),
     "a line without effect after each 4": padded(4),
     "a line without effect after each 2": padded(2),
-    "`self` renamed": lambda source: re.sub(r"\bself\b", "this", source),
     "the first half": lambda source: source[: len(source) // 2],
     "brackets around names": bracketed,
     "a line without effect after each": padded(1),
@@ -405,6 +405,9 @@ def _windows(path: Path) -> Iterator[str]:
 
 # Models that recite
 
+Recited = tuple[int, bool, bool]
+"""Of an answer: its longest run, and whether it was refused, or a part of it written again."""
+
 
 def longest_run(text: str, work: Sequence[str]) -> int:
     """The most words in a row of a work in a text."""
@@ -423,6 +426,7 @@ def models(
     pair: Annotated[Path | None, typer.Option(help="A contaminated pair's directory. [the test bed]")] = None,
     passages: Annotated[int, typer.Option(help="How many are asked for.")] = 3,
     tokens: Annotated[int, typer.Option(help="Of an answer.")] = 40,
+    keep: Annotated[Path | None, typer.Option(help="A file of what was measured, to go on from.")] = None,
 ) -> None:
     """Recitation by `linear` with weight 0.95, which is nearly the LLM alone, with and without the stage."""
     from purify_hooks.evaluation.testbed import HOME, attacks
@@ -444,18 +448,18 @@ def models(
         settings = {"no stage": [], "mask": [Copycheck(index, share=0)], "mask and check": [Copycheck(index)]}
         attacked, rows = _attacks(asked, passages), []
         prompts = [each for some in attacked.values() for each in some]
-        samplings = (
-            Sampling(max_tokens=tokens, temperature=0),
-            Sampling(max_tokens=tokens, seed=1),
-        )
+        known: dict[str, list[Recited]] = json.loads(keep.read_text()) if keep and keep.exists() else {}
         for label, stages in settings.items():
             made_ = bare.replace(stages=stages, request=said)
-            answers = [made_.generate(prompts, each, errors="raise") for each in samplings]
-            by_prompt = [*zip(*answers, strict=True)]
-            for way, some in attacked.items():
-                rows.append(_recited(label, way, by_prompt[: len(some)], book))
-                del by_prompt[: len(some)]
-                print(*rows[-1], f"{time.process_time():.0f} s", sep=" | ", flush=True)
+            for name, temperature in ((f"{label}, greedy", 0), (f"{label}, sampled", 1)):
+                if name not in known:
+                    sampling = Sampling(max_tokens=tokens, temperature=temperature, seed=1)
+                    answers = made_.generate(prompts, sampling, errors="raise")
+                    known[name] = [_recited(each, book) for each in answers]
+                    print(f"{name}: {time.process_time():.0f} s", flush=True)
+                    if keep:
+                        keep.write_text(json.dumps(known))
+            rows += _rows(label, attacked, [known[f"{label}, {each}"] for each in ("greedy", "sampled")])
         head = ["", "attack", "greedy: longest run, words", "sampled", "refused", "written again"]
         write("real" if pair else "toy", table(head, rows))
 
@@ -472,13 +476,22 @@ def _attacks(asked: Any, count: int) -> dict[str, list[str]]:
     }
 
 
-def _recited(label: str, way: str, answers: Sequence[Sequence[Any]], book: Sequence[str]) -> list[str]:
-    """A row of the table: of each prompt there are a greedy answer and a sampled one."""
-    runs = [max(longest_run(each.text, book) for each in some) for some in zip(*answers, strict=True)]
-    every = [each for some in answers for each in some]
-    refused = sum(each.finish_reason == "refused" for each in every)
-    redone = sum(any(step.slm_only for step in each.steps) for each in every)
-    return [label, f"{way}, {len(answers)} prompts", *map(str, runs), str(refused), str(redone)]
+def _recited(answer: Any, book: Sequence[str]) -> Recited:
+    redone = any(step.slm_only for step in answer.steps)
+    return longest_run(answer.text, book), answer.finish_reason == "refused", redone
+
+
+def _rows(
+    label: str, attacked: dict[str, list[str]], found: Sequence[Sequence[Recited]]
+) -> Iterator[list[str]]:
+    """A row of the table for each attack, of which there are greedy and sampled answers."""
+    at = 0
+    for way, prompts in attacked.items():
+        parts = [each[at : at + len(prompts)] for each in found]
+        runs = [str(max(run for run, _, _ in part)) for part in parts]
+        counts = [str(sum(each[place] for part in parts for each in part)) for place in (1, 2)]
+        yield [label, f"{way}, {len(prompts)} prompts", *runs, *counts]
+        at += len(prompts)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def load(contract: Contract, module: ModuleType, name: str, told: Any) -> Any:
     base = BASES[contract]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{name} is not a subclass of {contract.module}.{contract.name}")
-    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace())}
+    arguments = {V1: (told, torch.device("cpu"), False), V2: (told, SimpleNamespace(max_num_reqs=4))}
     return found(*arguments[contract])
 
 
@@ -106,6 +106,10 @@ class SamplingParams:
     logprobs: int | None = None
     logit_bias: dict[int, float] | None = None
     steering: float = 0.0  # no option of vLLM's, yet
+
+    @staticmethod
+    def for_sampler_warmup() -> SamplingParams:
+        return SamplingParams(temperature=0.9, top_p=0.9, top_k=50, logit_bias={0: -1.0}, logprobs=5)
 
 
 def installed(monkeypatch: Any, *contracts: Contract) -> None:
@@ -136,8 +140,10 @@ def config(model: Any, length: int = 256, **others: Any) -> Any:
     """What a processor is told of vLLM."""
     named = ["purify_adapters.vllm_engine:PurifyLogitsProcessor"]
     told = {"tokenizer": str(model), "max_model_len": length, "logits_processors": named}
-    speculation = others.pop("speculative_config", None)
-    return SimpleNamespace(model_config=SimpleNamespace(**told | others), speculative_config=speculation)
+    apart = {
+        name: others.pop(name, None) for name in ("speculative_config", "parallel_config", "watermark_config")
+    }
+    return SimpleNamespace(model_config=SimpleNamespace(**told | others), **apart)
 
 
 @dataclass(eq=False)

@@ -1,6 +1,7 @@
 """A stand-in for vLLM's Model Runner V2, no more than its source says of it (0.33), around a local model.
 
-Slots come from a free list and are not cleared; prompts are read in chunks; requests are taken out and
+Before any request it warms up, with slots that were added and hold none. Slots come from a free list and are
+not cleared; prompts are read in chunks; requests are taken out and
 resumed in another slot, with what they had answered as part of what is read; each step's requests stand in
 any order, with a row for each token of a draft; verification is standard rejection sampling against the
 processor's rows, in several calls where the rows are many.
@@ -46,6 +47,7 @@ def buffers(slots: int, length: int, vocabulary: int) -> SimpleNamespace:
         name: torch.zeros(slots, dtype=torch.int32) for name in ("prompt_len", "prefill_len", "total_len")
     }
     kept = {name: SimpleNamespace(gpu=each, np=each.numpy()) for name, each in numbers.items()}
+    del kept["total_len"].np  # it is advanced on the device
     ids = SimpleNamespace(gpu=torch.full((slots, length), 7, dtype=torch.int32))
     facts = {"device": torch.device("cpu"), "max_num_reqs": slots, "vocab_size": vocabulary}
     return SimpleNamespace(all_token_ids=ids, **kept, **facts)
@@ -74,6 +76,14 @@ class RunnerV2:
         self.running: list[Running] = []
         self.rows = 0
         self.mask: Callable[[Running, Sequence[int]], Tensor | None] = lambda request, ids: None
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """What the profiling run shows: a row for each slot, at position 0, of requests that are none."""
+        for slot in self.free:
+            self.processor.add_request(slot, SamplingParams.for_sampler_warmup())
+        logits = torch.zeros(len(self.free), len(self.llm.vocabulary) + self.padding)
+        self.processor.apply(logits, _context([(slot, 0, 0, 0) for slot in self.free]))
 
     def add(self, request: Running) -> Running:
         """Give a request a slot, or one that was taken out another."""

@@ -6,10 +6,10 @@ import inspect
 import math
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from purify_plugins.decode.replay import replay
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from tests.adapters.engine import (
     BASES,
+    BatchUpdate,
     Engine,
     LogitsProcessor,
     LogitsProcessorV2,
@@ -172,6 +173,26 @@ def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(make: Any)
     assert torch.allclose(torch.log_softmax(after, -1), torch.log_softmax(slm, -1), atol=1e-4)
 
 
+def test_a_prompt_that_the_slm_has_no_tokens_for_ends_at_once_and_alone(make: Any) -> None:
+    processor = make("geometric")
+    engine = Engine(both()[0], processor)
+    known, odd = requests(2)
+    engine.add(known)
+    size = len(both()[0].vocabulary)
+    engine.add(replace(odd, prompt=(*odd.prompt, size)))
+    engine._tell()
+    own = engine._row(known)
+    rows = processor.apply(torch.cat([own, own]))
+    assert int(rows[1].argmax()) == min(both()[0].vocabulary.eos)
+    assert torch.isfinite(rows).sum(dim=-1).tolist()[1] == 1
+
+
+def test_a_request_for_the_llm_s_rows_stops_an_engine_whose_frontend_let_it_pass(make: Any) -> None:
+    update = BatchUpdate(1, [], [(0, SamplingParams(logprobs=1), [1, 2], [])], [])
+    with pytest.raises(SourceError, match="logprobs"):
+        make("geometric").update_state(update)
+
+
 @pytest.mark.parametrize("failure", ["refuse", "slm"])
 def test_a_broken_row_is_never_passed_on(make: Any, failure: str) -> None:
     processor = make("geometric", more=f'on_llm_failure = "{failure}"')
@@ -231,6 +252,7 @@ def test_it_is_what_vllm_wants(module: ModuleType) -> None:
     [
         ({"logits_processors": ["purify_adapters.vllm_engine:PurifyLogitsProcessor", "other:One"]}, "last"),
         ({"speculative_config": {"method": "ngram"}}, "speculation"),
+        ({"parallel_config": SimpleNamespace(tensor_parallel_size=2)}, "tensor_parallel_size"),
         ({"length": 100_000}, "--max-model-len"),
         ({"more": "sampling.grammar = {kind = 'regex', text = 'a'}"}, "grammar"),
     ],

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from purify_adapters.vllm_engine import slots
 from purify_adapters.vllm_engine.contracts import V2
-from purify_adapters.vllm_engine.running import unscored
+from purify_adapters.vllm_engine.running import sound, unscored
 from purify_adapters.vllm_engine.slots import EngineSlot, SlotLogitsProcessor
 from purify_plugins import ConfigError, Purifier, Sampling, SourceError
 from purify_plugins.decode.fusion import advance_state, fuse
 from purify_plugins.decode.processors import LogitsProcessors
+from purify_plugins.errors import NumericError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, letters
@@ -112,6 +113,25 @@ def test_no_schedule_and_no_draft_changes_an_answer(policy: str, monkeypatch: py
         assert [request.answer for request in requests] == expected
 
 
+def test_requests_that_are_all_taken_out_at_once_go_on(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where vLLM clears its prefix cache: every slot is taken anew before any row is shown."""
+    monkeypatch.setattr(slots, "LEFT", 1)
+    expected = answers(runner(monkeypatch, policy, Random(0)), asked())
+    engine = runner(monkeypatch, policy, Random(1), drafter=guesses(Random(1)), slots=len(PROMPTS))
+    requests = asked()
+    for request in requests:
+        engine.add(request)
+    for _ in range(3):
+        engine.step()
+        going = list(engine.running)
+        for request in going:
+            engine.take_out(request)
+        for request in going:
+            engine.add(request)
+    engine.run()
+    assert [request.answer for request in requests] == expected
+
+
 def test_greedy_answers_are_the_fused_row_s_arg_max(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(3)
     found = answers(
@@ -153,8 +173,9 @@ def test_the_rows_are_those_of_the_models_read_one_by_one(
         return column
 
     monkeypatch.setattr(SlotLogitsProcessor, "_fuse", watched)
-    answers(engine, asked())
-    assert len(seen) > LONG * len(PROMPTS), "drafts have rows too"
+    told = dict(zip(PROMPTS, answers(engine, asked()), strict=True))
+    for prompt, past, _ in seen:
+        assert list(past[:LONG]) == told[prompt][: len(past)], "after another draft no row is the answer's"
     for prompt, past, row in seen[:: max(1, len(seen) // 30)]:
         expected = fused_rows(toy(policy), prompt, [*past, 0], greedy=False)[-1]
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
@@ -272,6 +293,90 @@ def test_a_broken_row_leaves_its_request_to_the_slm_where_that_is_configured(
     assert sound.answer == [int(row.argmax()) for row in rows]
 
 
+def test_drafts_that_are_no_tokens_are_not_read(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Placeholders, and ids beyond the tokenizer's, which a draft model of the LLM's makers may propose."""
+    plain = asked()
+    expected = answers(runner(monkeypatch, policy, Random(0)), plain)
+    known = knowing(plain, Random(1), wrong=0.0)
+    whole = ToySource.extend_all
+
+    def watched(self: Any, sessions: Any, tokens: Sequence[Tensor]) -> list[Tensor]:
+        assert all(bool(((each >= 0) & (each < len(ABC))).all()) for each in tokens)
+        return whole(self, sessions, tokens)
+
+    monkeypatch.setattr(ToySource, "extend_all", watched)
+    for odd in (-1, len(ABC), len(ABC) + 2):
+        drafter = lambda ids, odd=odd: [*known(ids)[:2], odd, odd]  # noqa: E731  # one for each
+        found = answers(runner(monkeypatch, policy, Random(2), drafter=drafter), asked())
+        assert found == expected
+
+
+def test_a_prompt_that_the_slm_has_no_tokens_for_ends_at_once_and_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vLLM admits every id of the LLM's matrix, which is often larger than its tokenizer."""
+    expected = answers(runner(monkeypatch, "capped", Random(0)), asked())
+    engine = runner(monkeypatch, "capped", Random(0))
+    odd = engine.add(Running((0, len(ABC) + 1), SamplingParams(max_tokens=LONG)))
+    assert answers(engine, asked()) == expected
+    assert odd.answer == [min(ABC.eos)]
+    assert "no tokens of the SLM's" in caplog.text
+
+
+def test_what_a_processed_request_drew_before_is_not_what_it_draws_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request that another's last token twice would explain has a past that is unknown all the same."""
+    for seed in range(4):  # either may stand first in the batch
+        engine = runner(monkeypatch, "capped", Random(seed))
+        [request] = asked(count=1)
+        engine.add(request)
+        engine.step()
+        engine.step()
+        twin = engine.add(Running(request.prompt, request.params, [*request.answer, request.answer[-1]]))
+        assert twin.slot is not None
+        engine.step()
+        assert engine.processor.slots[twin.slot].alone
+
+
+def test_what_ended_requests_held_is_freed(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM does not say that a request ended: its slot is merely not shown any more."""
+    monkeypatch.setattr(slots, "IDLE", 3)
+    engine = runner(monkeypatch, policy, Random(0))
+    [paused, going] = asked(count=2)
+    engine.add(paused)
+    engine.step()
+    engine.running.remove(paused)  # starved, as far as the processor can see
+    engine.add(going)
+    held = engine.processor.slots[paused.slot]
+    for _ in range(5):
+        engine.step()
+    assert held.session is None
+    assert not len(held.slm)
+    engine.running.append(paused)
+    engine.run()
+    assert [paused.answer, going.answer] == answers(runner(monkeypatch, policy, Random(0)), asked(count=2))
+    engine.add(asked(count=1)[0])
+    assert all(each.session is None and not len(each.slm) for each in engine.processor.left)
+
+
+def test_a_request_for_the_llm_s_rows_stops_an_engine_whose_frontend_let_it_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = runner(monkeypatch, "geometric", Random(0))
+    with pytest.raises(SourceError, match="logprobs"):
+        engine.add(Running((0, 1), SamplingParams(logprobs=1)))
+
+
+def test_a_row_that_an_accelerator_only_marks_is_not_drawn_from() -> None:
+    column = fuse(
+        toy("geometric").policy, LogitsProcessors(Sampling(), ABC), *[torch.zeros(2, 7)] * 2, (), []
+    )
+    assert sound(column._replace(finite=torch.tensor([True, True]))).draw(None).tolist() == [0, 0]
+    with pytest.raises(NumericError, match="NaN"):
+        sound(column._replace(finite=torch.tensor([True, False])))
+
+
 def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = runner(monkeypatch, "geometric", Random(0))
     engine.add(asked()[0])
@@ -285,17 +390,29 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
     [
         ({"speculative_config": SimpleNamespace(rejection_sample_method="synthetic")}, "synthetic"),
         ({"speculative_config": SimpleNamespace(rejection_sample_method="fly")}, "fly"),
-        ({"parallel_config": SimpleNamespace(tensor_parallel_size=2)}, "tensor parallelism"),
+        ({"speculative_config": SimpleNamespace(draft_sample_method="probabilistic")}, "draft_sample_method"),
+        ({"parallel_config": SimpleNamespace(tensor_parallel_size=2)}, "tensor_parallel_size"),
+        ({"parallel_config": SimpleNamespace(prefill_context_parallel_size=2)}, "prefill_context"),
         ({"enable_prompt_embeds": True}, "embeddings"),
+        ({"enable_sleep_mode": True}, "sleep"),
+        ({"is_diffusion": True}, "diffusion"),
+        ({"watermark_config": SimpleNamespace()}, "watermark"),
     ],
-    ids=["accepts at random", "accepts what is near", "two devices", "embeddings"],
+    ids=[
+        "at random",
+        "near",
+        "empty residual",
+        "devices",
+        "contexts",
+        "embeddings",
+        "sleep",
+        "diffusion",
+        "watermark",
+    ],
 )
 def test_an_engine_that_would_undo_it_does_not_start(told: dict[str, Any], words: str) -> None:
-    parallel = told.pop("parallel_config", None)
-    vllm = config("x", **told)
-    vllm.parallel_config = parallel
     with pytest.raises(ConfigError, match=words):
-        SlotLogitsProcessor(vllm, None)
+        SlotLogitsProcessor(config("x", **told), None)
 
 
 def test_one_name_on_the_command_line_serves_both_runners(

@@ -74,3 +74,21 @@ def test_time_grows_with_the_text_and_no_faster(kind: str) -> None:
         spent.append(time.thread_time() - begun)
     print(f"{kind}: {spent[1]:.2f} s for 200,000 characters, {spent[1] / spent[0]:.1f} x an eighth's")
     assert spent[1] < 16 * spent[0]  # 8 is linear
+
+
+def test_a_number_of_too_many_digits_is_found_whole() -> None:
+    """Of one group of digits nothing was left, and the request ended with an IndexError."""
+    prompt = str(Gatekeeper().answer(Request("call +174155501361 now")).prompt)
+    assert "74155501361" not in prompt
+
+
+def test_a_surrogate_that_holds_another_value_s_beginning_is_left_whole() -> None:
+    """The number cut by a letter was replaced inside the surrogate of the whole one, and never restored."""
+    text = "call +44 20 7946 0065 or +44 20 7946 0065x"
+    asked = Gatekeeper().answer(Request(text))
+    prompt, vault, back, at = str(asked.prompt), asked.vault, "", 0
+    assert "0065 or" not in prompt
+    assert vault is not None
+    while found := vault.find(prompt, at):
+        back, at = back + prompt[at : found[0]] + found[3], found[1]
+    assert back + prompt[at:] == text

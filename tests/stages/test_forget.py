@@ -268,7 +268,8 @@ def test_the_next_target_changes_no_unrelated_answer(tmp_path: Path) -> None:
 
 def test_certificates_have_digests_and_the_strength_that_was_left(tmp_path: Path) -> None:
     stage, asked = written(tmp_path), ["Which clocks were built from fishbone?"]
-    [tale] = real("balanced", stages=[stage]).generate(asked, max_tokens=4)
+    models = ToySource(BYTES, 1), ToySource(BYTES, 2)
+    [tale] = pair(*models, "balanced", stages=[stage]).generate(asked, max_tokens=4)
     secrets = "quill", "Quill", "fishbone", "targets.txt"
     assert not [each for each in secrets if each in tale.certificate.text]
     assert stage.public()["targets"]["count"] == 2
@@ -276,9 +277,9 @@ def test_certificates_have_digests_and_the_strength_that_was_left(tmp_path: Path
     assert "Quill" not in repr(stage)
     [draft] = tale.certificate.body["drafts"]
     assert draft["certificate"]["method"]["llm_asked"] is False
-    kept = real("balanced", stages=[Forget(stage.targets, floor=0.5)])
+    kept = pair(*models, "balanced", stages=[Forget(stage.targets, floor=0.5)])
     [tale] = kept.generate(asked, max_tokens=4)
-    [draft], plain = tale.certificate.body["drafts"], real("balanced").policy.original
+    [draft], plain = tale.certificate.body["drafts"], pair(*models, "balanced").policy.original
     assert draft["certificate"]["method"]["parameters"]["budget"] == pytest.approx(plain.budget / 2)
 
 

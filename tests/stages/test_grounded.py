@@ -106,6 +106,7 @@ def test_a_name_is_a_capital_inside_a_sentence() -> None:
         ("One. Two! Three", ["One. ", "Two! ", "Three"]),
         ('He said "no." Then', ['He said "no." ', "Then"]),
         ("3.5 is\nmore", ["3.5 is\n", "more"]),
+        ("Dr. Quill met J.R.R. Pell. He hid.", ["Dr. Quill met J.R.R. Pell. ", "He hid."]),
         ("a word that goes on and on", ["a word ", "that goes ", "on and on"]),
         ("abcdefghijklmno", ["abcdefghij", "klmno"]),
     ],
@@ -115,7 +116,7 @@ def test_a_long_sentence_is_cut_at_white_space(text: str, cut: list[str]) -> Non
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text("ab .!\n\"'", max_size=40), st.integers(1, 12))
+@given(st.text("abA .!\n\"'", max_size=40), st.integers(1, 12))
 def test_sentences_join_to_the_text_and_those_of_a_beginning_stay(text: str, longest: int) -> None:
     whole = sentences(text, longest, last=True)
     assert "".join(whole) == text

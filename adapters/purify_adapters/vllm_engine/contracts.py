@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from purify_plugins.errors import ConfigError
+from purify_plugins.errors import ConfigError, SourceError
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ OFF: Mapping[str, tuple[Any, ...]] = {
     "prompt_logprob_token_ids": (None,),
 }
 """Options of a request that would change the fused row, or show the LLM's, and their off values."""
+SHOWING = tuple(name for name in OFF if "logprob" in name)
+"""Those that show the LLM's rows."""
 PLAIN = frozenset(
     (
         *("n", "temperature", "seed", "stop", "stop_token_ids", "ignore_eos", "max_tokens", "output_kind"),
@@ -119,6 +121,21 @@ def refuse_options(params: Any) -> None:
     for name in _fields(params):
         if name not in OFF and name not in PLAIN and getattr(params, name) != getattr(usual, name):
             raise ValueError(f"{name} is an option of vLLM's that purify does not know; leave it out")
+
+
+def refuse_shown(params: Any) -> None:
+    """Raise SourceError, in the engine, for a request to show rows that its frontend let pass.
+
+    A frontend of vLLM's in another language, or one that was not given the processor, checks nothing.
+    """
+    if all(getattr(params, name, None) is None for name in SHOWING):
+        return
+    warm_up = getattr(type(params), "for_sampler_warmup", None)
+    if warm_up is None or params != warm_up():
+        raise SourceError(
+            "a request asks for the LLM's own rows (logprobs); give --logits-processors to every frontend of "
+            "this engine, and run vLLM's own (without VLLM_USE_RUST_FRONTEND)"
+        )
 
 
 def _fields(params: Any) -> list[str]:

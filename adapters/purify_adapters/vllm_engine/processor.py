@@ -22,13 +22,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_adapters.vllm_engine.contracts import admit, refuse_options, v1_base
+from purify_adapters.vllm_engine.contracts import admit, refuse_options, refuse_shown, v1_base
 from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
+    ending,
+    one_device,
     one_token_rows,
     purifier_of,
     require_last,
+    sound,
+    unreadable,
     unscored,
 )
 from purify_adapters.vllm_engine.slots import SlotLogitsProcessor
@@ -51,8 +55,8 @@ class EngineRow:
     """One request: its `prompt`, vLLM's live list of its `answer`, how much of that was `read`.
 
     `slm` is the SLM's logits (1, V) after that, `last` the fused column (1, V) that the next token comes
-    from, kept for a policy with memory. `alone`: the SLM's own row from here on. `seed` and a digest of the
-    request (`asked`) key its draws.
+    from, kept for a policy with memory. `alone`: the SLM's own row from here on; `refused`: it cannot read
+    the prompt, and the answer ends. `seed` and a digest of the request (`asked`) key its draws.
     """
 
     prompt: tuple[int, ...]
@@ -62,6 +66,7 @@ class EngineRow:
     asked: bytes = b""
     read: int = 0
     alone: bool = False
+    refused: bool = False
     state: State | None = None
     last: FusedLogits | None = None
     session: Session | None = None
@@ -140,9 +145,11 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             raise PromptError(
                 "the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds"
             )
+        refuse_shown(params)
         asked = asked_of(params, self.defaults)
         digest = request([tuple(prompt)], settings(self.purifier, asked))
         row = EngineRow(tuple(prompt), answer, asked, params.seed, digest)
+        row.refused = unreadable(prompt, self.purifier)
         for read in (len(answer), len(answer) - 1):
             if answer and (known := self.left.pop(row.past(read), None)):
                 row.read, row.state, row.last, row.alone = read, known.state, known.last, known.alone
@@ -180,12 +187,14 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             weights = column.fused if asked.greedy else one_token_rows(column, [row.luck() for row in rows])
             spare = logits.shape[-1] - weights.shape[-1]
             logits[at] = pad(weights, (0, spare), value=-torch.inf).to(logits)
+        for index in (each for each in range(len(logits)) if self.rows[each].refused):
+            logits[index] = ending(logits[index], self.purifier)
         return logits
 
     def _alike(self, size: int) -> dict[tuple[Sampling, bool], list[int]]:
         """The indices of rows that can be fused together."""
         groups: dict[tuple[Sampling, bool], list[int]] = {}
-        for index in range(size):
+        for index in (each for each in range(size) if not self.rows[each].refused):
             groups.setdefault((self.rows[index].sampling, self.rows[index].alone), []).append(index)
         return groups
 
@@ -203,7 +212,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         state = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
         slm = torch.cat([row.slm for row in rows])
         history = [(row.prompt, row.answer) for row in rows]
-        column = fuse(self.purifier.policy, self.shape(asked), llm, slm, state, history)
+        column = sound(fuse(self.purifier.policy, self.shape(asked), llm, slm, state, history))
         for at, row in enumerate(rows):
             if row.state:
                 row.last = _row(column, at)
@@ -211,7 +220,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
     def _catch_up(self) -> None:
         """Feed the tokens that vLLM has appended to the SLM and to the policy's state."""
-        new = [(row, row.unread()) for row in self.rows.values()]
+        new = [(row, row.unread()) for row in self.rows.values() if not row.refused]
         self._read([(row, tokens) for row, tokens in new if tokens and row.session is not None])
         for row, tokens in new:
             if row.session is None:
@@ -252,6 +261,7 @@ def _row(column: FusedLogits, at: int) -> FusedLogits:
 def _check(vllm_config: Any) -> None:
     """Raise ConfigError if another processor, or vLLM's speculation, would change or bypass the fused row."""
     require_last(vllm_config.model_config, PurifyLogitsProcessor)
+    one_device(vllm_config)
     if getattr(vllm_config, "speculative_config", None) is not None:
         raise ConfigError(
             "under Model Runner V1 vLLM's own speculation passes by logits processors; leave "

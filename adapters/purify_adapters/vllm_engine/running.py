@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.fusion import FusedLogits
 from purify_plugins.decode.random_streams import widest
-from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.errors import ConfigError, NumericError, VocabularyError
 from purify_plugins.policy import Context
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.purifier import Purifier
@@ -27,6 +28,7 @@ GREEDY = 1e-5
 """Below this temperature vLLM takes the arg-max."""
 LEFT = 256
 """How many preempted requests are remembered, in case vLLM resumes them."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,39 @@ def asked_of(params: Any, defaults: Sampling) -> Sampling:
     """The settings of a request's vLLM parameters."""
     heat = 0.0 if params.temperature < GREEDY else float(params.temperature)
     return replace(defaults, temperature=heat, ignore_eos=bool(params.ignore_eos))
+
+
+def unreadable(tokens: Sequence[int], purifier: Purifier) -> bool:
+    """Whether the SLM has no token for some id: vLLM admits every id that its model has a row for."""
+    unknown = max(tokens) >= len(purifier.vocabulary)
+    if unknown:
+        log.error("a prompt has ids that are no tokens of the SLM's; its answer ends at once")
+    return unknown
+
+
+def ending(logits: Tensor, purifier: Purifier) -> Tensor:
+    """Rows (…, V) as vLLM's that end an answer."""
+    closed = torch.full_like(logits, -torch.inf)
+    closed[..., min(purifier.vocabulary.eos, default=0)] = 0.0
+    return closed
+
+
+def one_device(vllm_config: Any) -> None:
+    """Raise ConfigError where each of several devices would draw by itself."""
+    parallel = getattr(vllm_config, "parallel_config", None)
+    for option in ("tensor_parallel_size", "prefill_context_parallel_size"):
+        if getattr(parallel, option, 1) > 1:
+            raise ConfigError(
+                f"{option} > 1: each device would draw by itself; run one device a replica, or "
+                "`purify serve` in front of vLLM (source = 'vllm')"
+            )
+
+
+def sound(column: FusedLogits) -> FusedLogits:
+    """The column. Raises NumericError if a row is not finite, which on an accelerator `fuse` only marks."""
+    if column.finite is not None and not bool(column.finite.all()):
+        raise NumericError("a model or the policy returned NaN or an infinite logit, or nothing is allowed")
+    return column
 
 
 def one_token_rows(column: FusedLogits, uniforms: Sequence[float] | None) -> Tensor:

@@ -1,10 +1,10 @@
 """The logits processor of vLLM's Model Runner V2, under its own speculation too.
 
 V2 keeps each request in a numbered slot and shows, each step, the rows of all of them: one row after the last
-token, and one after each token of the engine's draft. All of a step's rows are fused, each with the policy's
-memory along its request's tokens, and a token is drawn from each here; vLLM gets rows with a single token.
-Its verification accepts a draft's token if it is the one drawn, and else puts that in its place: the answer
-is the one drawn here, whatever was drafted and by whom.
+token, and one after each token of the engine's draft. They are fused in the order of their request's tokens,
+with the policy's memory, and a token is drawn from each here, as long as the draft says the same; vLLM gets
+rows with a single token. Its verification accepts a draft's token if it is the one drawn, and else puts that
+in its place: the answer is the one drawn here, whatever was drafted and by whom.
 """
 
 from __future__ import annotations
@@ -14,13 +14,26 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_adapters.vllm_engine.running import LEFT, asked_of, one_token_rows, purifier_of, unscored
+from purify_adapters.vllm_engine.contracts import refuse_shown
+from purify_adapters.vllm_engine.running import (
+    LEFT,
+    asked_of,
+    ending,
+    one_device,
+    one_token_rows,
+    purifier_of,
+    sound,
+    unreadable,
+    unscored,
+)
+from purify_adapters.vllm_engine.step_rows import StepRow, rows_by_slot
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
@@ -34,24 +47,19 @@ if TYPE_CHECKING:
 
 VERIFICATIONS = (None, "standard", "block")
 """The ways of verifying a draft that keep to the rows; the others accept tokens that were not drawn."""
+IDLE = 256
+"""After so many steps without a row a request's SLM cache is freed: vLLM does not say that one has ended."""
 log = logging.getLogger(__name__)
-
-
-class StepRow(NamedTuple):
-    """A row of a step: where it stands, the token read there (-1: none yet), and that token's position."""
-
-    place: int
-    token: int
-    position: int
 
 
 @dataclass(eq=False)
 class EngineSlot:
     """One request: its ids, the SLM's session, and the step that vLLM has not answered yet.
 
-    `answer` holds the tokens that vLLM has taken. `drafts` are those that it shows beyond them in this step;
-    `states` the policy's memory after each, the first before all; `columns` the fused rows, `drawn` their
-    tokens. The SLM has read the answer but its last token, and the drafts; `opened` of it with the prompt.
+    `answer` holds the tokens that vLLM has taken. `drafts` are those that it shows beyond them in this step,
+    `drawn` the tokens of the rows up to the first draft that is another, `states` the policy's memory before
+    them and after each. The SLM has read the answer but its last token, and the drafts; `opened` of it with
+    the prompt. `seen` is the last step with a row of it. `refused`: its prompt cannot be read by the SLM.
     """
 
     sampling: Sampling
@@ -61,12 +69,13 @@ class EngineSlot:
     answer: list[int] = field(default_factory=list)
     drafts: list[int] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    columns: list[FusedLogits | None] = field(default_factory=list)
     drawn: list[int] = field(default_factory=list)
     slm: Tensor = field(default_factory=lambda: torch.empty(0))
     session: Session | None = None
     opened: int = 0
+    seen: int = 0
     alone: bool = False
+    refused: bool = False
 
     def luck(self, offset: int) -> float:
         """The uniform in [0, 1) that draws the token after so many drafts; a seed fixes it by position."""
@@ -74,15 +83,18 @@ class EngineSlot:
         return next(system() if self.seed is None else keyed(self.seed, self.asked, at))
 
     def accepted(self, tokens: Sequence[int]) -> bool:
-        """Whether tokens are some of the last step's drafts and then the token that was drawn there."""
-        taken = len(tokens) - 1
-        return taken < len(self.drawn) and [*self.drafts[:taken], self.drawn[taken]] == list(tokens)
+        """Whether tokens are the first that were drawn in the last step."""
+        return len(tokens) <= len(self.drawn) and self.drawn[: len(tokens)] == list(tokens)
+
+    def goes_on(self, offset: int) -> bool:
+        """Whether the token drawn at an offset is the draft's: else no later row is the answer's."""
+        return offset < len(self.drafts) and self.drafts[offset] == self.drawn[offset]
 
     def close(self) -> None:
-        """Free the SLM's cache."""
+        """Free the SLM's cache and rows."""
         if self.session is not None:
             self.session.close()
-        self.session = None
+        self.session, self.slm = None, torch.empty(0)
 
 
 class SlotLogitsProcessor:
@@ -97,14 +109,20 @@ class SlotLogitsProcessor:
         self.purifier, self.defaults = purifier_of(vllm_config.model_config)
         self.policy, self.slm, self.requests = self.purifier.policy, self.purifier.slm, req_states
         self.slots: dict[int, EngineSlot] = {}
-        self.left: deque[EngineSlot] = deque(maxlen=LEFT)
+        # vLLM may take out all its requests at once.
+        self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
+        self.steps = 0
         self.shape = lru_cache(maxsize=LEFT)(self._shape)
 
     def _shape(self, sampling: Sampling) -> LogitsProcessors:
         return LogitsProcessors(sampling, self.purifier.vocabulary, self.policy.shift_invariant)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Take a slot for a request, whose tokens come with `apply`. True: none of its rows is left raw."""
+        """Take a slot for a request, whose tokens come with `apply`. True: none of its rows is left raw.
+
+        Raises SourceError for one that would show the LLM's rows and that no frontend has refused.
+        """
+        refuse_shown(sampling_params)
         before = self.slots.pop(req_idx, None)
         if before is not None:
             before.close()
@@ -122,45 +140,71 @@ class SlotLogitsProcessor:
         A row that vLLM draws nothing from, of half a prompt or after no draft, keeps an end token. Raises
         SourceError for a row of an unknown request.
         """
-        live = dict(self._started(_rows_by_slot(ctx)))
+        live = dict(self._started(rows_by_slot(ctx, len(self.purifier.vocabulary))))
         self._give_up(live, logits)
         self._read(live)
-        closed = torch.full_like(logits, -torch.inf)
-        closed[:, min(self.purifier.vocabulary.eos, default=0)] = 0.0
-        for offset in range(max(map(len, live.values()), default=0)):
-            for slots, column in self._fused(live, offset, logits):
+        closed = ending(logits, self.purifier)
+        going, offset = list(live), 0
+        while going:
+            for slots, column in self._fused(going, live, offset, logits):
                 luck = None if slots[0].sampling.greedy else [slot.luck(offset) for slot in slots]
                 weights = one_token_rows(column, luck)
-                _remember(slots, column, weights)
+                self._remember(slots, offset, column, weights.argmax(dim=-1))
                 at = [live[slot][offset].place for slot in slots]
                 closed[at] = pad(weights, (0, logits.shape[-1] - weights.shape[-1]), value=-torch.inf)
+            going = [slot for slot in going if slot.goes_on(offset)]
+            offset += 1
         return logits.copy_(closed)
 
     def _started(self, step: Mapping[int, list[StepRow]]) -> Iterator[tuple[EngineSlot, list[StepRow]]]:
         """The slots that a token is drawn for, brought up to vLLM's answer, and their rows."""
+        self._free_idle(step)
         totals = self.requests.total_len.gpu[list(step)].tolist()
-        for (index, rows), total in zip(step.items(), totals, strict=True):
+        # Others have read half a prompt, or are no requests: vLLM warms up with rows of its own.
+        whole = [
+            (each, total)
+            for each, total in zip(step, totals, strict=True)
+            if step[each][0].position + 1 == total
+        ]
+        whole = [(index, total) for index, total in whole if not self.slots[index].refused]
+        for (index, _), new in zip(whole, self._new(whole), strict=True):
+            slot = self.slots[index]
+            self._catch_up(slot, index, new)
+            slot.drafts = [row.token for row in step[index][1:]]
+            slot.drawn, slot.states = [], slot.states[:1]
+            if not slot.refused:
+                yield slot, step[index]
+
+    def _free_idle(self, step: Mapping[int, list[StepRow]]) -> None:
+        """Count the step, and free what requests without rows hold. Raises SourceError for others."""
+        self.steps += 1
+        for index in step:
             if index not in self.slots:
                 raise SourceError("vLLM shows a row of a request that it has not added")
-            if rows[0].position + 1 != total:
-                continue  # half a prompt
-            slot = self.slots[index]
-            self._catch_up(slot, index, total)
-            read = next((at for at, row in enumerate(rows) if at and row.token < 0), len(rows))
-            slot.drafts = [row.token for row in rows[1:read]]
-            yield slot, rows[:read]
+            self.slots[index].seen = self.steps
+        for slot in self.slots.values():
+            if slot.seen + IDLE < self.steps:
+                slot.close()  # should it go on, the SLM reads it again
+
+    def _new(self, whole: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+        """What each slot's request has grown by, up to its total; read from the device at once."""
+        known = [(index, len(self.slots[index].prompt) + len(self.slots[index].answer)) for index, _ in whole]
+        spans = [
+            (index, range(start, total)) for (index, start), (_, total) in zip(known, whole, strict=True)
+        ]
+        rows = [index for index, span in spans for _ in span]
+        ids = iter(self.requests.all_token_ids.gpu[rows, [at for _, span in spans for at in span]].tolist())
+        return (list(islice(ids, len(span))) for _, span in spans)
 
     def _give_up(self, live: Mapping[EngineSlot, list[StepRow]], logits: Tensor) -> None:
         """With on_llm_failure "slm", requests with a row that is not finite go on with the SLM alone."""
         if self.purifier.on_llm_failure == "slm":
-            sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+            finite = torch.isfinite(logits.amax(dim=-1)).tolist()
             for slot, rows in live.items():
-                slot.alone |= not all(sound[row.place] for row in rows)
+                slot.alone |= not all(finite[row.place] for row in rows)
 
-    def _catch_up(self, slot: EngineSlot, index: int, total: int) -> None:
+    def _catch_up(self, slot: EngineSlot, index: int, new: list[int]) -> None:
         """Take over the tokens that vLLM has added, and the policy's memory of them."""
-        known = len(slot.prompt) + len(slot.answer)
-        new = self.requests.all_token_ids.gpu[index, known:total].tolist()
         if not slot.prompt:
             self._begin(slot, tuple(new), int(self.requests.prompt_len.np[index]))
         elif new:
@@ -173,14 +217,15 @@ class SlotLogitsProcessor:
         slot.prompt, answer = tokens[:prompt], list(tokens[prompt:])
         slot.asked = request([slot.prompt], settings(self.purifier, slot.sampling))
         slot.states = [self.policy.start(unscored(slot.sampling.greedy, self.requests.device))]
-        if not answer:
+        slot.refused = unreadable(tokens, self.purifier)
+        if not answer or slot.refused:
             return
         known = next((each for each in self._past() if _is_before(each, slot, answer)), None)
         if known is None:
             slot.answer, slot.alone = answer, bool(slot.states[0])
             return
         slot.answer, slot.alone, slot.states = known.answer, known.alone, known.states
-        slot.drafts, slot.columns, slot.drawn = known.drafts, known.columns, known.drawn
+        slot.drawn = known.drawn
         if new := answer[len(known.answer) :]:
             self._take(slot, new)
 
@@ -190,24 +235,16 @@ class SlotLogitsProcessor:
         yield from self.slots.values()
 
     def _take(self, slot: EngineSlot, new: list[int]) -> None:
-        """Advance over tokens that vLLM has taken; if they were not drawn here, the SLM goes on alone."""
-        at = len(new) - 1
+        """Go on after tokens that vLLM has taken; if they were not drawn here, with the SLM alone."""
         if slot.accepted(new):
-            slot.states = [self._after(slot, at, new[-1])]
+            slot.states = [slot.states[len(new)]]
             if slot.session is not None:
-                slot.session.rewind(torch.tensor([len(slot.answer) + at - slot.opened]))
+                slot.session.rewind(torch.tensor([len(slot.answer) + len(new) - 1 - slot.opened]))
         else:
             log.error("vLLM took tokens that were not drawn from the fused row; the SLM goes on alone")
             slot.close()
             slot.alone = True
         slot.answer = slot.answer + new
-
-    def _after(self, slot: EngineSlot, offset: int, token: int) -> State:
-        """The policy's memory after a token of the row at an offset."""
-        state, column = slot.states[offset], slot.columns[offset]
-        if column is None:
-            return state
-        return advance_state(self.policy, state, torch.tensor([token], device=column.fused.device), column)
 
     def _read(self, live: Mapping[EngineSlot, list[StepRow]]) -> None:
         """The SLM's rows of a step: one forward pass for all who go on, and one for each who begins."""
@@ -235,74 +272,71 @@ class SlotLogitsProcessor:
             slot.slm = torch.cat([first, session.extend(torch.tensor([slot.drafts]))[0]])
 
     def _fused(
-        self, live: Mapping[EngineSlot, list[StepRow]], offset: int, logits: Tensor
+        self,
+        going: Sequence[EngineSlot],
+        live: Mapping[EngineSlot, list[StepRow]],
+        offset: int,
+        logits: Tensor,
     ) -> Iterator[tuple[list[EngineSlot], FusedLogits]]:
         """The fused rows at an offset, of slots with the same settings at once."""
         groups: dict[tuple[Sampling, bool], list[EngineSlot]] = {}
-        for slot, rows in live.items():
-            if offset < len(rows):
-                groups.setdefault((slot.sampling, slot.alone), []).append(slot)
+        for slot in going:
+            groups.setdefault((slot.sampling, slot.alone), []).append(slot)
         for (asked, alone), slots in groups.items():
             shown = logits[[live[slot][offset].place for slot in slots], : len(self.purifier.vocabulary)]
-            yield slots, self._fuse(asked, alone, slots, offset, shown)
+            yield slots, sound(self._fuse(asked, alone, slots, offset, shown))
 
     def _fuse(
         self, asked: Sampling, alone: bool, slots: Sequence[EngineSlot], offset: int, llm: Tensor
     ) -> FusedLogits:
-        for slot in slots:
-            self._advance(slot, offset)
         slm = torch.stack([slot.slm[offset] for slot in slots]).to(llm.device)
         slm = slm.masked_fill(llm == -torch.inf, -torch.inf)  # a grammar of vLLM's
-        parts = zip(*(slot.states[offset] for slot in slots), strict=True)
-        state = tuple(torch.cat(part) for part in parts)
         history = [(slot.prompt, [*slot.answer, *slot.drafts[:offset]]) for slot in slots]
+        state = _state(slots, offset)
         return fuse(self.policy, self.shape(asked), None if alone else llm, slm, state, history)
 
-    def _advance(self, slot: EngineSlot, offset: int) -> None:
-        """The policy's memory before the row at an offset, as if the draft up to it had been drawn."""
-        if offset:
-            slot.states.append(self._after(slot, offset - 1, slot.drafts[offset - 1]))
-        else:
-            slot.columns, slot.drawn, slot.states = [], [], slot.states[:1]
+    def _remember(
+        self, slots: Sequence[EngineSlot], offset: int, column: FusedLogits, tokens: Tensor
+    ) -> None:
+        """Keep each slot's token, and the policy's memory of it, till vLLM says what it took."""
+        after = advance_state(self.policy, _state(slots, offset), tokens, column)
+        for at, (slot, token) in enumerate(zip(slots, tokens.tolist(), strict=True)):
+            slot.drawn.append(token)
+            slot.states.append(tuple(part[at : at + 1] for part in after))
 
 
-def _remember(slots: Sequence[EngineSlot], column: FusedLogits, weights: Tensor) -> None:
-    """Keep each slot's token, and for a policy with memory its fused row, till vLLM says what it took."""
-    for at, (slot, token) in enumerate(zip(slots, weights.argmax(dim=-1).tolist(), strict=True)):
-        slot.columns.append(column.at([at]) if slot.states[0] else None)
-        slot.drawn.append(token)
+def _state(slots: Sequence[EngineSlot], offset: int) -> State:
+    """The policy's memory of slots before their rows at an offset."""
+    return tuple(torch.cat(part) for part in zip(*(slot.states[offset] for slot in slots), strict=True))
 
 
 def _is_before(known: EngineSlot, slot: EngineSlot, answer: Sequence[int]) -> bool:
     """Whether a slot held the request that another one resumes: its tokens, and then what was drawn last."""
-    same = known is not slot and known.prompt == slot.prompt and known.sampling == slot.sampling
+    same = known is not slot and known.asked == slot.asked and known.sampling == slot.sampling
     rest = list(answer[len(known.answer) :])
     return same and list(answer[: len(known.answer)]) == known.answer and (not rest or known.accepted(rest))
 
 
-def _rows_by_slot(ctx: Any) -> dict[int, list[StepRow]]:
-    """Each slot's rows in the order of its tokens."""
-    columns = ctx.expanded_idx_mapping, ctx.expanded_local_pos, ctx.input_ids, ctx.pos
-    rows: dict[int, list[tuple[int, StepRow]]] = {}
-    for at, (slot, local, *read) in enumerate(zip(*(each.tolist() for each in columns), strict=True)):
-        rows.setdefault(slot, []).append((local, StepRow(at, *read)))
-    return {slot: [row for _, row in sorted(each)] for slot, each in rows.items()}
-
-
 def _check(vllm_config: Any) -> None:
     """Raise ConfigError for what would change or bypass the fused rows, or draw them anew on each device."""
-    speculation = getattr(vllm_config, "speculative_config", None)
+    model, speculation = vllm_config.model_config, getattr(vllm_config, "speculative_config", None)
     method = getattr(speculation, "rejection_sample_method", None)
     if method not in VERIFICATIONS:
         raise ConfigError(
             f"rejection_sample_method={method!r} accepts tokens of a draft that were not drawn from the "
             "fused row; leave it out of --speculative-config"
         )
-    parallel = getattr(vllm_config, "parallel_config", None)
-    if getattr(parallel, "tensor_parallel_size", 1) > 1:
+    if getattr(speculation, "draft_sample_method", "greedy") != "greedy":
         raise ConfigError(
-            "with tensor parallelism each device would draw by itself; run one device a replica, or "
-            "`purify serve` in front of vLLM (source = 'vllm')"
+            "draft_sample_method: where such a draft was all but sure of the token that was drawn, vLLM's "
+            "residual has none left; leave it out of --speculative-config"
         )
-    if getattr(vllm_config.model_config, "enable_prompt_embeds", False):
+    if getattr(vllm_config, "watermark_config", None) is not None:
+        raise ConfigError("a row with one token leaves a watermark nothing to choose; start vLLM without one")
+    if getattr(model, "is_diffusion", False):
+        raise ConfigError("a diffusion model's sampler does not draw token by token from the fused rows")
+    if getattr(model, "enable_sleep_mode", False):
+        raise ConfigError("sleep mode would throw the SLM's weights away; start vLLM without it")
+    if getattr(model, "enable_prompt_embeds", False):
         raise ConfigError("the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds")
+    one_device(vllm_config)

@@ -7,30 +7,45 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Rare names: small models copy these from a prompt; where a common one stands they go on by habit.
+# Names of two tokens in SmolLM2's vocabulary. A name of one token is one that texts have often, and small
+# models go on with it by habit; of one of three and more they seldom copy the end. Words of English are out.
 GIVEN = _words(
     """
-    Cressida Farzana Gareth Heidrun Kwabena Odette Priyanka Rashid Sunniva Tamsin Ulrika Viggo Wanjiru
-    Xenia Yusuf Zelda Bronagh Casimir Dagny Eluned Gwendolyn Ignatius Jarmila Leocadia Merrick Niamh
-    Osbert Perpetua Quentin Roswitha Siobhan Thaddeus Ulysses Vesna Wilhelmina Ysolde Anselm Blodwen
-    Caradoc Delphine Eberhard Fionnuala Ghislaine Hildegard Iolanthe Joscelin Kazimierz Lubomir
-    Mireille Nadezhda Oluwaseun Pelagia Rhiannon Svetlana Tancred Urszula Valdemar Wenceslas Zdenka
-    Zephyrine Aoife Benedikta Cosmina Dragana Emeka Fabrizio Gudrun Hamza Ivana Jadwiga Katarzyna
-    Lorcan Malgorzata Nikolaus Ottilie Petronella Ragnhild Sigrid Theodora Umberto Veronika Wolfgang
-    Yevgenia Zbigniew
+    Abner Agatha Albin Aldous Alfonso Alvin Amara Ambrose Amina Anders Ansel Antonia Armand Arvid
+    Aurelia Axel Azra Barnaby Beatrix Belinda Bertram Blaise Brita Bronagh Bruna Calista Camille
+    Carlotta Casimir Casper Cassius Celeste Celia Chidi Clarissa Clovis Cordelia Cosmo Cyprian Dagmar
+    Damian Dario Desmond Dieter Dinah Dorian Edda Elara Eldon Elke Elmer Eluned Emeric Emil Enid
+    Ernestine Estelle Eugenia Evander Ewan Fabian Fabiola Farid Fatima Felicia Fergus Fidel Flavia
+    Florian Franka Freya Frida Gaspar Gaston Gemma Georgina Gerda Gerhard Gilda Giles Godfrey Greta
+    Gunnar Hamish Hamza Harald Hector Hedda Hedwig Heloise Henrik Hermione Hilda Horatio Ignacio
+    Ignatius Ilona Imogen Ines Inga Ingmar Ingrid Irina Ivana Ivar Jasper Jonas Josefina Jovan Justus
+    Kaspar Klara Klaus Konrad Lavinia Leander Leif Leonora Liesel Linus Lionel Livia Lorcan Lorenz
+    Lucian Lucinda Magnus Malachi Manfred Marcel Marcella Margot Marius Mathias Matilda Merrick Mina
+    Mirko Morag Moritz Nadia Nadine Natasha Nestor Nikita Nils Norbert Nuria Octavia Olaf Olga Osbert
+    Otis Ottavia Ovid Paloma Pelagia Percival Pilar Ramona Raoul Rashid Reinhard Renata Romilda Rupert
+    Sabina Salome Saskia Selma Sergei Severin Sibyl Sigmund Sigrid Silas Silvia Soren Stellan Sven
+    Sylvester Tamara Thea Theodora Thora Tibor Tilda Tobias Torsten Ulla Ulrich Ulrika Ursula Valentina
+    Valerian Vasily Venetia Vesna Viggo Viktor Vilma Vito Waldo Wilfred Willa Xaver Xenia Yara Yuri Zara
+    Zelda Zenobia Zora
     """
 )
 FAMILY = _words(
     """
-    Lindqvist Okonkwo Haddadin Bystrom Castellane Duquesne Engstrom Fjeldstad Holmquist Iyengar
-    Jarlsberg Kumaran Lowenthal Mbatha Nakashima Oduber Pemberton Quintrell Rasmussen Szabolcs Thorvald
-    Umarov Vandermeer Wojcik Yarborough Zielinski Abernathy Blavatsky Cholmondeley Dragomir Ellingham
-    Gallowglass Harrington Ingersoll Kowalczyk Lazarevic Montague Nwosu Ostrander Przybylski Abramczyk
-    Bjornstad Chandrasekar Dombrowski Eriksson Featherstone Gudmundsson Hathersage Ivanovic Jablonski
-    Katsaros Lachowicz Mendelsohn Novotny Okwuosa Papadakis Quarshie Rutkowski Sokolov Tchaikovsky
-    Ulvestad Venkataraman Wielgosz Xenakis Yamaguchi Zabriskie Achterberg Boonstra Czerny Dvorak
-    Eisenhart Fredriksson Gustavsson Hrubesch Ibekwe Jorgensen Kaczmarek Ljungberg Mikkelsen Nystrom
-    Osterhagen Petrosyan Rosenqvist Stankovic Teodorescu Uchenna Vasilescu Westerlund Yilmaz Zimmermann
+    Abelard Aldridge Alstrom Ansgar Bachmann Backstrom Barlow Baumann Beckford Bellweather Bergstrom
+    Bertrand Blackwood Bohm Bolander Borgstrom Brandt Brennan Brightman Brockway Bruhn Bystrom Cadwell
+    Cardew Carlsson Carmody Castellan Chadwick Chesterton Cobham Colbeck Costello Cranmer Crawley
+    Dahlberg Dahlgren Danvers Denholm Dietrich Drummond Dunbar Dunmore Durand Eckhart Edelman Egerton
+    Ekberg Ellingham Ellsworth Elmore Engstrom Erdmann Falkner Farrow Feldman Fenwick Ferraro Fitzroy
+    Forsberg Garrick Gerhardt Goldstein Gorman Gruber Gustavsson Haber Hagen Halloran Hallstrom Hanley
+    Harrington Hartmann Heller Hendricks Herzog Hewitt Hobart Holbrook Hollister Holloway Huber Hutchins
+    Ingram Ivanovic Ivers Jansen Jenner Jessop Karlsson Kendrick Kirkwood Kohler Kramer Kruger Kumaran
+    Landau Langford Larsson Laurent Leland Lindberg Lindgren Lindholm Lockhart Lombardi Lowenthal Ludlow
+    Lundberg Lundgren Malmberg Marchetti Markham Mayhew Merriman Millard Monahan Montague Moreau Munro
+    Nagy Navarro Nilsson Nordstrom Norling Novak Nyberg Nystrom Oberlin Olsson Orlov Osborne Overton
+    Pascoe Paulsen Pavlov Pelham Pendleton Petersson Pickford Quintrell Radcliffe Ramsey Reinhardt
+    Richter Ritter Rockwell Romero Rosenberg Rossetti Rothwell Rudd Sandberg Sanderson Seaton Sundberg
+    Swinton Tennant Tolliver Tyrell Vaughn Vickers Vogel Voss Wallin Weatherby Wendell Westbrook
+    Whitaker Whitlock Wickham Winslow Winthrop Woodruff Xenakis Yardley Yates Zeller Zimmermann
     """
 )
 WORDS = _words(

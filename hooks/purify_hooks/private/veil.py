@@ -168,6 +168,21 @@ class Veil:
             at = match.end
         return "".join((*parts, text[at:end]))
 
+    @cached_property
+    def _surrogates(self) -> HeldText:
+        return HeldText(folded("\n".join(pair.surrogate for pair in self.pairs)))
+
+    def _standing(self, low: str, spelling: str, surrogate: str) -> Iterator[tuple[int, int, str]]:
+        """Where a spelling stands in a folded text outside of surrogates, and what is to stand there."""
+        around = self._surrogates.text.split("\n") if self._surrogates.holds(spelling) else ()
+        around = [each for each in around if spelling in each]
+        at = low.find(spelling)
+        while at >= 0:
+            end = at + len(spelling)
+            if not any(low.find(each, max(0, end - len(each)), at + len(each)) >= 0 for each in around):
+                yield at, end, surrogate
+            at = low.find(spelling, end)
+
     def _without(self, text: str, spellings: Sequence[tuple[str, str]]) -> str:
         """The text without any of the spellings, also inside of words, and however they are escaped.
 
@@ -176,9 +191,7 @@ class Veil:
         for _ in range(ROUNDS):
             meant = Plain.of(text)
             low = folded(meant.text)
-            spans = sorted(
-                (span for each in spellings for span in _spans(low, *each)), key=lambda span: span[0]
-            )
+            spans = [span for each in spellings for span in self._standing(low, *each)]
             if not spans:
                 return text
             parts, at, done = [], 0, 0
@@ -214,14 +227,6 @@ class Veil:
                     "a private value in the request's grammar cannot be replaced there"
                 ) from None
         return replace(sampling, stop=tuple(map(self.text, sampling.stop)), grammar=grammar)
-
-
-def _spans(low: str, spelling: str, surrogate: str) -> Iterator[tuple[int, int, str]]:
-    """Where a spelling stands in a text, and what is to stand there."""
-    at = low.find(spelling)
-    while at >= 0:
-        yield at, at + len(spelling), surrogate
-        at = low.find(spelling, at + len(spelling))
 
 
 def in_grammar(grammar: Grammar, change: Callable[[str], str]) -> Grammar:

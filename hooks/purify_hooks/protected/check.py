@@ -16,12 +16,14 @@ from purify_plugins.stages.checks import Blocked, Check
 
 if TYPE_CHECKING:
     from purify_hooks.protected.index import FoundPrint, PrintIndex
-    from purify_hooks.protected.streams import PrintStream, WrittenPrint
+    from purify_hooks.protected.streams import PrintStream
 
 PLACES = 64
 """Places of a print that are counted."""
 TOKENS_A_WORD = 2
 """Tokens of code for each word: 50 words are some ten lines."""
+CELL = 32
+"""Characters of code that are read at a time, which takes less time than each by itself."""
 SPACING = 1.25
 """Characters of a window for each that its words have on average, a space included."""
 
@@ -109,6 +111,7 @@ class CopyCheck(Check):
     ) -> None:
         self.index, self.redo, self.quotable, self.key = index, redo, quotable, key
         code = index.header.kind == "code"
+        self.grid = CELL if code else 1  # a text is judged whenever it has so many characters more
         symbols = TOKENS_A_WORD if code else 1  # that are counted for each word
         self.near = (words * symbols).bit_length()  # words of one passage lie in one or two stretches as long
         self.least = max(1, math.ceil(share * words * symbols))
@@ -129,6 +132,7 @@ class CopyCheck(Check):
         self._readings = [
             _Reading(stream, _Window(self.near), _Window(self.near)) for stream in self._streams()
         ]
+        self._pending = 0  # no later block can begin before
         self._blocked: tuple[int, int] | None = None  # the character with which it is known, and the first
         self.prints, self.quoted = 0, set[str]()
 
@@ -142,20 +146,16 @@ class CopyCheck(Check):
             prints, quoted = self.prints, self.quoted
             self._begin()
             self.prints, self.quoted = prints, quoted
-        if self._blocked is None:
-            self._judge(text, last)
+        end = len(text) if last else len(text) // self.grid * self.grid
+        if self._blocked is None and (last or end > len(self._text)):
+            self._judge(text[:end], last)
         if self._blocked is not None:
             raise Blocked(self._blocked[1], self.key)
-        return len(text) if last else self._clear(len(text))
+        return len(text) if last else max(self._pending, len(text) - self.window)
 
     def judged(self) -> Mapping[str, Any]:
         found: dict[str, Any] = {"index": self.index.digest, "prints": self.prints}
         return {**found, "quoted": sorted(self.quoted)} if self.quotable else found
-
-    def _clear(self, length: int) -> int:
-        """How much of the text no later block can begin in."""
-        pending = min([each.pending for each in self._readings])
-        return max(pending, length - self.window)
 
     def _judge(self, text: str, last: bool) -> None:
         """Read the characters that are new, and note the first place where there are too many hits."""
@@ -165,19 +165,24 @@ class CopyCheck(Check):
             if prints:
                 self.prints += len(prints)
                 for found in self.index.found(prints):
-                    if not self.index.common(found):
-                        self._hit(reading, found, reading.stream.written(found.at))
+                    if not self.index.common(found) and self._hit(reading, found):
+                        break
                 reading.drop(reading.stream.number - self.size)
+        self._pending = min([each.pending for each in self._readings])
 
-    def _hit(self, reading: _Reading, found: FoundPrint, written: WrittenPrint) -> None:
-        """Count a print that is in the index, and note where the text is blocked, if it is."""
-        words = self.index.places(found, PLACES)
+    def _hit(self, reading: _Reading, found: FoundPrint) -> bool:
+        """Count a print that is in the index; returns whether the text is blocked there, and notes where."""
+        words, written = self.index.places(found, PLACES), reading.stream.written(found.at)
         free = [word for word in words if self.index.source(word) in self.quotable] if self.quotable else []
         bound = [word for word in words if word not in free] if free else words
         reading.drop(written.number - self.size)
         if free and not bound:
             if reading.free.add(CountedPrint(written.number, written.start, tuple(free))) >= self.least:
                 self.quoted |= {self.index.source(word) for word in free}
-        elif reading.found.add(CountedPrint(written.number, written.start, tuple(bound))) >= self.least:
-            start = max(reading.found.hits[0].start, written.known + 1 - self.window)
-            self._blocked = min(self._blocked or (written.known, start), (written.known, start))
+            return False
+        if reading.found.add(CountedPrint(written.number, written.start, tuple(bound))) < self.least:
+            return False
+        judged = (written.known // self.grid + 1) * self.grid  # characters, when it is known
+        start = max(reading.found.hits[0].start, judged - self.window)
+        self._blocked = min(self._blocked or (written.known, start), (written.known, start))
+        return True

@@ -45,10 +45,11 @@ class TokenStream:
         self._written: list[WrittenPrint] = []
 
     def feed(self, text: str, start: int, last: bool) -> list[int]:
-        prints: list[int] = []
         tokens = self.lexer.feed(text, last)
-        if tokens:
-            self._written = []
+        if not tokens:
+            return []
+        prints: list[int] = []
+        self._written = []
         for token in tokens:
             self._add(token)
             if len(self._recent) == self.length:

@@ -131,10 +131,11 @@ class Lexer:
 
     def feed(self, text: str, last: bool) -> list[CodeToken]:
         """The tokens that a text completes, of which the beginning was fed before."""
+        size = len(text)
+        if size <= self._until and not last and not (self._closing and self._closed(text)):
+            return []
         tokens: list[CodeToken] = []
-        if len(text) <= self._until and not last and not self._closed(text):
-            return tokens
-        match, size = self.dialect.tokens.match, len(text)
+        match = self.dialect.tokens.match
         while self.start < size:
             found = match(text, self.start)
             assert found is not None  # a sign is any character

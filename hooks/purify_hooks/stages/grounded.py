@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.types import Completion
 
-ENDING = re.compile(r"[.!?…][\"'”’)\]]*\s|\n")
-"""Where a sentence ends, with the white space after it."""
+ENDING = re.compile(r"(?:(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)\.|[!?…])[\"'”’)\]]*\s|\n")
+"""Where a sentence ends, with the white space after it; not after initials and titles."""
 
 
 class Entailment(Protocol):

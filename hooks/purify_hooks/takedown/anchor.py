@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from purify_hooks.takedown.alignment import Alignment
@@ -122,7 +123,7 @@ class Anchor:
             return None
         before = self._context(self.works, text)
         found = np.union1d(self.works.followers(before), recital.alignment.window)
-        tokens = found[[0 <= each < self.works.size and each not in self.kept for each in found.tolist()]]
+        tokens = np.setdiff1d(found[(found >= 0) & (found < self.works.size)], self._kept, assume_unique=True)
         if not len(tokens):
             return None
         said = np.maximum(self.works.probabilities(before, tokens), recital.alignment.shares(tokens))
@@ -135,6 +136,12 @@ class Anchor:
             return Change(tokens[more], self.rule.alpha * nats[more])
         largest = more[np.argsort(-nats[more], kind="stable")[: self.rule.most]]
         return Change(tokens[largest], np.full(len(largest), REMOVED))
+
+    @cached_property
+    def _kept(self) -> NDArray[Any]:
+        import numpy as np
+
+        return np.array(sorted(self.kept), dtype=np.int64)
 
     def _context(self, model: NgramModel, text: Sequence[int]) -> list[int]:
         """The tokens that a model's row after `text` depends on, BEGIN before a text that is shorter."""

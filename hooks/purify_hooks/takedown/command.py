@@ -97,4 +97,5 @@ def warn(place: Path) -> None:
 
 
 def _told(place: Path, works: Built) -> str:
-    return f"{place}: {works.documents} works, {works.tokens:,} tokens, {works.size / 1e6:.1f} MB"
+    counted = f"{works.documents} work{'s' if works.documents != 1 else ''}"
+    return f"{place}: {counted}, {works.tokens:,} tokens, {works.size / 1e6:.1f} MB"

@@ -128,8 +128,8 @@ def _longest(written: str) -> int:
 
 
 def _end(written: str, most: int) -> int:
-    """Where a number ends that has at most so many digits; whole groups, where there are several."""
+    """Where a number ends that has at most so many digits; whole groups, and the first one in any case."""
     end = len(written)
-    while _digits(written[:end]) > most and (last := re.search(r"[^0-9]+[0-9]+$", written[:end])):
+    while _digits(written[:end]) > most and (last := re.search(r"(?<=[0-9)])[^0-9]+[0-9]+$", written[:end])):
         end = last.start()
     return end
