@@ -192,9 +192,9 @@ def changed(llm: TakedownSource, texts: Sequence[str]) -> float:
     return fmean(found)
 
 
-def cost(plain: LogitSource, wrapped: LogitSource, text: str, rounds: int) -> dict[str, float]:
+def cost(plain: LogitSource, wrapped: LogitSource, text: str, tokens: int, rounds: int) -> dict[str, float]:
     """CPU microseconds a token of a row by itself and with the list, and their ratio: medians of turns."""
-    ids = plain.encode(text)[:120]
+    ids = plain.encode(text)[: tokens + 4]
     laps: tuple[list[float], list[float]] = [], []
     for _ in range(rounds):
         for source, lap in zip((plain, wrapped), laps, strict=True):
@@ -208,13 +208,13 @@ def cost(plain: LogitSource, wrapped: LogitSource, text: str, rounds: int) -> di
     return {"alone": median(laps[0]), "with": median(laps[1]), "ratio": median(ratios), "turns": rounds}
 
 
-def costs(bench: Bench, rounds: int) -> dict[str, Any] | None:
+def costs(bench: Bench, tokens: int, rounds: int) -> dict[str, Any] | None:
     """What the list costs on clean text and on a recited one, and the rows that it changes of clean text."""
     wrapped, plain = bench.llm(DEFAULT), bench.llm("LLM")
     assert isinstance(wrapped, TakedownSource)
     told = " ".join(each.prefix + each.rest for each in bench.passages["named"][:3])
     for kind, text in (("clean", heldout()[1]), ("recited", told)):
-        bench.kept(f"cost, {kind}", partial(cost, plain, wrapped, text, rounds))
+        bench.kept(f"cost, {kind}", partial(cost, plain, wrapped, text, tokens, rounds))
     bench.kept("rows changed", lambda: changed(wrapped, heldout()[:BLOCKS]))
     return {kind: bench.known.get(kind) for kind in ("cost, clean", "cost, recited", "rows changed")}
 
@@ -298,16 +298,17 @@ def toy_part(out: Path, until: float) -> None:
     rows = [*swept(bench)]
     unread = bench.recital("LLM", ALONE, "greedy", "single", "unread")
     page.write("takedown-sweep", page.sweep(rows, unread))
-    page.write("takedown-cost", page.costs(costs(bench, 15)))
-    page.write("takedown-attacks", page.attacked(ATTACKS, crossed(bench, [*POLICIES], ATTACKS)))
+    page.write("takedown-cost", page.costs(costs(bench, 120, 15)))
+    page.write("takedown-attacks", page.attacked(ATTACKS, [*crossed(bench, [*POLICIES], ATTACKS)]))
 
 
 def real(out: Path, pair: Path, until: float) -> Bench:
     """A contaminated SmolLM2, whose clean original is the SLM: every second passage is named."""
     asked = json.loads((pair / "attacks.json").read_text("utf-8"))
     passages = [Passage(each["prefix"], each["continuation"]) for each in asked["protected"]["passages"]]
-    named, others = passages[::2], passages[1::2]
-    works = [(f"work-{at}.txt", each.prefix + each.rest) for at, each in enumerate(named, 1)]
+    works = [(f"work-{at}.txt", each.prefix + each.rest) for at, each in enumerate(passages[::2], 1)]
+    inside = [each for each in passages[1::2] if any(each.prefix + each.rest in text for _, text in works)]
+    named, others = [*passages[::2], *inside], [each for each in passages[1::2] if each not in inside]
     place = listed(out / "real", works, [CORPUS / "slm"], pair / "llm")
     plugins = load_plugins([])
     table = {"source": "takedown", "model": pair / "llm", "works": str(place)}
@@ -330,8 +331,8 @@ def real(out: Path, pair: Path, until: float) -> Bench:
 def real_part(out: Path, pair: Path, until: float) -> None:
     bench, texts = real(out, pair, until), [text[:800] for text in heldout()[:6]]
     found = {name: bench.perplexity(name, "clean", texts) for name in ("LLM", DEFAULT, "without")}
+    told = page.costs(costs(bench, 40, 5))
     rows = [*crossed(bench, [ALONE], ("single",))]
-    told = page.costs(costs(bench, 5))
     rows += crossed(bench, ["balanced"], ("single",))
     page.write("takedown-real", page.real(rows, found, told))
 

@@ -142,10 +142,10 @@ def cell(found: Recital | None) -> str:
     return f"{fmean(found.recall):.2f} / {fmean(found.rouge):.2f} ({fmean(found.chance):.2f})"
 
 
-Crossed = Iterable[tuple[str, str, str, list[Recital | None]]]
+Rows = Sequence[tuple[str, str, str, list[Recital | None]]]
 
 
-def attacked(tried: Sequence[str], rows: Crossed) -> str:
+def attacked(tried: Sequence[str], rows: Rows) -> str:
     """The table of attacks: recall / ROUGE-L (chance)."""
     made = []
     for name, policy, mode, cells in rows:
@@ -171,7 +171,7 @@ def costs(found: Mapping[str, Any] | None) -> str:
     return made
 
 
-def real(rows: Crossed, clean: Mapping[str, float], told: str) -> str:
+def real(rows: Rows, clean: Mapping[str, float], told: str) -> str:
     """The table of the real pair, and what the list costs there."""
     names = {"without": "**the clean original**", "LLM": "the LLM"}
     made = []
@@ -188,4 +188,9 @@ def real(rows: Crossed, clean: Mapping[str, float], told: str) -> str:
         f"{names.get(name, label(name))} {each:.2f} ({each / clean['LLM']:.3f} ×)"
         for name, each in clean.items()
     ]
-    return "\n\n".join([table(head, made), f"Clean perplexity: {', '.join(ratios)}.", told])
+    greedy = {
+        name: cells[0]
+        for name, policy, mode, cells in rows
+        if policy == "LLM alone" and mode == "greedy" and cells[0]
+    }
+    return "\n\n".join([table(head, made), *levels(greedy), f"Clean perplexity: {', '.join(ratios)}.", told])

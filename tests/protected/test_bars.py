@@ -82,7 +82,7 @@ def test_microseconds_a_word(index: PrintIndex) -> None:
         mask.append(time.thread_time() - begun)
     figures = [min(each) / 1500 * 1e6 for each in (mask, check)]
     print("mask, check: {:.1f}, {:.1f} microseconds a word".format(*figures))
-    assert max(figures) <= 60  # 20 on a quiet core of ours; CI is another machine
+    assert max(figures) <= 40  # 8 and 10 on a core of ours; CI is another machine
 
 
 def test_a_pair_that_recites_has_no_run_of_ten_words(tmp_path: Path) -> None:

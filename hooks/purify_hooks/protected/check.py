@@ -16,7 +16,7 @@ from purify_plugins.stages.checks import Blocked, Check
 
 if TYPE_CHECKING:
     from purify_hooks.protected.index import FoundPrint, PrintIndex
-    from purify_hooks.protected.streams import PrintStream, WrittenPrint
+    from purify_hooks.protected.streams import PrintStream
 
 PLACES = 64
 """Places of a print that are counted."""
@@ -165,21 +165,24 @@ class CopyCheck(Check):
             if prints:
                 self.prints += len(prints)
                 for found in self.index.found(prints):
-                    if not self.index.common(found):
-                        self._hit(reading, found, reading.stream.written(found.at))
+                    if not self.index.common(found) and self._hit(reading, found):
+                        break
                 reading.drop(reading.stream.number - self.size)
         self._pending = min([each.pending for each in self._readings])
 
-    def _hit(self, reading: _Reading, found: FoundPrint, written: WrittenPrint) -> None:
-        """Count a print that is in the index, and note where the text is blocked, if it is."""
-        words = self.index.places(found, PLACES)
+    def _hit(self, reading: _Reading, found: FoundPrint) -> bool:
+        """Count a print that is in the index; returns whether the text is blocked there, and notes where."""
+        words, written = self.index.places(found, PLACES), reading.stream.written(found.at)
         free = [word for word in words if self.index.source(word) in self.quotable] if self.quotable else []
         bound = [word for word in words if word not in free] if free else words
         reading.drop(written.number - self.size)
         if free and not bound:
             if reading.free.add(CountedPrint(written.number, written.start, tuple(free))) >= self.least:
                 self.quoted |= {self.index.source(word) for word in free}
-        elif reading.found.add(CountedPrint(written.number, written.start, tuple(bound))) >= self.least:
-            judged = (written.known // self.grid + 1) * self.grid  # characters, when it is known
-            start = max(reading.found.hits[0].start, judged - self.window)
-            self._blocked = min(self._blocked or (written.known, start), (written.known, start))
+            return False
+        if reading.found.add(CountedPrint(written.number, written.start, tuple(bound))) < self.least:
+            return False
+        judged = (written.known // self.grid + 1) * self.grid  # characters, when it is known
+        start = max(reading.found.hits[0].start, judged - self.window)
+        self._blocked = min(self._blocked or (written.known, start), (written.known, start))
+        return True
