@@ -78,7 +78,7 @@ def report(count: int) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     yield f"| the books of `corpus/` | {alarms(found, texts(CLEAN, '.txt'))}"
     yield f"| this repository's code | {alarms(found, texts(CODE, '.py'))}"
-    number, characters, spent = alarms(found, dense()).split(" | ")
+    number, characters, spent = alarms(found, iter([*dense()])).split(" | ")
     yield f"| and prompts full of values | {number.split()[0]} | {characters} | {spent}"
     yield ""
     yield f"`python docs/private_recall.py {count}`, {date.today()}: {count:,} generated prompts a kind."
