@@ -122,7 +122,7 @@ def picture(rows: Sequence[Swept]) -> None:
             assert row.others
             named = mean(row.named.rouge)
             axis.plot([named.low, named.high], [at, at], color="C0", linewidth=2)
-            axis.plot(named.value, at, "o", color="C0", label="named" if not at else None)
+            axis.plot(named.value, at, "o", color="C0", zorder=3, label=None if at else "named")
             axis.plot(
                 fmean(row.named.chance), at, "|", color="black", markersize=12, label=None if at else "chance"
             )
@@ -132,7 +132,7 @@ def picture(rows: Sequence[Swept]) -> None:
         axis.set_xlim(0, 1.03)
         axis.set_xlabel("ROUGE-L (named: less is better, 95 % interval; others: more is better)")
         axis.grid(alpha=0.3, axis="x")
-        axis.legend(loc="center right", fontsize=8)
+        axis.legend(loc="lower center", fontsize=8)
         figure.savefig(PICTURE, format="svg", metadata={"Date": None}, bbox_inches="tight")
 
 
