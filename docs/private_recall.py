@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from random import Random
 
 from purify_hooks.private.finders import KINDS, Finder, finder
 from purify_hooks.private.samples import PrivateText, samples
@@ -39,6 +40,14 @@ def texts(folders: Sequence[str], ending: str) -> Iterator[str]:
     for folder in folders:
         for path in sorted((ROOT / folder).rglob(f"*{ending}")):
             yield path.read_text("utf-8")
+
+
+def dense(size: int = 4000) -> Iterator[str]:
+    """Prompts of all kinds one after another, as texts of so many characters: a value in every 80 or so."""
+    drawn = [each.text for kind in KINDS for each in samples(kind, 100, seed=1)]
+    Random(1).shuffle(drawn)
+    text = "\n".join(drawn)
+    yield from (text[at : at + size] for at in range(0, len(text), size))
 
 
 def alarms(found: Finder, written: Iterator[str]) -> str:
@@ -69,6 +78,8 @@ def report(count: int) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     yield f"| the books of `corpus/` | {alarms(found, texts(CLEAN, '.txt'))}"
     yield f"| this repository's code | {alarms(found, texts(CODE, '.py'))}"
+    number, characters, spent = alarms(found, iter([*dense()])).split(" | ")
+    yield f"| and prompts full of values | {number.split()[0]} | {characters} | {spent}"
     yield ""
     yield f"`python docs/private_recall.py {count}`, {date.today()}: {count:,} generated prompts a kind."
 
