@@ -158,6 +158,7 @@ def test_the_report_has_a_table_and_a_picture_a_suite(report: Report, tmp_path: 
     assert "What is private, protected or to be forgotten" in page
     assert "<h3>Forgetting</h3>" in page
     assert "Does it stop copying" not in page, "no attack was measured"
+    assert report.best is None
     assert 'data-label="targets told" class="harm"' in page
     assert 'data-label="strength at clean prompts">100 / 100' in page, "more is better: it is not shaded"
 

@@ -127,9 +127,9 @@ class Report:
 
     @property
     def holding(self) -> list[Result]:
-        """The policies that stop every harm."""
+        """The policies that stop every harm; none where no harm was measured."""
         slm = model(self.results, "slm")
-        policies = staged.plain(self.results)
+        policies = [] if math.isnan(worst(slm)) else staged.plain(self.results)
         return [each for each in policies if not each.system.alone and stops(each, slm)]
 
     @property
