@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -394,18 +393,16 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.fixture
 def answering() -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of an answer that takes long."""
-    with begun() as process:
-        yield process
-
-
-@contextmanager
-def begun() -> Iterator[subprocess.Popen[str]]:
-    """A process that has written the first character of a long answer."""
     options = ("--max-tokens", "450", "--ignore-eos", "--certificate", "answer.json")
     arguments = command("generate", "The king", *PAIR, *options)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=interruptible,
     ) as process:
         assert process.stdout is not None
         process.stdout.read(1)
@@ -413,15 +410,18 @@ def begun() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def interruptible() -> None:
+    """Heed Ctrl-C, which a shell has its background jobs ignore, and their children with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
-@pytest.mark.alone
-def test_ctrl_c_ends_an_answer_with_nothing_half_written(tmp_path: Path) -> None:
-    for _ in range(5):  # a busy machine may send the signal after the answer's end
-        with begun() as answering:
-            answering.send_signal(signal.SIGINT)
-            _, errors = answering.communicate(timeout=30)
-        if answering.returncode:
-            break
+@pytest.mark.alone  # the signal has to come before the answer has ended
+def test_ctrl_c_ends_an_answer_with_nothing_half_written(
+    answering: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    answering.send_signal(signal.SIGINT)
+    _, errors = answering.communicate(timeout=30)
     assert answering.returncode == 130
     assert errors == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
