@@ -9,6 +9,7 @@ and pictures into docs/evaluation.md. DIR of `--models` holds llm/, slm/ and att
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from purify_hooks.evaluation.eval.chains import chains
 from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
 from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.questions import Questions
-from purify_hooks.evaluation.eval.report import Report
+from purify_hooks.evaluation.eval.report import Report, picture_file
 from purify_hooks.evaluation.eval.systems import systems_for, with_chains
 from purify_hooks.protected.build import IndexOptions, build
 from purify_plugins.plugin.manager import load_plugins
@@ -55,20 +56,12 @@ def written(questions: Questions, folder: Path) -> list[Path]:
     return [folder / f"{name}.toml" for name in STAGES]
 
 
-def region_text(found: Report, folder: str) -> str:
+def region_text(found: Report, pictures: Iterable[str]) -> str:
     """Tables, the pictures' references and the facts."""
     tables = [each.markdown for each in protection.tables(found.results, found.suites)]
-    pictures = [f"![{title}]({folder}{_file(title)})" for title in _pictures(found)]
+    shown = [f"![{title}]({picture_file(title)})" for title in pictures]
     facts = "\n".join(f"- {name}: {fact}" for name, fact in found.facts().items())
-    return "\n\n".join([*tables, *pictures, facts])
-
-
-def _pictures(found: Report) -> dict[str, str]:
-    return protection.pictures(found.results, found.suites)
-
-
-def _file(title: str) -> str:
-    return "evaluation-" + title.lower().replace("'", "").replace(" ", "-") + ".svg"
+    return "\n\n".join([*tables, *shown, facts])
 
 
 def main(
@@ -92,9 +85,10 @@ def main(
     typer.echo(found.write(out))
     if not write:
         return
-    for title, picture in _pictures(found).items():
-        (DOCS / _file(title)).write_text(picture, "utf-8")
-    body = region_text(found, "")
+    pictures = protection.pictures(found.results, found.suites)
+    for title, picture in pictures.items():
+        (DOCS / picture_file(title)).write_text(picture, "utf-8")
+    body = region_text(found, pictures)
     filled = region("protection").sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
     PAGE.write_text(filled, "utf-8")
 

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from random import Random
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,7 @@ from tests.adapters.engine import (
     loaded,
     runner,
 )
+from tests.adapters.engine_v2 import RunnerV2, Running
 from tests.toys import both, pair
 
 POLICIES: list[Any] = ["geometric", {"name": "capped", "total": 6.0}, "balanced"]
@@ -107,6 +109,17 @@ def test_greedy_answers_are_lockstep_s_whoever_joins_leaves_or_moves(make: Any, 
     engine.run()
     assert [tuple(request.answer) for request in asked] == local(policy)
     assert not engine.processor.rows
+
+
+@pytest.mark.parametrize("policy", POLICIES[1:], ids=str)
+def test_both_runners_give_a_seed_the_same_answer(make: Any, module: ModuleType, policy: Any) -> None:
+    engine = Engine(both()[0], make(policy, more="[sampling]\ntop_k = 5\n"))
+    asked = [engine.add(request) for request in requests(temperature=1.0, seed=3)]
+    engine.run()
+    other = RunnerV2(both()[0], lambda state: module.PurifyLogitsProcessor(config(LLM), state), Random(0))
+    same = [other.add(Running(each.prompt, each.params)) for each in asked]
+    other.run()
+    assert [each.answer for each in asked] == [each.answer for each in same]
 
 
 def test_the_answers_are_neither_model_s_own(make: Any) -> None:

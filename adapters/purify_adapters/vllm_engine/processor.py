@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +26,12 @@ from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
     ending,
+    finite_rows,
     one_device,
     one_token_rows,
     purifier_of,
     require_last,
+    shapes,
     sound,
     unreadable,
     unscored,
@@ -39,7 +40,6 @@ from purify_adapters.vllm_engine.slots import SlotLogitsProcessor
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
-from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.errors import ConfigError, PromptError, SourceError
 from purify_plugins.sampling import Sampling
 
@@ -107,10 +107,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         self.slm: Any = self.purifier.slm
         self.rows: dict[int, EngineRow] = {}
         self.left: OrderedDict[tuple[Any, ...], EngineRow] = OrderedDict()
-        self.shape = lru_cache(maxsize=LEFT)(self._shape)
-
-    def _shape(self, sampling: Sampling) -> LogitsProcessors:
-        return LogitsProcessors(sampling, self.purifier.vocabulary, self.purifier.policy.shift_invariant)
+        self.shape = shapes(self.purifier)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -201,8 +198,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
     def _give_up(self, logits: Tensor) -> None:
         """With on_llm_failure "slm", rows whose LLM logits are not finite go on with the SLM alone."""
         if self.purifier.on_llm_failure == "slm":
-            for index, sound in enumerate(torch.isfinite(logits.amax(dim=-1)).tolist()):
-                self.rows[index].alone |= not sound
+            for index, finite in enumerate(finite_rows(logits)):
+                self.rows[index].alone |= not finite
 
     def _fuse(self, asked: Sampling, alone: bool, rows: Sequence[EngineRow], logits: Tensor) -> FusedLogits:
         """Fuse rows with the same settings; each row keeps its own for a policy with state."""
@@ -215,7 +212,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         column = sound(fuse(self.purifier.policy, self.shape(asked), llm, slm, state, history))
         for at, row in enumerate(rows):
             if row.state:
-                row.last = _row(column, at)
+                row.last = column.at([at])
         return column
 
     def _catch_up(self) -> None:
@@ -250,12 +247,6 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
 
 
 admit(PurifyLogitsProcessor)
-
-
-def _row(column: FusedLogits, at: int) -> FusedLogits:
-    """One row of a batch of fused rows, as a batch of one."""
-    cut: list[Any] = [each if each is None else each[at : at + 1] for each in column]
-    return FusedLogits(*cut)
 
 
 def _check(vllm_config: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from purify_plugins.configuration.build import plugins_of, source
 from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.fusion import FusedLogits
+from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.random_streams import widest
 from purify_plugins.errors import ConfigError, NumericError, VocabularyError
 from purify_plugins.policy import Context
@@ -81,6 +83,22 @@ def unreadable(tokens: Sequence[int], purifier: Purifier) -> bool:
     if unknown:
         log.error("a prompt has ids that are no tokens of the SLM's; its answer ends at once")
     return unknown
+
+
+def shapes(purifier: Purifier) -> Callable[[Sampling], LogitsProcessors]:
+    """The processors of a request's settings, made once for each of the last `LEFT` settings."""
+
+    @lru_cache(maxsize=LEFT)
+    def shape(sampling: Sampling) -> LogitsProcessors:
+        return LogitsProcessors(sampling, purifier.vocabulary, purifier.policy.shift_invariant)
+
+    return shape
+
+
+def finite_rows(logits: Tensor) -> list[bool]:
+    """Whether each of the rows (rows, V) is free of NaN and of positive infinity, and allows a token."""
+    finite: list[bool] = torch.isfinite(logits.amax(dim=-1)).tolist()
+    return finite
 
 
 def ending(logits: Tensor, purifier: Purifier) -> Tensor:

@@ -13,7 +13,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,11 @@ from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
     ending,
+    finite_rows,
     one_device,
     one_token_rows,
     purifier_of,
+    shapes,
     sound,
     unreadable,
     unscored,
@@ -37,7 +38,6 @@ from purify_adapters.vllm_engine.step_rows import StepRow, rows_by_slot
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
-from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
@@ -112,10 +112,7 @@ class SlotLogitsProcessor:
         # vLLM may take out all its requests at once.
         self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
         self.steps = 0
-        self.shape = lru_cache(maxsize=LEFT)(self._shape)
-
-    def _shape(self, sampling: Sampling) -> LogitsProcessors:
-        return LogitsProcessors(sampling, self.purifier.vocabulary, self.policy.shift_invariant)
+        self.shape = shapes(self.purifier)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Take a slot for a request, whose tokens come with `apply`. True: none of its rows is left raw.
@@ -199,7 +196,7 @@ class SlotLogitsProcessor:
     def _give_up(self, live: Mapping[EngineSlot, list[StepRow]], logits: Tensor) -> None:
         """With on_llm_failure "slm", requests with a row that is not finite go on with the SLM alone."""
         if self.purifier.on_llm_failure == "slm":
-            finite = torch.isfinite(logits.amax(dim=-1)).tolist()
+            finite = finite_rows(logits)
             for slot, rows in live.items():
                 slot.alone |= not all(finite[row.place] for row in rows)
 

@@ -25,13 +25,18 @@ class Table:
     @property
     def empty(self) -> bool:
         """Whether no row has a figure."""
-        return not any(set(cell) - set("– /") for row in self.rows for cell in row[1:])
+        return not any(map(has_figure, self.rows))
 
     @property
     def markdown(self) -> str:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return "\n\n".join(part for part in (f"**{self.title}**", body, self.note) if part)
+
+
+def has_figure(row: Sequence[str]) -> bool:
+    """Whether a row says more than dashes beside its name."""
+    return any(set(cell) - set("– /") for cell in row[1:])
 
 
 def grid(table: Table) -> Grid:

@@ -13,7 +13,7 @@ from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.suites.base import Suite
 from purify_hooks.evaluation.eval.suites.protecting import ProtectionSuite
 from purify_hooks.evaluation.eval.tables import number, percent
-from purify_hooks.evaluation.table import Table
+from purify_hooks.evaluation.table import Table, has_figure
 
 WIDTH = 0.6
 """How much of a column's width its marks take."""
@@ -52,12 +52,7 @@ def _table(results: Sequence[Result], name: str, suite: ProtectionSuite) -> Tabl
     more = [column for metric, column in suite.columns.items() if suite.metrics[metric].better == "more"]
     told = [f"{column}: {suite.metrics[metric].definition}" for metric, column in suite.columns.items()]
     note = f"Per cent, greedy / sampled. {'; '.join(told)}."
-    return Table(suite.title, head, tuple(row for row in rows if _measured(row)), note, more)
-
-
-def _measured(row: Sequence[str]) -> bool:
-    """Whether a row has a figure: a system may lack the stage that a suite is of."""
-    return any(set(cell) - set("– /") for cell in row[1:])
+    return Table(suite.title, head, tuple(filter(has_figure, rows)), note, more)
 
 
 def _values(result: Result, suite: str, metric: str) -> list[float]:

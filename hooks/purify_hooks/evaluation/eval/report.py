@@ -211,7 +211,7 @@ class Report:
     def section(self) -> tuple[list[str], Mapping[str, str]]:
         """The documentation's section: blocks of Markdown, and its pictures by file name."""
         pictures = self.pictures()
-        named = {f"evaluation-{name.lower().replace(' ', '-')}.svg": name for name in pictures}
+        named = {picture_file(name): name for name in pictures}
         about = {
             "Frontier": "knowledge kept against the worst harm",
             STAGES: "the worst attack against clean prompts refused",
@@ -241,6 +241,11 @@ class Report:
         body = "\n\n".join(filter(None, blocks))
         text = REGION.sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", page.read_text("utf-8"))
         write_whole(page, text)
+
+
+def picture_file(title: str) -> str:
+    """The file of a picture in the documentation."""
+    return "evaluation-" + title.lower().replace("'", "").replace(" ", "-") + ".svg"
 
 
 def require_page(docs: Path) -> Path:
