@@ -92,12 +92,17 @@ class LocalSource(LogitSource):
         "cpu", "cuda", "cuda:N" or "mps"; `device_map` "auto" spreads a model with accelerate instead.
         Raises ModelError, ConfigError.
         """
+        from purify_hooks.local.packed import pack
+
         place = find_device(device)
         wanted = find_dtype(dtype, place)
         found = find_model(model, revision)
         states = file_states(found)
         loaded, tokenizer = read_model(found, wanted, device_map)
-        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), found)
+        if not device_map:
+            loaded = loaded.to(place)
+            pack(loaded)
+        source = cls(loaded, tokenizer, str(model), found)
         if source._states != states:
             raise ModelError(f"{found} changed while the model was loaded; load it again")
         _ = source.session  # refuses now a model that cannot be read

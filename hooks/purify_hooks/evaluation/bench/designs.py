@@ -61,9 +61,9 @@ class Generating:
     models: BenchModels
 
     def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
-        llm = self.models.llm
-        ids, mask = padded(task.prompts, llm.model.device)
-        written = llm.model.generate(
+        llm, alone = self.models.llm, self.models.alone
+        ids, mask = padded(task.prompts, alone.device)
+        written = alone.generate(
             ids,
             attention_mask=mask,
             generation_config=generation(task, llm.vocabulary.eos),
