@@ -138,6 +138,10 @@ class LocalSource(LogitSource):
         """The number of the model's weights."""
         return self.local_model.parameters
 
+    @property
+    def in_thread(self) -> bool:
+        return bool(self.model.device.type == "cpu")
+
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
         tokens = [self.encode(prompt) for prompt in prompts]

@@ -45,7 +45,7 @@ def load(settings: BenchSettings, plugins: Plugins) -> BenchModels:
 def _named(settings: BenchSettings, plugins: Plugins) -> BenchModels:
     from purify_hooks.local.packed import plain_copy
 
-    llm = plugins.source(settings.llm)
+    llm: Any = plugins.source(settings.llm)
     return BenchModels(llm, plugins.source(settings.slm), plain_copy(llm.model))
 
 
