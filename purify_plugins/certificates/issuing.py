@@ -31,10 +31,12 @@ def certify(
     context: Cited = (),
     actors: Sequence[Actor] = (),
     calibration: CalibrationRecord | None = None,
+    configuration: str | None = None,
 ) -> Certificate:
     """The certificate of an answer, from the decoder's record of its tokens.
 
-    `actors` are the third-party plugins that took part; `calibration` is recorded only where there is one.
+    `actors` are the third-party plugins that took part; `calibration` and the digest of a service's
+    `configuration` are recorded only where there is one.
     """
     rows = [_row(token) for token in steps]
     body = {
@@ -54,6 +56,7 @@ def certify(
             **_method(drawn, tokens_of(rows)),
             "plugins": [asdict(actor) for actor in actors],
             **({"calibration": calibration.as_json()} if calibration else {}),
+            **({"configuration": configuration} if configuration else {}),
         },
         "columns": list(COLUMNS),
         "steps": rows,

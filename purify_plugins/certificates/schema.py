@@ -89,6 +89,7 @@ class MethodFields(_Strict):
     calibration: CalibrationFields = cast(
         "CalibrationFields", None
     )  # absent, where there is none: never null
+    configuration: Sha256 = cast("str", None)  # absent, where none is recorded
     draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level
