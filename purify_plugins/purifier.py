@@ -116,8 +116,8 @@ class Purifier(Decoder):
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
-        require_listed("alignment", alignment, get_args(Alignment))
-        require_listed("fidelity", fidelity, get_args(Fidelity))
+        for name, value, known in (("alignment", alignment, Alignment), ("fidelity", fidelity, Fidelity)):
+            require_listed(name, value, get_args(known))
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -133,8 +133,7 @@ class Purifier(Decoder):
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
         own = sampling, batch_size, *kept, configuration, policy, walk
         vars(self).update(zip((*OWN, *GIVEN), own, strict=True), given_models=given)
-        options(fused, plugins.name_of)  # raises now rather than after the first answer
-        secret()  # likewise
+        _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
     @classmethod
     def load(

@@ -33,11 +33,7 @@ def certify(
     calibration: CalibrationRecord | None = None,
     configuration: str | None = None,
 ) -> Certificate:
-    """The certificate of an answer, from the decoder's record of its tokens.
-
-    `actors` are the third-party plugins that took part; `calibration` and the digest of a service's
-    `configuration` are recorded only where there is one.
-    """
+    """The certificate of an answer, from the decoder's record; the arguments are as in AnswerOptions."""
     rows = [_row(token) for token in steps]
     body = {
         "format": FORMAT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,15 +32,15 @@ GOES_ON = "the configuration of before goes on"
 @contextmanager
 def hangups() -> Iterator[threading.Event]:
     """An event that every SIGHUP of this block sets."""
-    event, number = threading.Event(), getattr(signal, "SIGHUP", None)  # Windows has none
-    if number is None:
+    event = threading.Event()
+    if sys.platform == "win32":  # which sends none
         yield event
         return
-    before = signal.signal(number, lambda *_: event.set())
+    before = signal.signal(signal.SIGHUP, lambda *_: event.set())
     try:
         yield event
     finally:
-        signal.signal(number, before)
+        signal.signal(signal.SIGHUP, before)
 
 
 def settled(read: Callable[[], Config]) -> Config:

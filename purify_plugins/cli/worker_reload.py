@@ -11,10 +11,19 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from purify_plugins.cli.workers import Worker
+    from multiprocessing.context import SpawnProcess
 
 LOADING = 600.0
 """Seconds that workers have to try an offer: they may load models."""
+
+
+@dataclass
+class Worker:
+    """A worker process and its pipe."""
+
+    process: SpawnProcess
+    line: Connection
+    ready: bool = False
 
 
 @dataclass
@@ -52,7 +61,7 @@ def agree(workers: Sequence[Worker], number: int, content: Any, stopping: thread
 
 
 def _send(line: Connection, message: Any) -> None:
-    with suppress(OSError):  # it has died: whoever takes its place begins with what was decided
+    with suppress(OSError):  # it has died: the worker that takes its place begins with what was decided
         line.send(message)
 
 

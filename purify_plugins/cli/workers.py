@@ -5,21 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-from purify_plugins.cli.worker_reload import Decision, Offer, Tried, agree
+from purify_plugins.cli.worker_reload import Decision, Offer, Tried, Worker, agree
 from purify_plugins.errors import PurifyError
-
-if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
 
 LONGEST_PAUSE = 30.0
 """The longest pause in seconds before a worker that failed to start is restarted; the first is 1 s."""
@@ -80,15 +78,6 @@ class WorkerReport:
 
     def tell(self, what: WorkerStarted | WorkerFailed | Tried) -> None:
         self.line.send(what)
-
-
-@dataclass
-class Worker:
-    """A worker process and its pipe."""
-
-    process: SpawnProcess
-    line: Connection
-    ready: bool = False
 
 
 @dataclass
@@ -219,7 +208,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @contextmanager
 def _without_hangup() -> Iterator[None]:
     """SIGHUP is held back in this block, and in a process started in it for ever: it is the parent's."""
-    if not hasattr(signal, "SIGHUP"):  # Windows has none
+    if sys.platform == "win32":  # which has none
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
