@@ -10,6 +10,7 @@ in its place: the answer is the one drawn here, whatever was drafted and by whom
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.vllm_engine.contracts import refuse_shown
+from purify_adapters.vllm_engine.ledger import OTHERS, Ledger, RequestRecord, note
 from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
@@ -76,6 +78,7 @@ class EngineSlot:
     seen: int = 0
     alone: bool = False
     refused: bool = False
+    record: RequestRecord | None = None
 
     def luck(self, offset: int) -> float:
         """The uniform in [0, 1) that draws the token after so many drafts; a seed fixes it by position."""
@@ -112,6 +115,7 @@ class SlotLogitsProcessor:
         # vLLM may take out all its requests at once.
         self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
         self.steps = 0
+        self.ledger = Ledger(self.purifier)
         self.shape = shapes(self.purifier)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
@@ -124,7 +128,9 @@ class SlotLogitsProcessor:
         if before is not None:
             before.close()
             self.left.append(before)
-        self.slots[req_idx] = EngineSlot(asked_of(sampling_params, self.defaults), sampling_params.seed)
+        asked = asked_of(sampling_params, self.defaults)
+        record = self.ledger.begin(req_idx, asked, sampling_params)
+        self.slots[req_idx] = EngineSlot(asked, sampling_params.seed, record=record)
         return True
 
     def apply_staged_writes(self) -> None:
@@ -169,6 +175,8 @@ class SlotLogitsProcessor:
             self._catch_up(slot, index, new)
             slot.drafts = [row.token for row in step[index][1:]]
             slot.drawn, slot.states = [], slot.states[:1]
+            if slot.record is not None:
+                slot.record.drawn = array("f")
             if not slot.refused:
                 yield slot, step[index]
 
@@ -215,9 +223,13 @@ class SlotLogitsProcessor:
         slot.asked = request([slot.prompt], settings(self.purifier, slot.sampling))
         slot.states = [self.policy.start(unscored(slot.sampling.greedy, self.requests.device))]
         slot.refused = unreadable(tokens, self.purifier)
+        if slot.record is not None:
+            slot.record.prompt = slot.prompt
         if not answer or slot.refused:
             return
         known = next((each for each in self._past() if _is_before(each, slot, answer)), None)
+        if slot.record is not None:
+            slot.record.resume(known and known.record)
         if known is None:
             slot.answer, slot.alone = answer, bool(slot.states[0])
             return
@@ -235,12 +247,16 @@ class SlotLogitsProcessor:
         """Go on after tokens that vLLM has taken; if they were not drawn here, with the SLM alone."""
         if slot.accepted(new):
             slot.states = [slot.states[len(new)]]
+            if slot.record is not None:
+                slot.record.take(len(new))
             if slot.session is not None:
                 slot.session.rewind(torch.tensor([len(slot.answer) + len(new) - 1 - slot.opened]))
         else:
             log.error("vLLM took tokens that were not drawn from the fused row; the SLM goes on alone")
             slot.close()
             slot.alone = True
+            if slot.record is not None:
+                slot.record.void = OTHERS
         slot.answer = slot.answer + new
 
     def _read(self, live: Mapping[EngineSlot, list[StepRow]]) -> None:
@@ -296,6 +312,7 @@ class SlotLogitsProcessor:
         self, slots: Sequence[EngineSlot], offset: int, column: FusedLogits, tokens: Tensor
     ) -> None:
         """Keep each slot's token, and the policy's memory of it, till vLLM says what it took."""
+        note([slot.record for slot in slots], column, tokens, slots[0].sampling.greedy)
         after = advance_state(self.policy, _state(slots, offset), tokens, column)
         for at, (slot, token) in enumerate(zip(slots, tokens.tolist(), strict=True)):
             slot.drawn.append(token)
