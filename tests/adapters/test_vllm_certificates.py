@@ -398,7 +398,7 @@ def test_vllm_finds_the_plugin_and_what_its_protocol_asks_for() -> None:
 
 def test_an_in_engine_claim_is_never_against_the_engine() -> None:
     for draws in ("system", "keyed"):
-        facts = Facts("path", "sampled", "in-engine", draws, "trusted", "in-process")  # type: ignore[arg-type]
+        facts = Facts("path", "sampled", "in-engine", draws, "trusted", "in-process")
         assert claim(facts)[:2] == ("path", "weights")
         assert claim(facts._replace(llm="untrusted"))[:2] == ("none", "none")
 

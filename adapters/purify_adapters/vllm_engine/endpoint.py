@@ -59,7 +59,9 @@ async def certificate(request: Request) -> Response:
         return _refused(400, f"choice must be a whole number, not {choice!r}")
     asked = request.path_params["id"], None if choice is None else int(choice)
     engine = request.app.state.purify_engine
-    told = next(filter(None, await engine.collective_rpc("purify_certificate", args=asked)), {})
+    told: dict[str, Any] = next(
+        filter(None, await engine.collective_rpc("purify_certificate", args=asked)), {}
+    )
     if "text" in told:
         return Response(told["text"], media_type="application/json")
     return _refused(409 if told.get("choices") else 404, told.get("error", "nothing is recorded"))

@@ -80,7 +80,7 @@ class Ledger:
         name = None if self.id_of is None else self.id_of(slot)
         if name is None:
             return None
-        most = params.max_tokens or self.purifier.llm.context_length
+        most: int = params.max_tokens or self.purifier.llm.context_length or 1
         stop = [params.stop] if isinstance(params.stop, str) else params.stop or ()
         self.records[name] = found = RequestRecord(
             replace(asked, max_tokens=most, seed=params.seed, stop=tuple(stop))

@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.vllm_engine.contracts import refuse_shown
+from purify_adapters.vllm_engine.engine_checks import require_purifiable
 from purify_adapters.vllm_engine.ledger import OTHERS, Ledger, RequestRecord, note
 from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
     ending,
     finite_rows,
-    one_device,
     one_token_rows,
     purifier_of,
     shapes,
@@ -40,15 +40,13 @@ from purify_adapters.vllm_engine.step_rows import StepRow, rows_by_slot
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
-from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
     from purify_plugins.policy import State
     from purify_plugins.protocols import Session
     from purify_plugins.sampling import Sampling
 
-VERIFICATIONS = (None, "standard", "block")
-"""The ways of verifying a draft that keep to the rows; the others accept tokens that were not drawn."""
 IDLE = 256
 """After so many steps without a row a request's SLM cache is freed: vLLM does not say that one has ended."""
 log = logging.getLogger(__name__)
@@ -108,7 +106,7 @@ class SlotLogitsProcessor:
     """
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
-        _check(vllm_config)
+        require_purifiable(vllm_config)
         self.purifier, self.defaults = purifier_of(vllm_config.model_config)
         self.policy, self.slm, self.requests = self.purifier.policy, self.purifier.slm, req_states
         self.slots: dict[int, EngineSlot] = {}
@@ -229,7 +227,7 @@ class SlotLogitsProcessor:
             return
         known = next((each for each in self._past() if _is_before(each, slot, answer)), None)
         if slot.record is not None:
-            slot.record.resume(known and known.record)
+            slot.record.resume(known.record if known else None)
         if known is None:
             slot.answer, slot.alone = answer, bool(slot.states[0])
             return
@@ -329,28 +327,3 @@ def _is_before(known: EngineSlot, slot: EngineSlot, answer: Sequence[int]) -> bo
     same = known is not slot and known.asked == slot.asked and known.sampling == slot.sampling
     rest = list(answer[len(known.answer) :])
     return same and list(answer[: len(known.answer)]) == known.answer and (not rest or known.accepted(rest))
-
-
-def _check(vllm_config: Any) -> None:
-    """Raise ConfigError for what would change or bypass the fused rows, or draw them anew on each device."""
-    model, speculation = vllm_config.model_config, getattr(vllm_config, "speculative_config", None)
-    method = getattr(speculation, "rejection_sample_method", None)
-    if method not in VERIFICATIONS:
-        raise ConfigError(
-            f"rejection_sample_method={method!r} accepts tokens of a draft that were not drawn from the "
-            "fused row; leave it out of --speculative-config"
-        )
-    if getattr(speculation, "draft_sample_method", "greedy") != "greedy":
-        raise ConfigError(
-            "draft_sample_method: where such a draft was all but sure of the token that was drawn, vLLM's "
-            "residual has none left; leave it out of --speculative-config"
-        )
-    if getattr(vllm_config, "watermark_config", None) is not None:
-        raise ConfigError("a row with one token leaves a watermark nothing to choose; start vLLM without one")
-    if getattr(model, "is_diffusion", False):
-        raise ConfigError("a diffusion model's sampler does not draw token by token from the fused rows")
-    if getattr(model, "enable_sleep_mode", False):
-        raise ConfigError("sleep mode would throw the SLM's weights away; start vLLM without it")
-    if getattr(model, "enable_prompt_embeds", False):
-        raise ConfigError("the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds")
-    one_device(vllm_config)
