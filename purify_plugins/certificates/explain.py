@@ -134,8 +134,8 @@ def calibration(body: Mapping[str, Any]) -> list[str]:
 
 def configuration(body: Mapping[str, Any]) -> list[str]:
     """Which configuration the service ran by, where that is recorded."""
-    digest = body["method"].get("configuration")
-    return [f"The service ran by the configuration with SHA-256 {digest}."] if digest else []
+    found = body["method"].get("configuration")
+    return [f"The service ran by the configuration with SHA-256 {found['sha256']}."] if found else []
 
 
 DRAWN = {

@@ -52,7 +52,7 @@ def certify(
             **_method(drawn, tokens_of(rows)),
             "plugins": [asdict(actor) for actor in actors],
             **({"calibration": calibration.as_json()} if calibration else {}),
-            **({"configuration": configuration} if configuration else {}),
+            **({"configuration": {"sha256": configuration}} if configuration else {}),
         },
         "columns": list(COLUMNS),
         "steps": rows,

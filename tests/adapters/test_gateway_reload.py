@@ -66,7 +66,10 @@ def test_a_reload_changes_the_policy_and_the_digest_and_loads_no_model_again(
     assert served.client.get("/info").json()["configuration"] == config_digest(before)
     Attempts(before, served.app).attempt(now)()
     method = certified(served)
-    assert (method["parameters"], method["configuration"]) == ({"alpha": 0.25}, config_digest(now))
+    assert (method["parameters"], method["configuration"]) == (
+        {"alpha": 0.25},
+        {"sha256": config_digest(now)},
+    )
     assert served.client.get("/info").json()["configuration"] == config_digest(now) != config_digest(before)
     assert served.app.models == models
     assert "changed: policy; models loaded: none; " in told(now, before)
@@ -91,7 +94,8 @@ def test_a_certificate_with_a_configuration_is_verified_and_one_without_has_no_s
         [completion] = purifier.generate("Once", max_tokens=3)
         proof = read(completion.certificate.text)
         verify(proof, purifier.plugins)
-        assert completion.certificate.body["method"].get("configuration") == digest
+        told = completion.certificate.body["method"].get("configuration")
+        assert told == (None if digest is None else {"sha256": digest})
     with pytest.raises(ConfigError, match="64 hexadecimal digits"):
         plain.replace(configuration="mine")
 
@@ -121,14 +125,14 @@ def test_a_bad_file_is_refused_in_a_line_and_the_old_one_goes_on(
         assert said.startswith("reload refused: ")
         assert said.endswith("; the configuration of before goes on\n")
         assert named in said
-        assert certified(served)["configuration"] == config_digest(config)
+        assert certified(served)["configuration"]["sha256"] == config_digest(config)
     written(file, alpha=0.5)
     hangup.set()
     assert "nothing has changed" in until(lambda: capsys.readouterr().err)
     now = written(file, alpha=0.75)
     hangup.set()
     assert f"reloaded: configuration {config_digest(now)}" in until(lambda: capsys.readouterr().err)
-    assert certified(served)["configuration"] == config_digest(now)
+    assert certified(served)["configuration"]["sha256"] == config_digest(now)
 
 
 def test_answers_in_flight_end_under_the_configuration_they_began_with(served: Served, file: Path) -> None:
@@ -155,7 +159,7 @@ def test_answers_in_flight_end_under_the_configuration_they_began_with(served: S
         storming.result()
     alphas = {config_digest(old): 0.5, config_digest(new): 0.25}
     assert [method["parameters"]["alpha"] for method in found] == [
-        alphas[method["configuration"]] for method in found
+        alphas[method["configuration"]["sha256"]] for method in found
     ]
     assert (len(found), len(taken)) == (50, 20)
     assert served.idle()
