@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
+    from purify_plugins.signing.signer import Signer
     from purify_plugins.stages.adapted import BareStage
     from purify_plugins.stages.stage import Stage
     from purify_plugins.types import Prompt
@@ -54,12 +55,12 @@ if TYPE_CHECKING:
 Errors = Literal["return", "raise"]
 OWN = (
     *("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration"),
-    *("stages", "request"),
+    *("stages", "request", "signer"),
 )
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
-OF_AN_ANSWER = (*CHECKED, "stages", "request")
+OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -76,7 +77,7 @@ class Purifier(Decoder):
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
-    certificates. `given_policy` and `given_walk` are the constructor's arguments;
+    certificates, `signer` what signs those. `given_policy` and `given_walk` are the constructor's arguments;
     `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
@@ -88,6 +89,7 @@ class Purifier(Decoder):
     calibration: CalibrationRecord | None
     stages: tuple[Stage, ...]
     request: RequestOptions
+    signer: Signer | None
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
     _given: tuple[LogitSource, LogitSource]
@@ -110,11 +112,11 @@ class Purifier(Decoder):
         calibration: CalibrationRecord | None = None,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        signer: Signer | None = None,
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
-        require_listed("alignment", alignment, get_args(Alignment))
-        require_listed("fidelity", fidelity, get_args(Fidelity))
+        _require_symbols(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -127,7 +129,7 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
         own = sampling, batch_size, *kept, policy, walk
         vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
         options(fused, plugins.name_of)  # raises now rather than after the first answer
@@ -333,9 +335,16 @@ class Purifier(Decoder):
     ) -> RowEvents:
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
-        how = AnswerOptions(used, cited(), self.plugins.actors(self.policy), self.calibration)
+        actors = self.plugins.actors(self.policy)
+        how = AnswerOptions(used, cited(), actors, self.calibration, signer=self.signer)
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)
         staged = StagedPipeline(pipeline, self.stages, self.request, how, said_about(), sources(), hooks)
         return staged.answers(prompts)
+
+
+def _require_symbols(alignment: object, fidelity: object) -> None:
+    """Raise ConfigError for an alignment or a fidelity that there is not."""
+    require_listed("alignment", alignment, get_args(Alignment))
+    require_listed("fidelity", fidelity, get_args(Fidelity))
