@@ -114,9 +114,11 @@ def test_a_replay_of_both_models_says_so(written: Mapping[str, Path]) -> None:
 def test_the_verdict_comes_first(written: Mapping[str, Path]) -> None:
     """A greedy answer's began "The certificate is intact"."""
     drawn, greedy = (lines(purify("verify", str(written[name]))) for name in ("answer", "greedy"))
-    assert drawn[0] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
-    assert greedy[0].startswith("Guarantee of this answer: NONE, because greedy decoding takes the arg-max")
-    assert greedy[1].startswith("In plain words: nothing limits how far the LLM moved this answer")
+    assert drawn[0].startswith("Verdict: HOLDS, as far as it can without a signature.")
+    assert greedy[0].endswith("It guarantees nothing, as the next line says.")
+    assert drawn[1] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
+    assert greedy[1].startswith("Guarantee of this answer: NONE, because greedy decoding takes the arg-max")
+    assert greedy[2].startswith("In plain words: nothing limits how far the LLM moved this answer")
 
 
 def test_a_guarantee_can_be_required(written: Mapping[str, Path]) -> None:

@@ -23,7 +23,7 @@ class AnswerFields(Fields):
     bytes: int
     finish_reason: Literal["eos", "stop", "length"]
     limit: Annotated[int, Least(1)]
-    limited_by: Literal["max_tokens", "context", "plugin"]
+    limited_by: Literal["max_tokens", "context", "plugin", "engine"]
 
 
 class ContextFields(Fields):
@@ -54,7 +54,7 @@ class MethodFields(Fields):
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
-    walk: Strategy
+    walk: Strategy | Literal["in-engine"]
     llm_asked: Literal[False] = ABSENT  # where it was asked
     constraints: Annotated[list[dict[str, Any]], Least(1)] = ABSENT  # where there are none
     plugins: list[PluginFields]
