@@ -573,7 +573,9 @@ def test_a_certificate_can_come_from_standard_input(certificate: Path) -> None:
 
 def test_an_altered_certificate_is_refused(certificate: Path) -> None:
     certificate.write_text(certificate.read_text("utf-8").replace("0.", "1.", 1), "utf-8")
-    refused(purify("verify", str(certificate), "--json"), 1, "does not match its content")
+    refused(purify("verify", str(certificate)), 1, "does not match its content")
+    told = json.loads(purify("verify", str(certificate), "--json").stdout)
+    assert (told["verdict"], told["exit_code"], told["error"]) == ("does not hold", 1, "AlteredError")
 
 
 def edited(certificate: Path, old: str, new: str) -> str:

@@ -49,6 +49,10 @@ class CalibrationFields(Fields):
     version: str
 
 
+class ConfigurationFields(Fields):
+    sha256: Sha256
+
+
 class MethodFields(Fields):
     policy: str
     parameters: dict[str, Any]
@@ -60,6 +64,7 @@ class MethodFields(Fields):
     plugins: list[PluginFields]
     edits: list[str]
     calibration: CalibrationFields = ABSENT  # where there is none
+    configuration: ConfigurationFields = ABSENT  # where none is recorded
     draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level

@@ -51,7 +51,7 @@ def test_a_staged_answer_is_verified_with_both_models(files: Mapping[str, Path])
     found = purify(files["ensemble"], "--slm", SLM, "--llm", LLM, *pins)
     assert found.exit_code == 0, found.output
     lines = found.output.splitlines()
-    assert lines[0] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
+    assert lines[1] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
     assert "Both models were replayed" in found.output
     assert "Stage ensemble (n = 2" in found.output
     assert "one of at most 2 answers adds 0.693 nats" in found.output
