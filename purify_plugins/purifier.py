@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from purify_plugins.canonical_json import options
 from purify_plugins.certificates.calibration_record import CalibrationRecord
@@ -29,7 +29,7 @@ from purify_plugins.requests.inputs import (
     conversation,
     drawn,
     one,
-    require_listed,
+    require_symbols,
     several,
     texts,
 )
@@ -119,7 +119,7 @@ class Purifier(Decoder):
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
-        _require_symbols(alignment, fidelity)
+        require_symbols(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -345,9 +345,3 @@ class Purifier(Decoder):
             return pipeline.decoded(dict(enumerate(prompts)), how)
         staged = StagedPipeline(pipeline, self.stages, self.request, how, said_about(), sources(), hooks)
         return staged.answers(prompts)
-
-
-def _require_symbols(alignment: object, fidelity: object) -> None:
-    """Raise ConfigError for an alignment or a fidelity that there is not."""
-    require_listed("alignment", alignment, get_args(Alignment))
-    require_listed("fidelity", fidelity, get_args(Fidelity))
