@@ -14,14 +14,10 @@ MODULES = {
     "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "privacy": ("phonenumbers", "presidio_analyzer"),
-<<<<<<< HEAD
     "sign": ("cryptography",),
     "pkcs11": ("pkcs11",),
     "timestamp": ("rfc3161_client",),
-    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
-=======
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11", "prometheus_client"),
->>>>>>> main
 }
 """Extra -> the modules that its packages bring."""
 
