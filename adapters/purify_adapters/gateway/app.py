@@ -119,10 +119,12 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        writing = asyncio.create_task(self.service.shared_metrics.keep_writing(lambda: self.service.gauges()))
+        writing = asyncio.create_task(self.service.metrics.keep_writing(lambda: self.service.gauges()))
         yield
         writing.cancel()
         self.service.executor.close()
+        if (signer := self.service.purifier.signer) is not None:
+            await asyncio.to_thread(signer.close)  # the root of what the log has of today
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         why = to_http_error(error)
