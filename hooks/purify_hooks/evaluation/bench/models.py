@@ -16,12 +16,17 @@ Ids = tuple[int, ...]
 class BenchModels(NamedTuple):
     """Two sources that share a vocabulary and run in this process.
 
-    `alone` is the LLM as transformers loads it: a source may have packed its layers (`local.packed`).
+    `plain` is the LLM as transformers loads it, if its source has packed the layers (`local.packed`).
     """
 
     llm: Any
     slm: Any
-    alone: Any
+    plain: Any = None
+
+    @property
+    def alone(self) -> Any:
+        """The LLM that writes alone, as transformers loads it."""
+        return self.llm.model if self.plain is None else self.plain
 
     @property
     def weights(self) -> int:

@@ -140,7 +140,7 @@ def _designs(
     for ending, compiled in {"": False, ", compiled": True}.items():
         pair = BenchModels(models.llm.twin(compiled), models.slm.twin(compiled))
         purifier = Counting(
-            *pair, plugins.policy(settings.policy, dict(settings.parameters)), plugins=plugins
+            pair.llm, pair.slm, plugins.policy(settings.policy, dict(settings.parameters)), plugins=plugins
         )
         for name, walk in {"lockstep": lockstep, "speculative": speculative}.items():
             found[name + ending], sources[name + ending] = Decoding(purifier, walk), pair
