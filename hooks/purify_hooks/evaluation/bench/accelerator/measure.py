@@ -72,7 +72,7 @@ def measured(preset: Preset, settings: BenchSettings, device: str, progress: Pro
         progress(f"making the pair with {size} tokens")
         models = grown_pair(preset, size, device, plugins)
         found["model_parameters"] = {
-            side: each.model.num_parameters() for side, each in models._asdict().items()
+            side: each.model.num_parameters() for side, each in zip(("llm", "slm"), models, strict=False)
         }
         for batch in preset.batches:
             here = replace(settings, batch=batch, prompts=batch)
@@ -164,7 +164,7 @@ def timed_forwards(pair: BenchModels) -> Iterator[list[Any]]:
     """Time every pass of both models; yields a function for each, which tells the seconds so far."""
     kept = []
     told = []
-    for source in pair:
+    for source in (pair.llm, pair.slm):
         model = source.local_model
         before = {"forward": model.forward, "compiled": model.compiled}
         timers = {name: Timed(forward.model) for name, forward in before.items()}
