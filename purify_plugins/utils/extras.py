@@ -14,6 +14,7 @@ MODULES = {
     "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "privacy": ("phonenumbers", "presidio_analyzer"),
+    "ray": ("ray.serve",),
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
 }
 """Extra -> the modules that its packages bring."""
