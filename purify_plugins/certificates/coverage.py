@@ -34,7 +34,7 @@ COVERED: Mapping[str, Cover] = {
         "alone", "from `max_tokens` and the steps; where `limited_by` is `context`, only that it is less"
     ),
     "answer.limited_by": Cover(
-        "alone", "`max_tokens` or not; which of `context` and `plugin` it was takes a signature"
+        "alone", "`max_tokens` or not; which of `context`, `plugin` and `engine` it was takes a signature"
     ),
     "prompt.*": Cover("slm", "the SLM's figures follow from it; `--prompt` pins it"),
     "context.*": Cover("pin", "the caller's word"),
