@@ -10,10 +10,10 @@ COPY pyproject.toml README.md LICENSE zzz_purify.pth ./
 COPY purify_plugins purify_plugins
 COPY adapters adapters
 COPY hooks hooks
-# Headers and tests of torch are for those who compile against it.
-RUN pip install --no-cache-dir -c constraints.txt '.[tgi]' \
- && pip uninstall --yes pip \
- && rm -rf /opt/purify/lib/python3.12/site-packages/torch/include /opt/purify/lib/python3.12/site-packages/torch/test
+RUN pip install --no-cache-dir -c constraints.txt '.[tgi]' && pip uninstall --yes pip
+# torch's headers, tests and compilers are for those who build against it: 195 MB.
+WORKDIR /opt/purify/lib/python3.12/site-packages/torch
+RUN rm -rf include test && find bin -type f ! -name torch_shm_manager -delete
 
 FROM python:3.12-slim
 COPY --from=build /opt/purify /opt/purify

@@ -186,7 +186,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def until(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end

@@ -28,7 +28,12 @@ log = logging.getLogger("purify.gateway")
 PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Serve's own variable; only the environment in which Ray starts can add to its proxies."""
 UserConfig = Mapping[str, Any]
-"""What Serve hands to every replica: JSON, and shown on Ray's dashboard, so it holds no secret."""
+"""What Serve hands to every replica: JSON, and shown on Ray's dashboard, so it holds no secret.
+
+`file` is the configuration's path, `configuration` its table (None: replicas read the file), `settings` the
+gateway's, `api_key_env` the variable with the clients' key. A Serve config file that changes any of it, or a
+further key such as `revision`, has every replica load it anew.
+"""
 
 
 class PurifyReplica:
@@ -72,7 +77,8 @@ def application(arguments: ServeArguments) -> Any:
 
 def prepared(user_config: UserConfig) -> Prepared:
     """The configuration, checked before a model is read. Raises PurifyError."""
-    ready = prepare(check_config(user_config["configuration"], Path(user_config["file"])))
+    file = Path(user_config["file"])
+    ready = prepare(check_config(user_config.get("configuration") or read_table(file), file))
     refuse_one(ready.previews["llm"], ready.previews["slm"])
     return ready
 
@@ -80,11 +86,12 @@ def prepared(user_config: UserConfig) -> Prepared:
 def built(user_config: UserConfig) -> Gateway:
     """The gateway of a configuration, both models loaded. Raises PurifyError."""
     ready = prepared(user_config)
-    return gateway(lambda: ready.load(Purifier), **user_config["settings"], api_key=_key(user_config))
+    settings = {**user_config.get("settings", {}), "api_key": _key(user_config)}
+    return gateway(lambda: ready.load(Purifier), **settings)
 
 
 def _key(user_config: UserConfig) -> str | None:
-    variable = user_config["api_key_env"]
+    variable = user_config.get("api_key_env")
     if variable is None:
         return None
     if not os.environ.get(variable):  # "" is a mistake too, and no open door
