@@ -53,14 +53,14 @@ def test_results_are_the_local_ones(tmp_path: Path) -> None:
     models, questions = models_and_questions(None, None, None, 64)
     pair = models.load()
     systems = tuple(systems_for(pair.plugins, ["balanced"]))
-    plan = Plan(models, questions, systems, SuiteSettings.quick(0), only=("memorisation", "backdoor"))
+    plan = Plan(models, questions, systems, SuiteSettings.quick(0), only=("backdoor",))
     caches = [ResultsCache(tmp_path / name) for name in ("here", "ray")]
     here = run(plan, pair, caches[0], lambda *_: None, jobs=1)
     there = run(plan, pair, caches[1], lambda *_: None, pool=ray_pool)
     assert [each.figures for each in here] == [each.figures for each in there]
     assert caches[0].cells.keys() == caches[1].cells.keys()
     assert all(caches[0].cells[key].samples == caches[1].cells[key].samples for key in caches[0].cells)
-    assert len(caches[0].cells) > 2
+    assert len(caches[0].cells) > 2  # each model's and the policy's
 
 
 def test_calls_are_spread_at_most_so_many_at_once() -> None:
