@@ -48,7 +48,7 @@ OLD_FIELDS = {
 
 
 def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+    service: Service = request.scope["purify.service"]
     return service
 
 
@@ -247,6 +247,7 @@ async def info(request: Request) -> Response:
         "version": __version__,
         "sha": None,
         "docker_label": None,
+        "configuration": service.purifier.configuration,
     }
     return JSONResponse(facts)
 

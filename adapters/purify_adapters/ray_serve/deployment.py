@@ -15,6 +15,7 @@ from purify_adapters.gateway import gateway
 from purify_adapters.ray_serve.gateway_switch import GatewaySwitch
 from purify_plugins.configuration.build import Prepared, prepare
 from purify_plugins.configuration.config import check_config
+from purify_plugins.configuration.digest import config_digest
 from purify_plugins.configuration.find import find_config, read_table
 from purify_plugins.configuration.preflight import refuse_one
 from purify_plugins.errors import ConfigError
@@ -87,7 +88,11 @@ def built(user_config: UserConfig) -> Gateway:
     """The gateway of a configuration, both models loaded. Raises PurifyError."""
     ready = prepared(user_config)
     settings = {**user_config.get("settings", {}), "api_key": _key(user_config)}
-    return gateway(lambda: ready.load(Purifier), **settings)
+
+    def loaded() -> Purifier:
+        return ready.load(Purifier).replace(configuration=config_digest(ready.config))
+
+    return gateway(loaded, **settings)
 
 
 def _key(user_config: UserConfig) -> str | None:

@@ -64,6 +64,7 @@ Stages = Annotated[
     ),
 ]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
+OnRay = Annotated[bool, typer.Option("--ray", help="Measure on a Ray cluster: $RAY_ADDRESS, or here.")]
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -85,9 +86,7 @@ def evaluate(
     seed: Seed = 0,
     draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
     jobs: Jobs = 0,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Measure on a Ray cluster: $RAY_ADDRESS, or here.")
-    ] = False,
+    ray: OnRay = False,
     batch: Batch = 64,
     clock: Clock = "wall",
     so_far: SoFar = False,
@@ -98,21 +97,27 @@ def evaluate(
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
-    from purify_hooks.evaluation.eval.report import require_page
     from purify_hooks.evaluation.eval.systems import left_out
 
     models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
     chosen = chosen_suites(loaded, _named("suites", suites))
     systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
-    if write:
-        require_page(write)
+    _require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
     note = left_out(loaded) if policies == "all" else ""
     report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note, _pool(ray))
     if write:
         report.document(write)
     show(report, report.write(out), as_json)
+
+
+def _require_page(write: Path | None) -> None:
+    """Raise ConfigError unless the page to write has its places."""
+    from purify_hooks.evaluation.eval.report import require_page
+
+    if write:
+        require_page(write)
 
 
 def _pool(ray: bool) -> Pool | None:
