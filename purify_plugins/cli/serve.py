@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from purify_plugins.cli.metrics_folder import metrics_folder
 from purify_plugins.cli.options import ModelOptions, configured, load_pair, prepared, spread
 from purify_plugins.cli.reload import Attempts, Reloads, hangups, reading, refused, told
 from purify_plugins.cli.serve_summary import Address, named, summary
@@ -157,8 +158,6 @@ def _several(
     hangup: threading.Event,
 ) -> int:
     """Serve by several processes until all have ended; returns the exit code."""
-    from tempfile import TemporaryDirectory
-
     from purify_plugins.cli.workers import Workers, WorkerStarted
 
     def said(first: WorkerStarted) -> None:
@@ -174,9 +173,9 @@ def _several(
             typer.echo(told(found, before), err=True)
 
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    with TemporaryDirectory(prefix="purify-serve-") as folder:
-        shared = {**settings, "workers": workers, "shared": folder}
-        arguments = (config, shared, (listener.family, listener.getsockname()), address)
+    with metrics_folder():
+        where = listener.family, listener.getsockname()
+        arguments = (config, {**settings, "workers": workers}, where, address)
         drain = settings.get("drain", 20.0)
         return Workers(_serve, arguments, workers, drain, hangup, renew).run(said)
 

@@ -15,7 +15,7 @@ MODULES = {
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "privacy": ("phonenumbers", "presidio_analyzer"),
     "ray": ("ray.serve",),
-    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
+    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11", "prometheus_client"),
 }
 """Extra -> the modules that its packages bring."""
 

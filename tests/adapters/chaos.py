@@ -175,7 +175,7 @@ def ray_serve(folder: Path, *arguments: str, pause: float = 0.02) -> Iterator[Se
 
 def environment(folder: Path) -> dict[str, str]:
     """The plugin's folder on the path, one thread a process, and a home of its own for Ray's token."""
-    path = f"{folder}{os.pathsep}{ROOT}"
+    path = os.pathsep.join(map(str, (folder, ROOT, ROOT / "adapters", ROOT / "hooks")))
     secret = "s" * 64
     return {
         **os.environ,

@@ -119,7 +119,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        writing = asyncio.create_task(self.service.shared_metrics.keep_writing(lambda: self.service.gauges()))
+        writing = asyncio.create_task(self.service.metrics.keep_writing(lambda: self.service.gauges()))
         yield
         writing.cancel()
         self.service.executor.close()

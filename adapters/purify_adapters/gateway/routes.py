@@ -278,5 +278,4 @@ def _model(service: Service) -> Json:
 async def metrics(request: Request) -> Response:
     """The metrics of all workers that serve the port."""
     service = _service(request)
-    total, gauges = service.shared_metrics.sum(service.gauges())
-    return PlainTextResponse(total.text(gauges), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(service.metrics.text(service.gauges()), media_type="text/plain; version=0.0.4")

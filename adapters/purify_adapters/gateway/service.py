@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from purify_adapters.gateway.access_log import log_failure
 from purify_adapters.gateway.executor import DecodeExecutor, Picker, Slot
-from purify_adapters.gateway.metrics import Metrics, SharedMetrics
+from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.openai_completions import ServerIdentity
 from purify_adapters.gateway.readiness import Readiness
 from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error
@@ -62,14 +62,12 @@ class Lasting:
 
     executor: DecodeExecutor
     metrics: Metrics
-    shared_metrics: SharedMetrics
     certificates: OrderedDict[str, str]
 
     @classmethod
     def of(cls, settings: Settings) -> Lasting:
         executor = DecodeExecutor(settings.max_concurrent, settings.queue, settings.deadline)
-        metrics = Metrics()
-        return cls(executor, metrics, SharedMetrics(metrics, settings.shared), OrderedDict())
+        return cls(executor, Metrics(), OrderedDict())
 
 
 class Service:
@@ -95,10 +93,6 @@ class Service:
     @property
     def metrics(self) -> Metrics:
         return self.lasting.metrics
-
-    @property
-    def shared_metrics(self) -> SharedMetrics:
-        return self.lasting.shared_metrics
 
     @property
     def certificates(self) -> OrderedDict[str, str]:
