@@ -113,9 +113,8 @@ def originals() -> list[str]:
     stopped = real("balanced").generate("The king", stops, errors="raise")
     from purify_hooks.stages.ensemble import Ensemble
 
-    staged = Purifier.load(LLM, SLM, stages=[Ensemble(n=2)]).generate(
-        "The king", max_tokens=4, errors="raise"
-    )
+    chain = Purifier.load(LLM, SLM, stages=[Ensemble(n=2)])
+    staged = chain.generate("The king", max_tokens=4, errors="raise")
     return [*found, *(each.certificate.text for each in (*greedy, *stopped, *staged))]
 
 
