@@ -81,6 +81,8 @@ class Config:
     [the gateway](gateway.md#tenants)."""
     request: Table = field(default_factory=dict)
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
+    certificate: Table = field(default_factory=dict)
+    """How certificates are signed, chained and logged; default: not at all."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 
@@ -119,6 +121,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
             Named.at(f"{file}: [[tenant]] {at}:", table, folder) for at, table in enumerate(config.tenant, 1)
         ],
         request=Named.at(f"{file}: [request]", config.request),
+        certificate=Named.at(f"{file}: [certificate]", config.certificate, folder),
     )
 
 

@@ -284,7 +284,7 @@ class Service:
     def _keep(self, completion: Completion) -> None:
         """Keep a certificate, and drop the oldest beyond `settings.certificates`."""
         key = self.owner, completion.certificate.digest
-        self.certificates[key] = completion.certificate.text
+        self.certificates[key] = completion.certificate.issued
         self.certificates.move_to_end(key)
         while len(self.certificates) > self.settings.certificates:
             self.certificates.popitem(last=False)
