@@ -130,7 +130,7 @@ class Service:
         return self._with(self.purifier.for_request(policy=policy))
 
     def admitting(self, request: Request) -> Service:
-        """The service for whoever sent a request, as strict as it asks for. Raises Rejected: 401, 422."""
+        """The service for a request's key, as strict as the request asks for. Raises Rejected: 401, 422."""
         tenant = tenant_of(request, self.settings.api_key, self.settings.tenants)
         found = self if tenant is None else self.tenants[tenant.name]
         if tenant is not None:
