@@ -39,7 +39,7 @@ def tenant_of(request: Request, api_key: str | None, tenants: Sequence[Tenant]) 
     own = api_key is not None and hmac.compare_digest(digest, key_digest(api_key))
     found = [
         each for each in tenants for known in each.key_sha256 if hmac.compare_digest(digest, known)
-    ]  # all of them: no key is told from another by the time
+    ]  # all of them, so that the time shows no key
     if not key or not (own or found):
         raise Rejected(401, NO_KEY, www_authenticate="Bearer")
     return found[0] if found else None
