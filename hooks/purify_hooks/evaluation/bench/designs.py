@@ -61,7 +61,7 @@ class Generating:
     models: BenchModels
 
     def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
-        llm, alone = self.models.llm, self.models.alone
+        alone = self.models.alone
         ids, mask = padded(task.prompts, alone.device)
         written = alone.generate(
             ids,
