@@ -14,7 +14,7 @@ from purify_plugins.certificates.citations import cited, sources
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
-from purify_plugins.configuration.pair import fitted, together
+from purify_plugins.configuration.pair import fitted, markable, together
 from purify_plugins.decode.decoder import Decoder
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
@@ -44,6 +44,7 @@ from purify_plugins.types import Alignment, Chunk, Completion, Fallback, Fidelit
 
 if TYPE_CHECKING:
     from purify_plugins.decode.likelihood import Likelihood
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
@@ -60,6 +61,7 @@ GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
 OF_AN_ANSWER = (*CHECKED, "stages", "request")
+KEPT = (*OF_AN_ANSWER, "alignment", "fidelity", "plugins", "watermark")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -76,7 +78,7 @@ class Purifier(Decoder):
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
-    certificates. `given_policy` and `given_walk` are the constructor's arguments;
+    certificates. `watermark` keys the draws of answers (`Watermark`). `given_policy` and `given_walk` are the constructor's arguments;
     `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
@@ -110,6 +112,7 @@ class Purifier(Decoder):
         calibration: CalibrationRecord | None = None,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        watermark: Watermark | None = None,
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
@@ -126,6 +129,7 @@ class Purifier(Decoder):
             top=top,
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
+            watermark=markable(watermark, llm, slm, given[1]),
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
         own = sampling, batch_size, *kept, policy, walk
@@ -142,6 +146,7 @@ class Purifier(Decoder):
         *,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        watermark: Watermark | None = None,
         **parameters: Any,
     ) -> Self:
         """Load both models and name a policy; `parameters` are the policy's fields.
@@ -158,7 +163,8 @@ class Purifier(Decoder):
         for preview in [foreseen(plugins, model) for model in (llm, slm)]:
             preview.settle()  # what is wrong with the second model is raised before the first is loaded
         models = plugins.source(llm), plugins.source(slm)
-        return cls(*models, chosen, plugins=plugins, stages=stages, request=request)
+        own: dict[str, Any] = {"stages": stages, "request": request, "watermark": watermark}
+        return cls(*models, chosen, plugins=plugins, **own)
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
@@ -181,7 +187,7 @@ class Purifier(Decoder):
             "policy": self.given_policy,
             "walk": self.given_walk,
         }
-        options |= {name: vars(self)[name] for name in (*OF_AN_ANSWER, "alignment", "fidelity", "plugins")}
+        options |= {name: vars(self)[name] for name in KEPT}
         options["calibration"] = None if "policy" in changes else self.calibration
         for name in changes:
             if name not in options:
@@ -215,8 +221,8 @@ class Purifier(Decoder):
 
     def claim(self, sampling: Sampling | None = None) -> Claim:
         """What an answer drawn with these settings may claim at most, against whom, and why."""
-        engines = self.llm.engine, self.slm.engine
-        return claimed(self.policy, sampling or self.sampling, self.walk, engines, ())
+        engines, used, marked = (self.llm.engine, self.slm.engine), sampling or self.sampling, self.watermark
+        return claimed(self.policy, used, self.walk, engines, (), marked=bool(marked and not used.greedy))
 
     @overload
     def generate(

@@ -66,6 +66,11 @@ COVERED: Mapping[str, Cover] = {
     "method.walk": Cover("pin", "the operator's word; the claim follows from it"),
     "method.plugins.*": Cover("pin", "the operator's word"),
     "method.edits": Cover("pin", "the operator's word; any leaves no claim"),
+    "method.watermark.tokens": Cover(
+        "pin",
+        "the operator's word; `purify detect` with the key finds them; no more than the answer has room for",
+    ),
+    "method.watermark.*": Cover("pin", "the operator's word; `purify detect` with the key compares the id"),
     "method.calibration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
     "method.draws": Cover("alone", "from the seed"),
     "method.claimed": Cover("alone", "the policy's own"),

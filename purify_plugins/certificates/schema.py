@@ -74,6 +74,12 @@ class CalibrationFields(_Strict):
     version: str
 
 
+class WatermarkFields(_Strict):
+    key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    context: Annotated[int, Field(ge=1, le=64)]
+    tokens: Annotated[int, Field(ge=0)]
+
+
 class MethodFields(_Strict):
     policy: str
     parameters: dict[str, Any]
@@ -84,12 +90,13 @@ class MethodFields(_Strict):
     constraints: Annotated[list[dict[str, Any]], Field(min_length=1)] = cast(
         "list[dict[str, Any]]", None
     )  # absent, where there are none
+    watermark: WatermarkFields = cast("WatermarkFields", None)  # absent, where no answer is marked
     plugins: list[PluginFields]
     edits: list[str]
     calibration: CalibrationFields = cast(
         "CalibrationFields", None
     )  # absent, where there is none: never null
-    draws: Literal["system", "keyed"]
+    draws: Literal["system", "keyed", "marked"]
     claimed: Level
     guarantee: Level
     adversary: Literal["none", "weights", "engine"]

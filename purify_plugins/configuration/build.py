@@ -13,7 +13,7 @@ from purify_plugins.configuration.chain import request_options, stage
 from purify_plugins.configuration.config import Config, has_type, placed, type_in_words, where
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import Preview, foreseen
-from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
+from purify_plugins.configuration.secrets import hints_of, key_of, secret_keys, secrets
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
@@ -22,6 +22,8 @@ from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.certificates.calibration_record import CalibrationRecord
+    from purify_plugins.configuration.config import WatermarkConfig
+    from purify_plugins.decode.watermark import Watermark
 
 P = TypeVar("P")
 
@@ -61,6 +63,7 @@ def options_of(config: Config, plugins: Plugins) -> dict[str, Any]:
         "calibration": calibration(config),
         "request": request_options(config.request),
         "stages": tuple(stage(plugins, table) for table in config.stage),
+        "watermark": watermark(config.watermark),
     }
 
 
@@ -78,6 +81,14 @@ def calibration(config: Config) -> CalibrationRecord | None:
         if config.calibration.get("settings") != settings_digest(config.policy):
             raise ConfigError(f"[policy] is not as it was calibrated; {AGAIN}")
     return record
+
+
+def watermark(keys: WatermarkConfig) -> Watermark | None:
+    """The watermark that a table describes; None where it names no key. Raises ConfigError."""
+    from purify_plugins.decode.watermark import Watermark
+
+    key = key_of(keys.key_env, keys.key_file, "[watermark] ", ("key_env", "key_file"))
+    return None if key is None else Watermark(key, keys.context)
 
 
 def prepare(config: Config) -> Prepared:

@@ -49,6 +49,7 @@ class Provenance:
         decoder = self.decoder
         self.policy, self.llm, self.slm = decoder.policy, decoder.llm, decoder.slm
         self.alone, self.constraints = decoder.alone, decoder.constraints
+        self.watermark = decoder.watermark
         self.llm_asked = decoder.llm_asked or not decoder.alone
         self.parameters = options(decoder.policy, decoder.name_of)
 
@@ -137,7 +138,7 @@ class StepReader:
             sampling = replace(sampling, stop=stop)
         named = origin.policy, self.decoder.name_of(origin.policy), origin.parameters
         models = origin.llm, origin.slm
-        asked = origin.llm_asked, public(origin.constraints) if origin.constraints else ()
+        asked = origin.llm_asked, public(origin.constraints) if origin.constraints else (), origin.watermark
         return Drawn(origin.walk, *named, sampling, *models, origin.prompts[row], limit, edits, *asked)
 
     def _refused(self, why: str) -> PluginError:
