@@ -53,10 +53,7 @@ if TYPE_CHECKING:
     from purify_plugins.types import Prompt
 
 Errors = Literal["return", "raise"]
-OWN = (
-    *("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration"),
-    *("stages", "request"),
-)
+OWN = ("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration", "stages", "request")
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
@@ -78,8 +75,9 @@ class Purifier(Decoder):
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
-    certificates. `watermark` keys the draws of answers (`Watermark`). `given_policy` and `given_walk` are the constructor's arguments;
-    `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
+    certificates. `watermark` keys the draws of answers (`Watermark`). `given_policy` and `given_walk` are the
+    constructor's arguments; `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises
+    VocabularyError, ConfigError.
     """
 
     sampling: Sampling
@@ -116,8 +114,7 @@ class Purifier(Decoder):
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top)
-        require_listed("alignment", alignment, get_args(Alignment))
-        require_listed("fidelity", fidelity, get_args(Fidelity))
+        _require_listed(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -129,11 +126,10 @@ class Purifier(Decoder):
             top=top,
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
-            watermark=markable(watermark, llm, slm, given[1]),
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
-        own = sampling, batch_size, *kept, policy, walk
-        vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
+        own = zip((*OWN, *GIVEN), (sampling, batch_size, *kept, policy, walk), strict=True)
+        vars(self).update(own, _given=given, watermark=markable(watermark, llm, slm, given[1]))
         options(fused, plugins.name_of)  # raises now rather than after the first answer
         secret()  # likewise
 
@@ -345,3 +341,8 @@ class Purifier(Decoder):
             return pipeline.decoded(dict(enumerate(prompts)), how)
         staged = StagedPipeline(pipeline, self.stages, self.request, how, said_about(), sources(), hooks)
         return staged.answers(prompts)
+
+
+def _require_listed(alignment: str, fidelity: str) -> None:
+    require_listed("alignment", alignment, get_args(Alignment))
+    require_listed("fidelity", fidelity, get_args(Fidelity))

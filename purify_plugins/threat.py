@@ -28,6 +28,11 @@ Draws = Literal["system", "keyed", "marked"]
 and the tokens before."""
 DRAFTED = "speculative"
 """The decoding strategy in which the LLM sees tokens before it has returned their probabilities."""
+IN_ENGINE = "in-engine"
+"""No strategy of ours: the LLM's own engine decoded, and tokens were drawn inside it."""
+
+
+INSIDE = "every token was drawn from the fused row inside the LLM's engine, which issued this"
 
 
 class Facts(NamedTuple):
@@ -62,6 +67,8 @@ def claim(facts: Facts) -> Claim:
     """The claim that follows from the facts; nothing else decides what a certificate claims."""
     if reason := voided(facts):
         return Claim("none", "none", reason)
+    if facts.walk == IN_ENGINE:
+        return Claim(facts.claimed, "weights", INSIDE)
     reason = "every token was drawn from the fused row, and nothing was applied after it"
     if facts.draws == "marked":
         reason += "; it holds while nothing that the models read tells of the watermark's draws"
@@ -94,6 +101,8 @@ def _distrusted(facts: Facts) -> str:
         return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
     if facts.llm in VOUCHED:
         return ""
+    if facts.walk == IN_ENGINE:
+        return "an untrusted engine drew the tokens itself, and this is its own word"
     if facts.walk == DRAFTED:
         return "an untrusted engine was shown the draft before it said how likely the tokens were"
     if facts.draws == "keyed":
@@ -104,7 +113,7 @@ def _distrusted(facts: Facts) -> str:
 
 
 def draws(sampling: Sampling, marked: bool = False) -> Draws:
-    """The source of the random numbers of an answer with these settings, some tokens of it `marked` or not."""
+    """The source of the random numbers of an answer with these settings; `marked`: some of its tokens are."""
     if marked:
         return "marked"
     return "system" if sampling.seed is None else "keyed"
@@ -114,9 +123,9 @@ def require_markable(engine: Engine) -> None:
     """Raise ConfigError for an LLM's engine that may remember what a watermark drew."""
     if engine not in VOUCHED:
         raise ConfigError(
-            "a watermark draws alike after the same tokens, and an untrusted engine may remember what was drawn "
-            'after them: no guarantee would hold; vouch for the server with engine = "trusted" under [llm], or '
-            "leave [watermark] out"
+            "a watermark draws alike after the same tokens, and an untrusted engine may remember what was "
+            'drawn after them: no guarantee would hold; vouch for the server with engine = "trusted" under '
+            "[llm], or leave [watermark] out"
         )
 
 

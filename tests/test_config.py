@@ -15,7 +15,14 @@ from pydantic import ConfigDict, TypeAdapter
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
 from purify_plugins.certificates.calibration_record import CalibrationRecord, settings_digest
 from purify_plugins.configuration.build import build, prepare
-from purify_plugins.configuration.config import ActivationConfig, Config, check_config, has_type, read_config
+from purify_plugins.configuration.config import (
+    ActivationConfig,
+    Config,
+    WatermarkConfig,
+    check_config,
+    has_type,
+    read_config,
+)
 from purify_plugins.configuration.find import find_config
 from purify_plugins.configuration.secrets import secrets
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -172,8 +179,8 @@ def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
 
 
 def test_every_key_is_tried() -> None:
-    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them."""
-    assert {*BASE, "activation"} == {field.name for field in fields(Config)}
+    """tests/adapters/test_activation.py tries those of `[activation]`, tests/test_watermark.py `[watermark]`."""
+    assert {*BASE, "activation", "watermark"} == {field.name for field in fields(Config)}
 
 
 CHANGED: dict[str, Any] = {
@@ -357,7 +364,7 @@ def test_a_mistake_is_answered_with_advice(tmp_path: Path, text: str, words: str
 STRICT = ConfigDict(strict=True)
 HINTS = {
     f"{kind.__name__}.{key}": hint
-    for kind in (Config, ActivationConfig, Sampling)
+    for kind in (Config, ActivationConfig, WatermarkConfig, Sampling)
     for key, hint in get_type_hints(kind).items()
 }
 LEAF = (

@@ -105,14 +105,14 @@ WHOLE = Sampling(max_tokens=LENGTH, ignore_eos=True)
 @pytest.mark.usefixtures("key_a_row")
 @pytest.mark.parametrize("walk", ["lockstep", "speculative"])
 def test_over_random_keys_answers_follow_the_fused_model_s_law(walk: str) -> None:
-    assert fit(toys(mark=Watermark(KEY, 1)).replace(walk=walk), WHOLE, 5_000) > 1e-3
+    assert fit(toys(mark=Watermark(KEY, 1)).replace(walk=walk), WHOLE, 1_500) > 1e-3
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("key_a_row")
 @pytest.mark.parametrize("walk", ["lockstep", "speculative"])
-@pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}, {"temperature": 0.7}])
-@pytest.mark.parametrize("mark", [Watermark(KEY, 1), Watermark(KEY, 2), None])
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.9}])
+@pytest.mark.parametrize("mark", [Watermark(KEY, 1), None])
 def test_fifty_thousand_draws_do(walk: str, settings: dict[str, float], mark: Watermark | None) -> None:
     purifier = toys(mark=mark, budget=0.7).replace(walk=walk)
     assert fit(purifier, replace(WHOLE, **settings), 50_000) > 1e-3  # type: ignore[arg-type]  # by name
@@ -120,7 +120,7 @@ def test_fifty_thousand_draws_do(walk: str, settings: dict[str, float], mark: Wa
 
 def test_under_one_key_alone_they_do_not() -> None:
     """So the test above can fail, and so must nobody take many answers of one key for independent draws."""
-    assert fit(toys(mark=Watermark(KEY, 1)).replace(walk="lockstep"), WHOLE, 5_000) < 1e-9
+    assert fit(toys(mark=Watermark(KEY, 1)).replace(walk="lockstep"), WHOLE, 1_500) < 1e-9
 
 
 @pytest.mark.usefixtures("key_a_row")
@@ -130,7 +130,7 @@ def test_a_context_that_is_used_twice_would_bias_answers(monkeypatch: pytest.Mon
         return tuple(tokens[-self.length :]) if len(tokens) >= self.length else None
 
     monkeypatch.setattr(MarkedRow, "context_after", careless)
-    assert fit(toys(mark=Watermark(KEY, 1)).replace(walk="lockstep"), WHOLE, 5_000) < 1e-9
+    assert fit(toys(mark=Watermark(KEY, 1)).replace(walk="lockstep"), WHOLE, 1_500) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -138,16 +138,14 @@ def test_a_context_that_is_used_twice_would_bias_answers(monkeypatch: pytest.Mon
     [
         {},
         {"top_p": 0.8},
-        {"top_k": 20, "temperature": 0.8},
-        {"repetition_penalty": 1.2},
-        {"typical_p": 0.9},
+        {"top_k": 20, "temperature": 0.8, "repetition_penalty": 1.2},
         {"grammar": Grammar("regex", "[a-z ,.]{40,400}"), "ignore_eos": False},
     ],
     ids=str,
 )
 def test_an_answer_does_not_depend_on_the_decoding_strategy(settings) -> None:
-    purifier, sampling = real("balanced", watermark=MARK), few(24, **settings)
-    prompts = ["The old lighthouse", "Once upon a time", "The king had"]
+    purifier, sampling = real("balanced", watermark=MARK), few(12, **settings)
+    prompts = ["The old lighthouse", "The king had"]
     found = [written(purifier.replace(walk=walk), prompts, sampling) for walk in ("lockstep", "speculative")]
     assert found[0] == found[1]
     alone = [written(purifier, [prompt], sampling.of_row(row))[0] for row, prompt in enumerate(prompts)]

@@ -11,7 +11,7 @@ from purify_plugins.canonical_json import canonical, jsonable, options
 from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificates.figures import COLUMNS, tokens_of, totals
 from purify_plugins.certificates.possible import check_steps
-from purify_plugins.decode.draw_record import DROPPED, RETUNED
+from purify_plugins.decode.draw_record import CUT, DROPPED, RETUNED
 from purify_plugins.errors import (
     BudgetError,
     ConfigError,
@@ -19,7 +19,7 @@ from purify_plugins.errors import (
     UncheckableError,
 )
 from purify_plugins.sampling import Sampling
-from purify_plugins.threat import draws
+from purify_plugins.threat import IN_ENGINE, draws
 from purify_plugins.utils.sequences import new_contexts
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def _check_end(body: Mapping[str, Any]) -> None:
     )
     require(by == "max_tokens" or limit < most, f"{by} limits it no more than max_tokens")
     require(1 <= count <= limit, f"it has {count} steps, and its limit is {limit}")
-    require(by != "plugin" or (reason == "length" and count == limit), "a plugin did not end it there")
+    require(by not in CUT or (reason == "length" and count == limit), f"the {by} did not end it there")
+    require(by != "engine" or body["method"]["walk"] == IN_ENGINE, "no engine decoded it")
     require(reason != "length" or count == limit, f"it ended at {count} tokens, short of its limit {limit}")
     require(reason != "stop" or bool(sampling.stop), "no stop string can have ended it")
     require(reason != "eos" or not sampling.ignore_eos, "no end token can have ended it")

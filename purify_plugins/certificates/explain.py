@@ -9,6 +9,7 @@ from typing import Any
 from purify_plugins.certificates import model_digest
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.guarantee_text import factor, meant
+from purify_plugins.threat import IN_ENGINE
 from purify_plugins.types import Certificate
 
 
@@ -21,6 +22,7 @@ def summary(certificate: Certificate, off: float | None, known: Sequence[str] = 
     return [
         verdict(body["method"]),
         f"In plain words: {meant(body['method'])}.",
+        *issued(body["method"]),
         "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
         replayed(off, "llm" in known),
         *comparisons(known),
@@ -37,6 +39,17 @@ def verdict(method: Mapping[str, Any]) -> str:
     if method["guarantee"] == "none":
         return f"Guarantee of this answer: NONE, because {method['reason']}."
     return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
+
+
+def issued(method: Mapping[str, Any]) -> list[str]:
+    """Whose word a certificate is that the LLM's own engine issued."""
+    if method["walk"] != IN_ENGINE:
+        return []
+    return [
+        "In-engine: the engine that runs the LLM drew the tokens, sent the text and issued this. It assumes "
+        "that machine and its operator honest, and only the LLM's weights hostile; compare the text with "
+        "--answer FILE."
+    ]
 
 
 def replayed(off: float | None, both: bool) -> str:

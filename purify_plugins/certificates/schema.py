@@ -48,7 +48,7 @@ class AnswerFields(_Strict):
     bytes: int
     finish_reason: Literal["eos", "stop", "length"]
     limit: Annotated[int, Field(ge=1)]
-    limited_by: Literal["max_tokens", "context", "plugin"]
+    limited_by: Literal["max_tokens", "context", "plugin", "engine"]
 
 
 class ContextFields(_Strict):
@@ -85,7 +85,7 @@ class MethodFields(_Strict):
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
-    walk: Strategy
+    walk: Strategy | Literal["in-engine"]
     llm_asked: Literal[False] = cast("Literal[False]", None)  # absent where it was asked
     constraints: Annotated[list[dict[str, Any]], Field(min_length=1)] = cast(
         "list[dict[str, Any]]", None

@@ -37,9 +37,7 @@ class DetectOptions:
     tokenizer: Annotated[str | None, typer.Option(help="The SLM's tokenizer, instead of --slm.")] = None
     certificate: Annotated[
         str | None,
-        typer.Option(
-            metavar="CERT", help="Its certificate: the tokens as they were drawn, and the key's id."
-        ),
+        typer.Option(metavar="CERT", help="Its certificate: the tokens as drawn, and the key's id."),
     ] = None
 
     @property
@@ -124,9 +122,9 @@ def _certified(certificate: str, text: bytes, watermark: Watermark) -> list[int]
     Pins(answer=text).check(found, load_plugins(()))
     mark = found.decoded["method"].get("watermark")
     if mark is None or (mark["key"], mark["context"]) != (watermark.id, watermark.context):
+        named = "no watermark" if mark is None else _named(mark["key"], mark["context"])
         raise MismatchError(
-            f"the certificate names {'no watermark' if mark is None else _named(mark['key'], mark['context'])}, "
-            f"and what was given is {_named(watermark.id, watermark.context)}"
+            f"the certificate names {named}, and what was given is {_named(watermark.id, watermark.context)}"
         )
     return [step[0] for step in found.decoded["steps"]]
 

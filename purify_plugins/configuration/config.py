@@ -51,7 +51,7 @@ class WatermarkConfig:
     """Keys of `[watermark]`: the key's place, one of two, and how much of the text keys a draw."""
 
     key_env: str | None = None
-    """The environment variable that holds the key: 32 characters or more that nobody can guess."""
+    """The environment variable that holds the key: 32 characters or more that cannot be guessed."""
     key_file: str | None = None
     """The file that holds the key, instead."""
     context: int = 4
@@ -91,7 +91,7 @@ class Config:
     request: Table = field(default_factory=dict)
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
     watermark: WatermarkConfig = field(default_factory=WatermarkConfig)
-    """Marks answers, at no cost in distribution; see [watermarks](watermarks.md). The keys are listed below."""
+    """Marks answers, at no cost in distribution; see [watermarks](watermarks.md)."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 

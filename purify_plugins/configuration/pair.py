@@ -43,7 +43,7 @@ def markable(
     if watermark is None:
         return None
     require_markable(llm.engine)
-    # Detection reads a text with the SLM's tokenizer alone, so answers are written in its tokens, all of them.
+    # Detection reads a text with the SLM's tokenizer alone, so answers have to be in its tokens.
     if slm.vocabulary.fingerprint != given.vocabulary.fingerprint:
         raise ConfigError(
             "the two models have two tokenizers, so answers are not written in the SLM's tokens, by which a "

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.sessions import SessionPair
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.errors import PurifyError
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import History, Token
@@ -63,7 +64,12 @@ class Batch:
         self.seeded = any(seed is not None for seed in self.seeds)
         keys = _requests(decoder, pair, sampling) if self.seeded else [b""] * len(pair.prompts)
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
-        self.streams = _streams(decoder, pair, sampling, keys, self.seeds, self.answers)
+        mark = None if decoder.given else decoder.watermark  # see `_marked`
+        self.streams = (
+            RandomStreams(sampling, keys, slm.device, self.seeds)
+            if mark is None
+            else _marked(mark, pair, sampling, keys, self.seeds, self.answers)
+        )
         self.rows = list(range(len(self.answers)))
         self.live = set(self.rows)
         self.limits = _limits(decoder, pair, sampling)
@@ -80,7 +86,7 @@ class Batch:
         for place, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
             if token is None or row not in self.live:
                 continue
-            if self.streams.marked(place, len(self.answers[row])):
+            if self.streams.marks and self.streams.marked(place, len(self.answers[row])):
                 token = token._replace(marked=True)
             column[row] = token
             self.answers[row].append(token.id)
@@ -157,25 +163,25 @@ def _requests(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[b
     ]
 
 
-def _streams(
-    decoder: Decoder,
+def _marked(
+    watermark: Watermark,
     pair: SessionPair,
     sampling: Sampling,
     keys: Sequence[bytes],
     seeds: Sequence[int | None],
     answers: Sequence[Sequence[int]],
-) -> RandomStreams:
-    """The rows' random numbers; marked where the decoder has a watermark and no token was drawn before."""
-    device = pair.first[1].device
+) -> MarkedStreams:
+    """The rows' random numbers under a watermark, for answers of which no token was drawn before."""
     # What follows tokens that were drawn before is drawn as ever: some of its contexts may have been used in
     # the tokens that it replaces, and a second draw after the same ones would be the first over again.
-    if decoder.watermark is None or decoder.given:
-        return RandomStreams(sampling, keys, device, seeds)
-    read, size = list(zip(*pair.readings, strict=True)), len(decoder.vocabulary)
-    marked = MarkedStreams(
-        sampling, keys, device, seeds, watermark=decoder.watermark, size=size, answers=answers, read=read
+    read, slm = list(zip(*pair.readings, strict=True)), pair.first[1]
+    return MarkedStreams(
+        *(sampling, keys, slm.device, seeds),
+        watermark=watermark,
+        size=slm.shape[-1],
+        answers=answers,
+        read=read,
     )
-    return marked
 
 
 def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:

@@ -5,8 +5,8 @@ fused row's arg-max (greedy), or with probability min(1, fused/slm) (sampling); 
 a draw from what the fused row has over the SLM's. `ServerDrafts`: the LLM's server drafts, and the SLM reads
 the draft in one pass. Every token is drawn from the fused row with this machine's own random numbers, and a
 drafted token is accepted if it is the one drawn: nothing rests on a probability that a server reports.
-Either way tokens have lockstep's distribution. With a watermark the SLM's draft and the token that is drawn in its
-place take part in one race (`MarkedStreams`), and a drafted token is accepted if it is the one drawn.
+Either way tokens have lockstep's distribution. With a watermark the SLM's draft and the token that is drawn
+in its place take part in one race (`MarkedStreams`): a drafted token is accepted if it is the one drawn.
 """
 
 from __future__ import annotations

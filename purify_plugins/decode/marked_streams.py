@@ -23,9 +23,9 @@ class MarkedStreams(RandomStreams):
 
     A place is *marked* where at least `context` tokens of the answer come before it, and these stand neither
     before another place of the answer nor anywhere in the prompt: whatever the models have read, they have
-    not read a draw of this race. Elsewhere the race is keyed by the row's own number of that place. A draft and
-    the token that is drawn in its place take part in one race, so a drafted token is accepted if it is the one
-    drawn, and an answer does not depend on the decoding strategy.
+    not read a draw of this race. Elsewhere the race is keyed by the row's own number of that place. A draft
+    and the token that is drawn in its place take part in one race, so a drafted token is accepted if it is
+    the one drawn, and an answer does not depend on the decoding strategy.
     `answers` grow as tokens are drawn; `read` are the prompts of each row, as both models read them.
     """
 
@@ -72,7 +72,7 @@ class MarkedStreams(RandomStreams):
         return None if found is None else found[:, None]
 
     def marked(self, row: int, place: int) -> bool:
-        """Whether the race at this place of the row, by its place in the batch, was keyed by the watermark."""
+        """Whether the race at this place of the row, one of those left, was keyed by the watermark."""
         return self._rows[row].marked.get(place, False)
 
     def consume(self, counts: Sequence[int]) -> None:

@@ -138,8 +138,9 @@ class StepReader:
             sampling = replace(sampling, stop=stop)
         named = origin.policy, self.decoder.name_of(origin.policy), origin.parameters
         models = origin.llm, origin.slm
-        asked = origin.llm_asked, public(origin.constraints) if origin.constraints else (), origin.watermark
-        return Drawn(origin.walk, *named, sampling, *models, origin.prompts[row], limit, edits, *asked)
+        asked = origin.llm_asked, public(origin.constraints) if origin.constraints else ()
+        drawn = Drawn(origin.walk, *named, sampling, *models, origin.prompts[row], limit, edits, *asked)
+        return replace(drawn, watermark=origin.watermark) if origin.watermark else drawn
 
     def _refused(self, why: str) -> PluginError:
         names = map(repr, self._plugins)

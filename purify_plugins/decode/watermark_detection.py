@@ -33,8 +33,8 @@ def detect(watermark: Watermark, tokens: Sequence[int]) -> Detection:
 
     At each place whose context is new, the drawn token's exponential number E scores -log(1 - exp(-E)): that
     is again exponential for a text that the key had no part in, and larger where the token won its race. The
-    sum over n places has a Gamma(n) distribution, exactly. The whole text and its parts, of half its length, a
-    quarter and so on, are tested; half of the error goes to the whole, the rest to the parts in equal shares.
+    sum over n places has a Gamma(n) distribution, exactly. The whole text and its parts, of half its length,
+    a quarter and so on, are tested; half of the error goes to the whole, the rest to the parts alike.
     """
     places = new_contexts(tokens, watermark.context)
     scores = [_score(race_of(watermark.seed(context), tokens[place])) for place, context in places]
@@ -68,7 +68,7 @@ def _parts(count: int) -> Iterator[tuple[int, int]]:
 
 def upper_tail(count: int, total: float) -> float:
     """P(Gamma(count) >= total): that `count` exponential numbers add up to so much. At least 1e-300."""
-    if total <= count - 1:  # above a half: the sum below would need no care there, and nobody asks for it
+    if total <= count - 1:  # a bound: the tail is above a third there
         return 1.0
     # A Gamma(n) tail is a Poisson sum of n terms, which grow up to the last: added from there.
     term, ratio = 1.0, 1.0

@@ -18,6 +18,7 @@ from purify_adapters.gateway.sse import event
 from purify_plugins import RefusedError, Sampling, hookimpl
 from purify_plugins.certificates import read, verify
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sources.wrapper import SourceWrapper
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
 from tests.fake_tgi import fake_tgi
 from tests.remote.toy_server import Script, toy_source
@@ -41,6 +42,13 @@ def trained() -> Iterator[Served]:
     """The test bed's pair."""
     with serving(real("geometric")) as found:
         yield found
+
+
+class Around(SourceWrapper):
+    """A source around another one."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
 
 
 def ask(**parameters: Any) -> dict[str, Any]:
@@ -460,16 +468,42 @@ def test_a_request_of_two_lengths_is_refused(served: Served) -> None:
         assert wire.recv(99).startswith(b"HTTP/1.1 400")
 
 
-def test_the_gateway_is_unhealthy_while_its_upstream_is_down() -> None:
-    """It used to say 200 while every request failed; `/ping` says whether the process lives."""
+def test_the_gateway_is_alive_and_not_ready_while_its_upstream_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the first request that fails, too: `/ready` asks the server, `/health` asks nobody."""
+    monkeypatch.setattr("purify_adapters.gateway.readiness.FRESH", 0.0)
     with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
         llm = toy_source(upstream.url, BYTES, 8, ahead=0)
+        with serving(stubs(llm)) as served:
+            found = served.client.get("/ready")
+            told = {"ready": True, "gateway": "serving", "llm": "reachable", "slm": "loaded"}
+            assert (found.status_code, found.json()) == (200, told)
     with serving(stubs(llm)) as served:
-        assert served.client.get("/health").status_code == 200
+        found = served.client.get("/ready")
+        assert (found.status_code, found.json()) == (503, {**told, "ready": False, "llm": "unavailable"})
         for _ in range(20):
             served.post("/generate", ask())
         assert llm.http.breaker.open
-        assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [503, 200]
+        assert served.client.get("/ready").json()["llm"] == "resting"
+        assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [200, 200]
+
+
+def test_a_gateway_that_stops_is_not_ready() -> None:
+    with serving(stubs()) as served:
+        assert served.client.get("/ready").json()["ready"]
+        served.app.service.executor.stopped = True
+        found = served.client.get("/ready")
+        assert (found.status_code, found.json()["gateway"]) == (503, "stopping")
+
+
+def test_a_server_is_asked_whether_it_is_up_once_for_all_who_ask() -> None:
+    """Anybody may ask the gateway; it does not pass a flood on. A model inside another is asked as well."""
+    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
+        around = Around(toy_source(upstream.url, BYTES, 8, ahead=0))
+        with serving(stubs(around)) as served, ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: served.client.get("/ready").json()["llm"], range(16)))
+        assert (found, upstream.probes) == (["reachable"] * 16, 1)
 
 
 def test_an_answer_says_what_its_certificate_claims() -> None:
@@ -764,7 +798,7 @@ def test_the_key_is_asked_for_and_compared_exactly_and_in_constant_time(
                 assert (refused.status_code, "the key is missing or wrong" in refused.text) == (401, True)
         assert served.client.get("/certificates/x").status_code == 401
         assert served.post("/generate", ask(), headers=AUTH).status_code == 200
-        for path in ("/info", "/v1/models", "/health", "/metrics"):
+        for path in ("/info", "/v1/models", "/health", "/ready", "/metrics"):
             assert served.client.get(path).status_code == 200
     assert len(compared) == 7 * 4 + 2
 
@@ -912,6 +946,7 @@ def test_the_openapi_document_names_every_route(served: Served) -> None:
         "/v1/models",
         "/health",
         "/ping",
+        "/ready",
         "/metrics",
     } == set(paths)
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 GET = {
     "/": routes.health,
     "/health": routes.health,
-    "/ping": routes.ping,
+    "/ping": routes.health,
+    "/ready": routes.ready,
     "/info": routes.info,
     "/metrics": routes.metrics,
     "/v1/models": routes.models,

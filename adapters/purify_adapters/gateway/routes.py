@@ -212,21 +212,20 @@ async def certificate(request: Request) -> Response:
 # What anyone may know
 
 
-async def ping(request: Request) -> Response:
-    """Whether this process accepts requests."""
+async def health(request: Request) -> Response:
+    """Whether this process is alive and accepts requests; nothing is asked of a model."""
     if _service(request).executor.stopped:
         raise Rejected(503, "the gateway is shutting down", "healthcheck")
     return Response()
 
 
-async def health(request: Request) -> Response:
-    """Whether requests can be answered, by both models or, with `on_llm_failure` "slm", by the SLM alone."""
+async def ready(request: Request) -> Response:
+    """Whether requests can be answered now, and the state of each part."""
     service = _service(request)
-    if not service.upstream_down:
-        return await ping(request)
-    if service.purifier.on_llm_failure == "slm":
-        return JSONResponse({"status": "degraded", "answers": "the SLM's alone: the LLM's server is down"})
-    raise Rejected(503, "the LLM's server is down", "healthcheck")
+    states, stopped = await service.readiness.states(), service.executor.stopped
+    well = service.readiness.ready(states) and not stopped
+    body = {"ready": well, "gateway": "stopping" if stopped else "serving", **states}
+    return JSONResponse(body, 200 if well else 503)
 
 
 async def info(request: Request) -> Response:

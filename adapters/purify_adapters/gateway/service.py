@@ -15,6 +15,7 @@ from purify_adapters.gateway.access_log import log_failure
 from purify_adapters.gateway.executor import DecodeExecutor, Slot
 from purify_adapters.gateway.metrics import Metrics, SharedMetrics
 from purify_adapters.gateway.openai_completions import ServerIdentity
+from purify_adapters.gateway.readiness import Readiness
 from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error
 from purify_adapters.gateway.request_validation import Generation, RequestValidator
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
@@ -66,6 +67,7 @@ class Service:
         )
         self.metrics = Metrics()
         self.shared_metrics = SharedMetrics(self.metrics, settings.shared)
+        self.readiness = Readiness(purifier)
         llm = purifier.llm.inner
         self.upstream = llm.http if isinstance(llm, RemoteSource) else None
         if self.upstream is not None:
