@@ -179,7 +179,7 @@ def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
 
 
 def test_every_key_is_tried() -> None:
-    """tests/adapters/test_activation.py tries those of `[activation]`, tests/test_watermark.py `[watermark]`."""
+    """tests/adapters/test_activation.py has those of `[activation]`, tests/test_watermark.py the others."""
     assert {*BASE, "activation", "watermark"} == {field.name for field in fields(Config)}
 
 

@@ -72,6 +72,7 @@ COVERED: Mapping[str, Cover] = {
     ),
     "method.watermark.*": Cover("pin", "the operator's word; `purify detect` with the key compares the id"),
     "method.calibration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
+    "method.configuration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
     "method.draws": Cover("alone", "from the seed and the watermark"),
     "method.claimed": Cover("alone", "the policy's own"),
     "method.guarantee": Cover("alone", "from the rest of `method` and the steps"),

@@ -80,6 +80,10 @@ class WatermarkFields(_Strict):
     tokens: Annotated[int, Field(ge=0)]
 
 
+class ConfigurationFields(_Strict):
+    sha256: Sha256
+
+
 class MethodFields(_Strict):
     policy: str
     parameters: dict[str, Any]
@@ -96,6 +100,7 @@ class MethodFields(_Strict):
     calibration: CalibrationFields = cast(
         "CalibrationFields", None
     )  # absent, where there is none: never null
+    configuration: ConfigurationFields = cast("ConfigurationFields", None)  # absent, where none is recorded
     draws: Literal["system", "keyed", "marked"]
     claimed: Level
     guarantee: Level
