@@ -25,7 +25,6 @@ from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.requests.hooked import hooked
 from purify_plugins.requests.inputs import (
-    check_alignment,
     check_options,
     conversation,
     drawn,
@@ -48,17 +47,18 @@ if TYPE_CHECKING:
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
+    from purify_plugins.signing.signer import Signer
     from purify_plugins.stages.adapted import BareStage
     from purify_plugins.stages.stage import Stage
     from purify_plugins.types import Prompt
 
 Errors = Literal["return", "raise"]
 OF_A_PAIR = ("alignment", "fidelity", "plugins")
-OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", "stages", "request", "configuration")
+OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", "stages", "request", "signer", "configuration")
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
-OF_AN_ANSWER = (*CHECKED, "stages", "request")
+OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer")
 KEPT = (*OF_AN_ANSWER, *OF_A_PAIR, "watermark")
 """Options that `replace` changes without aligning the two models anew."""
 
@@ -76,10 +76,10 @@ class Purifier(Decoder):
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
-    certificates, and so is `configuration`, the digest of the file and options that a service runs by.
-    `watermark` keys the draws of answers (`Watermark`). `given_policy`, `given_walk` and `given_models` are
-    the constructor's arguments; `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises
-    VocabularyError, ConfigError.
+    certificates, and so is `configuration`, the digest of the file and options that a service runs by;
+    `signer` signs those. `watermark` keys the draws of answers. `given_policy`, `given_walk` and
+    `given_models` are the constructor's arguments; `policy` is bound to the vocabulary, `walk` is the
+    strategy in use. Raises VocabularyError, ConfigError.
     """
 
     sampling: Sampling
@@ -91,6 +91,7 @@ class Purifier(Decoder):
     configuration: str | None
     stages: tuple[Stage, ...]
     request: RequestOptions
+    signer: Signer | None
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
     given_models: tuple[LogitSource, LogitSource]
@@ -114,11 +115,11 @@ class Purifier(Decoder):
         configuration: str | None = None,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        signer: Signer | None = None,
         watermark: Watermark | None = None,
     ) -> None:
         sampling = sampling or Sampling()
         check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
-        check_alignment(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -131,7 +132,7 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
         own = zip((*OWN, *GIVEN), (sampling, batch_size, *kept, configuration, policy, walk), strict=True)
         vars(self).update(own, given_models=given, watermark=markable(watermark, llm, slm, given[1]))
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
@@ -339,7 +340,8 @@ class Purifier(Decoder):
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
         records = self.calibration, self.configuration
-        how = AnswerOptions(used, cited(), self.plugins.actors(self.policy), *records)
+        actors = self.plugins.actors(self.policy)
+        how = AnswerOptions(used, cited(), actors, *records, signer=self.signer)
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)

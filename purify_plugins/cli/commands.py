@@ -24,6 +24,7 @@ COMMANDS = {
     "check": f"{HERE}.check:check",
     "verify": f"{HERE}.verify:verify",
     "detect": f"{HERE}.detect:detect",
+    "keys": f"{HERE}.keys:keys",
     "policies": f"{HERE}.inspect:policies",
     "stages": f"{HERE}.stages:stages",
     "plugins": f"{HERE}.inspect:plugins",

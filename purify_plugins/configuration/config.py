@@ -92,6 +92,8 @@ class Config:
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
     watermark: WatermarkConfig = field(default_factory=WatermarkConfig)
     """Marks answers, at no cost in distribution; see [watermarks](watermarks.md)."""
+    certificate: Table = field(default_factory=dict)
+    """How certificates are signed, chained and logged; default: not at all."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 
@@ -127,6 +129,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
             Named.at(f"{file}: [[stage]] {at}:", table, folder) for at, table in enumerate(config.stage, 1)
         ],
         request=Named.at(f"{file}: [request]", config.request),
+        certificate=Named.at(f"{file}: [certificate]", config.certificate, folder),
     )
 
 

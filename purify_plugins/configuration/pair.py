@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from purify_plugins.errors import ConfigError
 from purify_plugins.foreign import adapted_policy
 from purify_plugins.plugin.manager import Plugins
+from purify_plugins.requests.inputs import require_symbols
 from purify_plugins.threat import require_known, require_markable
 from purify_plugins.tokenizers.vocabulary_map import align
 
@@ -21,6 +22,7 @@ def together(
     llm: LogitSource, slm: LogitSource, alignment: Alignment, fidelity: Fidelity
 ) -> tuple[LogitSource, LogitSource]:
     """Both models in one vocabulary. Raises VocabularyError; ConfigError for a model that cannot be used."""
+    require_symbols(alignment, fidelity)
     require_known("the LLM", llm.engine)
     require_known("the SLM", slm.engine)
     shown = slm.capabilities

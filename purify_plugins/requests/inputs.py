@@ -135,12 +135,6 @@ def check_options(
         raise ConfigError(f"configuration is a SHA-256 in 64 hexadecimal digits, not {configuration!r}")
 
 
-def check_alignment(alignment: Any, fidelity: Any) -> None:
-    """Raise ConfigError for an `alignment` or a `fidelity` that does not exist."""
-    require_listed("alignment", alignment, get_args(Alignment))
-    require_listed("fidelity", fidelity, get_args(Fidelity))
-
-
 def require_listed(name: str, value: Any, known: Sequence[str]) -> None:
     """Raise ConfigError unless an option has one of its `known` values."""
     if value not in known:
@@ -180,3 +174,9 @@ def _short(value: Any) -> str:
     """A value as an error quotes it: itself if it is short, else its type."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"a value of type {type(value).__name__}"
+
+
+def require_symbols(alignment: object, fidelity: object) -> None:
+    """Raise ConfigError for an alignment or a fidelity that there is not."""
+    require_listed("alignment", alignment, get_args(Alignment))
+    require_listed("fidelity", fidelity, get_args(Fidelity))

@@ -123,6 +123,8 @@ class Gateway:
         yield
         writing.cancel()
         self.service.executor.close()
+        if (signer := self.service.purifier.signer) is not None:
+            await asyncio.to_thread(signer.close)  # the root of what the log has of today
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         why = to_http_error(error)

@@ -232,7 +232,7 @@ async def info(request: Request) -> Response:
     """TGI's `/info`."""
     service = _service(request)
     settings, validator = service.settings, service.validator
-    facts = {
+    facts: dict[str, Any] = {
         "model_id": service.identity.model,
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
@@ -249,6 +249,8 @@ async def info(request: Request) -> Response:
         "docker_label": None,
         "configuration": service.purifier.configuration,
     }
+    if (signer := service.purifier.signer) is not None:
+        facts["certificate_keys"] = list(signer.key_ids)
     return JSONResponse(facts)
 
 

@@ -230,7 +230,7 @@ class Service:
     def _keep(self, completion: Completion) -> None:
         """Keep a certificate, and drop the oldest beyond `settings.certificates`."""
         digest = completion.certificate.digest
-        self.certificates[digest] = completion.certificate.text
+        self.certificates[digest] = completion.certificate.issued
         self.certificates.move_to_end(digest)
         while len(self.certificates) > self.settings.certificates:
             self.certificates.popitem(last=False)
