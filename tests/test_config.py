@@ -180,8 +180,12 @@ def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
 
 
 def test_every_key_is_tried() -> None:
-    """tests/adapters/test_activation.py has those of `[activation]`, tests/test_watermark.py the others."""
-    assert {*BASE, "activation", "watermark"} == {field.name for field in fields(Config)}
+    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them.
+
+    `[[tenant]]` concerns the gateway; tests/adapters/test_gateway_tenants.py tries it, and
+    tests/test_watermark.py tries `[watermark]`.
+    """
+    assert {*BASE, "activation", "tenant", "watermark"} == {field.name for field in fields(Config)}
 
 
 CHANGED: dict[str, Any] = {
