@@ -67,6 +67,7 @@ COVERED: Mapping[str, Cover] = {
     "method.plugins.*": Cover("pin", "the operator's word"),
     "method.edits": Cover("pin", "the operator's word; any leaves no claim"),
     "method.calibration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
+    "method.configuration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
     "method.draws": Cover("alone", "from the seed"),
     "method.claimed": Cover("alone", "the policy's own"),
     "method.guarantee": Cover("alone", "from the rest of `method` and the steps"),

@@ -103,6 +103,7 @@ def _made(body: Mapping[str, Any]) -> list[str]:
         f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
         f"because {method['reason']}.",
         *calibration(body),
+        *configuration(body),
         f"Drawn: {method['mode']}, in {method['walk']}, with {DRAWN[method['draws']]}, "
         f"seed {said(method['sampling'].get('seed'))}, by purify-plugins {method['version']}. "
         f"Plugins: {', '.join(plugins) or 'none'}. Edits: {', '.join(method['edits']) or 'none'}.",
@@ -129,6 +130,12 @@ def calibration(body: Mapping[str, Any]) -> list[str]:
         f"had perplexity {record['llm_perplexity']:.4g} on it and the SLM {record['slm_perplexity']:.4g}; "
         f"{1 - record['limited']:.1%} of its tokens never met the limit. {made}"
     ]
+
+
+def configuration(body: Mapping[str, Any]) -> list[str]:
+    """Which configuration the service ran by, where that is recorded."""
+    found = body["method"].get("configuration")
+    return [f"The service ran by the configuration with SHA-256 {found['sha256']}."] if found else []
 
 
 DRAWN = {

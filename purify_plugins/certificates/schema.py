@@ -74,6 +74,10 @@ class CalibrationFields(_Strict):
     version: str
 
 
+class ConfigurationFields(_Strict):
+    sha256: Sha256
+
+
 class MethodFields(_Strict):
     policy: str
     parameters: dict[str, Any]
@@ -89,6 +93,7 @@ class MethodFields(_Strict):
     calibration: CalibrationFields = cast(
         "CalibrationFields", None
     )  # absent, where there is none: never null
+    configuration: ConfigurationFields = cast("ConfigurationFields", None)  # absent, where none is recorded
     draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level

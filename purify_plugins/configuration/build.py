@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from purify_plugins.certificates.calibration_record import CalibrationRecord
 
 P = TypeVar("P")
+NOTHING: Mapping[str, LogitSource] = {}
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,15 @@ class Prepared:
         for each in self.previews.values():
             each.refuse(prompt)
 
-    def load(self, kind: Callable[..., P]) -> P:
-        """The Purifier, or another `kind` of its arguments; loads both models. Raises PurifyError."""
-        models = [source(self.plugins, table) for table in (self.config.llm, self.config.slm)]
+    def load(self, kind: Callable[..., P], kept: Mapping[str, LogitSource] = NOTHING) -> P:
+        """The Purifier, or another `kind` of its arguments; loads both models. Raises PurifyError.
+
+        `kept` are models, by "llm" and "slm", that are loaded already.
+        """
+        tables = {"llm": self.config.llm, "slm": self.config.slm}
+        models = [
+            kept[side] if side in kept else source(self.plugins, table) for side, table in tables.items()
+        ]
         return kind(*models, self.policy, **self.options, plugins=self.plugins)
 
 

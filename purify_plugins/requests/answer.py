@@ -27,6 +27,7 @@ class AnswerOptions:
     """How a request's answers are drawn, the sources its prompts quote, and the plugins that take part.
 
     `calibration` is what the policy's options were set by, None where nothing was recorded.
+    `configuration` is the digest of what a service runs by; None: not recorded.
     `given` are the tokens that an answer begins with, which were drawn before.
     """
 
@@ -34,6 +35,7 @@ class AnswerOptions:
     context: Cited = ()
     actors: tuple[Actor, ...] = ()
     calibration: CalibrationRecord | None = None
+    configuration: str | None = None
     given: tuple[Token, ...] = ()
 
 
@@ -108,7 +110,7 @@ class RowOutput:
         pieces, tokens = joined([*self._pieces, *rest]), tuple(token.id for token, _ in self.drawn)
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         options = self.options
-        parts = options.context, options.actors, options.calibration
+        parts = options.context, options.actors, options.calibration, options.configuration
         certificate = certify(drawn, steps, text, self.reason, *parts)
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return Chunk(rest, (), whole)

@@ -14,7 +14,7 @@ MODULES = {
     "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "privacy": ("phonenumbers", "presidio_analyzer"),
-    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
+    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11", "prometheus_client"),
 }
 """Extra -> the modules that its packages bring."""
 

@@ -149,7 +149,7 @@ def test_an_answer_says_how_often_its_model_s_server_was_asked(route: str) -> No
         llm = toy_source(upstream.url, BYTES, 8, ahead=0)
         with serving(stubs(llm)) as found, ThreadPoolExecutor(3) as pool:
             assert list(pool.map(count, lengths)) == lengths
-            assert f"\npurify_upstream_requests {sum(lengths)}\n" in found.client.get("/metrics").text
+            assert f"\npurify_upstream_requests {sum(lengths)}.0\n" in found.client.get("/metrics").text
     assert llm.http.counts.requests == sum(lengths)
 
 
@@ -282,16 +282,16 @@ def test_what_anyone_may_know(served: Served) -> None:
 
 
 def test_the_metrics_have_tgi_s_names_and_count(served: Served) -> None:
-    def count() -> int:
+    def count() -> float:
         lines = served.client.get("/metrics").text.splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("tgi_request_success "))
+        return next(float(line.split()[1]) for line in lines if line.startswith("tgi_request_success "))
 
     before = count()
     served.post("/generate", ask())
     assert count() == before + 1
     text = served.client.get("/metrics").text
     assert 'tgi_request_generated_tokens_bucket{le="16.0"}' in text
-    assert "tgi_queue_size 0" in text
+    assert "\ntgi_queue_size 0.0\n" in text
 
 
 # OpenAI's routes
@@ -515,7 +515,7 @@ def test_an_answer_says_what_its_certificate_claims() -> None:
         metrics = served.client.get("/metrics").text
     assert (greedy.headers["x-purify-guarantee"], last["purify"]["guarantee"]) == ("none", "none")
     assert sampled.headers["x-purify-guarantee"] != "none"
-    assert "\npurify_answers_without_guarantee 2\n" in metrics
+    assert "\npurify_answers_without_guarantee 2.0\n" in metrics
 
 
 def test_what_no_guarantee_could_hold_for_can_be_refused() -> None:

@@ -162,7 +162,7 @@ def test_the_gateway_says_when_to_come_again_or_lets_the_slm_answer(server: Fake
             refused = refusing.post(path, asked)
             assert (refused.status_code, refused.json()["error_type"]) == (503, "overloaded")
             assert refused.headers["retry-after"] == "1"
-        assert "\npurify_upstream_resting 1\n" in refusing.client.get("/metrics").text
+        assert "\npurify_upstream_resting 1.0\n" in refusing.client.get("/metrics").text
     alone = pair(source, ToySource(BYTES, 2), "geometric", on_llm_failure="slm")
     with serving(alone) as answering, ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: answering.post("/generate", asked), range(3)))

@@ -48,7 +48,7 @@ OLD_FIELDS = {
 
 
 def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+    service: Service = request.scope["purify.service"]
     return service
 
 
@@ -247,6 +247,7 @@ async def info(request: Request) -> Response:
         "version": __version__,
         "sha": None,
         "docker_label": None,
+        "configuration": service.purifier.configuration,
     }
     return JSONResponse(facts)
 
@@ -277,5 +278,4 @@ def _model(service: Service) -> Json:
 async def metrics(request: Request) -> Response:
     """The metrics of all workers that serve the port."""
     service = _service(request)
-    total, gauges = service.shared_metrics.sum(service.gauges())
-    return PlainTextResponse(total.text(gauges), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(service.metrics.text(service.gauges()), media_type="text/plain; version=0.0.4")
