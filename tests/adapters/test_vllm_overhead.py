@@ -68,7 +68,7 @@ class Tabled(ToySource):
 
 
 def own_times(policy: str, seed: int | None, monkeypatch: pytest.MonkeyPatch) -> tuple[list[float], int]:
-    """The seconds of each step without the SLM's pass, the policy's arithmetic and the draw; the SLM's passes."""
+    """Each step's seconds without the SLM's pass, the policy's arithmetic and the draw; the SLM's passes."""
     made = load_plugins([]).make("purify_policies", policy, {})
     purifier, clock = Purifier(ToySource(ABC, 1), Tabled(ABC, 2), made), Clock()
     monkeypatch.setattr(slots, "purifier_of", lambda model: (purifier, Sampling()))
@@ -76,7 +76,7 @@ def own_times(policy: str, seed: int | None, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(owner, name, clock.timed(getattr(owner, name)))
     state = buffers(SLOTS, STEPS + 2, len(ABC))
     processor, found = SlotLogitsProcessor(config("x"), state), []
-    state.prompt_len.gpu[:] = state.total_len.gpu[:] = 1
+    state.prompt_len.gpu[:] = state.total_len.gpu[:] = state.all_token_ids.gpu[:, 0] = 1
     for slot in range(SLOTS):
         processor.add_request(slot, SamplingParams(max_tokens=STEPS, ignore_eos=True, seed=seed))
     for at in range(STEPS):

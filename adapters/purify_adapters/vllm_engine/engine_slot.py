@@ -110,6 +110,9 @@ class EngineSlot:
 
 def alike(going: Sequence[EngineSlot]) -> list[list[EngineSlot]]:
     """The slots that can be fused together."""
+    first, alone = going[0].sampling, going[0].alone
+    if all([slot.sampling is first and slot.alone is alone for slot in going]):  # noqa: C419  # twice as fast
+        return [list(going)]
     groups: dict[tuple[int, bool], list[EngineSlot]] = {}
     for slot in going:
         groups.setdefault((id(slot.sampling), slot.alone), []).append(slot)
@@ -120,7 +123,7 @@ def luck(slots: Sequence[EngineSlot], offset: int, device: torch.device) -> Tens
     """The uniforms (rows,) that draw the tokens at an offset; None for greedy requests."""
     if slots[0].sampling.greedy:
         return None
-    if any(slot.seed is not None for slot in slots):
+    if any([slot.seed is not None for slot in slots]):  # noqa: C419  # twice as fast
         numbers = torch.tensor([slot.luck(offset) for slot in slots], dtype=torch.float64)
     else:
         # One system call for all: on some hosts each costs as much as the rest of a row.

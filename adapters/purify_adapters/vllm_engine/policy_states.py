@@ -42,10 +42,12 @@ class PolicyStates:
         """These slots' requests have taken so many of the drawn tokens: go on from there."""
         if not self.tables or not slots:
             return
-        index, offsets = torch.tensor([slots, taken], device=self.tables[0].device)
-        same = taken[0] if len(set(taken)) == 1 else None
+        device = self.tables[0].device
+        index = torch.tensor(slots, device=device)
+        # Without drafts all take one: no offsets are copied to the device.
+        offsets = torch.tensor(taken, device=device) if min(taken) < max(taken) else None
         for table in self.tables:
-            part = table[offsets, index] if same is None else table[same].index_select(0, index)
+            part = table[taken[0]].index_select(0, index) if offsets is None else table[offsets, index]
             table[0].index_copy_(0, index, part)
 
     def kept(self, slot: int) -> list[Tensor]:

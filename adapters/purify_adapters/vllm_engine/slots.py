@@ -151,11 +151,12 @@ class SlotLogitsProcessor:
         self.states.commit([slot.index for slot in grown], [count for count in taken if count])
         for slot in live:
             slot.drawn = []  # before any request asks whose past it has
-            if slot.record is not None:
-                slot.record.drawn = array("f")
-        for slot in live:
-            if not slot.total:
-                self._begin(slot, tuple(self._ids(slot.index, 0, slot.shown)))
+        if self.ledger.records:
+            for slot in live:
+                if slot.record is not None:
+                    slot.record.drawn = array("f")
+        for slot in [each for each in live if not each.total]:
+            self._begin(slot, tuple(self._ids(slot.index, 0, slot.shown)))
 
     def _new(self, grown: Sequence[EngineSlot]) -> Sequence[list[int]]:
         """What each slot's request has grown by; read from the device at once."""
@@ -253,7 +254,8 @@ class SlotLogitsProcessor:
         llm, slm = llm[:, : len(self.purifier.vocabulary)], slm.index_select(0, own).to(llm.device)
         column = sound(self._fuse(slots, offset, llm, slm, state))
         tokens = column.draw(luck(slots, offset, llm.device))
-        note([slot.record for slot in slots], column, tokens, slots[0].sampling.greedy)
+        if self.ledger.records:
+            note([slot.record for slot in slots], column, tokens, slots[0].sampling.greedy)
         self.states.put(index, offset + 1, advance_state(self.policy, state, tokens, column))
         for slot, token in zip(slots, tokens.tolist(), strict=True):
             slot.drawn.append(token)

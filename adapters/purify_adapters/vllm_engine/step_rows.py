@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 
@@ -22,8 +23,8 @@ def rows_by_slot(ctx: Any, size: int) -> dict[int, StepRows]:
     columns = ctx.expanded_idx_mapping, ctx.expanded_local_pos, ctx.input_ids, ctx.pos
     slots, offsets, tokens, positions = (each.tolist() for each in columns)
     if not any(offsets) and len(set(slots)) == len(slots):
-        rows = zip(slots, positions, range(len(slots)), strict=True)
-        return {slot: StepRows(position, (at,), ()) for slot, position, at in rows}
+        rows = map(StepRows, positions, zip(range(len(slots))), repeat(()))  # an endless repeat
+        return dict(zip(slots, rows, strict=True))
     found: dict[int, list[tuple[int, int]]] = {}
     for at, (slot, offset) in enumerate(zip(slots, offsets, strict=True)):
         found.setdefault(slot, []).append((offset, at))
