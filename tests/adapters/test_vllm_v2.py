@@ -398,6 +398,14 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
         ({"speculative_config": SimpleNamespace(rejection_sample_method="synthetic")}, "synthetic"),
         ({"speculative_config": SimpleNamespace(rejection_sample_method="fly")}, "fly"),
         ({"speculative_config": SimpleNamespace(draft_sample_method="probabilistic")}, "draft_sample_method"),
+        (
+            {
+                "speculative_config": SimpleNamespace(
+                    enable_adaptive_verification=True, rejection_sample_method="standard"
+                )
+            },
+            "adaptive",
+        ),
         ({"parallel_config": SimpleNamespace(tensor_parallel_size=2)}, "tensor_parallel_size"),
         ({"parallel_config": SimpleNamespace(prefill_context_parallel_size=2)}, "prefill_context"),
         ({"enable_prompt_embeds": True}, "embeddings"),
@@ -409,6 +417,7 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
         "at random",
         "near",
         "empty residual",
+        "rows dropped",
         "devices",
         "contexts",
         "embeddings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from purify_plugins.protocols import Slots
 
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource, Session
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,3 +77,9 @@ class SessionSlots(Slots):
         if wanted < 2:
             return logits[:wanted]
         return torch.cat([logits, session.extend(torch.tensor([list(tokens[first:])]))[0]])
+
+
+def without_slots(source: LogitSource) -> SessionSlots:
+    """The texts of a source without a cache of slots; a warning says what that costs."""
+    log.warning("the SLM has no cache of slots: each prompt is a pass of its own, and caches are copied")
+    return SessionSlots(source)

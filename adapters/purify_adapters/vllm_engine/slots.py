@@ -33,7 +33,7 @@ from purify_adapters.vllm_engine.running import (
     unreadable,
     unscored,
 )
-from purify_adapters.vllm_engine.session_slots import SessionSlots
+from purify_adapters.vllm_engine.session_slots import without_slots
 from purify_adapters.vllm_engine.step_rows import StepRows, rows_by_slot
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import request
@@ -62,7 +62,7 @@ class SlotLogitsProcessor:
         self.slots: dict[int, EngineSlot] = {}
         # vLLM may take out all its requests at once.
         self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
-        self.texts = self.slm.slots() or SessionSlots(self.slm)
+        self.texts = self.slm.slots() or without_slots(self.slm)
         self.states = PolicyStates(req_states.max_num_reqs)
         self.steps = 0
         self.ledger = Ledger(self.purifier)

@@ -32,7 +32,7 @@ PADDED = 2
 """A pass may have so many times the columns that its tokens need; beyond, long runs are read apart."""
 
 
-class Reading(NamedTuple):
+class SlotPass(NamedTuple):
     """One pass: each row of the cache, its kept length, and the tokens to read after it."""
 
     rows: Sequence[int]
@@ -63,7 +63,7 @@ class KVSlots(Slots):
         with torch.inference_mode(), failures(self.model.name), for_fusion():
             for part in _parts([len(tokens[at]) for at in order]):
                 chosen = [order[at] for at in part]
-                reading = Reading(
+                reading = SlotPass(
                     [self._row[slots[at]] for at in chosen],
                     *([each[at] for at in chosen] for each in (starts, tokens, wanted)),  # type: ignore[arg-type]  # as in the tuple
                 )
@@ -84,21 +84,21 @@ class KVSlots(Slots):
             self._row[slot] = self._free.pop() if self._free else len(self._row)
         return self._row[slot]
 
-    def _in_blocks(self, reading: Reading) -> Tensor:
+    def _in_blocks(self, reading: SlotPass) -> Tensor:
         """Read BLOCK tokens at once, from the first; the wanted logits of the last."""
         longest = max(map(len, reading.tokens))
         while longest > BLOCK:
             head = [each[: max(len(each) - (longest - BLOCK), 0)] for each in reading.tokens]
             some = [at for at, each in enumerate(head) if each]
             rows, starts = ([each[at] for at in some] for each in reading[:2])
-            self._pass(Reading(rows, starts, [head[at] for at in some], [0] * len(some)))
+            self._pass(SlotPass(rows, starts, [head[at] for at in some], [0] * len(some)))
             starts = [start + len(each) for start, each in zip(reading.starts, head, strict=True)]
             tokens = [each[len(begun) :] for each, begun in zip(reading.tokens, head, strict=True)]
             reading = reading._replace(starts=starts, tokens=tokens)
             longest = max(map(len, reading.tokens))
         return self._pass(reading)
 
-    def _pass(self, reading: Reading) -> Tensor:
+    def _pass(self, reading: SlotPass) -> Tensor:
         """The wanted logits (n, V) of one forward pass."""
         device, model = self.model.device, self.model
         news = list(map(len, reading.tokens))
