@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from purify_plugins.canonical_json import options
 from purify_plugins.certificates.calibration_record import CalibrationRecord
@@ -29,7 +29,7 @@ from purify_plugins.requests.inputs import (
     conversation,
     drawn,
     one,
-    require_listed,
+    require_symbols,
     several,
     texts,
 )
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
+    from purify_plugins.signing.signer import Signer
     from purify_plugins.stages.adapted import BareStage
     from purify_plugins.stages.stage import Stage
     from purify_plugins.types import Prompt
@@ -54,12 +55,12 @@ if TYPE_CHECKING:
 Errors = Literal["return", "raise"]
 OWN = (
     *("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration"),
-    *("stages", "request", "configuration"),
+    *("stages", "request", "signer", "configuration"),
 )
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
-OF_AN_ANSWER = (*CHECKED, "stages", "request")
+OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -76,9 +77,9 @@ class Purifier(Decoder):
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
-    certificates, and so is `configuration`, the digest of the file and options that a service runs by.
-    `given_policy`, `given_walk` and `given_models` are the constructor's arguments; `policy` is bound to the
-    vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
+    certificates, and so is `configuration`, the digest of the file and options that a service runs by;
+    `signer` signs those. `given_policy`, `given_walk` and `given_models` are the constructor's arguments;
+    `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
     sampling: Sampling
@@ -90,6 +91,7 @@ class Purifier(Decoder):
     configuration: str | None
     stages: tuple[Stage, ...]
     request: RequestOptions
+    signer: Signer | None
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
     given_models: tuple[LogitSource, LogitSource]
@@ -113,11 +115,11 @@ class Purifier(Decoder):
         configuration: str | None = None,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        signer: Signer | None = None,
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
         check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
-        for name, value, known in (("alignment", alignment, Alignment), ("fidelity", fidelity, Fidelity)):
-            require_listed(name, value, get_args(known))
+        require_symbols(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -130,7 +132,7 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
         own = sampling, batch_size, *kept, configuration, policy, walk
         vars(self).update(zip((*OWN, *GIVEN), own, strict=True), given_models=given)
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
@@ -336,7 +338,8 @@ class Purifier(Decoder):
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
         records = self.calibration, self.configuration
-        how = AnswerOptions(used, cited(), self.plugins.actors(self.policy), *records)
+        actors = self.plugins.actors(self.policy)
+        how = AnswerOptions(used, cited(), actors, *records, signer=self.signer)
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)

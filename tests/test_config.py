@@ -55,6 +55,7 @@ BASE: dict[str, Any] = {
     "fidelity": "default",
     "stage": [],
     "request": {},
+    "certificate": {},
 }
 OTHER: dict[str, Any] = {
     "plugins": [],
@@ -91,7 +92,7 @@ def observed(table: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity", "request"}))
+@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity", "request", "certificate"}))
 def test_every_key_has_an_effect(install: Install, key: str) -> None:
     install("toy-plugin", TOY)
     before = observed(BASE)
@@ -172,8 +173,11 @@ def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
 
 
 def test_every_key_is_tried() -> None:
-    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them."""
-    assert {*BASE, "activation"} == {field.name for field in fields(Config)}
+    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them.
+
+    `[[tenant]]` concerns the gateway; tests/adapters/test_gateway_tenants.py tries it.
+    """
+    assert {*BASE, "activation", "tenant"} == {field.name for field in fields(Config)}
 
 
 CHANGED: dict[str, Any] = {

@@ -169,7 +169,7 @@ def test_every_environment_variable_is_documented() -> None:
 )
 def test_every_field_of_a_certificate_is_documented(kind: Any) -> None:
     page = text(DOCS / "certificates.md")
-    assert [name for name in (*kind.model_fields, *COLUMNS) if f"`{name}`" not in page] == []
+    assert [name for name in (*kind.names(), *COLUMNS) if f"`{name}`" not in page] == []
 
 
 def test_the_readme_s_figures_are_its_picture_s() -> None:
@@ -343,6 +343,8 @@ NOT_RUN = {
     "CONTRIBUTING.md": "it installs; .ci/run does, and runs the rest of it",
     "install.md": "it installs; .ci/run does, by the README's command",
     "activation.md": "app.py is the reader's program; tests/adapters/test_run.py runs three",
+    "deploy.md": "it installs; tests/adapters/test_ray_serve.py runs the application that it shows",
+    "scaling.md": "it takes minutes; tests/test_scaling.py runs every part of it, small",
     "performance.md": "it takes minutes; tests/test_bench.py runs every part of it, small",
     "real-models.md": "it trains for minutes; tests/real does, and runs what it shows",
     "stages.md": "it takes the reader's questions; tests/stages/test_tuning.py runs it",

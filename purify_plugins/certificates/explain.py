@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purify_plugins.certificates import model_digest
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.guarantee_text import factor, meant
+from purify_plugins.certificates.in_numbers import in_numbers
+from purify_plugins.certificates.pinning import model_digest
 from purify_plugins.threat import IN_ENGINE
 from purify_plugins.types import Certificate
 
@@ -22,6 +23,7 @@ def summary(certificate: Certificate, off: float | None, known: Sequence[str] = 
     return [
         verdict(body["method"]),
         f"In plain words: {meant(body['method'])}.",
+        *in_numbers(body),
         *issued(body["method"]),
         "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
         replayed(off, "llm" in known),
@@ -55,7 +57,7 @@ def issued(method: Mapping[str, Any]) -> list[str]:
 def replayed(off: float | None, both: bool) -> str:
     """Which models were replayed, and how near the figures are."""
     if off is None:
-        return "No model was asked; give --slm DIR to recompute the SLM's figures and to spell the answer."
+        return "No model was asked; `purify verify --slm DIR` asks the SLM again, and spells the text."
     if both:
         return f"Both models were replayed, and the policy: every figure is right to within {off:.1e} nats."
     return (
@@ -71,6 +73,14 @@ PARTS: Mapping[str, tuple[str, frozenset[str]]] = {
     "the LLM's files": ("--llm-digest, or --llm DIR", frozenset(("llm", "llm_digest", "models.llm.files"))),
 }
 """Parts that a reader can compare: the option for each, and its names in `known`."""
+SAID = {
+    "require": "the guarantee",
+    "key": "who signed it",
+    "issued_after": "when it was issued",
+    "chain": "its place in its issuer's chain",
+    "tsa": "its day's time-stamp",
+}
+"""What a reader gave beside parts, in words."""
 SIGNED = "the models' names, who wrote it and when (a signature's matter)"
 
 
@@ -78,17 +88,17 @@ def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
     """The parts of a certificate that were compared with the reader's values, and those that were not."""
     parts = {part: bool(names & set(known)) for part, (_, names) in PARTS.items()}
     covered = frozenset().union(*(names for _, names in PARTS.values()), {"set"})
-    fields = ["the guarantee" if name == "require" else name for name in known if name not in covered]
+    fields = [SAID.get(name, name) for name in known if name not in covered]
     return [part for part in parts if parts[part]] + fields, [part for part in parts if not parts[part]]
 
 
 def comparisons(known: Sequence[str]) -> list[str]:
     """The parts that were compared, and those that were not."""
     fine, open_ = compared(known)
-    missing = [f"{part} ({PARTS[part][0]})" for part in open_]
+    missing = [f"{part} ({PARTS[part][0]})" for part in open_] + [SIGNED] * ("key" not in known)
     return [
         f"Compared with what you gave, and the same: {', '.join(fine) or 'nothing'}.",
-        f"Not compared, so its issuer's word: {', '.join([*missing, SIGNED])}.",
+        f"Not compared, so its issuer's word: {', '.join(missing) or 'nothing'}.",
     ]
 
 

@@ -76,8 +76,13 @@ class Config:
     stage: list[Table] = field(default_factory=list)
     """Request stages, the outermost first: each a `name`, and the stage's own fields; see
     [stages](stages.md)."""
+    tenant: list[Table] = field(default_factory=list)
+    """Who may ask `purify serve`, each a `name`, a key and what holds for its answers; see
+    [the gateway](gateway.md#tenants)."""
     request: Table = field(default_factory=dict)
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
+    certificate: Table = field(default_factory=dict)
+    """How certificates are signed, chained and logged; default: not at all."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 
@@ -112,7 +117,11 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
         stage=[
             Named.at(f"{file}: [[stage]] {at}:", table, folder) for at, table in enumerate(config.stage, 1)
         ],
+        tenant=[
+            Named.at(f"{file}: [[tenant]] {at}:", table, folder) for at, table in enumerate(config.tenant, 1)
+        ],
         request=Named.at(f"{file}: [request]", config.request),
+        certificate=Named.at(f"{file}: [certificate]", config.certificate, folder),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from purify_plugins.errors import ConfigError, PromptError, UnknownNameError
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Chat, Fallback, Prompt
+from purify_plugins.types import Alignment, Chat, Fallback, Fidelity, Prompt
 
 ROLES = (
     *("system", "developer", "user", "assistant", "model", "tool", "function"),
@@ -174,3 +174,9 @@ def _short(value: Any) -> str:
     """A value as an error quotes it: itself if it is short, else its type."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"a value of type {type(value).__name__}"
+
+
+def require_symbols(alignment: object, fidelity: object) -> None:
+    """Raise ConfigError for an alignment or a fidelity that there is not."""
+    require_listed("alignment", alignment, get_args(Alignment))
+    require_listed("fidelity", fidelity, get_args(Fidelity))
