@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Opened:
+class OpenText:
     """A text's session: it was opened with `first` tokens, and has read `length` in all."""
 
     session: Session
@@ -33,7 +33,7 @@ class SessionSlots(Slots):
 
     def __init__(self, source: LogitSource) -> None:
         self.source = source
-        self.opened: dict[int, Opened] = {}
+        self.opened: dict[int, OpenText] = {}
 
     def read(
         self,
@@ -73,7 +73,7 @@ class SessionSlots(Slots):
         self.release(slot)
         first = len(tokens) - max(wanted - 1, 0)
         session, logits = self.source.open([tuple(tokens[:first])])
-        self.opened[slot] = Opened(session, first, len(tokens))
+        self.opened[slot] = OpenText(session, first, len(tokens))
         if wanted < 2:
             return logits[:wanted]
         return torch.cat([logits, session.extend(torch.tensor([list(tokens[first:])]))[0]])
