@@ -57,7 +57,7 @@ def issued(method: Mapping[str, Any]) -> list[str]:
 def replayed(off: float | None, both: bool) -> str:
     """Which models were replayed, and how near the figures are."""
     if off is None:
-        return "No model was asked; give --slm DIR to recompute the SLM's figures and to spell the answer."
+        return "No model was asked; `purify verify --slm DIR` asks the SLM again, and spells the text."
     if both:
         return f"Both models were replayed, and the policy: every figure is right to within {off:.1e} nats."
     return (
