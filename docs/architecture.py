@@ -44,6 +44,8 @@ ROOMS = (
     Room("decode", ("decode",), "the loop: ask both models, fuse, draw, repeat"),
     Room("plugin", ("plugin",), "the hooks, and which plugin offers what"),
     Room("certificates", ("certificates",), "issued, verified, recomputed with the models, explained"),
+    Room("signing", ("signing",), "keys, signed envelopes, the chain over certificates, its log"),
+    Room("verifying", ("verifying",), "checks of a certificate by its reader, without a model"),
     Room("stages", ("stages",), "programs around a decode: what they ask, read and check"),
     Room(
         "purifier",

@@ -29,6 +29,7 @@ from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
 from purify_plugins.certificates.coverage import COVERED, STAGED_COVERED, WAYS
 from purify_plugins.configuration.config import ActivationConfig, Config
+from purify_plugins.configuration.signing import SigningOptions
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sampling import Sampling
@@ -222,6 +223,10 @@ def activation() -> str:
     return keys_table(ActivationConfig)
 
 
+def certificate() -> str:
+    return keys_table(SigningOptions)
+
+
 def keys_table(kind: type[Any]) -> str:
     """The keys of a table of `purify.toml`."""
     docs, types = field_docs(kind), get_type_hints(kind)
@@ -372,6 +377,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "hooks": hook_sections,
     "configuration": configuration,
     "activation": activation,
+    "certificate": certificate,
     "clients": clients,
     "sources": source_sections,
     "sampling": sampling,

@@ -19,7 +19,9 @@ PurifyError
     ├── BudgetError        its steps exceed the budget it claims
     ├── OtherModelError    it names another model than the one it is checked with
     ├── MismatchError      it is not about the answer, prompt or settings that the reader knows
-    └── UncheckableError   it names a policy that no plugin in use here offers
+    ├── UncheckableError   it cannot be checked here: its policy is in no plugin in use, or a key is missing
+    ├── SignatureError     a key that its reader gave has not signed it
+    └── ChainError         it is not in the chain of its issuer, or that chain has gaps
 """
 
 from __future__ import annotations
@@ -119,7 +121,10 @@ DISTRUST = "; do not rely on it, and ask its issuer for the original file"
 
 
 class CertificateError(PurifyError):
-    """A certificate cannot be relied on; each kind of reason ends `purify verify` with a code of its own."""
+    """A certificate cannot be relied on.
+
+    `purify verify` ends with 1: it does not hold; 2: that is not known; 3: it cannot be read.
+    """
 
     advice: ClassVar[str] = ""
 
@@ -136,43 +141,57 @@ class UnreadableError(CertificateError):
 class NoCertificateError(CertificateError):
     """The text is no certificate, or one of another format than this version's."""
 
-    exit_code = 4
+    exit_code = 3
 
 
 class AlteredError(CertificateError):
     """A certificate is not as it was written: its digest does not match, or it was reformatted."""
 
-    exit_code = 5
+    exit_code = 1
     advice = DISTRUST
 
 
 class ForgedError(CertificateError):
     """A certificate contradicts itself, or the models it names, whatever its digest."""
 
-    exit_code = 6
+    exit_code = 1
     advice = DISTRUST
 
 
 class BudgetError(CertificateError):
     """A certificate's steps exceed the budget that it claims they keep."""
 
-    exit_code = 7
+    exit_code = 1
     advice = DISTRUST
 
 
 class OtherModelError(CertificateError):
     """A certificate names another model than the one it was checked with."""
 
-    exit_code = 8
+    exit_code = 1
 
 
 class MismatchError(CertificateError):
     """A certificate is sound, but not about the answer, prompt or settings that its reader knows."""
 
-    exit_code = 9
+    exit_code = 1
 
 
 class UncheckableError(CertificateError):
-    """A certificate names a policy that no plugin in use offers, so that it cannot be checked here."""
+    """A certificate cannot be checked here: no plugin in use offers its policy, or it has no date."""
 
-    exit_code = 10
+    exit_code = 2
+
+
+class SignatureError(CertificateError):
+    """A certificate has no valid signature of a key that its reader gave."""
+
+    exit_code = 1
+    advice = DISTRUST
+
+
+class ChainError(CertificateError):
+    """A certificate is not in its issuer's chain, or the chain or its roots were altered."""
+
+    exit_code = 1
+    advice = DISTRUST

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from purify_plugins.canonical_json import options
 from purify_plugins.certificates.calibration_record import CalibrationRecord
@@ -29,7 +29,7 @@ from purify_plugins.requests.inputs import (
     conversation,
     drawn,
     one,
-    require_listed,
+    require_symbols,
     several,
     texts,
 )
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
+    from purify_plugins.signing.signer import Signer
     from purify_plugins.stages.adapted import BareStage
     from purify_plugins.stages.stage import Stage
     from purify_plugins.types import Prompt
@@ -54,12 +55,12 @@ if TYPE_CHECKING:
 Errors = Literal["return", "raise"]
 OWN = (
     *("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration"),
-    *("stages", "request"),
+    *("stages", "request", "signer", "configuration"),
 )
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
-CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top")
-OF_AN_ANSWER = (*CHECKED, "stages", "request")
+CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
+OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -76,7 +77,8 @@ class Purifier(Decoder):
     log-probability of each token under every policy, `top` as many of the likeliest tokens of each fused row.
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
-    certificates. `given_policy` and `given_walk` are the constructor's arguments;
+    certificates, and so is `configuration`, the digest of the file and options that a service runs by;
+    `signer` signs those. `given_policy`, `given_walk` and `given_models` are the constructor's arguments;
     `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
@@ -86,11 +88,13 @@ class Purifier(Decoder):
     fidelity: Fidelity
     plugins: Plugins
     calibration: CalibrationRecord | None
+    configuration: str | None
     stages: tuple[Stage, ...]
     request: RequestOptions
+    signer: Signer | None
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
-    _given: tuple[LogitSource, LogitSource]
+    given_models: tuple[LogitSource, LogitSource]
 
     def __init__(
         self,
@@ -108,13 +112,14 @@ class Purifier(Decoder):
         fidelity: Fidelity = "default",
         plugins: Plugins | None = None,
         calibration: CalibrationRecord | None = None,
+        configuration: str | None = None,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        signer: Signer | None = None,
     ) -> None:
         sampling = Sampling() if sampling is None else sampling
-        check_options(sampling, on_llm_failure, batch_size, explain, top)
-        require_listed("alignment", alignment, get_args(Alignment))
-        require_listed("fidelity", fidelity, get_args(Fidelity))
+        check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
+        require_symbols(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -127,11 +132,10 @@ class Purifier(Decoder):
             draft_lengths=DraftLengths.of_pair(llm, slm),
             walk=choose(walk, llm),
         )
-        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request
-        own = sampling, batch_size, *kept, policy, walk
-        vars(self).update(zip((*OWN, *GIVEN), own, strict=True), _given=given)
-        options(fused, plugins.name_of)  # raises now rather than after the first answer
-        secret()  # likewise
+        kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
+        own = sampling, batch_size, *kept, configuration, policy, walk
+        vars(self).update(zip((*OWN, *GIVEN), own, strict=True), given_models=given)
+        _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
     @classmethod
     def load(
@@ -174,7 +178,7 @@ class Purifier(Decoder):
 
         >>> shown = purifier.replace(top=5)
         """
-        llm, slm = self._given
+        llm, slm = self.given_models
         options: dict[str, Any] = {
             "llm": llm,
             "slm": slm,
@@ -201,8 +205,8 @@ class Purifier(Decoder):
 
         Both share the policy and draft lengths; nothing is aligned again. See `LogitSource.over`.
         """
-        found, given = copy(self), (change(self._given[0]), change(self._given[1]))
-        vars(found).update(llm=change(self.llm), slm=change(self.slm), _given=given)
+        found, given = copy(self), (change(self.given_models[0]), change(self.given_models[1]))
+        vars(found).update(llm=change(self.llm), slm=change(self.slm), given_models=given)
         vars(found).update(stages=tuple(stage.bind(found.slm) for stage in self.stages))
         return found
 
@@ -333,7 +337,9 @@ class Purifier(Decoder):
     ) -> RowEvents:
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
-        how = AnswerOptions(used, cited(), self.plugins.actors(self.policy), self.calibration)
+        records = self.calibration, self.configuration
+        actors = self.plugins.actors(self.policy)
+        how = AnswerOptions(used, cited(), actors, *records, signer=self.signer)
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)

@@ -27,6 +27,11 @@ Draws = Literal["system", "keyed"]
 """The source of an answer's random numbers: the operating system, or a secret and a seed."""
 DRAFTED = "speculative"
 """The decoding strategy in which the LLM sees tokens before it has returned their probabilities."""
+IN_ENGINE = "in-engine"
+"""No strategy of ours: the LLM's own engine decoded, and tokens were drawn inside it."""
+
+
+INSIDE = "every token was drawn from the fused row inside the LLM's engine, which issued this"
 
 
 class Facts(NamedTuple):
@@ -61,6 +66,8 @@ def claim(facts: Facts) -> Claim:
     """The claim that follows from the facts; nothing else decides what a certificate claims."""
     if reason := voided(facts):
         return Claim("none", "none", reason)
+    if facts.walk == IN_ENGINE:
+        return Claim(facts.claimed, "weights", INSIDE)
     reason = "every token was drawn from the fused row, and nothing was applied after it"
     blind = facts.walk != DRAFTED and facts.draws == "system"
     return Claim(facts.claimed, "engine" if blind else "weights", reason)
@@ -91,6 +98,8 @@ def _distrusted(facts: Facts) -> str:
         return "the benign model's rows are an untrusted engine's word, and nothing is bounded by those"
     if facts.llm in VOUCHED:
         return ""
+    if facts.walk == IN_ENGINE:
+        return "an untrusted engine drew the tokens itself, and this is its own word"
     if facts.walk == DRAFTED:
         return "an untrusted engine was shown the draft before it said how likely the tokens were"
     if facts.draws == "keyed":

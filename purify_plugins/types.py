@@ -190,9 +190,18 @@ UNDECODED: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Certificate:
-    """The record that comes with an answer; `text` is its canonical JSON."""
+    """The record that comes with an answer; `text` is its canonical JSON.
+
+    `envelope` is the signed form of it (DSSE, one line of JSON), "" where nothing signs.
+    """
 
     text: str
+    envelope: str = ""
+
+    @property
+    def issued(self) -> str:
+        """What the answer's reader gets: the envelope, else the text itself."""
+        return self.envelope or self.text
 
     @cached_property
     def body(self) -> dict[str, Any]:

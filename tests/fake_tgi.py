@@ -59,6 +59,8 @@ class FakeTGI:
     requests: list[tuple[str, Json]] = field(default_factory=list)
     authorized: list[str] = field(default_factory=list)
     """What each of the requests said in its `Authorization`."""
+    probes: int = 0
+    """How often `/health` was asked."""
     streams: int = 0
 
     def __str__(self) -> str:
@@ -222,7 +224,7 @@ class FakeTGI:
         return Starlette(
             routes=[
                 Route("/info", lambda request: self._json(request, self.info())),
-                Route("/health", lambda request: Response()),
+                Route("/health", self._health),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 *(Route(path, self._generating(path, stream), methods=["POST"]) for path, stream in post),
             ]
@@ -233,6 +235,10 @@ class FakeTGI:
         if isinstance(payload, bytes):
             return Response(payload, media_type="application/json", headers=headers)
         return JSONResponse(payload, headers=headers)
+
+    async def _health(self, request: Request) -> Response:
+        self.probes += 1
+        return Response()
 
     async def _read(self, request: Request) -> Json | Response:
         """The request's body, or what is answered in its place."""

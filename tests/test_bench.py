@@ -274,3 +274,72 @@ def test_a_fixed_length_that_is_only_lucky_is_not_the_best() -> None:
     }
     assert _swept(laps)["adaptive_vs_best"] == pytest.approx(1.05)
     assert _swept({name: each[:1] for name, each in laps.items()})["adaptive_vs_best"] == 0.5
+
+
+def test_added_tokens_are_never_written_and_change_no_other_logit(models: BenchModels) -> None:
+    from purify_hooks.evaluation.bench.accelerator.pair import larger_head, larger_vocabulary
+
+    trained, size = models.llm.model, 4096
+    wide = widen(trained, 2, 1, head=larger_head(models.llm, size), dtype=torch.bfloat16)
+    ids = torch.tensor([prompts(models, 1)[0][:24]])
+    with torch.inference_mode():
+        before, after = trained(ids).logits.softmax(-1), wide(ids).logits.float().softmax(-1)
+    assert (
+        after.shape[-1]
+        == size
+        == len(set(larger_vocabulary(models.llm.vocabulary, size).tokens[2048:])) + 2048
+    )
+    assert float(after[..., 2048:].sum(-1).max()) < 1e-3
+    assert torch.allclose(after[..., :2048], before, atol=0.05)  # bfloat16's rounding
+
+
+def test_a_presets_bars_are_of_what_was_measured() -> None:
+    from purify_hooks.evaluation.bench.accelerator.tables import bars
+
+    def design(
+        speed: float, outside: float | None = None, llm: float | None = None
+    ) -> dict[str, float | None]:
+        return {"tokens_per_second": speed, "outside_ms": outside, "llm_ms": llm}
+
+    slow, fast = design(10.0), design(30.0)
+    single = {"llm": slow, "llm, compiled": design(20.0), "speculative": slow, "speculative, compiled": fast}
+    many = {**single, "lockstep, compiled": design(20.0, 3.0, 20.0)}
+    cells = [
+        {"vocabulary": 2048, "batch": 1, "modes": {"greedy": single}},
+        {"vocabulary": 1 << 17, "batch": 32, "modes": {"greedy": many}},
+    ]
+    found = list(bars({"cells": cells}))
+    assert [(bar.measured, bar.holds) for bar in found] == [(1.5, True), (0.15, False)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--preset", "cpu"], "the presets are gpu, none"),
+        (["--preset", "gpu", "--device", "tpu"], "there is no device 'tpu' here"),
+        (["--preset", "gpu", "--llm", str(LLM), "--slm", str(SLM)], "a preset brings a pair of its own"),
+    ],
+)
+def test_a_preset_that_cannot_be_measured_is_refused(options: list[str], said: str) -> None:
+    app = typer.Typer()
+    app.command()(bench)
+    device = [] if "--device" in options else ["--device", "cpu"]
+    result = CliRunner().invoke(app, [*options, *device])
+    assert isinstance(result.exception, ConfigError)
+    assert said in str(result.exception)
+
+
+@pytest.mark.slow  # torch compiles for minutes
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_a_preset_measures_every_design(tmp_path: Path) -> None:
+    from purify_hooks.evaluation.bench.accelerator.command import run_preset
+    from purify_hooks.evaluation.bench.accelerator.tables import NAMES
+
+    page = tmp_path / "gpu.md"
+    page.write_text("<!-- none:start -->\nold\n<!-- none:end -->\n")
+    settings = BenchSettings(tokens=4, rounds=1, prompts=1)
+    run_preset("none", settings, "cpu", lambda _: None, tmp_path, as_json=True)
+    written = page.read_text()
+    assert all(name in written for name in NAMES.values())
+    assert "old" not in written
+    assert "| balanced | 4,096 | 1 |" in written

@@ -573,7 +573,9 @@ def test_a_certificate_can_come_from_standard_input(certificate: Path) -> None:
 
 def test_an_altered_certificate_is_refused(certificate: Path) -> None:
     certificate.write_text(certificate.read_text("utf-8").replace("0.", "1.", 1), "utf-8")
-    refused(purify("verify", str(certificate), "--json"), 5, "does not match its content")
+    refused(purify("verify", str(certificate)), 1, "does not match its content")
+    told = json.loads(purify("verify", str(certificate), "--json").stdout)
+    assert (told["verdict"], told["exit_code"], told["error"]) == ("does not hold", 1, "AlteredError")
 
 
 def edited(certificate: Path, old: str, new: str) -> str:
@@ -588,17 +590,17 @@ def test_every_reason_to_refuse_a_certificate_has_a_code_and_a_way_out(certifica
     """A missing file, tampering and the wrong SLM all ended with code 1."""
     name = str(certificate)
     refused(purify("verify", "nowhere.json"), 3, "give the path of a file")
-    refused(purify("verify", "-", text="{}"), 4, "malformed at format, which is missing")
+    refused(purify("verify", "-", text="{}"), 3, "malformed at format, which is missing")
     old = edited(certificate, "purify-certificate/2", "purify-certificate/1")
-    refused(purify("verify", "-", text=old), 4, "check it with the version of purify-plugins that wrote it")
-    refused(purify("verify", "-", text=certificate.read_text("utf-8").replace("eos", "soe")), 5, "altered")
+    refused(purify("verify", "-", text=old), 3, "check it with the version of purify-plugins that wrote it")
+    refused(purify("verify", "-", text=certificate.read_text("utf-8").replace("eos", "soe")), 1, "altered")
     claimed = '"guarantee":"passage"'
     forged = edited(certificate, claimed, claimed.replace("passage", "path"))
-    refused(purify("verify", "-", text=forged), 6, "has no such guarantee")
+    refused(purify("verify", "-", text=forged), 1, "has no such guarantee")
     tighter = edited(certificate, '"budget":5.0', '"budget":0.001')
-    refused(purify("verify", "-", text=tighter), 7, "the steps exceed the budget of 'balanced'")
-    refused(purify("verify", name, "--slm", str(LLM)), 8, "this is not the SLM")
-    refused(purify("verify", name, "--answer", name), 9, "the certificate is not for this answer")
+    refused(purify("verify", "-", text=tighter), 1, "the steps exceed the budget of 'balanced'")
+    refused(purify("verify", name, "--slm", str(LLM)), 1, "this is not the SLM")
+    refused(purify("verify", name, "--answer", name), 1, "the certificate is not for this answer")
     refused(purify("verify", name, "--prompt", name), 2, "give --slm DIR too")
     refused(purify("verify", name, "--slm-digest", "abc"), 2, "64 hexadecimal digits")
     refused(purify("verify", name, "--expect", "answer"), 2, "--expect takes FIELD=VALUE")
@@ -632,8 +634,8 @@ def test_a_certificate_is_held_against_all_that_its_reader_knows(tmp_path: Path,
     assert verdict["recomputed_within"] < 1e-3
     assert verdict["checked"] == ["slm", "llm", "prompt"]
     loose = ("--policy", "balanced", "--set", "budget=50")
-    refused(purify("verify", str(certificate), *loose), 9, "name every option that is not at its default")
-    refused(purify("verify", str(certificate), "--slm-digest", str(LLM)), 9, "which is not the one given")
+    refused(purify("verify", str(certificate), *loose), 1, "name every option that is not at its default")
+    refused(purify("verify", str(certificate), "--slm-digest", str(LLM)), 1, "which is not the one given")
 
 
 # purify serve

@@ -55,6 +55,7 @@ BASE: dict[str, Any] = {
     "fidelity": "default",
     "stage": [],
     "request": {},
+    "certificate": {},
 }
 OTHER: dict[str, Any] = {
     "plugins": [],
@@ -91,7 +92,7 @@ def observed(table: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity", "request"}))
+@pytest.mark.parametrize("key", sorted({*BASE} - {"fidelity", "request", "certificate"}))
 def test_every_key_has_an_effect(install: Install, key: str) -> None:
     install("toy-plugin", TOY)
     before = observed(BASE)

@@ -48,7 +48,7 @@ def issued(policy: str = "balanced", **options: Any) -> Completion:
     from purify_plugins.certificates import citing
 
     record = CalibrationRecord("made up", "a" * 64, 300, "b" * 64, "c" * 64, 12.5, 17.25, 0.01, "0.1.0")
-    purifier = real(policy, plugins=PLUGINS, calibration=record)
+    purifier = real(policy, plugins=PLUGINS, calibration=record, configuration="ab" * 32)
     with citing({"page 7": "Once upon a time"}):
         [answer] = purifier.generate("Once upon a time", few(**{"length": 8, **options}))
     return answer

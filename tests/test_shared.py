@@ -313,7 +313,7 @@ def test_behind_the_gateway_a_pair_keeps_the_alignment_that_was_asked_for(alignm
     """Aligned once more, models in bytes could not be read, and those in common tokens had other prompts."""
     slm = LocalSource.load(SLM_1024, dtype="float32", device="cpu")
     alone = pair(both()[0], slm, "balanced", alignment=alignment)
-    shared = Gateway(alone).service.executor.purifier
+    shared = Gateway(alone).service.picker.purifier
     assert isinstance(shared.llm.source, BatchingSource)  # type: ignore[attr-defined]  # a wrapper's
     found, expected = (each.generate("The king", few(6))[0].certificate.text for each in (shared, alone))
     assert found == expected

@@ -114,15 +114,17 @@ def test_a_replay_of_both_models_says_so(written: Mapping[str, Path]) -> None:
 def test_the_verdict_comes_first(written: Mapping[str, Path]) -> None:
     """A greedy answer's began "The certificate is intact"."""
     drawn, greedy = (lines(purify("verify", str(written[name]))) for name in ("answer", "greedy"))
-    assert drawn[0] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
-    assert greedy[0].startswith("Guarantee of this answer: NONE, because greedy decoding takes the arg-max")
-    assert greedy[1].startswith("In plain words: nothing limits how far the LLM moved this answer")
+    assert drawn[0].startswith("Verdict: HOLDS, as far as it can without a signature.")
+    assert greedy[0].endswith("It guarantees nothing, as the next line says.")
+    assert drawn[1] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
+    assert greedy[1].startswith("Guarantee of this answer: NONE, because greedy decoding takes the arg-max")
+    assert greedy[2].startswith("In plain words: nothing limits how far the LLM moved this answer")
 
 
 def test_a_guarantee_can_be_required(written: Mapping[str, Path]) -> None:
     assert purify("verify", str(written["answer"]), "--require", "passage").exit_code == 0
     refused = purify("verify", str(written["greedy"]), "--require", "passage")
-    assert refused.exit_code == 9
+    assert refused.exit_code == 1
     assert "the guarantee of this answer is 'none'" in refused.stderr
     assert "do not rely on it" in refused.stderr
     with pytest.raises(MismatchError, match="'window' is required"):
@@ -228,7 +230,7 @@ def test_a_refusal_says_how_the_answer_differs(written: Mapping[str, Path], tmp_
     """It said "that has 67 bytes and the certificate's 66, or another SHA-256" whatever the matter was."""
     text = written["text"].read_bytes()
     other = answered(written, tmp_path / "a", text[:-1] + b"~\n")
-    assert (other.exit_code, "the same length" in other.stderr) == (9, True)
+    assert (other.exit_code, "the same length" in other.stderr) == (1, True)
     longer = answered(written, tmp_path / "a", text + b"more\n")
     assert f"it has {len(text) + 4} bytes" in longer.stderr
     assert f"the certificate's has {len(text)}" in longer.stderr
@@ -245,14 +247,14 @@ def test_a_file_that_was_cut_off_is_said_to_be(written: Mapping[str, Path], tmp_
     for length in (1, 60, len(whole) // 2, len(whole) - 1):
         (tmp_path / "cut").write_text(whole[:length], "utf-8")
         refused = purify("verify", str(tmp_path / "cut"))
-        assert (refused.exit_code, "it is cut off after" in refused.stderr) == (4, True), refused.stderr
+        assert (refused.exit_code, "it is cut off after" in refused.stderr) == (3, True), refused.stderr
 
 
 def test_a_field_that_was_added_is_said_to_be_unknown(written: Mapping[str, Path], tmp_path: Path) -> None:
     """It was "malformed at issued, which Extra inputs are not permitted"."""
     file = refiled(written["answer"], lambda body: body.update(issued="2026-11-28"), tmp_path / "dated")
     refused = purify("verify", file)
-    assert refused.exit_code == 4
+    assert refused.exit_code == 3
     assert "has an unknown field 'issued'; nothing may be added to one" in refused.stderr
 
 
@@ -262,7 +264,7 @@ def test_a_reformatted_file_sends_its_reader_to_the_original(
     pretty = json.dumps(json.loads(written["answer"].read_text("utf-8")), indent=2)
     (tmp_path / "pretty").write_text(pretty, "utf-8")
     refused = purify("verify", str(tmp_path / "pretty"))
-    assert refused.exit_code == 5
+    assert refused.exit_code == 1
     assert refused.stderr.endswith("do not rely on it, and ask its issuer for the original file\n")
 
 
@@ -271,7 +273,7 @@ def test_a_false_claim_is_told_beside_what_follows(written: Mapping[str, Path], 
         body["method"].update(guarantee="path", meaning="anything")
 
     refused = purify("verify", refiled(written["answer"], boast, tmp_path / "boast"))
-    assert refused.exit_code == 6
+    assert refused.exit_code == 1
     assert "'path' against 'weights', where 'passage' against 'weights' follows" in refused.stderr
     assert "do not rely on it" in refused.stderr
 
@@ -285,7 +287,7 @@ def test_a_budget_that_is_exceeded_names_the_first_token(written: Mapping[str, P
 
     file = refiled(written["answer"], tighten, tmp_path / "tight")
     refused = purify("verify", file)
-    assert refused.exit_code == 7
+    assert refused.exit_code == 1
     steps = tokens_of(json.loads(Path(file).read_text("utf-8"))["steps"])
     policy = load_plugins([]).policy("balanced", {"budget": 0.001})
     first = next(count for count in range(len(steps)) if policy.holds(steps[: count + 1]) is False)
@@ -362,5 +364,5 @@ def test_another_prompt_is_refused_with_what_a_prompt_is(written: Mapping[str, P
     refused = purify(
         "verify", str(written["answer"]), "--slm", str(SLM), "--prompt", str(tmp_path / "prompt")
     )
-    assert refused.exit_code == 9
+    assert refused.exit_code == 1
     assert "of a chat, that is its messages as the model's template writes them" in refused.stderr

@@ -11,7 +11,7 @@ from purify_plugins.canonical_json import canonical, jsonable, options
 from purify_plugins.certificates.claims import LIMITS, MEANING, claimed, mode_of
 from purify_plugins.certificates.figures import COLUMNS, tokens_of, totals
 from purify_plugins.certificates.possible import check_steps
-from purify_plugins.decode.draw_record import DROPPED, RETUNED
+from purify_plugins.decode.draw_record import CUT, DROPPED, RETUNED
 from purify_plugins.errors import (
     BudgetError,
     ConfigError,
@@ -19,10 +19,10 @@ from purify_plugins.errors import (
     UncheckableError,
 )
 from purify_plugins.sampling import Sampling
-from purify_plugins.threat import draws
+from purify_plugins.threat import IN_ENGINE, draws
 
 if TYPE_CHECKING:
-    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.certificates.offered import Policies
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.threat import Claim
     from purify_plugins.types import Token
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 NO_TEXT = hashlib.sha256(b"").hexdigest()
 
 
-def check_answer(body: Mapping[str, Any], plugins: Plugins) -> None:
+def check_answer(body: Mapping[str, Any], plugins: Policies) -> None:
     """Check all that follows from the record of one decode. Raises ForgedError, BudgetError, …"""
     _check_totals(body)
     _check_words(body)
     _check_method(body, plugins)
     _check_end(body)
-    check_steps(body["steps"], sampling_of(body))
+    check_steps(body["steps"], settings_of(body))
 
 
 def require(fine: bool, what: str) -> None:
@@ -69,7 +69,7 @@ def claim_of(
     method: Mapping[str, Any], policy: FusionPolicy, models: Mapping[str, Any], steps: Sequence[Token]
 ) -> Claim:
     """The claim of steps that were drawn by this method, with this policy."""
-    sampling = Sampling(**parameters(method["sampling"]))
+    sampling = settings_of({"method": method})
     engines = models["llm"]["engine"], models["slm"]["engine"]
     asked = method.get("llm_asked", True)
     return claimed(policy, sampling, method["walk"], engines, steps, method["edits"], asked)
@@ -83,7 +83,14 @@ def sampling_of(body: Mapping[str, Any]) -> Sampling:
         raise ForgedError(f"the certificate describes nothing that can run: {error}") from error
 
 
-def policy_of(body: Mapping[str, Any], plugins: Plugins) -> FusionPolicy:
+def settings_of(body: Mapping[str, Any]) -> Sampling:
+    """The same without a grammar, which follows from no figure: what reads it need not be installed here."""
+    method = body["method"]
+    told = {key: value for key, value in method["sampling"].items() if key != "grammar"}
+    return sampling_of({"method": {**method, "sampling": told}})
+
+
+def policy_of(body: Mapping[str, Any], plugins: Policies) -> FusionPolicy:
     """The policy of a certificate, with its options. Raises ConfigError, UncheckableError."""
     method = body["method"]
     if method["policy"] not in plugins.offers("purify_policies"):
@@ -106,13 +113,13 @@ def _missing(policy: str, actors: Sequence[Mapping[str, str]]) -> str:
     return f"the certificate cannot be checked here: no plugin in use offers its policy {policy!r}; {advice}"
 
 
-def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
+def _check_method(body: Mapping[str, Any], plugins: Policies) -> None:
     method, steps = body["method"], tokens_of(body["steps"])
-    policy, sampling = policy_of(body, plugins), sampling_of(body)
+    policy, sampling = policy_of(body, plugins), settings_of(body)
     require(
         options(policy, plugins.name_of) == method["parameters"], "the policy's options are not all there"
     )
-    require(jsonable(sampling) == method["sampling"], "the sampling settings are not all there")
+    _check_settings(method["sampling"], jsonable(sampling))
     _check_edits(method)
     alone = not method.get("llm_asked", True)
     require(not alone or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
@@ -133,6 +140,20 @@ def _check_method(body: Mapping[str, Any], plugins: Plugins) -> None:
     )
 
 
+def _check_settings(told: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """All settings are there; of a grammar, that it is one."""
+    grammar = told.get("grammar", "")
+    require({**settings, "grammar": grammar} == told, "the sampling settings are not all there")
+    kinds = ("json_schema", "regex", "lark")
+    fine = grammar is None or (
+        isinstance(grammar, Mapping)
+        and grammar.keys() == {"kind", "text"}
+        and grammar["kind"] in kinds
+        and isinstance(grammar["text"], str)
+    )
+    require(fine, "its grammar is none")
+
+
 def _first_over(policy: FusionPolicy, steps: Sequence[Token]) -> int:
     """The index of the first token with which the steps exceed the budget."""
     return bisect_left(range(1, len(steps)), True, key=lambda count: policy.holds(steps[:count]) is False)
@@ -149,7 +170,7 @@ def _check_edits(method: Mapping[str, Any]) -> None:
 
 def _check_end(body: Mapping[str, Any]) -> None:
     """Check that the answer can have ended there, for the recorded reason."""
-    answer, sampling, count = body["answer"], sampling_of(body), len(body["steps"])
+    answer, sampling, count = body["answer"], settings_of(body), len(body["steps"])
     reason, limit, by = answer["finish_reason"], answer["limit"], answer["limited_by"]
     most = round(sampling.max_tokens * body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0))
     require((answer["bytes"] == 0) == (answer["sha256"] == NO_TEXT), "its digest is not of so many bytes")
@@ -159,7 +180,8 @@ def _check_end(body: Mapping[str, Any]) -> None:
     )
     require(by == "max_tokens" or limit < most, f"{by} limits it no more than max_tokens")
     require(1 <= count <= limit, f"it has {count} steps, and its limit is {limit}")
-    require(by != "plugin" or (reason == "length" and count == limit), "a plugin did not end it there")
+    require(by not in CUT or (reason == "length" and count == limit), f"the {by} did not end it there")
+    require(by != "engine" or body["method"]["walk"] == IN_ENGINE, "no engine decoded it")
     require(reason != "length" or count == limit, f"it ended at {count} tokens, short of its limit {limit}")
     require(reason != "stop" or bool(sampling.stop), "no stop string can have ended it")
     require(reason != "eos" or not sampling.ignore_eos, "no end token can have ended it")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from purify_plugins.certificates.answer_checks import policy_of, sampling_of
 from purify_plugins.certificates.figures import text_facts, tokens_of
 from purify_plugins.certificates.pinning import hashed
+from purify_plugins.decode.draw_record import CUT
 from purify_plugins.errors import CertificateError, ForgedError, MismatchError, OtherModelError, PromptError
 from purify_plugins.types import Certificate
 
@@ -198,7 +199,7 @@ def _check_text(
         pieces += detokenizer.feed(step)[1]
     text = "".join(text for _, text in [*pieces, *detokenizer.close()])
     spelled = [text_facts(each) for each in (text, text.removesuffix("\N{REPLACEMENT CHARACTER}"))]
-    if recorded["limited_by"] != "plugin":
+    if recorded["limited_by"] not in CUT:
         del spelled[1:]  # what is cut off may end within a character, which is then no part of the text
     if {key: recorded[key] for key in ("sha256", "bytes")} not in spelled:
         raise ForgedError("its steps do not spell the answer whose digest it has")

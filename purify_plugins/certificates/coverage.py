@@ -34,7 +34,7 @@ COVERED: Mapping[str, Cover] = {
         "alone", "from `max_tokens` and the steps; where `limited_by` is `context`, only that it is less"
     ),
     "answer.limited_by": Cover(
-        "alone", "`max_tokens` or not; which of `context` and `plugin` it was takes a signature"
+        "alone", "`max_tokens` or not; which of `context`, `plugin` and `engine` it was takes a signature"
     ),
     "prompt.*": Cover("slm", "the SLM's figures follow from it; `--prompt` pins it"),
     "context.*": Cover("pin", "the caller's word"),
@@ -67,6 +67,7 @@ COVERED: Mapping[str, Cover] = {
     "method.plugins.*": Cover("pin", "the operator's word"),
     "method.edits": Cover("pin", "the operator's word; any leaves no claim"),
     "method.calibration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
+    "method.configuration.*": Cover("pin", "the operator's word; the claim does not follow from it"),
     "method.draws": Cover("alone", "from the seed"),
     "method.claimed": Cover("alone", "the policy's own"),
     "method.guarantee": Cover("alone", "from the rest of `method` and the steps"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.canonical_json import digest
-from purify_plugins.certificates.answer_checks import claim_of, sampling_of
+from purify_plugins.certificates.answer_checks import claim_of, settings_of
 from purify_plugins.certificates.claims import MEANING, mode_of
 from purify_plugins.certificates.figures import text_facts, tokens_of, totals
 
@@ -51,6 +51,6 @@ def _claimed(body: dict[str, Any], policy: FusionPolicy) -> dict[str, Any]:
     """The body with the claim of its steps, and its digest."""
     steps = tokens_of(body["steps"])
     claim = claim_of(body["method"], policy, body["models"], steps)
-    follows = {"mode": mode_of(sampling_of(body), steps), "meaning": MEANING[claim.guarantee]}
+    follows = {"mode": mode_of(settings_of(body), steps), "meaning": MEANING[claim.guarantee]}
     found = {**body, "method": {**body["method"], **claim._asdict(), **follows}}
     return {**found, "digest": digest(found)}

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from purify_plugins.certificates import model_digest
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.guarantee_text import factor, meant
+from purify_plugins.certificates.in_numbers import in_numbers
+from purify_plugins.certificates.pinning import model_digest
+from purify_plugins.threat import IN_ENGINE
 from purify_plugins.types import Certificate
 
 
@@ -21,6 +23,8 @@ def summary(certificate: Certificate, off: float | None, known: Sequence[str] = 
     return [
         verdict(body["method"]),
         f"In plain words: {meant(body['method'])}.",
+        *in_numbers(body),
+        *issued(body["method"]),
         "The certificate is intact: its digest, its totals and its guarantee follow from what it records.",
         replayed(off, "llm" in known),
         *comparisons(known),
@@ -37,6 +41,17 @@ def verdict(method: Mapping[str, Any]) -> str:
     if method["guarantee"] == "none":
         return f"Guarantee of this answer: NONE, because {method['reason']}."
     return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
+
+
+def issued(method: Mapping[str, Any]) -> list[str]:
+    """Whose word a certificate is that the LLM's own engine issued."""
+    if method["walk"] != IN_ENGINE:
+        return []
+    return [
+        "In-engine: the engine that runs the LLM drew the tokens, sent the text and issued this. It assumes "
+        "that machine and its operator honest, and only the LLM's weights hostile; compare the text with "
+        "--answer FILE."
+    ]
 
 
 def replayed(off: float | None, both: bool) -> str:
@@ -58,6 +73,14 @@ PARTS: Mapping[str, tuple[str, frozenset[str]]] = {
     "the LLM's files": ("--llm-digest, or --llm DIR", frozenset(("llm", "llm_digest", "models.llm.files"))),
 }
 """Parts that a reader can compare: the option for each, and its names in `known`."""
+SAID = {
+    "require": "the guarantee",
+    "key": "who signed it",
+    "issued_after": "when it was issued",
+    "chain": "its place in its issuer's chain",
+    "tsa": "its day's time-stamp",
+}
+"""What a reader gave beside parts, in words."""
 SIGNED = "the models' names, who wrote it and when (a signature's matter)"
 
 
@@ -65,17 +88,17 @@ def compared(known: Sequence[str]) -> tuple[list[str], list[str]]:
     """The parts of a certificate that were compared with the reader's values, and those that were not."""
     parts = {part: bool(names & set(known)) for part, (_, names) in PARTS.items()}
     covered = frozenset().union(*(names for _, names in PARTS.values()), {"set"})
-    fields = ["the guarantee" if name == "require" else name for name in known if name not in covered]
+    fields = [SAID.get(name, name) for name in known if name not in covered]
     return [part for part in parts if parts[part]] + fields, [part for part in parts if not parts[part]]
 
 
 def comparisons(known: Sequence[str]) -> list[str]:
     """The parts that were compared, and those that were not."""
     fine, open_ = compared(known)
-    missing = [f"{part} ({PARTS[part][0]})" for part in open_]
+    missing = [f"{part} ({PARTS[part][0]})" for part in open_] + [SIGNED] * ("key" not in known)
     return [
         f"Compared with what you gave, and the same: {', '.join(fine) or 'nothing'}.",
-        f"Not compared, so its issuer's word: {', '.join([*missing, SIGNED])}.",
+        f"Not compared, so its issuer's word: {', '.join(missing) or 'nothing'}.",
     ]
 
 
@@ -90,6 +113,7 @@ def _made(body: Mapping[str, Any]) -> list[str]:
         f"Claimed: {method['claimed']}. Holds for this answer: {method['guarantee']}, "
         f"because {method['reason']}.",
         *calibration(body),
+        *configuration(body),
         f"Drawn: {method['mode']}, in {method['walk']}, with {DRAWN[method['draws']]}, "
         f"seed {said(method['sampling'].get('seed'))}, by purify-plugins {method['version']}. "
         f"Plugins: {', '.join(plugins) or 'none'}. Edits: {', '.join(method['edits']) or 'none'}.",
@@ -116,6 +140,12 @@ def calibration(body: Mapping[str, Any]) -> list[str]:
         f"had perplexity {record['llm_perplexity']:.4g} on it and the SLM {record['slm_perplexity']:.4g}; "
         f"{1 - record['limited']:.1%} of its tokens never met the limit. {made}"
     ]
+
+
+def configuration(body: Mapping[str, Any]) -> list[str]:
+    """Which configuration the service ran by, where that is recorded."""
+    found = body["method"].get("configuration")
+    return [f"The service ran by the configuration with SHA-256 {found['sha256']}."] if found else []
 
 
 DRAWN = {

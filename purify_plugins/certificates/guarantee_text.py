@@ -18,7 +18,7 @@ def meant(method: Mapping[str, Any]) -> str:
     """A certificate's guarantee in one sentence, with its budget."""
     if method["mode"] == "slm-only":
         return "the LLM had no part in this answer"
-    values = _numbers(method["parameters"])
+    values = numbers(method["parameters"])
     try:
         return _SAID[method["guarantee"]](values)
     except KeyError:  # a third-party policy, whose options have other names
@@ -32,12 +32,12 @@ def factor(nats: float) -> str:
     return f"{math.exp(nats):,.3g}" if abs(nats) < 15 else f"10^{nats / math.log(10):.1f}"
 
 
-def _numbers(parameters: Mapping[str, Any]) -> dict[str, float]:
+def numbers(parameters: Mapping[str, Any]) -> dict[str, float]:
     """The options that are numbers, those of a policy inside this one included."""
     found: dict[str, float] = {}
     for key, value in parameters.items():
         if isinstance(value, Mapping):
-            found = {**_numbers(value), **found}
+            found = {**numbers(value), **found}
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[key] = float(value)
     return found

@@ -31,11 +31,9 @@ def certify(
     context: Cited = (),
     actors: Sequence[Actor] = (),
     calibration: CalibrationRecord | None = None,
+    configuration: str | None = None,
 ) -> Certificate:
-    """The certificate of an answer, from the decoder's record of its tokens.
-
-    `actors` are the third-party plugins that took part; `calibration` is recorded only where there is one.
-    """
+    """The certificate of an answer, from the decoder's record; the arguments are as in AnswerOptions."""
     rows = [_row(token) for token in steps]
     body = {
         "format": FORMAT,
@@ -54,6 +52,7 @@ def certify(
             **_method(drawn, tokens_of(rows)),
             "plugins": [asdict(actor) for actor in actors],
             **({"calibration": calibration.as_json()} if calibration else {}),
+            **({"configuration": {"sha256": configuration}} if configuration else {}),
         },
         "columns": list(COLUMNS),
         "steps": rows,

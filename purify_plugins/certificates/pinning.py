@@ -13,7 +13,7 @@ from purify_plugins.errors import MismatchError
 from purify_plugins.foreign import adapted_policy
 
 if TYPE_CHECKING:
-    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.certificates.offered import Policies
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.types import Certificate, Guarantee
 
@@ -41,7 +41,7 @@ class Pins:
     guarantee: Guarantee | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, certificate: Certificate, plugins: Plugins) -> None:
+    def check(self, certificate: Certificate, plugins: Policies) -> None:
         """Raise MismatchError for the first value that differs."""
         body = certificate.body
         if self.answer is not None:
@@ -118,7 +118,7 @@ def _difference(recorded: Mapping[str, Any], text: bytes) -> str:
     return f"it has {length} bytes without its last line break, and the certificate's has {recorded['bytes']}"
 
 
-def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Plugins) -> None:
+def _check_policy(body: Mapping[str, Any], policy: FusionPolicy, plugins: Policies) -> None:
     per_token = body["models"]["slm"].get("alphabet", {}).get("per_token", 1.0)
     policy = adapted_policy(policy)
     policy = policy.in_symbols(per_token) if per_token > 1 else policy

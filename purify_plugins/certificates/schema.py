@@ -2,93 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-
+from purify_plugins.certificates.fields import Fields, Least, Most, Spelled
 from purify_plugins.certificates.ledger import Role
 from purify_plugins.decode.strategies import Strategy
-from purify_plugins.errors import NoCertificateError
-from purify_plugins.utils.wording import must_be
 
-Number = Annotated[str, StringConstraints(pattern=r"^(-?(0|[1-9][0-9]*)\.[0-9]{9}|-?inf)$")]
+Number = Annotated[str, Spelled(r"-?(0|[1-9][0-9]*)\.[0-9]{9}|-?inf", "a number with nine decimals")]
 """One spelling a number, so that a certificate has one canonical form: no leading zeros, ASCII digits."""
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-TokenId = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Spelled("[0-9a-f]{64}", "a SHA-256")]
+TokenId = Annotated[int, Least(0)]
 StepRow = tuple[TokenId, Number, Number, Number, Number, Number, bool, Number]
 Level = Literal["none", "mean", "window", "passage", "path"]
+ABSENT: Any = None
+"""The default of a field that may be left out, and is never null."""
 
 
-ABSENCES = {"missing": "is missing"}
-"""pydantic's errors about a key itself, in words that follow the key's name."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @classmethod
-    def check(cls, body: Any) -> Self:
-        """The parsed body. Raises NoCertificateError, naming the first error."""
-        try:
-            return cls.model_validate(body)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            if first["type"] == "extra_forbidden":
-                raise NoCertificateError(
-                    f"the certificate has an unknown field {where!r}; nothing may be added to one, so keep "
-                    "notes in a file beside it"
-                ) from error
-            why = ABSENCES.get(first["type"]) or must_be(first)
-            raise NoCertificateError(f"the certificate is malformed at {where}, which {why}") from error
-
-
-class AnswerFields(_Strict):
+class AnswerFields(Fields):
     sha256: Sha256
     bytes: int
     finish_reason: Literal["eos", "stop", "length"]
-    limit: Annotated[int, Field(ge=1)]
-    limited_by: Literal["max_tokens", "context", "plugin"]
+    limit: Annotated[int, Least(1)]
+    limited_by: Literal["max_tokens", "context", "plugin", "engine"]
 
 
-class ContextFields(_Strict):
+class ContextFields(Fields):
     id: str
     sha256: Sha256
 
 
-class PluginFields(_Strict):
+class PluginFields(Fields):
     name: str
     distribution: str
     version: str
 
 
-class CalibrationFields(_Strict):
+class CalibrationFields(Fields):
     sample: str
     text: Sha256
-    tokens: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Least(1)]
     llm: Sha256 | Literal[""]
     slm: Sha256 | Literal[""]
     llm_perplexity: float
     slm_perplexity: float
-    limited: Annotated[float, Field(ge=0, le=1)]
+    limited: Annotated[float, Least(0), Most(1)]
     version: str
 
 
-class MethodFields(_Strict):
+class ConfigurationFields(Fields):
+    sha256: Sha256
+
+
+class MethodFields(Fields):
     policy: str
     parameters: dict[str, Any]
     sampling: dict[str, Any]
     mode: Literal["sampled", "greedy", "slm-only"]
-    walk: Strategy
-    llm_asked: Literal[False] = cast("Literal[False]", None)  # absent where it was asked
-    constraints: Annotated[list[dict[str, Any]], Field(min_length=1)] = cast(
-        "list[dict[str, Any]]", None
-    )  # absent, where there are none
+    walk: Strategy | Literal["in-engine"]
+    llm_asked: Literal[False] = ABSENT  # where it was asked
+    constraints: Annotated[list[dict[str, Any]], Least(1)] = ABSENT  # where there are none
     plugins: list[PluginFields]
     edits: list[str]
-    calibration: CalibrationFields = cast(
-        "CalibrationFields", None
-    )  # absent, where there is none: never null
+    calibration: CalibrationFields = ABSENT  # where there is none
+    configuration: ConfigurationFields = ABSENT  # where none is recorded
     draws: Literal["system", "keyed"]
     claimed: Level
     guarantee: Level
@@ -98,38 +74,34 @@ class MethodFields(_Strict):
     version: str
 
 
-class MemberFields(BaseModel):
+class MemberFields(Fields, open=True):
     """A member of a mixture: its identity, and its weight at the beginning."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     weight: float
     name: str
     kind: str
-    files: dict[str, Sha256] = {}
+    files: dict[str, Sha256] = ABSENT
 
 
-class ModelFields(BaseModel):
+class ModelFields(Fields, open=True):
     """A source's identity, and what every certificate adds to it."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     name: str
     kind: str
     engine: Literal["in-process", "trusted", "untrusted"]
     trusted: bool
-    files: dict[str, Sha256] = {}
-    alphabet: dict[str, Any] = {}
-    members: dict[str, MemberFields] = {}
+    files: dict[str, Sha256] = ABSENT
+    alphabet: dict[str, Any] = ABSENT
+    members: dict[str, MemberFields] = ABSENT
     share: float | int | None = None
 
 
-class ModelsFields(_Strict):
+class ModelsFields(Fields):
     llm: ModelFields
     slm: ModelFields
 
 
-class TotalsFields(_Strict):
+class TotalsFields(Fields):
     tokens: int
     log_ratio: Number
     kl: Number
@@ -141,7 +113,7 @@ class TotalsFields(_Strict):
     most_hidden: Number
 
 
-class CertificateBody(_Strict):
+class CertificateBody(Fields):
     format: Literal["purify-certificate/2"]
     answer: AnswerFields
     prompt: list[int]
@@ -150,57 +122,57 @@ class CertificateBody(_Strict):
     vocabulary: Sha256
     method: MethodFields
     columns: list[str]
-    steps: list[Annotated[StepRow, Field(strict=False)]]
+    steps: list[StepRow]
     totals: TotalsFields
     limits: list[str]
     digest: Sha256
 
 
-class StageFields(_Strict):
+class StageFields(Fields):
     name: str
     parameters: dict[str, Any]
     distribution: str
     version: str
-    choices: Annotated[int, Field(ge=1)] | None
+    choices: Annotated[int, Least(1)] | None
 
 
-class DraftFields(_Strict):
+class DraftFields(Fields):
     role: Role
-    after: Annotated[int, Field(ge=0)]
+    after: Annotated[int, Least(0)]
     shown: Sha256 | None
-    redo: Annotated[int, Field(ge=0)]
-    redone: Annotated[int, Field(ge=0)]
+    redo: Annotated[int, Least(0)]
+    redone: Annotated[int, Least(0)]
     allowed: Number
     certificate: CertificateBody
 
 
-class DraftSegmentFields(_Strict):
+class DraftSegmentFields(Fields):
     kind: Literal["drawn", "restored"]
     name: str
-    draft: Annotated[int, Field(ge=0)] | None
-    start: Annotated[int, Field(ge=0, alias="from")]
-    end: Annotated[int, Field(ge=0, alias="to")]
+    draft: Annotated[int, Least(0)] | None
+    from_: Annotated[int, Least(0)]
+    to: Annotated[int, Least(0)]
 
 
-class OperatorSegmentFields(_Strict):
+class OperatorSegmentFields(Fields):
     kind: Literal["operator"]
     name: str
     sha256: Sha256
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Least(0)]
 
 
-class CheckFields(_Strict):
+class CheckFields(Fields):
     name: str
     window: float | Literal["inf"]
-    redo: Annotated[int, Field(ge=0)]
+    redo: Annotated[int, Least(0)]
     judged: dict[str, Any]
 
 
-class LedgerFields(_Strict):
-    calls: Annotated[int, Field(ge=0)]
-    failed: Annotated[int, Field(ge=0)]
-    most_calls: Annotated[int, Field(ge=1)]
-    choices: Annotated[int, Field(ge=1)]
+class LedgerFields(Fields):
+    calls: Annotated[int, Least(0)]
+    failed: Annotated[int, Least(0)]
+    most_calls: Annotated[int, Least(1)]
+    choices: Annotated[int, Least(1)]
     read: Number
     added: Number
     spent: Number
@@ -208,25 +180,25 @@ class LedgerFields(_Strict):
     reason: str
 
 
-class ClaimFields(_Strict):
+class ClaimFields(Fields):
     guarantee: Level
     adversary: Literal["none", "weights", "engine"]
     reason: str
     meaning: str
 
 
-class StagedAnswerFields(_Strict):
+class StagedAnswerFields(Fields):
     sha256: Sha256
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Least(0)]
     finish_reason: Literal["eos", "stop", "length", "refused"]
 
 
-class StagedBody(_Strict):
+class StagedBody(Fields):
     """The certificate of an answer that stages made."""
 
     format: Literal["purify-certificate/3"]
     answer: StagedAnswerFields
-    stages: Annotated[list[StageFields], Field(min_length=1)]
+    stages: Annotated[list[StageFields], Least(1)]
     drafts: list[DraftFields]
     segments: list[DraftSegmentFields | OperatorSegmentFields]
     checks: list[CheckFields]

@@ -13,7 +13,7 @@ from purify_plugins.certificates.staged import allowed
 from purify_plugins.certificates.staged_claims import Calls, asked_of, fused, released_of, settle
 
 if TYPE_CHECKING:
-    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.certificates.offered import Policies
 
 ONE = ("models", "vocabulary", "limits", "columns")
 """What all drafts of a request have in common."""
@@ -22,7 +22,7 @@ CUT = 512
 """The most bytes of a token that was cut: a blocked span began inside it, so its id is not recorded."""
 
 
-def check_stages(body: Mapping[str, Any], plugins: Plugins) -> None:
+def check_stages(body: Mapping[str, Any], plugins: Policies) -> None:
     """Check the roles, segments, checks, ledger and claim against the drafts. Raises ForgedError."""
     drafts = body["drafts"]
     require(body["limits"] == list(LIMITS), "the limits are not those of every certificate")
@@ -33,7 +33,7 @@ def check_stages(body: Mapping[str, Any], plugins: Plugins) -> None:
     _check_ledger(body)
 
 
-def _check_drafts(drafts: Sequence[Mapping[str, Any]], plugins: Plugins) -> None:
+def _check_drafts(drafts: Sequence[Mapping[str, Any]], plugins: Policies) -> None:
     """Each draft as its own certificate states it, and what all have in common."""
     given = [each["after"] for each in drafts]
     fine = given == sorted(given) and all(after <= at for at, after in enumerate(given))

@@ -20,7 +20,7 @@ from purify_plugins.errors import (
 from purify_plugins.types import Certificate
 
 if TYPE_CHECKING:
-    from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.certificates.offered import Policies
 
 FAMILY = FORMAT.partition("/")[0]
 
@@ -74,7 +74,7 @@ def drafts_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [each["certificate"] for each in body.get("drafts", ())]
 
 
-def verify(certificate: Certificate, plugins: Plugins, pins: Pins = NOTHING) -> None:
+def verify(certificate: Certificate, plugins: Policies, pins: Pins = NOTHING) -> None:
     """Check everything that follows from the certificate alone, and the reader's `pins`.
 
     Raises ForgedError if its parts contradict each other, BudgetError if its steps exceed the claimed budget,

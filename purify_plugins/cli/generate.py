@@ -83,7 +83,7 @@ def generate(
     writer = load_pair(ready).replace(explain=explain)
     completion = writer.generate(text, errors="raise")[0] if as_json else streamed(writer, text, explain)
     if certificate:
-        write_whole(certificate, completion.certificate.text)
+        write_whole(certificate, completion.certificate.issued)
     if as_json:
         typer.echo(json.dumps(_object(completion, explain), ensure_ascii=False))
 

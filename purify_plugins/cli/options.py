@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from purify_plugins.utils.files import read_text
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Prepared
     from purify_plugins.configuration.config import Config
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="The configuration; default purify.toml.")]
@@ -175,15 +176,15 @@ def checked(config: Config) -> Prepared:
     return ready
 
 
-def load_pair(ready: Prepared) -> Purifier:
-    """The loaded Purifier; a server's errors are raised, and not logged as well."""
+def load_pair(ready: Prepared, kept: Mapping[str, LogitSource] | None = None) -> Purifier:
+    """The loaded Purifier, with the models `kept`; a server's errors are raised, and not logged as well."""
     import logging
 
     from purify_plugins.purifier import Purifier
     from purify_plugins.utils.logs import errors_only
 
     with errors_only(logging.getLogger("purify.remote")):
-        return ready.load(Purifier)
+        return ready.load(Purifier, kept or {})
 
 
 def key_value(text: str) -> tuple[str, Any]:

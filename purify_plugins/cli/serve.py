@@ -9,16 +9,22 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from purify_plugins.cli.metrics_folder import metrics_folder
 from purify_plugins.cli.options import ModelOptions, configured, load_pair, prepared, spread
+from purify_plugins.cli.reload import Attempts, Reloads, hangups, reading, refused, told
 from purify_plugins.cli.serve_summary import Address, named, summary
+from purify_plugins.configuration.digest import config_digest
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.utils.extras import require_extra
 
 if TYPE_CHECKING:
+    import threading
+
     from purify_plugins.cli.workers import WorkerReport
     from purify_plugins.configuration.build import Prepared
     from purify_plugins.configuration.config import Config
@@ -101,19 +107,20 @@ def serve(
     """Serve purified text over TGI's and OpenAI's HTTP interfaces."""
     require_extra("tgi", "purify serve")
     settings = limits.given()
-    config = _configured(models, upstream)
+    config = (read := partial(_configured, models, upstream))()
     if workers < 1:
         raise ConfigError(f"--workers must be 1 or more, not {workers}")
-    with listening(host, port) as listener:  # a wrong address fails before weights are read
+    with listening(host, port) as listener, hangups() as hangup:  # a wrong address fails before all else
         ready = prepared(config)
-        told = f"loading {named(config.llm)} and {named(config.slm)} …"
+        loading = f"loading {named(config.llm)} and {named(config.slm)} …"
         address = Address(host, listener.getsockname()[1], limits.api_key_env)
         if workers > 1:
             _check(ready, settings, workers)
-            typer.echo(told, err=True)
-            raise typer.Exit(_several(config, settings, listener, address, workers))
-        gateway = _gateway(ready, settings, lambda: typer.echo(told, err=True))
+            typer.echo(loading, err=True)
+            raise typer.Exit(_several(read, config, settings, listener, address, workers, hangup))
+        gateway = _gateway(ready, settings, lambda: typer.echo(loading, err=True))
         typer.echo(summary(gateway.purifier, config.llm, address), err=True)
+        Reloads(read, config, gateway).start(hangup)
         gateway.serve(listener)
 
 
@@ -122,7 +129,7 @@ def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], No
 
     def loaded() -> Purifier:
         loading()
-        return load_pair(ready)
+        return load_pair(ready).replace(configuration=config_digest(ready.config))
 
     return ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
 
@@ -142,25 +149,39 @@ def _check(ready: Prepared, settings: dict[str, Any], workers: int) -> None:
 
 
 def _several(
-    config: Config, settings: dict[str, Any], listener: socket.socket, address: Address, workers: int
+    read: Callable[[], Config],
+    config: Config,
+    settings: dict[str, Any],
+    listener: socket.socket,
+    address: Address,
+    workers: int,
+    hangup: threading.Event,
 ) -> int:
     """Serve by several processes until all have ended; returns the exit code."""
-    from tempfile import TemporaryDirectory
-
     from purify_plugins.cli.workers import Workers, WorkerStarted
 
-    def told(first: WorkerStarted) -> None:
+    def said(first: WorkerStarted) -> None:
         typer.echo(first.summary, err=True)
 
+    def renew(running: Workers) -> None:
+        before, *rest = running.arguments
+        if (found := reading(read, before)) is None:
+            return
+        if why := running.offer(found, (found, *rest)):
+            refused(why)
+        else:
+            typer.echo(told(found, before), err=True)
+
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    with TemporaryDirectory(prefix="purify-serve-") as folder:
-        shared = {**settings, "workers": workers, "shared": folder}
-        arguments = (config, shared, (listener.family, listener.getsockname()), address)
-        return Workers(_serve, arguments, workers, settings.get("drain", 20.0)).run(told)
+    with metrics_folder():
+        where = listener.family, listener.getsockname()
+        arguments = (config, {**settings, "workers": workers}, where, address)
+        drain = settings.get("drain", 20.0)
+        return Workers(_serve, arguments, workers, drain, hangup, renew).run(said)
 
 
 def _serve(
-    report: WorkerReport, config: Config, settings: dict[str, Any], where: tuple[int, Any], told: Address
+    report: WorkerReport, config: Config, settings: dict[str, Any], where: tuple[int, Any], at: Address
 ) -> None:
     """One worker: a listener of its own on the port, among which the kernel spreads connections."""
     from purify_plugins.cli.workers import WorkerFailed, WorkerStarted
@@ -178,7 +199,8 @@ def _serve(
             listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
-        report.tell(WorkerStarted(summary(gateway.purifier, config.llm, told, settings["workers"])))
+        report.attempt = Attempts(config, gateway).attempt
+        report.tell(WorkerStarted(summary(gateway.purifier, config.llm, at, settings["workers"])))
         gateway.serve(listener)
 
 

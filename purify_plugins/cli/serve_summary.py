@@ -49,6 +49,7 @@ def summary(purifier: Purifier, llm: Mapping[str, Any], address: Address, worker
         "guarantee": _guarantee(purifier),
         "decoder": purifier.walk,
         "context": _context(purifier),
+        "config": purifier.configuration or "none recorded",
         "key": f"asked for (${address.key})" if address.key else "none: everyone may ask",
         "address": str(address),
         **({"workers": _memory(workers)} if workers > 1 else {}),

@@ -25,11 +25,12 @@ from purify_plugins.cli.options import (
     spread,
 )
 from purify_plugins.configuration.preflight import Preview, foreseen
-from purify_plugins.errors import ConfigError
+from purify_plugins.errors import CertificateError, ConfigError
 from purify_plugins.plugin.manager import Plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.types import Certificate, Guarantee
 from purify_plugins.utils.files import read_text
+from purify_plugins.verifying.examine import Known, examined, in_order, moment, public_keys, refused
 
 SHA256 = re.compile("[0-9a-f]{64}")
 SHOWN = ("answer", "context", "stages", "segments", "checks", "ledger", "scores", "totals", "digest")
@@ -53,6 +54,24 @@ class VerifyOptions:
     ] = None
     set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of --policy's; repeatable.")
+    ] = None
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="A public key that must have signed it; repeatable: all must."),
+    ] = None
+    issued_after: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="When it must have been issued, or later, such as 2026-11-29."),
+    ] = None
+    chain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE", help="Its issuer's chain, which it must stand in, and which must be whole."
+        ),
+    ] = None
+    tsa: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificates (PEM) of an authority that must have dated its day."),
     ] = None
     slm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The SLM it must name.")] = None
     llm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The LLM it must name.")] = None
@@ -78,6 +97,16 @@ class VerifyOptions:
             llm=_digest(self.llm_digest),
             guarantee=_level(self.require),
             fields=dict(map(_field, self.expect or ())),
+        )
+
+    def known(self, plugins: Plugins) -> Known:
+        """All that it must agree with. Raises ConfigError, UnreadableError."""
+        return Known(
+            public_keys(self.key or (), contents),
+            self.pins(plugins),
+            None if self.issued_after is None else moment(self.issued_after),
+            self.chain,
+            None if self.tsa is None else contents(str(self.tsa)),
         )
 
     def require_slm(self) -> None:
@@ -149,19 +178,22 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a certificate, and say in plain words what it claims."""
-    from purify_plugins.certificates import read
-    from purify_plugins.certificates import verify as follow
-
     known.require_slm()
     loaded = in_use(config)
-    found = read(contents(certificate).removesuffix(b"\n"))
-    follow(found, loaded, known.pins(loaded))
-    prompt = known.asked()
-    off, untold = (None, ()) if known.slm is None else _recomputed(found, loaded, known, prompt)
+    try:
+        data = contents(certificate).removesuffix(b"\n")
+        seen = examined(data, known.known(loaded), loaded)
+        found, prompt = seen.certificate, known.asked()
+        off, untold = (None, ()) if known.slm is None else _recomputed(found, loaded, known, prompt)
+    except CertificateError as error:
+        if as_json:
+            typer.echo(json.dumps(refused(error)))
+        raise
     if as_json:
-        typer.echo(json.dumps({**_verdict(found, off, untold), **known.told()}))
+        typer.echo(json.dumps({**seen.told(), **_verdict(found, off, untold), **known.told()}))
     else:
-        typer.echo("\n".join(explained(found, off, known.given(), untold)))
+        typer.echo("\n".join(in_order(seen, explained(found, off, known.given(), untold))))
+    raise typer.Exit(seen.code)
 
 
 def _recomputed(

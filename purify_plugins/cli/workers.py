@@ -5,18 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
-if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+from purify_plugins.cli.worker_reload import Decision, Offer, Tried, Worker, agree
+from purify_plugins.errors import PurifyError
 
 LONGEST_PAUSE = 30.0
 """The longest pause in seconds before a worker that failed to start is restarted; the first is 1 s."""
@@ -40,28 +41,43 @@ class WorkerFailed:
 
 
 class WorkerReport:
-    """A worker's pipe to its parent; if the parent is gone, the worker ends as on SIGTERM."""
+    """A worker's pipe to its parent; if the parent is gone, the worker ends as on SIGTERM.
+
+    `attempt` tries what the parent offers; it returns what takes it over, and raises what is wrong with it.
+    """
 
     def __init__(self, line: Connection) -> None:
         self.line = line
+        self.attempt: Callable[[Any], Callable[[], None]] | None = None
+        self._tried: tuple[int, Callable[[], None]] | None = None
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         with suppress(EOFError, OSError):
-            self.line.recv()
+            while True:
+                self._heard(self.line.recv())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def tell(self, what: WorkerStarted | WorkerFailed) -> None:
+    def _heard(self, message: Offer | Decision) -> None:
+        if isinstance(message, Offer):
+            self.tell(Tried(message.number, self._try(message)))
+        elif message.taken and self._tried and self._tried[0] == message.number:
+            self._tried[1]()
+        else:
+            self._tried = None
+
+    def _try(self, offer: Offer) -> str:
+        """Why an offer cannot be taken over; "": it can."""
+        try:
+            assert self.attempt is not None, "a worker is offered something only once it serves"
+            self._tried = offer.number, self.attempt(offer.content)
+        except Exception as error:  # of a model or a plugin: this worker goes on as it is
+            kind = "" if isinstance(error, PurifyError) else type(error).__name__
+            return " ".join(f"{kind} {error}".split())
+        return ""
+
+    def tell(self, what: WorkerStarted | WorkerFailed | Tried) -> None:
         self.line.send(what)
-
-
-@dataclass
-class Worker:
-    """A worker process and its pipe."""
-
-    process: SpawnProcess
-    line: Connection
-    ready: bool = False
 
 
 @dataclass
@@ -72,9 +88,13 @@ class Workers:
     arguments: tuple[Any, ...]
     number: int
     drain: float
+    hangup: threading.Event = field(default_factory=threading.Event)
+    renew: Callable[[Workers], None] = lambda _: None
+    """Called when `hangup` is set."""
     running: list[Worker] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     _pause: float = 1.0
+    _offers: int = 0
 
     def run(self, told: Callable[[WorkerStarted], None]) -> int:
         """Start one, and the others once it serves; the exit code, when SIGTERM or SIGINT has ended all.
@@ -118,7 +138,8 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_run_worker, args=(self.work, theirs, *self.arguments))
-        process.start()
+        with _without_hangup():
+            process.start()
         theirs.close()
         worker = Worker(process, ours)
         self.running.append(worker)
@@ -132,6 +153,25 @@ class Workers:
             wait([each.process.sentinel for each in self.running], timeout=0.2)
             for worker in list(self.running):
                 self._update(worker)
+            if self.hangup.is_set():
+                self.hangup.clear()
+                self.renew(self)
+
+    def offer(self, content: Any, arguments: tuple[Any, ...]) -> str:
+        """Have all workers take over `content`, and later ones begin with `arguments`; "", or why none does.
+
+        One that is still starting is started anew afterwards: it has read what was valid before.
+        """
+        for worker in [each for each in self.running if not each.ready]:
+            worker.process.kill()
+            worker.process.join()
+            worker.line.close()
+            self.running.remove(worker)
+        self._offers += 1
+        why = agree(self.running, self._offers, content, self.stopping)
+        if not why:
+            self.arguments = arguments
+        return why
 
     def _update(self, worker: Worker) -> None:
         """Update a worker's state; a dead one is removed, after a pause if it never served."""
@@ -163,6 +203,19 @@ class Workers:
 
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def _without_hangup() -> Iterator[None]:
+    """SIGHUP is held back in this block, and in a process started in it for ever: it is the parent's."""
+    if sys.platform == "win32":  # which has none
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _received(worker: Worker) -> WorkerStarted | WorkerFailed | None:

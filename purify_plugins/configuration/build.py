@@ -14,6 +14,7 @@ from purify_plugins.configuration.config import Config, has_type, placed, type_i
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
+from purify_plugins.configuration.signing import signer
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.protocols import LogitSource
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from purify_plugins.certificates.calibration_record import CalibrationRecord
 
 P = TypeVar("P")
+NOTHING: Mapping[str, LogitSource] = {}
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,15 @@ class Prepared:
         for each in self.previews.values():
             each.refuse(prompt)
 
-    def load(self, kind: Callable[..., P]) -> P:
-        """The Purifier, or another `kind` of its arguments; loads both models. Raises PurifyError."""
-        models = [source(self.plugins, table) for table in (self.config.llm, self.config.slm)]
+    def load(self, kind: Callable[..., P], kept: Mapping[str, LogitSource] = NOTHING) -> P:
+        """The Purifier, or another `kind` of its arguments; loads both models. Raises PurifyError.
+
+        `kept` are models, by "llm" and "slm", that are loaded already.
+        """
+        tables = {"llm": self.config.llm, "slm": self.config.slm}
+        models = [
+            kept[side] if side in kept else source(self.plugins, table) for side, table in tables.items()
+        ]
         return kind(*models, self.policy, **self.options, plugins=self.plugins)
 
 
@@ -60,6 +68,7 @@ def options_of(config: Config, plugins: Plugins) -> dict[str, Any]:
         **named,
         "calibration": calibration(config),
         "request": request_options(config.request),
+        "signer": signer(config.certificate),
         "stages": tuple(stage(plugins, table) for table in config.stage),
     }
 

@@ -78,6 +78,8 @@ class Config:
     [stages](stages.md)."""
     request: Table = field(default_factory=dict)
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
+    certificate: Table = field(default_factory=dict)
+    """How certificates are signed, chained and logged; default: not at all."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 
@@ -113,6 +115,7 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
             Named.at(f"{file}: [[stage]] {at}:", table, folder) for at, table in enumerate(config.stage, 1)
         ],
         request=Named.at(f"{file}: [request]", config.request),
+        certificate=Named.at(f"{file}: [certificate]", config.certificate, folder),
     )
 
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.sampling import Sampling
 
-LimitedBy = Literal["max_tokens", "context", "plugin"]
+LimitedBy = Literal["max_tokens", "context", "plugin", "engine"]
+CUT = ("plugin", "engine")
+"""Who may end an answer at any token."""
 DROPPED = "dropped steps"
 RETUNED = "changed the policy's options"
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from purify_plugins.errors import PurifyError
     from purify_plugins.plugin.manager import Actor
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import FinishReason, Step
+    from purify_plugins.signing.signer import Signer
+    from purify_plugins.types import Certificate, FinishReason, Step
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,22 @@ class AnswerOptions:
     """How a request's answers are drawn, the sources its prompts quote, and the plugins that take part.
 
     `calibration` is what the policy's options were set by, None where nothing was recorded.
-    `given` are the tokens that an answer begins with, which were drawn before.
+    `configuration` is the digest of what a service runs by; None: not recorded.
+    `given` are the tokens that an answer begins with, which were drawn before. `signer` signs the
+    certificates that are handed out; None: nothing does.
     """
 
     sampling: Sampling
     context: Cited = ()
     actors: tuple[Actor, ...] = ()
     calibration: CalibrationRecord | None = None
+    configuration: str | None = None
     given: tuple[Token, ...] = ()
+    signer: Signer | None = None
+
+    def signed(self, certificate: Certificate) -> Certificate:
+        """The certificate as it is handed out."""
+        return certificate if self.signer is None else self.signer.signed(certificate)
 
 
 class RowOutput:
@@ -108,7 +117,7 @@ class RowOutput:
         pieces, tokens = joined([*self._pieces, *rest]), tuple(token.id for token, _ in self.drawn)
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         options = self.options
-        parts = options.context, options.actors, options.calibration
-        certificate = certify(drawn, steps, text, self.reason, *parts)
+        parts = options.context, options.actors, options.calibration, options.configuration
+        certificate = options.signed(certify(drawn, steps, text, self.reason, *parts))
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return Chunk(rest, (), whole)

@@ -54,5 +54,6 @@ class HookCheck(Check):
         return len(text)
 
     def released(self, completion: Completion) -> None:
-        seen = replace(completion, certificate=Certificate(completion.certificate.text))  # a copy
+        shown = completion.certificate
+        seen = replace(completion, certificate=Certificate(shown.text, shown.envelope))  # a copy
         self.stage.plugins.hook.purify_completed(purifier=self.stage.purifier, completion=seen)

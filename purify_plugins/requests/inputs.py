@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 from purify_plugins.errors import ConfigError, PromptError, UnknownNameError
 from purify_plugins.sampling import Sampling
-from purify_plugins.types import Chat, Fallback, Prompt
+from purify_plugins.types import Alignment, Chat, Fallback, Fidelity, Prompt
 
 ROLES = (
     *("system", "developer", "user", "assistant", "model", "tool", "function"),
@@ -113,7 +114,12 @@ def drawn(base: Sampling, sampling: Any, options: Mapping[str, Any]) -> Sampling
     return replace(chosen, **options) if options else chosen
 
 
-def check_options(sampling: Any, on_llm_failure: Any, batch_size: Any, explain: Any, top: Any) -> None:
+DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def check_options(
+    sampling: Any, on_llm_failure: Any, batch_size: Any, explain: Any, top: Any, configuration: Any = None
+) -> None:
     """Raise ConfigError for an option of a Purifier that has no such value."""
     if not isinstance(sampling, Sampling):
         raise ConfigError(_no_sampling(sampling))
@@ -125,6 +131,8 @@ def check_options(sampling: Any, on_llm_failure: Any, batch_size: Any, explain: 
             raise ConfigError(f"{name} must be at least {least}, not {number!r}")
     if not isinstance(explain, bool):
         raise ConfigError(f"explain must be True or False, not {explain!r}")
+    if configuration is not None and not (isinstance(configuration, str) and DIGEST.fullmatch(configuration)):
+        raise ConfigError(f"configuration is a SHA-256 in 64 hexadecimal digits, not {configuration!r}")
 
 
 def require_listed(name: str, value: Any, known: Sequence[str]) -> None:
@@ -166,3 +174,9 @@ def _short(value: Any) -> str:
     """A value as an error quotes it: itself if it is short, else its type."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"a value of type {type(value).__name__}"
+
+
+def require_symbols(alignment: object, fidelity: object) -> None:
+    """Raise ConfigError for an alignment or a fidelity that there is not."""
+    require_listed("alignment", alignment, get_args(Alignment))
+    require_listed("fidelity", fidelity, get_args(Fidelity))

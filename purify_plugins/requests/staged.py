@@ -101,7 +101,8 @@ class StagedPipeline:
         stopped: Collection[int] = (),
         given: Sequence[Token] = (),
     ) -> RowEvents:
-        how = replace(self.how, sampling=request.sampling, context=request.cited, given=tuple(given))
+        drafting = replace(self.how, signer=None)  # only what is released is signed
+        how = replace(drafting, sampling=request.sampling, context=request.cited, given=tuple(given))
         return replace(self.pipeline, purifier=purifier).decoded(rows, how, stopped)
 
     def _row(self, leaf: Leaf) -> Row | None:
@@ -181,7 +182,7 @@ class StagedPipeline:
     def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvents:
         """The last events, the text that was withheld and the completion, once every check has seen it."""
         try:
-            last = way_out.untouched or Chunk((), (), self._completion(run, way_out, reason))
+            last = self._signed(way_out.untouched or Chunk((), (), self._completion(run, way_out, reason)))
             assert last.completion is not None
             for check in way_out.release.checks:
                 check.released(last.completion)
@@ -193,6 +194,13 @@ class StagedPipeline:
             return
         for chunk in (*way_out.withheld, last):
             yield run.row, chunk
+
+    def _signed(self, last: Chunk) -> Chunk:
+        """An answer's last chunk, its certificate as it is handed out; those of drafts are not."""
+        if last.completion is None:
+            return last
+        certificate = self.how.signed(last.completion.certificate)
+        return replace(last, completion=replace(last.completion, certificate=certificate))
 
     def _completion(self, run: Run, way_out: Exit, reason: FinishReason) -> Completion:
         certificate = certify_stages(record(self.pipeline, self.chain, run, way_out, reason))

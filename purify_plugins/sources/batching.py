@@ -23,8 +23,10 @@ PATIENCE = 0.002
 def batching(source: LogitSource) -> LogitSource:
     """The source with passes of several threads batched, where it or a source inside it `joins`.
 
-    Other sources are returned unchanged; a server batches by itself.
+    Other sources are returned unchanged; a server batches by itself, and a BatchingSource batches already.
     """
+    if isinstance(source, BatchingSource):
+        return source
     return BatchingSource(source) if source.joins else source.over(batching)
 
 

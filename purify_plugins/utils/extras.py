@@ -14,7 +14,10 @@ MODULES = {
     "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "privacy": ("phonenumbers", "presidio_analyzer"),
-    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11"),
+    "sign": ("cryptography",),
+    "pkcs11": ("pkcs11",),
+    "timestamp": ("rfc3161_client",),
+    "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11", "prometheus_client"),
 }
 """Extra -> the modules that its packages bring."""
 

@@ -105,6 +105,7 @@ class SamplingParams:
     top_k: int = 0
     logprobs: int | None = None
     logit_bias: dict[int, float] | None = None
+    stop: list[str] | None = None
     steering: float = 0.0  # no option of vLLM's, yet
 
     @staticmethod
@@ -151,6 +152,7 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams
     answer: list[int] = field(default_factory=list)
+    name: str = ""
 
     def ended(self, eos: frozenset[int]) -> bool:
         done = bool(self.answer) and self.answer[-1] in eos and not self.params.ignore_eos

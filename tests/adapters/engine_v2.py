@@ -35,6 +35,8 @@ class Running:
     computed: int = 0
     filled: int = 0
     """The ids that are read before the next token is drawn: the prompt, on resumption the answer too."""
+    name: str = ""
+    """vLLM's own id of it."""
 
     @property
     def ids(self) -> list[int]:
@@ -73,6 +75,7 @@ class RunnerV2:
         self.state = buffers(slots, length, len(llm.vocabulary))
         self.processor = make(self.state)
         self.free = list(range(slots))
+        self.names: dict[int, str] = {}
         self.running: list[Running] = []
         self.rows = 0
         self.mask: Callable[[Running, Sequence[int]], Tensor | None] = lambda request, ids: None
@@ -88,6 +91,7 @@ class RunnerV2:
     def add(self, request: Running) -> Running:
         """Give a request a slot, or one that was taken out another."""
         slot = self.free.pop()
+        self.names[slot] = request.name
         ids = torch.tensor(request.ids, dtype=torch.int32)
         request.slot, request.computed, request.filled = slot, 0, len(ids)
         self.state.prompt_len.gpu[slot] = len(request.prompt)
@@ -103,6 +107,7 @@ class RunnerV2:
         assert request.slot is not None
         self.running.remove(request)
         self.free.append(request.slot)
+        del self.names[request.slot]
         request.slot = None
 
     def step(self) -> None:

@@ -18,6 +18,7 @@ from purify_adapters.gateway.sse import event
 from purify_plugins import RefusedError, Sampling, hookimpl
 from purify_plugins.certificates import read, verify
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.sources.wrapper import SourceWrapper
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
 from tests.fake_tgi import fake_tgi
 from tests.remote.toy_server import Script, toy_source
@@ -41,6 +42,13 @@ def trained() -> Iterator[Served]:
     """The test bed's pair."""
     with serving(real("geometric")) as found:
         yield found
+
+
+class Around(SourceWrapper):
+    """A source around another one."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
 
 
 def ask(**parameters: Any) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def test_an_answer_says_how_often_its_model_s_server_was_asked(route: str) -> No
         llm = toy_source(upstream.url, BYTES, 8, ahead=0)
         with serving(stubs(llm)) as found, ThreadPoolExecutor(3) as pool:
             assert list(pool.map(count, lengths)) == lengths
-            assert f"\npurify_upstream_requests {sum(lengths)}\n" in found.client.get("/metrics").text
+            assert f"\npurify_upstream_requests {sum(lengths)}.0\n" in found.client.get("/metrics").text
     assert llm.http.counts.requests == sum(lengths)
 
 
@@ -274,16 +282,16 @@ def test_what_anyone_may_know(served: Served) -> None:
 
 
 def test_the_metrics_have_tgi_s_names_and_count(served: Served) -> None:
-    def count() -> int:
+    def count() -> float:
         lines = served.client.get("/metrics").text.splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("tgi_request_success "))
+        return next(float(line.split()[1]) for line in lines if line.startswith("tgi_request_success "))
 
     before = count()
     served.post("/generate", ask())
     assert count() == before + 1
     text = served.client.get("/metrics").text
     assert 'tgi_request_generated_tokens_bucket{le="16.0"}' in text
-    assert "tgi_queue_size 0" in text
+    assert "\ntgi_queue_size 0.0\n" in text
 
 
 # OpenAI's routes
@@ -460,16 +468,42 @@ def test_a_request_of_two_lengths_is_refused(served: Served) -> None:
         assert wire.recv(99).startswith(b"HTTP/1.1 400")
 
 
-def test_the_gateway_is_unhealthy_while_its_upstream_is_down() -> None:
-    """It used to say 200 while every request failed; `/ping` says whether the process lives."""
+def test_the_gateway_is_alive_and_not_ready_while_its_upstream_is_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before the first request that fails, too: `/ready` asks the server, `/health` asks nobody."""
+    monkeypatch.setattr("purify_adapters.gateway.readiness.FRESH", 0.0)
     with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
         llm = toy_source(upstream.url, BYTES, 8, ahead=0)
+        with serving(stubs(llm)) as served:
+            found = served.client.get("/ready")
+            told = {"ready": True, "gateway": "serving", "llm": "reachable", "slm": "loaded"}
+            assert (found.status_code, found.json()) == (200, told)
     with serving(stubs(llm)) as served:
-        assert served.client.get("/health").status_code == 200
+        found = served.client.get("/ready")
+        assert (found.status_code, found.json()) == (503, {**told, "ready": False, "llm": "unavailable"})
         for _ in range(20):
             served.post("/generate", ask())
         assert llm.http.breaker.open
-        assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [503, 200]
+        assert served.client.get("/ready").json()["llm"] == "resting"
+        assert [served.client.get(path).status_code for path in ("/health", "/ping")] == [200, 200]
+
+
+def test_a_gateway_that_stops_is_not_ready() -> None:
+    with serving(stubs()) as served:
+        assert served.client.get("/ready").json()["ready"]
+        served.app.service.executor.stopped = True
+        found = served.client.get("/ready")
+        assert (found.status_code, found.json()["gateway"]) == (503, "stopping")
+
+
+def test_a_server_is_asked_whether_it_is_up_once_for_all_who_ask() -> None:
+    """Anybody may ask the gateway; it does not pass a flood on. A model inside another is asked as well."""
+    with fake_tgi(Script(BYTES, b"abc"), top_n=8, prefill=False) as upstream:
+        around = Around(toy_source(upstream.url, BYTES, 8, ahead=0))
+        with serving(stubs(around)) as served, ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: served.client.get("/ready").json()["llm"], range(16)))
+        assert (found, upstream.probes) == (["reachable"] * 16, 1)
 
 
 def test_an_answer_says_what_its_certificate_claims() -> None:
@@ -481,7 +515,7 @@ def test_an_answer_says_what_its_certificate_claims() -> None:
         metrics = served.client.get("/metrics").text
     assert (greedy.headers["x-purify-guarantee"], last["purify"]["guarantee"]) == ("none", "none")
     assert sampled.headers["x-purify-guarantee"] != "none"
-    assert "\npurify_answers_without_guarantee 2\n" in metrics
+    assert "\npurify_answers_without_guarantee 2.0\n" in metrics
 
 
 def test_what_no_guarantee_could_hold_for_can_be_refused() -> None:
@@ -764,7 +798,7 @@ def test_the_key_is_asked_for_and_compared_exactly_and_in_constant_time(
                 assert (refused.status_code, "the key is missing or wrong" in refused.text) == (401, True)
         assert served.client.get("/certificates/x").status_code == 401
         assert served.post("/generate", ask(), headers=AUTH).status_code == 200
-        for path in ("/info", "/v1/models", "/health", "/metrics"):
+        for path in ("/info", "/v1/models", "/health", "/ready", "/metrics"):
             assert served.client.get(path).status_code == 200
     assert len(compared) == 7 * 4 + 2
 
@@ -912,6 +946,7 @@ def test_the_openapi_document_names_every_route(served: Served) -> None:
         "/v1/models",
         "/health",
         "/ping",
+        "/ready",
         "/metrics",
     } == set(paths)
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from purify_adapters.gateway.metrics import Metrics, SharedMetrics
+from purify_adapters.gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, Metrics
 from purify_adapters.sources.http.client import HttpClient
+from purify_plugins.cli.metrics_folder import metrics_folder
+from purify_plugins.errors import ConfigError
 from purify_plugins.testbed import LLM, SLM
 
 ASKED = {"inputs": "Once", "parameters": {"max_new_tokens": 2}}
@@ -72,7 +76,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def counted(url: str) -> int:
     text = httpx.get(f"{url}/metrics", trust_env=False).text
-    return int(re.search(r"^tgi_request_success (\d+)$", text, re.M)[1])  # type: ignore[index]  # it is there
+    return int(re.search(r"^tgi_request_success (\d+)\.0$", text, re.M)[1])  # type: ignore[index]  # it is there
 
 
 @pytest.mark.slow
@@ -109,22 +113,98 @@ def test_workers_share_the_slots_of_the_llm_s_server() -> None:
         assert wire._permits._value == slots
 
 
+COUNTING = """
+import os, signal, sys
+from purify_adapters.gateway.metrics import Metrics
+
+def work():
+    metrics = Metrics()
+    metrics.count("tgi_request_count", 3)
+    metrics.fail("overloaded")
+    metrics.observe("duration", 0.2)
+    metrics.set({"tgi_queue_size": 2})
+
+children = []
+for ends in (True, False):
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        work()
+        os.write(writing, b".")
+        if not ends:
+            signal.pause()
+        os._exit(0)
+    os.read(reading, 1)
+    if ends:
+        os.waitpid(child, 0)
+own = Metrics()
+own.count("tgi_request_count")
+print(own.text({"tgi_queue_size": 1}))
+os.kill(child, signal.SIGKILL)
+"""
+
+
 def test_counters_are_the_sum_of_all_and_gauges_that_of_the_living(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for process in (os.getppid(), gone.pid):
-        other = SharedMetrics(Metrics(), str(tmp_path))
-        other.metrics.count("tgi_request_count", 3)
-        other.metrics.fail("overloaded")
-        other.metrics.observe("duration", 0.2)
-        other.write({"tgi_queue_size": 2})
-        (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{process}.json")
-    own = SharedMetrics(Metrics(), str(tmp_path))
-    own.metrics.count("tgi_request_count")
-    total, gauges = own.sum({"tgi_queue_size": 1})
-    lines = total.text(gauges).splitlines()
-    assert "tgi_request_count 7" in lines
-    assert 'tgi_request_failure{err="overloaded"} 2' in lines
-    assert "tgi_request_duration_count 2" in lines
-    assert "tgi_queue_size 3" in lines
-    assert SharedMetrics(own.metrics, None).sum({"tgi_queue_size": 1})[1] == {"tgi_queue_size": 1}
+    """Of three workers, one of which has died."""
+    found = subprocess.run(
+        [sys.executable, "-c", COUNTING],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = found.splitlines()
+    assert "tgi_request_count 7.0" in lines
+    assert 'tgi_request_failure{err="overloaded"} 2.0' in lines
+    assert "tgi_request_duration_count 2.0" in lines
+    assert "tgi_queue_size 3.0" in lines
+    alone = Metrics()
+    alone.fail("overloaded")
+    assert families(found) == families(alone.text({"tgi_queue_size": 1}))
+
+
+def families(text: str) -> dict[str, str]:
+    """Each metric's type, as prometheus_client's own parser reads an exposition."""
+    found = list(text_string_to_metric_families(text))
+    assert all(family.type in ("counter", "histogram", "gauge") for family in found)
+    assert all(family.samples or family.name == "tgi_request_failure" for family in found)
+    return {family.name: family.type for family in found if family.samples}
+
+
+def test_the_exposition_is_prometheus_s_and_has_the_names_it_had() -> None:
+    """Dashboards made for TGI ask for these, without the `_total` of prometheus_client's own counters."""
+    metrics = Metrics()
+    metrics.fail("overloaded")
+    text = metrics.text(dict.fromkeys(GAUGES, 1))
+    assert families(text) == {
+        **dict.fromkeys((*COUNTERS, "tgi_request_failure"), "counter"),
+        **dict.fromkeys(HISTOGRAMS, "histogram"),
+        **dict.fromkeys(GAUGES, "gauge"),
+    }
+    for name in (*COUNTERS, "tgi_request_failure"):
+        assert f"# TYPE {name} counter\n" in text
+    assert "_total" not in text
+    assert "_created" not in text
+    assert 'tgi_request_generated_tokens_bucket{le="16.0"} 0.0' in text
+
+
+def test_metrics_that_cannot_be_written_are_an_error_before_anything_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "file").touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(file / "folder"))
+    with pytest.raises(ConfigError, match="cannot make the directory"), metrics_folder():
+        pass
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
+    monkeypatch.setattr(tempfile, "tempdir", str(file / "folder"))
+    with pytest.raises(ConfigError, match="PROMETHEUS_MULTIPROC_DIR or TMPDIR"), metrics_folder():
+        pass
+
+
+def test_what_an_earlier_run_has_counted_is_not_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "counter_7.db").touch()
+    (tmp_path / "notes.db").touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with metrics_folder():
+        assert [file.name for file in tmp_path.iterdir()] == ["notes.db"]

@@ -183,7 +183,8 @@ def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(make: Any)
     engine._tell()
     after = processor.apply(engine._row(request))[0, :-3]
     slm = both()[1].open([(*request.prompt, *request.answer)])[1][0]
-    assert torch.allclose(torch.log_softmax(after, -1), torch.log_softmax(slm, -1), atol=1e-4)
+    assert int(after.argmax()) == int(slm.argmax())
+    assert int(torch.isfinite(after).sum()) == 1
 
 
 def test_a_prompt_that_the_slm_has_no_tokens_for_ends_at_once_and_alone(make: Any) -> None:
@@ -219,7 +220,7 @@ def test_a_broken_row_is_never_passed_on(make: Any, failure: str) -> None:
         with pytest.raises(SourceError, match="NaN"):
             processor.apply(logits)
     else:
-        assert torch.isfinite(processor.apply(logits)[:, :-3]).all()
+        assert torch.isfinite(processor.apply(logits)[:, :-3]).sum(dim=-1).tolist() == [1, 1]
         assert [processor.rows[at].alone for at in (0, 1)] == [False, True]
 
 
@@ -240,7 +241,7 @@ def test_a_place_held_for_a_token_is_not_a_token(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("top_p", 0.9), ("top_k", 5), ("logprobs", 0), ("logit_bias", {3: 9.0})]
+    ("name", "value"), [("top_p", 0.9), ("top_k", 5), ("logprobs", 0), ("logit_bias", {3: 9.0}), ("seed", -3)]
 )
 def test_an_option_that_would_undo_it_is_refused_by_name(module: ModuleType, name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=name):

@@ -162,17 +162,24 @@ def test_the_gateway_says_when_to_come_again_or_lets_the_slm_answer(server: Fake
             refused = refusing.post(path, asked)
             assert (refused.status_code, refused.json()["error_type"]) == (503, "overloaded")
             assert refused.headers["retry-after"] == "1"
-        assert "\npurify_upstream_resting 1\n" in refusing.client.get("/metrics").text
+        assert "\npurify_upstream_resting 1.0\n" in refusing.client.get("/metrics").text
     alone = pair(source, ToySource(BYTES, 2), "geometric", on_llm_failure="slm")
     with serving(alone) as answering, ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: answering.post("/generate", asked), range(3)))
         assert {answer.headers["x-purify-slm-only"] for answer in found} == {"2"}
 
 
-def test_a_gateway_is_well_again_when_its_server_may_be_tried(server: FakeTGI) -> None:
-    """A balancer sends nothing to a gateway that is not well, so none tried the server: 503 for ever.
+@pytest.fixture
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readiness is asked anew each time."""
+    monkeypatch.setattr("purify_adapters.gateway.readiness.FRESH", 0.0)
 
-    Asking after health asks the server nothing: anybody may, and the server is to be left alone.
+
+@pytest.mark.usefixtures("afresh")
+def test_a_gateway_is_ready_again_when_its_server_may_be_tried(server: FakeTGI) -> None:
+    """A balancer sends nothing to a gateway that is not ready, so none tried the server: 503 for ever.
+
+    Asking after readiness asks the server for no token, and nothing at all while it is left alone.
     """
     from tests.adapters.gateways import serving
 
@@ -181,31 +188,31 @@ def test_a_gateway_is_well_again_when_its_server_may_be_tried(server: FakeTGI) -
     server.respond = lambda *_: JSONResponse({}, 503)
     asked = {"inputs": "hello", "parameters": {"max_new_tokens": 2}}
 
-    def health() -> int:
-        status: int = served.client.get("/health").status_code
+    def ready() -> int:
+        status: int = served.client.get("/ready").status_code
         return status
 
     with serving(pair(source, ToySource(BYTES, 2), "geometric")) as served:
         for _ in range(3):
             served.post("/generate", asked)
         sent = len(server.requests)
-        assert health() == 503
+        assert ready() == 503
         clock.now += FIRST
-        assert [health(), health(), len(server.requests)] == [200, 200, sent]
+        assert [ready(), ready(), len(server.requests)] == [200, 200, sent]
         served.post("/generate", asked)  # the one request that tries it, in vain
         clock.now += FIRST
-        assert (health(), len(server.requests)) == (503, sent + 1)
+        assert (ready(), len(server.requests)) == (503, sent + 1)
         server.respond, clock.now = None, clock.now + FIRST
         assert served.post("/generate", asked).status_code == 200
-        assert health() == 200
+        assert ready() == 200
 
 
-def test_a_gateway_whose_slm_answers_alone_is_well_and_says_so(server: FakeTGI) -> None:
+def test_a_gateway_whose_slm_answers_alone_is_ready_and_says_so(server: FakeTGI) -> None:
     from tests.adapters.gateways import serving
 
     source: Any = toy_source(server.url, BYTES, 8)
     source.http.breaker.clock = Clock()
     fail(source.http.breaker, MOST)
     with serving(pair(source, ToySource(BYTES, 2), "geometric", on_llm_failure="slm")) as served:
-        answer = served.client.get("/health")
-        assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+        answer = served.client.get("/ready")
+        assert (answer.status_code, answer.json()["llm"], answer.json()["ready"]) == (200, "resting", True)

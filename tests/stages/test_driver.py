@@ -45,11 +45,11 @@ def purifier_policy() -> Any:
 
 def llm_of(purifier: Purifier) -> Any:
     """The watched LLM inside."""
-    return purifier._given[0]._foreign
+    return purifier.given_models[0]._foreign
 
 
 def sessions(purifier: Purifier) -> int:
-    return sum(source._foreign.open_sessions for source in purifier._given)
+    return sum(source._foreign.open_sessions for source in purifier.given_models)
 
 
 def refusal(purifier: Purifier, prompt: str = "x") -> str:

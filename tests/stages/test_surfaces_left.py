@@ -130,7 +130,7 @@ def test_who_leaves_the_queue_as_a_place_is_freed_frees_no_other() -> None:
     """Two places were freed for one: in time more answers ran at once than `max_concurrent`."""
 
     async def leave() -> int:
-        executor = DecodeExecutor(busy()[0], 1, 4, 60.0)
+        executor = DecodeExecutor(1, 4, 60.0)
         await executor._acquire()
         waiting = asyncio.create_task(executor._acquire())
         await asyncio.sleep(0)

@@ -51,7 +51,7 @@ def test_a_staged_answer_is_verified_with_both_models(files: Mapping[str, Path])
     found = purify(files["ensemble"], "--slm", SLM, "--llm", LLM, *pins)
     assert found.exit_code == 0, found.output
     lines = found.output.splitlines()
-    assert lines[0] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
+    assert lines[1] == "Guarantee of this answer: passage, against untrusted weights in an honest engine."
     assert "Both models were replayed" in found.output
     assert "Stage ensemble (n = 2" in found.output
     assert "one of at most 2 answers adds 0.693 nats" in found.output
@@ -77,5 +77,5 @@ def test_figures_under_a_mask_are_said_not_to_be_recomputed(files: Mapping[str, 
 def test_an_edited_ledger_has_its_exit_code(files: Mapping[str, Path], tmp_path: Path) -> None:
     other = tmp_path / "edited"
     other.write_text(files["ensemble"].read_text("utf-8").replace('"choices":2', '"choices":1'), "utf-8")
-    assert purify(other).exit_code == 5
-    assert purify(files["ensemble"], "--require", "path").exit_code == 9
+    assert purify(other).exit_code == 1
+    assert purify(files["ensemble"], "--require", "path").exit_code == 1

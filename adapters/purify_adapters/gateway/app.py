@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 GET = {
     "/": routes.health,
     "/health": routes.health,
-    "/ping": routes.ping,
+    "/ping": routes.health,
+    "/ready": routes.ready,
     "/info": routes.info,
     "/metrics": routes.metrics,
     "/v1/models": routes.models,
@@ -63,14 +65,31 @@ class Gateway:
     """An ASGI application that answers as a TGI server would, with purified text."""
 
     def __init__(self, purifier: Purifier, settings: Settings | None = None) -> None:
-        self.purifier = purifier
         self.service = Service(purifier, settings or Settings())
         self.app = self._app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         most = self.service.settings.max_header
         wrong = _malformed(scope, most) if scope["type"] == "http" else None
+        scope["purify.service"] = self.service  # the same one to the end of this request
         await (wrong or self.app)(scope, receive, send)
+
+    @property
+    def purifier(self) -> Purifier:
+        """The purifier that answers new requests."""
+        return self.service.purifier
+
+    @property
+    def models(self) -> dict[str, LogitSource]:
+        """The models "llm" and "slm" as they are read here, for a purifier that goes on with them."""
+        return dict(zip(("llm", "slm"), self.service.picker.purifier.given_models, strict=True))
+
+    def adopt(self, purifier: Purifier) -> None:
+        """Answer new requests with another purifier, from one moment to the next; running answers go on.
+
+        May be called from any thread.
+        """
+        self.service = self.service.succeeded_by(purifier)
 
     def serve(
         self, listener: socket.socket | None = None, *, host: str = "127.0.0.1", port: int = 8080
@@ -96,15 +115,16 @@ class Gateway:
             lifespan=self._lifespan,
         )
         app.router.redirect_slashes = False
-        app.state.service = self.service
         return app
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        writing = asyncio.create_task(self.service.shared_metrics.keep_writing(self.service.gauges))
+        writing = asyncio.create_task(self.service.metrics.keep_writing(lambda: self.service.gauges()))
         yield
         writing.cancel()
         self.service.executor.close()
+        if (signer := self.service.purifier.signer) is not None:
+            await asyncio.to_thread(signer.close)  # the root of what the log has of today
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         why = to_http_error(error)

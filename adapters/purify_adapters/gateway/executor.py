@@ -32,25 +32,14 @@ class DecodeExecutor:
     ends on its thread, closes both models' sessions, and then frees the slot.
     """
 
-    def __init__(self, purifier: Purifier, slots: int, queue: int, deadline: float) -> None:
-        self.purifier, self.deadline = purifier, deadline
-        self._picking = {1: purifier}
+    def __init__(self, slots: int, queue: int, deadline: float) -> None:
+        self.deadline = deadline
         self.pool = ThreadPoolExecutor(slots, "purify-decode")
         self.slots, self.queue = slots, queue
         self.running = 0
         self.stopped = self.expired = False
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._deadlines: set[asyncio.Timeout] = set()
-
-    def picking(self, best_of: int) -> Purifier:
-        """The purifier that picks an answer among so many: the one that the SLM finds likeliest."""
-        if best_of not in self._picking:
-            ensemble = self.purifier.plugins.make(
-                "purify_stages", "ensemble", {"n": best_of, "select": "slm"}
-            )
-            stages = (ensemble, *self.purifier.stages)
-            self._picking[best_of] = self.purifier.replace(stages=stages)
-        return self._picking[best_of]
 
     @property
     def waiting(self) -> int:
@@ -127,6 +116,24 @@ class DecodeExecutor:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
+class Picker:
+    """A purifier, and those that pick an answer among several of it."""
+
+    def __init__(self, purifier: Purifier) -> None:
+        self.purifier = purifier
+        self._picking = {1: purifier}
+
+    def picking(self, best_of: int) -> Purifier:
+        """The purifier that picks an answer among so many: the one that the SLM finds likeliest."""
+        if best_of not in self._picking:
+            ensemble = self.purifier.plugins.make(
+                "purify_stages", "ensemble", {"n": best_of, "select": "slm"}
+            )
+            stages = (ensemble, *self.purifier.stages)
+            self._picking[best_of] = self.purifier.replace(stages=stages)
+        return self._picking[best_of]
+
+
 class Slot:
     """One request's slot; free again when the last of its steps has ended."""
 
@@ -138,18 +145,18 @@ class Slot:
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
-    async def stream(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, generation: Generation, picker: Picker) -> AsyncGenerator[Chunk, None]:
         """The answer's chunks, each decoded when it is requested; closing the generator ends the answer."""
-        chunks = self._chunks(generation)
+        chunks = self._chunks(generation, picker)
         try:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
         finally:
             self._afterwards(chunks.close)
 
-    def whole(self, generation: Generation) -> Completion:
+    def whole(self, generation: Generation, picker: Picker) -> Completion:
         """The answer, decoded on the calling thread until the client leaves. Raises Rejected if cut short."""
-        with closing(self._chunks(generation)) as chunks:
+        with closing(self._chunks(generation, picker)) as chunks:
             for chunk in chunks:
                 if chunk.completion:
                     return chunk.completion
@@ -157,8 +164,8 @@ class Slot:
                     break
         raise cut_short()
 
-    def _chunks(self, generation: Generation) -> Generator[Chunk, None, None]:
-        purifier = self.executor.picking(generation.best_of).replace(top=generation.top)
+    def _chunks(self, generation: Generation, picker: Picker) -> Generator[Chunk, None, None]:
+        purifier = picker.picking(generation.best_of).replace(top=generation.top)
         with about(**({"user": generation.user} if generation.user else {})):
             return purifier.stream(generation.prompt, generation.sampling)
 

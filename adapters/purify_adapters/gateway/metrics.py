@@ -1,148 +1,135 @@
-"""Counters and histograms under TGI's names, as Prometheus reads them.
+"""The gateway's metrics, under TGI's names and by prometheus_client, added up over the workers of a port.
 
-Written without prometheus_client, which appends `_total` to every counter's name: TGI's counters have no such
-suffix, and dashboards made for TGI look for their names.
+Where $PROMETHEUS_MULTIPROC_DIR is set before prometheus_client is imported, as `purify serve --workers` does,
+each process writes its values into files there, and `/metrics` of any of them returns the sum.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 from purify_adapters.processes import is_running
 from purify_plugins.errors import ConfigError
-from purify_plugins.utils.files import write_whole
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 TOKENS = tuple(2.0**power for power in range(15))
 INTERVAL = 1.0
-"""Seconds between two writes of a worker's counters."""
+"""Seconds between two writes of a worker's gauges; its counters are written as they count."""
+COUNTERS = {
+    "tgi_request_count": "Requests for text.",
+    "tgi_request_success": "Requests answered whole.",
+    "purify_slm_only_tokens": "Tokens that the SLM wrote alone.",
+    "purify_answers_without_guarantee": "Answers whose certificate claims no guarantee.",
+    "purify_upstream_requests": "Requests sent to models' servers.",
+}
+FAILURES = "tgi_request_failure"
+HISTOGRAMS = {
+    "tgi_request_duration": ("Seconds of a request.", SECONDS),
+    "tgi_request_validation_duration": ("Seconds of a request's validation.", SECONDS),
+    "tgi_request_queue_duration": ("Seconds that a request waited for its slot.", SECONDS),
+    "tgi_request_inference_duration": ("Seconds of decoding.", SECONDS),
+    "tgi_request_mean_time_per_token_duration": ("Seconds of decoding for each token.", SECONDS),
+    "tgi_request_input_length": ("Tokens of a prompt.", TOKENS),
+    "tgi_request_max_new_tokens": ("Tokens that a request allowed.", TOKENS),
+    "tgi_request_generated_tokens": ("Tokens of an answer.", TOKENS),
+}
+GAUGES = {
+    "tgi_queue_size": "Requests that wait for a slot.",
+    "tgi_batch_current_size": "Answers that are decoded.",
+    "purify_upstream_resting": "Whether the LLM's server has failed too often to be asked now.",
+}
+SUFFIX = re.compile(rf"^(# HELP |# TYPE )?({'|'.join((*COUNTERS, FAILURES))})_total\b", re.MULTILINE)
+"""What prometheus_client appends to a counter's name; TGI's dashboards ask for names without it."""
 
 
-class Histogram:
-    """A histogram: how many values are at most each bound."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, number: float) -> None:
-        self.counts[bisect_left(self.bounds, number)] += 1
-        self.sum += number
-
-    def lines(self, name: str) -> Iterator[str]:
-        below = 0
-        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
-            below += count
-            yield f'{name}_bucket{{le="{bound}"}} {below}'
-        yield f"{name}_sum {self.sum}"
-        yield f"{name}_count {below}"
+def shared_folder() -> str | None:
+    """The folder in which the processes of one port write their values; None: this one serves alone."""
+    return None if values.ValueClass is values.MutexValue else os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 
 
 class Metrics:
-    """The counters and histograms of one worker."""
+    """The counters, histograms and gauges of one worker. Raises ConfigError where they cannot be written."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
-        self.histograms = {
-            "tgi_request_duration": Histogram(SECONDS),
-            "tgi_request_validation_duration": Histogram(SECONDS),
-            "tgi_request_queue_duration": Histogram(SECONDS),
-            "tgi_request_inference_duration": Histogram(SECONDS),
-            "tgi_request_mean_time_per_token_duration": Histogram(SECONDS),
-            "tgi_request_input_length": Histogram(TOKENS),
-            "tgi_request_max_new_tokens": Histogram(TOKENS),
-            "tgi_request_generated_tokens": Histogram(TOKENS),
-        }
-        ours = ("slm_only_tokens", "answers_without_guarantee", "upstream_requests")
-        counted = ("tgi_request_count", "tgi_request_success", *(f"purify_{name}" for name in ours))
-        self.counts.update(dict.fromkeys(counted, 0))
+        self.folder, self.registry = shared_folder(), CollectorRegistry()
+        try:
+            self.counters = {
+                name: Counter(name, about, registry=self.registry) for name, about in COUNTERS.items()
+            }
+            self.failures = Counter(
+                FAILURES, "Requests that got no whole answer.", ["err"], registry=self.registry
+            )
+            self.histograms = {
+                name: Histogram(name, about, buckets=bounds, registry=self.registry)
+                for name, (about, bounds) in HISTOGRAMS.items()
+            }
+            self.gauges: dict[str, Gauge] = {}
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write metrics into {self.folder!r} ({error.strerror}); name a writable directory in "
+                "PROMETHEUS_MULTIPROC_DIR"
+            ) from error
 
     def count(self, name: str, number: int = 1) -> None:
-        self.counts[name] += number
+        self.counters[name].inc(number)
 
     def fail(self, kind: str) -> None:
-        self.failures[kind] += 1
+        self.failures.labels(kind).inc()
 
     def observe(self, name: str, number: float) -> None:
         self.histograms[f"tgi_request_{name}"].observe(number)
 
-    def state(self) -> dict[str, Any]:
-        """All values, in the form that `add` takes."""
-        histograms = {name: [each.counts, each.sum] for name, each in self.histograms.items()}
-        return {"counts": self.counts, "failures": self.failures, "histograms": histograms}
-
-    def add(self, state: Mapping[str, Any]) -> None:
-        """Add another worker's values."""
-        self.counts.update(state["counts"])
-        self.failures.update(state["failures"])
-        for name, (counts, total) in state["histograms"].items():
-            mine = self.histograms[name]
-            mine.counts = [a + b for a, b in zip(mine.counts, counts, strict=True)]
-            mine.sum += total
-
-    def text(self, gauges: dict[str, int]) -> str:
-        """Everything in Prometheus' text format."""
-        return "\n".join([*self._counters(), *self._gauges(gauges), *self._histograms(), ""])
-
-    def _counters(self) -> Iterator[str]:
-        for name, number in self.counts.items():
-            yield f"# TYPE {name} counter"
-            yield f"{name} {number}"
-        yield "# TYPE tgi_request_failure counter"
-        for kind, number in self.failures.items():
-            yield f'tgi_request_failure{{err="{kind}"}} {number}'
-
-    def _gauges(self, gauges: dict[str, int]) -> Iterator[str]:
+    def set(self, gauges: Mapping[str, int]) -> None:
+        """Set the gauges to their present values."""
         for name, number in gauges.items():
-            yield f"# TYPE {name} gauge"
-            yield f"{name} {number}"
+            if name not in self.gauges:
+                self.gauges[name] = Gauge(
+                    name, GAUGES[name], registry=self.registry, multiprocess_mode="livesum"
+                )
+            self.gauges[name].set(number)
 
-    def _histograms(self) -> Iterator[str]:
-        for name, histogram in self.histograms.items():
-            yield f"# TYPE {name} histogram"
-            yield from histogram.lines(name)
+    def text(self, gauges: Mapping[str, int]) -> str:
+        """Everything in Prometheus' text format: of all workers, those that have ended included.
 
-
-class SharedMetrics:
-    """The counters of all workers that serve one port, one file each in `folder`; None: one worker alone."""
-
-    def __init__(self, metrics: Metrics, folder: str | None) -> None:
-        self.metrics = metrics
-        self.folder = None if folder is None else Path(folder)
-
-    def write(self, gauges: Mapping[str, int]) -> None:
-        """Write this worker's counters; a reader finds the old file or the new one."""
+        The gauges are those of the workers that run, up to INTERVAL seconds old.
+        """
+        self.set(gauges)
+        collector: Collector = Uncreated(self.registry)
         if self.folder is not None:
-            state = {**self.metrics.state(), "gauges": dict(gauges)}
-            write_whole(self.folder / f"{os.getpid()}.json", json.dumps(state))
-
-    def sum(self, gauges: Mapping[str, int]) -> tuple[Metrics, dict[str, int]]:
-        """The counters of all workers, those that have ended included, and the gauges of those that run."""
-        self.write(gauges)
-        total, now = Metrics(), Counter(gauges)
-        total.add(self.metrics.state())
-        for file in () if self.folder is None else self.folder.glob("*.json"):
-            if file.stem == str(os.getpid()):
-                continue
-            state = json.loads(file.read_text("utf-8"))
-            total.add(state)
-            if is_running(int(file.stem)):
-                now.update(state["gauges"])
-        return total, dict(now)
+            _forget_dead(self.folder)
+            collector = MultiProcessCollector(CollectorRegistry(), self.folder)  # type: ignore[no-untyped-call]  # it has no types
+        return SUFFIX.sub(r"\1\2", generate_latest(collector).decode())
 
     async def keep_writing(self, gauges: Callable[[], Mapping[str, int]]) -> None:
-        """Write them every INTERVAL seconds."""
+        """Write the gauges every INTERVAL seconds, for the others' `/metrics`."""
         while self.folder is not None:
-            with suppress(ConfigError):  # the folder is removed when the last worker ends
-                self.write(gauges())
+            self.set(gauges())
             await asyncio.sleep(INTERVAL)
+
+
+class Uncreated(Collector):
+    """A registry's metrics without the times at which they were made, which no sum over workers has."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self.registry.collect():
+            metric.samples = [each for each in metric.samples if not each.name.endswith("_created")]
+            yield metric
+
+
+def _forget_dead(folder: str) -> None:
+    """Remove the gauges of processes that have ended."""
+    found = {int(file.stem.rpartition("_")[2]) for file in Path(folder).glob("gauge_live*.db")}
+    for process in found:
+        if not is_running(process):
+            mark_process_dead(process, folder)  # type: ignore[no-untyped-call]  # it has no types

@@ -28,7 +28,7 @@ POSTS: dict[str, type[Body]] = {
     "/tokenize": GenerateRequest,
     "/chat_tokenize": ChatRequest,
 }
-GETS = ("/", "/health", "/ping", "/info", "/v1/models", "/metrics")
+GETS = ("/", "/health", "/ping", "/ready", "/info", "/v1/models", "/metrics")
 OPEN = ("/chat_tokenize",)
 TEMPLATE = "#/components/schemas/{model}"
 REFUSALS = {
@@ -43,6 +43,8 @@ REFUSALS = {
     "500": "An answer was cut short.",
     "503": "The gateway is shutting down.",
 }
+
+UNWELL = "The gateway is shutting down, or (`/ready`) a model cannot be asked."
 
 
 def document(settings: Settings) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def document(settings: Settings) -> dict[str, Any]:
 
 
 def _get() -> dict[str, Any]:
-    return {"responses": {"200": {"description": "OK"}, "503": {"description": REFUSALS["503"]}}}
+    return {"responses": {"200": {"description": "OK"}, "503": {"description": UNWELL}}}
 
 
 def _post(kind: type[Body], secured: bool) -> dict[str, Any]:

@@ -48,7 +48,7 @@ OLD_FIELDS = {
 
 
 def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+    service: Service = request.scope["purify.service"]
     return service
 
 
@@ -212,28 +212,27 @@ async def certificate(request: Request) -> Response:
 # What anyone may know
 
 
-async def ping(request: Request) -> Response:
-    """Whether this process accepts requests."""
+async def health(request: Request) -> Response:
+    """Whether this process is alive and accepts requests; nothing is asked of a model."""
     if _service(request).executor.stopped:
         raise Rejected(503, "the gateway is shutting down", "healthcheck")
     return Response()
 
 
-async def health(request: Request) -> Response:
-    """Whether requests can be answered, by both models or, with `on_llm_failure` "slm", by the SLM alone."""
+async def ready(request: Request) -> Response:
+    """Whether requests can be answered now, and the state of each part."""
     service = _service(request)
-    if not service.upstream_down:
-        return await ping(request)
-    if service.purifier.on_llm_failure == "slm":
-        return JSONResponse({"status": "degraded", "answers": "the SLM's alone: the LLM's server is down"})
-    raise Rejected(503, "the LLM's server is down", "healthcheck")
+    states, stopped = await service.readiness.states(), service.executor.stopped
+    well = service.readiness.ready(states) and not stopped
+    body = {"ready": well, "gateway": "stopping" if stopped else "serving", **states}
+    return JSONResponse(body, 200 if well else 503)
 
 
 async def info(request: Request) -> Response:
     """TGI's `/info`."""
     service = _service(request)
     settings, validator = service.settings, service.validator
-    facts = {
+    facts: dict[str, Any] = {
         "model_id": service.identity.model,
         "model_sha": None,
         "model_pipeline_tag": "text-generation",
@@ -248,7 +247,10 @@ async def info(request: Request) -> Response:
         "version": __version__,
         "sha": None,
         "docker_label": None,
+        "configuration": service.purifier.configuration,
     }
+    if (signer := service.purifier.signer) is not None:
+        facts["certificate_keys"] = list(signer.key_ids)
     return JSONResponse(facts)
 
 
@@ -278,5 +280,4 @@ def _model(service: Service) -> Json:
 async def metrics(request: Request) -> Response:
     """The metrics of all workers that serve the port."""
     service = _service(request)
-    total, gauges = service.shared_metrics.sum(service.gauges())
-    return PlainTextResponse(total.text(gauges), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(service.metrics.text(service.gauges()), media_type="text/plain; version=0.0.4")

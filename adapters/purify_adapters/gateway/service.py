@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from starlette.responses import Response
 
 from purify_adapters.gateway.access_log import log_failure
-from purify_adapters.gateway.executor import DecodeExecutor, Slot
-from purify_adapters.gateway.metrics import Metrics, SharedMetrics
+from purify_adapters.gateway.executor import DecodeExecutor, Picker, Slot
+from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.openai_completions import ServerIdentity
+from purify_adapters.gateway.readiness import Readiness
 from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error
 from purify_adapters.gateway.request_validation import Generation, RequestValidator
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
@@ -55,24 +56,54 @@ class AnswerPlan:
     events: Sequence[EventWriter]
 
 
+@dataclass(frozen=True)
+class Lasting:
+    """What one service after another goes on with: slots, counters and kept certificates."""
+
+    executor: DecodeExecutor
+    metrics: Metrics
+    certificates: OrderedDict[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Lasting:
+        executor = DecodeExecutor(settings.max_concurrent, settings.queue, settings.deadline)
+        return cls(executor, Metrics(), OrderedDict())
+
+
 class Service:
     """Answers requests with a purifier. It keeps no conversation, so several may stand behind one address."""
 
-    def __init__(self, purifier: Purifier, settings: Settings) -> None:
+    def __init__(self, purifier: Purifier, settings: Settings, before: Service | None = None) -> None:
         self.purifier, self.settings = purifier, settings
         self.validator = RequestValidator(purifier, settings)
-        self.executor = DecodeExecutor(
-            purifier.over(batching), settings.max_concurrent, settings.queue, settings.deadline
-        )
-        self.metrics = Metrics()
-        self.shared_metrics = SharedMetrics(self.metrics, settings.shared)
+        self.picker = Picker(purifier.over(batching))
+        self.lasting: Lasting = before.lasting if before else Lasting.of(settings)
+        self.readiness = Readiness(purifier)
         llm = purifier.llm.inner
         self.upstream = llm.http if isinstance(llm, RemoteSource) else None
-        if self.upstream is not None:
+        if self.upstream is not None and not (before and before.upstream is self.upstream):
             self.upstream.share(settings.workers)
-        self.certificates: OrderedDict[str, str] = OrderedDict()
         name = settings.model_id or str(purifier.llm.identity().get("name", "purified"))
         self.identity = ServerIdentity(name, f"purify-plugins-{__version__}")
+
+    @property
+    def executor(self) -> DecodeExecutor:
+        return self.lasting.executor
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.lasting.metrics
+
+    @property
+    def certificates(self) -> OrderedDict[str, str]:
+        return self.lasting.certificates
+
+    def succeeded_by(self, purifier: Purifier) -> Service:
+        """The service that answers from now on: with another purifier, and this one's slots and counters.
+
+        Requests that have begun here end here.
+        """
+        return Service(purifier, self.settings, self)
 
     @property
     def upstream_down(self) -> bool:
@@ -135,7 +166,7 @@ class Service:
         planned = plan()
         timing.validated()
         with counting() as requests:
-            found = [slot.whole(each) for each in planned.generations]
+            found = [slot.whole(each, self.picker) for each in planned.generations]
         body = planned.body(found)
         for each in found:
             self._keep(each)
@@ -180,7 +211,7 @@ class Service:
         for generation, events in zip(planned.generations, planned.events, strict=True):
             completion = None
             with counting() as counts:
-                async with aclosing(slot.stream(generation)) as chunks:
+                async with aclosing(slot.stream(generation, self.picker)) as chunks:
                     async for chunk in chunks:
                         if completion := chunk.completion:
                             self._keep(completion)  # before the event that names its digest
@@ -199,7 +230,7 @@ class Service:
     def _keep(self, completion: Completion) -> None:
         """Keep a certificate, and drop the oldest beyond `settings.certificates`."""
         digest = completion.certificate.digest
-        self.certificates[digest] = completion.certificate.text
+        self.certificates[digest] = completion.certificate.issued
         self.certificates.move_to_end(digest)
         while len(self.certificates) > self.settings.certificates:
             self.certificates.popitem(last=False)

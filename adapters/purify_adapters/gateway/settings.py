@@ -48,8 +48,6 @@ class Settings:
 
     workers: int = 1
     """How many processes serve one port; each uses its share of the slots of the LLM's server."""
-    shared: str | None = None
-    """A folder in which they write their counters, whose sum `/metrics` returns."""
 
     def __post_init__(self) -> None:
         if self.workers > 1 and self.certificates:

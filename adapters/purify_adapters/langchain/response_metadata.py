@@ -87,7 +87,7 @@ def metadata(
         "log_ratio": completion.certificate.log_ratio,
     }
     if certificate:
-        purification["certificate"] = completion.certificate.text
+        purification["certificate"] = completion.certificate.issued
     return {
         "finish_reason": finish_reason(completion, called),
         "model_name": model_name,

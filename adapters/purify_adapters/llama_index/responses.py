@@ -84,7 +84,7 @@ class LlmRequest:
             "model": self.model,
             "finish_reason": completion.finish_reason,
             "usage": usage(len(proof.decoded["prompt"]), len(completion.tokens)),
-            "purification": {**purification, **({"certificate": proof.text} if self.certificate else {})},
+            "purification": {**purification, **({"certificate": proof.issued} if self.certificate else {})},
         }
 
 

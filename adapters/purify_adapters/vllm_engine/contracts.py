@@ -117,6 +117,8 @@ def refuse_options(params: Any) -> None:
                 f"{name}={value!r} would change the purified row or show the LLM's own; leave it out "
                 "(the operator may set top_p and its like under [sampling] in purify.toml)"
             )
+    if (params.seed or 0) < 0:
+        raise ValueError(f"seed must be 0 or more, not {params.seed}; a draw is keyed by it")
     usual = type(params)()
     for name in _fields(params):
         if name not in OFF and name not in PLAIN and getattr(params, name) != getattr(usual, name):

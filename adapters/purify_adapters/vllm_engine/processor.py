@@ -3,8 +3,8 @@
     vllm serve models/large --generation-config vllm \\
         --logits-processors purify_adapters.vllm_engine:PurifyLogitsProcessor
 
-reads `[slm]`, `[policy]` and `[sampling]` of $PURIFY_CONFIG or `purify.toml`. Answers carry no certificate:
-their guarantee is that the server runs this code. Tokens are drawn here, and vLLM gets a row with a single
+reads `[slm]`, `[policy]` and `[sampling]` of $PURIFY_CONFIG or `purify.toml`. `ledger` keeps what is
+drawn, for certificates. Tokens are drawn here, and vLLM gets a row with a single
 token: its own generator has seed 0 unless a request sets another, so weights could predict its draws.
 
 This module is for Model Runner V1 (which also needs --no-async-scheduling), `slots` for V2.
@@ -12,6 +12,7 @@ This module is for Model Runner V1 (which also needs --no-async-scheduling), `sl
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.vllm_engine.contracts import admit, refuse_options, refuse_shown, v1_base
+from purify_adapters.vllm_engine.ledger import OTHERS, Ledger, RequestRecord, note
 from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
@@ -54,22 +56,25 @@ if TYPE_CHECKING:
 class EngineRow:
     """One request: its `prompt`, vLLM's live list of its `answer`, how much of that was `read`.
 
-    `slm` is the SLM's logits (1, V) after that, `last` the fused column (1, V) that the next token comes
-    from, kept for a policy with memory. `alone`: the SLM's own row from here on; `refused`: it cannot read
-    the prompt, and the answer ends. `seed` and a digest of the request (`asked`) key its draws.
+    `slm` is the SLM's logits (1, V) after that, `drawn` the token drawn with them, `state` the policy's
+    memory before it and `after` that after it. `alone`: the SLM's own row from here on; `refused`: it
+    cannot read the prompt, and the answer ends. A digest of the request (`asked`) keys its draws.
     """
 
     prompt: tuple[int, ...]
     answer: list[int]
     sampling: Sampling
-    seed: int | None = None
+    params: Any
     asked: bytes = b""
     read: int = 0
     alone: bool = False
     refused: bool = False
     state: State | None = None
-    last: FusedLogits | None = None
+    drawn: int | None = None
+    after: State = ()
     session: Session | None = None
+    record: RequestRecord | None = None
+    recorded: bool = False
     slm: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def unread(self) -> list[int]:
@@ -81,7 +86,8 @@ class EngineRow:
 
     def luck(self) -> float:
         """The uniform in [0, 1) that draws the next token; with a seed, fixed for each position."""
-        return next(system() if self.seed is None else keyed(self.seed, self.asked, len(self.answer)))
+        seed = self.params.seed
+        return next(system() if seed is None else keyed(seed, self.asked, len(self.answer)))
 
     def past(self, read: int) -> tuple[Any, ...]:
         """The key of the policy's state: all that it depends on."""
@@ -108,6 +114,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         self.rows: dict[int, EngineRow] = {}
         self.left: OrderedDict[tuple[Any, ...], EngineRow] = OrderedDict()
         self.shape = shapes(self.purifier)
+        self.ledger = Ledger(self.purifier)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -128,6 +135,19 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             self.rows[index] = self._join(params, prompt, answer)
         for start, end, direction in batch_update.moved:
             self._move(start, end, direction.name == "SWAP")
+        for index, row in self.rows.items() if self.ledger.id_of else ():
+            self._begin_record(index, row)
+
+    def _begin_record(self, index: int, row: EngineRow) -> None:
+        """Record a request that joined, once the rows stand where vLLM will show them."""
+        if row.recorded:
+            return
+        row.recorded, before = True, row.record
+        row.record = self.ledger.begin(index, row.sampling, row.params)
+        if row.record is not None:
+            row.record.prompt = row.prompt
+            if row.answer:
+                row.record.resume(before)
 
     def _move(self, start: int, end: int, swap: bool) -> None:
         here, there = self.rows.pop(start, None), self.rows.get(end)
@@ -145,11 +165,12 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         refuse_shown(params)
         asked = asked_of(params, self.defaults)
         digest = request([tuple(prompt)], settings(self.purifier, asked))
-        row = EngineRow(tuple(prompt), answer, asked, params.seed, digest)
+        row = EngineRow(tuple(prompt), answer, asked, params, digest)
         row.refused = unreadable(prompt, self.purifier)
         for read in (len(answer), len(answer) - 1):
             if answer and (known := self.left.pop(row.past(read), None)):
-                row.read, row.state, row.last, row.alone = read, known.state, known.last, known.alone
+                row.read, row.state, row.alone = read, known.state, known.alone
+                row.drawn, row.after, row.record = known.drawn, known.after, known.record
                 break
         return row
 
@@ -160,8 +181,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             return
         if row.session is not None:
             row.session.close()
-        row.session = None
-        if row.state:
+        row.session, row.slm = None, torch.empty(0)
+        if row.state or row.record is not None:
             self.left[row.past(row.read)] = row
             while len(self.left) > LEFT:
                 self.left.popitem(last=False)
@@ -170,8 +191,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
     def apply(self, logits: Tensor) -> Tensor:
         """vLLM's logits (rows, V) -> (rows, V) with one token left each, drawn from the fused row.
 
-        A row that could not be fused is the SLM's; of a greedy request the whole fused row is returned.
-        Raises SourceError for a row of an unknown request.
+        A row that could not be fused is drawn from the SLM's. Raises SourceError for a row of an unknown
+        request.
         """
         if set(range(len(logits))) - self.rows.keys():
             raise SourceError("vLLM shows a row of a request that it has not added")
@@ -181,7 +202,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             at = torch.tensor(indices, device=logits.device)
             rows = [self.rows[index] for index in indices]
             column = self._fuse(asked, alone, rows, logits[at])
-            weights = column.fused if asked.greedy else one_token_rows(column, [row.luck() for row in rows])
+            weights = one_token_rows(column, None if asked.greedy else [row.luck() for row in rows])
+            self._note(rows, column, weights.argmax(dim=-1))
             spare = logits.shape[-1] - weights.shape[-1]
             logits[at] = pad(weights, (0, spare), value=-torch.inf).to(logits)
         for index in (each for each in range(len(logits)) if self.rows[each].refused):
@@ -209,11 +231,18 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         state = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
         slm = torch.cat([row.slm for row in rows])
         history = [(row.prompt, row.answer) for row in rows]
-        column = sound(fuse(self.purifier.policy, self.shape(asked), llm, slm, state, history))
-        for at, row in enumerate(rows):
-            if row.state:
-                row.last = column.at([at])
-        return column
+        return sound(fuse(self.purifier.policy, self.shape(asked), llm, slm, state, history))
+
+    def _note(self, rows: Sequence[EngineRow], column: FusedLogits, tokens: Tensor) -> None:
+        """Keep each row's token, and the policy's memory of it, till vLLM says what it took."""
+        states = [row.state or () for row in rows]
+        state = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+        after = advance_state(self.purifier.policy, state, tokens, column)
+        for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+            row.drawn, row.after = token, tuple(part[at : at + 1] for part in after)
+            if row.record is not None:
+                row.record.drawn = array("f")
+        note([row.record for row in rows], column, tokens, rows[0].sampling.greedy)
 
     def _catch_up(self) -> None:
         """Feed the tokens that vLLM has appended to the SLM and to the policy's state."""
@@ -234,16 +263,19 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
             row.slm = logits[:, -1]
 
     def _remember(self, row: EngineRow, tokens: Sequence[int]) -> None:
-        """Advance the policy's state of a row; if its past is unknown, the SLM goes on alone."""
+        """Go on after tokens that vLLM has taken; were they not drawn here, with the SLM alone."""
         if row.state is None:
             row.state = self.purifier.policy.start(unscored(row.sampling.greedy, row.slm.device))
             row.alone |= bool(row.state and tokens)
-        elif row.last is not None and len(tokens) == 1:
-            drawn = torch.tensor(tokens, device=row.slm.device)
-            row.state = advance_state(self.purifier.policy, row.state, drawn, row.last)
-        elif row.state and tokens:
+        elif tokens == [row.drawn]:
+            row.state = row.after
+            if row.record is not None:
+                row.record.take(1)
+        elif tokens:
             row.alone = True
-        row.read, row.last = row.read + len(tokens), row.last if not tokens else None
+            if row.record is not None:
+                row.record.void = OTHERS
+        row.read += len(tokens)
 
 
 admit(PurifyLogitsProcessor)

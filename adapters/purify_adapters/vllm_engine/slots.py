@@ -10,6 +10,7 @@ in its place: the answer is the one drawn here, whatever was drafted and by whom
 from __future__ import annotations
 
 import logging
+from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purify_adapters.vllm_engine.contracts import refuse_shown
+from purify_adapters.vllm_engine.engine_checks import require_purifiable
+from purify_adapters.vllm_engine.ledger import OTHERS, Ledger, RequestRecord, note
 from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
     ending,
     finite_rows,
-    one_device,
     one_token_rows,
     purifier_of,
     shapes,
@@ -38,15 +40,13 @@ from purify_adapters.vllm_engine.step_rows import StepRow, rows_by_slot
 from purify_plugins.decode.batch import settings
 from purify_plugins.decode.draw_keys import keyed, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
-from purify_plugins.errors import ConfigError, SourceError
+from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
     from purify_plugins.policy import State
     from purify_plugins.protocols import Session
     from purify_plugins.sampling import Sampling
 
-VERIFICATIONS = (None, "standard", "block")
-"""The ways of verifying a draft that keep to the rows; the others accept tokens that were not drawn."""
 IDLE = 256
 """After so many steps without a row a request's SLM cache is freed: vLLM does not say that one has ended."""
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class EngineSlot:
     seen: int = 0
     alone: bool = False
     refused: bool = False
+    record: RequestRecord | None = None
 
     def luck(self, offset: int) -> float:
         """The uniform in [0, 1) that draws the token after so many drafts; a seed fixes it by position."""
@@ -105,13 +106,14 @@ class SlotLogitsProcessor:
     """
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
-        _check(vllm_config)
+        require_purifiable(vllm_config)
         self.purifier, self.defaults = purifier_of(vllm_config.model_config)
         self.policy, self.slm, self.requests = self.purifier.policy, self.purifier.slm, req_states
         self.slots: dict[int, EngineSlot] = {}
         # vLLM may take out all its requests at once.
         self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
         self.steps = 0
+        self.ledger = Ledger(self.purifier)
         self.shape = shapes(self.purifier)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
@@ -124,7 +126,9 @@ class SlotLogitsProcessor:
         if before is not None:
             before.close()
             self.left.append(before)
-        self.slots[req_idx] = EngineSlot(asked_of(sampling_params, self.defaults), sampling_params.seed)
+        asked = asked_of(sampling_params, self.defaults)
+        record = self.ledger.begin(req_idx, asked, sampling_params)
+        self.slots[req_idx] = EngineSlot(asked, sampling_params.seed, record=record)
         return True
 
     def apply_staged_writes(self) -> None:
@@ -169,6 +173,8 @@ class SlotLogitsProcessor:
             self._catch_up(slot, index, new)
             slot.drafts = [row.token for row in step[index][1:]]
             slot.drawn, slot.states = [], slot.states[:1]
+            if slot.record is not None:
+                slot.record.drawn = array("f")
             if not slot.refused:
                 yield slot, step[index]
 
@@ -215,9 +221,13 @@ class SlotLogitsProcessor:
         slot.asked = request([slot.prompt], settings(self.purifier, slot.sampling))
         slot.states = [self.policy.start(unscored(slot.sampling.greedy, self.requests.device))]
         slot.refused = unreadable(tokens, self.purifier)
+        if slot.record is not None:
+            slot.record.prompt = slot.prompt
         if not answer or slot.refused:
             return
         known = next((each for each in self._past() if _is_before(each, slot, answer)), None)
+        if slot.record is not None:
+            slot.record.resume(known.record if known else None)
         if known is None:
             slot.answer, slot.alone = answer, bool(slot.states[0])
             return
@@ -235,12 +245,16 @@ class SlotLogitsProcessor:
         """Go on after tokens that vLLM has taken; if they were not drawn here, with the SLM alone."""
         if slot.accepted(new):
             slot.states = [slot.states[len(new)]]
+            if slot.record is not None:
+                slot.record.take(len(new))
             if slot.session is not None:
                 slot.session.rewind(torch.tensor([len(slot.answer) + len(new) - 1 - slot.opened]))
         else:
             log.error("vLLM took tokens that were not drawn from the fused row; the SLM goes on alone")
             slot.close()
             slot.alone = True
+            if slot.record is not None:
+                slot.record.void = OTHERS
         slot.answer = slot.answer + new
 
     def _read(self, live: Mapping[EngineSlot, list[StepRow]]) -> None:
@@ -296,6 +310,7 @@ class SlotLogitsProcessor:
         self, slots: Sequence[EngineSlot], offset: int, column: FusedLogits, tokens: Tensor
     ) -> None:
         """Keep each slot's token, and the policy's memory of it, till vLLM says what it took."""
+        note([slot.record for slot in slots], column, tokens, slots[0].sampling.greedy)
         after = advance_state(self.policy, _state(slots, offset), tokens, column)
         for at, (slot, token) in enumerate(zip(slots, tokens.tolist(), strict=True)):
             slot.drawn.append(token)
@@ -312,28 +327,3 @@ def _is_before(known: EngineSlot, slot: EngineSlot, answer: Sequence[int]) -> bo
     same = known is not slot and known.asked == slot.asked and known.sampling == slot.sampling
     rest = list(answer[len(known.answer) :])
     return same and list(answer[: len(known.answer)]) == known.answer and (not rest or known.accepted(rest))
-
-
-def _check(vllm_config: Any) -> None:
-    """Raise ConfigError for what would change or bypass the fused rows, or draw them anew on each device."""
-    model, speculation = vllm_config.model_config, getattr(vllm_config, "speculative_config", None)
-    method = getattr(speculation, "rejection_sample_method", None)
-    if method not in VERIFICATIONS:
-        raise ConfigError(
-            f"rejection_sample_method={method!r} accepts tokens of a draft that were not drawn from the "
-            "fused row; leave it out of --speculative-config"
-        )
-    if getattr(speculation, "draft_sample_method", "greedy") != "greedy":
-        raise ConfigError(
-            "draft_sample_method: where such a draft was all but sure of the token that was drawn, vLLM's "
-            "residual has none left; leave it out of --speculative-config"
-        )
-    if getattr(vllm_config, "watermark_config", None) is not None:
-        raise ConfigError("a row with one token leaves a watermark nothing to choose; start vLLM without one")
-    if getattr(model, "is_diffusion", False):
-        raise ConfigError("a diffusion model's sampler does not draw token by token from the fused rows")
-    if getattr(model, "enable_sleep_mode", False):
-        raise ConfigError("sleep mode would throw the SLM's weights away; start vLLM without it")
-    if getattr(model, "enable_prompt_embeds", False):
-        raise ConfigError("the SLM reads tokens, not embeddings; start vLLM without --enable-prompt-embeds")
-    one_device(vllm_config)

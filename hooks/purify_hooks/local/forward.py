@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from copy import copy
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -52,6 +53,12 @@ class Forward:
                 f"({', '.join(NAMES['cache'])}), so every token would be a reading of the whole text; "
                 "use a model that does"
             )
+
+    def of(self, model: Any) -> Self:
+        """The same arguments for another callable of this model."""
+        other = copy(self)
+        other.model = model
+        return other
 
     def __call__(
         self,

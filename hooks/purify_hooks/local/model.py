@@ -14,22 +14,41 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import Linear
 
+    from purify_hooks.local.static_cache import CachePool
+
 
 @dataclass(frozen=True, eq=False)
 class LocalModel:
     """A transformers model and what every forward pass depends on; `vocabulary_size` is its tokenizer's.
 
-    Raises ModelError for a model whose `forward` cannot be called here.
+    `compile`: short passes are read by the compiled model. Raises ModelError for a model whose `forward`
+    cannot be called here.
     """
 
     module: Any
     name: str
     vocabulary_size: int
+    compile: bool = False
 
     @cached_property
     def forward(self) -> Forward:
         """The model's `forward`, with arguments by meaning."""
         return Forward(self.module)
+
+    @cached_property
+    def compiled(self) -> Forward:
+        """The same, compiled at its first call; on a GPU as CUDA graphs."""
+        import torch
+
+        mode = "reduce-overhead" if self.device.type == "cuda" else None
+        return self.forward.of(torch.compile(self.module, mode=mode))
+
+    @cached_property
+    def cache_pool(self) -> CachePool:
+        """The static caches that no session uses."""
+        from purify_hooks.local.static_cache import CachePool
+
+        return CachePool(self.module.config.get_text_config().num_hidden_layers)
 
     @property
     def device(self) -> torch.device:

@@ -29,6 +29,7 @@ def looked_at(
     device: str = "auto",
     device_map: str | None = None,
     revision: str | None = None,
+    compile: bool = False,
 ) -> Preview:
     """The preview of a local model: its directory, the headers of its weights, its settings and its device.
 

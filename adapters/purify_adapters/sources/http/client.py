@@ -7,12 +7,12 @@ import logging
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from purify_adapters.sources.http.circuit_breaker import CircuitBreaker, Queued, Unavailable
+from purify_adapters.sources.http.circuit_breaker import CircuitBreaker, CircuitOpen, Queued, Unavailable
 from purify_adapters.sources.http.counting import RequestCounts, note_request
 from purify_adapters.sources.http.options import Timeouts, check_key, check_url
 from purify_adapters.sources.http.rows import readable, strict_json
@@ -48,6 +48,10 @@ class RequestRefused(SourceError):
     def __init__(self, message: str, content: bytes) -> None:
         super().__init__(message)
         self.content = content
+
+
+class NoRoute(SourceError):
+    """The server has no such route."""
 
 
 @dataclass(eq=False)
@@ -100,6 +104,22 @@ class HttpClient:
         """GET a path; the JSON of its answer. Raises SourceError."""
         async with self._answer("GET", path, None) as response:
             return strict_json(await self._whole(response))
+
+    async def reach(self, *paths: str) -> None:
+        """GET the first of these paths that the server has; its answer is not read. Raises SourceError.
+
+        A server that rests is not asked: CircuitOpen. Neither slots nor the circuit breaker take part, since
+        this is asked while all slots are taken, and says nothing of how a model's requests fare.
+        """
+        if self.breaker.resting:
+            raise CircuitOpen(0.0)
+        *others, last = paths
+        for path in others:
+            with suppress(NoRoute):
+                async with self._response("GET", path, None):
+                    return
+        async with self._response("GET", last, None):
+            pass
 
     async def post(
         self, path: str, body: Any, rows: int = 1, shape: Any = Any
@@ -161,6 +181,7 @@ class HttpClient:
         async with self._turn():
             begun = time.monotonic()
             with self.breaker.asking() as answered:
+                self._count()
                 try:
                     async with self._response(method, path, body) as response:
                         answered()
@@ -199,7 +220,6 @@ class HttpClient:
     async def _response(self, method: str, path: str, body: Any) -> AsyncIterator[httpx.Response]:
         import httpx
 
-        self._count()
         try:
             request = self._client.build_request(method, path, json=body)
             with for_fusion():  # activation would refuse a request that has text written
@@ -255,6 +275,8 @@ class HttpClient:
         message = f"{answered}: it {advice}"
         if status in BUSY:
             return Unavailable(message, _seconds(response.headers.get("retry-after", "")))
+        if status == 404:
+            return NoRoute(message)
         if status in (400, 422):
             return RequestRefused(message, await self._whole(response))
         return SourceError(message)

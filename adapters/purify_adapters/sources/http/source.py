@@ -38,6 +38,8 @@ class RemoteSource(LogitSource):
     kind = "remote"
     sign: tuple[str, str]
     """A route that this kind of server answers, and a key of the JSON there: how `detect` knows it."""
+    health = "/health"
+    """The route that says whether the server is up; one without it is asked by `sign`."""
     Options: type[ServerOptions] = ServerOptions
     """The keys of this source."""
     capabilities: Capabilities
@@ -102,6 +104,10 @@ class RemoteSource(LogitSource):
     @property
     def name(self) -> str:
         return self.reader.name
+
+    async def reach(self) -> None:
+        """Ask whether the server is up, which costs it no forward pass of ours. Raises SourceError."""
+        await self.http.reach(self.health, self.sign[0])
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[RemoteSession, Tensor]:
         """Request the row after each prompt. Raises PromptError, SourceError."""

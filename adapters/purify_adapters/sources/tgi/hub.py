@@ -68,6 +68,10 @@ class HubSource(TGISource):
         assert isinstance(options, TGIOptions)
         return HubHttpClient(options.client, options.retries)
 
+    async def reach(self) -> None:
+        """Ask for one row: the client asks no route that says how the server is. Raises SourceError."""
+        await self.row(self.start("a"))
+
     async def _check_tokens(self) -> None:
         body = self._body(SAMPLE, 1, decoder_input_details=True)
         body["parameters"]["top_n_tokens"] = 1

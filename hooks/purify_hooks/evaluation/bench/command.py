@@ -43,6 +43,13 @@ Sweep = Annotated[bool, typer.Option("--sweep", help="Fixed draft lengths too, b
 Extras = Annotated[
     bool, typer.Option(help="Memory, the vocabulary's share of the work, and an SLM with another tokenizer.")
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="gpu: the test bed's pair widened to 7 and 1 billion parameters, on --device."
+    ),
+]
+Device = Annotated[str, typer.Option(help="Of a preset: cuda, cuda:1, mps or cpu.")]
 Write = Annotated[
     Path | None, typer.Option(metavar="DOCS", help="Write the tables and the plot into DOCS/performance.md.")
 ]
@@ -61,17 +68,28 @@ def bench(
     clock: Clock = "wall",
     sweep: Sweep = False,
     extras: Extras = True,
+    preset: Preset = None,
+    device: Device = "cuda",
     write: Write = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure what purification costs, beside the LLM alone and what else one would do."""
-    from purify_hooks.evaluation.bench import report
     from purify_hooks.evaluation.bench.settings import BenchSettings
 
     fixed, chosen = dict(map(key_value, fields or ())), named_plugins(config)
     settings = BenchSettings(llm, slm, policy, fixed, batch, tokens, rounds, prompts, threads, clock, chosen)
     _check(settings)
+    if preset:
+        _preset(preset, settings, device, write, as_json)
+    else:
+        _bench(settings, sweep, extras, write, as_json)
+
+
+def _bench(settings: BenchSettings, sweep: bool, extras: bool, write: Path | None, as_json: bool) -> None:
+    """Measure the pair that the settings name; print it, or write it into the page too."""
+    from purify_hooks.evaluation.bench import report
+
     if write:
         report.require_page(write)
     disable_progress_bars()
@@ -97,6 +115,20 @@ def _check(settings: BenchSettings) -> None:
     settings.require_both()
     if settings.llm:
         require_two(plugins, settings.llm, settings.slm)
+
+
+def _preset(name: str, settings: BenchSettings, device: str, write: Path | None, as_json: bool) -> None:
+    """Measure a preset. Raises ConfigError for models named beside it, and for a device that is not here."""
+    from purify_hooks.evaluation.bench.accelerator.command import run_preset
+    from purify_hooks.local.preflight import find_device
+    from purify_plugins.errors import ConfigError
+
+    if settings.llm:
+        raise ConfigError("a preset brings a pair of its own; leave out --llm and --slm, or the preset")
+    disable_progress_bars()
+    find_device(device)
+    with shown_progress() as progress, on_interrupt("nothing is kept of a measurement that is not whole"):
+        run_preset(name, settings, device, progress, write, as_json)
 
 
 @contextmanager
