@@ -336,10 +336,10 @@ def test_a_preset_measures_every_design(tmp_path: Path) -> None:
     from purify_hooks.evaluation.bench.accelerator.tables import NAMES
 
     page = tmp_path / "gpu.md"
-    page.write_text("<!-- none:start -->\nold\n<!-- none:end -->\n")
+    page.write_text("<!-- none:start -->\nan earlier one\n<!-- none:end -->\n")
     settings = BenchSettings(tokens=4, rounds=1, prompts=1)
     run_preset("none", settings, "cpu", lambda _: None, tmp_path, as_json=True)
     written = page.read_text()
     assert all(name in written for name in NAMES.values())
-    assert "old" not in written
+    assert "an earlier one" not in written
     assert "| balanced | 4,096 | 1 |" in written

@@ -173,8 +173,11 @@ def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
 
 
 def test_every_key_is_tried() -> None:
-    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them."""
-    assert {*BASE, "activation"} == {field.name for field in fields(Config)}
+    """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them.
+
+    `[[tenant]]` concerns the gateway; tests/adapters/test_gateway_tenants.py tries it.
+    """
+    assert {*BASE, "activation", "tenant"} == {field.name for field in fields(Config)}
 
 
 CHANGED: dict[str, Any] = {

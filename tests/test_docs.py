@@ -343,6 +343,8 @@ NOT_RUN = {
     "CONTRIBUTING.md": "it installs; .ci/run does, and runs the rest of it",
     "install.md": "it installs; .ci/run does, by the README's command",
     "activation.md": "app.py is the reader's program; tests/adapters/test_run.py runs three",
+    "deploy.md": "it installs; tests/adapters/test_ray_serve.py runs the application that it shows",
+    "scaling.md": "it takes minutes; tests/test_scaling.py runs every part of it, small",
     "performance.md": "it takes minutes; tests/test_bench.py runs every part of it, small",
     "real-models.md": "it trains for minutes; tests/real does, and runs what it shows",
     "stages.md": "it takes the reader's questions; tests/stages/test_tuning.py runs it",

@@ -15,6 +15,7 @@ import typer
 
 from purify_plugins.cli.options import load_pair, prepared
 from purify_plugins.configuration.digest import config_digest
+from purify_plugins.configuration.tenants import tenants_of
 from purify_plugins.errors import ConfigError, PurifyError
 
 if TYPE_CHECKING:
@@ -103,9 +104,10 @@ class Attempts:
     def attempt(self, config: Config) -> Callable[[], None]:
         """Load what a configuration describes; the result takes it over. Raises PurifyError."""
         purifier = renewed(config, self.config, self.gateway.models)
+        succeed = self.gateway.successor(purifier, tenants_of(config, purifier.plugins))
 
         def take() -> None:
-            self.gateway.adopt(purifier)
+            succeed()
             self.config = config
 
         return take

@@ -19,6 +19,7 @@ from purify_plugins.cli.options import ModelOptions, configured, load_pair, prep
 from purify_plugins.cli.reload import Attempts, Reloads, hangups, reading, refused, told
 from purify_plugins.cli.serve_summary import Address, named, summary
 from purify_plugins.configuration.digest import config_digest
+from purify_plugins.configuration.tenants import tenants_of, with_keys
 from purify_plugins.errors import ConfigError, PurifyError
 from purify_plugins.utils.extras import require_extra
 
@@ -131,7 +132,9 @@ def _gateway(ready: Prepared, settings: dict[str, Any], loading: Callable[[], No
         loading()
         return load_pair(ready).replace(configuration=config_digest(ready.config))
 
-    return ready.plugins.make("purify_adapters", "gateway", {"purifier": loaded, **settings})
+    tenants = tenants_of(ready.config, ready.plugins)
+    offered = {"purifier": loaded, "tenants": tenants, **settings}
+    return ready.plugins.make("purify_adapters", "gateway", offered)
 
 
 class _Checked(Exception):
@@ -251,7 +254,7 @@ def _configured(models: ModelOptions, upstream: Upstream) -> Config:
         typed["llm"] = Named.at("--upstream:", _server(upstream, config.slm))
     if upstream.on_upstream_failure:
         typed["on_llm_failure"] = upstream.on_upstream_failure
-    return replace(config, **typed)
+    return with_keys(replace(config, **typed))
 
 
 def _server(upstream: Upstream, slm: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,9 @@ class Config:
     stage: list[Table] = field(default_factory=list)
     """Request stages, the outermost first: each a `name`, and the stage's own fields; see
     [stages](stages.md)."""
+    tenant: list[Table] = field(default_factory=list)
+    """Who may ask `purify serve`, each a `name`, a key and what holds for its answers; see
+    [the gateway](gateway.md#tenants)."""
     request: Table = field(default_factory=dict)
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
     certificate: Table = field(default_factory=dict)
@@ -113,6 +116,9 @@ def check_config(table: Mapping[str, Any], file: Path | str = "the configuration
         calibration=Named.at(f"{file}: [calibration]", config.calibration),
         stage=[
             Named.at(f"{file}: [[stage]] {at}:", table, folder) for at, table in enumerate(config.stage, 1)
+        ],
+        tenant=[
+            Named.at(f"{file}: [[tenant]] {at}:", table, folder) for at, table in enumerate(config.tenant, 1)
         ],
         request=Named.at(f"{file}: [request]", config.request),
         certificate=Named.at(f"{file}: [certificate]", config.certificate, folder),

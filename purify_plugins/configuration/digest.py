@@ -12,7 +12,7 @@ from purify_plugins.configuration.config import Config
 from purify_plugins.configuration.consent import shown_url
 from purify_plugins.configuration.secrets import USUAL
 
-SECRETS = USUAL | {"key_sha256"}
+SECRETS = USUAL | {"key_env", "key_file", "key_sha256"}
 """Keys whose values are left out: a digest is public, and a short secret could be guessed from it."""
 
 

@@ -14,6 +14,7 @@ MODULES = {
     "llama-cpp": ("xllamacpp",),
     "eval": ("matplotlib", "rouge_score", "rapidfuzz"),
     "privacy": ("phonenumbers", "presidio_analyzer"),
+    "ray": ("ray.serve",),
     "sign": ("cryptography",),
     "pkcs11": ("pkcs11",),
     "timestamp": ("rfc3161_client",),

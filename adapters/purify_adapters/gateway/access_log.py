@@ -82,4 +82,4 @@ def log_failure(scope: Scope, metrics: Metrics, why: Rejected) -> None:
     """Count a refusal's kind in the log and the metrics; its message is in neither."""
     kind = why.error_type or "rejected"
     scope["purify"]["error"] = kind
-    metrics.fail(kind)
+    metrics.fail(kind, scope["purify"].get("tenant", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from purify_plugins.configuration.tenants import Tenant
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
@@ -84,12 +85,21 @@ class Gateway:
         """The models "llm" and "slm" as they are read here, for a purifier that goes on with them."""
         return dict(zip(("llm", "slm"), self.service.picker.purifier.given_models, strict=True))
 
-    def adopt(self, purifier: Purifier) -> None:
+    def adopt(self, purifier: Purifier, tenants: Sequence[Tenant] = ()) -> None:
         """Answer new requests with another purifier, from one moment to the next; running answers go on.
 
-        May be called from any thread.
+        May be called from any thread. Raises ConfigError for a tenant whose policy cannot be had.
         """
-        self.service = self.service.succeeded_by(purifier)
+        self.successor(purifier, tenants)()
+
+    def successor(self, purifier: Purifier, tenants: Sequence[Tenant] = ()) -> Callable[[], None]:
+        """What `adopt` calls when all else that can fail has been done."""
+        service = self.service.succeeded_by(purifier, tuple(tenants))
+
+        def take() -> None:
+            self.service = service
+
+        return take
 
     def serve(
         self, listener: socket.socket | None = None, *, host: str = "127.0.0.1", port: int = 8080

@@ -30,6 +30,11 @@ COUNTERS = {
     "purify_answers_without_guarantee": "Answers whose certificate claims no guarantee.",
     "purify_upstream_requests": "Requests sent to models' servers.",
 }
+TENANTS = {
+    "requests": "Requests of a tenant that were answered whole.",
+    "generated_tokens": "Tokens of a tenant's answers.",
+    "failures": "Requests of a tenant that got no whole answer.",
+}
 FAILURES = "tgi_request_failure"
 HISTOGRAMS = {
     "tgi_request_duration": ("Seconds of a request.", SECONDS),
@@ -67,6 +72,10 @@ class Metrics:
             self.failures = Counter(
                 FAILURES, "Requests that got no whole answer.", ["err"], registry=self.registry
             )
+            self.tenants = {
+                name: Counter(f"purify_tenant_{name}", about, ["tenant"], registry=self.registry)
+                for name, about in TENANTS.items()
+            }
             self.histograms = {
                 name: Histogram(name, about, buckets=bounds, registry=self.registry)
                 for name, (about, bounds) in HISTOGRAMS.items()
@@ -81,8 +90,16 @@ class Metrics:
     def count(self, name: str, number: int = 1) -> None:
         self.counters[name].inc(number)
 
-    def fail(self, kind: str) -> None:
+    def fail(self, kind: str, tenant: str = "") -> None:
         self.failures.labels(kind).inc()
+        if tenant:
+            self.tenants["failures"].labels(tenant).inc()
+
+    def answered(self, tenant: str, tokens: int) -> None:
+        """Count an answer, and its tokens, for a tenant of the configuration."""
+        if tenant:
+            self.tenants["requests"].labels(tenant).inc()
+            self.tenants["generated_tokens"].labels(tenant).inc(tokens)
 
     def observe(self, name: str, number: float) -> None:
         self.histograms[f"tgi_request_{name}"].observe(number)

@@ -52,8 +52,9 @@ def document(settings: Settings) -> dict[str, Any]:
     kinds = sorted({*POSTS.values()}, key=lambda kind: kind.__name__)
     _, schemas = models_json_schema([(kind, "validation") for kind in kinds], ref_template=TEMPLATE)
     paths: dict[str, dict[str, Any]] = {path: {"get": _get()} for path in GETS}
+    secured = settings.api_key is not None or bool(settings.tenants)
     for path, kind in POSTS.items():
-        paths.setdefault(path, {})["post"] = _post(kind, settings.api_key is not None and path not in OPEN)
+        paths.setdefault(path, {})["post"] = _post(kind, secured and path not in OPEN)
     return {
         "openapi": "3.1.0",
         "info": {"title": "purify-plugins gateway", "version": __version__},

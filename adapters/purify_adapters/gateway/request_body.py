@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 from email.message import Message
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,17 +29,7 @@ KINDS = (
     "list[constrained-int]",
 )
 """Names of union members that pydantic puts into an error's location; they are not in the request."""
-NO_KEY = "the key is missing or wrong; send the header `Authorization: Bearer KEY`"
 TOO_LARGE = "Failed to buffer the request body: length limit exceeded"
-
-
-def admit(request: Request, settings: Settings) -> None:
-    """Raise Rejected (401) unless the request has the key. The comparison takes constant time."""
-    if settings.api_key is None:
-        return
-    given = request.headers.get("authorization", "").encode("latin-1")
-    if not hmac.compare_digest(given, f"Bearer {settings.api_key}".encode()):
-        raise Rejected(401, NO_KEY, www_authenticate="Bearer")
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:

@@ -19,7 +19,7 @@ from purify_adapters.gateway.openai_completions import (
 from purify_adapters.gateway.openai_responses import ResponseEvents, head, response
 from purify_adapters.gateway.openapi import document
 from purify_adapters.gateway.rejections import Rejected
-from purify_adapters.gateway.request_body import admit, parse, read_body
+from purify_adapters.gateway.request_body import parse, read_body
 from purify_adapters.gateway.request_validation import prompts_of
 from purify_adapters.gateway.responses_request import RESPONSE, as_chat, wants_logprobs
 from purify_adapters.gateway.schemas import (
@@ -108,9 +108,13 @@ def _keys(body: bytes) -> set[str]:
 
 
 async def _body(request: Request) -> bytes:
-    settings = _service(request).settings
-    admit(request, settings)
-    return await read_body(request, settings)
+    return await read_body(request, _admitted(request).settings)
+
+
+def _admitted(request: Request) -> Service:
+    """The service for the request's key, which `_service` returns from now on. Raises Rejected: 401, 422."""
+    service = request.scope["purify.service"] = _service(request).admitting(request)
+    return service
 
 
 async def _compat(request: Request, parsed: CompatGenerateRequest) -> Response:
@@ -183,7 +187,8 @@ async def _completions(request: Request, parsed: CompletionRequest) -> Response:
 
 
 async def tokenize(request: Request) -> Response:
-    service, parsed = _service(request), parse(await _body(request), GenerateRequest)
+    parsed = parse(await _body(request), GenerateRequest)
+    service = _service(request)
     tokens = await service.compute(lambda: service.validator.encode(parsed.inputs) if parsed.inputs else ())
     return JSONResponse(tokenized(tokens, service.validator.vocabulary, parsed.inputs))
 
@@ -202,9 +207,8 @@ async def chat_tokenize(request: Request) -> Response:
 
 async def certificate(request: Request) -> Response:
     """The certificate of a recent answer, by its digest."""
-    service = _service(request)
-    admit(request, service.settings)
-    if (found := service.certificates.get(request.path_params["digest"])) is None:
+    service = _admitted(request)
+    if (found := service.certificates.get((service.owner, request.path_params["digest"]))) is None:
         raise Rejected(404, "No such certificate is kept here", "not_found")
     return Response(found, media_type="application/json")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from starlette.responses import Response
@@ -16,14 +17,17 @@ from purify_adapters.gateway.executor import DecodeExecutor, Picker, Slot
 from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.openai_completions import ServerIdentity
 from purify_adapters.gateway.readiness import Readiness
-from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error
+from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error, unsupported
 from purify_adapters.gateway.request_validation import Generation, RequestValidator
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
+from purify_adapters.gateway.tenants import STRENGTH, Shares, strength_of, tenant_of
 from purify_adapters.gateway.tgi_responses import slm_only, staged
 from purify_adapters.gateway.timing import Timing
 from purify_adapters.sources.http.counting import counting
 from purify_adapters.sources.http.source import RemoteSource
 from purify_plugins._version import __version__
+from purify_plugins.configuration.pair import tightened
+from purify_plugins.errors import ConfigError
 from purify_plugins.sources.batching import batching
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
     from purify_adapters.gateway.settings import Settings
     from purify_adapters.openai_schema import Json
+    from purify_plugins.configuration.tenants import Tenant
     from purify_plugins.purifier import Purifier
     from purify_plugins.types import Chunk, Completion
 
@@ -62,12 +67,13 @@ class Lasting:
 
     executor: DecodeExecutor
     metrics: Metrics
-    certificates: OrderedDict[str, str]
+    certificates: OrderedDict[tuple[str, str], str]
+    shares: Shares
 
     @classmethod
     def of(cls, settings: Settings) -> Lasting:
         executor = DecodeExecutor(settings.max_concurrent, settings.queue, settings.deadline)
-        return cls(executor, Metrics(), OrderedDict())
+        return cls(executor, Metrics(), OrderedDict(), Shares())
 
 
 class Service:
@@ -85,6 +91,8 @@ class Service:
             self.upstream.share(settings.workers)
         name = settings.model_id or str(purifier.llm.identity().get("name", "purified"))
         self.identity = ServerIdentity(name, f"purify-plugins-{__version__}")
+        self.tenant: Tenant | None = None
+        self.tenants: dict[str, Service] = {each.name: self._of(each) for each in settings.tenants}
 
     @property
     def executor(self) -> DecodeExecutor:
@@ -95,15 +103,61 @@ class Service:
         return self.lasting.metrics
 
     @property
-    def certificates(self) -> OrderedDict[str, str]:
+    def certificates(self) -> OrderedDict[tuple[str, str], str]:
+        """Kept certificates, by tenant and digest: one holds the prompt's token ids."""
         return self.lasting.certificates
 
-    def succeeded_by(self, purifier: Purifier) -> Service:
+    def _of(self, tenant: Tenant) -> Service:
+        """The service for a tenant: under its policy, with the same slots. Raises ConfigError."""
+        purifier = self.picker.purifier
+        purifier = purifier if tenant.policy is None else purifier.replace(policy=tenant.policy)
+        strict = self.settings.require_guarantee or tenant.require_guarantee
+        found = copy(self)
+        found.tenant, found.settings = tenant, replace(self.settings, require_guarantee=strict)
+        return found._with(purifier).tightened(tenant.strength)
+
+    def _with(self, purifier: Purifier) -> Service:
+        found = copy(self)
+        found.purifier, found.picker = purifier, Picker(purifier.over(batching))
+        found.validator = RequestValidator(purifier, self.settings)
+        return found
+
+    def tightened(self, strength: float) -> Service:
+        """This service with a share of its policy's latitude; itself at 1. Raises ConfigError."""
+        if strength == 1:
+            return self
+        policy = tightened(self.purifier.policy, strength)
+        return self._with(self.purifier.for_request(policy=policy))
+
+    def admitting(self, request: Request) -> Service:
+        """The service for a request's key, as strict as the request asks for. Raises Rejected: 401, 422."""
+        tenant = tenant_of(request, self.settings.api_key, self.settings.tenants)
+        found = self if tenant is None else self.tenants[tenant.name]
+        if tenant is not None:
+            request.scope["purify"]["tenant"] = tenant.name
+        try:
+            return found.tightened(strength_of(request))
+        except ConfigError as error:
+            raise unsupported(STRENGTH, str(error)) from error
+
+    def succeeded_by(self, purifier: Purifier, tenants: tuple[Tenant, ...] = ()) -> Service:
         """The service that answers from now on: with another purifier, and this one's slots and counters.
 
         Requests that have begun here end here.
         """
-        return Service(purifier, self.settings, self)
+        return Service(purifier, replace(self.settings, tenants=tenants), self)
+
+    @property
+    def owner(self) -> str:
+        """The tenant's name; "" for the gateway's own key."""
+        return self.tenant.name if self.tenant else ""
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[Slot]:
+        """A slot for a request of this tenant. Raises Rejected: 429, 503; TimeoutError."""
+        with self.lasting.shares.held(self.tenant):
+            async with self.executor.slot() as slot:
+                yield slot
 
     @property
     def upstream_down(self) -> bool:
@@ -119,7 +173,7 @@ class Service:
 
     async def compute(self, function: Callable[[], T]) -> T:
         """Call a function that reads with the models' tokenizers, on a decoding thread. Raises Rejected."""
-        async with self.executor.slot() as slot:
+        async with self._slot() as slot:
             try:
                 return await slot.run(function)
             except Exception as error:  # a chat template can raise anything
@@ -154,7 +208,7 @@ class Service:
             task.cancel()
 
     async def _complete(self, request: Request, plan: Callable[[], AnswerPlan], timing: Timing) -> Response:
-        async with self.executor.slot() as slot:
+        async with self._slot() as slot:
             timing.queued()
             body, headers = await slot.run(lambda: self._written(request, slot, plan, timing))
         return Response(body, headers=headers, media_type="application/json")
@@ -186,7 +240,7 @@ class Service:
         events: list[EventWriter] = []
 
         async def write(emit: Emit) -> None:
-            async with self.executor.slot() as slot:
+            async with self._slot() as slot:
                 timing.queued()
                 planned = await slot.run(plan)
                 timing.validated()
@@ -229,9 +283,9 @@ class Service:
 
     def _keep(self, completion: Completion) -> None:
         """Keep a certificate, and drop the oldest beyond `settings.certificates`."""
-        digest = completion.certificate.digest
-        self.certificates[digest] = completion.certificate.issued
-        self.certificates.move_to_end(digest)
+        key = self.owner, completion.certificate.digest
+        self.certificates[key] = completion.certificate.issued
+        self.certificates.move_to_end(key)
         while len(self.certificates) > self.settings.certificates:
             self.certificates.popitem(last=False)
 
@@ -252,6 +306,7 @@ class Service:
         self.metrics.count("purify_answers_without_guarantee", without)
         self.metrics.count("purify_slm_only_tokens", sum(map(slm_only, found)))
         self.metrics.count("purify_upstream_requests", requests)
+        self.metrics.answered(self.owner, sum(len(each.tokens) for each in found))
         for name, value in timing.observations(planned.generations, found).items():
             self.metrics.observe(name, value)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from purify_adapters.gateway.tenants import key_digest
+from purify_plugins.configuration.tenants import Tenant
 from purify_plugins.errors import ConfigError
 
 
@@ -46,6 +48,8 @@ class Settings:
     keep_alive: float = 15.0
     """Seconds of silence after which a stream gets a comment, so that its connection is not closed."""
 
+    tenants: tuple[Tenant, ...] = ()
+    """Whose keys are taken beside `api_key`, and under which policy each one's answers are drawn."""
     workers: int = 1
     """How many processes serve one port; each uses its share of the slots of the LLM's server."""
 
@@ -55,6 +59,8 @@ class Settings:
                 "gateway: certificates are kept by the worker that issued them, and another may be asked; "
                 "serve by one, or collect them in a plugin's purify_completed"
             )
+        if self.api_key and any(key_digest(self.api_key) in each.key_sha256 for each in self.tenants):
+            raise ConfigError("gateway: the gateway's own key is also a tenant's; give each its own")
         least = {"queue": 0, "certificates": 0, "drain": 0}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -66,12 +66,16 @@ class Generating:
         written = llm.model.generate(
             ids,
             attention_mask=mask,
-            generation_config=generation(task, llm.vocabulary.eos),
+            generation_config=self.configured(task),
             stopping_criteria=[watch],
             **self.options(mask),
         )
         answers: list[list[int]] = written[:, ids.shape[1] :].tolist()
         return answers
+
+    def configured(self, task: WritingTask) -> Any:
+        """The task as a GenerationConfig."""
+        return generation(task, self.models.llm.vocabulary.eos)
 
     def options(self, mask: Any) -> Mapping[str, Any]:
         """Further arguments of `generate`; `mask` (rows, n) is the prompts' attention mask."""

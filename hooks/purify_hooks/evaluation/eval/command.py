@@ -20,13 +20,14 @@ from purify_plugins.cli.options import (
 )
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.utils.extras import require_extra
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_hooks.evaluation.eval.questions import Questions
     from purify_hooks.evaluation.eval.report import Report
-    from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result
+    from purify_hooks.evaluation.eval.run import ModelNames, Plan, Pool, Result
     from purify_hooks.evaluation.eval.systems import System
 
 Llm = Annotated[str | None, typer.Option(help="The untrusted model's directory; without it the test bed's.")]
@@ -63,6 +64,7 @@ Stages = Annotated[
     ),
 ]
 Suites = Annotated[str, typer.Option(help="Measurements with commas between them, or all.")]
+OnRay = Annotated[bool, typer.Option("--ray", help="Measure on a Ray cluster: $RAY_ADDRESS, or here.")]
 FOLDER = Path("purify-eval")
 
 evaluation = typer.Typer(add_completion=False)
@@ -84,6 +86,7 @@ def evaluate(
     seed: Seed = 0,
     draws: Annotated[int, typer.Option(min=1, help="Sampled answers to each attack.")] = 2,
     jobs: Jobs = 0,
+    ray: OnRay = False,
     batch: Batch = 64,
     clock: Clock = "wall",
     so_far: SoFar = False,
@@ -94,21 +97,37 @@ def evaluate(
     """Measure what a policy stops and what it costs, on your models; a killed run goes on where it was."""
     if context.invoked_subcommand:
         return
-    from purify_hooks.evaluation.eval.report import require_page
     from purify_hooks.evaluation.eval.systems import left_out
 
     models, questions, own = _asked(llm, slm, attacks, pair, batch, config)
     loaded = load_plugins(models.plugins)
     chosen = chosen_suites(loaded, _named("suites", suites))
     systems = _systems(loaded, policies, sweep, own, measured_chains(loaded, stages, pair or config, chosen))
-    if write:
-        require_page(write)
+    _require_page(write)
     plan = planned(models, questions, systems, quick, seed, draws, chosen)
     note = left_out(loaded) if policies == "all" else ""
-    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note)
+    report = measured_report(plan, out, jobs, so_far, clock.replace("none", ""), note, _pool(ray))
     if write:
         report.document(write)
     show(report, report.write(out), as_json)
+
+
+def _require_page(write: Path | None) -> None:
+    """Raise ConfigError unless the page to write has its places."""
+    from purify_hooks.evaluation.eval.report import require_page
+
+    if write:
+        require_page(write)
+
+
+def _pool(ray: bool) -> Pool | None:
+    """The cluster that `--ray` asks for; None: processes here. Raises ConfigError."""
+    from purify_hooks.evaluation.eval.ray_pool import ray_pool
+
+    if not ray:
+        return None
+    require_extra("ray", "purify eval --ray")
+    return ray_pool
 
 
 def _asked(
@@ -219,7 +238,13 @@ def planned(
 
 
 def measured_report(
-    plan: Plan, out: Path, jobs: int, so_far: bool = False, clock: str = "", note: str = ""
+    plan: Plan,
+    out: Path,
+    jobs: int,
+    so_far: bool = False,
+    clock: str = "",
+    note: str = "",
+    pool: Pool | None = None,
 ) -> Report:
     """Measure what the directory lacks, speed too with a `clock`; with `so_far` report only what it has."""
     from purify_hooks.evaluation.eval.announced import fitting, print_suites
@@ -245,7 +270,7 @@ def measured_report(
         print_suites(plan, pair)
         plan = finished(plan, pair, cache) if so_far else plan
         with shown_progress() as progress:
-            results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out))
+            results = run(plan, pair, cache, progress, jobs, partial(_partial, plan, pair, out), pool)
             if clock:
                 results = timed(plan, pair, cache, results, progress, not so_far, clock)
                 results = with_first_texts(plan, pair, cache, results, progress, not so_far, clock)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import as_completed
-from contextlib import closing
+from concurrent.futures import Executor, as_completed
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +32,8 @@ News = Callable[["list[Result]"], None]
 """Callback with every system's figures of the suites that are finished."""
 Task = Callable[["ModelPair"], Any]
 """A step, done on a pair of models in this process or in a worker."""
+Pool = Callable[[int], AbstractContextManager[Executor]]
+"""An executor of so many workers, 0: as many as suit it: `worker_pool`, or `ray_pool` of a cluster."""
 
 
 class ModelNames(NamedTuple):
@@ -119,6 +121,7 @@ def run(
     progress: Progress,
     jobs: int = 0,
     news: News = lambda found: None,
+    pool: Pool | None = None,
 ) -> list[Result]:
     """Measure what the cache lacks; every finished cell is cached at once.
 
@@ -133,7 +136,9 @@ def run(
     tasks: list[Task] = [partial(score, each.run, [each.texts[at] for at in piece]) for each, piece in pieces]
     tasks += [partial(measure, plan, each) for each in rest]
     progress(0, len(tasks), "")
-    with closing(executed(plan, tasks, jobs, pair)) as found:  # so that its processes end with this loop
+    with closing(
+        executed(plan, tasks, jobs, pair, pool)
+    ) as found:  # so that its processes end with this loop
         for done, (at, result) in enumerate(found, 1):
             label, cells = pieces[at][0].name if at < len(pieces) else _label(result), [result]
             if at < len(pieces):
@@ -205,14 +210,14 @@ def work(
 
 
 def executed(
-    plan: Plan, tasks: Sequence[Task], jobs: int, pair: ModelPair
+    plan: Plan, tasks: Sequence[Task], jobs: int, pair: ModelPair, pool: Pool | None = None
 ) -> Generator[tuple[int, Any], None, None]:
     """Each task's place and result as they come, from this process or, if there are several, from workers."""
-    if jobs == 1 or len(tasks) < 2:
+    if pool is None and (jobs == 1 or len(tasks) < 2):
         yield from ((at, task(pair)) for at, task in enumerate(tasks))
         return
-    with worker_pool(jobs) as pool:
-        coming = {pool.submit(in_worker, plan.models, task): at for at, task in enumerate(tasks)}
+    with (pool or worker_pool)(jobs) as workers:
+        coming = {workers.submit(in_worker, plan.models, task): at for at, task in enumerate(tasks)}
         yield from ((coming[each], each.result()) for each in as_completed(coming))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from time import perf_counter
@@ -30,6 +30,8 @@ from purify_plugins.decode.speculative import speculative
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
 MB = 1e6
+WARM = 2
+"""Untimed answers of each design: a draft's every new length may be compiled."""
 
 
 def finished() -> float:
@@ -42,8 +44,10 @@ def finished() -> float:
 class CompiledGenerating(Generating):
     """transformers' `generate` with its static cache, for which it compiles the model on an accelerator."""
 
-    def options(self, mask: Any) -> Mapping[str, Any]:
-        return {"cache_implementation": "static"}
+    def configured(self, task: WritingTask) -> Any:
+        config = super().configured(task)
+        config.cache_implementation = "static"
+        return config
 
 
 class Timed:
@@ -114,7 +118,8 @@ def _cell(
         [first, *_] = next(batches(models, settings))
         task = WritingTask(first, settings.tokens, temperature)
         shown("warming up")
-        warm(compared, task)
+        for _ in range(WARM):
+            warm(compared, task)
         rounds = batches(models, settings)
         laps = time_rounds(compared, rounds, settings.tokens, temperature, shown, finished)
         cell["modes"][mode] = {
