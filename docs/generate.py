@@ -28,7 +28,7 @@ from purify_hooks.suggest.catalogue import read_catalogue
 from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
 from purify_plugins.certificates.coverage import COVERED, STAGED_COVERED, WAYS
-from purify_plugins.configuration.config import ActivationConfig, Config
+from purify_plugins.configuration.config import ActivationConfig, Config, WatermarkConfig
 from purify_plugins.configuration.signing import SigningOptions
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
@@ -113,8 +113,8 @@ def together(*parts: str) -> str:
 
 def toml(value: Any) -> str:
     """A default as purify.toml spells it."""
-    if isinstance(value, ActivationConfig):
-        value = {key: said for key, said in options(ActivationConfig).items() if said is not None}
+    if isinstance(value, ActivationConfig | WatermarkConfig):
+        value = {key: said for key, said in options(type(value)).items() if said is not None}
     if dataclasses.is_dataclass(value):
         value = {"name": value.name, **options(type(value))}  # type: ignore[union-attr]  # a policy
     if isinstance(value, Mapping):
@@ -221,6 +221,10 @@ def configuration() -> str:
 
 def activation() -> str:
     return keys_table(ActivationConfig)
+
+
+def watermark() -> str:
+    return keys_table(WatermarkConfig)
 
 
 def certificate() -> str:
@@ -377,6 +381,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "hooks": hook_sections,
     "configuration": configuration,
     "activation": activation,
+    "watermark": watermark,
     "certificate": certificate,
     "clients": clients,
     "sources": source_sections,

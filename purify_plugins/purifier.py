@@ -14,7 +14,7 @@ from purify_plugins.certificates.citations import cited, sources
 from purify_plugins.certificates.claims import claimed
 from purify_plugins.configuration.build import build
 from purify_plugins.configuration.config import read_config
-from purify_plugins.configuration.pair import fitted, together
+from purify_plugins.configuration.pair import fitted, markable, together
 from purify_plugins.decode.decoder import Decoder
 from purify_plugins.decode.draft_length import DraftLengths
 from purify_plugins.decode.draw_keys import secret
@@ -29,7 +29,6 @@ from purify_plugins.requests.inputs import (
     conversation,
     drawn,
     one,
-    require_symbols,
     several,
     texts,
 )
@@ -44,6 +43,7 @@ from purify_plugins.types import Alignment, Chunk, Completion, Fallback, Fidelit
 
 if TYPE_CHECKING:
     from purify_plugins.decode.likelihood import Likelihood
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.foreign import BarePolicy, BareSource
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
@@ -53,14 +53,13 @@ if TYPE_CHECKING:
     from purify_plugins.types import Prompt
 
 Errors = Literal["return", "raise"]
-OWN = (
-    *("sampling", "batch_size", "alignment", "fidelity", "plugins", "calibration"),
-    *("stages", "request", "signer", "configuration"),
-)
+OF_A_PAIR = ("alignment", "fidelity", "plugins")
+OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", "stages", "request", "signer", "configuration")
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
 OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer")
+KEPT = (*OF_AN_ANSWER, *OF_A_PAIR, "watermark")
 """Options that `replace` changes without aligning the two models anew."""
 
 
@@ -78,8 +77,9 @@ class Purifier(Decoder):
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
     certificates, and so is `configuration`, the digest of the file and options that a service runs by;
-    `signer` signs those. `given_policy`, `given_walk` and `given_models` are the constructor's arguments;
-    `policy` is bound to the vocabulary, `walk` is the strategy in use. Raises VocabularyError, ConfigError.
+    `signer` signs those. `watermark` keys the draws of answers. `given_policy`, `given_walk` and
+    `given_models` are the constructor's arguments; `policy` is bound to the vocabulary, `walk` is the
+    strategy in use. Raises VocabularyError, ConfigError.
     """
 
     sampling: Sampling
@@ -116,10 +116,10 @@ class Purifier(Decoder):
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
         signer: Signer | None = None,
+        watermark: Watermark | None = None,
     ) -> None:
-        sampling = Sampling() if sampling is None else sampling
+        sampling = sampling or Sampling()
         check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
-        require_symbols(alignment, fidelity)
         plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
         llm, slm = together(*given, alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
@@ -133,8 +133,8 @@ class Purifier(Decoder):
             walk=choose(walk, llm),
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
-        own = sampling, batch_size, *kept, configuration, policy, walk
-        vars(self).update(zip((*OWN, *GIVEN), own, strict=True), given_models=given)
+        own = zip((*OWN, *GIVEN), (sampling, batch_size, *kept, configuration, policy, walk), strict=True)
+        vars(self).update(own, given_models=given, watermark=markable(watermark, llm, slm, given[1]))
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
     @classmethod
@@ -146,6 +146,7 @@ class Purifier(Decoder):
         *,
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
+        watermark: Watermark | None = None,
         **parameters: Any,
     ) -> Self:
         """Load both models and name a policy; `parameters` are the policy's fields.
@@ -162,7 +163,8 @@ class Purifier(Decoder):
         for preview in [foreseen(plugins, model) for model in (llm, slm)]:
             preview.settle()  # what is wrong with the second model is raised before the first is loaded
         models = plugins.source(llm), plugins.source(slm)
-        return cls(*models, chosen, plugins=plugins, stages=stages, request=request)
+        own: dict[str, Any] = {"stages": stages, "request": request, "watermark": watermark}
+        return cls(*models, chosen, plugins=plugins, **own)
 
     @classmethod
     def from_config(cls, path: str | Path | None = None) -> Self:
@@ -185,7 +187,7 @@ class Purifier(Decoder):
             "policy": self.given_policy,
             "walk": self.given_walk,
         }
-        options |= {name: vars(self)[name] for name in (*OF_AN_ANSWER, "alignment", "fidelity", "plugins")}
+        options |= {name: vars(self)[name] for name in KEPT}
         options["calibration"] = None if "policy" in changes else self.calibration
         for name in changes:
             if name not in options:
@@ -219,8 +221,8 @@ class Purifier(Decoder):
 
     def claim(self, sampling: Sampling | None = None) -> Claim:
         """What an answer drawn with these settings may claim at most, against whom, and why."""
-        engines = self.llm.engine, self.slm.engine
-        return claimed(self.policy, sampling or self.sampling, self.walk, engines, ())
+        engines, used, marked = (self.llm.engine, self.slm.engine), sampling or self.sampling, self.watermark
+        return claimed(self.policy, used, self.walk, engines, (), marked=bool(marked and not used.greedy))
 
     @overload
     def generate(

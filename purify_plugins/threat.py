@@ -23,8 +23,9 @@ Adversary = Literal["none", "weights", "engine"]
 "weights": an adversarial model in an honest engine, which shows it tokens in their order. "engine": a server
 that returns arbitrary rows, and sees prompts, timing and all tokens drawn before.
 """
-Draws = Literal["system", "keyed"]
-"""The source of an answer's random numbers: the operating system, or a secret and a seed."""
+Draws = Literal["system", "keyed", "marked"]
+"""The source of an answer's random numbers: the operating system, a secret and a seed, or a watermark's key
+and the tokens before."""
 DRAFTED = "speculative"
 """The decoding strategy in which the LLM sees tokens before it has returned their probabilities."""
 IN_ENGINE = "in-engine"
@@ -69,6 +70,8 @@ def claim(facts: Facts) -> Claim:
     if facts.walk == IN_ENGINE:
         return Claim(facts.claimed, "weights", INSIDE)
     reason = "every token was drawn from the fused row, and nothing was applied after it"
+    if facts.draws == "marked":
+        reason += "; it holds while nothing that the models read tells of the watermark's draws"
     blind = facts.walk != DRAFTED and facts.draws == "system"
     return Claim(facts.claimed, "engine" if blind else "weights", reason)
 
@@ -104,12 +107,26 @@ def _distrusted(facts: Facts) -> str:
         return "an untrusted engine was shown the draft before it said how likely the tokens were"
     if facts.draws == "keyed":
         return "an untrusted engine that is asked a seed twice knows its draws the second time"
+    if facts.draws == "marked":
+        return "an untrusted engine that remembers marked answers knows draws of the same watermark"
     return ""
 
 
-def draws(sampling: Sampling) -> Draws:
-    """The source of the random numbers of an answer with these settings."""
+def draws(sampling: Sampling, marked: bool = False) -> Draws:
+    """The source of the random numbers of an answer with these settings; `marked`: some of its tokens are."""
+    if marked:
+        return "marked"
     return "system" if sampling.seed is None else "keyed"
+
+
+def require_markable(engine: Engine) -> None:
+    """Raise ConfigError for an LLM's engine that may remember what a watermark drew."""
+    if engine not in VOUCHED:
+        raise ConfigError(
+            "a watermark draws alike after the same tokens, and an untrusted engine may remember what was "
+            'drawn after them: no guarantee would hold; vouch for the server with engine = "trusted" under '
+            "[llm], or leave [watermark] out"
+        )
 
 
 def require_draftable(engine: Engine) -> None:

@@ -128,7 +128,8 @@ class Token(NamedTuple):
     (below 1 for the top few tokens). `slm_only` marks a token drawn from the SLM's row because there was no
     fused one. `hidden` is the fused mass of tokens that the server did not show: with the whole row a pool
     (geometric, minimum, linear) would differ by no more than that, in total variation. `top` are the fused
-    row's likeliest tokens and their log-probabilities, in descending order.
+    row's likeliest tokens and their log-probabilities, in descending order. `marked`: a watermark's numbers
+    drew it.
     """
 
     id: int
@@ -141,6 +142,7 @@ class Token(NamedTuple):
     slm_only: bool = False
     hidden: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
+    marked: bool = False
 
     @property
     def ratio(self) -> float:

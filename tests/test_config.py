@@ -15,7 +15,14 @@ from pydantic import ConfigDict, TypeAdapter
 from purify_plugins import ConfigError, PluginError, Purifier, PurifyError, Sampling, UnknownNameError
 from purify_plugins.certificates.calibration_record import CalibrationRecord, settings_digest
 from purify_plugins.configuration.build import build, prepare
-from purify_plugins.configuration.config import ActivationConfig, Config, check_config, has_type, read_config
+from purify_plugins.configuration.config import (
+    ActivationConfig,
+    Config,
+    WatermarkConfig,
+    check_config,
+    has_type,
+    read_config,
+)
 from purify_plugins.configuration.find import find_config
 from purify_plugins.configuration.secrets import secrets
 from purify_plugins.testbed import LLM, SLM, SLM_1024
@@ -175,9 +182,10 @@ def test_the_rough_alignment_has_an_effect_between_two_tokenizers() -> None:
 def test_every_key_is_tried() -> None:
     """Those of `[activation]` concern a whole program; tests/adapters/test_activation.py tries them.
 
-    `[[tenant]]` concerns the gateway; tests/adapters/test_gateway_tenants.py tries it.
+    `[[tenant]]` concerns the gateway; tests/adapters/test_gateway_tenants.py tries it, and
+    tests/test_watermark.py tries `[watermark]`.
     """
-    assert {*BASE, "activation", "tenant"} == {field.name for field in fields(Config)}
+    assert {*BASE, "activation", "tenant", "watermark"} == {field.name for field in fields(Config)}
 
 
 CHANGED: dict[str, Any] = {
@@ -361,7 +369,7 @@ def test_a_mistake_is_answered_with_advice(tmp_path: Path, text: str, words: str
 STRICT = ConfigDict(strict=True)
 HINTS = {
     f"{kind.__name__}.{key}": hint
-    for kind in (Config, ActivationConfig, Sampling)
+    for kind in (Config, ActivationConfig, WatermarkConfig, Sampling)
     for key, hint in get_type_hints(kind).items()
 }
 LEAF = (

@@ -23,6 +23,7 @@ from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.coverage import COVERED, cover
 from purify_plugins.certificates.pinning import Pins, model_digest
 from purify_plugins.certificates.recomputation import recompute_both
+from purify_plugins.decode.watermark import Watermark
 from purify_plugins.errors import (
     BudgetError,
     CertificateError,
@@ -38,6 +39,7 @@ from purify_plugins.types import Certificate
 from tests.toys import BYTES, both, few, pair, real
 
 PLUGINS = load_plugins([])
+MARK = Watermark(b"a key that nobody can guess, for tests")
 Body = dict[str, Any]
 Edit = Callable[[Body], Any]
 
@@ -48,7 +50,8 @@ def issued(policy: str = "balanced", **options: Any) -> Completion:
     from purify_plugins.certificates import citing
 
     record = CalibrationRecord("made up", "a" * 64, 300, "b" * 64, "c" * 64, 12.5, 17.25, 0.01, "0.1.0")
-    purifier = real(policy, plugins=PLUGINS, calibration=record, configuration="ab" * 32)
+    own: dict[str, Any] = {"calibration": record, "configuration": "ab" * 32, "watermark": MARK}
+    purifier = real(policy, plugins=PLUGINS, **own)
     with citing({"page 7": "Once upon a time"}):
         [answer] = purifier.generate("Once upon a time", few(**{"length": 8, **options}))
     return answer
@@ -123,6 +126,7 @@ OTHERS: dict[str, list[Any]] = {
     "method.sampling.grammar": [{"kind": "regex", "text": "[a-m ]+"}],
     "method.sampling.seed": [7, None],
     "method.calibration.limited": [0.5],
+    "method.watermark.key": ["0" * 32],
 }
 
 

@@ -20,6 +20,7 @@ from purify_plugins.errors import (
 )
 from purify_plugins.sampling import Sampling
 from purify_plugins.threat import IN_ENGINE, draws
+from purify_plugins.utils.sequences import new_contexts
 
 if TYPE_CHECKING:
     from purify_plugins.certificates.offered import Policies
@@ -71,8 +72,14 @@ def claim_of(
     """The claim of steps that were drawn by this method, with this policy."""
     sampling = settings_of({"method": method})
     engines = models["llm"]["engine"], models["slm"]["engine"]
-    asked = method.get("llm_asked", True)
-    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"], asked)
+    asked = method.get("llm_asked", True), marked_of(method) > 0
+    return claimed(policy, sampling, method["walk"], engines, steps, method["edits"], *asked)
+
+
+def marked_of(method: Mapping[str, Any]) -> int:
+    """How many tokens a watermark drew."""
+    found: int = method.get("watermark", {}).get("tokens", 0)
+    return found
 
 
 def sampling_of(body: Mapping[str, Any]) -> Sampling:
@@ -121,6 +128,7 @@ def _check_method(body: Mapping[str, Any], plugins: Policies) -> None:
     )
     _check_settings(method["sampling"], jsonable(sampling))
     _check_edits(method)
+    _check_mark(method, [step.id for step in steps], sampling)
     alone = not method.get("llm_asked", True)
     require(not alone or all(step.slm_only for step in steps), "the LLM was not asked, and has a part in it")
     claim = claim_of(method, policy, body["models"], steps)
@@ -130,7 +138,13 @@ def _check_method(body: Mapping[str, Any], plugins: Policies) -> None:
             f"with {canonical(method['parameters'])}, though {method['guarantee']!r} is claimed"
         )
     mode = mode_of(sampling, steps)
-    follows = (mode, draws(sampling), policy.guarantee, *claim, MEANING[claim.guarantee])
+    follows = (
+        mode,
+        draws(sampling, marked_of(method) > 0),
+        policy.guarantee,
+        *claim,
+        MEANING[claim.guarantee],
+    )
     said = ("mode", "draws", "claimed", "guarantee", "adversary", "reason", "meaning")
     require(
         follows == tuple(method[key] for key in said),
@@ -138,6 +152,13 @@ def _check_method(body: Mapping[str, Any], plugins: Policies) -> None:
         f"{method['guarantee']!r} against {method['adversary']!r}, where {claim.guarantee!r} against "
         f"{claim.adversary!r} follows from its steps",
     )
+
+
+def _check_mark(method: Mapping[str, Any], tokens: Sequence[int], sampling: Sampling) -> None:
+    """Check that a watermark can have drawn so many tokens: one for each context, and none that is greedy."""
+    if marked := marked_of(method):
+        most = 0 if sampling.greedy else len(new_contexts(tokens, method["watermark"]["context"]))
+        require(marked <= most, f"a watermark can have drawn {most} of these tokens, and not {marked}")
 
 
 def _check_settings(told: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

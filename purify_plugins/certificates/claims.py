@@ -49,12 +49,13 @@ def claimed(
     steps: Sequence[Token],
     edits: Sequence[str] = (),
     llm_asked: bool = True,
+    marked: bool = False,
 ) -> Claim:
     """The guarantee of an answer with these steps, the adversary it holds against, and the reason.
 
-    `engines` ran the LLM and the SLM; `edits` are plugins' changes to the steps. A guarantee needs the
-    policy's own check (`holds`) that the steps satisfy its budget.
+    `engines` ran the LLM and the SLM; `edits` are plugins' changes to the steps; `marked`: a watermark drew
+    some of them. A guarantee needs the policy's own check (`holds`) that the steps satisfy its budget.
     """
-    mode, source = mode_of(sampling, steps), draws(sampling)
+    mode, source = mode_of(sampling, steps), draws(sampling, marked)
     kept = policy.holds(steps)
     return claim(Facts(policy.guarantee, mode, walk, source, *engines, tuple(edits), kept, llm_asked))

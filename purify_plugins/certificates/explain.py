@@ -57,7 +57,7 @@ def issued(method: Mapping[str, Any]) -> list[str]:
 def replayed(off: float | None, both: bool) -> str:
     """Which models were replayed, and how near the figures are."""
     if off is None:
-        return "No model was asked; give --slm DIR to recompute the SLM's figures and to spell the answer."
+        return "No model was asked; `purify verify --slm DIR` asks the SLM again, and spells the text."
     if both:
         return f"Both models were replayed, and the policy: every figure is right to within {off:.1e} nats."
     return (
@@ -117,10 +117,25 @@ def _made(body: Mapping[str, Any]) -> list[str]:
         f"Drawn: {method['mode']}, in {method['walk']}, with {DRAWN[method['draws']]}, "
         f"seed {said(method['sampling'].get('seed'))}, by purify-plugins {method['version']}. "
         f"Plugins: {', '.join(plugins) or 'none'}. Edits: {', '.join(method['edits']) or 'none'}.",
+        *watermark(body),
         f"Sampling: {assignments(method['sampling'])}.",
         f"Answer: {answer['bytes']} bytes, SHA-256 {answer['sha256']}, ended by {answer['finish_reason']}.",
         f"Texts put into the prompt: {', '.join(context) or 'none named'}.",
         f"This certificate's digest: {body['digest']}.",
+    ]
+
+
+def watermark(body: Mapping[str, Any]) -> list[str]:
+    """The answer's watermark, or that it carries none, where there was a key for one."""
+    mark, tokens = body["method"].get("watermark"), len(body["steps"])
+    if mark is None:
+        return []
+    if not mark["tokens"]:
+        why = "greedy" if body["method"]["mode"] == "greedy" else "too short, or drawn after other tokens"
+        return [f"Watermark: none in this answer, which is {why}; key {mark['key']}."]
+    return [
+        f"Watermark: {mark['tokens']} of {tokens} tokens were drawn by key {mark['key']} and the "
+        f"{mark['context']} tokens before each; `purify detect` finds it with the key."
     ]
 
 
@@ -151,6 +166,7 @@ def configuration(body: Mapping[str, Any]) -> list[str]:
 DRAWN = {
     "system": "the operating system's random numbers",
     "keyed": "random numbers that follow from a secret, the seed and the request",
+    "marked": "random numbers that follow from a watermark's key and the tokens before",
 }
 
 

@@ -54,7 +54,9 @@ def totals(rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
 
 def tokens_of(rows: Iterable[Sequence[Any]]) -> list[Token]:
     """A certificate's steps as policies judge them; the LLM's own figure is not recorded."""
-    return [Token._make((row[0], None, *map(float, row[1:6]), row[6], float(row[7]), ())) for row in rows]
+    return [
+        Token._make((row[0], None, *map(float, row[1:6]), row[6], float(row[7]), (), False)) for row in rows
+    ]
 
 
 def decimal(number: Decimal) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from purify_plugins.certificates.calibration_record import CalibrationRecord
     from purify_plugins.certificates.citations import Cited
     from purify_plugins.decode.draw_record import Drawn
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.plugin.manager import Actor
     from purify_plugins.protocols import LogitSource
     from purify_plugins.types import Token
@@ -49,7 +50,7 @@ def certify(
         "models": {"llm": _model(drawn.llm, False), "slm": _model(drawn.slm, True)},
         "vocabulary": drawn.slm.vocabulary.fingerprint,
         "method": {
-            **_method(drawn, tokens_of(rows)),
+            **_method(drawn, tokens_of(rows), sum(token.marked for token in steps)),
             "plugins": [asdict(actor) for actor in actors],
             **({"calibration": calibration.as_json()} if calibration else {}),
             **({"configuration": {"sha256": configuration}} if configuration else {}),
@@ -66,9 +67,10 @@ def _model(source: LogitSource, trusted: bool) -> Mapping[str, Any]:
     return {**source.identity(), "engine": source.engine, "trusted": trusted}
 
 
-def _method(drawn: Drawn, steps: Sequence[Token]) -> dict[str, Any]:
+def _method(drawn: Drawn, steps: Sequence[Token], marked: int) -> dict[str, Any]:
     engines = drawn.llm.engine, drawn.slm.engine
-    claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits, drawn.llm_asked)
+    asked = drawn.llm_asked, marked > 0
+    claim = claimed(drawn.policy, drawn.sampling, drawn.walk, engines, steps, drawn.edits, *asked)
     return {
         "policy": drawn.policy_name,
         "parameters": drawn.parameters,
@@ -77,8 +79,9 @@ def _method(drawn: Drawn, steps: Sequence[Token]) -> dict[str, Any]:
         "walk": drawn.walk,
         **({} if drawn.llm_asked else {"llm_asked": False}),
         **({"constraints": list(drawn.constraints)} if drawn.constraints else {}),
+        **({"watermark": _mark(drawn.watermark, marked)} if drawn.watermark else {}),
         "edits": list(drawn.edits),
-        "draws": draws(drawn.sampling),
+        "draws": draws(drawn.sampling, marked > 0),
         "claimed": drawn.policy.guarantee,
         "guarantee": claim.guarantee,
         "adversary": claim.adversary,
@@ -86,6 +89,11 @@ def _method(drawn: Drawn, steps: Sequence[Token]) -> dict[str, Any]:
         "meaning": MEANING[claim.guarantee],
         "version": __version__,
     }
+
+
+def _mark(watermark: Watermark, tokens: int) -> dict[str, Any]:
+    """Which watermark drew so many of the answer's tokens; the key itself does not follow from its id."""
+    return {"key": watermark.id, "context": watermark.context, "tokens": tokens}
 
 
 def _row(token: Token) -> list[Any]:

@@ -49,6 +49,12 @@ class CalibrationFields(Fields):
     version: str
 
 
+class WatermarkFields(Fields):
+    key: Annotated[str, Spelled("[0-9a-f]{32}", "a watermark's id")]
+    context: Annotated[int, Least(1), Most(64)]
+    tokens: Annotated[int, Least(0)]
+
+
 class ConfigurationFields(Fields):
     sha256: Sha256
 
@@ -61,11 +67,12 @@ class MethodFields(Fields):
     walk: Strategy | Literal["in-engine"]
     llm_asked: Literal[False] = ABSENT  # where it was asked
     constraints: Annotated[list[dict[str, Any]], Least(1)] = ABSENT  # where there are none
+    watermark: WatermarkFields = ABSENT  # where no answer is marked
     plugins: list[PluginFields]
     edits: list[str]
     calibration: CalibrationFields = ABSENT  # where there is none
     configuration: ConfigurationFields = ABSENT  # where none is recorded
-    draws: Literal["system", "keyed"]
+    draws: Literal["system", "keyed", "marked"]
     claimed: Level
     guarantee: Level
     adversary: Literal["none", "weights", "engine"]

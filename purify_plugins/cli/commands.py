@@ -23,6 +23,7 @@ COMMANDS = {
     "run": f"{HERE}.run:program",
     "check": f"{HERE}.check:check",
     "verify": f"{HERE}.verify:verify",
+    "detect": f"{HERE}.detect:detect",
     "keys": f"{HERE}.keys:keys",
     "policies": f"{HERE}.inspect:policies",
     "stages": f"{HERE}.stages:stages",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -17,6 +16,7 @@ import typer
 from purify_plugins.errors import ConfigError, UnreadableError
 from purify_plugins.plugin.manager import Plugins
 from purify_plugins.utils.files import read_text
+from purify_plugins.verifying.wanted import key_value
 
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Prepared
@@ -185,19 +185,6 @@ def load_pair(ready: Prepared, kept: Mapping[str, LogitSource] | None = None) ->
 
     with errors_only(logging.getLogger("purify.remote")):
         return ready.load(Purifier, kept or {})
-
-
-def key_value(text: str) -> tuple[str, Any]:
-    """Parse `key=value`; a value that is not TOML stays text."""
-    key, equals, value = text.partition("=")
-    if key.strip() == "name":
-        raise ConfigError("--set gives a field of the policy; name the policy itself with --policy")
-    if not equals or not key.strip():
-        raise ConfigError(f"--set takes KEY=VALUE, such as --set alpha=0.3, not {text!r}")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value
 
 
 def contents(file: str) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,18 +21,17 @@ from purify_plugins.cli.options import (
     contents,
     disable_progress_bars,
     in_use,
-    key_value,
     spread,
 )
 from purify_plugins.configuration.preflight import Preview, foreseen
 from purify_plugins.errors import CertificateError, ConfigError
 from purify_plugins.plugin.manager import Plugins
 from purify_plugins.protocols import LogitSource
-from purify_plugins.types import Certificate, Guarantee
+from purify_plugins.types import Certificate
 from purify_plugins.utils.files import read_text
 from purify_plugins.verifying.examine import Known, examined, in_order, moment, public_keys, refused
+from purify_plugins.verifying.wanted import field, key_value, level, named_model
 
-SHA256 = re.compile("[0-9a-f]{64}")
 SHOWN = ("answer", "context", "stages", "segments", "checks", "ledger", "scores", "totals", "digest")
 """Fields that `--json` shows as they are."""
 
@@ -93,10 +92,10 @@ class VerifyOptions:
         return Pins(
             answer=None if self.answer is None else contents(self.answer),
             policy=plugins.policy(self.policy, dict(map(key_value, self.set or ()))) if self.policy else None,
-            slm=_digest(self.slm_digest),
-            llm=_digest(self.llm_digest),
-            guarantee=_level(self.require),
-            fields=dict(map(_field, self.expect or ())),
+            slm=named_model(self.slm_digest),
+            llm=named_model(self.llm_digest),
+            guarantee=level(self.require),
+            fields=dict(map(field, self.expect or ())),
         )
 
     def known(self, plugins: Plugins) -> Known:
@@ -123,8 +122,8 @@ class VerifyOptions:
 
     def given(self) -> list[str]:
         """The names of the given options; for --expect the fields it names."""
-        names = [field.name for field in fields(self) if getattr(self, field.name) and field.name != "expect"]
-        return [*names, *(path for path, _ in map(_field, self.expect or ()))]
+        names = [each.name for each in fields_of(self) if getattr(self, each.name) and each.name != "expect"]
+        return [*names, *(path for path, _ in map(field, self.expect or ()))]
 
     def told(self) -> dict[str, list[str]]:
         """The given options, the compared fields, and the fields taken on the issuer's word, as JSON."""
@@ -132,40 +131,6 @@ class VerifyOptions:
 
         fine, open_ = compared(self.given())
         return {"checked": self.given(), "compared": fine, "not_compared": open_}
-
-
-def _digest(given: str | None) -> Path | str | None:
-    """A SHA-256, or a directory whose files have them; nothing in it is loaded."""
-    if given is None or SHA256.fullmatch(given.lower()):
-        return given and given.lower()
-    if not Path(given).is_dir():
-        raise ConfigError(
-            f"a model's digest is a SHA-256 of 64 hexadecimal digits, or its directory; not {given!r}"
-        )
-    return Path(given)
-
-
-def _level(given: str | None) -> Guarantee | None:
-    """The guarantee that must hold. Raises ConfigError for an unknown one."""
-    from purify_plugins.certificates import MEANING
-
-    for level in MEANING:
-        if level == given:
-            return level
-    if given is None:
-        return None
-    raise ConfigError(f"--require takes one of {', '.join(MEANING)}, not {given!r}")
-
-
-def _field(text: str) -> tuple[str, Any]:
-    """Parse `path=value`; a value that is not JSON stays text."""
-    path, equals, value = text.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"--expect takes FIELD=VALUE, such as --expect answer.bytes=120, not {text!r}")
-    try:
-        return path, json.loads(value)
-    except ValueError:
-        return path, value
 
 
 @spread

@@ -13,7 +13,7 @@ from purify_plugins.configuration.chain import request_options, stage
 from purify_plugins.configuration.config import Config, has_type, placed, type_in_words, where
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import Preview, foreseen
-from purify_plugins.configuration.secrets import hints_of, secret_keys, secrets
+from purify_plugins.configuration.secrets import hints_of, key_of, secret_keys, secrets
 from purify_plugins.configuration.signing import signer
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.plugin.manager import Plugins, load_plugins
@@ -23,6 +23,8 @@ from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_plugins.certificates.calibration_record import CalibrationRecord
+    from purify_plugins.configuration.config import WatermarkConfig
+    from purify_plugins.decode.watermark import Watermark
 
 P = TypeVar("P")
 NOTHING: Mapping[str, LogitSource] = {}
@@ -70,6 +72,7 @@ def options_of(config: Config, plugins: Plugins) -> dict[str, Any]:
         "request": request_options(config.request),
         "signer": signer(config.certificate),
         "stages": tuple(stage(plugins, table) for table in config.stage),
+        "watermark": watermark(config.watermark),
     }
 
 
@@ -87,6 +90,14 @@ def calibration(config: Config) -> CalibrationRecord | None:
         if config.calibration.get("settings") != settings_digest(config.policy):
             raise ConfigError(f"[policy] is not as it was calibrated; {AGAIN}")
     return record
+
+
+def watermark(keys: WatermarkConfig) -> Watermark | None:
+    """The watermark that a table describes; None where it names no key. Raises ConfigError."""
+    from purify_plugins.decode.watermark import Watermark
+
+    key = key_of(keys.key_env, keys.key_file, "[watermark] ", ("key_env", "key_file"))
+    return None if key is None else Watermark(key, keys.context)
 
 
 def prepare(config: Config) -> Prepared:

@@ -47,6 +47,18 @@ class ActivationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatermarkConfig:
+    """Keys of `[watermark]`: the key's place, one of two, and how much of the text keys a draw."""
+
+    key_env: str | None = None
+    """The environment variable that holds the key: 32 characters or more that cannot be guessed."""
+    key_file: str | None = None
+    """The file that holds the key, instead."""
+    context: int = 4
+    """How many tokens before a draw it is keyed by. Fewer survive more editing; more repeat less often."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The keys of `purify.toml`. Those of `[llm]`, `[slm]` and `[policy]` belong to the source or policy."""
 
@@ -81,6 +93,8 @@ class Config:
     [the gateway](gateway.md#tenants)."""
     request: Table = field(default_factory=dict)
     """How much the stages of a request may ask for, and what its reader gets on a refusal."""
+    watermark: WatermarkConfig = field(default_factory=WatermarkConfig)
+    """Marks answers, at no cost in distribution; see [watermarks](watermarks.md)."""
     certificate: Table = field(default_factory=dict)
     """How certificates are signed, chained and logged; default: not at all."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)

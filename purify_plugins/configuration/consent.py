@@ -38,7 +38,11 @@ def wishes(table: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
     They do not depend on the environment: a variable that is unset now may be set later.
     """
-    yield from _gifts(table)
+    yield from _gifts({name: inner for name, inner in table.items() if name != "watermark"})
+    mark = table.get("watermark")
+    if isinstance(mark, dict) and any(isinstance(mark.get(key), str) for key in ("key_env", "key_file")):
+        place = mark.get("key_file") or f"${mark.get('key_env')}"
+        yield f"[watermark] marks answers by the key in {shown(str(place))}"
     activation = table.get("activation")
     status = activation.get("status") if isinstance(activation, dict) else None
     if isinstance(status, str) and not (folder / status).resolve().is_relative_to(folder.resolve()):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from purify_plugins.errors import ConfigError
 from purify_plugins.foreign import adapted_policy
 from purify_plugins.plugin.manager import Plugins
-from purify_plugins.threat import require_known
+from purify_plugins.requests.inputs import require_symbols
+from purify_plugins.threat import require_known, require_markable
 from purify_plugins.tokenizers.vocabulary_map import align
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
     from purify_plugins.types import Alignment, Fidelity, Vocabulary
@@ -20,6 +22,7 @@ def together(
     llm: LogitSource, slm: LogitSource, alignment: Alignment, fidelity: Fidelity
 ) -> tuple[LogitSource, LogitSource]:
     """Both models in one vocabulary. Raises VocabularyError; ConfigError for a model that cannot be used."""
+    require_symbols(alignment, fidelity)
     require_known("the LLM", llm.engine)
     require_known("the SLM", slm.engine)
     shown = slm.capabilities
@@ -30,6 +33,25 @@ def together(
             "let it show all (vLLM: --max-logprobs -1, TGI: --max-top-n-tokens), or run the SLM here"
         )
     return align(llm, slm, alignment, fidelity)
+
+
+def markable(
+    watermark: Watermark | None, llm: LogitSource, slm: LogitSource, given: LogitSource
+) -> Watermark | None:
+    """The watermark, if answers of this pair can carry it: `given` is the SLM before the two were aligned.
+
+    Raises ConfigError.
+    """
+    if watermark is None:
+        return None
+    require_markable(llm.engine)
+    # Detection reads a text with the SLM's tokenizer alone, so answers have to be in its tokens.
+    if slm.vocabulary.fingerprint != given.vocabulary.fingerprint:
+        raise ConfigError(
+            "the two models have two tokenizers, so answers are not written in the SLM's tokens, by which a "
+            "watermark is found again; use two models with one tokenizer, or leave [watermark] out"
+        )
+    return watermark
 
 
 def fitted(given: Any, vocabulary: Vocabulary, alignment: Alignment, plugins: Plugins) -> FusionPolicy:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from purify_plugins.errors import ConfigError
@@ -71,6 +72,28 @@ def _secret(key: str, variable: Any, keys: frozenset[str]) -> tuple[str, Secret]
             f"{key}: {name} is no secret, so its value is not taken from the environment; write {name} itself"
         )
     return name, Secret(os.environ[variable])
+
+
+def key_of(variable: str | None, file: str | Path | None, where: str, names: tuple[str, str]) -> bytes | None:
+    """The key in an environment variable or a file, one of them; None: neither is named. Raises ConfigError.
+
+    `where` begins an error, `names` are what the two options are called. Line breaks at a file's end are no
+    part of a key.
+    """
+    if variable is not None and file is not None:
+        raise ConfigError(f"{where}{names[0]} and {names[1]} both name a key; leave one out")
+    if variable is not None:
+        if variable not in os.environ:
+            raise ConfigError(
+                f"{where}{names[0]} names the environment variable {variable!r}, which is not set"
+            )
+        return os.environ[variable].encode(errors="surrogateescape")
+    if file is None:
+        return None
+    try:
+        return Path(file).expanduser().read_bytes().rstrip(b"\r\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}{names[1]} names {str(file)!r}, which cannot be read: {error}") from error
 
 
 def named(table: Mapping[str, Any]) -> dict[str, str]:

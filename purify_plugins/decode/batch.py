@@ -15,6 +15,7 @@ from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.draw_record import Limit
 from purify_plugins.decode.fusion import start_state
 from purify_plugins.decode.logits import on_cpu
+from purify_plugins.decode.marked_streams import MarkedStreams
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.provenance import Provenance
 from purify_plugins.decode.random_streams import RandomStreams
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.sessions import SessionPair
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.errors import PurifyError
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import History, Token
@@ -61,8 +63,13 @@ class Batch:
         self.seeds = seeds_of(pair.rows, sampling)
         self.seeded = any(seed is not None for seed in self.seeds)
         keys = _requests(decoder, pair, sampling) if self.seeded else [b""] * len(pair.prompts)
-        self.streams = RandomStreams(sampling, keys, slm.device, self.seeds)
         self.answers: list[list[int]] = [[] for _ in pair.prompts]
+        mark = None if decoder.given else decoder.watermark  # see `_marked`
+        self.streams = (
+            RandomStreams(sampling, keys, slm.device, self.seeds)
+            if mark is None
+            else _marked(mark, pair, sampling, keys, self.seeds, self.answers)
+        )
         self.rows = list(range(len(self.answers)))
         self.live = set(self.rows)
         self.limits = _limits(decoder, pair, sampling)
@@ -76,9 +83,11 @@ class Batch:
         """Append a column of tokens to the live rows; a row that ends with its token is live no more."""
         full = {self.rows[place] for place in self.pair.context_full}
         column: list[Token | None] = [None] * len(self.answers)
-        for row, token in zip(self.rows, tokens, strict=True):
+        for place, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
             if token is None or row not in self.live:
                 continue
+            if self.streams.marks and self.streams.marked(place, len(self.answers[row])):
+                token = token._replace(marked=True)
             column[row] = token
             self.answers[row].append(token.id)
             length, limit = len(self.answers[row]), self.limits[row]
@@ -152,6 +161,27 @@ def _requests(decoder: Decoder, pair: SessionPair, sampling: Sampling) -> list[b
         request(read, {**keys, "label": row.label} if row.label else keys)
         for row, *read in zip(pair.rows, *pair.readings, strict=True)
     ]
+
+
+def _marked(
+    watermark: Watermark,
+    pair: SessionPair,
+    sampling: Sampling,
+    keys: Sequence[bytes],
+    seeds: Sequence[int | None],
+    answers: Sequence[Sequence[int]],
+) -> MarkedStreams:
+    """The rows' random numbers under a watermark, for answers of which no token was drawn before."""
+    # What follows tokens that were drawn before is drawn as ever: some of its contexts may have been used in
+    # the tokens that it replaces, and a second draw after the same ones would be the first over again.
+    read, slm = list(zip(*pair.readings, strict=True)), pair.first[1]
+    return MarkedStreams(
+        *(sampling, keys, slm.device, seeds),
+        watermark=watermark,
+        size=slm.shape[-1],
+        answers=answers,
+        read=read,
+    )
 
 
 def settings(decoder: Decoder, sampling: Sampling) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from purify_plugins.decode.strategies import DECODERS, RESUMED
 if TYPE_CHECKING:
     from purify_plugins.decode.row import Row
     from purify_plugins.decode.strategies import Strategy
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import Constraint, LogitSource
     from purify_plugins.sampling import Sampling
@@ -42,6 +43,7 @@ class Decoder:
     `constraints` rule tokens out in both models' rows, before the policy. `draft_lengths` are learned by
     decoding; `walk` is the decoding strategy. Answers begin with the tokens `given`, where there are any:
     then it takes a batch of one. `llm_asked`: what the SLM goes on with alone was begun with the LLM.
+    `watermark` keys the draws of answers, so that who has its key can find them again.
     """
 
     llm: LogitSource
@@ -58,6 +60,7 @@ class Decoder:
     walk: Strategy = "lockstep"
     given: tuple[int, ...] = ()
     llm_asked: bool = False
+    watermark: Watermark | None = None
 
     def decode(self, prompts: Sequence[Prompt | Row], sampling: Sampling) -> Steps:
         """The steps of a batch of answers by this decoder's strategy, as they are drawn."""

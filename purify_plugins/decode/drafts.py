@@ -5,7 +5,8 @@ fused row's arg-max (greedy), or with probability min(1, fused/slm) (sampling); 
 a draw from what the fused row has over the SLM's. `ServerDrafts`: the LLM's server drafts, and the SLM reads
 the draft in one pass. Every token is drawn from the fused row with this machine's own random numbers, and a
 drafted token is accepted if it is the one drawn: nothing rests on a probability that a server reports.
-Either way tokens have lockstep's distribution.
+Either way tokens have lockstep's distribution. With a watermark the SLM's draft and the token that is drawn
+in its place take part in one race (`MarkedStreams`): a drafted token is accepted if it is the one drawn.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class SlmDrafts(Drafts):
         A failed draft does not fail its row, which is drawn from the fused row there: see `undrafted`.
         """
         batch = self.batch
-        draw = partial(self._draw, logits, batch.history_with(tokens), batch.streams.next())
+        draw = partial(self._draw, logits, batch.history_with(tokens), batch.streams.for_draft(tokens))
         try:
             return draw(batch.places if batch.errors else None)
         except PurifyError:
@@ -196,18 +197,22 @@ class SlmDrafts(Drafts):
     def decide(
         self, rows: FusedLogits, drafted: Tensor | None, active: Tensor, uniforms: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if drafted is None or uniforms is None:
+        if drafted is None or uniforms is None or self.batch.streams.marks:
             return _drawn(rows, drafted, active, uniforms)
         return accept(rows, drafted[:, 0], active, uniforms)
 
     def would_accept(self, rows: FusedLogits, tokens: Tensor) -> Tensor:
         if self.batch.sampling.greedy:
             return rows.ids(argmax(rows.slm)) == tokens
+        if self.batch.streams.marks:
+            return rows.coupled(tokens)
         # Σ min(fused, slm) is the acceptance rate, and the mean of min(1, slm/fused) over fused draws.
         logprobs = rows.logprobs(tokens)
         return (logprobs[:, 1] - logprobs[:, 2]).exp().clamp(max=1.0)
 
     def uniforms_used(self, tokens: int, drafted: int) -> int:
+        if self.batch.streams.marks:
+            return tokens
         return tokens + (0 < tokens <= drafted)  # one a token, and one more to replace a rejected one
 
     def observe(self, position: int, tried: float, accepted: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from purify_plugins.decode.watermark import Watermark
     from purify_plugins.policy import FusionPolicy
     from purify_plugins.protocols import LogitSource
     from purify_plugins.sampling import Sampling
@@ -33,6 +34,7 @@ class Drawn:
     `walk` is the decoding strategy, `parameters` are the policy's options when decoding started, `sampling`
     the settings in force. `edits` are changes that plugins made to the steps; each voids the guarantee.
     `llm_asked`: whether the LLM had a part in it; `constraints` are what certificates say of each.
+    `watermark` is the decoder's; which tokens it drew is recorded with each.
     """
 
     walk: str
@@ -47,3 +49,4 @@ class Drawn:
     edits: tuple[str, ...] = ()
     llm_asked: bool = True
     constraints: Sequence[Mapping[str, Any]] = ()
+    watermark: Watermark | None = None

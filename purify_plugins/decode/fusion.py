@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from purify_plugins.decode.logits import argmax, exp, log_sum, on_cpu
 from purify_plugins.decode.partial_rows import complete
-from purify_plugins.decode.random_streams import inverse_cdf
+from purify_plugins.decode.random_streams import first_of_race, inverse_cdf
 from purify_plugins.errors import NumericError, PluginError, ours
 
 if TYPE_CHECKING:
@@ -53,7 +53,13 @@ class FusedLogits(NamedTuple):
     finite: Tensor | None = None
 
     def draw(self, uniforms: Tensor | None) -> Tensor:
-        """Tokens (rows,) drawn from the fused rows by numbers (rows,) in [0, 1); without, the arg-max."""
+        """Tokens (rows,) drawn from the fused rows by numbers (rows,) in [0, 1); without, the arg-max.
+
+        Exponential numbers (rows, V) instead draw by a race: see `MarkedStreams`.
+        """
+        if uniforms is not None and uniforms.dim() == 2:
+            race = uniforms if self.columns is None else uniforms[:, self.columns]
+            return self.ids(first_of_race(self.mass, race))
         return self.ids(argmax(self.fused) if uniforms is None else inverse_cdf(self.mass, uniforms))
 
     def ids(self, places: Tensor) -> Tensor:
@@ -77,6 +83,16 @@ class FusedLogits(NamedTuple):
         """Log-probabilities (rows, 3) of possible tokens (rows,) under the LLM, the SLM and their fusion."""
         places = self.places(tokens)[:, None]
         return torch.cat([row.gather(-1, places) for row in self[:3]], dim=-1) - self.totals
+
+    def coupled(self, tokens: Tensor) -> Tensor:
+        """(rows,) how likely the SLM's own draw in the same race would have been the drawn token.
+
+        P(both draw v) is 1 over the sum of max(slm / slm(v), fused / fused(v)) (Daliri et al. 2025).
+        """
+        slm, fused = (exp(row - self.totals[:, at, None]) for at, row in ((1, self.slm), (2, self.fused)))
+        _, own, drawn = self.logprobs(tokens).exp().unbind(dim=-1)
+        scaled = slm * (drawn / own.clamp(min=torch.finfo(slm.dtype).tiny))[:, None]
+        return 1.0 / torch.maximum(scaled, fused).sum(dim=-1)
 
     def excess(self, rows: Tensor) -> Tensor:
         """(n, V) how much likelier each token is in the fused row than in the SLM's, or 0, at rows (n,).

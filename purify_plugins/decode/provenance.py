@@ -49,6 +49,7 @@ class Provenance:
         decoder = self.decoder
         self.policy, self.llm, self.slm = decoder.policy, decoder.llm, decoder.slm
         self.alone, self.constraints = decoder.alone, decoder.constraints
+        self.watermark = decoder.watermark
         self.llm_asked = decoder.llm_asked or not decoder.alone
         self.parameters = options(decoder.policy, decoder.name_of)
 
@@ -138,7 +139,8 @@ class StepReader:
         named = origin.policy, self.decoder.name_of(origin.policy), origin.parameters
         models = origin.llm, origin.slm
         asked = origin.llm_asked, public(origin.constraints) if origin.constraints else ()
-        return Drawn(origin.walk, *named, sampling, *models, origin.prompts[row], limit, edits, *asked)
+        drawn = Drawn(origin.walk, *named, sampling, *models, origin.prompts[row], limit, edits, *asked)
+        return replace(drawn, watermark=origin.watermark) if origin.watermark else drawn
 
     def _refused(self, why: str) -> PluginError:
         names = map(repr, self._plugins)

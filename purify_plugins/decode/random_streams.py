@@ -29,8 +29,11 @@ class RandomStreams:
     numbers of seed + i (of `seeds`, where these are given) and its own request, without a seed from the
     operating system's. Numbers (rows, n)
     are in [0, 1), on `device`, float64 where the device has it. They may be peeked at before it is known
-    which of them will be used. When greedy there are none.
+    which of them will be used. When greedy there are none. `marks`: tokens are drawn by races instead, see
+    `MarkedStreams`.
     """
+
+    marks = False
 
     def __init__(
         self,
@@ -50,10 +53,25 @@ class RandomStreams:
         """Each row's next numbers (rows, number); they stay to be used."""
         if self.greedy:
             return None
+        return torch.tensor(self.uniforms(number), dtype=widest(self.device), device=self.device)
+
+    def uniforms(self, number: int) -> list[list[float]]:
+        """`peek`, as lists."""
         for stream, peeked in zip(self._streams, self._peeked, strict=True):
             peeked.extend(islice(stream, max(number - len(peeked), 0)))
-        numbers = [[peeked[at] for at in range(number)] for peeked in self._peeked]
-        return torch.tensor(numbers, dtype=widest(self.device), device=self.device)
+        return [[peeked[at] for at in range(number)] for peeked in self._peeked]
+
+    def for_draft(self, drafted: Sequence[Tensor]) -> Tensor | None:
+        """What draws each row's own draft after these drafted columns (rows, 1): its next number, used up."""
+        return self.next()
+
+    def for_column(self, peeked: Tensor | None, at: int, drafted: Sequence[Tensor]) -> Tensor | None:
+        """What is `peeked` (rows, n) from position `at` of a draft on, after these drafted columns."""
+        return None if peeked is None else peeked[:, at:]
+
+    def marked(self, row: int, place: int) -> bool:
+        """Whether the token at this place of the row was drawn by a watermark's numbers."""
+        return False
 
     def consume(self, counts: Sequence[int]) -> None:
         """Use up so many of each row's numbers, all of which have been peeked at."""
@@ -78,6 +96,11 @@ class RandomStreams:
 def widest(device: torch.device) -> torch.dtype:
     """The widest float that a device computes with."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def first_of_race(mass: Tensor, race: Tensor) -> Tensor:
+    """The token (rows,) that arrives first: the least race/mass, of exponential numbers `race` (rows, V)."""
+    return (mass.to(race.dtype) / race).argmax(dim=-1)
 
 
 def inverse_cdf(mass: Tensor, uniforms: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class VerifyLoop:
             try:
                 rows = self._fuse(draft, at)
                 self.active = self._healthy(self.active)
-                numbers = None if uniforms is None else uniforms[:, at:]
+                numbers = self.batch.streams.for_column(uniforms, at, draft.tokens[:at])
                 tokens, accepted = self._decide(rows, draft, at, numbers)
                 self.drawn = True
                 would = self.drafts.would_accept(rows, tokens) if at == len(draft.tokens) else accepted

@@ -16,7 +16,7 @@ from purify_plugins.signing.envelope import Envelope, read_envelope
 from purify_plugins.signing.keys import PublicKey
 from purify_plugins.signing.statement import PAYLOAD_TYPE, Link, link_of, read_statement
 from purify_plugins.utils.strict_json import loads
-from purify_plugins.verifying.opening import require_signed
+from purify_plugins.verifying.opening import signatures
 
 MOST = 1 << 30
 """The most bytes of a log that are read."""
@@ -103,7 +103,7 @@ def _read(line: bytes, file: Path, number: int, keys: Sequence[PublicKey]) -> Pl
             raise ChainError(f"{where} is no link and no root of a chain: {error}") from error
         return None
     try:
-        require_signed(envelope, keys)
+        signatures(envelope, keys)
         _require_spelled(envelope, line)
         return _stated(envelope, file, line)
     except (CertificateError, KeyError, TypeError, ValueError) as error:

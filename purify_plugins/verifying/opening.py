@@ -48,11 +48,10 @@ def opened(data: bytes, keys: Sequence[PublicKey] = ()) -> Opened:
             )
         return Opened(certificate)
     envelope = read_envelope(data)
-    signers = require_signed(envelope, keys)
+    signers, others = signatures(envelope, keys)
     stated = read_statement(envelope.payload_type, envelope.payload)
     if envelope.text.encode() != data:
         raise AlteredError("the signed certificate's file is not as it was written; it has been reformatted")
-    others = tuple(_others(envelope, signers))
     certificate = read(stated.certificate)
     return Opened(Certificate(certificate.text, envelope.text), stated, signers, others)
 
@@ -64,6 +63,17 @@ def _enveloped(data: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(found, dict) and "payloadType" in found
+
+
+def signatures(
+    envelope: Envelope, keys: Sequence[PublicKey]
+) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
+    """The keys, all of which signed it, and the ids that its other signatures name.
+
+    Raises SignatureError, and AlteredError for signatures that are not as a signer of ours writes them.
+    """
+    signers = require_signed(envelope, keys)
+    return signers, tuple(_others(envelope, signers))
 
 
 def require_signed(envelope: Envelope, keys: Sequence[PublicKey]) -> tuple[PublicKey, ...]:

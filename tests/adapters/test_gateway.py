@@ -15,6 +15,13 @@ from typing import Any
 import pytest
 
 from purify_adapters.gateway.sse import event
+from purify_adapters.gateway.telemetry import (
+    DURATION,
+    FIRST_CHUNK,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    Instruments,
+)
 from purify_plugins import RefusedError, Sampling, hookimpl
 from purify_plugins.certificates import read, verify
 from purify_plugins.plugin.manager import load_plugins
@@ -928,6 +935,53 @@ def test_a_span_says_how_it_went_and_not_what_was_said(monkeypatch: pytest.Monke
     assert span.attributes["purify.generated_tokens"] == 10
     assert "hello" not in span.to_json()
     assert text not in span.to_json()
+
+
+def test_inferences_are_told_by_the_genai_conventions_and_nothing_of_their_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans, logs, reader = InMemorySpanExporter(), InMemoryLogRecordExporter(), InMemoryMetricReader()
+    tracers, loggers = TracerProvider(), LoggerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    loggers.add_log_record_processor(SimpleLogRecordProcessor(logs))
+    to = Instruments(tracers, MeterProvider([reader]), loggers)
+    monkeypatch.setattr("purify_adapters.gateway.telemetry.instruments", lambda: to)
+    chat = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 6, "stream": True}
+    with serving(stubs(Failing(BYTES, at=8), walk="lockstep"), model_id="mine") as served:
+        text = served.post("/generate", ask(max_new_tokens=5, stop=["hush"])).json()["generated_text"]
+        served.post("/v1/chat/completions", {**chat, "seed": SEED})
+        assert served.post("/generate", ask(max_new_tokens=12)).status_code == 424
+    whole, streamed, failed = spans.get_finished_spans()
+    assert [each.name for each in (whole, streamed)] == ["text_completion mine", "chat mine"]
+    assert whole.attributes["gen_ai.provider.name"] == "purify"
+    assert (whole.attributes["gen_ai.usage.output_tokens"], whole.attributes["gen_ai.request.stream"]) == (
+        5,
+        False,
+    )
+    assert 0 < streamed.attributes["gen_ai.response.time_to_first_chunk"] < 60
+    assert failed.attributes["error.type"] == "generation"
+    events = [each.log_record for each in logs.get_finished_logs()]
+    assert {each.event_name for each in events} == {"gen_ai.evaluation.result"}
+    assert [each.attributes["gen_ai.evaluation.name"] for each in events] == [
+        "purify.guarantee",
+        "purify.log_ratio",
+    ] * 2
+    assert events[0].attributes["gen_ai.evaluation.score.label"] == "none"
+    assert events[0].attributes["gen_ai.response.id"] == whole.attributes["gen_ai.response.id"]
+    assert [each.span_id for each in events[::2]] == [each.context.span_id for each in (whole, streamed)]
+    told = reader.get_metrics_data().to_json()
+    for name in (DURATION, FIRST_CHUNK, INPUT_TOKENS, OUTPUT_TOKENS):
+        assert f'"{name}"' in told
+    said = "".join([told, *(each.to_json() for each in spans.get_finished_spans()), *map(str, events)])
+    assert not any(word in said for word in ("hello", "hush", json.dumps(text)))
 
 
 def test_the_openapi_document_names_every_route(served: Served) -> None:

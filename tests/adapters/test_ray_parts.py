@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -237,3 +238,9 @@ def test_with_max_replicas_their_number_follows_the_queue() -> None:
 def test_a_wrong_argument_is_named(wrong: dict[str, str], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         ServeArguments.model_validate(wrong)
+
+
+@pytest.mark.parametrize("name", ServeArguments.model_fields)
+def test_an_argument_is_documented(name: str) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "deploy.md").read_text("utf-8")
+    assert f"`{name}`" in page

@@ -20,6 +20,7 @@ from purify_adapters.gateway.readiness import Readiness
 from purify_adapters.gateway.rejections import Rejected, cut_short, to_http_error, unsupported
 from purify_adapters.gateway.request_validation import Generation, RequestValidator
 from purify_adapters.gateway.sse import Emit, EventStream, encoded, event, leaving
+from purify_adapters.gateway.telemetry import record, record_failure
 from purify_adapters.gateway.tenants import STRENGTH, Shares, strength_of, tenant_of
 from purify_adapters.gateway.tgi_responses import slm_only, staged
 from purify_adapters.gateway.timing import Timing
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from purify_plugins.types import Chunk, Completion
 
 T = TypeVar("T")
+CHATS = ("/v1/chat/completions", "/v1/responses")
+"""The routes whose requests are conversations."""
 
 
 class EventWriter(Protocol):
@@ -191,7 +194,14 @@ class Service:
                 return await self._streamed(request, plan, timing)
             return await self._whole(request, plan, timing)
         except Exception as error:  # a plugin can raise anything; the client gets `to_http_error`'s words
-            raise to_http_error(error) from None
+            why = to_http_error(error)
+            self._failed(request, timing, why)
+            raise why from None
+
+    def _failed(self, request: Request, timing: Timing, why: Rejected) -> None:
+        """Record that an inference has failed; an answer's text is in no part of it."""
+        chat = request.url.path in CHATS
+        record_failure(self.identity.model, chat, timing.seconds, why.error_type or "rejected")
 
     # Whole answers
 
@@ -249,6 +259,7 @@ class Service:
 
         def failure(error: Exception) -> bytes:
             why = to_http_error(error)
+            self._failed(request, timing, why)
             log_failure(request.scope, self.metrics, why)
             return event(events[0].error(why) if events else why.body)
 
@@ -270,6 +281,7 @@ class Service:
                         if completion := chunk.completion:
                             self._keep(completion)  # before the event that names its digest
                         for each in events.take(chunk):
+                            timing.began()
                             await emit(event(_with_requests(each, counts.requests)))
             requests += counts.requests
             if completion is None:
@@ -307,6 +319,7 @@ class Service:
         self.metrics.count("purify_slm_only_tokens", sum(map(slm_only, found)))
         self.metrics.count("purify_upstream_requests", requests)
         self.metrics.answered(self.owner, sum(len(each.tokens) for each in found))
+        record(self.identity.model, planned.generations, found, timing.seconds, timing.first)
         for name, value in timing.observations(planned.generations, found).items():
             self.metrics.observe(name, value)
 

@@ -22,6 +22,17 @@ class Timing:
     def __init__(self, characters: int) -> None:
         self.characters = characters
         self._start = self._slot = self._valid = self._end = perf_counter()
+        self.first: float | None = None
+        """Seconds to a stream's first event."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request's arrival."""
+        return perf_counter() - self._start
+
+    def began(self) -> None:
+        """A stream's event is written."""
+        self.first = self.seconds if self.first is None else self.first
 
     def queued(self) -> None:
         """The request has got a slot."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from purify_adapters.sources.http.source import reader
-from purify_plugins.configuration.build import plugins_of, source
+from purify_plugins.configuration.build import plugins_of, source, watermark
 from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.configuration.config import read_config
 from purify_plugins.decode.fusion import FusedLogits
@@ -54,6 +54,8 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
     plugins, defaults = plugins_of(config), Sampling(**config.sampling)
     if defaults.grammar is not None:
         raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
+    if watermark(config.watermark) is not None:
+        raise ConfigError("[watermark] is not for the engine; run `purify serve` in front of vLLM")
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
     policy = policy_of(plugins, config.policy)

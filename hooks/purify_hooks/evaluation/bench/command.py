@@ -14,10 +14,10 @@ from purify_plugins.cli.options import (
     AsJson,
     ConfigFile,
     disable_progress_bars,
-    key_value,
     named_plugins,
     on_interrupt,
 )
+from purify_plugins.verifying.wanted import key_value
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.bench.settings import BenchSettings, Progress

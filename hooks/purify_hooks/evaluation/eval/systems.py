@@ -130,7 +130,7 @@ def brief(value: Any) -> str:
 
 def _option(text: str) -> tuple[str, Any]:
     """`key=value` of a policy's name on the command line. Raises ConfigError."""
-    from purify_plugins.cli.options import key_value
+    from purify_plugins.verifying.wanted import key_value
 
     if "=" not in text:
         raise ConfigError(f"--policies takes NAME:KEY=VALUE, such as balanced:budget=2, not {text!r}")

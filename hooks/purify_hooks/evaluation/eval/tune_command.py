@@ -23,10 +23,11 @@ from purify_hooks.evaluation.eval.command import (
     models_and_questions,
     planned,
 )
-from purify_plugins.cli.options import AsJson, ConfigFile, key_value
+from purify_plugins.cli.options import AsJson, ConfigFile
 from purify_plugins.errors import ConfigError, UnknownNameError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.utils.files import make_folder
+from purify_plugins.verifying.wanted import key_value
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.run import Result

@@ -1,0 +1,50 @@
+"""The bundled policies, and no plugin's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from purify_hooks.policies import POLICIES
+from purify_plugins.errors import ConfigError, UnknownNameError
+from purify_plugins.foreign import adapted_policy, is_policy
+from purify_plugins.plugin.arguments import check_arguments, mistyped, require_arguments
+from purify_plugins.policy import FusionPolicy
+
+
+class Shelf:
+    """What `Plugins` is to a check, without plugins."""
+
+    def offers(self, hook: str) -> Mapping[str, Callable[..., Any]]:
+        """The policies, by name."""
+        return POLICIES if hook == "purify_policies" else {}
+
+    def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
+        """The policy of this name, or of a table with a name, with these options. Raises ConfigError."""
+        given = dict(parameters or {})
+        if isinstance(policy, Mapping):
+            given = {**policy, **given}
+            policy = given.pop("name", None)
+        if is_policy(policy):
+            return adapted_policy(policy)
+        if not isinstance(policy, str):
+            raise ConfigError("a policy needs a name")
+        if "policy" in given:
+            given["policy"] = self.policy(given["policy"])
+        return adapted_policy(_made(policy, given))
+
+    def name_of(self, policy: FusionPolicy) -> str:
+        """The name a policy is offered under."""
+        kind = type(policy.original)
+        return next((name for name, each in POLICIES.items() if each is kind), kind.__name__)
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Any:
+    if name not in POLICIES:
+        raise UnknownNameError("policy", name, POLICIES)
+    check_arguments(f"policy {name!r} option", POLICIES[name], options)
+    require_arguments(f"policy {name!r}", POLICIES[name], options)
+    try:
+        return POLICIES[name](**options)
+    except TypeError as error:
+        raise ConfigError(f"policy {name!r}: {mistyped(POLICIES[name], options) or error}") from error
