@@ -24,7 +24,7 @@ from purify_hooks.takedown.source import looked_at as looked_at_takedown
 from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.plugin.hookspecs import hookimpl
-from purify_plugins.protocols import LogitSource, Reading
+from purify_plugins.protocols import LogitSource, Reading, Slots
 from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
@@ -196,6 +196,12 @@ class LocalSource(LogitSource):
         if len(sessions) == 1:
             return self._together(sessions, lambda: LogitSource.branch_all(self, sessions, tokens, seen))
         return self._together(sessions, lambda: branch_all(sessions, tokens, seen))
+
+    def slots(self) -> Slots | None:
+        """A cache of many texts, for a model that takes a mask of columns (`branches`)."""
+        from purify_hooks.local.slots import KVSlots
+
+        return KVSlots(self.local_model) if self.branches else None
 
     def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
         import torch
