@@ -264,6 +264,11 @@ class LogitSource(ABC):
         return None
 
     @member
+    def in_thread(self) -> bool:
+        """Whether the thread that asks computes the pass: then its CPU time says what the pass costs."""
+        return False
+
+    @member
     def tokenizer(self) -> Any:
         """The model's transformers tokenizer; None where there is none."""
         return None

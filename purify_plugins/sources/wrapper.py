@@ -54,6 +54,10 @@ class SourceWrapper(LogitSource):
         return self.source.parameters
 
     @member
+    def in_thread(self) -> bool:
+        return self.source.in_thread
+
+    @member
     def tokenizer(self) -> Any:
         return self.source.tokenizer
 

@@ -97,12 +97,18 @@ class LocalSource(LogitSource):
         milliseconds a token after a minute of compiling, and several are no longer read together.
         Raises ModelError, ConfigError.
         """
+        from purify_hooks.local.packed import pack
+
         place = find_device(device)
         wanted = find_dtype(dtype, place)
         found = find_model(model, revision)
         states = file_states(found)
         loaded, tokenizer = read_model(found, wanted, device_map)
-        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), found)
+        if not device_map:
+            loaded = loaded.to(place)
+        if not (device_map or compile):
+            pack(loaded)
+        source = cls(loaded, tokenizer, str(model), found)
         source.compile = compile
         if source._states != states:
             raise ModelError(f"{found} changed while the model was loaded; load it again")
@@ -138,6 +144,10 @@ class LocalSource(LogitSource):
     def parameters(self) -> int:
         """The number of the model's weights."""
         return self.local_model.parameters
+
+    @property
+    def in_thread(self) -> bool:
+        return bool(self.model.device.type == "cpu")
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
