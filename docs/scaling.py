@@ -76,9 +76,11 @@ FARTHER = ("360M", "1B")
 
 
 class Absent(LogitSource):
-    """An LLM without an opinion, in no time: what is measured is the gateway, the policy and the SLM."""
+    """An LLM without an opinion, in no time: what is measured is the gateway, the policy and the SLM.
 
-    engine = "in-process"
+    It counts as an untrusted server, which is asked token by token: the SLM makes one pass for each.
+    """
+
     context_length = None
 
     def __init__(self, slm: LogitSource) -> None:

@@ -7,11 +7,16 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.foreign import adapted_policy, is_policy
 from purify_plugins.policy import FusionPolicy
+
+ADDED_LATER: Mapping[str, bool] = MappingProxyType({"added later": True})
+"""Metadata of an option that its class did not always have. At its default it is not stated, so the
+certificates and keyed draws of those who do not use it stay the same, byte for byte."""
 
 
 def options(policy: Any, name_of: Callable[[FusionPolicy], str]) -> dict[str, Any]:
@@ -35,16 +40,25 @@ def options(policy: Any, name_of: Callable[[FusionPolicy], str]) -> dict[str, An
 
 
 def jsonable(value: Any) -> Any:
-    """A dataclass or value as JSON values; fields with `repr=False` are derived and left out."""
+    """A dataclass or value as JSON values; fields with `repr=False` are derived and left out.
+
+    So are those `ADDED_LATER` that are at their default.
+    """
     value = value.original if isinstance(value, FusionPolicy) else value
     if dataclasses.is_dataclass(value):
-        shown = (field for field in dataclasses.fields(value) if field.repr)
+        shown = (field for field in dataclasses.fields(value) if field.repr and not _unused(value, field))
         return {field.name: jsonable(getattr(value, field.name)) for field in shown}
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [jsonable(item) for item in value]
     return str(value) if value in (math.inf, -math.inf) else value
+
+
+def _unused(value: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether the option was added later and is at its default."""
+    later = field.metadata.keys() >= ADDED_LATER.keys()
+    return later and bool(getattr(value, field.name) == field.default)
 
 
 def canonical(body: Mapping[str, Any]) -> str:

@@ -169,6 +169,28 @@ class Session(ABC):
         raise _not_offered(self, "undo")
 
 
+class Slots(ABC):
+    """One KV cache of many texts, each in a numbered slot, so that one forward pass reads any of them."""
+
+    @abstractmethod
+    def read(
+        self,
+        slots: Sequence[int],
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        """Keep the first `starts` tokens of each slot's text, and read its `tokens` (one or more) after them.
+
+        Returns the logits (sum of `wanted`, V) after the last `wanted` tokens of each, slot by slot. A slot
+        occurs once. Raises SourceError; what was to be kept then still is.
+        """
+
+    @abstractmethod
+    def release(self, slot: int) -> None:
+        """Forget a slot's text, so that its memory can be used for another; harmless where there is none."""
+
+
 class Follower(Protocol):
     """One answer's position in a constraint."""
 
@@ -242,6 +264,11 @@ class LogitSource(ABC):
         return None
 
     @member
+    def in_thread(self) -> bool:
+        """Whether the thread that asks computes the pass: then its CPU time says what the pass costs."""
+        return False
+
+    @member
     def tokenizer(self) -> Any:
         """The model's transformers tokenizer; None where there is none."""
         return None
@@ -273,6 +300,10 @@ class LogitSource(ABC):
         """The result of each session's `branch` for its tokens and attention mask."""
         calls = zip(sessions, tokens, seen, strict=True)
         return [session.branch(new, sees) for session, new, sees in calls]
+
+    def slots(self) -> Slots | None:
+        """A new, empty cache of many texts; None: this source has none, and every text is a session."""
+        return None
 
     @member
     def symbolic(self) -> bool:

@@ -48,7 +48,7 @@ def prompts(models: BenchModels, number: int) -> list[tuple[int, ...]]:
 
 
 def purifier(models: BenchModels, policy: str = "geometric") -> Counting:
-    return Counting(*models, PLUGINS.policy(policy), plugins=PLUGINS)
+    return Counting(models.llm, models.slm, PLUGINS.policy(policy), plugins=PLUGINS)
 
 
 def test_a_widened_model_says_what_the_trained_one_does(models: BenchModels) -> None:

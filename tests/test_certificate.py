@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purify_plugins import Certificate, CertificateError, Completion, Sampling
-from purify_plugins.canonical_json import canonical, digest, jsonable
+from purify_plugins.canonical_json import canonical, digest, jsonable, options
 from purify_plugins.certificates import LIMITS, citing, mode_of, read, recompute, totals, verify
 from purify_plugins.certificates.figures import fixed, tokens_of
 from purify_plugins.plugin.manager import load_plugins
@@ -32,6 +32,7 @@ POLICIES: list[dict[str, Any]] = [
     {"name": "balanced"},
     {"name": "balanced", "budget": 0.7, "doubt": 0.5},
     {"name": "balanced", "gap": 0.3, "gap_limit": 1.0, "memory": 4.0, "hedge": 0.05, "numbers": 3.0},
+    {"name": "balanced", "gap_limit": 1.0, "memory": 4.0, "opening": 2.0},
     {"name": "capped"},
     {"name": "capped", "total": math.inf},
     {"name": "capped", "cap": 0.3, "total": 1.0},
@@ -162,6 +163,14 @@ def test_the_text_of_prompt_and_answer_is_not_inside() -> None:
     completion = purifier.generate("a prompt nobody should log", Sampling(temperature=0))[0]
     assert completion.text == "an answer nobody should log"
     assert "nobody" not in completion.certificate.text
+
+
+def test_an_option_that_was_added_later_is_stated_where_it_is_used() -> None:
+    """So certificates, and draws that are keyed by them, stay the same for those who do not use it."""
+    policy = PLUGINS.policy("balanced", {})
+    assert "opening" not in options(policy, PLUGINS.name_of)
+    used = PLUGINS.policy("balanced", {"opening": 2.0})
+    assert options(used, PLUGINS.name_of)["opening"] == 2.0
 
 
 def test_options_hidden_from_repr_are_left_out() -> None:

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from purify_hooks.local import onednn, session
+from purify_hooks.local import onednn, packed, session
 from purify_hooks.local.kv_cache import growing_cache, truncate
 from purify_hooks.local.loading import check_files, eos_ids, file_digests, find_model
+from purify_hooks.local.packed import PackedLinear
 from purify_hooks.local.source import LoadedSource, LocalSource
 from purify_plugins import Chat, ConfigError, ModelError, PromptError, Sampling, SourceError
 from purify_plugins.decode.replay import replay
@@ -634,6 +636,17 @@ def test_a_model_in_training_is_refused() -> None:
 # Products by oneDNN
 
 
+class Calling(torch.nn.Module):
+    """A layer that is a function."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.function(rows)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 5), (3, 1), (2, 2), (4,), (3, 40)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_rows_are_multiplied_alike_either_way(shape: tuple[int, ...], biased: bool) -> None:
@@ -673,6 +686,55 @@ def test_a_large_model_read_that_way_gives_its_own_logits(kind: str, monkeypatch
             assert set(taken) == (set() if large or columns * rows <= onednn.FEW else {columns * rows})
         torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
     assert not any("forward" in layer.__dict__ for layer in source.model.modules())
+
+
+@pytest.mark.parametrize("kind", ["mistral", "opt", "bloom", "gpt2", "mamba"])
+def test_a_model_with_packed_layers_gives_its_own_logits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So for every number of rows; what is tied, or read by the model itself, is not packed."""
+    monkeypatch.setattr(onednn, "LARGE", 0)
+    model = deepcopy(tiny(kind).model)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    tokens = [torch.arange(columns).repeat(rows, 1) for columns in (1, 2, 3, 6) for rows in (1, 2)]
+    with torch.inference_mode():
+        expected = [model(each).logits for each in tokens]
+        done = packed.pack(model)
+        assert done == any(isinstance(each, PackedLinear) for each in model.modules())
+        assert done or kind not in {"mistral", "opt", "bloom"}
+        for each, logits in zip(tokens, expected, strict=True):
+            torch.testing.assert_close(model(each).logits, logits, atol=1e-3, rtol=1e-3)
+        alone = packed.plain_copy(model)
+    assert model.num_parameters() == sum(each.numel() for each in alone.parameters())
+    assert all(torch.equal(weights[name], weight) for name, weight in alone.state_dict().items())
+    assert done == any(isinstance(each, PackedLinear) for each in model.modules())
+
+
+def test_a_model_that_reads_its_weights_itself_gets_its_layers_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "LARGE", 0)
+    model = deepcopy(tiny("mistral").model)
+    layer = model.model.layers[0].self_attn.q_proj
+    before = layer.weight.clone()
+
+    def reading_itself(rows: Tensor) -> Tensor:
+        weight = model.model.layers[0].self_attn.q_proj.weight
+        return torch.einsum("...i,oi->...o", rows, weight)
+
+    monkeypatch.setattr(model.model.layers[0].self_attn, "o_proj", Calling(reading_itself))
+    assert not packed.pack(model)
+    assert torch.equal(model.model.layers[0].self_attn.q_proj.weight, before)
+
+
+def test_only_a_large_model_in_float32_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not packed.pack(tiny("mistral").model)
+    monkeypatch.setattr(onednn, "LARGE", 0)
+    assert not packed.pack(deepcopy(tiny("mistral").model).bfloat16())
+
+
+def test_a_packed_layer_has_its_layer_s_gradient() -> None:
+    layer, rows = torch.nn.Linear(4, 3), torch.ones(2, 4, requires_grad=True)
+    layer(rows).sum().backward()
+    expected, rows.grad = rows.grad, None
+    PackedLinear(layer)(rows).sum().backward()
+    torch.testing.assert_close(rows.grad, expected)
 
 
 def test_gradients_never_meet_the_other_way() -> None:

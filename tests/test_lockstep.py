@@ -34,7 +34,7 @@ from purify_plugins.types import Token, Vocabulary
 from tests.toys import AB, BYTES, Failing, Forbidding, Watched, few, pair, real, toys
 
 LAST, ONLY = {"name": "geometric", "alpha": 0.0}, {"name": "geometric", "alpha": 1.0}
-FOLLOWING = {"gap": 0.3, "gap_limit": 1.0, "memory": 3.0, "hedge": 0.1, "numbers": 1.0}
+FOLLOWING = {"gap": 0.3, "gap_limit": 1.0, "memory": 3.0, "hedge": 0.1, "numbers": 1.0, "opening": 0.8}
 STATEFUL: list[dict[str, Any]] = [
     {"name": "windowed", "cap": 2.0, "window": 3, "budget": 2.5},
     {"name": "balanced", "budget": 1.0},

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from purify_plugins.decode import draft_length as module
-from purify_plugins.decode.draft_length import LONGEST, DraftLength
+from purify_plugins.decode.draft_length import LONGEST, DraftLength, DraftLengths
+from purify_plugins.sampling import Sampling
+from purify_plugins.sources.batching import batching
+from purify_plugins.testing import ToySource, letters
+from tests.toys import both
 
 STEPS: dict[str, Callable[[int], float]] = {
     "flat": lambda n: 1.0 + 0.02 * (n - 1),
     "a step to two": lambda n: 1.0 if n < 2 else 1.55 + 0.03 * n,
     "a step to four": lambda n: 1.0 + 0.04 * n if n < 4 else 1.5 + 0.03 * n,
     "three dearer than four": lambda n: (1.0, 1.15, 1.6, 1.4, 1.5, 1.6)[min(n, 6) - 1] + 0.03 * n,
+    "one dearer than four": lambda n: (1.0, 1.15, 0.95, 0.9)[min(n, 4) - 1] + 0.02 * n,
     "as dear as one by one": lambda n: float(n),
 }
 """What a pass of the LLM over n tokens costs, in passes over one."""
@@ -143,3 +149,22 @@ def test_answers_too_short_for_a_draft_teach_nothing_and_break_nothing() -> None
         with pace.timed(pace.length(0)) as length:
             assert length == 0
     assert pace.length(8) > 0
+
+
+def test_where_this_thread_computes_the_passes_its_own_time_counts() -> None:
+    """What other processes take of the machine then teaches nothing. Another's pass is timed by the wall."""
+    llm, slm = both()
+    toy = ToySource(letters("ab"), 1, 2)
+    clocks = {
+        DraftLengths.of_pair(*pair).of(Sampling(), 1, seeded=False).clock
+        for pair in ((batching(llm), slm), (llm, batching(slm)), (toy, toy))
+    }
+    assert clocks == {time.perf_counter}
+    assert DraftLengths.of_pair(llm, slm).of(Sampling(), 1, seeded=False).clock is time.thread_time
+
+
+def test_time_in_which_the_thread_waits_is_none() -> None:
+    length = DraftLength(clock=time.thread_time)
+    with length.timed(0), length.stepping():
+        time.sleep(0.05)
+    assert 0 < length.seconds()[0] < 0.04

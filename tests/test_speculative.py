@@ -172,7 +172,7 @@ SMALL = [
     ("geometric", {}),
     ("windowed", {"cap": 1.0, "window": 2, "budget": 1.2}),
     ("balanced", {"budget": 0.7}),
-    ("balanced", {"budget": 0.7, "gap": 0.3, "gap_limit": 1.0, "memory": 2.0, "hedge": 0.2}),
+    ("balanced", {"budget": 0.7, "gap": 0.3, "gap_limit": 1.0, "memory": 2.0, "hedge": 0.2, "opening": 0.4}),
     ("anchored", {}),
     ("cp_fuse", {}),
     ("capped", {"cap": 0.7, "total": 1.0}),

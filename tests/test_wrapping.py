@@ -55,6 +55,7 @@ LEFT: Mapping[type, Mapping[str, str]] = {
     Contrast: {
         "capabilities": "models behind servers are refused",
         "joins": "each of its two models is shared by itself",
+        "slots": "likewise",
         "extend_all": "as above",
         "branch_all": "as above",
         "inner": "there are two",
@@ -149,7 +150,10 @@ def test_every_wrapper_forwards_every_member_it_does_not_decide_about(
         lost = [
             name
             for name in members(base)
-            if name != "over" and not own(kind, wrapper, name) and not forwarded(found, base, name, said)
+            # A cache of slots would return the inner source's rows, unchanged by the wrapper.
+            if name not in ("over", "slots")
+            and not own(kind, wrapper, name)
+            and not forwarded(found, base, name, said)
         ]
         assert not lost, f"{kind.__name__} loses {lost}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,6 +16,8 @@ from purify_plugins.decode.cycle_times import CycleTimes
 if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.sampling import Sampling
+
+CycleClock = Callable[[], float]
 
 LONGEST = 16
 FIRST = 2
@@ -50,7 +52,8 @@ class DraftLength:
     nth drafted token is reached if those before it were accepted, and accepted at its position's rate. The
     time of a length never tried is estimated from the others, so that it is tried where it is likely the
     best, and hardly where it is not. Where tokens are smaller than the LLM's own, `unit` of them to one of
-    its, lengths are multiples of `unit`. With `fixed` it never changes. `rows` are decoded together.
+    its, lengths are multiples of `unit`. With `fixed` it never changes. `rows` are decoded together. Cycles
+    are timed by `clock` (s); None: the wall's.
     """
 
     # Acceptance is counted without drafts too: where none was drafted, `observe` gets the probability that
@@ -60,7 +63,10 @@ class DraftLength:
     # The choice reads no token and no random number: an LLM that delays its passes at will changes the
     # lengths, and at every length tokens have the same distribution.
 
-    def __init__(self, fixed: int | None = None, unit: int = 1, rows: int = 1) -> None:
+    def __init__(
+        self, fixed: int | None = None, unit: int = 1, rows: int = 1, clock: CycleClock | None = None
+    ) -> None:
+        self.clock = time.perf_counter if clock is None else clock
         self.fixed = None if fixed is None else fixed * unit
         self.unit, self.rows, self._least = unit, rows, unit if unit > 1 else 0
         self.times = CycleTimes(unit)
@@ -119,9 +125,9 @@ class DraftLength:
     def timed(self, length: int) -> Iterator[int]:
         """Time a cycle of `length` drafted tokens."""
         self._cycle = cycle = Cycle(length)
-        known, start = self.times.counts[length], time.perf_counter()
+        known, start = self.times.counts[length], self.clock()
         yield length
-        seconds = time.perf_counter() - start
+        seconds = self.clock() - start
         self.times.add(length, seconds, cycle.columns, cycle.varying)
         self._spent += seconds
         self._trying += seconds if known and self._best not in (None, length) else 0.0
@@ -129,9 +135,9 @@ class DraftLength:
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """Time one step of the SLM."""
-        start = time.perf_counter()
+        start = self.clock()
         yield
-        self.times.step(time.perf_counter() - start)
+        self.times.step(self.clock() - start)
 
     def verified(self, columns: int, seconds: float) -> None:
         """Of the cycle that is being timed: the columns verified, and the time of those after the first."""
@@ -149,11 +155,11 @@ class DraftLength:
 class DraftLengths:
     """The draft lengths learned for one pair of models, per mode and size of batch.
 
-    `unit` is as in DraftLength; `seeded` is the fixed length for answers drawn from a seed.
+    `unit` and `clock` are as in DraftLength; `seeded` is the fixed length for answers drawn from a seed.
     """
 
-    def __init__(self, unit: int = 1, seeded: int = 0) -> None:
-        self._unit, self._seeded = unit, seeded
+    def __init__(self, unit: int = 1, seeded: int = 0, clock: CycleClock | None = None) -> None:
+        self._unit, self._seeded, self._clock = unit, seeded, clock
         self._learned: dict[tuple[bool, int], DraftLength] = {}
 
     @classmethod
@@ -161,7 +167,7 @@ class DraftLengths:
         """For these two models, in one vocabulary."""
         # Decided without measuring, so that a seed has one answer on every machine.
         pays = bool(llm.parameters and slm.parameters and llm.parameters >= 8 * slm.parameters)
-        return cls(max(round(slm.vocabulary.per_token), 1), SEEDED if pays else 0)
+        return cls(max(round(slm.vocabulary.per_token), 1), SEEDED if pays else 0, clock_for(llm, slm))
 
     def of(self, sampling: Sampling, rows: int, seeded: bool) -> DraftLength:
         """The draft length for answers with these settings, when so many rows are decoded together.
@@ -171,4 +177,13 @@ class DraftLengths:
         if seeded and not sampling.greedy:
             return DraftLength(self._seeded, self._unit)
         key = (sampling.greedy, rows.bit_length())
-        return self._learned.setdefault(key, DraftLength(unit=self._unit, rows=rows))
+        length = DraftLength(unit=self._unit, rows=rows, clock=self._clock)
+        return self._learned.setdefault(key, length)
+
+
+def clock_for(llm: LogitSource, slm: LogitSource) -> CycleClock:
+    """The CPU time of this thread where it computes both models' passes, else the wall's clock.
+
+    On a machine that others use too, only the CPU time says which draft length is the best.
+    """
+    return time.thread_time if llm.in_thread and slm.in_thread else time.perf_counter

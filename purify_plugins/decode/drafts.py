@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,6 +72,8 @@ class Drafts(ABC):
 
     walk: str
     """The strategy's name, as certificates record it."""
+    clock: Callable[[], float] = staticmethod(perf_counter)
+    """What columns are timed by (s)."""
 
     def __init__(
         self, decoder: Decoder, pair: SessionPair, batch: Batch, active: Callable[[], Tensor]
@@ -138,6 +141,7 @@ class SlmDrafts(Drafts):
     def rows_dropped(self) -> None:
         batch = self.batch
         self.length = self.decoder.draft_lengths.of(batch.sampling, len(batch.rows), batch.seeded)
+        self.clock = self.length.clock
 
     @contextmanager
     def drafted(self, pending: Tensor | None) -> Iterator[DraftRows]:

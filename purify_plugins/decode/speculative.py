@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -147,7 +146,7 @@ class VerifyLoop:
                     raise
                 break  # the last active rows have failed; the others have their tokens
             self.active = self._healthy(self.active & accepted)
-            ended.append(perf_counter())
+            ended.append(self.drafts.clock())
             if on_cpu(self.active) and not bool(self.active.any()):
                 break
         # On an accelerator every column of a draft is verified, and the host has not waited for any.

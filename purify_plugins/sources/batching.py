@@ -61,6 +61,11 @@ class BatchingSource(TranslatedSource):
         self._leader = False
         self._company: deque[set[int]] = deque(maxlen=2)
 
+    @property
+    def in_thread(self) -> bool:
+        """False: another thread may run the pass."""
+        return False
+
     def over(self, change: Callable[[LogitSource], LogitSource]) -> LogitSource:
         return BatchingSource(change(self.source), self.patience)
 

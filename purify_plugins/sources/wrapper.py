@@ -8,7 +8,7 @@ from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import SourceError
-from purify_plugins.protocols import LogitSource, Session, member
+from purify_plugins.protocols import LogitSource, Session, Slots, member
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,6 +54,10 @@ class SourceWrapper(LogitSource):
         return self.source.parameters
 
     @member
+    def in_thread(self) -> bool:
+        return self.source.in_thread
+
+    @member
     def tokenizer(self) -> Any:
         return self.source.tokenizer
 
@@ -75,6 +79,9 @@ class SourceWrapper(LogitSource):
         self, sessions: Sequence[Any], tokens: Sequence[Tensor], seen: Sequence[Tensor]
     ) -> list[Tensor]:
         return self.source.branch_all(sessions, tokens, seen)
+
+    def slots(self) -> Slots | None:
+        return None  # the inner source's rows are not what `extend` returns here
 
     @member
     def symbolic(self) -> bool:

@@ -35,7 +35,7 @@ from tests.adapters.gateways import CANARY, events
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = ("whole", "left")
-TYPED = ("refused", "error event", "broken connection")
+TYPED = ("refused", "error event", "broken connection", "no connection")
 HANGS = 60.0
 """Seconds after which a client counts as hung; an answer takes less than one."""
 
@@ -126,7 +126,7 @@ def workers(folder: Path, number: int, pause: float = 0.02, *options: str) -> It
     with log.open("w") as said:
         process = subprocess.Popen(
             [*command, "--workers", str(number), *options],
-            stderr=said, cwd=folder, env=environment(folder), text=True, stdin=subprocess.PIPE,
+            stderr=said, cwd=folder, env=environment(folder), text=True,
         )  # fmt: skip
         try:
             until(lambda: "try: curl" in log.read_text() or process.poll() is not None)
@@ -168,9 +168,7 @@ def ray_serve(folder: Path, *arguments: str, pause: float = 0.02) -> Iterator[Se
 
             yield Served(f"http://127.0.0.1:{port}", replicas, process, log)
         finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.wait(120)
+            process.communicate(timeout=120)  # closes its input, at whose end it ends
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -223,6 +221,8 @@ async def once(client: httpx.AsyncClient, dice: random.Random, tokens: int, foun
         end = kind(path, answer, said)
     except TimeoutError:
         end = "hung"
+    except httpx.ConnectError:
+        end = "no connection"
     except httpx.TransportError:
         end = "broken connection"
     finally:
@@ -260,7 +260,14 @@ def certified(path: str, told: list[Any]) -> bool:
 
 
 async def _requested(
-    served: Served, number: int, readers: int, every: float, tokens: int, seed: int, spared: int
+    served: Served,
+    number: int,
+    readers: int,
+    every: float,
+    tokens: int,
+    seed: int,
+    spared: int,
+    limit: float,
 ) -> Chaos:
     found, left = Chaos(), iter(range(number))
     dice = random.Random(seed)
@@ -271,6 +278,8 @@ async def _requested(
     async def read(client: httpx.AsyncClient, seed: int) -> None:
         own = random.Random(seed)
         for _ in left:
+            if time.monotonic() - start > limit:
+                return
             end = await once(client, own, tokens, found)
             found.ends[end] += 1
             if end not in GOOD:
@@ -301,12 +310,13 @@ def requested(
     tokens: int = 16,
     seed: int = 0,
     spared: int = 0,
+    limit: float = float("inf"),
 ) -> Chaos:
     """What becomes of so many requests, `readers` at a time; a replica is killed every so many seconds.
 
-    The last `spared` replicas are not killed. `every` 0: none is.
+    The last `spared` replicas are not killed. `every` 0: none is. No request begins after `limit` seconds.
     """
-    return asyncio.run(_requested(served, number, readers, every, tokens, seed, spared))
+    return asyncio.run(_requested(served, number, readers, every, tokens, seed, spared, limit))
 
 
 def main() -> None:
@@ -316,6 +326,8 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--every", type=float, default=10.0)
     parser.add_argument("--readers", type=int, default=24)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="Begin no request after so many.")
     parser.add_argument("--ray", action="store_true")
     given = parser.parse_args()
     with TemporaryDirectory() as name:
@@ -324,7 +336,14 @@ def main() -> None:
             ray_serve(folder, f"replicas={given.replicas}") if given.ray else workers(folder, given.replicas)
         )
         with started as served:
-            found = requested(served, given.requests, readers=given.readers, every=given.every)
+            found = requested(
+                served,
+                given.requests,
+                readers=given.readers,
+                every=given.every,
+                tokens=given.tokens,
+                limit=given.seconds,
+            )
     print("Ray Serve:" if given.ray else "purify serve --workers:", found, *found.odd, sep="\n")
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from purify_adapters.vllm_engine import slots
 from purify_adapters.vllm_engine.contracts import V2
+from purify_adapters.vllm_engine.engine_slot import EngineSlot
 from purify_adapters.vllm_engine.running import sound, unscored
-from purify_adapters.vllm_engine.slots import EngineSlot, SlotLogitsProcessor
+from purify_adapters.vllm_engine.slots import SlotLogitsProcessor
 from purify_plugins import ConfigError, Purifier, Sampling, SourceError
 from purify_plugins.decode.fusion import advance_state, fuse
 from purify_plugins.decode.processors import LogitsProcessors
@@ -165,8 +166,8 @@ def test_the_rows_are_those_of_the_models_read_one_by_one(
     seen: list[tuple[tuple[int, ...], tuple[int, ...], Tensor]] = []
     whole = SlotLogitsProcessor._fuse
 
-    def watched(self: Any, asked: Any, alone: bool, slots: Any, offset: int, llm: Tensor) -> Any:
-        column = whole(self, asked, alone, slots, offset, llm)
+    def watched(self: Any, slots: Any, offset: int, *rows: Any) -> Any:
+        column = whole(self, slots, offset, *rows)
         for at, slot in enumerate(slots):
             row = (column.fused[at] - column.totals[at, 2]).exp()
             seen.append((slot.prompt, (*slot.answer, *slot.drafts[:offset]), row))
@@ -190,7 +191,7 @@ def test_tokens_drafted_rejected_and_last_are_drawn_from_the_fused_row(
     engine = runner(monkeypatch, "capped", Random(0), drafter=lambda ids: [2, 1])
     for cell in range(grid**2):
         uniforms = [first, (cell % grid + 0.5) / grid, (cell // grid + 0.5) / grid, *[0.5] * LONG]
-        monkeypatch.setattr(EngineSlot, "luck", lambda self, at, u=uniforms: u[len(self.answer) + at])
+        monkeypatch.setattr(slots, "luck", lambda live, at, _, u=uniforms: _of(live, at, u))
         request = Running((0, 1, 2), SamplingParams(max_tokens=3, ignore_eos=True))
         counts[tuple(answers(engine, [request])[0])] += 1
     [(start, *_)] = {each[:1] for each in counts}
@@ -201,6 +202,10 @@ def test_tokens_drafted_rejected_and_last_are_drawn_from_the_fused_row(
             coarse = (sum(chances) + 1 / grid) / grid  # an interval's ends fall between the grid's points
             assert counts[start, one, two] / grid**2 == pytest.approx(math.prod(chances), abs=coarse)
     assert {each[1] for each in counts} > {2}, "some drafts are right and some are not"
+
+
+def _of(live: Sequence[EngineSlot], offset: int, uniforms: Sequence[float]) -> Tensor:
+    return torch.tensor([uniforms[len(slot.answer) + offset] for slot in live], dtype=torch.float64)
 
 
 def test_right_drafts_are_taken_and_each_step_is_one_pass_of_the_slm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,13 +356,15 @@ def test_what_ended_requests_held_is_freed(policy: str, monkeypatch: pytest.Monk
     held = engine.processor.slots[paused.slot]
     for _ in range(5):
         engine.step()
-    assert held.session is None
-    assert not len(held.slm)
+    texts = engine.processor.texts
+    assert held.index not in texts.opened
+    assert held.read == 0
     engine.running.append(paused)
     engine.run()
     assert [paused.answer, going.answer] == answers(runner(monkeypatch, policy, Random(0)), asked(count=2))
+    first = engine.free[-1]
     engine.add(asked(count=1)[0])
-    assert all(each.session is None and not len(each.slm) for each in engine.processor.left)
+    assert first not in texts.opened
 
 
 def test_a_request_for_the_llm_s_rows_stops_an_engine_whose_frontend_let_it_pass(
@@ -391,6 +398,14 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
         ({"speculative_config": SimpleNamespace(rejection_sample_method="synthetic")}, "synthetic"),
         ({"speculative_config": SimpleNamespace(rejection_sample_method="fly")}, "fly"),
         ({"speculative_config": SimpleNamespace(draft_sample_method="probabilistic")}, "draft_sample_method"),
+        (
+            {
+                "speculative_config": SimpleNamespace(
+                    enable_adaptive_verification=True, rejection_sample_method="standard"
+                )
+            },
+            "adaptive",
+        ),
         ({"parallel_config": SimpleNamespace(tensor_parallel_size=2)}, "tensor_parallel_size"),
         ({"parallel_config": SimpleNamespace(prefill_context_parallel_size=2)}, "prefill_context"),
         ({"enable_prompt_embeds": True}, "embeddings"),
@@ -402,6 +417,7 @@ def test_a_row_of_an_unknown_request_is_refused(monkeypatch: pytest.MonkeyPatch)
         "at random",
         "near",
         "empty residual",
+        "rows dropped",
         "devices",
         "contexts",
         "embeddings",

@@ -17,7 +17,7 @@ from purify_plugins.decode.sessions import SessionPair
 from purify_plugins.policy import Context
 from purify_plugins.testing import ToySource, letters
 from purify_plugins.types import Token
-from tests.policies.cases import SEEDS, every_answer, law, prompted, unprompted
+from tests.policies.cases import SEEDS, every_answer, law, prompted, rows, unprompted
 
 NATS = st.floats(0.0, 4.0)
 EXACT = 1e-6
@@ -45,6 +45,7 @@ def settings(draw: st.DrawFn) -> Balanced:
         memory=draw(st.one_of(st.just(0.0), st.floats(1.0, 20.0))),
         hedge=draw(st.one_of(st.just(0.0), st.floats(0.001, 0.5))),
         numbers=draw(st.one_of(st.just(math.inf), NATS)),
+        opening=draw(st.one_of(st.just(math.inf), NATS)),
     ).bind(letters("1a"))
 
 
@@ -260,6 +261,54 @@ def test_a_prompt_that_makes_the_slm_weak_buys_no_more_than_the_largest_gap() ->
     assert taken <= FOLLOWING.allowance(30, -30 * math.log(0.01))
     assert float(state[0]) == 2 * FOLLOWING.budget  # and after a few tokens the SLM writes alone
     assert float(fused[0, 0].exp()) == pytest.approx(0.01)
+
+
+OPENING = replace(FOLLOWING, opening=2.0)
+
+
+def test_a_sudden_run_has_the_opening_alone() -> None:
+    """And what is left of it falls as with a budget of that size, but for the average that rises with it."""
+    llm, slm = torch.tensor([[0.99, 0.01]]).log(), torch.tensor([[0.001, 0.999]]).log()
+    first = law(OPENING, llm, slm, OPENING.start(unprompted(1)))
+    assert float((first - slm).max()) == pytest.approx(math.log((1 - 0.05) * math.e**2 + 0.05), abs=1e-4)
+    state = OPENING.advance(OPENING.start(unprompted(1)), torch.tensor([0]), llm, slm, first)
+    level = float(state[0])
+    assert float(OPENING.limit(state[3])) == pytest.approx(2.0 + level / 16)
+    assert level > float(OPENING.limit(state[3]))  # nothing is left after one such token
+
+
+def test_where_the_llm_is_surer_all_along_the_limit_becomes_the_budget() -> None:
+    steady = prompted(torch.full((1, 300), -0.5), torch.full((1, 300), -3.7))
+    limits = [float(OPENING.limit(state[3])) for state in OPENING.reading(steady)]
+    assert limits[0] == OPENING.opening
+    assert limits == sorted(limits)
+    assert limits[-1] == OPENING.budget
+    unmoved = replace(OPENING, memory=0.0)
+    assert {float(unmoved.limit(state[3])) for state in unmoved.reading(steady)} == {unmoved.opening}
+
+
+@given(opening=NATS, seed=SEEDS)
+def test_with_an_opening_no_token_has_more_from_an_equal_state(opening: float, seed: int) -> None:
+    plain = replace(FOLLOWING, hedge=0.0)
+    state = plain.start(prompted(-rows(seed, size=9).abs(), -rows(seed + 1, size=9).abs()))
+    left = (replace(plain, opening=opening).limit(state[3]) - state[0]).clamp(min=0.0)
+    assert bool((left <= (plain.limit(state[3]) - state[0]).clamp(min=0.0)).all())
+
+
+def test_an_llm_that_raises_the_average_first_is_within_the_budget_all_the_same() -> None:
+    """Steadily sure for 200 tokens that the SLM finds unlikely, so that the opening is worth nothing; then
+    easy tokens, over which the level falls and the average does not; then a secret."""
+    policy, secret = replace(OPENING, hedge=0.0), (0.99, 0.01)
+    state, taken, costs = policy.start(unprompted(1)), [0.0], []
+    for pair in [(0.9, 0.05)] * 200 + [(0.5, 0.5)] * 6 + [secret] * 30:
+        llm, slm = (torch.tensor([[each, 1 - each]], dtype=torch.float64).log() for each in pair)
+        fused = law(policy, llm, slm, state)
+        state = policy.advance(state, torch.tensor([0]), llm, slm, fused)
+        cost = (1 + policy.doubt) * float(fused[0, 0]) - float(slm[0, 0]) - policy.largest_gap
+        taken.append(max(taken[-1], 0.0) + cost)
+        costs.append(float(policy.limit(state[3])))
+    assert costs[199] == policy.budget  # it did open
+    assert max(taken) <= policy.budget + EXACT
 
 
 def test_no_budget_is_the_slm_alone() -> None:

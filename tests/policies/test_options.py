@@ -40,6 +40,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
         {"numbers": -1.0},
         "balanced: numbers must be a number of nats, 0 or more (inf: numbers are as other text), not -1.0",
     ),
+    (
+        "balanced",
+        {"opening": -1.0},
+        "balanced: opening must be a number of nats, 0 or more (inf: none), not -1.0",
+    ),
     ("capped", {"cap": math.inf}, "capped: cap must be a number of nats, 0 or more, not inf"),
     ("capped", {"total": -1}, "capped: total must be a number of nats, 0 or more (inf: without end), not -1"),
     ("anchored", {"budget": None}, "anchored: budget must be a number of nats, 0 or more, not None"),

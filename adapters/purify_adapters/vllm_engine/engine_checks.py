@@ -25,6 +25,11 @@ def require_purifiable(vllm_config: Any) -> None:
             "draft_sample_method: where such a draft was all but sure of the token that was drawn, vLLM's "
             "residual has none left; leave it out of --speculative-config"
         )
+    if getattr(speculation, "enable_adaptive_verification", False):
+        raise ConfigError(
+            "enable_adaptive_verification drops rows where the processor cannot see it; leave it out of "
+            "--speculative-config"
+        )
     if getattr(vllm_config, "watermark_config", None) is not None:
         raise ConfigError("a row with one token leaves a watermark nothing to choose; start vLLM without one")
     if getattr(model, "is_diffusion", False):

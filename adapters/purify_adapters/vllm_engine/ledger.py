@@ -56,6 +56,10 @@ class RequestRecord:
         self.figures += self.drawn[: FIGURES * tokens]
         self.drawn = array("f")
 
+    def refuse(self, why: str) -> None:
+        """Nothing can be certified of the answer any more."""
+        self.void = why
+
     def resume(self, before: RequestRecord | None) -> None:
         """Go on with what was recorded of the request before vLLM took it out; None: nothing was."""
         if before is None:

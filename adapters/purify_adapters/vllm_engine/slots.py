@@ -9,93 +9,43 @@ in its place: the answer is the one drawn here, whatever was drafted and by whom
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from purify_adapters.vllm_engine.contracts import refuse_shown
 from purify_adapters.vllm_engine.engine_checks import require_purifiable
-from purify_adapters.vllm_engine.ledger import OTHERS, Ledger, RequestRecord, note
+from purify_adapters.vllm_engine.engine_slot import EngineSlot, alike, luck
+from purify_adapters.vllm_engine.ledger import Ledger, note
+from purify_adapters.vllm_engine.policy_states import PolicyStates
 from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
-    ending,
     finite_rows,
-    one_token_rows,
     purifier_of,
     shapes,
     sound,
     unreadable,
     unscored,
 )
-from purify_adapters.vllm_engine.step_rows import StepRow, rows_by_slot
+from purify_adapters.vllm_engine.session_slots import without_slots
+from purify_adapters.vllm_engine.step_rows import StepRows, rows_by_slot
 from purify_plugins.decode.batch import settings
-from purify_plugins.decode.draw_keys import keyed, request, system
+from purify_plugins.decode.draw_keys import request
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
 from purify_plugins.errors import SourceError
 
 if TYPE_CHECKING:
     from purify_plugins.policy import State
-    from purify_plugins.protocols import Session
-    from purify_plugins.sampling import Sampling
+    from purify_plugins.types import History
 
 IDLE = 256
 """After so many steps without a row a request's SLM cache is freed: vLLM does not say that one has ended."""
-log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class EngineSlot:
-    """One request: its ids, the SLM's session, and the step that vLLM has not answered yet.
-
-    `answer` holds the tokens that vLLM has taken. `drafts` are those that it shows beyond them in this step,
-    `drawn` the tokens of the rows up to the first draft that is another, `states` the policy's memory before
-    them and after each. The SLM has read the answer but its last token, and the drafts; `opened` of it with
-    the prompt. `seen` is the last step with a row of it. `refused`: its prompt cannot be read by the SLM.
-    """
-
-    sampling: Sampling
-    seed: int | None
-    prompt: tuple[int, ...] = ()
-    asked: bytes = b""
-    answer: list[int] = field(default_factory=list)
-    drafts: list[int] = field(default_factory=list)
-    states: list[State] = field(default_factory=list)
-    drawn: list[int] = field(default_factory=list)
-    slm: Tensor = field(default_factory=lambda: torch.empty(0))
-    session: Session | None = None
-    opened: int = 0
-    seen: int = 0
-    alone: bool = False
-    refused: bool = False
-    record: RequestRecord | None = None
-
-    def luck(self, offset: int) -> float:
-        """The uniform in [0, 1) that draws the token after so many drafts; a seed fixes it by position."""
-        at = len(self.answer) + offset
-        return next(system() if self.seed is None else keyed(self.seed, self.asked, at))
-
-    def accepted(self, tokens: Sequence[int]) -> bool:
-        """Whether tokens are the first that were drawn in the last step."""
-        return len(tokens) <= len(self.drawn) and self.drawn[: len(tokens)] == list(tokens)
-
-    def goes_on(self, offset: int) -> bool:
-        """Whether the token drawn at an offset is the draft's: else no later row is the answer's."""
-        return offset < len(self.drafts) and self.drafts[offset] == self.drawn[offset]
-
-    def close(self) -> None:
-        """Free the SLM's cache and rows."""
-        if self.session is not None:
-            self.session.close()
-        self.session, self.slm = None, torch.empty(0)
 
 
 class SlotLogitsProcessor:
@@ -112,9 +62,14 @@ class SlotLogitsProcessor:
         self.slots: dict[int, EngineSlot] = {}
         # vLLM may take out all its requests at once.
         self.left: deque[EngineSlot] = deque(maxlen=max(LEFT, req_states.max_num_reqs))
+        self.texts = self.slm.slots() or without_slots(self.slm)
+        self.states = PolicyStates(req_states.max_num_reqs)
         self.steps = 0
         self.ledger = Ledger(self.purifier)
         self.shape = shapes(self.purifier)
+        self.end = min(self.purifier.vocabulary.eos, default=0)
+        # One object for equal settings, so that a step's rows are grouped by identity.
+        self._asked = lru_cache(maxsize=LEFT)(lambda asked: asked)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Take a slot for a request, whose tokens come with `apply`. True: none of its rows is left raw.
@@ -123,12 +78,13 @@ class SlotLogitsProcessor:
         """
         refuse_shown(sampling_params)
         before = self.slots.pop(req_idx, None)
-        if before is not None:
-            before.close()
+        if before is not None and before.total:
+            before.kept = self.states.kept(req_idx)
             self.left.append(before)
-        asked = asked_of(sampling_params, self.defaults)
+        self.texts.release(req_idx)
+        asked = self._asked(asked_of(sampling_params, self.defaults))
         record = self.ledger.begin(req_idx, asked, sampling_params)
-        self.slots[req_idx] = EngineSlot(asked, sampling_params.seed, record=record)
+        self.slots[req_idx] = EngineSlot(req_idx, asked, sampling_params.seed, record=record)
         return True
 
     def apply_staged_writes(self) -> None:
@@ -141,189 +97,177 @@ class SlotLogitsProcessor:
         A row that vLLM draws nothing from, of half a prompt or after no draft, keeps an end token. Raises
         SourceError for a row of an unknown request.
         """
-        live = dict(self._started(rows_by_slot(ctx, len(self.purifier.vocabulary))))
+        live, partly = self._started(rows_by_slot(ctx, len(self.purifier.vocabulary)))
         self._give_up(live, logits)
-        self._read(live)
-        closed = ending(logits, self.purifier)
-        going, offset = list(live), 0
+        slm = self._read(live, partly)
+        chosen = torch.full((len(logits), 1), self.end, device=logits.device)
+        going, offset = live, 0
         while going:
-            for slots, column in self._fused(going, live, offset, logits):
-                luck = None if slots[0].sampling.greedy else [slot.luck(offset) for slot in slots]
-                weights = one_token_rows(column, luck)
-                self._remember(slots, offset, column, weights.argmax(dim=-1))
-                at = [live[slot][offset].place for slot in slots]
-                closed[at] = pad(weights, (0, logits.shape[-1] - weights.shape[-1]), value=-torch.inf)
-            going = [slot for slot in going if slot.goes_on(offset)]
+            for slots in alike(going):
+                places = torch.tensor([slot.places[offset] for slot in slots], device=logits.device)
+                chosen[places, 0] = self._drawn(slots, offset, logits.index_select(0, places), slm)
+            going = [slot for slot in going if slot.drafts and slot.goes_on(offset)]
             offset += 1
-        return logits.copy_(closed)
+        return logits.fill_(-torch.inf).scatter_(1, chosen, 0.0)
 
-    def _started(self, step: Mapping[int, list[StepRow]]) -> Iterator[tuple[EngineSlot, list[StepRow]]]:
-        """The slots that a token is drawn for, brought up to vLLM's answer, and their rows."""
+    def _started(self, step: Mapping[int, StepRows]) -> tuple[list[EngineSlot], list[tuple[EngineSlot, int]]]:
+        """The slots that a token is drawn for, brought up to date; those of half a prompt, and its end.
+
+        Others are no requests: vLLM warms up with rows of its own.
+        """
         self._free_idle(step)
-        totals = self.requests.total_len.gpu[list(step)].tolist()
-        # Others have read half a prompt, or are no requests: vLLM warms up with rows of its own.
-        whole = [
-            (each, total)
-            for each, total in zip(step, totals, strict=True)
-            if step[each][0].position + 1 == total
-        ]
-        whole = [(index, total) for index, total in whole if not self.slots[index].refused]
-        for (index, _), new in zip(whole, self._new(whole), strict=True):
-            slot = self.slots[index]
-            self._catch_up(slot, index, new)
-            slot.drafts = [row.token for row in step[index][1:]]
-            slot.drawn, slot.states = [], slot.states[:1]
-            if slot.record is not None:
-                slot.record.drawn = array("f")
-            if not slot.refused:
-                yield slot, step[index]
+        index = torch.tensor(list(step), device=self.requests.total_len.gpu.device)
+        totals = self.requests.total_len.gpu[index].tolist()
+        live: list[EngineSlot] = []
+        partly: list[tuple[EngineSlot, int]] = []
+        for (at, rows), total in zip(step.items(), totals, strict=True):
+            slot, end = self.slots[at], rows.position + 1
+            if end == total and not slot.refused:
+                slot.places, slot.drafts, slot.shown = rows.places, rows.drafts, total
+                live.append(slot)
+            elif slot.read < end < total and not slot.refused:
+                partly.append((slot, end))
+        self._catch_up(live)
+        return [slot for slot in live if not slot.refused], partly
 
-    def _free_idle(self, step: Mapping[int, list[StepRow]]) -> None:
+    def _free_idle(self, step: Mapping[int, StepRows]) -> None:
         """Count the step, and free what requests without rows hold. Raises SourceError for others."""
         self.steps += 1
-        for index in step:
-            if index not in self.slots:
-                raise SourceError("vLLM shows a row of a request that it has not added")
-            self.slots[index].seen = self.steps
+        if not step.keys() <= self.slots.keys():
+            raise SourceError("vLLM shows a row of a request that it has not added")
         for slot in self.slots.values():
-            if slot.seen + IDLE < self.steps:
-                slot.close()  # should it go on, the SLM reads it again
+            if slot.index in step:
+                slot.seen = self.steps
+            elif slot.seen + IDLE < self.steps and slot.read:
+                self.texts.release(slot.index)
+                slot.read = 0  # should it go on, the SLM reads it again
 
-    def _new(self, whole: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-        """What each slot's request has grown by, up to its total; read from the device at once."""
-        known = [(index, len(self.slots[index].prompt) + len(self.slots[index].answer)) for index, _ in whole]
-        spans = [
-            (index, range(start, total)) for (index, start), (_, total) in zip(known, whole, strict=True)
-        ]
-        rows = [index for index, span in spans for _ in span]
-        ids = iter(self.requests.all_token_ids.gpu[rows, [at for _, span in spans for at in span]].tolist())
-        return (list(islice(ids, len(span))) for _, span in spans)
+    def _catch_up(self, live: Sequence[EngineSlot]) -> None:
+        """Take over the tokens that vLLM has added, and the policy's memory of them."""
+        grown = [slot for slot in live if 0 < slot.total < slot.shown]
+        taken = [slot.take(new) for slot, new in zip(grown, self._new(grown), strict=True)]
+        if not all(taken):  # what was not drawn here leaves the memory where it was
+            grown = [slot for slot, count in zip(grown, taken, strict=True) if count]
+        self.states.commit([slot.index for slot in grown], [count for count in taken if count])
+        for slot in live:
+            slot.drawn = []  # before any request asks whose past it has
+        if self.ledger.records:
+            for slot in live:
+                if slot.record is not None:
+                    slot.record.drawn = array("f")
+        for slot in [each for each in live if not each.total]:
+            self._begin(slot, tuple(self._ids(slot.index, 0, slot.shown)))
 
-    def _give_up(self, live: Mapping[EngineSlot, list[StepRow]], logits: Tensor) -> None:
+    def _new(self, grown: Sequence[EngineSlot]) -> Sequence[list[int]]:
+        """What each slot's request has grown by; read from the device at once."""
+        if not grown:
+            return []
+        ids = self.requests.all_token_ids.gpu
+        rows = [slot.index for slot in grown]
+        at = [slot.total for slot in grown]
+        counts = [slot.shown - slot.total for slot in grown]
+        if (most := max(counts)) > 1:  # an accepted draft
+            wide = torch.tensor(at)[:, None] + torch.arange(most)
+            places = wide.clamp(max=ids.shape[1] - 1).to(ids.device)
+            found: list[list[int]] = ids[torch.tensor(rows, device=ids.device)[:, None], places].tolist()
+            return [row[:count] for row, count in zip(found, counts, strict=True)]
+        last = ids[torch.tensor(rows, device=ids.device), torch.tensor(at, device=ids.device)]
+        return [[token] for token in last.tolist()]
+
+    def _ids(self, index: int, start: int, end: int) -> list[int]:
+        """A part of a request's ids."""
+        found: list[int] = self.requests.all_token_ids.gpu[index, start:end].tolist()
+        return found
+
+    def _give_up(self, live: Sequence[EngineSlot], logits: Tensor) -> None:
         """With on_llm_failure "slm", requests with a row that is not finite go on with the SLM alone."""
         if self.purifier.on_llm_failure == "slm":
             finite = finite_rows(logits)
-            for slot, rows in live.items():
-                slot.alone |= not all(finite[row.place] for row in rows)
+            for slot in live:
+                slot.alone |= not all(finite[place] for place in slot.places)
 
-    def _catch_up(self, slot: EngineSlot, index: int, new: list[int]) -> None:
-        """Take over the tokens that vLLM has added, and the policy's memory of them."""
-        if not slot.prompt:
-            self._begin(slot, tuple(new), int(self.requests.prompt_len.np[index]))
-        elif new:
-            self._take(slot, new)
-        else:
-            slot.close()  # vLLM draws anew where it drew before
-
-    def _begin(self, slot: EngineSlot, tokens: tuple[int, ...], prompt: int) -> None:
+    def _begin(self, slot: EngineSlot, tokens: tuple[int, ...]) -> None:
         """Start a request, or resume one that vLLM had taken out: then with what is remembered of it."""
-        slot.prompt, answer = tokens[:prompt], list(tokens[prompt:])
+        prompt, slot.total = int(self.requests.prompt_len.np[slot.index]), len(tokens)
+        slot.prompt, slot.answer = tokens[:prompt], list(tokens[prompt:])
         slot.asked = request([slot.prompt], settings(self.purifier, slot.sampling))
-        slot.states = [self.policy.start(unscored(slot.sampling.greedy, self.requests.device))]
+        state = self.policy.start(unscored(slot.sampling.greedy, self.requests.device))
+        self.states.put(torch.tensor([slot.index], device=self.requests.device), 0, state)
         slot.refused = unreadable(tokens, self.purifier)
         if slot.record is not None:
             slot.record.prompt = slot.prompt
-        if not answer or slot.refused:
-            return
-        known = next((each for each in self._past() if _is_before(each, slot, answer)), None)
+        if slot.answer and not slot.refused:
+            self._resume(slot, bool(state))
+
+    def _resume(self, slot: EngineSlot, remembers: bool) -> None:
+        """Go on where a request was; where that is unknown and the policy `remembers`, with the SLM alone."""
+        known = next((each for each in self._past() if each.was(slot)), None)
         if slot.record is not None:
             slot.record.resume(known.record if known else None)
         if known is None:
-            slot.answer, slot.alone = answer, bool(slot.states[0])
+            slot.alone = remembers
             return
-        slot.answer, slot.alone, slot.states = known.answer, known.alone, known.states
-        slot.drawn = known.drawn
-        if new := answer[len(known.answer) :]:
-            self._take(slot, new)
+        current = self.slots.get(known.index) is known
+        self.states.restore(slot.index, self.states.kept(known.index) if current else known.kept)
+        slot.alone = known.alone
+        count = len(slot.answer) - len(known.answer)
+        self.states.commit([slot.index], [count])
+        if slot.record is not None:
+            slot.record.take(count)
 
     def _past(self) -> Iterator[EngineSlot]:
         """Slots that may hold a request that was taken out."""
         yield from self.left
         yield from self.slots.values()
 
-    def _take(self, slot: EngineSlot, new: list[int]) -> None:
-        """Go on after tokens that vLLM has taken; if they were not drawn here, with the SLM alone."""
-        if slot.accepted(new):
-            slot.states = [slot.states[len(new)]]
-            if slot.record is not None:
-                slot.record.take(len(new))
-            if slot.session is not None:
-                slot.session.rewind(torch.tensor([len(slot.answer) + len(new) - 1 - slot.opened]))
-        else:
-            log.error("vLLM took tokens that were not drawn from the fused row; the SLM goes on alone")
-            slot.close()
-            slot.alone = True
-            if slot.record is not None:
-                slot.record.void = OTHERS
-        slot.answer = slot.answer + new
-
-    def _read(self, live: Mapping[EngineSlot, list[StepRow]]) -> None:
-        """The SLM's rows of a step: one forward pass for all who go on, and one for each who begins."""
-        going = [slot for slot in live if slot.session is not None]
+    def _read(self, live: Sequence[EngineSlot], partly: Sequence[tuple[EngineSlot, int]]) -> Tensor:
+        """The SLM's logits after the last token and each draft of the `live`; it reads other prompts too."""
+        slots: list[int] = []
+        starts: list[int] = []
+        tokens: list[list[int]] = []
+        wanted: list[int] = []
+        base = 0
         for slot in live:
-            if slot.session is None:
-                self._open(slot)
-        if not going:
-            return
-        sessions: list[Any] = [slot.session for slot in going]
-        tokens = [torch.tensor([self._unread(slot)]) for slot in going]
-        for slot, rows in zip(going, self.slm.extend_all(sessions, tokens), strict=True):
-            slot.slm = rows[0, -len(slot.drafts) - 1 :]
+            start, unread = slot.unread() if slot.drafts or slot.read != slot.total - 1 else slot.last()
+            slot.base, slot.read = base, start + len(unread)
+            base += len(slot.drafts) + 1
+            slots.append(slot.index)
+            starts.append(start)
+            tokens.append(unread)
+            wanted.append(len(slot.drafts) + 1)
+        for slot, end in partly:
+            some = self._ids(slot.index, slot.read, end)
+            slot.refused = unreadable(some, self.purifier)
+            if not slot.refused:
+                slots.append(slot.index)
+                starts.append(slot.read)
+                tokens.append(some)
+                wanted.append(0)
+                slot.read = end
+        return self.texts.read(slots, starts, tokens, wanted) if slots else torch.empty(0)
 
-    def _unread(self, slot: EngineSlot) -> list[int]:
-        """What the SLM has not read: tokens of the answer, at least the last, and the drafts."""
-        assert slot.session is not None
-        return [*slot.answer[-1:], *slot.drafts]
-
-    def _open(self, slot: EngineSlot) -> None:
-        """Let the SLM read the prompt, what there is of an answer, and a draft."""
-        session, first = self.slm.open([(*slot.prompt, *slot.answer)])
-        slot.session, slot.opened, slot.slm = session, len(slot.answer), first
-        if slot.drafts:
-            slot.slm = torch.cat([first, session.extend(torch.tensor([slot.drafts]))[0]])
-
-    def _fused(
-        self,
-        going: Sequence[EngineSlot],
-        live: Mapping[EngineSlot, list[StepRow]],
-        offset: int,
-        logits: Tensor,
-    ) -> Iterator[tuple[list[EngineSlot], FusedLogits]]:
-        """The fused rows at an offset, of slots with the same settings at once."""
-        groups: dict[tuple[Sampling, bool], list[EngineSlot]] = {}
-        for slot in going:
-            groups.setdefault((slot.sampling, slot.alone), []).append(slot)
-        for (asked, alone), slots in groups.items():
-            shown = logits[[live[slot][offset].place for slot in slots], : len(self.purifier.vocabulary)]
-            yield slots, sound(self._fuse(asked, alone, slots, offset, shown))
+    def _drawn(self, slots: Sequence[EngineSlot], offset: int, llm: Tensor, slm: Tensor) -> Tensor:
+        """Draw a token for each slot at an offset, and keep it till vLLM says what it took."""
+        index = torch.tensor([slot.index for slot in slots], device=llm.device)
+        own = torch.tensor([slot.base + offset for slot in slots], device=slm.device)
+        state = self.states.at(index, offset)
+        llm, slm = llm[:, : len(self.purifier.vocabulary)], slm.index_select(0, own).to(llm.device)
+        column = sound(self._fuse(slots, offset, llm, slm, state))
+        tokens = column.draw(luck(slots, offset, llm.device))
+        if self.ledger.records:
+            note([slot.record for slot in slots], column, tokens, slots[0].sampling.greedy)
+        self.states.put(index, offset + 1, advance_state(self.policy, state, tokens, column))
+        for slot, token in zip(slots, tokens.tolist(), strict=True):
+            slot.drawn.append(token)
+        return tokens
 
     def _fuse(
-        self, asked: Sampling, alone: bool, slots: Sequence[EngineSlot], offset: int, llm: Tensor
+        self, slots: Sequence[EngineSlot], offset: int, llm: Tensor, slm: Tensor, state: State
     ) -> FusedLogits:
-        slm = torch.stack([slot.slm[offset] for slot in slots]).to(llm.device)
+        """The fused rows at an offset, of slots with the same settings, from both models' (rows, V)."""
+        shape, alone = self.shape(slots[0].sampling), slots[0].alone
         slm = slm.masked_fill(llm == -torch.inf, -torch.inf)  # a grammar of vLLM's
-        history = [(slot.prompt, [*slot.answer, *slot.drafts[:offset]]) for slot in slots]
-        state = _state(slots, offset)
-        return fuse(self.policy, self.shape(asked), None if alone else llm, slm, state, history)
-
-    def _remember(
-        self, slots: Sequence[EngineSlot], offset: int, column: FusedLogits, tokens: Tensor
-    ) -> None:
-        """Keep each slot's token, and the policy's memory of it, till vLLM says what it took."""
-        note([slot.record for slot in slots], column, tokens, slots[0].sampling.greedy)
-        after = advance_state(self.policy, _state(slots, offset), tokens, column)
-        for at, (slot, token) in enumerate(zip(slots, tokens.tolist(), strict=True)):
-            slot.drawn.append(token)
-            slot.states.append(tuple(part[at : at + 1] for part in after))
-
-
-def _state(slots: Sequence[EngineSlot], offset: int) -> State:
-    """The policy's memory of slots before their rows at an offset."""
-    return tuple(torch.cat(part) for part in zip(*(slot.states[offset] for slot in slots), strict=True))
-
-
-def _is_before(known: EngineSlot, slot: EngineSlot, answer: Sequence[int]) -> bool:
-    """Whether a slot held the request that another one resumes: its tokens, and then what was drawn last."""
-    same = known is not slot and known.asked == slot.asked and known.sampling == slot.sampling
-    rest = list(answer[len(known.answer) :])
-    return same and list(answer[: len(known.answer)]) == known.answer and (not rest or known.accepted(rest))
+        history: History = ()
+        if shape.reads_history:
+            history = [(slot.prompt, [*slot.answer, *slot.drafts[:offset]]) for slot in slots]
+        return fuse(self.policy, shape, None if alone else llm, slm, state, history)

@@ -73,6 +73,10 @@ class CopyingSource(LogitSource):
         return self.model.parameters
 
     @property
+    def in_thread(self) -> bool:
+        return self.model.in_thread
+
+    @property
     def tokenizer(self) -> Any:
         return self.model.tokenizer
 

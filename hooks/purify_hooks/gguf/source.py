@@ -149,6 +149,11 @@ class GgufSource(LogitSource):
         return min(known, default=None)
 
     @property
+    def in_thread(self) -> bool:
+        """True: llama.cpp computes in the caller's thread too, which spins until the others are done."""
+        return True
+
+    @property
     def parameters(self) -> int:
         """The number of the model's weights."""
         return self._parameters

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN instead of MKL on a CPU: faster for a few rows."""
+"""Linear layers by oneDNN instead of MKL on a CPU: faster for a few rows. For layers that are not packed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 LARGE = 10_000_000
 """Only for models with more weights than any CPU cache holds; smaller ones gain nothing."""
-FEW = 3
+FEW = 3 if "Intel" in str(torch.cpu.get_capabilities().get("cpu_name", "")) else 1
 """Rows that MKL multiplies without copying the weight; for more it does."""
 # 340 MB of layers 768 wide, one core of a Xeon with AVX-512, ms for 1, 2, 3, 4 and 8 rows: MKL 35, 34, 36, 59
-# and 73, oneDNN 37, 48, 50, 49 and 55.
+# and 73, oneDNN 37, 48, 50, 49 and 55. Of an EPYC: MKL 26, 42, 48, 35 and 43, oneDNN 25, 35, 33, 35 and 43.
 
 
 def onednn_linear(model: LocalModel) -> AbstractContextManager[object]:
@@ -33,12 +33,12 @@ def onednn_linear(model: LocalModel) -> AbstractContextManager[object]:
     plain = model.device.type == "cpu" and model.dtype == torch.float32
     return (
         onednn_layers(model.linear_layers)
-        if plain and model.parameters >= LARGE and _offered()
+        if plain and model.parameters >= LARGE and onednn_offered()
         else nullcontext()
     )
 
 
-def _offered() -> bool:
+def onednn_offered() -> bool:
     """Whether this torch has both MKL and oneDNN's linear."""
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -24,7 +24,7 @@ from purify_hooks.takedown.source import looked_at as looked_at_takedown
 from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.plugin.hookspecs import hookimpl
-from purify_plugins.protocols import LogitSource, Reading
+from purify_plugins.protocols import LogitSource, Reading, Slots
 from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
@@ -97,12 +97,18 @@ class LocalSource(LogitSource):
         milliseconds a token after a minute of compiling, and several are no longer read together.
         Raises ModelError, ConfigError.
         """
+        from purify_hooks.local.packed import pack
+
         place = find_device(device)
         wanted = find_dtype(dtype, place)
         found = find_model(model, revision)
         states = file_states(found)
         loaded, tokenizer = read_model(found, wanted, device_map)
-        source = cls(loaded if device_map else loaded.to(place), tokenizer, str(model), found)
+        if not device_map:
+            loaded = loaded.to(place)
+        if not (device_map or compile):
+            pack(loaded)
+        source = cls(loaded, tokenizer, str(model), found)
         source.compile = compile
         if source._states != states:
             raise ModelError(f"{found} changed while the model was loaded; load it again")
@@ -138,6 +144,10 @@ class LocalSource(LogitSource):
     def parameters(self) -> int:
         """The number of the model's weights."""
         return self.local_model.parameters
+
+    @property
+    def in_thread(self) -> bool:
+        return bool(self.model.device.type == "cpu")
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[LocalSession, Tensor]:
         """Read the prompts, left-padded into one batch. Raises PromptError."""
@@ -196,6 +206,12 @@ class LocalSource(LogitSource):
         if len(sessions) == 1:
             return self._together(sessions, lambda: LogitSource.branch_all(self, sessions, tokens, seen))
         return self._together(sessions, lambda: branch_all(sessions, tokens, seen))
+
+    def slots(self) -> Slots | None:
+        """A cache of many texts, for a model that takes a mask of columns (`branches`)."""
+        from purify_hooks.local.slots import KVSlots
+
+        return KVSlots(self.local_model) if self.branches else None
 
     def _together(self, sessions: Sequence[LocalSession], read: Callable[[], list[Tensor]]) -> list[Tensor]:
         import torch

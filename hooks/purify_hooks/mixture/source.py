@@ -76,6 +76,10 @@ class MixtureSource(LogitSource):
         return None if None in known else sum(each or 0 for each in known)
 
     @property
+    def in_thread(self) -> bool:
+        return all(member.in_thread for member in self.members)
+
+    @property
     def tokenizer(self) -> Any:
         """The first member's, which renders and reads prompts."""
         return self.members[0].tokenizer

@@ -70,6 +70,10 @@ class NgramSource(LogitSource):
         return sum(len(level.tokens) for level in self.model.levels)
 
     @property
+    def in_thread(self) -> bool:
+        return True
+
+    @property
     def reading(self) -> Reading:
         """Nothing is cached, and nothing attends: a row is looked up."""
         return Reading("not needed: a row is looked up", "on", "none")

@@ -14,6 +14,8 @@ CLIP = (-3.0, 5.0)
 """Nats between which a token's log p_llm/p_slm counts: one name must not raise the gap for a page."""
 LEARNING = 0.5
 """How much of a token's log p_slm/p_llm is evidence in a hedge: one surprise makes no worse model."""
+SLOWER = 4.0
+"""Over how many times the gap's tokens the level is averaged: a recitation must not raise what limits it."""
 MOST_WEIGHT = 0.5
 """What the SLM has in a hedge at most, so that what only the LLM knows can still be said."""
 
@@ -25,6 +27,11 @@ def followed_gap(gap: Tensor, llm: Tensor, slm: Tensor, memory: float, limit: fl
     """
     ratio = (llm - slm).nan_to_num(nan=0.0, posinf=CLIP[1], neginf=CLIP[0]).clamp(*CLIP)
     return (gap + (ratio - gap) / memory).clamp(0.0, limit)
+
+
+def slow_average(usual: Tensor, level: Tensor, memory: float) -> Tensor:
+    """The level's exponential average (rows,), in nats, over `SLOWER` times `memory` tokens."""
+    return usual + (level - usual) / (SLOWER * memory)
 
 
 def posterior(weight: Tensor, llm: Tensor, slm: Tensor, share: float) -> Tensor:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from purify_plugins.canonical_json import ADDED_LATER
 from purify_plugins.policy import Context, FusionPolicy, State
 from purify_plugins.types import Guarantee, Token, Vocabulary
 
 from ._base import below, drawn, ledger, require, scaled, slack
 from ._capping import fuse_capped
-from ._gap import followed_gap, hedged, posterior
+from ._gap import followed_gap, hedged, posterior, slow_average
 from ._numbers import ids_tensor, in_last_number, number_tokens, parts_of_numbers
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Balanced(FusionPolicy):
 
     The gap is what the SLM is worse by on ordinary text. It begins at `gap`; with a `memory` it follows
     the text, between 0 and `gap_limit`. With a `hedge` r is mixed with p_slm, by how well either model
-    predicts the text. A `numbers` budget bounds what one number may take.
+    predicts the text. A `numbers` budget bounds what one number may take. With an `opening` the budget is no
+    more than that many nats above the level's own average: a run that begins suddenly has less.
 
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
     Σ (1 + doubt) log r - log p_slm - g ≤ budget, with g = max(gap, gap_limit), so a run of n tokens that
@@ -60,6 +62,8 @@ class Balanced(FusionPolicy):
     """The chance, at each token, that the other model becomes the better one; 0: r is not mixed."""
     numbers: float = math.inf
     """The most nats that one number may take, the prompt's part included; inf: numbers are as other text."""
+    opening: float = field(default=math.inf, metadata=ADDED_LATER)
+    """The most nats by which the limit may be above the level's average; inf: the limit is the budget."""
     digits: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
     joiners: tuple[int, ...] = field(default=(), repr=False)
@@ -75,6 +79,7 @@ class Balanced(FusionPolicy):
         require(self, "memory", lambda memory: memory == 0 or 1 <= memory < math.inf, "0, or 1 token or more")
         require(self, "hedge", lambda hedge: 0 <= hedge <= 0.5, "a share from 0 to 0.5")
         require(self, "numbers", lambda numbers: numbers >= 0, f"{NATS} (inf: numbers are as other text)")
+        require(self, "opening", lambda opening: opening >= 0, f"{NATS} (inf: none)")
 
     @property
     def largest_gap(self) -> float:
@@ -99,10 +104,10 @@ class Balanced(FusionPolicy):
 
     def tightened(self, factor: float) -> Self:
         """Every figure in nats times this factor: with a smaller `drain` it opens again no sooner."""
-        return scaled(self, factor, "budget", "drain", "gap", "gap_limit", "numbers")
+        return scaled(self, factor, "budget", "drain", "gap", "gap_limit", "numbers", "opening")
 
     def in_symbols(self, per_token: float) -> Self:
-        """The same strictness in symbols, `per_token` of a token: the budget gains `drain`.
+        """The same strictness in symbols, `per_token` of a token: `drain` more of budget and opening.
 
         A run that begins inside a token lacks what the token's first symbols took off, at most `drain`.
         What is said of a token, its gap and a change of the better model, is shared out among its symbols.
@@ -110,6 +115,7 @@ class Balanced(FusionPolicy):
         return replace(
             self,
             budget=self.budget + self.drain,
+            opening=self.opening + self.drain,
             gap=self.gap / per_token,
             gap_limit=self.gap_limit / per_token,
             memory=self.memory * per_token,
@@ -137,9 +143,12 @@ class Balanced(FusionPolicy):
             yield spent
 
     def start(self, context: Context) -> State:
-        """Each answer's level, gap and what its number took, in nats, and the SLM's weight: (rows,) each."""
-        *_, (level, gap, weight, spent) = self.reading(context)
-        return level, gap, weight, self._begun(context, spent)
+        """Each answer's level, gap, SLM's weight, usual level and what its number took: (rows,) each.
+
+        All but the weight are in nats.
+        """
+        *_, (level, gap, weight, usual, spent) = self.reading(context)
+        return level, gap, weight, usual, self._begun(context, spent)
 
     def _begun(self, context: Context, spent: Tensor) -> Tensor:
         """What the number at the prompt's end took already, (rows,): an earlier answer may have begun it."""
@@ -152,20 +161,27 @@ class Balanced(FusionPolicy):
         """The state before each of the prompt's tokens, and after the last."""
         import torch
 
-        level, gap, weight, spent = (ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0))
+        level, gap, weight, usual, spent = (
+            ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0, 0.0)
+        )
         padding = context.llm.shape[1] - context.lengths.to(level.device)
-        yield level, gap, weight, spent
+        yield level, gap, weight, usual, spent
         for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):
             level = self._risen(level, gap, llm, slm)  # padding adds nothing to a level of nothing
             followed = self._followed(gap, weight, llm, slm)
             gap, weight = (
                 torch.where(at < padding, *pair) for pair in zip((gap, weight), followed, strict=True)
             )
-            yield level, gap, weight, spent
+            usual = self._averaged(usual, level)
+            yield level, gap, weight, usual, spent
+
+    def limit(self, usual: Tensor) -> Tensor:
+        """The level (rows,) at which nothing is left to the LLM, where it was `usual` (rows,) on average."""
+        return (usual + self.opening).clamp(max=self.budget)
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
-        level, _, weight, spent = state
-        cap = (self.budget - level).clamp(min=0.0)
+        level, _, weight, usual, spent = state
+        cap = (self.limit(usual) - level).clamp(min=0.0)
         if self.binds:
             left = cap.minimum((self.numbers - spent).clamp(min=0.0))
             capped = fuse_capped(llm, slm, cap, (ids_tensor(self.digits, str(slm.device)), left))
@@ -176,12 +192,18 @@ class Balanced(FusionPolicy):
     def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
         import torch
 
-        level, gap, weight, spent = state
+        level, gap, weight, usual, spent = state
         theirs, ours = drawn(llm, tokens), drawn(slm, tokens)
         sure = torch.maximum(theirs, drawn(fused, tokens))
         level = self._risen(level, gap, sure, ours)
         spent = self._numbered(spent, tokens, sure - ours, llm.shape[-1]) if self.binds else spent
-        return level, *self._followed(gap, weight, theirs, ours), spent
+        return level, *self._followed(gap, weight, theirs, ours), self._averaged(usual, level), spent
+
+    def _averaged(self, usual: Tensor, level: Tensor) -> Tensor:
+        """The level's slow average (rows,) after a token that left it at `level` (rows,)."""
+        if self.opening == math.inf or not self.memory:
+            return usual
+        return slow_average(usual, level, self.memory)
 
     def _followed(self, gap: Tensor, weight: Tensor, llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor]:
         """The gap and the SLM's weight after a token of these log-probabilities, all (rows,)."""

@@ -122,25 +122,26 @@ def _real(context: Context) -> Tensor:
     return torch.arange(context.llm.shape[1]) >= context.llm.shape[1] - context.lengths[:, None]
 
 
-def _levels(policy: Balanced, context: Context) -> tuple[Tensor, Tensor]:
-    """The ledger's level before each real token, and by how much the LLM prefers the token, (tokens,)."""
+def _levels(policy: Balanced, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """The level before each real token, its limit, and by how much the LLM prefers the token, (tokens,)."""
     import torch
 
-    *before, _ = (level for level, *_ in policy.reading(context))
+    *before, _ = ((level, policy.limit(usual)) for level, _, _, usual, _ in policy.reading(context))
+    levels, limits = (torch.stack(each, dim=-1) for each in zip(*before, strict=True))
     real = _real(context)
-    return torch.stack(before, dim=-1)[real], (context.llm - context.slm)[real]
+    return levels[real], limits[real], (context.llm - context.slm)[real]
 
 
 def _limited(policy: Balanced, context: Context) -> Tensor:
     """(tokens,) bool: whether the ceiling would have kept the LLM from the token."""
-    level, preferred = _levels(policy, context)
-    return (preferred > 0) & (level + preferred > policy.budget)
+    level, limit, preferred = _levels(policy, context)
+    return (preferred > 0) & (level + preferred > limit)
 
 
 def _described(policy: Balanced, context: Context) -> Calibration:
     import torch
 
-    level, preferred = _levels(policy, context)
+    level, limit, preferred = _levels(policy, context)
     count = len(level)
     found = torch.quantile(level, torch.tensor(QUANTILES, dtype=level.dtype))
     return Calibration(
@@ -151,5 +152,5 @@ def _described(policy: Balanced, context: Context) -> Calibration:
         ratio=float(preferred.mean()),
         levels=tuple(round(each, 3) for each in found.tolist()),
         limited=float(_limited(policy, context).double().mean()),
-        full=float((level >= policy.budget).double().mean()),
+        full=float((level >= limit).double().mean()),
     )

@@ -73,6 +73,10 @@ class Contrast(LogitSource):
         return None if expert is None or anti is None else expert + anti
 
     @property
+    def in_thread(self) -> bool:
+        return self.expert.in_thread and self.anti.in_thread
+
+    @property
     def tokenizer(self) -> Any:
         """The expert's, which renders and reads prompts."""
         return self.expert.tokenizer

@@ -24,7 +24,7 @@ def anchoreddecode(models: BenchModels, plugins: Plugins) -> tuple[dict[str, Des
         from anchoreddecode import AnchoredDecodingFactory
     except ImportError as error:
         return {}, f"anchoreddecode is left out: {error}"
-    slm, llm = models.slm.model, models.llm.model
+    slm, llm = models.slm.model, models.alone
     factory = AnchoredDecodingFactory(slm, llm, models.slm.tokenizer, BUDGET, device=slm.device)
     ours = Counting(models.llm, models.slm, plugins.policy("anchored", {"budget": BUDGET}), plugins=plugins)
     return {"anchoreddecode": AnchoredDecode(factory, models), "anchored": Decoding(ours, speculative)}, ""
@@ -40,7 +40,7 @@ class AnchoredDecode:
     def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        ids, mask = padded(task.prompts, self.models.llm.model.device)
+        ids, mask = padded(task.prompts, self.models.alone.device)
         config = GenerationConfig(  # every one of these; it takes no argument and no default
             do_sample=task.temperature > 0,
             temperature=task.temperature or 1.0,

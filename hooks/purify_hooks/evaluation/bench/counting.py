@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from purify_plugins.decode.draft_length import DraftLength, DraftLengths
+from purify_plugins.decode.draft_length import CycleClock, DraftLength, DraftLengths, clock_for
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 
@@ -13,8 +13,8 @@ from purify_plugins.sampling import Sampling
 class DraftCounts(DraftLength):
     """A draft length that also counts passes of the LLM, drafted and accepted tokens."""
 
-    def __init__(self, fixed: int | None = None, unit: int = 1) -> None:
-        super().__init__(fixed, unit)
+    def __init__(self, fixed: int | None, unit: int, clock: CycleClock) -> None:
+        super().__init__(fixed, unit, clock=clock)
         self.reset()
 
     def reset(self) -> None:
@@ -45,9 +45,9 @@ class DraftCounts(DraftLength):
 class CountedLengths(DraftLengths):
     """One draft length for each mode."""
 
-    def __init__(self, fixed: int | None, unit: int) -> None:
+    def __init__(self, fixed: int | None, unit: int, clock: CycleClock) -> None:
         super().__init__(unit)
-        self.counts = {greedy: DraftCounts(fixed, unit) for greedy in (True, False)}
+        self.counts = {greedy: DraftCounts(fixed, unit, clock) for greedy in (True, False)}
 
     def of(self, sampling: Sampling, rows: int, seeded: bool) -> DraftLength:
         return self.counts[sampling.greedy]
@@ -60,5 +60,6 @@ class Counting(Purifier):
 
     def __init__(self, *args: Any, fixed: int | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        lengths = CountedLengths(fixed, max(round(self.vocabulary.per_token), 1))
+        unit = max(round(self.vocabulary.per_token), 1)
+        lengths = CountedLengths(fixed, unit, clock_for(self.llm, self.slm))
         vars(self).update(draft_lengths=lengths)

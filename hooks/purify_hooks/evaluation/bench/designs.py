@@ -61,9 +61,9 @@ class Generating:
     models: BenchModels
 
     def __call__(self, task: WritingTask, watch: Stopwatch) -> Sequence[Sequence[int]]:
-        llm = self.models.llm
-        ids, mask = padded(task.prompts, llm.model.device)
-        written = llm.model.generate(
+        alone = self.models.alone
+        ids, mask = padded(task.prompts, alone.device)
+        written = alone.generate(
             ids,
             attention_mask=mask,
             generation_config=self.configured(task),

@@ -35,7 +35,7 @@ def measure(settings: BenchSettings, name: str) -> dict[str, float]:
         (PROC / "clear_refs").write_text("5")  # the high-water mark begins anew
         design(WritingTask(prompts, settings.tokens, 1.0), Stopwatch())
         added = resident("VmHWM") - before
-    kept = caches(models if name != "llm" else models[:1], prompts, settings.tokens)
+    kept = caches(models[:2] if name != "llm" else models[:1], prompts, settings.tokens)
     facts = {"weights": models.weights, "caches": kept, "added": added, "beyond": added - kept}
     return {key: round(value / MB, 2) for key, value in facts.items()}
 
@@ -45,9 +45,9 @@ def settle(models: BenchModels) -> None:
     import ctypes
     import gc
 
-    for source in models:
-        for weight in source.model.parameters():
-            weight.detach().sum()
+    for model in (models.llm.model, models.slm.model, models.alone):
+        for weight in model.parameters():
+            weight.detach().to_dense().sum()  # packed weights are opaque
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim:

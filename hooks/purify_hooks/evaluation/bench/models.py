@@ -14,10 +14,19 @@ Ids = tuple[int, ...]
 
 
 class BenchModels(NamedTuple):
-    """Two sources that share a vocabulary and run in this process."""
+    """Two sources that share a vocabulary and run in this process.
+
+    `plain` is the LLM as transformers loads it, if its source has packed the layers (`local.packed`).
+    """
 
     llm: Any
     slm: Any
+    plain: Any = None
+
+    @property
+    def alone(self) -> Any:
+        """The LLM that writes alone, as transformers loads it."""
+        return self.llm.model if self.plain is None else self.plain
 
     @property
     def weights(self) -> int:
@@ -39,7 +48,10 @@ def load(settings: BenchSettings, plugins: Plugins) -> BenchModels:
 
 
 def _named(settings: BenchSettings, plugins: Plugins) -> BenchModels:
-    return BenchModels(plugins.source(settings.llm), plugins.source(settings.slm))
+    from purify_hooks.local.packed import plain_copy
+
+    llm: Any = plugins.source(settings.llm)
+    return BenchModels(llm, plugins.source(settings.slm), plain_copy(llm.model))
 
 
 def _own(plugins: Plugins) -> BenchModels:
@@ -48,12 +60,15 @@ def _own(plugins: Plugins) -> BenchModels:
 
     from purify_hooks.evaluation.bench.widen import widen
     from purify_hooks.evaluation.testbed import LLM, SLM
+    from purify_hooks.local.packed import pack, plain_copy
 
     trained: Any = plugins.source({"model": LLM, "device": "cpu"})
     wide = widen(trained.model)
     wide.generation_config = GenerationConfig()  # as a loaded model's: the settings are the design's
+    alone = plain_copy(wide)
+    pack(wide)  # as a loaded model is
     llm = type(trained)(wide, trained.tokenizer, "llm, widened", trained.folder)
-    return BenchModels(llm, plugins.source({"model": SLM, "device": "cpu"}))
+    return BenchModels(llm, plugins.source({"model": SLM, "device": "cpu"}), alone)
 
 
 def batches(models: BenchModels, settings: BenchSettings) -> Iterator[list[list[Ids]]]:

@@ -102,7 +102,7 @@ def _facts(settings: BenchSettings, models: BenchModels, compared: Designs) -> d
         "title": settings.title,
         "policy": {"name": settings.policy, **jsonable(compared.purifier.policy)},
         "threads": torch.get_num_threads(),
-        "model_parameters": {side: each.model.num_parameters() for side, each in models._asdict().items()},
+        "model_parameters": {"llm": models.llm.parameters, "slm": models.slm.parameters},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "date": today(),
         "machine": ", ".join(filter(None, (machine(), load()))),

@@ -76,7 +76,7 @@ def measured(preset: Preset, settings: BenchSettings, device: str, progress: Pro
         progress(f"making the pair with {size} tokens")
         models = grown_pair(preset, size, device, plugins)
         found["model_parameters"] = {
-            side: each.model.num_parameters() for side, each in models._asdict().items()
+            side: each.model.num_parameters() for side, each in zip(("llm", "slm"), models, strict=False)
         }
         for batch in preset.batches:
             here = replace(settings, batch=batch, prompts=batch)
@@ -145,7 +145,7 @@ def _designs(
     for ending, compiled in {"": False, ", compiled": True}.items():
         pair = BenchModels(models.llm.twin(compiled), models.slm.twin(compiled))
         purifier = Counting(
-            *pair, plugins.policy(settings.policy, dict(settings.parameters)), plugins=plugins
+            pair.llm, pair.slm, plugins.policy(settings.policy, dict(settings.parameters)), plugins=plugins
         )
         for name, walk in {"lockstep": lockstep, "speculative": speculative}.items():
             found[name + ending], sources[name + ending] = Decoding(purifier, walk), pair
@@ -169,7 +169,7 @@ def timed_forwards(pair: BenchModels) -> Iterator[list[Any]]:
     """Time every pass of both models; yields a function for each, which tells the seconds so far."""
     kept = []
     told = []
-    for source in pair:
+    for source in (pair.llm, pair.slm):
         model = source.local_model
         before = {"forward": model.forward, "compiled": model.compiled}
         timers = {name: Timed(forward.model) for name, forward in before.items()}
