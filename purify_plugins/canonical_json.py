@@ -46,7 +46,8 @@ def jsonable(value: Any) -> Any:
     """
     value = value.original if isinstance(value, FusionPolicy) else value
     if dataclasses.is_dataclass(value):
-        shown = (field for field in dataclasses.fields(value) if field.repr and not _unused(value, field))
+        fields = [field for field in dataclasses.fields(value) if field.repr]
+        shown = [field for field in fields if not (field.metadata and _unused(value, field))]
         return {field.name: jsonable(getattr(value, field.name)) for field in shown}
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}

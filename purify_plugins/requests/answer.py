@@ -118,6 +118,8 @@ class RowOutput:
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         options = self.options
         parts = options.context, options.actors, options.calibration, options.configuration
-        certificate = options.signed(certify(drawn, steps, text, self.reason, *parts))
+        certificate = certify(drawn, steps, text, self.reason, *parts)
+        if options.signer is not None:
+            certificate = options.signed(certificate)
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return Chunk(rest, (), whole)
