@@ -135,7 +135,7 @@ def test_a_certificate_of_an_unnamed_plugin_s_policy_is_not_called_forged(
     file.write_text(given.certificate.text, "utf-8")
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["verify", str(file)])
-    assert found.exit_code == UncheckableError.exit_code == 10
+    assert found.exit_code == UncheckableError.exit_code == 2
     assert "cannot be checked here: no plugin in use offers its policy 'half'" in found.stderr
     assert "name 'half_plugin' (half-plugin 1.2) in purify.toml's `plugins`" in found.stderr
     monkeypatch.setenv("PURIFY_PLUGINS", "half-plugin")

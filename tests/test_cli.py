@@ -683,14 +683,15 @@ def test_serve_asks_a_server_for_the_llm(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("purify_adapters.sources.http.preflight.looked_at", lambda **_: Preview())
     monkeypatch.setattr(
         "purify_plugins.configuration.build.Prepared.load",
-        lambda ready, kind: built.append(ready.config) or real(),
+        lambda ready, kind, *_: built.append(ready.config) or real(),
     )
     monkeypatch.setattr("purify_adapters.gateway.app.Gateway.serve", lambda self, *where: None)
     upstream = ("--upstream", "http://tgi:8080", "--slm", str(SLM), "--upstream-key-env", "TGI_KEY")
     upstream = (*upstream, "--port", "0")
     kind = ("--upstream-kind", "vllm")
     for more, tokenizer in (((), str(SLM)), (("--tokenizer", str(LLM)), str(LLM)), (kind, str(SLM))):
-        assert purify("serve", *upstream, *more).exit_code == 0
+        done = purify("serve", *upstream, *more)
+        assert done.exit_code == 0, done.stderr
         url = {"source": "server", "url": "http://tgi:8080", "api_key_env": "TGI_KEY"}
         named = "vllm" if more == kind else "auto"
         assert built.pop().llm == {**url, "tokenizer": tokenizer, "kind": named}

@@ -34,6 +34,7 @@ BROUGHT = {
     "anchoreddecode": "raced against where it is installed",
     "spacy": "presidio-analyzer's",
     "tldextract": "presidio-analyzer's",
+    "pkcs11": "python-pkcs11's",
     "vllm": "the engine that loads the processor brings itself",
 }
 """What is imported and not named, and why."""

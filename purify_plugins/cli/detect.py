@@ -56,7 +56,7 @@ class DetectOptions:
         if (key := key_of(self.key_env, self.key_file, "", names)) is not None:
             from purify_plugins.decode.watermark import Watermark
 
-            return Watermark(key, self.context or own.context)
+            return Watermark(key, own.context if self.context is None else self.context)
         found = watermark(own)
         if found is None:
             raise ConfigError("no key is named; give --key-env VARIABLE or --key-file FILE, or --config FILE")

@@ -25,6 +25,8 @@ def new(
 ) -> None:
     """Make a pair of keys: one that signs, for you alone, and one to publish."""
     require_extra("sign", "making a key")
+    if not file.name:
+        raise ConfigError(f"the key {str(file)!r} is a directory; name a file")
     made, public = HeldKey.new(), file.with_name(f"{file.name}.pub")
     if public.exists():
         raise ConfigError(

@@ -61,6 +61,8 @@ def _other(error: Any, command: str) -> str:
         return f"`{command}` has no command {found[1]!r}; {advice}"
     if found := re.fullmatch(r"got unexpected extra arguments?(?:\(s\))? \((.*)\)", said, re.DOTALL):
         return f"`{command}` does not take {found[1]!r}; quote a text with spaces, or see `{command} --help`"
+    if not said:  # no command was named, and the group's help has been printed
+        return f"`{command}` needs a command"
     return f"{said}; see `{command} --help`"
 
 

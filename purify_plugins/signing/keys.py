@@ -65,7 +65,7 @@ class PublicKey:
         try:
             wrapped = " ".join(lines).removeprefix(BEGIN).removesuffix(END)
             found = base64.b64decode("".join(wrapped.split()), validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii's too
             found = b""
         if len(found) != len(DER) + 32 or not found.startswith(DER):
             raise ConfigError(
