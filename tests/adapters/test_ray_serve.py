@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from purify_plugins.errors import PurifyError
+from purify_plugins.plugin.installed import installed
 from tests.adapters.chaos import Served, ray_serve, requested, until
 from tests.adapters.chaos_models import written
 from tests.adapters.gateways import events
@@ -151,6 +152,7 @@ def test_a_replica_changes_its_configuration_in_place_and_keeps_the_one_it_has_w
 
     file = written(tmp_path, 0.0)
     sys.path.insert(0, str(tmp_path))
+    installed.cache_clear()  # what is installed may have been asked for before
 
     async def act() -> None:
         replica = PurifyReplica()
@@ -176,6 +178,7 @@ def test_a_replica_changes_its_configuration_in_place_and_keeps_the_one_it_has_w
         asyncio.run(act())
     finally:
         sys.path.remove(str(tmp_path))
+        installed.cache_clear()
 
 
 def test_the_number_follows_the_queue(served: Served) -> None:
