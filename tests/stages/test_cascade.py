@@ -119,6 +119,13 @@ def test_isotonic_knots_rise_and_keep_the_mean(pairs: list[tuple[float, bool]]) 
     assert 0 <= chances[0] <= chances[-1] <= 1
 
 
+def test_knots_of_equal_scores_do_not_fall_by_rounding() -> None:
+    good = numpy.array([0.0] * 3 + [1.0] * 7)
+    for score in numpy.linspace(0.1, 9.7, 400):
+        knots, _ = isotonic(numpy.full(10, score), good)
+        assert (numpy.diff(knots) >= 0).all()
+
+
 def test_isotonic_pools_what_falls() -> None:
     knots, chances = isotonic(numpy.array([1.0, 2, 3, 4]), numpy.array([0.0, 1, 0, 1]))
     assert knots.tolist() == [1, 2.5, 4]

@@ -132,7 +132,8 @@ def isotonic(scores: Numbers, good: Numbers) -> tuple[Numbers, Numbers]:
             pool = (last[0] + pool[0], last[1] + pool[1], last[2] + pool[2])
         pools.append(pool)
     sums = numpy.array(pools)
-    return sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
+    knots = numpy.maximum.accumulate(sums[:, 0] / sums[:, 2])  # equal scores' means may differ by rounding
+    return knots, sums[:, 1] / sums[:, 2]
 
 
 def _plain(values: Numbers) -> tuple[float, ...]:
