@@ -68,6 +68,29 @@ def is_policy(value: Any) -> bool:
     return isinstance(value, FusionPolicy | BarePolicy) and not isinstance(value, type)
 
 
+def resolved_policy(
+    policy: Any,
+    parameters: Mapping[str, Any] | None,
+    make: Callable[[str, Mapping[str, Any]], Any],
+    unnamed: str,
+) -> FusionPolicy:
+    """The policy that `policy` stands for: itself, a name that `make` knows, or a mapping with a name.
+
+    Raises ConfigError, with the words `unnamed` for what has no name.
+    """
+    given = dict(parameters or {})
+    if isinstance(policy, Mapping):
+        given = {**policy, **given}
+        policy = given.pop("name", None)
+    if is_policy(policy):
+        return adapted_policy(policy)
+    if not isinstance(policy, str):
+        raise ConfigError(unnamed)
+    if "policy" in given:
+        given["policy"] = resolved_policy(given["policy"], None, make, unnamed)
+    return adapted_policy(make(policy, given))
+
+
 def adapted_policy(policy: Any) -> FusionPolicy:
     """The policy itself, or one around an object that has a policy's five members.
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from purify_plugins.certificates import Pins
 from purify_plugins.certificates.explain_stages import explained
 from purify_plugins.certificates.recomputation import Recomputed
 from purify_plugins.cli.inspect import model_facts
@@ -29,8 +28,9 @@ from purify_plugins.plugin.manager import Plugins
 from purify_plugins.protocols import LogitSource
 from purify_plugins.types import Certificate
 from purify_plugins.utils.files import read_text
-from purify_plugins.verifying.examine import Known, examined, in_order, moment, public_keys, refused
-from purify_plugins.verifying.wanted import field, key_value, level, named_model
+from purify_plugins.verifying.examine import examined, in_order, refused
+from purify_plugins.verifying.wanted import field
+from purify_plugins.verifying.wanted import known as wanted
 
 SHOWN = ("answer", "context", "stages", "segments", "checks", "ledger", "scores", "totals", "digest")
 """Fields that `--json` shows as they are."""
@@ -83,31 +83,6 @@ class VerifyOptions:
         typer.Option(metavar="GUARANTEE", help="What must hold for this very answer, such as passage."),
     ] = None
 
-    def pins(self, plugins: Plugins) -> Pins:
-        """The expected values that need no model. Raises ConfigError, UnreadableError."""
-        from purify_plugins.certificates import Pins
-
-        if self.set and not self.policy:
-            raise ConfigError("--set gives an option of the policy; name it with --policy")
-        return Pins(
-            answer=None if self.answer is None else contents(self.answer),
-            policy=plugins.policy(self.policy, dict(map(key_value, self.set or ()))) if self.policy else None,
-            slm=named_model(self.slm_digest),
-            llm=named_model(self.llm_digest),
-            guarantee=level(self.require),
-            fields=dict(map(field, self.expect or ())),
-        )
-
-    def known(self, plugins: Plugins) -> Known:
-        """All that it must agree with. Raises ConfigError, UnreadableError."""
-        return Known(
-            public_keys(self.key or (), contents),
-            self.pins(plugins),
-            None if self.issued_after is None else moment(self.issued_after),
-            self.chain,
-            None if self.tsa is None else contents(str(self.tsa)),
-        )
-
     def require_slm(self) -> None:
         """Raise ConfigError for a model without a name, and for what needs an SLM that is not given."""
         for name, model in (("--slm", self.slm), ("--llm", self.llm)):
@@ -147,7 +122,7 @@ def verify(
     loaded = in_use(config)
     try:
         data = contents(certificate).removesuffix(b"\n")
-        seen = examined(data, known.known(loaded), loaded)
+        seen = examined(data, wanted(known, loaded, contents), loaded)
         found, prompt = seen.certificate, known.asked()
         off, untold = (None, ()) if known.slm is None else _recomputed(found, loaded, known, prompt)
     except CertificateError as error:

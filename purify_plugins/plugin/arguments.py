@@ -28,6 +28,19 @@ def require_arguments(what: str, factory: Callable[..., Any], given: Mapping[str
             raise ConfigError(f"{what}: {each.name!r} is missing")
 
 
+def built(what: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """What a factory makes of these arguments. Raises UnknownNameError for one that it does not take.
+
+    Raises ConfigError where one is missing, or of a type that it cannot be called with.
+    """
+    check_arguments(f"{what} option", factory, given)
+    require_arguments(what, factory, given)
+    try:
+        return factory(**given)
+    except TypeError as error:
+        raise ConfigError(f"{what}: {mistyped(factory, given) or error}") from error
+
+
 SOURCES = ("LogitSource", LogitSource, "list[LogitSource]", list[LogitSource])
 """The annotations of arguments that are sources."""
 

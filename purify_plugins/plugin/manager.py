@@ -15,10 +15,10 @@ from typing import Any
 
 import pluggy
 
-from purify_plugins.errors import ConfigError, PluginError, UnknownNameError, ours
-from purify_plugins.foreign import BareSource, adapted, adapted_policy, is_policy
+from purify_plugins.errors import PluginError, UnknownNameError, ours
+from purify_plugins.foreign import BareSource, adapted, resolved_policy
 from purify_plugins.plugin import hookspecs
-from purify_plugins.plugin.arguments import check_arguments, mistyped, require_arguments, sources_of
+from purify_plugins.plugin.arguments import built, check_arguments, require_arguments, sources_of
 from purify_plugins.plugin.installed import DISTRIBUTION, GROUP, bundled, distribution, installed, names_of
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
@@ -117,13 +117,7 @@ class Plugins(pluggy.PluginManager):
 
         Raises UnknownNameError for an unknown name or parameter, ConfigError for a bad value.
         """
-        factory = self.check(hook, name, parameters)
-        require_arguments(f"{OFFERS[hook]} {name!r}", factory, parameters)
-        try:
-            return factory(**parameters)
-        except TypeError as error:
-            wrong = mistyped(factory, parameters) or str(error)
-            raise ConfigError(f"{OFFERS[hook]} {name!r}: {wrong}") from error
+        return built(f"{OFFERS[hook]} {name!r}", self.require_offered(hook, name), parameters)
 
     def check(self, hook: str, name: str, parameters: Iterable[str]) -> Callable[..., Any]:
         """The factory that `hook` offers as `name`, checked to take these parameters; nothing is built.
@@ -176,17 +170,8 @@ class Plugins(pluggy.PluginManager):
 
         A field that holds a policy (as `consistency` has) may be given as a name or mapping too.
         """
-        given = dict(parameters or {})
-        if isinstance(policy, Mapping):
-            given = {**policy, **given}
-            policy = given.pop("name", None)
-        if is_policy(policy):
-            return adapted_policy(policy)
-        if not isinstance(policy, str):
-            raise ConfigError("[policy] needs a name; see `purify policies`")
-        if "policy" in given:
-            given["policy"] = self.policy(given["policy"])
-        return adapted_policy(self.make("purify_policies", policy, given))
+        make = partial(self.make, "purify_policies")
+        return resolved_policy(policy, parameters, make, "[policy] needs a name; see `purify policies`")
 
     def actors(self, policy: FusionPolicy) -> tuple[Actor, ...]:
         """The third-party plugins with a hook on requests, or that offer the policy."""

@@ -12,20 +12,16 @@ from typing import Any, NoReturn
 from purify_plugins._version import __version__
 from purify_plugins.certificates.explain_stages import explained
 from purify_plugins.certificates.offered import Policies
-from purify_plugins.certificates.pinning import Pins
 from purify_plugins.errors import CertificateError, ConfigError, PurifyError, UnreadableError
 from purify_plugins.verifying.examine import (
     UNKNOWN,
     VERDICTS,
     Examined,
-    Known,
     examined,
     in_order,
-    moment,
-    public_keys,
     refused,
 )
-from purify_plugins.verifying.wanted import field, key_value, level, named_model
+from purify_plugins.verifying.wanted import field, known
 
 OPTIONS: Mapping[str, tuple[str, str]] = {
     "--answer": ("FILE", "the text it must be for"),
@@ -70,7 +66,8 @@ def main(policies: Policies, arguments: Sequence[str] | None = None) -> int:
     try:
         given = parser().parse_args(arguments)
         as_json = given.json
-        found = examined(_contents(given.certificate).removesuffix(b"\n"), _known(given, policies), policies)
+        data = _contents(given.certificate).removesuffix(b"\n")
+        found = examined(data, known(given, policies, _contents), policies)
     except CertificateError as error:
         _print(json.dumps(refused(error)) if as_json else f"Verdict: {_verdict(error)}. {_sentence(error)}")
         return error.exit_code
@@ -100,27 +97,6 @@ def _names(given: Namespace) -> list[str]:
     others = ("certificate", "json", "expect")
     names = [name for name, value in vars(given).items() if value and name not in others]
     return [*names, *(path for path, _ in map(field, given.expect))]
-
-
-def _known(given: Namespace, policies: Policies) -> Known:
-    if given.set and not given.policy:
-        raise ConfigError("--set gives an option of the policy; name it with --policy")
-    options = dict(map(key_value, given.set))
-    pins = Pins(
-        answer=None if given.answer is None else _contents(given.answer),
-        policy=policies.policy(given.policy, options) if given.policy else None,
-        slm=named_model(given.slm_digest),
-        llm=named_model(given.llm_digest),
-        guarantee=level(given.require),
-        fields=dict(map(field, given.expect)),
-    )
-    return Known(
-        public_keys(given.key, _contents),
-        pins,
-        None if given.issued_after is None else moment(given.issued_after),
-        None if given.chain is None else Path(given.chain),
-        None if given.tsa is None else _contents(given.tsa),
-    )
 
 
 def _contents(file: str) -> bytes:

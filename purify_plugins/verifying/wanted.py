@@ -5,14 +5,45 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from purify_plugins.certificates.claims import MEANING
+from purify_plugins.certificates.offered import Policies
+from purify_plugins.certificates.pinning import Pins
 from purify_plugins.errors import ConfigError
 from purify_plugins.types import Guarantee
+from purify_plugins.verifying.examine import Known, moment, public_keys
 
 SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def known(given: Any, policies: Policies, contents: Callable[[str], bytes]) -> Known:
+    """All that a certificate must agree with, by the options of `purify verify` or of `purify-verify`.
+
+    `given` has them as attributes, None where one is not given; `contents` reads a file. Raises ConfigError,
+    UnreadableError.
+    """
+    if given.set and not given.policy:
+        raise ConfigError("--set gives an option of the policy; name it with --policy")
+    options = dict(map(key_value, given.set or ()))
+    keys = public_keys(given.key or (), contents)
+    pins = Pins(
+        answer=None if given.answer is None else contents(given.answer),
+        policy=policies.policy(given.policy, options) if given.policy else None,
+        slm=named_model(given.slm_digest),
+        llm=named_model(given.llm_digest),
+        guarantee=level(given.require),
+        fields=dict(map(field, given.expect or ())),
+    )
+    return Known(
+        keys,
+        pins,
+        None if given.issued_after is None else moment(given.issued_after),
+        None if given.chain is None else Path(given.chain),
+        None if given.tsa is None else contents(str(given.tsa)),
+    )
 
 
 def named_model(given: str | None) -> Path | str | None:

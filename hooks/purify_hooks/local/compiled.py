@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from purify_hooks.local.session import LocalSession, additive_mask
+from purify_hooks.local.session import LocalSession, additive_mask, causal
 from purify_hooks.local.static_cache import StaticCache
 from purify_hooks.local.trial import NEAR, ROUGH, reads_correctly
 from purify_plugins.errors import ModelError
@@ -36,9 +36,8 @@ class CompiledSession(LocalSession):
         self.cache: StaticCache = model.cache_pool.take(len(prompts))
 
     def logits_after(self, new: Tensor, cache: Any, seen: Tensor, wanted: int) -> Tensor:
-        columns, total = new.shape[1], seen.shape[1]
-        before = torch.ones(columns, total, dtype=torch.bool).tril(total - columns)
-        return self._static_pass(new, seen[:, None] & before, self._positions(seen, columns), wanted)
+        columns = new.shape[1]
+        return self._static_pass(new, causal(seen, columns), self._positions(seen, columns), wanted)
 
     def tree_logits(self, new: Tensor, cache: Any, seen: Tensor) -> Tensor:
         return self._static_pass(new, seen, self._within(seen.sum(dim=-1) - 1), new.shape[1])

@@ -30,15 +30,17 @@ def onednn_linear(model: LocalModel) -> AbstractContextManager[object]:
     MKL copies the weight into another layout before it multiplies more than FEW rows, which takes longer than
     the product. oneDNN reads the weight in place: twelve rows take little longer than four.
     """
-    plain = model.device.type == "cpu" and model.dtype == torch.float32
-    return (
-        onednn_layers(model.linear_layers)
-        if plain and model.parameters >= LARGE and onednn_offered()
-        else nullcontext()
-    )
+    gains = onednn_gains(model.device, model.dtype, model.parameters)
+    return onednn_layers(model.linear_layers) if gains else nullcontext()
 
 
-def onednn_offered() -> bool:
+def onednn_gains(device: torch.device, dtype: torch.dtype, parameters: int) -> bool:
+    """Whether such a model gains by oneDNN: in float32, on a CPU, large, where this torch has it and MKL."""
+    plain = device.type == "cpu" and dtype == torch.float32
+    return plain and parameters >= LARGE and _offered()
+
+
+def _offered() -> bool:
     """Whether this torch has both MKL and oneDNN's linear."""
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return both and hasattr(torch.ops.mkldnn, "_linear_pointwise")

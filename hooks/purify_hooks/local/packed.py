@@ -44,9 +44,8 @@ class PackedLinear(nn.Module):
             return linear(rows, self.weight.to_dense(), self.bias)
         flat = rows.reshape(-1, self.in_features)
         missing = LEAST - len(flat)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            pad(flat, (0, 0, 0, missing)) if missing > 0 else flat, self.weight, self.bias, "none", [], ""
-        )
+        enough = pad(flat, (0, 0, 0, missing)) if missing > 0 else flat
+        product = onednn.onednn_product(enough, self.weight, self.bias)
         return product[: len(flat)].reshape(*rows.shape[:-1], self.out_features)
 
     def unpacked(self) -> nn.Linear:
@@ -62,8 +61,7 @@ def pack(model: Any) -> bool:
     Weights that two modules share stay as they are. A model whose logits for a sample text change by more
     than rounding, or that fails (some read their layers' weights themselves), gets its layers back.
     """
-    plain = model.device.type == "cpu" and model.dtype == torch.float32
-    if not plain or model.num_parameters() < onednn.LARGE or not onednn.onednn_offered():
+    if not onednn.onednn_gains(model.device, model.dtype, model.num_parameters()):
         return False
     layers, before = _linear_layers(model), _sample_logits(model)
     if not layers or before is None:

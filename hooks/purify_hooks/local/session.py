@@ -205,8 +205,7 @@ class MaskedSession(LocalSession):
         columns = new.shape[1]
         if columns == 1 or seen.shape[1] <= self._width:  # no later columns, or still the prompt
             return super().logits_after(new, cache, seen, wanted)
-        before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
-        added = additive_mask(seen[:, None] & before, self.model.dtype)
+        added = additive_mask(causal(seen, columns), self.model.dtype)
         return self._forward_pass(new, cache, added, self._positions(seen, columns), wanted)
 
 
@@ -228,6 +227,12 @@ class RecomputingSession(LocalSession):
 
     def _drop(self, columns: int) -> None:
         """Do nothing: there is no cache."""
+
+
+def causal(seen: Tensor, columns: int) -> Tensor:
+    """(rows, n, columns) bool: what each of the last n `columns` sees of `seen` (rows, columns)."""
+    before = torch.ones(columns, seen.shape[1], dtype=torch.bool).tril(seen.shape[1] - columns)
+    return seen[:, None] & before
 
 
 def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:

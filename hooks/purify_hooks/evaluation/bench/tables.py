@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from purify_hooks.evaluation.bench.settings import MODES, POLICIES
-from purify_hooks.evaluation.bench.targets import targets
+from purify_hooks.evaluation.bench.targets import Target, targets
 from purify_hooks.evaluation.table import Table
 
 NAMES = {
@@ -124,8 +124,13 @@ def _crossed(facts: Mapping[str, Any]) -> Table:
 
 
 def promised(found: Mapping[str, Any]) -> Table:
+    return bars_table(targets(found))
+
+
+def bars_table(bars: Iterable[Target]) -> Table:
+    """Each bar, what was measured, and whether it holds."""
     rows = [
         [bar.what, f"{bar.measured:.2f}", f"{bar.sign} {bar.bar:.2f}", "yes" if bar.holds else "no"]
-        for bar in targets(found)
+        for bar in bars
     ]
     return Table("Bars", ["what", "measured", "bar", "holds"], rows)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from purify_hooks.policies import POLICIES
-from purify_plugins.errors import ConfigError, UnknownNameError
-from purify_plugins.foreign import adapted_policy, is_policy
-from purify_plugins.plugin.arguments import check_arguments, mistyped, require_arguments
+from purify_plugins.errors import UnknownNameError
+from purify_plugins.foreign import resolved_policy
+from purify_plugins.plugin.arguments import built
 from purify_plugins.policy import FusionPolicy
 
 
@@ -21,17 +21,7 @@ class Shelf:
 
     def policy(self, policy: Any, parameters: Mapping[str, Any] | None = None) -> FusionPolicy:
         """The policy of this name, or of a table with a name, with these options. Raises ConfigError."""
-        given = dict(parameters or {})
-        if isinstance(policy, Mapping):
-            given = {**policy, **given}
-            policy = given.pop("name", None)
-        if is_policy(policy):
-            return adapted_policy(policy)
-        if not isinstance(policy, str):
-            raise ConfigError("a policy needs a name")
-        if "policy" in given:
-            given["policy"] = self.policy(given["policy"])
-        return adapted_policy(_made(policy, given))
+        return resolved_policy(policy, parameters, _made, "a policy needs a name")
 
     def name_of(self, policy: FusionPolicy) -> str:
         """The name a policy is offered under."""
@@ -42,9 +32,4 @@ class Shelf:
 def _made(name: str, options: Mapping[str, Any]) -> Any:
     if name not in POLICIES:
         raise UnknownNameError("policy", name, POLICIES)
-    check_arguments(f"policy {name!r} option", POLICIES[name], options)
-    require_arguments(f"policy {name!r}", POLICIES[name], options)
-    try:
-        return POLICIES[name](**options)
-    except TypeError as error:
-        raise ConfigError(f"policy {name!r}: {mistyped(POLICIES[name], options) or error}") from error
+    return built(f"policy {name!r}", POLICIES[name], options)

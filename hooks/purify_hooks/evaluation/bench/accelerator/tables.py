@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from purify_hooks.evaluation.bench.settings import MODES
+from purify_hooks.evaluation.bench.tables import NAMES as DESIGNS
+from purify_hooks.evaluation.bench.tables import bars_table
 from purify_hooks.evaluation.bench.targets import Target
 from purify_hooks.evaluation.table import Table
 
 NAMES = {
-    "llm": "LLM alone, `generate`",
+    "llm": DESIGNS["llm"],
     "llm, compiled": "LLM alone, `generate` with a static cache",
-    "assisted": "LLM alone, assisted by the SLM",
-    "lockstep": "lockstep",
-    "speculative": "speculative",
+    **{name: DESIGNS[name] for name in ("assisted", "lockstep", "speculative")},
     "lockstep, compiled": "lockstep, both models compiled",
     "speculative, compiled": "speculative, both models compiled",
 }
@@ -35,7 +35,7 @@ def heading(found: Mapping[str, Any]) -> str:
 def tables(found: Mapping[str, Any]) -> list[Table]:
     """Every vocabulary, batch and mode, the policies' arithmetic, and the bars."""
     shown = [_cell(cell, mode) for cell in found["cells"] for mode in MODES]
-    return [*shown, _policies(found), _bars(found)]
+    return [*shown, _policies(found), bars_table(bars(found))]
 
 
 def _cell(cell: Mapping[str, Any], mode: str) -> Table:
@@ -79,14 +79,6 @@ def bars(found: Mapping[str, Any]) -> Iterator[Target]:
                 step = designs["lockstep, compiled"]
                 share = step["outside_ms"] / step["llm_ms"]
                 yield Target(f"policy and draw ÷ an LLM step, {where}", share, 0.1, at_least=False)
-
-
-def _bars(found: Mapping[str, Any]) -> Table:
-    rows = [
-        [bar.what, f"{bar.measured:.2f}", f"{bar.sign} {bar.bar:.2f}", "yes" if bar.holds else "no"]
-        for bar in bars(found)
-    ]
-    return Table("Bars", ["what", "measured", "bar", "holds"], rows)
 
 
 def section(found: Mapping[str, Any]) -> str:
