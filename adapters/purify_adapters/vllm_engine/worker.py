@@ -53,8 +53,7 @@ class CertificateWorker:
 def _told(ledger: Ledger, found: tuple[str, Any], running: Iterable[str]) -> dict[str, Any]:
     name, record = found
     try:
-        whole = ledger.ended(record)
-        if not whole and name in running:
+        if name in running and not ledger.ended(record):
             return {"error": "the answer is still being written", "choices": 1}
         return {"text": ledger.certificate(record).text}
     except PurifyError as error:
