@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from purify_plugins import Completion, Sampling
-from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.canonical_json import canonical, digest, model_digest
 from purify_plugins.certificates import read, recompute, totals, verify
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.coverage import COVERED, cover
-from purify_plugins.certificates.pinning import Pins, model_digest
+from purify_plugins.certificates.pinning import Pins
 from purify_plugins.certificates.recomputation import recompute_both
 from purify_plugins.decode.watermark import Watermark
 from purify_plugins.errors import (
