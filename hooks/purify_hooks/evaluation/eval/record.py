@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.evaluation.eval.findings import perplexity, worst
 from purify_hooks.evaluation.eval.page import command_line
 from purify_hooks.evaluation.table import Table
-from purify_plugins.canonical_json import options
-from purify_plugins.certificates.pinning import model_digest
+from purify_plugins.canonical_json import model_digest, options
 from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
