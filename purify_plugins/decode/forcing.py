@@ -114,8 +114,8 @@ def _turn(
     """Of each text (one for each row of the pair) its likelihood under each policy."""
     answers = [text.tokens for text in texts]
     runs = [_Runs(policy, pair) for policy in policies]
-    for at, (tokens, *both) in enumerate(columns(pair, answers)):
-        processors, llm, slm = _normalised(pair, *both)
+    for at, (tokens, theirs, ours) in enumerate(columns(pair, answers)):
+        processors, llm, slm = _normalised(pair, theirs, ours)
         history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
         active = [at < len(answer) for answer in answers]
         for run in runs:
