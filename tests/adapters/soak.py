@@ -46,7 +46,7 @@ class Soaked(NamedTuple):
 @contextmanager
 def gateway(*options: str) -> Iterator[tuple[str, int]]:
     """A gateway's URL and process id."""
-    pair = ["--llm", str(LLM), "--slm", str(SLM), "--port", "0", "--certificates", "50"]
+    pair = ["--llm", str(LLM), "--slm", str(SLM), "--port", "0"]
     with TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "purify_plugins", "serve", *pair, *options], stderr=log, cwd=folder
@@ -123,7 +123,7 @@ async def _soak(url: str, pid: int, seconds: float) -> Soaked:
 
 def soaked(seconds: float, *options: str) -> Soaked:
     """What becomes of a gateway's memory in so many seconds."""
-    with gateway(*options) as (url, pid):
+    with gateway("--certificates", "50", *options) as (url, pid):
         return asyncio.run(_soak(url, pid, seconds))
 
 
