@@ -62,8 +62,8 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
     policy = policy_of(plugins, config.policy)
-    own = {"on_llm_failure": config.on_llm_failure, "signer": signer(config.certificate)}
-    purifier = Purifier(llm, slm, policy, plugins=plugins, **own)
+    failing, signs = config.on_llm_failure, signer(config.certificate)
+    purifier = Purifier(llm, slm, policy, on_llm_failure=failing, plugins=plugins, signer=signs)
     if purifier.llm is not llm or purifier.slm is not slm:
         raise VocabularyError(
             "inside vLLM both models must have the same tokenizer and ends; for others run `purify serve` "
