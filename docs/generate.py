@@ -34,6 +34,8 @@ from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.threat import TRUST
+from purify_plugins.vouching.options import VouchingOptions
 
 HERE = Path(__file__).parent
 REGION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -231,6 +233,10 @@ def certificate() -> str:
     return keys_table(SigningOptions)
 
 
+def vouching() -> str:
+    return keys_table(VouchingOptions)
+
+
 def keys_table(kind: type[Any]) -> str:
     """The keys of a table of `purify.toml`."""
     docs, types = field_docs(kind), get_type_hints(kind)
@@ -326,6 +332,11 @@ def packaged() -> str:
     return table(["model", "digest"], rows)
 
 
+def trust() -> str:
+    """Who is trusted with what."""
+    return table(["who", "trusted with", "not trusted with"], [list(row) for row in TRUST])
+
+
 def limits() -> str:
     return "\n".join(f"- {limit}" for limit in LIMITS)
 
@@ -383,12 +394,14 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "activation": activation,
     "watermark": watermark,
     "certificate": certificate,
+    "vouching": vouching,
     "clients": clients,
     "sources": source_sections,
     "sampling": sampling,
     "errors": error_sections,
     "meaning": meaning,
     "limits": limits,
+    "trust": trust,
     "packaged": packaged,
     "coverage": coverage,
     "staged_coverage": staged_coverage,

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 ATTACKS = HOME / "attacks.json"
 NAMES = {"LLM": LLM, "SLM": SLM, "OTHER": SLM_1024, "ATTACKS": ATTACKS}
 TABLES = {
+    "whole": ("", "", "", ""),
     "unknown": ('wlak = "auto"', "", "", ""),
     "plugin": ('plugins = ["nope"]', "", "", ""),
     "plugins": ('plugins = "nope"', "", "", ""),
@@ -50,6 +51,9 @@ TABLES = {
         "",
         "",
     ),
+    "card": ("", "", f'model = "{SLM}"\ncard = "gone.json"', ""),
+    "keyless": ("", f'model = "{LLM}"\nsignature = "x.sig"', "", ""),
+    "remote": ("", f'source = "tgi"\nurl = "http://127.0.0.1:9"\ntokenizer = "{LLM}"\ncard = "x"', "", ""),
     "down": ("", f'source = "tgi"\nurl = "http://127.0.0.1:9"\ntokenizer = "{LLM}"', "", ""),
 }
 """A configuration's name -> its head, [llm], [slm] and what stands after them, each wrong in one place."""
@@ -130,6 +134,9 @@ CONFIGS = [
     ("three", 2, "[llm] model must be text in quotes, not 3"),
     ("gone", 1, "gone.toml: [slm] there is no model directory './nothere'"),
     ("key", 2, "'NO', which is not set"),
+    ("card", 2, "[slm] card: cannot read 'gone.json'"),
+    ("keyless", 2, "[llm] signature says nothing without signature_key"),
+    ("remote", 2, "[llm] source 'tgi' has no files here, so there is nothing that a card"),
     ("down", 1, "there is no server at http://127.0.0.1:9 (Connection refused); start it"),
     ("torn", 2, "torn.toml: not valid TOML"),
     ("binary", 2, "binary.toml: not valid TOML"),
@@ -340,6 +347,22 @@ ANCHORS = [
     ("slm build afile --tokenizer LLM --out empty", 2, "name another directory"),
     ("slm explain LLM --prompt hi", 1, "make one with `purify slm build`"),
     ("slm explain empty", 2, "--prompt"),
+    ("slm card", 2, "give one of --out FILE, to begin a card; --check FILE"),
+    ("slm card SLM", 2, "give one of --out FILE"),
+    ("slm card SLM --out a.json --check afile", 2, "give one of --out FILE"),
+    ("slm card --out a.json", 2, "which model is the card of?"),
+    ("slm card SLM --out afile", 2, "there is a file 'afile' already"),
+    ("slm card SLM --out nofolder/a.json", 2, "create it first"),
+    ("slm card SLM --out empty --force", 2, "is a directory; name a file in it"),
+    ("slm card empty --out a.json", 1, "empty has no config.json"),
+    ("slm card m.gguf --out a.json", 1, "m.gguf is damaged"),
+    ("slm card SLM --out a.json --source tgi", 2, "source 'tgi'"),
+    ("slm card SLM --out a.json --source lokal", 2, "did you mean 'local'?"),
+    ("slm card --check gone", 2, "cannot read 'gone'"),
+    ("slm card --check empty", 2, "name a file, not a directory"),
+    ("slm card --check afile", 2, "the card 'afile' is no JSON"),
+    ("slm card --check binary SLM", 2, "the card 'binary' is no JSON"),
+    ("slm card --check ATTACKS", 2, "is no provenance card"),
     ("slm suggest", 2, "needs LLM"),
     ("slm suggest afile", 1, "give a model's directory, a hub id or a GGUF file"),
     ("slm suggest empty", 1, "has no tokenizer"),
@@ -385,7 +408,31 @@ PROTECT = [
     ("protect build afile --out empty", 2, "is a directory; name a file in it"),
     ("protect build afile --out x --licence", 2, "--licence"),
 ]
-GATES = [*ANCHORS, *TAKEDOWN, *PROTECT]
+REPORT = [
+    ("report nope", 2, "`purify report` has no command 'nope'"),
+    ("report", 2, "there is no purify.toml"),
+    ("report --config torn.toml", 2, "torn.toml"),
+    ("report --work novel", 2, "--work takes NAME=FILE"),
+    ("report --work novel=gone", 2, "cannot read 'gone'"),
+    ("report --work novel=binary", 2, "is not UTF-8 text"),
+    ("report --work novel=afile", 2, "has fewer than 6 words"),
+    ("report --evaluation empty", 2, "holds no evaluation.json"),
+    ("report --evaluation gone", 2, "cannot read 'gone'"),
+    ("report --evaluation afile", 2, "is not valid JSON"),
+    ("report --evaluation list.json", 2, "is no evaluation.json of `purify eval`"),
+    ("report --key gone", 2, "cannot read the key 'gone'"),
+    ("report --key env:NO_SUCH_KEY", 2, "'NO_SUCH_KEY' is not set"),
+    ("report --passages 0", 2, "--passages"),
+    ("report --out afile --config whole.toml", 2, "cannot make the directory 'afile'"),
+    ("report check", 2, "needs REPORT"),
+    ("report check gone", 3, "cannot read 'gone'"),
+    ("report check afile", 3, "this is no report of `purify report`"),
+    ("report check list.json", 3, "it is no JSON object"),
+    ("report check cert.json", 3, "this is no report of `purify report`"),
+    ("report check afile --key gone", 3, "cannot read 'gone'"),
+    ("report check afile --key afile", 2, "is no public Ed25519 key"),
+]
+GATES = [*ANCHORS, *TAKEDOWN, *PROTECT, *REPORT]
 EVERY = [*GENERATE, *SERVE, *VERIFY, *SIGN, *DETECT, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *GATES, *CALIBRATE]
 
 
@@ -558,6 +605,7 @@ def test_the_packages_of_an_extra_are_those_that_are_looked_for(extra: str) -> N
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     told = {
         "python_pkcs11": "pkcs11",
+        "pyopenssl": "OpenSSL",
         "ray[serve]": "ray.serve",
     }  # packages with another name than their module
     names = [re.split("[<>=~;]", each)[0].strip().replace("-", "_") for each in asked[extra]]
