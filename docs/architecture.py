@@ -40,6 +40,7 @@ ROOMS = (
         "the nouns; what a model and a policy offer; what an answer may claim",
     ),
     Room("sources", ("sources",), "wrappers of models; batching across threads"),
+    Room("vouching", ("vouching",), "cards and signatures of a model's files"),
     Room("tokenizers", ("tokenizers",), "token bytes, chat templates, two tokenizers in one vocabulary"),
     Room("decode", ("decode",), "the loop: ask both models, fuse, draw, repeat"),
     Room("plugin", ("plugin",), "the hooks, and which plugin offers what"),

@@ -34,6 +34,7 @@ from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.vouching.options import VouchingOptions
 
 HERE = Path(__file__).parent
 REGION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -231,6 +232,10 @@ def certificate() -> str:
     return keys_table(CertificateOptions)
 
 
+def vouching() -> str:
+    return keys_table(VouchingOptions)
+
+
 def keys_table(kind: type[Any]) -> str:
     """The keys of a table of `purify.toml`."""
     docs, types = field_docs(kind), get_type_hints(kind)
@@ -383,6 +388,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "activation": activation,
     "watermark": watermark,
     "certificate": certificate,
+    "vouching": vouching,
     "clients": clients,
     "sources": source_sections,
     "sampling": sampling,

@@ -72,6 +72,11 @@ def digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical({k: v for k, v in body.items() if k != "digest"}).encode()).hexdigest()
 
 
+def model_digest(files: Mapping[str, str]) -> str:
+    """One SHA-256 for a model: of the canonical JSON of its files' SHA-256, by name."""
+    return hashlib.sha256(canonical(files).encode()).hexdigest()
+
+
 def counted(texts: Iterable[str]) -> dict[str, Any]:
     """Texts as a certificate records them: how many, and one digest of all."""
     found = sorted(texts)

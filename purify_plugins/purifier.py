@@ -114,11 +114,9 @@ class Purifier(Decoder):
         store: CertificateStore | None = None,
         watermark: Watermark | None = None,
     ) -> None:
-        check_options(
-            sampling := sampling or Sampling(), on_llm_failure, batch_size, explain, top, configuration
-        )
-        plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
-        llm, slm = together(*given, alignment, fidelity)
+        sampling, plugins = sampling or Sampling(), plugins or load_plugins()
+        check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
+        llm, slm = together(*(pair := (adapted(llm), adapted(slm))), alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
         super().__init__(
             *(llm, slm, fused),
@@ -131,8 +129,9 @@ class Purifier(Decoder):
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
         own = zip((*OWN, *GIVEN), (sampling, batch_size, *kept, configuration, policy, walk), strict=True)
-        marks = markable(watermark, llm, slm, given[1])
-        vars(self).update(own, given_models=given, store=store, watermark=marks)
+        vars(self).update(
+            own, given_models=pair, store=store, watermark=markable(watermark, llm, slm, pair[1])
+        )
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
     @classmethod

@@ -25,8 +25,8 @@ from purify_plugins.cli.chat import _welcome
 from purify_plugins.cli.generate import style, styles
 from purify_plugins.cli.options import SamplingOptions
 from purify_plugins.cli.serve_summary import Address, summary
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
 from purify_plugins.testing import ToySource

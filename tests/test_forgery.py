@@ -11,17 +11,17 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pytest
 
 from purify_plugins import Completion, Sampling
-from purify_plugins.canonical_json import canonical, digest
+from purify_plugins.canonical_json import canonical, digest, model_digest
 from purify_plugins.certificates import read, recompute, totals, verify
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.coverage import COVERED, cover
-from purify_plugins.certificates.pinning import Pins, model_digest
+from purify_plugins.certificates.pinning import Pins
 from purify_plugins.certificates.recomputation import recompute_both
 from purify_plugins.decode.watermark import Watermark
 from purify_plugins.errors import (
@@ -36,10 +36,12 @@ from purify_plugins.errors import (
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.testing import ToySource
 from purify_plugins.types import Certificate
+from purify_plugins.vouching.vouched import VouchedSource
 from tests.toys import BYTES, both, few, pair, real
 
 PLUGINS = load_plugins([])
 MARK = Watermark(b"a key that nobody can guess, for tests")
+VOUCHED = {"card": {"sha256": "d" * 64}, "signature": {"sha256": "e" * 64, "key": "f" * 64}}
 Body = dict[str, Any]
 Edit = Callable[[Body], Any]
 
@@ -51,7 +53,7 @@ def issued(policy: str = "balanced", **options: Any) -> Completion:
 
     record = CalibrationRecord("made up", "a" * 64, 300, "b" * 64, "c" * 64, 12.5, 17.25, 0.01, "0.1.0")
     own: dict[str, Any] = {"calibration": record, "configuration": "ab" * 32, "watermark": MARK}
-    purifier = real(policy, plugins=PLUGINS, **own)
+    purifier = real(policy, plugins=PLUGINS, **own).over(partial(VouchedSource, told=VOUCHED))
     with citing({"page 7": "Once upon a time"}):
         [answer] = purifier.generate("Once upon a time", few(**{"length": 8, **options}))
     return answer

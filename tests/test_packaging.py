@@ -106,7 +106,7 @@ def test_the_extra_all_holds_every_extra_but_the_tests() -> None:
     [everything] = extras["all"]
     named = re.fullmatch(r"purify-plugins\[(.+)\]", everything)
     assert named is not None
-    apart = {"harness", "privacy", "ray", "deploy", "real", "pkcs11", "timestamp"}
+    apart = {"harness", "privacy", "ray", "deploy", "real", "pkcs11", "timestamp", "model-signing"}
     assert set(named[1].split(",")) == set(extras) - {"all", "test"} - apart
 
 

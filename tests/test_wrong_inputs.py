@@ -50,6 +50,9 @@ TABLES = {
         "",
         "",
     ),
+    "card": ("", "", f'model = "{SLM}"\ncard = "gone.json"', ""),
+    "keyless": ("", f'model = "{LLM}"\nsignature = "x.sig"', "", ""),
+    "remote": ("", f'source = "tgi"\nurl = "http://127.0.0.1:9"\ntokenizer = "{LLM}"\ncard = "x"', "", ""),
     "down": ("", f'source = "tgi"\nurl = "http://127.0.0.1:9"\ntokenizer = "{LLM}"', "", ""),
 }
 """A configuration's name -> its head, [llm], [slm] and what stands after them, each wrong in one place."""
@@ -130,6 +133,9 @@ CONFIGS = [
     ("three", 2, "[llm] model must be text in quotes, not 3"),
     ("gone", 1, "gone.toml: [slm] there is no model directory './nothere'"),
     ("key", 2, "'NO', which is not set"),
+    ("card", 2, "[slm] card: cannot read 'gone.json'"),
+    ("keyless", 2, "[llm] signature says nothing without signature_key"),
+    ("remote", 2, "[llm] source 'tgi' has no files here, so there is nothing that a card"),
     ("down", 1, "there is no server at http://127.0.0.1:9 (Connection refused); start it"),
     ("torn", 2, "torn.toml: not valid TOML"),
     ("binary", 2, "binary.toml: not valid TOML"),
@@ -415,6 +421,22 @@ ANCHORS = [
     ("slm build afile --tokenizer LLM --out empty", 2, "name another directory"),
     ("slm explain LLM --prompt hi", 1, "make one with `purify slm build`"),
     ("slm explain empty", 2, "--prompt"),
+    ("slm card", 2, "give one of --out FILE, to begin a card; --check FILE"),
+    ("slm card SLM", 2, "give one of --out FILE"),
+    ("slm card SLM --out a.json --check afile", 2, "give one of --out FILE"),
+    ("slm card --out a.json", 2, "which model is the card of?"),
+    ("slm card SLM --out afile", 2, "there is a file 'afile' already"),
+    ("slm card SLM --out nofolder/a.json", 2, "create it first"),
+    ("slm card SLM --out empty --force", 2, "is a directory; name a file in it"),
+    ("slm card empty --out a.json", 1, "empty has no config.json"),
+    ("slm card m.gguf --out a.json", 1, "m.gguf is damaged"),
+    ("slm card SLM --out a.json --source tgi", 2, "source 'tgi'"),
+    ("slm card SLM --out a.json --source lokal", 2, "did you mean 'local'?"),
+    ("slm card --check gone", 2, "cannot read 'gone'"),
+    ("slm card --check empty", 2, "name a file, not a directory"),
+    ("slm card --check afile", 2, "the card 'afile' is no JSON"),
+    ("slm card --check binary SLM", 2, "the card 'binary' is no JSON"),
+    ("slm card --check ATTACKS", 2, "is no provenance card"),
     ("slm suggest", 2, "needs LLM"),
     ("slm suggest afile", 1, "give a model's directory, a hub id or a GGUF file"),
     ("slm suggest empty", 1, "has no tokenizer"),
@@ -649,6 +671,7 @@ def test_the_packages_of_an_extra_are_those_that_are_looked_for(extra: str) -> N
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     told = {
         "python_pkcs11": "pkcs11",
+        "pyopenssl": "OpenSSL",
         "ray[serve]": "ray.serve",
     }  # packages with another name than their module
     names = [re.split("[<>=~;]", each)[0].strip().replace("-", "_") for each in asked[extra]]

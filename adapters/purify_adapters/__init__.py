@@ -9,8 +9,8 @@ from inspect import Signature, getdoc, signature
 from typing import Any
 
 from purify_adapters.sources import SERVERS
-from purify_plugins.configuration.preflight import Checked, Preview
 from purify_plugins.plugin.hookspecs import hookimpl
+from purify_plugins.plugin.preview import Checked, Preview
 from purify_plugins.types import ToolFormat
 from purify_plugins.utils.extras import require_extra
 

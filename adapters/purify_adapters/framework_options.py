@@ -18,6 +18,7 @@ from purify_plugins.errors import ModelError, UnknownNameError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.sampling import Sampling
 from purify_plugins.stages import about
+from purify_plugins.vouching.options import VouchingOptions, without
 
 SAMPLING = tuple(field.name for field in fields(Sampling))
 """The names of the sampling options."""
@@ -51,7 +52,8 @@ def require_named(llm: Any, slm: Any, policy: Any, policy_options: Mapping[str, 
 
 def _require(plugins: Plugins, model: Any) -> None:
     if isinstance(model, Mapping):
-        keys = dict(model)
+        VouchingOptions.of(model)
+        keys = without(model)
         source = str(keys.pop("source", "local"))
         plugins.check("purify_sources", source, keys)
         model = keys.get("model") if source == "local" else None

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from purify_plugins.sampling import Sampling
     from purify_plugins.types import Piece, Prompt, Token, Vocabulary
 
-NOTES = ("name", "engine", "trusted")
-"""Fields of a model that its files do not determine: the operator's name for it, and its engine."""
+NOTES = ("name", "engine", "trusted", "card", "signature")
+"""Fields of a model that its files do not determine: the operator's name for it, its engine, who vouches."""
 JUDGED = ("slm", "fused", "kl", "peak", "revealed", "hidden")
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from purify_plugins.canonical_json import canonical
-from purify_plugins.certificates.pinning import model_digest
+from purify_plugins.canonical_json import canonical, model_digest
 from purify_plugins.errors import ConfigError
 
 AGAIN = "run `purify calibrate` again, or remove [calibration]"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from purify_plugins.canonical_json import model_digest
 from purify_plugins.certificates.calibration_record import CalibrationRecord
 from purify_plugins.certificates.guarantee_text import factor, meant
 from purify_plugins.certificates.in_numbers import in_numbers
-from purify_plugins.certificates.pinning import model_digest
 from purify_plugins.threat import IN_ENGINE
 from purify_plugins.types import Certificate
 
@@ -79,6 +79,8 @@ SAID = {
     "issued_after": "when it was issued",
     "chain": "its place in its issuer's chain",
     "tsa": "its day's time-stamp",
+    "slm_card": "the SLM's provenance card",
+    "llm_card": "the LLM's provenance card",
 }
 """What a reader gave beside parts, in words."""
 SIGNED = "the models' names, who wrote it and when (a signature's matter)"
@@ -181,6 +183,7 @@ def model(side: str, told: Mapping[str, Any]) -> str:
     found = f"{side.upper()}: {told['name']} ({told['kind']}, {told['engine']}), {_digest(told)}."
     found += f" {_members(told)}" if told.get("members") else ""
     found += f" {_takedown(told['takedown'])}" if told.get("takedown") else ""
+    found += "".join(f" {each}" for each in vouching(side, told))
     return f"{found} {COPYING}" if told.get("copyist") else found
 
 
@@ -191,6 +194,22 @@ def _takedown(told: Mapping[str, Any]) -> str:
         f"Its rows are changed before the policy, while a text recites the takedown list of {count} "
         f"(SHA-256 {told['list']}), in the {told['form']} form."
     )
+
+
+def vouching(side: str, told: Mapping[str, Any]) -> list[str]:
+    """Who vouches for a model, where that is recorded."""
+    found = []
+    if card := told.get("card"):
+        found.append(
+            f"Its provenance card (training data, licence, what was checked and by whom) has SHA-256 "
+            f"{card['sha256']}: ask for the card, and compare it with --{side}-card FILE."
+        )
+    if signed := told.get("signature"):
+        found.append(
+            "By its operator's word its files were loaded as they had been signed: the signature's file has "
+            f"SHA-256 {signed['sha256']}, and the key it was checked with {signed['key']}."
+        )
+    return found
 
 
 def _digest(model: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.canonical_json import canonical, options
+from purify_plugins.canonical_json import canonical, model_digest, options
 from purify_plugins.errors import MismatchError
 from purify_plugins.foreign import adapted_policy
 
@@ -21,23 +21,21 @@ Digests = str | Path | Mapping[str, str]
 """A model's SHA-256 (`model_digest`, or of its only weights file), its directory, or digests by file name."""
 
 
-def model_digest(files: Mapping[str, str]) -> str:
-    """One SHA-256 for a model: of the canonical JSON of its files' SHA-256, by name."""
-    return hashlib.sha256(canonical(files).encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class Pins:
     """Known values: the answer's text, the policy with its options, the models' digests, any field.
 
-    `guarantee` is the one that this answer must have.
-    `fields` maps paths into the certificate (`method.sampling.seed`) to required values.
+    `slm_card` and `llm_card` are the content of the models' provenance cards; `guarantee` is the one that
+    this answer must have. `fields` maps paths into the certificate (`method.sampling.seed`) to required
+    values.
     """
 
     answer: bytes | None = None
     policy: FusionPolicy | None = None
     slm: Digests | None = None
     llm: Digests | None = None
+    slm_card: bytes | None = None
+    llm_card: bytes | None = None
     guarantee: Guarantee | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,7 +46,7 @@ class Pins:
             _check_answer(body, self.answer)
             _check_operator(body, self.answer)
         decodes = _decodes(certificate)
-        if not decodes and any((self.policy, self.slm, self.llm)):
+        if not decodes and any((self.policy, self.slm, self.llm, self.slm_card, self.llm_card)):
             raise MismatchError(
                 "no model wrote any of this answer: it is the operator's text, and names none"
             )
@@ -58,6 +56,9 @@ class Pins:
             for side, known in (("slm", self.slm), ("llm", self.llm)):
                 if known is not None:
                     _check_model(side, decode["models"][side], known)
+            for side, card in (("slm", self.slm_card), ("llm", self.llm_card)):
+                if card is not None:
+                    _check_card(side, decode["models"][side], card)
         if self.guarantee is not None:
             _check_guarantee(body["claim" if certificate.staged else "method"], self.guarantee)
         for path, value in self.fields.items():
@@ -151,6 +152,18 @@ def _check_model(side: str, recorded: Mapping[str, Any], known: Digests) -> None
         fine = dict(hashed(known, files) if isinstance(known, Path) else known) == dict(files)
     if not fine:
         raise MismatchError(f"{who}, has the digest {model_digest(files)}, which is not the one given")
+
+
+def _check_card(side: str, recorded: Mapping[str, Any], card: bytes) -> None:
+    """A card is compared as its file was when the model was loaded, byte for byte."""
+    who, given = f"the {side.upper()}, {recorded.get('name')!r}", hashlib.sha256(card).hexdigest()
+    if (told := recorded.get("card")) is None:
+        raise MismatchError(f"the certificate names no provenance card of {who}; ask its issuer why")
+    if told["sha256"] != given:
+        raise MismatchError(
+            f"the provenance card of {who}, has the SHA-256 {told['sha256']}, and the file you gave {given}; "
+            "ask for the card as it was when the answer was written"
+        )
 
 
 def hashed(folder: Path, names: Iterable[str], weights: bool = True) -> dict[str, str]:

@@ -90,6 +90,15 @@ class MemberFields(Fields, open=True):
     files: dict[str, Sha256] = ABSENT
 
 
+class CardFields(Fields):
+    sha256: Sha256
+
+
+class SignatureFields(Fields):
+    sha256: Sha256
+    key: Sha256
+
+
 class ModelFields(Fields, open=True):
     """A source's identity, and what every certificate adds to it."""
 
@@ -98,6 +107,8 @@ class ModelFields(Fields, open=True):
     engine: Literal["in-process", "trusted", "untrusted"]
     trusted: bool
     files: dict[str, Sha256] = ABSENT
+    card: CardFields = ABSENT
+    signature: SignatureFields = ABSENT
     alphabet: dict[str, Any] = ABSENT
     members: dict[str, MemberFields] = ABSENT
     share: float | int | None = None

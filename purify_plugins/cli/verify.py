@@ -22,9 +22,10 @@ from purify_plugins.cli.options import (
     in_use,
     spread,
 )
-from purify_plugins.configuration.preflight import Preview, foreseen
+from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import CertificateError, ConfigError
 from purify_plugins.plugin.manager import Plugins
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource
 from purify_plugins.types import Certificate
 from purify_plugins.utils.files import read_text
@@ -74,6 +75,12 @@ class VerifyOptions:
     ] = None
     slm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The SLM it must name.")] = None
     llm_digest: Annotated[str | None, typer.Option(metavar="SHA256|DIR", help="The LLM it must name.")] = None
+    slm_card: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The provenance card of the SLM it must name.")
+    ] = None
+    llm_card: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The provenance card of the LLM it must name.")
+    ] = None
     expect: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD=VALUE", help="Any field, such as method.sampling.seed=null; repeatable."),

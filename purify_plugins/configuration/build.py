@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from purify_plugins.configuration.chain import request_options, stage
 from purify_plugins.configuration.config import Config, has_type, placed, type_in_words, where
 from purify_plugins.configuration.find import Table
-from purify_plugins.configuration.preflight import Preview, foreseen
+from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.configuration.secrets import hints_of, key_of, secret_keys, secrets
 from purify_plugins.configuration.signing import issuing
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.plugin.manager import Plugins, load_plugins
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource
 from purify_plugins.requests.inputs import one
 from purify_plugins.sampling import Sampling

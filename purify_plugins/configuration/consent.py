@@ -14,12 +14,13 @@ from typing import Any
 
 from purify_plugins.configuration.secrets import named
 from purify_plugins.errors import ConfigError
+from purify_plugins.vouching.options import NAMES as VOUCHING
 
 MODELS = ("model", "expert", "anti", "tokenizer")
 """Keys of a source that may name a directory."""
 MEMBERS = "members"
 """The key of a source whose value is a list of models."""
-NAMING = ("source", *MODELS)
+NAMING = ("source", *MODELS, *VOUCHING)
 """The keys of a model's table that name what is read; its url has a password to leave out."""
 
 

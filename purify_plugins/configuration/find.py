@@ -11,6 +11,7 @@ from typing import Any
 from purify_plugins.configuration.consent import MEMBERS, MODELS, allow, named_by, require_allowed, wishes
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_bytes
+from purify_plugins.vouching.options import NAMES
 
 Table = dict[str, Any]
 
@@ -119,4 +120,6 @@ def _model(value: Any, folder: Path) -> Any:
     inside = {
         key: _members(each, folder) if key == MEMBERS else _model(each, folder) for key, each in value.items()
     }
-    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}}
+    files = {key: value[key] for key in NAMES if isinstance(value.get(key), str) and value[key].strip()}
+    vouching = {key: str(folder / Path(file).expanduser()) for key, file in files.items()}
+    return {**inside, **{key: str(beside) for key, beside in named.items() if beside.is_dir()}, **vouching}

@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.plugin.arguments import require_arguments, sources_of
+from purify_plugins.plugin.preview import Preview, named, place_of, preview_of
+from purify_plugins.vouching.options import VouchingOptions, without
+from purify_plugins.vouching.vouched import require_files
 
 if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Plugins
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A model before it is loaded.
-
-    `place` is its directory and `numbers` the number of its parameters, where the files are here. `settle`
-    runs the checks that take a second to import. `refuse` raises PromptError for a text that the model cannot
-    read. `inside` are the models that it is made of; where it `mixes` them, what one of them says it may say,
-    so that none may be the LLM.
-    """
-
-    place: Path | None = None
-    numbers: int | None = None
-    settle: Callable[[], None] = lambda: None
-    refuse: Callable[[str], None] = lambda text: None
-    inside: tuple[Preview, ...] = ()
-    mixes: bool = False
-
-    @property
-    def places(self) -> set[Path]:
-        """The directories of the models whose word its own is."""
-        own = set() if self.place is None else {self.place}
-        return own.union(*(each.places for each in self.inside)) if self.mixes else own
-
-
-class Checked:
-    """A source's factory that can check its arguments before it loads anything large.
-
-    `preview` takes the factory's own arguments and raises the errors of loading, as far as they can be known.
-    """
-
-    def preview(self, **keys: Any) -> Preview:
-        raise NotImplementedError
-
-    def __call__(self, *args: Any, **keys: Any) -> Any:
-        raise NotImplementedError
-
-
-class Weighty(Checked):
-    """The factory `load`, with `look` as its preview."""
-
-    def __init__(self, load: Callable[..., Any], look: Callable[..., Preview]) -> None:
-        functools.update_wrapper(self, load)
-        self.load, self.look = load, look
-
-    def preview(self, **keys: Any) -> Preview:
-        return self.look(**keys)
-
-    def __call__(self, *args: Any, **keys: Any) -> Any:
-        return self.load(*args, **keys)
 
 
 def foreseen(plugins: Plugins, model: Any) -> Preview:
@@ -73,12 +24,16 @@ def foreseen(plugins: Plugins, model: Any) -> Preview:
     """
     if not isinstance(model, str | Path | Mapping):
         return Preview()  # it is loaded already
-    keys = dict(model) if isinstance(model, Mapping) else {"model": model}
+    table = dict(model) if isinstance(model, Mapping) else {"model": model}
+    vouching, keys = VouchingOptions.of(table), without(table)
     name = str(keys.pop("source", "local"))
     factory = plugins.check("purify_sources", name, keys)
     require_arguments(f"source {name!r}", factory, keys)
     inside = sources_of(factory)
-    found = factory.preview(**keys) if isinstance(factory, Checked) else Preview()
+    if vouching is not None:
+        require_files(place_of(factory, keys), named(name, keys))
+        vouching.read(named(name, keys))
+    found = preview_of(factory, keys)
     within = tuple(
         foreseen(plugins, each) for key, value in keys.items() if key in inside for each in listed(value)
     )

@@ -20,8 +20,11 @@ from purify_plugins.foreign import BareSource, adapted, resolved_policy
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.arguments import built, check_arguments, require_arguments, sources_of
 from purify_plugins.plugin.installed import DISTRIBUTION, GROUP, bundled, distribution, installed, names_of
+from purify_plugins.plugin.preview import named, place_of
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.protocols import LogitSource
+from purify_plugins.vouching.options import VouchingOptions, without
+from purify_plugins.vouching.vouched import require_files, vouched
 
 BUILT_IN = "decoder"
 OFFERS = {
@@ -148,15 +151,24 @@ class Plugins(pluggy.PluginManager):
     def source(self, model: Any) -> LogitSource:
         """The LogitSource that `model` stands for: itself, a local directory, or a mapping.
 
+        With a `card` or a `signature`, the model's files must be as these say, whatever the source.
+
         Sources that it combines (`contrast` has an `expert` and an `anti`, `mixture` a list of `members`) may
         be given in the same ways.
         """
         if isinstance(model, LogitSource | BareSource):
             return adapted(model)
-        keys = dict(model) if isinstance(model, Mapping) else {"model": model}
+        table = dict(model) if isinstance(model, Mapping) else {"model": model}
+        vouching, keys = VouchingOptions.of(table), without(table)
         name = str(keys.pop("source", "local"))
         factory = self.check("purify_sources", name, keys)
         require_arguments(f"source {name!r}", factory, keys)  # before a model within it is loaded
+        if vouching is None:
+            return self._load(name, factory, keys)
+        place = require_files(place_of(factory, keys), named(name, keys))
+        return vouched(place, vouching.read(named(name, keys)), partial(self._load, name, factory, keys))
+
+    def _load(self, name: str, factory: Callable[..., Any], keys: Mapping[str, Any]) -> LogitSource:
         inside = sources_of(factory)
         made = {key: self._inner(each) if key in inside else each for key, each in keys.items()}
         return adapted(self.make("purify_sources", name, made))

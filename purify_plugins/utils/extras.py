@@ -16,6 +16,7 @@ MODULES = {
     "privacy": ("phonenumbers", "presidio_analyzer"),
     "ray": ("ray.serve",),
     "sign": ("cryptography",),
+    "model-signing": ("model_signing", "OpenSSL"),
     "pkcs11": ("pkcs11",),
     "timestamp": ("rfc3161_client",),
     "tgi": ("httpx", "msgspec", "starlette", "uvicorn", "h11", "prometheus_client"),

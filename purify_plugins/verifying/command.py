@@ -28,6 +28,8 @@ OPTIONS: Mapping[str, tuple[str, str]] = {
     "--policy": ("NAME", "the policy it must be under, with its options at their defaults"),
     "--slm-digest": ("SHA256|DIR", "the SLM it must name"),
     "--llm-digest": ("SHA256|DIR", "the LLM it must name"),
+    "--slm-card": ("FILE", "the provenance card of the SLM it must name"),
+    "--llm-card": ("FILE", "the provenance card of the LLM it must name"),
     "--require": ("GUARANTEE", "what must hold for this very answer, such as passage"),
     "--issued-after": ("DATE", "when it must have been issued, or later, such as 2026-11-29"),
     "--chain": ("DIR|FILE", "its issuer's chain, which it must stand in, and which must be whole"),

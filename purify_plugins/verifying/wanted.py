@@ -34,6 +34,8 @@ def known(given: Any, policies: Policies, contents: Callable[[str], bytes]) -> K
         policy=policies.policy(given.policy, options) if given.policy else None,
         slm=named_model(given.slm_digest),
         llm=named_model(given.llm_digest),
+        slm_card=None if given.slm_card is None else contents(given.slm_card),
+        llm_card=None if given.llm_card is None else contents(given.llm_card),
         guarantee=level(given.require),
         fields=dict(map(field, given.expect or ())),
     )

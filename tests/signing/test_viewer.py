@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import json
 import re
@@ -13,6 +14,7 @@ from random import Random
 
 import pytest
 
+from purify_plugins.canonical_json import canonical, digest
 from purify_plugins.signing.keys import HeldKey
 from tests.signing.edits import inside, letter
 from tests.signing.issuing import answer, sign
@@ -75,6 +77,27 @@ def test_the_page_says_what_the_command_says(tmp_path: Path) -> None:
     for expected, (verdict, lines) in zip(cases, shown(tmp_path, [*cases.values()]), strict=True):
         assert verdict.startswith(f"Verdict: {expected}"), (expected, verdict)
         assert bool(lines) is not verdict.startswith("Verdict: DOES NOT")
+
+
+@pytest.mark.slow
+def test_the_page_names_a_card_and_a_signature_and_compares_a_card(tmp_path: Path) -> None:
+    made, card = answer(length=3), b'{"format": "purify-card/1"}'
+    body = json.loads(made.certificate.text)
+    told = hashlib.sha256(card).hexdigest()
+    body["models"]["slm"] |= {"card": {"sha256": told}, "signature": {"sha256": "1" * 64, "key": "2" * 64}}
+    text = canonical({**body, "digest": digest(body)}).encode()
+    given = {"certificate": text, "answer": made.text.encode()}
+    cases = [
+        {**given, "card": card},
+        {**given, "card": b"{}"},
+        {**given, "certificate": made.certificate.text.encode(), "card": card},
+    ]
+    (fine, lines), (other, _), (none, _) = shown(tmp_path, cases)
+    assert fine.startswith("Verdict: HOLDS")
+    assert f"has SHA-256 {told}: ask for it" in "\n".join(lines)
+    assert f"the key it was checked with {'2' * 64}" in "\n".join(lines)
+    assert "names another provenance card" in other
+    assert "names no provenance card" in none
 
 
 @pytest.mark.slow

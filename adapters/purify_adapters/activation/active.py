@@ -30,6 +30,8 @@ from purify_plugins.configuration.config import check_config, placed, where
 from purify_plugins.configuration.find import read_table
 from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.errors import ConfigError
+from purify_plugins.plugin.preview import named
+from purify_plugins.vouching.options import VouchingOptions, refuse_unseen, without
 
 if TYPE_CHECKING:
     from purify_adapters.activation.monkeypatch import Patch
@@ -182,15 +184,21 @@ class Activation:
 
 def _read(file: Path) -> Config:
     """The configuration, in which `[llm]` is optional: the LLM is the program's own."""
-    return check_config({"llm": {}, **read_table(file)}, file)
+    found = check_config({"llm": {}, **read_table(file)}, file)
+    with placed(where(found.llm)):
+        refuse_unseen(found.llm, "the LLM is the program's own, and was not loaded from files here")
+    return found
 
 
 def _check_source(plugins: Any, table: dict[str, Any]) -> None:
     """Raise ConfigError or ModelError for an SLM that cannot be loaded, as far as its files and keys show."""
     with placed(where(table), f"source {table.get('source', 'local')!r}: "):
         keys = keys_of(plugins, table)
+        vouching, keys = VouchingOptions.of(keys), without(keys)
         name = str(keys.pop("source", "local"))
         factory = plugins.check("purify_sources", name, keys)
+        if vouching is not None:
+            vouching.read(named(name, keys))  # its files are compared when the SLM is loaded
     try:
         signature(factory).bind(**keys)
     except TypeError as error:

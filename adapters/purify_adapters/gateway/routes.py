@@ -33,6 +33,7 @@ from purify_adapters.gateway.service import AnswerPlan, Service
 from purify_adapters.gateway.tgi_responses import TokenEvents, generated, templated, tokenized
 from purify_adapters.openai_schema import Json
 from purify_plugins._version import __version__
+from purify_plugins.vouching.options import vouching_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -255,7 +256,16 @@ async def info(request: Request) -> Response:
     }
     if (signer := service.purifier.signer) is not None:
         facts["certificate_keys"] = list(signer.key_ids)
+    if told := _vouching(service):
+        facts["vouching"] = told
     return JSONResponse(facts)
+
+
+def _vouching(service: Service) -> Json:
+    """The digests of the models' cards and signatures, of those that have some."""
+    both = {"llm": service.purifier.llm, "slm": service.purifier.slm}
+    found = {side: vouching_of(source.identity()) for side, source in both.items()}
+    return {side: told for side, told in found.items() if told}
 
 
 async def openapi(request: Request) -> Response:

@@ -24,6 +24,7 @@ from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.purifier import Purifier
 from purify_plugins.sampling import Sampling
 from purify_plugins.types import Prompt, Vocabulary
+from purify_plugins.vouching.options import refuse_unseen
 
 NAME = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
 GREEDY = 1e-5
@@ -56,6 +57,7 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
         raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
     if watermark(config.watermark) is not None:
         raise ConfigError("[watermark] is not for the engine; run `purify serve` in front of vLLM")
+    refuse_unseen(config.llm, "the LLM is vLLM's own, and was not loaded from files here")
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
     policy = policy_of(plugins, config.policy)

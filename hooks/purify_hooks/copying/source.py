@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.copying.copyist import CONFIRMED, LONGEST, MOST, PRIOR, SEEN, WORTH
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading, Session
 from purify_plugins.threat import Engine
 from purify_plugins.types import Prompt, Vocabulary

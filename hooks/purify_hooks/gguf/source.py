@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from purify_hooks.local.gguf_header import GgufHeader, forget_headers, read_header
 from purify_hooks.local.loading import file_digests, file_states, find_gguf
 from purify_hooks.local.preflight import gguf_preview, require_room
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, ModelError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.local.gguf_header import read_header
 from purify_hooks.local.loading import find_model
 from purify_hooks.local.weight_headers import refuse_packed, stored
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, TooLongError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.tokenizers.loading import load_tokenizer, require_tokenizer
 
 if TYPE_CHECKING:

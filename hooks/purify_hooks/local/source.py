@@ -21,9 +21,9 @@ from purify_hooks.ngram.source import looked_at as looked_at_ngram
 from purify_hooks.sources.contrast import Contrast
 from purify_hooks.takedown.source import TakedownSource
 from purify_hooks.takedown.source import looked_at as looked_at_takedown
-from purify_plugins.configuration.preflight import Weighty
 from purify_plugins.errors import ConfigError, ModelError
 from purify_plugins.plugin.hookspecs import hookimpl
+from purify_plugins.plugin.preview import Weighty
 from purify_plugins.protocols import LogitSource, Reading, Slots
 from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading, Session
 from purify_plugins.threat import Engine, weakest
 from purify_plugins.types import Prompt, Vocabulary

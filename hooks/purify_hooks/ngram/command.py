@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from purify_hooks.cards.command import card
 from purify_hooks.suggest.command import suggest
 from purify_plugins.cli.options import AsJson
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Small language models to purify with.")
 
 app.command()(suggest)
+app.command()(card)
 
 
 @app.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from purify_hooks.local.loading import file_digests, file_states
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ModelError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading, Session
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary

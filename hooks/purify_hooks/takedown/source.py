@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from purify_hooks.takedown.alignment import AWAY, SHIFTS
 from purify_hooks.takedown.anchor import ENTER, LEAVE, LIKELY, PLACES, Anchor, Form, TakedownRule
 from purify_hooks.takedown.works import TakedownList, find
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ConfigError, VocabularyError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SourceWrapper
 from purify_plugins.types import Prompt, Vocabulary

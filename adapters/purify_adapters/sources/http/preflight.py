@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from purify_adapters.sources.http.client import HttpClient, log
 from purify_adapters.sources.http.detect import check_kind, detected
 from purify_adapters.sources.http.event_loop import wait
-from purify_plugins.configuration.preflight import Preview
 from purify_plugins.errors import ModelError, SourceError
+from purify_plugins.plugin.preview import Preview
 from purify_plugins.tokenizers.loading import find_tokenizer, require_tokenizer
 from purify_plugins.utils.logs import errors_only
 
