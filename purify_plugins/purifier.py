@@ -48,11 +48,12 @@ if TYPE_CHECKING:
 
 Errors = Literal["return", "raise"]
 OF_A_PAIR = ("alignment", "fidelity", "plugins")
-OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", "stages", "request", "signer", "configuration")
+AROUND = ("stages", "request", "signer", "store")
+OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", *AROUND, "configuration")
 GIVEN = ("given_policy", "given_walk")
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
-OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer", "store")
+OF_AN_ANSWER = (*CHECKED, *AROUND)
 KEPT = (*OF_AN_ANSWER, *OF_A_PAIR, "watermark")
 """Options that `replace` changes without aligning the two models anew."""
 
@@ -128,10 +129,10 @@ class Purifier(Decoder):
             walk=choose(walk, llm),
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
-        own = zip((*OWN, *GIVEN), (sampling, batch_size, *kept, configuration, policy, walk), strict=True)
-        vars(self).update(
-            own, given_models=pair, store=store, watermark=markable(watermark, llm, slm, pair[1])
+        own = zip(
+            (*OWN, *GIVEN), (sampling, batch_size, *kept, store, configuration, policy, walk), strict=True
         )
+        vars(self).update(own, given_models=pair, watermark=markable(watermark, llm, slm, pair[1]))
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
     @classmethod
