@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 Errors = Literal["return", "raise"]
 OF_A_PAIR = ("alignment", "fidelity", "plugins")
 AROUND = ("stages", "request", "signer", "store")
-OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", *AROUND, "configuration")
 GIVEN = ("given_policy", "given_walk")
+OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", *AROUND, "configuration", *GIVEN)
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
 OF_AN_ANSWER = (*CHECKED, *AROUND)
@@ -129,9 +129,7 @@ class Purifier(Decoder):
             walk=choose(walk, llm),
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
-        own = zip(
-            (*OWN, *GIVEN), (sampling, batch_size, *kept, store, configuration, policy, walk), strict=True
-        )
+        own = zip(OWN, (sampling, batch_size, *kept, store, configuration, policy, walk), strict=True)
         vars(self).update(own, given_models=pair, watermark=markable(watermark, llm, slm, pair[1]))
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
