@@ -34,6 +34,7 @@ from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sampling import Sampling
 from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.threat import TRUST
 from purify_plugins.vouching.options import VouchingOptions
 
 HERE = Path(__file__).parent
@@ -331,6 +332,11 @@ def packaged() -> str:
     return table(["model", "digest"], rows)
 
 
+def trust() -> str:
+    """Who is trusted with what."""
+    return table(["who", "trusted with", "not trusted with"], [list(row) for row in TRUST])
+
+
 def limits() -> str:
     return "\n".join(f"- {limit}" for limit in LIMITS)
 
@@ -395,6 +401,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "errors": error_sections,
     "meaning": meaning,
     "limits": limits,
+    "trust": trust,
     "packaged": packaged,
     "coverage": coverage,
     "staged_coverage": staged_coverage,

@@ -5,6 +5,7 @@ The reasons are in docs/threat-model.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from purify_plugins.errors import ConfigError
@@ -18,11 +19,40 @@ Engine = Literal["in-process", "trusted", "untrusted"]
 VOUCHED = ("in-process", "trusted")
 """The engines that may see a draft; any other is untrusted."""
 Adversary = Literal["none", "weights", "engine"]
-"""The adversary of a guarantee; each one can do everything that those before it can.
-
-"weights": an adversarial model in an honest engine, which shows it tokens in their order. "engine": a server
-that returns arbitrary rows, and sees prompts, timing and all tokens drawn before.
-"""
+"""The adversary of a guarantee; each one can do everything that those before it can."""
+ADVERSARIES: Mapping[Adversary, str] = {
+    "none": "nobody: nothing is claimed",
+    "weights": "an adversarial model in an honest engine, which shows it tokens in their order: its rows "
+    "depend on the tokens before them and on nothing else, and it may have been trained on this code, on "
+    "the SLM and on the attack",
+    "engine": "a server that returns arbitrary rows, and sees prompts, timing and all tokens drawn before",
+}
+"""Adversary -> what it can do."""
+TRUST: tuple[tuple[str, str, str], ...] = (
+    (
+        "the operator",
+        "all of it: the configuration, the secret, which model is the SLM, which servers are vouched for",
+        "",
+    ),
+    ("this process, its Python and its host", "the draws, the fusion, the certificate, the secret", ""),
+    (
+        "plugins that the configuration names",
+        "as much as this process; what they do to an answer's steps is seen and recorded",
+        "",
+    ),
+    ("the SLM", "being harmless: every bound is against it", ""),
+    ("the SLM's engine", "saying what the SLM says", ""),
+    ("the LLM's weights", "nothing", "they may be trained to break the bound, and know all our code"),
+    (
+        "the LLM's engine, in-process or trusted",
+        "running the weights: rows that depend on nothing after them, no fault on purpose",
+        "",
+    ),
+    ("the LLM's engine, untrusted", "nothing but prompts, which it reads", "rows, timing, faults"),
+    ("the network to a server", "as much as that server: TLS and its certificates are the system's", ""),
+    ("the reader", "nothing", "picks prompts, seeds, settings, stops; asks again"),
+)
+"""Who is trusted with what, and with what not."""
 Draws = Literal["system", "keyed", "marked"]
 """The source of an answer's random numbers: the operating system, a secret and a seed, or a watermark's key
 and the tokens before."""
@@ -133,8 +163,8 @@ def require_draftable(engine: Engine) -> None:
     """Raise ConfigError for an engine that must not see a draft before it has returned its row."""
     if engine not in VOUCHED:
         raise ConfigError(
-            "walk 'speculative' shows the LLM's engine what may come next before it says how likely that is; "
-            "leave it at 'auto', or vouch for the server with engine = \"trusted\" under [llm]"
+            "walk 'speculative' shows the LLM's engine what may come next before it says how likely that "
+            "is; leave it at 'auto', or vouch for the server with engine = \"trusted\" under [llm]"
         )
 
 

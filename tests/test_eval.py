@@ -54,6 +54,7 @@ from purify_hooks.evaluation.eval.questions import (
     check_questions,
     words,
 )
+from purify_hooks.evaluation.eval.record import digest_of
 from purify_hooks.evaluation.eval.report import REGION, Report
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
 from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, run, suites
@@ -71,6 +72,8 @@ from purify_hooks.evaluation.eval.systems import (
     systems_for,
 )
 from purify_hooks.evaluation.eval.tune import tune
+from purify_hooks.evaluation.pair_report.evaluated import read_evaluation
+from purify_hooks.evaluation.table import Table
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, Sampling
 from purify_plugins.cli import app
@@ -947,6 +950,23 @@ def test_the_page_stands_alone_and_defines_every_metric(finished: tuple[Report, 
     assert set(json.loads((folder / "report.json").read_text("utf-8"))) == {
         s.key for s in report.plan.systems
     }
+
+
+def test_what_an_evaluation_says_is_read_back_whole_by_a_report(finished: tuple[Report, Path]) -> None:
+    report, folder = finished
+    report.write(folder)
+    found = read_evaluation(folder)
+    assert found.conclusion == report.conclusion()
+    assert [each.table for each in found.tables] == [as_read(each) for each in report.tables().values()]
+    assert [*found.pictures] == [*report._pictured]
+    assert [each.key for each in found.systems] == [each.system.key for each in report.results]
+    found.require_of({side: digest_of(getattr(report.pair, side).identity()) for side in ("llm", "slm")})
+
+
+def as_read(table: Table) -> Table:
+    """The table with lists and sets as JSON gives them back."""
+    rows = [list(row) for row in table.rows]
+    return Table(table.title, list(table.columns), rows, table.note, set(table.more))
 
 
 def test_no_two_pictures_of_the_page_share_an_id(finished: tuple[Report, Path]) -> None:

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 ATTACKS = HOME / "attacks.json"
 NAMES = {"LLM": LLM, "SLM": SLM, "OTHER": SLM_1024, "ATTACKS": ATTACKS}
 TABLES = {
+    "whole": ("", "", "", ""),
     "unknown": ('wlak = "auto"', "", "", ""),
     "plugin": ('plugins = ["nope"]', "", "", ""),
     "plugins": ('plugins = "nope"', "", "", ""),
@@ -482,7 +483,31 @@ PROTECT = [
     ("protect build afile --out empty", 2, "is a directory; name a file in it"),
     ("protect build afile --out x --licence", 2, "--licence"),
 ]
-GATES = [*ANCHORS, *TAKEDOWN, *PROTECT]
+REPORT = [
+    ("report nope", 2, "`purify report` has no command 'nope'"),
+    ("report", 2, "there is no purify.toml"),
+    ("report --config torn.toml", 2, "torn.toml"),
+    ("report --work novel", 2, "--work takes NAME=FILE"),
+    ("report --work novel=gone", 2, "cannot read 'gone'"),
+    ("report --work novel=binary", 2, "is not UTF-8 text"),
+    ("report --work novel=afile", 2, "has fewer than 6 words"),
+    ("report --evaluation empty", 2, "holds no evaluation.json"),
+    ("report --evaluation gone", 2, "cannot read 'gone'"),
+    ("report --evaluation afile", 2, "is not valid JSON"),
+    ("report --evaluation list.json", 2, "is no evaluation.json of `purify eval`"),
+    ("report --key gone", 2, "cannot read the key 'gone'"),
+    ("report --key env:NO_SUCH_KEY", 2, "'NO_SUCH_KEY' is not set"),
+    ("report --passages 0", 2, "--passages"),
+    ("report --out afile --config whole.toml", 2, "cannot make the directory 'afile'"),
+    ("report check", 2, "needs REPORT"),
+    ("report check gone", 3, "cannot read 'gone'"),
+    ("report check afile", 3, "this is no report of `purify report`"),
+    ("report check list.json", 3, "it is no JSON object"),
+    ("report check cert.json", 3, "this is no report of `purify report`"),
+    ("report check afile --key gone", 3, "cannot read 'gone'"),
+    ("report check afile --key afile", 2, "is no public Ed25519 key"),
+]
+GATES = [*ANCHORS, *TAKEDOWN, *PROTECT, *REPORT]
 EVERY = [
     *GENERATE,
     *SERVE,

@@ -36,11 +36,11 @@ def summary(certificate: Certificate, off: float | None, known: Sequence[str] = 
     ]
 
 
-def verdict(method: Mapping[str, Any]) -> str:
-    """The guarantee, or the reason why there is none."""
+def verdict(method: Mapping[str, Any], of: str = "this answer") -> str:
+    """The guarantee `of` what was or would be drawn so, or the reason why there is none."""
     if method["guarantee"] == "none":
-        return f"Guarantee of this answer: NONE, because {method['reason']}."
-    return f"Guarantee of this answer: {method['guarantee']}, against {AGAINST[method['adversary']]}."
+        return f"Guarantee of {of}: NONE, because {method['reason']}."
+    return f"Guarantee of {of}: {method['guarantee']}, against {AGAINST[method['adversary']]}."
 
 
 def issued(method: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ def purify_commands() -> Mapping[str, str]:
         "tune": "purify_hooks.evaluation.eval.tune_command:tune",
         "bench": "purify_hooks.evaluation.bench.command:bench",
         "demo": "purify_hooks.evaluation.demo.command:demo",
+        "report": "purify_hooks.evaluation.pair_report.command:report",
     }
 
 

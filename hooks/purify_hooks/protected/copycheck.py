@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from purify_plugins.stages.stage import Stage
 
 if TYPE_CHECKING:
     from purify_hooks.protected.check import CopyCheck
-    from purify_hooks.protected.index import PrintIndex
+    from purify_hooks.protected.index import PrintIndex, WorkRecord
     from purify_hooks.protected.mask import CopyMask
     from purify_plugins.protocols import LogitSource
     from purify_plugins.types import Prompt, Vocabulary
@@ -86,6 +86,11 @@ class Copycheck(Stage):
         from purify_hooks.protected.index import open_index
 
         return open_index(Path(self.index))
+
+    @property
+    def works(self) -> Sequence[WorkRecord]:
+        """The works of its index: names, digests and lengths."""
+        return self._index.header.sources
 
     @cached_property
     def _check(self) -> CopyCheck:

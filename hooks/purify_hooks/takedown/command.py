@@ -86,8 +86,9 @@ def list_works(place: Place, as_json: AsJson = False) -> None:
 def warn(place: Path) -> None:
     """Say on stderr which works the list hardly recognises."""
     from purify_hooks.takedown.recognised import recognised
+    from purify_hooks.takedown.works import TakedownList
 
-    for work in recognised(place):
+    for work in recognised(TakedownList.load(place)):
         if work.doubtful:
             typer.echo(
                 f"warning: {work.name} is recognised in {work.noticed} of {work.places} places tried: the "

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from purify_hooks.takedown.anchor import LIKELY, Anchor
+from purify_hooks.takedown.anchor import LIKELY, Anchor, TakedownRule
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
+
+    from purify_hooks.takedown.works import TakedownList
 
 PLACES, LONG = 16, 48
 """Places of each work that are tried, and the tokens read at each."""
+USUAL = TakedownRule()
 
 
 class Recognised(NamedTuple):
@@ -29,13 +30,11 @@ class Recognised(NamedTuple):
         return 2 * self.noticed < self.places
 
 
-def recognised(folder: Path) -> list[Recognised]:
-    """Each work of a list, with the rule's defaults. Raises ModelError."""
+def recognised(listed: TakedownList, rule: TakedownRule = USUAL) -> list[Recognised]:
+    """Each work of a list."""
     from purify_hooks.ngram.storage import documents
-    from purify_hooks.takedown.works import TakedownList
 
-    listed = TakedownList.load(folder)
-    anchor = Anchor(listed.works, listed.neutral)
+    anchor = Anchor(listed.works, listed.neutral, rule)
     found = zip(listed.record.texts, documents(listed.works, listed.record), strict=True)
     return [Recognised(text.name, *_tried(anchor, ids)) for text, ids in found]
 

@@ -39,7 +39,7 @@ Pair = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A purify.toml: its models, and its policy beside the others."),
 ]
-Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl, report.html and report.json.")]
+Out = Annotated[Path, typer.Option(help="The directory for cells.jsonl and what is reported.")]
 Seed = Annotated[int, typer.Option(min=0, help="Chooses the draws and the resamples.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Four items of a kind: to see that it runs.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes; 0: one a core, four at most.")]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -60,6 +62,12 @@ def made() -> dict[str, str]:
     packages = [f"{name} {version(name)}" for name in ("purify-plugins", "transformers", "torch")]
     versions = ", ".join([*packages, f"Python {platform.python_version()}"])
     return {"date": today(), "versions": versions, "machine": machine()}
+
+
+def command_line(name: str) -> str:
+    """The command that runs, as it was typed; in a program only its name, as `purify eval`."""
+    typed = Path(sys.argv[0]).stem in ("purify", "__main__") and sys.argv[1:2] == [name]
+    return shlex.join(["purify", *(sys.argv[1:] if typed else [name])])
 
 
 def today() -> str:

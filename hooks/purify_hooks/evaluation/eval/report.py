@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,9 @@ from purify_hooks.evaluation.eval.findings import (
 )
 from purify_hooks.evaluation.eval.page import made, model_name, region, require_region, templates
 from purify_hooks.evaluation.eval.plot import frontier, picture
+from purify_hooks.evaluation.eval.record import EvaluationRecord
 from purify_hooks.evaluation.eval.run import Plan, Result, offered
-from purify_hooks.evaluation.eval.suites.base import Suite
+from purify_hooks.evaluation.eval.suites.base import Suite, SuiteSettings
 from purify_hooks.evaluation.table import Table
 from purify_plugins.decode.draw_keys import kept
 from purify_plugins.utils.files import write_whole
@@ -65,14 +67,25 @@ class Report:
         return as_json(self.results, self.pair.plugins)
 
     def write(self, folder: Path) -> Path:
-        """`report.html` and `report.json` in a directory; the page's path."""
+        """`report.html`, `report.json` and `evaluation.json` in a directory; the page's path."""
         self.write_json(folder)
+        self.record().write(folder)
         write_whole(folder / "report.html", self.html())
         return folder / "report.html"
 
     def write_json(self, folder: Path) -> None:
         """`report.json` in a directory."""
         write_whole(folder / "report.json", json.dumps(self.json, indent=1, allow_nan=False) + "\n")
+
+    def record(self) -> EvaluationRecord:
+        """All that it says, as data."""
+        told, tables = (self.conclusion(), self.quick), self.tables().values()
+        return EvaluationRecord(self.pair, self.results, *told, tables, self._pictured, self.facts())
+
+    @property
+    def quick(self) -> bool:
+        """Whether it measured four items of a kind, which is no evidence."""
+        return self.plan.settings.items == SuiteSettings.quick().items
 
     def html(self) -> str:
         """The self-contained page."""
@@ -91,7 +104,7 @@ class Report:
                 baseline=baseline(self.results),
                 speed=speed_sentence(self.results),
                 staged=staged.sentence(self.results),
-                pictures={name: map(Markup, both) for name, both in self._pictured().items()},
+                pictures={name: map(Markup, both) for name, both in self._pictured.items()},
                 suites=[
                     (suite, [table for _, _, table in group])
                     for suite, group in groupby(every, key=lambda each: each[0])
@@ -157,6 +170,7 @@ class Report:
         llm = model(self.results, "llm")
         return not (math.isnan(worst(llm)) or math.isnan(knowledge(llm)))
 
+    @cached_property
     def _pictured(self) -> dict[str, tuple[str, str]]:
         """Each picture's SVG for a broad screen and for a narrow one."""
         narrow = self.pictures(narrow=True)
@@ -167,7 +181,7 @@ class Report:
         llm, best = model(self.results, "llm"), self.best
         measured = [name for name in harms(llm) if not math.isnan(harm(llm, name))]
         done = ", ".join(f"{name.lower()} {harm(llm, name):.0%}" for name in measured)
-        quick = "QUICK: four items of a kind, which is no evidence. " if self.plan.settings.items == 4 else ""
+        quick = "QUICK: four items of a kind, which is no evidence. " if self.quick else ""
         first = f"{quick}At its worst attack the LLM alone reaches: {done}."
         tried = sum(not each.system.alone for each in staged.plain(self.results))
         if not done:

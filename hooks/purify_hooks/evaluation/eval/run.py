@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from purify_hooks.evaluation.eval.forced import CellWork, Measurement, score
@@ -254,10 +254,14 @@ def results(
     return found
 
 
-@cache
+_PAIRS: dict[str, ModelPair] = {}
+
+
 def cached_pair(models: ModelNames) -> ModelPair:
-    """The loaded pair, cached in a worker process."""
-    return models.load()
+    """The loaded pair, cached in a worker process by what its tables say, which have no hash."""
+    if (named := repr(models)) not in _PAIRS:
+        _PAIRS[named] = models.load()
+    return _PAIRS[named]
 
 
 def in_worker(models: ModelNames, task: Task) -> Any:

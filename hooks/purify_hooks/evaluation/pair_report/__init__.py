@@ -1,0 +1,1 @@
+"""`purify report`: what is measured, bounded and known of a pair and its policy, as evidence."""
