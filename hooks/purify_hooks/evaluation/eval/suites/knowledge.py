@@ -41,8 +41,8 @@ class Knowledge(ForcedSuite):
         "only_llm": Metric(f"{KEPT}, in every form but with the fact in the context", "more"),
         "shared": Metric("of the answers that both models get right, the share that is kept", "more"),
         "context": Metric(
-            f"after {SHOTS} examples, with the fact in the context among {AROUND} others: of what the LLM gets "
-            "right, the share kept",
+            f"after {SHOTS} examples, with the fact in the context among {AROUND} others: of what the LLM "
+            "gets right, the share kept",
             "more",
         ),
         **{
