@@ -68,9 +68,8 @@ class VocabularyTrie:
     def __init__(self, vocabulary: Vocabulary, symbol_set: SymbolSet) -> None:
         self.size = len(vocabulary)
         silent = vocabulary.control.keys() | vocabulary.eos
-        spell = (
-            bytes if symbol_set.bytewise else symbol_set.spell
-        )  # bytes are compared far faster than tuples
+        # bytes are compared far faster than tuples
+        spell: Callable[[bytes], Any] = bytes if symbol_set.bytewise else symbol_set.spell
         spelled = {
             index: symbols
             for index, token in enumerate(vocabulary.tokens)
