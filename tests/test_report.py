@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from purify_hooks.evaluation.eval.attempt import recited
 from purify_hooks.evaluation.eval.systems import ALONE
+from purify_hooks.evaluation.pair_report.cards import card
 from purify_hooks.evaluation.pair_report.evaluated import read_evaluation
 from purify_hooks.evaluation.pair_report.page import chance, marked, page
 from purify_hooks.evaluation.pair_report.provenance import licence
@@ -35,6 +36,7 @@ from purify_plugins.signing.signer import Signer
 from purify_plugins.testbed import LLM, SLM
 from tests.takedown.lists import built
 from tests.toys import real
+from tests.vouching.vouchers import filled, write
 
 PASSAGE = json.loads((HOME / "attacks.json").read_text("utf-8"))["protected"]["passages"][0]
 TEXT = PASSAGE["prefix"] + PASSAGE["continuation"]
@@ -47,9 +49,9 @@ def purify(*words: Any) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def configured(folder: Path, more: str = "", llm: str = f'model = "{LLM}"') -> Path:
+def configured(folder: Path, more: str = "", llm: str = f'model = "{LLM}"', slm: str = "") -> Path:
     file = folder / "purify.toml"
-    file.write_text(f'[llm]\n{llm}\n[slm]\nmodel = "{SLM}"\n{more}', "utf-8")
+    file.write_text(f'[llm]\n{llm}\n[slm]\nmodel = "{SLM}"\n{slm}\n{more}', "utf-8")
     return file
 
 
@@ -103,7 +105,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The test bed's pair under `balanced`, one work that the LLM has by heart, no evaluation."""
+    """The test bed's pair under `balanced`, a work that the LLM has by heart, an SLM with a card."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "work.txt").write_text(TEXT, "utf-8")
     for name, text in (
@@ -113,7 +115,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     ):
         (folder / name).write_bytes(text)
         (folder / name).chmod(0o600)
-    config = configured(folder)
+    write(folder / "card.json", filled({"model": SLM}))
+    config = configured(folder, slm='card = "card.json"')
     work, key = f"alice={folder / 'work.txt'}", folder / "key"
     told = purify("report", "--config", config, "--out", folder, "--work", work, "--key", key)
     assert told.exit_code == 0, told.output
@@ -249,6 +252,30 @@ def test_a_configuration_without_a_guarantee_says_so_before_anything_else(tmp_pa
     [passage] = found.body["works"]["measured"][0]["passages"]
     assert (passage["k"], passage["bound"]) == (None, None)
     assert found.body["signers"] == []
+
+
+# Who vouches for the models
+
+
+def test_the_slm_s_card_is_in_the_report_and_who_wrote_it(made: Made) -> None:
+    told = made.body["models"]
+    assert told["llm"]["card"] is None
+    assert told["slm"]["card"]["vouched_by"]["name"] == "A. Reader"
+    assert told["slm"]["licence"] == "Apache-2.0 (LICENSE)"
+    for words in ("Ten books: corpus/README.md (public domain)", "names: none (A. Reader, 2026-11-28)"):
+        assert words in made.html
+    assert "Who vouches for the SLM: A. Reader" in made.html
+
+
+def test_a_card_that_is_not_the_loaded_model_s_any_more_is_refused(made: Made) -> None:
+    model = {"source": "takedown", "model": {"model": str(SLM), "card": str(made.folder / "card.json")}}
+    digest = made.body["models"]["slm"]["card"]["sha256"]
+    found = card("llm", model, {"card": {"sha256": digest}})
+    assert found is not None
+    assert found["sha256"] == digest
+    assert card("llm", model, {}) is None
+    with pytest.raises(ConfigError, match="card changed while this report was made"):
+        card("llm", model, {"card": {"sha256": "0" * 64}})
 
 
 # The evaluation

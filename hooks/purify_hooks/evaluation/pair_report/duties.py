@@ -114,8 +114,16 @@ def _deploying(body: Body) -> list[str]:
     return [
         "What a deployer must know to use it as meant: the guarantee and its limits, the threat model, "
         "and which models these are, by digest.",
+        _vouched(body),
         "What is kept for each answer: as under article 12.",
     ]
+
+
+def _vouched(body: Body) -> str:
+    card = body["models"]["slm"]["card"]
+    if card is None:
+        return "Who vouches for the SLM: not said, since no provenance card of it is configured."
+    return f"Who vouches for the SLM: {card['vouched_by']['name']}, in a provenance card, below."
 
 
 def _not_deploying(body: Body) -> list[str]:
