@@ -26,8 +26,10 @@ from purify_hooks.evaluation.pair_report.works import NamedWork, joined
 from purify_hooks.evaluation.testbed import HOME
 from purify_plugins import ConfigError
 from purify_plugins.canonical_json import canonical, options
+from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.certificates.in_numbers import bound
 from purify_plugins.cli import app
+from purify_plugins.decode.forced_text import ForcedText
 from purify_plugins.decode.forcing import judged_by
 from purify_plugins.errors import CertificateError, MismatchError
 from purify_plugins.plugin.manager import load_plugins
@@ -35,7 +37,7 @@ from purify_plugins.signing.keys import HeldKey
 from purify_plugins.signing.signer import Signer
 from purify_plugins.testbed import LLM, SLM
 from tests.takedown.lists import built
-from tests.toys import real
+from tests.toys import few, real
 from tests.vouching.vouchers import filled, write
 
 PASSAGE = json.loads((HOME / "attacks.json").read_text("utf-8"))["protected"]["passages"][0]
@@ -222,6 +224,17 @@ def test_the_policy_s_k_less_the_surprisal_is_the_bound_that_certificates_are_ex
         assert known - tokens * each == pytest.approx(most, abs=1e-6, rel=1e-9)
 
 
+@pytest.mark.parametrize("how", [{"temperature": 0.7, "top_p": 0.9}, {"repetition_penalty": 1.3}])
+def test_forcing_under_sampling_settings_is_what_an_answer_under_them_had(how: dict[str, float]) -> None:
+    """At temperature 1 a bound is another than that of an answer at 0.7; reports had that of temperature 1."""
+    purifier, sampling = real("balanced"), few(24, **how)
+    [answer] = purifier.generate("Once upon a time", sampling)
+    text = ForcedText(tuple(answer.certificate.body["prompt"]), answer.tokens)
+    [(found,)] = judged_by(purifier, [purifier.policy], [text], sampling=sampling)
+    drawn = [step.fused for step in tokens_of(answer.certificate.body["steps"])]
+    assert found.logprobs == pytest.approx(drawn, abs=2e-3)
+
+
 # What the page is
 
 
@@ -265,6 +278,7 @@ def test_the_slm_s_card_is_in_the_report_and_who_wrote_it(made: Made) -> None:
     for words in ("Ten books: corpus/README.md (public domain)", "names: none (A. Reader, 2026-11-28)"):
         assert words in made.html
     assert "Who vouches for the SLM: A. Reader" in made.html
+    assert told["llm"]["sentence"].startswith("LLM: llm (transformers, in-process), SHA-256 of its files ")
 
 
 def test_a_card_that_is_not_the_loaded_model_s_any_more_is_refused(made: Made) -> None:
@@ -350,6 +364,7 @@ def test_a_takedown_list_s_works_stand_before_and_after(tmp_path: Path) -> None:
     assert passage["log_probability_llm_without_list"] > math.log(0.1)
     assert passage["log_probability_llm"] < -20
     assert passage["log_probability_purified"] <= passage["bound"]
+    assert body["models"]["llm"]["licence"] == "not stated in its directory"
     assert passage["greedy_tokens"]["llm_without_list"] > 40 > passage["greedy_tokens"]["llm"]
     assert "Works taken down, before and after" in Made(tmp_path).html
 

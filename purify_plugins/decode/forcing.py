@@ -29,6 +29,7 @@ LOGITS = 2**26
 TOGETHER = 64
 """Texts read together at most."""
 GREEDILY = (False, True)
+PLAIN = Sampling()
 Places = Sequence[int]
 """Indices into the list of texts."""
 
@@ -39,10 +40,11 @@ def judged_by(
     policies: Sequence[FusionPolicy],
     texts: Sequence[ForcedText],
     done: Callable[[int], object] = lambda count: None,
+    sampling: Sampling = PLAIN,
 ) -> list[tuple[Likelihood, ...]]:
     """Of each text the likelihood of what is asked of it under each policy; the models read it once.
 
-    The policies are bound to the vocabulary.
+    The policies are bound to the vocabulary. `sampling` shapes both models' rows as it does for answers.
     Texts are read in batches, whose rows are dropped when every policy has been run over them; texts with the
     same prompt share its reading. `done` is called with the number of texts after each batch. Raises
     PromptError, SourceError.
@@ -54,7 +56,8 @@ def judged_by(
             for turn in range(max(map(len, batch))):
                 # A prompt with fewer answers than others is given its last one again.
                 places = [same[min(turn, len(same) - 1)] for same in batch]
-                found.update(zip(places, _turn(pair, policies, [texts[at] for at in places]), strict=True))
+                scores = _turn(pair, policies, [texts[at] for at in places], sampling)
+                found.update(zip(places, scores, strict=True))
                 pair.rewind(torch.zeros(len(batch), dtype=torch.long))
         done(sum(map(len, batch)))
     return [found[at] for at in range(len(texts))]
@@ -109,11 +112,11 @@ def size(prompt: Prompt) -> int:
 
 
 def _turn(
-    pair: SessionPair, policies: Sequence[FusionPolicy], texts: Sequence[ForcedText]
+    pair: SessionPair, policies: Sequence[FusionPolicy], texts: Sequence[ForcedText], sampling: Sampling
 ) -> list[tuple[Likelihood, ...]]:
     """Of each text (one for each row of the pair) its likelihood under each policy."""
     answers = [text.tokens for text in texts]
-    processors = LogitsProcessors(Sampling(), pair.decoder.vocabulary, constraints=pair.decoder.constraints)
+    processors = LogitsProcessors(sampling, pair.decoder.vocabulary, constraints=pair.decoder.constraints)
     runs = [_Runs(policy, pair) for policy in policies]
     for at, (tokens, llm, slm) in enumerate(columns(pair, answers)):
         history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]

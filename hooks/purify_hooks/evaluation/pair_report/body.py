@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.evaluation.eval.page import made
 from purify_hooks.evaluation.pair_report import works
 from purify_hooks.evaluation.pair_report.duties import DISCLAIMER, DUTIES
-from purify_hooks.evaluation.pair_report.measured import TOKENS, MeasuredWork
+from purify_hooks.evaluation.pair_report.measured import SHAPING, TOKENS, MeasuredWork
 from purify_hooks.evaluation.pair_report.provenance import provenance
 from purify_plugins.canonical_json import digest, jsonable, options
 from purify_plugins.certificates.claims import LIMITS, MEANING, mode_of
@@ -33,8 +33,8 @@ FORMAT = "purify-report/1"
 class Findings:
     """What a report is made of: the loaded pair, the evaluation, the named works, and how it was made.
 
-    `measured` are the works that were; `unmeasured` those that no text is known of, or too little.
-    `signers` are the ids of the keys that will sign it, `command` makes it again.
+    `measured` are the works that were, under `sampling`; `unmeasured` those of which no text is known, or too
+    little. `signers` are the ids of the keys that will sign it, `command` makes it again.
     """
 
     ready: Prepared
@@ -43,6 +43,7 @@ class Findings:
     measured: Sequence[MeasuredWork]
     unmeasured: Sequence[NamedWork]
     recognised: Mapping[str, tuple[int, int]]
+    sampling: Sampling
     signers: tuple[str, ...]
     command: str
 
@@ -100,6 +101,7 @@ class Findings:
         return {
             "unit": "symbols" if self.purifier.slm.symbolic else "tokens",
             "at_most": TOKENS,
+            "sampling": {name: getattr(self.sampling, name) for name in SHAPING},
             "measured": [
                 {**works.as_json(each.work), "passages": [passage.json() for passage in each.passages]}
                 for each in self.measured

@@ -16,6 +16,7 @@ from purify_plugins.utils.files import read_text
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Prepared
     from purify_plugins.plugin.preview import Preview
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
@@ -27,27 +28,34 @@ def provenance(ready: Prepared, purifier: Purifier) -> dict[str, Any]:
 
     Raises ConfigError for a card that changed since its model was loaded.
     """
-    sources = {"llm": purifier.llm, "slm": purifier.slm}
-    tables = {"llm": ready.config.llm, "slm": ready.config.slm}
+    config = ready.config
     return {
-        side: _model(side, ready.previews[side], tables[side], dict(source.identity()))
-        for side, source in sources.items()
+        "llm": _model("llm", purifier.llm, ready.previews["llm"], config.llm),
+        "slm": _model("slm", purifier.slm, ready.previews["slm"], config.slm),
     }
 
 
-def _model(side: str, preview: Preview, table: Mapping[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
-    vouched = card(side, table, identity)
+def _model(side: str, source: LogitSource, preview: Preview, table: Mapping[str, Any]) -> dict[str, Any]:
+    identity = {"kind": "", "engine": source.engine, **source.identity()}
+    vouched, inner = card(side, table, identity), _wrapped(preview)
     stated = f"{vouched['licence']['name']} ({vouched['licence']['source']})" if vouched else ""
     return {
         "name": identity.get("name"),
         "digest": digest_of(identity),
         "files": identity.get("files") or {},
-        "parameters": preview.numbers,
-        "licence": stated or licence(preview.place),
+        "parameters": inner.numbers,
+        "licence": stated or licence(inner.place),
         "card": vouched,
         "signature": identity.get("signature"),
-        "sentence": model(side, {"kind": "", "engine": "", **identity}),
+        "sentence": model(side, identity),
     }
+
+
+def _wrapped(preview: Preview) -> Preview:
+    """The model inside one that has no files of its own, such as an LLM inside a takedown list."""
+    while preview.place is None and len(preview.inside) == 1:
+        [preview] = preview.inside
+    return preview
 
 
 def licence(folder: Path | None) -> str:
