@@ -47,6 +47,7 @@ ROOMS = (
     Room("certificates", ("certificates",), "issued, verified, recomputed with the models, explained"),
     Room("signing", ("signing",), "keys, signed envelopes, the chain over certificates, its log"),
     Room("verifying", ("verifying",), "checks of a certificate by its reader, without a model"),
+    Room("store", ("store",), "the append-only record of certificates: retention, erasure, search"),
     Room("stages", ("stages",), "programs around a decode: what they ask, read and check"),
     Room(
         "purifier",

@@ -29,7 +29,7 @@ from purify_plugins import errors
 from purify_plugins.certificates import LIMITS, MEANING, model_digest
 from purify_plugins.certificates.coverage import COVERED, STAGED_COVERED, WAYS
 from purify_plugins.configuration.config import ActivationConfig, Config, WatermarkConfig
-from purify_plugins.configuration.signing import SigningOptions
+from purify_plugins.configuration.signing import CertificateOptions
 from purify_plugins.plugin import hookspecs
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sampling import Sampling
@@ -230,7 +230,7 @@ def watermark() -> str:
 
 
 def certificate() -> str:
-    return keys_table(SigningOptions)
+    return keys_table(CertificateOptions)
 
 
 def vouching() -> str:

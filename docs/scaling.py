@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from purify_hooks.evaluation.eval.page import machine, region, today
+from purify_hooks.local.source import LocalSource
 from purify_plugins.protocols import LogitSource, Session
-from purify_plugins.types import Prompt, Vocabulary
+from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
 
 PAGE = Path(__file__).parent / "scaling.md"
 GB = 1e9
@@ -83,7 +84,7 @@ class Absent(LogitSource):
 
     context_length = None
 
-    def __init__(self, slm: LogitSource) -> None:
+    def __init__(self, slm: LocalSource) -> None:
         self.slm = slm
 
     @property
@@ -91,9 +92,9 @@ class Absent(LogitSource):
         return self.slm.vocabulary
 
     def open(self, prompts: Sequence[Prompt], scored: int = 0) -> tuple[AbsentSession, Tensor]:
-        session, first = self.slm.open(prompts, scored)
-        with session:
-            return AbsentSession(session.prompts, len(self.vocabulary)), torch.zeros_like(first)
+        read = [ScoredPrompt(tuple(self.slm.encode(prompt))) for prompt in prompts]
+        size = len(self.vocabulary)
+        return AbsentSession(read, size), torch.zeros(len(read), size)
 
     def identity(self) -> Mapping[str, Any]:
         return {"kind": "none", "name": "absent"}
@@ -118,11 +119,10 @@ class AbsentSession(Session):
         """Nothing is held."""
 
 
-def slm(name: str) -> Any:
+def slm(name: str) -> LocalSource:
     """The SLM of a size, with random weights where it is not the test bed's: speed is the shape's."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from purify_hooks.local.source import LocalSource
     from purify_plugins.testbed import SLM
 
     if name == "toy":
@@ -195,9 +195,7 @@ def serving(name: str, threads: int = 1) -> Iterator[tuple[str, int]]:
     """The URL and the process id of a size's gateway."""
     command = [sys.executable, str(Path(__file__)), "--serve", name, "--threads", str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         try:
             port = json.loads(process.stdout.readline())["port"]

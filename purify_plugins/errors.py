@@ -11,6 +11,8 @@ PurifyError
 ├── SourceError            a model failed while an answer was being written
 │   └── NumericError       a model or a policy returned NaN, +inf or nothing at all
 ├── RefusedError           a plugin, or the operator's policy, refused this request
+├── StoreError             the store of certificates cannot be written or read
+│   └── StoreAlteredError  its records are not as they were written
 └── CertificateError       a certificate cannot be relied on
     ├── UnreadableError    there is no such file, or it cannot be read
     ├── NoCertificateError what was read is no certificate, or one of another format
@@ -114,6 +116,14 @@ class RefusedError(PurifyError):
     def __init__(self, *message: object, key: str = "default") -> None:
         super().__init__(*message)
         self.key = key
+
+
+class StoreError(PurifyError):
+    """The store of certificates cannot be written or read; by default the answer is refused."""
+
+
+class StoreAlteredError(StoreError):
+    """The records of a store are not as they were written: one was edited, removed or dropped untold."""
 
 
 DISTRUST = "; do not rely on it, and ask its issuer for the original file"

@@ -24,14 +24,7 @@ from purify_plugins.foreign import adapted
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.requests.hooked import hooked
-from purify_plugins.requests.inputs import (
-    check_options,
-    conversation,
-    drawn,
-    one,
-    several,
-    texts,
-)
+from purify_plugins.requests.inputs import check_options, conversation, drawn, one, several, texts
 from purify_plugins.requests.pipeline import Pipeline, RowEvents, chunks, in_thread, outcomes
 from purify_plugins.requests.staged import StagedPipeline
 from purify_plugins.sampling import Sampling
@@ -50,15 +43,17 @@ if TYPE_CHECKING:
     from purify_plugins.signing.signer import Signer
     from purify_plugins.stages.adapted import BareStage
     from purify_plugins.stages.stage import Stage
+    from purify_plugins.store.store import CertificateStore
     from purify_plugins.types import Prompt
 
 Errors = Literal["return", "raise"]
 OF_A_PAIR = ("alignment", "fidelity", "plugins")
-OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", "stages", "request", "signer", "configuration")
+AROUND = ("stages", "request", "signer", "store")
 GIVEN = ("given_policy", "given_walk")
+OWN = ("sampling", "batch_size", *OF_A_PAIR, "calibration", *AROUND, "configuration", *GIVEN)
 DEFAULTS = RequestOptions()
 CHECKED = ("sampling", "on_llm_failure", "batch_size", "explain", "top", "configuration")
-OF_AN_ANSWER = (*CHECKED, "stages", "request", "signer")
+OF_AN_ANSWER = (*CHECKED, *AROUND)
 KEPT = (*OF_AN_ANSWER, *OF_A_PAIR, "watermark")
 """Options that `replace` changes without aligning the two models anew."""
 
@@ -77,9 +72,9 @@ class Purifier(Decoder):
     `alignment` is the common vocabulary of two tokenizers ("auto" chooses), `fidelity` how closely a model in
     smaller symbols than its own is followed. `calibration` is what the policy's options were set by, for
     certificates, and so is `configuration`, the digest of the file and options that a service runs by;
-    `signer` signs those. `watermark` keys the draws of answers. `given_policy`, `given_walk` and
-    `given_models` are the constructor's arguments; `policy` is bound to the vocabulary, `walk` is the
-    strategy in use. Raises VocabularyError, ConfigError.
+    `signer` signs those, `store` records them. `watermark` keys the draws of answers. `given_policy`,
+    `given_walk` and `given_models` are the constructor's arguments; `policy` is bound to the vocabulary,
+    `walk` is the strategy in use. Raises VocabularyError, ConfigError.
     """
 
     sampling: Sampling
@@ -92,6 +87,7 @@ class Purifier(Decoder):
     stages: tuple[Stage, ...]
     request: RequestOptions
     signer: Signer | None
+    store: CertificateStore | None
     given_policy: FusionPolicy | BarePolicy
     given_walk: Walk
     given_models: tuple[LogitSource, LogitSource]
@@ -116,12 +112,12 @@ class Purifier(Decoder):
         stages: Sequence[Stage | BareStage] = (),
         request: RequestOptions = DEFAULTS,
         signer: Signer | None = None,
+        store: CertificateStore | None = None,
         watermark: Watermark | None = None,
     ) -> None:
-        sampling = sampling or Sampling()
+        sampling, plugins = sampling or Sampling(), plugins or load_plugins()
         check_options(sampling, on_llm_failure, batch_size, explain, top, configuration)
-        plugins, given = plugins or load_plugins(), (adapted(llm), adapted(slm))
-        llm, slm = together(*given, alignment, fidelity)
+        llm, slm = together(*(pair := (adapted(llm), adapted(slm))), alignment, fidelity)
         fused = fitted(policy, slm.vocabulary, alignment, plugins)
         super().__init__(
             *(llm, slm, fused),
@@ -133,8 +129,8 @@ class Purifier(Decoder):
             walk=choose(walk, llm),
         )
         kept = alignment, fidelity, plugins, calibration, chain_of(stages, request, slm), request, signer
-        own = zip((*OWN, *GIVEN), (sampling, batch_size, *kept, configuration, policy, walk), strict=True)
-        vars(self).update(own, given_models=given, watermark=markable(watermark, llm, slm, given[1]))
+        own = zip(OWN, (sampling, batch_size, *kept, store, configuration, policy, walk), strict=True)
+        vars(self).update(own, given_models=pair, watermark=markable(watermark, llm, slm, pair[1]))
         _ = options(fused, plugins.name_of), secret()  # raises now rather than after the first answer
 
     @classmethod
@@ -339,9 +335,8 @@ class Purifier(Decoder):
     ) -> RowEvents:
         """Every prompt's events; what `citing` and `about` name is recorded at the call."""
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
-        records = self.calibration, self.configuration
-        actors = self.plugins.actors(self.policy)
-        how = AnswerOptions(used, cited(), actors, *records, signer=self.signer)
+        records = self.plugins.actors(self.policy), self.calibration, self.configuration
+        how = AnswerOptions(used, cited(), *records, signer=self.signer, store=self.store).checked()
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)

@@ -17,6 +17,10 @@ FinishReason = Literal["eos", "stop", "length", "refused"]
 Guarantee = Literal["none", "mean", "window", "passage", "path"]
 Fallback = Literal["refuse", "slm"]
 """What happens when the LLM fails: the request ends with an error, or the SLM goes on alone."""
+Keep = Literal["digests", "certificates"]
+"""What a store keeps of a certificate: what identifies no text, or the certificate itself too."""
+OnError = Literal["refuse", "warn"]
+"""What becomes of an answer that a store cannot record."""
 Alignment = Literal["auto", "bytes", "common_tokens", "top_k_union"]
 """The symbols that two tokenizers are fused in; "auto" chooses by how well the tokenizers agree."""
 Fidelity = Literal["exact", "default", "fast"]

@@ -226,3 +226,12 @@ def test_two_tokenizers_are_evaluated_in_bytes() -> None:
     assert [sample.value for sample in llm["greedy"]["extraction"]] == [1, 1]
     assert [sample.value for sample in slm["greedy"]["extraction"]] == [0, 0]
     assert min(sample.value for sample in llm["sampled"]["extraction"]) > 0.5
+
+
+def test_rows_that_all_policies_share_give_each_the_figures_it_has_alone() -> None:
+    """To the last bit: a row is normalised once, by the function that a policy alone has it normalised by."""
+    models = pair()
+    systems = [System(name, name, name) for name in ALL]
+    together = models.scores(systems, TEXTS)
+    for at, system in enumerate(systems):
+        assert [each[at] for each in together] == [one for (one,) in models.scores([system], TEXTS)]

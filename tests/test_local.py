@@ -210,6 +210,13 @@ def test_a_padded_model_is_cut_to_its_tokenizer() -> None:
     assert source.open(["A"])[1].shape == (1, 2048)
 
 
+@pytest.mark.parametrize("size", [2049, 2304, 2047, 2000])
+def test_a_model_wider_or_narrower_than_its_tokenizer_keeps_its_cache(size: int) -> None:
+    """Embeddings are often padded (Qwen, Pythia, Phi): each token was a reading of the whole text."""
+    source = tiny("gpt2", vocab_size=size)
+    assert isinstance(source.open(["A"])[0], session.MaskedSession)
+
+
 def test_a_model_narrower_than_its_tokenizer_gives_the_rest_nothing() -> None:
     """Tokens are often added to a tokenizer alone; they are never drawn, and cannot be read."""
     source = tiny("gpt2", vocab_size=2000)

@@ -226,7 +226,7 @@ def test_the_policy_s_k_less_the_surprisal_is_the_bound_that_certificates_are_ex
 
 @pytest.mark.parametrize("how", [{"temperature": 0.7, "top_p": 0.9}, {"repetition_penalty": 1.3}])
 def test_forcing_under_sampling_settings_is_what_an_answer_under_them_had(how: dict[str, float]) -> None:
-    """At temperature 1 a bound is another than that of an answer at 0.7; reports had that of temperature 1."""
+    """At temperature 1 a bound is another than that of an answer at 0.7, and reports had the former."""
     purifier, sampling = real("balanced"), few(24, **how)
     [answer] = purifier.generate("Once upon a time", sampling)
     text = ForcedText(tuple(answer.certificate.body["prompt"]), answer.tokens)

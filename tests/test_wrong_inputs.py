@@ -207,6 +207,81 @@ SIGN = [
     ("keys id afile", 2, "give the file that the issuer publishes"),
     ("keys id binary", 2, "give the file that the issuer publishes"),
 ]
+A64 = "a" * 64
+STORE = [
+    ("store old", 2, "`purify store` has no command 'old'"),
+    ("store list", 2, "there is no purify.toml here"),
+    ("store list --config nofile.toml", 2, "nofile.toml"),
+    ("store list --config plugin.toml", 2, "the configuration names no store; give --store sqlite:FILE"),
+    ("store list --store ''", 2, "store must be 'sqlite:FILE' or a directory, not ''"),
+    ("store list --store sqlite:", 2, "store must be 'sqlite:FILE' or a directory"),
+    ("store list --store postgres://a/b", 2, "is an address; a store is a file"),
+    ("store list --store sqlite:gone.db", 2, "there is no store 'sqlite:gone.db'; check the path"),
+    ("store list --store gone", 2, "there is no store 'gone'; check the path"),
+    ("store list --store sqlite:afile", 1, "it is no store: name another file"),
+    ("store list --store sqlite:empty", 2, "there is no store"),
+    ("store list --store empty --since yesterday", 2, "--since is a date such as 2026-11-29"),
+    ("store list --store empty --until 2026", 2, "--until is a date such as 2026-11-29"),
+    ("store list --store empty --model llama", 2, "a digest is a SHA-256, 64 hexadecimal digits"),
+    ("store list --store empty --guarantee path,window", 2, "--guarantee takes one of"),
+    ("store list --store empty --answer gone", 3, "give the path of a file"),
+    (
+        f"store list --store empty --answer afile --answer-digest {A64}",
+        2,
+        "an answer has one digest",
+    ),
+    ("store list --store empty --tenants a", 2, "did you mean --tenant?"),
+    ("store show", 2, "needs SHA256: of a certificate, or of an answer"),
+    ("store show abc --store empty", 2, "a digest is a SHA-256, 64 hexadecimal digits, not 'abc'"),
+    (f"store show {A64} --store empty", 1, "`purify store list` shows what it has"),
+    (f"store show {A64}", 2, "there is no purify.toml here"),
+    (f"store show {A64} --store gone", 2, "check the path"),
+    (f"store show {A64} --store sqlite:gone.db", 2, "check the path"),
+    (f"store show {A64} --store sqlite:afile", 1, "name another file"),
+    (f"store show {A64} {A64} --store empty", 2, "does not take"),
+    (f"store show {A64} --store empty --certificat", 2, "did you mean --certificate?"),
+    ("store verify", 2, "there is no purify.toml here"),
+    ("store verify --store gone", 2, "check the path"),
+    ("store verify --store sqlite:afile", 1, "name another file"),
+    ("store verify --store empty --key gone", 3, "give the path of a file"),
+    ("store verify --store empty --key afile", 2, "give the file that the issuer publishes"),
+    ("store verify --store empty --head abc", 2, "a digest is a SHA-256"),
+    (f"store verify --store empty --head {A64}", 1, "no record has the hash that you noted"),
+    ("store verify --store torn", 1, "line 1 of '2026-11-29.jsonl' is no record of a store"),
+    ("store verify afile --store empty", 2, "does not take 'afile'"),
+    ("store export", 2, "needs DIR: a new directory, itself a store"),
+    ("store export out", 2, "there is no purify.toml here"),
+    ("store export out --store gone", 2, "check the path"),
+    ("store export afile --store empty", 2, "is there already; name a new directory"),
+    ("store export torn --store empty", 2, "is there already; name a new directory"),
+    ("store export out --store torn", 1, "is no record of a store"),
+    ("store export out --store empty --since soon", 2, "--since is a date"),
+    ("store export afile/x --store empty", 2, "cannot make the directory"),
+    ("store erase", 2, "needs SHA256"),
+    ("store erase abc --why x --store empty", 2, "a digest is a SHA-256"),
+    (f"store erase {A64} --store empty", 2, "--why is missing"),
+    (f"store erase {A64} --why ' ' --store empty", 2, "--why is missing"),
+    (f"store erase {A64} --why x --store empty", 1, "`purify store list` shows what it has"),
+    (f"store erase {A64} --why x --store gone", 2, "check the path"),
+    (f"store erase {A64} --why x --store sqlite:gone.db", 2, "check the path"),
+    (f"store erase {A64} --why x", 2, "there is no purify.toml here"),
+    ("store expire", 2, "there is no purify.toml here"),
+    (
+        "store expire --config plugin.toml",
+        2,
+        "the configuration has no retention",
+    ),
+    ("store expire --store empty --older-than 6", 2, "--older-than must be a number of days, such as '184d'"),
+    ("store expire --store empty --older-than 0d", 2, "--older-than must be a number of days"),
+    ("store expire --store empty --older-than -3d", 2, "--older-than must be a number of days"),
+    ("store expire --store gone --older-than 3d", 2, "check the path"),
+    ("store expire --store sqlite:afile --older-than 3d", 1, "name another file"),
+    ("store expire --older-than 3d", 2, "there is no purify.toml here"),
+    ("serve --llm LLM --slm SLM --store ''", 2, "store must be text in quotes, not ''"),
+    ("serve --llm LLM --slm SLM --store sqlite:no/a.db", 2, "create it first"),
+    ("serve --llm LLM --slm SLM --store afile", 2, "cannot make the directory"),
+    ("serve --llm LLM --slm SLM --store https://a/b", 2, "is an address"),
+]
 DETECT = [
     ("detect", 2, "needs TEXT: a text's file"),
     ("detect afile", 2, "no key is named; give --key-env VARIABLE or --key-file FILE"),
@@ -433,7 +508,21 @@ REPORT = [
     ("report check afile --key afile", 2, "is no public Ed25519 key"),
 ]
 GATES = [*ANCHORS, *TAKEDOWN, *PROTECT, *REPORT]
-EVERY = [*GENERATE, *SERVE, *VERIFY, *SIGN, *DETECT, *RUN, *SMALL, *EVAL, *TUNE, *BENCH, *GATES, *CALIBRATE]
+EVERY = [
+    *GENERATE,
+    *SERVE,
+    *VERIFY,
+    *SIGN,
+    *DETECT,
+    *STORE,
+    *RUN,
+    *SMALL,
+    *EVAL,
+    *TUNE,
+    *BENCH,
+    *GATES,
+    *CALIBRATE,
+]
 
 
 @pytest.fixture(autouse=True)
@@ -477,6 +566,8 @@ def write(folder: Path) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    (folder / "torn").mkdir()
+    (folder / "torn" / "2026-11-29.jsonl").write_text("{}\n")
     for name in ("binary", "binary.toml"):
         (folder / name).write_bytes(b"\xff\xfe\x00")
     for name, (head, llm, slm, tail) in TABLES.items():

@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": f"{HERE}.verify:verify",
     "detect": f"{HERE}.detect:detect",
     "keys": f"{HERE}.keys:keys",
+    "store": f"{HERE}.store:store",
     "policies": f"{HERE}.inspect:policies",
     "stages": f"{HERE}.stages:stages",
     "plugins": f"{HERE}.inspect:plugins",

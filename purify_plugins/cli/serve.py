@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -101,6 +102,10 @@ def serve(
     limits: Limits,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8080,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="sqlite:FILE|DIR", help="Record every certificate there. [[certificate] store]"),
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes that serve the port, each with both models in memory.")
     ] = 1,
@@ -108,7 +113,7 @@ def serve(
     """Serve purified text over TGI's and OpenAI's HTTP interfaces."""
     require_extra("tgi", "purify serve")
     settings = limits.given()
-    config = (read := partial(_configured, models, upstream))()
+    config = (read := partial(_configured, models, upstream, store))()
     if workers < 1:
         raise ConfigError(f"--workers must be 1 or more, not {workers}")
     with listening(host, port) as listener, hangups() as hangup:  # a wrong address fails before all else
@@ -238,9 +243,10 @@ UNBOUND = {
 """Advice by errno, for an address that cannot be bound."""
 
 
-def _configured(models: ModelOptions, upstream: Upstream) -> Config:
+def _configured(models: ModelOptions, upstream: Upstream, store: str | None = None) -> Config:
     """The configuration, overridden by the command line's options."""
     from purify_plugins.configuration.config import Named
+    from purify_plugins.store.places import absolute
 
     if upstream.upstream is None and (lost := upstream.given_for_server()):
         raise ConfigError(f"{lost[0]} is about the server that --upstream names; give --upstream URL too")
@@ -254,6 +260,10 @@ def _configured(models: ModelOptions, upstream: Upstream) -> Config:
         typed["llm"] = Named.at("--upstream:", _server(upstream, config.slm))
     if upstream.on_upstream_failure:
         typed["on_llm_failure"] = upstream.on_upstream_failure
+    if store is not None:
+        kept = config.certificate
+        folder = kept.folder if isinstance(kept, Named) else Path()
+        typed["certificate"] = Named.at("--store:", {**kept, "store": absolute(store)}, folder)
     return with_keys(replace(config, **typed))
 
 

@@ -14,7 +14,7 @@ from purify_plugins.configuration.config import Config, has_type, placed, type_i
 from purify_plugins.configuration.find import Table
 from purify_plugins.configuration.preflight import foreseen
 from purify_plugins.configuration.secrets import hints_of, key_of, secret_keys, secrets
-from purify_plugins.configuration.signing import signer
+from purify_plugins.configuration.signing import issuing
 from purify_plugins.errors import ConfigError, PromptError
 from purify_plugins.plugin.manager import Plugins, load_plugins
 from purify_plugins.plugin.preview import Preview
@@ -71,7 +71,7 @@ def options_of(config: Config, plugins: Plugins) -> dict[str, Any]:
         **named,
         "calibration": calibration(config),
         "request": request_options(config.request),
-        "signer": signer(config.certificate),
+        **issuing(config.certificate),
         "stages": tuple(stage(plugins, table) for table in config.stage),
         "watermark": watermark(config.watermark),
     }

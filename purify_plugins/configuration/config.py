@@ -96,7 +96,7 @@ class Config:
     watermark: WatermarkConfig = field(default_factory=WatermarkConfig)
     """Marks answers, at no cost in distribution; see [watermarks](watermarks.md)."""
     certificate: Table = field(default_factory=dict)
-    """How certificates are signed, chained and logged; default: not at all."""
+    """How certificates are signed, chained and recorded; default: not at all."""
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     """Options of `purify run` and `activate`; the keys are listed below."""
 

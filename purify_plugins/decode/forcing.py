@@ -13,7 +13,7 @@ from torch import Tensor
 from purify_plugins.decode.decoder import lookback
 from purify_plugins.decode.forced_text import ForcedText, Likelihood
 from purify_plugins.decode.fusion import advance_state, fuse, start_state
-from purify_plugins.decode.logits import argmax
+from purify_plugins.decode.logits import argmax, normalise
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.replay import BLOCK, columns
 from purify_plugins.decode.sessions import SessionPair
@@ -116,15 +116,32 @@ def _turn(
 ) -> list[tuple[Likelihood, ...]]:
     """Of each text (one for each row of the pair) its likelihood under each policy."""
     answers = [text.tokens for text in texts]
-    processors = LogitsProcessors(sampling, pair.decoder.vocabulary, constraints=pair.decoder.constraints)
     runs = [_Runs(policy, pair) for policy in policies]
-    for at, (tokens, llm, slm) in enumerate(columns(pair, answers)):
+    for at, (tokens, theirs, ours) in enumerate(columns(pair, answers)):
+        processors, llm, slm = _normalised(pair, theirs, ours, sampling)
         history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
         active = [at < len(answer) for answer in answers]
         for run in runs:
             run.column(processors, tokens, llm, slm, history, active)
     every = [run.likelihoods(texts) for run in runs]
     return list(zip(*every, strict=True))
+
+
+def _normalised(
+    pair: SessionPair, llm: Tensor | None, slm: Tensor, sampling: Sampling
+) -> tuple[LogitsProcessors, Tensor | None, Tensor]:
+    """A column of logits (rows, V) as every policy reads it, and its processors.
+
+    Where nothing is done to a row but to normalise it, that is done here, once for all policies.
+    """
+    vocabulary, constraints = pair.decoder.vocabulary, pair.decoder.constraints
+    plain = sampling == PLAIN and not constraints
+    shared = plain and llm is not None and llm.shape == slm.shape and not bool(pair.lost.any())
+    if llm is None or not shared:  # a server's partial row is completed first, and a lost one replaced
+        return LogitsProcessors(sampling, vocabulary, constraints=constraints), llm, slm
+    processors = LogitsProcessors(sampling, vocabulary, normalized=True)
+    own = normalise(slm, "the SLM")
+    return processors, normalise(llm.to(slm.device), "the LLM"), own
 
 
 @dataclass

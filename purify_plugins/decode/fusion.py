@@ -305,9 +305,14 @@ def advance_state(
         return state
     if places is not None:
         state, tokens, rows = select(places, state), tokens[list(places)], rows.at(places)
-    llm, slm, fused = (row - rows.totals[:, at, None] for at, row in enumerate(rows[:3]))
+    llm, slm, fused = (_less(row, rows.totals[:, at, None]) for at, row in enumerate(rows[:3]))
     with ours(partial(_failed, policy, "advance")):
         return policy.advance(state, rows.places(tokens), llm, slm, fused)
+
+
+def _less(row: Tensor, total: Tensor) -> Tensor:
+    """Log-weights (rows, V) less the logarithms of their sums (rows, 1); the same tensor if these are 0."""
+    return row - total if not on_cpu(total) or bool(total.any()) else row
 
 
 def select(places: Sequence[int], state: State) -> State:

@@ -27,7 +27,8 @@ class LogitsProcessors:
     `raw`: no token's weight changes (a token may be banned) and the policy is shift-invariant, so that it may
     be given logits. Rows stay `unnormalized` logits there, and where they will be truncated first.
     `truncation`, unless `whole`, finds the few tokens that top-k, top-p and min-p leave without sorting the
-    row; on an accelerator, where sorting is cheap, the row stays whole.
+    row; on an accelerator, where sorting is cheap, the row stays whole. `normalized`: rows are given as
+    float32 log-probabilities, and stay as they are where nothing else is done to them.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class LogitsProcessors:
         raw: bool = False,
         whole: bool = True,
         constraints: Sequence[Constraint] = (),
+        normalized: bool = False,
     ) -> None:
         truncates = not sampling.greedy and (
             sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0 or sampling.typical_p < 1
@@ -57,7 +59,8 @@ class LogitsProcessors:
         self.masks, self.follows_text, self.constrained = bool(masks), followed, bool(constraints)
         self.reads_history = bool(penalties or followed)
         self.raw = raw and not (penalties or warpers or truncates)
-        self.unnormalized = self.raw or bool(narrows and not penalties and not warpers)
+        given = normalized and not self.steps
+        self.unnormalized = self.raw or given or bool(narrows and not penalties and not warpers)
 
     def __call__(self, rows: Tensor, history: History) -> Tensor:
         """Log-probabilities (rows, V) -> log-probabilities (rows, V), normalised again."""

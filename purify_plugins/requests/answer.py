@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from purify_plugins.plugin.manager import Actor
     from purify_plugins.sampling import Sampling
     from purify_plugins.signing.signer import Signer
+    from purify_plugins.store.store import CertificateStore
     from purify_plugins.types import Certificate, FinishReason, Step
 
 
@@ -30,7 +31,7 @@ class AnswerOptions:
     `calibration` is what the policy's options were set by, None where nothing was recorded.
     `configuration` is the digest of what a service runs by; None: not recorded.
     `given` are the tokens that an answer begins with, which were drawn before. `signer` signs the
-    certificates that are handed out; None: nothing does.
+    certificates that are handed out, and `store` records them; None: nothing does.
     """
 
     sampling: Sampling
@@ -40,10 +41,20 @@ class AnswerOptions:
     configuration: str | None = None
     given: tuple[Token, ...] = ()
     signer: Signer | None = None
+    store: CertificateStore | None = None
 
-    def signed(self, certificate: Certificate) -> Certificate:
-        """The certificate as it is handed out."""
-        return certificate if self.signer is None else self.signer.signed(certificate)
+    def checked(self) -> AnswerOptions:
+        """These, before an answer is begun. Raises StoreError where no answer can be recorded."""
+        if self.store is not None:
+            self.store.require_ready()
+        return self
+
+    def issued(self, certificate: Certificate) -> Certificate:
+        """The certificate as it is handed out, once it is recorded. Raises ConfigError, StoreError."""
+        found = certificate if self.signer is None else self.signer.signed(certificate)
+        if self.store is not None:
+            self.store.add(found)
+        return found
 
 
 class RowOutput:
@@ -118,8 +129,6 @@ class RowOutput:
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         options = self.options
         parts = options.context, options.actors, options.calibration, options.configuration
-        certificate = certify(drawn, steps, text, self.reason, *parts)
-        if options.signer is not None:
-            certificate = options.signed(certificate)
+        certificate = options.issued(certify(drawn, steps, text, self.reason, *parts))
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return Chunk(rest, (), whole)

@@ -101,7 +101,7 @@ class StagedPipeline:
         stopped: Collection[int] = (),
         given: Sequence[Token] = (),
     ) -> RowEvents:
-        drafting = replace(self.how, signer=None)  # only what is released is signed
+        drafting = replace(self.how, signer=None, store=None)  # only what is released
         how = replace(drafting, sampling=request.sampling, context=request.cited, given=tuple(given))
         return replace(self.pipeline, purifier=purifier).decoded(rows, how, stopped)
 
@@ -182,7 +182,7 @@ class StagedPipeline:
     def _last(self, run: Run, way_out: Exit, reason: FinishReason) -> RowEvents:
         """The last events, the text that was withheld and the completion, once every check has seen it."""
         try:
-            last = self._signed(way_out.untouched or Chunk((), (), self._completion(run, way_out, reason)))
+            last = self._issued(way_out.untouched or Chunk((), (), self._completion(run, way_out, reason)))
             assert last.completion is not None
             for check in way_out.release.checks:
                 check.released(last.completion)
@@ -195,11 +195,11 @@ class StagedPipeline:
         for chunk in (*way_out.withheld, last):
             yield run.row, chunk
 
-    def _signed(self, last: Chunk) -> Chunk:
+    def _issued(self, last: Chunk) -> Chunk:
         """An answer's last chunk, its certificate as it is handed out; those of drafts are not."""
         if last.completion is None:
             return last
-        certificate = self.how.signed(last.completion.certificate)
+        certificate = self.how.issued(last.completion.certificate)
         return replace(last, completion=replace(last.completion, certificate=certificate))
 
     def _completion(self, run: Run, way_out: Exit, reason: FinishReason) -> Completion:

@@ -59,14 +59,14 @@ def named_model(given: str | None) -> Path | str | None:
     return Path(given)
 
 
-def level(given: str | None) -> Guarantee | None:
-    """The guarantee that must hold. Raises ConfigError for an unknown one."""
+def level(given: str | None, option: str = "--require") -> Guarantee | None:
+    """The guarantee that an option names. Raises ConfigError for an unknown one."""
     for each in MEANING:
         if each == given:
             return each
     if given is None:
         return None
-    raise ConfigError(f"--require takes one of {', '.join(MEANING)}, not {given!r}")
+    raise ConfigError(f"{option} takes one of {', '.join(MEANING)}, not {given!r}")
 
 
 def field(text: str) -> tuple[str, Any]:

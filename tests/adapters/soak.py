@@ -1,6 +1,7 @@
 """Memory under ten minutes of mixed load: `python -m tests.adapters.soak --minutes 10`.
 
-`purify serve` runs in a process of its own, on the test bed's pair. Its clients ask for whole answers and for
+`purify serve` runs in a process of its own, on the test bed's pair; with `--stubs` the gateway on models that
+cost nothing, so that two cores do for a thousand `--readers`. Its clients ask for whole answers and for
 streams, leave in the middle, and send what is refused. Memory is taken at every tenth of the time; the first
 fifth, in which everything is asked for the first time, does not count.
 """
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from purify_plugins.testbed import LLM, SLM
+from tests.adapters.gateways import serving, stubs
 
 READERS = 12
 CHAT = "/v1/chat/completions"
@@ -46,7 +48,7 @@ class Soaked(NamedTuple):
 @contextmanager
 def gateway(*options: str) -> Iterator[tuple[str, int]]:
     """A gateway's URL and process id."""
-    pair = ["--llm", str(LLM), "--slm", str(SLM), "--port", "0", "--certificates", "50"]
+    pair = ["--llm", str(LLM), "--slm", str(SLM), "--port", "0"]
     with TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "purify_plugins", "serve", *pair, *options], stderr=log, cwd=folder
@@ -56,6 +58,25 @@ def gateway(*options: str) -> Iterator[tuple[str, int]]:
         finally:
             process.terminate()
             process.wait(60)
+
+
+@contextmanager
+def stub_gateway(readers: int) -> Iterator[tuple[str, int]]:
+    """The same of a gateway on stub models."""
+    command = [sys.executable, "-m", "tests.adapters.soak", "--serve", "--readers", str(readers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.kill()
+
+
+def serve_stubs(readers: int) -> None:
+    """Serve stub models until killed; print the address."""
+    with serving(stubs(), max_concurrent=readers, deadline=600.0) as served:
+        print(served.url, flush=True)
+        time.sleep(1e6)
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
@@ -99,15 +120,19 @@ async def once(client: httpx.AsyncClient, dice: random.Random) -> str:
     return f"{answer.status_code} streamed"
 
 
-async def _soak(url: str, pid: int, seconds: float) -> Soaked:
+async def _soak(url: str, pid: int, seconds: float, readers: int) -> Soaked:
     ends: Counter[str] = Counter()
     until = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=None)
 
     async def read(client: httpx.AsyncClient, seed: int) -> None:
         dice = random.Random(seed)
+        await asyncio.sleep(dice.random() * seconds / 50)  # a thousand connections at once are another test
         while time.monotonic() < until:
-            ends[await once(client, dice)] += 1
+            try:
+                ends[await once(client, dice)] += 1
+            except httpx.TransportError as error:  # this process was too slow for the gateway's patience
+                ends[type(error).__name__] += 1
 
     async def watch() -> list[int]:
         found = []
@@ -116,22 +141,41 @@ async def _soak(url: str, pid: int, seconds: float) -> Soaked:
             found.append(resident(pid))
         return found
 
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120, trust_env=False) as client:
-        found, *_ = await asyncio.gather(watch(), *(read(client, seed) for seed in range(READERS)))
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=600, trust_env=False) as client:
+        found, *_ = await asyncio.gather(watch(), *(read(client, seed) for seed in range(readers)))
     return Soaked(found, ends)
 
 
-def soaked(seconds: float, *options: str) -> Soaked:
+def soaked(seconds: float, *options: str, readers: int = READERS) -> Soaked:
     """What becomes of a gateway's memory in so many seconds."""
-    with gateway(*options) as (url, pid):
-        return asyncio.run(_soak(url, pid, seconds))
+    with gateway("--certificates", "50", *options) as (url, pid):
+        return asyncio.run(_soak(url, pid, seconds, readers))
+
+
+def stubs_soaked(seconds: float, readers: int) -> Soaked:
+    """The same with stub models."""
+    with stub_gateway(readers) as (url, pid):
+        return asyncio.run(_soak(url, pid, seconds, readers))
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    found = soaked(60 * parser.parse_args().minutes)
+    parser.add_argument("--readers", type=int, default=READERS, help="Requests at once.")
+    parser.add_argument("--stubs", action="store_true", help="Models that cost nothing.")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve_stubs(given.readers)
+    elif given.stubs:
+        show(stubs_soaked(60 * given.minutes, given.readers))
+    else:
+        places = ("--max-concurrent", str(given.readers))
+        show(soaked(60 * given.minutes, *places, readers=given.readers))
+
+
+def show(found: Soaked) -> None:
     print("MB at every tenth:", *(round(each / 1e6) for each in found.resident))
     print(f"grown by {100 * found.grown:.1f} % since the first fifth;", dict(found.ends))
 

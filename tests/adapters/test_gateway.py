@@ -23,7 +23,7 @@ from purify_adapters.gateway.telemetry import (
     Instruments,
 )
 from purify_plugins import RefusedError, Sampling, hookimpl
-from purify_plugins.certificates import read, verify
+from purify_plugins.certificates import MEANING, read, verify
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.sources.wrapper import SourceWrapper
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
@@ -975,6 +975,12 @@ def test_inferences_are_told_by_the_genai_conventions_and_nothing_of_their_conte
         "purify.log_ratio",
     ] * 2
     assert events[0].attributes["gen_ai.evaluation.score.label"] == "none"
+    told_of = events[0].attributes
+    assert told_of["purify.certificate.digest"] == told_of["gen_ai.response.id"]
+    assert told_of["purify.answer.sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert (told_of["purify.policy"], told_of["purify.adversary"]) == ("geometric", "none")
+    assert told_of["gen_ai.evaluation.explanation"].endswith(MEANING["none"])
+    assert told_of["purify.certificate.signed"] is False
     assert events[0].attributes["gen_ai.response.id"] == whole.attributes["gen_ai.response.id"]
     assert [each.span_id for each in events[::2]] == [each.context.span_id for each in (whole, streamed)]
     told = reader.get_metrics_data().to_json()

@@ -16,7 +16,7 @@ import pytest
 
 from purify_plugins import ConfigError, Purifier, Sampling, UnknownNameError
 from purify_plugins.configuration.config import check_config, read_config
-from purify_plugins.configuration.signing import signer, signing_key
+from purify_plugins.configuration.signing import issuing, signing_key
 from purify_plugins.signing.hardware import TokenKey
 from purify_plugins.signing.keys import HeldKey, PublicKey, key_in_file
 from purify_plugins.testbed import LLM, SLM
@@ -117,7 +117,7 @@ def configured(folder: Path, certificate: dict[str, Any]) -> Purifier:
     table = "\n".join(["[certificate]", *lines])
     models = f"[llm]\nmodel = {json.dumps(str(LLM))}\n[slm]\nmodel = {json.dumps(str(SLM))}\n"
     (folder / "purify.toml").write_text(models + table, "utf-8")
-    found = signer(read_config(folder / "purify.toml").certificate)
+    found = issuing(read_config(folder / "purify.toml").certificate)["signer"]
     return Purifier.load(LLM, SLM).replace(signer=found)
 
 
@@ -141,25 +141,35 @@ def test_every_named_key_signs(pair: Path) -> None:
 
 
 def test_a_log_gets_a_line_for_each_and_a_root(pair: Path) -> None:
-    purifier = configured(pair.parent, {"key": "issuer.pem", "log": "kept"})
+    purifier = configured(pair.parent, {"key": "issuer.pem", "store": "kept"})
     purifier.generate(["A", "B"], max_tokens=2, errors="raise")
     assert purifier.signer is not None
     purifier.signer.close()
-    [lines] = (pair.parent / "kept").glob("*.links.jsonl")
+    [lines] = (pair.parent / "kept/chain").glob("*.links.jsonl")
     assert len(lines.read_text("utf-8").splitlines()) == 2
-    assert len([*(pair.parent / "kept").glob("*.root.json")]) == 1
+    assert len([*(pair.parent / "kept/chain").glob("*.root.json")]) == 1
     assert "king" not in lines.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
     ("table", "why"),
     [
-        ({"log": "x"}, "key is missing"),
+        ({"retention": "184d"}, "neither key nor store is there"),
+        ({"key": "issuer.pem", "retention": "184d"}, "retention needs store"),
+        ({"key": "issuer.pem", "keep": "digests"}, "keep needs store"),
+        ({"store": "x", "retention": "6 months"}, "retention must be a number of days, such as '184d'"),
+        ({"store": "x", "retention": "0d"}, "retention must be a number of days"),
+        ({"store": "x", "keep": "everything"}, "keep must be 'digests' or 'certificates'"),
+        ({"store": "x", "on_error": "ignore"}, "on_error must be 'refuse' or 'warn'"),
+        ({"store": "postgres://x"}, "is an address; a store is a file"),
+        ({"store": "sqlite:"}, "store must be 'sqlite:FILE' or a directory"),
+        ({"store": "issuer.pem"}, "cannot make the directory"),
+        ({"store": "x", "timestamp": "http://tsa.invalid"}, "timestamp needs key"),
         ({"key": 3}, "key must be text in quotes"),
         ({"key": []}, "key must be"),
         ({"key": "nowhere.pem"}, "cannot read the key"),
-        ({"key": "issuer.pem", "timestamp": "http://tsa.invalid"}, "name a log directory too"),
-        ({"key": "issuer.pem", "log": "x", "timestamp": "ftp://tsa"}, r"must be the http\(s\) address"),
+        ({"key": "issuer.pem", "timestamp": "http://tsa.invalid"}, "timestamp needs store"),
+        ({"key": "issuer.pem", "store": "x", "timestamp": "ftp://tsa"}, r"must be the http\(s\) address"),
         ({"key": ["issuer.pem", "issuer.pem"]}, "each named once"),
         ({"key": "pkcs11:token=a"}, "its PIN is never in a file"),
     ],
@@ -172,11 +182,11 @@ def test_a_wrong_table_says_where_and_why(pair: Path, table: dict[str, Any], why
 
 def test_an_unknown_key_is_told_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'key'"):
-        signer(check_config({"llm": {}, "slm": {}, "certificate": {"keys": "a"}}).certificate)
+        issuing(check_config({"llm": {}, "slm": {}, "certificate": {"keys": "a"}}).certificate)
 
 
 def test_no_key_no_signature() -> None:
-    assert signer({}) is None
+    assert issuing({}) == {"signer": None, "store": None}
     assert answer(length=2).certificate.envelope == ""
 
 
@@ -226,7 +236,7 @@ def test_a_key_can_stay_in_a_security_module(module: str, monkeypatch: pytest.Mo
     key = signing_key(module)
     assert isinstance(key, TokenKey)
     assert key.public.verifies(key.sign(b"what is signed"), b"what is signed")
-    made = signer({"key": module})
+    made = issuing({"key": module})["signer"]
     assert made is not None
     found = made.signed(answer(length=2).certificate)
     assert opened(found.issued.encode(), [key.public]).signers == (key.public,)
@@ -239,7 +249,7 @@ def test_a_key_can_stay_in_a_security_module(module: str, monkeypatch: pytest.Mo
 
 def test_a_forked_process_has_a_chain_of_its_own(tmp_path: Path) -> None:
     """A child that went on with its parent's numbers would give two certificates one place."""
-    made = signer({"key": _written(HeldKey.new(), tmp_path)})
+    made = issuing({"key": _written(HeldKey.new(), tmp_path)})["signer"]
     assert made is not None
     certificate = answer(length=2).certificate
     first = opened(made.signed(certificate).issued.encode()).statement

@@ -133,8 +133,9 @@ class Gateway:
         yield
         writing.cancel()
         self.service.executor.close()
-        if (signer := self.service.purifier.signer) is not None:
-            await asyncio.to_thread(signer.close)  # the root of what the log has of today
+        for each in (self.service.purifier.signer, self.service.purifier.store):
+            if each is not None:
+                await asyncio.to_thread(each.close)  # the root and the seal of today's certificates
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         why = to_http_error(error)

@@ -50,6 +50,7 @@ GAUGES = {
     "tgi_queue_size": "Requests that wait for a slot.",
     "tgi_batch_current_size": "Answers that are decoded.",
     "purify_upstream_resting": "Whether the LLM's server has failed too often to be asked now.",
+    "purify_answers_without_record": "Answers that the store of certificates could not record.",
 }
 SUFFIX = re.compile(rf"^(# HELP |# TYPE )?({'|'.join((*COUNTERS, FAILURES))})_total\b", re.MULTILINE)
 """What prometheus_client appends to a counter's name; TGI's dashboards ask for names without it."""

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from purify_adapters.sources.http.circuit_breaker import CircuitOpen
-from purify_plugins.errors import ConfigError, RefusedError, TooLongError
+from purify_plugins.errors import ConfigError, RefusedError, StoreError, TooLongError
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's error types by status; others are `invalid_request_error` or `server_error`."""
@@ -94,6 +94,11 @@ def cut_short() -> Rejected:
     return Rejected(500, "Incomplete generation", "incomplete_generation")
 
 
+def unrecorded() -> Rejected:
+    """An answer that the store of certificates cannot record; where the store is, is not the client's."""
+    return Rejected(503, "The record of this answer cannot be written", "store", retry_after="5")
+
+
 def to_http_error(error: BaseException) -> Rejected:
     """The refusal that an error becomes.
 
@@ -110,6 +115,8 @@ def to_http_error(error: BaseException) -> Rejected:
         return invalid(str(error))
     if isinstance(error, CircuitOpen):
         return Rejected(503, "A model's server is down", "overloaded", retry_after=str(ceil(error.after)))
+    if isinstance(error, StoreError):
+        return unrecorded()
     if isinstance(error, TimeoutError):
         return failed("the deadline has passed")
     return failed(f"a model or a plugin failed ({type(error).__name__})")

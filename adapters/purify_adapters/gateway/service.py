@@ -114,6 +114,8 @@ class Service:
         """The service for a tenant: under its policy, with the same slots. Raises ConfigError."""
         purifier = self.picker.purifier
         purifier = purifier if tenant.policy is None else purifier.replace(policy=tenant.policy)
+        if purifier.store is not None:
+            purifier = purifier.replace(store=purifier.store.of(tenant.name))
         strict = self.settings.require_guarantee or tenant.require_guarantee
         found = copy(self)
         found.tenant, found.settings = tenant, replace(self.settings, require_guarantee=strict)
@@ -172,6 +174,8 @@ class Service:
         found = {"tgi_queue_size": self.executor.waiting, "tgi_batch_current_size": self.executor.running}
         if self.upstream is not None:
             found["purify_upstream_resting"] = int(self.upstream_down)
+        if self.purifier.store is not None:
+            found["purify_answers_without_record"] = self.purifier.store.unrecorded
         return found
 
     async def compute(self, function: Callable[[], T]) -> T:

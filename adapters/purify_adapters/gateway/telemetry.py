@@ -16,7 +16,7 @@ from purify_plugins.types import Chat
 
 if TYPE_CHECKING:
     from purify_adapters.gateway.request_validation import Generation
-    from purify_plugins.types import Completion
+    from purify_plugins.types import Certificate, Completion
 
 SCOPE = "purify.gateway"
 PROVIDER = "purify"
@@ -117,11 +117,27 @@ def _evaluated(to: Instruments, completion: Completion, context: Any) -> None:
     results: dict[str, Any] = {GUARANTEE: {"gen_ai.evaluation.score.label": proof.guarantee}}
     if math.isfinite(proof.log_ratio):
         results[LOG_RATIO] = {"gen_ai.evaluation.score.value": proof.log_ratio}
+    about = _certified(proof)
     for name, score in results.items():
-        said = {"gen_ai.evaluation.name": name, "gen_ai.response.id": proof.digest, **score}
+        said = {"gen_ai.evaluation.name": name, **about, **score}
         to.logger.emit(
             LogRecord(timestamp=time.time_ns(), context=context, event_name=EVALUATION, attributes=said)
         )
+
+
+def _certified(proof: Certificate) -> dict[str, Any]:
+    """What an answer's certificate is and says: digests, and sentences that are the same for every answer."""
+    body = proof.body
+    claim = body["claim" if proof.staged else "method"]
+    return {
+        "gen_ai.response.id": proof.digest,
+        "gen_ai.evaluation.explanation": f"{claim['reason']}: {claim['meaning']}",
+        "purify.certificate.digest": proof.digest,
+        "purify.certificate.signed": bool(proof.envelope),
+        "purify.answer.sha256": body["answer"]["sha256"],
+        "purify.policy": proof.decoded["method"]["policy"],
+        "purify.adversary": claim["adversary"],
+    }
 
 
 def _named(operation: str, model: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DIGITS = frozenset(["smollm", "starcoder", "refact", "command-r", "codeshell"])
 """Pre-tokenizers that are GPT-2's after every digit was set apart, which transformers does not know."""
+PART = 2**17
+"""How many numbers are dequantised by one call: as many as stay in a core's cache, in float32."""
 
 
 @contextmanager
@@ -231,26 +234,49 @@ def _judge(left: Sequence[str], header: GgufHeader) -> None:
 
 
 def _read(header: GgufHeader) -> Iterator[tuple[str, Any]]:
-    """Every tensor's name and numbers, several dequantised at once."""
+    """Every tensor's name and its numbers in float32, several parts dequantised at once."""
     content = np.memmap(header.file, mode="r")
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        numbers = threads.map(
-            lambda block: _dequantised(content, block, header.file), header.tensors.values()
+        begun = deque(
+            (name, *_begun(threads, content, block, header.file)) for name, block in header.tensors.items()
         )
-        yield from zip(header.tensors, numbers, strict=True)
+        while begun:
+            name, numbers, parts = begun.popleft()
+            for part in parts:
+                part.result()
+            yield name, numbers
 
 
-def _dequantised(content: Any, block: Block, file: Path) -> Any:
-    """A tensor's numbers (its shape) in float32."""
-    from gguf import GGMLQuantizationType, dequantize, quant_shape_to_byte_shape
+def _begun(
+    threads: ThreadPoolExecutor, content: Any, block: Block, file: Path
+) -> tuple[Any, list[Future[None]]]:
+    """A tensor's numbers (its shape) in float32, unfinished, and the parts that are being written."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     kind = GGMLQuantizationType(block.kind)
-    stored = content[block.start : block.start + block.size]
+    per, size = GGML_QUANT_SIZES[kind]
+    made = np.empty(block.shape, dtype=np.float32)
+    numbers, stored = made.reshape(-1), content[block.start : block.start + block.size]
+    step = max(PART // per, 1)
+    return made, [
+        threads.submit(
+            _dequantise,
+            stored[at * size : (at + step) * size],
+            kind,
+            numbers[at * per : (at + step) * per],
+            file,
+        )
+        for at in range(0, block.size // size, step)
+    ]
+
+
+def _dequantise(stored: Any, kind: Any, numbers: Any, file: Path) -> None:
+    """Write the numbers that the bytes `stored` stand for into `numbers` (n,). Raises ModelError."""
+    from gguf import dequantize
+
     try:
-        if kind.name in ("F32", "F16"):
-            plain: Any = dequantize(stored, kind)
-            return plain.reshape(block.shape)
-        return dequantize(stored.reshape(quant_shape_to_byte_shape(block.shape, kind)), kind)
+        # as one row: gguf itself takes sixteen rows at a time, which for a large vocabulary is mostly calls
+        numbers[:] = dequantize(stored.reshape(1, -1), kind).reshape(-1)
     except NotImplementedError as error:
         raise ModelError(
             f"{file} is quantised as {kind.name}, which this gguf cannot undo; run it with source = 'gguf', "

@@ -105,17 +105,19 @@ def matches(model: LocalModel, text: Sequence[int], row: Tensor) -> bool:
     Relative to how much the row changes without the token before the last.
     """
     right, other = (reference_logits(model, each) for each in (text, [*text[:-2], text[-1]]))
-    off, change = (
-        float((each.log_softmax(-1) - right.log_softmax(-1)).norm()) for each in (_same(row, right), other)
-    )
+    off, change = (_distance(each, right) for each in (row[: len(right)].float(), other))
     return off <= NEAR.get(model.dtype, ROUGH) * change + 1e-4
 
 
-def _same(row: Tensor, like: Tensor) -> Tensor:
-    return row[: len(like)].float()
+def _distance(one: Tensor, other: Tensor) -> float:
+    return float((one.log_softmax(-1) - other.log_softmax(-1)).norm())
 
 
 def reference_logits(model: LocalModel, text: Sequence[int]) -> Tensor:
-    """The reference: logits (V,), in float32, after a text read in one pass without a cache."""
+    """The reference: logits, in float32, after a text read in one pass without a cache.
+
+    As many as the model and its tokenizer both have: a model's embedding is often wider than its tokenizer.
+    """
     tokens = torch.tensor([text], device=model.device)
-    return model.forward(tokens, last=1, keeping=False).logits[0, -1].float()
+    row: Tensor = model.forward(tokens, last=1, keeping=False).logits[0, -1]
+    return row[: model.vocabulary_size].float()

@@ -79,7 +79,7 @@ def run_bench(
         found["cost_ratio"] = cost_ratio(models, first, CLOCKS[settings.clock])
         for mode in MODES:
             found[mode] = _mode(settings, models, compared, mode, progress)
-        found["sweep"] = _sweep(settings, models, plugins, progress) if sweeping else None
+        found["sweep"] = sweep(settings, models, plugins, progress) if sweeping else None
     ours = [name for name in compared.designs if not name.startswith("anchored")]
     found["vocabulary"] = vocabulary_work(plugins, progress, clock=CLOCKS[settings.clock]) if extras else None
     found["memory"] = memory(settings, ours, progress) if extras else None
@@ -163,7 +163,7 @@ def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else 1e3 * seconds
 
 
-def _sweep(
+def sweep(
     settings: BenchSettings, models: BenchModels, plugins: Plugins, progress: Progress
 ) -> dict[str, Any]:
     """The adaptive draft length beside fixed ones and lockstep, each mode's best decoder named."""
