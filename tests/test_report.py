@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from purify_hooks.evaluation.eval.attempt import recited
 from purify_hooks.evaluation.eval.systems import ALONE
 from purify_hooks.evaluation.pair_report.cards import card
+from purify_hooks.evaluation.pair_report.duties import DUTIES
 from purify_hooks.evaluation.pair_report.evaluated import read_evaluation
 from purify_hooks.evaluation.pair_report.page import chance, marked, page
 from purify_hooks.evaluation.pair_report.provenance import licence
@@ -290,6 +291,19 @@ def test_a_card_that_is_not_the_loaded_model_s_any_more_is_refused(made: Made) -
     assert card("llm", model, {}) is None
     with pytest.raises(ConfigError, match="card changed while this report was made"):
         card("llm", model, {"card": {"sha256": "0" * 64}})
+
+
+def test_what_is_recorded_of_certificates_is_said_as_it_is_configured(made: Made) -> None:
+    def told(**records: Any) -> str:
+        body = {**made.body, "records": {"keys": [], "store": None, "timestamp": False, **records}}
+        return " ".join(next(each for each in DUTIES if each.id == "article-12").serves(body))
+
+    assert "are not signed: name a `key`" in told()
+    assert "recorded nowhere: name a `store`" in told()
+    kept = {"keep": "digests", "retention": "184d", "on_error": "refuse"}
+    full = told(keys=["ab" * 32], store=kept, timestamp=True)
+    assert "signed by abababababababab…, in a hash chain, and its days dated by" in full
+    assert "kept for 184d; an answer that cannot be recorded is refused" in full
 
 
 # The evaluation

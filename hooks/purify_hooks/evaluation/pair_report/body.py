@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.page import made
@@ -16,6 +16,7 @@ from purify_plugins.certificates.claims import LIMITS, MEANING, mode_of
 from purify_plugins.certificates.explain import calibration, verdict
 from purify_plugins.certificates.guarantee_text import meant
 from purify_plugins.configuration.digest import config_digest
+from purify_plugins.configuration.signing import CertificateOptions
 from purify_plugins.plugin.listing import listing
 from purify_plugins.sampling import Sampling
 from purify_plugins.threat import ADVERSARIES, TRUST
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
 
 FORMAT = "purify-report/1"
+KEPT = ("keep", "retention", "on_error")
+STORED = {each.name: each.default for each in fields(CertificateOptions) if each.name in KEPT}
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,14 @@ class Findings:
         }
 
     def _records(self) -> dict[str, Any]:
+        """The keys that sign certificates, what is recorded of them and for how long, and who dates them."""
         table, signer = self.ready.config.certificate, self.purifier.signer
-        keys = list(signer.key_ids) if signer else []
-        return {"keys": keys, "log": "log" in table, "timestamp": "timestamp" in table}
+        store = {name: table.get(name, usual) for name, usual in STORED.items()} if "store" in table else None
+        return {
+            "keys": list(signer.key_ids) if signer else [],
+            "store": store,
+            "timestamp": "timestamp" in table,
+        }
 
     def _marking(self) -> dict[str, Any] | None:
         mark = self.purifier.watermark
