@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.evaluation.eval.page import made
 from purify_hooks.evaluation.pair_report import works
 from purify_hooks.evaluation.pair_report.duties import DISCLAIMER, DUTIES
-from purify_hooks.evaluation.pair_report.measured import SHAPING, TOKENS, MeasuredWork
+from purify_hooks.evaluation.pair_report.measured import TOKENS, MeasuredWork, shaping
 from purify_hooks.evaluation.pair_report.provenance import provenance
 from purify_plugins.canonical_json import digest, jsonable, options
 from purify_plugins.certificates.claims import LIMITS, MEANING, mode_of
@@ -104,7 +104,7 @@ class Findings:
         return {
             "unit": "symbols" if self.purifier.slm.symbolic else "tokens",
             "at_most": TOKENS,
-            "sampling": {name: getattr(self.sampling, name) for name in SHAPING},
+            "sampling": shaping(self.sampling),
             "measured": [
                 {**works.as_json(each.work), "passages": [passage.json() for passage in each.passages]}
                 for each in self.measured

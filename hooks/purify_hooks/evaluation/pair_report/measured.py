@@ -33,6 +33,11 @@ PER_PASSAGE: frozenset[Guarantee] = frozenset(("window", "passage", "path"))
 """The guarantees that bound how likely one passage is."""
 
 
+def shaping(sampling: Sampling) -> dict[str, Any]:
+    """The settings that change how likely a text is, by name."""
+    return {name: value for name, value in vars(sampling).items() if name in SHAPING}
+
+
 @dataclass(frozen=True)
 class PassageFigures:
     """One passage: its tokens, and the log-probabilities (nats) of them all, each right after its prefix.
@@ -104,7 +109,7 @@ class Reader:
     @property
     def sampling(self) -> Sampling:
         """How the configuration shapes both models' rows; where it is greedy, at temperature 1."""
-        shaped = {name: getattr(self.purifier.sampling, name) for name in SHAPING}
+        shaped = shaping(self.purifier.sampling)
         return Sampling(**{**shaped, "temperature": shaped["temperature"] or 1.0})
 
     @property
