@@ -15,7 +15,7 @@ from purify_adapters.sources.http.source import reader
 from purify_plugins.configuration.build import plugins_of, source, watermark
 from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.configuration.config import read_config
-from purify_plugins.configuration.signing import signer
+from purify_plugins.configuration.signing import issuing
 from purify_plugins.decode.fusion import FusedLogits
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.random_streams import widest
@@ -58,11 +58,13 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
         raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
     if watermark(config.watermark) is not None:
         raise ConfigError("[watermark] is not for the engine; run `purify serve` in front of vLLM")
+    if "store" in config.certificate:  # certificates are made here only for those who ask for them
+        raise ConfigError("[certificate] store is not for the engine; run `purify serve` in front of vLLM")
     refuse_unseen(config.llm, "the LLM is vLLM's own, and was not loaded from files here")
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
     policy = policy_of(plugins, config.policy)
-    failing, signs = config.on_llm_failure, signer(config.certificate)
+    failing, signs = config.on_llm_failure, issuing(config.certificate)["signer"]
     purifier = Purifier(llm, slm, policy, on_llm_failure=failing, plugins=plugins, signer=signs)
     if purifier.llm is not llm or purifier.slm is not slm:
         raise VocabularyError(
