@@ -22,6 +22,8 @@ MOST = 1 << 30
 """The most bytes of a log that are read."""
 ENDINGS = (".json", ".jsonl")
 ROOT = ".root.json"
+LOGGED = re.compile(r"([0-9a-f]{32})\.links\.jsonl|\d{4}-\d\d-\d\d-([0-9a-f]{32})-\d+\.root\.json")
+"""The names that `ChainLog` gives its files, with the chain in them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def read_chain(place: Path, chain: str, keys: Sequence[PublicKey]) -> ChainFiles
     """What the file or directory at `place` says of a chain. Raises ChainError, UnreadableError."""
     places: list[Place] = []
     roots: list[DayRoot] = []
-    for file in _files(place):
+    for file in _files(place, chain):
         data = _content(file)
         for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), 1):
             found = _read(line, file, number, keys)
@@ -78,10 +80,16 @@ def _require_agreed(places: Sequence[Place], once: dict[int, Place]) -> None:
             raise ChainError(f"the chain has two certificates of number {each.link.sequence}")
 
 
-def _files(place: Path) -> list[Path]:
+def _files(place: Path, chain: str) -> list[Path]:
+    """The files of a chain; those that are another's by their names may be signed by keys of its own."""
     if not place.is_dir():
         return [place]
-    return sorted(each for each in place.iterdir() if each.name.endswith(ENDINGS) and each.is_file())
+    named = ((each, LOGGED.fullmatch(each.name)) for each in place.iterdir())
+    return sorted(
+        each
+        for each, found in named
+        if each.name.endswith(ENDINGS) and each.is_file() and (found is None or chain in found.groups())
+    )
 
 
 def _content(file: Path) -> bytes:

@@ -31,9 +31,12 @@ from purify_plugins.certificates.explain import summary
 from purify_plugins.cli import app
 from purify_plugins.errors import AlteredError, ForgedError
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.signing.keys import HeldKey
+from purify_plugins.signing.signer import Signer
 from purify_plugins.testing import ToySource, letters
 from purify_plugins.threat import Facts, claim
 from purify_plugins.types import Certificate
+from purify_plugins.verifying.examine import Known, examined
 from tests.adapters.engine import Engine as V1Engine
 from tests.adapters.engine import Request, SamplingParams, config, loaded
 from tests.adapters.engine_v2 import Drafter, RunnerV2, Running
@@ -226,6 +229,19 @@ def test_the_answers_of_one_response_are_told_apart_by_their_choice(monkeypatch:
     }
     for other in ("cmpl-", "cmpl", "", "q", ".*"):
         assert worker.purify_certificate(other)["choices"] == 0, "no part of an id is one"
+
+
+def test_a_certificate_is_signed_once_where_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = HeldKey.new()
+    signed = purifier("capped").replace(signer=Signer([key]))
+    monkeypatch.setattr(f"{__name__}.purifier", lambda policy: signed)
+    worker = finished(monkeypatch, *requests(2))
+    told = [worker.purify_certificate(f"cmpl-{at}")["text"] for at in (0, 1, 0)]
+    assert told[0] == told[2] != told[1]
+    seen = [examined(text.encode(), Known(keys=(key.public,)), PLUGINS) for text in told[:2]]
+    links = [each.opened.statement.link for each in seen if each.opened.statement]
+    assert [(each.verdict[:14], each.code) for each in seen] == [("Verdict: HOLDS", 0)] * 2
+    assert [link.sequence for link in links] == [0, 1]
 
 
 def test_nothing_is_recorded_unless_the_worker_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:

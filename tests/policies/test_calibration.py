@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from purify_hooks.policies.calibration import BASE, BUDGETS, LIMITED, Calibration, ScoredText, calibrate
+from purify_hooks.policies._gap import SLOWER
+from purify_hooks.policies.calibration import (
+    BASE,
+    BUDGETS,
+    LIMITED,
+    SMALLEST_OPENING,
+    SUDDEN,
+    Calibration,
+    ScoredText,
+    calibrate,
+)
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import FusionPolicy
 from purify_plugins.testing import PolicyConformance, letters
@@ -32,15 +42,21 @@ def share_at_the_limit(found: Calibration, texts: list[ScoredText]) -> float:
     """Counted token by token, with the policy's own state."""
     met = count = 0
     for each in texts:
-        level, gap = 0.0, found.policy.gap
+        level, gap, usual = 0.0, found.policy.gap, 0.0
         for llm, slm in zip(each.llm.tolist(), each.slm.tolist(), strict=True):
-            met += llm > slm and level + llm - slm > found.policy.budget
+            met += llm > slm and level + llm - slm > min(found.policy.budget, found.policy.opening + usual)
             count += 1
             rise = max((1 + found.policy.doubt) * llm - slm - gap, -found.policy.drain)
             level = min(max(level + rise, 0.0), 2 * found.policy.budget)
             ratio = min(max(llm - slm, -3.0), 5.0)
             gap = min(max(gap + (ratio - gap) / found.policy.memory, 0.0), found.policy.gap_limit)
+            usual += (level - usual) / (SLOWER * found.policy.memory)
     return met / count
+
+
+def surer_all_along() -> list[ScoredText]:
+    """Texts of which the LLM is sure throughout, and the SLM is not: code, to a weak SLM."""
+    return [ScoredText(each.llm, each.llm + each.slm) for each in corpus(1.0, 2.0)]
 
 
 def test_the_gap_is_what_the_slm_is_worse_by_on_clean_text() -> None:
@@ -57,12 +73,30 @@ def test_a_better_slm_has_no_gap_and_a_hopeless_one_no_more_than_the_limit() -> 
 
 
 def test_one_token_in_a_hundred_meets_the_limit_at_most_and_no_smaller_budget_does_it() -> None:
-    texts = [ScoredText(each.llm, each.llm + each.slm) for each in corpus(1.0, 2.0)]  # where it is sure too
+    texts = surer_all_along()
     found = calibrate(texts)
+    alone = replace(found, policy=replace(found.policy, opening=math.inf))
     assert BUDGETS[0] < found.policy.budget < BUDGETS[1]
     assert found.enough
+    assert share_at_the_limit(alone, texts) == pytest.approx(found.over_budget)
+    assert found.over_budget == pytest.approx(LIMITED, rel=0.5)
+
+
+def test_one_token_in_forty_meets_the_limit_at_most_and_no_smaller_opening_does_it() -> None:
+    texts = surer_all_along()
+    found = calibrate(texts)
+    assert SMALLEST_OPENING < found.policy.opening < found.policy.budget
     assert share_at_the_limit(found, texts) == pytest.approx(found.limited)
-    assert found.limited == pytest.approx(LIMITED, rel=0.5)
+    assert LIMITED < found.limited <= SUDDEN
+    smaller = replace(found.policy, opening=found.policy.opening - 0.2)
+    assert share_at_the_limit(replace(found, policy=smaller), texts) > SUDDEN
+
+
+def test_a_pair_whose_budget_is_small_needs_no_opening() -> None:
+    found = calibrate([ScoredText(each.llm, each.llm) for each in corpus(3.0, 3.0)])
+    assert found.policy.budget == pytest.approx(BUDGETS[0], abs=0.25)
+    assert found.policy.opening == math.inf
+    assert found.limited == found.over_budget
 
 
 def test_the_gap_of_two_equals_can_hardly_be_raised() -> None:
@@ -71,11 +105,13 @@ def test_the_gap_of_two_equals_can_hardly_be_raised() -> None:
     assert calibrate(equals).policy.largest_gap < 0.3 < 1.0 < calibrate(apart).policy.largest_gap
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(llm=st.floats(0.01, 20.0), slm=st.floats(0.01, 20.0))
 def test_no_sample_makes_the_rule_unsafe(llm: float, slm: float) -> None:
     found = calibrate(corpus(llm, slm))
     assert BUDGETS[0] <= found.policy.budget <= BUDGETS[1] + 0.1
+    assert found.policy.opening >= SMALLEST_OPENING
+    assert 0 <= found.over_budget <= found.limited
     assert 0 <= found.policy.largest_gap <= math.log(10)
     assert found.policy.numbers == BASE.numbers
     assert 0 <= found.limited <= 1

@@ -28,10 +28,16 @@ from tests.vouching.vouchers import copied, filled, load, write
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def content() -> dict[str, Any]:
     """The SLM's card, filled in."""
-    return write(tmp_path / "card.json", filled({"model": SLM}))
+    return filled({"model": SLM})
+
+
+@pytest.fixture
+def card(tmp_path: Path, content: dict[str, Any]) -> Path:
+    """The same, as a file."""
+    return write(tmp_path / "card.json", content)
 
 
 def table(card: Path, model: Path = SLM) -> dict[str, Any]:
@@ -118,15 +124,15 @@ def test_the_skeleton_says_what_the_files_say(tmp_path: Path) -> None:
     assert skeleton(load({"model": str(model)}), model)["licence"] == {"name": "mit", "source": "config.json"}
 
 
-def test_the_command_begins_a_card_says_what_to_fill_in_and_checks_it(tmp_path: Path) -> None:
+def test_the_command_begins_a_card_says_what_to_fill_in_and_checks_it(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
     file = tmp_path / "card.json"
     begun = purify("slm", "card", SLM, "--out", file)
     assert begun.exit_code == 0, begun.output
     assert "training_data.0.name is empty" in begun.output
     assert purify("slm", "card", "--check", file).exit_code == 2
-    write(file, {**json.loads(file.read_text("utf-8")), **{
-        key: value for key, value in filled({"model": SLM}).items() if key != "model"
-    }})  # fmt: skip
+    write(file, {**content, "model": json.loads(file.read_text("utf-8"))["model"]})
     checked = purify("slm", "card", "--check", file, SLM, "--json")
     assert json.loads(checked.stdout) == {
         "valid": True,

@@ -50,6 +50,8 @@ class RequestRecord:
     figures: Figures = field(default_factory=lambda: array("f"))
     drawn: Figures = field(default_factory=lambda: array("f"))
     void: str = ""
+    issued: tuple[int, str] | None = None
+    """The tokens a certificate was issued for, and its text: it is signed once, however often asked for."""
 
     def take(self, tokens: int) -> None:
         """vLLM has taken so many of the drawn tokens."""
@@ -116,6 +118,16 @@ class Ledger:
         how, purifier = self._drawn(record, len(tokens), ended is not None), self.purifier
         actors = purifier.plugins.actors(purifier.policy)
         return certify(how, tokens, text, ended or "length", (), actors, purifier.calibration)
+
+    def issued(self, record: RequestRecord) -> str:
+        """The certificate as it is handed out, signed where the configuration has a key.
+
+        Raises NoCertificateError, and ConfigError where a key or the log fails.
+        """
+        if record.issued is None or record.issued[0] != len(record):
+            made, signer = self.certificate(record), self.purifier.signer
+            record.issued = len(record), (made if signer is None else signer.signed(made)).issued
+        return record.issued[1]
 
     def ended(self, record: RequestRecord) -> bool:
         """Whether the answer has come to its end, by a token, a text or its length."""

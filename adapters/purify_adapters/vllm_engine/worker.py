@@ -55,7 +55,7 @@ def _told(ledger: Ledger, found: tuple[str, Any], running: Iterable[str]) -> dic
     try:
         if name in running and not ledger.ended(record):
             return {"error": "the answer is still being written", "choices": 1}
-        return {"text": ledger.certificate(record).text}
+        return {"text": ledger.issued(record)}
     except PurifyError as error:
         return {"error": str(error), "choices": 1}
 

@@ -25,6 +25,7 @@ FIELDS: Mapping[str, str] = {
     "memory": "tokens over which the gap follows the text",
     "hedge": "the chance, at each token, that the other model becomes the better one",
     "numbers": "nats that one number may take, digit after digit",
+    "opening": "nats by which the limit may be above what the level has been on average, up to the budget",
 }
 """The options of `balanced`, in a line each."""
 
@@ -52,14 +53,18 @@ def meaning(found: Calibration, sample: str, copying: bool) -> list[str]:
     return [
         f"On {sample}, {found.tokens:,} tokens, the LLM has perplexity {math.exp(found.llm):.3g} and the SLM "
         f"{math.exp(found.slm):.3g}" + (f", {COPYING}." if copying else "."),
-        f"{1 - found.limited:.1%} of these tokens never met the limit."
-        + (
-            ""
-            if found.enough
-            else f" That is fewer than were wanted: the budget is at its largest, {policy.budget:g}."
-        ),
+        _met(found),
         passage(policy, found.slm),
     ]
+
+
+def _met(found: Calibration) -> str:
+    """How many tokens never met the limit, and why not more."""
+    told = f"{1 - found.limited:.1%} of these tokens never met the limit"
+    if found.over_budget < found.limited:
+        told += f", and {1 - found.over_budget:.1%} never would without the opening"
+    short = f" That is fewer than were wanted: the budget is at its largest, {found.policy.budget:g}."
+    return f"{told}.{'' if found.enough else short}"
 
 
 def passage(policy: FusionPolicy, surprisal: float) -> str:

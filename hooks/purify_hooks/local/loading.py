@@ -136,11 +136,12 @@ def file_digests(place: Path, loaded: Mapping[str, FileState] | None = None) -> 
         )
         return {}
     folder = place if place.is_dir() else place.parent
-    return {name: _digest((folder / name).resolve(), *loaded[name][1:]) for name in loaded}
+    places = {name: (folder / name).resolve() for name in loaded}
+    return {name: _digest(each, *loaded[name][1:], each.stat().st_ctime_ns) for name, each in places.items()}
 
 
 @lru_cache(maxsize=1024)
-def _digest(file: Path, size: int, changed: int) -> str:
-    """The file's SHA-256, cached by its size and time of change."""
+def _digest(file: Path, size: int, changed: int, touched: int) -> str:
+    """The file's SHA-256, cached by its size, its time of change, and the one that only the system sets."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

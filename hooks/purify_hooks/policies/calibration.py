@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.001, numbers=6.0)
 """What does not come from the pair; its gap_limit is the most that a pair's may be."""
 LIMITED = 0.01
-"""The share of ordinary tokens that may meet the limit."""
+"""The share of ordinary tokens that may meet the budget."""
 BUDGETS = (8.0, 20.0)
 """The smallest and the largest budget, in nats, whatever the text is like."""
+SUDDEN = 0.025
+"""The share of ordinary tokens that may meet the limit where the opening counts too."""
+SMALLEST_OPENING = 8.0
+"""Nats, whatever the text is like: one word of a fact that only the LLM knows takes up to so much."""
 PRECISION = 0.25  # nats to which the budget is searched
 FEWEST = 200  # tokens, below which a share of one in a hundred says nothing
 QUANTILES = (0.5, 0.9, 0.99)
@@ -44,7 +48,8 @@ class Calibration:
 
     `ratio` is the mean of log p_llm/p_slm; `llm` and `slm` are the models' mean surprisal. `levels` are the
     ledger's level at `QUANTILES`; `limited` is the share of tokens that the LLM's own choice would have
-    found above the ceiling, and `full` the share before which nothing was left of the budget.
+    found above the ceiling, and `full` the share before which nothing was left to the LLM. `over_budget` is
+    what `limited` would be without an opening.
     """
 
     policy: Balanced
@@ -55,18 +60,20 @@ class Calibration:
     levels: tuple[float, ...]
     limited: float
     full: float
+    over_budget: float
 
     @property
     def enough(self) -> bool:
-        """Whether even the largest budget leaves no more than the wanted share of tokens at the limit."""
-        return self.limited <= LIMITED
+        """Whether the budget, which is not above the largest, is met by no more than the wanted share."""
+        return self.over_budget <= LIMITED
 
 
 def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration:
-    """The smallest budget with which 99 of 100 clean tokens never meet the limit, and the pair's own gap.
+    """The smallest budget that 99 of 100 clean tokens never meet, the opening, and the pair's own gap.
 
-    The gap begins at the mean of log p_llm/p_slm, and may become what it is at 99 of 100 clean tokens: of a
-    pair of equals that is next to nothing, so that a recitation cannot raise it.
+    The opening is the smallest with which 39 of 40 never meet the limit, from `SMALLEST_OPENING`; none where
+    the budget is no larger. The gap begins at the mean of log p_llm/p_slm, and may become what it is at 99 of
+    100 clean tokens: of a pair of equals that is next to nothing, so that a recitation cannot raise it.
 
     Raises ConfigError for too little text, or where a model rules out what the texts say.
     """
@@ -75,9 +82,9 @@ def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration
     low, high = BUDGETS
     while high - low > PRECISION:
         middle = (low + high) / 2
-        limited = _limited(replace(policy, budget=middle), context)
+        limited = _Levels.of(replace(policy, budget=middle), context).over_budget
         low, high = (low, middle) if float(limited.double().mean()) <= LIMITED else (middle, high)
-    return _described(replace(policy, budget=math.ceil(high * 10) / 10), context)
+    return _described(_with_opening(replace(policy, budget=math.ceil(high * 10) / 10), context), context)
 
 
 def _context(texts: Sequence[ScoredText]) -> Context:
@@ -122,35 +129,68 @@ def _real(context: Context) -> Tensor:
     return torch.arange(context.llm.shape[1]) >= context.llm.shape[1] - context.lengths[:, None]
 
 
-def _levels(policy: Balanced, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-    """The level before each real token, its limit, and by how much the LLM prefers the token, (tokens,)."""
+def _with_opening(policy: Balanced, context: Context) -> Balanced:
+    """The rule with the smallest opening that keeps no more than `SUDDEN` of these tokens from the LLM."""
     import torch
 
-    *before, _ = ((level, policy.limit(usual)) for level, _, _, usual, _ in policy.reading(context))
-    levels, limits = (torch.stack(each, dim=-1) for each in zip(*before, strict=True))
-    real = _real(context)
-    return levels[real], limits[real], (context.llm - context.slm)[real]
+    found = _Levels.of(replace(policy, opening=SMALLEST_OPENING), context)
+    wanted = torch.where(found.preferred > 0, found.level + found.preferred - found.usual, -math.inf)
+    wanted = torch.where(found.over_budget, math.inf, wanted).sort().values
+    least = float(wanted[math.ceil((1 - SUDDEN) * len(wanted)) - 1])
+    opening = math.ceil(max(least, SMALLEST_OPENING) * 10) / 10 if least < math.inf else math.inf
+    return replace(policy, opening=opening if opening + PRECISION <= policy.budget else math.inf)
 
 
-def _limited(policy: Balanced, context: Context) -> Tensor:
-    """(tokens,) bool: whether the ceiling would have kept the LLM from the token."""
-    level, limit, preferred = _levels(policy, context)
-    return (preferred > 0) & (level + preferred > limit)
+class _Levels(NamedTuple):
+    """Before each real token the level and its average, and by how much the LLM prefers the token.
+
+    All (tokens,), in nats. They do not depend on the policy's limit, since the text is what it is.
+    """
+
+    policy: Balanced
+    level: Tensor
+    usual: Tensor
+    preferred: Tensor
+
+    @classmethod
+    def of(cls, policy: Balanced, context: Context) -> Self:
+        import torch
+
+        *before, _ = ((level, usual) for level, _, _, usual, _ in policy.reading(context))
+        levels, usual = (torch.stack(each, dim=-1) for each in zip(*before, strict=True))
+        real = _real(context)
+        return cls(policy, levels[real], usual[real], (context.llm - context.slm)[real])
+
+    @property
+    def limit(self) -> Tensor:
+        """(tokens,): the level at which nothing is left to the LLM."""
+        return self.policy.limit(self.usual)
+
+    @property
+    def limited(self) -> Tensor:
+        """(tokens,) bool: whether the ceiling would have kept the LLM from the token."""
+        return (self.preferred > 0) & (self.level + self.preferred > self.limit)
+
+    @property
+    def over_budget(self) -> Tensor:
+        """(tokens,) bool: whether it would without an opening."""
+        return (self.preferred > 0) & (self.level + self.preferred > self.policy.budget)
 
 
 def _described(policy: Balanced, context: Context) -> Calibration:
     import torch
 
-    level, limit, preferred = _levels(policy, context)
-    count = len(level)
-    found = torch.quantile(level, torch.tensor(QUANTILES, dtype=level.dtype))
+    levels = _Levels.of(policy, context)
+    count = len(levels.level)
+    found = torch.quantile(levels.level, torch.tensor(QUANTILES, dtype=levels.level.dtype))
     return Calibration(
         policy,
         count,
         llm=-float(context.llm.sum()) / count,
         slm=-float(context.slm.sum()) / count,
-        ratio=float(preferred.mean()),
+        ratio=float(levels.preferred.mean()),
         levels=tuple(round(each, 3) for each in found.tolist()),
-        limited=float(_limited(policy, context).double().mean()),
-        full=float((level >= limit).double().mean()),
+        limited=float(levels.limited.double().mean()),
+        full=float((levels.level >= levels.limit).double().mean()),
+        over_budget=float(levels.over_budget.double().mean()),
     )
