@@ -15,7 +15,7 @@ from purify_adapters.sources.http.source import reader
 from purify_plugins.configuration.build import plugins_of, source, watermark
 from purify_plugins.configuration.build import policy as policy_of
 from purify_plugins.configuration.config import read_config
-from purify_plugins.configuration.signing import signer
+from purify_plugins.configuration.signing import issuing
 from purify_plugins.decode.fusion import FusedLogits
 from purify_plugins.decode.processors import LogitsProcessors
 from purify_plugins.decode.random_streams import widest
@@ -62,8 +62,8 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
     policy = policy_of(plugins, config.policy)
-    failing, signs = config.on_llm_failure, signer(config.certificate)
-    purifier = Purifier(llm, slm, policy, on_llm_failure=failing, plugins=plugins, signer=signs)
+    failing, certified = config.on_llm_failure, issuing(config.certificate)
+    purifier = Purifier(llm, slm, policy, on_llm_failure=failing, plugins=plugins, **certified)
     if purifier.llm is not llm or purifier.slm is not slm:
         raise VocabularyError(
             "inside vLLM both models must have the same tokenizer and ends; for others run `purify serve` "
