@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from purify_hooks.calibration.words import meaning
 from purify_hooks.policies._gap import SLOWER
 from purify_hooks.policies.calibration import (
     BASE,
@@ -90,6 +91,9 @@ def test_one_token_in_forty_meets_the_limit_at_most_and_no_smaller_opening_does_
     assert LIMITED < found.limited <= SUDDEN
     smaller = replace(found.policy, opening=found.policy.opening - 0.2)
     assert share_at_the_limit(replace(found, policy=smaller), texts) > SUDDEN
+    told = " ".join(meaning(found, "letters", copying=False))
+    assert f"{1 - found.limited:.1%} of these tokens never met the limit" in told
+    assert f"{1 - found.over_budget:.1%} never would without the opening" in told
 
 
 def test_a_pair_whose_budget_is_small_needs_no_opening() -> None:
