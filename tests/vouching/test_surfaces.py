@@ -86,9 +86,7 @@ def test_a_reload_takes_another_key_and_goes_on_with_the_card_that_was_checked(
         before,
     )
     for certificate, by in ((first, key), (second, other)):
-        seen = examined(
-            certificate, Known(keys=(by.public,), chain=folder / "log" / "chain"), load_plugins([])
-        )
+        seen = examined(certificate, Known(keys=(by.public,), chain=folder / "log/chain"), load_plugins([]))
         assert seen.code == 0
         assert seen.certificate.body["models"]["slm"]["card"] == {"sha256": before}
 
