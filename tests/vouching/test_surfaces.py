@@ -41,10 +41,10 @@ def folder(tmp_path: Path, card: dict[str, Any]) -> Path:
 
 
 def configured(folder: Path, key: HeldKey, alpha: float) -> Config:
-    """A configuration with a card and a key; its log is beside it."""
+    """A configuration with a card and a key; its records are beside it."""
     (folder / "issuer.pem").write_bytes(key.pem)
     (folder / "issuer.pem").chmod(0o600)
-    more = f'alpha = {alpha}\n[certificate]\nkey = "issuer.pem"\nstore = "log"\n'
+    more = f'alpha = {alpha}\n[certificate]\nkey = "issuer.pem"\nstore = "records"\n'
     (folder / "purify.toml").write_text(HEAD + more)
     return read_config(folder / "purify.toml")
 
@@ -86,7 +86,9 @@ def test_a_reload_takes_another_key_and_goes_on_with_the_card_that_was_checked(
         before,
     )
     for certificate, by in ((first, key), (second, other)):
-        seen = examined(certificate, Known(keys=(by.public,), chain=folder / "log/chain"), load_plugins([]))
+        seen = examined(
+            certificate, Known(keys=(by.public,), chain=folder / "records" / "chain"), load_plugins([])
+        )
         assert seen.code == 0
         assert seen.certificate.body["models"]["slm"]["card"] == {"sha256": before}
 

@@ -58,6 +58,8 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
         raise ConfigError("[sampling] grammar is not for the engine; run `purify serve` in front of vLLM")
     if watermark(config.watermark) is not None:
         raise ConfigError("[watermark] is not for the engine; run `purify serve` in front of vLLM")
+    if "store" in config.certificate:  # certificates are made here only for those who ask for them
+        raise ConfigError("[certificate] store is not for the engine; run `purify serve` in front of vLLM")
     refuse_unseen(config.llm, "the LLM is vLLM's own, and was not loaded from files here")
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
