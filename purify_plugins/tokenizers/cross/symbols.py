@@ -50,9 +50,14 @@ class SymbolSet:
     def _longest(self) -> int:
         return max(map(len, self.symbols))
 
+    @cached_property
+    def bytewise(self) -> bool:
+        """Whether each byte is the symbol of its own number."""
+        return self._longest == 1 and len(self.symbols) == 256
+
     def spell(self, text: bytes) -> tuple[int, ...] | None:
         """The symbols of a text by longest match; None where there is none."""
-        if self._longest == 1 and len(self.symbols) == 256:
+        if self.bytewise:
             return tuple(text)
         found, at = [], 0
         while at < len(text):

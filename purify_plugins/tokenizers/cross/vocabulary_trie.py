@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,19 +68,21 @@ class VocabularyTrie:
     def __init__(self, vocabulary: Vocabulary, symbol_set: SymbolSet) -> None:
         self.size = len(vocabulary)
         silent = vocabulary.control.keys() | vocabulary.eos
-        spelled = (
-            (symbol_set.spell(token), index)
+        # bytes are compared far faster than tuples
+        spell: Callable[[bytes], Any] = bytes if symbol_set.bytewise else symbol_set.spell
+        spelled = {
+            index: symbols
             for index, token in enumerate(vocabulary.tokens)
-            if token and index not in silent
-        )
-        pairs = sorted((symbols, index) for symbols, index in spelled if symbols)
-        self.order = numpy.array([index for _, index in pairs])
+            if token and index not in silent and (symbols := spell(token))
+        }
+        order = sorted(spelled, key=spelled.__getitem__)  # of equal ones the smaller id first
+        self.order = numpy.array(order)
         self.ends = numpy.array(sorted(vocabulary.eos), dtype=int)
-        self.lengths = numpy.array([len(symbols) for symbols, _ in pairs])
-        self.place = dict(zip(self.order.tolist(), range(len(pairs)), strict=True))
+        self.lengths = numpy.array([len(spelled[index]) for index in order])
+        self.place = {index: place for place, index in enumerate(order)}
         self.offsets = numpy.cumsum(self.lengths) - self.lengths
-        self.spelled = numpy.fromiter(chain.from_iterable(symbols for symbols, _ in pairs), dtype=int)
-        self.root = Node(self, 0, len(pairs), 0)
+        self.spelled = numpy.fromiter(chain.from_iterable(map(spelled.__getitem__, order)), dtype=int)
+        self.root = Node(self, 0, len(order), 0)
 
     def child(self, node: Node, symbol: int) -> Node | None:
         """The tokens of `node` that continue with `symbol`; None if there are none."""

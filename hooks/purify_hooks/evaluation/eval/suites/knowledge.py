@@ -41,7 +41,8 @@ class Knowledge(ForcedSuite):
         "only_llm": Metric(f"{KEPT}, in every form but with the fact in the context", "more"),
         "shared": Metric("of the answers that both models get right, the share that is kept", "more"),
         "context": Metric(
-            f"with the fact in the context among {AROUND} others: of what the LLM gets right, the share kept",
+            f"after {SHOTS} examples, with the fact in the context among {AROUND} others: of what the LLM "
+            "gets right, the share kept",
             "more",
         ),
         **{
@@ -73,7 +74,8 @@ class Knowledge(ForcedSuite):
                 _answered(pair, each, f"{shown}Q: {each.question}\nA:") for each in rest
             ]
             items[f"context {kind}"] = [
-                _answered(pair, each, f"{_context(each, facts)}\nQ: {each.question}\nA:") for each in few
+                _answered(pair, each, f"{_context(each, facts)}\n{shown}Q: {each.question}\nA:")
+                for each in few
             ]
             items[f"chat {kind}"] = [_chatted(pair, each) for each in few] if chats else []
         return items
