@@ -82,8 +82,11 @@ def main() -> None:
         threads=given.threads,
         clock=given.clock,
     )
+    found = []
     with threads(settings.threads):
-        found = list(measured(settings, load_plugins([])))
+        for each in measured(settings, load_plugins([])):
+            found.append(each)
+            print(rows(found), flush=True)
     note = (
         f"\n{today()}, {machine()}, {busy()}, {given.clock} time, {given.rounds} rounds of {given.prompts} "
         f"answers of {given.tokens} tokens.\n"

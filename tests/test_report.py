@@ -17,6 +17,8 @@ from typer.testing import CliRunner, Result
 
 from purify_hooks.evaluation.eval.attempt import recited
 from purify_hooks.evaluation.eval.systems import ALONE
+from purify_hooks.evaluation.pair_report.cards import card
+from purify_hooks.evaluation.pair_report.duties import DUTIES
 from purify_hooks.evaluation.pair_report.evaluated import read_evaluation
 from purify_hooks.evaluation.pair_report.page import chance, marked, page
 from purify_hooks.evaluation.pair_report.provenance import licence
@@ -25,8 +27,10 @@ from purify_hooks.evaluation.pair_report.works import NamedWork, joined
 from purify_hooks.evaluation.testbed import HOME
 from purify_plugins import ConfigError
 from purify_plugins.canonical_json import canonical, options
+from purify_plugins.certificates.figures import tokens_of
 from purify_plugins.certificates.in_numbers import bound
 from purify_plugins.cli import app
+from purify_plugins.decode.forced_text import ForcedText
 from purify_plugins.decode.forcing import judged_by
 from purify_plugins.errors import CertificateError, MismatchError
 from purify_plugins.plugin.manager import load_plugins
@@ -34,7 +38,8 @@ from purify_plugins.signing.keys import HeldKey
 from purify_plugins.signing.signer import Signer
 from purify_plugins.testbed import LLM, SLM
 from tests.takedown.lists import built
-from tests.toys import real
+from tests.toys import few, real
+from tests.vouching.vouchers import filled, write
 
 PASSAGE = json.loads((HOME / "attacks.json").read_text("utf-8"))["protected"]["passages"][0]
 TEXT = PASSAGE["prefix"] + PASSAGE["continuation"]
@@ -47,9 +52,9 @@ def purify(*words: Any) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-def configured(folder: Path, more: str = "", llm: str = f'model = "{LLM}"') -> Path:
+def configured(folder: Path, more: str = "", llm: str = f'model = "{LLM}"', slm: str = "") -> Path:
     file = folder / "purify.toml"
-    file.write_text(f'[llm]\n{llm}\n[slm]\nmodel = "{SLM}"\n{more}', "utf-8")
+    file.write_text(f'[llm]\n{llm}\n[slm]\nmodel = "{SLM}"\n{slm}\n{more}', "utf-8")
     return file
 
 
@@ -103,7 +108,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The test bed's pair under `balanced`, one work that the LLM has by heart, no evaluation."""
+    """The test bed's pair under `balanced`, a work that the LLM has by heart, an SLM with a card."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "work.txt").write_text(TEXT, "utf-8")
     for name, text in (
@@ -113,7 +118,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     ):
         (folder / name).write_bytes(text)
         (folder / name).chmod(0o600)
-    config = configured(folder)
+    write(folder / "card.json", filled({"model": SLM}))
+    config = configured(folder, slm='card = "card.json"')
     work, key = f"alice={folder / 'work.txt'}", folder / "key"
     told = purify("report", "--config", config, "--out", folder, "--work", work, "--key", key)
     assert told.exit_code == 0, told.output
@@ -219,6 +225,17 @@ def test_the_policy_s_k_less_the_surprisal_is_the_bound_that_certificates_are_ex
         assert known - tokens * each == pytest.approx(most, abs=1e-6, rel=1e-9)
 
 
+@pytest.mark.parametrize("how", [{"temperature": 0.7, "top_p": 0.9}, {"repetition_penalty": 1.3}])
+def test_forcing_under_sampling_settings_is_what_an_answer_under_them_had(how: dict[str, float]) -> None:
+    """At temperature 1 a bound is another than that of an answer at 0.7, and reports had the former."""
+    purifier, sampling = real("balanced"), few(24, **how)
+    [answer] = purifier.generate("Once upon a time", sampling)
+    text = ForcedText(tuple(answer.certificate.body["prompt"]), answer.tokens)
+    [(found,)] = judged_by(purifier, [purifier.policy], [text], sampling=sampling)
+    drawn = [step.fused for step in tokens_of(answer.certificate.body["steps"])]
+    assert found.logprobs == pytest.approx(drawn, abs=2e-3)
+
+
 # What the page is
 
 
@@ -249,6 +266,44 @@ def test_a_configuration_without_a_guarantee_says_so_before_anything_else(tmp_pa
     [passage] = found.body["works"]["measured"][0]["passages"]
     assert (passage["k"], passage["bound"]) == (None, None)
     assert found.body["signers"] == []
+
+
+# Who vouches for the models
+
+
+def test_the_slm_s_card_is_in_the_report_and_who_wrote_it(made: Made) -> None:
+    told = made.body["models"]
+    assert told["llm"]["card"] is None
+    assert told["slm"]["card"]["vouched_by"]["name"] == "A. Reader"
+    assert told["slm"]["licence"] == "Apache-2.0 (LICENSE)"
+    for words in ("Ten books: corpus/README.md (public domain)", "names: none (A. Reader, 2026-11-28)"):
+        assert words in made.html
+    assert "Who vouches for the SLM: A. Reader" in made.html
+    assert told["llm"]["sentence"].startswith("LLM: llm (transformers, in-process), SHA-256 of its files ")
+
+
+def test_a_card_that_is_not_the_loaded_model_s_any_more_is_refused(made: Made) -> None:
+    model = {"source": "takedown", "model": {"model": str(SLM), "card": str(made.folder / "card.json")}}
+    digest = made.body["models"]["slm"]["card"]["sha256"]
+    found = card("llm", model, {"card": {"sha256": digest}})
+    assert found is not None
+    assert found["sha256"] == digest
+    assert card("llm", model, {}) is None
+    with pytest.raises(ConfigError, match="card changed while this report was made"):
+        card("llm", model, {"card": {"sha256": "0" * 64}})
+
+
+def test_what_is_recorded_of_certificates_is_said_as_it_is_configured(made: Made) -> None:
+    def told(**records: Any) -> str:
+        body = {**made.body, "records": {"keys": [], "store": None, "timestamp": False, **records}}
+        return " ".join(next(each for each in DUTIES if each.id == "article-12").serves(body))
+
+    assert "are not signed: name a `key`" in told()
+    assert "recorded nowhere: name a `store`" in told()
+    kept = {"keep": "digests", "retention": "184d", "on_error": "refuse"}
+    full = told(keys=["ab" * 32], store=kept, timestamp=True)
+    assert "signed by abababababababab…, in a hash chain, and its days dated by" in full
+    assert "kept for 184d; an answer that cannot be recorded is refused" in full
 
 
 # The evaluation
@@ -323,6 +378,7 @@ def test_a_takedown_list_s_works_stand_before_and_after(tmp_path: Path) -> None:
     assert passage["log_probability_llm_without_list"] > math.log(0.1)
     assert passage["log_probability_llm"] < -20
     assert passage["log_probability_purified"] <= passage["bound"]
+    assert body["models"]["llm"]["licence"] == "not stated in its directory"
     assert passage["greedy_tokens"]["llm_without_list"] > 40 > passage["greedy_tokens"]["llm"]
     assert "Works taken down, before and after" in Made(tmp_path).html
 

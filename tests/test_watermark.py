@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from scipy.stats import chisquare, gamma
+from scipy.stats import binom, chisquare, gamma
 from typer.testing import CliRunner
 
 from purify_plugins import ConfigError, Purifier, Sampling
@@ -216,10 +216,16 @@ def test_unmarked_texts_have_no_small_p_values() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_unmarked_texts_raise_less_than_one_alarm_in_ten_thousand() -> None:
-    """At 1e-4 one alarm is expected of an exact test; p-values are bounds, and five would be against odds."""
-    found = numpy.array([detect(MARK, text).p_value for text in unmarked(10_000, 60)])
-    assert (found <= 1e-4).sum() <= 4
-    assert (found <= 1e-2).mean() <= 0.013
+    """The bar, as it stands: fewer than one at 1e-4, so none. The texts are always the same.
+
+    An exact test would raise one in the mean, and none in 37 of 100 such sets, so none alone proves little.
+    The p-values are bounds: as few as this at 1e-2 would come once in a thousand sets if as many as that
+    were expected, so that the rate of alarms is below the level, by a binomial test that is exact.
+    """
+    count = 10_000
+    found = numpy.array([detect(MARK, text).p_value for text in unmarked(count, 60)])
+    assert (found <= 1e-4).sum() < 1
+    assert binom.cdf((found <= 1e-2).sum(), count, 1e-2) < 1e-3
 
 
 @pytest.fixture(scope="module")

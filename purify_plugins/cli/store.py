@@ -133,7 +133,7 @@ def show(
     if not found:
         raise StoreError(f"the store has no record of {digest}; `purify store list` shows what it has")
     if not certificate:
-        typer.echo(json.dumps([_told(each) for each in found], indent=2))
+        typer.echo(json.dumps([_with_event(each, place.opened()) for each in found], indent=2))
         return
     for each in found:
         if each.document is None:
@@ -153,8 +153,13 @@ def _of(records: Records, digest: str) -> Iterator[StoreRecord]:
 def _told(record: StoreRecord) -> dict[str, Any]:
     """A record for its reader, without the certificate."""
     facts = {name: value for name, value in record.facts.items() if name != "salt"}
-    told = {"number": record.number, "certificate": record.certificate, **facts}
-    return told if record.dropped is None else {**told, "dropped_by": record.dropped}
+    return {"number": record.number, "certificate": record.certificate, **facts}
+
+
+def _with_event(record: StoreRecord, records: Records) -> dict[str, Any]:
+    """A record for its reader, with the event that dropped it."""
+    dropped = (each.facts for each in records.records() if each.number == record.dropped)
+    return _told(record) if record.dropped is None else {**_told(record), "dropped": next(dropped, None)}
 
 
 @store.command()

@@ -29,6 +29,7 @@ LOGITS = 2**26
 TOGETHER = 64
 """Texts read together at most."""
 GREEDILY = (False, True)
+PLAIN = Sampling()
 Places = Sequence[int]
 """Indices into the list of texts."""
 
@@ -39,10 +40,11 @@ def judged_by(
     policies: Sequence[FusionPolicy],
     texts: Sequence[ForcedText],
     done: Callable[[int], object] = lambda count: None,
+    sampling: Sampling = PLAIN,
 ) -> list[tuple[Likelihood, ...]]:
     """Of each text the likelihood of what is asked of it under each policy; the models read it once.
 
-    The policies are bound to the vocabulary.
+    The policies are bound to the vocabulary. `sampling` shapes both models' rows as it does for answers.
     Texts are read in batches, whose rows are dropped when every policy has been run over them; texts with the
     same prompt share its reading. `done` is called with the number of texts after each batch. Raises
     PromptError, SourceError.
@@ -54,7 +56,8 @@ def judged_by(
             for turn in range(max(map(len, batch))):
                 # A prompt with fewer answers than others is given its last one again.
                 places = [same[min(turn, len(same) - 1)] for same in batch]
-                found.update(zip(places, _turn(pair, policies, [texts[at] for at in places]), strict=True))
+                scores = _turn(pair, policies, [texts[at] for at in places], sampling)
+                found.update(zip(places, scores, strict=True))
                 pair.rewind(torch.zeros(len(batch), dtype=torch.long))
         done(sum(map(len, batch)))
     return [found[at] for at in range(len(texts))]
@@ -109,13 +112,13 @@ def size(prompt: Prompt) -> int:
 
 
 def _turn(
-    pair: SessionPair, policies: Sequence[FusionPolicy], texts: Sequence[ForcedText]
+    pair: SessionPair, policies: Sequence[FusionPolicy], texts: Sequence[ForcedText], sampling: Sampling
 ) -> list[tuple[Likelihood, ...]]:
     """Of each text (one for each row of the pair) its likelihood under each policy."""
     answers = [text.tokens for text in texts]
     runs = [_Runs(policy, pair) for policy in policies]
     for at, (tokens, theirs, ours) in enumerate(columns(pair, answers)):
-        processors, llm, slm = _normalised(pair, theirs, ours)
+        processors, llm, slm = _normalised(pair, theirs, ours, sampling)
         history = [(prompt, answer[:at]) for prompt, answer in zip(pair.prompts, answers, strict=True)]
         active = [at < len(answer) for answer in answers]
         for run in runs:
@@ -125,17 +128,18 @@ def _turn(
 
 
 def _normalised(
-    pair: SessionPair, llm: Tensor | None, slm: Tensor
+    pair: SessionPair, llm: Tensor | None, slm: Tensor, sampling: Sampling
 ) -> tuple[LogitsProcessors, Tensor | None, Tensor]:
     """A column of logits (rows, V) as every policy reads it, and its processors.
 
     Where nothing is done to a row but to normalise it, that is done here, once for all policies.
     """
     vocabulary, constraints = pair.decoder.vocabulary, pair.decoder.constraints
-    shared = not constraints and llm is not None and llm.shape == slm.shape and not bool(pair.lost.any())
+    plain = sampling == PLAIN and not constraints
+    shared = plain and llm is not None and llm.shape == slm.shape and not bool(pair.lost.any())
     if llm is None or not shared:  # a server's partial row is completed first, and a lost one replaced
-        return LogitsProcessors(Sampling(), vocabulary, constraints=constraints), llm, slm
-    processors = LogitsProcessors(Sampling(), vocabulary, normalized=True)
+        return LogitsProcessors(sampling, vocabulary, constraints=constraints), llm, slm
+    processors = LogitsProcessors(sampling, vocabulary, normalized=True)
     own = normalise(slm, "the SLM")
     return processors, normalise(llm.to(slm.device), "the LLM"), own
 

@@ -22,6 +22,8 @@ from purify_adapters.gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, TENANT
 from purify_adapters.sources.http.client import HttpClient
 from purify_plugins.cli.metrics_folder import metrics_folder
 from purify_plugins.errors import ConfigError
+from purify_plugins.store.checking import check
+from purify_plugins.store.places import records_at
 from purify_plugins.testbed import LLM, SLM
 
 ASKED = {"inputs": "Once", "parameters": {"max_new_tokens": 2}}
@@ -61,6 +63,7 @@ def until(condition: Callable[[], Any], seconds: float = 240.0) -> Any:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     pair = ["--llm", str(LLM), "--slm", str(SLM), "--policy", "geometric", "--port", "0", "--drain", "5"]
+    pair += ["--store", "sqlite:answers.db"]
     command = [sys.executable, "-m", "purify_plugins", "serve", *pair, "--workers", "2"]
     log = tmp_path / "log"
     with log.open("w") as said:
@@ -93,6 +96,8 @@ def test_two_workers_serve_one_port_one_that_dies_is_replaced_and_sigterm_ends_a
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(60) == 0
     said = running.said
+    records = records_at("sqlite:answers.db", running.log.parent)
+    assert check(records.records()).answers == said.count('"route": "generate"')
     assert said.count("purify serve\n") == 1
     assert re.search(r"workers +2, about \d+ MB each, \d+ MB in all", said)
     assert f"worker {min(pair)} died (exit code -9)" in said

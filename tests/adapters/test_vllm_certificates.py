@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
@@ -33,6 +34,8 @@ from purify_plugins.errors import AlteredError, ForgedError
 from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.signing.keys import HeldKey
 from purify_plugins.signing.signer import Signer
+from purify_plugins.store.places import records_at
+from purify_plugins.store.store import CertificateStore
 from purify_plugins.testing import ToySource, letters
 from purify_plugins.threat import Facts, claim
 from purify_plugins.types import Certificate
@@ -231,9 +234,9 @@ def test_the_answers_of_one_response_are_told_apart_by_their_choice(monkeypatch:
         assert worker.purify_certificate(other)["choices"] == 0, "no part of an id is one"
 
 
-def test_a_certificate_is_signed_once_where_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = HeldKey.new()
-    signed = purifier("capped").replace(signer=Signer([key]))
+def test_a_certificate_is_signed_and_recorded_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key, records = HeldKey.new(), records_at("sqlite:answers.db", tmp_path)
+    signed = purifier("capped").replace(signer=Signer([key]), store=CertificateStore(records))
     monkeypatch.setattr(f"{__name__}.purifier", lambda policy: signed)
     worker = finished(monkeypatch, *requests(2))
     told = [worker.purify_certificate(f"cmpl-{at}")["text"] for at in (0, 1, 0)]
@@ -242,6 +245,8 @@ def test_a_certificate_is_signed_once_where_there_is_a_key(monkeypatch: pytest.M
     links = [each.opened.statement.link for each in seen if each.opened.statement]
     assert [(each.verdict[:14], each.code) for each in seen] == [("Verdict: HOLDS", 0)] * 2
     assert [link.sequence for link in links] == [0, 1]
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in told[:2]]
+    assert [each.facts["document"] for each in records.records()] == digests
 
 
 def test_nothing_is_recorded_unless_the_worker_is_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from purify_plugins.decode.detokenizer import Detokenizer
 from purify_plugins.decode.draw_record import Drawn, Limit
 from purify_plugins.decode.token_records import to_host, token_record
 from purify_plugins.errors import NoCertificateError
+from purify_plugins.requests.answer import AnswerOptions
 from purify_plugins.threat import IN_ENGINE
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.fusion import FusedLogits
     from purify_plugins.purifier import Purifier
     from purify_plugins.sampling import Sampling
-    from purify_plugins.types import Certificate, FinishReason, Piece, Token
+from purify_plugins.types import Certificate, FinishReason, Piece, Token
 
 KEPT = 1 << 20
 """How many tokens' records are kept in all, 40 bytes each; beyond, the oldest requests' are dropped."""
@@ -120,13 +121,14 @@ class Ledger:
         return certify(how, tokens, text, ended or "length", (), actors, purifier.calibration)
 
     def issued(self, record: RequestRecord) -> str:
-        """The certificate as it is handed out, signed where the configuration has a key.
+        """The certificate as it is handed out, signed and recorded as the configuration says.
 
-        Raises NoCertificateError, and ConfigError where a key or the log fails.
+        Raises NoCertificateError, ConfigError where a key or the log fails, and StoreError.
         """
         if record.issued is None or record.issued[0] != len(record):
-            made, signer = self.certificate(record), self.purifier.signer
-            record.issued = len(record), (made if signer is None else signer.signed(made)).issued
+            made, purifier = self.certificate(record), self.purifier
+            how = AnswerOptions(record.sampling, signer=purifier.signer, store=purifier.store)
+            record.issued = len(record), how.issued(made).issued
         return record.issued[1]
 
     def ended(self, record: RequestRecord) -> bool:

@@ -64,8 +64,8 @@ def purifier_of(model: Any) -> tuple[Purifier, Sampling]:
     slm = source(plugins, config.slm)
     llm = Engine(reader(model.tokenizer).vocabulary, model.max_model_len)
     policy = policy_of(plugins, config.policy)
-    failing, signs = config.on_llm_failure, issuing(config.certificate)["signer"]
-    purifier = Purifier(llm, slm, policy, on_llm_failure=failing, plugins=plugins, signer=signs)
+    failing, certified = config.on_llm_failure, issuing(config.certificate)
+    purifier = Purifier(llm, slm, policy, on_llm_failure=failing, plugins=plugins, **certified)
     if purifier.llm is not llm or purifier.slm is not slm:
         raise VocabularyError(
             "inside vLLM both models must have the same tokenizer and ends; for others run `purify serve` "

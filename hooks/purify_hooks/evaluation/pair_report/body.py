@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.page import made
 from purify_hooks.evaluation.pair_report import works
 from purify_hooks.evaluation.pair_report.duties import DISCLAIMER, DUTIES
-from purify_hooks.evaluation.pair_report.measured import TOKENS, MeasuredWork
+from purify_hooks.evaluation.pair_report.measured import TOKENS, MeasuredWork, shaping
 from purify_hooks.evaluation.pair_report.provenance import provenance
 from purify_plugins.canonical_json import digest, jsonable, options
 from purify_plugins.certificates.claims import LIMITS, MEANING, mode_of
 from purify_plugins.certificates.explain import calibration, verdict
 from purify_plugins.certificates.guarantee_text import meant
 from purify_plugins.configuration.digest import config_digest
+from purify_plugins.configuration.signing import CertificateOptions
 from purify_plugins.plugin.listing import listing
 from purify_plugins.sampling import Sampling
 from purify_plugins.threat import ADVERSARIES, TRUST
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
     from purify_plugins.purifier import Purifier
 
 FORMAT = "purify-report/1"
+KEPT = ("keep", "retention", "on_error")
+STORED = {each.name: each.default for each in fields(CertificateOptions) if each.name in KEPT}
 
 
 @dataclass(frozen=True)
 class Findings:
     """What a report is made of: the loaded pair, the evaluation, the named works, and how it was made.
 
-    `measured` are the works that were; `unmeasured` those that no text is known of, or too little.
-    `signers` are the ids of the keys that will sign it, `command` makes it again.
+    `measured` are the works that were, under `sampling`; `unmeasured` those of which no text is known, or too
+    little. `signers` are the ids of the keys that will sign it, `command` makes it again.
     """
 
     ready: Prepared
@@ -43,6 +46,7 @@ class Findings:
     measured: Sequence[MeasuredWork]
     unmeasured: Sequence[NamedWork]
     recognised: Mapping[str, tuple[int, int]]
+    sampling: Sampling
     signers: tuple[str, ...]
     command: str
 
@@ -100,6 +104,7 @@ class Findings:
         return {
             "unit": "symbols" if self.purifier.slm.symbolic else "tokens",
             "at_most": TOKENS,
+            "sampling": shaping(self.sampling),
             "measured": [
                 {**works.as_json(each.work), "passages": [passage.json() for passage in each.passages]}
                 for each in self.measured
@@ -122,9 +127,14 @@ class Findings:
         }
 
     def _records(self) -> dict[str, Any]:
+        """The keys that sign certificates, what is recorded of them and for how long, and who dates them."""
         table, signer = self.ready.config.certificate, self.purifier.signer
-        keys = list(signer.key_ids) if signer else []
-        return {"keys": keys, "log": "log" in table, "timestamp": "timestamp" in table}
+        store = {name: table.get(name, usual) for name, usual in STORED.items()} if "store" in table else None
+        return {
+            "keys": list(signer.key_ids) if signer else [],
+            "store": store,
+            "timestamp": "timestamp" in table,
+        }
 
     def _marking(self) -> dict[str, Any] | None:
         mark = self.purifier.watermark

@@ -119,6 +119,7 @@ def _findings(
         found,
         [each for each in every if each not in known],
         reads.recognised,
+        reads.sampling,
         signer.key_ids if signer else (),
         command_line("report"),
     )

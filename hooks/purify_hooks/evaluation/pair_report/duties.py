@@ -86,24 +86,31 @@ def _no_complaints(body: Body) -> list[str]:
 def _records(body: Body) -> list[str]:
     told = body["records"]
     keys = ", ".join(f"{each[:16]}…" for each in told["keys"])
-    signed = f"signed by {keys}" if keys else "not signed: name a `key` under [certificate]"
-    chained = "logged in a hash chain" if told["log"] else "in no log: name a `log` under [certificate]"
-    dated = (
-        "its days dated by a time-stamp authority"
-        if told["timestamp"]
-        else "its days not dated by anybody else"
-    )
+    signed = f"signed by {keys}, in a hash chain" if keys else "not signed: name a `key` under "
+    "[certificate]"
+    dated = "its days dated by a time-stamp authority" if told["timestamp"] else "not dated by anybody else"
     return [
         "Each answer comes with a certificate of every token's figures, the models' digests, the policy "
-        f"and its claim. Certificates of this configuration are {signed}; {chained}; {dated}.",
+        f"and its claim. Certificates of this configuration are {signed}, and {dated}.",
+        _stored(told["store"]),
         "Whoever has the SLM recomputes a certificate's figures: `purify verify CERT --slm DIR`.",
     ]
 
 
+def _stored(store: Mapping[str, Any] | None) -> str:
+    """What is recorded of certificates, and for how long."""
+    if store is None:
+        return "Certificates are recorded nowhere: name a `store` under [certificate]."
+    what = "whole" if store["keep"] == "certificates" else "by digests, which identify no text"
+    long = f"for {store['retention']}" if store["retention"] else "for ever"
+    failed = "refused" if store["on_error"] == "refuse" else "given all the same, with a line in the log"
+    return f"Each is recorded, {what}, and kept {long}; an answer that cannot be recorded is {failed}."
+
+
 def _no_records(body: Body) -> list[str]:
+    nowhere = "That certificates are stored, and for how long, is the operator's to arrange."
     return [
-        "Nothing here keeps them: that certificates are stored, and for how long, is the operator's to "
-        "arrange.",
+        *([] if body["records"]["store"] else [nowhere]),
         "A certificate holds token ids of prompt and answer, which spell both: it is as private as the "
         "conversation.",
         "It records one answer. Incidents, drift and use over time are not in it.",
@@ -114,15 +121,24 @@ def _deploying(body: Body) -> list[str]:
     return [
         "What a deployer must know to use it as meant: the guarantee and its limits, the threat model, "
         "and which models these are, by digest.",
+        _vouched(body),
         "What is kept for each answer: as under article 12.",
     ]
+
+
+def _vouched(body: Body) -> str:
+    card = body["models"]["slm"]["card"]
+    if card is None:
+        return "Who vouches for the SLM: not said, since no provenance card of it is configured."
+    return f"Who vouches for the SLM: {card['vouched_by']['name']}, in a provenance card, below."
 
 
 def _not_deploying(body: Body) -> list[str]:
     return [
         "Human oversight, the quality of inputs, and telling workers and persons concerned are the "
         "deployer's.",
-        "Logs have to be kept for six months at least; this report keeps none.",
+        "Logs have to be kept for six months at least; how long the store keeps its records stands under "
+        "article 12.",
     ]
 
 

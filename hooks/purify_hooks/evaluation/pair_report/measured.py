@@ -14,6 +14,7 @@ from purify_hooks.takedown.recognised import recognised
 from purify_hooks.takedown.source import TakedownSource
 from purify_plugins.decode.forcing import judged_by
 from purify_plugins.purifier import Purifier
+from purify_plugins.sampling import Sampling
 
 if TYPE_CHECKING:
     from purify_hooks.evaluation.pair_report.works import NamedWork
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
 
 TOKENS = 50
 """Tokens of the LLM after each prefix that are forced, at most."""
+SHAPING = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("repetition_penalty", "frequency_penalty"),
+)
+"""The settings that change how likely a text is, and rule out none of any kind."""
 PER_PASSAGE: frozenset[Guarantee] = frozenset(("window", "passage", "path"))
 """The guarantees that bound how likely one passage is."""
+
+
+def shaping(sampling: Sampling) -> dict[str, Any]:
+    """The settings that change how likely a text is, by name."""
+    return {name: value for name, value in vars(sampling).items() if name in SHAPING}
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,12 @@ class Reader:
     guarantee: Guarantee
 
     @property
+    def sampling(self) -> Sampling:
+        """How the configuration shapes both models' rows; where it is greedy, at temperature 1."""
+        shaped = shaping(self.purifier.sampling)
+        return Sampling(**{**shaped, "temperature": shaped["temperature"] or 1.0})
+
+    @property
     def listed(self) -> list[NamedWork]:
         """The works of the LLM's takedown list."""
         return listed(self.source) if self.source else []
@@ -112,21 +129,26 @@ class Reader:
     def measured(
         self, works: Sequence[NamedWork], count: int, done: Callable[[int, int], object]
     ) -> list[MeasuredWork]:
-        """The figures of `count` passages of each work, at temperature 1. Raises PromptError, SourceError."""
+        """The figures of `count` passages of each work, as answers are sampled.
+
+        Raises PromptError, SourceError.
+        """
         asked = [
             [self._text(each.prefix, each.continuation) for each in work.passages(count)] for work in works
         ]
         every = [text for texts in asked for text in texts]
-        total, read = len(every) * (2 if self.bare else 1), 0
+        total, finished = len(every) * (2 if self.bare else 1), 0
 
         def told(texts: int) -> None:
-            nonlocal read
-            read += texts
-            done(read, total)
+            nonlocal finished
+            finished += texts
+            done(finished, total)
 
-        policies = [*_alone(self.purifier), self.purifier.policy]
-        scores = judged_by(self.purifier, policies, every, told)
-        before = judged_by(self.bare, _alone(self.bare)[:1], every, told) if self.bare else [()] * len(every)
+        def read(purifier: Purifier, policies: Sequence[FusionPolicy]) -> Sequence[Sequence[Likelihood]]:
+            return judged_by(purifier, policies, every, told, self.sampling)
+
+        scores = read(self.purifier, [*_alone(self.purifier), self.purifier.policy])
+        before = read(self.bare, _alone(self.bare)[:1]) if self.bare else [()] * len(every)
         figures = iter([self._figures(*each) for each in zip(scores, before, strict=True)])
         return [
             MeasuredWork(work, tuple(_next(figures, len(texts))))
@@ -139,14 +161,15 @@ class Reader:
     def _figures(self, scores: Sequence[Likelihood], before: Sequence[Likelihood]) -> PassageFigures:
         llm, slm, ours = scores
         count = len(ours.tokens)
-        held = self.guarantee in PER_PASSAGE and math.isfinite(slm.nats)
+        # No factor makes likely what the SLM never writes under these settings.
+        allowed = self.purifier.policy.allowance(count, -slm.nats) if math.isfinite(slm.nats) else 0.0
         return PassageFigures(
             count,
             slm.nats,
             llm.nats,
             ours.nats,
             (llm.run, ours.run),
-            self.purifier.policy.allowance(count, -slm.nats) if held else None,
+            allowed if self.guarantee in PER_PASSAGE else None,
             *((before[0].nats, before[0].run) if before else ()),
         )
 

@@ -35,6 +35,7 @@ def page(body: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     return made.get_template("page.html").render(
         body=body,
         held=body["guarantee"]["guarantee"] != "none",
+        settings=assignments(body["works"]["sampling"]),
         parameters=assignments(body["guarantee"]["parameters"]),
         headline=headline(body, evaluation),
         duties={duty["id"]: duty for duty in body["duties"]},
@@ -186,7 +187,7 @@ def takedown(body: Mapping[str, Any]) -> Table | None:
         "greedy, before → after",
     )
     note = (
-        "The likeliest passage, exact, at temperature 1; greedy: the most tokens of a passage that an "
+        "The likeliest passage, exact, as answers are sampled; greedy: the most tokens of a passage that an "
         "answer begins with, of the LLM without the list and of the purified model. Recognised: places "
         "of the work where the list notices a recital, of those tried."
     )

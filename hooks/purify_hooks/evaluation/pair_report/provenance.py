@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.record import digest_of
+from purify_hooks.evaluation.pair_report.cards import card
 from purify_plugins.certificates.explain import model
 from purify_plugins.errors import ConfigError
 from purify_plugins.utils.files import read_text
 
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Prepared
+    from purify_plugins.plugin.preview import Preview
+    from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
@@ -20,22 +24,38 @@ UNKNOWN = "not stated in its directory"
 
 
 def provenance(ready: Prepared, purifier: Purifier) -> dict[str, Any]:
-    """Both models, by side: what certificates name of them, and what their directories state."""
-    sources = {"llm": purifier.llm, "slm": purifier.slm}
-    return {side: _model(side, ready, dict(source.identity())) for side, source in sources.items()}
+    """Both models, by side: what certificates name of them, what their directories state, and their cards.
+
+    Raises ConfigError for a card that changed since its model was loaded.
+    """
+    config = ready.config
+    return {
+        "llm": _model("llm", purifier.llm, ready.previews["llm"], config.llm),
+        "slm": _model("slm", purifier.slm, ready.previews["slm"], config.slm),
+    }
 
 
-def _model(side: str, ready: Prepared, identity: dict[str, Any]) -> dict[str, Any]:
-    preview, engine = ready.previews[side], identity.get("engine", "")
-    told = {"kind": "", "engine": engine, **identity}
+def _model(side: str, source: LogitSource, preview: Preview, table: Mapping[str, Any]) -> dict[str, Any]:
+    identity = {"kind": "", "engine": source.engine, **source.identity()}
+    vouched, inner = card(side, table, identity), _wrapped(preview)
+    stated = f"{vouched['licence']['name']} ({vouched['licence']['source']})" if vouched else ""
     return {
         "name": identity.get("name"),
         "digest": digest_of(identity),
         "files": identity.get("files") or {},
-        "parameters": preview.numbers,
-        "licence": licence(preview.place),
-        "sentence": model(side, told),
+        "parameters": inner.numbers,
+        "licence": stated or licence(inner.place),
+        "card": vouched,
+        "signature": identity.get("signature"),
+        "sentence": model(side, identity),
     }
+
+
+def _wrapped(preview: Preview) -> Preview:
+    """The model inside one that has no files of its own, such as an LLM inside a takedown list."""
+    while preview.place is None and len(preview.inside) == 1:
+        [preview] = preview.inside
+    return preview
 
 
 def licence(folder: Path | None) -> str:
@@ -47,10 +67,10 @@ def licence(folder: Path | None) -> str:
     return stated or (f"the text in its file {file}" if file else UNKNOWN)
 
 
-def _front_matter(card: Path) -> str:
+def _front_matter(file: Path) -> str:
     """`license:` of a model card's front matter; "" without one."""
     try:
-        head = re.match(r"---\n(.*?)\n---", read_text(card), re.DOTALL) if card.is_file() else None
+        head = re.match(r"---\n(.*?)\n---", read_text(file), re.DOTALL) if file.is_file() else None
     except ConfigError:  # a card that is no text states nothing
         return ""
     found = head and re.search(r"^license(?:_name)?:\s*[\"']?([^\"'\n#]+)", head[1], re.MULTILINE)
