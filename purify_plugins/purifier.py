@@ -268,7 +268,7 @@ class Purifier(Decoder):
         Closing the generator frees both models' sessions at once. A failure raises: an answer without a
         completion is not complete.
         """
-        return chunks(self._run([one(prompt)], sampling, draws))
+        return chunks(self._run([one(prompt)], sampling, draws), self.store)
 
     def chat(
         self, messages: Sequence[Mapping[str, Any]], sampling: Sampling | None = None, **draws: Any

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from purify_plugins.decode.provenance import StepReader
-from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, ours
+from purify_plugins.errors import PluginError, PurifyError, RefusedError, SourceError, StoreError, ours
 from purify_plugins.plugin.manager import failed
 from purify_plugins.requests.answer import AnswerOptions, RowOutput
 from purify_plugins.types import Chunk, Failed, Outcome, Refused, Step, Unanswered
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.decoder import Decoder
     from purify_plugins.decode.row import Row
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.store.store import CertificateStore
     from purify_plugins.types import Prompt
 
 RowEvent = tuple[int, Chunk | Refused | Failed]
@@ -159,13 +160,25 @@ def outcomes(events: Sequence[RowEvent], errors: str = "return") -> list[Outcome
     return found  # type: ignore[return-value]  # each prompt's last event has the completion
 
 
-def chunks(events: RowEvents) -> Generator[Chunk, None, None]:
-    """One answer's chunks; raises its error if it was refused or has failed."""
-    with closing(events):
-        for _, event in events:
-            if isinstance(event, Unanswered):
-                raise event.error
-            yield event
+def chunks(events: RowEvents, store: CertificateStore | None = None) -> Generator[Chunk, None, None]:
+    """One answer's chunks; raises its error if it was refused or has failed.
+
+    `store` records that a text was released of an answer that ends before it has a certificate, whether it
+    failed or its reader left.
+    """
+    released, told = 0, False
+    try:
+        with closing(events):
+            for _, event in events:
+                if isinstance(event, Unanswered):
+                    told = isinstance(event.error, StoreError)
+                    raise event.error
+                released += len(event.text.encode())
+                told = event.completion is not None
+                yield event
+    finally:
+        if store is not None and released and not told:
+            store.unfinished(released)
 
 
 async def in_thread(values: Generator[T, None, None]) -> AsyncGenerator[T, None]:

@@ -26,6 +26,10 @@ class CheckedStore:
     documents: int = 0
     sealed: int = 0
     """Records before the last seal of the keys that were given, that one included."""
+    seals: list[str] = field(default_factory=list)
+    """When each was made, by its signer's clock."""
+    unsealed_drops: int = 0
+    """Records dropped by an event that no seal is over: anybody who can write there can have done it."""
     unfinished: list[int] = field(default_factory=list)
     """Records that an event says were dropped, and that are still there: a drop was interrupted."""
 
@@ -63,11 +67,14 @@ def check(
         if keys and each.event == "sealed":
             _check_seal(each, hashes, keys)
             found.sealed = each.number + 1
+            found.seals.append(str(each.facts["when"]))
         found.take(each)
         noted = noted or found.head == head
         if keys:
             hashes[each.number] = found.head
     found.unfinished = drops.unfinished()
+    if keys:
+        found.unsealed_drops = sum(event >= found.sealed for event in drops.gone.values())
     if not noted:
         raise StoreAlteredError("no record has the hash that you noted: records were altered, or cut off")
     return found
@@ -120,6 +127,8 @@ def _check_content(record: StoreRecord, partial: bool) -> None:
         raise StoreAlteredError(f"the content of record {number} is {why}")
     if record.content is not None and (record.dropped is not None or record.withheld):
         raise StoreAlteredError(f"record {number} was dropped, and has a content")
+    if record.document is None and record.facts.get("kept"):
+        raise StoreAlteredError(f"the certificate that record {number} kept is gone, and no event dropped it")
     if record.document is not None and sha256_of(record.document) != record.facts.get("document"):
         raise StoreAlteredError(f"record {number} holds another certificate than its digest says")
 

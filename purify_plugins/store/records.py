@@ -84,6 +84,9 @@ class Records(ABC):
     def drop(self, numbers: Sequence[int], event: Mapping[str, Any]) -> StoreRecord:
         """Append an event, and drop the content of these records; what is left of it is overwritten."""
 
+    def clean(self) -> None:
+        """Overwrite what an earlier drop had to leave, because the store was being read; most leave nothing."""
+
     def search(self, query: Query) -> Iterator[StoreRecord]:
         """The records of the answers that a query wants, in order."""
         return filter(query.matches, self.records())

@@ -142,10 +142,23 @@ class SqliteRecords(Records):
                         "WHERE number = ? AND content IS NOT NULL",
                         (made.number, number),
                     )
-            [busy, *_] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:  # the log beside it has the content too
-                logger.warning("what was dropped is in %s-wal until nobody reads the store", self.file)
+        self.clean()
         return made
+
+    def clean(self) -> None:
+        """Empty the log beside the file, which has what was dropped too. Writers wait meanwhile, so not long."""
+        with self._open() as connection:
+            connection.execute(f"PRAGMA busy_timeout = {int(WAIT * 250)}")
+            try:
+                [busy, *_] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {int(WAIT * 1000)}")
+        if busy:
+            logger.warning(
+                "what was dropped is still in %s-wal, since somebody reads the store: drop it again once "
+                "nobody does",
+                self.file,
+            )
 
     def close(self) -> None:
         with self._open() as connection:

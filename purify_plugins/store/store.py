@@ -118,6 +118,14 @@ class CertificateStore:
             logger.warning("an answer waited %.1f s for its record in %s", seconds, self.records.place)
         self._daily()
 
+    def unfinished(self, released: int) -> None:
+        """Record that so many bytes were released of an answer that has no certificate: it ended before."""
+        try:
+            self._append([event("unfinished", bytes=released, tenant=self.tenant)])
+        except StoreError as error:  # its reader has gone, or has another error: none is raised over it
+            self._failed()
+            logger.warning("an answer that ended early has no record: %s", error)
+
     def _append(self, entries: list[Entry]) -> None:
         """Append entries, after an event for the answers that could not be recorded before."""
         state = self._state
@@ -190,6 +198,7 @@ def entry(certificate: Certificate, tenant: str = "", keep: Keep = "digests") ->
         "answer": body["answer"]["sha256"],
         "document": sha256_of(certificate.issued),
         "signed": bool(certificate.envelope),
+        "kept": keep == "certificates",
         "models": {side: digest_of(told) for side, told in models.items()},
         "policy": method["policy"],
         "guarantee": claim["guarantee"],
@@ -223,4 +232,6 @@ def _dropped(records: Records, query: Query, kind: str, told: Mapping[str, Any])
     for at in range(0, len(numbers), AT_ONCE):
         some = numbers[at : at + AT_ONCE]
         records.drop(some, event(kind, numbers=ranges(some), **told).content)
+    if not numbers:
+        records.clean()
     return len(numbers)

@@ -69,6 +69,22 @@ def test_an_answer_that_failed_is_not_recorded(store: CertificateStore) -> None:
     assert not recorded(store)
 
 
+def test_text_of_an_answer_that_its_reader_left_or_that_failed_is_told(store: CertificateStore) -> None:
+    answer = stubs().replace(store=store.of("ada")).stream("a", max_tokens=40)
+    first = next(each for each in answer if each.text)
+    answer.close()
+    [left] = store.records.records()
+    assert (left.event, left.facts["bytes"], left.facts["tenant"]) == (
+        "unfinished",
+        len(first.text.encode()),
+        "ada",
+    )
+    failing = stubs(Failing(BYTES, at=3), walk="lockstep").replace(store=store)
+    with pytest.raises(SourceError):
+        [*failing.stream("a", max_tokens=40)]
+    assert [each.event for each in store.records.records()][-1] == "unfinished"
+
+
 def test_no_answer_is_whole_without_its_record_and_the_next_begins_no_token(store: CertificateStore) -> None:
     purifier, records = stubs().replace(store=store), store.records
     assert isinstance(records, SqliteRecords)

@@ -69,7 +69,7 @@ def test_by_default_a_record_holds_digests_and_nothing_of_a_text(records: Record
     CertificateStore(records).add(made := certificate("a secret"))
     [record] = records.records()
     kept = {"issued", "answer", "document", "signed", "models", "policy", "guarantee", "adversary"}
-    assert record.facts.keys() == kept | {"log_ratio", "tokens", "tenant", "salt"}
+    assert record.facts.keys() == kept | {"log_ratio", "tokens", "tenant", "salt", "kept"}
     assert record.document is None
     assert made.text.encode() not in content(tmp_path)
     CertificateStore(records, keep="certificates").add(made)
@@ -251,6 +251,59 @@ def test_a_key_seals_the_store_so_that_others_cannot_write_it_anew(records: Reco
     check(forged.records())
     with pytest.raises(StoreAlteredError, match="of other records than"):
         check(forged.records(), [key.public])
+
+
+def test_a_store_written_anew_without_its_seals_shows_only_later_ones(
+    records: Records, tmp_path: Path
+) -> None:
+    key, made = HeldKey.new(), [certificate(str(at)) for at in range(3)]
+    _aged(records, made[0], 9)
+    CertificateStore(records, signer=Signer([key])).add(made[1])
+    old = check(records.records(), [key.public])
+    forged = records_at("forged", tmp_path)
+    _aged(forged, made[2], 9)
+    CertificateStore(forged, signer=Signer([key])).add(made[1])
+    new = check(forged.records(), [key.public])
+    assert new.seals >= old.seals  # the key signs what it finds: the date of the first seal is what can be seen
+    with pytest.raises(StoreAlteredError, match="the hash that you noted"):
+        check(forged.records(), [key.public], head=old.head)
+
+
+def test_a_drop_that_no_seal_is_over_is_counted(records: Records) -> None:
+    key = HeldKey.new()
+    store, made = CertificateStore(records, signer=Signer([key])), certificate("a")
+    store.add(made)
+    erase(records, made.digest, "by somebody without the key")
+    assert check(records.records(), [key.public]).unsealed_drops == 1
+    assert check(records.records()).unsealed_drops == 0
+    store.add(certificate("b"))
+    store.close()
+    assert check(records.records(), [key.public]).unsealed_drops == 0
+
+
+def test_a_kept_certificate_that_was_taken_out_is_found(tmp_path: Path) -> None:
+    filled(records_at("sqlite:a.db", tmp_path))
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("DROP TRIGGER never_changed")
+        connection.execute("UPDATE record SET document = NULL WHERE number = 2")
+    connection.close()
+    with pytest.raises(StoreAlteredError, match="that record 2 kept is gone"):
+        check(records_at("sqlite:a.db", tmp_path).records())
+
+
+def test_what_a_reader_keeps_in_the_log_goes_with_the_next_drop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = records_at("sqlite:a.db", tmp_path)
+    answer = filled(records)[2].body["answer"]["sha256"]
+    reader = records.records()
+    next(reader)
+    assert erase(records, answer, "request 7") == 1
+    assert "since somebody reads the store" in caplog.text
+    assert answer.encode() in content(tmp_path)
+    reader.close()  # type: ignore[attr-defined]  # a generator
+    assert erase(records, answer, "request 7") == 0
+    assert answer.encode() not in content(tmp_path)
 
 
 def test_an_export_withholds_what_was_not_asked_for_and_is_still_a_chain(
