@@ -201,13 +201,14 @@ def _sentences(told: dict[str, Any]) -> Iterator[str]:
     for event, count in sorted(told["events"].items()):
         yield f"Events: {event}, {count}."
     if told["sealed"]:
+        seals = told["seals"]
+        yield f"Sealed by the key: the first {told['sealed']} records."
         yield (
-            f"Sealed by the key: the first {told['sealed']} records. Seals: {len(told['seals'])}, the first of "
-            f"{told['seals'][0]}, the last of {told['seals'][-1]}; a service that ran before the first had "
-            "seals then, and somebody removed them."
+            f"Seals: {len(seals)}, from {seals[0]} to {seals[-1]}. If the service had its key before the "
+            "first of them, somebody removed seals."
         )
     if told["unsealed_drops"]:
-        yield f"Dropped by an event that no seal is over, so by anybody who can write: {told['unsealed_drops']}."
+        yield f"Dropped by an event that no seal is over, so perhaps not by you: {told['unsealed_drops']}."
     if told["unfinished"]:
         yield f"Not finished: {len(told['unfinished'])} records are still to be dropped; do it again."
     yield f"Head: {told['head']}. Note it elsewhere: with --head it shows that nothing before was rewritten."

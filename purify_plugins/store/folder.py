@@ -135,6 +135,9 @@ class FolderRecords(Records):
             self._head = None
         return made
 
+    def clean(self) -> None:
+        """No drop leaves anything in a file."""
+
     def close(self) -> None:
         """Nothing is held open."""
 

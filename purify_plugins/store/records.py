@@ -84,8 +84,9 @@ class Records(ABC):
     def drop(self, numbers: Sequence[int], event: Mapping[str, Any]) -> StoreRecord:
         """Append an event, and drop the content of these records; what is left of it is overwritten."""
 
+    @abstractmethod
     def clean(self) -> None:
-        """Overwrite what an earlier drop had to leave, because the store was being read; most leave nothing."""
+        """Overwrite what an earlier drop had to leave, because the store was being read."""
 
     def search(self, query: Query) -> Iterator[StoreRecord]:
         """The records of the answers that a query wants, in order."""

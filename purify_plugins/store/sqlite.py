@@ -56,6 +56,7 @@ class SqliteRecords(Records):
         self.place, self.chain = f"sqlite:{file}", file.with_name(f"{file.name}.chain")
         self.file, self._lock = file, Lock()
         self._connection: sqlite3.Connection | None = None
+        self._found: tuple[int, int] | None = None
         self._process = os.getpid()
         if not new and not file.is_file():
             raise ConfigError(f"there is no store {self.place!r}; check the path")
@@ -83,12 +84,27 @@ class SqliteRecords(Records):
         try:
             if self._process != os.getpid():  # a connection must not be used in a forked process
                 self._connection, self._process = None, os.getpid()
-            self._connection = self._connection or _connected(self.file, new)
+            if self._connection is None:
+                self._connection = _connected(self.file, new)
+                self._found = _identity(self.file)
+            self._require_there()
             yield self._connection
         except sqlite3.Error as error:
             raise self._failed(error) from error
         finally:
             self._lock.release()
+
+    def _require_there(self) -> None:
+        """Raise StoreError where another file, or none, has the name: records would be lost to its readers.
+
+        The connection stays: SQLite names the log beside the file by its name, so that closing it could take
+        away the log of a file that was put there.
+        """
+        if self._found != _identity(self.file):
+            raise StoreError(
+                f"the file of the store {self.place!r} was moved or replaced while it was in use: put it "
+                "back, or restart this process"
+            )
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
         return StoreError(f"the store {self.place!r} cannot be used: {error}; {_advice(str(error))}")
@@ -133,20 +149,19 @@ class SqliteRecords(Records):
             raise self._failed(error) from error
 
     def drop(self, numbers: Sequence[int], event: Mapping[str, Any]) -> StoreRecord:
-        with self._open() as connection:
-            with _transaction(connection):
-                [made] = _insert(connection, [Entry("", event)])
-                for number in numbers:
-                    connection.execute(
-                        "UPDATE record SET content = NULL, document = NULL, dropped = ? "
-                        "WHERE number = ? AND content IS NOT NULL",
-                        (made.number, number),
-                    )
+        with self._open() as connection, _transaction(connection):
+            [made] = _insert(connection, [Entry("", event)])
+            for number in numbers:
+                connection.execute(
+                    "UPDATE record SET content = NULL, document = NULL, dropped = ? "
+                    "WHERE number = ? AND content IS NOT NULL",
+                    (made.number, number),
+                )
         self.clean()
         return made
 
     def clean(self) -> None:
-        """Empty the log beside the file, which has what was dropped too. Writers wait meanwhile, so not long."""
+        """Empty the log beside the file, which has what was dropped too; other writers wait meanwhile."""
         with self._open() as connection:
             connection.execute(f"PRAGMA busy_timeout = {int(WAIT * 250)}")
             try:
@@ -161,8 +176,9 @@ class SqliteRecords(Records):
             )
 
     def close(self) -> None:
-        with self._open() as connection:
-            connection.close()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
             self._connection = None
 
 
@@ -173,6 +189,15 @@ def _connected(file: Path, new: bool = False) -> sqlite3.Connection:
     found.execute("PRAGMA synchronous = NORMAL")  # a commit waits for no disk
     found.execute("PRAGMA secure_delete = ON")
     return found
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file has that name now; None: none has."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextmanager

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("purify.store")
 SLOW = 0.1
 """Seconds from which on an answer that had to wait for its record is logged."""
+QUIET = 30
+"""Days without an answer after which the clock is doubted, and nothing is dropped without being asked."""
 AT_ONCE = 1000
 """Records dropped in one transaction, so that answers can be recorded between two."""
 
@@ -179,9 +181,24 @@ class CertificateStore:
     def _drop_old(self) -> None:
         assert self.retention is not None
         try:
-            expire(self.records, self.retention)
+            if self._silent():
+                logger.warning(
+                    "nothing was dropped: %s has no answer of the %d days before today, so the clock may be "
+                    "wrong; if it is right, `purify store expire` drops what is old",
+                    self.records.place,
+                    QUIET,
+                )
+            else:
+                expire(self.records, self.retention)
         except StoreError as error:
             logger.warning("what is older than %d days was not dropped: %s", self.retention, error)
+
+    def _silent(self) -> bool:
+        """Whether there are answers, but none of the last days before today."""
+        today = datetime.now(UTC)
+        since, until = f"{today - timedelta(days=QUIET):%Y-%m-%d}", f"{today:%Y-%m-%d}"
+        recent = any(True for _ in self.records.search(Query(since=since, until=until)))
+        return not recent and any(True for _ in self.records.search(Query(until=until)))
 
 
 def entry(certificate: Certificate, tenant: str = "", keep: Keep = "digests") -> Entry:

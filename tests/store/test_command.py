@@ -84,6 +84,6 @@ def test_a_signed_service_s_store_is_verified_with_its_public_key(tmp_path: Path
     unsealed = purify("store", "verify", "--store", records.place, "--key", file)
     assert (unsealed.exit_code, "has no seal" in unsealed.stderr) == (1, True)
     store.add(certificate("a"))
-    assert "Sealed by the key: the first 2 records. Seals: 1, the first of " in asked(
+    assert "Sealed by the key: the first 2 records.\nSeals: 1, from " in asked(
         "verify", "--store", records.place, "--key", file
     )

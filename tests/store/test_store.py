@@ -122,6 +122,7 @@ def test_a_service_drops_what_is_old_once_a_day(records: Records, monkeypatch: p
     monkeypatch.setattr("purify_plugins.store.store.Thread", AtOnce)
     store = CertificateStore(records, retention=184)
     _aged(records, certificate("old"), 185)
+    _aged(records, certificate("recent"), 1)
     store.add(certificate("new"))
     assert check(records.records()).dropped == 1
     _aged(records, certificate("older"), 200)
@@ -264,7 +265,7 @@ def test_a_store_written_anew_without_its_seals_shows_only_later_ones(
     _aged(forged, made[2], 9)
     CertificateStore(forged, signer=Signer([key])).add(made[1])
     new = check(forged.records(), [key.public])
-    assert new.seals >= old.seals  # the key signs what it finds: the date of the first seal is what can be seen
+    assert new.seals >= old.seals  # the key signs what it finds, and its seals say when
     with pytest.raises(StoreAlteredError, match="the hash that you noted"):
         check(forged.records(), [key.public], head=old.head)
 
@@ -279,6 +280,20 @@ def test_a_drop_that_no_seal_is_over_is_counted(records: Records) -> None:
     store.add(certificate("b"))
     store.close()
     assert check(records.records(), [key.public]).unsealed_drops == 0
+
+
+def test_a_clock_that_is_years_ahead_empties_no_store(
+    records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = CertificateStore(records, retention=184)
+    for days in (1500, 1400):
+        _aged(records, certificate(str(days)), days)
+    store._drop_old()
+    assert "the clock may be wrong" in caplog.text
+    assert check(records.records()).dropped == 0
+    _aged(records, certificate("yesterday"), 1)
+    store._drop_old()
+    assert check(records.records()).dropped == 2
 
 
 def test_a_kept_certificate_that_was_taken_out_is_found(tmp_path: Path) -> None:
@@ -377,6 +392,21 @@ def test_where_a_warning_is_enough_the_answer_is_handed_out(
     assert "handed out without a record" in caplog.text
     store.add(_large(2))
     assert [each.event for each in records.records()] == ["", "unrecorded", ""]
+
+
+def test_a_file_that_is_moved_away_under_a_service_takes_no_record(tmp_path: Path) -> None:
+    store = CertificateStore(records_at("sqlite:a.db", tmp_path))
+    store.add(certificate("a"))
+    moved = (tmp_path / "a.db").rename(tmp_path / "moved.db")
+    with pytest.raises(StoreError, match="moved or replaced while it was in use"):
+        store.add(certificate("b"))
+    (tmp_path / "a.db").write_bytes(moved.read_bytes())
+    with pytest.raises(StoreError, match="moved or replaced while it was in use"):
+        store.add(certificate("b"))
+    moved.rename(tmp_path / "a.db")
+    store.add(certificate("c"))
+    assert [each.event for each in store.records.records()] == ["", "unrecorded", ""]
+    assert store.unrecorded == 2
 
 
 def test_a_store_that_another_holds_is_waited_for_so_long_and_no_longer(
