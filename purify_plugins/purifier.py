@@ -333,10 +333,15 @@ class Purifier(Decoder):
     def _run(
         self, prompts: Sequence[Prompt], sampling: Sampling | None, draws: Mapping[str, Any]
     ) -> RowEvents:
-        """Every prompt's events; what `citing` and `about` name is recorded at the call."""
+        """Every prompt's events; what `citing` and `about` name is recorded at the call.
+
+        Raises StoreError where no answer can be recorded.
+        """
+        if self.store is not None:
+            self.store.require_ready()
         used = copy(drawn(self.sampling, sampling, draws))  # which a hook can write to
         records = self.plugins.actors(self.policy), self.calibration, self.configuration
-        how = AnswerOptions(used, cited(), *records, signer=self.signer, store=self.store).checked()
+        how = AnswerOptions(used, cited(), *records, signer=self.signer, store=self.store)
         pipeline, hooks = Pipeline(self, self.plugins, self.batch_size), hooked(self, self.plugins)
         if not (self.stages or hooks):
             return pipeline.decoded(dict(enumerate(prompts)), how)

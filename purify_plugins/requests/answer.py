@@ -43,12 +43,6 @@ class AnswerOptions:
     signer: Signer | None = None
     store: CertificateStore | None = None
 
-    def checked(self) -> AnswerOptions:
-        """These, before an answer is begun. Raises StoreError where no answer can be recorded."""
-        if self.store is not None:
-            self.store.require_ready()
-        return self
-
     def issued(self, certificate: Certificate) -> Certificate:
         """The certificate as it is handed out, once it is recorded. Raises ConfigError, StoreError."""
         found = certificate if self.signer is None else self.signer.signed(certificate)
@@ -129,6 +123,7 @@ class RowOutput:
         text, steps = "".join(text for _, text in pieces), [token for token, _ in self.drawn]
         options = self.options
         parts = options.context, options.actors, options.calibration, options.configuration
-        certificate = options.issued(certify(drawn, steps, text, self.reason, *parts))
+        made = certify(drawn, steps, text, self.reason, *parts)
+        certificate = options.issued(made) if options.signer or options.store else made
         whole = Completion(text, tokens, self.reason, tuple(self.drawn), certificate, pieces)
         return Chunk(rest, (), whole)
