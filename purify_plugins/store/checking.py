@@ -61,14 +61,17 @@ def check(
     found, drops, hashes = CheckedStore(), Drops(), dict[int, str]()
     noted = head is None
     for each in records:
-        _check_place(each, found)
-        _check_content(each, partial)
-        drops.take(each)
-        if keys and each.event == "sealed":
-            _check_seal(each, hashes, keys)
-            found.sealed = each.number + 1
-            found.seals.append(str(each.facts["when"]))
-        found.take(each)
+        try:
+            _check_place(each, found)
+            _check_content(each, partial)
+            drops.take(each)
+            if keys and each.event == "sealed":
+                _check_seal(each, hashes, keys)
+                found.sealed = each.number + 1
+                found.seals.append(str(each.facts["when"]))
+            found.take(each)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # values of other kinds than ours
+            raise StoreAlteredError(f"record {found.records} is no record of a store ({error})") from error
         noted = noted or found.head == head
         if keys:
             hashes[each.number] = found.head

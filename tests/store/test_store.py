@@ -306,6 +306,24 @@ def test_a_kept_certificate_that_was_taken_out_is_found(tmp_path: Path) -> None:
         check(records_at("sqlite:a.db", tmp_path).records())
 
 
+@pytest.mark.parametrize("edit", ["content = X'7b7d'", "certificate = X'00'", "document = X'00'"])
+def test_a_value_of_another_kind_is_an_edit_and_no_crash(edit: str, tmp_path: Path) -> None:
+    filled(records_at("sqlite:a.db", tmp_path))
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("DROP TRIGGER never_changed")
+        connection.execute(f"UPDATE record SET {edit} WHERE number = 2")
+    connection.close()
+    with pytest.raises(StoreAlteredError, match="record 2 is no record of a store"):
+        check(records_at("sqlite:a.db", tmp_path).records())
+
+
+def test_a_content_that_is_no_object_is_an_edit_though_its_hash_is_right(records: Records) -> None:
+    filled(records, 1)
+    records.append([entry(certificate("x"))._replace(content=[])])  # type: ignore[arg-type]  # a forger's
+    with pytest.raises(StoreAlteredError, match="record 1 is no record of a store"):
+        check(records.records())
+
+
 def test_what_a_reader_keeps_in_the_log_goes_with_the_next_drop(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
