@@ -63,9 +63,9 @@ def bench() -> ModelPair:
     return cached_pair(PLAN.models)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=[pytest.param("headline", marks=pytest.mark.slow)])
 def known() -> DemoFindings:
-    """The headline systems and the answers, found once for all tests, in this process."""
+    """The headline systems and the answers, found once for all tests, in this process: half a minute."""
     found, pool = DemoFindings(PLAN), _Now()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo_run, "ROUNDS", 1)

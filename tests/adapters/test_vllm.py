@@ -132,7 +132,9 @@ def test_the_answers_are_neither_model_s_own(make: Any) -> None:
     assert engine.processor.is_argmax_invariant() is False
 
 
-@pytest.mark.parametrize("heat", [0.5, 1.0, 1.7])
+@pytest.mark.parametrize(
+    "heat", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(1.7, marks=pytest.mark.slow)]
+)
 def test_a_draw_is_from_the_fused_row_at_its_temperature(
     make: Any, heat: float, module: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
