@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -9,12 +10,13 @@ import xllamacpp
 
 
 def parameters(model: str, port: int) -> xllamacpp.CommonParams:
-    """What `llama_command` asks of the program: four slots, whole rows in float32, one thread."""
+    """What `llama_command` asks: four slots, whole rows in float32, $PURIFY_LLAMA_THREADS or one thread."""
     found = xllamacpp.CommonParams()
     found.model.path = model
     found.hostnames, found.port = ["127.0.0.1"], port
     found.n_ctx, found.n_parallel = 2048, 4
-    found.cpuparams.n_threads = found.cpuparams_batch.n_threads = 1
+    threads = int(os.environ.get("PURIFY_LLAMA_THREADS", "1"))
+    found.cpuparams.n_threads = found.cpuparams_batch.n_threads = threads
     found.cache_type_k = found.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     return found
 
