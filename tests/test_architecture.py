@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -232,6 +233,34 @@ def test_a_file_that_runs_as_a_program_has_all_its_names_by_then() -> None:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
     }
     assert not late
+
+
+def stray(block: Sequence[ast.stmt]) -> Iterator[int]:
+    """The lines of texts that stand alone, beyond those that say what an attribute is."""
+    for before, node in pairwise(block):
+        value = node.value if isinstance(node, ast.Expr) else None
+        text = isinstance(value, ast.JoinedStr) or (
+            isinstance(value, ast.Constant) and value.value is not ...
+        )
+        targets = before.targets if isinstance(before, ast.Assign) else [getattr(before, "target", None)]
+        if text and not any(isinstance(each, ast.Attribute) for each in targets):
+            yield node.lineno
+
+
+def test_no_sentence_is_cut_in_two() -> None:
+    """A text on a line of its own after `=` is thrown away, and what it was the end of is cut."""
+    found = {
+        f"{place(path)}:{line}"
+        for path in FILES
+        for function in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.ClassDef)
+        for _, block in ast.iter_fields(node)
+        if isinstance(block, list)
+        for line in stray(block)
+    }
+    assert not found
 
 
 def test_files_and_functions_are_short() -> None:

@@ -148,6 +148,7 @@ def test_what_is_not_known_and_what_is_wrong_is_told_apart(made: Made, tmp_path:
     (tmp_path / "other.html").write_text(made.html.replace("44", "4"), "utf-8")
     unsure = checked(made)
     assert (unsure.exit_code, unsure.stdout[:22]) == (2, "Verdict: CANNOT TELL, ")
+    assert "no key was given; give --key FILE, which its maker publishes.\n" in unsure.stdout
     assert checked(made, "--key", made.folder / "other.pub").exit_code == 1
     assert checked(made, "--html", tmp_path / "other.html").exit_code == 1
     assert purify("report", "check", made.folder / "work.txt").exit_code == 3
@@ -164,9 +165,12 @@ def test_no_single_edit_of_a_signed_report_is_accepted(made: Made) -> None:
             read_report(data[:at] + other + data[at + 1 :], [KEY.public])
 
 
-def test_an_unsigned_report_says_so_and_its_edits_show(made: Made) -> None:
+def test_an_unsigned_report_says_so_and_its_edits_show(made: Made, tmp_path: Path) -> None:
     page = made.html.encode()
     plain = stated(made.body, page, None).encode()
+    (tmp_path / "plain.json").write_bytes(plain)
+    shown = purify("report", "check", tmp_path / "plain.json")
+    assert "without a signature: whoever sends it can have written it.\n" in shown.stdout
     found = read_report(plain)
     found.require_page(page)
     assert not found.signed
@@ -298,7 +302,7 @@ def test_what_is_recorded_of_certificates_is_said_as_it_is_configured(made: Made
         body = {**made.body, "records": {"keys": [], "store": None, "timestamp": False, **records}}
         return " ".join(next(each for each in DUTIES if each.id == "article-12").serves(body))
 
-    assert "are not signed: name a `key`" in told()
+    assert "are not signed: name a `key` under [certificate], and not dated by anybody else." in told()
     assert "recorded nowhere: name a `store`" in told()
     kept = {"keep": "digests", "retention": "184d", "on_error": "refuse"}
     full = told(keys=["ab" * 32], store=kept, timestamp=True)

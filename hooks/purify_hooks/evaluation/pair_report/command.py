@@ -182,14 +182,15 @@ def _as_json(found: StatedReport, code: int, html: str | None) -> dict[str, obje
 def _sentences(found: StatedReport, code: int, html: str | None) -> list[str]:
     """The verdict, the guarantee in words, and what was not compared."""
     if code == UNKNOWN:
-        first = "Verdict: CANNOT TELL, since it is signed and no key was given; give --key FILE, which "
-        "its maker publishes."
+        first = (
+            "Verdict: CANNOT TELL, since it is signed and no key was given; give --key FILE, which its maker "
+            "publishes."
+        )
     elif found.signed:
         by = " and ".join(key.id for key in found.signers)
         first = f"Verdict: HOLDS. The report is signed by {by}, and is unaltered since."
     else:
-        first = "Verdict: HOLDS, as far as it can without a signature: whoever sends it can have written "
-        "it."
+        first = "Verdict: HOLDS, as far as it can without a signature: whoever sends it can have written it."
     page = (
         "The page is the one that it is about."
         if html

@@ -86,8 +86,8 @@ def _no_complaints(body: Body) -> list[str]:
 def _records(body: Body) -> list[str]:
     told = body["records"]
     keys = ", ".join(f"{each[:16]}…" for each in told["keys"])
-    signed = f"signed by {keys}, in a hash chain" if keys else "not signed: name a `key` under "
-    "[certificate]"
+    unsigned = "not signed: name a `key` under [certificate]"
+    signed = f"signed by {keys}, in a hash chain" if keys else unsigned
     dated = "its days dated by a time-stamp authority" if told["timestamp"] else "not dated by anybody else"
     return [
         "Each answer comes with a certificate of every token's figures, the models' digests, the policy "
