@@ -220,9 +220,15 @@ class Certificate:
         return str(self.body["digest"])
 
     @property
+    def claim(self) -> Mapping[str, Any]:
+        """The part of the body with the guarantee, its adversary, the reason and the meaning."""
+        found: Mapping[str, Any] = self.body["claim" if self.staged else "method"]
+        return found
+
+    @property
     def guarantee(self) -> Guarantee:
         """The guarantee that holds for this answer, in the mode it was drawn."""
-        return self.body["claim" if self.staged else "method"]["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
+        return self.claim["guarantee"]  # type: ignore[no-any-return]  # checked by the schema
 
     @property
     def log_ratio(self) -> float:

@@ -54,7 +54,6 @@ from purify_hooks.evaluation.eval.questions import (
     check_questions,
     words,
 )
-from purify_hooks.evaluation.eval.record import digest_of
 from purify_hooks.evaluation.eval.report import REGION, Report
 from purify_hooks.evaluation.eval.results_cache import Cell, ResultsCache, key
 from purify_hooks.evaluation.eval.run import ModelNames, Plan, Result, run, suites
@@ -76,6 +75,7 @@ from purify_hooks.evaluation.pair_report.evaluated import read_evaluation
 from purify_hooks.evaluation.table import Table
 from purify_hooks.policies import POLICIES
 from purify_plugins import Purifier, Sampling
+from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.cli import app
 from purify_plugins.decode.likelihood import loglikelihoods, split
 from purify_plugins.decode.loop import continuing, lockstep

@@ -60,7 +60,7 @@ class Pins:
                 if card is not None:
                     _check_card(side, decode["models"][side], card)
         if self.guarantee is not None:
-            _check_guarantee(body["claim" if certificate.staged else "method"], self.guarantee)
+            _check_guarantee(certificate.claim, self.guarantee)
         for path, value in self.fields.items():
             _check_field(body, path, value)
 
@@ -78,7 +78,7 @@ def _decodes(certificate: Certificate) -> list[Mapping[str, Any]]:
 def _check_answer(body: Mapping[str, Any], text: bytes) -> None:
     """The text may have one more line break at its end than the answer, as editors add one."""
     recorded = body["answer"]
-    if any(map(_is(recorded), (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")))):
+    if any(map(_is(recorded), as_sent(text))):
         return
     if any(each["kind"] == "restored" for each in body.get("segments", ())):
         raise MismatchError(
@@ -90,6 +90,11 @@ def _check_answer(body: Mapping[str, Any], text: bytes) -> None:
         "was answered, without its prompt (a stop string that /generate returns is no part of what is "
         "certified)"
     )
+
+
+def as_sent(text: bytes) -> set[bytes]:
+    """A text, and the same without one line break at its end, which a program may have added."""
+    return {text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n")}
 
 
 def _check_operator(body: Mapping[str, Any], text: bytes) -> None:

@@ -89,7 +89,9 @@ class Filters:
 
 def digest_of(text: str) -> str:
     """A SHA-256 in small letters. Raises ConfigError."""
-    if not re.fullmatch("[0-9a-f]{64}", found := text.strip().lower()):
+    from purify_plugins.verifying.wanted import SHA256
+
+    if not SHA256.fullmatch(found := text.strip().lower()):
         raise ConfigError(f"a digest is a SHA-256, 64 hexadecimal digits, not {text!r}")
     return found
 
@@ -129,11 +131,12 @@ def show(
     ] = False,
 ) -> None:
     """Show what was recorded of a certificate, or of every answer of a text."""
-    found = list(_of(place.opened(), digest_of(digest)))
+    records = place.opened()
+    found = list(_of(records, digest_of(digest)))
     if not found:
         raise StoreError(f"the store has no record of {digest}; `purify store list` shows what it has")
     if not certificate:
-        typer.echo(json.dumps([_with_event(each, place.opened()) for each in found], indent=2))
+        typer.echo(json.dumps([_with_event(each, records) for each in found], indent=2))
         return
     for each in found:
         if each.document is None:

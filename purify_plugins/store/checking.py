@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from purify_plugins.errors import CertificateError, StoreAlteredError
 from purify_plugins.signing.envelope import envelope_of
 from purify_plugins.signing.keys import PublicKey
-from purify_plugins.store.record import FIRST, StoreRecord, dropped_runs, sha256_of
+from purify_plugins.signing.statement import FIRST
+from purify_plugins.store.record import StoreRecord, dropped_runs, sha256_of
 from purify_plugins.store.seal import SEAL_TYPE, seal
 from purify_plugins.verifying.opening import require_signed
 

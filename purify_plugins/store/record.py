@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 
 from purify_plugins.canonical_json import canonical
 from purify_plugins.errors import StoreAlteredError
+from purify_plugins.signing.statement import FIRST
 from purify_plugins.utils.strict_json import loads
-
-FIRST = "0" * 64
-"""What stands for the hash before a store's first record."""
 
 
 class Entry(NamedTuple):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from purify_plugins.certificates.pinning import as_sent
 from purify_plugins.errors import StoreError
 from purify_plugins.store.record import Entry, StoreRecord
 
@@ -98,6 +99,5 @@ class Records(ABC):
 
 
 def answer_digests(text: bytes) -> set[str]:
-    """The SHA-256 of a text, and of it without one line break at its end, which a program may have added."""
-    texts = (text, text.removesuffix(b"\n"), text.removesuffix(b"\r\n"))
-    return {hashlib.sha256(each).hexdigest() for each in texts}
+    """The SHA-256 of a text as it was sent, and as a program may have changed its end."""
+    return {hashlib.sha256(each).hexdigest() for each in as_sent(text)}

@@ -107,7 +107,7 @@ class CertificateStore:
             self._append([])  # that one's loss, which shows that there can be records again
 
     def add(self, certificate: Certificate) -> None:
-        """StoreRecord a certificate that is handed out. Raises StoreError where `on_error` is "refuse"."""
+        """Record a certificate that is handed out. Raises StoreError where `on_error` is "refuse"."""
         begun = time.perf_counter()
         try:
             self._append([entry(certificate, self.tenant, self.keep)])
@@ -170,7 +170,7 @@ class CertificateStore:
         envelope = self._signer.envelope(SEAL_TYPE, seal(last.number, last.hash, when))
         told = {"number": last.number, "hash": last.hash, "when": when, "envelope": loads(envelope.text)}
         try:
-            self.records.append([Entry("", {"event": "sealed", **told})])
+            self.records.append([event("sealed", **told)])
         except StoreError as error:
             logger.warning("%s was not sealed: %s", self.records.place, error)
 
@@ -207,9 +207,8 @@ def entry(certificate: Certificate, tenant: str = "", keep: Keep = "digests") ->
     The `salt` is for the time after the content was dropped: without it a guess at the content could be tried
     by the digest that stays.
     """
-    body, decoded = certificate.body, certificate.decoded
+    body, decoded, claim = certificate.body, certificate.decoded, certificate.claim
     method, models = decoded["method"], decoded["models"]
-    claim = body["claim" if certificate.staged else "method"]
     content = {
         "issued": now(),
         "answer": body["answer"]["sha256"],

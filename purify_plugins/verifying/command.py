@@ -112,7 +112,6 @@ def _contents(file: str) -> bytes:
 
 def _told(found: Examined) -> dict[str, Any]:
     """What was found, as JSON."""
-    body = found.certificate.body
-    claim = body["claim" if found.certificate.staged else "method"]
+    body, claim = found.certificate.body, found.certificate.claim
     facts = {key: claim[key] for key in ("guarantee", "adversary", "reason", "meaning")}
     return {**found.told(), "valid": True, **facts, "answer": body["answer"], "digest": body["digest"]}

@@ -127,14 +127,13 @@ def _evaluated(to: Instruments, completion: Completion, context: Any) -> None:
 
 def _certified(proof: Certificate) -> dict[str, Any]:
     """What an answer's certificate is and says: digests, and sentences that are the same for every answer."""
-    body = proof.body
-    claim = body["claim" if proof.staged else "method"]
+    claim = proof.claim
     return {
         "gen_ai.response.id": proof.digest,
         "gen_ai.evaluation.explanation": f"{claim['reason']}: {claim['meaning']}",
         "purify.certificate.digest": proof.digest,
         "purify.certificate.signed": bool(proof.envelope),
-        "purify.answer.sha256": body["answer"]["sha256"],
+        "purify.answer.sha256": proof.body["answer"]["sha256"],
         "purify.policy": proof.decoded["method"]["policy"],
         "purify.adversary": claim["adversary"],
     }

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from purify_hooks.evaluation.eval.findings import perplexity, worst
 from purify_hooks.evaluation.eval.page import command_line
 from purify_hooks.evaluation.table import Table
-from purify_plugins.canonical_json import model_digest, options
+from purify_plugins.canonical_json import options
+from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.utils.files import write_whole
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EvaluationRecord:
             "command": command_line("eval"),
             "conclusion": self.conclusion,
             "quick": self.quick,
-            "models": {side: digest_of(source.identity()) for side, source in models.items()},
+            "models": {side: digest_of(source.identity()) or None for side, source in models.items()},
             "systems": [_system(self.pair, each) for each in self.results],
             "tables": [_table(table) for table in self.tables],
             "pictures": {name: list(both) for name, both in self.pictures.items()},
@@ -55,12 +56,6 @@ class EvaluationRecord:
     def write(self, folder: Path) -> None:
         """Write it into a directory."""
         write_whole(folder / RECORD, json.dumps(self.json(), indent=1, allow_nan=False) + "\n")
-
-
-def digest_of(identity: Mapping[str, Any]) -> str | None:
-    """A model's digest as certificates name it; None where it has no files, as behind a server."""
-    files = identity.get("files")
-    return model_digest(files) if files else None
 
 
 def _system(pair: ModelPair, result: Result) -> dict[str, Any]:

@@ -98,15 +98,15 @@ def _findings(
     """Load the pair, and measure the named works. Raises PurifyError."""
     from purify_hooks.evaluation.eval.page import command_line
     from purify_hooks.evaluation.eval.progress import shown_progress
-    from purify_hooks.evaluation.eval.record import digest_of
     from purify_hooks.evaluation.pair_report import works
     from purify_hooks.evaluation.pair_report.body import Findings
     from purify_hooks.evaluation.pair_report.measured import reader
+    from purify_plugins.certificates.calibration_record import digest_of
 
     purifier = load_pair(ready)
     if evaluation:
         sides = {"llm": purifier.llm, "slm": purifier.slm}
-        evaluation.require_of({side: digest_of(source.identity()) for side, source in sides.items()})
+        evaluation.require_of({side: digest_of(source.identity()) or None for side, source in sides.items()})
     reads = reader(purifier)
     every = works.joined(named, reads.listed, works.protected(purifier.stages))
     known = [each for each in every if each.passages(1)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from purify_hooks.evaluation.eval.attempt import recited
@@ -151,7 +152,7 @@ class Reader:
         before = read(self.bare, _alone(self.bare)[:1]) if self.bare else [()] * len(every)
         figures = iter([self._figures(*each) for each in zip(scores, before, strict=True)])
         return [
-            MeasuredWork(work, tuple(_next(figures, len(texts))))
+            MeasuredWork(work, tuple(islice(figures, len(texts))))
             for work, texts in zip(works, asked, strict=True)
         ]
 
@@ -194,7 +195,3 @@ def _alone(purifier: Purifier) -> list[FusionPolicy]:
     """Both models alone, as policies of a loaded pair."""
     made = (purifier.plugins.policy(each.policy, each.parameters) for each in ALONE)
     return [Purifier(purifier.llm, purifier.slm, each, plugins=purifier.plugins).policy for each in made]
-
-
-def _next(figures: Iterator[PassageFigures], count: int) -> Iterator[PassageFigures]:
-    return (next(figures) for _ in range(count))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from purify_hooks.evaluation.eval.record import digest_of
+from purify_hooks.cards.stated import LICENCES, front_matter, listed
 from purify_hooks.evaluation.pair_report.cards import card
+from purify_plugins.certificates.calibration_record import digest_of
 from purify_plugins.certificates.explain import model
-from purify_plugins.errors import ConfigError
-from purify_plugins.utils.files import read_text
+from purify_plugins.errors import ModelError
 
 if TYPE_CHECKING:
     from purify_plugins.configuration.build import Prepared
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from purify_plugins.protocols import LogitSource
     from purify_plugins.purifier import Purifier
 
-LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING")
 UNKNOWN = "not stated in its directory"
 
 
@@ -41,7 +39,7 @@ def _model(side: str, source: LogitSource, preview: Preview, table: Mapping[str,
     stated = f"{vouched['licence']['name']} ({vouched['licence']['source']})" if vouched else ""
     return {
         "name": identity.get("name"),
-        "digest": digest_of(identity),
+        "digest": digest_of(identity) or None,
         "files": identity.get("files") or {},
         "parameters": inner.numbers,
         "licence": stated or licence(inner.place),
@@ -62,16 +60,10 @@ def licence(folder: Path | None) -> str:
     """The licence that a model's directory states: its card's, or the name of its licence file."""
     if folder is None or not folder.is_dir():
         return "not known: its files are not here"
-    stated = _front_matter(folder / "README.md")
-    file = next((name for name in LICENCES if (folder / name).is_file()), None)
-    return stated or (f"the text in its file {file}" if file else UNKNOWN)
-
-
-def _front_matter(file: Path) -> str:
-    """`license:` of a model card's front matter; "" without one."""
     try:
-        head = re.match(r"---\n(.*?)\n---", read_text(file), re.DOTALL) if file.is_file() else None
-    except ConfigError:  # a card that is no text states nothing
-        return ""
-    found = head and re.search(r"^license(?:_name)?:\s*[\"']?([^\"'\n#]+)", head[1], re.MULTILINE)
-    return found[1].strip() if found else ""
+        front = front_matter(folder)
+    except ModelError:  # a card that cannot be read states nothing
+        front = ""
+    stated = [*listed(front, "license"), *listed(front, "license_name")]
+    file = next((name for name in LICENCES if (folder / name).is_file()), None)
+    return stated[0] if stated else f"the text in its file {file}" if file else UNKNOWN
