@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent / "compare"))
@@ -106,11 +106,7 @@ def main(
     """Ask every guard every attack, or write the outcomes into docs/compare.md."""
     keep.mkdir(exist_ok=True)
     if write:
-        text = PAGE.read_text("utf-8")
-        body = table(keep).markdown
-        PAGE.write_text(
-            region("compare").sub(lambda found: f"{found[1]}\n{body}\n\n{found[2]}", text), "utf-8"
-        )
+        fill_region(PAGE, "compare", f"\n{table(keep).markdown}\n\n")
         return
     for name in GUARDS:
         if not only or name == only:

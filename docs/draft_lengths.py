@@ -19,8 +19,8 @@ from purify_hooks.evaluation.bench.settings import CLOCKS, BenchSettings
 from purify_hooks.evaluation.bench.timing import cost_ratio
 from purify_hooks.evaluation.bench.vocabulary import threads
 from purify_hooks.evaluation.bench.widen import widen
+from purify_hooks.evaluation.eval.page import fill_region, machine, today
 from purify_hooks.evaluation.eval.page import load as busy
-from purify_hooks.evaluation.eval.page import machine, region, today
 from purify_hooks.local.packed import pack
 from purify_plugins.plugin.manager import Plugins, load_plugins
 
@@ -93,8 +93,7 @@ def main() -> None:
     )
     print(rows(found) + note)
     if given.write:
-        page = PAGE.read_text("utf-8")
-        PAGE.write_text(region("lengths").sub(lambda at: at[1] + rows(found) + note + at[2], page), "utf-8")
+        fill_region(PAGE, "lengths", rows(found) + note)
 
 
 if __name__ == "__main__":

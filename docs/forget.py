@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import typer
 
 from purify_hooks.evaluation.eval.command import models_and_questions
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.page import made as facts
-from purify_hooks.evaluation.eval.page import region
 from purify_hooks.stages.forget import Forget
 from purify_hooks.stages.gate import windows
 from purify_plugins import Purifier, Sampling
@@ -165,9 +165,7 @@ def main(
     table = "\n".join(f"| {what} | {figure} |" for what, figure in cells.items())
     command = "python docs/forget.py" + (f" --pair pair --answers {answers}" if pair else "")
     said = f"`{command}`, on {name}; {'; '.join(facts().values())}."
-    text, filled = PAGE.read_text("utf-8"), f"{table}\n\n{said}\n"
-    kind = "forget-real" if pair else "forget"
-    PAGE.write_text(region(kind).sub(lambda at: f"{at[1]}{filled}{at[2]}", text), "utf-8")
+    fill_region(PAGE, "forget-real" if pair else "forget", f"{table}\n\n{said}\n")
 
 
 if __name__ == "__main__":

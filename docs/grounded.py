@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from purify_hooks.evaluation.eval.derived import shipped
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.page import made as facts
-from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.testbed.real.cache import made
 from purify_hooks.stages.grounded import sentences
 from purify_hooks.stages.grounding import Sources, surprise
@@ -129,8 +129,7 @@ def main(
     if len(found) < 2 * questions:
         return
     said = f"`python docs/grounded.py`, {questions} questions, {'; '.join(facts().values())}."
-    filled, text = f"{table(found)}\n\n{said}\n", PAGE.read_text("utf-8")
-    PAGE.write_text(region("grounded").sub(lambda at: f"{at[1]}{filled}{at[2]}", text), "utf-8")
+    fill_region(PAGE, "grounded", f"{table(found)}\n\n{said}\n")
 
 
 if __name__ == "__main__":

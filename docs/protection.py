@@ -18,7 +18,7 @@ import typer
 from purify_hooks.evaluation.eval import protection
 from purify_hooks.evaluation.eval.chains import chains
 from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
-from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.questions import Questions
 from purify_hooks.evaluation.eval.report import Report, picture_file
 from purify_hooks.evaluation.eval.systems import systems_for, with_chains
@@ -89,8 +89,7 @@ def main(
     for title, picture in pictures.items():
         (DOCS / picture_file(title)).write_text(picture, "utf-8")
     body = region_text(found, pictures)
-    filled = region("protection").sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
-    PAGE.write_text(filled, "utf-8")
+    fill_region(PAGE, "protection", f"\n{body}\n\n")
 
 
 if __name__ == "__main__":

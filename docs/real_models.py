@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 
 from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.page import made as facts
-from purify_hooks.evaluation.eval.page import region
 from purify_hooks.evaluation.eval.systems import System, systems_for
 from purify_hooks.evaluation.testbed.real.cache import made
 from purify_hooks.evaluation.testbed.real.report import tables
@@ -96,9 +96,7 @@ def main(
     for slm in slms.split(","):
         writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only, chosen, clock)
     for name, write in writers.items():
-        filled, text = write(), PAGE.read_text("utf-8")
-        changed = region(name).sub(lambda found, filled=filled: f"{found[1]}{filled}{found[2]}", text)
-        PAGE.write_text(changed, "utf-8")
+        fill_region(PAGE, name, write())
 
 
 if __name__ == "__main__":

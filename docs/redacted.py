@@ -23,7 +23,7 @@ import redacted_page as page
 import torch
 import typer
 
-from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.private.redacted import Redacted
 from purify_plugins import Chat, Sampling
 from purify_plugins.configuration.config import read_config
@@ -381,8 +381,7 @@ def main(
         "![The secret's probability](redacted.svg)",
     ]
     body = "\n\n".join(blocks)
-    told = region("redacted").sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
-    PAGE.write_text(told, "utf-8")
+    fill_region(PAGE, "redacted", f"\n{body}\n\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import httpx
 import torch
 from torch import Tensor
 
-from purify_hooks.evaluation.eval.page import machine, region, today
+from purify_hooks.evaluation.eval.page import fill_region, machine, today
 from purify_hooks.local.source import LocalSource
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.types import Prompt, ScoredPrompt, Vocabulary
@@ -267,11 +267,6 @@ def table(found: Sequence[Figures], pace: float, core: float, memory: float, llm
     )
 
 
-def written(page: str, shown: str) -> str:
-    """The page with its measured region replaced."""
-    return region("scaling").sub(lambda found: found[1] + shown + found[2], page)
-
-
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--serve", choices=SHAPES, help=argparse.SUPPRESS)
@@ -321,7 +316,7 @@ def show(given: argparse.Namespace) -> None:
         f"{time.monotonic() - start:.0f} s. {prices}, a million of the LLM's tokens {given.llm_price:g}.\n"
     )
     if given.write:
-        PAGE.write_text(written(PAGE.read_text("utf-8"), told + note), "utf-8")
+        fill_region(PAGE, "scaling", told + note)
     print(told + note)
 
 

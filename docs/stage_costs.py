@@ -20,7 +20,7 @@ from typing import Annotated
 
 import typer
 
-from purify_hooks.evaluation.eval.page import load, made, region
+from purify_hooks.evaluation.eval.page import fill_region, load, made
 from purify_hooks.evaluation.eval.statistics import Spread, spread
 from purify_hooks.evaluation.table import Table
 from purify_hooks.stages.ensemble import Ensemble
@@ -179,8 +179,7 @@ def main(
         rows.append(row)
     table = Table("What request stages cost", ("what", "median (quartiles)", "bar", "kept"), rows)
     text = f"{table.markdown}\n\n{told}\n"
-    page = region("stage-costs").sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text("utf-8"))
-    PAGE.write_text(page, "utf-8")
+    fill_region(PAGE, "stage-costs", f"\n{text}\n")
 
 
 if __name__ == "__main__":

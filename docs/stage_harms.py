@@ -15,7 +15,7 @@ import typer
 from purify_hooks.evaluation.eval import staged
 from purify_hooks.evaluation.eval.chains import chains
 from purify_hooks.evaluation.eval.command import STAGED, measured_report, models_and_questions, planned
-from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.systems import systems_for, with_chains
 from purify_plugins.plugin.manager import load_plugins
 
@@ -61,10 +61,7 @@ def main(
     ]
     PICTURE.write_text(staged.picture(found.results), "utf-8")
     body = "\n\n".join(blocks)
-    filled = region("stage-harms").sub(
-        lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8")
-    )
-    PAGE.write_text(filled, "utf-8")
+    fill_region(PAGE, "stage-harms", f"\n{body}\n\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from purify_hooks.evaluation.eval.page import region
+from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate
 
 DOCS = Path(__file__).parent
@@ -64,8 +64,7 @@ def label(name: str) -> str:
 
 
 def write(name: str, body: str) -> None:
-    filled = region(name).sub(lambda each: f"{each[1]}\n{body}\n\n{each[2]}", PAGE.read_text("utf-8"))
-    PAGE.write_text(filled, "utf-8")
+    fill_region(PAGE, name, f"\n{body}\n\n")
 
 
 def sweep(rows: Sequence[Swept], unread: Recital | None) -> str:

@@ -16,7 +16,7 @@ from statistics import median
 
 import httpx
 
-from purify_hooks.evaluation.eval.page import machine, region, today
+from purify_hooks.evaluation.eval.page import fill_region, machine, today
 from tests.adapters.soak import gateway
 
 PAGE = Path(__file__).parent / "scaling.md"
@@ -81,10 +81,7 @@ def main() -> None:
     )
     print(table(found) + note)
     if given.write:
-        shown = region("workers").sub(
-            lambda match: match[1] + table(found) + note + match[2], PAGE.read_text("utf-8")
-        )
-        PAGE.write_text(shown, "utf-8")
+        fill_region(PAGE, "workers", table(found) + note)
 
 
 if __name__ == "__main__":

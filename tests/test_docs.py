@@ -10,7 +10,6 @@ import inspect
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -39,6 +38,7 @@ from purify_plugins.plugin.manager import load_plugins
 from purify_plugins.stages import Stage
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySource, byte_vocabulary
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -396,12 +396,6 @@ def test_the_first_command_on_a_page_runs_as_it_stands(page: Path, tmp_path: Pat
             os.killpg(shell.pid, signal.SIGKILL)  # a server that was left running, too
         shell.wait()
     assert ended == 0, told.read_text("utf-8")
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return int(bound.getsockname()[1])
 
 
 def test_every_page_that_is_not_run_is_there_and_has_a_command() -> None:

@@ -16,7 +16,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ import httpx
 
 from tests.adapters.chaos_models import written
 from tests.adapters.gateways import CANARY, events
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = ("whole", "left")
@@ -146,9 +146,7 @@ def workers(folder: Path, number: int, pause: float = 0.02, *options: str) -> It
 @contextmanager
 def ray_serve(folder: Path, *arguments: str, pause: float = 0.02) -> Iterator[Served]:
     """The same pair as a Ray Serve application, in a cluster of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = written(folder, pause)
     log = folder / "log"
     command = [sys.executable, "-m", "tests.adapters.ray_driver", str(port), f"config={config}", *arguments]

@@ -32,6 +32,7 @@ from purify_plugins.testing import ToySession, ToySource
 from purify_plugins.types import Prompt, ScoredPrompt
 from tests.adapters.gateways import FORBIDDEN, Served, serving, stubs
 from tests.fake_tgi import fake_tgi
+from tests.ports import free_port
 from tests.remote.toy_server import Script, toy_source
 from tests.toys import BYTES, Forbidding, Slow, Watched, pair
 
@@ -428,9 +429,7 @@ def test_two_replicas_answer_for_one_another() -> None:
 
 def test_sigterm_lets_answers_end_and_then_says_why_not(tmp_path: Path) -> None:
     """A short answer ends as it should, a long one with an error event, and the process with 0."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     pair = ["--llm", str(LLM), "--slm", str(SLM), "--policy", "geometric"]
     command = [sys.executable, "-m", "purify_plugins", "serve", *pair, "--port", str(port), "--drain", "0.3"]
     process = subprocess.Popen(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from tests.adapters.gateways import events, serving, stubs
+from tests.ports import free_port
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "gateway.md"
 STREAMS = 100
@@ -32,12 +32,6 @@ def block(name: str) -> str:
     found = re.search(rf"```\w+\n# {re.escape(name)}\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert found
     return found[1]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def nginx(folder: Path, port: int, gateway: int) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from purify_plugins.running.launch import run as launch
 from purify_plugins.testbed import LLM, SLM, attacks
 from tests.adapters.canary import CONFIG, PLUGIN
 from tests.fake_tgi import fake_tgi
+from tests.ports import free_port
 from tests.toys import both
 
 ROOT = Path(__file__).parent.parent.parent
@@ -560,9 +560,7 @@ def test_the_example_service_recites_and_purified_it_does_not(
 
 def told_by_service(uvicorn: Sequence[str]) -> str:
     """What the service answers, started by a command."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = [*uvicorn, "service:app", "--app-dir", str(EXAMPLES), "--port", str(port), "--log-level", "error"]
     with subprocess.Popen(words) as service:
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,8 @@ import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from tests.ports import free_port
 
 gguf = pytest.importorskip("gguf")
 TENSORS = {
@@ -132,9 +133,7 @@ def started(
     command: Sequence[str], log: Path, health: str, patience: float = 60.0, **environment: str
 ) -> Iterator[str]:
     """The URL of a server that listens on the port at the end of its command, once it is well."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as said:
         process = subprocess.Popen(

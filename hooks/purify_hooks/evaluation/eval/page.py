@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from purify_plugins.errors import ConfigError
-from purify_plugins.utils.files import read_text, require_writable
+from purify_plugins.utils.files import read_text, require_writable, write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,6 +38,11 @@ def templates(package: str) -> Environment:
 def region(name: str) -> re.Pattern[str]:
     """The generated region of a page in `docs`; groups: the start marker's line and the end marker."""
     return re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+
+
+def fill_region(page: Path, name: str, text: str) -> None:
+    """Write a text into a page's generated region, in place of what it had."""
+    write_whole(page, region(name).sub(lambda found: f"{found[1]}{text}{found[2]}", read_text(page)))
 
 
 def require_region(page: Path, name: str) -> None:

@@ -9,7 +9,6 @@ import typer
 
 from purify_hooks.evaluation.bench.settings import BenchSettings, Progress
 from purify_plugins.errors import ConfigError
-from purify_plugins.utils.files import write_whole
 
 PAGE = "gpu.md"
 
@@ -20,7 +19,7 @@ def run_preset(
     """Measure a preset on a device; print it, or write it into the page too. Raises ConfigError."""
     from purify_hooks.evaluation.bench.accelerator.pair import PRESETS
     from purify_hooks.evaluation.bench.accelerator.tables import heading, section, tables
-    from purify_hooks.evaluation.eval.page import region, require_region
+    from purify_hooks.evaluation.eval.page import fill_region, require_region
     from purify_hooks.evaluation.table import put
 
     if name not in PRESETS:
@@ -31,9 +30,7 @@ def run_preset(
 
     found = measured(PRESETS[name], settings, device, progress)
     if write:
-        page = write / PAGE
-        text = page.read_text("utf-8")
-        write_whole(page, region(name).sub(lambda part: f"{part[1]}{section(found)}{part[2]}", text))
+        fill_region(write / PAGE, name, section(found))
     if as_json:
         typer.echo(json.dumps(found))
         return
