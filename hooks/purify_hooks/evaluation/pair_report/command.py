@@ -106,7 +106,7 @@ def _findings(
     purifier = load_pair(ready)
     if evaluation:
         sides = {"llm": purifier.llm, "slm": purifier.slm}
-        evaluation.require_of({side: digest_of(source.identity()) or None for side, source in sides.items()})
+        evaluation.require_of({side: digest_of(source.identity()) for side, source in sides.items()})
     reads = reader(purifier)
     every = works.joined(named, reads.listed, works.protected(purifier.stages))
     known = [each for each in every if each.passages(1)]

@@ -82,10 +82,10 @@ class Evaluation(EvaluationPart):
         plain = [each for each in same if each.key not in ("llm", "slm") and each.stages is None]
         return next((each for each in plain if each.key == "configured"), next(iter(plain), None))
 
-    def require_of(self, digests: Mapping[str, str | None]) -> None:
-        """Raise ConfigError for an evaluation of another pair."""
+    def require_of(self, digests: Mapping[str, str]) -> None:
+        """Raise ConfigError for an evaluation of another pair; "": a model without files."""
         for side, digest in digests.items():
-            if self.models.get(side) != digest:
+            if (self.models.get(side) or "") != digest:
                 raise ConfigError(
                     f"the evaluation is of another {side.upper()} ({_named(self.models.get(side))}) than "
                     f"the configuration's ({_named(digest)}); {AGAIN}"
