@@ -21,6 +21,7 @@ def purify_commands() -> Mapping[str, str]:
 
 @hookimpl
 def purify_suites() -> Mapping[str, Callable[..., Any]]:
+    from purify_hooks.evaluation.eval.suites.adaptive import Adaptive
     from purify_hooks.evaluation.eval.suites.backdoor import Backdoors
     from purify_hooks.evaluation.eval.suites.baseline import Baseline
     from purify_hooks.evaluation.eval.suites.context import ContextSecrets
@@ -45,6 +46,7 @@ def purify_suites() -> Mapping[str, Callable[..., Any]]:
         "knowledge": Knowledge,
         "utility": Utility,
         "vetting": Baseline,
+        "adaptive": Adaptive,
         "written": Written,
         "requests": Requests,
         "private": PrivateData,

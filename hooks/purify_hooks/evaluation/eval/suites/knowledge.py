@@ -63,7 +63,7 @@ class Knowledge(ForcedSuite):
 
     def asked(self, pair: ModelPair) -> Items:
         """For each form and kind its questions, of which each is forced with every right answer."""
-        chats = _reads_chats(pair)
+        chats = reads_chats(pair)
         items: dict[str, list[list[ForcedText]]] = {}
         for kind, facts in self._kinds().items():
             shots, rest = facts[:SHOTS], facts[SHOTS:][: self.settings.items]
@@ -163,7 +163,7 @@ def chat(text: str) -> Chat:
     return Chat(({"role": "user", "content": text},))
 
 
-def _reads_chats(pair: ModelPair) -> bool:
+def reads_chats(pair: ModelPair) -> bool:
     """Whether both models have a chat template."""
     try:
         return all(source.encodes and source.encode(chat("Hello.")) for source in (pair.llm, pair.slm))
