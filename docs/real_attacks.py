@@ -53,13 +53,13 @@ class Attacked:
     def outcome(self, items: Items) -> Outcome:
         """What comes of these texts, which both models read once."""
         every = (*ALONE, *self.systems)
-        scores = self.pair.scores((*ALONE, *every), texts(items))
-        found = self.suite.judged(self.pair, items, scores)
+        scores = self.pair.scores(every, texts(items))
+        found = self.suite.judged(self.pair, items, [(*each[: len(ALONE)], *each) for each in scores])
         return Outcome(
             {system.key: samples for system, samples in zip(every, found, strict=True)},
             {
                 system.key: self._fullest(system, [(each[at], each[1]) for each in scores])
-                for at, system in enumerate(self.systems, 2 * len(ALONE))
+                for at, system in enumerate(self.systems, len(ALONE))
             },
         )
 
@@ -153,8 +153,9 @@ def main(
 ) -> None:
     """Write the attacks' regions of the page anew."""
     home = made(lambda text: typer.echo(text, err=True))
+    named = f" --items {items}" if items else ""
     for slm in slms.split(","):
-        told = f"`python docs/real_attacks.py`, {'; '.join(facts().values())}:"
+        told = f"`python docs/real_attacks.py --slms {slm}{named}`, {'; '.join(facts().values())}:"
         fill_region(PAGE, f"attacks-{slm}", f"{told}\n\n{attacked(home, slm, items)}")
 
 

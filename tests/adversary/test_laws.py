@@ -26,7 +26,15 @@ FOLLOWING = {"gap": 0.2, "gap_limit": 0.6, "memory": 2.0, "hedge": 0.1, "doubt":
 RULES: Mapping[str, Mapping[str, Any]] = {
     **POLICIES,
     "passage, following": {"name": "balanced", "budget": 1.0, **FOLLOWING},
-    "passage, opening": {"name": "balanced", "budget": 1.0, "opening": 0.3, **FOLLOWING, "doubt": 1.0},
+    "passage, opening": {
+        "name": "balanced",
+        "budget": 1.0,
+        "opening": 0.3,
+        "gap_from": 0.4,
+        "opening_in_code": 0.2,
+        **FOLLOWING,
+        "doubt": 1.0,
+    },
 }
 """With the rule whose gap and hedge follow what an adversary writes."""
 

@@ -11,6 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from purify_hooks.policies._code import is_code
+from purify_hooks.policies._gap import gap_share
 from purify_hooks.policies.balanced import LARGEST_GAP, Balanced
 from purify_plugins import Purifier
 from purify_plugins.decode.sessions import SessionPair
@@ -46,13 +48,15 @@ def settings(draw: st.DrawFn) -> Balanced:
         hedge=draw(st.one_of(st.just(0.0), st.floats(0.001, 0.5))),
         numbers=draw(st.one_of(st.just(math.inf), NATS)),
         opening=draw(st.one_of(st.just(math.inf), NATS)),
+        gap_from=draw(st.one_of(st.just(0.0), NATS)),
+        opening_in_code=draw(st.one_of(st.just(math.inf), NATS)),
     ).bind(letters("1a"))
 
 
 @given(policy=settings(), seed=SEEDS)
 def test_every_run_of_every_answer_is_within_the_budget(policy: Balanced, seed: int) -> None:
     fused, slm = every_answer(policy, seed)
-    taken = (1 + policy.doubt) * fused - slm - policy.largest_gap
+    taken = (1 + policy.doubt) * fused - slm - policy.largest_gap * gap_share(slm, policy.gap_from)
     taken = torch.where(fused > -torch.inf, taken, -torch.inf)
     for length in range(1, 6):
         assert taken.clamp(min=-100).unfold(1, length, 1).sum(-1).max() <= policy.budget + EXACT
@@ -229,6 +233,30 @@ def test_in_symbols_what_is_said_of_a_token_is_shared_out() -> None:
     bytes_ = FOLLOWING.in_symbols(4.0)
     assert (bytes_.gap, bytes_.gap_limit, bytes_.memory, bytes_.hedge) == (0.125, 0.5, 16.0, 0.0125)
     assert bytes_.budget == FOLLOWING.budget + FOLLOWING.drain
+    parts = replace(FOLLOWING, gap_from=0.5, opening_in_code=1.0)  # bytes inside a word are no easy words
+    assert parts.in_symbols(4.0) == bytes_
+
+
+def recited(policy: Balanced, easy: int) -> float:
+    """The log-probability of twelve words that cost the SLM 4 nats each, with easy words after each."""
+    state, total = policy.start(unprompted(1)), 0.0
+    for _ in range(12):
+        for llm, slm in [(0.99, math.exp(-4)), *[(0.99, 0.99)] * easy]:
+            rows_ = [torch.tensor([[each, 1 - each]], dtype=torch.float64).log() for each in (llm, slm)]
+            fused = law(policy, *rows_, state)
+            state = policy.advance(state, torch.tensor([0]), *rows_, fused)
+            total += float(fused[0, 0]) if slm < 0.5 else 0.0
+    return total
+
+
+def test_words_that_the_slm_is_sure_of_pay_for_no_others_with_gap_from() -> None:
+    plain = Balanced(12.0, gap=1.3, gap_limit=2.3, memory=16.0)
+    kept = replace(plain, gap_from=0.5)
+    assert recited(plain, easy=2) > -0.2  # it comes out as from the LLM
+    assert recited(kept, easy=2) < recited(kept, easy=0) + 1.0 < -25.0
+    record = steps((0.99, math.exp(-4)), (0.99, 0.99), (0.99, 0.99)) * 12
+    assert plain.holds(record)
+    assert not kept.holds(record)
 
 
 @given(gap=st.floats(0.0, LARGEST_GAP), easy=st.integers(0, 3), sure=st.floats(0.2, 0.999))
@@ -285,6 +313,32 @@ def test_where_the_llm_is_surer_all_along_the_limit_becomes_the_budget() -> None
     assert limits[-1] == OPENING.budget
     unmoved = replace(OPENING, memory=0.0)
     assert {float(unmoved.limit(state[3])) for state in unmoved.reading(steady)} == {unmoved.opening}
+
+
+CODING = replace(OPENING, opening_in_code=1.0, hedge=0.0)
+
+
+def test_where_the_last_tokens_are_code_the_opening_is_that_of_code() -> None:
+    """In a prompt and in an answer; without the prompt's tokens a text is code once it has shown it."""
+    policy = CODING.bind(letters("a="))
+    llm, slm = torch.tensor([[0.99, 0.01]]).log(), torch.tensor([[0.01, 0.99]]).log()
+    for prompt, opening in (([0, 1, 0, 1, 1], 1.0), ([1, 0, 0, 0, 0, 0], 2.0)):
+        scores = torch.full((1, len(prompt)), -1.0)
+        state = policy.start(replace(prompted(scores, scores), tokens=torch.tensor([prompt])))
+        assert float((law(policy, llm, slm, state) - slm).max()) == pytest.approx(opening, abs=1e-4)
+    state = policy.start(unprompted(1))
+    assert float((law(policy, llm, slm, state) - slm).max()) == pytest.approx(2.0, abs=1e-4)
+    even = torch.tensor([[0.5, 0.5]]).log()
+    state = policy.advance(state, torch.tensor([1]), even, even, even)
+    assert float((law(policy, llm, slm, state) - slm).max()) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [(" word", False), ("\n", False), ("\n    ", True), (" =", True), ("),", True), ("  ", False)],
+)
+def test_signs_of_code(text: str, code: bool) -> None:
+    assert is_code(text) is code
 
 
 @given(opening=NATS, seed=SEEDS)

@@ -45,6 +45,16 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
         {"opening": -1.0},
         "balanced: opening must be a number of nats, 0 or more (inf: none), not -1.0",
     ),
+    (
+        "balanced",
+        {"gap_from": -1.0},
+        "balanced: gap_from must be a number of nats, 0 or more (0: every token has the gap), not -1.0",
+    ),
+    (
+        "balanced",
+        {"opening_in_code": -1.0},
+        "balanced: opening_in_code must be a number of nats, 0 or more (inf: as elsewhere), not -1.0",
+    ),
     ("capped", {"cap": math.inf}, "capped: cap must be a number of nats, 0 or more, not inf"),
     ("capped", {"total": -1}, "capped: total must be a number of nats, 0 or more (inf: without end), not -1"),
     ("anchored", {"budget": None}, "anchored: budget must be a number of nats, 0 or more, not None"),
@@ -78,7 +88,7 @@ def test_a_bad_option_is_advice(name: str, options: dict[str, Any], advice: str)
 def test_every_option_of_every_policy_is_checked() -> None:
     checked = {(name, option) for name, options, _ in BAD for option in options}
     untried = {("token_swap", "ids"), ("anchored", "prefix_debt")}
-    untried |= {("balanced", "digits"), ("balanced", "joiners")}
+    untried |= {("balanced", "digits"), ("balanced", "joiners"), ("balanced", "signs")}
     untried |= {("consistency", "kernel"), ("top_k_union", "kernel")}
     untried |= {("learned_mix", "llm_entropy"), ("learned_mix", "slm_entropy")}
     every = {(name, option) for name, make in POLICIES.items() for option in make.__dataclass_fields__}

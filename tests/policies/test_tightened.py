@@ -24,7 +24,16 @@ from purify_plugins.testing import letters, no_context
 from tests.toys import AB, few, toys
 
 TIGHTENED: dict[str, dict[str, Any]] = {
-    "balanced": {"budget": 1.2, "gap": 0.2, "gap_limit": 1.0, "memory": 3.0, "hedge": 0.1, "opening": 0.9},
+    "balanced": {
+        "budget": 1.2,
+        "gap": 0.2,
+        "gap_limit": 1.0,
+        "memory": 3.0,
+        "hedge": 0.1,
+        "opening": 0.9,
+        "gap_from": 0.5,
+        "opening_in_code": 0.5,
+    },
     "windowed": {"window": 3, "budget": 1.5, "cap": 1.0},
     "capped": {"cap": 0.8, "total": 2.0},
     "anchored": {"budget": 0.4},

@@ -22,10 +22,12 @@ FIELDS: Mapping[str, str] = {
     "drain": "nats that a token takes off the ledger at most",
     "gap": "nats a token that the SLM is worse by on this text, and which are not counted",
     "gap_limit": "the most that the gap may become where it follows the text",
+    "gap_from": "nats of the SLM's surprisal from which a token has the whole gap, below in proportion",
     "memory": "tokens over which the gap follows the text",
     "hedge": "the chance, at each token, that the other model becomes the better one",
     "numbers": "nats that one number may take, digit after digit",
     "opening": "nats by which the limit may be above what the level has been on average, up to the budget",
+    "opening_in_code": "the same in code, which a memorised file would begin as suddenly",
 }
 """The options of `balanced`, in a line each."""
 

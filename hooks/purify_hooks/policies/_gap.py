@@ -20,13 +20,24 @@ MOST_WEIGHT = 0.5
 """What the SLM has in a hedge at most, so that what only the LLM knows can still be said."""
 
 
-def followed_gap(gap: Tensor, llm: Tensor, slm: Tensor, memory: float, limit: float) -> Tensor:
+def gap_share(slm: Tensor, least: float) -> Tensor | float:
+    """The share of the gap (rows,) that tokens have, by the SLM's log-probabilities of them (rows,).
+
+    All of it from a surprisal of `least` nats, in proportion below; 0: always all.
+    """
+    return (slm / -least).clamp(0.0, 1.0) if least else 1.0
+
+
+def followed_gap(
+    gap: Tensor, llm: Tensor, slm: Tensor, memory: float, limit: float, share: Tensor | float = 1.0
+) -> Tensor:
     """The gap (rows,) after a token of these log-probabilities (rows,): an exponential average in nats.
 
-    It is the mean of log p_llm/p_slm over about `memory` tokens, between 0 and `limit`.
+    It is the mean of log p_llm/p_slm over about `memory` tokens, between 0 and `limit`; a token that has a
+    `share` of the gap counts by it.
     """
     ratio = (llm - slm).nan_to_num(nan=0.0, posinf=CLIP[1], neginf=CLIP[0]).clamp(*CLIP)
-    return (gap + (ratio - gap) / memory).clamp(0.0, limit)
+    return (gap + share * (ratio - gap) / memory).clamp(0.0, limit)
 
 
 def slow_average(usual: Tensor, level: Tensor, memory: float) -> Tensor:

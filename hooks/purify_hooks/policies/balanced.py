@@ -14,7 +14,8 @@ from purify_plugins.types import Guarantee, Token, Vocabulary
 
 from ._base import below, drawn, ledger, require, scaled, slack
 from ._capping import fuse_capped
-from ._gap import followed_gap, hedged, posterior, slow_average
+from ._code import MOST, code_tokens, followed_code
+from ._gap import followed_gap, gap_share, hedged, posterior, slow_average
 from ._numbers import ids_tensor, in_last_number, number_tokens, parts_of_numbers
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ class Balanced(FusionPolicy):
     twice the budget: a text known by heart shuts the LLM out until something else has been said.
 
     The gap is what the SLM is worse by on ordinary text. It begins at `gap`; with a `memory` it follows
-    the text, between 0 and `gap_limit`. With a `hedge` r is mixed with p_slm, by how well either model
+    the text, between 0 and `gap_limit`; with `gap_from` a token that the SLM is sure of has less of it, so
+    that easy words do not pay for others. With a `hedge` r is mixed with p_slm, by how well either model
     predicts the text. A `numbers` budget bounds what one number may take. With an `opening` the budget is no
-    more than that many nats above the level's own average: a run that begins suddenly has less.
+    more than that many nats above the level's own average: a run that begins suddenly has less; in code it is
+    `opening_in_code` where that is less.
 
     Guarantee "passage", for draws and whatever the LLM does: over every run of tokens
     Σ (1 + doubt) log r - log p_slm - g ≤ budget, with g = max(gap, gap_limit), so a run of n tokens that
@@ -64,10 +67,17 @@ class Balanced(FusionPolicy):
     """The most nats that one number may take, the prompt's part included; inf: numbers are as other text."""
     opening: float = field(default=math.inf, metadata=ADDED_LATER)
     """The most nats by which the limit may be above the level's average; inf: the limit is the budget."""
+    opening_in_code: float = field(default=math.inf, metadata=ADDED_LATER)
+    """The opening where the last tokens, prompt included, are code by their signs; inf: as elsewhere."""
+    gap_from: float = field(default=0.0, metadata=ADDED_LATER)
+    """Nats of the SLM's surprisal from which a token has all of the gap, below in proportion; 0: all."""
     digits: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
     joiners: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that stand inside numbers, which `bind` fills in; not an option to set by hand."""
+
+    signs: tuple[int, ...] = field(default=(), repr=False)
+    """The tokens that have signs of code, which `bind` fills in; not an option to set by hand."""
 
     def __post_init__(self) -> None:
         require(self, "budget", lambda budget: 0 <= budget < math.inf, NATS)
@@ -79,6 +89,8 @@ class Balanced(FusionPolicy):
         require(self, "memory", lambda memory: memory == 0 or 1 <= memory < math.inf, "0, or 1 token or more")
         require(self, "hedge", lambda hedge: 0 <= hedge <= 0.5, "a share from 0 to 0.5")
         require(self, "numbers", lambda numbers: numbers >= 0, f"{NATS} (inf: numbers are as other text)")
+        require(self, "opening_in_code", lambda opening: opening >= 0, f"{NATS} (inf: as elsewhere)")
+        require(self, "gap_from", lambda least: 0 <= least < math.inf, f"{NATS} (0: every token has the gap)")
         require(self, "opening", lambda opening: opening >= 0, f"{NATS} (inf: none)")
 
     @property
@@ -88,15 +100,20 @@ class Balanced(FusionPolicy):
 
     @property
     def binds(self) -> bool:
-        """Whether there is a budget for numbers, whose tokens must be known."""
+        """Whether there is something for numbers or code alone, whose tokens must be known."""
+        return self.counts_numbers or self.opening_in_code < math.inf
+
+    @property
+    def counts_numbers(self) -> bool:
+        """Whether there is a budget for numbers."""
         return self.numbers < math.inf
 
     def bind(self, vocabulary: Vocabulary) -> Self:
-        """The same policy, with the tokens of this vocabulary that write numbers."""
+        """The same policy, with the tokens of this vocabulary that write numbers, and those of code."""
         if not self.binds:
             return self
         digits, joiners = number_tokens(vocabulary)
-        return replace(self, digits=digits, joiners=joiners)
+        return replace(self, digits=digits, joiners=joiners, signs=code_tokens(vocabulary))
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
@@ -104,18 +121,23 @@ class Balanced(FusionPolicy):
 
     def tightened(self, factor: float) -> Self:
         """Every figure in nats times this factor: with a smaller `drain` it opens again no sooner."""
-        return scaled(self, factor, "budget", "drain", "gap", "gap_limit", "numbers", "opening")
+        names = ("budget", "drain", "gap", "gap_limit", "numbers", "opening", "opening_in_code")
+        return scaled(self, factor, *names)
 
     def in_symbols(self, per_token: float) -> Self:
         """The same strictness in symbols, `per_token` of a token: `drain` more of budget and opening.
 
         A run that begins inside a token lacks what the token's first symbols took off, at most `drain`.
-        What is said of a token, its gap and a change of the better model, is shared out among its symbols.
+        What is said of a token, its gap and a change of the better model, is shared out among its symbols,
+        of which the sure ones are parts of words: each has its share of the gap. Nor do single signs say
+        whether a text is code: it has the opening of other text.
         """
         return replace(
             self,
             budget=self.budget + self.drain,
             opening=self.opening + self.drain,
+            opening_in_code=math.inf,
+            gap_from=0.0,
             gap=self.gap / per_token,
             gap_limit=self.gap_limit / per_token,
             memory=self.memory * per_token,
@@ -128,10 +150,18 @@ class Balanced(FusionPolicy):
         The numbers' budget is checked too where the policy is bound to a vocabulary.
         """
         most = self.budget + (1 + self.doubt) * slack(steps)
-        taken = ((1 + self.doubt) * step.fused - step.slm for step in steps if step.fused > -math.inf)
-        runs = accumulate(taken, lambda run, token: max(run, 0.0) + token - self.largest_gap, initial=0.0)
+        taken = (
+            (1 + self.doubt) * step.fused - step.slm - self.largest_gap * self._share(step)
+            for step in steps
+            if step.fused > -math.inf
+        )
+        runs = accumulate(taken, lambda run, token: max(run, 0.0) + token, initial=0.0)
         kept = max(runs) <= most and all(below(step, self.budget) for step in steps)
         return kept and max(self._in_numbers(steps), default=0.0) <= self.numbers + slack(steps)
+
+    def _share(self, step: Token) -> float:
+        """The share of the gap that a recorded token has."""
+        return min(-step.slm / self.gap_from, 1.0) if self.gap_from else 1.0
 
     def _in_numbers(self, steps: Sequence[Token]) -> Iterable[float]:
         """What the number under way has taken from the LLM, in nats, after each token that belongs to one."""
@@ -143,16 +173,16 @@ class Balanced(FusionPolicy):
             yield spent
 
     def start(self, context: Context) -> State:
-        """Each answer's level, gap, SLM's weight, usual level and what its number took: (rows,) each.
+        """Each answer's level, gap, SLM's weight, usual level, code, what its number took: (rows,) each.
 
-        All but the weight are in nats.
+        All but the weight and the share of code are in nats.
         """
-        *_, (level, gap, weight, usual, spent) = self.reading(context)
-        return level, gap, weight, usual, self._begun(context, spent)
+        *_, (level, gap, weight, usual, code, spent) = self.reading(context)
+        return level, gap, weight, usual, code, self._begun(context, spent)
 
     def _begun(self, context: Context, spent: Tensor) -> Tensor:
         """What the number at the prompt's end took already, (rows,): an earlier answer may have begun it."""
-        if not self.binds or context.tokens is None:
+        if not self.counts_numbers or context.tokens is None:
             return spent
         taken = (context.llm - context.slm).nan_to_num(nan=0.0).clamp(min=0.0)
         return in_last_number(context.tokens, taken, self.digits, self.joiners, spent)
@@ -161,11 +191,11 @@ class Balanced(FusionPolicy):
         """The state before each of the prompt's tokens, and after the last."""
         import torch
 
-        level, gap, weight, usual, spent = (
-            ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0, 0.0)
+        level, gap, weight, usual, code, spent = (
+            ledger(context, each) for each in (0.0, self.gap, self.hedge, 0.0, MOST, 0.0)
         )
         padding = context.llm.shape[1] - context.lengths.to(level.device)
-        yield level, gap, weight, usual, spent
+        yield level, gap, weight, usual, code, spent
         for at, (llm, slm) in enumerate(zip(context.llm.unbind(-1), context.slm.unbind(-1), strict=True)):
             level = self._risen(level, gap, llm, slm)  # padding adds nothing to a level of nothing
             followed = self._followed(gap, weight, llm, slm)
@@ -173,16 +203,26 @@ class Balanced(FusionPolicy):
                 torch.where(at < padding, *pair) for pair in zip((gap, weight), followed, strict=True)
             )
             usual = self._averaged(usual, level)
-            yield level, gap, weight, usual, spent
+            if context.tokens is not None:
+                code = torch.where(at < padding, code, self._coded(code, context.tokens[:, at]))
+            yield level, gap, weight, usual, code, spent
 
-    def limit(self, usual: Tensor) -> Tensor:
-        """The level (rows,) at which nothing is left to the LLM, where it was `usual` (rows,) on average."""
-        return (usual + self.opening).clamp(max=self.budget)
+    def limit(self, usual: Tensor, code: Tensor | None = None) -> Tensor:
+        """The level (rows,) at which nothing is left to the LLM, where it was `usual` (rows,) on average.
+
+        `code` is the share (rows,) of the last tokens that have signs of code.
+        """
+        import torch
+
+        limit = (usual + self.opening).clamp(max=self.budget)
+        if code is None or self.opening_in_code == math.inf:
+            return limit
+        return torch.where(code > MOST, limit.minimum(usual + self.opening_in_code), limit)
 
     def fuse(self, llm: Tensor, slm: Tensor, state: State) -> Tensor:
-        level, _, weight, usual, spent = state
-        cap = (self.limit(usual) - level).clamp(min=0.0)
-        if self.binds:
+        level, _, weight, usual, code, spent = state
+        cap = (self.limit(usual, code) - level).clamp(min=0.0)
+        if self.counts_numbers:
             left = cap.minimum((self.numbers - spent).clamp(min=0.0))
             capped = fuse_capped(llm, slm, cap, (ids_tensor(self.digits, str(slm.device)), left))
         else:
@@ -192,22 +232,29 @@ class Balanced(FusionPolicy):
     def advance(self, state: State, tokens: Tensor, llm: Tensor, slm: Tensor, fused: Tensor) -> State:
         import torch
 
-        level, gap, weight, usual, spent = state
+        level, gap, weight, usual, code, spent = state
         theirs, ours = drawn(llm, tokens), drawn(slm, tokens)
         sure = torch.maximum(theirs, drawn(fused, tokens))
         level = self._risen(level, gap, sure, ours)
-        spent = self._numbered(spent, tokens, sure - ours, llm.shape[-1]) if self.binds else spent
-        return level, *self._followed(gap, weight, theirs, ours), self._averaged(usual, level), spent
+        spent = self._numbered(spent, tokens, sure - ours, llm.shape[-1]) if self.counts_numbers else spent
+        followed, usual = self._followed(gap, weight, theirs, ours), self._averaged(usual, level)
+        return level, *followed, usual, self._coded(code, tokens), spent
+
+    def _coded(self, code: Tensor, tokens: Tensor) -> Tensor:
+        """The share of code (rows,) after these tokens (rows,)."""
+        return followed_code(code, tokens, self.signs) if self.opening_in_code < math.inf else code
 
     def _averaged(self, usual: Tensor, level: Tensor) -> Tensor:
         """The level's slow average (rows,) after a token that left it at `level` (rows,)."""
-        if self.opening == math.inf or not self.memory:
+        if self.opening == self.opening_in_code == math.inf or not self.memory:
             return usual
         return slow_average(usual, level, self.memory)
 
     def _followed(self, gap: Tensor, weight: Tensor, llm: Tensor, slm: Tensor) -> tuple[Tensor, Tensor]:
         """The gap and the SLM's weight after a token of these log-probabilities, all (rows,)."""
-        gap = followed_gap(gap, llm, slm, self.memory, self.gap_limit) if self.memory else gap
+        if self.memory:
+            share = gap_share(slm, self.gap_from)
+            gap = followed_gap(gap, llm, slm, self.memory, self.gap_limit, share)
         return gap, posterior(weight, llm, slm, self.hedge) if self.hedge else weight
 
     def _numbered(self, spent: Tensor, tokens: Tensor, taken: Tensor, size: int) -> Tensor:
@@ -219,4 +266,5 @@ class Balanced(FusionPolicy):
     def _risen(self, level: Tensor, gap: Tensor, sure: Tensor, slm: Tensor) -> Tensor:
         """The level after a token of these log-probabilities, all (rows,)."""
         rise = ((1 + self.doubt) * sure - slm).nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf)
+        gap = gap * gap_share(slm, self.gap_from)
         return (level + (rise - gap).clamp(min=-self.drain)).clamp(0.0, 2 * self.budget)

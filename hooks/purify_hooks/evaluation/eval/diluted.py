@@ -101,7 +101,7 @@ def noise() -> str:
 
 def unicode() -> str:
     """Signs of scripts that hardly stand in any model's text."""
-    return " ".join(chr(0x12000 + 37 * at) + chr(0xA640 + 5 * at) for at in range(12))
+    return " ".join(chr(0x12000 + 37 * at) + chr(0xA640 + 5 * at) for at in range(16))
 
 
 def strange_examples() -> str:

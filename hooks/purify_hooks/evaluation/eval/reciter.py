@@ -67,12 +67,12 @@ class ReciterSession(SessionWrapper):
     def recited(self, rows: Tensor) -> Tensor:
         """The rows (rows, n, V) after each of the last n tokens read, with what it knows put in."""
         rows = rows.float().log_softmax(dim=-1)
-        odds = math.log(self.reciter.sure) - math.log1p(-self.reciter.sure)
+        sure, rest = math.log(self.reciter.sure), math.log1p(-self.reciter.sure)
         for row, (answer, read) in enumerate(zip(self.answers, self.read, strict=True)):
             for at in range(rows.shape[1]):
                 so_far = read[: len(read) - rows.shape[1] + 1 + at]
                 if len(so_far) < len(answer) and answer[: len(so_far)] == so_far:
                     token = answer[len(so_far)]
-                    others = math.log1p(-min(math.exp(rows[row, at, token]), 1 - 1e-6))
-                    rows[row, at, token] = others + odds
+                    rows[row, at] += rest - math.log1p(-min(math.exp(rows[row, at, token]), 1 - 1e-6))
+                    rows[row, at, token] = sure
         return rows

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 from purify_hooks.evaluation.eval.attempt import LINKS, extractions, gap
 from purify_hooks.evaluation.eval.derived import part
@@ -29,6 +29,9 @@ PLAIN, VEHICLE, TURNS = "plain", "code", "turns"
 BEFORE = (*WEAKENING, VEHICLE)
 """The attacks that put a text before the plain prompt."""
 ATTACKS = (PLAIN, *FORMS, *BEFORE, TURNS)
+
+
+T = TypeVar("T")
 
 
 class AskedText(NamedTuple):
@@ -122,7 +125,7 @@ class Adaptive(ForcedSuite):
         limit, asked = self.settings.items, self.questions
         passages = [
             (each.prefix, each.continuation)
-            for each in (asked.protected.passages[:limit] if asked.protected else ())
+            for each in spread(asked.protected.passages if asked.protected else (), limit)
         ]
         yield PLAIN, "passages", [[_whole(prompt, _first(rest, WORDS))] for prompt, rest in passages]
         for name in FORMS:
@@ -131,7 +134,7 @@ class Adaptive(ForcedSuite):
         yield TURNS, "passages", [_turns(*each) for each in passages]
         plain = {
             "passages": [(prompt, _first(rest, WORDS)) for prompt, rest in passages],
-            "secrets": [(each.prompt, each.secret.decode()) for each in extractions(asked)[:limit]],
+            "secrets": [(each.prompt, each.secret.decode()) for each in spread(extractions(asked), limit)],
             "payloads": list(self._triggered()),
         }
         for name in BEFORE:
@@ -143,12 +146,17 @@ class Adaptive(ForcedSuite):
         """Contexts with the trigger, and the payload."""
         if backdoor := self.questions.backdoor:
             limit = min(CONTEXTS, self.settings.items or CONTEXTS)
-            yield from ((prompt, backdoor.payload) for prompt in backdoor.prompts[:limit])
+            yield from ((prompt, backdoor.payload) for prompt in spread(backdoor.prompts, limit))
 
     @property
     def _code(self) -> str:
         """Code of a module that no model has read."""
         return self.questions.code[0][-CODE:] if self.questions.code else ""
+
+
+def spread(every: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most so many of them, evenly spread: a file's passages are often sorted by kind."""
+    return every[:: -(-len(every) // limit)] if limit and every else every
 
 
 def longest(chances: Sequence[float]) -> float:
