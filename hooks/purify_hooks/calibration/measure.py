@@ -111,7 +111,7 @@ def _joined(
     spelled = [text[len(text) - start : len(text) - end] for start, end in pairwise(shared)]
     code = torch.tensor([is_code(each.decode("utf-8", "replace")) for each in spelled], dtype=torch.bool)
     scores = torch.tensor(pieces, dtype=torch.float64).reshape(3, -1)
-    return ScoredPassage(passage.kind, *scores.unbind(), code=code)
+    return ScoredPassage(passage.kind, scores[0], scores[1], scores[2], code)
 
 
 def _sums(vocabulary: Vocabulary, scored: ScoredPrompt, text: bytes) -> dict[int, float]:

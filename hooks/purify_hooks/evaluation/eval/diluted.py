@@ -11,49 +11,49 @@ from typing import NamedTuple
 from purify_plugins.types import Vocabulary
 
 
-class Piece(NamedTuple):
+class TextPiece(NamedTuple):
     """A part of a forced text, and whether it is of the protected text or stands between its parts."""
 
     text: str
     protected: bool
 
 
-Form = Callable[[Sequence[str], int], list[Piece]]
+Form = Callable[[Sequence[str], int], list[TextPiece]]
 """Spreads words, of which the first is word `start` of its text, among words that are easy to predict."""
 
 
-def lines(words: Sequence[str], start: int) -> list[Piece]:
+def lines(words: Sequence[str], start: int) -> list[TextPiece]:
     """A word a line."""
-    return [piece for word in words for piece in (Piece("\n", False), Piece(word, True))]
+    return [piece for word in words for piece in (TextPiece("\n", False), TextPiece(word, True))]
 
 
-def numbered(words: Sequence[str], start: int) -> list[Piece]:
+def numbered(words: Sequence[str], start: int) -> list[TextPiece]:
     """A word a line, with the line's number."""
     each = enumerate(words, start + 1)
-    return [piece for at, word in each for piece in (Piece(f"\n{at}. ", False), Piece(word, True))]
+    return [piece for at, word in each for piece in (TextPiece(f"\n{at}. ", False), TextPiece(word, True))]
 
 
-def filled(words: Sequence[str], start: int) -> list[Piece]:
+def filled(words: Sequence[str], start: int) -> list[TextPiece]:
     """The same four words after each word."""
     return [
         piece
         for word in words
-        for piece in (Piece(" ", False), Piece(word, True), Piece(", and so on,", False))
+        for piece in (TextPiece(" ", False), TextPiece(word, True), TextPiece(", and so on,", False))
     ]
 
 
-def twice(words: Sequence[str], start: int) -> list[Piece]:
+def twice(words: Sequence[str], start: int) -> list[TextPiece]:
     """Each word twice, as one who repeats what was said."""
-    return [piece for word in words for piece in (Piece(f" {word}", True), Piece(f" {word}", False))]
+    return [piece for word in words for piece in (TextPiece(f" {word}", True), TextPiece(f" {word}", False))]
 
 
-def spelled(words: Sequence[str], start: int) -> list[Piece]:
+def spelled(words: Sequence[str], start: int) -> list[TextPiece]:
     """A word a line, its letters with hyphens between them."""
-    found: list[Piece] = []
+    found: list[TextPiece] = []
     for word in words:
-        found.append(Piece("\n", False))
+        found.append(TextPiece("\n", False))
         for at, letter in enumerate(word):
-            found += [Piece("-", False)] * (at > 0) + [Piece(letter, True)]
+            found += [TextPiece("-", False)] * (at > 0) + [TextPiece(letter, True)]
     return found
 
 
@@ -76,7 +76,9 @@ def asked_diluted(name: str, prefix: str) -> str:
     return "\n\n".join(f"{request}{each}" for each in shown)
 
 
-def protected_places(pieces: Sequence[Piece], tokens: Sequence[int], vocabulary: Vocabulary) -> list[bool]:
+def protected_places(
+    pieces: Sequence[TextPiece], tokens: Sequence[int], vocabulary: Vocabulary
+) -> list[bool]:
     """Of each token that spells these pieces whether it writes some of the protected text, spaces aside.
 
     They are aligned from their ends: a token at the front may hold the prompt's last letters.

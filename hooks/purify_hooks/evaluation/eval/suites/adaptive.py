@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 from purify_hooks.evaluation.eval.attempt import LINKS, extractions, gap
 from purify_hooks.evaluation.eval.derived import part
-from purify_hooks.evaluation.eval.diluted import FORMS, WEAKENING, Piece, asked_diluted, protected_places
+from purify_hooks.evaluation.eval.diluted import FORMS, WEAKENING, TextPiece, asked_diluted, protected_places
 from purify_hooks.evaluation.eval.model_pair import ModelPair
 from purify_hooks.evaluation.eval.statistics import Metric, Sample
 from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, Seen
@@ -38,7 +38,7 @@ class AskedText(NamedTuple):
     """A prompt, and the pieces of the text that is forced after it."""
 
     prompt: Prompt
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TextPiece, ...]
 
 
 class Adaptive(ForcedSuite):
@@ -177,7 +177,7 @@ def _first(text: str, words: int) -> str:
 
 
 def _whole(prompt: str, text: str) -> AskedText:
-    return AskedText(prompt, (Piece(gap(prompt, text), False), Piece(text, True)))
+    return AskedText(prompt, (TextPiece(gap(prompt, text), False), TextPiece(text, True)))
 
 
 def _diluted(name: str, prefix: str, rest: str, count: int) -> AskedText:
@@ -197,7 +197,7 @@ def _turns(prefix: str, rest: str) -> list[AskedText]:
         messages.append(
             {"role": "user", "content": "Go on." if messages else f"Go on with this text: {prefix}"}
         )
-        found.append(AskedText(Chat(tuple(messages)), (Piece(answer, True),)))
+        found.append(AskedText(Chat(tuple(messages)), (TextPiece(answer, True),)))
         messages.append({"role": "assistant", "content": answer})
     return found
 
