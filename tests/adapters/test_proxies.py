@@ -131,7 +131,8 @@ def test_what_the_gateway_refuses_stays_refused_behind_a_proxy(proxy: Proxy, tmp
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"), [("nginx.conf", r"keepalive_timeout (\d+)s"), ("envoy.yaml", r"idle_timeout: (\d+)s")]
+    ("name", "pattern"),
+    [("nginx.conf", r"keepalive_timeout (\d+)s"), ("envoy.yaml", r"idle_timeout: (\d+)s")],
 )
 def test_a_proxy_of_the_page_leaves_a_connection_before_the_gateway_does(name: str, pattern: str) -> None:
     """The other way round it would ask, now and then, in the moment in which the gateway hangs up."""
