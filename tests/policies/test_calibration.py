@@ -17,7 +17,6 @@ from purify_hooks.policies.calibration import (
     BASE,
     BUDGETS,
     LIMITED,
-    OPENING_IN_CODE,
     SMALLEST_OPENING,
     SUDDEN,
     Calibration,
@@ -48,11 +47,10 @@ def share_at_the_limit(found: Calibration, texts: list[ScoredText]) -> float:
         for llm, slm in zip(each.llm.tolist(), each.slm.tolist(), strict=True):
             met += llm > slm and level + llm - slm > min(found.policy.budget, found.policy.opening + usual)
             count += 1
-            share = min(-slm / found.policy.gap_from, 1.0)
-            rise = max((1 + found.policy.doubt) * llm - slm - share * gap, -found.policy.drain)
+            rise = max((1 + found.policy.doubt) * llm - slm - gap, -found.policy.drain)
             level = min(max(level + rise, 0.0), 2 * found.policy.budget)
             ratio = min(max(llm - slm, -3.0), 5.0)
-            gap = min(max(gap + share * (ratio - gap) / found.policy.memory, 0.0), found.policy.gap_limit)
+            gap = min(max(gap + (ratio - gap) / found.policy.memory, 0.0), found.policy.gap_limit)
             usual += (level - usual) / (SLOWER * found.policy.memory)
     return met / count
 
@@ -98,18 +96,10 @@ def test_one_token_in_forty_meets_the_limit_at_most_and_no_smaller_opening_does_
     assert f"{1 - found.over_budget:.1%} never would without the opening" in told
 
 
-def test_code_has_a_smaller_opening_and_what_it_costs_is_counted() -> None:
-    found = calibrate(surer_all_along())
-    code = calibrate([replace(each, code=torch.ones(len(each.llm))) for each in surer_all_along()])
-    assert code.policy == found.policy
-    assert found.policy.opening_in_code == OPENING_IN_CODE < found.policy.opening
-    assert code.limited > found.limited
-
-
 def test_a_pair_whose_budget_is_small_needs_no_opening() -> None:
     found = calibrate([ScoredText(each.llm, each.llm) for each in corpus(3.0, 3.0)])
     assert found.policy.budget == pytest.approx(BUDGETS[0], abs=0.25)
-    assert found.policy.opening == found.policy.opening_in_code == math.inf
+    assert found.policy.opening == math.inf
     assert found.limited == found.over_budget
 
 

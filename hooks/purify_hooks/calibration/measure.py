@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from purify_hooks.calibration.sample import TextPassage, TextSample
 from purify_hooks.copying.copyist import Copyist
-from purify_hooks.policies._code import is_code
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ class ScoredPassage(NamedTuple):
     llm: Tensor
     slm: Tensor
     copied: Tensor
-    code: Tensor | None = None
-    """(n,) bool: which pieces have signs of code."""
 
 
 def score_texts(
@@ -108,10 +105,7 @@ def _joined(
     sums = [_sums(*each, text) for each in ((theirs, llm), (ours, slm), (ours, copied))]
     shared = sorted(sums[0].keys() & sums[1].keys(), reverse=True)
     pieces = [[total[start] - total[end] for start, end in pairwise(shared)] for total in sums]
-    spelled = [text[len(text) - start : len(text) - end] for start, end in pairwise(shared)]
-    code = torch.tensor([is_code(each.decode("utf-8", "replace")) for each in spelled], dtype=torch.bool)
-    scores = torch.tensor(pieces, dtype=torch.float64).reshape(3, -1)
-    return ScoredPassage(passage.kind, scores[0], scores[1], scores[2], code)
+    return ScoredPassage(passage.kind, *torch.tensor(pieces, dtype=torch.float64).reshape(3, -1))
 
 
 def _sums(vocabulary: Vocabulary, scored: ScoredPrompt, text: bytes) -> dict[int, float]:

@@ -90,7 +90,7 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
         slm, passages = CopyingSource(alone), [each._replace(slm=each.copied) for each in passages]
     else:
         slm = alone
-    found = settings_for([ScoredText(each.llm, each.slm, each.code) for each in passages])
+    found = settings_for([ScoredText(each.llm, each.slm) for each in passages])
     written = options(found.policy, ready.plugins.name_of)
     record = _record(cut, found, llm.identity(), slm.identity())
     return CalibrationResult(cut, passages, found, written, record, copying)

@@ -15,7 +15,7 @@ from .balanced import Balanced
 if TYPE_CHECKING:
     from torch import Tensor
 
-BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.001, numbers=6.0, gap_from=0.5)
+BASE = Balanced(gap_limit=2.3, memory=16.0, hedge=0.001, numbers=6.0)
 """What does not come from the pair; its gap_limit is the most that a pair's may be."""
 LIMITED = 0.01
 """The share of ordinary tokens that may meet the budget."""
@@ -23,12 +23,8 @@ BUDGETS = (8.0, 20.0)
 """The smallest and the largest budget, in nats, whatever the text is like."""
 SUDDEN = 0.025
 """The share of ordinary tokens that may meet the limit where the opening counts too."""
-CODE = 1
-"""In a calibration a token's id is whether it has signs of code."""
 SMALLEST_OPENING = 8.0
 """Nats, whatever the text is like: one word of a fact that only the LLM knows takes up to so much."""
-OPENING_IN_CODE = 7.0
-"""Nats, where there is an opening: memorised code is as sudden as a fact, and few facts are asked in code."""
 PRECISION = 0.25  # nats to which the budget is searched
 FEWEST = 200  # tokens, below which a share of one in a hundred says nothing
 QUANTILES = (0.5, 0.9, 0.99)
@@ -39,12 +35,11 @@ class ScoredText:
     """One clean text: the log-probabilities (n,) in nats that either model gives its tokens.
 
     Each token's is given those before it. The first tokens of a text, which have no context, are better left
-    out. `code` (n,) bool says which of them have signs of code; without it none.
+    out.
     """
 
     llm: Tensor
     slm: Tensor
-    code: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +71,9 @@ class Calibration:
 def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration:
     """The smallest budget that 99 of 100 clean tokens never meet, the opening, and the pair's own gap.
 
-    The opening is the smallest with which 39 of 40 would not meet the limit, from `SMALLEST_OPENING`; none
-    where the budget is no larger. Where there is one, that of code is `OPENING_IN_CODE` at most. The gap
-    begins at the mean of log p_llm/p_slm, and may become what it is at 99 of 100 clean tokens: of a pair of
-    equals that is next to nothing, so that a recitation cannot raise it.
+    The opening is the smallest with which 39 of 40 never meet the limit, from `SMALLEST_OPENING`; none where
+    the budget is no larger. The gap begins at the mean of log p_llm/p_slm, and may become what it is at 99 of
+    100 clean tokens: of a pair of equals that is next to nothing, so that a recitation cannot raise it.
 
     Raises ConfigError for too little text, or where a model rules out what the texts say.
     """
@@ -105,18 +99,16 @@ def _context(texts: Sequence[ScoredText]) -> Context:
     if any(len(text.llm) != len(text.slm) for text in texts):
         raise ConfigError("a text's tokens must have as many scores from one model as from the other")
     longest = max(len(text.llm) for text in texts)
-    llm, slm, code = torch.zeros(3, len(texts), longest, dtype=torch.float64)
+    llm, slm = torch.zeros(2, len(texts), longest, dtype=torch.float64)
     for row, text in enumerate(texts):
         if len(text.llm):
             llm[row, -len(text.llm) :], slm[row, -len(text.slm) :] = text.llm, text.slm
-        if len(text.llm) and text.code is not None:
-            code[row, -len(text.llm) :] = text.code
     if not (llm.isfinite().all() and slm.isfinite().all()):
         raise ConfigError(
             "a model gives a token of the text no probability: calibrate on text that both can write"
         )
     lengths = torch.tensor([len(text.llm) for text in texts])
-    return Context(llm, slm, lengths, torch.zeros(len(texts), dtype=torch.bool), code.long())
+    return Context(llm, slm, lengths, torch.zeros(len(texts), dtype=torch.bool))
 
 
 def _with_gap(base: Balanced, context: Context) -> Balanced:
@@ -138,10 +130,7 @@ def _real(context: Context) -> Tensor:
 
 
 def _with_opening(policy: Balanced, context: Context) -> Balanced:
-    """The rule with the smallest opening that keeps no more than `SUDDEN` of these tokens from the LLM.
-
-    As it is outside of code; in code it is no more than `OPENING_IN_CODE`.
-    """
+    """The rule with the smallest opening that keeps no more than `SUDDEN` of these tokens from the LLM."""
     import torch
 
     found = _Levels.of(replace(policy, opening=SMALLEST_OPENING), context)
@@ -149,39 +138,33 @@ def _with_opening(policy: Balanced, context: Context) -> Balanced:
     wanted = torch.where(found.over_budget, math.inf, wanted).sort().values
     least = float(wanted[math.ceil((1 - SUDDEN) * len(wanted)) - 1])
     opening = math.ceil(max(least, SMALLEST_OPENING) * 10) / 10 if least < math.inf else math.inf
-    if opening + PRECISION > policy.budget:
-        return policy
-    in_code = OPENING_IN_CODE if opening > OPENING_IN_CODE else math.inf
-    return replace(policy, opening=opening, opening_in_code=in_code)
+    return replace(policy, opening=opening if opening + PRECISION <= policy.budget else math.inf)
 
 
 class _Levels(NamedTuple):
-    """Before each real token the level, its average, the share of code, and by how much the LLM prefers it.
+    """Before each real token the level and its average, and by how much the LLM prefers the token.
 
-    All (tokens,), in nats but for the share. They do not depend on the policy's limit, since the text is
-    what it is.
+    All (tokens,), in nats. They do not depend on the policy's limit, since the text is what it is.
     """
 
     policy: Balanced
     level: Tensor
     usual: Tensor
-    code: Tensor
     preferred: Tensor
 
     @classmethod
     def of(cls, policy: Balanced, context: Context) -> Self:
         import torch
 
-        known = replace(policy, signs=(CODE,))
-        *before, _ = ((level, usual, code) for level, _, _, usual, code, _ in known.reading(context))
-        levels, usual, code = (torch.stack(each, dim=-1) for each in zip(*before, strict=True))
+        *before, _ = ((level, usual) for level, _, _, usual, *_ in policy.reading(context))
+        levels, usual = (torch.stack(each, dim=-1) for each in zip(*before, strict=True))
         real = _real(context)
-        return cls(policy, levels[real], usual[real], code[real], (context.llm - context.slm)[real])
+        return cls(policy, levels[real], usual[real], (context.llm - context.slm)[real])
 
     @property
     def limit(self) -> Tensor:
         """(tokens,): the level at which nothing is left to the LLM."""
-        return self.policy.limit(self.usual, self.code)
+        return self.policy.limit(self.usual)
 
     @property
     def limited(self) -> Tensor:
