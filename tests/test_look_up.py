@@ -72,6 +72,7 @@ def test_an_accepted_draft_is_followed_by_a_longer_one_and_a_rejected_one_is_har
         ("né", (-7, 0xA9), [*"né".encode()]),
         ((-7, 0xA9), (-7, 0xA9), [0xA9]),
         (Chat(({"role": "user", "content": "a"}, {"role": "user", "content": "b"})), (-7,), [*b"a\nb"]),
+        (Chat(({"role": "assistant", "tool_calls": []},)), (-7,), []),
     ],
 )
 def test_a_prompt_is_looked_up_in_the_symbols_of_the_answer(

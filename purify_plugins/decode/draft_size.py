@@ -21,7 +21,7 @@ class DraftSize:
     """
 
     # Where the draft ends depends on drafted symbols, all of which are kept, and on the SLM's rows after
-    # them: not on a symbol that was drawn and then dropped, nor on the LLM. So the law is lockstep's.
+    # them: not on a symbol drawn and then dropped, nor on the LLM. So the distribution stays.
     # A fixed length counts symbols: how much of a seeded row's randomness a draft uses must not depend on the
     # rows beside it.
 

@@ -74,6 +74,8 @@ def symbols_before(row: Row, read: Sequence[int], vocabulary: Vocabulary) -> lis
     prompt = row.prompt
     if isinstance(prompt, tuple):
         return [symbol for symbol in read if symbol >= 0]
-    text = prompt if isinstance(prompt, str) else "\n".join(str(each["content"]) for each in prompt.messages)
+    said = (
+        [prompt] if isinstance(prompt, str) else [str(each.get("content") or "") for each in prompt.messages]
+    )
     numbers = {symbol[0]: number for number, symbol in enumerate(vocabulary.tokens) if len(symbol) == 1}
-    return [numbers[byte] for byte in text.encode() if byte in numbers]
+    return [numbers[byte] for byte in "\n".join(said).encode() if byte in numbers]
