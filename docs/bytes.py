@@ -1,4 +1,4 @@
-"""What two tokenizers cost, and what drafts give back: `python docs/bytes.py --llm FILE --slm FILE --write`.
+"""What two tokenizers cost, and what drafts give back: `python docs/bytes.py --llm FILE --slm FILE`.
 
 The LLM alone is transformers' `generate`; beside it, in turn, the pair purified in bytes: in lockstep, and
 with drafts of the SLM. An SLM in llama.cpp's format is run twice: in torch, and quantised by llama.cpp.
@@ -23,8 +23,8 @@ from purify_hooks.evaluation.bench.designs import Decoding, Design, Generating, 
 from purify_hooks.evaluation.bench.models import BenchModels
 from purify_hooks.evaluation.bench.settings import CLOCKS, MODES, Clock
 from purify_hooks.evaluation.bench.vocabulary import threads
-from purify_hooks.evaluation.eval.page import fill_region, machine, today
 from purify_hooks.evaluation.eval.page import load as busy
+from purify_hooks.evaluation.eval.page import machine, today
 from purify_hooks.evaluation.eval.statistics import rotated
 from purify_hooks.local.loading import find_gguf
 from purify_hooks.local.packed import plain_copy
@@ -36,7 +36,6 @@ from purify_plugins.protocols import Session
 from purify_plugins.sources.wrapper import SessionWrapper, TranslatedSource
 from purify_plugins.testbed import attacks
 
-PAGE = Path(__file__).parent / "tokenizers.md"
 WIDTHS = (1, 2, 4, 8)
 """Tokens of a pass that are timed."""
 STEPS = 7
@@ -209,7 +208,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--write", action="store_true", help="Put the tables into docs/tokenizers.md.")
     given = parser.parse_args()
     text = ""
     with threads(given.threads), suppress(KeyboardInterrupt):
@@ -220,8 +218,6 @@ def main() -> None:
         f"{busy()}, {given.clock} time, {given.rounds} answers of {given.tokens} tokens.\n"
     )
     print(text + note)
-    if given.write:
-        fill_region(PAGE, "real", text + note)
 
 
 if __name__ == "__main__":
