@@ -48,6 +48,7 @@ PROBES = {
     "hooks/purify_hooks/evaluation/eval/questions.py": "typing's own objects",
     "hooks/purify_hooks/evaluation/eval/worker_pool.py": TORCH,
     "hooks/purify_hooks/evaluation/eval/systems.py": FIELD,
+    "hooks/purify_hooks/evaluation/bench/memory_process.py": TORCH,
     "hooks/purify_hooks/gguf/library.py": FIELD,
     "hooks/purify_hooks/local/causality.py": TORCH,
     "hooks/purify_hooks/policies/_base.py": FIELD,
