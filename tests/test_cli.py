@@ -661,6 +661,8 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
         "2",
         "--deadline",
         "9",
+        "--patience",
+        "60",
         "--certificates",
         "5",
         "--model-id",
@@ -673,6 +675,7 @@ def test_serve_puts_a_gateway_around_the_pair(served: list[Any], monkeypatch: py
     settings = gateway.service.settings
     assert address == ("0.0.0.0", 9999)
     assert (settings.max_concurrent, settings.queue, settings.deadline) == (3, 2, 9.0)
+    assert settings.patience == 60.0
     assert (settings.certificates, settings.model_id, settings.api_key) == (5, "m", "k")
     assert gateway.purifier.on_llm_failure == "slm"
 

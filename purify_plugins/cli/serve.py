@@ -77,6 +77,10 @@ class Limits:
     queue: Annotated[int | None, typer.Option(help="Requests that may wait; one more gets 429. [256]")] = None
     deadline: Annotated[float | None, typer.Option(help="Seconds an answer may take. [300]")] = None
     drain: Annotated[float | None, typer.Option(help="Seconds answers have left after SIGTERM. [20]")] = None
+    patience: Annotated[
+        float | None,
+        typer.Option(help="Seconds a client may take to send a request, or be silent after an answer. [15]"),
+    ] = None
     certificates: Annotated[
         int | None, typer.Option(help="Keep so many certificates at /certificates/DIGEST. [0]")
     ] = None

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from purify_adapters.gateway.settings import Settings
 from purify_plugins.testbed import LLM, SLM
 from tests.adapters.gateways import serving, stubs
 
@@ -38,6 +39,12 @@ class Soaked(NamedTuple):
 
     resident: list[int]
     ends: Mapping[str, int]
+    threads: Sequence[int] = ()
+    """The gateway's threads at the same times."""
+    lag: float = 0.0
+    """The longest in seconds that this process, which reads the answers, came late to anything."""
+    odd: Sequence[str] = ()
+    """The first connections that broke: how, and after how long."""
 
     @property
     def grown(self) -> float:
@@ -61,9 +68,10 @@ def gateway(*options: str) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def stub_gateway(readers: int) -> Iterator[tuple[str, int]]:
+def stub_gateway(readers: int, patience: float) -> Iterator[tuple[str, int]]:
     """The same of a gateway on stub models."""
     command = [sys.executable, "-m", "tests.adapters.soak", "--serve", "--readers", str(readers)]
+    command += ["--patience", str(patience)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
@@ -72,9 +80,9 @@ def stub_gateway(readers: int) -> Iterator[tuple[str, int]]:
             process.kill()
 
 
-def serve_stubs(readers: int) -> None:
+def serve_stubs(readers: int, patience: float) -> None:
     """Serve stub models until killed; print the address."""
-    with serving(stubs(), max_concurrent=readers, deadline=600.0) as served:
+    with serving(stubs(), max_concurrent=readers, deadline=600.0, patience=patience) as served:
         print(served.url, flush=True)
         time.sleep(1e6)
 
@@ -120,30 +128,47 @@ async def once(client: httpx.AsyncClient, dice: random.Random) -> str:
     return f"{answer.status_code} streamed"
 
 
+def threads(pid: int) -> int:
+    """How many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+async def _latest(until: float) -> float:
+    """The most seconds by which this process's event loop is late, until then."""
+    late = 0.0
+    while (start := time.monotonic()) < until:
+        await asyncio.sleep(0.1)
+        late = max(late, time.monotonic() - start - 0.1)
+    return late
+
+
 async def _soak(url: str, pid: int, seconds: float, readers: int) -> Soaked:
     ends: Counter[str] = Counter()
+    odd: list[str] = []
     until = time.monotonic() + seconds
     limits = httpx.Limits(max_connections=None)
 
     async def read(client: httpx.AsyncClient, seed: int) -> None:
         dice = random.Random(seed)
         await asyncio.sleep(dice.random() * seconds / 50)  # a thousand connections at once are another test
-        while time.monotonic() < until:
+        while (start := time.monotonic()) < until:
             try:
                 ends[await once(client, dice)] += 1
-            except httpx.TransportError as error:  # this process was too slow for the gateway's patience
+            except httpx.TransportError as error:
                 ends[type(error).__name__] += 1
+                odd.append(f"{type(error).__name__} after {time.monotonic() - start:.1f} s: {error}")
 
-    async def watch() -> list[int]:
+    async def watch() -> list[tuple[int, int]]:
         found = []
         for step in range(1, STEPS + 1):
             await asyncio.sleep(max(until - seconds * (1 - step / STEPS) - time.monotonic(), 0))
-            found.append(resident(pid))
+            found.append((resident(pid), threads(pid)))
         return found
 
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=600, trust_env=False) as client:
-        found, *_ = await asyncio.gather(watch(), *(read(client, seed) for seed in range(readers)))
-    return Soaked(found, ends)
+        readings = asyncio.gather(*(read(client, seed) for seed in range(readers)))
+        found, lag, _ = await asyncio.gather(watch(), _latest(until), readings)
+    return Soaked([held for held, _ in found], ends, [number for _, number in found], lag, odd[:5])
 
 
 def soaked(seconds: float, *options: str, readers: int = READERS) -> Soaked:
@@ -152,9 +177,9 @@ def soaked(seconds: float, *options: str, readers: int = READERS) -> Soaked:
         return asyncio.run(_soak(url, pid, seconds, readers))
 
 
-def stubs_soaked(seconds: float, readers: int) -> Soaked:
+def stubs_soaked(seconds: float, readers: int, patience: float) -> Soaked:
     """The same with stub models."""
-    with stub_gateway(readers) as (url, pid):
+    with stub_gateway(readers, patience) as (url, pid):
         return asyncio.run(_soak(url, pid, seconds, readers))
 
 
@@ -164,20 +189,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--readers", type=int, default=READERS, help="Requests at once.")
     parser.add_argument("--stubs", action="store_true", help="Models that cost nothing.")
+    parser.add_argument(
+        "--patience", type=float, default=Settings.patience, help="The gateway's own, seconds."
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve_stubs(given.readers)
+        serve_stubs(given.readers, given.patience)
     elif given.stubs:
-        show(stubs_soaked(60 * given.minutes, given.readers))
+        show(stubs_soaked(60 * given.minutes, given.readers, given.patience))
     else:
-        places = ("--max-concurrent", str(given.readers))
+        places = ("--max-concurrent", str(given.readers), "--patience", str(given.patience))
         show(soaked(60 * given.minutes, *places, readers=given.readers))
 
 
 def show(found: Soaked) -> None:
     print("MB at every tenth:", *(round(each / 1e6) for each in found.resident))
+    print("threads at every tenth:", *found.threads)
     print(f"grown by {100 * found.grown:.1f} % since the first fifth;", dict(found.ends))
+    print(f"the readers were late by {found.lag:.1f} s at most;", *found.odd, sep="\n")
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ def test_arguments_come_as_text_and_become_serve_s_options() -> None:
     assert given.options["num_replicas"] == 2
     assert given.options["max_ongoing_requests"] == 8
     assert given.options["max_queued_requests"] == 9
+    assert given.options["health_check_period_s"] < 10  # Serve's own
     assert given.settings["workers"] == 2
     assert Settings(**given.settings).max_concurrent == 8
 

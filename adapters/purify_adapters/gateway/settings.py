@@ -44,7 +44,7 @@ class Settings:
     max_header: int = 65_536
     """Bytes of a request's line and headers."""
     patience: float = 15.0
-    """Seconds a client may take to send its headers, and again its body."""
+    """Seconds a client may take to send its headers, again its body, and to ask again on its connection."""
     keep_alive: float = 15.0
     """Seconds of silence after which a stream gets a comment, so that its connection is not closed."""
 

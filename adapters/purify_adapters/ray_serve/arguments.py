@@ -6,6 +6,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+CHECKED = 2.0
+"""Seconds between two checks whether a replica lives: in Serve's own 10 s a dead one is not replaced."""
+
 
 class ServeArguments(BaseModel):
     """How many replicas serve a configuration, and on what; an unknown argument is an error."""
@@ -69,6 +72,7 @@ class ServeArguments(BaseModel):
             "max_ongoing_requests": self.max_concurrent,
             "max_queued_requests": self.queue,
             "graceful_shutdown_timeout_s": self.drain,
+            "health_check_period_s": CHECKED,
             **self._number,
         }
 
