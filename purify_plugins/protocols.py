@@ -110,6 +110,13 @@ class Session(ABC):
         """
         return None
 
+    def asks(self, tokens: Tensor) -> float:
+        """The share of the rows for which `extend` of these tokens (rows, 1) takes a forward pass.
+
+        1 where ids are the model's own tokens. Of symbols smaller than these most need none.
+        """
+        return 1.0
+
     @member
     def readings(self) -> Sequence[tuple[int, ...]]:
         """The token ids that all models behind this session read of each row's prompt; they key seeded draws.

@@ -133,14 +133,29 @@ def test_a_fixed_length_stays() -> None:
     assert {world.cycle(pace) for _ in range(50)} == {4}
 
 
-def test_drafts_in_symbols_are_whole_units_of_them(at_once: Callable[[World], World]) -> None:
-    """Four symbols to a token: never a shorter draft, and near the best where each costs a little."""
+def test_drafts_in_symbols_are_counted_in_tokens_too(at_once: Callable[[World], World]) -> None:
+    """Four symbols to a token: the mean of the cycles' times counts, since not all need a pass of the LLM."""
     world, pace = at_once(World(lambda n: 1.0 + 0.01 * n, 0.9, 0.01)), DraftLength(unit=4)
     lengths = [world.cycle(pace) for _ in range(300)]
-    assert all(length and length % 4 == 0 for length in lengths)
-    best = max(range(4, 65, 4), key=lambda length: world.speed([length]))
-    assert world.speed([pace.best()]) > 0.95 * world.speed([best])
+    assert 0 in lengths[:2]
+    assert world.speed([pace.best()]) > 0.95 * world.best()
     assert DraftLength(3, unit=4).length() == 12
+
+
+@pytest.mark.parametrize("slm", RATIOS)
+def test_two_short_answers_are_nearly_as_fast_as_the_best_length_writes_them(
+    slm: float, at_once: Callable[[World], World]
+) -> None:
+    """Of 48 tokens each, after another; by the lengths chosen, not by what luck accepted: 20 pairs."""
+    shares = []
+    for seed in range(20):
+        world, pace = at_once(World(STEPS["flat"], 0.6, slm, seed)), DraftLength()
+        lengths: list[list[int]] = [[], [], []]
+        for answer in lengths:
+            while sum(map(world.tokens, answer)) < 48:
+                answer.append(world.cycle(pace))
+        shares.append(world.speed([*lengths[1], *lengths[2]]) / world.best())
+    assert sum(shares) / len(shares) > 0.95
 
 
 def test_answers_too_short_for_a_draft_teach_nothing_and_break_nothing() -> None:

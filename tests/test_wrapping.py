@@ -47,7 +47,11 @@ IN_SYMBOLS = {
 """Why a session in symbols leaves these members at their defaults."""
 LEFT: Mapping[type, Mapping[str, str]] = {
     SymbolSession: IN_SYMBOLS,
-    FirstTokenSession: {**IN_SYMBOLS, "each": "its rows are read one context at a time anyway"},
+    FirstTokenSession: {
+        **IN_SYMBOLS,
+        "each": "its rows are read one context at a time anyway",
+        "asks": "its ids are the LLM's tokens, and each takes a pass",
+    },
     _Contrasted: {
         "each": "both models read a block in one pass",
         "read_ahead": "models behind servers are refused",

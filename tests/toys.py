@@ -57,6 +57,19 @@ class Watched:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """The LLM as a processor inside vLLM knows it: what it thinks of a prompt is not shown."""
+
+    source: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
+
+    def open(self, prompts: Any, scored: int = 0) -> Any:
+        return self.source.open(prompts)
+
+
+@dataclass(frozen=True)
 class Failing(ToySource):
     """A toy that fails: at `opening`, or with its answer's token number `at`; or there returns `value`."""
 

@@ -22,12 +22,12 @@ class CycleTimes:
     """
 
     # With one tokenizer load alone makes a part slower, so the least of its latest times counts. A draft in
-    # smaller symbols is read only as far as it is accepted, and many cycles need no pass of the LLM: their
+    # smaller symbols is read only as far as it is accepted, and some cycles need no pass of the LLM: their
     # mean counts.
 
     def __init__(self, unit: int = 1) -> None:
         self._typical: Callable[[Collection[float]], float] = mean if unit > 1 else min
-        self._latest = LATEST * unit
+        self._unit, self._latest = unit, LATEST * unit
         self._cycles: dict[int, deque[float]] = {}
         self._steps: deque[float] = deque(maxlen=self._latest)
         self._columns: deque[float] = deque(maxlen=self._latest)
@@ -75,6 +75,6 @@ class CycleTimes:
         if not timed:
             return [0.0] * lengths
         (first, low), (last, high) = timed[0], timed[-1]
-        rise = max((high - low) / max(last - first, 1) / 2, self._slm)
+        rise = max((high - low) / max(last - first, 1) / 2, self._slm * self._unit)
         at, times = zip(*timed, (last + lengths, high + rise * lengths), strict=True)
         return [float(time) for time in numpy.interp(numpy.arange(lengths), at, times)]

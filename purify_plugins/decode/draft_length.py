@@ -21,7 +21,7 @@ CycleClock = Callable[[], float]
 
 LONGEST = 16
 FIRST = 2
-"""Cycles without a draft (of one unit, in smaller symbols) before any other."""
+"""Cycles without a draft before any other."""
 SEEDED = 2
 """The length for answers drawn from a seed: on a CPU a pass of three tokens is the last cheap one."""
 REMEMBERED = 50
@@ -51,9 +51,11 @@ class DraftLength:
     The best length has the most tokens a second: the expected tokens of a cycle over its expected time. The
     nth drafted token is reached if those before it were accepted, and accepted at its position's rate. The
     time of a length never tried is estimated from the others, so that it is tried where it is likely the
-    best, and hardly where it is not. Where tokens are smaller than the LLM's own, `unit` of them to one of
-    its, lengths are multiples of `unit`. With `fixed` it never changes. `rows` are decoded together. Cycles
-    are timed by `clock` (s); None: the wall's.
+    best, and hardly where it is not. With `fixed` it never changes. `rows` are decoded together. Cycles are
+    timed by `clock` (s); None: the wall's.
+
+    Where both models are read in smaller symbols, `unit` of them to one of the LLM's tokens, lengths still
+    count tokens (of the SLM: see `DraftSize`), and only a fixed one counts symbols, `unit` for each token.
     """
 
     # Acceptance is counted without drafts too: where none was drafted, `observe` gets the probability that
@@ -68,9 +70,9 @@ class DraftLength:
     ) -> None:
         self.clock = time.perf_counter if clock is None else clock
         self.fixed = None if fixed is None else fixed * unit
-        self.unit, self.rows, self._least = unit, rows, unit if unit > 1 else 0
+        self.unit, self.rows = unit, rows
         self.times = CycleTimes(unit)
-        self._fates = [(0.0, 0.0)] * (LONGEST * unit + 1)  # (accepted, tried) at each position of a draft
+        self._fates = [(0.0, 0.0)] * (LONGEST + 1)  # (accepted, tried) at each position of a draft
         self._best: int | None = None
         self._cycle = Cycle(0)
         self._spent = self._trying = 0.0  # seconds: of all cycles, of those that tried a length again
@@ -79,8 +81,7 @@ class DraftLength:
         """How many tokens to draft next, at most `remaining`; a fixed length is not limited."""
         if self.fixed is not None:
             return self.fixed
-        early = self.times.counts[self._least] < FIRST
-        return min(remaining, self._least if early else self._chosen())
+        return min(remaining, 0 if self.times.counts[0] < FIRST else self._chosen())
 
     def _chosen(self) -> int:
         """The best length, or one to try again while the time for that is not used up."""
@@ -88,9 +89,7 @@ class DraftLength:
         self._best = best = self._fastest(tokens, seconds)
         if self._trying > TRYING * self._spent + AT_FIRST * seconds[best]:
             return best
-        half = best // self.unit // 2 * self.unit
-        around = [best, self._least, best - self.unit, best + self.unit, half]
-        around = [length for length in around if self._least <= length <= LONGEST * self.unit]
+        around = [length for length in (best, 0, best - 1, best + 1, best // 2) if 0 <= length <= LONGEST]
         return min(around, key=lambda length: self.times.counts[length])
 
     def best(self) -> int:
@@ -99,9 +98,10 @@ class DraftLength:
 
     def _fastest(self, tokens: Sequence[float], seconds: Sequence[float]) -> int:
         # A length far beyond what was timed is not tried at once: it may cost many times as much.
-        longest = min(2 * max(self.times.counts, default=0) + 2 * self.unit, LONGEST * self.unit)
-        lengths = range(self._least, longest + 1, self.unit)
-        return max(lengths, key=lambda length: tokens[length] / max(seconds[length], sys.float_info.min))
+        longest = min(2 * max(self.times.counts, default=0) + 2, LONGEST)
+        return max(
+            range(longest + 1), key=lambda length: tokens[length] / max(seconds[length], sys.float_info.min)
+        )
 
     def tokens(self) -> list[float]:
         """The expected tokens of a cycle of each length: one, and each drafted one by its acceptance rate."""

@@ -2,7 +2,8 @@
 
 `SlmDrafts`: the SLM drafts, and the LLM reads the draft in one pass. A drafted token is accepted if it is the
 fused row's arg-max (greedy), or with probability min(1, fused/slm) (sampling); a rejected one is replaced by
-a draw from what the fused row has over the SLM's. `ServerDrafts`: the LLM's server drafts, and the SLM reads
+a draw from what the fused row has over the SLM's. Where the text repeats itself, it is copied instead
+(`LookUp`), and verified as a server's draft is. `ServerDrafts`: the LLM's server drafts, and the SLM reads
 the draft in one pass. Every token is drawn from the fused row with this machine's own random numbers, and a
 drafted token is accepted if it is the one drawn: nothing rests on a probability that a server reports.
 Either way tokens have lockstep's distribution. With a watermark the SLM's draft and the token that is drawn
@@ -22,8 +23,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from purify_plugins.decode.draft_size import DraftSize
 from purify_plugins.decode.fusion import fuse
 from purify_plugins.decode.logits import argmax, on_cpu
+from purify_plugins.decode.look_up import LookUp, symbols_before
 from purify_plugins.decode.random_streams import inverse_cdf
 from purify_plugins.errors import PurifyError
 
@@ -128,7 +131,7 @@ class Drafts(ABC):
 
 
 class SlmDrafts(Drafts):
-    """Drafts of the SLM, of a length that adapts to what they cost and yield."""
+    """Drafts of the SLM, as long as pays best, and copies of the text so far."""
 
     walk = "speculative"
 
@@ -142,9 +145,37 @@ class SlmDrafts(Drafts):
         batch = self.batch
         self.length = self.decoder.draft_lengths.of(batch.sampling, len(batch.rows), batch.seeded)
         self.clock = self.length.clock
+        self.look_up, self.copied = self._look_up(), False
+
+    def _look_up(self) -> LookUp | None:
+        """For a row that is alone in its batch; a seeded answer must not depend on what is beside it."""
+        batch = self.batch
+        if len(batch.rows) > 1 or self.length.fixed is not None or batch.streams.marks:
+            return None
+        [row] = batch.rows
+        read = symbols_before(self.pair.rows[row], batch.prompts[row], self.decoder.vocabulary)
+        return LookUp(read, self.length.unit)
+
+    def _repeated(self) -> list[int]:
+        """What followed where the text ended like this before."""
+        batch = self.batch
+        return self.look_up.draft(batch.answers[batch.rows[0]], batch.remaining - 1) if self.look_up else []
+
+    def _copy(self, pending: Tensor | None, symbols: Sequence[int]) -> DraftRows:
+        """The symbols as a draft, which both models read in one pass."""
+        first = self.pair.first[1]
+        tokens = list(torch.tensor([symbols], device=first.device).split(1, dim=1))
+        new, before = ([], [first]) if pending is None else ([pending], [])
+        read = self.pair.extend_slm(torch.cat([*new, *tokens], dim=1)).unbind(dim=1)
+        return DraftRows(tokens, [*before, *read], self.read_llm([*new, *tokens], pending))
 
     @contextmanager
     def drafted(self, pending: Tensor | None) -> Iterator[DraftRows]:
+        repeated = self._repeated()
+        self.copied = bool(repeated)
+        if repeated:
+            yield self._copy(pending, repeated)
+            return
         if pending is None and not self.length.fixed:
             yield self._draft(pending, 0)  # both models have read the prompts: the first token needs no draft
             return
@@ -157,7 +188,8 @@ class SlmDrafts(Drafts):
         slm = [self._step(pending) if pending is not None else self.pair.first[1]]
         tokens: list[Tensor] = []
         undrafted: dict[int, list[int]] = {}
-        while len(tokens) < length:
+        self.size = DraftSize(self.length, length, self.pair.slm, self.batch.remaining - 1)
+        while self.size.goes_on(tokens):
             if tokens:
                 slm.append(self._step(tokens[-1]))
             tokens.append(self._next(slm[-1], tokens, undrafted)[:, None])
@@ -201,7 +233,7 @@ class SlmDrafts(Drafts):
     def decide(
         self, rows: FusedLogits, drafted: Tensor | None, active: Tensor, uniforms: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if drafted is None or uniforms is None or self.batch.streams.marks:
+        if drafted is None or uniforms is None or self.batch.streams.marks or self.copied:
             return _drawn(rows, drafted, active, uniforms)
         return accept(rows, drafted[:, 0], active, uniforms)
 
@@ -215,16 +247,20 @@ class SlmDrafts(Drafts):
         return (logprobs[:, 1] - logprobs[:, 2]).exp().clamp(max=1.0)
 
     def uniforms_used(self, tokens: int, drafted: int) -> int:
-        if self.batch.streams.marks:
+        if self.batch.streams.marks or self.copied:
             return tokens
         return tokens + (0 < tokens <= drafted)  # one a token, and one more to replace a rejected one
 
     def observe(self, position: int, tried: float, accepted: float) -> None:
-        self.length.observe(position, tried, accepted)
+        if not self.copied:
+            self.size.observe(position, tried, accepted)
+        elif self.look_up and tried:
+            self.look_up.observe(position, accepted)
 
     def verified(self, columns: int, seconds: float) -> None:
         # A draft in smaller symbols is read as far as it is accepted, by the LLM too: whole cycles are timed.
-        self.length.verified(columns, 0.0 if self.length.unit > 1 else seconds)
+        if not self.copied:
+            self.length.verified(columns, 0.0 if self.length.unit > 1 else seconds)
 
 
 class ServerDrafts(Drafts):

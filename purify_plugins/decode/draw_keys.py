@@ -82,3 +82,18 @@ def keyed(seed: int, asked: bytes, place: int = 0) -> Iterator[float]:
         four = _FOUR.unpack(hmac.digest(key, b"%d" % block, "sha256"))
         for number in four[max(place - 4 * block, 0) :]:
             yield (number >> 11) * 2.0**-53
+
+
+class KeyedPlaces:
+    """The numbers of `keyed` by position: a digest for every four asked for in order, else two each."""
+
+    def __init__(self, seed: int, asked: bytes) -> None:
+        self.seed, self.asked = seed, asked
+        self._numbers, self._next = keyed(seed, asked), 0
+
+    def at(self, place: int) -> float:
+        """The number at a position."""
+        if place != self._next:
+            self._numbers = keyed(self.seed, self.asked, place)
+        self._next = place + 1
+        return next(self._numbers)

@@ -162,6 +162,9 @@ class SessionWrapper(Session):
     def each(self, tokens: Tensor) -> Iterator[Tensor] | None:
         return self.session.each(tokens)
 
+    def asks(self, tokens: Tensor) -> float:
+        return self.session.asks(tokens)
+
     @member
     def full(self) -> Collection[int] | None:
         return self.session.full

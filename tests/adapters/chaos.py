@@ -50,6 +50,8 @@ class Chaos:
     seconds: float = 0.0
     odd: list[str] = field(default_factory=list)
     """What the first answers of no known kind said."""
+    refusals: Counter[str] = field(default_factory=Counter)
+    """How often each refusal came, by its status and words."""
 
     @property
     def untyped(self) -> int:
@@ -217,6 +219,8 @@ async def once(client: httpx.AsyncClient, dice: random.Random, tokens: int, foun
                 if leaves:
                     return "left"
         end = kind(path, answer, said)
+        if end == "refused":
+            found.refusals[f"{answer.status_code} {said.decode()}"] += 1
     except TimeoutError:
         end = "hung"
     except httpx.ConnectError:
@@ -343,6 +347,7 @@ def main() -> None:
                 limit=given.seconds,
             )
     print("Ray Serve:" if given.ray else "purify serve --workers:", found, *found.odd, sep="\n")
+    print(*(f"{number} x {words}" for words, number in found.refusals.most_common(5)), sep="\n")
 
 
 if __name__ == "__main__":

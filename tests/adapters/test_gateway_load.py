@@ -27,6 +27,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from purify_adapters.gateway.kept_certificates import KeptCertificates
 from purify_plugins.testbed import LLM, SLM
 from purify_plugins.testing import ToySession, ToySource
 from purify_plugins.types import Prompt, ScoredPrompt
@@ -127,6 +128,28 @@ class Joining(ToySource):
         self.passes.append(len(sessions))
         time.sleep(0.01)
         return [session.extend(each) for session, each in zip(sessions, tokens, strict=True)]
+
+
+class Yielding(KeptCertificates):
+    """One that lets other threads go on in the middle of keeping."""
+
+    def move_to_end(self, key: tuple[str, str], last: bool = True) -> None:
+        time.sleep(1e-4)
+        super().move_to_end(key, last)
+
+
+@pytest.mark.parametrize("most", [0, 5])
+def test_certificates_are_kept_from_many_threads_at_once(most: int) -> None:
+    """One whole answer in some thousands was a 424: its certificate was dropped while it was being kept."""
+    kept = Yielding(most)
+
+    def keep(at: int) -> None:
+        for number in range(20):
+            kept.keep("", f"{at} {number}", "text")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(keep, range(8)))
+    assert len(kept) == most
 
 
 def test_streams_at_once_share_the_model_s_passes() -> None:

@@ -15,6 +15,7 @@ from statistics import median
 import httpx
 import pytest
 
+from purify_adapters.gateway import Settings
 from tests.adapters.gateways import events, serving, stubs
 from tests.ports import free_port
 
@@ -127,6 +128,17 @@ def test_what_the_gateway_refuses_stays_refused_behind_a_proxy(proxy: Proxy, tmp
         found = [httpx.post(f"{at}/generate", json=wrong, trust_env=False) for at in (served.url, url)]
     assert [each.status_code for each in found] == [422, 422]
     assert found[0].json() == found[1].json()
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("nginx.conf", r"keepalive_timeout (\d+)s"), ("envoy.yaml", r"idle_timeout: (\d+)s")],
+)
+def test_a_proxy_of_the_page_leaves_a_connection_before_the_gateway_does(name: str, pattern: str) -> None:
+    """The other way round it would ask, now and then, in the moment in which the gateway hangs up."""
+    found = re.search(pattern, block(name))
+    assert found
+    assert int(found[1]) < Settings.patience
 
 
 @pytest.mark.parametrize(

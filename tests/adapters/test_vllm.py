@@ -6,7 +6,7 @@ import inspect
 import math
 import sys
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -35,25 +35,12 @@ from tests.adapters.engine import (
     runner,
 )
 from tests.adapters.engine_v2 import RunnerV2, Running
-from tests.toys import both, pair
+from tests.toys import Unscored, both, pair
 
 POLICIES: list[Any] = ["geometric", {"name": "capped", "total": 6.0}, "balanced"]
 """The last two remember what was spent."""
 TEXTS = ["The old house stood", "She said that", "In the morning the captain", "Nobody had", "It was"]
 GREEDY = Sampling(temperature=0, max_tokens=14)
-
-
-@dataclass(frozen=True)
-class Unscored:
-    """The LLM as a processor knows it: what it thinks of a prompt is not shown."""
-
-    source: Any
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.source, name)
-
-    def open(self, prompts: Any, scored: int = 0) -> Any:
-        return self.source.open(prompts)
 
 
 @pytest.fixture

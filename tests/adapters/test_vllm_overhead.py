@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -32,9 +32,9 @@ class Clock:
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **options: Any) -> Any:
-            start = perf_counter()
+            start = process_time()
             found = function(*args, **options)
-            self.spent += perf_counter() - start
+            self.spent += process_time() - start
             return found
 
         return called
@@ -82,9 +82,9 @@ def own_times(policy: str, seed: int | None, monkeypatch: pytest.MonkeyPatch) ->
     for at in range(STEPS):
         told = [(slot, 0, int(token), at) for slot, token in enumerate(state.all_token_ids.gpu[:, at])]
         logits, before = torch.randn(SLOTS, len(ABC)), clock.spent
-        context, start = _context(told), perf_counter()
+        context, start = _context(told), process_time()
         rows = processor.apply(logits, context)
-        found.append(perf_counter() - start - (clock.spent - before))
+        found.append(process_time() - start - (clock.spent - before))
         state.all_token_ids.gpu[:, at + 1] = rows.argmax(dim=-1)
         state.total_len.gpu += 1
     texts: Any = processor.texts
@@ -97,7 +97,7 @@ def own_times(policy: str, seed: int | None, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_processor_s_own_time(
     policy: str, seed: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A seed's numbers cost two digests for each token, which is all that a seeded step takes more."""
+    """A seed's numbers, a digest for every four tokens, are all that a seeded step takes more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -110,4 +110,4 @@ def test_the_processor_s_own_time(
             f"median {median(times) * 1e3:.2f} ms a step beside the models and the policy"
         )
     assert passes == STEPS, "one pass of the SLM a step"
-    assert min(times) < (5e-3 if seed else 2e-3)
+    assert min(times) < 2e-3

@@ -23,10 +23,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.ports import free_port
 
+INTERPRETED = Path(__file__).with_name("vllm_interpreted.py")
 gguf = pytest.importorskip("gguf")
 TENSORS = {
     "self_attn.q_proj": "attn_q",
@@ -181,11 +182,34 @@ def llama_python_command(file: Path) -> list[str]:
     ]
 
 
-def vllm_command(folder: Path, *more: str) -> list[str]:
-    """vLLM's OpenAI-compatible server, on a CPU too; it shows whole rows."""
+def vllm_command(folder: Path, *more: str, interpreted: bool = False) -> list[str]:
+    """vLLM's OpenAI-compatible server, on a CPU too; it shows whole rows. See `vllm_interpreted`."""
     python = python_with("vllm", "PURIFY_VLLM_PYTHON")
+    module = ["-m", "vllm.entrypoints.openai.api_server"]
     return [
-        *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--dtype", "float32"),
-        *("--enforce-eager", "--max-logprobs", "-1", "--max-model-len", "512", "--generation-config", "vllm"),
-        *("--served-model-name", "testbed", "--gpu-memory-utilization", "0.1", "--host", "127.0.0.1", *more),
+        *(python, *([str(INTERPRETED)] if interpreted else module), "--model", str(folder)),
+        *("--dtype", "float32", "--enforce-eager", "--max-logprobs", "-1", "--max-model-len", "512"),
+        *("--generation-config", "vllm", "--served-model-name", "testbed"),
+        *("--gpu-memory-utilization", "0.1", "--host", "127.0.0.1", *more),
     ]
+
+
+def sure_of(token: int, folder: Path, written: Path, logit: float) -> Path:
+    """The test bed's model in `folder`, written with this logit of a token, about, after every text.
+
+    One number of each embedding is so large that it is all that is left of a hidden state once normalised.
+    """
+    shutil.copytree(folder, written, copy_function=shutil.copyfile)
+    config = json.loads((folder / "config.json").read_text())
+    tensors = {
+        name: each.astype(np.float32) for name, each in load_file(folder / "model.safetensors").items()
+    }
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[:, 0], head[token] = 0.0, 0.0
+    head[token, 0] = logit / (tensors["model.norm.weight"][0] * config["hidden_size"] ** 0.5)
+    tensors["model.embed_tokens.weight"][:, 0] = 1e4
+    tensors["lm_head.weight"] = head
+    save_file(tensors, written / "model.safetensors", {"format": "pt"})
+    config |= {"tie_word_embeddings": False, "dtype": "float32"}
+    (written / "config.json").write_text(json.dumps(config))
+    return written

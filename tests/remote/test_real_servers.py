@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from purify_hooks.local.source import LocalSource
 from purify_plugins import Sampling, SourceError
 from purify_plugins.certificates import verify
 from purify_plugins.decode.partial_rows import complete
-from purify_plugins.testbed import LLM, SLM, SLM_1024
+from purify_plugins.testbed import LLM, SLM_1024
 from purify_plugins.types import Chat
 from tests.adapters.gateways import serving
 from tests.remote.real_servers import llama_command, llama_python_command, started, vllm_command, write_gguf
@@ -203,29 +202,6 @@ def test_a_server_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
             list(chunks)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url, trust_env=False)
-
-
-def test_vllm_s_own_engine_draws_from_the_fused_row(tmp_path: Path) -> None:
-    """Inside a real engine greedy answers are lockstep's, and what would undo that is refused."""
-    processor = "purify_adapters.vllm_engine:PurifyLogitsProcessor"
-    command = vllm_command(LLM, "--logits-processors", processor, "--no-async-scheduling")
-    if subprocess.run([command[0], "-m", "purify_plugins", "--help"], capture_output=True).returncode:
-        pytest.skip("the Python that has vLLM lacks purify-plugins; install it there")
-    file = tmp_path / "purify.toml"
-    file.write_text(f'[llm]\nmodel = "vllm"\n[slm]\nmodel = "{SLM}"\n[policy]\nname = "geometric"\n')
-    llm, slm = both()
-    ids = [llm.encode(text) for text in prompts()]
-    local = [pair(llm, slm, "geometric", walk="lockstep").generate(each, GREEDY)[0].tokens for each in ids]
-    asked = {"model": "testbed", "prompt": ids, "max_tokens": GREEDY.max_tokens, "temperature": 0}
-    asked |= {"ignore_eos": True, "return_token_ids": True}
-    with (
-        started(command, tmp_path / "log", "/health", 300.0, PURIFY_CONFIG=str(file)) as url,
-        httpx.Client(base_url=url, timeout=120, trust_env=False) as client,
-    ):
-        choices = client.post("/v1/completions", json=asked).json()["choices"]
-        refused = client.post("/v1/completions", json={**asked, "temperature": 0.7, "top_p": 0.5})
-    assert [tuple(each["token_ids"]) for each in choices] == local
-    assert (refused.status_code, "top_p" in refused.text) == (400, True)
 
 
 CHATS = 24

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from copy import copy
@@ -14,6 +13,7 @@ from starlette.responses import Response
 
 from purify_adapters.gateway.access_log import log_failure
 from purify_adapters.gateway.executor import DecodeExecutor, Picker, Slot
+from purify_adapters.gateway.kept_certificates import KeptCertificates
 from purify_adapters.gateway.metrics import Metrics
 from purify_adapters.gateway.openai_completions import ServerIdentity
 from purify_adapters.gateway.readiness import Readiness
@@ -70,13 +70,13 @@ class Lasting:
 
     executor: DecodeExecutor
     metrics: Metrics
-    certificates: OrderedDict[tuple[str, str], str]
+    certificates: KeptCertificates
     shares: Shares
 
     @classmethod
     def of(cls, settings: Settings) -> Lasting:
         executor = DecodeExecutor(settings.max_concurrent, settings.queue, settings.deadline)
-        return cls(executor, Metrics(), OrderedDict(), Shares())
+        return cls(executor, Metrics(), KeptCertificates(settings.certificates), Shares())
 
 
 class Service:
@@ -106,8 +106,7 @@ class Service:
         return self.lasting.metrics
 
     @property
-    def certificates(self) -> OrderedDict[tuple[str, str], str]:
-        """Kept certificates, by tenant and digest: one holds the prompt's token ids."""
+    def certificates(self) -> KeptCertificates:
         return self.lasting.certificates
 
     def _of(self, tenant: Tenant) -> Service:
@@ -298,12 +297,8 @@ class Service:
     # Records
 
     def _keep(self, completion: Completion) -> None:
-        """Keep a certificate, and drop the oldest beyond `settings.certificates`."""
-        key = self.owner, completion.certificate.digest
-        self.certificates[key] = completion.certificate.issued
-        self.certificates.move_to_end(key)
-        while len(self.certificates) > self.settings.certificates:
-            self.certificates.popitem(last=False)
+        """Keep a certificate for `/certificates`."""
+        self.certificates.keep(self.owner, completion.certificate.digest, completion.certificate.issued)
 
     def _record(
         self,

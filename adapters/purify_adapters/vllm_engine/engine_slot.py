@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from purify_adapters.vllm_engine.ledger import OTHERS
-from purify_plugins.decode.draw_keys import keyed
 from purify_plugins.decode.random_streams import widest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from purify_adapters.vllm_engine.ledger import RequestRecord
+    from purify_plugins.decode.draw_keys import KeyedPlaces
     from purify_plugins.sampling import Sampling
 
 SYSTEM = SystemRandom()
@@ -34,7 +34,7 @@ class EngineSlot:
     the step's rows `places`, and `drawn` the tokens of these rows up to the first draft that is another. The
     first `read` tokens of the text, with the drafts, are in the SLM's cache; its logits of this step begin at
     row `base`. `seen` is the last step with a row of it. `refused`: its prompt cannot be read by the SLM.
-    `kept` is the policy's memory of a request that has left its slot.
+    `kept` is the policy's memory of a request that has left its slot. A seed's `numbers` draw its tokens.
     """
 
     index: int
@@ -42,6 +42,7 @@ class EngineSlot:
     seed: int | None
     prompt: tuple[int, ...] = ()
     asked: bytes = b""
+    numbers: KeyedPlaces | None = None
     answer: list[int] = field(default_factory=list)
     total: int = 0
     shown: int = 0
@@ -58,9 +59,9 @@ class EngineSlot:
 
     def luck(self, offset: int) -> float:
         """The uniform in [0, 1) that draws the token after so many drafts; a seed fixes it by position."""
-        if self.seed is None:
+        if self.numbers is None:
             return SYSTEM.random()
-        return next(keyed(self.seed, self.asked, len(self.answer) + offset))
+        return self.numbers.at(len(self.answer) + offset)
 
     def accepted(self, tokens: Sequence[int]) -> bool:
         """Whether tokens are the first that were drawn in the last step."""
@@ -123,7 +124,7 @@ def luck(slots: Sequence[EngineSlot], offset: int, device: torch.device) -> Tens
     """The uniforms (rows,) that draw the tokens at an offset; None for greedy requests."""
     if slots[0].sampling.greedy:
         return None
-    if any([slot.seed is not None for slot in slots]):  # noqa: C419  # twice as fast
+    if any([slot.numbers is not None for slot in slots]):  # noqa: C419  # twice as fast
         numbers = torch.tensor([slot.luck(offset) for slot in slots], dtype=torch.float64)
     else:
         # One system call for all: on some hosts each costs as much as the rest of a row.

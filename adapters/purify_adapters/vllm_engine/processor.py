@@ -40,7 +40,7 @@ from purify_adapters.vllm_engine.running import (
 )
 from purify_adapters.vllm_engine.slots import SlotLogitsProcessor
 from purify_plugins.decode.batch import settings
-from purify_plugins.decode.draw_keys import keyed, request, system
+from purify_plugins.decode.draw_keys import KeyedPlaces, request, system
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
 from purify_plugins.errors import ConfigError, PromptError, SourceError
 from purify_plugins.sampling import Sampling
@@ -58,14 +58,14 @@ class EngineRow:
 
     `slm` is the SLM's logits (1, V) after that, `drawn` the token drawn with them, `state` the policy's
     memory before it and `after` that after it. `alone`: the SLM's own row from here on; `refused`: it
-    cannot read the prompt, and the answer ends. A digest of the request (`asked`) keys its draws.
+    cannot read the prompt, and the answer ends. A seed's `numbers` draw its tokens.
     """
 
     prompt: tuple[int, ...]
     answer: list[int]
     sampling: Sampling
     params: Any
-    asked: bytes = b""
+    numbers: KeyedPlaces | None = None
     read: int = 0
     alone: bool = False
     refused: bool = False
@@ -86,8 +86,7 @@ class EngineRow:
 
     def luck(self) -> float:
         """The uniform in [0, 1) that draws the next token; with a seed, fixed for each position."""
-        seed = self.params.seed
-        return next(system() if seed is None else keyed(seed, self.asked, len(self.answer)))
+        return next(system()) if self.numbers is None else self.numbers.at(len(self.answer))
 
     def past(self, read: int) -> tuple[Any, ...]:
         """The key of the policy's state: all that it depends on."""
@@ -165,7 +164,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         refuse_shown(params)
         asked = asked_of(params, self.defaults)
         digest = request([tuple(prompt)], settings(self.purifier, asked))
-        row = EngineRow(tuple(prompt), answer, asked, params, digest)
+        numbers = None if params.seed is None else KeyedPlaces(params.seed, digest)
+        row = EngineRow(tuple(prompt), answer, asked, params, numbers)
         row.refused = unreadable(prompt, self.purifier)
         for read in (len(answer), len(answer) - 1):
             if answer and (known := self.left.pop(row.past(read), None)):

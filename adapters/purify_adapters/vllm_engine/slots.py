@@ -36,7 +36,7 @@ from purify_adapters.vllm_engine.running import (
 from purify_adapters.vllm_engine.session_slots import without_slots
 from purify_adapters.vllm_engine.step_rows import StepRows, rows_by_slot
 from purify_plugins.decode.batch import settings
-from purify_plugins.decode.draw_keys import request
+from purify_plugins.decode.draw_keys import KeyedPlaces, request
 from purify_plugins.decode.fusion import FusedLogits, advance_state, fuse
 from purify_plugins.errors import SourceError
 
@@ -145,10 +145,11 @@ class SlotLogitsProcessor:
     def _catch_up(self, live: Sequence[EngineSlot]) -> None:
         """Take over the tokens that vLLM has added, and the policy's memory of them."""
         grown = [slot for slot in live if 0 < slot.total < slot.shown]
-        taken = [slot.take(new) for slot, new in zip(grown, self._new(grown), strict=True)]
+        index = torch.tensor([slot.index for slot in grown], device=self.requests.device, dtype=torch.long)
+        taken = [slot.take(new) for slot, new in zip(grown, self._new(grown, index), strict=True)]
         if not all(taken):  # what was not drawn here leaves the memory where it was
-            grown = [slot for slot, count in zip(grown, taken, strict=True) if count]
-        self.states.commit([slot.index for slot in grown], [count for count in taken if count])
+            index = index[[at for at, count in enumerate(taken) if count]]
+        self.states.commit(index, [count for count in taken if count])
         for slot in live:
             slot.drawn = []  # before any request asks whose past it has
         if self.ledger.records:
@@ -158,20 +159,18 @@ class SlotLogitsProcessor:
         for slot in [each for each in live if not each.total]:
             self._begin(slot, tuple(self._ids(slot.index, 0, slot.shown)))
 
-    def _new(self, grown: Sequence[EngineSlot]) -> Sequence[list[int]]:
-        """What each slot's request has grown by; read from the device at once."""
+    def _new(self, grown: Sequence[EngineSlot], index: Tensor) -> Sequence[list[int]]:
+        """What each slot's request has grown by, slots (n,) of `index`; read from the device at once."""
         if not grown:
             return []
         ids = self.requests.all_token_ids.gpu
-        rows = [slot.index for slot in grown]
-        at = [slot.total for slot in grown]
         counts = [slot.shown - slot.total for slot in grown]
         if (most := max(counts)) > 1:  # an accepted draft
-            wide = torch.tensor(at)[:, None] + torch.arange(most)
-            places = wide.clamp(max=ids.shape[1] - 1).to(ids.device)
-            found: list[list[int]] = ids[torch.tensor(rows, device=ids.device)[:, None], places].tolist()
+            at = torch.tensor([slot.total for slot in grown])
+            places = (at[:, None] + torch.arange(most)).clamp(max=ids.shape[1] - 1).to(ids.device)
+            found: list[list[int]] = ids[index[:, None], places].tolist()
             return [row[:count] for row, count in zip(found, counts, strict=True)]
-        last = ids[torch.tensor(rows, device=ids.device), torch.tensor(at, device=ids.device)]
+        last = ids[index, self.requests.total_len.gpu[index].long() - 1]
         return [[token] for token in last.tolist()]
 
     def _ids(self, index: int, start: int, end: int) -> list[int]:
@@ -191,6 +190,7 @@ class SlotLogitsProcessor:
         prompt, slot.total = int(self.requests.prompt_len.np[slot.index]), len(tokens)
         slot.prompt, slot.answer = tokens[:prompt], list(tokens[prompt:])
         slot.asked = request([slot.prompt], settings(self.purifier, slot.sampling))
+        slot.numbers = None if slot.seed is None else KeyedPlaces(slot.seed, slot.asked)
         state = self.policy.start(unscored(slot.sampling.greedy, self.requests.device))
         self.states.put(torch.tensor([slot.index], device=self.requests.device), 0, state)
         slot.refused = unreadable(tokens, self.purifier)
@@ -211,7 +211,7 @@ class SlotLogitsProcessor:
         self.states.restore(slot.index, self.states.kept(known.index) if current else known.kept)
         slot.alone = known.alone
         count = len(slot.answer) - len(known.answer)
-        self.states.commit([slot.index], [count])
+        self.states.commit(torch.tensor([slot.index], device=self.requests.device), [count])
         if slot.record is not None:
             slot.record.take(count)
 

@@ -20,6 +20,8 @@ BATCH = 32
 """Tokens per pass: bounds the buffers, whose largest is BATCH x V numbers."""
 STEP = 256
 """A sequence's room in the cache is a multiple of this many tokens."""
+SPACE = 128
+"""The least room beside a prompt; a cache that is full is moved into one twice as large."""
 
 
 SPARE = 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from purify_hooks.gguf.context import STEP, Contexts, New
+from purify_hooks.gguf.context import SPACE, STEP, Contexts, New
 from purify_plugins.errors import SourceError
 from purify_plugins.protocols import Session
 from purify_plugins.types import ScoredPrompt
@@ -21,7 +21,7 @@ class GgufSession(Session):
         self.prompts: Sequence[ScoredPrompt] = [ScoredPrompt(prompt) for prompt in prompts]
         self._sequences = list(range(len(prompts)))
         self._texts: list[list[int]] = [[] for _ in prompts]
-        self._opened = contexts.take(len(prompts), _room(max(map(len, prompts)) + STEP))
+        self._opened = contexts.take(len(prompts), _room(max(map(len, prompts)) + SPACE))
         self._closed = False
 
     def prefill(self, scored: int) -> Tensor:

@@ -28,6 +28,7 @@ from purify_plugins.protocols import LogitSource, Reading, Slots
 from purify_plugins.sources.read_scope import for_fusion
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
+from purify_plugins.utils.freed_memory import give_back
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,6 +115,7 @@ class LocalSource(LogitSource):
             raise ModelError(f"{found} changed while the model was loaded; load it again")
         _ = source.session  # refuses now a model that cannot be read
         forget_headers()
+        give_back()
         return source
 
     @cached_property

@@ -124,6 +124,9 @@ class _Contrasted(Session):
     def extend(self, tokens: Tensor) -> Tensor:
         return _difference(self._expert.extend(tokens), self._anti.extend(tokens))
 
+    def asks(self, tokens: Tensor) -> float:
+        return max(self._expert.asks(tokens), self._anti.asks(tokens))
+
     def rewind(self, lengths: Tensor) -> None:
         self._expert.rewind(lengths)
         self._anti.rewind(lengths)

@@ -30,6 +30,12 @@ def ahead(beam: Beam, symbols: Sequence[int]) -> list[TokenPrefix]:
     return scout.ranked()
 
 
+def needs_pass(beam: Beam, symbol: int) -> bool:
+    """Whether the row after another symbol needs a forward pass."""
+    scout = LookaheadBeam(beam)
+    return scout.follow(symbol) and any(prefix.distribution is None for prefix in scout.wanted())
+
+
 class LookaheadBeam(Beam):
     """A beam that advances without evaluating the model; `found` are the prefixes it lacked and their shares.
 

@@ -12,7 +12,7 @@ from purify_plugins.errors import CertificateError, PromptError, SourceError
 from purify_plugins.protocols import LogitSource, Session
 from purify_plugins.sources.wrapper import SpelledSource
 from purify_plugins.tokenizers.cross.beam import FOLD, Beam
-from purify_plugins.tokenizers.cross.prefetch import ahead
+from purify_plugins.tokenizers.cross.prefetch import ahead, needs_pass
 from purify_plugins.tokenizers.cross.symbols import SymbolSet, byte_symbols
 from purify_plugins.tokenizers.cross.token_prefixes import BranchingReader, PrefixReader, TokenPrefix
 from purify_plugins.tokenizers.cross.vocabulary_trie import VocabularyTrie
@@ -277,6 +277,10 @@ class SymbolSession(Session):
             for beam, row in zip(self.beams, symbols, strict=True):
                 beam.push(row[at])
             yield self.rows([row[at + 1 :] for row in symbols])
+
+    def asks(self, tokens: Tensor) -> float:
+        asking = [needs_pass(beam, row[0]) for beam, row in zip(self.beams, tokens.tolist(), strict=True)]
+        return sum(asking) / len(asking)
 
     def rewind(self, lengths: Tensor) -> None:
         for beam, length in zip(self.beams, lengths.tolist(), strict=True):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SAMPLE = "Été, 北京 und 1,234.5 naïve  cafés:\n\tdef f(x): return x"
 """Text that different tokenizers cut differently."""
+SCORED = 8
+"""Prompt tokens whose rows are requested at once from a server that shows parts of rows."""
 
 
 class RemoteSource(LogitSource):
@@ -151,15 +153,23 @@ class RemoteSource(LogitSource):
         return [unrevealed_row(size) if self.mid_character(each) else next(found).row for each in positions]
 
     async def scores(self, position: Position, scored: int) -> tuple[float, ...]:
-        """Log-probabilities (nats) of the prompt's last `scored` tokens, or of fewer."""
-        first = max(1, len(position.prompt) - scored)
-        wanted = position.prompt[first:]
-        prefixes = [
-            position._replace(prompt=position.prompt[:at]) for at in range(first, len(position.prompt))
-        ]
-        found = await self.likely(prefixes, wanted)
-        unseen = [at for at, logprob in enumerate(found) if logprob == float("-inf")]
-        return tuple(found[unseen[-1] + 1 if unseen else 0 :])
+        """Log-probabilities (nats) of the prompt's last `scored` tokens, or of fewer.
+
+        Of those that a server shows in part, as many at the end as are shown. They are requested from the
+        end, SCORED at a time, so that none is requested before one that is not.
+        """
+        prompt, found = position.prompt, list[float]()
+        first = max(1, len(prompt) - scored)
+        step = SCORED if self.capabilities.max_n < len(self.vocabulary) else len(prompt)
+        for end in range(len(prompt), first, -step):
+            places = range(max(end - step, first), end)
+            prefixes = [position._replace(prompt=prompt[:at]) for at in places]
+            part = await self.likely(prefixes, [prompt[at] for at in places])
+            unseen = [at for at, logprob in enumerate(part) if logprob == float("-inf")]
+            found = [*part[unseen[-1] + 1 if unseen else 0 :], *found]
+            if unseen:
+                break
+        return tuple(found)
 
     async def likely(self, positions: Sequence[Position], tokens: Sequence[int]) -> list[float]:
         """The log-probability (nats) of a token after each position; minus infinity where it is not shown."""

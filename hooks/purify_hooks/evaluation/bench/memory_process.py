@@ -18,6 +18,7 @@ from purify_hooks.evaluation.bench.run import designs_for
 from purify_hooks.evaluation.bench.settings import BenchSettings
 from purify_hooks.evaluation.bench.vocabulary import threads
 from purify_plugins.plugin.manager import load_plugins
+from purify_plugins.utils.freed_memory import give_back
 
 PROC = Path("/proc/self")
 MB = 1e6
@@ -42,16 +43,10 @@ def measure(settings: BenchSettings, name: str) -> dict[str, float]:
 
 def settle(models: BenchModels) -> None:
     """Touch every weight and return freed memory to the kernel, so that neither counts later."""
-    import ctypes
-    import gc
-
     for model in (models.llm.model, models.slm.model, models.alone):
         for weight in model.parameters():
             weight.detach().to_dense().sum()  # packed weights are opaque
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim:
-        trim(0)
+    give_back()
 
 
 def resident(field: str) -> int:
