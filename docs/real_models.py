@@ -66,7 +66,7 @@ def evaluated(home: Path, slm: str, policies: Names, suites: Names, clock: str) 
     models = models._replace(slm=dict(table))  # every policy beside the SLM that was calibrated
     systems = [*systems_for(load_plugins(models.plugins), policies, False), ours]
     plan = planned(models, questions, systems, quick=False, seed=0, only=suites)
-    found = measured_report(plan, home / f"eval-{slm}", jobs=1, clock=clock)
+    found = measured_report(plan, home / f"eval-{slm}", jobs=0, clock=clock)
     pictures = []
     for name, svg in found.pictures().items():
         file = f"real-{slm}-{name.lower().replace(' ', '-')}.svg"

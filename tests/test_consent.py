@@ -55,7 +55,7 @@ class _Hearing(BaseHTTPRequestHandler):
 def stranger() -> Iterator[Listener]:
     server = Listener(("127.0.0.1", 0), _Hearing)
     server.heard = []
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()

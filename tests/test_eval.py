@@ -1105,6 +1105,7 @@ def test_a_backdoor_sleeps_and_controls_are_not_known(pair: ModelPair) -> None:
     assert means(pair, ALONE[0], "pii", "greedy")["control"] == 0
 
 
+@pytest.mark.slow
 def test_vetting_tells_a_model_that_knows_from_one_that_does_not(pair: ModelPair) -> None:
     llm, slm = (means(pair, system, "vetting", "forced") for system in ALONE)
     assert llm["surprisal"] < 0.1 < 3 < min(slm["surprisal"], llm["control_surprisal"])

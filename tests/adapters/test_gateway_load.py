@@ -450,6 +450,7 @@ def test_two_replicas_answer_for_one_another() -> None:
         assert all("\ntgi_request_success 3.0\n" in each for each in counted)
 
 
+@pytest.mark.slow
 def test_sigterm_lets_answers_end_and_then_says_why_not(tmp_path: Path) -> None:
     """A short answer ends as it should, a long one with an error event, and the process with 0."""
     port = free_port()

@@ -128,13 +128,7 @@ def local(policy: str) -> Purifier:
     return pair(Unscored(llm), slm, policy, walk="lockstep")  # type: ignore[arg-type]  # one by its attributes
 
 
-CASES = [
-    ("V1", "geometric"),
-    ("V1", "balanced"),
-    ("V2", "windowed"),
-    ("V2-drafts", "geometric"),
-    ("V2-drafts", "balanced"),
-]
+CASES = [("V1", "geometric"), ("V1", "balanced"), ("V2", "windowed"), ("V2-drafts", "balanced")]
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
@@ -175,16 +169,17 @@ def test_every_figure_of_a_drawn_answer_is_the_local_purifier_s(engine: Running,
 
 
 def test_tokens_are_drawn_as_often_as_the_fused_row_says(engine: Running) -> None:
-    """2,048 draws of one row, without a seed."""
-    asked = (prompts()[0], {"temperature": 1, "max_tokens": 1, "n": 64})
-    drawn = Counter(token for (token,) in engine.answers([asked] * 32))
+    """1,024 draws of one row, without a seed."""
+    prompt = prompts()[0][:5]  # eight fit into a step
+    asked = (prompt, {"temperature": 1, "max_tokens": 1, "n": 64})
+    drawn = Counter(token for (token,) in engine.answers([asked] * 16))
     with torch.inference_mode():
-        steps = forced(local(engine.policy), [prompts()[0]], [(0,)], Sampling(ignore_eos=True))
+        steps = forced(local(engine.policy), [prompt], [(0,)], Sampling(ignore_eos=True))
         [(_, column)] = list(steps)
-        expected = 2048 * (column.fused - column.totals[:, 2:])[0].double().exp()
+        expected = 1024 * (column.fused - column.totals[:, 2:])[0].double().exp()
     likely = (expected >= 5).nonzero()[:, 0].tolist()
     seen, most = [drawn[token] for token in likely], expected[likely].tolist()
-    assert chisquare([*seen, 2048 - sum(seen)], [*most, 2048 - sum(most)]).pvalue > 1e-4
+    assert chisquare([*seen, 1024 - sum(seen)], [*most, 1024 - sum(most)]).pvalue > 1e-4
 
 
 def test_a_seed_repeats_an_answer_alone_and_in_a_crowd(engine: Running) -> None:

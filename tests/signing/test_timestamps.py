@@ -90,7 +90,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield Authority(f"http://127.0.0.1:{server.server_port}/", (folder / "root.crt").read_bytes())
     server.shutdown()
     server.server_close()
