@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -672,3 +673,12 @@ def test_both_models_are_checked_before_either_is_loaded(
     with pytest.raises(ModelError, match=r"config\.json holds no JSON object"):
         Purifier.load(LLM, model)
     assert not read
+
+
+def test_several_threads_load_models_at_once() -> None:
+    """transformers changes its classes while it loads: 37 of 48 such loads were refused as incomplete."""
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(loaded, (LLM, SLM) * 4))
+    assert [source.model.num_parameters() for source in found] == [
+        each.model.num_parameters() for each in both()
+    ] * 4

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import get_ident
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ BUFFERS = re.compile(
 """Buffers that are computed when a model is made, so that a checkpoint may leave them out."""
 EXTRA = 2**27
 """How many numbers a model's buffers may have besides its weights: half a gigabyte in float32."""
+_LOADING = RLock()
 
 
 def load_model(folder: Path, dtype: Any, device_map: str | None) -> Any:
@@ -90,25 +91,30 @@ def from_weights(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' report of missing weights, which are errors here, and its progress bars."""
+    """Silence transformers' report of missing weights, which are errors here, and its progress bars.
+
+    Threads take turns: while transformers loads a model it changes its own classes and torch's defaults for
+    the whole process, and a model that another thread makes meanwhile lacks what ties its weights.
+    """
     from transformers.utils import logging as theirs
 
-    before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(before)
-        if bars:
-            theirs.enable_progress_bar()
+    with _LOADING:
+        before, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+        theirs.set_verbosity_error()
+        theirs.disable_progress_bar()
+        try:
+            yield
+        finally:
+            theirs.set_verbosity(before)
+            if bars:
+                theirs.enable_progress_bar()
 
 
 def outlined(config: Any, kind: Any, tensors: Mapping[str, Stored], folder: Path) -> Any:
     """The model on the meta device. Raises ModelError for one that is larger than its weights."""
     there = sum(_numbers(tensor.shape) for tensor in tensors.values())
     try:
-        with _counting(there, len(tensors), folder), torch.device("meta"):
+        with quiet(), _counting(there, len(tensors), folder), torch.device("meta"):
             outline = kind._from_config(config, attn_implementation=attention(kind))
     except ModelError:
         raise
