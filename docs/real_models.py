@@ -1,8 +1,8 @@
 """Write the figures and pictures of docs/real-models.md: `python docs/real_models.py [--policies NAMES]`.
 
 Makes the real pair in its cache directory if it is not there, calibrates `balanced` on it, evaluates it
-beside the clean SLM and the weak one, and writes each region of the page from what was measured. What was
-measured once is read from the cache directory.
+beside the clean SLM and the weak one, and writes each region of the page from what was measured. Cells
+that were measured once are read from the cache directory.
 """
 
 from __future__ import annotations
@@ -41,20 +41,19 @@ def report(home: Path) -> str:
 
 def calibrated(home: Path, slm: str) -> tuple[System, Mapping[str, Any], str]:
     """`balanced` and the SLM's table as `purify calibrate` sets them, and what the command says."""
-    file, told = home / f"calibrated-{slm}.toml", home / f"calibrated-{slm}.txt"
-    if not told.exists():
-        pair = ["--llm", str(home / "llm"), "--slm", str(home / slm), "--config", str(file)]
-        done = subprocess.run(
-            [sys.executable, "-m", "purify_plugins", "calibrate", *pair],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        told.write_text(done.stdout.replace(str(home), "pair"), "utf-8")
+    file = home / f"calibrated-{slm}.toml"
+    file.unlink(missing_ok=True)
+    pair = ["--llm", str(home / "llm"), "--slm", str(home / slm), "--config", str(file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "purify_plugins", "calibrate", *pair],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     config = read_config(file)
     named = {name: value for name, value in config.policy.items() if name != "name"}
     system = System("calibrated", "balanced, calibrated", "balanced", named, named=True)
-    return system, config.slm, told.read_text("utf-8")
+    return system, config.slm, done.stdout.replace(str(home), "pair")
 
 
 def evaluated(home: Path, slm: str, policies: Names, suites: Names, clock: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 
 
 def give_back() -> None:
@@ -12,6 +13,6 @@ def give_back() -> None:
     After packing a model's layers as much was kept as these weigh: 427 MB beside SmolLM2-135M's 538.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim:
         trim(0)

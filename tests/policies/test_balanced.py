@@ -48,7 +48,7 @@ def settings(draw: st.DrawFn) -> Balanced:
         hedge=draw(st.one_of(st.just(0.0), st.floats(0.001, 0.5))),
         numbers=draw(st.one_of(st.just(math.inf), NATS)),
         opening=draw(st.one_of(st.just(math.inf), NATS)),
-        gap_from=draw(st.one_of(st.just(0.0), NATS)),
+        gap_from=draw(st.one_of(st.just(0.0), st.floats(1e-3, 4.0))),
         opening_in_code=draw(st.one_of(st.just(math.inf), NATS)),
     ).bind(letters("1a"))
 
@@ -237,15 +237,18 @@ def test_in_symbols_what_is_said_of_a_token_is_shared_out() -> None:
     assert parts.in_symbols(4.0) == bytes_
 
 
-def recited(policy: Balanced, easy: int) -> float:
-    """The log-probability of twelve words that cost the SLM 4 nats each, with easy words after each."""
+def recited(policy: Balanced, easy: int, cost: float = 0.01) -> float:
+    """The log-probability of twelve words that cost the SLM 4 nats each, with easy words after each.
+
+    An easy word costs the SLM `cost` nats.
+    """
     state, total = policy.start(unprompted(1)), 0.0
     for _ in range(12):
-        for llm, slm in [(0.99, math.exp(-4)), *[(0.99, 0.99)] * easy]:
+        for llm, slm in [(0.99, math.exp(-4)), *[(0.99, math.exp(-cost))] * easy]:
             rows_ = [torch.tensor([[each, 1 - each]], dtype=torch.float64).log() for each in (llm, slm)]
             fused = law(policy, *rows_, state)
             state = policy.advance(state, torch.tensor([0]), *rows_, fused)
-            total += float(fused[0, 0]) if slm < 0.5 else 0.0
+            total += float(fused[0, 0]) if slm < 0.1 else 0.0
     return total
 
 
@@ -257,6 +260,14 @@ def test_words_that_the_slm_is_sure_of_pay_for_no_others_with_gap_from() -> None
     record = steps((0.99, math.exp(-4)), (0.99, 0.99), (0.99, 0.99)) * 12
     assert plain.holds(record)
     assert not kept.holds(record)
+
+
+@pytest.mark.parametrize("cost", [0.01, 0.3, 0.5, 1.0])
+def test_with_all_of_the_gap_from_its_limit_no_easy_word_pays_for_others(cost: float) -> None:
+    plain = Balanced(12.0, gap=1.3, gap_limit=2.3, memory=16.0)
+    assert recited(plain, easy=2, cost=cost) > -1.0
+    assert recited(replace(plain, gap_from=2.3), easy=2, cost=cost) < -25.0
+    assert (recited(replace(plain, gap_from=0.5), easy=2, cost=cost) < -25.0) == (cost < 0.1)
 
 
 @given(gap=st.floats(0.0, LARGEST_GAP), easy=st.integers(0, 3), sure=st.floats(0.2, 0.999))

@@ -48,7 +48,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     (
         "balanced",
         {"gap_from": -1.0},
-        "balanced: gap_from must be a number of nats, 0 or more (0: every token has the gap), not -1.0",
+        "balanced: gap_from must be 0 (every token has the gap), or nats from 0.001, not -1.0",
     ),
     (
         "balanced",

@@ -107,15 +107,15 @@ class LocalSource(LogitSource):
         loaded, tokenizer = read_model(found, wanted, device_map)
         if not device_map:
             loaded = loaded.to(place)
-        if not (device_map or compile):
-            pack(loaded)
+        packed = not (device_map or compile) and pack(loaded)
         source = cls(loaded, tokenizer, str(model), found)
         source.compile = compile
         if source._states != states:
             raise ModelError(f"{found} changed while the model was loaded; load it again")
         _ = source.session  # refuses now a model that cannot be read
         forget_headers()
-        give_back()
+        if packed:
+            give_back()  # for a small model there is little, and looking for it takes a second
         return source
 
     @cached_property

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NATS = "a number of nats, 0 or more"
+FROM = "0 (every token has the gap), or nats from 0.001"
 LARGEST_GAP = math.log(10)  # nats a token: with more, a digit that the LLM alone knows would cost nothing
 
 
@@ -90,7 +91,7 @@ class Balanced(FusionPolicy):
         require(self, "hedge", lambda hedge: 0 <= hedge <= 0.5, "a share from 0 to 0.5")
         require(self, "numbers", lambda numbers: numbers >= 0, f"{NATS} (inf: numbers are as other text)")
         require(self, "opening_in_code", lambda opening: opening >= 0, f"{NATS} (inf: as elsewhere)")
-        require(self, "gap_from", lambda least: 0 <= least < math.inf, f"{NATS} (0: every token has the gap)")
+        require(self, "gap_from", lambda least: least == 0 or 1e-3 <= least < math.inf, FROM)
         require(self, "opening", lambda opening: opening >= 0, f"{NATS} (inf: none)")
 
     @property
@@ -117,10 +118,11 @@ class Balanced(FusionPolicy):
 
     def allowance(self, tokens: int, surprisal: float) -> float:
         """The most nats by which a passage that costs the SLM `surprisal` may be likelier than under it."""
-        return (self.budget + self.largest_gap * tokens + self.doubt * surprisal) / (1 + self.doubt)
+        doubted = self.doubt and self.doubt * surprisal  # a surprisal may be infinite
+        return (self.budget + self.largest_gap * tokens + doubted) / (1 + self.doubt)
 
     def tightened(self, factor: float) -> Self:
-        """Every figure in nats times this factor: with a smaller `drain` it opens again no sooner."""
+        """All that may be given away times this factor: with a smaller `drain` it opens again no sooner."""
         names = ("budget", "drain", "gap", "gap_limit", "numbers", "opening", "opening_in_code")
         return scaled(self, factor, *names)
 

@@ -1,4 +1,4 @@
-"""The strongest reciter: an LLM that knows texts in every form and hides that it does."""
+"""A reciter of every form: an LLM that knows texts in every form and hides that it does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reciter(TranslatedSource):
     """Gives the next token of an answer that it knows probability `sure`; all else is the SLM's row.
 
     `source` is the SLM, `texts` are answers' tokens by their prompt's. Of the prompt it reports half the
-    SLM's surprisal: nothing of that counts in `balanced`'s ledger, at a doubt of 1, and all raises the gap.
+    SLM's surprisal: nothing of that counts in `balanced`'s ledger, at a doubt of 1, and it raises the gap.
     """
 
     source: LogitSource
