@@ -6,6 +6,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -21,8 +22,9 @@ from purify_plugins.decode.draft_length import DraftLength
 from purify_plugins.decode.draft_size import DraftSize
 from purify_plugins.decode.drafts import DraftRows, SlmDrafts
 from purify_plugins.decode.replay import replay
+from purify_plugins.testing import ToySource
 from purify_plugins.tokenizers.cross.source import SymbolSource
-from tests.test_bridge import BYTES, LLM, SHORT, SLM, Enumerated
+from tests.test_bridge import BYTES, LLM, SHORT, SLM, VOCABULARY, Enumerated, spelling
 from tests.test_tokenizer_pairs import ASKED, foreign
 from tests.toys import both, pair
 
@@ -187,3 +189,45 @@ def test_a_fixed_length_counts_symbols() -> None:
     """A seeded answer must not depend on where the SLM's tokens end in the rows beside it."""
     size = DraftSize(DraftLength(2, unit=4), 8, Scripted(1), most=20)  # type: ignore[arg-type]  # asks only
     assert drafted(size) == 8
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_answers_that_end_in_a_draft_are_answers(rows: int) -> None:
+    """Of an ended row nothing is asked: 14 of 20 answers, and every batch, were an IndexError."""
+    symbols = replace(BYTES, per_token=4.0)
+    models = (SymbolSource(ToySource(VOCABULARY, seed, sharpness=0.5), symbols, 0.03) for seed in (1, 2))
+    purifier = pair(*models, walk="speculative", batch_size=rows)
+    purifier.draft_lengths.of = lambda *_: Chosen(3)  # type: ignore[method-assign]  # not by the clock
+    reasons = Counter(
+        completion.finish_reason
+        for prompt in range(1, 5)
+        for completion in purifier.generate([(-2,) * prompt] * rows, Sampling(max_tokens=12))
+    )
+    assert reasons["eos"] > 0
+    assert reasons.total() == 4 * rows
+
+
+def test_an_slm_reads_no_symbol_of_a_copy_that_it_cannot_spell_and_that_is_not_drawn() -> None:
+    """The prompt goes on with a "c" after the last "abba"; the SLM has no token with one."""
+    llm, slm = Spelling(spelling("a", "b", "c", "ab"), 1), Spelling(spelling("a", "b", "ab", "bb"), 2)
+    greedy = Sampling(max_tokens=12, temperature=0, ignore_eos=True)
+    answers = [
+        pair(*(SymbolSource(each, BYTES, 0.03) for each in (llm, slm)), walk=walk).generate(
+            "abbacabbaabbacabba", greedy
+        )
+        for walk in ("lockstep", "speculative")
+    ]
+    assert answers[0][0].text == answers[1][0].text
+
+
+@dataclass(frozen=True)
+class Spelling(ToySource):
+    """A toy that reads text letter by letter; a letter without a token is a control token."""
+
+    encodes = True
+
+    def encode(self, prompt: Any) -> tuple[int, ...]:
+        if isinstance(prompt, tuple):
+            return prompt
+        ids = {text: at for at, text in enumerate(self.vocabulary.tokens) if text}
+        return tuple(ids.get(bytes([letter]), min(self.vocabulary.control)) for letter in prompt.encode())

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from purify_plugins.decode.sessions import SessionPair
     from purify_plugins.types import History
 
+Logits = TypeVar("Logits")
 LONGEST_SERVER_DRAFT = 16
 """Drafted tokens that the SLM reads in one pass."""
 
@@ -45,26 +46,26 @@ LONGEST_SERVER_DRAFT = 16
 class DraftRows:
     """Drafted tokens, and both models' logits around them.
 
-    `tokens` are n columns (rows, 1); `llm` holds n + 1 logits (rows, V): before the first token and
-    after every one, or None once the LLM has failed; `slm` may lack those after the last. `undrafted` are, by
-    the position in the draft, the places of rows for which drafting a token failed.
+    `tokens` are n columns (rows, 1); `slm` and `llm` hold n + 1 logits (rows, V): before the first token and
+    after every one, or None once the LLM has failed. `undrafted` are, by the position in the draft, the
+    places of rows for which drafting a token failed.
     """
 
     tokens: Sequence[Tensor]
-    slm: Sequence[Tensor]
-    llm: Sequence[Tensor | None] | LazyLogits
+    slm: Sequence[Tensor] | LazyLogits[Tensor]
+    llm: Sequence[Tensor | None] | LazyLogits[Tensor | None]
     undrafted: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
-class LazyLogits:
+class LazyLogits(Generic[Logits]):
     """A sequence of logits (rows, V) that are computed when they are indexed."""
 
-    def __init__(self, known: Sequence[Tensor | None], more: Iterator[Tensor | None]) -> None:
+    def __init__(self, known: Sequence[Logits], more: Iterator[Logits]) -> None:
         self._known, self._more = list(known), more
 
-    def __getitem__(self, at: int) -> Tensor | None:
-        # A row after the last accepted token is never asked for: an LLM in smaller symbols than its own, or
-        # one that failed on the draft, then reads no further than the answer goes.
+    def __getitem__(self, at: int) -> Logits:
+        # A row after the last accepted token is never asked for: a model in smaller symbols than its own, or
+        # an LLM that failed on the draft, then reads no further than the answer goes.
         while len(self._known) <= at:
             self._known.append(next(self._more))
         return self._known[at]
@@ -123,7 +124,7 @@ class Drafts(ABC):
     def rows_dropped(self) -> None:  # noqa: B027  # optional
         """Called when rows have ended and the batch is smaller."""
 
-    def read_llm(self, tokens: Sequence[Tensor], pending: Tensor | None) -> LazyLogits:
+    def read_llm(self, tokens: Sequence[Tensor], pending: Tensor | None) -> LazyLogits[Tensor | None]:
         """The LLM's logits before the first drafted token and after each of `tokens`, columns (rows, 1)."""
         known = [self.pair.first[0]] if pending is None else []
         more = self.pair.each_llm(torch.cat(list(tokens), dim=1), self.active) if tokens else iter(())
@@ -162,12 +163,16 @@ class SlmDrafts(Drafts):
         return self.look_up.draft(batch.answers[batch.rows[0]], batch.remaining - 1) if self.look_up else []
 
     def _copy(self, pending: Tensor | None, symbols: Sequence[int]) -> DraftRows:
-        """The symbols as a draft, which both models read in one pass."""
+        """The symbols as a draft, which each model reads in one pass.
+
+        In smaller symbols than its own a model reads only as far as they are accepted: an SLM may have no
+        token for one that is copied.
+        """
         first = self.pair.first[1]
         tokens = list(torch.tensor([symbols], device=first.device).split(1, dim=1))
         new, before = ([], [first]) if pending is None else ([pending], [])
-        read = self.pair.extend_slm(torch.cat([*new, *tokens], dim=1)).unbind(dim=1)
-        return DraftRows(tokens, [*before, *read], self.read_llm([*new, *tokens], pending))
+        read = LazyLogits(before, self.pair.each_slm(torch.cat([*new, *tokens], dim=1)))
+        return DraftRows(tokens, read, self.read_llm([*new, *tokens], pending))
 
     @contextmanager
     def drafted(self, pending: Tensor | None) -> Iterator[DraftRows]:
@@ -193,7 +198,13 @@ class SlmDrafts(Drafts):
             if tokens:
                 slm.append(self._step(tokens[-1]))
             tokens.append(self._next(slm[-1], tokens, undrafted)[:, None])
-        return DraftRows(tokens, slm, self.read_llm([*unread, *tokens], pending), undrafted)
+        rows = LazyLogits(slm, self._after(tokens))
+        return DraftRows(tokens, rows, self.read_llm([*unread, *tokens], pending), undrafted)
+
+    def _after(self, tokens: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The SLM's logits after the last of the draft's tokens, which it has not read."""
+        for token in tokens[-1:]:
+            yield self.pair.extend_slm(token)[:, 0]
 
     def _step(self, tokens: Tensor) -> Tensor:
         """The SLM's logits (rows, V) after tokens (rows, 1)."""

@@ -267,7 +267,7 @@ def _kept(truncation: Truncation, rows: Tensor) -> list[Tensor]:
 
 def _on(columns: Tensor, rows: Tensor, kept: list[Tensor]) -> Tensor:
     """Log-probabilities (rows, n) on `columns`: each row's kept tokens, normalised; -inf elsewhere."""
-    narrowed = torch.full((len(rows), len(columns)), -torch.inf)
+    narrowed = rows.new_full((len(rows), len(columns)), -torch.inf)
     for row, ids, target in zip(rows, kept, narrowed, strict=True):
         target[torch.searchsorted(columns, ids)] = row[ids]
     return torch.log_softmax(narrowed, dim=-1)

@@ -157,5 +157,5 @@ def _penalise_frequency(rows: Tensor, history: History, penalty: float) -> Tenso
     rows = rows.clone()
     for row, (_, answer) in zip(rows, history, strict=True):
         used = torch.tensor(answer, dtype=torch.long, device=row.device)
-        row.index_add_(0, used, torch.full(used.shape, -penalty, device=row.device))
+        row.index_add_(0, used, row.new_full(used.shape, -penalty))
     return rows

@@ -75,6 +75,12 @@ class SessionPair:
         # A server's rows have one column more, for the mass of tokens that it does not show.
         return self.slm.extend(tokens)[..., : self._width]
 
+    def each_slm(self, tokens: Tensor) -> Iterator[Tensor]:
+        """Append a draft (rows, n); the SLM's logits (rows, V) after each token, read when asked for."""
+        columns = self.slm.each(tokens)
+        for row in self.slm.extend(tokens).unbind(dim=1) if columns is None else columns:
+            yield row[..., : self._width]
+
     def each_llm(self, tokens: Tensor, active: Callable[[], Tensor]) -> Iterator[Tensor | None]:
         """Append a draft (rows, n); the LLM's logits (rows, V) after each token, None once it has failed.
 
@@ -183,7 +189,9 @@ class SessionPair:
         padded = [[(0, 0.0, 0.0)] * (width - len(scores)) + scores for scores in shared]
         device, shape = self.first[1].device, (len(shared), width)
         tokens = torch.tensor([[each[0] for each in row] for row in padded], device=device, dtype=torch.long)
-        scores = torch.tensor([[each[1:] for each in row] for row in padded], device=device)
+        scores = torch.tensor(
+            [[each[1:] for each in row] for row in padded], device=device, dtype=torch.float32
+        )
         scores = scores.reshape(*shape, 2)
         lengths = torch.tensor([len(scores) for scores in shared], device=device)
         modes = torch.full((len(shared),), greedy, device=device)

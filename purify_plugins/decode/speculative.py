@@ -162,8 +162,8 @@ class VerifyLoop:
 
     def _fuse(self, draft: DraftRows, at: int) -> FusedLogits:
         """The fused column after the draft's first `at` tokens."""
-        slm = draft.slm[at] if at < len(draft.slm) else self.pair.extend_slm(draft.tokens[-1])[:, 0]
-        llm, history = draft.llm[at], self.batch.history_with(draft.tokens[:at])
+        slm, llm = draft.slm[at], draft.llm[at]
+        history = self.batch.history_with(draft.tokens[:at])
         # After a rejected token the LLM's row may be broken: an inactive row is 0, unless all are active.
         if llm is not None and len(llm) > 1 and not (on_cpu(self.active) and bool(self.active.all())):
             llm = torch.where(self.active[:, None].to(llm.device), llm, 0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
+from contextlib import suppress
 
 
 def give_back() -> None:
@@ -13,6 +13,5 @@ def give_back() -> None:
     After packing a model's layers as much was kept as these weigh: 427 MB beside SmolLM2-135M's 538.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim:
-        trim(0)
+    with suppress(OSError, TypeError, AttributeError):  # Windows, a static Python, another C library
+        ctypes.CDLL(None).malloc_trim(0)

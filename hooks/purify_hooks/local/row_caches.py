@@ -102,7 +102,7 @@ class RowByRowSession(LocalSession):
         """One row's logits (wanted, V) after its last tokens; zeros for a row that has ended."""
         length, size = self.model.context_length, self.model.vocabulary_size
         if new == 0 or (length is not None and len(text) > length):  # padding only, or the row has ended
-            return torch.zeros(wanted, size, device=text.device)
+            return torch.zeros(wanted, size, device=text.device, dtype=torch.float32)
         draft = self.ids.shape[1] > self._width
         return to_vocabulary(padded_rows(row.read(text, new, wanted, draft), wanted), size)
 

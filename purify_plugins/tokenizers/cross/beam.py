@@ -235,10 +235,14 @@ class Beam:
                 found = numpy.where(allowed, self.masses(), 0.0)
         return found
 
+    def ends_with(self, symbol: int) -> bool:
+        """Whether the text has ended, or does with this symbol."""
+        return self.state.ended or symbol == self.symbol_set.end
+
     def push(self, symbol: int) -> None:
         """Append a symbol. Raises SourceError when no token sequence of the model spells the text."""
         self.settle()
-        if self.state.ended or symbol == self.symbol_set.end:
+        if self.ends_with(symbol):
             state: State | None = State((), settled=True, ended=True)
         else:
             state = self._onto(symbol) or self._revived(symbol)

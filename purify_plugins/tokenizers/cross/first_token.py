@@ -112,7 +112,7 @@ class FirstTokenSession(Session):
 
         distribution, first = prefix.distribution, self.source.first
         assert distribution is not None
-        masses = torch.zeros(len(self.source.vocabulary))
+        masses = torch.zeros(len(self.source.vocabulary), dtype=torch.float32)
         masses[list(first)] = torch.from_numpy(distribution.tokens[list(first.values())]).float()
         masses[min(self.source.vocabulary.eos)] = distribution.end
         return masses.log()

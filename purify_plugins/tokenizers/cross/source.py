@@ -279,8 +279,10 @@ class SymbolSession(Session):
             yield self.rows([row[at + 1 :] for row in symbols])
 
     def asks(self, tokens: Tensor) -> float:
-        asking = [needs_pass(beam, row[0]) for beam, row in zip(self.beams, tokens.tolist(), strict=True)]
-        return sum(asking) / len(asking)
+        pairs = zip(self.beams, (row[0] for row in tokens.tolist()), strict=True)
+        going = [(beam, symbol) for beam, symbol in pairs if not beam.ends_with(symbol)]
+        # Nothing is asked of a row that has ended; where all have, a draft must not go on for nothing.
+        return sum(needs_pass(*each) for each in going) / len(going) if going else 1.0
 
     def rewind(self, lengths: Tensor) -> None:
         for beam, length in zip(self.beams, lengths.tolist(), strict=True):
