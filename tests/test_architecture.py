@@ -33,7 +33,6 @@ PROBES = {
     "purify_plugins/certificates/answer_recomputation.py": FIELD,
     "purify_plugins/canonical_json.py": FIELD,
     "purify_plugins/certificates/fields.py": FIELD,
-    "purify_plugins/utils/freed_memory.py": "the C library, which may be another than glibc",
     "purify_plugins/plugin/arguments.py": "a factory's annotation, which may be a type or a text",
     "purify_plugins/plugin/manager.py": PLUGGY,
     "purify_plugins/__init__.py": MODULE,
