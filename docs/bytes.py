@@ -26,6 +26,7 @@ from purify_hooks.evaluation.bench.vocabulary import threads
 from purify_hooks.evaluation.eval.page import load as busy
 from purify_hooks.evaluation.eval.page import machine, today
 from purify_hooks.evaluation.eval.statistics import rotated
+from purify_hooks.evaluation.table import Table
 from purify_hooks.local.loading import find_gguf
 from purify_hooks.local.packed import plain_copy
 from purify_plugins.decode.loop import lockstep
@@ -169,10 +170,6 @@ def row(pair: Pair, mode: str, name: str, answers: Sequence[Answer], alone: Sequ
     ]
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(each)} |\n" for each in (columns, ["---"] * len(columns), *rows))
-
-
 COLUMNS = (
     *("SLM in", "mode", "design", "vs LLM alone", "bytes/s", "LLM passes per its token", "tokens a pass"),
     *("SLM passes per LLM token", "time in the LLM", "in the SLM"),
@@ -195,7 +192,8 @@ def report(given: Any, clock: Clock) -> Iterator[str]:
                 if name != "LLM alone"
             ]
             widths = ["ms of a pass over", *(f"{width} tokens" for width in WIDTHS)]
-            yield table(widths, costs) + "\n" + table(COLUMNS, rows)
+            tables = Table("What a pass costs", widths, costs), Table("Speed", COLUMNS, rows)
+            yield "\n\n".join(each.markdown for each in tables) + "\n"
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -64,15 +63,10 @@ class Attacked:
         )
 
     def _fullest(self, system: System, scores: Sequence[tuple[Likelihood, Likelihood]]) -> float:
-        """The most that (1 + doubt) log r - log p_slm - g adds up to over any run of tokens."""
+        """The most that any run of tokens put into the guarantee's ledger, in nats."""
         policy = self.pair.policy(system)
         assert isinstance(policy, Balanced)
-        fullest = 0.0
-        for ours, slm in scores:
-            pairs = zip(ours.logprobs, slm.logprobs, strict=True)
-            taken = ((1 + policy.doubt) * r - p - policy.largest_gap for r, p in pairs)
-            fullest = max(fullest, *accumulate(taken, lambda run, more: max(run, 0.0) + more, initial=0.0))
-        return fullest
+        return max(policy.fullest(zip(ours.logprobs, slm.logprobs, strict=True)) for ours, slm in scores)
 
     def reciting(self, items: Items, sure: float) -> Outcome:
         """The same of an LLM that knows these texts."""

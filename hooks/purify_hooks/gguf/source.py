@@ -15,7 +15,6 @@ from purify_plugins.plugin.preview import Preview
 from purify_plugins.protocols import LogitSource, Reading
 from purify_plugins.tokenizers.prompt_encoder import PromptEncoder
 from purify_plugins.types import Prompt, Vocabulary
-from purify_plugins.utils.freed_memory import give_back
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +103,6 @@ class GgufSource(LogitSource):
         forget_headers()
         if file_states(file) != states:
             raise ModelError(f"{file} changed while the model was loaded; load it again")
-        give_back()
         return source
 
     @cached_property

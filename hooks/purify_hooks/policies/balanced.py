@@ -76,7 +76,6 @@ class Balanced(FusionPolicy):
     """The tokens that write numbers, which `bind` fills in; not an option to set by hand."""
     joiners: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that stand inside numbers, which `bind` fills in; not an option to set by hand."""
-
     signs: tuple[int, ...] = field(default=(), repr=False)
     """The tokens that have signs of code, which `bind` fills in; not an option to set by hand."""
 
@@ -102,12 +101,17 @@ class Balanced(FusionPolicy):
     @property
     def binds(self) -> bool:
         """Whether there is something for numbers or code alone, whose tokens must be known."""
-        return self.counts_numbers or self.opening_in_code < math.inf
+        return self.counts_numbers or self.tells_code
 
     @property
     def counts_numbers(self) -> bool:
         """Whether there is a budget for numbers."""
         return self.numbers < math.inf
+
+    @property
+    def tells_code(self) -> bool:
+        """Whether code has an opening of its own."""
+        return self.opening_in_code < math.inf
 
     def bind(self, vocabulary: Vocabulary) -> Self:
         """The same policy, with the tokens of this vocabulary that write numbers, and those of code."""
@@ -152,18 +156,23 @@ class Balanced(FusionPolicy):
         The numbers' budget is checked too where the policy is bound to a vocabulary.
         """
         most = self.budget + (1 + self.doubt) * slack(steps)
-        taken = (
-            (1 + self.doubt) * step.fused - step.slm - self.largest_gap * self._share(step)
-            for step in steps
-            if step.fused > -math.inf
-        )
-        runs = accumulate(taken, lambda run, token: max(run, 0.0) + token, initial=0.0)
-        kept = max(runs) <= most and all(below(step, self.budget) for step in steps)
+        spent = self.fullest((step.fused, step.slm) for step in steps if step.fused > -math.inf)
+        kept = spent <= most and all(below(step, self.budget) for step in steps)
         return kept and max(self._in_numbers(steps), default=0.0) <= self.numbers + slack(steps)
 
-    def _share(self, step: Token) -> float:
-        """The share of the gap that a recorded token has."""
-        return min(-step.slm / self.gap_from, 1.0) if self.gap_from else 1.0
+    def fullest(self, tokens: Iterable[tuple[float, float]]) -> float:
+        """The most that (1 + doubt) log r - log p_slm - g adds up to over any run of tokens, in nats.
+
+        Of each token the log-probability under the fused row, and the SLM's.
+        """
+        taken = (
+            (1 + self.doubt) * fused - slm - self.largest_gap * self._share(slm) for fused, slm in tokens
+        )
+        return max(accumulate(taken, lambda run, token: max(run, 0.0) + token, initial=0.0))
+
+    def _share(self, slm: float) -> float:
+        """The share of the gap that a token of this log-probability has."""
+        return min(-slm / self.gap_from, 1.0) if self.gap_from else 1.0
 
     def _in_numbers(self, steps: Sequence[Token]) -> Iterable[float]:
         """What the number under way has taken from the LLM, in nats, after each token that belongs to one."""
@@ -205,7 +214,7 @@ class Balanced(FusionPolicy):
                 torch.where(at < padding, *pair) for pair in zip((gap, weight), followed, strict=True)
             )
             usual = self._averaged(usual, level)
-            if context.tokens is not None:
+            if self.tells_code and context.tokens is not None:
                 code = torch.where(at < padding, code, self._coded(code, context.tokens[:, at]))
             yield level, gap, weight, usual, code, spent
 
@@ -217,7 +226,7 @@ class Balanced(FusionPolicy):
         import torch
 
         limit = (usual + self.opening).clamp(max=self.budget)
-        if code is None or self.opening_in_code == math.inf:
+        if code is None or not self.tells_code:
             return limit
         return torch.where(code > MOST, limit.minimum(usual + self.opening_in_code), limit)
 
@@ -244,7 +253,7 @@ class Balanced(FusionPolicy):
 
     def _coded(self, code: Tensor, tokens: Tensor) -> Tensor:
         """The share of code (rows,) after these tokens (rows,)."""
-        return followed_code(code, tokens, self.signs) if self.opening_in_code < math.inf else code
+        return followed_code(code, tokens, self.signs) if self.tells_code else code
 
     def _averaged(self, usual: Tensor, level: Tensor) -> Tensor:
         """The level's slow average (rows,) after a token that left it at `level` (rows,)."""

@@ -29,8 +29,6 @@ PLAIN, VEHICLE, TURNS = "plain", "code", "turns"
 BEFORE = (*WEAKENING, VEHICLE)
 """The attacks that put a text before the plain prompt."""
 ATTACKS = (PLAIN, *FORMS, *BEFORE, TURNS)
-
-
 T = TypeVar("T")
 
 
@@ -78,8 +76,8 @@ class Adaptive(ForcedSuite):
 
     @property
     def possible(self) -> bool:
-        part = self.questions
-        return bool(part.protected or part.backdoor or part.canaries)
+        asked = self.questions
+        return bool(asked.protected or asked.backdoor or asked.canaries)
 
     def asked(self, pair: ModelPair) -> Items:
         chats = reads_chats(pair)
