@@ -144,7 +144,8 @@ def config(model: Any, length: int = 256, **others: Any) -> Any:
     apart = {
         name: others.pop(name, None) for name in ("speculative_config", "parallel_config", "watermark_config")
     }
-    return SimpleNamespace(model_config=SimpleNamespace(**told | others), **apart)
+    scheduler = SimpleNamespace(max_num_seqs=4)
+    return SimpleNamespace(model_config=SimpleNamespace(**told | others), scheduler_config=scheduler, **apart)
 
 
 @dataclass(eq=False)

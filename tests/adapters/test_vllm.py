@@ -109,6 +109,26 @@ def test_both_runners_give_a_seed_the_same_answer(make: Any, module: ModuleType,
     assert [each.answer for each in asked] == [each.answer for each in same]
 
 
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_alike_requests_that_are_taken_out_together_go_on(
+    make: Any, policy: Any, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where vLLM clears its prefix cache under one question asked thrice: each has a past of its own."""
+    monkeypatch.setattr(module, "LEFT", 1)
+    engine = Engine(both()[0], make(policy))
+    asked = [*requests(1), *requests(1), *requests(1)]
+    for request in asked:
+        engine.add(request)
+    for keep in (True, True, False):
+        engine.step(keep)
+        for request in asked:
+            engine.take_out(request)
+        for request in asked:
+            engine.add(request, resumed=True)
+    engine.run()
+    assert [tuple(request.answer) for request in asked] == local(policy)[:1] * 3
+
+
 def test_the_answers_are_neither_model_s_own(make: Any) -> None:
     """Else the test above could not fail."""
     engine = Engine(both()[0], make("geometric"))
@@ -159,7 +179,9 @@ def test_a_seed_repeats_an_answer_and_no_seed_does_not(make: Any) -> None:
     assert len(set(answers)) == 4
 
 
-def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(make: Any) -> None:
+def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """A policy with memory cannot know what was spent; the SLM's row needs no budget."""
     processor = make("capped")
     (request,) = requests(1)
@@ -170,10 +192,12 @@ def test_a_request_whose_past_is_forgotten_goes_on_with_the_slm_alone(make: Any)
     processor.left.clear()
     engine.add(request, resumed=True)
     engine._tell()
+    caplog.clear()
     after = processor.apply(engine._row(request))[0, :-3]
     slm = both()[1].open([(*request.prompt, *request.answer)])[1][0]
     assert int(after.argmax()) == int(slm.argmax())
     assert int(torch.isfinite(after).sum()) == 1
+    assert "no longer known" in caplog.text
 
 
 def test_a_prompt_that_the_slm_has_no_tokens_for_ends_at_once_and_alone(make: Any) -> None:

@@ -13,7 +13,7 @@ This module is for Model Runner V1 (which also needs --no-async-scheduling), `sl
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from purify_adapters.vllm_engine.running import (
     asked_of,
     ending,
     finite_rows,
+    forgotten,
     one_device,
     one_token_rows,
     purifier_of,
@@ -88,9 +89,11 @@ class EngineRow:
         """The uniform in [0, 1) that draws the next token; with a seed, fixed for each position."""
         return next(system()) if self.numbers is None else self.numbers.at(len(self.answer))
 
-    def past(self, read: int) -> tuple[Any, ...]:
-        """The key of the policy's state: all that it depends on."""
-        return self.prompt, tuple(self.answer[:read]), self.sampling
+    def was(self, row: EngineRow) -> bool:
+        """Whether this left row held the request that another resumes: its tokens, and the one drawn last."""
+        rest = row.answer[len(self.answer) :]
+        same = self.prompt == row.prompt and self.sampling == row.sampling
+        return same and row.answer == [*self.answer, *rest] and (not rest or rest == [self.drawn])
 
 
 class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
@@ -111,7 +114,8 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         self.purifier, self.defaults = purifier_of(vllm_config.model_config)
         self.slm: Any = self.purifier.slm
         self.rows: dict[int, EngineRow] = {}
-        self.left: OrderedDict[tuple[Any, ...], EngineRow] = OrderedDict()
+        # Alike requests may be taken out together, and vLLM may take out all that it runs.
+        self.left: deque[EngineRow] = deque(maxlen=max(LEFT, vllm_config.scheduler_config.max_num_seqs))
         self.shape = shapes(self.purifier)
         self.ledger = Ledger(self.purifier)
 
@@ -167,11 +171,11 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         numbers = None if params.seed is None else KeyedPlaces(params.seed, digest)
         row = EngineRow(tuple(prompt), answer, asked, params, numbers)
         row.refused = unreadable(prompt, self.purifier)
-        for read in (len(answer), len(answer) - 1):
-            if answer and (known := self.left.pop(row.past(read), None)):
-                row.read, row.state, row.alone = read, known.state, known.alone
-                row.drawn, row.after, row.record = known.drawn, known.after, known.record
-                break
+        known = next((each for each in reversed(self.left) if answer and each.was(row)), None)
+        if known is not None:
+            self.left.remove(known)
+            row.read, row.state, row.alone = known.read, known.state, known.alone
+            row.drawn, row.after, row.record = known.drawn, known.after, known.record
         return row
 
     def _leave(self, index: int) -> None:
@@ -182,10 +186,9 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         if row.session is not None:
             row.session.close()
         row.session, row.slm = None, torch.empty(0)
-        if row.state or row.record is not None:
-            self.left[row.past(row.read)] = row
-            while len(self.left) > LEFT:
-                self.left.popitem(last=False)
+        if row.state or row.alone or row.record is not None:
+            row.answer = row.answer[: row.read]  # vLLM may go on writing to its own
+            self.left.append(row)
 
     @torch.inference_mode()
     def apply(self, logits: Tensor) -> Tensor:
@@ -266,7 +269,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         """Go on after tokens that vLLM has taken; were they not drawn here, with the SLM alone."""
         if row.state is None:
             row.state = self.purifier.policy.start(unscored(row.sampling.greedy, row.slm.device))
-            row.alone |= bool(row.state and tokens)
+            row.alone |= bool(row.state and tokens) and forgotten()
         elif tokens == [row.drawn]:
             row.state = row.after
             if row.record is not None:

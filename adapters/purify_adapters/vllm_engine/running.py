@@ -93,6 +93,12 @@ def unreadable(tokens: Sequence[int], purifier: Purifier) -> bool:
     return unknown
 
 
+def forgotten() -> bool:
+    """True, and a line in the log: a resumed request's past is unknown, and its policy would need it."""
+    log.warning("what was spent on a resumed request is no longer known; the SLM goes on alone")
+    return True
+
+
 def shapes(purifier: Purifier) -> Callable[[Sampling], LogitsProcessors]:
     """The processors of a request's settings, made once for each of the last `LEFT` settings."""
 

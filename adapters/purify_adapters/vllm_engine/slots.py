@@ -27,6 +27,7 @@ from purify_adapters.vllm_engine.running import (
     LEFT,
     asked_of,
     finite_rows,
+    forgotten,
     purifier_of,
     shapes,
     sound,
@@ -205,7 +206,7 @@ class SlotLogitsProcessor:
         if slot.record is not None:
             slot.record.resume(known.record if known else None)
         if known is None:
-            slot.alone = remembers
+            slot.alone = remembers and forgotten()
             return
         current = self.slots.get(known.index) is known
         self.states.restore(slot.index, self.states.kept(known.index) if current else known.kept)
