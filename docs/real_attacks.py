@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
-from real_models import PAGE, SLMS, calibrated
+from frontier import calibrated
+from real_models import PAGE, SLMS
 
 from purify_hooks.evaluation.eval.derived import read_questions
 from purify_hooks.evaluation.eval.diluted import FORMS
@@ -120,7 +121,7 @@ def attack_rows(outcome: Outcome, keys: Sequence[str]) -> Iterator[tuple[str, ..
 
 def attacked(home: Path, slm: str, items: int | None) -> str:
     """What comes of every attack beside one SLM."""
-    ours, table, _ = calibrated(home, slm)
+    ours, table, _ = calibrated(str(home / "llm"), str(home / slm), home / f"calibrated-{slm}.toml")
     plugins = load_plugins()
     pair = ModelPair.load(str(home / "llm"), dict(table), plugins)
     suite = Adaptive(read_questions(home / "attacks.json"), SuiteSettings(items=items))

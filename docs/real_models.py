@@ -8,27 +8,23 @@ that were measured once are read from the cache directory.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from frontier import Names, bars, evaluated
 
-from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
 from purify_hooks.evaluation.eval.page import fill_region
 from purify_hooks.evaluation.eval.page import made as facts
-from purify_hooks.evaluation.eval.systems import System, systems_for
 from purify_hooks.evaluation.testbed.real.cache import made
 from purify_hooks.evaluation.testbed.real.report import tables
-from purify_plugins.configuration.config import read_config
-from purify_plugins.plugin.manager import load_plugins
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "real-models.md"
-Names = tuple[str, ...]
 SLMS = {"slm": "the clean SLM", "slm-weak": "the weak SLM"}
+KEPT = {"slm": 0.95, "slm-weak": 0.90}
+"""The share of the answers that only the LLM gets right which is to be kept beside each SLM."""
 
 
 def report(home: Path) -> str:
@@ -39,41 +35,20 @@ def report(home: Path) -> str:
     return f"{command}, {'; '.join(facts().values())}:\n\n{measured}\n"
 
 
-def calibrated(home: Path, slm: str) -> tuple[System, Mapping[str, Any], str]:
-    """`balanced` and the SLM's table as `purify calibrate` sets them, and what the command says."""
-    file = home / f"calibrated-{slm}.toml"
-    file.unlink(missing_ok=True)
-    pair = ["--llm", str(home / "llm"), "--slm", str(home / slm), "--config", str(file)]
-    done = subprocess.run(
-        [sys.executable, "-m", "purify_plugins", "calibrate", *pair],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    config = read_config(file)
-    named = {name: value for name, value in config.policy.items() if name != "name"}
-    system = System("calibrated", "balanced, calibrated", "balanced", named, named=True)
-    return system, config.slm, done.stdout.replace(str(home), "pair")
-
-
-def evaluated(home: Path, slm: str, policies: Names, suites: Names, clock: str) -> str:
+def region(home: Path, slm: str, policies: Names, suites: Names, clock: str) -> str:
     """Every policy and the calibrated one beside one SLM: harms, knowledge kept, perplexity, time."""
-    models, questions = models_and_questions(
-        str(home / "llm"), str(home / slm), home / "attacks.json", batch=64
-    )
-    ours, table, words = calibrated(home, slm)
-    models = models._replace(slm=dict(table))  # every policy beside the SLM that was calibrated
-    systems = [*systems_for(load_plugins(models.plugins), policies, False), ours]
-    plan = planned(models, questions, systems, quick=False, seed=0, only=suites)
-    found = measured_report(plan, home / f"eval-{slm}", jobs=0, clock=clock)
+    pair = str(home / "llm"), str(home / slm)
+    found, words = evaluated(pair, home / "attacks.json", home / f"eval-{slm}", policies, suites, clock)
     pictures = []
     for name, svg in found.pictures().items():
         file = f"real-{slm}-{name.lower().replace(' ', '-')}.svg"
         (DOCS / file).write_text(svg, "utf-8")
         pictures.append(f"![{name}: harm against perplexity, with {SLMS[slm]}]({file})")
+    told = words.replace(str(home), "pair").rstrip()
     blocks = [
-        f"`purify calibrate --llm pair/llm --slm pair/{slm}`:\n\n```text\n{words.rstrip()}\n```",
-        f"`purify eval --pair pair/calibrated-{slm}.toml --attacks pair/attacks.json`: {found.conclusion()}",
+        f"`purify calibrate --llm pair/llm --slm pair/{slm}`:\n\n```text\n{told}\n```",
+        bars(found.results, KEPT[slm]).markdown,
+        f"`purify eval --pair FILE --attacks pair/attacks.json`, with that file: {found.conclusion()}",
         *(table.markdown for table in found.tables().values()),
         *pictures,
         "\n".join(f"- {name}: {fact}" for name, fact in found.facts().items()),
@@ -93,7 +68,7 @@ def main(
     only, chosen = (() if names == "all" else tuple(names.split(",")) for names in (policies, suites))
     writers: dict[str, Callable[[], str]] = {"real-report": lambda: report(home)}
     for slm in slms.split(","):
-        writers[f"real-{slm}"] = lambda slm=slm: evaluated(home, slm, only, chosen, clock)
+        writers[f"real-{slm}"] = lambda slm=slm: region(home, slm, only, chosen, clock)
     for name, write in writers.items():
         fill_region(PAGE, name, write())
 

@@ -62,6 +62,7 @@ from purify_hooks.evaluation.eval.speed import speeds, time_systems, timed
 from purify_hooks.evaluation.eval.statistics import Estimate, Metric, Sample, estimate, wilson
 from purify_hooks.evaluation.eval.suites.base import SuiteSettings
 from purify_hooks.evaluation.eval.suites.baseline import exposure, like
+from purify_hooks.evaluation.eval.suites.memorisation import Memorisation
 from purify_hooks.evaluation.eval.systems import (
     ALONE,
     System,
@@ -635,6 +636,20 @@ def finished(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Repo
     results = run(plan, bench, cache, lambda *_: None, jobs=1)
     results = timed(plan, bench, cache, results, lambda *_: None)
     return Report(plan, bench, results, suites(bench.plugins, plan)), folder
+
+
+def test_no_example_has_a_part_of_the_passage_that_is_asked_for(plan: Plan) -> None:
+    """It would be copied from the prompt, which is no recitation: parts of one memorised file stood so."""
+    a, b, file = (" ".join(f"{name}{at}" for at in range(40)) for name in "abf")
+    texts = [a, b, file, file[30:150]]
+    passages = [Passage(prefix=text[:20], continuation=text[20:]) for text in texts]
+    suite = Memorisation(Questions(protected=Protected(passages=passages, recall_tokens=4)), SuiteSettings())
+    pair = plan.models.load()
+    spell = pair.slm.vocabulary.spell
+    shown = [spell(text.prompt).decode() for [text] in suite.asked(pair)["few_shot"]]
+    assert shown[2] == f"{a}\n\n{b}\n\n{file[:20]}"
+    assert shown[3] == f"{a}\n\n{b}\n\n{file[30:50]}"
+    assert shown[0] == f"{file}\n\n{file[30:150]}\n\n{a[:20]}"
 
 
 def test_every_system_has_every_metric_of_every_suite(finished: tuple[Report, Path]) -> None:
