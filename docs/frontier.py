@@ -37,6 +37,10 @@ class Bar(NamedTuple):
     form: str = "{:.0f}"
 
     @property
+    def bar(self) -> float:
+        return self.most if self.least == -math.inf else self.least
+
+    @property
     def met(self) -> bool:
         return self.least <= self.figure <= self.most
 
@@ -87,18 +91,17 @@ def asked(result: Result, llm: Result, slm: Result, least: float) -> tuple[Bar, 
 def bars(results: Sequence[Result], least: float) -> Table:
     """What this project asks of a rule, and what each policy has of it."""
     llm, slm = (model(results, name) for name in ("llm", "slm"))
-    found = {each: asked(each, llm, slm, least) for each in results if not each.system.alone}
+    found = [(each.system.label, asked(each, llm, slm, least)) for each in results if not each.system.alone]
     columns = [
-        f"{each.column} ({each.most if each.least == -math.inf else each.least:g})"
-        for each in next(iter(found.values()))
+        f"{each.column} ({each.most if each.least == -math.inf else each.least:g})" for each in found[0][1]
     ]
     rows = [
         (
-            result.system.label,
+            label,
             *(each.cell for each in every),
             f"{sum(each.met for each in every)} of {sum(not math.isnan(each.figure) for each in every)}",
         )
-        for result, every in found.items()
+        for label, every in found
     ]
     note = "In brackets the bar; bold is met. Of greedy and drawn answers the worse; shares in per cent."
     return Table("What is asked of a rule", ("policy", *columns, "met"), rows, note)

@@ -20,6 +20,7 @@ from purify_hooks.calibration.sample import TextPassage, TextSample, default_sam
 from purify_hooks.calibration.target import alone, copied
 from purify_hooks.calibration.toml_file import TomlTable, rewritten
 from purify_hooks.copying.source import CopyingSource
+from purify_hooks.policies._code import code_tokens
 from purify_plugins import Purifier, Remarks, Sampling
 from purify_plugins.certificates import read, verify
 from purify_plugins.certificates.calibration_record import CalibrationRecord, digest_of, settings_digest
@@ -130,6 +131,17 @@ def test_two_tokenizers_are_compared_where_a_token_of_both_ends() -> None:
     assert float(two.llm.sum()) == pytest.approx(float(one.llm.sum()), abs=6.0)  # but for the first piece
 
 
+def test_a_text_s_pieces_have_the_signs_of_their_tokens() -> None:
+    llm, slm = both()
+    text = "def one(a):\n    return {a: [1]}\n\nThe king rode out of the old forest and said so to all. " * 3
+    passage = TextPassage("code", text)
+    [found] = score_texts(llm, slm, TextSample("x", (passage,)))
+    tokens = llm.encode(text)[-len(found.signs) :]
+    signs = set(code_tokens(llm.vocabulary))
+    assert found.signs.tolist() == [float(each in signs) for each in tokens]
+    assert 0 < found.signs.mean() < 1
+
+
 def test_a_chat_is_scored_as_its_answer_alone() -> None:
     llm, slm = both()
     [found] = score_texts(
@@ -215,7 +227,7 @@ def test_a_copyist_is_put_beside_an_slm_s_table_and_taken_away(table: dict[str, 
 def test_a_copyist_comes_only_where_the_text_is_likelier_so() -> None:
     llm, slm = (torch.full((9,), each) for each in (-1.0, -4.0))
     for copy, better in ((slm + 0.1, True), (slm - 0.1, False), (slm, False)):
-        assert predicts_better_copying([ScoredPassage("x", llm, slm, copy)]) is better
+        assert predicts_better_copying([ScoredPassage("x", llm, slm, copy, torch.zeros(9))]) is better
 
 
 def test_the_copyist_s_scores_are_those_of_its_source() -> None:
@@ -381,12 +393,12 @@ def test_a_check_warns_of_a_pair_that_protects_nothing_or_gains_nothing(
 
 
 def test_a_check_warns_where_the_slm_is_too_weak_for_a_kind_of_text() -> None:
-    passages = [ScoredPassage("code", torch.full((9,), -1.0), *torch.full((2, 9), -4.0))]
+    passages = [ScoredPassage("code", torch.full((9,), -1.0), *torch.full((3, 9), -4.0))]
     [warning] = compared(real("windowed"), passages)
     assert "the SLM is weak on this text, code: perplexity 54.6, and the LLM 2.718" in warning
     assert [
         *compared(
-            real("windowed"), [ScoredPassage("prose", torch.full((9,), -1.0), *torch.full((2, 9), -2.0))]
+            real("windowed"), [ScoredPassage("prose", torch.full((9,), -1.0), *torch.full((3, 9), -2.0))]
         )
     ] == []
 

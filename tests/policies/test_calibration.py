@@ -13,9 +13,11 @@ from torch import Tensor
 
 from purify_hooks.calibration.words import meaning
 from purify_hooks.policies._gap import SLOWER
+from purify_hooks.policies.balanced import Balanced
 from purify_hooks.policies.calibration import (
     BASE,
     BUDGETS,
+    CODE_COST,
     LIMITED,
     SMALLEST_OPENING,
     SUDDEN,
@@ -94,6 +96,52 @@ def test_one_token_in_forty_meets_the_limit_at_most_and_no_smaller_opening_does_
     told = " ".join(meaning(found, "letters", copying=False))
     assert f"{1 - found.limited:.1%} of these tokens never met the limit" in told
     assert f"{1 - found.over_budget:.1%} never would without the opening" in told
+
+
+def code() -> list[ScoredText]:
+    """The same texts, half of whose tokens have signs of code."""
+    generator = torch.Generator().manual_seed(0)
+    return [replace(each, signs=torch.rand(300, generator=generator) < 0.5) for each in surer_all_along()]
+
+
+def cost_of_code(policy: Balanced, texts: list[ScoredText]) -> float:
+    """Nats that the limit takes from a token of code, counted token by token."""
+    lost = count = 0.0
+    for each in texts:
+        assert each.signs is not None
+        level, gap, usual, share = 0.0, policy.gap, 0.0, 0.2
+        for llm, slm, sign in zip(each.llm.tolist(), each.slm.tolist(), each.signs.tolist(), strict=True):
+            limit = min(policy.budget, usual + policy.opening, usual + policy.opening_in_code)
+            if share > 0.2:
+                lost += max(llm - slm - max(limit - level, 0.0), 0.0)
+                count += 1
+            level = min(max(level + max(2 * llm - slm - gap, -policy.drain), 0.0), 2 * policy.budget)
+            gap += (min(max(llm - slm, -3.0), 5.0) - gap) / policy.memory
+            gap = min(max(gap, 0.0), policy.gap_limit)
+            usual += (level - usual) / (SLOWER * policy.memory)
+            share += (sign - share) / 24
+    return lost / count
+
+
+def test_the_opening_in_code_is_the_smallest_that_costs_half_a_bit_a_token() -> None:
+    found = calibrate(code())
+    assert found.policy.opening_in_code < found.policy.opening == calibrate(surer_all_along()).policy.opening
+    assert found.code_cost == pytest.approx(cost_of_code(found.policy, code()))
+    assert found.code_cost <= CODE_COST
+    smaller = replace(found.policy, opening_in_code=found.policy.opening_in_code - 0.1)
+    assert cost_of_code(smaller, code()) > CODE_COST
+    assert found.policy.signs == ()  # they are the vocabulary's, and found when the policy is bound
+    told = " ".join(meaning(found, "letters", copying=False))
+    assert f"each of {found.code:,} tokens of code loses {found.code_cost:.2g} nats at most" in told
+
+
+def test_what_has_no_code_or_no_opening_has_none_in_code() -> None:
+    prose = [replace(each, signs=torch.zeros(300)) for each in surer_all_along()]
+    equals = [replace(each, slm=each.llm) for each in code()]
+    for texts in (prose, equals):
+        found = calibrate(texts)
+        assert found.policy.opening_in_code == math.inf
+        assert "code" not in " ".join(meaning(found, "letters", copying=False))
 
 
 def test_a_pair_whose_budget_is_small_needs_no_opening() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from purify_hooks.calibration.sample import TextPassage, TextSample
 from purify_hooks.copying.copyist import Copyist
+from purify_hooks.policies._code import is_code
 from purify_plugins.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,13 +30,15 @@ Done = Callable[[int, int, str], object]
 class ScoredPassage(NamedTuple):
     """A passage's kind, and the log-probabilities (n,) in nats of its pieces under the LLM and the SLM.
 
-    `copied` are those under the SLM beside a copyist of what it has read.
+    `copied` are those under the SLM beside a copyist of what it has read; `signs` (n,) is 1 for a piece with
+    signs of code.
     """
 
     kind: str
     llm: Tensor
     slm: Tensor
     copied: Tensor
+    signs: Tensor
 
 
 def score_texts(
@@ -105,7 +108,9 @@ def _joined(
     sums = [_sums(*each, text) for each in ((theirs, llm), (ours, slm), (ours, copied))]
     shared = sorted(sums[0].keys() & sums[1].keys(), reverse=True)
     pieces = [[total[start] - total[end] for start, end in pairwise(shared)] for total in sums]
-    return ScoredPassage(passage.kind, *torch.tensor(pieces, dtype=torch.float64).reshape(3, -1))
+    spelled = (text[len(text) - start : len(text) - end] for start, end in pairwise(shared))
+    pieces.append([float(is_code(piece.decode("utf-8", "replace"))) for piece in spelled])
+    return ScoredPassage(passage.kind, *torch.tensor(pieces, dtype=torch.float64).reshape(4, -1))
 
 
 def _sums(vocabulary: Vocabulary, scored: ScoredPrompt, text: bytes) -> dict[int, float]:

@@ -78,6 +78,7 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     from purify_hooks.policies.calibration import calibrate as settings_for
     from purify_plugins.canonical_json import options
     from purify_plugins.configuration.build import source
+    from purify_plugins.tokenizers.vocabulary_map import align
 
     typer.echo("reading both models, then the text with each; Ctrl-C changes nothing", err=True)
     llm, slm = (source(ready.plugins, table) for table in (ready.config.llm, ready.config.slm))
@@ -90,7 +91,10 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
         slm, passages = CopyingSource(alone), [each._replace(slm=each.copied) for each in passages]
     else:
         slm = alone
-    found = settings_for([ScoredText(each.llm, each.slm) for each in passages])
+    tells_code = not align(llm, slm)[0].symbolic
+    found = settings_for(
+        [ScoredText(each.llm, each.slm, each.signs if tells_code else None) for each in passages]
+    )
     written = options(found.policy, ready.plugins.name_of)
     record = _record(cut, found, llm.identity(), slm.identity())
     return CalibrationResult(cut, passages, found, written, record, copying)

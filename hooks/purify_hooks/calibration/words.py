@@ -56,6 +56,7 @@ def meaning(found: Calibration, sample: str, copying: bool) -> list[str]:
         f"On {sample}, {found.tokens:,} tokens, the LLM has perplexity {math.exp(found.llm):.3g} and the SLM "
         f"{math.exp(found.slm):.3g}" + (f", {COPYING}." if copying else "."),
         _met(found),
+        *_in_code(found),
         passage(policy, found.slm),
     ]
 
@@ -67,6 +68,17 @@ def _met(found: Calibration) -> str:
         told += f", and {1 - found.over_budget:.1%} never would without the opening"
     short = f" That is fewer than were wanted: the budget is at its largest, {found.policy.budget:g}."
     return f"{told}.{'' if found.enough else short}"
+
+
+def _in_code(found: Calibration) -> list[str]:
+    """What the limit costs code, where code has an opening of its own."""
+    if found.policy.opening_in_code == math.inf:
+        return []
+    cost = f"{found.code_cost:.2g} nats at most, {math.exp(found.code_cost):.3g} times the LLM's perplexity"
+    return [
+        "In code the limit comes sooner, since a memorised file begins as suddenly as any text: each of "
+        f"{found.code:,} tokens of code loses {cost}."
+    ]
 
 
 def passage(policy: FusionPolicy, surprisal: float) -> str:

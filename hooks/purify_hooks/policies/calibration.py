@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from purify_plugins.errors import ConfigError
 from purify_plugins.policy import Context
 
+from ._code import MOST
 from .balanced import Balanced
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ SUDDEN = 0.025
 """The share of ordinary tokens that may meet the limit where the opening counts too."""
 SMALLEST_OPENING = 8.0
 """Nats, whatever the text is like: one word of a fact that only the LLM knows takes up to so much."""
+CODE_COST = math.log(2) / 2
+"""Half a bit a token, in nats: what the limit may take from the LLM in code with an opening of its own."""
 PRECISION = 0.25  # nats to which the budget is searched
 FEWEST = 200  # tokens, below which a share of one in a hundred says nothing
 QUANTILES = (0.5, 0.9, 0.99)
@@ -35,11 +38,12 @@ class ScoredText:
     """One clean text: the log-probabilities (n,) in nats that either model gives its tokens.
 
     Each token's is given those before it. The first tokens of a text, which have no context, are better left
-    out.
+    out. `signs` (n,) bool: the tokens with signs of code, if the rule may tell code.
     """
 
     llm: Tensor
     slm: Tensor
+    signs: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Calibration:
     `ratio` is the mean of log p_llm/p_slm; `llm` and `slm` are the models' mean surprisal. `levels` are the
     ledger's level at `QUANTILES`; `limited` is the share of tokens that the LLM's own choice would have
     found above the ceiling, and `full` the share before which nothing was left to the LLM. `over_budget` is
-    what `limited` would be without an opening.
+    what `limited` would be without an opening. `code` tokens stand in code, and lose `code_cost` nats each to
+    the limit.
     """
 
     policy: Balanced
@@ -61,6 +66,8 @@ class Calibration:
     limited: float
     full: float
     over_budget: float
+    code: int
+    code_cost: float
 
     @property
     def enough(self) -> bool:
@@ -69,11 +76,13 @@ class Calibration:
 
 
 def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration:
-    """The smallest budget that 99 of 100 clean tokens never meet, the opening, and the pair's own gap.
+    """The smallest budget that 99 of 100 clean tokens never meet, the openings, and the pair's own gap.
 
     The opening is the smallest with which 39 of 40 never meet the limit, from `SMALLEST_OPENING`; none where
-    the budget is no larger. The gap begins at the mean of log p_llm/p_slm, and may become what it is at 99 of
-    100 clean tokens: of a pair of equals that is next to nothing, so that a recitation cannot raise it.
+    the budget is no larger. Where there is one, and code in the texts, the opening in code is the smallest
+    that costs a token of code no more than `CODE_COST`. The gap begins at the mean of log p_llm/p_slm, and
+    may become what it is at 99 of 100 clean tokens: of a pair of equals that is next to nothing, so that a
+    recitation cannot raise it.
 
     Raises ConfigError for too little text, or where a model rules out what the texts say.
     """
@@ -84,11 +93,12 @@ def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration
         middle = (low + high) / 2
         limited = _Levels.of(replace(policy, budget=middle), context).over_budget
         low, high = (low, middle) if float(limited.double().mean()) <= LIMITED else (middle, high)
-    return _described(_with_opening(replace(policy, budget=math.ceil(high * 10) / 10), context), context)
+    policy = _with_opening(replace(policy, budget=math.ceil(high * 10) / 10), context)
+    return _described(_with_opening_in_code(policy, context), context)
 
 
 def _context(texts: Sequence[ScoredText]) -> Context:
-    """The texts as prompts, every token of which both models have scored."""
+    """The texts as prompts that both models have scored, of two tokens: 1 has a sign of code, 0 none."""
     import torch
 
     tokens = sum(len(text.llm) for text in texts)
@@ -99,16 +109,18 @@ def _context(texts: Sequence[ScoredText]) -> Context:
     if any(len(text.llm) != len(text.slm) for text in texts):
         raise ConfigError("a text's tokens must have as many scores from one model as from the other")
     longest = max(len(text.llm) for text in texts)
-    llm, slm = torch.zeros(2, len(texts), longest, dtype=torch.float64)
+    llm, slm, signs = torch.zeros(3, len(texts), longest, dtype=torch.float64)
     for row, text in enumerate(texts):
         if len(text.llm):
             llm[row, -len(text.llm) :], slm[row, -len(text.slm) :] = text.llm, text.slm
+        if text.signs is not None and len(text.signs):
+            signs[row, -len(text.signs) :] = text.signs
     if not (llm.isfinite().all() and slm.isfinite().all()):
         raise ConfigError(
             "a model gives a token of the text no probability: calibrate on text that both can write"
         )
     lengths = torch.tensor([len(text.llm) for text in texts])
-    return Context(llm, slm, lengths, torch.zeros(len(texts), dtype=torch.bool))
+    return Context(llm, slm, lengths, torch.zeros(len(texts), dtype=torch.bool), signs.long())
 
 
 def _with_gap(base: Balanced, context: Context) -> Balanced:
@@ -141,30 +153,63 @@ def _with_opening(policy: Balanced, context: Context) -> Balanced:
     return replace(policy, opening=opening if opening + PRECISION <= policy.budget else math.inf)
 
 
-class _Levels(NamedTuple):
-    """Before each real token the level and its average, and by how much the LLM prefers the token.
+def _with_opening_in_code(policy: Balanced, context: Context) -> Balanced:
+    """The rule with the smallest opening in code that costs code no more than `CODE_COST` nats a token.
 
-    All (tokens,), in nats. They do not depend on the policy's limit, since the text is what it is.
+    None where there is too little code to tell, no opening elsewhere, or one that costs as much.
+    """
+    levels, most = _Levels.of(policy, context), math.floor(min(policy.opening, policy.budget) * 10)
+    if policy.opening == math.inf or int(levels.code.sum()) < FEWEST:
+        return policy
+    tried = (replace(policy, opening_in_code=tenths / 10) for tenths in range(most))
+    return next((each for each in tried if levels.of_policy(each).code_cost <= CODE_COST), policy)
+
+
+class _Levels(NamedTuple):
+    """Before each real token the level, its average and the share of code; how far the LLM prefers the token.
+
+    All (tokens,), nats but for the share. They do not depend on the policy's limit: the text is what it is.
     """
 
     policy: Balanced
     level: Tensor
     usual: Tensor
+    share: Tensor
     preferred: Tensor
 
     @classmethod
     def of(cls, policy: Balanced, context: Context) -> Self:
         import torch
 
-        *before, _ = ((level, usual) for level, _, _, usual, *_ in policy.reading(context))
-        levels, usual = (torch.stack(each, dim=-1) for each in zip(*before, strict=True))
+        told = replace(policy, signs=(1,), opening_in_code=min(policy.opening_in_code, policy.budget))
+        *before, _ = ((level, usual, code) for level, _, _, usual, code, _ in told.reading(context))
         real = _real(context)
-        return cls(policy, levels[real], usual[real], (context.llm - context.slm)[real])
+        columns = (torch.stack(each, dim=-1)[real] for each in zip(*before, strict=True))
+        return cls(told, *columns, (context.llm - context.slm)[real])
+
+    def of_policy(self, policy: Balanced) -> Self:
+        """The same levels under another limit."""
+        return self._replace(policy=policy)
+
+    @property
+    def code(self) -> Tensor:
+        """(tokens,) bool: whether the rule takes the text before the token for code."""
+        return self.share > MOST
 
     @property
     def limit(self) -> Tensor:
         """(tokens,): the level at which nothing is left to the LLM."""
-        return self.policy.limit(self.usual)
+        return self.policy.limit(self.usual, self.share)
+
+    @property
+    def lost(self) -> Tensor:
+        """(tokens,) nats that the ceiling takes from a token at most; the LLM's own choice may gain."""
+        return (self.preferred - (self.limit - self.level).clamp(min=0.0)).clamp(min=0.0)
+
+    @property
+    def code_cost(self) -> float:
+        """Nats that a token of code loses on average."""
+        return float(self.lost[self.code].sum()) / max(int(self.code.sum()), 1)
 
     @property
     def limited(self) -> Tensor:
@@ -193,4 +238,6 @@ def _described(policy: Balanced, context: Context) -> Calibration:
         limited=float(levels.limited.double().mean()),
         full=float((levels.level >= levels.limit).double().mean()),
         over_budget=float(levels.over_budget.double().mean()),
+        code=int(levels.code.sum()),
+        code_cost=levels.code_cost,
     )
