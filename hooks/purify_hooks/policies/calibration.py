@@ -184,8 +184,8 @@ class _Levels(NamedTuple):
         told = replace(policy, signs=(1,), opening_in_code=min(policy.opening_in_code, policy.budget))
         *before, _ = ((level, usual, code) for level, _, _, usual, code, _ in told.reading(context))
         real = _real(context)
-        columns = (torch.stack(each, dim=-1)[real] for each in zip(*before, strict=True))
-        return cls(told, *columns, (context.llm - context.slm)[real])
+        level, usual, share = (torch.stack(each, dim=-1)[real] for each in zip(*before, strict=True))
+        return cls(told, level, usual, share, (context.llm - context.slm)[real])
 
     def of_policy(self, policy: Balanced) -> Self:
         """The same levels under another limit."""
