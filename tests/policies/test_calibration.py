@@ -138,7 +138,7 @@ def test_the_opening_in_code_is_the_smallest_that_costs_half_a_bit_a_token() -> 
 def test_what_has_no_code_or_no_opening_has_none_in_code() -> None:
     prose = [replace(each, signs=torch.zeros(300)) for each in surer_all_along()]
     equals = [replace(each, slm=each.llm) for each in code()]
-    for texts in (prose, equals):
+    for texts in (prose, equals, surer_all_along()):
         found = calibrate(texts)
         assert found.policy.opening_in_code == math.inf
         assert "code" not in " ".join(meaning(found, "letters", copying=False))

@@ -83,6 +83,7 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     typer.echo("reading both models, then the text with each; Ctrl-C changes nothing", err=True)
     llm, slm = (source(ready.plugins, table) for table in (ready.config.llm, ready.config.slm))
     alone = without_copyist(slm)
+    tells_code = not align(llm, alone)[0].symbolic  # raises before anything is read
     cut = sample.within(llm.context_length, slm.context_length).cut(CHARACTERS)
     with shown_progress() as progress:
         passages = score_texts(llm, alone, cut, progress)
@@ -91,7 +92,6 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
         slm, passages = CopyingSource(alone), [each._replace(slm=each.copied) for each in passages]
     else:
         slm = alone
-    tells_code = not align(llm, slm)[0].symbolic
     found = settings_for(
         [ScoredText(each.llm, each.slm, each.signs if tells_code else None) for each in passages]
     )
