@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from purify_plugins.types import Vocabulary
-
-from ._numbers import ids_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +30,26 @@ def code_tokens(vocabulary: Vocabulary) -> tuple[int, ...]:
     return tuple(at for at, text in enumerate(spelled) if is_code(text))
 
 
-def followed_code(share: Tensor, tokens: Tensor, signs: tuple[int, ...]) -> Tensor:
-    """The share of code (rows,) after these tokens (rows,): an exponential average over `SPAN` tokens."""
-    import torch
+class CodeSigns:
+    """The tokens that have signs of code, as a mask that is made once for each device."""
 
-    found = torch.isin(tokens.to(share.device), ids_tensor(signs, str(share.device)))
-    return share + (found.to(share.dtype) - share) / SPAN
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = ids
+        self.masks: dict[str, Tensor] = {}
+
+    def followed(self, share: Tensor, tokens: Tensor) -> Tensor:
+        """The share of code (rows,) after these tokens (rows,): an exponential average over `SPAN` tokens."""
+        mask = self._mask(str(share.device))
+        found = mask[tokens.to(share.device).clamp(max=len(mask) - 1)]
+        return share + (found.to(share.dtype) - share) / SPAN
+
+    def _mask(self, device: str) -> Tensor:
+        """1.0 for the tokens with signs, 0.0 for others; the last stands for all later tokens."""
+        if device not in self.masks:
+            import torch
+
+            with torch.inference_mode(False):
+                mask = torch.zeros(max(self.ids, default=-1) + 2, dtype=torch.float32, device=device)
+                mask[torch.tensor(self.ids, dtype=torch.long, device=device)] = 1.0
+            self.masks[device] = mask
+        return self.masks[device]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -14,7 +15,7 @@ from purify_plugins.types import Guarantee, Token, Vocabulary
 
 from ._base import below, drawn, ledger, require, scaled, slack
 from ._capping import fuse_capped
-from ._code import MOST, code_tokens, followed_code
+from ._code import MOST, CodeSigns, code_tokens
 from ._gap import followed_gap, gap_share, hedged, posterior, slow_average
 from ._numbers import ids_tensor, in_last_number, number_tokens, parts_of_numbers
 
@@ -253,7 +254,11 @@ class Balanced(FusionPolicy):
 
     def _coded(self, code: Tensor, tokens: Tensor) -> Tensor:
         """The share of code (rows,) after these tokens (rows,)."""
-        return followed_code(code, tokens, self.signs) if self.tells_code else code
+        return self._code_signs.followed(code, tokens) if self.tells_code else code
+
+    @cached_property
+    def _code_signs(self) -> CodeSigns:
+        return CodeSigns(self.signs)
 
     def _averaged(self, usual: Tensor, level: Tensor) -> Tensor:
         """The level's slow average (rows,) after a token that left it at `level` (rows,)."""
