@@ -123,7 +123,7 @@ def cost_of_code(policy: Balanced, texts: list[ScoredText]) -> float:
     return lost / count
 
 
-def test_the_opening_in_code_is_the_smallest_that_costs_half_a_bit_a_token() -> None:
+def test_the_opening_in_code_is_the_smallest_that_makes_code_a_quarter_more_perplexing() -> None:
     found = calibrate(code())
     assert found.policy.opening_in_code < found.policy.opening == calibrate(surer_all_along()).policy.opening
     assert found.code_cost == pytest.approx(cost_of_code(found.policy, code()))

@@ -26,8 +26,8 @@ SUDDEN = 0.025
 """The share of ordinary tokens that may meet the limit where the opening counts too."""
 SMALLEST_OPENING = 8.0
 """Nats, whatever the text is like: one word of a fact that only the LLM knows takes up to so much."""
-CODE_COST = math.log(2) / 2
-"""Half a bit a token, in nats: what the limit may take from the LLM in code with an opening of its own."""
+CODE_COST = math.log(1.25)
+"""Nats a token that the limit may take in code with an opening of its own: a quarter of the perplexity."""
 PRECISION = 0.25  # nats to which the budget is searched
 FEWEST = 200  # tokens, below which a share of one in a hundred says nothing
 QUANTILES = (0.5, 0.9, 0.99)
