@@ -255,6 +255,21 @@ def test_a_url_stands_for_what_is_below_it_and_a_name_for_itself(name: str, trus
     assert rules.trusts(name) is trusted
 
 
+def test_a_relative_path_is_another_model_s_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict that is kept by the name alone let the other model's own text through."""
+    for name in ("mine", "theirs"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    rules = Rules(["mine/model"], ["*"], tmp_path)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert rules.trusts("model")
+    monkeypatch.chdir(tmp_path / "theirs")
+    assert not rules.trusts("model")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert not rules.trusts("model"), "it may be the other one, loaded there"
+
+
 @pytest.mark.parametrize("name", ["", "org/model", "ftp://gpu", "http://gpu:80800"])
 def test_what_is_no_url_is_written_as_nothing(name: str) -> None:
     assert plain(name) == ""
