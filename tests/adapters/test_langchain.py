@@ -21,8 +21,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
 from pydantic import BaseModel, Field
 
-from purify_adapters.langchain import ChatPurified, PurifiedLLM
-from purify_adapters.langchain import response_metadata
+from purify_adapters.langchain import ChatPurified, PurifiedLLM, response_metadata
 from purify_adapters.langchain.response_metadata import fingerprint
 from purify_plugins import (
     Chat,

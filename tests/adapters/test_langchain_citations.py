@@ -186,7 +186,7 @@ def test_documents_without_an_id_are_named_by_their_source_or_digest() -> None:
 
 
 def test_two_retrievals_that_name_parts_of_one_file_alike_lose_neither() -> None:
-    """A splitter's parts have their file's name and no more; a later one once took the earlier one's place."""
+    """A splitter gives parts their file's name and no more; a later one once took an earlier one's place."""
     parts = [Document(text, metadata={"source": "a.pdf"}) for text in ("first", "second")]
     run = uuid4()
     found = RetrievedDocuments()
