@@ -113,7 +113,7 @@ def test_a_refusal_in_a_loop_of_somebody_s_own_reaches_the_reader(
     on: Activate, way: Callable[..., Any]
 ) -> None:
     on()
-    streamer = TextIteratorStreamer(tokenizer(), timeout=10)
+    streamer = TextIteratorStreamer(tokenizer(), timeout=60)
     thread = threading.Thread(target=swallowing(way), args=(tampered(), streamer))
     thread.start()
     with pytest.raises(RefusedError):
