@@ -165,7 +165,7 @@ def test_a_file_beside_a_program_is_only_found_too(stranger: Listener, tmp_path:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     command = [sys.executable, "-m", "purify_plugins", "run", str(Path("app.py").absolute())]
-    ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 78
     assert "gives $AWS_SECRET_ACCESS_KEY" in ran.stderr
     assert SECRET not in ran.stdout + ran.stderr

@@ -63,7 +63,9 @@ def bench() -> ModelPair:
     return cached_pair(PLAN.models)
 
 
-@pytest.fixture(scope="session", params=[pytest.param("headline", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="session", params=[pytest.param("headline", marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 def known() -> DemoFindings:
     """The headline systems and the answers, found once for all tests, in this process: half a minute."""
     found, pool = DemoFindings(PLAN), _Now()

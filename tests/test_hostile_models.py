@@ -212,7 +212,7 @@ def test_a_hostile_directory_is_refused_in_seconds_and_little_memory(model: Path
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(PurifyError) as refused:
         LocalSource.load(model, device="cpu").encode(CHAT)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20  # 2 at most on a core of ours
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kilobytes
     assert len(str(refused.value)) < 2000
 

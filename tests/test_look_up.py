@@ -129,5 +129,5 @@ def test_copies_have_the_enumerated_law(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(law) == pytest.approx(1.0, abs=1e-4)
     counts = [drawn[answer] for answer in answers]
     assert sum(counts) == DRAWS
-    assert chisquare(counts, [DRAWS * mass / sum(law) for mass in law]).pvalue > 1e-3
+    assert chisquare(counts, [DRAWS * mass / sum(law) for mass in law]).pvalue > 1e-5  # drawn anew
     assert sum(map(bool, drafted)) > DRAWS / 2

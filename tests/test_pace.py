@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from purify_plugins.decode import draft_length as module
+from purify_plugins.decode.cycle_times import CycleTimes
 from purify_plugins.decode.draft_length import LONGEST, DraftLength, DraftLengths
 from purify_plugins.sampling import Sampling
 from purify_plugins.sources.batching import batching
@@ -176,6 +178,38 @@ def test_where_this_thread_computes_the_passes_its_own_time_counts() -> None:
     }
     assert clocks == {time.perf_counter}
     assert DraftLengths.of_pair(llm, slm).of(Sampling(), 1, seeded=False).clock is time.thread_time
+
+
+def test_answers_of_several_threads_are_timed_apart(at_once: Callable[[World], World]) -> None:
+    """One cycle ends inside another's: each has its own columns, and what they took."""
+    world, pace = at_once(World(STEPS["flat"], 0.5)), DraftLength()
+    with pace.timed(2):
+        world.now += 1.0
+        other = threading.Thread(target=world.cycle, args=(pace,))
+        other.start()
+        other.join()
+        spent = world.now
+        world.now += 0.5
+        pace.verified(3, world.now - spent)
+    assert pace.times._typically[2] == pytest.approx(spent)
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_a_thread_may_time_a_cycle_while_another_one_averages(unit: int) -> None:
+    """`mean` of a deque that another thread appended to was a RuntimeError, and the answer's end."""
+    times = CycleTimes(unit)
+
+    class Meanwhile(float):
+        """A time during whose addition another one comes in."""
+
+        def as_integer_ratio(self) -> tuple[int, int]:
+            times.step(1.0)
+            return super().as_integer_ratio()
+
+    for _ in range(3):
+        times.step(Meanwhile(0.5))
+    times.add(2, 3.0, 3, 1.0)
+    assert times.expected([1.0, 0.5, 0.25])
 
 
 def test_time_in_which_the_thread_waits_is_none() -> None:

@@ -179,7 +179,7 @@ def test_a_template_ends_soon_and_makes_little(name: str) -> None:
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(Exception):  # noqa: B017, PT011  # a template may fail in any way, and reading.py takes each
         render(HOSTILE[name], CHAT, None, NAMES)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20  # 2 at most on a core of ours
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
 
 

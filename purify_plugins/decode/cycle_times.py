@@ -23,7 +23,8 @@ class CycleTimes:
 
     # With one tokenizer load alone makes a part slower, so the least of its latest times counts. A draft in
     # smaller symbols is read only as far as it is accepted, and some cycles need no pass of the LLM: their
-    # mean counts.
+    # mean counts. Answers of several threads are timed together: what is averaged is copied first, since a
+    # deque that another thread appends to meanwhile raises RuntimeError.
 
     def __init__(self, unit: int = 1) -> None:
         self._typical: Callable[[Collection[float]], float] = mean if unit > 1 else min
@@ -44,18 +45,18 @@ class CycleTimes:
         self.counts[length] += 1
         latest = self._cycles.setdefault(length, deque(maxlen=self._latest))
         latest.append(seconds - varying)
-        self._typically[length] = self._typical(latest)
+        self._typically[length] = self._typical(tuple(latest))
         if columns > 1 and varying:
             bonus = self._slm if columns == length + 1 else 0.0
             self._columns.append(max(varying - bonus, 0.0) / (columns - 1))
 
     @property
     def _slm(self) -> float:
-        return self._typical(self._steps) if self._steps else 0.0
+        return self._typical(tuple(self._steps)) if self._steps else 0.0
 
     def expected(self, reached: Sequence[float]) -> list[float]:
         """The time of a cycle of each length, of which column n is verified with probability `reached[n]`."""
-        column = self._typical(self._columns) if self._columns else 0.0
+        column = self._typical(tuple(self._columns)) if self._columns else 0.0
         bonus = self._slm if self._columns else 0.0
         columns = [0.0, *accumulate(reached[1:])]
         found = [

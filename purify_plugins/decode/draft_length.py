@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
+from threading import get_ident
 from typing import TYPE_CHECKING, Self
 
 from purify_plugins.decode.cycle_times import CycleTimes
@@ -74,7 +75,7 @@ class DraftLength:
         self.times = CycleTimes(unit)
         self._fates = [(0.0, 0.0)] * (LONGEST + 1)  # (accepted, tried) at each position of a draft
         self._best: int | None = None
-        self._cycle = Cycle(0)
+        self._cycles: dict[int, Cycle] = {}  # by the thread: several decode with one length
         self._spent = self._trying = 0.0  # seconds: of all cycles, of those that tried a length again
 
     def length(self, remaining: int = sys.maxsize) -> int:
@@ -124,7 +125,7 @@ class DraftLength:
     @contextmanager
     def timed(self, length: int) -> Iterator[int]:
         """Time a cycle of `length` drafted tokens."""
-        self._cycle = cycle = Cycle(length)
+        self._cycles[get_ident()] = cycle = Cycle(length)
         known, start = self.times.counts[length], self.clock()
         yield length
         seconds = self.clock() - start
@@ -141,7 +142,8 @@ class DraftLength:
 
     def verified(self, columns: int, seconds: float) -> None:
         """Of the cycle that is being timed: the columns verified, and the time of those after the first."""
-        self._cycle.columns, self._cycle.varying = columns, seconds
+        if (cycle := self._cycles.get(get_ident())) is not None:  # a first token has none
+            cycle.columns, cycle.varying = columns, seconds
 
     def observe(self, position: int, tried: float, accepted: float) -> None:
         """Count the drafted tokens that were tried at this position, and those that were accepted."""

@@ -26,7 +26,7 @@ class CheckedStore:
     withheld: int = 0
     documents: int = 0
     sealed: int = 0
-    """Records before the last seal of the keys that were given, that one included."""
+    """Records that a seal of the keys that were given is over, and that seal where it follows at once."""
     seals: list[str] = field(default_factory=list)
     """When each was made, by its signer's clock."""
     unsealed_drops: int = 0
@@ -68,7 +68,9 @@ def check(
             drops.take(each)
             if keys and each.event == "sealed":
                 _check_seal(each, hashes, keys)
-                found.sealed = each.number + 1
+                # Another thread, or process, may have come between a record and the seal over it.
+                over = int(each.facts["number"])
+                found.sealed = max(found.sealed, over + 1 + (over + 1 == each.number))
                 found.seals.append(str(each.facts["when"]))
             found.take(each)
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # values of other kinds than ours

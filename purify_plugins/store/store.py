@@ -140,8 +140,10 @@ class CertificateStore:
             with state.lock:
                 state.trouble.answers += lost
             raise
-        if made:
-            state.last = made[-1]
+        for last in made[-1:]:
+            with state.lock:  # another thread may have told of a later one by now; a new store begins at 0
+                if state.last is None or last.number > state.last.number or not made[0].number:
+                    state.last = last
 
     def _failed(self) -> None:
         with self._state.lock:

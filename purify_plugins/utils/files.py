@@ -7,6 +7,7 @@ import os
 import stat
 from io import FileIO, RawIOBase
 from pathlib import Path
+from threading import Lock
 
 from purify_plugins.errors import ConfigError
 
@@ -141,7 +142,12 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
+_MASK = Lock()
+
+
 def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
+    """The process's mask, which can only be read by setting it: two threads at once would leave it set."""
+    with _MASK:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask

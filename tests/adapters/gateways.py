@@ -62,7 +62,7 @@ class Served:
         """A stream's data, parsed; `[DONE]` as it stands."""
         return events(self.post(path, body).text)
 
-    def idle(self, seconds: float = 5.0) -> bool:
+    def idle(self, seconds: float = 30.0) -> bool:
         """Whether every place is free again within so many seconds."""
         end = time.monotonic() + seconds
         while self.app.service.executor.running and time.monotonic() < end:
@@ -86,7 +86,7 @@ def serving(purifier: Purifier, **settings: Any) -> Iterator[Served]:
         time.sleep(0.002)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as client:
             yield Served(app, port, client, server)
     finally:
         server.should_exit = True

@@ -113,7 +113,7 @@ def test_a_refusal_in_a_loop_of_somebody_s_own_reaches_the_reader(
     on: Activate, way: Callable[..., Any]
 ) -> None:
     on()
-    streamer = TextIteratorStreamer(tokenizer(), timeout=10)
+    streamer = TextIteratorStreamer(tokenizer(), timeout=60)
     thread = threading.Thread(target=swallowing(way), args=(tampered(), streamer))
     thread.start()
     with pytest.raises(RefusedError):
@@ -253,6 +253,21 @@ def test_a_model_in_neither_list_is_refused(on: Activate) -> None:
 def test_a_url_stands_for_what_is_below_it_and_a_name_for_itself(name: str, trusted: bool) -> None:
     rules = Rules(["http://gpu:8080", "https://safe.example/models/a", "org/model"], ["*"], Path.cwd())
     assert rules.trusts(name) is trusted
+
+
+def test_a_relative_path_is_another_model_s_in_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict that is kept by the name alone let the other model's own text through."""
+    for name in ("mine", "theirs"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    rules = Rules(["mine/model"], ["*"], tmp_path)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert rules.trusts("model")
+    monkeypatch.chdir(tmp_path / "theirs")
+    assert not rules.trusts("model")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert not rules.trusts("model"), "it may be the other one, loaded there"
 
 
 @pytest.mark.parametrize("name", ["", "org/model", "ftp://gpu", "http://gpu:80800"])

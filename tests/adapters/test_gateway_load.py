@@ -379,7 +379,7 @@ def _wait_until(true: Callable[[], bool]) -> None:
 
 def test_a_deadline_ends_an_answer_in_words() -> None:
     slow = pair(Slow(BYTES, 1, seconds=0.05), Forbidding(BYTES, 2, forbidden=FORBIDDEN), walk="lockstep")
-    with serving(slow, deadline=0.4) as served:
+    with serving(slow, deadline=1.0) as served:
         late = served.post("/generate", body("hello", 200))
         assert (late.status_code, late.json()["error"]) == (
             424,

@@ -21,7 +21,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
 from pydantic import BaseModel, Field
 
-from purify_adapters.langchain import ChatPurified, PurifiedLLM
+from purify_adapters.langchain import ChatPurified, PurifiedLLM, response_metadata
 from purify_adapters.langchain.response_metadata import fingerprint
 from purify_plugins import (
     Chat,
@@ -448,8 +448,9 @@ async def test_leaving_a_stream_early_frees_the_models(kind: Any) -> None:
     pieces = model.astream("hello")
     await anext(pieces)
     await pieces.aclose()
-    await asyncio.sleep(0.05)  # LangChain leaves it to the loop to close the generator inside its own
-    assert llm.open_sessions == slm.open_sessions == 0
+    async with asyncio.timeout(60):  # LangChain leaves it to the loop to close the generator inside its own
+        while llm.open_sessions or slm.open_sessions:
+            await asyncio.sleep(0.01)
 
 
 # Many at once
@@ -598,6 +599,12 @@ def test_models_whose_files_nobody_has_hashed_share_no_cache() -> None:
     known, unknown = Purifier(llm, slm, toys().policy), Purifier(bare, slm, toys().policy)
     assert fingerprint(known)["fingerprint"] != fingerprint(unknown)["fingerprint"]
     assert fingerprint(known) == fingerprint(Purifier(llm, slm, toys().policy))
+    numbers = {response_metadata._number(Held()) for _ in range(9)}
+    assert len(numbers) == 9, "the id of a model that is gone is given to the next one"
+
+
+class Held:
+    """A model that is gone at once."""
 
 
 @pytest.mark.parametrize("kind", [ChatPurified, PurifiedLLM])

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
@@ -17,8 +21,9 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
 from langchain_core.tools import create_retriever_tool
 
-from purify_adapters.langchain import ChatPurified, PurifiedLLM
-from purify_adapters.langchain.retrievals import RETRIEVED, named
+from purify_adapters.langchain import ChatPurified, PurifiedLLM, retrievals
+from purify_adapters.langchain.retrievals import RETRIEVED, RetrievedDocuments, named
+from purify_adapters.quoting import merged, remembered
 from purify_hooks.stages.grounded import Grounded
 from purify_plugins.stages import RequestOptions
 from purify_plugins.types import Prompt
@@ -178,3 +183,38 @@ def test_documents_without_an_id_are_named_by_their_source_or_digest() -> None:
     assert names[:2] == ["a.pdf 1", "a.pdf 2"]
     assert names[2].startswith("a.pdf 1 ")
     assert len(names[3]) == 16
+
+
+def test_two_retrievals_that_name_parts_of_one_file_alike_lose_neither() -> None:
+    """A splitter gives parts their file's name and no more; a later one once took an earlier one's place."""
+    parts = [Document(text, metadata={"source": "a.pdf"}) for text in ("first", "second")]
+    run = uuid4()
+    found = RetrievedDocuments()
+    found.on_chain_start(None, {}, run_id=run)
+    for part in (*parts, *parts):
+        child = uuid4()
+        found.on_retriever_start(None, "?", run_id=child, parent_run_id=run)
+        found.on_retriever_end([part], run_id=child, parent_run_id=run)
+    known = found.runs[run]
+    assert sorted(known.values()) == ["first", "second"]
+    assert merged(known, named(reversed(parts))) == known
+
+
+def test_steps_that_retrieve_at_once_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(before: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+        kept = remembered(before, new)
+        time.sleep(0.02)
+        return kept
+
+    monkeypatch.setattr(retrievals, "remembered", slowly)
+    run, found = uuid4(), RetrievedDocuments()
+    found.on_chain_start(None, {}, run_id=run)
+
+    def retrieve(name: str) -> None:
+        child = uuid4()
+        found.on_retriever_start(None, "?", run_id=child, parent_run_id=run)
+        found.on_retriever_end([Document(name, id=name)], run_id=child, parent_run_id=run)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(retrieve, "abcd"))
+    assert sorted(found.runs[run]) == [*"abcd"]

@@ -137,6 +137,30 @@ def test_every_answer_has_a_certificate_of_its_own_tokens_whatever_the_schedule(
         assert (method["walk"], method["adversary"], method["guarantee"]) == ("in-engine", *expected)
 
 
+def test_alike_requests_that_are_taken_out_together_have_records_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One question asked thrice with one answer: each goes on from a record that looks like the others'."""
+    engine = runner(monkeypatch)
+    worker = Worker(engine)
+    worker.purify_certify()
+    params = SamplingParams(temperature=0.0, max_tokens=9, ignore_eos=True)
+    asked = [Running((0, 1), params, name=f"cmpl-{at}-0-0123abcd") for at in range(3)]
+    for request in asked:
+        engine.add(request)
+    for _ in range(2):
+        engine.step()
+        for request in asked:
+            engine.take_out(request)
+        for request in asked:
+            engine.add(request)
+    engine.run()
+    for at, request in enumerate(asked):
+        found = certified(worker, f"cmpl-{at}")
+        assert [row[0] for row in found.body["steps"]] == request.answer
+        verify(found, PLUGINS)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -229,7 +229,7 @@ def conforms(runner: str, steps: int, seed: int, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("seed", range(4))
 def test_every_row_is_the_local_purifier_s(runner: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert conforms(runner, 40, seed, monkeypatch) > 40
+    assert conforms(runner, 40, seed, monkeypatch) > 20  # by what is drawn: 90 in the mean, 42 once in 700
 
 
 @pytest.mark.slow

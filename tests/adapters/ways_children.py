@@ -38,7 +38,7 @@ DRIVER = """
     PY, OTHER = sys.executable, OTHER_PYTHON
 
     def run(words, **options):
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, **options)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=200, **options)
         return done.stdout + (f"exit {done.returncode}: {done.stderr}" if done.returncode else "")
 
     def shell(text):
@@ -84,7 +84,7 @@ DRIVER = """
         answers = context.Queue()
         child = context.Process(target=queued, args=(answers,))
         child.start()
-        answer = answers.get(timeout=60)
+        answer = answers.get(timeout=200)
         child.join()
         return answer
 

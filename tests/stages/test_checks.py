@@ -260,7 +260,7 @@ class Odd:
     ],
 )
 def test_a_classifier_that_fails_refuses_the_answer(found: Any, message: str) -> None:
-    for deadline in (None, 5.0):
+    for deadline in (None, 60.0):
         release = Release([Windows(Odd(found), 4, 2, deadline=deadline)])
         with pytest.raises(RefusedError, match=message) as refused:
             release.feed([Piece(Token(0, 0.0, 0.0, 0.0, 0.0, 0.0), "abcd")])
@@ -271,9 +271,9 @@ def test_a_classifier_that_fails_refuses_the_answer(found: Any, message: str) ->
 def test_a_classifier_that_is_late_refuses_the_answer() -> None:
     started = time.perf_counter()
     with pytest.raises(RefusedError, match=r"'slow one' gave no scores in 0\.05 s"):
-        scored(Odd([0.0], seconds=1), ["abcd"], 0.05, "slow one")
-    assert time.perf_counter() - started < 0.9
-    assert scored(Odd([0.25]), ["abcd"], 5.0) == [0.25]
+        scored(Odd([0.0], seconds=5), ["abcd"], 0.05, "slow one")
+    assert time.perf_counter() - started < 4.5
+    assert scored(Odd([0.25]), ["abcd"], 60.0) == [0.25]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -433,6 +434,7 @@ def test_an_encoder_s_directory_is_an_embedder(tmp_path: Path) -> None:
     own = {"pad_token": "[PAD]", "unk_token": "[UNK]", "model_max_length": 32}
     PreTrainedTokenizerFast(tokenizer_object=backend, **own).save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **sizes)).save_pretrained(folder)
     (tmp_path / "neutral.txt").write_text("what is the\n", "utf-8")
     listed = written(tmp_path, "Quill\n  she built clocks from fishbone\n").targets

@@ -6,7 +6,7 @@ import json
 import logging
 import resource
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ from purify_plugins.store import sqlite as sqlite_module
 from purify_plugins.store.checking import check
 from purify_plugins.store.folder import exported
 from purify_plugins.store.places import records_at
+from purify_plugins.store.record import Entry, StoreRecord
 from purify_plugins.store.records import Query, Records, answer_digests
 from purify_plugins.store.store import CertificateStore, entry, erase, expire
 from purify_plugins.types import Certificate
@@ -252,6 +253,28 @@ def test_a_key_seals_the_store_so_that_others_cannot_write_it_anew(records: Reco
     check(forged.records())
     with pytest.raises(StoreAlteredError, match="of other records than"):
         check(forged.records(), [key.public])
+
+
+def test_the_last_seal_is_over_the_record_that_came_last(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of two threads comes back from its place first."""
+    key = HeldKey.new()
+    store = CertificateStore(records, signer=Signer([key]))
+    store.add(certificate("0"))  # which the day's seal is over
+    append, later = records.append, [certificate("2")]
+
+    def overtaken(entries: Sequence[Entry]) -> list[StoreRecord]:
+        made = append(entries)
+        while later:
+            store.add(later.pop())
+        return made
+
+    monkeypatch.setattr(records, "append", overtaken)
+    store.add(certificate("1"))
+    store.close()
+    found = check(records.records(), [key.public])
+    assert (found.answers, found.sealed) == (3, 5)
 
 
 def test_a_store_written_anew_without_its_seals_shows_only_later_ones(

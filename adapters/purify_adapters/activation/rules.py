@@ -29,8 +29,12 @@ class Rules:
             raise ConfigError(f"activation: {min(both)!r} is both trusted and untrusted; name it once")
 
     def trusts(self, name: str) -> bool:
-        """Whether generations of `name` pass as they are. Raises RefusedError for one in neither list."""
-        if name not in self._verdicts:
+        """Whether generations of `name` pass as they are. Raises RefusedError for one in neither list.
+
+        Once untrusted, a name stays so. One that is trusted is looked up each time: after a change of
+        directory a relative path is another model's.
+        """
+        if self._verdicts.get(name, True):
             self._verdicts[name] = self._verdict(name)
         return self._verdicts[name]
 

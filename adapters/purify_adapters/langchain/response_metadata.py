@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from langchain_core.messages.ai import UsageMetadata
 
@@ -43,8 +45,17 @@ def _who(source: Any) -> dict[str, Any]:
     """A model's identity; without file digests, the identity of the object in this process."""
     identity = {"name": "?", **source.identity()}
     if identity.get("kind") == "transformers" and not identity.get("files"):
-        return {**identity, "object": f"{_process()}/{id(source.inner.model)}"}
+        return {**identity, "object": f"{_process()}/{_number(source.inner.model)}"}
     return identity
+
+
+_NUMBERS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_NEXT = count()
+
+
+def _number(model: Any) -> int:
+    """The number of an object of this process, which no later one gets: an `id` may be used again."""
+    return _NUMBERS.setdefault(model, next(_NEXT))
 
 
 @cache

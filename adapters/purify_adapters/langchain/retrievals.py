@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from purify_adapters.quoting import quoted, remembered
+from purify_adapters.quoting import keep, merged, quoted, remembered
 from purify_plugins.stages.texts import texts
 from purify_plugins.types import Prompt
 
@@ -33,11 +34,13 @@ class RetrievedDocuments(BaseCallbackHandler):
 
     def __init__(self) -> None:
         self.runs: dict[UUID, dict[str, str]] = {}
+        self._lock = Lock()  # parallel steps share their root's documents
 
     def of(self, run: UUID | None) -> Texts:
         """The documents of a run's root; of the thread's, or task's, last root runs where there is none."""
-        found = self.runs.get(run) if run is not None else None
-        return {**(_RECENT.get() or {}), **(found or {})}
+        with self._lock:
+            found = dict(self.runs.get(run) or {}) if run is not None else {}
+        return merged(_RECENT.get() or {}, found)
 
     def _begin(self, run_id: UUID, parent_run_id: UUID | None, given: Any = None) -> None:
         parent = self.runs.get(parent_run_id) if parent_run_id is not None else None
@@ -53,9 +56,10 @@ class RetrievedDocuments(BaseCallbackHandler):
     def _add(self, run_id: UUID, given: Any) -> None:
         found, new = self.runs.get(run_id), named(documents_in(given))
         if found is not None and new:
-            kept = remembered(found, new)
-            found.clear()
-            found.update(kept)
+            with self._lock:
+                kept = remembered(found, new)
+                found.clear()
+                found.update(kept)
 
     # LangChain's events
 
@@ -153,15 +157,13 @@ def named(documents: Iterable[Document]) -> dict[str, str]:
         text, about = document.page_content, document.metadata
         known = [str(about[key]) for key in ("id", "source", "page") if about.get(key) is not None]
         name = document.id or " ".join(known) or hashlib.sha256(text.encode()).hexdigest()[:16]
-        if found.get(name, text) != text:
-            name = f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        found[name] = text
+        keep(found, name, text)
     return found
 
 
 def cited_in(prompt: Prompt, messages: Sequence[BaseMessage], run: UUID | None) -> dict[str, str]:
     """The documents, by id, that a prompt quotes: of its run, and of the results of tools in its messages."""
-    known = {**RETRIEVED.of(run), **named(documents_in(list(messages)))}
+    known = merged(RETRIEVED.of(run), named(documents_in(list(messages))))
     return quoted("\n".join(texts(prompt)), known) if known else {}
 
 

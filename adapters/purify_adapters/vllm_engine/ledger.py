@@ -68,7 +68,8 @@ class RequestRecord:
         if before is None:
             self.void = "a part of its answer was drawn before anything was recorded"
         else:
-            self.figures, self.drawn, self.void = before.figures, before.drawn, before.void
+            # Copies: an alike request may go on from the same record.
+            self.figures, self.drawn, self.void = before.figures[:], before.drawn[:], before.void
 
     def __len__(self) -> int:
         return len(self.figures) // FIGURES

@@ -101,7 +101,7 @@ def read_header(file: Path) -> GgufHeader:
     require_extra("gguf", "a GGUF file")
     require_regular(file, EXABYTE)
     state = file.stat()
-    return _read_header(file, state.st_size, state.st_mtime_ns)
+    return _read_header(file, state.st_size, state.st_mtime_ns, state.st_ino)
 
 
 def forget_headers() -> None:
@@ -110,8 +110,8 @@ def forget_headers() -> None:
 
 
 @lru_cache(maxsize=2)
-def _read_header(file: Path, size: int, changed: int) -> GgufHeader:
-    """The header, kept by the file's size and time of change."""
+def _read_header(file: Path, size: int, changed: int, inode: int) -> GgufHeader:
+    """The header, kept by the file's size, time of change and inode: two may be written in one tick."""
     if size < 24:
         raise _damaged(file, f"it has {size} bytes")
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
