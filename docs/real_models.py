@@ -44,7 +44,7 @@ def region(home: Path, slm: str, policies: Names, suites: Names, clock: str) -> 
         file = f"real-{slm}-{name.lower().replace(' ', '-')}.svg"
         (DOCS / file).write_text(svg, "utf-8")
         pictures.append(f"![{name}: harm against perplexity, with {SLMS[slm]}]({file})")
-    told = words.replace(str(home), "pair").rstrip()
+    told = "\n".join(map(str.rstrip, words.replace(str(home), "pair").splitlines()))
     blocks = [
         f"`purify calibrate --llm pair/llm --slm pair/{slm}`:\n\n```text\n{told}\n```",
         bars(found.results, KEPT[slm]).markdown,

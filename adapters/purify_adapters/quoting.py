@@ -19,30 +19,27 @@ def remembered(before: Mapping[str, str], new: Mapping[str, str]) -> dict[str, s
 def merged(before: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
     """Both texts by their ids, the new ones last.
 
-    Two retrievals may name different parts of a file alike: the later one's name then gets its digest's
-    beginning, so that neither is lost.
+    Two retrievals may name different parts of a file alike: the earlier one's name then gets its digest's
+    beginning, so that neither is lost, and a document that was edited keeps its name.
     """
     found = dict(before)
     for name, text in new.items():
-        keep(found, name, text)
+        _keep(found, name, text)
     return found
 
 
-def keep(found: dict[str, str], name: str, text: str) -> None:
-    """Put a text last, under a name that no other text has."""
-    name = _free(name, text, found)
-    found.pop(name, None)
+def _keep(found: dict[str, str], name: str, text: str) -> None:
+    """Put a text last, under its name; an earlier text of this name gets another."""
+    earlier = found.pop(name, text)
+    if earlier != text:
+        found.pop(marked(name, text), None)
+        found[marked(name, earlier)] = earlier
     found[name] = text
 
 
-def _free(name: str, text: str, known: Mapping[str, str]) -> str:
-    """The name that a text has among those that are known, or one that no other has."""
-    mark = f" {hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    short = name.removesuffix(mark)
-    for each in (short, short + mark):
-        if known.get(each, text) == text:
-            return each
-    return short + mark
+def marked(name: str, text: str) -> str:
+    """A name that no other text has: with its digest's beginning."""
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def quoted(prompt: str, retrieved: Mapping[str, str]) -> dict[str, str]:

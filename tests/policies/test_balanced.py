@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from purify_hooks.policies._code import is_code
+from purify_hooks.policies._code import SPAN, CodeSigns, is_code
 from purify_hooks.policies._gap import gap_share
 from purify_hooks.policies.balanced import LARGEST_GAP, Balanced
 from purify_plugins import Purifier
@@ -416,3 +416,11 @@ def test_the_context_of_an_answer_has_the_prompt_s_tokens() -> None:
     assert context.tokens is not None
     assert context.tokens.shape == context.llm.shape
     assert context.tokens[0, -4:].tolist() == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("tokens", [[-1, -2], [-50_000, 99], [10**6, 0]])
+def test_an_id_that_is_no_token_has_no_sign_of_code(tokens: list[int]) -> None:
+    """A prompt's ids that the pair does not share are negative."""
+    signs, share = CodeSigns((3, 7)), torch.full((2,), 0.5)
+    assert signs.followed(share, torch.tensor(tokens)).tolist() == pytest.approx([0.5 - 0.5 / SPAN] * 2)
+    assert signs.followed(share, torch.tensor([3, 7])).tolist() == pytest.approx([0.5 + 0.5 / SPAN] * 2)

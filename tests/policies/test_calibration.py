@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purify_hooks.calibration.words import meaning
+from purify_hooks.policies import calibration
 from purify_hooks.policies._gap import SLOWER
 from purify_hooks.policies.balanced import Balanced
 from purify_hooks.policies.calibration import (
@@ -95,7 +96,7 @@ def test_one_token_in_forty_meets_the_limit_at_most_and_no_smaller_opening_does_
     assert share_at_the_limit(replace(found, policy=smaller), texts) > SUDDEN
     told = " ".join(meaning(found, "letters", copying=False))
     assert f"{1 - found.limited:.1%} of these tokens never met the limit" in told
-    assert f"{1 - found.over_budget:.1%} never would without the opening" in told
+    assert f"{1 - found.over_budget:.1%} never would without an opening" in told
 
 
 def code() -> list[ScoredText]:
@@ -123,16 +124,29 @@ def cost_of_code(policy: Balanced, texts: list[ScoredText]) -> float:
     return lost / count
 
 
-def test_the_opening_in_code_is_the_smallest_that_makes_code_a_quarter_more_perplexing() -> None:
+def test_the_opening_in_code_is_the_smallest_that_costs_no_more_than_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "CODE_COST", 0.1)
     found = calibrate(code())
-    assert found.policy.opening_in_code < found.policy.opening == calibrate(surer_all_along()).policy.opening
+    assert SMALLEST_OPENING < found.policy.opening_in_code < found.policy.opening
+    assert found.policy.opening == calibrate(surer_all_along()).policy.opening
     assert found.code_cost == pytest.approx(cost_of_code(found.policy, code()))
-    assert found.code_cost <= CODE_COST
+    assert found.code_cost <= 0.1
     smaller = replace(found.policy, opening_in_code=found.policy.opening_in_code - 0.1)
-    assert cost_of_code(smaller, code()) > CODE_COST
+    assert cost_of_code(smaller, code()) > 0.1
     assert found.policy.signs == ()  # they are the vocabulary's, and found when the policy is bound
     told = " ".join(meaning(found, "letters", copying=False))
-    assert f"each of {found.code:,} tokens of code loses {found.code_cost:.2g} nats at most" in told
+    assert f"it makes the {found.code:,} tokens of code at most" in told
+    assert f"by {found.code_cost:.2g} nats each on average" in told
+
+
+def test_the_opening_in_code_leaves_room_for_a_word_of_a_fact_however_good_the_slm_is_at_code() -> None:
+    """An SLM that writes code as the LLM does, and little else: 0 would cost nothing, and leave nothing."""
+    able = [ScoredText(each.llm, each.llm, torch.ones(300)) for each in corpus(1.0, 1.0)]
+    found = calibrate([*surer_all_along(), *able])
+    assert found.policy.opening_in_code == SMALLEST_OPENING < found.policy.opening
+    assert found.code_cost < CODE_COST
 
 
 def test_what_has_no_code_or_no_opening_has_none_in_code() -> None:

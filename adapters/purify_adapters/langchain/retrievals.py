@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.tracers.context import register_configure_hook
 
-from purify_adapters.quoting import keep, merged, quoted, remembered
+from purify_adapters.quoting import marked, merged, quoted, remembered
 from purify_plugins.stages.texts import texts
 from purify_plugins.types import Prompt
 
@@ -157,7 +157,7 @@ def named(documents: Iterable[Document]) -> dict[str, str]:
         text, about = document.page_content, document.metadata
         known = [str(about[key]) for key in ("id", "source", "page") if about.get(key) is not None]
         name = document.id or " ".join(known) or hashlib.sha256(text.encode()).hexdigest()[:16]
-        keep(found, name, text)
+        found[name if found.get(name, text) == text else marked(name, text)] = text
     return found
 
 

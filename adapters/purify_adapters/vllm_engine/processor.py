@@ -59,13 +59,15 @@ class EngineRow:
 
     `slm` is the SLM's logits (1, V) after that, `drawn` the token drawn with them, `state` the policy's
     memory before it and `after` that after it. `alone`: the SLM's own row from here on; `refused`: it
-    cannot read the prompt, and the answer ends. A seed's `numbers` draw its tokens.
+    cannot read the prompt, and the answer ends. `asked` is a digest of the prompt and the settings; a seed's
+    `numbers` draw its tokens.
     """
 
     prompt: tuple[int, ...]
     answer: list[int]
     sampling: Sampling
     params: Any
+    asked: bytes = b""
     numbers: KeyedPlaces | None = None
     read: int = 0
     alone: bool = False
@@ -91,9 +93,10 @@ class EngineRow:
 
     def was(self, row: EngineRow) -> bool:
         """Whether this left row held the request that another resumes: its tokens, and the one drawn last."""
-        rest = row.answer[len(self.answer) :]
-        same = self.prompt == row.prompt and self.sampling == row.sampling
-        return same and row.answer == [*self.answer, *rest] and (not rest or rest == [self.drawn])
+        known = len(self.answer)
+        if len(row.answer) - known not in (0, 1) or self.asked != row.asked or self.sampling != row.sampling:
+            return False
+        return row.answer[known:] in ([], [self.drawn]) and row.answer[:known] == self.answer
 
 
 class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, which may not be installed
@@ -169,7 +172,7 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         asked = asked_of(params, self.defaults)
         digest = request([tuple(prompt)], settings(self.purifier, asked))
         numbers = None if params.seed is None else KeyedPlaces(params.seed, digest)
-        row = EngineRow(tuple(prompt), answer, asked, params, numbers)
+        row = EngineRow(tuple(prompt), answer, asked, params, digest, numbers)
         row.refused = unreadable(prompt, self.purifier)
         known = next((each for each in reversed(self.left) if answer and each.was(row)), None)
         if known is not None:
@@ -186,9 +189,15 @@ class PurifyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM's, w
         if row.session is not None:
             row.session.close()
         row.session, row.slm = None, torch.empty(0)
-        if row.state or row.alone or row.record is not None:
+        if not self._ended(row) and (row.state or row.alone or row.record is not None):
             row.answer = row.answer[: row.read]  # vLLM may go on writing to its own
             self.left.append(row)
+
+    def _ended(self, row: EngineRow) -> bool:
+        """Whether vLLM took the request out because its answer is whole: it will not resume it."""
+        most = row.params.max_tokens
+        last = None if row.sampling.ignore_eos or not row.answer else row.answer[-1]
+        return last in self.purifier.vocabulary.eos or (most is not None and len(row.answer) >= most)
 
     @torch.inference_mode()
     def apply(self, logits: Tensor) -> Tensor:

@@ -83,7 +83,9 @@ def measured(ready: Prepared, sample: TextSample) -> CalibrationResult:
     typer.echo("reading both models, then the text with each; Ctrl-C changes nothing", err=True)
     llm, slm = (source(ready.plugins, table) for table in (ready.config.llm, ready.config.slm))
     alone = without_copyist(slm)
-    tells_code = not align(llm, alone)[0].symbolic  # raises before anything is read
+    alignment = ready.config.alignment
+    aligned, _ = align(llm, alone, alignment, ready.config.fidelity)  # what raises does before the reading
+    tells_code = alignment == "auto" and not aligned.symbolic
     cut = sample.within(llm.context_length, slm.context_length).cut(CHARACTERS)
     with shown_progress() as progress:
         passages = score_texts(llm, alone, cut, progress)

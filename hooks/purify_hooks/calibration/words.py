@@ -65,7 +65,7 @@ def _met(found: Calibration) -> str:
     """How many tokens never met the limit, and why not more."""
     told = f"{1 - found.limited:.1%} of these tokens never met the limit"
     if found.over_budget < found.limited:
-        told += f", and {1 - found.over_budget:.1%} never would without the opening"
+        told += f", and {1 - found.over_budget:.1%} never would without an opening"
     short = f" That is fewer than were wanted: the budget is at its largest, {found.policy.budget:g}."
     return f"{told}.{'' if found.enough else short}"
 
@@ -74,10 +74,10 @@ def _in_code(found: Calibration) -> list[str]:
     """What the limit costs code, where code has an opening of its own."""
     if found.policy.opening_in_code == math.inf:
         return []
-    cost = f"{found.code_cost:.2g} nats at most, {math.exp(found.code_cost):.3g} times the LLM's perplexity"
     return [
-        "In code the limit comes sooner, since a memorised file begins as suddenly as any text: each of "
-        f"{found.code:,} tokens of code loses {cost}."
+        "In code the limit comes sooner, since a memorised file begins as suddenly as any text: it makes the "
+        f"{found.code:,} tokens of code at most {math.exp(found.code_cost):.3g} times as perplexing, by "
+        f"{found.code_cost:.2g} nats each on average."
     ]
 
 

@@ -38,13 +38,16 @@ class CodeSigns:
         self.masks: dict[str, Tensor] = {}
 
     def followed(self, share: Tensor, tokens: Tensor) -> Tensor:
-        """The share of code (rows,) after these tokens (rows,): an exponential average over `SPAN` tokens."""
+        """The share of code (rows,) after these tokens (rows,): an exponential average over `SPAN` tokens.
+
+        An id that is no token of the vocabulary, as a prompt's negative ones, has no sign.
+        """
         mask = self._mask(str(share.device))
-        found = mask[tokens.to(share.device).clamp(max=len(mask) - 1)]
+        found = mask[tokens.to(share.device).clamp(-1, len(mask) - 1)]
         return share + (found.to(share.dtype) - share) / SPAN
 
     def _mask(self, device: str) -> Tensor:
-        """1.0 for the tokens with signs, 0.0 for others; the last stands for all later tokens."""
+        """1.0 for the tokens with signs, 0.0 for others; the last stands for all other ids."""
         if device not in self.masks:
             import torch
 

@@ -53,8 +53,8 @@ class Calibration:
     `ratio` is the mean of log p_llm/p_slm; `llm` and `slm` are the models' mean surprisal. `levels` are the
     ledger's level at `QUANTILES`; `limited` is the share of tokens that the LLM's own choice would have
     found above the ceiling, and `full` the share before which nothing was left to the LLM. `over_budget` is
-    what `limited` would be without an opening. `code` tokens stand in code, and lose `code_cost` nats each to
-    the limit.
+    what `limited` would be without an opening. `code` tokens stand in code, and lose `code_cost` nats on
+    average to the limit.
     """
 
     policy: Balanced
@@ -79,10 +79,10 @@ def calibrate(texts: Sequence[ScoredText], base: Balanced = BASE) -> Calibration
     """The smallest budget that 99 of 100 clean tokens never meet, the openings, and the pair's own gap.
 
     The opening is the smallest with which 39 of 40 never meet the limit, from `SMALLEST_OPENING`; none where
-    the budget is no larger. Where there is one, and code in the texts, the opening in code is the smallest
-    that costs a token of code no more than `CODE_COST`. The gap begins at the mean of log p_llm/p_slm, and
-    may become what it is at 99 of 100 clean tokens: of a pair of equals that is next to nothing, so that a
-    recitation cannot raise it.
+    the budget is no larger. Where there is one, and code in the texts, the opening in code is the smallest,
+    from `SMALLEST_OPENING` too, that costs a token of code no more than `CODE_COST`. The gap begins at the
+    mean of log p_llm/p_slm, and may become what it is at 99 of 100 clean tokens: of a pair of equals that is
+    next to nothing, so that a recitation cannot raise it.
 
     Raises ConfigError for too little text, or where a model rules out what the texts say.
     """
@@ -158,10 +158,11 @@ def _with_opening_in_code(policy: Balanced, context: Context) -> Balanced:
 
     None where there is too little code to tell, no opening elsewhere, or one that costs as much.
     """
-    levels, most = _Levels.of(policy, context), math.floor(min(policy.opening, policy.budget) * 10)
+    levels = _Levels.of(policy, context)
     if policy.opening == math.inf or int(levels.code.sum()) < FEWEST:
         return policy
-    tried = (replace(policy, opening_in_code=tenths / 10) for tenths in range(most))
+    least, most = (math.ceil(10 * nats) for nats in (SMALLEST_OPENING, policy.opening))
+    tried = (replace(policy, opening_in_code=tenths / 10) for tenths in range(least, most))
     return next((each for each in tried if levels.of_policy(each).code_cost <= CODE_COST), policy)
 
 
