@@ -10,6 +10,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -141,6 +142,7 @@ def evaluated(
     suites: Names = (),
     clock: str = "",
     jobs: int = 0,
+    items: int | None = None,
 ) -> tuple[Report, str]:
     """Every policy and the calibrated one on one pair, and what the calibration says."""
     models, found = models_and_questions(*pair, questions, batch=64)
@@ -149,6 +151,7 @@ def evaluated(
     models = models._replace(slm=dict(table))  # every policy beside the SLM that was calibrated
     systems = [*systems_for(load_plugins(models.plugins), policies, False), ours]
     plan = planned(models, found, systems, quick=False, seed=0, only=suites)
+    plan = replace(plan, settings=replace(plan.settings, items=items))
     return measured_report(plan, out, jobs=jobs, clock=clock), words
 
 
@@ -160,11 +163,12 @@ def main(
     policies: Annotated[str, typer.Option(help="Policies beside the calibrated one.")] = "balanced",
     suites: Annotated[str, typer.Option(help="Measurements, with commas; all.")] = "",
     least: Annotated[float, typer.Option(help="The share of the LLM's answers to keep.")] = 0.95,
+    items: Annotated[int | None, typer.Option(help="At most so many questions of a kind; all.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes; 0: as many as there are cores.")] = 0,
 ) -> None:
     """Print the table for one pair."""
     named, only = (tuple(filter(None, names.split(","))) for names in (policies, suites))
-    report, words = evaluated((llm, slm), attacks, out, named, only, jobs=jobs)
+    report, words = evaluated((llm, slm), attacks, out, named, only, jobs=jobs, items=items)
     typer.echo(words)
     typer.echo(bars(report.results, least).markdown)
     typer.echo("\n".join(f"- {name}: {fact}" for name, fact in report.facts().items()))

@@ -65,7 +65,7 @@ STRANGER = Path(__file__).parent.parent / "data" / "tokenizers" / "kl3m-char-4k"
 POINTS: list[tuple[Any, str]] = [
     *((GenerationMixin, name) for name in ("generate", "load_custom_generate")),
     *((ContinuousMixin, name) for name in ("generate_batch", "init_continuous_batching")),
-    (PreTrainedModel, "__call__"),
+    *((PreTrainedModel, name) for name in ("__call__", "__init__")),
     (Pipeline, "forward"),
     *((InferenceClient, name) for name in ("text_generation", "chat_completion", "_inner_post")),
     *((AsyncInferenceClient, name) for name in ("text_generation", "chat_completion", "_inner_post")),
@@ -222,6 +222,25 @@ def test_a_trusted_directory_is_found_from_the_file_and_from_here(
     model = AutoModelForCausalLM.from_pretrained("small")
     assert text_of(model.generate(ids(), max_new_tokens=2))
     assert purify_plugins.status().total.trusted == 1
+
+
+def test_a_relative_directory_is_the_one_that_a_model_was_loaded_from(
+    on: Activate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked up where it generates, the other directory's model was taken for the trusted one."""
+    for folder, source in (("mine", SLM), ("theirs", LLM)):
+        shutil.copytree(source, tmp_path / folder / "model")
+    on('[activation]\ntrusted = ["mine/model"]\nuntrusted = ["*"]\n')
+    models = []
+    for folder in ("mine", "theirs"):
+        monkeypatch.chdir(tmp_path / folder)
+        models.append(AutoModelForCausalLM.from_pretrained("model"))
+    for times, folder in enumerate(("mine", "theirs"), 1):
+        monkeypatch.chdir(tmp_path / folder)
+        for model in models:
+            model.generate(ids(), max_new_tokens=1)
+        total = purify_plugins.status().total
+        assert (total.trusted, total.purified) == (times, times)
 
 
 def test_a_model_in_neither_list_is_refused(on: Activate) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
 from inspect import BoundArguments, signature
+from pathlib import Path
 from threading import RLock
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -78,6 +81,7 @@ class LocalModels:
         from torch.nn import Module
 
         monkeypatch.replace(module.PreTrainedModel, "__call__", self._call, Module.__call__)
+        monkeypatch.replace(module.PreTrainedModel, "__init__", _noting_folder)
 
     def compiled(self, monkeypatch: Monkeypatch, module: ModuleType) -> None:
         """Check calls of compiled models; existing compiled code is dropped: it bypasses `__call__`."""
@@ -123,7 +127,7 @@ class LocalModels:
             options = _by_name(taken.bind(model, *args, **kwargs))
             with self.recorder.refusals(name):
                 with failing_visibly(options.get("streamer")):
-                    trusted = self.rules.trusts(name)
+                    trusted = self.rules.trusts(place_of(model))
                     purified = None if trusted else self._purified(model, options)
                 if purified is None:
                     self.recorder.count(name, "trusted")
@@ -161,7 +165,7 @@ class LocalModels:
         def refused(model: Any, *args: Any, **kwargs: Any) -> Any:
             name = name_of(model)
             with self.recorder.refusals(name):
-                if not self.rules.trusts(name):
+                if not self.rules.trusts(place_of(model)):
                     raise RefusedError(f"{original.__name__} of {name!r} cannot be purified; call generate")
             self.recorder.count(name, "trusted")
             return original(model, *args, **kwargs)
@@ -199,7 +203,7 @@ class LocalModels:
         from purify_adapters.transformers.streaming import failing_visibly, handed_streamer
 
         name = name_of(model)
-        if self.rules.trusts(name):
+        if self.rules.trusts(place_of(model)):
             return
         with self.recorder.refusals(name), failing_visibly(handed_streamer()):
             _refuse_overrides(model)
@@ -226,6 +230,8 @@ class LocalModels:
 
 
 KEPT = "_purified_by"
+MADE_IN = "_purify_made_in"
+"""On a model: the working directory in which it was made, where a relative path led to it."""
 
 
 class KeptPurifier:
@@ -241,6 +247,25 @@ class KeptPurifier:
 def name_of(model: Any) -> str:
     """The directory or hub id a model was loaded from, else its class's name."""
     return str(getattr(model, "name_or_path", "") or type(model).__name__)
+
+
+def place_of(model: Any) -> str:
+    """What a model was loaded from, a relative directory as it was then; see `name_of`."""
+    name = name_of(model)
+    folder = Path(vars(model).get(MADE_IN, "."), name)
+    return str(folder.resolve()) if folder.is_dir() else name
+
+
+def _noting_folder(original: Any) -> Any:
+    """Note where a model is made: a relative path is another model's after a change of directory."""
+
+    @wraps(original)
+    def __init__(model: Any, *args: Any, **kwargs: Any) -> None:
+        original(model, *args, **kwargs)
+        with suppress(OSError):  # the directory is gone
+            vars(model)[MADE_IN] = os.getcwd()
+
+    return __init__
 
 
 def _refuse_overrides(model: Any) -> None:
