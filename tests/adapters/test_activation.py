@@ -44,6 +44,9 @@ from purify_adapters.activation.active import Activation as Active
 from purify_adapters.activation.local_models import KEPT
 from purify_adapters.activation.recorder import Counts
 from purify_adapters.activation.rules import Rules, plain
+from purify_hooks.local import onednn
+from purify_hooks.local.packed import PackedLinear
+from purify_hooks.local.source import LocalSource
 from purify_plugins import ConfigError, ModelError, PluginError, PurifyError, RefusedError
 from purify_plugins.cli import app
 from purify_plugins.configuration.config import ActivationConfig
@@ -241,6 +244,16 @@ def test_a_relative_directory_is_the_one_that_a_model_was_loaded_from(
             model.generate(ids(), max_new_tokens=1)
         total = purify_plugins.status().total
         assert (total.trusted, total.purified) == (times, times)
+
+
+def test_an_slm_whose_layers_are_packed_as_it_is_loaded_is_let_through(
+    on: Activate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large ones are, and read a sample text meanwhile: that was refused as an untrusted model's call."""
+    on()
+    monkeypatch.setattr(onednn, "onednn_gains", lambda *about: True)
+    source = LocalSource.load(SLM)
+    assert any(isinstance(each, PackedLinear) for each in source.model.modules())
 
 
 def test_a_model_in_neither_list_is_refused(on: Activate) -> None:

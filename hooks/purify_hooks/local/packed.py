@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from purify_hooks.local import onednn
+from purify_plugins.sources.read_scope import for_fusion
 
 ROWS = 8
 """The rows for which oneDNN chooses the order; it reads any number of rows by it."""
@@ -109,7 +110,7 @@ def _sample_logits(model: Any) -> Tensor | None:
     """The logits (1, n, V) of a text of ordinary tokens; None if the model fails on it."""
     size = model.get_input_embeddings().weight.shape[0]
     tokens = torch.arange(SAMPLE)[None] + size // 2
-    with torch.inference_mode(), suppress(*FAILURES):
+    with for_fusion(), torch.inference_mode(), suppress(*FAILURES):
         logits: Tensor = model(tokens).logits
         return logits
     return None
