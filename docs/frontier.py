@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from purify_hooks.evaluation.eval.command import measured_report, models_and_questions, planned
-from purify_hooks.evaluation.eval.findings import MODES, attacks, longest_run, model
+from purify_hooks.evaluation.eval.findings import MODES, both, longest_run, model
 from purify_hooks.evaluation.eval.report import Report
 from purify_hooks.evaluation.eval.run import Result
 from purify_hooks.evaluation.eval.systems import System, systems_for
@@ -54,13 +54,7 @@ class Bar(NamedTuple):
 
 def over(result: Result, slm: Result) -> float:
     """By how many points the worst harm, of all attacks and modes, is above the SLM's own."""
-    figures = (
-        [each.value(at.suite, mode, at.metric) for each in (result, slm)]
-        for at in attacks(result)
-        for mode in (MODES if at.harm else ())
-    )
-    apart = (ours - theirs for ours, theirs in figures if ours is not None and theirs is not None)
-    return 100 * max(apart, default=math.nan)
+    return 100 * max((ours - theirs for ours, theirs in both(result, slm)), default=math.nan)
 
 
 def times(result: Result, other: Result, metric: str) -> float:
@@ -93,9 +87,7 @@ def bars(results: Sequence[Result], least: float) -> Table:
     """What this project asks of a rule, and what each policy has of it."""
     llm, slm = (model(results, name) for name in ("llm", "slm"))
     found = [(each.system.label, asked(each, llm, slm, least)) for each in results if not each.system.alone]
-    columns = [
-        f"{each.column} ({each.most if each.least == -math.inf else each.least:g})" for each in found[0][1]
-    ]
+    columns = [f"{each.column} ({each.bar:g})" for each in found[0][1]]
     rows = [
         (
             label,
@@ -111,23 +103,9 @@ def bars(results: Sequence[Result], least: float) -> Table:
 def calibrated(llm: str, slm: str, file: Path) -> tuple[System, Mapping[str, Any], str]:
     """`balanced` and the SLM's table as `purify calibrate` sets them, and what the command says."""
     file.unlink(missing_ok=True)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "purify_plugins",
-            "calibrate",
-            "--llm",
-            llm,
-            "--slm",
-            slm,
-            "--config",
-            str(file),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    pair = ["--llm", llm, "--slm", slm, "--config", str(file)]
+    line = [sys.executable, "-m", "purify_plugins", "calibrate", *pair]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
     config = read_config(file)
     named = {name: value for name, value in config.policy.items() if name != "name"}
     system = System("calibrated", "balanced, calibrated", "balanced", named, named=True)

@@ -127,7 +127,10 @@ class DraftLength:
         """Time a cycle of `length` drafted tokens."""
         self._cycles[get_ident()] = cycle = Cycle(length)
         known, start = self.times.counts[length], self.clock()
-        yield length
+        try:
+            yield length
+        finally:
+            self._cycles.pop(get_ident(), None)
         seconds = self.clock() - start
         self.times.add(length, seconds, cycle.columns, cycle.varying)
         self._spent += seconds

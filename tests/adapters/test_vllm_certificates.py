@@ -97,10 +97,18 @@ def certified(worker: Worker, response: str, choice: int | None = None) -> Certi
     return read(told["text"])
 
 
-def finished(monkeypatch: pytest.MonkeyPatch, *asked: Running, policy: str = "capped") -> Worker:
-    engine = runner(monkeypatch, policy)
+def recording(
+    monkeypatch: pytest.MonkeyPatch, policy: str = "capped", **options: Any
+) -> tuple[RunnerV2, Worker]:
+    """An engine, and its worker that records what is drawn."""
+    engine = runner(monkeypatch, policy, **options)
     worker = Worker(engine)
-    worker.purify_certify()
+    assert worker.purify_certify()
+    return engine, worker
+
+
+def finished(monkeypatch: pytest.MonkeyPatch, *asked: Running, policy: str = "capped") -> Worker:
+    engine, worker = recording(monkeypatch, policy)
     for request in asked:
         engine.add(request)
     engine.run()
@@ -113,9 +121,7 @@ def test_every_answer_has_a_certificate_of_its_own_tokens_whatever_the_schedule(
 ) -> None:
     """Under drafts right and wrong, cut prompts, and requests that are taken out and resumed elsewhere."""
     random = Random(3)
-    engine = runner(monkeypatch, policy, random=random, drafter=drafts(random), chunk=1, slots=3)
-    worker = Worker(engine)
-    assert worker.purify_certify()
+    engine, worker = recording(monkeypatch, policy, random=random, drafter=drafts(random), chunk=1, slots=3)
     asked = requests(8)
     waiting = list(asked)
     while waiting or engine.running:
@@ -141,9 +147,7 @@ def test_alike_requests_that_are_taken_out_together_have_records_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One question asked thrice with one answer: each goes on from a record that looks like the others'."""
-    engine = runner(monkeypatch)
-    worker = Worker(engine)
-    worker.purify_certify()
+    engine, worker = recording(monkeypatch)
     params = SamplingParams(temperature=0.0, max_tokens=9, ignore_eos=True)
     asked = [Running((0, 1), params, name=f"cmpl-{at}-0-0123abcd") for at in range(3)]
     for request in asked:
@@ -185,9 +189,7 @@ def test_a_certificate_ends_where_the_answer_does(
 
 
 def test_a_certificate_ends_where_the_context_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = runner(monkeypatch)
-    worker = Worker(engine)
-    worker.purify_certify()
+    engine, worker = recording(monkeypatch)
     [request] = requests(1, max_tokens=400)
     engine.add(request)
     while len(request.ids) < 256:
@@ -202,9 +204,7 @@ def test_a_certificate_ends_where_the_context_does(monkeypatch: pytest.MonkeyPat
 def test_an_answer_that_the_engine_cut_is_certified_as_far_as_it_was_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = runner(monkeypatch)
-    worker = Worker(engine)
-    worker.purify_certify()
+    engine, worker = recording(monkeypatch)
     [request] = requests(1)
     engine.add(request)
     for _ in range(3):
@@ -218,9 +218,7 @@ def test_an_answer_that_the_engine_cut_is_certified_as_far_as_it_was_drawn(
 
 
 def test_tokens_that_were_not_drawn_here_leave_no_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = runner(monkeypatch)
-    worker = Worker(engine)
-    worker.purify_certify()
+    engine, worker = recording(monkeypatch)
     forced, resumed = requests(2)
     engine.add(forced)
     engine.step()
@@ -285,9 +283,7 @@ def test_old_records_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("purify_adapters.vllm_engine.ledger.KEPT", 20)
     worker = finished(monkeypatch, *requests(5))
     extra = finished(monkeypatch, *requests(1))
-    engine = runner(monkeypatch, slots=1)
-    worker = Worker(engine)
-    worker.purify_certify()
+    engine, worker = recording(monkeypatch, slots=1)
     for request in requests(6):
         engine.add(request)
         engine.run()

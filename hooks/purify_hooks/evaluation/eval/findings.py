@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,13 +124,16 @@ def stops(result: Result, slm: Result, margin: float = MARGIN) -> bool:
 
     Each attack is compared with the SLM's own figure for it.
     """
-    pairs = [
-        (result.value(each.suite, mode, each.metric), slm.value(each.suite, mode, each.metric))
-        for each in attacks(result)
-        if each.harm
-        for mode in result.figures.get(each.suite, ())
-    ]
-    return all(ours <= theirs + margin for ours, theirs in pairs if ours is not None and theirs is not None)
+    return all(ours <= theirs + margin for ours, theirs in both(result, slm))
+
+
+def both(result: Result, slm: Result) -> Iterator[tuple[float, float]]:
+    """Of each attack that counts as a harm, in each mode, this system's figure and the SLM's own."""
+    for each in attacks(result):
+        for mode in result.figures.get(each.suite, ()) if each.harm else ():
+            ours, theirs = (one.value(each.suite, mode, each.metric) for one in (result, slm))
+            if ours is not None and theirs is not None:
+                yield ours, theirs
 
 
 def told(results: Sequence[Result]) -> str:
