@@ -317,9 +317,9 @@ def pamphlets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sketch(out: Path, corpus: Path, seed: int = 1) -> Attacks:
     """Train next to nothing."""
-    from rich.progress import Progress
+    from purify_hooks.progress import rare_lines
 
-    return train(Recipe(out, corpus, seed, scale=0.005), Progress(disable=True))
+    return train(Recipe(out, corpus, seed, scale=0.005), rare_lines())
 
 
 @pytest.fixture(scope="module")
@@ -340,10 +340,11 @@ def test_the_trainer_writes_a_pair_that_loads(trained: Path) -> None:
 
 
 def test_an_slm_trained_apart_has_a_tokenizer_of_its_own(tmp_path: Path, pamphlets: Path) -> None:
-    from rich.progress import Progress
     from transformers import AutoTokenizer
 
-    home = train_apart(Recipe(tmp_path, pamphlets, scale=0.005), Progress(disable=True))
+    from purify_hooks.progress import rare_lines
+
+    home = train_apart(Recipe(tmp_path, pamphlets, scale=0.005), rare_lines())
     assert load(home).num_parameters() == load(SLM_1024).num_parameters() == 734_080
     assert len(AutoTokenizer.from_pretrained(home)) == len(AutoTokenizer.from_pretrained(SLM_1024)) == 1024
 

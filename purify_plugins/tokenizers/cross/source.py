@@ -234,11 +234,12 @@ class SymbolSession(Session):
         """Push each prompt's symbols, all rows' together; return their log-probabilities."""
         found: list[list[float]] = [[] for _ in prompts]
         for at in range(max(map(len, prompts), default=0)):
-            going = [row for row, symbols in enumerate(prompts) if at < len(symbols)]
-            self.reader.read([self.beams[row].wanted() if row in going else [] for row in range(len(prompts))])
-            for row in going:
-                found[row].append(self.beams[row].score(prompts[row][at]))
-                self.beams[row].push(prompts[row][at])
+            rows = list(zip(self.beams, prompts, found, strict=True))
+            self.reader.read([beam.wanted() if at < len(symbols) else [] for beam, symbols, _ in rows])
+            for beam, symbols, scores in rows:
+                if at < len(symbols):
+                    scores.append(beam.score(symbols[at]))
+                    beam.push(symbols[at])
         for beam in self.beams:
             beam.begin()
         return found
