@@ -65,7 +65,7 @@ def shown_progress(
 ) -> Iterator[Progress]:
     """A callback that shows what is done, what is left and what is being done, on standard error.
 
-    A bar in a terminal, which says `first` until it is told; elsewhere `lines`.
+    A bar in a terminal, which says `first` before the first step; elsewhere `lines`.
     """
     from rich.console import Console
 
