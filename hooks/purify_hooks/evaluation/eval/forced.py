@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from purify_hooks.evaluation.eval.results_cache import Cell
-from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, texts
+from purify_hooks.evaluation.eval.suites.base import ForcedSuite, Items, Samples, texts
 from purify_hooks.evaluation.eval.systems import ALONE, System
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ class Measurement:
         return len(self._scores) == len(self.texts)
 
     def cells(self, pair: ModelPair, missing: Sequence[CellWork]) -> Iterator[Cell]:
-        """The cells that are missing, once it is complete."""
+        """The cells that are missing, once it is complete; without a figure where nothing is asked."""
         keys = {(each.system.key, each.mode): each.key for each in missing if each.suite == self.name}
         scores = [self._scores[at] for at in range(len(self.texts))]
         each = round(self._seconds / max(len(keys), 1), 2)
-        for system, by_mode in zip(self.systems, self.suite.judged(pair, self.items, scores), strict=True):
+        nothing: Sequence[dict[str, Samples]] = [dict.fromkeys(self.suite.modes, {}) for _ in self.systems]
+        found = self.suite.judged(pair, self.items, scores) if scores else nothing
+        for system, by_mode in zip(self.systems, found, strict=True):
             for mode, samples in by_mode.items():
                 if key := keys.get((system.key, mode)):
                     yield Cell(key, system.key, self.name, mode, each, samples)

@@ -135,6 +135,9 @@ def run(
     rest = [each for each in missing if not isinstance(asked[each.suite], ForcedSuite)]
     tasks: list[Task] = [partial(score, each.run, [each.texts[at] for at in piece]) for each, piece in pieces]
     tasks += [partial(measure, plan, each) for each in rest]
+    for each in forced:
+        for cell in () if each.pieces else each.cells(pair, missing):
+            cache.add(cell)
     progress(0, len(tasks), "")
     with closing(
         executed(plan, tasks, jobs, pair, pool)
