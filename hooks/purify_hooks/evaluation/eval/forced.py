@@ -82,7 +82,9 @@ class Measurement:
         keys = {(each.system.key, each.mode): each.key for each in missing if each.suite == self.name}
         scores = [self._scores[at] for at in range(len(self.texts))]
         each = round(self._seconds / max(len(keys), 1), 2)
-        nothing: Sequence[dict[str, Samples]] = [dict.fromkeys(self.suite.modes, {}) for _ in self.systems]
+        nothing: Sequence[dict[str, Samples]] = [
+            {mode: {} for mode in self.suite.modes} for _ in self.systems
+        ]
         found = self.suite.judged(pair, self.items, scores) if scores else nothing
         for system, by_mode in zip(self.systems, found, strict=True):
             for mode, samples in by_mode.items():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from purify_hooks.evaluation.eval.chains import Chain
     from purify_hooks.evaluation.eval.model_pair import ModelPair
     from purify_plugins.plugin.manager import Plugins
+    from purify_plugins.types import Alignment, Fidelity
 
 Figures = Mapping[str, Mapping[str, Mapping[str, Estimate]]]
 """Suite -> mode -> metric -> figure."""
@@ -37,18 +38,24 @@ Pool = Callable[[int], AbstractContextManager[Executor]]
 
 
 class ModelNames(NamedTuple):
-    """What a process loads: two models, plugins by name (None: the environment's), the batch size."""
+    """What a process loads: two models, plugins by name (None: the environment's), the batch size.
+
+    `alignment` and `fidelity` are how the two are fused, as in a configuration.
+    """
 
     llm: Any
     slm: Any
     plugins: tuple[str, ...] | None = None
     batch: int = 64
+    alignment: Alignment = "auto"
+    fidelity: Fidelity = "default"
 
     def load(self) -> ModelPair:
         from purify_hooks.evaluation.eval.model_pair import ModelPair
         from purify_plugins.plugin.manager import load_plugins
 
-        return ModelPair.load(self.llm, self.slm, load_plugins(self.plugins), self.batch)
+        how = self.batch, self.alignment, self.fidelity
+        return ModelPair.load(self.llm, self.slm, load_plugins(self.plugins), *how)
 
 
 @dataclass(frozen=True)
