@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from purify_hooks.evaluation.eval import metrics, tables
+from purify_hooks.evaluation.eval import metrics, results_cache, tables
 from purify_hooks.evaluation.eval.build import build, passages
 from purify_hooks.evaluation.eval.configured import configured
 from purify_hooks.evaluation.eval.derived import choices, cloze, completed, read_questions
@@ -715,6 +715,28 @@ def test_a_cell_depends_on_the_models_the_policy_the_questions_and_the_settings(
     ]
     assert len(set(keys)) == len(keys)
     assert keys[0] == key(plan.models.load(), system, "pii", suite, "greedy")
+
+
+def test_a_cell_depends_on_every_module_of_its_policy_and_suite(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the gap or of the signs of code was reported from the figures before it."""
+    bench, [*_, balanced] = plan.models.load(), systems_for(load_plugins([]), ["balanced"])
+    suite = suites(bench.plugins, plan)["pii"]
+    before, digest = key(bench, balanced, "pii", suite, "greedy"), results_cache.code
+    policy, parent = "purify_hooks.policies", "purify_hooks.evaluation.eval"
+    parts = [f"{policy}.{name}" for name in ("balanced", "_base", "_capping", "_code", "_gap", "_numbers")]
+    for changed in (*parts, f"{parent}.attempt", f"{parent}.suites.pii"):
+        monkeypatch.setattr(
+            results_cache, "code", lambda each, new=changed: "" if each == new else digest(each)
+        )
+        assert key(bench, balanced, "pii", suite, "greedy") != before, changed
+    monkeypatch.setattr(results_cache, "code", digest)
+    assert key(bench, balanced, "pii", suite, "greedy") == before
+    inside = [f"consistency:policy={name}" for name in ("minimum", "cp_fuse")]  # neither has an option
+    wrapped = systems_for(bench.plugins, inside)[-2:]
+    assert len({key(bench, each, "pii", suite, "greedy") for each in wrapped}) == 2
+    assert f"{parent}.diluted" in results_cache.reached(f"{parent}.suites.adaptive")
 
 
 def test_an_interrupted_run_has_kept_what_it_finished(plan: Plan, tmp_path: Path) -> None:
